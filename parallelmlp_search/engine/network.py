@@ -1,0 +1,318 @@
+"""The packed network: forward and hand-written backward of a bucket, in buffers that are made once.
+
+A hidden layer is ``z = W a + b``, layer normalisation of ``z`` if the bucket has it, the activation by segment,
+dropout, and the layer's input added where the layer is residual; the head is linear. The plain twin is
+:func:`parallelmlp_search.packing.pack.build_module`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS, ActivationKernel
+from parallelmlp_search.kernels.batched import (
+    affine,
+    affine_input_gradient,
+    affine_weight_gradient,
+    shared_affine,
+    shared_weight_gradient,
+)
+from parallelmlp_search.packing.layout import Bucket, Layout
+from parallelmlp_search.packing.pack import block_view
+
+__all__ = ["BucketNetwork", "LayerTensors", "PackedNetwork", "bind"]
+
+LAYER_NORM_EPSILON = 1e-5
+
+
+class LayerTensors(NamedTuple):
+    """Views of one layer of a bucket: weight (P, O, I); bias, gain and shift (P, O, 1) or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+    gain: Tensor | None
+    shift: Tensor | None
+
+
+def bind(flat: Tensor, layout: Layout, bucket: int) -> list[LayerTensors]:
+    """Views of a flat buffer, layer by layer, head last."""
+    layers = []
+    for layer in range(layout.buckets[bucket].shape.depth + 1):
+        weight = block_view(flat, layout, bucket, layer, "weight")
+        assert weight is not None
+        bias, gain, shift = (
+            block_view(flat, layout, bucket, layer, kind) for kind in ("bias", "gain", "shift")
+        )
+        layers.append(LayerTensors(weight, bias, gain, shift))
+    return layers
+
+
+class _SegmentViews(NamedTuple):
+    kernel: ActivationKernel
+    start: int
+    stop: int
+    source: Tensor  # where the activation is written
+    saved: Tensor  # what its backward reads
+    mask: Tensor | None  # zeroes padded neurons of activations that are not zero at zero
+
+
+class _Layer(NamedTuple):
+    z: Tensor  # (P, H, N) before the activation
+    a: Tensor  # (P, H, N) output of the layer, the same tensor as z where that is safe
+    segments: tuple[_SegmentViews, ...]
+    residual: bool
+    normalized: Tensor | None  # (P, H, N), kept for the backward of the normalisation
+    inverse_deviation: Tensor | None  # (P, 1, N)
+    keep: Tensor | None  # (P, H, N) dropout factors
+    mask: Tensor | None  # (P, H, 1): 1 for true neurons, 0 for padding
+
+
+class BucketNetwork:
+    """Buffers and passes of one bucket for batches of exactly ``n_rows`` rows.
+
+    Parameters
+    ----------
+    bucket
+        The bucket.
+    n_rows
+        Rows ``N`` of every batch.
+    training
+        Whether to keep what the backward pass needs.
+    dropout
+        Rates ``(P, 1, 1)``; read only if the bucket has dropout and ``training`` is true.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        n_rows: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        training: bool,
+        dropout: Tensor | None = None,
+    ) -> None:
+        shape = bucket.shape
+        self.depth = shape.depth
+        self.training = training
+        self.n_members = bucket.n_members
+        self._dropout = training and shape.dropout
+        self._normalize = shape.normalization == "layer"
+        if self._dropout:
+            assert dropout is not None
+            self._rates = dropout.to(device=device, dtype=torch.float32)
+            self._scales = (1.0 / (1.0 - dropout)).to(device=device, dtype=dtype)
+
+        def empty(width: int) -> Tensor:
+            return torch.empty(self.n_members, width, n_rows, dtype=dtype, device=device)
+
+        padded = bucket.padded_layers()
+        self._true_widths: list[Tensor] = []
+        self.layers: list[_Layer] = []
+        for layer, width in enumerate(shape.widths):
+            true = torch.tensor([a.widths[layer] for a in bucket.architectures])
+            self._true_widths.append(true.view(-1, 1, 1).to(device=device, dtype=dtype))
+            mask = None
+            if padded[layer]:
+                mask = (torch.arange(width).view(1, -1, 1) < true.view(-1, 1, 1)).to(device, dtype)
+            kernels = [ACTIVATION_KERNELS[segment.activation] for segment in bucket.segments]
+            residual = shape.residual[layer] if shape.residual else False
+            # the output may overwrite z unless the backward pass still needs z as it was
+            combined = residual or self._dropout
+            separate = training and (combined or not all(kernel.saves_output for kernel in kernels))
+            z = empty(width)
+            a = empty(width) if separate else z
+            segments = []
+            for kernel, segment in zip(kernels, bucket.segments, strict=True):
+                rows = slice(segment.start, segment.stop)
+                source = z[rows] if combined and kernel.saves_output else a[rows]
+                saved = source if kernel.saves_output else z[rows]
+                part = None if mask is None or kernel.zero_at_zero else mask[rows]
+                segments.append(_SegmentViews(kernel, segment.start, segment.stop, source, saved, part))
+            self.layers.append(
+                _Layer(
+                    z=z,
+                    a=a,
+                    segments=tuple(segments),
+                    residual=residual,
+                    normalized=empty(width) if self._normalize and training else None,
+                    inverse_deviation=None,
+                    keep=empty(width) if self._dropout else None,
+                    mask=mask,
+                )
+            )
+        self._deviations: list[Tensor] = [torch.empty(0)] * self.depth
+        self.outputs = empty(shape.n_outputs)
+        if training:
+            self.output_gradient = empty(shape.n_outputs)
+            widest = max(shape.widths, default=0)
+            self._scratch = [torch.empty_like(empty(widest)).view(-1) for _ in range(3)] if widest else []
+
+    def _scratch_view(self, number: int, like: Tensor) -> Tensor:
+        return self._scratch[number][: like.numel()].view(like.shape)
+
+    def draw_dropout(self, fields: Sequence[Tensor]) -> None:
+        """Threshold shared uniform fields ``(H_max, N)``, one per layer, by each member's own rate."""
+        if not self._dropout:
+            return
+        for layer, field in zip(self.layers, fields, strict=False):
+            assert layer.keep is not None
+            width = layer.keep.shape[1]
+            kept = field[:width].unsqueeze(0) >= self._rates
+            torch.mul(kept, self._scales, out=layer.keep)
+
+    def forward(self, parameters: Sequence[LayerTensors], rows: Tensor) -> Tensor:
+        """Outputs ``(P, C, N)`` of rows ``(N, D)``; the buffer is overwritten by the next call."""
+        previous: Tensor | None = None
+        for number, layer in enumerate(self.layers):
+            tensors = parameters[number]
+            if previous is None:
+                shared_affine(tensors.weight, tensors.bias, rows, layer.z)
+            else:
+                affine(tensors.weight, tensors.bias, previous, layer.z)
+            if self._normalize:
+                self._normalize_forward(number, layer, tensors)
+            for view in layer.segments:
+                view.kernel.forward(layer.z[view.start : view.stop], view.source)
+                if view.mask is not None:
+                    view.source.mul_(view.mask)
+                output = layer.a[view.start : view.stop]
+                current = view.source
+                if layer.keep is not None:
+                    current = torch.mul(current, layer.keep[view.start : view.stop], out=output)
+                if layer.residual:
+                    carried = rows.t().unsqueeze(0) if previous is None else previous[view.start : view.stop]
+                    torch.add(current, carried, out=output)
+            previous = layer.a
+        head = parameters[self.depth]
+        if previous is None:
+            return shared_affine(head.weight, head.bias, rows, self.outputs)
+        return affine(head.weight, head.bias, previous, self.outputs)
+
+    def _normalize_forward(self, number: int, layer: _Layer, tensors: LayerTensors) -> None:
+        """Layer normalisation over the true neurons of each member and row (Ba et al. 2016), in place."""
+        assert tensors.gain is not None and tensors.shift is not None
+        width = self._true_widths[number]
+        z = layer.z
+        z.sub_(z.sum(dim=1, keepdim=True).div_(width))
+        if layer.mask is not None:
+            z.mul_(layer.mask)
+        inverse = (z * z).sum(dim=1, keepdim=True).div_(width).add_(LAYER_NORM_EPSILON).rsqrt_()
+        normalized = z if layer.normalized is None else layer.normalized
+        torch.mul(z, inverse, out=normalized)
+        self._deviations[number] = inverse
+        torch.addcmul(tensors.shift, normalized, tensors.gain, out=z)
+
+    def _normalize_backward(
+        self, number: int, layer: _Layer, tensors: LayerTensors, gradients: LayerTensors, grad: Tensor
+    ) -> None:
+        assert tensors.gain is not None and layer.normalized is not None
+        assert gradients.gain is not None and gradients.shift is not None
+        width = self._true_widths[number]
+        normalized = layer.normalized
+        product = self._scratch_view(2, grad)
+        torch.mul(grad, normalized, out=product)
+        torch.sum(product, dim=2, keepdim=True, out=gradients.gain)
+        torch.sum(grad, dim=2, keepdim=True, out=gradients.shift)
+        grad.mul_(tensors.gain)
+        torch.mul(grad, normalized, out=product)
+        mean = grad.sum(dim=1, keepdim=True).div_(width)
+        slope = product.sum(dim=1, keepdim=True).div_(width)
+        grad.sub_(mean).addcmul_(normalized, slope, value=-1.0)
+        grad.mul_(self._deviations[number])
+        if layer.mask is not None:
+            grad.mul_(layer.mask)
+
+    def backward(
+        self, parameters: Sequence[LayerTensors], gradients: Sequence[LayerTensors], rows: Tensor
+    ) -> None:
+        """Gradients of all parameters from ``output_gradient``; call it after :meth:`forward`."""
+        head, head_gradient = parameters[self.depth], gradients[self.depth]
+        if head_gradient.bias is not None:
+            torch.sum(self.output_gradient, dim=2, keepdim=True, out=head_gradient.bias)
+        if self.depth == 0:
+            shared_weight_gradient(self.output_gradient, rows, head_gradient.weight)
+            return
+        last = self.layers[-1].a
+        affine_weight_gradient(self.output_gradient, last, head_gradient.weight)
+        place = 0
+        grad = self._scratch_view(place, last)
+        affine_input_gradient(head.weight, self.output_gradient, grad)
+        for number in range(self.depth - 1, -1, -1):
+            layer, tensors, into = self.layers[number], parameters[number], gradients[number]
+            # a residual layer still needs the gradient of its output for the layer below
+            inner = self._scratch_view(1 - place, grad) if layer.residual else grad
+            if layer.keep is not None:
+                torch.mul(grad, layer.keep, out=inner)
+            for view in layer.segments:
+                target = inner[view.start : view.stop]
+                outer = target if layer.keep is not None else grad[view.start : view.stop]
+                view.kernel.backward(outer, view.saved, target)
+            if self._normalize:
+                self._normalize_backward(number, layer, tensors, into, inner)
+            if into.bias is not None:
+                torch.sum(inner, dim=2, keepdim=True, out=into.bias)
+            if number == 0:
+                shared_weight_gradient(inner, rows, into.weight)
+                return
+            below = self.layers[number - 1].a
+            affine_weight_gradient(inner, below, into.weight)
+            if layer.residual:
+                affine_input_gradient(tensors.weight, inner, grad, accumulate=True)
+            else:
+                place = 1 - place
+                grad = self._scratch_view(place, below)
+                affine_input_gradient(tensors.weight, inner, grad)
+
+
+class PackedNetwork:
+    """All buckets of a layout, for batches of exactly ``n_rows`` rows."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        n_rows: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        training: bool = False,
+        dropout: Tensor | None = None,
+    ) -> None:
+        self.layout = layout
+        self.n_rows = n_rows
+        self.buckets: list[BucketNetwork] = []
+        for number, bucket in enumerate(layout.buckets):
+            rows = slice(layout.row_offsets[number], layout.row_offsets[number + 1])
+            rates = None if dropout is None else dropout[rows].view(-1, 1, 1)
+            self.buckets.append(
+                BucketNetwork(bucket, n_rows, dtype=dtype, device=device, training=training, dropout=rates)
+            )
+
+    def bind(self, flat: Tensor) -> list[list[LayerTensors]]:
+        """Views of a flat buffer for every bucket."""
+        return [bind(flat, self.layout, number) for number in range(len(self.buckets))]
+
+    def predict(self, flat: Tensor, rows: Tensor) -> Tensor:
+        """Outputs ``(P, C, n)`` in stacked-row order for any number of rows ``(n, D)``.
+
+        Rows are taken ``n_rows`` at a time; the last window is moved back to be full, so that the buffers
+        are made once.
+        """
+        n_total = rows.shape[0]
+        if n_total < self.n_rows:
+            short = torch.cat([rows, rows[-1:].expand(self.n_rows - n_total, -1)])
+            return self.predict(flat, short)[:, :, :n_total]
+        n_outputs = self.layout.buckets[0].shape.n_outputs
+        result = torch.empty(self.layout.n_members, n_outputs, n_total, dtype=rows.dtype, device=rows.device)
+        views = self.bind(flat)
+        for start in range(0, n_total, self.n_rows):
+            start = min(start, n_total - self.n_rows)
+            window = slice(start, start + self.n_rows)
+            for number, bucket in enumerate(self.buckets):
+                first, last = self.layout.row_offsets[number : number + 2]
+                result[first:last, :, window] = bucket.forward(views[number], rows[window])
+        return result

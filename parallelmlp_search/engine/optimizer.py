@@ -1,0 +1,225 @@
+"""AdamW and SGD with a vector of hyperparameters per member, in cache-sized pieces of the flat buffers.
+
+The update of AdamW (Loshchilov and Hutter 2019) is ``p <- p (1 - lr wd) - lr m' / (sqrt(v') + eps)`` with the
+corrected moments ``m' = m / c1`` and ``v' = v / c2``. Written as ``p <- p d - m / (A sqrt(v) + B)`` with
+``A = c1 / (lr sqrt(c2))`` and ``B = eps c1 / lr`` it needs seven passes, whatever differs between members, and
+no state but the two moments. Weight decay reaches weights only, not biases, gains and shifts.
+
+SGD is that of :class:`torch.optim.SGD`: decay is added to the gradient, momentum has no dampening.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from parallelmlp_search.engine.population import Population
+from parallelmlp_search.engine.schedule import schedule_factors
+
+__all__ = ["EPSILON", "PackedOptimizer"]
+
+EPSILON = 1e-8
+"""The epsilon of AdamW, as in torch."""
+
+PIECE = 1 << 15
+"""Elements that are updated before moving on: 128 KiB a buffer in float32, five buffers in a 1 MiB L2."""
+
+AVERAGE_EVERY = 4
+"""Steps between two updates of the averaged weights."""
+
+AVERAGE_POWER = 9.0
+"""Step ``s`` enters the averaged weights in proportion to ``s**9``: about the last tenth of training counts,
+however long it has lasted (polynomial-decay averaging, Shamir and Zhang 2013)."""
+
+TABLE_STEPS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Views of some members' part of one block, all ``(members, row_size)``."""
+
+    parameter: Tensor
+    gradient: Tensor
+    first: Tensor
+    second: Tensor
+    average: Tensor
+    scratch: Tensor
+    rows: slice
+    decays: bool
+
+
+class PackedOptimizer:
+    """Steps all members of a population at once.
+
+    Parameters
+    ----------
+    population
+        Parameters, moments and averages are updated in place.
+    gradients
+        Flat buffer of the layout's size.
+    total_steps
+        Steps of full training, the denominator of every schedule.
+    """
+
+    def __init__(self, population: Population, gradients: Tensor, total_steps: int) -> None:
+        self.population = population
+        self.total_steps = max(1, total_steps)
+        device, dtype = gradients.device, gradients.dtype
+        configs = population.row_configs()
+
+        def vector(values: Sequence[float]) -> Tensor:
+            return torch.tensor(list(values), dtype=torch.float64)
+
+        self._schedules = [config.schedule for config in configs]
+        self._rates = vector([config.learning_rate for config in configs])
+        self._decays = vector([config.weight_decay for config in configs])
+        self._betas = vector([c.beta1 for c in configs]), vector([c.beta2 for c in configs])
+        self._dtype, self._device = dtype, device
+        self._mix_first = (1.0 - self._betas[0]).to(device, dtype).view(-1, 1)
+        self._mix_second = (1.0 - self._betas[1]).to(device, dtype).view(-1, 1)
+        self._momentum = vector([config.momentum for config in configs]).to(device, dtype).view(-1, 1)
+        self._weight_decay = self._decays.to(device, dtype).view(-1, 1)
+        self._clips = vector([c.clip_norm or float("inf") for c in configs]).to(device, dtype)
+        self._frozen = torch.zeros(len(configs), dtype=torch.bool)
+        self._gradients = gradients
+        self._scratch = torch.empty(max(PIECE, self._widest_row()), dtype=dtype, device=device)
+        self._pieces = [self._cut(number) for number in range(len(population.layout.buckets))]
+        self._table_start = -1
+        self._table: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+
+    def _widest_row(self) -> int:
+        blocks = (block for bucket in self.population.layout.buckets for block in bucket.blocks)
+        return max(block.row_size for block in blocks)
+
+    def _cut(self, number: int) -> list[_Piece]:
+        """Cut the blocks of a bucket into pieces of whole members that fit the cache."""
+        layout, flats = self.population.layout, self.population.flats
+        bucket = layout.buckets[number]
+        first_row = layout.row_offsets[number]
+        pieces = []
+        for block in bucket.blocks:
+            per_piece = max(1, PIECE // block.row_size)
+            for start in range(0, bucket.n_members, per_piece):
+                count = min(per_piece, bucket.n_members - start)
+                begin = block.offset + start * block.row_size
+                size = count * block.row_size
+
+                def view(flat: Tensor, begin: int = begin, size: int = size, count: int = count) -> Tensor:
+                    return flat[begin : begin + size].view(count, -1)
+
+                pieces.append(
+                    _Piece(
+                        parameter=view(flats["parameters"]),
+                        gradient=view(self._gradients),
+                        first=view(flats["first_moment"]),
+                        second=view(flats["second_moment"]),
+                        average=view(flats["average"]),
+                        scratch=self._scratch[:size].view(count, -1),
+                        rows=slice(first_row + start, first_row + start + count),
+                        decays=block.kind == "weight",
+                    )
+                )
+        return pieces
+
+    def _coefficients(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``(rate, keep, A, B)`` of this step, each ``(P, 1)``, from a table of the next steps."""
+        if self._table is None or not 0 <= step - self._table_start < TABLE_STEPS:
+            self._table_start = step
+            steps = torch.arange(step, step + TABLE_STEPS, dtype=torch.float64)
+            factors = schedule_factors(self._schedules, steps / self.total_steps)
+            rates = factors * self._rates
+            rates[:, self._frozen] = 0.0
+            keeps = 1.0 - rates * self._decays
+            counts = (steps + 1.0).unsqueeze(1)
+            first, second = (1.0 - beta**counts for beta in self._betas)
+            # a rate of 0 becomes one so small that nothing moves, instead of a division by zero
+            floors = rates.clamp(min=1e-30)
+            scales = first / (floors * second.sqrt())
+            offsets = EPSILON * first / floors
+            self._table = tuple(  # type: ignore[assignment]
+                table.to(self._device, self._dtype).unsqueeze(2) for table in (rates, keeps, scales, offsets)
+            )
+        assert self._table is not None
+        place = step - self._table_start
+        rate, keep, scale, offset = (table[place] for table in self._table)
+        return rate, keep, scale, offset
+
+    def freeze(self, rows: Tensor) -> None:
+        """Stop stacked rows ``(P,)`` bool for good: their parameters, moments and rates become zero."""
+        self._frozen |= rows.cpu()
+        self._table = None
+        for pieces in self._pieces:
+            for piece in pieces:
+                dead = rows[piece.rows]
+                if bool(dead.any()):
+                    for tensor in (piece.parameter, piece.gradient, piece.first, piece.second, piece.average):
+                        tensor[dead] = 0.0
+
+    def clip(self) -> None:
+        """Scale the gradient of each member with a ``clip_norm`` down to that norm, as torch does."""
+        for bucket, pieces in zip(self.population.layout.buckets, self._pieces, strict=True):
+            if not bucket.shape.clip:
+                continue
+            squares = torch.zeros(self.population.n_members, dtype=self._dtype, device=self._device)
+            for piece in pieces:
+                squares[piece.rows] += piece.gradient.square().sum(dim=1)
+            factors = (self._clips / (squares.sqrt() + 1e-6)).clamp(max=1.0).view(-1, 1)
+            for piece in pieces:
+                piece.gradient.mul_(factors[piece.rows])
+
+    def step(self) -> None:
+        """Take the step of number ``population.step`` and count it."""
+        step = self.population.step
+        rate, keep, scale, offset = self._coefficients(step)
+        averaging = (step + 1) % AVERAGE_EVERY == 0 or step == 0
+        share = average_share(step)
+        for bucket, pieces in zip(self.population.layout.buckets, self._pieces, strict=True):
+            update = _adamw if bucket.shape.optimizer == "adamw" else _sgd
+            for piece in pieces:
+                rows = piece.rows
+                if update is _adamw:
+                    _adamw(
+                        piece,
+                        keep[rows],
+                        scale[rows],
+                        offset[rows],
+                        self._mix_first[rows],
+                        self._mix_second[rows],
+                    )
+                else:
+                    _sgd(piece, rate[rows], self._weight_decay[rows], self._momentum[rows])
+                if averaging:
+                    piece.average.lerp_(piece.parameter, share)
+        self.population.step = step + 1
+
+
+def average_share(step: int) -> float:
+    """Share of the weights after step number ``step`` in their running average; 1 at the first."""
+    if step == 0:
+        return 1.0
+    count = (step + 1) // AVERAGE_EVERY
+    return min(1.0, (AVERAGE_POWER + 1.0) / (count + AVERAGE_POWER + 1.0))
+
+
+def _adamw(
+    piece: _Piece, keep: Tensor, scale: Tensor, offset: Tensor, mix_first: Tensor, mix_second: Tensor
+) -> None:
+    scratch = piece.scratch
+    piece.first.lerp_(piece.gradient, mix_first)
+    torch.mul(piece.gradient, piece.gradient, out=scratch)
+    piece.second.lerp_(scratch, mix_second)
+    torch.sqrt(piece.second, out=scratch)
+    torch.addcmul(offset, scratch, scale, out=scratch)
+    if piece.decays:
+        piece.parameter.mul_(keep)
+    piece.parameter.addcdiv_(piece.first, scratch, value=-1.0)
+
+
+def _sgd(piece: _Piece, rate: Tensor, weight_decay: Tensor, momentum: Tensor) -> None:
+    if piece.decays:
+        piece.gradient.addcmul_(piece.parameter, weight_decay)
+    piece.first.mul_(momentum).add_(piece.gradient)
+    piece.parameter.addcmul_(piece.first, rate, value=-1.0)

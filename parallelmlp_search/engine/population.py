@@ -1,0 +1,158 @@
+"""A population: networks that are trained together, and what is kept of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from parallelmlp_search.engine.initialization import initial_vector
+from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.packing.bucketing import plan
+from parallelmlp_search.packing.layout import Architecture, Layout
+from parallelmlp_search.packing.pack import read_member, write_member
+from parallelmlp_search.space import MLPConfig
+
+__all__ = ["FLAT_NAMES", "MemberState", "Population"]
+
+FLAT_NAMES = ("parameters", "first_moment", "second_moment", "average", "best")
+"""The flat buffers of a population, and the vectors of a member's state."""
+
+
+@dataclass
+class MemberState:
+    """One member outside a population: what is needed to go on training it anywhere.
+
+    Attributes
+    ----------
+    vectors
+        Canonical vectors by name (see :data:`FLAT_NAMES`), each ``(n_parameters,)``.
+    step
+        Steps taken.
+    best_error, best_epoch
+        Lowest validation error so far and the epoch of the snapshot ``best``.
+    failed_at
+        Step at which the loss stopped being finite, or -1.
+    """
+
+    vectors: dict[str, Tensor]
+    step: int = 0
+    best_error: float = float("inf")
+    best_epoch: float = 0.0
+    failed_at: int = -1
+
+
+@dataclass
+class Population:
+    """Packed parameters, moments and averages of ``P`` members, and the state of each.
+
+    Rows of vectors are *stacked rows*: bucket after bucket, as ``layout.members`` lists them.
+    """
+
+    layout: Layout
+    configs: tuple[MLPConfig, ...]
+    """Configuration of each member, in member order."""
+    flats: dict[str, Tensor]
+    """Flat buffers ``(layout.size,)`` by name."""
+    step: int = 0
+    best_error: Tensor = field(default_factory=lambda: torch.empty(0))
+    best_epoch: Tensor = field(default_factory=lambda: torch.empty(0))
+    failed_at: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    @classmethod
+    def create(
+        cls,
+        configs: Sequence[MLPConfig],
+        *,
+        n_inputs: int,
+        n_outputs: int,
+        states: Sequence[MemberState | None] | None = None,
+        repeat: int = 0,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        merge: bool = True,
+    ) -> Population:
+        """Plan and fill a population, from fresh weights or from states (compaction and refill).
+
+        Parameters
+        ----------
+        configs
+            One per member. Members share training rows, so ``n_inputs`` and ``n_outputs`` are common.
+        states
+            State of each member, None for a fresh one. All members must have taken equally many steps,
+            since they read one stream of batches.
+        repeat
+            Passed to :func:`~parallelmlp_search.engine.initialization.initial_vector`.
+        """
+        if not configs:
+            raise InvalidParameterError("configs must hold at least one configuration, but got none")
+        states = [None] * len(configs) if states is None else list(states)
+        steps = {0 if state is None else state.step for state in states}
+        if len(steps) > 1:
+            raise InvalidParameterError(
+                f"all members of a population must have taken equally many steps, but got {sorted(steps)}"
+            )
+        architectures = [Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs) for config in configs]
+        n_rows = max(config.batch_size for config in configs)
+        layout = plan(architectures, n_rows=n_rows, merge=merge)
+        flats = {name: torch.zeros(layout.size, dtype=dtype) for name in FLAT_NAMES}
+        best_error = torch.full((len(configs),), float("inf"), dtype=torch.float64)
+        best_epoch = torch.zeros(len(configs), dtype=torch.float64)
+        failed_at = torch.full((len(configs),), -1, dtype=torch.int64)
+        for row, member in enumerate(layout.members):
+            state = states[member]
+            if state is None:
+                config = configs[member]
+                vector = initial_vector(
+                    architectures[member], config.initialization, config.seed, repeat=repeat
+                )
+                write_member(flats["parameters"], layout, member, vector)
+                continue
+            for name, vector in state.vectors.items():
+                write_member(flats[name], layout, member, vector)
+            best_error[row] = state.best_error
+            best_epoch[row] = state.best_epoch
+            failed_at[row] = state.failed_at
+        return cls(
+            layout=layout,
+            configs=tuple(configs),
+            flats={name: flat.to(device) for name, flat in flats.items()},
+            step=steps.pop(),
+            best_error=best_error,
+            best_epoch=best_epoch,
+            failed_at=failed_at,
+        )
+
+    @property
+    def parameters(self) -> Tensor:
+        """Flat buffer of the weights being trained."""
+        return self.flats["parameters"]
+
+    @property
+    def n_members(self) -> int:
+        """Number of members ``P``."""
+        return self.layout.n_members
+
+    def row_configs(self) -> list[MLPConfig]:
+        """Configurations in stacked-row order."""
+        return [self.configs[member] for member in self.layout.members]
+
+    def member_rows(self) -> Tensor:
+        """Stacked row of each member, int64 ``(P,)``: ``rows_tensor[member_rows()]`` is in member order."""
+        rows = torch.empty(self.n_members, dtype=torch.int64)
+        rows[torch.tensor(self.layout.members)] = torch.arange(self.n_members)
+        return rows
+
+    def state(self, member: int, names: Sequence[str] = FLAT_NAMES) -> MemberState:
+        """Copy of everything about a member, on the CPU."""
+        bucket, row = self.layout.positions[member]
+        stacked = self.layout.row_offsets[bucket] + row
+        return MemberState(
+            vectors={name: read_member(self.flats[name], self.layout, member).cpu() for name in names},
+            step=self.step,
+            best_error=float(self.best_error[stacked]),
+            best_epoch=float(self.best_epoch[stacked]),
+            failed_at=int(self.failed_at[stacked]),
+        )

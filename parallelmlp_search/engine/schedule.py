@@ -1,0 +1,89 @@
+"""Learning-rate schedules, closed form in the progress of training.
+
+Each gives the factor on the peak learning rate at progress ``t`` in [0, 1]. They need no state, so that a
+member may stop at any rung, be packed anew and go on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+
+__all__ = ["SCHEDULE_FUNCTIONS", "schedule_factors"]
+
+
+def _constant(t: Tensor) -> Tensor:
+    return torch.ones_like(t)
+
+
+def _linear(t: Tensor) -> Tensor:
+    return 1.0 - t
+
+
+def _cosine(t: Tensor) -> Tensor:
+    """Half a cosine from 1 to 0 (Loshchilov and Hutter 2017)."""
+    return 0.5 * (1.0 + torch.cos(math.pi * t))
+
+
+def _flat_cosine(t: Tensor) -> Tensor:
+    """1 for the first half, then half a cosine to 0."""
+    return _cosine((2.0 * t - 1.0).clamp(min=0.0))
+
+
+def _cosine_log(t: Tensor) -> Tensor:
+    """Four cycles of growing length (Holzmueller et al. 2024): ``(1 - cos(2 pi log2(1 + 15 t))) / 2``."""
+    return 0.5 * (1.0 - torch.cos(2.0 * math.pi * torch.log2(1.0 + 15.0 * t)))
+
+
+def _one_cycle(t: Tensor) -> Tensor:
+    """Up along half a cosine from 1/25 over the first 30 %, then down to 0 (Smith and Topin 2018)."""
+    rise = 0.04 + 0.96 * 0.5 * (1.0 - torch.cos(math.pi * (t / 0.3).clamp(max=1.0)))
+    fall = _cosine(((t - 0.3) / 0.7).clamp(min=0.0))
+    return torch.where(t < 0.3, rise, fall)
+
+
+SCHEDULE_FUNCTIONS = {
+    "constant": _constant,
+    "linear": _linear,
+    "cosine": _cosine,
+    "flat_cosine": _flat_cosine,
+    "cosine_log": _cosine_log,
+    "one_cycle": _one_cycle,
+}
+"""Factor on the peak learning rate as a function of progress, by name."""
+
+
+def schedule_factors(names: Sequence[str], progress: Tensor) -> Tensor:
+    """Factors of several members at several moments.
+
+    Parameters
+    ----------
+    names
+        Schedule of each of ``P`` members.
+    progress : Tensor of shape (steps,)
+        Progress in [0, 1]; values beyond 1 count as 1.
+
+    Returns
+    -------
+    Tensor of shape (steps, P)
+
+    Raises
+    ------
+    InvalidParameterError
+        If a schedule is unknown.
+    """
+    progress = progress.clamp(0.0, 1.0)
+    columns: dict[str, Tensor] = {}
+    for name in set(names):
+        if name not in SCHEDULE_FUNCTIONS:
+            raise InvalidParameterError(
+                f"schedule must be one of {', '.join(SCHEDULE_FUNCTIONS)}, but got {name!r}"
+                f"{near_miss(name, SCHEDULE_FUNCTIONS)}"
+            )
+        columns[name] = SCHEDULE_FUNCTIONS[name](progress)
+    return torch.stack([columns[name] for name in names], dim=1)

@@ -1,0 +1,228 @@
+"""Train a population up to a step, with failure, snapshots and history per member."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from parallelmlp_search.engine.batches import BatchStream, dropout_fields
+from parallelmlp_search.engine.network import PackedNetwork
+from parallelmlp_search.engine.optimizer import PackedOptimizer
+from parallelmlp_search.engine.population import Population
+from parallelmlp_search.kernels.losses import get_loss
+
+__all__ = ["Evaluation", "History", "TrainingRows", "predict", "train"]
+
+EVALUATION_ROWS = 512
+"""Rows that go through the network at once when no gradient is needed."""
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Rows that a shard trains on: ``inputs`` (n, D); ``target`` (n,) classes or (C, n) numbers; ``weight`` (n,)."""
+
+    inputs: Tensor
+    target: Tensor
+    weight: Tensor | None = None
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Inputs ``(N, D)``, target and weights of the given rows."""
+        weight = None if self.weight is None else self.weight[rows]
+        target = self.target[:, rows] if self.target.ndim == 2 else self.target[rows]
+        return self.inputs.index_select(0, rows), target, weight
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How members are judged while they train.
+
+    ``error`` maps outputs ``(P, C, n)`` of the rows ``inputs`` (n, D) to errors ``(P,)``, lower is better, NaN for
+    a member that cannot be judged.
+    """
+
+    inputs: Tensor
+    error: Callable[[Tensor], Tensor]
+
+
+@dataclass
+class History:
+    """What happened, in stacked-row order: one entry a moment of evaluation.
+
+    Attributes
+    ----------
+    epochs
+        Epochs completed at each moment.
+    errors
+        Validation errors ``(P,)`` of the averaged weights at each moment.
+    train_losses
+        Mean training loss ``(P,)`` since the moment before.
+    member_steps
+        Training steps taken, summed over members that were alive.
+    seconds
+        Wall-clock time.
+    cut
+        Whether the deadline ended training early.
+    """
+
+    epochs: list[float] = field(default_factory=list)
+    errors: list[Tensor] = field(default_factory=list)
+    train_losses: list[Tensor] = field(default_factory=list)
+    member_steps: int = 0
+    seconds: float = 0.0
+    cut: bool = False
+
+
+def predict(population: Population, inputs: Tensor, *, which: str = "parameters") -> Tensor:
+    """Outputs ``(P, C, n)`` in stacked-row order, from the flat buffer named ``which``."""
+    n_rows = min(EVALUATION_ROWS, max(1, inputs.shape[0]))
+    network = PackedNetwork(population.layout, n_rows, dtype=inputs.dtype, device=inputs.device)
+    return network.predict(population.flats[which], inputs)
+
+
+def train(
+    population: Population,
+    rows: TrainingRows,
+    *,
+    stream: BatchStream,
+    loss: str,
+    until_epoch: float,
+    total_epochs: float,
+    evaluation: Evaluation | None = None,
+    evaluate_every: float | None = None,
+    deadline: float | None = None,
+    field_width: int | None = None,
+) -> History:
+    """Train until ``until_epoch`` of ``total_epochs`` epochs.
+
+    Parameters
+    ----------
+    population
+        Trained in place, from wherever it stands.
+    rows, stream
+        Training rows and the stream of their batches.
+    loss
+        Name for :func:`parallelmlp_search.kernels.get_loss`.
+    until_epoch, total_epochs
+        Where to stop now, and the horizon of the schedules.
+    evaluation
+        If given, members are judged by their averaged weights at the end and every ``evaluate_every`` epochs,
+        and the weights of the best moment (ties: the last) are kept as ``best``.
+    deadline
+        Reading of :func:`time.monotonic` at which to stop early, after an evaluation of what there is.
+    field_width
+        Rows of the dropout field; at least the widest member, which is the default.
+
+    Returns
+    -------
+    History
+    """
+    started = time.monotonic()
+    layout = population.layout
+    inputs = rows.inputs
+    dtype, device = inputs.dtype, inputs.device
+    configs = population.row_configs()
+    dropout = torch.tensor([config.dropout for config in configs], dtype=torch.float64)
+    smoothing = torch.tensor([config.label_smoothing for config in configs], dtype=torch.float64).to(device, dtype)
+    smooths = bool((smoothing > 0).any())
+    network = PackedNetwork(
+        layout, stream.batch_size, dtype=dtype, device=device, training=True, dropout=dropout
+    )
+    gradients = torch.zeros_like(population.parameters)
+    parameter_views = network.bind(population.parameters)
+    gradient_views = network.bind(gradients)
+    optimizer = PackedOptimizer(population, gradients, stream.steps(total_epochs))
+    loss_function = get_loss(loss)
+    clips = any(bucket.shape.clip for bucket in layout.buckets)
+    depth = max((b.shape.depth for b in layout.buckets if b.shape.dropout), default=0)
+    width = max((max(b.shape.widths, default=0) for b in layout.buckets if b.shape.dropout), default=0)
+    width = max(width, field_width or 0)
+    spans = [slice(first, last) for first, last in zip(layout.row_offsets, layout.row_offsets[1:], strict=False)]
+
+    history = History()
+    alive = population.failed_at < 0
+    optimizer.freeze((~alive).to(device))
+    last_step = stream.steps(until_epoch)
+    moments = _moments(stream, population.step, last_step, until_epoch, evaluate_every)
+    losses = torch.zeros(layout.n_members, dtype=dtype, device=device)
+    loss_sum = torch.zeros_like(losses)
+    loss_count = 0
+    while population.step < last_step:
+        step = population.step
+        batch, target, weight = rows.batch(stream.rows(step).to(device))
+        fields = dropout_fields(stream.seed, step, depth, width, stream.batch_size) if depth else []
+        fields = [f.to(device) for f in fields]
+        for number, bucket in enumerate(network.buckets):
+            bucket.draw_dropout(fields)
+            outputs = bucket.forward(parameter_views[number], batch)
+            losses[spans[number]] = loss_function(
+                outputs, target, bucket.output_gradient, weight, smoothing[spans[number]] if smooths else None
+            )
+            bucket.backward(parameter_views[number], gradient_views[number], batch)
+        total = losses.sum()
+        if not bool(torch.isfinite(total)):
+            failed = ~torch.isfinite(losses).cpu() & alive
+            if bool(failed.any()):
+                optimizer.freeze(failed.to(device))
+                population.failed_at[failed] = step
+                alive &= ~failed
+        loss_sum += losses
+        loss_count += 1
+        if clips:
+            optimizer.clip()
+        optimizer.step()
+        history.member_steps += int(alive.sum())
+        late = deadline is not None and time.monotonic() >= deadline
+        history.cut = late and population.step < last_step
+        if population.step in moments or history.cut:
+            epoch = moments.get(population.step, population.step * stream.batch_size / stream.n_rows)
+            history.epochs.append(epoch)
+            history.train_losses.append(loss_sum.cpu() / loss_count)
+            loss_sum.zero_()
+            loss_count = 0
+            if evaluation is not None:
+                history.errors.append(_evaluate(population, evaluation, alive, epoch))
+        if late:
+            break
+    history.seconds = time.monotonic() - started
+    return history
+
+
+def _moments(
+    stream: BatchStream, first_step: int, last_step: int, until_epoch: float, every: float | None
+) -> dict[int, float]:
+    """Steps after which members are judged, with the epochs completed there."""
+    moments = {last_step: until_epoch}
+    if every is not None:
+        count = 1
+        while stream.steps(count * every) < last_step:
+            if stream.steps(count * every) > first_step:
+                moments.setdefault(stream.steps(count * every), count * every)
+            count += 1
+    return moments
+
+
+def _evaluate(population: Population, evaluation: Evaluation, alive: Tensor, epoch: float) -> Tensor:
+    """Errors ``(P,)`` of the averaged weights; the best so far are copied into ``best``."""
+    outputs = predict(population, evaluation.inputs, which="average")
+    errors = evaluation.error(outputs).detach().to("cpu", torch.float64)
+    errors = torch.where(alive, errors, torch.nan)
+    better = errors <= population.best_error
+    if bool(better.any()):
+        population.best_error = torch.where(better, errors, population.best_error)
+        population.best_epoch[better] = epoch
+        average, best = population.flats["average"], population.flats["best"]
+        for number, bucket in enumerate(population.layout.buckets):
+            first = population.layout.row_offsets[number]
+            chosen = better[first : first + bucket.n_members].nonzero().view(-1).to(average.device)
+            if len(chosen) == 0:
+                continue
+            for block in bucket.blocks:
+                size = bucket.n_members * block.row_size
+                place = slice(block.offset, block.offset + size)
+                source = average[place].view(bucket.n_members, -1)
+                best[place].view(bucket.n_members, -1)[chosen] = source[chosen]
+    return errors

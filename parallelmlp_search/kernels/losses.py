@@ -1,0 +1,183 @@
+"""A loss per member, with its gradient by the member's outputs, in one go.
+
+Every function takes outputs ``(P, C, N)``, overwrites a gradient buffer of the same shape and returns the
+losses ``(P,)``. A member's loss is the weighted mean over the ``N`` rows; losses are summed over members,
+never averaged, so that a member's gradient is that of the member alone.
+
+Targets: class indices ``(N,)`` for ``cross_entropy``, 0/1 ``(N,)`` for ``binary_logits`` and ``(C, N)`` numbers
+for the regression losses, which average over outputs as well, as :mod:`torch.nn` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+
+__all__ = ["LOSSES", "Loss", "get_loss"]
+
+
+class Loss(Protocol):
+    """``loss(outputs, target, gradient, weight=None, smoothing=None) -> (P,)``; fills ``gradient``."""
+
+    def __call__(
+        self,
+        outputs: Tensor,
+        target: Tensor,
+        gradient: Tensor,
+        weight: Tensor | None = None,
+        smoothing: Tensor | None = None,
+    ) -> Tensor:
+        """Losses of shape ``(P,)``; the gradient by ``outputs`` is written into ``gradient``."""
+        ...
+
+
+def _row_shares(outputs: Tensor, weight: Tensor | None) -> Tensor | float:
+    """Share of each row in the mean: ``1/N``, or the rows' weights divided by their sum."""
+    if weight is None:
+        return 1.0 / outputs.shape[-1]
+    return weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+
+
+def cross_entropy(
+    outputs: Tensor,
+    target: Tensor,
+    gradient: Tensor,
+    weight: Tensor | None = None,
+    smoothing: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy of a softmax over ``C`` classes, with label smoothing ``(P,)`` per member.
+
+    The smoothed target is ``(1 - s) onehot + s / C`` (Szegedy et al. 2016), as in
+    :class:`torch.nn.CrossEntropyLoss`, but weights multiply whole rows.
+    """
+    n_members, n_classes, n_rows = outputs.shape
+    shares = _row_shares(outputs, weight)
+    log_probability = torch.log_softmax(outputs, dim=1)
+    torch.exp(log_probability, out=gradient)
+    index = target.view(1, 1, n_rows).expand(n_members, 1, n_rows)
+    picked = log_probability.gather(1, index)
+    if smoothing is None:
+        losses = picked.neg_()
+        gradient.scatter_add_(1, index, torch.full_like(losses, -1.0))
+    else:
+        keep = (1.0 - smoothing).view(-1, 1, 1)
+        spread = (smoothing / n_classes).view(-1, 1, 1)
+        losses = -(keep * picked + spread * log_probability.sum(dim=1, keepdim=True))
+        gradient.sub_(spread)
+        gradient.scatter_add_(1, index, (-keep).expand(n_members, 1, n_rows))
+    gradient.mul_(shares)
+    return (losses * shares).sum(dim=(1, 2))
+
+
+def binary_logits(
+    outputs: Tensor,
+    target: Tensor,
+    gradient: Tensor,
+    weight: Tensor | None = None,
+    smoothing: Tensor | None = None,
+) -> Tensor:
+    """Binary cross-entropy on one logit (``C = 1``), with label smoothing ``(P,)`` per member.
+
+    With smoothing the target is ``(1 - s) y + s / 2``: the two-class case of :func:`cross_entropy`.
+    """
+    shares = _row_shares(outputs, weight)
+    wanted = target.to(outputs.dtype).view(1, 1, -1)
+    if smoothing is not None:
+        wanted = wanted + smoothing.view(-1, 1, 1) * (0.5 - wanted)
+    torch.sigmoid(outputs, out=gradient)
+    gradient.sub_(wanted).mul_(shares)
+    # softplus(z) - y z, and softplus(z) = max(z, 0) + log1p(exp(-|z|)) stays exact for large |z|
+    losses = outputs.abs().neg_().exp_().log1p_().add_(outputs.clamp(min=0.0)).sub_(outputs * wanted)
+    return (losses * shares).sum(dim=(1, 2))
+
+
+def _elementwise(
+    value: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor], name: str, summary: str
+) -> Loss:
+    """A regression loss from its value and slope as functions of ``outputs - target``."""
+
+    def loss(
+        outputs: Tensor,
+        target: Tensor,
+        gradient: Tensor,
+        weight: Tensor | None = None,
+        smoothing: Tensor | None = None,
+    ) -> Tensor:
+        shares = _row_shares(outputs, weight)
+        n_outputs = outputs.shape[1]
+        residual = torch.sub(outputs, target.view(1, n_outputs, -1))
+        torch.mul(slope(residual), shares, out=gradient)
+        gradient.div_(n_outputs)
+        return (value(residual) * shares).sum(dim=(1, 2)) / n_outputs
+
+    loss.__name__ = name
+    loss.__doc__ = summary
+    return loss
+
+
+def huber(delta: float = 1.0) -> Loss:
+    """Huber loss: quadratic up to ``delta``, linear beyond (Huber 1964)."""
+
+    def value(residual: Tensor) -> Tensor:
+        inside = residual.abs()
+        quadratic = inside.clamp(max=delta)
+        return quadratic * (inside - 0.5 * quadratic)
+
+    return _elementwise(value, lambda r: r.clamp(-delta, delta), "huber", "Huber loss.")
+
+
+def quantile(level: float = 0.5) -> Loss:
+    """Quantile (pinball) loss at ``level`` in (0, 1): the minimiser is that quantile (Koenker 1978)."""
+
+    def value(residual: Tensor) -> Tensor:
+        return torch.maximum((1.0 - level) * residual, -level * residual)
+
+    def slope(residual: Tensor) -> Tensor:
+        # 1 - level above the target, -level below it, and 0 where they meet
+        return torch.where(residual > 0, 1.0 - level, -level) * (residual != 0)
+
+    return _elementwise(value, slope, "quantile", "Quantile loss.")
+
+
+squared_error = _elementwise(
+    lambda r: r * r, lambda r: 2.0 * r, "squared_error", "Mean squared error, as torch.nn.MSELoss."
+)
+
+LOSSES = ("cross_entropy", "binary_logits", "squared_error", "huber", "quantile")
+"""Names of the losses; ``huber:0.5`` and ``quantile:0.9`` carry their parameter behind a colon."""
+
+
+def get_loss(name: str) -> Loss:
+    """The loss of a name.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the name is unknown or its parameter out of range.
+    """
+    kind, _, argument = name.partition(":")
+    plain: dict[str, Loss] = {
+        "cross_entropy": cross_entropy,
+        "binary_logits": binary_logits,
+        "squared_error": squared_error,
+    }
+    if kind in plain and not argument:
+        return plain[kind]
+    if kind == "huber":
+        delta = float(argument or 1.0)
+        if not delta > 0:
+            raise InvalidParameterError(f"the delta of the huber loss must be > 0, but got {delta:g}")
+        return huber(delta)
+    if kind == "quantile":
+        level = float(argument or 0.5)
+        if not 0 < level < 1:
+            raise InvalidParameterError(f"the level of the quantile loss must lie in (0, 1), but got {level:g}")
+        return quantile(level)
+    raise InvalidParameterError(
+        f"loss must be one of {', '.join(LOSSES)}, but got {name!r}{near_miss(kind, LOSSES)}"
+    )

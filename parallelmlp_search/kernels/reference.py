@@ -1,0 +1,61 @@
+"""Ground truth: the paper's multiply and scatter-add, and a plain loop over members.
+
+Both are slow and obvious, and differentiable by ordinary autograd. Every faster path is compared with them.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from parallelmlp_search.packing.layout import MatmulLayout
+
+__all__ = ["loop_matmul", "scatter_matmul"]
+
+
+@lru_cache(maxsize=64)
+def _indices(layout: MatmulLayout) -> tuple[Tensor, Tensor]:
+    """For each weight, the stacked input neuron that it reads and the stacked output that it feeds."""
+    inputs, outputs = [], []
+    in_offset = out_offset = 0
+    for n_in, n_out in zip(layout.in_widths, layout.out_widths, strict=True):
+        inputs.append(torch.arange(in_offset, in_offset + n_in).repeat(n_out))
+        outputs.append(torch.arange(out_offset, out_offset + n_out).repeat_interleave(n_in))
+        in_offset += n_in
+        out_offset += n_out
+    return torch.cat(inputs), torch.cat(outputs)
+
+
+def scatter_matmul(activations: Tensor, weight: Tensor, layout: MatmulLayout) -> Tensor:
+    """Modified matrix multiplication by broadcasting and scatter-add (Farias et al. 2022, section 3).
+
+    ``Y[o, n] = sum over weights w that feed o of weight[w] * activations[source(w), n]``.
+
+    Parameters
+    ----------
+    activations : Tensor of shape (layout.n_in, N)
+    weight : Tensor of shape (layout.n_weights,)
+    layout : MatmulLayout
+
+    Returns
+    -------
+    Tensor of shape (layout.n_out, N)
+    """
+    sources, targets = (index.to(activations.device) for index in _indices(layout))
+    products = weight.unsqueeze(1) * activations[sources]
+    result = activations.new_zeros(layout.n_out, activations.shape[1])
+    return result.index_add(0, targets, products)
+
+
+def loop_matmul(activations: Tensor, weight: Tensor, layout: MatmulLayout) -> Tensor:
+    """The same, one member after the other. Shapes as in :func:`scatter_matmul`."""
+    results = []
+    in_offset = weight_offset = 0
+    for n_in, n_out in zip(layout.in_widths, layout.out_widths, strict=True):
+        matrix = weight[weight_offset : weight_offset + n_in * n_out].view(n_out, n_in)
+        results.append(matrix @ activations[in_offset : in_offset + n_in])
+        in_offset += n_in
+        weight_offset += n_in * n_out
+    return torch.cat(results)

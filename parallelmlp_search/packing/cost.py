@@ -1,0 +1,83 @@
+"""Bytes and FLOPs of a plan, and what they suggest: how wide to merge, how many members fit.
+
+The constants describe one core of a present-day CPU and were measured with float32 on an AVX-512 core
+with torch 2.13. They steer the shape of a plan, never its result, and are constants on purpose: a plan
+must not depend on the machine, or the same seed would not give the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parallelmlp_search.packing.layout import Architecture
+
+__all__ = ["MemberCost", "bucket_seconds", "flops_per_step", "member_bytes", "member_cost", "peak_rate"]
+
+BUCKET_OVERHEAD_SECONDS = 1.2e-4
+"""A training step of one more bucket: some 40 to 60 calls of 2 us each."""
+
+COPIES = 6
+"""Flat copies of the parameters while training: weights, gradients, two moments, average, best snapshot."""
+
+
+def peak_rate(width: int) -> float:
+    """FLOP per second of a batched product whose members are ``width`` wide (one core, float32).
+
+    Interpolates the measured 40, 92, 131, 150 and 165 GFLOP/s at widths 8, 16, 32, 64 and 128.
+    """
+    return 1.7e11 * width / (width + 13.0)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberCost:
+    """What one member costs: FLOP and seconds of one training step, and bytes while training."""
+
+    flops: float
+    seconds: float
+    n_bytes: int
+
+
+def flops_per_step(architecture: Architecture, n_rows: int) -> float:
+    """FLOP of one training step of one member on ``n_rows`` rows.
+
+    Two per weight and row forward, four backward, of which the first layer needs only two, since nobody
+    asks for the gradient of the input; twenty per parameter for the optimiser.
+    """
+    total = 0.0
+    fan_in = architecture.n_inputs
+    for layer, width in enumerate((*architecture.widths, architecture.n_outputs)):
+        total += (4.0 if layer == 0 else 6.0) * width * fan_in * n_rows
+        fan_in = width
+    return total + 20.0 * architecture.n_parameters
+
+
+def member_cost(architecture: Architecture, n_rows: int) -> MemberCost:
+    """Cost of one member in a full bucket, from the measured rates."""
+    seconds = 0.0
+    flops = 0.0
+    fan_in = architecture.n_inputs
+    for layer, width in enumerate((*architecture.widths, architecture.n_outputs)):
+        product = (4.0 if layer == 0 else 6.0) * width * fan_in * n_rows
+        flops += product
+        seconds += product / peak_rate(min(width, fan_in) if layer else width)
+        # activations, dropout and their backward passes: about 3 ns an element
+        seconds += 3e-9 * width * n_rows
+        fan_in = width
+    # seven passes of the optimiser in cache, some 1.5 ns a parameter
+    seconds += 1.5e-9 * architecture.n_parameters
+    flops += 20.0 * architecture.n_parameters
+    return MemberCost(flops=flops, seconds=seconds, n_bytes=member_bytes(architecture, n_rows))
+
+
+def member_bytes(architecture: Architecture, n_rows: int, *, item_size: int = 4, copies: int = COPIES) -> int:
+    """Bytes that one member needs while it trains: its parameters' copies and its activations."""
+    hidden = sum(architecture.widths) + architecture.n_outputs
+    activations = (3 + architecture.dropout + (architecture.normalization != "none")) * hidden * n_rows
+    return item_size * (copies * architecture.n_parameters + activations)
+
+
+def bucket_seconds(shape: Architecture, n_members: int, n_rows: int) -> float:
+    """Predicted time of one training step of a bucket of ``n_members`` members of this padded shape."""
+    return BUCKET_OVERHEAD_SECONDS * (1 + shape.depth) / 2 + n_members * member_cost(shape, n_rows).seconds
+
+

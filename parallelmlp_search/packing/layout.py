@@ -1,0 +1,321 @@
+"""The plan of a packed population: frozen, hashable, free of torch.
+
+A :class:`Layout` says where every parameter of every member lies in one flat buffer. Members of one shape
+share a :class:`Bucket`; inside a bucket each kind of parameter (the weights of layer 1, the biases of
+layer 1, ...) is one :class:`Block` of shape ``(P, rows, columns)``, so that a batched matrix product runs
+over all members of the bucket at once and every member stays contiguous inside a block.
+
+Members that are narrower than their bucket are padded with zeros. Padding never changes a result: padded
+weights start at zero and their gradients are exactly zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from parallelmlp_search.space import MLPConfig
+
+__all__ = [
+    "ALIGNMENT",
+    "Architecture",
+    "Block",
+    "Bucket",
+    "Layout",
+    "MatmulLayout",
+    "Segment",
+    "aligned",
+    "build_layout",
+]
+
+ALIGNMENT = 16
+"""Blocks start at multiples of 16 elements: 64 bytes in float32, one cache line, the widest vector load."""
+
+
+def aligned(size: int) -> int:
+    """The smallest multiple of :data:`ALIGNMENT` that is not below ``size``."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Everything that decides which tensors a member has and which operations its training needs.
+
+    ``residual[l]`` says whether hidden layer ``l`` adds its own input; it is only ever true where both
+    widths agree. ``dropout`` and ``clip`` say whether the member uses them at all, not how much.
+    """
+
+    n_inputs: int
+    widths: tuple[int, ...]
+    n_outputs: int
+    activation: str = "relu"
+    bias: bool = True
+    normalization: str = "none"
+    residual: tuple[bool, ...] = ()
+    optimizer: str = "adamw"
+    dropout: bool = False
+    clip: bool = False
+
+    @classmethod
+    def of(cls, config: MLPConfig, *, n_inputs: int, n_outputs: int) -> Architecture:
+        """The architecture that a configuration has on data of this size."""
+        fan_ins = (n_inputs, *config.widths)
+        return cls(
+            n_inputs=n_inputs,
+            widths=config.widths,
+            n_outputs=n_outputs,
+            activation=config.activation,
+            bias=config.bias,
+            normalization=config.normalization,
+            residual=tuple(
+                config.residual and width == fan_in
+                for width, fan_in in zip(config.widths, fan_ins, strict=False)
+            ),
+            optimizer=config.optimizer,
+            dropout=config.dropout > 0,
+            clip=config.clip_norm is not None,
+        )
+
+    @property
+    def depth(self) -> int:
+        """Number of hidden layers."""
+        return len(self.widths)
+
+    @property
+    def family(self) -> tuple[object, ...]:
+        """What must agree before two members can share a bucket, whatever their widths and activations."""
+        return (
+            self.depth,
+            self.n_inputs,
+            self.n_outputs,
+            self.bias,
+            self.normalization,
+            self.residual,
+            self.optimizer,
+            self.dropout,
+            self.clip,
+        )
+
+    def block_shapes(self) -> Iterator[tuple[int, str, int, int]]:
+        """``(layer, kind, rows, columns)`` of each parameter tensor, in the canonical order.
+
+        Kinds are ``weight`` (rows, columns), ``bias``, ``gain`` and ``shift`` (rows, 1). The last layer
+        is the head.
+        """
+        fan_in = self.n_inputs
+        for layer, width in enumerate((*self.widths, self.n_outputs)):
+            yield layer, "weight", width, fan_in
+            if self.bias:
+                yield layer, "bias", width, 1
+            if self.normalization == "layer" and layer < self.depth:
+                yield layer, "gain", width, 1
+                yield layer, "shift", width, 1
+            fan_in = width
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trained scalars of one member."""
+        return sum(rows * columns for _, _, rows, columns in self.block_shapes())
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Rows ``[start, stop)`` of a bucket that share one activation."""
+
+    activation: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One parameter of all members of a bucket: ``(P, rows, columns)`` at ``offset`` of the flat buffer."""
+
+    layer: int
+    kind: str
+    rows: int
+    columns: int
+    offset: int
+
+    @property
+    def row_size(self) -> int:
+        """Elements of one member."""
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Members of one padded shape.
+
+    Attributes
+    ----------
+    shape
+        The padded architecture; its ``activation`` is empty where segments differ.
+    members
+        Index of each row's member in the order in which the population was planned.
+    architectures
+        The true architecture of each row.
+    segments
+        Consecutive rows that share an activation.
+    blocks
+        Where the parameters lie, in canonical order.
+    """
+
+    shape: Architecture
+    members: tuple[int, ...]
+    architectures: tuple[Architecture, ...]
+    segments: tuple[Segment, ...]
+    blocks: tuple[Block, ...]
+
+    @property
+    def n_members(self) -> int:
+        """Number of members ``P`` of the bucket."""
+        return len(self.members)
+
+    @cached_property
+    def is_padded(self) -> bool:
+        """Whether any member is narrower than the bucket."""
+        return any(architecture.widths != self.shape.widths for architecture in self.architectures)
+
+    def padded_layers(self) -> tuple[bool, ...]:
+        """For each hidden layer, whether some member is narrower there."""
+        return tuple(
+            any(architecture.widths[layer] != width for architecture in self.architectures)
+            for layer, width in enumerate(self.shape.widths)
+        )
+
+    def block(self, layer: int, kind: str) -> Block | None:
+        """The block of a layer and kind, or None where the shape has no such parameter."""
+        for block in self.blocks:
+            if block.layer == layer and block.kind == kind:
+                return block
+        return None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where every parameter of every member lies: buckets, offsets, padding."""
+
+    buckets: tuple[Bucket, ...]
+    size: int
+    """Elements of the flat buffer, padding included."""
+    positions: tuple[tuple[int, int], ...] = field(repr=False)
+    """``(bucket, row)`` of each member, by its index in the planned order."""
+
+    @property
+    def n_members(self) -> int:
+        """Number of members ``P`` of the population."""
+        return len(self.positions)
+
+    @cached_property
+    def row_offsets(self) -> tuple[int, ...]:
+        """First row of each bucket when all buckets are stacked, and the total at the end."""
+        offsets = [0]
+        for bucket in self.buckets:
+            offsets.append(offsets[-1] + bucket.n_members)
+        return tuple(offsets)
+
+    @cached_property
+    def members(self) -> tuple[int, ...]:
+        """Member index of each stacked row."""
+        return tuple(member for bucket in self.buckets for member in bucket.members)
+
+    def architecture(self, member: int) -> Architecture:
+        """The true architecture of a member."""
+        bucket, row = self.positions[member]
+        return self.buckets[bucket].architectures[row]
+
+    @cached_property
+    def n_parameters(self) -> int:
+        """Trained scalars of all members, without padding."""
+        return sum(a.n_parameters for bucket in self.buckets for a in bucket.architectures)
+
+    @property
+    def occupancy(self) -> float:
+        """Share of the flat buffer that holds parameters; 1 means no padding at all."""
+        return self.n_parameters / self.size if self.size else 1.0
+
+
+def build_layout(groups: list[tuple[Architecture, list[int]]], architectures: list[Architecture]) -> Layout:
+    """Lay groups of members out, each group one bucket of the given padded shape.
+
+    Rows of a bucket are ordered by activation, then by member index, so that activations are contiguous.
+    """
+    buckets: list[Bucket] = []
+    positions: list[tuple[int, int]] = [(-1, -1)] * len(architectures)
+    offset = 0
+    for shape, group in groups:
+        rows = sorted(group, key=lambda member: (architectures[member].activation, member))
+        segments: list[Segment] = []
+        for row, member in enumerate(rows):
+            activation = architectures[member].activation
+            if segments and segments[-1].activation == activation:
+                segments[-1] = replace(segments[-1], stop=row + 1)
+            else:
+                segments.append(Segment(activation, row, row + 1))
+            positions[member] = (len(buckets), row)
+        blocks: list[Block] = []
+        for layer, kind, n_rows, n_columns in shape.block_shapes():
+            blocks.append(Block(layer, kind, n_rows, n_columns, offset))
+            offset += aligned(len(rows) * n_rows * n_columns)
+        common = segments[0].activation if len(segments) == 1 else ""
+        buckets.append(
+            Bucket(
+                shape=replace(shape, activation=common),
+                members=tuple(rows),
+                architectures=tuple(architectures[member] for member in rows),
+                segments=tuple(segments),
+                blocks=tuple(blocks),
+            )
+        )
+    return Layout(buckets=tuple(buckets), size=offset, positions=tuple(positions))
+
+
+@dataclass(frozen=True)
+class MatmulLayout:
+    """Plan of one modified matrix multiplication, ragged in both dimensions.
+
+    Member ``m`` maps ``in_widths[m]`` hidden neurons to ``out_widths[m]`` outputs. The activations of all
+    members are stacked along the first axis, and so are the outputs; the weights are one flat vector that
+    holds each member's ``(out, in)`` matrix row by row.
+    """
+
+    in_widths: tuple[int, ...]
+    out_widths: tuple[int, ...]
+
+    @property
+    def n_members(self) -> int:
+        """Number of members ``P``."""
+        return len(self.in_widths)
+
+    @property
+    def n_in(self) -> int:
+        """Stacked input neurons."""
+        return sum(self.in_widths)
+
+    @property
+    def n_out(self) -> int:
+        """Stacked outputs."""
+        return sum(self.out_widths)
+
+    @property
+    def n_weights(self) -> int:
+        """Elements of the flat weight vector."""
+        return sum(i * o for i, o in zip(self.in_widths, self.out_widths, strict=True))
+
+    @cached_property
+    def runs(self) -> tuple[tuple[int, int, int, int, int, int], ...]:
+        """Maximal runs of equal shape: ``(P, in, out, in_offset, out_offset, weight_offset)``."""
+        runs: list[tuple[int, int, int, int, int, int]] = []
+        in_offset = out_offset = weight_offset = 0
+        for n_in, n_out in zip(self.in_widths, self.out_widths, strict=True):
+            if runs and runs[-1][1:3] == (n_in, n_out):
+                count, *rest = runs[-1]
+                runs[-1] = (count + 1, *rest)  # type: ignore[assignment]
+            else:
+                runs.append((1, n_in, n_out, in_offset, out_offset, weight_offset))
+            in_offset += n_in
+            out_offset += n_out
+            weight_offset += n_in * n_out
+        return tuple(runs)

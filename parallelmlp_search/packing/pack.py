@@ -1,0 +1,229 @@
+"""Plain networks into packed tensors and back.
+
+A member outside a population is its canonical vector: for each layer the weights row by row, then biases,
+then the gain and shift of the normalisation, without padding. Vectors are what is compacted, saved and
+turned into plain :class:`torch.nn.Sequential` networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.packing.bucketing import plan
+from parallelmlp_search.packing.layout import Architecture, Layout
+
+__all__ = [
+    "Residual",
+    "Sine",
+    "block_view",
+    "build_module",
+    "extract",
+    "module_architecture",
+    "module_vector",
+    "pack",
+    "read_member",
+    "repack",
+    "write_member",
+]
+
+
+class Sine(nn.Module):
+    """``sin(x)`` as a module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sine of each element."""
+        return torch.sin(x)
+
+
+class Residual(nn.Sequential):
+    """A block that adds its input to its output."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x + block(x)``."""
+        result: Tensor = x + super().forward(x)
+        return result
+
+
+_MODULES: dict[str, Callable[[], nn.Module]] = {
+    "identity": nn.Identity,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "selu": nn.SELU,
+    "hardshrink": nn.Hardshrink,
+    "mish": nn.Mish,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "sine": Sine,
+}
+
+
+def block_view(flat: Tensor, layout: Layout, bucket: int, layer: int, kind: str) -> Tensor | None:
+    """View ``(P, rows, columns)`` of one block of a flat buffer, or None where it does not exist."""
+    block = layout.buckets[bucket].block(layer, kind)
+    if block is None:
+        return None
+    n_members = layout.buckets[bucket].n_members
+    size = n_members * block.row_size
+    return flat[block.offset : block.offset + size].view(n_members, block.rows, block.columns)
+
+
+def read_member(flat: Tensor, layout: Layout, member: int) -> Tensor:
+    """Canonical vector ``(n_parameters,)`` of a member, without padding, as a copy."""
+    pieces = [piece.reshape(-1) for piece in _member_pieces(flat, layout, member)]
+    return torch.cat(pieces)
+
+
+def write_member(flat: Tensor, layout: Layout, member: int, vector: Tensor) -> None:
+    """Write a canonical vector into a member's place; the padding is left as it is."""
+    offset = 0
+    for piece in _member_pieces(flat, layout, member):
+        size = piece.numel()
+        piece.copy_(vector[offset : offset + size].view(piece.shape))
+        offset += size
+    if offset != vector.numel():
+        raise InvalidParameterError(
+            f"vector must have {offset} elements for member {member}, but got {vector.numel()}"
+        )
+
+
+def _member_pieces(flat: Tensor, layout: Layout, member: int) -> list[Tensor]:
+    """Unpadded views of a member's parameters, in canonical order."""
+    bucket_index, row = layout.positions[member]
+    bucket = layout.buckets[bucket_index]
+    true_shapes = bucket.architectures[row].block_shapes()
+    pieces = []
+    for block, (_, _, rows, columns) in zip(bucket.blocks, true_shapes, strict=True):
+        start = block.offset + row * block.row_size
+        piece = flat[start : start + block.row_size].view(block.rows, block.columns)
+        pieces.append(piece[:rows, :columns])
+    return pieces
+
+
+def repack(flat: Tensor, layout: Layout, members: Sequence[int], target: Layout) -> Tensor:
+    """Gather ``members`` into the flat buffer of another layout, in that order (select and compact)."""
+    result = flat.new_zeros(target.size)
+    for place, member in enumerate(members):
+        write_member(result, target, place, read_member(flat, layout, member))
+    return result
+
+
+def build_module(
+    architecture: Architecture, vector: Tensor | None = None, *, dropout: float = 0.0
+) -> nn.Sequential:
+    """A plain network of this architecture, with the weights of a canonical vector if one is given.
+
+    Hidden layers are ``Linear, [LayerNorm], activation, [Dropout]``, wrapped into :class:`Residual` where
+    the architecture says so; the head is a ``Linear``. Inputs and outputs are row-major, ``(N, D)`` to
+    ``(N, C)``.
+    """
+    layers: list[nn.Module] = []
+    fan_in = architecture.n_inputs
+    for layer, width in enumerate(architecture.widths):
+        block: list[nn.Module] = [nn.Linear(fan_in, width, bias=architecture.bias)]
+        if architecture.normalization == "layer":
+            block.append(nn.LayerNorm(width))
+        block.append(_MODULES[architecture.activation]())
+        if dropout > 0:
+            block.append(nn.Dropout(dropout))
+        layers.extend([Residual(*block)] if architecture.residual[layer] else block)
+        fan_in = width
+    layers.append(nn.Linear(fan_in, architecture.n_outputs, bias=architecture.bias))
+    network = nn.Sequential(*layers)
+    if vector is not None:
+        network.to(vector.dtype)
+        offset = 0
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.copy_(vector[offset : offset + parameter.numel()].view(parameter.shape))
+                offset += parameter.numel()
+    return network
+
+
+def module_architecture(module: nn.Sequential) -> Architecture:
+    """Architecture of a plain network as :func:`build_module` makes them.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the network holds a module that a packed population has no place for.
+    """
+    names = {type(factory()): name for name, factory in _MODULES.items()}
+    linears: list[nn.Linear] = []
+    residual: list[bool] = []
+    activations: set[str] = set()
+    normalized = dropout = False
+
+    def visit(block: nn.Sequential, inside: bool) -> None:
+        nonlocal normalized, dropout
+        for part in block:
+            if isinstance(part, Residual):
+                visit(part, True)
+            elif isinstance(part, nn.Linear):
+                linears.append(part)
+                residual.append(inside)
+            elif isinstance(part, nn.LayerNorm):
+                normalized = True
+            elif isinstance(part, nn.Dropout):
+                dropout = True
+            elif type(part) in names:
+                activations.add(names[type(part)])
+            else:
+                raise InvalidParameterError(
+                    f"a packed network is made of Linear, LayerNorm, Dropout, Residual and known activations, "
+                    f"but got {type(part).__name__}"
+                )
+
+    visit(module, False)
+    if not linears or len(activations) > 1:
+        raise InvalidParameterError(
+            f"a packed network has one Linear or more and one activation for all its hidden layers, "
+            f"but got {len(linears)} Linear and the activations {sorted(activations)}"
+        )
+    return Architecture(
+        n_inputs=linears[0].in_features,
+        widths=tuple(linear.out_features for linear in linears[:-1]),
+        n_outputs=linears[-1].out_features,
+        activation=activations.pop() if activations else "identity",
+        bias=linears[0].bias is not None,
+        normalization="layer" if normalized else "none",
+        residual=tuple(residual[:-1]),
+        dropout=dropout,
+    )
+
+
+def module_vector(module: nn.Module) -> Tensor:
+    """Canonical vector of a plain network, detached."""
+    return torch.cat([parameter.detach().reshape(-1) for parameter in module.parameters()])
+
+
+def pack(modules: Sequence[nn.Sequential], *, merge: bool = True) -> tuple[Layout, Tensor]:
+    """Plan a population from plain networks and pack their weights.
+
+    Returns
+    -------
+    (Layout, Tensor)
+        The plan and the flat buffer of its parameters; :func:`extract` gives each network back.
+    """
+    if not modules:
+        raise InvalidParameterError("modules must hold at least one network, but got none")
+    layout = plan([module_architecture(module) for module in modules], merge=merge)
+    vectors = [module_vector(module) for module in modules]
+    flat = vectors[0].new_zeros(layout.size)
+    for member, vector in enumerate(vectors):
+        write_member(flat, layout, member, vector)
+    return layout, flat
+
+
+def extract(flat: Tensor, layout: Layout, member: int, *, dropout: float = 0.0) -> nn.Sequential:
+    """A member as a plain ``nn.Sequential`` that gives the same output, with weights of its own."""
+    architecture = replace(layout.architecture(member), dropout=dropout > 0)
+    return build_module(architecture, read_member(flat, layout, member), dropout=dropout)
