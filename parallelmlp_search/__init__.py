@@ -1,0 +1,44 @@
+"""Train thousands of MLP configurations at once, rank them honestly, ensemble the best.
+
+The public names are imported on first use, so that ``import parallelmlp_search`` costs neither torch nor
+pandas.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from parallelmlp_search.estimators import ParallelMLPClassifier, ParallelMLPRegressor
+    from parallelmlp_search.space import MLPConfig, SearchSpace
+
+__all__ = [
+    "MLPConfig",
+    "ParallelMLPClassifier",
+    "ParallelMLPRegressor",
+    "SearchSpace",
+    "__version__",
+]
+
+_HOMES = {
+    "MLPConfig": "parallelmlp_search.space",
+    "ParallelMLPClassifier": "parallelmlp_search.estimators",
+    "ParallelMLPRegressor": "parallelmlp_search.estimators",
+    "SearchSpace": "parallelmlp_search.space",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value  # the next access does not come through here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,196 @@
+"""Any column as numbers, as points in time, or as category keys, whatever dtype it comes in.
+
+The same three readings serve recognition, fitting and prediction, so a column that comes back as text instead
+of numbers (or the reverse) is still understood. Texts are read once per distinct value, not once per row.
+"""
+
+from __future__ import annotations
+
+import numbers
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+__all__ = [
+    "as_codes",
+    "as_keys",
+    "as_numbers",
+    "as_seconds",
+    "category_key",
+    "is_fast_numeric",
+]
+
+Codes = npt.NDArray[np.intp]
+Floats = npt.NDArray[np.float64]
+
+_ISO_TIME = r"\d{1,2}(:?\d{2}(:?\d{2}([.,]\d+)?)?)?\s*(Z|UTC|[+-]\d{2}(:?\d{2})?)?"
+_ISO_DATE = re.compile(rf"\d{{4}}[-/]\d{{1,2}}([-/]\d{{1,2}}([T ]{_ISO_TIME})?)?")
+_COMPACT_DATE = re.compile(r"(1[5-9]|2[0-4])\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+_LARGEST_EXACT = 2.0**53
+
+
+def is_fast_numeric(dtype: Any) -> bool:
+    """Whether a column of this dtype is a plain numpy array of real numbers."""
+    return isinstance(dtype, np.dtype) and dtype.kind in "iuf"
+
+
+def as_codes(column: pd.Series) -> tuple[Codes, list[Any]]:
+    """Distinct non-missing values of a column and, for every row, the index of its value (-1 for a gap).
+
+    Returns
+    -------
+    codes of shape (rows,), values
+        Values appear in the order of their first row, or in that of the categories of a categorical column,
+        which may hold values that no row has.
+    """
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.codes.to_numpy().astype(np.intp), list(column.cat.categories)
+    if isinstance(column.dtype, pd.SparseDtype):
+        column = _dense(column)
+    if column.dtype == object and pd.api.types.infer_dtype(column, skipna=True) != "string":
+        return _object_codes(column)
+    codes, values = pd.factorize(column)
+    return codes.astype(np.intp, copy=False), list(values)
+
+
+def _dense(column: pd.Series) -> pd.Series:
+    return pd.Series(column.array.to_dense(), index=column.index)
+
+
+def _object_codes(column: pd.Series) -> tuple[Codes, list[Any]]:
+    """Codes of a column of objects, in which ``1``, ``True`` and unhashable values need care."""
+    values = column.to_numpy(dtype=object)
+    missing = np.asarray(pd.isna(column))
+    codes = np.full(len(values), -1, dtype=np.intp)
+    index: dict[tuple[type, Any], int] = {}
+    distinct: list[Any] = []
+    for row in np.flatnonzero(~missing):
+        value = values[row]
+        key = (type(value), value)
+        try:
+            position = index.get(key)
+        except TypeError:  # lists, dictionaries, arrays: told apart by how they are written
+            value = str(value)
+            key = (str, value)
+            position = index.get(key)
+        if position is None:
+            position = index[key] = len(distinct)
+            distinct.append(value)
+        codes[row] = position
+    return codes, distinct
+
+
+def as_numbers(column: pd.Series) -> Floats:
+    """Read a column as float64 of shape (rows,); what is no number becomes NaN, infinities stay."""
+    dtype = column.dtype
+    if isinstance(dtype, np.dtype):
+        if dtype.kind in "iufb":
+            return column.to_numpy(dtype=np.float64)
+        if dtype.kind == "m":
+            seconds: Floats = column.dt.total_seconds().to_numpy(dtype=np.float64)
+            return seconds
+        if dtype.kind == "M":
+            return np.full(len(column), np.nan)
+    elif isinstance(dtype, pd.SparseDtype):
+        return as_numbers(_dense(column))
+    elif isinstance(dtype, (pd.DatetimeTZDtype, pd.PeriodDtype, pd.IntervalDtype)):
+        return np.full(len(column), np.nan)
+    elif pd.api.types.is_numeric_dtype(dtype):  # nullable and Arrow numbers and booleans
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    codes, values = as_codes(column)
+    return _spread(codes, np.array([_number(value) for value in values], dtype=np.float64))
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str):
+        value = value.strip()
+        if "_" in value:  # Python reads 1_000 as a number, people who write codes do not
+            return np.nan
+    elif isinstance(value, (pd.Timedelta, np.timedelta64)):
+        return float(pd.Timedelta(value).total_seconds())
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return np.nan
+    except OverflowError:  # an integer beyond 1.8e308
+        return float("inf") if value > 0 else float("-inf")
+
+
+def as_seconds(column: pd.Series) -> npt.NDArray[np.datetime64]:
+    """Read a column as ``datetime64[s]`` in UTC of shape (rows,); what is no date becomes NaT.
+
+    Times without a zone are taken as UTC. Texts must look like ISO 8601; whole numbers like ``20240131``.
+    """
+    dtype = column.dtype
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+        dtype = column.dtype
+    if isinstance(dtype, pd.PeriodDtype):
+        column = column.dt.to_timestamp()
+        dtype = column.dtype
+    if pd.api.types.is_datetime64_any_dtype(dtype):
+        return column.to_numpy(dtype="datetime64[s]")
+    codes, values = as_codes(column)
+    if not values:
+        return np.full(len(column), np.datetime64("NaT"), dtype="datetime64[s]")
+    texts = [_date_text(value) for value in values]
+    parsed = pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601", errors="coerce", utc=True)
+    return _spread(codes, parsed.dt.tz_localize(None).to_numpy(dtype="datetime64[s]"))
+
+
+def _date_text(value: Any) -> str | None:
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat()) if hasattr(value, "year") else None
+    key = category_key(value)
+    if _ISO_DATE.fullmatch(key):
+        return key.replace("/", "-").replace("UTC", "Z").replace(",", ".")
+    return key if _COMPACT_DATE.fullmatch(key) else None
+
+
+def as_keys(column: pd.Series) -> tuple[Codes, list[str]]:
+    """Codes of a column, and its distinct values as category keys; blank texts count as gaps.
+
+    Returns
+    -------
+    codes of shape (rows,), keys
+        ``keys[codes[row]]`` is the key of a row; -1 marks a gap. The keys are distinct.
+    """
+    codes, values = as_codes(column)
+    index: dict[str, int] = {}
+    merged = np.array(
+        [index.setdefault(key, len(index)) if key else -1 for key in map(category_key, values)], dtype=np.intp
+    )
+    keys = list(index)
+    if len(keys) == len(values):
+        return codes, keys
+    return np.where(codes < 0, -1, merged[codes]) if len(values) else codes, keys
+
+
+def category_key(value: Any) -> str:
+    """Text under which a category is known: ``7``, ``7.0`` and ``"7"`` are one, ``True`` is ``"True"``."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, (bool, np.bool_)):
+        return str(bool(value))
+    if isinstance(value, numbers.Integral):
+        return str(int(value))
+    if isinstance(value, numbers.Real):
+        number = float(value)
+        return str(int(number)) if number.is_integer() and abs(number) <= _LARGEST_EXACT else repr(number)
+    if isinstance(value, np.datetime64):
+        value = pd.Timestamp(value)
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace").strip()
+    return str(value).strip()
+
+
+def _spread(codes: Codes, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Values of the rows from those of the codes; the gap, -1, takes the last place."""
+    gap = np.datetime64("NaT", "s") if values.dtype.kind == "M" else np.nan
+    spread: npt.NDArray[Any] = np.append(values, np.array([gap], dtype=values.dtype))[codes]
+    return spread

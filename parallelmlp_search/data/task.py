@@ -1,0 +1,183 @@
+"""What is to be predicted: the target column and the task that its values suggest."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import pandas as pd
+
+from ..exceptions import DataError, DataWarning, InvalidParameterError, near_miss
+from .coercion import as_codes, as_numbers
+from .frames import as_frame
+
+__all__ = ["TASKS", "Task", "infer_task", "split_target"]
+
+Task = Literal["binary", "multiclass", "regression"]
+TASKS: tuple[Task, ...] = get_args(Task)
+
+MANY_CLASSES = 10
+"""Whole numbers with more distinct values than this are a quantity."""
+ROWS_PER_CLASS = 20
+"""Rows that each of several whole numbers must have to count as a class."""
+
+
+def infer_task(y: Any, task: str | None = None) -> Task:
+    """Tell the task from a target of shape (rows,) or (rows, outputs); gaps are left out.
+
+    - Texts, booleans and categories are classes: two make ``"binary"``, more ``"multiclass"``.
+    - Numbers with exactly two values, both whole, are ``"binary"``.
+    - Whole numbers of an integer dtype with 3 to 10 values, each in at least 20 rows, are ``"multiclass"``.
+    - All other numbers, and targets with several columns, are ``"regression"``.
+
+    Parameters
+    ----------
+    y
+        The target.
+    task
+        ``"binary"``, ``"multiclass"``, ``"regression"`` or ``"classification"`` (two classes or more) to set
+        the task; the target is then only checked against it.
+
+    Raises
+    ------
+    DataError
+        If the target has no values, only one class, is a date, names every row instead of grouping them, or
+        does not fit `task`.
+    InvalidParameterError
+        If `task` is none of the above.
+    """
+    choices = (*TASKS, "classification")
+    if task is not None and task not in choices:
+        raise InvalidParameterError(
+            f"task must be one of {', '.join(choices)}, but got {task!r}{near_miss(str(task), choices)}"
+        )
+    frame = _target_frame(y)
+    if frame.shape[1] > 1:
+        if task not in (None, "regression"):
+            raise DataError(f"task {task!r} takes a target with one column, but got {frame.shape[1]} columns")
+        for name in frame:
+            _check_numbers(frame[name], f"target column {name!r}")
+        return "regression"
+    column = frame.iloc[:, 0].dropna()
+    if column.empty:
+        raise DataError("the target has no values" + (": all of its rows are missing" if len(frame) else ""))
+    if task == "regression":
+        _check_numbers(column, "the target")
+        return "regression"
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        raise DataError("the target must be numbers or classes, but it holds dates")
+
+    codes, values = as_codes(column)
+    counts = np.bincount(codes, minlength=len(values))
+    values = [value for value, count in zip(values, counts, strict=True) if count]
+    counts = counts[counts > 0]
+    if len(values) == 1:
+        raise DataError(f"the target must have at least two values, but every row has {_plain(values[0])!r}")
+    numeric = _is_numeric(column, values)
+    whole = numeric and bool(np.all(np.mod([float(value) for value in values], 1) == 0))
+    if task is None and numeric:
+        if len(values) == 2 and whole:
+            return "binary"
+        integers = not pd.api.types.is_float_dtype(column.dtype)
+        if whole and integers and len(values) <= MANY_CLASSES and counts.min() >= ROWS_PER_CLASS:
+            return "multiclass"
+        return "regression"
+    crowded = len(values) >= ROWS_PER_CLASS and len(values) > len(column) / 2
+    if crowded and (not numeric or not whole):
+        what = "numbers" if numeric else "values"
+        raise DataError(
+            f"the target has {len(values)} distinct {what} in {len(column)} rows, too many to be classes"
+        )
+    if task == "binary" and len(values) != 2:
+        raise DataError(f"task 'binary' takes a target with 2 classes, but got {len(values)}")
+    if task == "multiclass" and len(values) == 2:
+        raise DataError("task 'multiclass' takes a target with 3 classes or more, but got 2; choose 'binary'")
+    return "binary" if len(values) == 2 else "multiclass"
+
+
+def split_target(frame: Any, target: str, *, drop: Iterable[str] = ()) -> tuple[pd.DataFrame, pd.Series]:
+    """Part a table into its features and its target; rows without a target are left out with a `DataWarning`.
+
+    Parameters
+    ----------
+    frame
+        Anything that `as_frame` takes.
+    target
+        Name of the target column.
+    drop
+        Names of further columns that are no features (groups, times, weights).
+
+    Returns
+    -------
+    X of shape (rows, columns), y of shape (rows,)
+        Both keep the index of `frame`, so ``frame.loc[y.index, "weight"]`` are the weights of the same rows.
+        Whole numbers that were floats only because of the gaps become integers again.
+
+    Raises
+    ------
+    DataError
+        If a column is not there, no row has a target, or no feature is left.
+    """
+    frame = as_frame(frame)
+    dropped = [target, *drop]
+    for name in dropped:
+        if name not in frame.columns:
+            raise DataError(f"no column {name!r} in the table{near_miss(str(name), frame.columns)}")
+    y = cast("pd.Series", frame[target])
+    X = frame.drop(columns=dropped)
+    if X.shape[1] == 0:
+        raise DataError(f"the table has no feature beside the target {target!r}")
+    present = y.notna()
+    gaps = int((~present).sum())
+    if gaps == len(y):
+        raise DataError(f"the target {target!r} has no values: all {len(y)} rows are missing")
+    if gaps:
+        noun = "row whose target" if gaps == 1 else "rows whose target"
+        warnings.warn(f"{gaps} {noun} {target!r} is missing left out", DataWarning, stacklevel=2)
+        X, y = X[present], y[present]
+        if y.dtype == object:
+            y = y.infer_objects()
+        elif y.dtype.kind == "f" and bool((np.mod(y, 1) == 0).all()) and bool((y.abs() < 2**53).all()):
+            y = y.astype(np.int64)
+    return X, y
+
+
+def _target_frame(y: Any) -> pd.DataFrame:
+    if isinstance(y, np.ndarray) and y.dtype.kind in "SU":
+        y = y.astype(object)
+    frame = as_frame(y)
+    for name in frame:
+        if frame[name].dtype == object:
+            frame = frame.assign(**{str(name): frame[name].infer_objects()})
+    return frame
+
+
+def _is_numeric(column: pd.Series, values: list[Any]) -> bool:
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(dtype):
+        return False
+    if pd.api.types.is_object_dtype(dtype):  # whole numbers beyond 64 bits, decimals
+        return all(not isinstance(value, (str, bytes, bool)) for value in values) and not bool(
+            np.isnan(as_numbers(pd.Series(values, dtype=object))).any()
+        )
+    return bool(pd.api.types.is_numeric_dtype(dtype))
+
+
+def _check_numbers(column: pd.Series, label: str) -> None:
+    present = column.dropna()
+    if present.empty:
+        raise DataError(f"{label} has no values: all of its rows are missing")
+    wrong = ~np.isfinite(as_numbers(present))
+    if wrong.any():
+        position = int(np.argmax(wrong))
+        row = present.index[position]
+        raise DataError(
+            f"task 'regression' takes numbers, "
+            f"but {label} has {_plain(present.iloc[position])!r} in row {_plain(row)}"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

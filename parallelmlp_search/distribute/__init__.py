@@ -1,0 +1,20 @@
+"""Shards over workers."""
+
+from parallelmlp_search.distribute.executor import run_shards, worker_count
+from parallelmlp_search.distribute.shards import (
+    MemberOutcome,
+    ShardData,
+    ShardOutcome,
+    ShardTask,
+    cut_work,
+)
+
+__all__ = [
+    "MemberOutcome",
+    "ShardData",
+    "ShardOutcome",
+    "ShardTask",
+    "cut_work",
+    "run_shards",
+    "worker_count",
+]

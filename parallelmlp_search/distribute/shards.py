@@ -1,0 +1,290 @@
+"""Work units: members that share training rows and batch size, trained as one population by one worker."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parallelmlp_search.engine import (
+    BatchStream,
+    Evaluation,
+    Head,
+    MemberState,
+    Population,
+    TrainingRows,
+    predict,
+    train,
+)
+from parallelmlp_search.packing import Architecture, cut_shards, member_cost
+from parallelmlp_search.selection import Metric
+from parallelmlp_search.space import MLPConfig
+
+__all__ = ["MemberOutcome", "ShardData", "ShardOutcome", "ShardTask", "cut_work", "train_shard"]
+
+@dataclass(frozen=True)
+class ShardData:
+    """What the members of a shard train on and are judged by.
+
+    Attributes
+    ----------
+    rows
+        Training rows.
+    validation_inputs, validation_target, validation_weight
+        Rows that choose epochs and survivors; ``(n, D)``, the target as the metric takes it, ``(n,)`` or None.
+    prediction_inputs
+        Rows ``(n, D)`` to predict after training, or None.
+    head, loss, metric
+        How outputs become predictions, what training minimises, what counts.
+    seed
+        Seed of the batches and of dropout.
+    """
+
+    rows: TrainingRows
+    validation_inputs: Tensor
+    validation_target: Tensor
+    validation_weight: Tensor | None
+    prediction_inputs: Tensor | None
+    head: Head
+    loss: str
+    metric: Metric
+    seed: int
+
+    @property
+    def n_inputs(self) -> int:
+        """Inputs ``D``."""
+        return self.rows.inputs.shape[1]
+
+    def architecture(self, config: MLPConfig) -> Architecture:
+        """Architecture of a configuration on this data."""
+        return Architecture.of(config, n_inputs=self.n_inputs, n_outputs=self.head.n_outputs)
+
+    def batch_rows(self, config: MLPConfig) -> int:
+        """Rows of a batch, which never exceed the training rows."""
+        return min(config.batch_size, self.rows.inputs.shape[0])
+
+    def epoch_seconds(self, config: MLPConfig) -> float:
+        """Predicted seconds of one epoch of a member on one core, judging it at the end included."""
+        n_rows, batch = self.rows.inputs.shape[0], self.batch_rows(config)
+        seconds = member_cost(self.architecture(config), batch).seconds
+        forward_share = self.validation_inputs.shape[0] / (3.0 * n_rows)
+        return seconds * (n_rows / batch) * (1.0 + forward_share)
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard: which members, from which states, how far.
+
+    ``keep`` names the vectors that come back in the outcome's states. ``states`` holds None for fresh members.
+    """
+
+    key: str
+    trials: tuple[int, ...]
+    configs: tuple[MLPConfig, ...]
+    states: tuple[MemberState | None, ...]
+    data: ShardData
+    until_epoch: float
+    total_epochs: float
+    evaluate_every: float | None = None
+    repeat: int = 0
+    keep: tuple[str, ...] = ("parameters", "first_moment", "second_moment", "average")
+    deadline: float | None = None
+
+    @property
+    def predicted_seconds(self) -> float:
+        """Predicted seconds on one core."""
+        done = max((state.step for state in self.states if state is not None), default=0)
+        batch = self.data.batch_rows(self.configs[0])
+        epochs = self.until_epoch - done * batch / self.data.rows.inputs.shape[0]
+        return sum(self.data.epoch_seconds(config) for config in self.configs) * max(0.0, epochs)
+
+    def part(self, members: range) -> ShardTask:
+        """The same task for some of the members."""
+        return replace(
+            self,
+            trials=tuple(self.trials[m] for m in members),
+            configs=tuple(self.configs[m] for m in members),
+            states=tuple(self.states[m] for m in members),
+        )
+
+
+@dataclass
+class MemberOutcome:
+    """What became of one member: its last error, and, if it failed, why."""
+
+    trial: int
+    epochs: float
+    error: float
+    train_loss: float
+    n_parameters: int
+    seconds: float
+    best_epoch: float = 0.0
+    failure: str | None = None
+    state: MemberState | None = None
+    prediction: Tensor | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Everything but tensors, JSON-able."""
+        names = ("trial", "epochs", "error", "train_loss", "n_parameters", "seconds", "best_epoch", "failure")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass
+class ShardOutcome:
+    """What became of a shard."""
+
+    key: str
+    members: list[MemberOutcome] = field(default_factory=list)
+    member_steps: int = 0
+    seconds: float = 0.0
+    predicted_seconds: float = 0.0
+    cut: bool = False
+
+
+def cut_work(
+    configs: list[MLPConfig], data: ShardData, *, memory_limit: int | None = None, cache_scale: int = 1
+) -> list[tuple[int, ...]]:
+    """Cut members into shards: equal batch size, then chunks that fit a core's cache.
+
+    The cut is a function of the members and the data alone. ``cache_scale`` widens chunks on devices that
+    want larger ones.
+    """
+    by_batch: dict[int, list[int]] = {}
+    for member, config in enumerate(configs):
+        by_batch.setdefault(data.batch_rows(config), []).append(member)
+    shards: list[tuple[int, ...]] = []
+    for batch in sorted(by_batch):
+        members = by_batch[batch]
+        architectures = [data.architecture(configs[member]) for member in members]
+        cuts = cut_shards(
+            architectures, n_rows=batch, memory_limit=memory_limit, cache_elements=cache_scale << 19
+        )
+        shards.extend(tuple(members[index] for index in cut) for cut in cuts)
+    return shards
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One intra-operator thread in here: the same bits whatever the number of workers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def train_shard(task: ShardTask) -> ShardOutcome:
+    """Train a shard on one thread; halve it and go on where memory runs out."""
+    with one_thread():
+        return _train(task)
+
+
+def _train(task: ShardTask) -> ShardOutcome:
+    try:
+        return _train_whole(task)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "out of memory"
+    # outside of the except block, so that the buffers of the failed attempt are freed first
+    if len(task.configs) == 1:
+        return _without_memory(task, reason)
+    middle = len(task.configs) // 2
+    halves = [_train(task.part(range(middle))), _train(task.part(range(middle, len(task.configs))))]
+    return ShardOutcome(
+        key=task.key,
+        members=[member for half in halves for member in half.members],
+        member_steps=sum(half.member_steps for half in halves),
+        seconds=sum(half.seconds for half in halves),
+        predicted_seconds=sum(half.predicted_seconds for half in halves),
+        cut=any(half.cut for half in halves),
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _without_memory(task: ShardTask, reason: str) -> ShardOutcome:
+    config = task.configs[0]
+    n_parameters = task.data.architecture(config).n_parameters
+    outcome = MemberOutcome(
+        task.trials[0], 0.0, math.nan, math.nan, n_parameters, 0.0, failure=f"out of memory: {reason}"
+    )
+    return ShardOutcome(task.key, [outcome])
+
+
+def _train_whole(task: ShardTask) -> ShardOutcome:
+    started = time.monotonic()
+    data = task.data
+    rows = data.rows
+    device = rows.inputs.device
+    population = Population.create(
+        task.configs,
+        n_inputs=data.n_inputs,
+        n_outputs=data.head.n_outputs,
+        states=task.states,
+        repeat=task.repeat,
+        dtype=rows.inputs.dtype,
+        device=device,
+    )
+    stream = BatchStream(rows.inputs.shape[0], task.configs[0].batch_size, data.seed)
+
+    def error(outputs: Tensor) -> Tensor:
+        return data.metric.error(data.head.predictions(outputs), data.validation_target, data.validation_weight)
+
+    history = train(
+        population,
+        rows,
+        stream=stream,
+        loss=data.loss,
+        until_epoch=task.until_epoch,
+        total_epochs=task.total_epochs,
+        evaluation=Evaluation(data.validation_inputs, error),
+        evaluate_every=task.evaluate_every,
+        deadline=task.deadline,
+    )
+    predictions = None
+    if data.prediction_inputs is not None:
+        predictions = data.head.predictions(predict(population, data.prediction_inputs, which="best")).cpu()
+    seconds = time.monotonic() - started
+    costs = [data.epoch_seconds(config) for config in task.configs]
+    total_cost = sum(costs)
+    outcome = ShardOutcome(
+        task.key,
+        member_steps=history.member_steps,
+        seconds=seconds,
+        predicted_seconds=task.predicted_seconds,
+        cut=history.cut,
+    )
+    for member, row in enumerate(population.member_rows().tolist()):
+        state = population.state(member, task.keep)
+        best = float(population.best_error[row])
+        last = float(history.errors[-1][row]) if history.errors else best
+        failure = None
+        if state.failed_at >= 0:
+            failure = f"the loss stopped being finite at step {state.failed_at}"
+        elif not math.isfinite(best):
+            failure = "no prediction could be scored"
+        outcome.members.append(
+            MemberOutcome(
+                trial=task.trials[member],
+                epochs=history.epochs[-1] if history.epochs else task.until_epoch,
+                error=last,
+                train_loss=float(history.train_losses[-1][row]) if history.train_losses else math.nan,
+                n_parameters=population.layout.architecture(member).n_parameters,
+                seconds=seconds * costs[member] / total_cost,
+                best_epoch=state.best_epoch,
+                failure=failure,
+                state=state,
+                prediction=None if predictions is None else predictions[row].clone(),
+            )
+        )
+    return outcome

@@ -1,0 +1,6 @@
+"""What people see: live progress, summaries, tables."""
+
+from parallelmlp_search.report.console import ConsoleReport
+from parallelmlp_search.report.summary import evaluation_table, leaderboard_table, search_summary, trial_page
+
+__all__ = ["ConsoleReport", "evaluation_table", "leaderboard_table", "search_summary", "trial_page"]

@@ -1,0 +1,197 @@
+"""Finalists are trained anew on every fold and predict the rows that they have not seen."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from parallelmlp_search.distribute import ShardOutcome, ShardTask, cut_work
+from parallelmlp_search.search.budget import Throughput
+from parallelmlp_search.search.journal import Journal
+from parallelmlp_search.search.preparation import Part
+from parallelmlp_search.search.reporting import Reporter
+from parallelmlp_search.search.trial import RungRecord, Trial, TrialState
+
+__all__ = ["CrossFit", "cross_fit"]
+
+GROUP = 8
+"""Under a time limit finalists are cross-fitted this many at a time, best first."""
+
+EVALUATIONS = 20
+"""Moments of a finalist's training at which its best epoch may lie."""
+
+
+@dataclass
+class CrossFit:
+    """Out-of-fold predictions and networks of the finalists.
+
+    Attributes
+    ----------
+    trials
+        Finalists whose every fold was trained, best of screening first.
+    predictions
+        ``(P, C, n)`` for the reporting rows, in the order of the table.
+    covered
+        ``(n,)`` bool: rows that some fold predicts (all, unless rows are ordered in time).
+    vectors
+        For each finalist, one canonical vector per fold.
+    cut
+        Sentences on what the time limit left out.
+    """
+
+    trials: list[Trial]
+    predictions: Tensor
+    covered: Tensor
+    vectors: list[list[Tensor]]
+    cut: list[str] = field(default_factory=list)
+
+
+def cross_fit(
+    finalists: Sequence[Trial],
+    parts: Sequence[Part],
+    rows: Sequence[int],
+    *,
+    max_epochs: int,
+    rung: int,
+    journal: Journal,
+    throughput: Throughput,
+    reporter: Reporter,
+    trials: Sequence[Trial],
+    deadline: float | None = None,
+    cache_scale: int = 1,
+) -> CrossFit:
+    """Train finalists on every fold.
+
+    Parameters
+    ----------
+    finalists
+        Best first.
+    parts
+        One per fold.
+    rows
+        The reporting rows, as numbers of rows of the table.
+    max_epochs
+        Epochs of full training.
+    rung
+        Number under which the results are recorded, above all rungs of screening.
+    deadline
+        Reading of the monotonic clock at which training ends, or None. A group of finalists begins only if it is
+        likely to end in time, the first in any case.
+    """
+    groups = [list(finalists)] if deadline is None else _groups(finalists)
+    tasks_of_group = [_tasks(number, group, parts, max_epochs, cache_scale) for number, group in enumerate(groups)]
+    total = sum(len(tasks) for tasks in tasks_of_group)
+
+    def in_time() -> Iterator[ShardTask]:
+        for number, tasks in enumerate(tasks_of_group):
+            if number > 0 and deadline is not None:
+                predicted = throughput.wall_seconds(sum(task.predicted_seconds for task in tasks))
+                if time.monotonic() + 0.9 * predicted > deadline:
+                    return
+            for task in tasks:
+                yield _with_deadline(task, deadline)
+
+    def strip(outcome: ShardOutcome) -> None:
+        for member in outcome.members:
+            if member.failure is not None:
+                member.state = member.prediction = None
+
+    fold_of = {task.key: task.repeat - 1 for tasks in tasks_of_group for task in tasks}
+    results: dict[int, dict[int, tuple[Tensor, Tensor]]] = {trial.number: {} for trial in finalists}
+    records: dict[int, list[RungRecord]] = {trial.number: [] for trial in finalists}
+    by_number = {trial.number: trial for trial in finalists}
+    done = 0
+    for outcome in journal.run(in_time(), strip):
+        done += 1
+        throughput.add(outcome)
+        for member in outcome.members:
+            trial = by_number[member.trial]
+            record = RungRecord(0, rung, member.epochs, member.error, member.train_loss, member.seconds)
+            records[member.trial].append(record)
+            if member.failure is not None:
+                trial.state, trial.failure = TrialState.FAILED, member.failure
+            elif member.state is not None and member.prediction is not None:
+                results[member.trial][fold_of[outcome.key]] = (member.state.vectors["best"], member.prediction)
+        reporter.report(
+            "cross-fitting",
+            trials,
+            rung=rung,
+            n_rungs=rung,
+            alive=len(finalists),
+            done=done,
+            total=total,
+            rung_completed=done == total,
+        )
+    complete = [
+        trial
+        for trial in finalists
+        if trial.state is not TrialState.FAILED and len(results[trial.number]) == len(parts)
+    ]
+    cut = []
+    missing = sum(trial.state is not TrialState.FAILED for trial in finalists) - len(complete)
+    if missing:
+        cut.append(f"{missing} of {len(finalists)} finalists were not cross-fitted when the time was up")
+    place_of = {int(row): place for place, row in enumerate(rows)}
+    n_outputs = parts[0].head.n_predictions
+    predictions = torch.full((len(complete), n_outputs, len(rows)), math.nan)
+    covered = torch.zeros(len(rows), dtype=torch.bool)
+    for fold, part in enumerate(parts):
+        places = torch.tensor([place_of[int(row)] for row in part.predicted_rows], dtype=torch.int64)
+        covered[places] = True
+        for index, trial in enumerate(complete):
+            predictions[index][:, places] = results[trial.number][fold][1]
+    for trial in complete:
+        trial.state = TrialState.COMPLETE
+        # one record for all folds; its error is set from the out-of-fold predictions
+        parts_of_trial = records[trial.number]
+        n_parts = len(parts_of_trial)
+        trial.records.append(
+            RungRecord(
+                trial.records[-1].round,
+                rung,
+                max(record.epochs for record in parts_of_trial),
+                sum(sorted(record.error for record in parts_of_trial)) / n_parts,
+                sum(sorted(record.train_loss for record in parts_of_trial)) / n_parts,
+                sum(record.seconds for record in parts_of_trial),
+            )
+        )
+    vectors = [[results[trial.number][fold][0] for fold in range(len(parts))] for trial in complete]
+    return CrossFit(complete, predictions, covered, vectors, cut)
+
+
+def _groups(finalists: Sequence[Trial]) -> list[list[Trial]]:
+    return [list(finalists[start : start + GROUP]) for start in range(0, len(finalists), GROUP)]
+
+
+def _tasks(
+    number: int, group: Sequence[Trial], parts: Sequence[Part], max_epochs: int, cache_scale: int
+) -> list[ShardTask]:
+    """Shards of a group on every fold, the most expensive first."""
+    tasks = []
+    for fold, part in enumerate(parts):
+        cuts = cut_work([trial.config for trial in group], part.data, cache_scale=cache_scale)
+        for place, cut in enumerate(cuts):
+            tasks.append(
+                ShardTask(
+                    key=f"finalists-{number:02d}-{fold:02d}-{place:04d}",
+                    trials=tuple(group[index].number for index in cut),
+                    configs=tuple(group[index].config for index in cut),
+                    states=(None,) * len(cut),
+                    data=part.data,
+                    until_epoch=max_epochs,
+                    total_epochs=max_epochs,
+                    evaluate_every=max(1.0, max_epochs / EVALUATIONS),
+                    repeat=fold + 1,
+                    keep=("best",),
+                )
+            )
+    return sorted(tasks, key=lambda task: (-task.predicted_seconds, task.key))
+
+
+def _with_deadline(task: ShardTask, deadline: float | None) -> ShardTask:
+    return task if deadline is None else replace(task, deadline=deadline)

@@ -1,0 +1,187 @@
+"""What a search leaves behind: networks of every fold, with preprocessing, that predict from a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from parallelmlp_search.data import ClassTarget, TablePreprocessor
+from parallelmlp_search.engine import Head
+from parallelmlp_search.engine.checkpoint import load_tensors, read_json, save_tensors, write_json
+from parallelmlp_search.engine.network import PackedNetwork
+from parallelmlp_search.exceptions import RunDirectoryError
+from parallelmlp_search.packing import Architecture, Layout, plan
+from parallelmlp_search.packing.pack import write_member
+from parallelmlp_search.space import MLPConfig
+
+__all__ = ["FoldModel", "TrainedModel"]
+
+FORMAT = 1
+PREDICTION_ROWS = 1024
+
+
+@dataclass
+class FoldModel:
+    """The networks of one fold, packed, with the preprocessing that was fitted on it."""
+
+    preprocessor: TablePreprocessor
+    head: Head
+    layout: Layout
+    parameters: Tensor
+
+    @classmethod
+    def pack(
+        cls,
+        preprocessor: TablePreprocessor,
+        head: Head,
+        architectures: Sequence[Architecture],
+        vectors: Sequence[Tensor],
+    ) -> FoldModel:
+        """Pack canonical vectors."""
+        layout = plan(architectures)
+        parameters = torch.zeros(layout.size, dtype=vectors[0].dtype)
+        for member, vector in enumerate(vectors):
+            write_member(parameters, layout, member, vector)
+        return cls(preprocessor, head, layout, parameters)
+
+    def combine(self, frame: pd.DataFrame, weights: Tensor) -> Tensor:
+        """Weighted mean ``(C, n)`` of the members' predictions; ``weights`` (P,) in member order."""
+        inputs = torch.from_numpy(self.preprocessor.transform(frame))
+        n_rows = min(PREDICTION_ROWS, max(1, inputs.shape[0]))
+        network = PackedNetwork(self.layout, n_rows)
+        shares = weights[torch.tensor(self.layout.members)].to(inputs.dtype)
+        pieces = []
+        # rows in windows, so that memory does not grow with members times rows
+        for start in range(0, inputs.shape[0], 8 * n_rows):
+            outputs = network.predict(self.parameters, inputs[start : start + 8 * n_rows])
+            pieces.append(torch.einsum("p,pcn->cn", shares, self.head.predictions(outputs)))
+        return torch.cat(pieces, dim=1) if pieces else torch.empty(self.head.n_predictions, 0)
+
+
+@dataclass
+class TrainedModel:
+    """An ensemble of networks, each trained once per fold, that predicts from a table.
+
+    The prediction is the weighted mean over networks of the mean over folds.
+
+    Attributes
+    ----------
+    task
+        ``binary``, ``multiclass`` or ``regression``.
+    classes
+        Class labels in the order of the probabilities, or None.
+    configs, trials, weights
+        Configuration, trial number and weight of each network.
+    folds
+        The networks of each fold.
+    feature_names
+        Columns that the model was trained on.
+    target_name
+        Name of the target, if it had one.
+    """
+
+    task: str
+    classes: NDArray[Any] | None
+    configs: tuple[MLPConfig, ...]
+    trials: tuple[int, ...]
+    weights: Tensor
+    folds: list[FoldModel]
+    feature_names: list[str]
+    target_name: str | None = None
+    flat_target: bool = True
+
+    @property
+    def n_members(self) -> int:
+        """Networks in the ensemble, folds not counted."""
+        return len(self.configs)
+
+    def predictions(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+        """Probabilities ``(classes, n)`` or values ``(outputs, n)`` of the rows of a table.
+
+        Raises
+        ------
+        DataError
+            If a column that the model needs is missing.
+        """
+        total = sum(fold.combine(frame, self.weights).double() for fold in self.folds)
+        result: NDArray[np.float64] = (total / len(self.folds)).numpy()  # type: ignore[union-attr]
+        if self.classes is not None:
+            result = result / result.sum(axis=0, keepdims=True)
+        return result
+
+    def predict(self, frame: pd.DataFrame) -> NDArray[Any]:
+        """Class labels ``(n,)``, or values ``(n,)`` or ``(n, outputs)``."""
+        values = self.predictions(frame)
+        if self.classes is not None:
+            labels: NDArray[Any] = self.classes[values.argmax(axis=0)]
+            return labels
+        return values[0] if self.flat_target else np.ascontiguousarray(values.T)
+
+    def save(self, folder: Path) -> None:
+        """Write the model: JSON and safetensors, no code."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"fold{number}": fold.parameters for number, fold in enumerate(self.folds)}
+        save_tensors(folder / "weights.safetensors", tensors | {"weights": self.weights})
+        write_json(
+            folder / "model.json",
+            {
+                "format": FORMAT,
+                "task": self.task,
+                "classes": None if self.classes is None else ClassTarget(self.classes).to_dict(),
+                "feature_names": self.feature_names,
+                "target_name": self.target_name,
+                "flat_target": self.flat_target,
+                "trials": list(self.trials),
+                "configs": [config.to_dict() for config in self.configs],
+                "folds": [
+                    {"preprocessor": fold.preprocessor.to_dict(), "head": asdict(fold.head)} for fold in self.folds
+                ],
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainedModel:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        RunDirectoryError
+            If files are missing, damaged, or of a newer format.
+        """
+        values = read_json(folder / "model.json")
+        if values.get("format") != FORMAT:
+            raise RunDirectoryError(
+                f"{str(folder)!r} holds a model of format {values.get('format')!r}, but this version reads "
+                f"format {FORMAT}: use the version of parallelmlp-search that wrote it"
+            )
+        tensors, _ = load_tensors(folder / "weights.safetensors")
+        configs = tuple(MLPConfig.from_dict(config) for config in values["configs"])
+        folds = []
+        for number, fold in enumerate(values["folds"]):
+            preprocessor = TablePreprocessor.from_dict(fold["preprocessor"])
+            head = Head(**fold["head"])
+            n_inputs = len(preprocessor.get_feature_names_out())
+            architectures = [
+                Architecture.of(config, n_inputs=n_inputs, n_outputs=head.n_outputs) for config in configs
+            ]
+            folds.append(FoldModel(preprocessor, head, plan(architectures), tensors[f"fold{number}"]))
+        classes = None if values["classes"] is None else ClassTarget.from_dict(values["classes"]).classes_
+        return cls(
+            task=values["task"],
+            classes=classes,
+            configs=configs,
+            trials=tuple(values["trials"]),
+            weights=tensors["weights"],
+            folds=folds,
+            feature_names=list(values["feature_names"]),
+            target_name=values["target_name"],
+            flat_target=values["flat_target"],
+        )

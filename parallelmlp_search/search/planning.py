@@ -1,0 +1,185 @@
+"""How much to do: from the user's budget, the size of the table and the speed of the machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from parallelmlp_search.distribute import ShardData, ShardTask, cut_work, run_shards
+from parallelmlp_search.search.budget import (
+    SCREENING_SHARE,
+    Clock,
+    Throughput,
+    default_epochs,
+    default_folds,
+    plan_finalists,
+)
+from parallelmlp_search.search.preparation import Preparation
+from parallelmlp_search.search.rungs import ladder, ladder_cost
+from parallelmlp_search.search.samplers import draw_fresh
+from parallelmlp_search.search.settings import SearchSettings
+from parallelmlp_search.search.verdict import selection_seconds
+from parallelmlp_search.space import MLPConfig
+
+__all__ = ["SearchPlan", "make_plan"]
+
+DEFAULT_TRIALS = 256
+
+STATE_BYTES = 600_000_000
+"""Memory for the states of members between two rungs, unless a memory limit says less."""
+
+CALIBRATION_STEPS = 6
+MOST_TRIALS = 20_000
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What a search is going to do.
+
+    Attributes
+    ----------
+    rungs
+        Epochs of each rung; the last is full training.
+    n_fresh, n_refined
+        Trials drawn from the whole space, and near the leaders.
+    capacity
+        Members alive at once.
+    n_finalists, n_folds
+        Size of cross-fitting.
+    screening_seconds
+        Time for screening, None without a time limit.
+    reserve_seconds
+        Time that selecting and saving will take.
+    """
+
+    rungs: tuple[int, ...]
+    n_fresh: int
+    n_refined: int
+    capacity: int
+    n_finalists: int
+    n_folds: int
+    screening_seconds: float | None = None
+    reserve_seconds: float = 0.0
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of full training."""
+        return self.rungs[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able values."""
+        return asdict(self) | {"rungs": list(self.rungs)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SearchPlan:
+        """The plan that :meth:`to_dict` wrote."""
+        return cls(**{**values, "rungs": tuple(values["rungs"])})
+
+
+def make_plan(
+    preparation: Preparation,
+    data: ShardData,
+    settings: SearchSettings,
+    clock: Clock,
+    throughput: Throughput,
+) -> SearchPlan:
+    """Plan a search.
+
+    Without a time limit the plan is a function of settings and data alone. With one, a few networks are trained
+    for a few steps first, to see how fast the machine is.
+    """
+    rng = np.random.default_rng([settings.seed, 5])
+    sample = draw_fresh(settings.space, "random", 64, rng, known=[])
+    steps_per_epoch = sum(data.rows.inputs.shape[0] / data.batch_rows(config) for config in sample) / len(sample)
+    capacity = _capacity(data, sample, settings)
+    size = settings.space.size()
+    if settings.time_limit is None:
+        n_trials = settings.n_trials or DEFAULT_TRIALS
+        epochs = settings.max_epochs or default_epochs(steps_per_epoch)
+        n_folds = settings.n_folds or default_folds(preparation.n_reporting)
+        return SearchPlan(
+            rungs=ladder(epochs, settings.reduction_factor),
+            **_division(n_trials, settings, size),
+            capacity=capacity,
+            n_finalists=settings.n_finalists or _default_finalists(n_trials),
+            n_folds=preparation.allowed_folds(n_folds),
+        )
+    _calibrate(data, sample, throughput)
+    epoch = throughput.wall_seconds(sum(data.epoch_seconds(config) for config in sample) / len(sample))
+    n_predictions = preparation.problem.head.n_predictions
+    reserve = min(
+        0.2 * settings.time_limit,
+        0.7 + selection_seconds(preparation.metric, 16, n_predictions, preparation.n_reporting),
+    )
+    usable = max(0.05 * settings.time_limit, clock.left - reserve)
+    screening = SCREENING_SHARE * usable
+    finalists = plan_finalists(
+        0.85 * (usable - screening),
+        epoch,
+        preparation.n_reporting,
+        steps_per_epoch,
+        max_epochs=settings.max_epochs,
+        n_folds=settings.n_folds,
+        n_finalists=settings.n_finalists,
+    )
+    rungs = ladder(finalists.max_epochs, settings.reduction_factor)
+    each = epoch * ladder_cost(rungs, settings.reduction_factor)
+    affordable = max(2, min(MOST_TRIALS, int(0.85 * screening / max(each, 1e-9))))
+    n_trials = min(affordable, settings.n_trials or affordable)
+    return SearchPlan(
+        rungs=rungs,
+        **_division(n_trials, settings, size),
+        capacity=capacity,
+        n_finalists=min(finalists.n_finalists, n_trials),
+        n_folds=preparation.allowed_folds(finalists.n_folds),
+        screening_seconds=screening,
+        reserve_seconds=reserve,
+    )
+
+
+def _division(n_trials: int, settings: SearchSettings, size: float) -> dict[str, int]:
+    """Trials drawn afresh and trials drawn near the leaders; a small space is simply drawn in full."""
+    if settings.sampler == "grid" or size <= n_trials:
+        return {"n_fresh": n_trials, "n_refined": 0}
+    n_refined = round(settings.refinement * n_trials)
+    return {"n_fresh": n_trials - n_refined, "n_refined": n_refined}
+
+
+def _default_finalists(n_trials: int) -> int:
+    """Some 0.75 times the square root: 12 of 256, 24 of 1,000; at least 2 and at most 32."""
+    return min(n_trials, max(2, min(32, round(0.75 * math.sqrt(n_trials)))))
+
+
+def _capacity(data: ShardData, sample: Sequence[MLPConfig], settings: SearchSettings) -> int:
+    """Members that may be alive at once: the states of two generations of survivors must fit."""
+    mean = sum(data.architecture(config).n_parameters for config in sample) / len(sample)
+    state = 4 * 4 * mean
+    room = STATE_BYTES if settings.memory_limit is None else min(STATE_BYTES, 0.4 * settings.memory_limit)
+    return max(4, int(room * settings.reduction_factor / (2.0 * state)))
+
+
+def _calibrate(data: ShardData, sample: Sequence[MLPConfig], throughput: Throughput) -> None:
+    """Train a sample for a few steps on all workers, to learn how measured time compares with predicted."""
+    configs = [config.replace(batch_size=sample[0].batch_size) for config in sample]
+    batch = data.batch_rows(configs[0])
+    epochs = CALIBRATION_STEPS * batch / data.rows.inputs.shape[0]
+    members = cut_work(configs, data)[: max(2, 2 * throughput.n_workers)]
+    tasks = [
+        ShardTask(
+            key=f"calibration-{number}",
+            trials=cut,
+            configs=tuple(configs[member] for member in cut),
+            states=(None,) * len(cut),
+            data=data,
+            until_epoch=epochs,
+            total_epochs=epochs,
+        )
+        for number, cut in enumerate(members)
+    ]
+    for outcome in run_shards(tasks, n_workers=throughput.n_workers):
+        throughput.add(outcome)
+    throughput.member_steps = 0

@@ -1,0 +1,201 @@
+"""From a table to the tensors of shards: which rows train, which choose, which report.
+
+Rows are divided once. The *choosing* rows judge every rung and choose the epoch of every finalist; they never
+report. The *reporting* rows are all others: screening trains on them, finalists are cross-fitted on them, and the
+ensemble and its honest score come from their out-of-fold predictions. Preprocessing and the scaling of a
+regression target are fitted on the training rows of each part alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from parallelmlp_search.data import (
+    ClassTarget,
+    RegressionTarget,
+    TablePreprocessor,
+    class_weights,
+    combine_weights,
+    folds,
+    holdout,
+)
+from parallelmlp_search.distribute import ShardData
+from parallelmlp_search.engine import Head, TrainingRows
+from parallelmlp_search.search.problem import Problem
+from parallelmlp_search.search.settings import SearchSettings
+from parallelmlp_search.selection import Metric, default_metric, get_metric
+
+__all__ = ["Part", "Preparation", "seed_of"]
+
+SMALLEST_SPLIT = 20
+"""Below this many rows nothing is held back: every row trains, chooses and is predicted, and no honest score
+is given."""
+
+MOST_CHOOSING_ROWS = 10_000
+
+
+def seed_of(*parts: int) -> int:
+    """A seed that depends on all parts."""
+    return int(np.random.SeedSequence(list(parts)).generate_state(1, np.uint32)[0])
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tensors of one training part, and what turns new rows into its inputs and outputs."""
+
+    preprocessor: TablePreprocessor
+    head: Head
+    data: ShardData
+    predicted_rows: NDArray[np.intp]
+    """Rows of the table that ``data.prediction_inputs`` holds."""
+
+
+class Preparation:
+    """Splits of a problem, and the parts that shards train on.
+
+    Parameters
+    ----------
+    problem
+        Table and target.
+    settings
+        Metric, loss, folds, seed.
+    device
+        Where tensors live.
+    """
+
+    def __init__(self, problem: Problem, settings: SearchSettings, device: str = "cpu") -> None:
+        self.problem = problem
+        self.settings = settings
+        self.device = device
+        self.classes: ClassTarget | None = None
+        n_classes = None
+        row_weights = None
+        if problem.task == "regression":
+            self.target = np.asarray(problem.target, dtype=np.float64)
+        else:
+            self.classes = ClassTarget.fit(problem.target)
+            self.target = self.classes.encode(problem.target)
+            n_classes = len(self.classes)
+            row_weights = class_weights(self.target, problem.class_weight, self.classes.classes_)
+        self.training_weight = combine_weights(problem.weight, row_weights, problem.n_rows)
+        self.metric_weight = combine_weights(problem.weight, None, problem.n_rows)
+        self.metric: Metric = (
+            get_metric(settings.metric, problem.task, n_classes=n_classes)
+            if settings.metric
+            else default_metric(problem.task)
+        )
+        self.is_tiny = problem.n_rows < SMALLEST_SPLIT
+        everything = np.arange(problem.n_rows)
+        if self.is_tiny:
+            self.reporting_rows = self.choosing_rows = everything
+            return
+        share = 0.2 if problem.n_rows < 5000 else 0.15
+        split = holdout(
+            self.target,
+            fraction=min(share, MOST_CHOOSING_ROWS / problem.n_rows),
+            task=problem.task,
+            groups=problem.groups,
+            time=problem.time,
+            seed=settings.seed,
+        )
+        self.reporting_rows, self.choosing_rows = split.train, split.test
+
+    @property
+    def n_reporting(self) -> int:
+        """Number of reporting rows."""
+        return len(self.reporting_rows)
+
+    def screening(self) -> Part:
+        """The part that screening trains on: all reporting rows, judged by the choosing rows."""
+        return self._part(self.reporting_rows, None, seed_of(self.settings.seed, 1))
+
+    def folds(self, n_folds: int) -> list[Part]:
+        """The parts of cross-fitting: each predicts the reporting rows that it has not seen."""
+        if self.is_tiny:
+            return [self._part(self.reporting_rows, self.reporting_rows, seed_of(self.settings.seed, 2, 0))]
+        rows = self.reporting_rows
+        problem = self.problem
+        splits = folds(
+            self.target[rows],
+            n_folds=n_folds,
+            task=problem.task,
+            groups=None if problem.groups is None else problem.groups[rows],
+            time=None if problem.time is None else problem.time[rows],
+            seed=self.settings.seed,
+        )
+        return [
+            self._part(rows[split.train], rows[split.test], seed_of(self.settings.seed, 2, number))
+            for number, split in enumerate(splits)
+        ]
+
+    def allowed_folds(self, wanted: int) -> int:
+        """At most as many folds as there are groups, or rows of the rarest class that has two or more."""
+        if self.is_tiny:
+            return 1
+        limit = self.n_reporting // 2
+        if self.problem.groups is not None:
+            limit = min(limit, len(np.unique(self.problem.groups[self.reporting_rows])))
+        return max(2, min(wanted, limit))
+
+    def metric_target(self, rows: NDArray[np.intp]) -> Tensor:
+        """Target of rows as metrics take it: int64 ``(n,)``, or float64 ``(C, n)``."""
+        target = self.target[rows]
+        if self.problem.task != "regression":
+            return torch.from_numpy(target)
+        return torch.from_numpy(np.ascontiguousarray(np.atleast_2d(target.T)))
+
+    def weights(self, rows: NDArray[np.intp]) -> Tensor | None:
+        """Weights of rows in metrics, or None."""
+        return None if self.metric_weight is None else torch.from_numpy(self.metric_weight[rows])
+
+    def _part(self, train: NDArray[np.intp], predict: NDArray[np.intp] | None, seed: int) -> Part:
+        preprocessor = TablePreprocessor(scaling=self.settings.scaling)  # type: ignore[arg-type]
+        inputs = preprocessor.fit_transform(self.problem.frame.iloc[train])
+        head, target = self._outputs(train)
+        weight = None if self.training_weight is None else torch.from_numpy(self.training_weight[train])
+        choosing_weight = self.weights(self.choosing_rows)
+
+        def tensor(values: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(values).to(self.device)
+
+        data = ShardData(
+            rows=TrainingRows(
+                tensor(inputs), target.to(self.device), None if weight is None else weight.to(self.device)
+            ),
+            validation_inputs=tensor(preprocessor.transform(self.problem.frame.iloc[self.choosing_rows])),
+            validation_target=self.metric_target(self.choosing_rows).to(self.device),
+            validation_weight=None if choosing_weight is None else choosing_weight.to(self.device),
+            prediction_inputs=None
+            if predict is None
+            else tensor(preprocessor.transform(self.problem.frame.iloc[predict])),
+            head=head,
+            loss=self.settings.loss or head.default_loss,
+            metric=self.metric,
+            seed=seed,
+        )
+        return Part(preprocessor, head, data, np.empty(0, dtype=np.intp) if predict is None else predict)
+
+    def _outputs(self, train: NDArray[np.intp]) -> tuple[Head, Tensor]:
+        """Head and training target; a regression is standardised by the training rows."""
+        head = self.problem.head
+        if self.problem.task != "regression":
+            return head, torch.from_numpy(self.target[train])
+        scaler = RegressionTarget.fit(self.target[train], self._fit_weight(train))
+        encoded = scaler.encode(self.target[train])
+        head = replace(
+            head,
+            location=tuple(scaler.mean_.tolist()),
+            scale=tuple(scaler.scale_.tolist()),
+            lower=tuple(scaler.low_.tolist()),
+            upper=tuple(scaler.high_.tolist()),
+        )
+        return head, torch.from_numpy(np.ascontiguousarray(np.atleast_2d(encoded.T)))
+
+    def _fit_weight(self, train: NDArray[np.intp]) -> NDArray[Any] | None:
+        return None if self.metric_weight is None else self.metric_weight[train]

@@ -1,0 +1,72 @@
+"""Successive halving as pure functions of scores (Jamieson and Talwalkar 2016; Li et al. 2020)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+__all__ = ["ladder", "ladder_cost", "promoted", "survivors"]
+
+MAX_RUNGS = 4
+
+
+def ladder(max_epochs: int, reduction_factor: int, *, n_rungs: int = MAX_RUNGS) -> tuple[int, ...]:
+    """Epochs at which members are judged, each ``reduction_factor`` times the one before.
+
+    >>> ladder(27, 3)
+    (1, 3, 9, 27)
+    >>> ladder(2, 3)
+    (1, 2)
+    """
+    epochs = [max(1, round(max_epochs / reduction_factor**step)) for step in range(n_rungs)]
+    return tuple(sorted(set(epochs)))
+
+
+def survivors(n_trials: int, reduction_factor: int) -> int:
+    """How many of ``n_trials`` scored at a rung may go on: one in ``reduction_factor``, at least one."""
+    return math.ceil(n_trials / reduction_factor)
+
+
+def promoted(cohort: Mapping[int, float], past: Sequence[float], reduction_factor: int) -> list[int]:
+    """Members of a cohort that go on to the next rung.
+
+    A trial goes on if it is among the best ``1 / reduction_factor`` of all trials that this rung has ever
+    scored, so that later cohorts, drawn near the leaders, get the room that they earn.
+
+    Parameters
+    ----------
+    cohort
+        Error of each trial that has just been scored, lower is better; NaN or infinite if it failed.
+    past
+        Errors of earlier cohorts at the same rung.
+    reduction_factor
+        One in this many is promoted.
+
+    Returns
+    -------
+    list of int
+        Trials, best first; ties go to the lower number. A failed trial is never promoted.
+    """
+    finite = sorted((error, trial) for trial, error in cohort.items() if math.isfinite(error))
+    earlier = sorted(error for error in past if math.isfinite(error))
+    room = survivors(len(cohort) + len(past), reduction_factor)
+    chosen: list[int] = []
+    ahead = 0
+    for place, (error, trial) in enumerate(finite):
+        while ahead < len(earlier) and earlier[ahead] <= error:
+            ahead += 1
+        if place + ahead >= room:
+            break
+        chosen.append(trial)
+    return chosen
+
+
+def ladder_cost(rungs: Sequence[int], reduction_factor: int) -> float:
+    """Epochs that a trial takes on average on its way up the ladder."""
+    cost = share = 0.0
+    before = 0
+    for step, epochs in enumerate(rungs):
+        share = 1.0 / reduction_factor**step
+        cost += share * (epochs - before)
+        before = epochs
+    return cost

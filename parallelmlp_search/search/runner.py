@@ -1,0 +1,287 @@
+"""The search: screen on rungs, cross-fit the finalists, select, save."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from parallelmlp_search.data import fingerprint
+from parallelmlp_search.distribute import worker_count
+from parallelmlp_search.exceptions import (
+    BudgetWarning,
+    InvalidParameterError,
+    RunDirectoryError,
+    SearchFailedError,
+)
+from parallelmlp_search.search.budget import Clock, Throughput
+from parallelmlp_search.search.finalists import CrossFit, cross_fit
+from parallelmlp_search.search.journal import Journal
+from parallelmlp_search.search.planning import SearchPlan, make_plan
+from parallelmlp_search.search.preparation import Part, Preparation, seed_of
+from parallelmlp_search.search.problem import Problem
+from parallelmlp_search.search.progress import Callback
+from parallelmlp_search.search.reporting import Reporter
+from parallelmlp_search.search.result import SearchResult, trials_frame
+from parallelmlp_search.search.run_directory import RunDirectory
+from parallelmlp_search.search.screening import Screening, ScreeningPlan
+from parallelmlp_search.search.settings import SearchSettings
+from parallelmlp_search.search.trial import Trial
+from parallelmlp_search.search.verdict import Verdict, build_model, judge, rank
+
+__all__ = ["run"]
+
+CUDA_CACHE_SCALE = 64
+"""A GPU wants chunks this many times larger than a core's cache."""
+
+
+def run(
+    problem: Problem,
+    settings: SearchSettings,
+    *,
+    directory: RunDirectory | None = None,
+    callbacks: Sequence[Callback] = (),
+    n_jobs: int | None = None,
+    started: float | None = None,
+) -> SearchResult:
+    """Search, rank, ensemble.
+
+    Parameters
+    ----------
+    problem
+        Table and target.
+    settings
+        What to do.
+    directory
+        Where to keep the run; an unfinished one is resumed.
+    callbacks
+        Called at every report; one that returns True ends screening early.
+    n_jobs
+        Workers; None for all cores. Results do not depend on it.
+    started
+        Reading of :func:`time.monotonic` from which the time limit counts; None for now.
+
+    Returns
+    -------
+    SearchResult
+
+    Raises
+    ------
+    SearchFailedError
+        If no network could be trained.
+    RunDirectoryError
+        If the directory is in use, finished, or belongs to other data or settings.
+    DataError, InvalidParameterError
+        If the problem or the settings cannot be used.
+    """
+    started = time.monotonic() if started is None else started
+    if directory is None:
+        return _search(problem, settings, None, callbacks, n_jobs, started, 0.0)
+    with directory.locked():
+        spent = _open_run(directory, problem, settings)
+        with _status_kept(directory, started, spent):
+            return _search(problem, settings, directory, callbacks, n_jobs, started, spent)
+
+
+def _search(
+    problem: Problem,
+    settings: SearchSettings,
+    directory: RunDirectory | None,
+    callbacks: Sequence[Callback],
+    n_jobs: int | None,
+    started: float,
+    spent: float,
+) -> SearchResult:
+    clock = Clock(settings.time_limit, started, spent)
+    device = _device(settings.device)
+    on_gpu = device != "cpu"
+    throughput = Throughput(1 if on_gpu else worker_count(n_jobs))
+    cache_scale = CUDA_CACHE_SCALE if on_gpu else 1
+    preparation = Preparation(problem, settings, device)
+    journal = Journal(directory, throughput.n_workers, clock)
+    reporter = Reporter(callbacks, preparation.metric, clock, throughput)
+    reporter.report("preparing")
+    part = preparation.screening()
+    plan = SearchPlan.from_dict(
+        journal.decide(
+            "plan", lambda: make_plan(preparation, part.data, settings, clock, throughput).to_dict()
+        )
+    )
+    if directory is not None:
+        directory.update(splits=_splits(preparation, plan), metric=preparation.metric.name, task=problem.task)
+    reporter.start_training()
+    trials, cut = _screen(part, settings, plan, journal, throughput, reporter, clock, cache_scale)
+    finalists = _choose_finalists(trials, plan.n_finalists)
+    if settings.time_limit is not None:
+        chosen = journal.decide("finalists", lambda: [trial.number for trial in finalists])
+        finalists = [trials[number] for number in chosen]
+    del part
+    parts = preparation.folds(plan.n_folds)
+    fit = cross_fit(
+        finalists,
+        parts,
+        preparation.reporting_rows.tolist(),
+        max_epochs=plan.max_epochs,
+        rung=len(plan.rungs),
+        journal=journal,
+        throughput=throughput,
+        reporter=reporter,
+        trials=trials,
+        deadline=clock.deadline(plan.reserve_seconds),
+        cache_scale=cache_scale,
+    )
+    reporter.report("selecting", trials)
+    verdict = judge(preparation, fit, seconds=clock.left - 0.5, seed=seed_of(settings.seed, 3))
+    result = _result(preparation, parts, trials, fit, verdict, plan, throughput, clock, cut + fit.cut)
+    reporter.report("saving", trials)
+    if directory is not None:
+        _save(directory, preparation, fit, result)
+    for sentence in result.cut:
+        warnings.warn(sentence, BudgetWarning, stacklevel=3)
+    reporter.report("finished", trials)
+    return result
+
+
+def _screen(
+    part: Part,
+    settings: SearchSettings,
+    plan: SearchPlan,
+    journal: Journal,
+    throughput: Throughput,
+    reporter: Reporter,
+    clock: Clock,
+    cache_scale: int,
+) -> tuple[list[Trial], list[str]]:
+    deadline = None
+    if plan.screening_seconds is not None and settings.time_limit is not None:
+        end = settings.time_limit - plan.reserve_seconds
+        # whoever resumes late still leaves the finalists their share
+        deadline = time.monotonic() + min(plan.screening_seconds, max(0.0, 0.5 * (end - clock.elapsed)))
+    screening = Screening(
+        part.data,
+        settings,
+        ScreeningPlan(plan.rungs, plan.n_fresh, plan.n_refined, plan.capacity, deadline),
+        journal,
+        throughput,
+        reporter,
+        cache_scale,
+    )
+    return screening.run(), screening.cut
+
+
+def _choose_finalists(trials: Sequence[Trial], n_finalists: int) -> list[Trial]:
+    """The best of screening: higher rungs first, then lower errors."""
+    alive = [trial for trial in trials if trial.records and trial.error < float("inf")]
+    if not alive:
+        failures = [trial.failure for trial in trials if trial.failure]
+        reason = f"; the first failed because {failures[0]}" if failures else ""
+        raise SearchFailedError(f"none of {len(trials)} configurations could be trained{reason}")
+    return sorted(alive, key=lambda trial: trial.standing)[:n_finalists]
+
+
+def _result(
+    preparation: Preparation,
+    parts: Sequence[Part],
+    trials: list[Trial],
+    fit: CrossFit,
+    verdict: Verdict,
+    plan: SearchPlan,
+    throughput: Throughput,
+    clock: Clock,
+    cut: list[str],
+) -> SearchResult:
+    board = rank(trials, fit, verdict, preparation.metric)
+    best = board[0].trial
+    return SearchResult(
+        leaderboard=board,
+        model=build_model(preparation, parts, fit, verdict, preparation.problem.target_name),
+        honest=verdict.honest,
+        metric=preparation.metric.name,
+        best_trial=best,
+        best_config=trials[best].config,
+        n_trials=len(trials),
+        max_epochs=plan.max_epochs,
+        n_folds=len(parts),
+        member_steps=throughput.member_steps,
+        elapsed_seconds=clock.elapsed,
+        cut=cut,
+        trials=trials_frame(trials, preparation.metric),
+    )
+
+
+def _save(directory: RunDirectory, preparation: Preparation, fit: CrossFit, result: SearchResult) -> None:
+    directory.write_table("trials", result.trials)
+    directory.write_table("leaderboard", result.leaderboard.to_frame())
+    directory.write_tensors(
+        "oof",
+        {
+            "predictions": fit.predictions,
+            "covered": fit.covered,
+            "rows": torch.from_numpy(preparation.reporting_rows),
+            "trials": torch.tensor([trial.number for trial in fit.trials]),
+        },
+    )
+    result.model.save(directory.path / "model")
+    directory.log("finished", seconds=result.elapsed_seconds)
+    directory.finish(result.to_dict())
+
+
+def _splits(preparation: Preparation, plan: SearchPlan) -> dict[str, Any]:
+    return {
+        "rows": preparation.problem.n_rows,
+        "reporting": preparation.n_reporting,
+        "choosing": len(preparation.choosing_rows),
+        "folds": plan.n_folds,
+    }
+
+
+def _device(name: str) -> str:
+    """The device of a name, checked."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = name.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise InvalidParameterError(f"device must be auto, cpu, cuda or cuda:N, but got {name!r}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InvalidParameterError(f"device is {name!r}, but torch finds no CUDA device: use auto or cpu")
+    return name
+
+
+def _open_run(directory: RunDirectory, problem: Problem, settings: SearchSettings) -> float:
+    """Check that a directory is for this search; seconds that an interrupted one has used."""
+    info = directory.info()
+    if info.get("status") == "finished":
+        raise RunDirectoryError(f"the run in {str(directory.path)!r} is finished: choose another folder")
+    print_of_data = fingerprint(problem.frame, problem.target, problem.weight, problem.groups, problem.time)
+    if "settings" in info:
+        if info["fingerprint"] != print_of_data:
+            raise RunDirectoryError(
+                f"the run in {str(directory.path)!r} was started on other data: "
+                "resume it with the same table, or choose another folder"
+            )
+        before, now = info["settings"], settings.to_dict()
+        for name, value in now.items():
+            if before.get(name) != value:
+                raise RunDirectoryError(
+                    f"the run in {str(directory.path)!r} was started with {name}={before.get(name)!r}, but got "
+                    f"{value!r}: resume it with the same settings, or choose another folder"
+                )
+    directory.update(settings=settings.to_dict(), fingerprint=print_of_data, status="running")
+    return float(info.get("spent_seconds", 0.0))
+
+
+@contextlib.contextmanager
+def _status_kept(directory: RunDirectory, started: float, spent: float) -> Iterator[None]:
+    """Write how a run ended, whatever ends it."""
+    try:
+        yield
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+        with contextlib.suppress(Exception):
+            directory.update(status=status, spent_seconds=spent + time.monotonic() - started)
+            directory.log(status, reason=repr(error))
+        raise

@@ -1,0 +1,119 @@
+"""Where configurations come from: fresh draws from the space, and draws near the leaders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import qmc
+
+from parallelmlp_search.search.trial import Trial
+from parallelmlp_search.space import MLPConfig, SearchSpace
+
+__all__ = ["draw_fresh", "draw_near"]
+
+MUTATION_SHARE = 0.7
+"""Share of draws near the leaders that change one leader; the others cross two."""
+
+LEADERS = 12
+
+
+def draw_fresh(
+    space: SearchSpace, sampler: str, n: int, rng: np.random.Generator, *, known: Sequence[MLPConfig]
+) -> list[MLPConfig]:
+    """Up to ``n`` configurations that are not among ``known``; fewer where the space is exhausted.
+
+    Parameters
+    ----------
+    space
+        Where to draw from.
+    sampler
+        ``random``; ``quasi_random`` for scrambled Sobol points, which leave no large holes; ``grid`` for the
+        points of the coarsest grid that holds enough.
+    n
+        How many are wanted.
+    rng
+        Source of randomness.
+    known
+        Configurations that must not come again.
+    """
+    if sampler == "random":
+        return space.sample(n, rng, exclude=known)
+    if sampler == "grid":
+        candidates = _grid(space, n + len(known))
+    else:
+        candidates = _sobol(space, n + len(known), rng)
+    taken = {_identity(space, config) for config in known}
+    chosen: list[MLPConfig] = []
+    for config in candidates:
+        identity = _identity(space, config)
+        if identity not in taken and len(chosen) < n:
+            taken.add(identity)
+            chosen.append(config)
+    return chosen
+
+
+def _identity(space: SearchSpace, config: MLPConfig) -> object:
+    return config if "seed" in space.domains else config.identity()
+
+
+def _grid(space: SearchSpace, n: int) -> list[MLPConfig]:
+    resolution = 1
+    candidates = space.grid(resolution)
+    while len(candidates) < n and resolution < 16:
+        resolution += 1
+        finer = space.grid(resolution)
+        if len(finer) == len(candidates) and resolution > 8:
+            break
+        candidates = finer
+    return candidates
+
+
+def _sobol(space: SearchSpace, n: int, rng: np.random.Generator) -> list[MLPConfig]:
+    sobol = qmc.Sobol(space.n_dimensions, scramble=True, rng=rng)
+    points = sobol.random_base2(max(1, int(np.ceil(np.log2(2 * n)))))
+    seeds = rng.integers(0, 2**31, size=len(points))
+    return [
+        space.to_config(space.from_unit(point), seed=int(seed))
+        for point, seed in zip(points, seeds, strict=True)
+    ]
+
+
+def draw_near(
+    space: SearchSpace,
+    trials: Sequence[Trial],
+    n: int,
+    rng: np.random.Generator,
+    *,
+    known: Sequence[MLPConfig],
+) -> list[MLPConfig]:
+    """Up to ``n`` configurations near the leading trials: a small change of one, or a cross of two.
+
+    The better a leader, the more often it is chosen: the probability falls with the rank. The reach of a
+    change is drawn anew each time, so that both fine and coarse steps occur.
+    """
+    ranked = [trial for trial in sorted(trials, key=lambda trial: trial.standing) if np.isfinite(trial.error)]
+    leaders = [trial.config for trial in ranked[:LEADERS]]
+    if not leaders:
+        return []
+    taken = {_identity(space, config) for config in known}
+    ranks = np.arange(len(leaders), 0, -1, dtype=float)
+    share = ranks / ranks.sum()
+    chosen: list[MLPConfig] = []
+    for _ in range(20 * n):
+        if len(chosen) == n:
+            break
+        first = leaders[rng.choice(len(leaders), p=share)]
+        scale = float(rng.choice([0.05, 0.15, 0.4]))
+        if rng.random() < MUTATION_SHARE or len(leaders) == 1:
+            child = space.mutate(first, rng, scale)
+        else:
+            second = leaders[rng.choice(len(leaders), p=share)]
+            child = space.mutate(space.crossover(first, second, rng), rng, 0.05)
+        if "seed" not in space.domains:
+            child = child.replace(seed=int(rng.integers(0, 2**31)))
+        identity = _identity(space, child)
+        if identity not in taken:
+            taken.add(identity)
+            chosen.append(child)
+    return chosen

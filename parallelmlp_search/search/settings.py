@@ -1,0 +1,117 @@
+"""What a search is asked to do, as plain values that land in ``run.json``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+from parallelmlp_search.space import SearchSpace
+
+__all__ = ["SAMPLERS", "SearchSettings"]
+
+SAMPLERS = ("random", "quasi_random", "grid")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Everything that decides the outcome of a search, but for the data.
+
+    Parameters
+    ----------
+    search_space
+        What may be tried: a :class:`~parallelmlp_search.space.SearchSpace` or the name of a preset.
+    n_trials
+        Configurations to train; None lets the time limit or the size of the table decide.
+    time_limit
+        Seconds for everything, from reading to saving; None for no limit. A search without one is
+        deterministic.
+    max_epochs
+        Epochs of full training; None chooses them from the size of the table and the time limit.
+    metric
+        What counts; None takes the task's default.
+    loss
+        What training minimises; None takes the task's default.
+    n_folds
+        Folds of the finalists' cross-fitting; None chooses 3 to 8.
+    n_finalists
+        Configurations that are cross-fitted; None chooses 2 to 32.
+    reduction_factor
+        One in this many trials is promoted from a rung to the next.
+    sampler
+        How fresh configurations are drawn: ``random``, ``quasi_random`` or ``grid``.
+    refinement
+        Share of the trials that are drawn near the leaders once there are any, in [0, 1].
+    scaling
+        How numeric columns are scaled: ``robust``, ``quantile`` or ``standard``.
+    seed
+        Seed of everything random.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    memory_limit
+        Bytes that the search may add to the memory of its process; None for no limit.
+    """
+
+    search_space: SearchSpace | str = "default"
+    n_trials: int | None = None
+    time_limit: float | None = None
+    max_epochs: int | None = None
+    metric: str | None = None
+    loss: str | None = None
+    n_folds: int | None = None
+    n_finalists: int | None = None
+    reduction_factor: int = 3
+    sampler: str = "random"
+    refinement: float = 0.4
+    scaling: str = "robust"
+    seed: int = 0
+    device: str = "auto"
+    memory_limit: int | None = None
+    space: SearchSpace = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        space = self.search_space
+        if isinstance(space, str):
+            space = SearchSpace.preset(space)
+        if not isinstance(space, SearchSpace):
+            raise InvalidParameterError(
+                f"search_space must be a SearchSpace or the name of a preset, but got {space!r}"
+            )
+        object.__setattr__(self, "space", space)
+        for name, lowest in (("n_trials", 1), ("max_epochs", 1), ("n_folds", 2), ("n_finalists", 1)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or int(value) != value or value < lowest):
+                raise InvalidParameterError(f"{name} must be an integer >= {lowest}, but got {value!r}")
+        if self.time_limit is not None and not (self.time_limit > 0 and math.isfinite(self.time_limit)):
+            raise InvalidParameterError(f"time_limit must be > 0 seconds, but got {self.time_limit!r}")
+        if self.memory_limit is not None and not self.memory_limit > 0:
+            raise InvalidParameterError(f"memory_limit must be > 0 bytes, but got {self.memory_limit!r}")
+        if self.reduction_factor < 2:
+            raise InvalidParameterError(f"reduction_factor must be >= 2, but got {self.reduction_factor!r}")
+        if not 0 <= self.refinement <= 1:
+            raise InvalidParameterError(f"refinement must lie in [0, 1], but got {self.refinement!r}")
+        if self.sampler not in SAMPLERS:
+            raise InvalidParameterError(
+                f"sampler must be one of {', '.join(SAMPLERS)}, but got {self.sampler!r}"
+                f"{near_miss(self.sampler, SAMPLERS)}"
+            )
+        if self.seed < 0:
+            raise InvalidParameterError(f"seed must be >= 0, but got {self.seed!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able values; the space is written out in full."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        return values | {"search_space": self.space.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SearchSettings:
+        """The settings that :meth:`to_dict` wrote."""
+        known = {f.name for f in fields(cls) if f.init}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InvalidParameterError(
+                f"settings have no field {unknown[0]!r}{near_miss(unknown[0], sorted(known))}"
+            )
+        return cls(**{**values, "search_space": SearchSpace.from_dict(values["search_space"])})

@@ -1,0 +1,158 @@
+"""The verdict: the ensemble, its honest score, and the leaderboard."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from parallelmlp_search.exceptions import SearchFailedError
+from parallelmlp_search.search.finalists import CrossFit
+from parallelmlp_search.search.model import FoldModel, TrainedModel
+from parallelmlp_search.search.preparation import Part, Preparation
+from parallelmlp_search.search.trial import Trial, TrialState
+from parallelmlp_search.selection import (
+    Entry,
+    GreedyEnsemble,
+    HonestScore,
+    Leaderboard,
+    Metric,
+    bias_corrected_score,
+    greedy_ensemble,
+)
+
+__all__ = ["Verdict", "build_model", "judge", "rank", "selection_seconds"]
+
+ROUNDS = 25
+BOOTSTRAPS = 30
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was chosen and what it is worth.
+
+    Attributes
+    ----------
+    ensemble
+        Weights of the finalists.
+    honest
+        Score of the whole choice, corrected for the choosing; None for tables too small to hold rows back.
+    """
+
+    ensemble: GreedyEnsemble
+    honest: HonestScore | None
+
+
+def selection_seconds(metric: Metric, n_finalists: int, n_predictions: int, n_rows: int) -> float:
+    """Predicted seconds of :func:`judge` on one core; it bounds itself by about 8."""
+    values = n_finalists * n_predictions * n_rows
+    once = metric.formula.nanoseconds * 1e-9 * values
+    return 0.2 + min(4.0, once * ROUNDS) + min(4.0, once * ROUNDS * BOOTSTRAPS * 0.5)
+
+
+def judge(
+    preparation: Preparation, fit: CrossFit, *, seconds: float = math.inf, seed: int = 0
+) -> Verdict:
+    """Score finalists on out-of-fold predictions, build the ensemble, and correct its score.
+
+    The finalists' last records get their out-of-fold errors. ``seconds`` is what is left for it; with less than
+    needed the repetitions of the correction become fewer.
+
+    Raises
+    ------
+    SearchFailedError
+        If no finalist has a finite score.
+    """
+    if not fit.trials:
+        raise SearchFailedError("every finalist failed or was cut off: give more time, or a tamer search space")
+    rows = preparation.reporting_rows[fit.covered.numpy()]
+    predictions = fit.predictions[:, :, fit.covered]
+    target, weight = preparation.metric_target(rows), preparation.weights(rows)
+    metric = preparation.metric
+    errors = metric.error(predictions, target, weight)
+    for trial, error in zip(fit.trials, errors.tolist(), strict=True):
+        trial.records[-1] = replace(trial.records[-1], error=error)
+    if not bool(torch.isfinite(errors).any()):
+        raise SearchFailedError(
+            f"no finalist has a finite {metric.name} on its out-of-fold predictions: choose another metric"
+        )
+    complexity = [float(trial.n_parameters) for trial in fit.trials]
+    once = metric.formula.nanoseconds * 1e-9 * predictions.numel()
+    n_rounds = ROUNDS if seconds > once * ROUNDS else max(5, int(0.5 * seconds / once))
+    ensemble = greedy_ensemble(
+        predictions, target, metric, n_rounds=n_rounds, weight=weight, complexity=complexity
+    )
+    if preparation.is_tiny:
+        return Verdict(ensemble, None)
+    hurried = seconds < selection_seconds(metric, len(fit.trials), predictions.shape[1], predictions.shape[2])
+    groups = preparation.problem.groups
+    honest = bias_corrected_score(
+        predictions,
+        target,
+        metric,
+        weight=weight,
+        groups=None if groups is None else groups[rows],
+        chosen=ensemble,
+        complexity=complexity,
+        n_bootstraps=10 if hurried else BOOTSTRAPS,
+        max_rows=1000 if hurried else None,
+        seed=seed,
+    )
+    return Verdict(ensemble, honest)
+
+
+def rank(trials: Sequence[Trial], fit: CrossFit, verdict: Verdict, metric: Metric) -> Leaderboard:
+    """The leaderboard of all trials; finalists stand above all rungs of screening."""
+    weight_of = {
+        trial.number: weight for trial, weight in zip(fit.trials, verdict.ensemble.weights.tolist(), strict=True)
+    }
+    entries = []
+    for trial in trials:
+        failed = trial.state is TrialState.FAILED or not math.isfinite(trial.error)
+        entries.append(
+            Entry(
+                trial=trial.number,
+                metric=metric.name,
+                error=None if failed else trial.error,
+                score=None if failed else float(metric.to_error(torch.tensor(trial.error, dtype=torch.float64))),
+                rung=max(trial.rung, 0),
+                n_parameters=trial.n_parameters,
+                train_seconds=trial.seconds,
+                epochs=trial.records[-1].epochs if trial.records else 0.0,
+                state=str(trial.state),
+                ensemble_weight=weight_of.get(trial.number, 0.0),
+                failure=trial.failure,
+                config=trial.config,
+            )
+        )
+    return Leaderboard(entries)
+
+
+def build_model(
+    preparation: Preparation, parts: Sequence[Part], fit: CrossFit, verdict: Verdict, target_name: str | None
+) -> TrainedModel:
+    """Pack the chosen networks of every fold into a model that predicts."""
+    chosen = [index for index, weight in enumerate(verdict.ensemble.weights.tolist()) if weight > 0]
+    configs = tuple(fit.trials[index].config for index in chosen)
+    folds = [
+        FoldModel.pack(
+            part.preprocessor,
+            part.head,
+            [part.data.architecture(config) for config in configs],
+            [fit.vectors[index][fold] for index in chosen],
+        )
+        for fold, part in enumerate(parts)
+    ]
+    return TrainedModel(
+        task=preparation.problem.task,
+        classes=None if preparation.classes is None else preparation.classes.classes_,
+        configs=configs,
+        trials=tuple(fit.trials[index].number for index in chosen),
+        weights=verdict.ensemble.weights[chosen],
+        folds=folds,
+        feature_names=[str(name) for name in preparation.problem.frame.columns],
+        target_name=target_name,
+        flat_target=preparation.problem.target.ndim == 1,
+    )

@@ -1,0 +1,250 @@
+"""Metrics of all members of a population at once, and the registry that names them.
+
+Predictions are tensors (P, C, N): members, outputs, rows. In a classification the outputs are the
+probabilities of the C >= 2 classes (binary: two, the second of the positive class); in a regression they are
+values in the target's own units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+from parallelmlp_search.selection.formulas import (
+    F1,
+    AbsoluteError,
+    Accuracy,
+    BalancedAccuracy,
+    Brier,
+    Formula,
+    LogLoss,
+    Matthews,
+    Pinball,
+    RootSquaredError,
+    RSquared,
+)
+from parallelmlp_search.selection.inputs import check_inputs, finite_members
+from parallelmlp_search.selection.ranking import RocAuc
+
+__all__ = ["METRICS", "TASKS", "Metric", "default_metric", "get_metric", "member_chunks"]
+
+TASKS: tuple[str, ...] = ("binary", "multiclass", "regression")
+
+CHUNK_ELEMENTS = 2**20
+"""Most numbers of predictions that one pass holds in temporary copies, one member at least (8 MiB)."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score of predictions, for every member at once.
+
+    Parameters
+    ----------
+    name
+        The name it is found by.
+    greater_is_better
+        Whether a higher score is better.
+    tasks
+        Those of `TASKS` that it fits.
+    needs
+        What it looks at: ``"probability"``, ``"label"`` (only the most probable class) or ``"value"``.
+    formula
+        The arithmetic.
+
+    Notes
+    -----
+    Equal to scikit-learn's function of the same kind, row weights included. Where that one warns or fails:
+    a row of weight 0 counts as absent; an AUC with rows of one class only is NaN, and a macro AUC skips
+    classes without rows; R2 of a constant target is 1 where it is predicted exactly, else 0.
+    A member with a missing or infinite prediction scores NaN, which never wins, and leaves the others alone.
+    """
+
+    name: str
+    greater_is_better: bool
+    tasks: frozenset[str]
+    needs: Literal["probability", "label", "value"]
+    formula: Formula = field(repr=False)
+
+    def __call__(self, predictions: Tensor, target: Any, weight: Any = None) -> Tensor:
+        """Score of every member.
+
+        Parameters
+        ----------
+        predictions
+            (P, C, N) float.
+        target
+            Class numbers (N,), or values (N,) or (C, N).
+        weight
+            Row weights (N,), >= 0, or None.
+
+        Returns
+        -------
+        Tensor
+            (P,) float64, in the metric's own orientation; NaN for a member with non-finite predictions.
+
+        Raises
+        ------
+        InvalidParameterError
+            If a shape or value breaks its rule.
+        """
+        predictions, target, weight = check_inputs(predictions, target, weight, self.formula.target_kind)
+        scores = []
+        for members in member_chunks(predictions):
+            chunk = predictions[members]
+            alive = finite_members(chunk)
+            if not bool(alive.all()):
+                chunk = torch.where(alive[:, None, None], chunk, 0.0)
+            score = self.formula.score(self.formula.condense(chunk, target), target, weight)
+            scores.append(torch.where(alive, score, torch.nan))
+        return torch.cat(scores)
+
+    def error(self, predictions: Tensor, target: Any, weight: Any = None) -> Tensor:
+        """(P,) lower-is-better version: 1 - score where greater is better, else the score itself."""
+        return self.to_error(self(predictions, target, weight))
+
+    def to_error(self, score: Tensor) -> Tensor:
+        """Turn scores into errors; its own inverse."""
+        return 1.0 - score if self.greater_is_better else score
+
+
+def member_chunks(predictions: Tensor) -> Iterator[slice]:
+    """Slices of the first axis of (P, C, N) that bound the temporary memory of one pass."""
+    n_members = len(predictions)
+    size = max(1, CHUNK_ELEMENTS // max(1, predictions[0].numel()))
+    return (slice(start, min(start + size, n_members)) for start in range(0, n_members, size))
+
+
+_CLASSES = frozenset({"binary", "multiclass"})
+_REGRESSION = frozenset({"regression"})
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        metric.name: metric
+        for metric in (
+            Metric("accuracy", True, _CLASSES, "label", Accuracy()),
+            Metric("balanced_accuracy", True, _CLASSES, "label", BalancedAccuracy()),
+            Metric("log_loss", False, _CLASSES, "probability", LogLoss()),
+            Metric("roc_auc", True, _CLASSES, "probability", RocAuc()),
+            Metric("f1", True, _CLASSES, "label", F1()),
+            Metric("f1_macro", True, _CLASSES, "label", F1(macro=True)),
+            Metric("mcc", True, _CLASSES, "label", Matthews()),
+            Metric("brier", False, _CLASSES, "probability", Brier()),
+            Metric("rmse", False, _REGRESSION, "value", RootSquaredError()),
+            Metric("mae", False, _REGRESSION, "value", AbsoluteError()),
+            Metric("r2", True, _REGRESSION, "value", RSquared()),
+            Metric("pinball", False, _REGRESSION, "value", Pinball()),
+        )
+    }
+)
+"""Every metric by its name. ``"pinball:0.9"`` names the pinball loss of another quantile."""
+
+_ALIASES: Mapping[str, str] = MappingProxyType(
+    {
+        "acc": "accuracy",
+        "balanced_acc": "balanced_accuracy",
+        "logloss": "log_loss",
+        "neg_log_loss": "log_loss",
+        "cross_entropy": "log_loss",
+        "auc": "roc_auc",
+        "auroc": "roc_auc",
+        "rocauc": "roc_auc",
+        "roc_auc_ovr": "roc_auc",
+        "f1_score": "f1",
+        "macro_f1": "f1_macro",
+        "matthews": "mcc",
+        "matthews_corrcoef": "mcc",
+        "brier_score": "brier",
+        "neg_brier_score": "brier",
+        "root_mean_squared_error": "rmse",
+        "neg_root_mean_squared_error": "rmse",
+        "mean_absolute_error": "mae",
+        "neg_mean_absolute_error": "mae",
+        "r2_score": "r2",
+        "quantile": "pinball",
+    }
+)
+
+_DEFAULTS: Mapping[str, str] = MappingProxyType(
+    {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
+)
+
+
+def default_metric(task: str) -> Metric:
+    """ROC-AUC for two classes, log-loss for more, RMSE for numbers."""
+    return METRICS[_DEFAULTS[_checked_task(task)]]
+
+
+def get_metric(name: str | Metric, task: str, *, n_classes: int | None = None) -> Metric:
+    """The metric of that name, checked against the task.
+
+    Parameters
+    ----------
+    name
+        A name of `METRICS`, an alias such as ``"auc"`` or scikit-learn's ``"neg_log_loss"``,
+        ``"pinball:ALPHA"``, or a `Metric` of one's own. Case, spaces and hyphens do not matter.
+    task
+        One of `TASKS`.
+    n_classes
+        Checked against the task where given: 2 for binary, 3 or more for multiclass.
+
+    Raises
+    ------
+    InvalidParameterError
+        If there is no such metric, or it does not fit the task.
+    """
+    _checked_task(task)
+    if n_classes is not None and task != "regression" and (n_classes == 2) != (task == "binary"):
+        rule = "2 for task 'binary'" if task == "binary" else "at least 3 for task 'multiclass'"
+        raise InvalidParameterError(f"n_classes must be {rule}, but got {n_classes}")
+    metric = name if isinstance(name, Metric) else _named(name)
+    if task not in metric.tasks:
+        fitting = ", ".join(other.name for other in METRICS.values() if task in other.tasks)
+        raise InvalidParameterError(
+            f"metric must fit the task {task!r} ({fitting}), but got {metric.name!r}, "
+            f"which is for {' and '.join(sorted(metric.tasks))}"
+        )
+    return metric
+
+
+def _named(name: object) -> Metric:
+    if not isinstance(name, str):
+        raise InvalidParameterError(f"metric must be a name or a Metric, but got {type(name).__name__}")
+    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
+    stem, colon, parameter = plain.partition(":")
+    stem = _ALIASES.get(stem, stem)
+    if stem not in METRICS or (colon and stem != "pinball"):
+        raise InvalidParameterError(
+            f"metric must be one of {', '.join(METRICS)}, but got {name!r}"
+            + near_miss(plain, [*METRICS, *_ALIASES])
+        )
+    return _pinball(parameter) if colon else METRICS[stem]
+
+
+def _pinball(parameter: str) -> Metric:
+    try:
+        alpha = float(parameter)
+    except ValueError:
+        alpha = float("nan")
+    if not 0.0 < alpha < 1.0:
+        raise InvalidParameterError(
+            f"the quantile of metric 'pinball:ALPHA' must lie between 0 and 1, but got {parameter!r}"
+        )
+    return (
+        METRICS["pinball"]
+        if alpha == 0.5
+        else Metric(f"pinball:{alpha:g}", False, _REGRESSION, "value", Pinball(alpha))
+    )
+
+
+def _checked_task(task: str) -> str:
+    if task not in TASKS:
+        raise InvalidParameterError(
+            f"task must be one of {', '.join(TASKS)}, but got {task!r}" + near_miss(str(task), TASKS)
+        )
+    return task

@@ -1,0 +1,32 @@
+"""What may be tried: configurations and the spaces they are drawn from."""
+
+from parallelmlp_search.space.conditions import When
+from parallelmlp_search.space.config import (
+    ACTIVATIONS,
+    INITIALIZATIONS,
+    NORMALIZATIONS,
+    OPTIMIZERS,
+    SCHEDULES,
+    MLPConfig,
+)
+from parallelmlp_search.space.domain_base import Domain
+from parallelmlp_search.space.domains import Categorical, Float, Int, domain_from_dict
+from parallelmlp_search.space.presets import PRESETS
+from parallelmlp_search.space.search_space import SearchSpace
+
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALIZATIONS",
+    "NORMALIZATIONS",
+    "OPTIMIZERS",
+    "PRESETS",
+    "SCHEDULES",
+    "Categorical",
+    "Domain",
+    "Float",
+    "Int",
+    "MLPConfig",
+    "SearchSpace",
+    "When",
+    "domain_from_dict",
+]

@@ -1,0 +1,141 @@
+"""When a name counts: conditions on another name of the space, and the plain values both are made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+
+__all__ = ["When", "is_same", "plain_value"]
+
+_KEYS = ("name", "equals", "among", "at_least", "at_most")
+_UNSET: Any = object()
+
+
+@dataclass(frozen=True, slots=True, init=False, repr=False)
+class When:
+    """Condition on the value of another name.
+
+    A name whose condition fails, or that depends on a name which does not count itself, is inactive: it is
+    not drawn and the configuration keeps its default.
+
+    Parameters
+    ----------
+    name
+        The other name; ``"depth"`` may always be asked for.
+    equals
+        The one value for which the condition holds.
+    among
+        Values for which it holds.
+    at_least, at_most
+        Bounds, included. Both together make an interval.
+
+    Examples
+    --------
+    >>> When("depth", at_least=2).holds(3)
+    True
+    >>> When("optimizer", equals="sgd").holds("adamw")
+    False
+    """
+
+    name: str
+    among: tuple[Any, ...] | None
+    at_least: float | None
+    at_most: float | None
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        equals: Any = _UNSET,
+        among: Iterable[Any] | None = None,
+        at_least: float | None = None,
+        at_most: float | None = None,
+    ) -> None:
+        bounded = at_least is not None or at_most is not None
+        if [equals is not _UNSET, among is not None, bounded].count(True) != 1:
+            raise InvalidParameterError(
+                f"a condition on {name!r} must have exactly one of equals, among and bounds "
+                "(at_least, at_most)"
+            )
+        if isinstance(among, str | bytes):
+            raise InvalidParameterError(f"among must be a list of values, but got {among!r}")
+        values: tuple[Any, ...] | None = None
+        if equals is not _UNSET:
+            values = (plain_value("equals", equals),)
+        elif among is not None:
+            values = tuple(plain_value("among", value) for value in among)
+        for parameter, bound in (("at_least", at_least), ("at_most", at_most)):
+            if bound is not None and (
+                not isinstance(bound, Real) or isinstance(bound, bool) or math.isnan(bound)
+            ):
+                raise InvalidParameterError(f"{parameter} must be a number, but got {bound!r}")
+        object.__setattr__(self, "name", str(name))
+        object.__setattr__(self, "among", values)
+        object.__setattr__(self, "at_least", None if at_least is None else plain_value("at_least", at_least))
+        object.__setattr__(self, "at_most", None if at_most is None else plain_value("at_most", at_most))
+
+    def __repr__(self) -> str:
+        spec = self.to_dict()
+        del spec["name"]
+        return f"When({', '.join([repr(self.name), *(f'{key}={value!r}' for key, value in spec.items())])})"
+
+    def holds(self, value: object) -> bool:
+        """Whether the other name's value fulfils the condition."""
+        if self.among is not None:
+            return any(is_same(value, allowed) for allowed in self.among)
+        if not isinstance(value, Real) or isinstance(value, bool):
+            return False
+        return (self.at_least is None or float(value) >= self.at_least) and (
+            self.at_most is None or float(value) <= self.at_most
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The condition as plain values; `from_dict` is the inverse."""
+        spec: dict[str, Any] = {"name": self.name}
+        if self.among is not None:
+            listed = [list(value) if isinstance(value, tuple) else value for value in self.among]
+            spec |= {"equals": listed[0]} if len(listed) == 1 else {"among": listed}
+        if self.at_least is not None:
+            spec["at_least"] = self.at_least
+        if self.at_most is not None:
+            spec["at_most"] = self.at_most
+        return spec
+
+    @classmethod
+    def from_dict(cls, spec: object) -> When:
+        """Condition from a mapping with the keys of the constructor."""
+        if not isinstance(spec, Mapping) or "name" not in spec:
+            raise InvalidParameterError(f"when must be a mapping with the key 'name', but got {spec!r}")
+        for key in spec:
+            if key not in _KEYS:
+                raise InvalidParameterError(f"a condition has no key {key!r}{near_miss(str(key), _KEYS)}")
+        return cls(**spec)
+
+
+def plain_value(parameter: str, value: object) -> Any:
+    """A value as plain Python: numpy scalars unwrapped, lists and arrays turned into tuples."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if value is None or isinstance(value, str):
+        return None if value is None else str(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real) and not math.isnan(value):
+        return float(value)
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(plain_value(parameter, item) for item in value)
+    raise InvalidParameterError(
+        f"{parameter} must hold strings, numbers, booleans, None or lists of these, but got {value!r}"
+    )
+
+
+def is_same(a: object, b: object) -> bool:
+    """Equality that tells True from 1."""
+    return type(a) is type(b) and a == b if isinstance(a, bool) or isinstance(b, bool) else a == b

@@ -1,0 +1,122 @@
+"""Search spaces on disk: YAML, TOML and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from parallelmlp_search._optional import require
+from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+
+__all__ = ["SUFFIXES", "read_mapping", "write_mapping"]
+
+SUFFIXES: tuple[str, ...] = (".yaml", ".yml", ".toml", ".json")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+# YAML 1.1 reads 1e-3 as a string, for want of a dot; every other reader takes it for a number.
+_YAML_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
+
+
+def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Mapping that a file holds; its suffix, one of `SUFFIXES`, tells how it is written.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the file is missing, cannot be parsed, or holds something else than a mapping.
+    MissingDependencyError
+        If it is YAML and PyYAML is not installed.
+    """
+    file = Path(path)
+    suffix = _suffix(file)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidParameterError(f"search space file {str(file)!r} cannot be read: {error}") from error
+    if suffix == ".json":
+        content = _parse(file, json.loads, text, json.JSONDecodeError)
+    elif suffix == ".toml":
+        content = _parse(file, tomllib.loads, text, tomllib.TOMLDecodeError)
+    else:
+        yaml = require("yaml", extra="yaml", purpose="to read a YAML search space")
+        content = _parse(file, lambda source: yaml.load(source, Loader=_loader(yaml)), text, yaml.YAMLError)
+    if not isinstance(content, dict):
+        raise InvalidParameterError(
+            f"search space file {str(file)!r} must hold a mapping, but holds a {type(content).__name__}"
+        )
+    return content
+
+
+def write_mapping(path: str | os.PathLike[str], content: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write a mapping of mappings in the manner of the file's suffix; `read_mapping` is the inverse."""
+    file = Path(path)
+    suffix = _suffix(file)
+    if suffix == ".json":
+        text = json.dumps(content, indent=2) + "\n"
+    elif suffix == ".toml":
+        text = _to_toml(content)
+    else:
+        yaml = require("yaml", extra="yaml", purpose="to write a YAML search space")
+        text = yaml.safe_dump(dict(content), sort_keys=False, default_flow_style=None)
+    file.write_text(text, encoding="utf-8")
+
+
+def _suffix(file: Path) -> str:
+    suffix = file.suffix.lower()
+    if suffix not in SUFFIXES:
+        hint = near_miss(suffix, SUFFIXES)
+        raise InvalidParameterError(
+            f"a search space file must end in one of {', '.join(SUFFIXES)}, but got {str(file)!r}{hint}"
+        )
+    return suffix
+
+
+def _parse(file: Path, parse: Any, text: str, failure: type[Exception]) -> Any:
+    try:
+        return parse(text)
+    except failure as error:
+        reason = " ".join(str(error).split())
+        raise InvalidParameterError(f"search space file {str(file)!r} cannot be parsed: {reason}") from error
+
+
+def _loader(yaml: Any) -> Any:
+    """PyYAML's safe loader with numbers like ``1e-3`` read as such."""
+    loader: Any = type("_SpaceLoader", (yaml.SafeLoader,), {})
+    loader.add_implicit_resolver("tag:yaml.org,2002:float", _YAML_FLOAT, list("-+.0123456789"))
+    return loader
+
+
+def _to_toml(content: Mapping[str, Mapping[str, Any]]) -> str:
+    blocks = []
+    for name, table in content.items():
+        lines = [f"[{_toml_key(name)}]"]
+        lines += [f"{_toml_key(key)} = {_toml_value(name, value)}" for key, value in table.items()]
+        blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
+
+
+def _toml_key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else json.dumps(key)
+
+
+def _toml_value(name: str, value: Any) -> str:
+    if value is None:
+        raise InvalidParameterError(
+            f"the domain of {name!r} holds None, which TOML cannot say: use YAML or JSON"
+        )
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value)  # shortest text that reads back as the same number
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{_toml_key(key)} = {_toml_value(name, item)}" for key, item in value.items())
+        return f"{{ {inner} }}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml_value(name, item) for item in value)}]"
+    return str(value)

@@ -1,0 +1,70 @@
+"""The named search spaces, as plain tables of domains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from parallelmlp_search.space.conditions import When
+from parallelmlp_search.space.config import ACTIVATIONS
+from parallelmlp_search.space.domain_base import Domain
+from parallelmlp_search.space.domains import Categorical, Float, Int
+
+__all__ = ["PRESETS"]
+
+_DEEPER = When("depth", at_least=2)
+
+PRESETS: Mapping[str, Mapping[str, Domain]] = {
+    # The 10,000 networks of the ParallelMLPs benchmark (Farias, Ludermir, Bastos-Filho; arXiv 2206.08369):
+    # widths 1..100, ten activations, ten repetitions, one hidden layer.
+    "paper": {
+        "width": Int(1, 100),
+        "activation": Categorical(ACTIVATIONS[:10]),
+        "seed": Int(0, 9),
+    },
+    # Seconds on a laptop: for trying things out and for tests.
+    "small": {
+        "depth": Int(1, 2),
+        "width": Categorical((16, 24, 32, 48, 64)),
+        "activation": Categorical(("relu", "silu", "tanh")),
+        "learning_rate": Float(1e-3, 3e-2, log=True),
+        "weight_decay": Float(1e-5, 1e-2, log=True),
+        "dropout": Categorical((0.0, 0.1, 0.2)),
+        "schedule": Categorical(("cosine",)),
+        "batch_size": Categorical((128,)),
+    },
+    # All layers of a network share one width: such networks pack into full buckets, and unequal widths have
+    # not been worth their cost on tables.
+    "default": {
+        "depth": Int(1, 3),
+        "width": Categorical((32, 48, 64, 96, 128, 192, 256)),
+        "activation": Categorical(("relu", "silu", "gelu", "selu", "mish", "tanh")),
+        "learning_rate": Float(5e-4, 2e-2, log=True),
+        "weight_decay": Float(1e-5, 1e-1, log=True),
+        "dropout": Categorical((0.0, 0.05, 0.1, 0.2, 0.3, 0.4)),
+        "label_smoothing": Categorical((0.0, 0.05, 0.1)),
+        "optimizer": Categorical(("adamw",)),
+        "beta2": Categorical((0.95, 0.99, 0.999)),
+        "schedule": Categorical(("cosine", "flat_cosine", "cosine_log")),
+        "batch_size": Categorical((128, 256)),
+        "normalization": Categorical(("none", "layer"), when=_DEEPER),
+        "residual": Categorical((False, True), when=_DEEPER),
+    },
+    # Candidates for layer-parallel training: without residual connections and normalisation they would not
+    # train at these depths, so both are fixed.
+    "deep": {
+        "depth": Int(4, 12),
+        "width": Categorical((48, 64, 96, 128)),
+        "activation": Categorical(("relu", "silu", "gelu", "mish")),
+        "learning_rate": Float(2e-4, 5e-3, log=True),
+        "weight_decay": Float(1e-5, 1e-1, log=True),
+        "dropout": Categorical((0.0, 0.05, 0.1, 0.2)),
+        "label_smoothing": Categorical((0.0, 0.05, 0.1)),
+        "optimizer": Categorical(("adamw",)),
+        "beta2": Categorical((0.95, 0.99, 0.999)),
+        "schedule": Categorical(("cosine", "flat_cosine")),
+        "batch_size": Categorical((128, 256)),
+        "normalization": Categorical(("layer",)),
+        "residual": Categorical((True,)),
+        "clip_norm": Categorical((1.0, None)),
+    },
+}

@@ -1,0 +1,202 @@
+"""The batched greedy ensemble against the plain loop of Caruana et al."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
+from parallelmlp_search.selection import METRICS, ensemble, get_metric, greedy_ensemble
+
+CASES = [
+    *[(name, 2) for name in ("accuracy", "log_loss", "roc_auc", "brier", "mcc", "f1")],
+    *[(name, 5) for name in ("accuracy", "log_loss", "roc_auc", "brier", "f1_macro", "balanced_accuracy")],
+    *[(name, 0) for name in ("rmse", "mae", "r2", "pinball:0.9")],
+]
+
+
+def table(n_classes: int, n_members: int = 9, n_rows: int = 120, seed: int = 0, dtype=torch.float64):
+    """Members that err in different ways: averaging helps."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(n_members, max(n_classes, 2), n_rows, generator=generator, dtype=torch.float64)
+    skill = torch.linspace(0.4, 1.2, n_members, dtype=torch.float64)[:, None, None]
+    if n_classes:
+        target = torch.randint(n_classes, (n_rows,), generator=generator)
+        logits = noise + skill * torch.nn.functional.one_hot(target, n_classes).T
+        return logits.softmax(1).to(dtype), target
+    target = torch.randn(2, n_rows, generator=generator, dtype=torch.float64)
+    return (target + noise / skill).to(dtype), target
+
+
+def plain_greedy(predictions, target, metric, n_rounds, weight=None, complexity=None):
+    """One member, one candidate, one metric call at a time."""
+    complexity = [0] * len(predictions) if complexity is None else complexity
+    total, picks, scores = torch.zeros_like(predictions[0]), [], []
+    for _ in range(n_rounds):
+        best = None
+        for p in sorted(range(len(predictions)), key=lambda p: (complexity[p], p)):
+            if not predictions[p].isfinite().all():
+                continue
+            average = (total + predictions[p]) / (len(picks) + 1)
+            error = metric.error(average[None], target, weight).item()
+            if best is None or error < best[0] - 1e-12:
+                best = (error, p)
+        picks.append(best[1])
+        scores.append(metric.to_error(best[0]))
+        total += predictions[best[1]]
+        if best[0] <= 0:
+            break
+    errors = [metric.to_error(score) for score in scores]
+    kept = next(i for i, error in enumerate(errors) if error <= min(errors) + 1e-12)
+    return picks[: kept + 1], scores
+
+
+def metric_of(name, n_classes):
+    return get_metric(name, {0: "regression", 2: "binary"}.get(n_classes, "multiclass"))
+
+
+@pytest.mark.parametrize(("name", "n_classes"), CASES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_equals_the_plain_loop(name, n_classes, weighted):
+    predictions, target = table(n_classes)
+    metric = metric_of(name, n_classes)
+    weight = torch.rand(120, generator=torch.Generator().manual_seed(1)) if weighted else None
+    complexity = [5, 3, 9, 1, 1, 2, 2, 8, 4]
+    found = greedy_ensemble(predictions, target, metric, n_rounds=12, weight=weight, complexity=complexity)
+    picks, scores = plain_greedy(predictions, target, metric, 12, weight, complexity)
+    assert list(found.selected) == picks
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-10)
+    expected = torch.bincount(torch.tensor(picks), minlength=9).double() / len(picks)
+    assert torch.equal(found.weights, expected)
+    combined = metric(found.combine(predictions)[None], target, weight).item()
+    assert combined == pytest.approx(found.score, rel=1e-9)
+    best_single = metric.error(predictions, target, weight).min().item()
+    assert metric.to_error(found.score) <= best_single + 1e-12
+    assert len(set(picks)) > 1  # else averaging was never tested
+
+
+def test_another_weighting_chooses_others():
+    predictions, target = table(5)
+    metric = METRICS["log_loss"]
+    early = greedy_ensemble(predictions, target, metric, weight=(torch.arange(120) < 30).double())
+    late = greedy_ensemble(predictions, target, metric, weight=(torch.arange(120) >= 90).double())
+    assert early.selected != late.selected
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), n_members=st.integers(1, 4), n_rows=st.integers(2, 8))
+def test_coarse_predictions_with_many_ties(data, n_members, n_rows):
+    levels = st.lists(st.integers(0, 4), min_size=n_rows, max_size=n_rows)
+    positive = torch.tensor([data.draw(levels) for _ in range(n_members)], dtype=torch.float64) / 4
+    predictions = torch.stack([1 - positive, positive], 1)
+    target = torch.tensor(data.draw(st.lists(st.integers(0, 1), min_size=n_rows, max_size=n_rows)))
+    # Sums of quarters are exact, and so is their average over one, two or four picks.
+    found = greedy_ensemble(predictions, target, METRICS["accuracy"], n_rounds=2)
+    picks, scores = plain_greedy(predictions, target, METRICS["accuracy"], 2)
+    assert list(found.selected) == picks
+    np.testing.assert_allclose(found.scores, scores, atol=1e-12)
+
+
+def test_one_pick_is_the_best_member():
+    predictions, target = table(2)
+    found = greedy_ensemble(predictions, target, METRICS["roc_auc"], n_rounds=1)
+    assert found.selected == (int(METRICS["roc_auc"](predictions, target).argmax()),)
+    assert torch.equal(found.combine(predictions), predictions[found.selected[0]])
+
+
+@pytest.mark.parametrize("name", ["log_loss", "brier"])
+def test_the_shortest_of_equal_ensembles(name):
+    predictions, target = table(2, n_members=1)
+    found = greedy_ensemble(predictions.repeat(4, 1, 1), target, METRICS[name], n_rounds=6)
+    assert found.selected == (0,)  # four copies: nothing gained by averaging, the first wins
+    assert len(found.scores) == 6
+    simplest = greedy_ensemble(
+        predictions.repeat(4, 1, 1), target, METRICS[name], n_rounds=6, complexity=[9, 9, 2, 2]
+    )
+    assert simplest.selected == (2,)
+
+
+def test_stops_where_nothing_can_be_better():
+    predictions, target = table(2)
+    predictions[3] = torch.nn.functional.one_hot(target, 2).T
+    found = greedy_ensemble(predictions, target, METRICS["accuracy"])
+    assert (found.selected, found.scores) == ((3,), (1.0,))
+
+
+@pytest.mark.parametrize(("name", "n_classes"), CASES)
+def test_broken_members_are_never_picked(name, n_classes):
+    predictions, target = table(n_classes)
+    metric = metric_of(name, n_classes)
+    keep = [0, 1, 2, 4, 5, 6, 8]
+    alone = greedy_ensemble(predictions[keep], target, metric)
+    predictions[3, 0, 5] = torch.nan
+    predictions[7, 1, 5] = torch.inf
+    found = greedy_ensemble(predictions, target, metric)
+    assert found.selected == tuple(keep[pick] for pick in alone.selected)
+    assert found.weights[[3, 7]].sum() == 0
+    assert found.combine(predictions).isfinite().all()
+
+
+def test_values_too_large_to_square_are_never_picked():
+    predictions, target = table(0)
+    predictions[2] = 1e200
+    found = greedy_ensemble(predictions, target, METRICS["rmse"])
+    assert 2 not in found.selected
+    assert math.isfinite(found.score)
+
+
+def test_nothing_to_pick():
+    predictions, target = table(2)
+    with pytest.raises(SearchFailedError, match="all 9 have a missing or infinite prediction"):
+        greedy_ensemble(predictions * torch.nan, target, METRICS["accuracy"])
+    with pytest.raises(SearchFailedError, match="none has a finite roc_auc"):
+        greedy_ensemble(predictions, torch.zeros_like(target), METRICS["roc_auc"])
+
+
+@pytest.mark.parametrize("name", ["log_loss", "accuracy", "roc_auc"])
+def test_single_precision_agrees_with_double(name):
+    predictions, target = table(5, n_rows=400)
+    double = greedy_ensemble(predictions, target, METRICS[name], n_rounds=8)
+    single = greedy_ensemble(predictions.float(), target, METRICS[name], n_rounds=8)
+    assert single.score == pytest.approx(double.score, abs=1e-3)
+    assert single.combine(predictions.float()).dtype == torch.float32
+
+
+def test_dear_rounds_choose_from_the_best_members(monkeypatch):
+    predictions, target = table(2, n_members=20)
+    metric = METRICS["roc_auc"]
+    best = set(metric(predictions, target).argsort(descending=True)[:8].tolist())
+    everyone = greedy_ensemble(predictions, target, metric)
+    condensed = metric.formula.condense(predictions, target)
+    picks, _, _ = ensemble.pick_members(condensed, target, torch.ones(120).double(), metric, 25, seconds=0.0)
+    assert set(picks) <= best
+    assert not set(everyone.selected) <= best
+    found = greedy_ensemble(predictions[sorted(best)], target, metric)
+    assert [sorted(best)[pick] for pick in found.selected] == picks[: len(found.selected)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_rounds": 0}, "n_rounds must be an integer >= 1, but got 0"),
+        ({"n_rounds": 2.5}, "but got 2.5"),
+        ({"complexity": [1, 2]}, r"one value per member \(9\), but got 2"),
+        ({"complexity": [float("nan")] * 9}, "complexity must not be missing"),
+    ],
+)
+def test_bad_parameters(changes, message):
+    predictions, target = table(2)
+    with pytest.raises(InvalidParameterError, match=message):
+        greedy_ensemble(predictions, target, METRICS["accuracy"], **changes)
+
+
+def test_combine_wants_all_members():
+    predictions, target = table(2)
+    found = greedy_ensemble(predictions, target, METRICS["accuracy"])
+    with pytest.raises(InvalidParameterError, match=r"shape \(9, C, N\)"):
+        found.combine(predictions[:3])

@@ -1,0 +1,165 @@
+"""`MLPConfig`: every rule refuses, every plain value survives, and sizes agree with counting by hand."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.space.config import (
+    ACTIVATIONS,
+    FIELD_NAMES,
+    INITIALIZATIONS,
+    NORMALIZATIONS,
+    OPTIMIZERS,
+    SCHEDULES,
+    MLPConfig,
+)
+
+SHARES = st.floats(0.0, 1.0, exclude_max=True)
+CONFIGS = st.builds(
+    MLPConfig,
+    widths=st.lists(st.integers(1, 300), max_size=5).map(tuple),
+    activation=st.sampled_from(ACTIVATIONS),
+    learning_rate=st.floats(1e-12, 1e30),
+    weight_decay=st.floats(0.0, 1e3),
+    dropout=SHARES,
+    label_smoothing=SHARES,
+    optimizer=st.sampled_from(OPTIMIZERS),
+    beta1=SHARES,
+    beta2=SHARES,
+    momentum=SHARES,
+    schedule=st.sampled_from(SCHEDULES),
+    batch_size=st.integers(1, 10_000),
+    initialization=st.sampled_from(INITIALIZATIONS),
+    bias=st.booleans(),
+    residual=st.booleans(),
+    normalization=st.sampled_from(NORMALIZATIONS),
+    clip_norm=st.none() | st.floats(1e-6, 1e6),
+    seed=st.integers(0, 2**63),
+)
+
+
+@given(CONFIGS)
+def test_round_trips(config: MLPConfig) -> None:
+    assert MLPConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert config.replace() == config
+
+
+@given(CONFIGS, st.integers(0, 2**31))
+def test_identity_is_blind_to_the_seed_and_to_nothing_else(config: MLPConfig, seed: int) -> None:
+    assert hash(config.replace(seed=seed).identity()) == hash(config.identity())
+    assert config.replace(seed=seed).identity() == config.identity()
+    assert config.replace(batch_size=config.batch_size + 1).identity() != config.identity()
+    assert config.replace(bias=not config.bias).identity() != config.identity()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("widths", (8, 0), "widths must be >= 1, but got 0"),
+        ("widths", 64, "widths must be a sequence"),
+        ("widths", "64", "widths must be a sequence"),
+        ("widths", (8.5,), r"but got 8\.5"),
+        ("activation", "rellu", "did you mean 'relu'"),
+        ("activation", 3, "activation must be one of"),
+        ("learning_rate", -3, "learning_rate must be > 0, but got -3"),
+        ("learning_rate", float("nan"), "learning_rate must be a finite number > 0, but got nan"),
+        ("learning_rate", float("inf"), "but got inf"),
+        ("learning_rate", "0.1", "but got '0.1'"),
+        ("weight_decay", -1e-9, "weight_decay must be >= 0"),
+        ("dropout", 1.0, r"dropout must be in \[0, 1\), but got 1\.0"),
+        ("dropout", True, "but got True"),
+        ("label_smoothing", -0.1, r"label_smoothing must be in \[0, 1\)"),
+        ("optimizer", "adam", "did you mean 'adamw'"),
+        ("beta1", 1, "beta1 must be in"),
+        ("beta2", 1.5, "beta2 must be in"),
+        ("momentum", -1, "momentum must be in"),
+        ("schedule", "cosinus", "did you mean 'cosine'"),
+        ("batch_size", 0, "batch_size must be >= 1, but got 0"),
+        ("batch_size", True, "batch_size must be an integer"),
+        ("initialization", "kaiming", "initialization must be one of"),
+        ("bias", 1, "bias must be True or False, but got 1"),
+        ("residual", "yes", "residual must be True or False"),
+        ("normalization", "batch", "normalization must be one of none, layer"),
+        ("clip_norm", 0.0, r"clip_norm must be > 0, but got 0\.0"),
+        ("seed", -1, "seed must be >= 0, but got -1"),
+        ("seed", None, "seed must be an integer"),
+    ],
+)
+def test_each_rule_names_field_and_value(field: str, value: Any, words: str) -> None:
+    with pytest.raises(InvalidParameterError, match=words):
+        MLPConfig(**{field: value})
+
+
+def test_unknown_fields_are_refused_with_the_near_miss() -> None:
+    with pytest.raises(InvalidParameterError, match="no field 'learning_rat'; did you mean 'learning_rate'"):
+        MLPConfig.from_dict({"learning_rat": 0.1})
+    with pytest.raises(InvalidParameterError, match="no field 'wdths'"):
+        MLPConfig().replace(wdths=(3,))
+
+
+def test_foreign_numbers_become_plain_ones() -> None:
+    config = MLPConfig(
+        widths=np.array([3, 4]),  # type: ignore[arg-type]
+        learning_rate=np.float64(0.5),
+        batch_size=64.0,  # type: ignore[arg-type]
+        bias=np.bool_(False),  # type: ignore[arg-type]
+        seed=np.int32(7),  # type: ignore[arg-type]
+        clip_norm=2,
+    )
+    assert config == MLPConfig(
+        widths=(3, 4), learning_rate=0.5, batch_size=64, bias=False, seed=7, clip_norm=2.0
+    )
+    kinds = {name: type(value) for name, value in config.to_dict().items()}
+    assert kinds["learning_rate"] is float
+    assert kinds["batch_size"] is kinds["seed"] is int
+    assert kinds["bias"] is bool
+    assert {type(width) for width in config.widths} == {int}
+
+
+def test_it_is_frozen_and_keyword_only() -> None:
+    with pytest.raises(FrozenInstanceError):
+        MLPConfig().seed = 3  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        MLPConfig((3,))  # type: ignore[misc]
+    assert FIELD_NAMES[0] == "widths"
+    assert FIELD_NAMES[-1] == "seed"
+
+
+def test_the_papers_ten_activations_come_first() -> None:
+    assert ACTIVATIONS[:10] == (
+        "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "selu", "hardshrink", "mish",
+    )  # fmt: skip
+    assert set(ACTIVATIONS[10:]) == {"silu", "softplus", "sine"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"widths": ()}, 5 * 2 + 2),  # a linear model is its head
+        ({"widths": (), "bias": False}, 5 * 2),
+        ({"widths": (1,)}, 5 + 1 + 2 + 2),
+        ({"widths": (3, 7)}, 5 * 3 + 3 + 3 * 7 + 7 + 7 * 2 + 2),
+        ({"widths": (3, 7), "bias": False}, 5 * 3 + 3 * 7 + 7 * 2),
+        ({"widths": (3, 7), "normalization": "layer"}, 5 * 3 + 3 + 3 * 7 + 7 + 7 * 2 + 2 + 2 * (3 + 7)),
+        ({"widths": (3, 7), "bias": False, "normalization": "layer"}, 5 * 3 + 3 * 7 + 7 * 2 + 2 * (3 + 7)),
+    ],
+)
+def test_parameters_counted_by_hand(changes: dict[str, Any], expected: int) -> None:
+    config = MLPConfig(**changes)
+    assert config.n_parameters(5, 2) == expected
+    assert config.depth == len(config.widths)
+
+
+def test_parameters_need_a_shape() -> None:
+    with pytest.raises(InvalidParameterError, match="n_inputs must be >= 1, but got 0"):
+        MLPConfig().n_parameters(0, 1)

@@ -1,0 +1,114 @@
+"""Search spaces on disk."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from parallelmlp_search.exceptions import InvalidParameterError, MissingDependencyError
+from parallelmlp_search.space import Categorical, Float, Int, SearchSpace, When
+
+
+@pytest.mark.parametrize("suffix", [".json", ".toml", ".yaml", ".yml"])
+@pytest.mark.parametrize("preset", ["paper", "small", "default"])
+def test_round_trip(tmp_path: Path, suffix: str, preset: str) -> None:
+    space = SearchSpace.preset(preset)
+    path = tmp_path / f"space{suffix}"
+    space.save(path)
+    assert SearchSpace.load(path) == space
+    assert SearchSpace.resolve(str(path)) == space
+
+
+def test_none_can_be_said_in_yaml_and_json_only(tmp_path: Path) -> None:
+    space = SearchSpace.preset("deep")  # clip_norm may be None
+    for suffix in (".json", ".yaml"):
+        space.save(tmp_path / f"deep{suffix}")
+        assert SearchSpace.load(tmp_path / f"deep{suffix}") == space
+    with pytest.raises(InvalidParameterError, match="'clip_norm' holds None, which TOML cannot say"):
+        space.save(tmp_path / "deep.toml")
+    assert not (tmp_path / "deep.toml").exists()
+
+
+HAND_WRITTEN = {
+    ".yaml": """
+learning_rate: {type: float, low: 1e-4, high: 1e-1, log: true}   # no dot, which YAML 1.1 takes for text
+depth: {type: int, low: 1, high: 3}
+width: [32, 64]
+residual: {choices: [false, true], when: {name: depth, at_least: 2}}
+batch_size: 256
+""",
+    ".toml": """
+width = [32, 64]
+batch_size = 256
+[learning_rate]
+type = "float"
+low = 1e-4
+high = 1e-1
+log = true
+[depth]
+type = "int"
+low = 1
+high = 3
+[residual]
+choices = [false, true]
+when = { name = "depth", at_least = 2 }
+""",
+}
+
+
+@pytest.mark.parametrize("suffix", sorted(HAND_WRITTEN))
+def test_hand_written(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"mine{suffix}"
+    path.write_text("\ufeff" + HAND_WRITTEN[suffix], encoding="utf-8")
+    assert dict(SearchSpace.load(path).domains) == {
+        "learning_rate": Float(1e-4, 1e-1, log=True),
+        "depth": Int(1, 3),
+        "width": Categorical((32, 64)),
+        "residual": Categorical((False, True), when=When("depth", at_least=2)),
+        "batch_size": Categorical((256,)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.yaml", "[1, 2]", "must hold a mapping, but holds a list"),
+        ("a.yaml", "a: [1", "cannot be parsed"),
+        ("a.json", "{", "cannot be parsed"),
+        ("a.toml", "a = ", "cannot be parsed"),
+        ("a.ymal", "", r"must end in one of .*; did you mean '\.yml'"),
+        ("a.json", '{"depht": [1]}', "no name 'depht'; did you mean 'depth'"),
+    ],
+)
+def test_broken_files_say_why(tmp_path: Path, name: str, text: str, words: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidParameterError, match=words):
+        SearchSpace.load(tmp_path / name)
+
+
+def test_missing_files_say_so(tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameterError, match=r"none\.toml' cannot be read"):
+        SearchSpace.resolve(tmp_path / "none.toml")
+
+
+def test_resolve_takes_what_a_user_may_give() -> None:
+    space = SearchSpace.preset("small")
+    assert SearchSpace.resolve(space) is space
+    assert SearchSpace.resolve("small") == space
+    assert SearchSpace.resolve(space.to_dict()) == space
+    assert SearchSpace.resolve({"width": Int(1, 3)}) == SearchSpace({"width": Int(1, 3)})
+    with pytest.raises(InvalidParameterError, match="did you mean 'small'"):
+        SearchSpace.resolve("smal")
+    with pytest.raises(InvalidParameterError, match="search_space must be a SearchSpace"):
+        SearchSpace.resolve(3)  # type: ignore[arg-type]
+
+
+def test_without_pyyaml_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    (tmp_path / "a.yaml").write_text("width: 3", encoding="utf-8")
+    with pytest.raises(MissingDependencyError, match=r"pip install 'parallelmlp-search\[yaml\]'"):
+        SearchSpace.load(tmp_path / "a.yaml")
+    SearchSpace({"width": Int(1, 3)}).save(tmp_path / "a.toml")  # the others do not need it
+    assert SearchSpace.load(tmp_path / "a.toml").size() == 3

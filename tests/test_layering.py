@@ -1,0 +1,199 @@
+"""The house order: a file imports only from what stands above it, and importing costs what it should.
+
+The rules are functions of source text, so that each is also shown to catch a violation.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import parallelmlp_search
+
+PACKAGE = "parallelmlp_search"
+ROOT = Path(parallelmlp_search.__file__).parent
+ORDER = (
+    "exceptions", "_optional", "space", "data", "packing", "kernels", "engine", "selection", "distribute",
+    "search", "parareal", "integrations", "report", "export",
+    "_estimator_inputs", "estimators", "cli",
+)  # fmt: skip
+MOST_LINES = 400
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
+
+
+def imported_modules(source: str, file: str) -> Iterator[str]:
+    """Dotted names of everything a file imports, wherever in it: ``from a.b import c`` gives ``a.b.c``."""
+    package = [PACKAGE, *file.split("/")[:-1]]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package[: len(package) - node.level + 1] if node.level else []
+            parts += node.module.split(".") if node.module else []
+            yield from (".".join([*parts, alias.name]) for alias in node.names)
+
+
+def room(file: str) -> str:
+    """Package, or single file, of the house that a path belongs to: ``space`` for ``space/config.py``."""
+    return file.split("/")[0].removesuffix(".py")
+
+
+def order_violations(source: str, file: str) -> list[str]:
+    """Imports of something that stands below the file's own room, or that is not in the order at all."""
+    if file == "__init__.py":
+        return []
+    if room(file) not in ORDER:
+        return [f"{file}: {room(file)} has no place in the order"]
+    found = []
+    for module in imported_modules(source, file):
+        parts = module.split(".")
+        if parts[0] != PACKAGE:
+            continue
+        other = parts[1] if len(parts) > 1 else ""
+        if other == "__version__":
+            continue
+        if other not in ORDER or ORDER.index(other) > ORDER.index(room(file)):
+            found.append(f"{file} imports {module}")
+    return found
+
+
+def is_torch_free(file: str) -> bool:
+    """Whether the house wants a file to do without torch."""
+    plain = room(file) in ("exceptions", "_optional", "space", "data", "packing", "__init__")
+    return plain and file != "packing/pack.py"
+
+
+def torch_violations(source: str, file: str) -> list[str]:
+    """Imports of torch in a file that must do without."""
+    if not is_torch_free(file):
+        return []
+    return [f"{file} imports {m}" for m in imported_modules(source, file) if m.split(".")[0] == "torch"]
+
+
+def reexport_violations(source: str, file: str) -> list[str]:
+    """Statements of an ``__init__`` that do more than name what lies below it."""
+    found = []
+    for node in ast.parse(source).body:
+        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        is_all = (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id == "__all__"
+        )
+        if not (is_text or is_all or isinstance(node, ast.Import | ast.ImportFrom)):
+            found.append(f"{file}:{node.lineno}: {type(node).__name__}")
+    return found
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_file_keeps_to_the_house(file: str) -> None:
+    source = (ROOT / file).read_text(encoding="utf-8")
+    assert order_violations(source, file) == []
+    assert torch_violations(source, file) == []
+    if file.endswith("/__init__.py"):
+        assert reexport_violations(source, file) == []
+    assert len(source.splitlines()) <= MOST_LINES, f"{file} has more than one idea"
+
+
+def test_the_house_is_there() -> None:
+    assert "space/config.py" in FILES
+    assert "exceptions.py" in FILES
+    assert all((path / "__init__.py").exists() for path in ROOT.iterdir() if any(path.glob("*.py")))
+
+
+@pytest.mark.parametrize(
+    ("source", "file", "caught"),
+    [
+        ("import parallelmlp_search.engine.trainer", "space/config.py", True),
+        ("from parallelmlp_search.engine import trainer", "space/config.py", True),
+        ("from parallelmlp_search import engine", "space/config.py", True),
+        ("from ..engine.trainer import train", "space/config.py", True),
+        ("from .. import engine", "space/config.py", True),
+        ("def f():\n    from parallelmlp_search.cli import main", "estimators.py", True),
+        ("from parallelmlp_search import SearchSpace", "estimators.py", True),  # through the front door
+        ("import json", "attic/config.py", True),
+        ("from parallelmlp_search.space import config", "engine/trainer.py", False),
+        ("from .config import MLPConfig", "space/domains.py", False),
+        ("from ..exceptions import DataError", "space/config.py", False),
+        ("from parallelmlp_search import __version__", "search/run_directory.py", False),
+        ("import torch, numpy", "engine/trainer.py", False),
+    ],
+)
+def test_the_order_rule_catches_what_it_should(source: str, file: str, caught: bool) -> None:
+    assert bool(order_violations(source, file)) is caught
+
+
+@pytest.mark.parametrize(
+    ("source", "file", "caught"),
+    [
+        ("import torch", "space/config.py", True),
+        ("from torch.nn import functional", "data/targets.py", True),
+        ("def f():\n    import torch.cuda", "packing/layout.py", True),
+        ("import torch", "packing/pack.py", False),
+        ("import torch", "engine/trainer.py", False),
+        ("import torchless", "space/config.py", False),
+    ],
+)
+def test_the_torch_rule_catches_what_it_should(source: str, file: str, caught: bool) -> None:
+    assert bool(torch_violations(source, file)) is caught
+
+
+@pytest.mark.parametrize(
+    ("source", "caught"),
+    [
+        ('"""Words."""\nfrom a import b\n__all__ = ["b"]\n', False),
+        ("def f():\n    return 1\n", True),
+        ("from a import b\nb.setup()\n", True),
+        ("LIMIT = 3\n", True),
+    ],
+)
+def test_the_reexport_rule_catches_what_it_should(source: str, caught: bool) -> None:
+    assert bool(reexport_violations(source, "space/__init__.py")) is caught
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_front_door_is_light() -> None:
+    heavy = ("torch", "pandas", "sklearn", "numpy", "optuna", "rich", "typer", "pyarrow")
+    code = f"""
+import sys, time
+start = time.perf_counter()
+import parallelmlp_search
+print(time.perf_counter() - start)
+print([name for name in {heavy!r} if name in sys.modules])
+"""
+    runs = [run_python(code).splitlines() for _ in range(2)]
+    assert all(loaded == "[]" for _, loaded in runs)
+    assert min(float(seconds) for seconds, _ in runs) < 0.3
+
+
+def test_spaces_do_without_torch_pandas_and_scikit_learn() -> None:
+    code = """
+import sys
+from parallelmlp_search import SearchSpace, MLPConfig
+SearchSpace.preset("default")
+print([name for name in ("torch", "pandas", "sklearn", "yaml") if name in sys.modules])
+"""
+    assert run_python(code).strip() == "[]"
+
+
+def test_public_names() -> None:
+    from parallelmlp_search.space import MLPConfig, SearchSpace
+
+    assert parallelmlp_search.MLPConfig is MLPConfig
+    assert parallelmlp_search.SearchSpace is SearchSpace
+    assert set(parallelmlp_search.__all__) <= set(dir(parallelmlp_search))
+    assert parallelmlp_search.__version__.count(".") == 2
+    with pytest.raises(AttributeError, match="no attribute 'SearchSpaces'"):
+        _ = parallelmlp_search.SearchSpaces

@@ -1,0 +1,34 @@
+"""Optional dependencies are imported, or asked for by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from parallelmlp_search._optional import require
+from parallelmlp_search.exceptions import MissingDependencyError
+
+
+def test_what_is_there_is_imported() -> None:
+    assert require("json", extra="none", purpose="for a test") is json
+
+
+@pytest.mark.parametrize("module", ["no_such_module_here", "no_such_module_here.part"])
+def test_what_is_missing_names_module_purpose_and_extra(module: str) -> None:
+    with pytest.raises(MissingDependencyError) as caught:
+        require(module, extra="polars", purpose="to read a polars frame")
+    assert str(caught.value) == (
+        f"{module} is needed to read a polars frame but is not installed; "
+        "install it with: pip install 'parallelmlp-search[polars]'"
+    )
+    assert isinstance(caught.value, ImportError)
+
+
+def test_a_broken_module_keeps_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_for_test.py").write_text("import no_such_module_here\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_here") as caught:
+        require("broken_for_test", extra="polars", purpose="for a test")
+    assert not isinstance(caught.value, MissingDependencyError)
