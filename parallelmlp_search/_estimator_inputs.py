@@ -42,9 +42,9 @@ _SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*")
 def table(estimator: Any, X: Any, *, names: list[str] | None = None) -> pd.DataFrame:
     """A table as a pandas frame with unique text names.
 
-    Names and number of columns are learned by the estimator in training and checked against what it has learned
-    afterwards, so that errors and warnings are scikit-learn's own. Frames keep their dtypes; every number of an
-    array is read as a measurement, never as an identifier of its row.
+    The estimator learns names and number of columns in training and checks them afterwards, so that errors
+    and warnings are scikit-learn's own. Frames keep their dtypes; every number of an array is read as a
+    measurement, never as an identifier of its row.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def table(estimator: Any, X: Any, *, names: list[str] | None = None) -> pd.DataF
         estimator,
         _rows(X),
         reset=training,
-        accept_sparse=True,
+        accept_sparse="csr",
         dtype=None,
         ensure_all_finite=False,
         ensure_min_samples=least_rows,
@@ -90,7 +90,8 @@ def _is_named(X: Any) -> bool:
     # a series is one row or one column: scikit-learn asks to say which
     if isinstance(X, np.ndarray):
         return X.dtype.names is not None
-    return has_names(X) and not isinstance(X, pd.Series)
+    # a sparse matrix of the DOK format is a mapping of its cells, not of columns
+    return has_names(X) and not isinstance(X, pd.Series) and not sparse.issparse(X)
 
 
 def _rows(X: Any) -> Any:
@@ -141,7 +142,12 @@ def numeric_target(y: Any) -> npt.NDArray[np.float64]:
         If there are gaps, infinities, or values that are no numbers.
     """
     values = check_array(
-        _without_gaps(y), ensure_2d=False, allow_nd=True, dtype=np.float64, input_name="y", ensure_min_samples=0
+        _without_gaps(y),
+        ensure_2d=False,
+        allow_nd=True,
+        dtype=np.float64,
+        input_name="y",
+        ensure_min_samples=0,
     )
     if values.ndim not in (1, 2) or 0 in values.shape[1:]:
         raise DataError(f"y must have the shape (rows,) or (rows, outputs), but has {values.shape}")
@@ -184,7 +190,9 @@ def row_weights(sample_weight: Any, n_rows: int) -> npt.NDArray[np.float64] | No
         row = int(np.argmin(weights))
         raise InvalidParameterError(f"sample_weight must be >= 0, but row {row} has {weights[row]:g}")
     if not weights.any():
-        raise InvalidParameterError("sample_weight must be > 0 for at least one row, but all weights are zero")
+        raise InvalidParameterError(
+            "sample_weight must be > 0 for at least one row, but all weights are zero"
+        )
     return None if weights.min() == weights.max() else cast("npt.NDArray[np.float64]", weights)
 
 
@@ -224,7 +232,8 @@ def memory_bytes(limit: Any) -> int | None:
         number, unit = float(match[1]), match[2].upper() or "B"
         if unit not in _UNITS:
             raise InvalidParameterError(
-                f"memory_limit must have a unit of {', '.join(_UNITS)}, but got {limit!r}{near_miss(unit, _UNITS)}"
+                f"memory_limit must have a unit of {', '.join(_UNITS)}, but got {limit!r}"
+                f"{near_miss(unit, _UNITS)}"
             )
     elif isinstance(limit, Real) and not isinstance(limit, bool):
         number = float(limit)

@@ -21,7 +21,7 @@ def as_frame(X: Any) -> pd.DataFrame:
     Parameters
     ----------
     X
-        pandas frame or series; anything with ``to_pandas`` (polars, Arrow) or ``collect`` (lazy polars);
+        pandas frame, series or array; anything with ``to_pandas`` (polars, Arrow), lazy polars frames;
         numpy array of shape (rows,) or (rows, columns), structured ones included; scipy sparse matrix (it is
         made dense); mapping of columns; list of rows. Columns without names are called ``x0``, ``x1``, ...
 
@@ -39,6 +39,8 @@ def as_frame(X: Any) -> pd.DataFrame:
         X = X.collect()
     if not isinstance(X, (pd.DataFrame, pd.Series)) and hasattr(X, "to_pandas"):
         X = X.to_pandas()
+    if isinstance(X, (pd.Index, pd.api.extensions.ExtensionArray)):
+        X = pd.Series(X)
     if isinstance(X, pd.Series):
         X = X.to_frame("x0" if X.name is None else X.name)
     if isinstance(X, Mapping):

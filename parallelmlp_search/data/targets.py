@@ -41,7 +41,8 @@ class ClassTarget:
         Raises
         ------
         DataError
-            If the target has gaps, fewer than two classes, or mixes numbers and texts.
+            If the target has gaps or fewer than two classes, mixes numbers and texts, or holds anything but
+            texts, numbers and booleans.
         """
         values = _class_values(y)
         try:
@@ -51,6 +52,10 @@ class ClassTarget:
             raise DataError(
                 f"the classes must be of one type, but the target mixes {' and '.join(kinds)}"
             ) from None
+        other = [value for value in map(_plain, classes) if not isinstance(value, (str, bool, int, float))]
+        if other or classes.dtype.kind not in "biufUO":
+            found = repr(other[0]) if other else str(classes[0])
+            raise DataError(f"classes must be texts, numbers or booleans, but the target has {found}")
         if len(classes) < 2:
             only = f"only one class, {_plain(classes[0])!r}" if len(classes) else "no rows"
             raise DataError(f"the target must have at least two classes, but has {only}")
@@ -85,10 +90,6 @@ class ClassTarget:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; classes keep their values and their dtype."""
         classes = [_plain(value) for value in self.classes_]
-        if self.classes_.dtype.kind not in "biufUO" or not all(
-            isinstance(value, (str, bool, int, float)) for value in classes
-        ):
-            raise DataError(f"classes must be texts, numbers or booleans to be saved, but got {classes[0]!r}")
         return {
             "dtype": "object" if self.classes_.dtype.kind == "O" else self.classes_.dtype.str,
             "classes": classes,
@@ -108,6 +109,8 @@ def _class_values(y: Any) -> npt.NDArray[Any]:
     """Classes of the rows as an array of shape (rows,) without gaps, in the narrowest dtype that fits."""
     if hasattr(y, "to_pandas"):
         y = y.to_pandas()
+    if isinstance(y, (pd.Index, pd.api.extensions.ExtensionArray)):
+        y = pd.Series(y)
     if isinstance(y, pd.DataFrame):
         y = y.iloc[:, 0] if y.shape[1] == 1 else y.to_numpy()
     missing = np.asarray(pd.isna(y if isinstance(y, (pd.Series, np.ndarray)) else np.asarray(y)))
@@ -129,7 +132,7 @@ def _class_values(y: Any) -> npt.NDArray[Any]:
     if values.dtype == object:
         narrow = pd.Series(values).infer_objects().to_numpy()
         return narrow if narrow.dtype.kind in "biuf" else values
-    return values.astype(object) if values.dtype.kind not in "biufUSO" else values
+    return values.astype(object) if values.dtype.kind == "T" else values  # variable-length texts of numpy
 
 
 @dataclass(frozen=True, eq=False)

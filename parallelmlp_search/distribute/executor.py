@@ -29,7 +29,11 @@ def worker_count(n_jobs: int | None) -> int:
         backend, configured = get_active_backend()
         if backend.nesting_level:
             return 1
-        return int(joblib.effective_n_jobs(configured)) if configured not in (None, 1) else int(joblib.cpu_count())
+        return (
+            int(joblib.effective_n_jobs(configured))
+            if configured not in (None, 1)
+            else int(joblib.cpu_count())
+        )
     if n_jobs == 0:
         raise InvalidParameterError("n_jobs must not be 0: give a number of workers, or -1 for all cores")
     return int(joblib.effective_n_jobs(n_jobs))

@@ -28,6 +28,7 @@ from parallelmlp_search.space import MLPConfig
 
 __all__ = ["MemberOutcome", "ShardData", "ShardOutcome", "ShardTask", "cut_work", "train_shard"]
 
+
 @dataclass(frozen=True)
 class ShardData:
     """What the members of a shard train on and are judged by.
@@ -238,7 +239,9 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
     stream = BatchStream(rows.inputs.shape[0], task.configs[0].batch_size, data.seed)
 
     def error(outputs: Tensor) -> Tensor:
-        return data.metric.error(data.head.predictions(outputs), data.validation_target, data.validation_weight)
+        return data.metric.error(
+            data.head.predictions(outputs), data.validation_target, data.validation_weight
+        )
 
     history = train(
         population,

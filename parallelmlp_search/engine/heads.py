@@ -45,7 +45,9 @@ class Head:
     @property
     def default_loss(self) -> str:
         """Loss that training minimises unless another is asked for."""
-        return {"binary": "binary_logits", "multiclass": "cross_entropy", "regression": "squared_error"}[self.task]
+        return {"binary": "binary_logits", "multiclass": "cross_entropy", "regression": "squared_error"}[
+            self.task
+        ]
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Outputs ``(P, n_outputs, n)`` to predictions ``(P, n_predictions, n)``.

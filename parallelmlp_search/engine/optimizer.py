@@ -48,7 +48,12 @@ class _Piece:
     average: Tensor
     scratch: Tensor
     rows: slice
+    local: slice  # the same rows, counted from the bucket's first
     decays: bool
+    mix_first: Tensor
+    mix_second: Tensor
+    momentum: Tensor
+    weight_decay: Tensor
 
 
 class PackedOptimizer:
@@ -88,7 +93,9 @@ class PackedOptimizer:
         self._scratch = torch.empty(max(PIECE, self._widest_row()), dtype=dtype, device=device)
         self._pieces = [self._cut(number) for number in range(len(population.layout.buckets))]
         self._table_start = -1
-        self._table: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._table: list[tuple[Tensor, ...]] | None = None
+        offsets = population.layout.row_offsets
+        self._row_counts = [last - first for first, last in zip(offsets, offsets[1:], strict=False)]
 
     def _widest_row(self) -> int:
         blocks = (block for bucket in self.population.layout.buckets for block in bucket.blocks)
@@ -118,14 +125,19 @@ class PackedOptimizer:
                         second=view(flats["second_moment"]),
                         average=view(flats["average"]),
                         scratch=self._scratch[:size].view(count, -1),
-                        rows=slice(first_row + start, first_row + start + count),
+                        rows=(rows := slice(first_row + start, first_row + start + count)),
+                        local=slice(start, start + count),
                         decays=block.kind == "weight",
+                        mix_first=self._mix_first[rows],
+                        mix_second=self._mix_second[rows],
+                        momentum=self._momentum[rows],
+                        weight_decay=self._weight_decay[rows],
                     )
                 )
         return pieces
 
-    def _coefficients(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``(rate, keep, A, B)`` of this step, each ``(P, 1)``, from a table of the next steps."""
+    def _coefficients(self, step: int) -> tuple[Tensor, ...]:
+        """``(rate, keep, A, B)`` of this step as ``(4, P_b, 1)`` for each bucket, from a table of the next steps."""
         if self._table is None or not 0 <= step - self._table_start < TABLE_STEPS:
             self._table_start = step
             steps = torch.arange(step, step + TABLE_STEPS, dtype=torch.float64)
@@ -139,13 +151,10 @@ class PackedOptimizer:
             floors = rates.clamp(min=1e-30)
             scales = first / (floors * second.sqrt())
             offsets = EPSILON * first / floors
-            self._table = tuple(  # type: ignore[assignment]
-                table.to(self._device, self._dtype).unsqueeze(2) for table in (rates, keeps, scales, offsets)
-            )
+            table = torch.stack([rates, keeps, scales, offsets], dim=1).to(self._device, self._dtype)
+            self._table = [step_table.split(self._row_counts, dim=1) for step_table in table.unsqueeze(3)]
         assert self._table is not None
-        place = step - self._table_start
-        rate, keep, scale, offset = (table[place] for table in self._table)
-        return rate, keep, scale, offset
+        return self._table[step - self._table_start]
 
     def freeze(self, rows: Tensor) -> None:
         """Stop stacked rows ``(P,)`` bool for good: their parameters, moments and rates become zero."""
@@ -173,24 +182,23 @@ class PackedOptimizer:
     def step(self) -> None:
         """Take the step of number ``population.step`` and count it."""
         step = self.population.step
-        rate, keep, scale, offset = self._coefficients(step)
+        coefficients = self._coefficients(step)
         averaging = (step + 1) % AVERAGE_EVERY == 0 or step == 0
         share = average_share(step)
-        for bucket, pieces in zip(self.population.layout.buckets, self._pieces, strict=True):
-            update = _adamw if bucket.shape.optimizer == "adamw" else _sgd
+        for bucket, pieces, of_bucket in zip(
+            self.population.layout.buckets, self._pieces, coefficients, strict=True
+        ):
+            rate, keep, scale, offset = of_bucket.unbind(0)
+            adamw = bucket.shape.optimizer == "adamw"
             for piece in pieces:
-                rows = piece.rows
-                if update is _adamw:
-                    _adamw(
-                        piece,
-                        keep[rows],
-                        scale[rows],
-                        offset[rows],
-                        self._mix_first[rows],
-                        self._mix_second[rows],
-                    )
+                rows = piece.local
+                whole = rows.stop - rows.start == bucket.n_members
+                if adamw and whole:
+                    _adamw(piece, keep, scale, offset)
+                elif adamw:
+                    _adamw(piece, keep[rows], scale[rows], offset[rows])
                 else:
-                    _sgd(piece, rate[rows], self._weight_decay[rows], self._momentum[rows])
+                    _sgd(piece, rate[rows])
                 if averaging:
                     piece.average.lerp_(piece.parameter, share)
         self.population.step = step + 1
@@ -204,13 +212,11 @@ def average_share(step: int) -> float:
     return min(1.0, (AVERAGE_POWER + 1.0) / (count + AVERAGE_POWER + 1.0))
 
 
-def _adamw(
-    piece: _Piece, keep: Tensor, scale: Tensor, offset: Tensor, mix_first: Tensor, mix_second: Tensor
-) -> None:
+def _adamw(piece: _Piece, keep: Tensor, scale: Tensor, offset: Tensor) -> None:
     scratch = piece.scratch
-    piece.first.lerp_(piece.gradient, mix_first)
+    piece.first.lerp_(piece.gradient, piece.mix_first)
     torch.mul(piece.gradient, piece.gradient, out=scratch)
-    piece.second.lerp_(scratch, mix_second)
+    piece.second.lerp_(scratch, piece.mix_second)
     torch.sqrt(piece.second, out=scratch)
     torch.addcmul(offset, scratch, scale, out=scratch)
     if piece.decays:
@@ -218,8 +224,8 @@ def _adamw(
     piece.parameter.addcdiv_(piece.first, scratch, value=-1.0)
 
 
-def _sgd(piece: _Piece, rate: Tensor, weight_decay: Tensor, momentum: Tensor) -> None:
+def _sgd(piece: _Piece, rate: Tensor) -> None:
     if piece.decays:
-        piece.gradient.addcmul_(piece.parameter, weight_decay)
-    piece.first.mul_(momentum).add_(piece.gradient)
+        piece.gradient.addcmul_(piece.parameter, piece.weight_decay)
+    piece.first.mul_(piece.momentum).add_(piece.gradient)
     piece.parameter.addcmul_(piece.first, rate, value=-1.0)

@@ -94,7 +94,9 @@ class Population:
             raise InvalidParameterError(
                 f"all members of a population must have taken equally many steps, but got {sorted(steps)}"
             )
-        architectures = [Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs) for config in configs]
+        architectures = [
+            Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs) for config in configs
+        ]
         n_rows = max(config.batch_size for config in configs)
         layout = plan(architectures, n_rows=n_rows, merge=merge)
         flats = {name: torch.zeros(layout.size, dtype=dtype) for name in FLAT_NAMES}

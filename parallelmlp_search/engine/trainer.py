@@ -126,7 +126,9 @@ def train(
     dtype, device = inputs.dtype, inputs.device
     configs = population.row_configs()
     dropout = torch.tensor([config.dropout for config in configs], dtype=torch.float64)
-    smoothing = torch.tensor([config.label_smoothing for config in configs], dtype=torch.float64).to(device, dtype)
+    smoothing = torch.tensor([config.label_smoothing for config in configs], dtype=torch.float64).to(
+        device, dtype
+    )
     smooths = bool((smoothing > 0).any())
     network = PackedNetwork(
         layout, stream.batch_size, dtype=dtype, device=device, training=True, dropout=dropout
@@ -140,7 +142,9 @@ def train(
     depth = max((b.shape.depth for b in layout.buckets if b.shape.dropout), default=0)
     width = max((max(b.shape.widths, default=0) for b in layout.buckets if b.shape.dropout), default=0)
     width = max(width, field_width or 0)
-    spans = [slice(first, last) for first, last in zip(layout.row_offsets, layout.row_offsets[1:], strict=False)]
+    spans = [
+        slice(first, last) for first, last in zip(layout.row_offsets, layout.row_offsets[1:], strict=False)
+    ]
 
     history = History()
     alive = population.failed_at < 0

@@ -176,7 +176,9 @@ def get_loss(name: str) -> Loss:
     if kind == "quantile":
         level = float(argument or 0.5)
         if not 0 < level < 1:
-            raise InvalidParameterError(f"the level of the quantile loss must lie in (0, 1), but got {level:g}")
+            raise InvalidParameterError(
+                f"the level of the quantile loss must lie in (0, 1), but got {level:g}"
+            )
         return quantile(level)
     raise InvalidParameterError(
         f"loss must be one of {', '.join(LOSSES)}, but got {name!r}{near_miss(kind, LOSSES)}"

@@ -79,5 +79,3 @@ def member_bytes(architecture: Architecture, n_rows: int, *, item_size: int = 4,
 def bucket_seconds(shape: Architecture, n_members: int, n_rows: int) -> float:
     """Predicted time of one training step of a bucket of ``n_members`` members of this padded shape."""
     return BUCKET_OVERHEAD_SECONDS * (1 + shape.depth) / 2 + n_members * member_cost(shape, n_rows).seconds
-
-

@@ -1,6 +1,19 @@
 """What people see: live progress, summaries, tables."""
 
 from parallelmlp_search.report.console import ConsoleReport
-from parallelmlp_search.report.summary import evaluation_table, leaderboard_table, search_summary, trial_page
+from parallelmlp_search.report.summary import (
+    environment_page,
+    evaluation_table,
+    leaderboard_table,
+    search_summary,
+    trial_page,
+)
 
-__all__ = ["ConsoleReport", "evaluation_table", "leaderboard_table", "search_summary", "trial_page"]
+__all__ = [
+    "ConsoleReport",
+    "environment_page",
+    "evaluation_table",
+    "leaderboard_table",
+    "search_summary",
+    "trial_page",
+]

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from parallelmlp_search.report.wording import clock, compact, worded_score
+from parallelmlp_search.report.wording import clock, compact, epochs_words, worded_score
 from parallelmlp_search.search.progress import Progress, Standing
 
 __all__ = ["ConsoleReport"]
@@ -114,7 +114,8 @@ def plain_line(progress: Progress) -> str:
     """One completed rung in one line."""
     facts = []
     if progress.stage == "screening":
-        facts += [f"{progress.alive:,} alive", f"{progress.n_trials:,} trials"]
+        facts += [f"{progress.alive:,} alive"] if progress.alive else []
+        facts.append(f"{progress.n_trials:,} trials")
     elif progress.total:
         facts.append(f"{progress.done}/{progress.total} shards")
     if progress.best_score is not None:
@@ -196,9 +197,12 @@ class _Block:
         progress, left = self.progress, self._left()
         if left is not None:
             elapsed = progress.elapsed_seconds + self.since
-            return ProgressBar(total=max(1e-9, elapsed + left), completed=elapsed, width=width)
-        total, done = max(1, progress.total), progress.done if progress.total else 0
-        return ProgressBar(total=total, completed=min(done, total), width=width)
+            total, done = max(1e-9, elapsed + left), elapsed
+        else:
+            total, done = max(1, progress.total), min(progress.done, progress.total)
+        line = Table.grid()  # a bar of its own does not end its line
+        line.add_row(ProgressBar(total=total, completed=done, width=width))
+        return line
 
     def _facts(self, unicode: bool) -> Text:
         progress = self.progress
@@ -235,7 +239,7 @@ def _leaders(standings: tuple[Standing, ...], rows: int, metric: str, width: int
             entry = standings[place]
             score = Text(worded_score(entry.score), style="bold green" if place == 0 else "")
             cells: list[RenderableType] = [str(place + 1), str(entry.trial), score]
-            cells += [] if narrow else [f"{entry.epochs:g}"]
+            cells += [] if narrow else [epochs_words(entry.epochs)]
             table.add_row(*cells, Text(entry.summary, style="" if place == 0 else "dim"))
         else:
             table.add_row(str(place + 1), *[""] * (3 if narrow else 4))

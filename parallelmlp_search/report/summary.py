@@ -14,13 +14,14 @@ from rich.text import Text
 from parallelmlp_search.report.wording import (
     compact,
     config_words,
+    epochs_words,
     seconds_words,
     widths_words,
     with_error,
     worded_score,
 )
 
-__all__ = ["evaluation_table", "leaderboard_table", "search_summary", "trial_page"]
+__all__ = ["environment_page", "evaluation_table", "leaderboard_table", "search_summary", "trial_page"]
 
 Record = Mapping[str, Any]
 
@@ -46,7 +47,9 @@ def search_summary(result: Record, leaderboard: Sequence[Record], run: str) -> R
         page.add_row("honest score", _honest_line(metric, honest))
         page.add_row("", Text(_interval_words(honest), style="dim"))
     elif honest and _finite(honest.get("naive")):
-        page.add_row("score", f"{metric} {worded_score(honest['naive'])} (on the rows that chose the ensemble)")
+        page.add_row(
+            "score", f"{metric} {worded_score(honest['naive'])} (on the rows that chose the ensemble)"
+        )
     by_trial = {int(record["trial"]): record for record in leaderboard}
     best = by_trial.get(int(result["best_trial"]))
     if best is not None:
@@ -97,7 +100,7 @@ def leaderboard_table(leaderboard: Sequence[Record], *, width: int) -> Renderabl
             cells.append(worded_score(error) if _finite(error) else "")
         cells.append(f"{weight:.2f}" if weight > 0 else "")
         if wide:
-            cells += [f"{record.get('epochs') or 0:g}", f"{record.get('n_parameters') or 0:,}"]
+            cells += [epochs_words(record.get("epochs")), f"{record.get('n_parameters') or 0:,}"]
         cells += [str(record.get("state") or ""), record.get("failure") or config_words(record)]
         style = "bold" if rank == 1 else "" if weight > 0 else "dim"
         table.add_row(*(Text(cell) for cell in cells), style=style)
@@ -138,7 +141,7 @@ def trial_page(trial: Mapping[str, Any]) -> RenderableType:
         rungs.add_row(
             str(rung["round"] + 1),
             str(rung["rung"] + 1),
-            f"{rung['epochs']:g}",
+            epochs_words(rung["epochs"]),
             worded_score(rung.get("score")),
             worded_score(rung.get("train_loss")),
             f"{rung.get('train_seconds') or 0:.3f}",
@@ -168,6 +171,22 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> RenderableType:
             cells.append(with_error(honest["score"], honest.get("standard_error")) if searched else "")
         table.add_row(*cells, style="bold" if searched else "")
     return table
+
+
+def environment_page(environment: Mapping[str, Any]) -> RenderableType:
+    """Versions, machine and extras, as ``pmlp info`` found them."""
+    page = _page()
+    for name, version in environment["versions"].items():
+        page.add_row(name, str(version or "not installed"))
+    page.add_row("platform", environment["platform"])
+    page.add_row("cores", str(environment["cores"]))
+    memory = environment["memory_bytes"]
+    page.add_row("memory", "unknown" if memory is None else f"{memory / 1e9:.1f} GB")
+    gpus = ", ".join(environment["gpus"]) or "no GPU that torch can use"
+    page.add_row("device", f"{environment['device']} ({gpus})")
+    for extra, present in environment["extras"].items():
+        page.add_row(f"extra {extra}", "present" if present else "not installed")
+    return Group("", page, "")
 
 
 def _page() -> Table:
@@ -213,7 +232,7 @@ def _ensemble(members: Sequence[Record]) -> RenderableType:
 
 
 def _effort(result: Record) -> str:
-    facts = [f"{int(result['n_trials']):,} trials", f"up to {result['max_epochs']:g} epochs"]
+    facts = [f"{int(result['n_trials']):,} trials", f"up to {epochs_words(result['max_epochs'])} epochs"]
     if result.get("n_folds"):
         facts.append(f"{result['n_folds']} folds")
     if result.get("member_steps"):

@@ -6,7 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["clock", "compact", "config_words", "seconds_words", "with_error", "worded_score"]
+__all__ = [
+    "clock",
+    "compact",
+    "config_words",
+    "epochs_words",
+    "seconds_words",
+    "widths_words",
+    "with_error",
+    "worded_score",
+]
 
 _SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -67,6 +76,16 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
+def epochs_words(epochs: float | None) -> str:
+    """Epochs, which the end of the time may have cut in the middle of one.
+
+    >>> epochs_words(27.0), epochs_words(14.7438), epochs_words(None)
+    ('27', '14.7', '0')
+    """
+    epochs = epochs or 0
+    return f"{epochs:.0f}" if float(epochs).is_integer() else f"{epochs:.1f}"
+
+
 def seconds_words(seconds: float) -> str:
     """A duration that has ended.
 
@@ -83,7 +102,13 @@ def seconds_words(seconds: float) -> str:
 
 
 def config_words(record: Mapping[str, Any]) -> str:
-    """The configuration in a row of a leaderboard (columns ``config_*``), such as ``128-128 silu lr 0.004``."""
+    """The configuration in a row of a leaderboard, such as ``128-128 silu lr 0.004``.
+
+    Parameters
+    ----------
+    record
+        Mapping with the keys ``config_widths``, ``config_activation`` and so on.
+    """
     widths = widths_words(record.get("config_widths"))
     words = [widths] if widths else ["linear"]
     if widths and record.get("config_activation"):
@@ -96,7 +121,7 @@ def config_words(record: Mapping[str, Any]) -> str:
 
 
 def widths_words(widths: Any) -> str:
-    """Widths as ``128-64``, whether they come as a text or as a sequence of numbers; a linear model has none."""
+    """Widths as ``128-64``, from a text or a sequence of numbers; nothing for a linear model."""
     if widths is None or isinstance(widths, str):
         return widths or ""
     return "-".join(str(int(width)) for width in widths)

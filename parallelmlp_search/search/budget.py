@@ -142,4 +142,3 @@ def plan_finalists(
     if max_epochs is not None and n_finalists is None:
         finalists = max(2, min(32, math.floor(per_fold / max_epochs)))
     return FinalistPlan(max_epochs=epochs, n_finalists=finalists, n_folds=folds)
-

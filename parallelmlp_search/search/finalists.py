@@ -84,7 +84,9 @@ def cross_fit(
         likely to end in time, the first in any case.
     """
     groups = [list(finalists)] if deadline is None else _groups(finalists)
-    tasks_of_group = [_tasks(number, group, parts, max_epochs, cache_scale) for number, group in enumerate(groups)]
+    tasks_of_group = [
+        _tasks(number, group, parts, max_epochs, cache_scale) for number, group in enumerate(groups)
+    ]
     total = sum(len(tasks) for tasks in tasks_of_group)
 
     def in_time() -> Iterator[ShardTask]:
@@ -116,7 +118,10 @@ def cross_fit(
             if member.failure is not None:
                 trial.state, trial.failure = TrialState.FAILED, member.failure
             elif member.state is not None and member.prediction is not None:
-                results[member.trial][fold_of[outcome.key]] = (member.state.vectors["best"], member.prediction)
+                results[member.trial][fold_of[outcome.key]] = (
+                    member.state.vectors["best"],
+                    member.prediction,
+                )
         reporter.report(
             "cross-fitting",
             trials,

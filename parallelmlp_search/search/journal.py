@@ -53,7 +53,9 @@ class Journal:
         value: Value = self._decisions[key]
         return value
 
-    def run(self, tasks: Iterable[ShardTask], strip: Callable[[ShardOutcome], None]) -> Iterator[ShardOutcome]:
+    def run(
+        self, tasks: Iterable[ShardTask], strip: Callable[[ShardOutcome], None]
+    ) -> Iterator[ShardOutcome]:
         """Outcomes of tasks, trained or remembered, in no particular order.
 
         ``strip`` may drop states that can no longer matter; it sees each outcome once, before it is kept.
@@ -112,7 +114,11 @@ def _pack(outcome: ShardOutcome) -> tuple[dict[str, Tensor], dict[str, Any]]:
         record = member.record()
         if member.state is not None:
             state = member.state
-            record["state"] = {"step": state.step, "best_error": state.best_error, "best_epoch": state.best_epoch}
+            record["state"] = {
+                "step": state.step,
+                "best_error": state.best_error,
+                "best_epoch": state.best_epoch,
+            }
             record["state"]["failed_at"] = state.failed_at
             for name, vector in state.vectors.items():
                 tensors[f"{member.trial}.{name}"] = vector

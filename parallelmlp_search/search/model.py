@@ -142,7 +142,8 @@ class TrainedModel:
                 "trials": list(self.trials),
                 "configs": [config.to_dict() for config in self.configs],
                 "folds": [
-                    {"preprocessor": fold.preprocessor.to_dict(), "head": asdict(fold.head)} for fold in self.folds
+                    {"preprocessor": fold.preprocessor.to_dict(), "head": asdict(fold.head)}
+                    for fold in self.folds
                 ],
             },
         )

@@ -94,7 +94,9 @@ def make_plan(
     """
     rng = np.random.default_rng([settings.seed, 5])
     sample = draw_fresh(settings.space, "random", 64, rng, known=[])
-    steps_per_epoch = sum(data.rows.inputs.shape[0] / data.batch_rows(config) for config in sample) / len(sample)
+    steps_per_epoch = sum(data.rows.inputs.shape[0] / data.batch_rows(config) for config in sample) / len(
+        sample
+    )
     capacity = _capacity(data, sample, settings)
     size = settings.space.size()
     if settings.time_limit is None:

@@ -76,7 +76,8 @@ class SearchResult:
             "honest": None if self.honest is None else asdict(self.honest),
             "best_config": self.best_config.to_dict(),
             "ensemble": [
-                {"trial": trial, "weight": weight} for trial, weight in zip(self.model.trials, weights, strict=True)
+                {"trial": trial, "weight": weight}
+                for trial, weight in zip(self.model.trials, weights, strict=True)
             ],
         }
 

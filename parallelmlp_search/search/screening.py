@@ -120,7 +120,9 @@ class Screening:
             # the draws near the leaders are spread out, so that later ones know more
             spread = max(1, len(self.plan.rungs) - 1)
             wanted = min(self._refined_left, room, max(8, math.ceil(self.plan.n_refined / spread)))
-        wanted = self.journal.decide(f"draw-{number}", lambda: self._affordable(wanted)) if self._timed else wanted
+        wanted = (
+            self.journal.decide(f"draw-{number}", lambda: self._affordable(wanted)) if self._timed else wanted
+        )
         if wanted <= 0:
             return []
         rng = np.random.default_rng([self.settings.seed, 7, number])
@@ -212,11 +214,15 @@ class Screening:
                 self._states[member.trial] = member.state
         missing = len(rung_of) - len(kept.members)
         if missing:
-            self.cut.append(f"{missing} trials of round {number} were left out when the time for screening was up")
+            self.cut.append(
+                f"{missing} trials of round {number} were left out when the time for screening was up"
+            )
         elif remembered is None:
             kept.members.sort(key=lambda member: member.trial)
             self.journal.close_round(key, kept, f"round-{number - 1:03d}" if number else None)
-        self.journal.log("round", round=number, trials=len(self.trials), promoted=len(moving), missing=missing)
+        self.journal.log(
+            "round", round=number, trials=len(self.trials), promoted=len(moving), missing=missing
+        )
         self._report(number, waiting, total, total, rung_completed=True, alive=len(moving))
         return going_on
 

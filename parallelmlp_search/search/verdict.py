@@ -52,9 +52,7 @@ def selection_seconds(metric: Metric, n_finalists: int, n_predictions: int, n_ro
     return 0.2 + min(4.0, once * ROUNDS) + min(4.0, once * ROUNDS * BOOTSTRAPS * 0.5)
 
 
-def judge(
-    preparation: Preparation, fit: CrossFit, *, seconds: float = math.inf, seed: int = 0
-) -> Verdict:
+def judge(preparation: Preparation, fit: CrossFit, *, seconds: float = math.inf, seed: int = 0) -> Verdict:
     """Score finalists on out-of-fold predictions, build the ensemble, and correct its score.
 
     The finalists' last records get their out-of-fold errors. ``seconds`` is what is left for it; with less than
@@ -66,7 +64,9 @@ def judge(
         If no finalist has a finite score.
     """
     if not fit.trials:
-        raise SearchFailedError("every finalist failed or was cut off: give more time, or a tamer search space")
+        raise SearchFailedError(
+            "every finalist failed or was cut off: give more time, or a tamer search space"
+        )
     rows = preparation.reporting_rows[fit.covered.numpy()]
     predictions = fit.predictions[:, :, fit.covered]
     target, weight = preparation.metric_target(rows), preparation.weights(rows)
@@ -106,7 +106,8 @@ def judge(
 def rank(trials: Sequence[Trial], fit: CrossFit, verdict: Verdict, metric: Metric) -> Leaderboard:
     """The leaderboard of all trials; finalists stand above all rungs of screening."""
     weight_of = {
-        trial.number: weight for trial, weight in zip(fit.trials, verdict.ensemble.weights.tolist(), strict=True)
+        trial.number: weight
+        for trial, weight in zip(fit.trials, verdict.ensemble.weights.tolist(), strict=True)
     }
     entries = []
     for trial in trials:
@@ -116,7 +117,9 @@ def rank(trials: Sequence[Trial], fit: CrossFit, verdict: Verdict, metric: Metri
                 trial=trial.number,
                 metric=metric.name,
                 error=None if failed else trial.error,
-                score=None if failed else float(metric.to_error(torch.tensor(trial.error, dtype=torch.float64))),
+                score=None
+                if failed
+                else float(metric.to_error(torch.tensor(trial.error, dtype=torch.float64))),
                 rung=max(trial.rung, 0),
                 n_parameters=trial.n_parameters,
                 train_seconds=trial.seconds,

@@ -23,7 +23,10 @@ NAN = float("nan")
         (pd.Series([True, None], dtype="boolean"), [1, NAN]),
         (pd.Series([" 7 ", "x", None, "1e3", "-inf"], dtype=object), [7, NAN, NAN, 1000, -np.inf]),
         (pd.Series(["7", "1_000"], dtype="str"), [7, NAN]),
-        (pd.Series([decimal.Decimal("1.5"), True, 10**400, -(10**400)], dtype=object), [1.5, 1, np.inf, -np.inf]),
+        (
+            pd.Series([decimal.Decimal("1.5"), True, 10**400, -(10**400)], dtype=object),
+            [1.5, 1, np.inf, -np.inf],
+        ),
         (pd.Series(["2", "x", "2"], dtype="category"), [2, NAN, 2]),
         (pd.Series(pd.to_timedelta([90, None], unit="s")), [90, NAN]),
         (pd.Series(pd.to_datetime(["2024-01-01"])), [NAN]),

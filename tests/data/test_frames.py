@@ -39,7 +39,9 @@ def test_named_tables(table: object) -> None:
 
 
 def test_polars_categories_dates_and_nulls() -> None:
-    table = pl.DataFrame({"c": ["x", None, "y"], "n": [1, None, 3]}).with_columns(pl.col("c").cast(pl.Categorical))
+    table = pl.DataFrame({"c": ["x", None, "y"], "n": [1, None, 3]}).with_columns(
+        pl.col("c").cast(pl.Categorical)
+    )
     frame = as_frame(table)
     assert frame["c"].isna().tolist() == [False, True, False]
     assert np.isnan(frame["n"].to_numpy(dtype=float)[1])

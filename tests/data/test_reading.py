@@ -96,11 +96,13 @@ def test_sample_that_cuts_a_character_in_two(tmp_path: Path) -> None:
 
 
 def test_given_encoding_wins_and_is_checked(tmp_path: Path) -> None:
-    path = write(tmp_path, "a,b\nГород,1\n", encoding="cp1251")
-    assert read_table(path, encoding="cp1251")["a"][0] == "Город"
+    path = write(tmp_path, "a,b\nŁódź,1\n", encoding="cp1250")
+    assert read_table(path, encoding="cp1250")["a"][0] == "Łódź"
     with pytest.raises(DataError, match="cannot be read as 'utf-8' text"):
         read_table(path, encoding="utf-8")
-    with pytest.raises(InvalidParameterError, match="encoding must be one that Python knows, but got 'utf-9'"):
+    with pytest.raises(
+        InvalidParameterError, match="encoding must be one that Python knows, but got 'utf-9'"
+    ):
         read_table(path, encoding="utf-9")
 
 
@@ -267,7 +269,9 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), m
     rows=st.lists(st.tuples(WORDS, st.integers(-9, 9), WORDS), min_size=3, max_size=20),
     delimiter=st.sampled_from([",", ";", "\t", "|"]),
 )
-def test_what_pandas_writes_quoted_comes_back(tmp_path: Path, rows: list[tuple[str, int, str]], delimiter: str) -> None:
+def test_what_pandas_writes_quoted_comes_back(
+    tmp_path: Path, rows: list[tuple[str, int, str]], delimiter: str
+) -> None:
     frame = pd.DataFrame(rows, columns=["first", "number", "last"])
     path = tmp_path / "t.csv"
     frame.to_csv(path, sep=delimiter, index=False, quoting=1)

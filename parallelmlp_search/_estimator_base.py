@@ -1,0 +1,270 @@
+"""What the classifier and the regressor share: from ``fit`` to a search, from its model to predictions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from numbers import Integral
+from pathlib import Path
+from time import monotonic
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from parallelmlp_search._constant_model import ConstantModel, has_usable_column
+from parallelmlp_search._estimator_inputs import column_of_rows, memory_bytes, row_weights, table
+from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, RunDirectoryError
+from parallelmlp_search.search import (
+    Problem,
+    Progress,
+    RunDirectory,
+    SearchResult,
+    SearchSettings,
+    TrainedModel,
+    run,
+)
+from parallelmlp_search.selection import Leaderboard
+from parallelmlp_search.space import MLPConfig, SearchSpace
+
+__all__ = ["SearchEstimator"]
+
+LARGEST_SEED = 2**31 - 1
+
+
+class SearchEstimator(BaseEstimator):  # type: ignore[misc]
+    """Base of the estimators: validates, searches, keeps what was found."""
+
+    search_space: SearchSpace | str | Mapping[str, Any]
+    n_trials: int | None
+    time_limit: float | None
+    max_epochs: int | None
+    metric: str | None
+    n_folds: int | None
+    n_finalists: int | None
+    device: str
+    n_jobs: int | None
+    memory_limit: int | str | None
+    run_directory: str | Path | None
+    callbacks: Sequence[Callable[[Progress], object]] | None
+    random_state: int | np.random.RandomState | None
+    verbose: int
+
+    n_features_in_: int
+    feature_names_in_: npt.NDArray[np.object_]
+    leaderboard_: pd.DataFrame
+    best_config_: MLPConfig | None
+    honest_score_: float | None
+    n_trials_: int
+    result_: SearchResult | None
+    model_: TrainedModel | ConstantModel
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        groups: Any = None,
+        time: Any = None,
+    ) -> Self:
+        """Search, cross-fit the finalists, and keep the ensemble of the best.
+
+        Parameters
+        ----------
+        X
+            Table of shape (n_samples, n_features): pandas, polars or Arrow frame with numbers, categories,
+            booleans, dates and gaps as they are; array, list of rows, or scipy sparse matrix.
+        y
+            Target of shape (n_samples,); for the regressor also (n_samples, n_outputs).
+        sample_weight
+            Weight of each row, shape (n_samples,). A row of weight zero counts as absent.
+        groups
+            Group of each row, shape (n_samples,). No split tears a group apart.
+        time
+            Time of each row, shape (n_samples,): numbers or dates. Later rows are judged by networks that
+            were trained on earlier ones.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data break a rule; the message names it.
+        RunDirectoryError
+            If ``run_directory`` holds a finished run, or an unfinished one of other data or settings.
+        """
+        started = monotonic()
+        settings, directory = self._settings()
+        callbacks = self._checked_callbacks()
+        frame = table(self, X)
+        if y is None:
+            raise DataError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y is None."
+            )
+        target = self._target(y)
+        check_consistent_length(frame, target)
+        self._columns = list(frame.columns)
+        self._target_name = name if isinstance(name := getattr(y, "name", None), str) else None
+        problem = self._problem(
+            frame,
+            target,
+            row_weights(sample_weight, len(frame)),
+            column_of_rows("groups", groups, len(frame)),
+            column_of_rows("time", time, len(frame)),
+        )
+        if not has_usable_column(problem.frame):
+            return self._fit_constant(problem, settings)
+        if self.run_directory is not None and directory is None:
+            directory = RunDirectory.create(self.run_directory)
+        with ExitStack() as stack:
+            if self.verbose:
+                callbacks = (*callbacks, stack.enter_context(_console(type(self).__name__)))
+            result = run(
+                problem,
+                settings,
+                directory=directory,
+                callbacks=callbacks,
+                n_jobs=self.n_jobs,
+                started=started,
+            )
+        return self._keep(result)
+
+    def _target(self, y: Any) -> npt.NDArray[Any]:
+        """Checked target of the rows."""
+        raise NotImplementedError
+
+    def _task_of(self, target: npt.NDArray[Any]) -> str:
+        """Task of a checked target."""
+        raise NotImplementedError
+
+    def _class_weight(self) -> str | Mapping[Any, float] | None:
+        return None
+
+    def _loss_and_metric(self) -> tuple[str | None, str | None]:
+        return None, self.metric
+
+    def _problem(
+        self,
+        frame: pd.DataFrame,
+        target: npt.NDArray[Any],
+        weight: npt.NDArray[np.float64] | None,
+        groups: npt.NDArray[Any] | None,
+        moments: npt.NDArray[Any] | None,
+    ) -> Problem:
+        """The question to search on, without the rows of weight zero."""
+        rows: Any = slice(None) if weight is None else np.flatnonzero(weight > 0)
+        target = target[rows]
+        if len(target) < 2:
+            raise DataError(f"at least 2 rows must have a sample_weight > 0, but there is {len(target)}")
+        return Problem(
+            frame=frame.iloc[rows].reset_index(drop=True),
+            target=target,
+            task=self._task_of(target),  # type: ignore[arg-type]
+            weight=None if weight is None else weight[rows],
+            groups=None if groups is None else groups[rows],
+            time=None if moments is None else moments[rows],
+            class_weight=self._class_weight(),
+            target_name=self._target_name,
+        )
+
+    def _settings(self) -> tuple[SearchSettings, RunDirectory | None]:
+        """Settings of the search and, if there is one to go on with, the unfinished run."""
+        directory = None
+        if self.run_directory is not None and (Path(self.run_directory) / "run.json").is_file():
+            directory = RunDirectory.open(self.run_directory)
+            if directory.info().get("status") == "finished":
+                raise RunDirectoryError(
+                    f"run_directory must be a new folder or an unfinished run, "
+                    f"but {str(self.run_directory)!r} holds a finished one"
+                )
+        loss, metric = self._loss_and_metric()
+        settings = SearchSettings(
+            search_space=SearchSpace.resolve(self.search_space),
+            n_trials=self.n_trials,
+            time_limit=self.time_limit,
+            max_epochs=self.max_epochs,
+            metric=metric,
+            loss=loss,
+            n_folds=self.n_folds,
+            n_finalists=self.n_finalists,
+            seed=self._seed(directory),
+            device=self.device,
+            memory_limit=memory_bytes(self.memory_limit),
+        )
+        return settings, directory
+
+    def _seed(self, directory: RunDirectory | None) -> int:
+        if self.random_state is None and directory is not None and "settings" in directory.info():
+            return directory.settings().seed  # what was left to chance stays as it fell
+        if isinstance(self.random_state, Integral) and not isinstance(self.random_state, bool):
+            seed = int(self.random_state)
+            if not 0 <= seed <= LARGEST_SEED:
+                raise InvalidParameterError(f"random_state must lie in [0, {LARGEST_SEED}], but got {seed}")
+            return seed
+        return int(check_random_state(self.random_state).randint(LARGEST_SEED))
+
+    def _checked_callbacks(self) -> tuple[Callable[[Progress], object], ...]:
+        callbacks = () if self.callbacks is None else self.callbacks
+        if not isinstance(callbacks, Sequence) or not all(callable(callback) for callback in callbacks):
+            raise InvalidParameterError(f"callbacks must be a list of callables, but got {self.callbacks!r}")
+        return tuple(callbacks)
+
+    def _keep(self, result: SearchResult) -> Self:
+        self.result_ = result
+        self.model_ = result.model
+        self.leaderboard_ = result.leaderboard.to_frame()
+        self.best_config_ = result.best_config
+        self.honest_score_ = None if result.honest is None else float(result.honest.score)
+        self.n_trials_ = result.n_trials
+        return self
+
+    def _fit_constant(self, problem: Problem, settings: SearchSettings) -> Self:
+        if self.run_directory is not None:
+            raise DataError(
+                "X must have a column that differs between rows for a run directory to be written"
+            )
+        warnings.warn(
+            "X has no column that tells rows apart, so that every prediction is the same",
+            DataWarning,
+            stacklevel=3,
+        )
+        self.result_ = None
+        self.model_ = ConstantModel.fit(problem, settings.loss)
+        self.leaderboard_ = Leaderboard([]).to_frame()
+        self.best_config_ = None
+        self.honest_score_ = None
+        self.n_trials_ = 0
+        return self
+
+    def _predictions(self, X: Any) -> npt.NDArray[np.float64]:
+        """Probabilities or values ``(n_samples, C)``."""
+        check_is_fitted(self, "model_")
+        frame = table(self, X, names=self._columns)
+        return np.ascontiguousarray(self.model_.predictions(frame).T)
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn may rely on."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.sparse = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        # how far a search gets within a time limit depends on the machine
+        tags.non_deterministic = self.time_limit is not None
+        return tags
+
+
+def _console(title: str) -> Any:
+    """Live progress on standard error; rich is imported only where it is asked for."""
+    from rich.console import Console
+
+    from parallelmlp_search.report import ConsoleReport
+
+    return ConsoleReport(Console(stderr=True), title=title)

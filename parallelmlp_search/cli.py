@@ -1,0 +1,301 @@
+"""The command ``pmlp``: search, predict, evaluate, leaderboard, show, resume, info.
+
+Nothing heavy is imported before a command needs it, so that ``pmlp --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from parallelmlp_search import __version__
+from parallelmlp_search._cli_session import Commands, guarded, terminal
+
+__all__ = ["app", "main"]
+
+DATA, BUDGET, HOW, OUTPUT = "The table", "Budget", "How to search", "Output"
+
+app = typer.Typer(
+    name="pmlp",
+    cls=Commands,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)]
+TablePath = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA", help="Table: CSV (also .gz), TSV, Parquet, Feather, or - for CSV on standard input."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no summary.", rich_help_panel=OUTPUT)
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(help="Workers; all cores by default. Results do not depend on it.", rich_help_panel=HOW),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Train thousands of MLPs at once on a table, rank them honestly, ensemble the best."""
+    if version:
+        typer.echo(f"pmlp {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+@app.command()
+@guarded
+def search(
+    data: TablePath,
+    target: Annotated[
+        str, typer.Option(metavar="COL", help="Column to predict.", rich_help_panel=DATA, show_default=False)
+    ],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="binary, multiclass, classification or regression; found out by default.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COL", help="Rows with the same value here stay together.", rich_help_panel=DATA
+        ),
+    ] = None,
+    time_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COL",
+            help="Column that orders the rows in time; later rows judge earlier ones.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="COL", help="Weight of each row.", rich_help_panel=DATA)
+    ] = None,
+    class_weight: Annotated[
+        str | None,
+        typer.Option(metavar="balanced", help="Let rare classes count as much.", rich_help_panel=DATA),
+    ] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds for everything.", rich_help_panel=BUDGET)
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="Configurations to train.", rich_help_panel=BUDGET)
+    ] = None,
+    max_epochs: Annotated[
+        int | None, typer.Option(metavar="E", help="Epochs of full training.", rich_help_panel=BUDGET)
+    ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory to use at most, such as 2GB.", rich_help_panel=BUDGET),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="What counts; by default roc_auc, log_loss or rmse, as the task is.", rich_help_panel=HOW
+        ),
+    ] = None,
+    space: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="paper, small, default, deep, or a YAML, TOML or JSON file.",
+            rich_help_panel=HOW,
+        ),
+    ] = "default",
+    folds: Annotated[
+        int | None, typer.Option(metavar="S", help="Folds of the finalists.", rich_help_panel=HOW)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=HOW)] = "auto",
+    jobs: Jobs = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel=HOW)] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the run; runs/TABLE-TIME by default.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search: train many networks on a table, rank them, keep the best ensemble."""
+    started = time.monotonic()  # before the imports, which count against the time limit too
+    from parallelmlp_search._cli_runs import new_run, perform
+    from parallelmlp_search._cli_tables import Source, parse_bytes
+    from parallelmlp_search.search import SearchSettings
+    from parallelmlp_search.space import SearchSpace
+
+    source = Source(data, target, task, groups, time_column, weights, class_weight)
+    settings = SearchSettings(
+        search_space=SearchSpace.resolve(space),
+        n_trials=trials,
+        time_limit=time_limit,
+        max_epochs=max_epochs,
+        metric=metric,
+        n_folds=folds,
+        seed=seed,
+        device=device,
+        memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
+    )
+    directory, problem = new_run(source, settings, output)
+    perform(directory, problem, settings, source, jobs=jobs, started=started, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@guarded
+def resume(run: RunPath, jobs: Jobs = None, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Go on with a run that was interrupted; a finished one shows its summary."""
+    started = time.monotonic()
+    from parallelmlp_search._cli_runs import perform, show_outcome
+    from parallelmlp_search._cli_tables import Source
+    from parallelmlp_search.data import read_table
+    from parallelmlp_search.search import RunDirectory
+
+    directory = RunDirectory.open(run)
+    info = directory.info()
+    if info.get("status") == "finished":
+        if not quiet:
+            terminal().note(f"{run} has finished already")
+        show_outcome(directory, as_json=as_json, quiet=quiet)
+        return
+    source = Source.of_run(info, run)
+    settings = directory.settings()
+    problem = source.problem(read_table(source.path(run)))
+    perform(directory, problem, settings, source, jobs=jobs, started=started, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@guarded
+def predict(
+    run: RunPath,
+    data: TablePath,
+    output: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help="A .csv, .csv.gz, .parquet or .feather file, or - for standard output."
+        ),
+    ],
+    proba: Annotated[bool, typer.Option("--proba", help="Probabilities, one column a class.")] = False,
+) -> None:
+    """Predict the rows of a table with the ensemble of a run."""
+    from parallelmlp_search._cli_runs import target_of
+    from parallelmlp_search._cli_tables import check_output, prediction_table, write_table
+    from parallelmlp_search.data import read_table
+    from parallelmlp_search.search import RunDirectory
+
+    check_output(output)
+    directory = RunDirectory.open(run)
+    model = directory.load_model()
+    target = target_of(directory, model) or "prediction"
+    write_table(prediction_table(model, read_table(data), target, proba=proba), output)
+
+
+@app.command()
+@guarded
+def evaluate(run: RunPath, data: TablePath, as_json: Json = False) -> None:
+    """Score the ensemble of a run on a table that holds the target."""
+    from parallelmlp_search import _cli_tables as tables
+    from parallelmlp_search._cli_runs import target_of
+    from parallelmlp_search.data import read_table
+    from parallelmlp_search.exceptions import RunDirectoryError
+    from parallelmlp_search.report import evaluation_table
+    from parallelmlp_search.search import RunDirectory
+
+    directory = RunDirectory.open(run)
+    model, result = directory.load_model(), directory.result()
+    target = target_of(directory, model)
+    if target is None:
+        raise RunDirectoryError(f"the run in {str(run)!r} does not say which column is its target")
+    weights = (directory.info().get("source") or {}).get("weights")
+    scores = tables.evaluate(model, read_table(data), target, result["metric"], weights)
+    evaluation = scores | {"honest": tables.plain(result["honest"])}
+    screen = terminal()
+    if as_json:
+        screen.json(evaluation)
+    else:
+        screen.show("", evaluation_table(evaluation), "")
+
+
+@app.command()
+@guarded
+def leaderboard(
+    run: RunPath,
+    top: Annotated[int, typer.Option(metavar="N", min=0, help="Rows to show; 0 for all.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Rank the networks of a run."""
+    from parallelmlp_search._cli_tables import records
+    from parallelmlp_search.report import leaderboard_table
+    from parallelmlp_search.search import RunDirectory
+
+    frame = RunDirectory.open(run).leaderboard()
+    rows = records(frame.head(top) if top else frame)
+    screen = terminal()
+    if as_json:
+        screen.json(rows)
+        return
+    screen.show(leaderboard_table(rows, width=screen.out.width))
+    if len(rows) < len(frame):
+        screen.note(f"{len(frame) - len(rows):,} more: pmlp leaderboard {run} --top 0")
+
+
+@app.command()
+@guarded
+def show(
+    run: RunPath,
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Number of a trial.")],
+    as_json: Json = False,
+) -> None:
+    """Show one network of a run: its configuration, and what each rung found."""
+    from parallelmlp_search._cli_runs import trial_of
+    from parallelmlp_search.report import trial_page
+    from parallelmlp_search.search import RunDirectory
+
+    found = trial_of(RunDirectory.open(run), trial)
+    screen = terminal()
+    if as_json:
+        screen.json(found)
+    else:
+        screen.show(trial_page(found))
+
+
+@app.command()
+@guarded
+def info(as_json: Json = False) -> None:
+    """Tell versions, cores, memory and devices, for a bug report."""
+    from parallelmlp_search._cli_runs import environment
+    from parallelmlp_search.report import environment_page
+
+    found = environment()
+    screen = terminal()
+    if as_json:
+        screen.json(found)
+    else:
+        screen.show(environment_page(found))
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="pmlp")
+
+
+if __name__ == "__main__":
+    main()

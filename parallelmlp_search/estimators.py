@@ -1,0 +1,289 @@
+"""The search as scikit-learn estimators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import ClassifierMixin, RegressorMixin
+
+from parallelmlp_search._estimator_base import SearchEstimator
+from parallelmlp_search._estimator_inputs import label_target, numeric_target
+from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
+from parallelmlp_search.kernels import get_loss
+from parallelmlp_search.search import Progress
+from parallelmlp_search.space import SearchSpace
+
+__all__ = ["ParallelMLPClassifier", "ParallelMLPRegressor"]
+
+REGRESSION_LOSSES = ("squared_error", "huber", "quantile")
+
+
+class ParallelMLPClassifier(ClassifierMixin, SearchEstimator):  # type: ignore[misc]
+    """Classifier that trains thousands of MLP configurations at once and ensembles the best.
+
+    Every default just works: without budgets the size of the table decides how long networks are trained.
+    Without a ``time_limit`` and with an integer ``random_state`` the result is the same on every run,
+    whatever ``n_jobs``; with a time limit it depends on the speed of the machine.
+
+    Parameters
+    ----------
+    search_space : SearchSpace, str or mapping, default="default"
+        What may be tried: a preset (``"default"``, ``"small"``, ``"deep"``, ``"paper"``), a space of one's
+        own, a YAML, TOML or JSON file, or the mapping that such a file holds.
+    n_trials : int, default=None
+        Configurations to train.
+    time_limit : float, default=None
+        Seconds for all of ``fit``.
+    max_epochs : int, default=None
+        Epochs of full training.
+    metric : str, default=None
+        What counts; None for ROC-AUC with two classes and log-loss with more.
+    n_folds : int, default=None
+        Folds of the finalists' cross-fitting.
+    n_finalists : int, default=None
+        Configurations that are cross-fitted.
+    class_weight : "balanced" or mapping, default=None
+        Weight of each class in training; ``"balanced"`` makes all classes weigh the same.
+    device : str, default="auto"
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    n_jobs : int, default=None
+        Workers; None for all cores.
+    memory_limit : int or str, default=None
+        Bytes, or a text such as ``"2GB"``, that the search may add to the memory of its process.
+    run_directory : path, default=None
+        Folder to write the run to. Fitting again with the folder of an unfinished run goes on with it.
+    callbacks : list of callables, default=None
+        Each gets a :class:`~parallelmlp_search.search.Progress` at every report; one that returns True ends
+        the screening early.
+    random_state : int, RandomState or None, default=None
+        An integer makes fits repeatable.
+    verbose : int, default=0
+        Above 0, progress is shown on standard error.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted.
+    n_features_in_ : int
+        Columns seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names; only where all are texts.
+    leaderboard_ : pandas.DataFrame
+        One row a trial, best first.
+    best_config_ : MLPConfig or None
+        Best single configuration.
+    honest_score_ : float or None
+        Score to expect on new rows in the metric's own orientation, corrected for having chosen the best;
+        ``result_.honest`` has its interval. None where there were too few rows to tell.
+    n_trials_ : int
+        Configurations that were trained.
+    result_ : SearchResult or None
+        Everything the search found.
+    model_ : TrainedModel or ConstantModel
+        What predicts. A table whose columns tell nothing leaves a constant, no result and an empty
+        leaderboard.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = ParallelMLPClassifier("small", n_trials=8, max_epochs=9, random_state=0).fit(X, y)
+    >>> model.predict_proba(X).shape
+    (150, 3)
+    """
+
+    classes_: npt.NDArray[Any]
+
+    def __init__(
+        self,
+        search_space: SearchSpace | str | Mapping[str, Any] = "default",
+        *,
+        n_trials: int | None = None,
+        time_limit: float | None = None,
+        max_epochs: int | None = None,
+        metric: str | None = None,
+        n_folds: int | None = None,
+        n_finalists: int | None = None,
+        class_weight: str | Mapping[Any, float] | None = None,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        memory_limit: int | str | None = None,
+        run_directory: str | Path | None = None,
+        callbacks: Sequence[Callable[[Progress], object]] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.search_space = search_space
+        self.n_trials = n_trials
+        self.time_limit = time_limit
+        self.max_epochs = max_epochs
+        self.metric = metric
+        self.n_folds = n_folds
+        self.n_finalists = n_finalists
+        self.class_weight = class_weight
+        self.device = device
+        self.n_jobs = n_jobs
+        self.memory_limit = memory_limit
+        self.run_directory = run_directory
+        self.callbacks = callbacks
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
+        """Probability of each class, shape (n_samples, n_classes), in the order of ``classes_``."""
+        return self._predictions(X)
+
+    def predict_log_proba(self, X: Any) -> npt.NDArray[np.float64]:
+        """Logarithm of :meth:`predict_proba`; a probability of zero gives minus infinity."""
+        with np.errstate(divide="ignore"):
+            return cast("npt.NDArray[np.float64]", np.log(self.predict_proba(X)))
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """Most probable class of each row, shape (n_samples,)."""
+        best = self._predictions(X).argmax(axis=1)
+        labels: npt.NDArray[Any] = self.classes_[best]
+        return labels
+
+    def _target(self, y: Any) -> npt.NDArray[Any]:
+        return label_target(y)
+
+    def _task_of(self, target: npt.NDArray[Any]) -> str:
+        self.classes_ = np.unique(target)
+        if len(self.classes_) < 2:
+            raise DataError(
+                f"y must hold at least 2 classes in rows of weight > 0, but it holds one class: "
+                f"{self.classes_[0]!r}"
+            )
+        return "binary" if len(self.classes_) == 2 else "multiclass"
+
+    def _class_weight(self) -> str | Mapping[Any, float] | None:
+        return self.class_weight
+
+
+class ParallelMLPRegressor(RegressorMixin, SearchEstimator):  # type: ignore[misc]
+    """Regressor that trains thousands of MLP configurations at once and ensembles the best.
+
+    Several outputs are learned by the same networks. Predictions keep to the range of the training target.
+
+    Parameters
+    ----------
+    search_space : SearchSpace, str or mapping, default="default"
+        What may be tried: a preset (``"default"``, ``"small"``, ``"deep"``, ``"paper"``), a space of one's
+        own, a YAML, TOML or JSON file, or the mapping that such a file holds.
+    n_trials : int, default=None
+        Configurations to train.
+    time_limit : float, default=None
+        Seconds for all of ``fit``.
+    max_epochs : int, default=None
+        Epochs of full training.
+    metric : str, default=None
+        What counts; None for RMSE, or for the pinball loss of the same quantile where ``loss`` is a quantile.
+    n_folds : int, default=None
+        Folds of the finalists' cross-fitting.
+    n_finalists : int, default=None
+        Configurations that are cross-fitted.
+    loss : str, default=None
+        What training minimises: ``"squared_error"`` (the default), ``"huber"``, ``"huber:0.5"``,
+        ``"quantile"`` or ``"quantile:0.9"``; deltas count in standard deviations of the target.
+    device : str, default="auto"
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    n_jobs : int, default=None
+        Workers; None for all cores.
+    memory_limit : int or str, default=None
+        Bytes, or a text such as ``"2GB"``, that the search may add to the memory of its process.
+    run_directory : path, default=None
+        Folder to write the run to. Fitting again with the folder of an unfinished run goes on with it.
+    callbacks : list of callables, default=None
+        Each gets a :class:`~parallelmlp_search.search.Progress` at every report; one that returns True ends
+        the screening early.
+    random_state : int, RandomState or None, default=None
+        An integer makes fits repeatable.
+    verbose : int, default=0
+        Above 0, progress is shown on standard error.
+
+    Attributes
+    ----------
+    n_features_in_, feature_names_in_, leaderboard_, best_config_, honest_score_, n_trials_, result_, model_
+        As of :class:`ParallelMLPClassifier`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = ParallelMLPRegressor("small", n_trials=8, max_epochs=9, random_state=0).fit(X, y)
+    >>> model.predict(X).shape
+    (442,)
+    """
+
+    def __init__(
+        self,
+        search_space: SearchSpace | str | Mapping[str, Any] = "default",
+        *,
+        n_trials: int | None = None,
+        time_limit: float | None = None,
+        max_epochs: int | None = None,
+        metric: str | None = None,
+        n_folds: int | None = None,
+        n_finalists: int | None = None,
+        loss: str | None = None,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        memory_limit: int | str | None = None,
+        run_directory: str | Path | None = None,
+        callbacks: Sequence[Callable[[Progress], object]] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.search_space = search_space
+        self.n_trials = n_trials
+        self.time_limit = time_limit
+        self.max_epochs = max_epochs
+        self.metric = metric
+        self.n_folds = n_folds
+        self.n_finalists = n_finalists
+        self.loss = loss
+        self.device = device
+        self.n_jobs = n_jobs
+        self.memory_limit = memory_limit
+        self.run_directory = run_directory
+        self.callbacks = callbacks
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def predict(self, X: Any) -> npt.NDArray[np.float64]:
+        """Value of each row, shape (n_samples,), or (n_samples, n_outputs) if the target had columns."""
+        values = self._predictions(X)
+        return values if self._has_columns else values[:, 0]
+
+    def _target(self, y: Any) -> npt.NDArray[Any]:
+        values = numeric_target(y)
+        self._has_columns = values.ndim == 2
+        return values[:, 0] if values.shape[1:] == (1,) else values
+
+    def _task_of(self, target: npt.NDArray[Any]) -> str:
+        return "regression"
+
+    def _loss_and_metric(self) -> tuple[str | None, str | None]:
+        if self.loss is None:
+            return None, self.metric
+        kind, _, level = self.loss.partition(":") if isinstance(self.loss, str) else ("", "", "")
+        if kind not in REGRESSION_LOSSES:
+            raise InvalidParameterError(
+                f"loss must be one of {', '.join(REGRESSION_LOSSES)}, but got {self.loss!r}"
+                f"{near_miss(kind, REGRESSION_LOSSES)}"
+            )
+        get_loss(self.loss)  # checks the number behind the colon
+        if kind == "quantile" and self.metric is None:
+            # ranking a quantile by its squared error would prefer the networks that miss it
+            return self.loss, f"pinball:{level or '0.5'}"
+        return self.loss, self.metric
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn may rely on."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
