@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any, ParamSpec, TextIO
+from typing import Any, NoReturn, ParamSpec, TextIO
 
 import typer
 from rich.console import Console, RenderableType
@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 
 from parallelmlp_search.exceptions import PMLPError, PMLPWarning, SearchFailedError, near_miss
 
-__all__ = ["Commands", "Terminal", "guarded", "terminal"]
+__all__ = ["Commands", "Terminal", "guarded", "leave", "terminal"]
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
@@ -51,7 +51,14 @@ class Terminal:
 
     def show(self, *renderables: RenderableType) -> None:
         """Print a result."""
-        self.out.print(*renderables)
+        errors = getattr(sys.stdout, "errors", None)
+        if errors == "strict":  # a terminal that lacks a character shows a question mark, and no traceback
+            sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+        try:
+            self.out.print(*renderables)
+        finally:
+            if errors == "strict":
+                sys.stdout.reconfigure(errors="strict")  # type: ignore[union-attr]
 
     def line(self, text: str) -> None:
         """Print a result that must not be wrapped, such as a path."""
@@ -59,7 +66,7 @@ class Terminal:
 
     def json(self, value: Any) -> None:
         """Print a result as JSON."""
-        sys.stdout.write(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
     def note(self, text: str) -> None:
         """Say something beside the results."""
@@ -143,6 +150,20 @@ class Commands(TyperGroup):
             Terminal().error(_usage_sentence(error))
             sys.exit(MISTAKE)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def leave(code: int) -> NoReturn:
+    """End the program, at once if threads are still at work.
+
+    A worker that is interrupted in the middle of a product cannot be stopped, and the interpreter, which
+    would take its ground away, would crash with a code of its own.
+    """
+    if code and threading.active_count() > 1:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _sentence(error: BaseException) -> str:

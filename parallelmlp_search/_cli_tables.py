@@ -134,13 +134,14 @@ class Source:
         """
         roles = [name for name in (self.groups, self.time_column, self.weights) if name is not None]
         features, target = split_target(frame, self.target, drop=roles)
+        if pd.api.types.is_float_dtype(target.dtype):
+            infinite = np.isinf(as_numbers(target))
+            _refuse(infinite, target, f"target {self.target!r} must hold finite numbers")
         task = infer_task(target, self.task)
-        if task == "regression":
-            infer_task(target, "regression")  # a task that was inferred has not been checked for infinities
-            if self.class_weight is not None:
-                raise InvalidParameterError(
-                    f"class_weight needs classes, but the target {self.target!r} makes the task a regression"
-                )
+        if task == "regression" and self.class_weight is not None:
+            raise InvalidParameterError(
+                f"class_weight needs classes, but the target {self.target!r} makes the task a regression"
+            )
         rows = frame.loc[target.index]
         return Problem(
             frame=features.reset_index(drop=True),
@@ -188,7 +189,9 @@ def _refuse(wrong: NDArray[np.bool_], column: pd.Series, rule: str) -> None:
     if wrong.any():
         row = int(np.argmax(wrong))
         found = column.iloc[row]
-        shown = "nothing" if pd.isna(found) else repr(plain(found))
+        shown = (
+            "nothing" if pd.isna(found) else repr(found.item() if isinstance(found, np.generic) else found)
+        )
         raise DataError(f"{rule}, but row {column.index[row]} has {shown}")
 
 

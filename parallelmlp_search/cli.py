@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from parallelmlp_search import __version__
-from parallelmlp_search._cli_session import Commands, guarded, terminal
+from parallelmlp_search._cli_session import Commands, guarded, leave, terminal
 
 __all__ = ["app", "main"]
 
@@ -35,7 +35,10 @@ TablePath = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.", rich_help_panel=OUTPUT)]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress and no summary.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="No progress; print nothing but the folder of the run.", rich_help_panel=OUTPUT
+    ),
 ]
 Jobs = Annotated[
     int | None,
@@ -293,8 +296,11 @@ def info(as_json: Json = False) -> None:
 
 
 def main() -> None:
-    """Run the command line."""
-    app(prog_name="pmlp")
+    """Run the command line and leave with its exit code."""
+    try:
+        app(prog_name="pmlp")
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ class ParallelMLPClassifier(ClassifierMixin, SearchEstimator):  # type: ignore[m
         if len(self.classes_) < 2:
             raise DataError(
                 f"y must hold at least 2 classes in rows of weight > 0, but it holds one class: "
-                f"{self.classes_[0]!r}"
+                f"{self.classes_.tolist()[0]!r}"
             )
         return "binary" if len(self.classes_) == 2 else "multiclass"
 
@@ -276,7 +276,12 @@ class ParallelMLPRegressor(RegressorMixin, SearchEstimator):  # type: ignore[mis
                 f"loss must be one of {', '.join(REGRESSION_LOSSES)}, but got {self.loss!r}"
                 f"{near_miss(kind, REGRESSION_LOSSES)}"
             )
-        get_loss(self.loss)  # checks the number behind the colon
+        try:
+            get_loss(self.loss)
+        except ValueError as error:
+            raise InvalidParameterError(
+                f"loss must have a fitting number behind its colon, but got {self.loss!r} ({error})"
+            ) from None
         if kind == "quantile" and self.metric is None:
             # ranking a quantile by its squared error would prefer the networks that miss it
             return self.loss, f"pinball:{level or '0.5'}"

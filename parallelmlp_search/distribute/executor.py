@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import joblib
+import torch
 from joblib.parallel import get_active_backend
 
 from parallelmlp_search.distribute.shards import ShardOutcome, ShardTask, train_shard
@@ -29,11 +30,7 @@ def worker_count(n_jobs: int | None) -> int:
         backend, configured = get_active_backend()
         if backend.nesting_level:
             return 1
-        return (
-            int(joblib.effective_n_jobs(configured))
-            if configured not in (None, 1)
-            else int(joblib.cpu_count())
-        )
+        return int(joblib.effective_n_jobs(configured)) if configured is not None else int(joblib.cpu_count())
     if n_jobs == 0:
         raise InvalidParameterError("n_jobs must not be 0: give a number of workers, or -1 for all cores")
     return int(joblib.effective_n_jobs(n_jobs))
@@ -51,4 +48,9 @@ def run_shards(tasks: Iterable[ShardTask], *, n_workers: int) -> Iterator[ShardO
         pre_dispatch=n_workers,
         batch_size=1,
     )
-    yield from parallel(joblib.delayed(train_shard)(task) for task in tasks)
+    n_threads = torch.get_num_threads()
+    try:
+        yield from parallel(joblib.delayed(train_shard)(task) for task in tasks)
+    finally:
+        # torch keeps one number for threads that start later: the last worker has left its own there
+        torch.set_num_threads(n_threads)

@@ -4,8 +4,8 @@ Every function takes outputs ``(P, C, N)``, overwrites a gradient buffer of the 
 losses ``(P,)``. A member's loss is the weighted mean over the ``N`` rows; losses are summed over members,
 never averaged, so that a member's gradient is that of the member alone.
 
-Targets: class indices ``(N,)`` for ``cross_entropy``, 0/1 ``(N,)`` for ``binary_logits`` and ``(C, N)`` numbers
-for the regression losses, which average over outputs as well, as :mod:`torch.nn` does.
+Targets: class indices ``(N,)`` for ``cross_entropy``, 0/1 ``(N,)`` for ``binary_logits`` and ``(C, N)``
+numbers for the regression losses, which average over outputs as well, as :mod:`torch.nn` does.
 """
 
 from __future__ import annotations
@@ -169,12 +169,12 @@ def get_loss(name: str) -> Loss:
     if kind in plain and not argument:
         return plain[kind]
     if kind == "huber":
-        delta = float(argument or 1.0)
+        delta = _number(name, argument, 1.0)
         if not delta > 0:
             raise InvalidParameterError(f"the delta of the huber loss must be > 0, but got {delta:g}")
         return huber(delta)
     if kind == "quantile":
-        level = float(argument or 0.5)
+        level = _number(name, argument, 0.5)
         if not 0 < level < 1:
             raise InvalidParameterError(
                 f"the level of the quantile loss must lie in (0, 1), but got {level:g}"
@@ -183,3 +183,11 @@ def get_loss(name: str) -> Loss:
     raise InvalidParameterError(
         f"loss must be one of {', '.join(LOSSES)}, but got {name!r}{near_miss(kind, LOSSES)}"
     )
+
+
+def _number(name: str, argument: str, default: float) -> float:
+    """What stands behind the colon of a name, or ``default`` where nothing does."""
+    try:
+        return float(argument) if argument else default
+    except ValueError:
+        raise InvalidParameterError(f"loss must have a number behind its colon, but got {name!r}") from None

@@ -21,8 +21,8 @@ from parallelmlp_search.packing.layout import MatmulLayout
 __all__ = ["BACKENDS", "modified_matmul"]
 
 BACKENDS = ("auto", "batched", "reference", "loop")
-"""``batched``: a batched product per run of equal shapes. ``reference``: the paper's multiply and scatter-add.
-``loop``: one member after the other. ``auto`` takes the fastest, today always ``batched``."""
+"""``batched``: a batched product per run of equal shapes. ``reference``: the paper's multiply and
+scatter-add. ``loop``: one member after the other. ``auto`` takes the fastest, today always ``batched``."""
 
 
 class _BatchedMatmul(torch.autograd.Function):

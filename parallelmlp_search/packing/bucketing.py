@@ -64,9 +64,8 @@ def _merge(
     exact: dict[tuple[int, ...], list[int]], template: Architecture, n_rows: int
 ) -> dict[tuple[int, ...], list[int]]:
     """Join the pair of buckets that saves the most predicted time, until no pair saves any."""
-    if len(exact) > MAX_EXACT_SHAPES:
-        exact = _rounded_up(exact)
-    groups = {widths: list(rows) for widths, rows in exact.items()}
+    start = _rounded_up(exact) if len(exact) > MAX_EXACT_SHAPES else exact
+    groups = {widths: list(rows) for widths, rows in start.items()}
 
     def seconds(widths: tuple[int, ...], count: int) -> float:
         return bucket_seconds(replace(template, widths=widths), count, n_rows)
@@ -94,7 +93,10 @@ def _merge(
             if other != union:
                 pair = (min(other, union), max(other, union))
                 savings[pair] = saving(*pair)
-    return groups
+    # rounding up comes without a look at its cost: where every shape is full it does not pay
+    merged_seconds = sum(seconds(widths, len(rows)) for widths, rows in groups.items())
+    exact_seconds = sum(seconds(widths, len(rows)) for widths, rows in exact.items())
+    return groups if merged_seconds <= exact_seconds else exact
 
 
 def _rounded_up(exact: dict[tuple[int, ...], list[int]]) -> dict[tuple[int, ...], list[int]]:

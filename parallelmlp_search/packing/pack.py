@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class Residual(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x + block(x)``."""
-        result: Tensor = x + super().forward(x)
+        result: Tensor = x + super().forward(x)  # type: ignore[no-untyped-call]
         return result
 
 
@@ -83,16 +84,24 @@ def read_member(flat: Tensor, layout: Layout, member: int) -> Tensor:
 
 
 def write_member(flat: Tensor, layout: Layout, member: int, vector: Tensor) -> None:
-    """Write a canonical vector into a member's place; the padding is left as it is."""
+    """Write a canonical vector into a member's place; the padding is left as it is.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the vector has another number of elements than the member; nothing is written then.
+    """
+    pieces = _member_pieces(flat, layout, member)
+    expected = sum(piece.numel() for piece in pieces)
+    if vector.shape != (expected,):
+        raise InvalidParameterError(
+            f"vector must have shape ({expected},) for member {member}, but got {tuple(vector.shape)}"
+        )
     offset = 0
-    for piece in _member_pieces(flat, layout, member):
+    for piece in pieces:
         size = piece.numel()
         piece.copy_(vector[offset : offset + size].view(piece.shape))
         offset += size
-    if offset != vector.numel():
-        raise InvalidParameterError(
-            f"vector must have {offset} elements for member {member}, but got {vector.numel()}"
-        )
 
 
 def _member_pieces(flat: Tensor, layout: Layout, member: int) -> list[Tensor]:
@@ -134,7 +143,8 @@ def build_module(
         block.append(_MODULES[architecture.activation]())
         if dropout > 0:
             block.append(nn.Dropout(dropout))
-        layers.extend([Residual(*block)] if architecture.residual[layer] else block)
+        residual = bool(architecture.residual) and architecture.residual[layer]
+        layers.extend([Residual(*block)] if residual else block)
         fan_in = width
     layers.append(nn.Linear(fan_in, architecture.n_outputs, bias=architecture.bias))
     network = nn.Sequential(*layers)
@@ -154,7 +164,8 @@ def module_architecture(module: nn.Sequential) -> Architecture:
     Raises
     ------
     InvalidParameterError
-        If the network holds a module that a packed population has no place for.
+        If the network holds a module that a packed population has no place for, or holds the right ones in
+        another order or with other settings.
     """
     names = {type(factory()): name for name, factory in _MODULES.items()}
     linears: list[nn.Linear] = []
@@ -178,8 +189,8 @@ def module_architecture(module: nn.Sequential) -> Architecture:
                 activations.add(names[type(part)])
             else:
                 raise InvalidParameterError(
-                    f"a packed network is made of Linear, LayerNorm, Dropout, Residual and known activations, "
-                    f"but got {type(part).__name__}"
+                    f"a packed network is made of Linear, LayerNorm, Dropout, Residual and known "
+                    f"activations, but got {type(part).__name__}"
                 )
 
     visit(module, False)
@@ -188,7 +199,7 @@ def module_architecture(module: nn.Sequential) -> Architecture:
             f"a packed network has one Linear or more and one activation for all its hidden layers, "
             f"but got {len(linears)} Linear and the activations {sorted(activations)}"
         )
-    return Architecture(
+    architecture = Architecture(
         n_inputs=linears[0].in_features,
         widths=tuple(linear.out_features for linear in linears[:-1]),
         n_outputs=linears[-1].out_features,
@@ -198,6 +209,27 @@ def module_architecture(module: nn.Sequential) -> Architecture:
         residual=tuple(residual[:-1]),
         dropout=dropout,
     )
+    # the right modules in another order, or with other settings, would train as a different network
+    with torch.device("meta"):
+        wanted = _structure(build_module(architecture))
+    for expected, got in zip_longest(wanted, _structure(module), fillvalue="nothing more"):
+        if expected != got:
+            raise InvalidParameterError(
+                f"a packed network repeats Linear, [LayerNorm], activation, [Dropout], all with their "
+                f"default settings, and ends in a Linear: expected {expected} next, but got {got}"
+            )
+    return architecture
+
+
+def _structure(module: nn.Module) -> list[str]:
+    """Modules in order as text, blocks opened, without what changes no output while evaluating."""
+    lines: list[str] = []
+    for part in module.children():
+        if isinstance(part, Residual):
+            lines.extend(["Residual", *_structure(part), "the end of Residual"])
+        elif not isinstance(part, nn.Dropout | nn.Identity):
+            lines.append(repr(part).replace(", inplace=True", "").replace("inplace=True", ""))
+    return lines
 
 
 def module_vector(module: nn.Module) -> Tensor:

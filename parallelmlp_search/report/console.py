@@ -150,7 +150,8 @@ class _Block:
         progress = self.progress
         lines: list[RenderableType] = [Text("")]
         if self.title:
-            lines.append(_clipped(Text(self.title, style="bold"), width, unicode))
+            title = self.title if unicode else self.title.replace(" · ", " | ")
+            lines.append(_clipped(Text(title, style="bold"), width, unicode))
         lines += [self._stages(width, unicode), Text(""), self._clocks(width), self._bar(width)]
         lines.append(_clipped(self._facts(unicode), width, unicode))
         leaders = max(0, min(LEADERS, console.height - OTHER_LINES))

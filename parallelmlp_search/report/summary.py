@@ -91,7 +91,7 @@ def leaderboard_table(leaderboard: Sequence[Record], *, width: int) -> Renderabl
         for name in ("epochs", "parameters"):
             table.add_column(name, justify="right", no_wrap=True, style="dim")
     table.add_column("state", no_wrap=True)
-    table.add_column("configuration", no_wrap=True, overflow="ellipsis")
+    table.add_column("configuration")  # the only column that gives way
     for record in leaderboard:
         rank, weight = record.get("rank"), record.get("ensemble_weight") or 0.0
         cells = ["-" if rank is None else str(rank), str(record["trial"]), worded_score(record.get("score"))]
@@ -101,9 +101,9 @@ def leaderboard_table(leaderboard: Sequence[Record], *, width: int) -> Renderabl
         cells.append(f"{weight:.2f}" if weight > 0 else "")
         if wide:
             cells += [epochs_words(record.get("epochs")), f"{record.get('n_parameters') or 0:,}"]
-        cells += [str(record.get("state") or ""), record.get("failure") or config_words(record)]
+        cells.append(str(record.get("state") or ""))
         style = "bold" if rank == 1 else "" if weight > 0 else "dim"
-        table.add_row(*(Text(cell) for cell in cells), style=style)
+        table.add_row(*cells, _one_line(record.get("failure") or config_words(record)), style=style)
     return table
 
 
@@ -220,9 +220,10 @@ def _ensemble(members: Sequence[Record]) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(no_wrap=True)
-    grid.add_column(no_wrap=True, overflow="ellipsis", style="dim")
+    grid.add_column(style="dim")
     for member in members[:SHOWN_MEMBERS]:
-        grid.add_row(f"{member['ensemble_weight']:.2f}", f"trial {member['trial']}", config_words(member))
+        words = _one_line(config_words(member))
+        grid.add_row(f"{member['ensemble_weight']:.2f}", f"trial {member['trial']}", words)
     lines.append(grid)
     if len(members) > SHOWN_MEMBERS:
         rest = members[SHOWN_MEMBERS:]
@@ -232,12 +233,18 @@ def _ensemble(members: Sequence[Record]) -> RenderableType:
 
 
 def _effort(result: Record) -> str:
-    facts = [f"{int(result['n_trials']):,} trials", f"up to {epochs_words(result['max_epochs'])} epochs"]
+    epochs = epochs_words(result["max_epochs"])
+    facts = [f"{int(result['n_trials']):,} trials", f"up to {epochs} epoch{'' if epochs == '1' else 's'}"]
     if result.get("n_folds"):
         facts.append(f"{result['n_folds']} folds")
     if result.get("member_steps"):
         facts.append(f"{compact(float(result['member_steps']))} member-steps")
     return ", ".join(facts)
+
+
+def _one_line(text: str) -> Text:
+    """A text that is cut rather than wrapped."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _plain_value(value: Any) -> str:

@@ -24,6 +24,7 @@ from parallelmlp_search.data import (
     combine_weights,
     folds,
     holdout,
+    recognise_columns,
 )
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import Head, TrainingRows
@@ -76,6 +77,7 @@ class Preparation:
         self.classes: ClassTarget | None = None
         n_classes = None
         row_weights = None
+        self.target: NDArray[Any]
         if problem.task == "regression":
             self.target = np.asarray(problem.target, dtype=np.float64)
         else:
@@ -90,6 +92,8 @@ class Preparation:
             if settings.metric
             else default_metric(problem.task)
         )
+        # kinds are a property of the whole table: a column that is constant inside one fold stays what it is
+        self.column_kinds = recognise_columns(problem.frame).kinds
         self.is_tiny = problem.n_rows < SMALLEST_SPLIT
         everything = np.arange(problem.n_rows)
         if self.is_tiny:
@@ -155,7 +159,7 @@ class Preparation:
         return None if self.metric_weight is None else torch.from_numpy(self.metric_weight[rows])
 
     def _part(self, train: NDArray[np.intp], predict: NDArray[np.intp] | None, seed: int) -> Part:
-        preprocessor = TablePreprocessor(scaling=self.settings.scaling)  # type: ignore[arg-type]
+        preprocessor = TablePreprocessor(scaling=self.settings.scaling, column_kinds=self.column_kinds)
         inputs = preprocessor.fit_transform(self.problem.frame.iloc[train])
         head, target = self._outputs(train)
         weight = None if self.training_weight is None else torch.from_numpy(self.training_weight[train])

@@ -13,8 +13,8 @@ ESTIMATORS = [
     ParallelMLPRegressor("small", n_trials=4, max_epochs=27, n_folds=2, random_state=0),
 ]
 
-# A row of weight zero is as if it were absent, to the bit (tests/test_estimators.py), but a row of weight three
-# is one row in one fold and one minibatch, while three copies are drawn, shuffled and split one by one.
+# A row of weight zero is as if it were absent, to the bit (tests/test_estimators.py), but a row of weight
+# three is in one fold and one minibatch, while three copies are drawn, shuffled and split one by one.
 STOCHASTIC_ROWS = "folds and minibatches are drawn from rows, so that a weight is not a number of copies"
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": STOCHASTIC_ROWS,

@@ -1,0 +1,285 @@
+"""Work units: how members are cut into shards, and what becomes of a shard."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallelmlp_search.distribute import ShardData, ShardOutcome, ShardTask, cut_work, shards
+from parallelmlp_search.distribute.shards import one_thread, train_shard
+from parallelmlp_search.space import MLPConfig
+
+Make = Callable[..., Any]
+
+
+def _vectors(outcome: ShardOutcome) -> dict[int, dict[str, torch.Tensor]]:
+    return {member.trial: member.state.vectors for member in outcome.members if member.state is not None}
+
+
+def _same(first: ShardOutcome, second: ShardOutcome) -> bool:
+    """Whether both hold the same members with the same bits."""
+    a, b = _vectors(first), _vectors(second)
+    errors = [{m.trial: m.error for m in outcome.members} for outcome in (first, second)]
+    return (
+        a.keys() == b.keys()
+        and errors[0] == errors[1]
+        and all(torch.equal(a[trial][name], b[trial][name]) for trial in a for name in a[trial])
+    )
+
+
+# ---------------------------------------------------------------------- cutting
+
+
+@given(batch_sizes=st.lists(st.sampled_from([1, 8, 16, 64, 500]), min_size=1, max_size=40))
+def test_every_member_is_in_one_shard_with_members_of_its_batch_size(
+    make_data: Make, batch_sizes: list[int]
+) -> None:
+    data = make_data()
+    configs = [MLPConfig(widths=(4,), batch_size=batch, seed=n) for n, batch in enumerate(batch_sizes)]
+    cut = cut_work(configs, data)
+    assert sorted(member for shard in cut for member in shard) == list(range(len(configs)))
+    for shard in cut:
+        assert len({data.batch_rows(configs[member]) for member in shard}) == 1
+
+
+def test_batches_larger_than_the_table_share_a_shard(make_data: Make) -> None:
+    configs = [MLPConfig(widths=(4,), batch_size=batch) for batch in (96, 500, 4096)]
+    assert cut_work(configs, make_data()) == [(0, 1, 2)]
+    # one row less than all is another batch size
+    configs[0] = configs[0].replace(batch_size=95)
+    assert len(cut_work(configs, make_data())) == 2
+
+
+def test_the_cut_is_a_function_of_members_and_data(make_data: Make, make_configs: Make) -> None:
+    configs = list(make_configs(50))
+    assert cut_work(configs, make_data()) == cut_work(list(configs), make_data())
+
+
+def test_wide_members_are_cut_into_chunks_that_a_wider_cache_joins(make_data: Make) -> None:
+    configs = [MLPConfig(widths=(512,), batch_size=96, seed=seed) for seed in range(64)]
+    one_core = cut_work(configs, make_data())
+    assert len(one_core) > 1
+    assert len(cut_work(configs, make_data(), cache_scale=64)) < len(one_core)
+
+
+def test_a_memory_limit_cuts_finer(make_data: Make) -> None:
+    configs = [MLPConfig(widths=(64, 64), batch_size=96, seed=seed) for seed in range(16)]
+    assert len(cut_work(configs, make_data())) < len(cut_work(configs, make_data(), memory_limit=400_000))
+
+
+# ---------------------------------------------------------------------- prediction of cost
+
+
+def test_predicted_seconds_grow_with_epochs_members_and_rows(
+    make_data: Make, make_configs: Make, make_task: Make
+) -> None:
+    task: ShardTask = make_task(make_configs(4), make_data())
+    assert task.predicted_seconds > 0
+    assert replace(task, until_epoch=4).predicted_seconds == pytest.approx(2 * task.predicted_seconds)
+    assert make_task(make_configs(8), make_data()).predicted_seconds > task.predicted_seconds
+    assert make_task(make_configs(4), make_data(200)).predicted_seconds > task.predicted_seconds
+
+
+def test_predicted_seconds_count_only_what_is_left(
+    make_data: Make, make_configs: Make, make_task: Make
+) -> None:
+    task: ShardTask = make_task(make_configs(3), make_data())
+    states = tuple(member.state for member in train_shard(task).members)
+    further = replace(task, states=states, until_epoch=4)
+    assert further.predicted_seconds == pytest.approx(task.predicted_seconds)
+    assert replace(further, until_epoch=2).predicted_seconds == 0
+
+
+# ---------------------------------------------------------------------- training
+
+
+def test_an_outcome_tells_of_every_member(make_data: Make, make_configs: Make, make_task: Make) -> None:
+    configs = make_configs(5)
+    outcome = train_shard(make_task(configs, make_data(predict=True), first=10))
+    assert [member.trial for member in outcome.members] == [10, 11, 12, 13, 14]
+    assert outcome.member_steps == 5 * 2 * 6  # members, epochs, batches of 16 in 96 rows
+    assert not outcome.cut
+    for member, config in zip(outcome.members, configs, strict=True):
+        assert member.failure is None
+        assert 0 < member.error < 2
+        assert member.epochs == 2
+        assert member.n_parameters == make_data().architecture(config).n_parameters
+        assert member.prediction.shape == (2, 7)
+        assert torch.allclose(member.prediction.sum(0), torch.ones(7))
+        assert set(member.state.vectors) == {"parameters", "first_moment", "second_moment", "average"}
+    assert outcome.seconds == pytest.approx(sum(member.seconds for member in outcome.members))
+    assert train_shard(make_task(configs, make_data())).members[0].prediction is None
+
+
+def test_a_shard_in_two_goes_is_the_shard_in_one_go(
+    make_data: Make, make_configs: Make, make_task: Make
+) -> None:
+    task: ShardTask = make_task(make_configs(4), make_data())
+    half = train_shard(replace(task, until_epoch=1))
+    resumed = train_shard(replace(task, states=tuple(member.state for member in half.members)))
+    assert _same(resumed, train_shard(task))
+    assert not _same(half, resumed)
+
+
+def test_another_fold_starts_from_other_weights(make_data: Make, make_configs: Make, make_task: Make) -> None:
+    task = make_task(make_configs(3), make_data())
+    assert _same(train_shard(task), train_shard(task))
+    assert not _same(train_shard(task), train_shard(replace(task, repeat=1)))
+
+
+def test_a_deadline_in_the_past_cuts_after_one_step(
+    make_data: Make, make_configs: Make, make_task: Make
+) -> None:
+    outcome = train_shard(make_task(make_configs(3), make_data(), deadline=time.monotonic() - 1))
+    assert outcome.cut
+    assert outcome.member_steps == 3
+    assert all(member.epochs < 1 and math.isfinite(member.error) for member in outcome.members)
+    assert not train_shard(make_task(make_configs(3), make_data(), deadline=time.monotonic() + 600)).cut
+
+
+def test_a_diverged_member_is_named_and_leaves_the_others_alone(
+    make_data: Make, make_configs: Make, make_task: Make
+) -> None:
+    configs = make_configs(4, optimizer="sgd", activation="relu")
+    calm = train_shard(make_task(configs, make_data()))
+    wild = (*configs[:2], configs[2].replace(learning_rate=1e30), configs[3])
+    outcome = train_shard(make_task(wild, make_data()))
+    assert outcome.members[2].failure is not None
+    assert "stopped being finite at step" in outcome.members[2].failure
+    for member in (0, 1, 3):
+        assert outcome.members[member].failure is None
+        assert outcome.members[member].error == pytest.approx(calm.members[member].error, abs=1e-6)
+
+
+# ---------------------------------------------------------------------- out of memory
+
+
+def _hungry(limit: int, error: Exception, sizes: list[int]) -> Callable[[ShardTask], ShardOutcome]:
+    train = shards._train_whole
+
+    def hungry(task: ShardTask) -> ShardOutcome:
+        sizes.append(len(task.configs))
+        if len(task.configs) > limit:
+            raise error
+        return train(task)
+
+    return hungry
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+    ids=["python", "torch-cpu", "cuda"],
+)
+def test_out_of_memory_halves_the_shard_and_goes_on(
+    error: Exception, make_data: Make, make_configs: Make, make_task: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task(make_configs(7), make_data(), first=20)
+    whole = train_shard(task)
+    sizes: list[int] = []
+    monkeypatch.setattr(shards, "_train_whole", _hungry(2, error, sizes))
+    outcome = train_shard(task)
+    assert sizes == [7, 3, 1, 2, 4, 2, 2]
+    assert outcome.key == task.key
+    assert [member.trial for member in outcome.members] == list(range(20, 27))
+    assert outcome.member_steps == whole.member_steps
+    for halved, member in zip(outcome.members, whole.members, strict=True):
+        assert halved.failure is None
+        assert halved.error == pytest.approx(member.error, abs=1e-5)
+
+
+def test_a_member_that_does_not_fit_alone_fails_with_the_reason(
+    make_data: Make, make_configs: Make, make_task: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = shards._train_whole
+
+    def hungry(task: ShardTask) -> ShardOutcome:
+        if 2 in task.trials:
+            raise RuntimeError("can't allocate memory: you tried to allocate 1 byte.\nsecond line")
+        return train(task)
+
+    monkeypatch.setattr(shards, "_train_whole", hungry)
+    outcome = train_shard(make_task(make_configs(4), make_data()))
+    assert [member.trial for member in outcome.members] == [0, 1, 2, 3]
+    assert [member.failure is None for member in outcome.members] == [True, True, False, True]
+    failed = outcome.members[2]
+    assert failed.failure == "out of memory: can't allocate memory: you tried to allocate 1 byte."
+    assert math.isnan(failed.error)
+    assert failed.state is None
+    assert failed.n_parameters > 0
+
+
+def test_other_errors_pass(
+    make_data: Make, make_configs: Make, make_task: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "_train_whole", _hungry(0, RuntimeError("shapes do not match"), []))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train_shard(make_task(make_configs(2), make_data()))
+
+
+# ---------------------------------------------------------------------- threads
+
+
+def test_one_thread_holds_inside_and_is_undone_outside() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+        with pytest.raises(KeyError), one_thread():
+            raise KeyError
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_workers_leave_the_number_of_threads_to_all_others(
+    make_data: Make, make_configs: Make, make_task: Make
+) -> None:
+    """Neither the main thread nor a thread that is started later is left with one."""
+    from parallelmlp_search.distribute import run_shards
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        tasks = [make_task(make_configs(2), make_data(), first=10 * n) for n in range(6)]
+        assert len(list(run_shards(tasks, n_workers=2))) == 6
+        assert torch.get_num_threads() == 3
+        seen: list[int] = []
+        thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert seen == [3]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_records_are_plain_values(make_data: Make, make_configs: Make, make_task: Make) -> None:
+    import json
+
+    member = train_shard(make_task(make_configs(1), make_data())).members[0]
+    record = json.loads(json.dumps(member.record()))
+    assert record["trial"] == 0
+    assert record["error"] == member.error
+    assert "state" not in record
+    assert "prediction" not in record
+
+
+def test_rows_of_a_batch_never_exceed_the_table(make_data: Make) -> None:
+    data: ShardData = make_data(30)
+    assert data.batch_rows(MLPConfig(widths=(2,), batch_size=256)) == 30
+    assert data.batch_rows(MLPConfig(widths=(2,), batch_size=29)) == 29

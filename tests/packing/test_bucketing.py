@@ -1,0 +1,207 @@
+"""Members into buckets and shards: exact where asked, merged where it pays, and nobody lost."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallelmlp_search.packing import Architecture, Layout, cut_shards, flops_per_step, member_bytes, plan
+from parallelmlp_search.packing.bucketing import CACHE_ELEMENTS, MAX_EXACT_SHAPES
+from parallelmlp_search.packing.cost import BUCKET_OVERHEAD_SECONDS, bucket_seconds, member_cost, peak_rate
+from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space.config import ACTIVATIONS
+
+WIDTHS = st.lists(st.integers(1, 64), max_size=3).map(tuple)
+ARCHITECTURES = st.lists(
+    st.builds(
+        lambda widths, activation, bias: _architecture(widths, activation=activation, bias=bias),
+        WIDTHS,
+        st.sampled_from(["relu", "tanh", "sigmoid"]),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+def _architecture(widths: tuple[int, ...], n_outputs: int = 3, **fields: object) -> Architecture:
+    return Architecture.of(MLPConfig(widths=widths).replace(**fields), n_inputs=7, n_outputs=n_outputs)
+
+
+def _seconds(layout: Layout, n_rows: int) -> float:
+    return sum(bucket_seconds(bucket.shape, bucket.n_members, n_rows) for bucket in layout.buckets)
+
+
+@given(ARCHITECTURES)
+def test_without_merging_every_bucket_has_exact_widths(architectures: list[Architecture]) -> None:
+    layout = plan(architectures, merge=False)
+    assert not any(bucket.is_padded for bucket in layout.buckets)
+    for bucket in layout.buckets:
+        assert {architecture.widths for architecture in bucket.architectures} == {bucket.shape.widths}
+    shapes = {(architecture.family, architecture.widths) for architecture in architectures}
+    assert len(layout.buckets) == len(shapes)
+
+
+@given(ARCHITECTURES, st.sampled_from([1, 32, 256]))
+def test_merging_never_costs_more_and_never_loses_a_member(
+    architectures: list[Architecture], n_rows: int
+) -> None:
+    exact = plan(architectures, n_rows=n_rows, merge=False)
+    merged = plan(architectures, n_rows=n_rows)
+    assert _seconds(merged, n_rows) <= _seconds(exact, n_rows) * (1 + 1e-12)
+    assert len(merged.buckets) <= len(exact.buckets)
+    assert sorted(merged.members) == list(range(len(architectures)))
+
+
+def test_small_buckets_merge_and_full_ones_do_not() -> None:
+    few = [_architecture((15,)), _architecture((16,))]
+    assert len(plan(few).buckets) == 1
+    assert plan(few).buckets[0].shape.widths == (16,)
+    # forty thousand padded members would cost more than one more round of calls
+    many = [_architecture((8,))] * 2000 + [_architecture((64,))] * 2000
+    assert len(plan(many).buckets) == 2
+
+
+def test_layers_merge_to_a_width_that_neither_member_has() -> None:
+    layout = plan([_architecture((3, 8), residual=True), _architecture((8, 3), residual=True)])
+    (bucket,) = layout.buckets
+    assert bucket.shape.widths == (8, 8)
+    # both layers are now as wide as each other, yet no member had a residual connection
+    assert bucket.shape.residual == (False, False)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bias": False},
+        {"normalization": "layer"},
+        {"optimizer": "sgd"},
+        {"dropout": 0.1},
+        {"clip_norm": 1.0},
+        {"widths": (16, 16)},  # another depth
+    ],
+)
+def test_families_never_share_a_bucket(changes: dict[str, object]) -> None:
+    plain = _architecture((16,))
+    other = Architecture.of(MLPConfig(widths=(16,)).replace(**changes), n_inputs=7, n_outputs=3)
+    assert len(plan([plain, other]).buckets) == 2
+    assert len(plan([plain, plain]).buckets) == 1
+
+
+@given(ARCHITECTURES, st.randoms(use_true_random=False))
+def test_the_order_of_members_decides_rows_but_not_shapes(
+    architectures: list[Architecture], rng: random.Random
+) -> None:
+    order = list(range(len(architectures)))
+    rng.shuffle(order)
+    first = plan(architectures)
+    second = plan([architectures[member] for member in order])
+    assert [bucket.shape for bucket in first.buckets] == [bucket.shape for bucket in second.buckets]
+    assert first.size == second.size
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_more_shapes_than_the_pairwise_merge_takes(depth: int) -> None:
+    rng = random.Random(depth)
+    shapes = {tuple(rng.randint(1, 300 // depth**2) for _ in range(depth)) for _ in range(400)}
+    architectures = [_architecture(widths) for widths in sorted(shapes) for _ in range(2)]
+    assert len(shapes) > MAX_EXACT_SHAPES
+    layout = plan(architectures)
+    assert sorted(layout.members) == list(range(len(architectures)))
+    assert 1 <= len(layout.buckets) <= MAX_EXACT_SHAPES
+    for bucket in layout.buckets:
+        for layer, width in enumerate(bucket.shape.widths):
+            assert width == max(architecture.widths[layer] for architecture in bucket.architectures)
+    assert layout == plan(architectures)
+
+
+def test_full_buckets_stay_exact_however_many_shapes_there_are() -> None:
+    full = [_architecture((width,)) for width in range(1, MAX_EXACT_SHAPES + 10)] * 100
+    exact, merged = plan(full, merge=False), plan(full)
+    assert _seconds(merged, 128) <= _seconds(exact, 128)
+    # one of each is another matter
+    assert len(plan(full[: MAX_EXACT_SHAPES + 9]).buckets) < MAX_EXACT_SHAPES
+
+
+def test_the_papers_population_keeps_most_of_its_buffer_busy() -> None:
+    # widths 1 to 100, ten activations, ten repetitions: four shapes more than are merged pair by pair
+    one_of_each = [
+        _architecture((width,), activation=activation)
+        for width in range(1, 101)
+        for activation in ACTIVATIONS[:10]
+    ]
+    architectures = one_of_each * 10
+    layout = plan(architectures, n_rows=32)
+    assert layout.n_members == 10_000
+    assert layout.occupancy > 0.9
+
+
+@given(ARCHITECTURES, st.sampled_from([1, 32, 500]), st.sampled_from([1, 5000, CACHE_ELEMENTS]))
+def test_shards_partition_the_members_and_keep_to_the_cache(
+    architectures: list[Architecture], n_rows: int, cache_elements: int
+) -> None:
+    shards = cut_shards(architectures, n_rows=n_rows, cache_elements=cache_elements)
+    assert sorted(member for shard in shards for member in shard) == list(range(len(architectures)))
+
+    def elements(shard: tuple[int, ...]) -> int:
+        return sum((sum(architectures[m].widths) + architectures[m].n_outputs) * n_rows for m in shard)
+
+    for shard in shards:
+        assert len(shard) == 1 or elements(shard) <= cache_elements
+    # greedy: the first member of the next shard would not have fitted
+    for shard, following in pairwise(shards):
+        assert elements((*shard, following[0])) > cache_elements
+    assert shards == cut_shards(architectures, n_rows=n_rows, cache_elements=cache_elements)
+
+
+@given(ARCHITECTURES, st.integers(1, 200_000))
+def test_shards_keep_to_a_memory_limit(architectures: list[Architecture], limit: int) -> None:
+    shards = cut_shards(architectures, n_rows=32, memory_limit=limit)
+    assert sorted(member for shard in shards for member in shard) == list(range(len(architectures)))
+    for shard in shards:
+        assert len(shard) == 1 or sum(member_bytes(architectures[m], 32) for m in shard) <= limit
+
+
+def test_one_shard_where_all_fits_and_one_each_where_nothing_does() -> None:
+    architectures = [_architecture((width,)) for width in (1, 7, 31, 64)]
+    assert len(cut_shards(architectures, n_rows=8)) == 1
+    assert len(cut_shards(architectures, n_rows=8, cache_elements=1)) == 4
+    assert len(cut_shards(architectures, n_rows=8, memory_limit=1)) == 4
+    assert cut_shards([], n_rows=8) == []
+
+
+def test_a_shard_holds_like_shapes() -> None:
+    narrow, wide = _architecture((8,)), _architecture((64,))
+    shards = cut_shards([narrow, wide] * 4, n_rows=10, cache_elements=4 * (8 + 3) * 10)
+    assert shards[0] == (0, 2, 4, 6)
+
+
+def test_flops_counted_by_hand() -> None:
+    # first layer forward and weight gradient; hidden layer and head forward and both gradients
+    architecture = _architecture((5, 4), n_outputs=2)
+    products = 4 * 7 * 5 + 6 * 5 * 4 + 6 * 4 * 2
+    assert flops_per_step(architecture, 10) == products * 10 + 20 * architecture.n_parameters
+    assert member_cost(architecture, 10).flops == flops_per_step(architecture, 10)
+
+
+@given(WIDTHS.filter(bool), st.integers(1, 500))
+def test_costs_grow_with_width_rows_and_members(widths: tuple[int, ...], n_rows: int) -> None:
+    small, large = _architecture(widths), _architecture(tuple(width + 1 for width in widths))
+    assert flops_per_step(small, n_rows) < flops_per_step(large, n_rows)
+    assert member_bytes(small, n_rows) < member_bytes(large, n_rows) < member_bytes(large, n_rows + 1)
+    assert member_bytes(small, n_rows, item_size=8) == 2 * member_bytes(small, n_rows)
+    assert member_cost(small, n_rows).n_bytes == member_bytes(small, n_rows)
+    assert bucket_seconds(small, 1, n_rows) < bucket_seconds(small, 2, n_rows)
+    # two buckets cost one more round of calls than one
+    once = bucket_seconds(small, 2, n_rows)
+    twice = 2 * bucket_seconds(small, 1, n_rows)
+    assert twice - once == pytest.approx(BUCKET_OVERHEAD_SECONDS * (1 + small.depth) / 2)
+
+
+@pytest.mark.parametrize(("width", "measured"), [(8, 40e9), (32, 131e9), (64, 150e9), (128, 165e9)])
+def test_the_rate_follows_what_was_measured(width: int, measured: float) -> None:
+    assert peak_rate(width) == pytest.approx(measured, rel=0.65 if width == 8 else 0.1)

@@ -1,0 +1,89 @@
+"""Settings: what is refused, and the way through JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.search import SearchSettings
+from parallelmlp_search.space import Categorical, Float, Int, SearchSpace, When
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"n_trials": 0}, r"n_trials must be an integer >= 1, but got 0"),
+        ({"n_trials": -5}, r"n_trials must be an integer >= 1, but got -5"),
+        ({"n_trials": 2.5}, r"n_trials must be an integer >= 1, but got 2.5"),
+        ({"n_trials": True}, r"n_trials must be an integer >= 1, but got True"),
+        ({"max_epochs": 0}, r"max_epochs must be an integer >= 1, but got 0"),
+        ({"n_folds": 1}, r"n_folds must be an integer >= 2, but got 1"),
+        ({"n_finalists": 0}, r"n_finalists must be an integer >= 1, but got 0"),
+        ({"time_limit": 0}, r"time_limit must be > 0 seconds, but got 0"),
+        ({"time_limit": -3}, r"time_limit must be > 0 seconds, but got -3"),
+        ({"time_limit": math.nan}, r"time_limit must be > 0 seconds, but got nan"),
+        ({"time_limit": math.inf}, r"time_limit must be > 0 seconds, but got inf"),
+        ({"memory_limit": 0}, r"memory_limit must be > 0 bytes, but got 0"),
+        ({"reduction_factor": 1}, r"reduction_factor must be >= 2, but got 1"),
+        ({"refinement": 1.5}, r"refinement must lie in \[0, 1\], but got 1.5"),
+        ({"refinement": math.nan}, r"refinement must lie in \[0, 1\], but got nan"),
+        ({"sampler": "randon"}, r"sampler must be one of .*'randon'; did you mean 'random'\?"),
+        ({"seed": -1}, r"seed must be >= 0, but got -1"),
+        ({"search_space": "defalt"}, r"did you mean 'default'\?"),
+        ({"search_space": 3}, r"search_space must be a SearchSpace or the name of a preset, but got 3"),
+    ],
+)
+def test_what_a_rule_forbids_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidParameterError, match=message):
+        SearchSettings(**values)
+
+
+def test_whole_numbers_of_any_type_are_taken() -> None:
+    settings = SearchSettings(n_trials=10.0, max_epochs=3)  # type: ignore[arg-type]
+    assert settings.n_trials == 10
+
+
+SPACES = [
+    "paper",
+    "small",
+    "default",
+    "deep",
+    SearchSpace(
+        {
+            "widths": Categorical(((8,), (16, 4), ())),
+            "learning_rate": Float(1e-4, 1e-1, log=True),
+            "clip_norm": Categorical((None, 1.0)),
+            "normalization": Categorical(("none", "layer"), when=When("learning_rate", at_least=0.01)),
+        }
+    ),
+    SearchSpace({"width": Int(1, 9), "seed": Int(0, 4)}),
+]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space if isinstance(space, str) else "own")
+def test_settings_come_back_from_json(space: SearchSpace | str) -> None:
+    settings = SearchSettings(
+        space, n_trials=7, time_limit=2.5, max_epochs=9, n_folds=3, refinement=0.1, seed=5, memory_limit=10**9
+    )
+    written = json.loads(json.dumps(settings.to_dict()))
+    read = SearchSettings.from_dict(written)
+    assert read.space == settings.space
+    assert read.to_dict() == settings.to_dict()
+    # what was read from disk must equal what a resumed run compares it with
+    assert written == settings.to_dict()
+    assert SearchSettings(space, seed=6).to_dict() != SearchSettings(space, seed=5).to_dict()
+
+
+def test_an_unknown_field_is_named() -> None:
+    values = SearchSettings("small").to_dict() | {"n_trial": 3}
+    with pytest.raises(InvalidParameterError, match=r"no field 'n_trial'; did you mean 'n_trials'\?"):
+        SearchSettings.from_dict(values)
+
+
+def test_a_preset_is_resolved_once() -> None:
+    assert SearchSettings("small").space == SearchSpace.preset("small")
+    assert SearchSettings().space == SearchSpace.preset("default")

@@ -1,0 +1,559 @@
+"""The command line, run for real on tiny tables with tiny budgets."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+import parallelmlp_search
+from parallelmlp_search import _cli_runs
+from parallelmlp_search._cli_runs import EXTRAS
+from parallelmlp_search._cli_tables import Source, check_output, parse_bytes, plain, records, write_table
+from parallelmlp_search.cli import app
+from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, SearchFailedError
+from parallelmlp_search.search import RunDirectory
+
+ROOT = Path(__file__).parents[1]
+BUDGET = ["--trials", "6", "--max-epochs", "4", "--folds", "3", "--space", "small"]
+
+
+def pmlp(*arguments: object, code: int = 0, **options: Any) -> Result:
+    """Run a command in this very process; its exit code must be as expected."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
+    assert result.exit_code == code, (result.output, result.exception)
+    if code:
+        assert "Traceback" not in result.output
+    return result
+
+
+def mistake(*arguments: object, **options: Any) -> str:
+    """Run a command that the user got wrong; what it says, which must be a single line."""
+    result = pmlp(*arguments, code=2, **options)
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0].removeprefix("error: ")
+
+
+def table(rows: int = 240) -> pd.DataFrame:
+    """Numbers, a category, groups, days and weights; two classes, three classes and a quantity."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(rows, 3)), columns=["a", "b", "c"])
+    frame["colour"] = rng.choice(["red", "green", "blue"], rows)
+    signal_ = frame["a"] - frame["b"] + (frame["colour"] == "red")
+    frame["site"] = rng.integers(0, 12, rows)
+    frame["day"] = pd.date_range("2024-01-01", periods=rows).strftime("%Y-%m-%d")
+    frame["weight"] = rng.integers(1, 4, rows)
+    frame["sold"] = np.where(signal_ + rng.normal(size=rows) > 0.4, "yes", "no")
+    frame["grade"] = np.select([signal_ > 1, signal_ > 0], ["high", "middle"], "low")
+    frame["price"] = 100 + 10 * signal_ + rng.normal(size=rows)
+    return frame
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    frame = table()
+    frame.drop(columns=["site", "day", "weight", "grade", "price"]).to_csv(folder / "sold.csv", index=False)
+    frame.to_csv(folder / "all.csv", index=False)
+    frame[["a", "b", "price"]].to_parquet(folder / "price.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path) -> Path:
+    run = folder / "finished"
+    pmlp("search", folder / "sold.csv", "--target", "sold", *BUDGET, "--output", run)
+    return run
+
+
+# ---------------------------------------------------------------------------- search
+
+
+def test_search_says_what_it_found_and_what_to_type_next(folder: Path) -> None:
+    run = folder / "spoken"
+    result = pmlp("search", folder / "sold.csv", "--target", "sold", *BUDGET, "--output", run)
+    assert "honest score" in result.stdout
+    assert "roc_auc 0." in result.stdout
+    assert f"pmlp predict {run} NEW.csv" in result.stdout.replace("\n", " ").replace("   ", "")
+    lines = result.stderr.splitlines()
+    assert any(" screening rung 1/2: " in line for line in lines)
+    assert any(" cross-fitting: 3/3 shards" in line for line in lines)
+    assert "\x1b" not in result.output
+    assert RunDirectory.open(run).info()["status"] == "finished"
+
+
+def test_search_as_json_is_json_alone(folder: Path) -> None:
+    run = folder / "json"
+    result = pmlp(
+        "search", folder / "sold.csv", "--target", "sold", *BUDGET, "--output", run, "--json", "--quiet"
+    )
+    summary = json.loads(result.stdout)
+    assert summary["run"] == str(run)
+    assert summary["metric"] == "roc_auc"
+    assert summary["n_trials"] == 6
+    assert summary["max_epochs"] == 4
+    assert summary["honest"]["low"] <= summary["honest"]["score"] <= summary["honest"]["high"]
+    assert sum(member["weight"] for member in summary["ensemble"]) == pytest.approx(1)
+    assert result.stderr == ""
+
+
+def test_a_quiet_search_names_its_folder_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = pmlp("search", folder / "sold.csv", "--target", "sold", *BUDGET, "--quiet")
+    assert result.stderr == ""
+    run = Path(result.stdout.strip())
+    assert run.parent == Path("runs")
+    assert run.name.startswith("sold-20")
+    assert RunDirectory.open(run).result()["n_trials"] == 6
+
+
+def test_every_role_and_setting_arrives(folder: Path) -> None:
+    run = folder / "roles"
+    pmlp(
+        "search", folder / "all.csv", "--target", "grade", "--task", "multiclass", "--metric", "accuracy",
+        "--groups", "site", "--weights", "weight", "--class-weight", "balanced", "--seed", "3", "--jobs", "1",
+        "--memory-limit", "1.5GB", "--device", "cpu", *BUDGET, "--output", run, "--quiet",
+    )  # fmt: skip
+    directory = RunDirectory.open(run)
+    model, settings = directory.load_model(), directory.settings()
+    assert model.feature_names == ["a", "b", "c", "colour", "day", "sold", "price"]
+    assert list(model.classes) == ["high", "low", "middle"]
+    assert (settings.seed, settings.metric, settings.n_folds) == (3, "accuracy", 3)
+    assert (settings.memory_limit, settings.device) == (1_500_000_000, "cpu")
+    assert directory.info()["source"] == {
+        "data": str(folder / "all.csv"),
+        "target": "grade",
+        "task": "multiclass",
+        "groups": "site",
+        "time_column": None,
+        "weights": "weight",
+        "class_weight": "balanced",
+    }
+    assert json.loads(pmlp("evaluate", run, folder / "all.csv", "--json").stdout)["weights"] == "weight"
+
+
+def test_a_regression_in_the_order_of_time(folder: Path) -> None:
+    run = folder / "time"
+    arguments = ["--target", "price", "--time-column", "day", "--output", run, "--quiet"]
+    pmlp("search", folder / "all.csv", *BUDGET, *arguments)
+    directory = RunDirectory.open(run)
+    assert "day" not in directory.load_model().feature_names
+    assert directory.result()["metric"] == "rmse"
+    result = pmlp("predict", run, folder / "all.csv", "--output", "-")
+    frame = pd.read_csv(io.StringIO(result.stdout))
+    assert list(frame) == ["price"]
+    assert np.corrcoef(frame["price"], table()["price"])[0, 1] > 0.5
+    assert "needs classes" in mistake("predict", run, folder / "all.csv", "--proba", "--output", "-")
+
+
+def test_a_table_on_standard_input_is_kept_for_later(folder: Path) -> None:
+    run = folder / "piped"
+    text = (folder / "sold.csv").read_text()
+    pmlp("search", "-", "--target", "sold", *BUDGET, "--output", run, "--quiet", input=text)
+    kept = pd.read_parquet(run / "data.parquet")
+    pd.testing.assert_frame_equal(kept, pd.read_csv(folder / "sold.csv"))
+    assert RunDirectory.open(run).info()["source"]["data"] == "data.parquet"
+    assert Source.of_run(RunDirectory.open(run).info(), run).path(run) == run / "data.parquet"
+
+
+def test_rows_without_a_target_are_left_out_with_one_line(folder: Path) -> None:
+    frame = table()[["a", "b", "sold"]]
+    frame.loc[:4, "sold"] = None
+    frame.to_csv(folder / "gaps.csv", index=False)
+    arguments = ["--target", "sold", *BUDGET, "--output", folder / "gaps"]
+    result = pmlp("search", folder / "gaps.csv", *arguments)
+    spoken = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert spoken == ["warning: 5 rows whose target 'sold' is missing left out"]
+    assert ".py" not in result.stderr
+
+
+# ---------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--target", "sodl"], "no column 'sodl' in the table; did you mean 'sold'?"),
+        (["--target", "sold", "--groups", "colou"], "no column 'colou' in the table; did you mean 'colour'?"),
+        (["--target", "sold", "--groups", "sold"], "'sold' was given two"),
+        (
+            ["--target", "sold", "--groups", "a", "--time-column", "b"],
+            "only one of --groups and --time-column",
+        ),
+        (["--target", "sold", "--weights", "a"], "weights column 'a' must hold numbers >= 0, but row "),
+        (
+            ["--target", "sold", "--time-column", "colour"],
+            "time column 'colour' must hold a number or a date",
+        ),
+        (["--target", "sold", "--metric", "rocauk"], "did you mean 'rocauc'?"),
+        (["--target", "sold", "--metric", "rmse"], "metric must fit the task 'binary'"),
+        (["--target", "sold", "--task", "binari"], "did you mean 'binary'?"),
+        (["--target", "sold", "--task", "regression"], "task 'regression' takes numbers"),
+        (["--target", "sold", "--space", "smal"], "did you mean 'small'?"),
+        (["--target", "sold", "--space", "nowhere.yaml"], "search space file 'nowhere.yaml' cannot be read"),
+        (["--target", "sold", "--trials", "0"], "n_trials must be an integer >= 1, but got 0"),
+        (["--target", "sold", "--trials", "many"], "'--trials'"),
+        (["--target", "sold", "--time-limit", "-3"], "time_limit must be > 0 seconds, but got -3.0"),
+        (["--target", "sold", "--memory-limit", "lots"], "memory_limit must be a size such as 2GB"),
+        (["--target", "sold", "--class-weight", "balance"], "did you mean 'balanced'?"),
+        (["--target", "a", "--class-weight", "balanced"], "class_weight needs classes"),
+        (["--target", "sold", "--device", "gpu"], "device must be"),
+        (["--target", "sold", "--jobs", "0"], "n_jobs must not be 0"),
+        (["--target", "sold", "--trails", "9"], "no option --trails; did you mean '--trials'?"),
+        ([], "missing option '--target'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_told_in_a_sentence_and_leave_nothing_behind(
+    folder: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    run = tmp_path / "run"
+    assert said in mistake("search", folder / "sold.csv", *arguments, "--output", run)
+    assert not run.exists()
+
+
+def test_mistakes_about_files(folder: Path, finished: Path, tmp_path: Path) -> None:
+    assert "did you mean 'sold.csv'?" in mistake("search", folder / "sould.csv", "--target", "sold")
+    assert "resume the run" in mistake(
+        "search", folder / "sold.csv", "--target", "sold", "--output", finished
+    )
+    assert "did you mean 'finished'?" in mistake("leaderboard", folder / "finishd")
+    assert "'search'" in mistake("serach")
+    said = mistake("predict", finished, folder / "sold.csv", "--output", "out.xlsx")
+    assert "must be '-' or end in one of .csv" in said
+    said = mistake("predict", finished, folder / "sold.csv", "--output", tmp_path / "no" / "out.csv")
+    assert "a folder that exists" in said
+    pd.read_csv(folder / "sold.csv").drop(columns="b").to_csv(tmp_path / "less.csv", index=False)
+    assert "'b'" in mistake("predict", finished, tmp_path / "less.csv", "--output", "-")
+    assert "no column 'sold'" in mistake("evaluate", finished, folder / "price.parquet")
+
+
+def test_a_failed_search_exits_with_1(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise SearchFailedError("none of 6 configurations could be trained")
+
+    monkeypatch.setattr(_cli_runs, "run", fail)
+    result = pmlp("search", folder / "sold.csv", "--target", "sold", "--output", tmp_path / "run", code=1)
+    assert result.stderr == "error: none of 6 configurations could be trained\n"
+
+
+# ---------------------------------------------------------------------------- looking at runs
+
+
+@pytest.mark.parametrize(
+    ("suffix", "read"),
+    [
+        (".csv", pd.read_csv),
+        (".csv.gz", pd.read_csv),
+        (".parquet", pd.read_parquet),
+        (".feather", pd.read_feather),
+    ],
+)
+def test_predictions_in_every_format(
+    finished: Path, folder: Path, tmp_path: Path, suffix: str, read: Callable[[Path], pd.DataFrame]
+) -> None:
+    frame = pd.read_csv(folder / "sold.csv")
+    model = RunDirectory.open(finished).load_model()
+    labels, shares = tmp_path / f"labels{suffix}", tmp_path / f"shares{suffix}"
+    assert pmlp("predict", finished, folder / "sold.csv", "--output", labels).output == ""
+    pmlp("predict", finished, folder / "sold.csv", "--proba", "--output", shares)
+    assert list(read(labels)) == ["sold"]
+    assert list(read(labels)["sold"]) == list(model.predict(frame))
+    assert list(read(shares)) == ["no", "yes"]
+    np.testing.assert_allclose(read(shares).to_numpy(), model.predictions(frame).T, rtol=1e-12)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [labels.name, shares.name]
+
+
+def test_predictions_do_not_look_at_the_target(finished: Path, folder: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(folder / "sold.csv")
+    frame.drop(columns="sold").to_csv(tmp_path / "new.csv", index=False)
+    with_target = pmlp("predict", finished, folder / "sold.csv", "--output", "-").stdout
+    assert pmlp("predict", finished, tmp_path / "new.csv", "--output", "-").stdout == with_target
+    piped = pmlp("predict", finished, "-", "--output", "-", input=(tmp_path / "new.csv").read_text())
+    assert piped.stdout == with_target
+    frame.assign(a=-frame["a"]).to_csv(tmp_path / "new.csv", index=False)
+    assert pmlp("predict", finished, tmp_path / "new.csv", "--output", "-").stdout != with_target
+
+
+def test_evaluate(finished: Path, folder: Path) -> None:
+    from sklearn.metrics import accuracy_score, roc_auc_score
+
+    found = json.loads(pmlp("evaluate", finished, folder / "sold.csv", "--json").stdout)
+    frame = pd.read_csv(folder / "sold.csv")
+    model = RunDirectory.open(finished).load_model()
+    assert found["n_rows"] == len(frame)
+    assert found["scores"]["accuracy"] == pytest.approx(accuracy_score(frame["sold"], model.predict(frame)))
+    area = roc_auc_score(frame["sold"] == "yes", model.predictions(frame)[1])
+    assert found["scores"]["roc_auc"] == pytest.approx(area)
+    assert next(iter(found["scores"])) == "roc_auc"
+    assert "rmse" not in found["scores"]
+    assert found["honest"] == RunDirectory.open(finished).result()["honest"]
+    assert "honest score of the run" in pmlp("evaluate", finished, folder / "sold.csv").stdout
+
+
+def test_leaderboard(finished: Path) -> None:
+    rows = json.loads(pmlp("leaderboard", finished, "--json", "--top", "0").stdout)
+    assert len(rows) == 6
+    assert rows[0]["rank"] == 1
+    assert sum(row["ensemble_weight"] for row in rows) == pytest.approx(1)
+    assert isinstance(rows[0]["config_widths"], list)
+    shown = pmlp("leaderboard", finished, "--top", "2")
+    assert len(shown.stdout.splitlines()) == 3
+    assert "4 more" in shown.stderr
+
+
+def test_show(finished: Path) -> None:
+    best = json.loads(pmlp("leaderboard", finished, "--json").stdout)[0]
+    found = json.loads(pmlp("show", finished, best["trial"], "--json").stdout)
+    assert found["rank"] == 1
+    assert found["score"] == best["score"]
+    assert found["configuration"]["widths"] == best["config_widths"]
+    assert found["ensemble_weight"] == best["ensemble_weight"]
+    assert [rung["rung"] for rung in found["rungs"]] == sorted(rung["rung"] for rung in found["rungs"])
+    assert "learning rate" in pmlp("show", finished, best["trial"]).stdout
+    assert "trial must be one of 0 to 5" in mistake("show", finished, 77)
+
+
+def test_info() -> None:
+    found = json.loads(pmlp("info", "--json").stdout)
+    assert found["versions"]["parallelmlp-search"] == parallelmlp_search.__version__
+    assert found["cores"] >= 1
+    assert found["device"] in ("cpu", "cuda")
+    assert "extra polars" in pmlp("info").stdout
+
+
+def test_info_knows_the_extras_of_the_distribution() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"test", "dev"}
+
+
+def test_version_and_help() -> None:
+    assert pmlp("--version").stdout == f"pmlp {parallelmlp_search.__version__}\n"
+    commands = ("search", "predict", "evaluate", "leaderboard", "show", "resume", "info")
+    assert all(command in pmlp().stdout for command in commands)
+    assert all("Usage: pmlp" in pmlp(command, "--help", prog_name="pmlp").stdout for command in commands)
+
+
+# ---------------------------------------------------------------------------- resume
+
+
+@pytest.fixture
+def interrupted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A run that Ctrl-C stopped after its first rung."""
+    whole = _cli_runs.run
+
+    def stop(progress: Any) -> None:
+        if progress.rung_completed:
+            raise KeyboardInterrupt
+
+    def interrupt(*arguments: Any, callbacks: Any = (), **options: Any) -> object:
+        return whole(*arguments, callbacks=[*callbacks, stop], **options)
+
+    run = tmp_path / "run"
+    monkeypatch.setattr(_cli_runs, "run", interrupt)
+    result = pmlp("search", folder / "sold.csv", "--target", "sold", *BUDGET, "--output", run, code=130)
+    assert result.stderr.splitlines()[-1].endswith(f"this goes on: pmlp resume {run}")
+    assert result.stdout == ""
+    monkeypatch.setattr(_cli_runs, "run", whole)
+    return run
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(interrupted: Path, finished: Path) -> None:
+    assert "pmlp resume" in mistake("leaderboard", interrupted)
+    found = json.loads(pmlp("resume", interrupted, "--json", "--quiet").stdout)
+    wanted = RunDirectory.open(finished).result()
+    for name in ("honest", "ensemble", "best_config", "n_trials"):
+        assert found[name] == wanted[name]
+
+
+def test_resuming_with_another_table_is_refused(interrupted: Path, folder: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(folder / "sold.csv")
+    frame.loc[3, "a"] += 1
+    frame.to_csv(tmp_path / "other.csv", index=False)
+    directory = RunDirectory.open(interrupted)
+    directory.set_source(directory.info()["source"] | {"data": str(tmp_path / "other.csv")})
+    assert "other data" in mistake("resume", interrupted)
+    assert interrupted.exists()
+
+
+def test_resuming_a_finished_run_shows_it(finished: Path) -> None:
+    result = pmlp("resume", finished)
+    assert "finished already" in result.stderr
+    assert "honest score" in result.stdout
+
+
+def test_a_run_from_elsewhere_is_not_resumed(tmp_path: Path) -> None:
+    RunDirectory.create(tmp_path / "run")
+    assert "not started by `pmlp search`" in mistake("resume", tmp_path / "run")
+
+
+# ---------------------------------------------------------------------------- a process of its own
+
+
+def process(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "parallelmlp_search.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        **options,
+    )
+
+
+def test_sigterm_keeps_the_run(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = ["--target", "sold", "--trials", "300", "--max-epochs", "200", "--output", run]
+    search = process("search", folder / "sold.csv", *arguments)
+    assert search.stderr is not None
+    first = search.stderr.readline()
+    assert "screening" in first, first
+    search.send_signal(signal.SIGTERM)
+    _, said = search.communicate(timeout=30)
+    assert search.returncode == 130, said
+    assert said.splitlines()[-1].endswith(f"pmlp resume {run}")
+    assert "Traceback" not in said
+    assert RunDirectory.open(run).info()["status"] == "interrupted"
+
+
+def test_a_reader_that_leaves_is_no_error(finished: Path) -> None:
+    board = process("leaderboard", finished)
+    predictions = process("predict", finished, finished.parent / "sold.csv", "--output", "-")
+    for command in (board, predictions):
+        with command:
+            assert command.stdout is not None
+            assert command.stderr is not None
+            command.stdout.close()
+            assert command.stderr.read() == ""
+        assert command.returncode == 0
+
+
+def test_help_is_quick_and_needs_nothing_heavy() -> None:
+    code = """
+import sys, time
+start = time.perf_counter()
+from parallelmlp_search.cli import app
+try:
+    app(["--help"])
+except SystemExit as end:
+    print(end.code)
+print(time.perf_counter() - start)
+print([name for name in ("torch", "pandas", "numpy", "sklearn", "pyarrow") if name in sys.modules])
+"""
+    seconds = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+        )
+        *_, exit_code, taken, heavy = done.stdout.splitlines()
+        assert (exit_code, heavy) == ("0", "[]")
+        seconds.append(float(taken))
+        if seconds[-1] < 0.5:
+            break
+        time.sleep(0.5)  # another test may have had the processor
+    assert min(seconds) < 0.5
+
+
+# ---------------------------------------------------------------------------- tables
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("2GB", 2e9),
+        ("2 gb", 2e9),
+        ("512MiB", 512 * 2**20),
+        ("1.5Gi", 1.5 * 2**30),
+        ("3e9", 3e9),
+        ("100", 100),
+    ],
+)
+def test_sizes(text: str, size: float) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "1.2.3MB", "2 GB free", "two"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(InvalidParameterError, match="memory_limit must be a size"):
+        parse_bytes(text)
+
+
+def test_plain_values_are_json() -> None:
+    frame = pd.DataFrame(
+        {
+            "n": pd.array([1, None], dtype="Int64"),
+            "x": [np.nan, np.inf],
+            "t": ["a", None],
+            "w": [[64, 32], np.array([1])],
+            "d": pd.to_datetime(["2024-01-01", None]),
+        }
+    )
+    rows = json.loads(json.dumps(records(frame), allow_nan=False))
+    assert rows[0] == {"n": 1, "x": None, "t": "a", "w": [64, 32], "d": "2024-01-01 00:00:00"}
+    assert rows[1] == {"n": None, "x": None, "t": None, "w": [1], "d": None}
+    assert plain({"a": (np.float32(0.5), np.bool_(True))}) == {"a": [0.5, True]}
+
+
+def test_roles_follow_their_rows_where_targets_are_missing() -> None:
+    frame = table(60)
+    frame.loc[[0, 7], "sold"] = None
+    source = Source("t.csv", "sold", time_column="day", weights="weight")
+    with pytest.warns(DataWarning):
+        problem = source.problem(frame)
+    kept = frame.drop(index=[0, 7])
+    assert problem.n_rows == 58
+    assert list(problem.weight) == list(kept["weight"])
+    assert list(problem.time.astype("datetime64[D]").astype(str)) == list(kept["day"])
+    assert list(problem.target) == list(kept["sold"])
+    assert not {"sold", "day", "weight"} & set(problem.frame)
+
+
+def test_groups_are_the_values_of_their_column() -> None:
+    frame = table(60)
+    problem = Source("t.csv", "sold", groups="colour").problem(frame)
+    assert (pd.factorize(problem.groups)[0] == pd.factorize(frame["colour"])[0]).all()
+    frame.loc[5, "colour"] = None
+    with pytest.raises(DataError, match="groups column 'colour' must have a value in every row, but row 5"):
+        Source("t.csv", "sold", groups="colour").problem(frame)
+
+
+def test_an_infinite_quantity_is_refused() -> None:
+    frame = table(60)
+    frame.loc[2, "price"] = np.inf
+    with pytest.raises(DataError, match="target 'price' must hold finite numbers, but row 2 has inf"):
+        Source("t.csv", "price").problem(frame)
+
+
+def test_output_suffixes(tmp_path: Path) -> None:
+    assert check_output("-") == ".csv"
+    assert check_output(str(tmp_path / "a.csv.gz")) == ".csv.gz"
+    with pytest.raises(InvalidParameterError, match=r"did you mean '\.parquet'"):
+        check_output(str(tmp_path / "a.parqet"))
+
+
+def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    write_table(pd.DataFrame({"a": [1]}), str(path))
+    with pytest.raises((ValueError, TypeError)):
+        write_table(pd.DataFrame({"a": [1, "x"]}, dtype=object), str(path))
+    assert list(pd.read_parquet(path)["a"]) == [1]
+    assert [p.name for p in tmp_path.iterdir()] == ["out.parquet"]

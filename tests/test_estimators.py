@@ -1,0 +1,598 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from scipy import sparse
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score, cross_validate, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from parallelmlp_search import MLPConfig, ParallelMLPClassifier, ParallelMLPRegressor, SearchSpace
+from parallelmlp_search._estimator_inputs import memory_bytes
+from parallelmlp_search.exceptions import (
+    DataError,
+    DataWarning,
+    InvalidParameterError,
+    RunDirectoryError,
+)
+from parallelmlp_search.search import Progress
+from parallelmlp_search.space.domains import Categorical
+
+SMALL: dict[str, Any] = {
+    "search_space": "small",
+    "n_trials": 4,
+    "max_epochs": 9,
+    "n_folds": 2,
+    "random_state": 0,
+}
+
+
+def classifier(**changes: Any) -> ParallelMLPClassifier:
+    return ParallelMLPClassifier(**SMALL | changes)
+
+
+def regressor(**changes: Any) -> ParallelMLPRegressor:
+    return ParallelMLPRegressor(**SMALL | changes)
+
+
+@pytest.fixture(scope="module")
+def numbers() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features (120, 4), classes and values that follow from the first two features."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 4))
+    values = X[:, 0] + 0.5 * X[:, 1] + 0.1 * rng.normal(size=120)
+    return X, (values > 0).astype(int), values
+
+
+@pytest.fixture(scope="module")
+def people() -> tuple[pd.DataFrame, pd.Series]:
+    """A table as it comes: numbers, categories, booleans, dates and gaps."""
+    rng = np.random.default_rng(1)
+    n = 160
+    city = rng.choice(["Graz", "Linz", "Wien"], size=n)
+    age = rng.integers(18, 80, size=n).astype(float)
+    frame = pd.DataFrame(
+        {
+            "age": np.where(rng.random(n) < 0.1, np.nan, age),
+            "city": pd.Series(np.where(rng.random(n) < 0.1, None, city), dtype=object),
+            "member": rng.random(n) < 0.5,
+            "since": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, size=n), unit="D"),
+        }
+    )
+    label = pd.Series(np.where((city == "Wien") | (age > 60), "yes", "no"), name="buys")
+    return frame, label
+
+
+class TestQuality:
+    def test_two_classes_beat_a_floor_on_rows_never_seen(self) -> None:
+        X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+        train, test, y_train, y_test = train_test_split(X, y, random_state=0, stratify=y)
+        model = ParallelMLPClassifier("small", n_trials=12, max_epochs=27, random_state=0).fit(train, y_train)
+        auc = roc_auc_score(y_test, model.predict_proba(test)[:, 1])
+        assert auc > 0.985
+        assert model.honest_score_ is not None
+        assert abs(model.honest_score_ - auc) < 0.03
+
+    def test_regression_beats_a_floor_on_rows_never_seen(self) -> None:
+        X, y = load_diabetes(return_X_y=True)
+        train, test, y_train, y_test = train_test_split(X, y, random_state=0)
+        model = ParallelMLPRegressor("small", n_trials=12, max_epochs=27, random_state=0).fit(train, y_train)
+        assert model.score(test, y_test) > 0.3  # ridge regression reaches 0.35, the mean 0
+
+
+class TestFitted:
+    def test_attributes_of_a_frame(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
+        X, y = people
+        model = classifier().fit(X, y)
+        assert model.classes_.tolist() == ["no", "yes"]
+        assert model.n_features_in_ == 4
+        assert model.feature_names_in_.tolist() == list(X.columns)
+        assert isinstance(model.best_config_, MLPConfig)
+        assert isinstance(model.honest_score_, float)
+        assert model.n_trials_ == 4
+        assert model.result_ is not None
+        assert model.result_.metric == "roc_auc"
+        assert len(model.leaderboard_) == 4
+        assert model.leaderboard_["rank"].iloc[0] == 1
+        assert set(model.predict(X)) <= {"no", "yes"}
+        assert model.score(X, y) > 0.7
+
+    def test_arrays_have_no_feature_names(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        model = classifier().fit(pd.DataFrame(X, columns=list("abcd")), y)
+        assert hasattr(model, "feature_names_in_")
+        assert not hasattr(model.fit(X, y), "feature_names_in_")
+        assert not hasattr(classifier().fit(pd.DataFrame(X), y), "feature_names_in_")
+
+    def test_probabilities_sum_to_one_and_agree_with_the_labels(
+        self, numbers: tuple[np.ndarray, ...]
+    ) -> None:
+        X, _, values = numbers
+        y = np.digitize(values, [-0.5, 0.5])
+        model = classifier().fit(X, y)
+        probability = model.predict_proba(X)
+        assert probability.shape == (120, 3)
+        assert probability.sum(axis=1) == pytest.approx(1.0)
+        np.testing.assert_array_equal(model.classes_[probability.argmax(axis=1)], model.predict(X))
+        np.testing.assert_allclose(np.exp(model.predict_log_proba(X)), probability)
+
+    @pytest.mark.parametrize("store", ["pickle", "joblib", "joblib memory map"])
+    def test_comes_back_from_disk_and_predicts_to_the_bit(
+        self, store: str, people: tuple[pd.DataFrame, pd.Series], tmp_path: Path
+    ) -> None:
+        X, y = people
+        model = classifier().fit(X, y)
+        if store == "pickle":
+            again = pickle.loads(pickle.dumps(model))
+        else:
+            joblib.dump(model, tmp_path / "model.joblib")
+            again = joblib.load(tmp_path / "model.joblib", mmap_mode="r" if "map" in store else None)
+        np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+        assert again.leaderboard_.equals(model.leaderboard_)
+
+    def test_clone_is_unfitted_and_keeps_every_parameter(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        model = classifier(class_weight="balanced", memory_limit="1GB").fit(X, y)
+        copy = clone(model)
+        assert copy.get_params() == model.get_params()
+        assert not hasattr(copy, "model_")
+
+
+class TestTables:
+    def test_polars_and_pandas_are_one(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
+        X, y = people
+        expected = classifier().fit(X, y)
+        table = pl.DataFrame({name: X[name].to_list() for name in X}).with_columns(
+            pl.col("age").fill_nan(None)
+        )
+        model = classifier().fit(table, pl.Series(y.to_list()))
+        assert model.feature_names_in_.tolist() == list(X.columns)
+        np.testing.assert_allclose(model.predict_proba(table), expected.predict_proba(X), atol=1e-6)
+
+    @pytest.mark.parametrize("form", ["csr_array", "csc_matrix", "coo_array", "dok_array"])
+    def test_sparse_and_dense_are_one(self, form: str, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        X = np.where(np.abs(X) < 0.7, 0.0, X)
+        packed = getattr(sparse, form)(X)
+        expected = classifier().fit(X, y)
+        np.testing.assert_array_equal(
+            classifier().fit(packed, y).predict_proba(packed), expected.predict_proba(X)
+        )
+
+    def test_lists_of_texts_and_numbers(self) -> None:
+        rows = [["red", 1.0], ["blue", 2.0], [None, 3.0]] * 20
+        y = [0, 1, 1] * 20
+        model = classifier(max_epochs=27).fit(rows, y)
+        assert model.predict(rows[:3]).tolist() == [0, 1, 1]
+
+    def test_gaps_and_infinities_in_arrays(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        X = X.copy()
+        X[::7, 0], X[::11, 1], X[::13, 2] = np.nan, np.inf, -np.inf
+        assert np.isfinite(classifier().fit(X, y).predict_proba(X)).all()
+
+    def test_whole_numbers_of_an_array_are_measurements_not_row_numbers(self) -> None:
+        X = np.arange(200)[:, None]
+        assert regressor(max_epochs=27).fit(X, X[:, 0]).score(X, X[:, 0]) > 0.9
+
+    def test_column_names_are_held_to(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
+        X, y = people
+        model = classifier().fit(X, y)
+        with pytest.raises(ValueError, match="same order as they were in fit"):
+            model.predict(X[X.columns[::-1]])
+        with pytest.raises(ValueError, match="now missing:\n- age"):
+            model.predict(X.rename(columns={"age": "years"}))
+        with pytest.raises(ValueError, match="now missing:\n- city"):
+            model.predict(pl.DataFrame({"age": [3.0]}))
+
+    def test_arrays_go_by_position_where_training_had_names(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        model = classifier().fit(pd.DataFrame(X, columns=list("abcd")), y)
+        with pytest.warns(UserWarning, match="does not have valid feature names"):
+            by_position = model.predict_proba(X)
+        np.testing.assert_array_equal(by_position, model.predict_proba(pd.DataFrame(X, columns=list("abcd"))))
+        assert not np.array_equal(
+            by_position, model.predict_proba(pd.DataFrame(X[:, ::-1], columns=list("abcd")))
+        )
+
+    def test_new_categories_and_a_column_of_another_type(
+        self, people: tuple[pd.DataFrame, pd.Series]
+    ) -> None:
+        X, y = people
+        model = classifier().fit(X, y)
+        new = X.assign(city="Bregenz", age=X["age"].astype(str))
+        assert np.isfinite(model.predict_proba(new)).all()
+
+    @pytest.mark.parametrize("X", [np.ones((40, 2)), pd.DataFrame({"a": ["x"] * 40, "b": [np.nan] * 40})])
+    def test_a_table_that_tells_nothing_leaves_a_constant(self, X: Any) -> None:
+        y = np.array([0, 1, 1, 1] * 10)
+        with pytest.warns(DataWarning, match="no column that tells rows apart"):
+            model = classifier().fit(X, y)
+        np.testing.assert_allclose(model.predict_proba(X), [[0.25, 0.75]] * 40)
+        assert model.leaderboard_.empty
+        with pytest.warns(DataWarning, match="no column that tells rows apart"):
+            values = regressor().fit(X, y, sample_weight=np.where(y == 1, 1, 3)).predict(X)
+        np.testing.assert_allclose(values, 0.5)
+        with pytest.warns(DataWarning, match="no column that tells rows apart"):
+            assert set(regressor(loss="quantile:0.9").fit(X, np.arange(40)).predict(X)) == {35.0}
+
+    @pytest.mark.parametrize(
+        ("X", "y", "message"),
+        [
+            (np.ones((1, 3)), [1], "1 sample"),
+            (pd.DataFrame({"a": [1.0]}), [1], "1 sample"),
+            (pd.DataFrame(index=range(5)), [1] * 5, r"0 feature\(s\)"),
+            (np.eye(4), [1, 1, 1, 1], "one class: 1"),
+            (np.eye(4), ["a", None, "b", "a"], "Input y contains NaN: 1 of its 4 rows"),
+            (np.eye(4), [0, 1, 0], "inconsistent numbers of samples"),
+            (np.eye(4), None, "requires y to be passed"),
+            ([[1, 2], [3]], [0, 1], "rows of one length"),
+            (np.eye(4), sparse.csr_array(np.eye(4)), "y must be dense"),
+        ],
+    )
+    def test_says_what_is_wrong_with_the_data(self, X: Any, y: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            classifier().fit(X, y)
+
+    @pytest.mark.parametrize("n_rows", [2, 3, 5, 9])
+    def test_tiny_tables(self, n_rows: int) -> None:
+        X = np.random.default_rng(n_rows).normal(size=(n_rows, 2))
+        model = classifier().fit(X, np.arange(n_rows) % 2)
+        assert model.predict_proba(X).shape == (n_rows, 2)
+        assert model.honest_score_ is None
+        assert np.isfinite(regressor().fit(X, X[:, 0]).predict(X)).all()
+
+
+class TestTargets:
+    def test_several_outputs(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, _, values = numbers
+        Y = np.stack([values, 100.0 - 10.0 * values, X[:, 2]], axis=1)
+        model = regressor(max_epochs=60).fit(X, Y)
+        assert model.predict(X).shape == (120, 3)
+        for output in range(3):
+            assert np.corrcoef(model.predict(X)[:, output], Y[:, output])[0, 1] > 0.8
+
+    def test_one_column_stays_a_column(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, _, values = numbers
+        flat = regressor().fit(X, values).predict(X)
+        column = regressor().fit(X, values[:, None]).predict(X)
+        assert column.shape == (120, 1)
+        np.testing.assert_array_equal(column[:, 0], flat)
+
+    @pytest.mark.parametrize(
+        "convert",
+        [
+            lambda y: pd.Series(y, dtype="Int64"),
+            lambda y: pd.Series(np.where(y == 1, "yes", "no")).astype("category"),
+            lambda y: pl.Series(np.where(y == 1, "yes", "no").tolist()),
+            lambda y: (y == 1).tolist(),
+        ],
+        ids=["nullable", "category", "polars", "booleans"],
+    )
+    def test_any_kind_of_label(self, convert: Any, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        model = classifier().fit(X, convert(y))
+        assert model.classes_.tolist() in ([0, 1], ["no", "yes"], [False, True])
+        np.testing.assert_array_equal(model.predict_proba(X), classifier().fit(X, y).predict_proba(X))
+
+    def test_a_quantile_lies_above_its_share_of_rows(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, _, _ = numbers
+        y = np.random.default_rng(3).normal(size=120)
+        high = regressor(loss="quantile:0.9", max_epochs=60).fit(X, y)
+        low = regressor(loss="quantile:0.1", max_epochs=60).fit(X, y)
+        assert high.result_ is not None
+        assert high.result_.metric == "pinball:0.9"
+        assert np.mean(y <= high.predict(X)) > 0.75
+        assert np.mean(y <= low.predict(X)) < 0.25
+
+    def test_a_huber_loss_is_not_led_astray_by_outliers(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, _, values = numbers
+        y = values.copy()
+        y[:6] += 60.0
+        clean = slice(6, None)
+        errors = {
+            loss: np.abs(regressor(loss=loss, metric="mae", max_epochs=60).fit(X, y).predict(X) - y)[
+                clean
+            ].mean()
+            for loss in ("squared_error", "huber:0.01")
+        }
+        assert errors["huber:0.01"] < 0.5 * errors["squared_error"]
+
+
+class TestWeightsGroupsTime:
+    def test_weights_decide_between_contradicting_rows(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        both, labels = np.vstack([X, X]), np.concatenate([y, 1 - y])
+        first = np.repeat([1.0, 0.01], 120)
+        model = classifier(max_epochs=27).fit(both, labels, sample_weight=first)
+        opposite = classifier(max_epochs=27).fit(both, labels, sample_weight=first[::-1])
+        assert model.score(X, y) > 0.8
+        assert opposite.score(X, y) < 0.2
+
+    def test_a_row_of_weight_zero_is_absent(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, values = numbers
+        weight = (np.arange(120) % 3 > 0).astype(float)
+        kept = weight > 0
+        for model, target in ((classifier(), y), (regressor(), values)):
+            expected = clone(model).fit(X[kept], target[kept])
+            weighted = clone(model).fit(X, target, sample_weight=weight)
+            method = "predict_proba" if target is y else "predict"
+            np.testing.assert_array_equal(getattr(weighted, method)(X), getattr(expected, method)(X))
+            assert not np.array_equal(getattr(model.fit(X, target), method)(X), getattr(weighted, method)(X))
+
+    def test_equal_weights_are_no_weights(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        weighted = classifier().fit(X, y, sample_weight=np.full(120, 7))
+        np.testing.assert_array_equal(weighted.predict_proba(X), classifier().fit(X, y).predict_proba(X))
+
+    def test_balanced_classes_find_more_of_the_rare_one(self) -> None:
+        rng = np.random.default_rng(5)
+        y = (rng.random(400) < 0.1).astype(int)
+        X = rng.normal(size=(400, 2)) + 1.2 * y[:, None]
+        plain = classifier(max_epochs=27).fit(X, y)
+        balanced = classifier(max_epochs=27, class_weight="balanced").fit(X, y)
+        rare = y == 1
+        assert balanced.predict(X)[rare].mean() > plain.predict(X)[rare].mean() + 0.2
+
+    def test_groups_are_not_torn_apart(self) -> None:
+        rng = np.random.default_rng(6)
+        group = np.repeat(np.arange(24), 10)
+        X = rng.normal(size=(24, 6))[group] + 0.05 * rng.normal(size=(240, 6))
+        y = rng.integers(0, 2, size=24)[group]
+        # whoever has seen a group knows its class; of a new group nothing can be known
+        torn = classifier(max_epochs=60).fit(X, y)
+        whole = classifier(max_epochs=60).fit(X, y, groups=group)
+        assert torn.honest_score_ is not None
+        assert whole.honest_score_ is not None
+        assert torn.honest_score_ > 0.95
+        assert whole.honest_score_ < 0.8
+
+    def test_time_judges_by_what_comes_later(self) -> None:
+        rng = np.random.default_rng(7)
+        moment = np.arange(300)
+        X = rng.normal(size=(300, 2))
+        slope = np.where(moment < 150, 1.0, -1.0)  # what was learned early is wrong later
+        y = slope * X[:, 0]
+        dates = pd.Series(pd.Timestamp("2024-01-01") + pd.to_timedelta(moment, unit="D"))
+        shuffled = regressor(max_epochs=27, metric="r2").fit(X, y)
+        ordered = regressor(max_epochs=27, metric="r2").fit(X, y, time=dates)
+        assert shuffled.honest_score_ is not None
+        assert ordered.honest_score_ is not None
+        assert ordered.honest_score_ < shuffled.honest_score_
+
+    @pytest.mark.parametrize(
+        ("extra", "message"),
+        [
+            ({"sample_weight": np.zeros(4)}, "all weights are zero"),
+            ({"sample_weight": [1, 1, -1, 1]}, "row 2 has -1"),
+            ({"sample_weight": [1, 1, np.nan, 1]}, "sample_weight contains NaN"),
+            ({"sample_weight": [1, 1]}, r"must have the shape \(4,\)"),
+            ({"sample_weight": [0, 0, 0, 1]}, "at least 2 rows"),
+            ({"sample_weight": [1, 0, 1, 0]}, "one class: 0"),
+            ({"groups": ["a", "b"]}, "inconsistent numbers of samples"),
+            ({"groups": ["a", None, "b", "c"]}, "groups must have a value in every row, but row 1"),
+        ],
+    )
+    def test_says_what_is_wrong_with_the_extras(self, extra: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            classifier().fit(np.eye(4), [0, 1, 0, 1], **extra)
+
+
+class TestInScikitLearn:
+    def test_grid_search_over_the_space_inside_a_pipeline(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        linear = SearchSpace({"depth": Categorical((0,)), "learning_rate": Categorical((0.003, 0.01, 0.03))})
+        pipeline = make_pipeline(StandardScaler(), classifier(n_trials=3))
+        search = GridSearchCV(pipeline, {"parallelmlpclassifier__search_space": ["small", linear]}, cv=2)
+        search.fit(X, y)
+        assert search.cv_results_["mean_test_score"].shape == (2,)
+        assert cross_val_score(search.best_estimator_, X, y, cv=2).mean() > 0.7
+
+    def test_names_of_a_transformer_arrive(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
+        X, y = people
+        numeric = X[["age", "member"]].astype(float)
+        pipeline = make_pipeline(StandardScaler().set_output(transform="pandas"), classifier()).fit(
+            numeric, y
+        )
+        assert pipeline[-1].feature_names_in_.tolist() == ["age", "member"]
+        assert pipeline.predict(numeric).shape == (160,)
+
+    def test_metadata_is_routed(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        both, labels = np.vstack([X, X]), np.concatenate([y, 1 - y])
+        weight, group = np.repeat([1.0, 0.0], 120), np.tile(np.arange(120), 2)
+        halves = KFold(2, shuffle=True, random_state=0)
+        with config_context(enable_metadata_routing=True):
+            model = (
+                classifier(max_epochs=27)
+                .set_fit_request(sample_weight=True, groups=True)
+                .set_score_request(sample_weight=True)
+            )
+            routed = cross_validate(
+                make_pipeline(StandardScaler().set_fit_request(sample_weight=False), model),
+                both,
+                labels,
+                params={"sample_weight": weight, "groups": group},
+                cv=halves,
+            )
+            plain = cross_validate(
+                make_pipeline(StandardScaler(), classifier(max_epochs=27)), both, labels, cv=halves
+            )
+        # without the weights every row contradicts its twin
+        assert routed["test_score"].mean() > 0.8
+        assert plain["test_score"].mean() < 0.7
+
+    def test_transformed_target(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, _, values = numbers
+        model = TransformedTargetRegressor(regressor(max_epochs=60), func=np.log, inverse_func=np.exp)
+        assert model.fit(X, np.exp(values)).score(X, np.exp(values)) > 0.5
+
+
+class TestSeed:
+    def test_an_integer_repeats_and_another_does_not(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        first = classifier().fit(X, y).predict_proba(X)
+        np.testing.assert_array_equal(first, classifier().fit(X, y).predict_proba(X))
+        assert not np.array_equal(first, classifier(random_state=1).fit(X, y).predict_proba(X))
+
+    def test_the_number_of_workers_does_not_matter(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        alone = classifier(n_jobs=1, n_trials=12).fit(X, y)
+        together = classifier(n_jobs=2, n_trials=12).fit(X, y)
+        np.testing.assert_array_equal(alone.predict_proba(X), together.predict_proba(X))
+        timed = [name for name in alone.leaderboard_ if name.endswith("_seconds")]
+        pd.testing.assert_frame_equal(
+            alone.leaderboard_.drop(columns=timed), together.leaderboard_.drop(columns=timed)
+        )
+
+    def test_a_generator_goes_on(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        model = classifier(random_state=np.random.RandomState(0))
+        assert not np.array_equal(model.fit(X, y).predict_proba(X), model.fit(X, y).predict_proba(X))
+
+
+class TestProgress:
+    def test_callbacks_see_every_stage(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        seen: list[Progress] = []
+        classifier(callbacks=[seen.append]).fit(X, y)
+        assert [seen[0].stage, seen[-1].stage] == ["preparing", "finished"]
+        assert any(progress.rung_completed for progress in seen)
+        assert seen[-1].n_trials == 4
+
+    def test_a_callback_ends_screening(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        patient = classifier(n_trials=60).fit(X, y)
+        hasty = classifier(n_trials=60, callbacks=[lambda progress: progress.stage == "screening"]).fit(X, y)
+        assert hasty.result_ is not None
+        assert patient.result_ is not None
+        assert len(hasty.result_.trials) < len(patient.result_.trials)
+        assert hasty.predict(X).shape == (120,)
+
+    def test_verbose_writes_to_standard_error(
+        self, numbers: tuple[np.ndarray, ...], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        X, y, _ = numbers
+        classifier().fit(X, y)
+        assert capsys.readouterr().err == ""
+        classifier(verbose=1).fit(X, y)
+        shown = capsys.readouterr()
+        assert "screening" in shown.err
+        assert shown.out == ""
+
+
+class TestRunDirectory:
+    def test_an_interrupted_run_goes_on_to_the_same_end(
+        self, numbers: tuple[np.ndarray, ...], tmp_path: Path
+    ) -> None:
+        X, y, _ = numbers
+        reports: Iterator[int] = iter(range(10**6))
+
+        def interrupt(progress: Progress) -> None:
+            if progress.stage == "screening" and next(reports) == 2:
+                raise KeyboardInterrupt
+
+        folder = tmp_path / "run"
+        with pytest.raises(KeyboardInterrupt):
+            classifier(run_directory=folder, n_trials=12, callbacks=[interrupt]).fit(X, y)
+        with pytest.raises(RunDirectoryError, match="other data"):
+            classifier(run_directory=folder, n_trials=12).fit(X[:100], y[:100])
+        with pytest.raises(RunDirectoryError, match="n_trials=12"):
+            classifier(run_directory=folder, n_trials=13).fit(X, y)
+        resumed = classifier(run_directory=folder, n_trials=12).fit(X, y)
+        straight = classifier(n_trials=12).fit(X, y)
+        np.testing.assert_array_equal(resumed.predict_proba(X), straight.predict_proba(X))
+        with pytest.raises(RunDirectoryError, match="holds a finished one"):
+            classifier(run_directory=folder, n_trials=12).fit(X, y)
+
+    def test_without_a_seed_the_seed_of_the_run_is_kept(
+        self, numbers: tuple[np.ndarray, ...], tmp_path: Path
+    ) -> None:
+        X, y, _ = numbers
+
+        def interrupt(progress: Progress) -> None:
+            if progress.stage == "screening":
+                raise KeyboardInterrupt
+
+        model = classifier(run_directory=tmp_path / "run", random_state=None)
+        with pytest.raises(KeyboardInterrupt):
+            clone(model).set_params(callbacks=[interrupt]).fit(X, y)
+        assert model.fit(X, y).n_trials_ == 4
+
+
+class TestParameters:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"n_trials": 0}, "n_trials must be an integer >= 1, but got 0"),
+            ({"time_limit": -3}, "time_limit must be > 0"),
+            ({"search_space": "smal"}, "did you mean 'small'"),
+            ({"metric": "acuracy"}, "did you mean 'accuracy'"),
+            ({"loss": "hubr"}, "did you mean 'huber'"),
+            ({"loss": "cross_entropy"}, "loss must be one of squared_error, huber, quantile"),
+            ({"loss": "quantile:1.5"}, "loss must have a fitting number"),
+            ({"loss": "quantile:x"}, "loss must have a fitting number"),
+            ({"class_weight": "balance"}, "did you mean 'balanced'"),
+            ({"callbacks": [3]}, "callbacks must be a list of callables"),
+            ({"random_state": -1}, "random_state must lie in"),
+            ({"memory_limit": "2 apples"}, "memory_limit must have a unit"),
+            ({"n_jobs": 0}, "n_jobs must not be 0"),
+        ],
+    )
+    def test_says_what_is_wrong(
+        self, changes: dict[str, Any], message: str, numbers: tuple[np.ndarray, ...]
+    ) -> None:
+        X, y, values = numbers
+        if "loss" in changes:
+            with pytest.raises(InvalidParameterError, match=message):
+                regressor(**changes).fit(X, values)
+        else:
+            with pytest.raises(InvalidParameterError, match=message):
+                classifier(**changes).fit(X, y)
+
+    @pytest.mark.parametrize(
+        ("text", "size"),
+        [
+            (None, None),
+            (10**9, 10**9),
+            ("2GB", 2 * 10**9),
+            ("1.5 GiB", 3 * 2**29),
+            ("512 mib", 2**29),
+            ("4096", 4096),
+        ],
+    )
+    def test_memory(self, text: Any, size: int | None) -> None:
+        assert memory_bytes(text) == size
+
+    @pytest.mark.parametrize("wrong", [0, -1, "GB", "2 2", True, float("nan"), [1]])
+    def test_no_memory(self, wrong: Any) -> None:
+        with pytest.raises(InvalidParameterError, match="memory_limit must"):
+            memory_bytes(wrong)
+
+    def test_a_space_may_be_a_mapping(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        space = SearchSpace.preset("small")
+        expected = classifier(search_space=space).fit(X, y).predict_proba(X)
+        np.testing.assert_array_equal(
+            classifier(search_space=space.to_dict()).fit(X, y).predict_proba(X), expected
+        )
+
+    def test_target_of_a_classifier_must_be_classes(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, _, values = numbers
+        with pytest.raises(ValueError, match="continuous"):
+            classifier().fit(X, values)
+        with pytest.raises(DataError, match=r"rows, outputs"):
+            regressor().fit(X, np.zeros((120, 2, 2)))

@@ -1,0 +1,27 @@
+"""Every example runs to its end without a warning and says what it promises."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+PROMISES = {
+    "classifier": "honest score 0.",
+    "custom_space": "our own  ROC-AUC 0.",
+    "packed_networks": "all backends agree",
+    "regression_pipeline": "RMSE",
+}
+
+
+def test_every_example_is_run() -> None:
+    assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == sorted(PROMISES)
+
+
+@pytest.mark.parametrize("name", sorted(PROMISES))
+def test_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert PROMISES[name] in capsys.readouterr().out
