@@ -276,12 +276,7 @@ class ParallelMLPRegressor(RegressorMixin, SearchEstimator):  # type: ignore[mis
                 f"loss must be one of {', '.join(REGRESSION_LOSSES)}, but got {self.loss!r}"
                 f"{near_miss(kind, REGRESSION_LOSSES)}"
             )
-        try:
-            get_loss(self.loss)
-        except ValueError as error:
-            raise InvalidParameterError(
-                f"loss must have a fitting number behind its colon, but got {self.loss!r} ({error})"
-            ) from None
+        get_loss(self.loss)  # checks the number behind the colon
         if kind == "quantile" and self.metric is None:
             # ranking a quantile by its squared error would prefer the networks that miss it
             return self.loss, f"pinball:{level or '0.5'}"

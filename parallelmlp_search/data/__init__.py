@@ -3,6 +3,7 @@
 from .columns import Column, ColumnKind, TableSchema, recognise_columns
 from .fingerprint import fingerprint
 from .frames import as_frame
+from .numeric import Scaling
 from .preprocessing import TablePreprocessor
 from .reading import read_table
 from .splits import Split, folds, holdout
@@ -14,6 +15,7 @@ __all__ = [
     "Column",
     "ColumnKind",
     "RegressionTarget",
+    "Scaling",
     "Split",
     "TablePreprocessor",
     "TableSchema",

@@ -17,6 +17,7 @@ from .columns import TableSchema, numeric_matrix, recognise_columns
 from .dates import DateEncoder
 from .frames import as_frame, has_names
 from .numeric import NumericEncoder, Scaling
+from .piecewise import PiecewiseEncoder
 
 __all__ = ["TablePreprocessor"]
 
@@ -28,8 +29,9 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
     """Turn any table into a finite float32 matrix, and new tables into the same columns.
 
     The columns of the result are, in this order: scaled numbers; an indicator for each number that had gaps;
-    the parts of dates; categories. Identifiers and constant columns are left out. See `recognise_columns`,
-    `NumericEncoder`, `DateEncoder` and `CategoryEncoder` for what happens to each kind.
+    the pieces of numbers; the parts of dates; categories. Identifiers and constant columns are left out. See
+    `recognise_columns`, `NumericEncoder`, `PiecewiseEncoder`, `DateEncoder` and `CategoryEncoder` for what
+    happens to each kind.
 
     Parameters
     ----------
@@ -42,6 +44,9 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
     max_categories
         In columns with more than `max_one_hot` categories, how many of the most frequent ones get a column of
         their own; the rest share one, and the frequency is added as a number.
+    numeric_bins
+        Bins into which each number is also cut for a piecewise linear encoding; 0 for none. See
+        `PiecewiseEncoder`.
     column_kinds
         Kind by column name where it should not be found out, for example ``{"zip": "categorical"}`` or, to
         read a part of a table like the whole, ``recognise_columns(whole).kinds``.
@@ -64,11 +69,13 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         scaling: Scaling = "robust",
         max_one_hot: int = 10,
         max_categories: int = 64,
+        numeric_bins: int = 0,
         column_kinds: Mapping[str, str] | None = None,
     ) -> None:
         self.scaling = scaling
         self.max_one_hot = max_one_hot
         self.max_categories = max_categories
+        self.numeric_bins = numeric_bins
         self.column_kinds = column_kinds
 
     def fit(self, X: Any, y: Any = None) -> TablePreprocessor:
@@ -94,6 +101,11 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             if chunks
             else None
         )
+        pieces = (
+            PiecewiseEncoder.fit((numeric_matrix(frame, chunk) for chunk in chunks), self.numeric_bins)
+            if chunks and self.numeric_bins
+            else None
+        )
         dates = {name: DateEncoder.fit(frame[name]) for name in schema.of_kind("datetime")}
         categories = {
             name: CategoryEncoder.fit(
@@ -105,7 +117,7 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             for name, kind in schema.kinds.items()
             if kind in ("categorical", "boolean")
         }
-        self._set_state(schema, has_names(X), numbers, dates, categories)
+        self._set_state(schema, has_names(X), numbers, pieces, dates, categories)
         if self.n_features_out_ == 0:
             found = ", ".join(f"{column.name!r} ({column.kind})" for column in list(schema)[:5])
             raise DataError(
@@ -155,6 +167,7 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             "schema": self.schema_.to_dict(),
             "named": hasattr(self, "feature_names_in_"),
             "numbers": self._numbers.to_dict() if self._numbers is not None else None,
+            "pieces": self._pieces.to_dict() if self._pieces is not None else None,
             "dates": {name: encoder.to_dict() for name, encoder in self._dates.items()},
             "categories": {name: encoder.to_dict() for name, encoder in self._categories.items()},
         }
@@ -177,6 +190,7 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             TableSchema.from_dict(state["schema"]),
             bool(state["named"]),
             NumericEncoder.from_dict(state["numbers"]) if state["numbers"] is not None else None,
+            PiecewiseEncoder.from_dict(state["pieces"]) if state["pieces"] is not None else None,
             {name: DateEncoder.from_dict(part) for name, part in state["dates"].items()},
             {name: CategoryEncoder.from_dict(part) for name, part in state["categories"].items()},
         )
@@ -189,7 +203,7 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
                 f"scaling must be one of {', '.join(known)}, but got {self.scaling!r}"
                 f"{near_miss(str(self.scaling), known)}"
             )
-        for name, least in (("max_one_hot", 2), ("max_categories", 1)):
+        for name, least in (("max_one_hot", 2), ("max_categories", 1), ("numeric_bins", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise InvalidParameterError(f"{name} must be an integer >= {least}, but got {value!r}")
@@ -199,6 +213,7 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         schema: TableSchema,
         named: bool,
         numbers: NumericEncoder | None,
+        pieces: PiecewiseEncoder | None,
         dates: dict[str, DateEncoder],
         categories: dict[str, CategoryEncoder],
     ) -> None:
@@ -209,6 +224,7 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_  # of an earlier fit
         self._numbers = numbers
+        self._pieces = pieces
         self._dates = dates
         self._categories = categories
         self.n_features_out_ = sum(width for _, width in self._blocks())
@@ -217,6 +233,8 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         """Names and number of the columns that each encoder fills, in the order of the result."""
         if self._numbers is not None:
             yield self._numbers.names(self.schema_.of_kind("numeric")), self._numbers.width
+        if self._pieces is not None:
+            yield self._pieces.names(self.schema_.of_kind("numeric")), self._pieces.width
         for name, date in self._dates.items():
             yield date.names(name), date.width
         for name, category in self._categories.items():
@@ -244,8 +262,12 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
     def _encode(self, frame: pd.DataFrame, out: npt.NDArray[np.float32]) -> None:
         start = 0
         if self._numbers is not None:
+            values = numeric_matrix(frame, list(self.schema_.of_kind("numeric")))
             start = self._numbers.width
-            self._numbers.encode(numeric_matrix(frame, list(self.schema_.of_kind("numeric"))), out[:, :start])
+            self._numbers.encode(values, out[:, :start])
+            if self._pieces is not None:
+                self._pieces.encode(values, out[:, start : start + self._pieces.width])
+                start += self._pieces.width
         for encoders in (self._dates, self._categories):
             for name, encoder in encoders.items():
                 encoder.encode(frame[name], out[:, start : start + encoder.width])

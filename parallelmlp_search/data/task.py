@@ -76,7 +76,8 @@ def infer_task(y: Any, task: str | None = None) -> Task:
     if len(values) == 1:
         raise DataError(f"the target must have at least two values, but every row has {_plain(values[0])!r}")
     numeric = _is_numeric(column, values)
-    whole = numeric and bool(np.all(np.mod([float(value) for value in values], 1) == 0))
+    numbers = np.array([float(value) for value in values]) if numeric else np.zeros(0)
+    whole = numeric and bool(np.all(np.isfinite(numbers)) and np.all(numbers == np.floor(numbers)))
     if task is None and numeric:
         if len(values) == 2 and whole:
             return "binary"

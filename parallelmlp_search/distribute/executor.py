@@ -6,16 +6,20 @@ settled before, so results do not depend on the number of workers.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import joblib
-import torch
 from joblib.parallel import get_active_backend
 
-from parallelmlp_search.distribute.shards import ShardOutcome, ShardTask, train_shard
+from parallelmlp_search.distribute.shards import ShardOutcome, ShardTask, StopSignal, train_shard
 from parallelmlp_search.exceptions import InvalidParameterError
 
 __all__ = ["run_shards", "worker_count"]
+
+STOP_SECONDS = 10.0
+"""How long an interrupted run waits for its threads to leave their shards."""
 
 
 def worker_count(n_jobs: int | None) -> int:
@@ -40,6 +44,7 @@ def run_shards(tasks: Iterable[ShardTask], *, n_workers: int) -> Iterator[ShardO
     """Outcomes of shards as they finish.
 
     Tasks are drawn one by one as workers become free, so that an iterable may stop early when time is up.
+    Whatever ends the iteration early, an interrupt included, ends the threads' shards within a step.
     """
     parallel = joblib.Parallel(
         n_jobs=n_workers,
@@ -48,9 +53,39 @@ def run_shards(tasks: Iterable[ShardTask], *, n_workers: int) -> Iterator[ShardO
         pre_dispatch=n_workers,
         batch_size=1,
     )
-    n_threads = torch.get_num_threads()
+    stop = StopSignal()
+    running = _Running()
+    outcomes = parallel(joblib.delayed(running)(replace(task, stop=stop)) for task in tasks)
     try:
-        yield from parallel(joblib.delayed(train_shard)(task) for task in tasks)
-    finally:
-        # torch keeps one number for threads that start later: the last worker has left its own there
-        torch.set_num_threads(n_threads)
+        yield from outcomes
+    except BaseException:
+        # a thread that is still inside torch when the interpreter ends would bring it down
+        stop.ring()
+        running.wait(STOP_SECONDS)
+        raise
+
+
+class _Running:
+    """Trains shards and knows how many threads of this process are at it."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._count = 0
+
+    def __call__(self, task: ShardTask) -> ShardOutcome:
+        with self._condition:
+            self._count += 1
+        try:
+            return train_shard(task)
+        finally:
+            with self._condition:
+                self._count -= 1
+                self._condition.notify_all()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until no thread trains, or until the time is over."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._count == 0, timeout=seconds)
+
+    def __reduce__(self) -> tuple[type[_Running], tuple[()]]:
+        return _Running, ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +24,11 @@ from parallelmlp_search.engine import (
     train,
 )
 from parallelmlp_search.packing import Architecture, cut_shards, member_cost
+from parallelmlp_search.packing.cost import BUCKET_OVERHEAD_SECONDS
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["MemberOutcome", "ShardData", "ShardOutcome", "ShardTask", "cut_work", "train_shard"]
+__all__ = ["MemberOutcome", "ShardData", "ShardOutcome", "ShardTask", "StopSignal", "cut_work", "train_shard"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class ShardData:
     rows
         Training rows.
     validation_inputs, validation_target, validation_weight
-        Rows that choose epochs and survivors; ``(n, D)``, the target as the metric takes it, ``(n,)`` or None.
+        Rows that choose epochs and survivors; ``(n, D)``, the target as the metric takes it, ``(n,)`` or
+        None.
     prediction_inputs
         Rows ``(n, D)`` to predict after training, or None.
     head, loss, metric
@@ -70,19 +73,46 @@ class ShardData:
         """Rows of a batch, which never exceed the training rows."""
         return min(config.batch_size, self.rows.inputs.shape[0])
 
+    def step_seconds(self, config: MLPConfig) -> float:
+        """Predicted seconds of one training step of a member in a full bucket, on one core."""
+        return member_cost(self.architecture(config), self.batch_rows(config)).seconds
+
     def epoch_seconds(self, config: MLPConfig) -> float:
-        """Predicted seconds of one epoch of a member on one core, judging it at the end included."""
-        n_rows, batch = self.rows.inputs.shape[0], self.batch_rows(config)
-        seconds = member_cost(self.architecture(config), batch).seconds
-        forward_share = self.validation_inputs.shape[0] / (3.0 * n_rows)
-        return seconds * (n_rows / batch) * (1.0 + forward_share)
+        """Predicted seconds of one epoch of a member on one core."""
+        return self.step_seconds(config) * self.rows.inputs.shape[0] / self.batch_rows(config)
+
+    def judge_seconds(self, config: MLPConfig) -> float:
+        """Predicted seconds of judging a member once: a forward pass, a third of a step on as many rows."""
+        share = self.validation_inputs.shape[0] / (3.0 * self.batch_rows(config))
+        return self.step_seconds(config) * share
+
+
+class StopSignal:
+    """Tells the threads of this process to abandon their shards.
+
+    Another process gets one that never rings.
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def ring(self) -> None:
+        """Ask for the end."""
+        self._event.set()
+
+    def __call__(self) -> bool:
+        return self._event.is_set()
+
+    def __reduce__(self) -> tuple[type[StopSignal], tuple[()]]:
+        return StopSignal, ()
 
 
 @dataclass(frozen=True)
 class ShardTask:
     """One shard: which members, from which states, how far.
 
-    ``keep`` names the vectors that come back in the outcome's states. ``states`` holds None for fresh members.
+    ``keep`` names the vectors that come back in the outcome's states. ``states`` holds None for fresh
+    members.
     """
 
     key: str
@@ -96,14 +126,20 @@ class ShardTask:
     repeat: int = 0
     keep: tuple[str, ...] = ("parameters", "first_moment", "second_moment", "average")
     deadline: float | None = None
+    stop: StopSignal | None = None
 
     @property
     def predicted_seconds(self) -> float:
         """Predicted seconds on one core."""
         done = max((state.step for state in self.states if state is not None), default=0)
         batch = self.data.batch_rows(self.configs[0])
-        epochs = self.until_epoch - done * batch / self.data.rows.inputs.shape[0]
-        return sum(self.data.epoch_seconds(config) for config in self.configs) * max(0.0, epochs)
+        steps = max(0.0, self.until_epoch * self.data.rows.inputs.shape[0] / batch - done)
+        moments = 1.0 if self.evaluate_every is None else math.ceil(self.until_epoch / self.evaluate_every)
+        shapes = {self.data.architecture(config) for config in self.configs}
+        buckets = {(shape.family, shape.widths): shape.depth for shape in shapes}
+        overhead = sum(BUCKET_OVERHEAD_SECONDS * (1 + depth) / 2 for depth in buckets.values())
+        training = steps * (overhead + sum(self.data.step_seconds(config) for config in self.configs))
+        return training + moments * sum(self.data.judge_seconds(config) for config in self.configs)
 
     def part(self, members: range) -> ShardTask:
         """The same task for some of the members."""
@@ -253,6 +289,7 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
         evaluation=Evaluation(data.validation_inputs, error),
         evaluate_every=task.evaluate_every,
         deadline=task.deadline,
+        stopped=task.stop or (lambda: False),
     )
     predictions = None
     if data.prediction_inputs is not None:

@@ -1,8 +1,8 @@
 """Minibatches from one stream that does not know who reads it.
 
 The stream is the endless concatenation of one permutation of the rows per epoch; batch ``s`` takes the
-positions ``s N`` to ``s N + N - 1``. So every batch has exactly ``N`` rows, no row is ever dropped, and any batch
-can be found from its number alone, which is what resuming and packing anew need.
+positions ``s N`` to ``s N + N - 1``. So every batch has exactly ``N`` rows, no row is ever dropped, and any
+batch can be found from its number alone, which is what resuming and packing anew need.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: safetensors and JSON, written under a temporary name and renamed."""
+"""Files that are either whole or not there: safetensors and JSON, written aside and renamed."""
 
 from __future__ import annotations
 
@@ -36,9 +36,11 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     except Exception as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if not isinstance(error, OSError) and "space" not in str(error).lower():
+        # safetensors and pyarrow report what the system said in errors of their own
+        text = str(error).lower()
+        full = getattr(error, "errno", None) == errno.ENOSPC or "no space" in text
+        if not (isinstance(error, OSError) or full or "os error" in text):
             raise
-        full = getattr(error, "errno", None) == errno.ENOSPC or "no space" in str(error).lower()
         cure = "free some space there" if full else "make the folder writable"
         raise RunDirectoryError(f"could not write {str(path)!r} ({error}): {cure} and resume") from error
 

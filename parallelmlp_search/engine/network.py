@@ -1,8 +1,8 @@
 """The packed network: forward and hand-written backward of a bucket, in buffers that are made once.
 
-A hidden layer is ``z = W a + b``, layer normalisation of ``z`` if the bucket has it, the activation by segment,
-dropout, and the layer's input added where the layer is residual; the head is linear. The plain twin is
-:func:`parallelmlp_search.packing.pack.build_module`.
+A hidden layer is ``z = W a + b``, layer normalisation of ``z`` if the bucket has it, the activation by
+segment, dropout, and the layer's input added where the layer is residual; the head is linear. The plain twin
+is :func:`parallelmlp_search.packing.pack.build_module`.
 """
 
 from __future__ import annotations
@@ -234,7 +234,8 @@ class BucketNetwork:
 
     def _normalize_forward(self, number: int, layer: _Layer, tensors: LayerTensors) -> None:
         """Layer normalisation over the true neurons of each member and row (Ba et al. 2016), in place."""
-        assert tensors.gain is not None and tensors.shift is not None
+        assert tensors.gain is not None
+        assert tensors.shift is not None
         width = self._true_widths[number]
         z = layer.z
         z.sub_(z.sum(dim=1, keepdim=True).div_(width))
@@ -249,8 +250,10 @@ class BucketNetwork:
     def _normalize_backward(
         self, number: int, layer: _Layer, tensors: LayerTensors, gradients: LayerTensors, grad: Tensor
     ) -> None:
-        assert tensors.gain is not None and layer.normalized is not None
-        assert gradients.gain is not None and gradients.shift is not None
+        assert tensors.gain is not None
+        assert layer.normalized is not None
+        assert gradients.gain is not None
+        assert gradients.shift is not None
         width = self._true_widths[number]
         normalized = layer.normalized
         product = self._scratch_view(2, grad)
@@ -349,6 +352,8 @@ class PackedNetwork:
         are made once.
         """
         n_total = rows.shape[0]
+        if n_total == 0:
+            return rows.new_empty(self.layout.n_members, self.layout.buckets[0].shape.n_outputs, 0)
         if n_total < self.n_rows:
             short = torch.cat([rows, rows[-1:].expand(self.n_rows - n_total, -1)])
             return self.predict(flat, short)[:, :, :n_total]

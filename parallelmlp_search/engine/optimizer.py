@@ -2,14 +2,15 @@
 
 The update of AdamW (Loshchilov and Hutter 2019) is ``p <- p (1 - lr wd) - lr m' / (sqrt(v') + eps)`` with the
 corrected moments ``m' = m / c1`` and ``v' = v / c2``. Written as ``p <- p d - m / (A sqrt(v) + B)`` with
-``A = c1 / (lr sqrt(c2))`` and ``B = eps c1 / lr`` it needs seven passes, whatever differs between members, and
-no state but the two moments. Weight decay reaches weights only, not biases, gains and shifts.
+``A = c1 / (lr sqrt(c2))`` and ``B = eps c1 / lr`` it needs seven passes, whatever differs between members,
+and no state but the two moments. Weight decay reaches weights only, not biases, gains and shifts.
 
 SGD is that of :class:`torch.optim.SGD`: decay is added to the gradient, momentum has no dampening.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,7 +96,7 @@ class PackedOptimizer:
         self._table_start = -1
         self._table: list[tuple[Tensor, ...]] | None = None
         offsets = population.layout.row_offsets
-        self._row_counts = [last - first for first, last in zip(offsets, offsets[1:], strict=False)]
+        self._row_counts = [last - first for first, last in itertools.pairwise(offsets)]
 
     def _widest_row(self) -> int:
         blocks = (block for bucket in self.population.layout.buckets for block in bucket.blocks)
@@ -137,7 +138,7 @@ class PackedOptimizer:
         return pieces
 
     def _coefficients(self, step: int) -> tuple[Tensor, ...]:
-        """``(rate, keep, A, B)`` of this step as ``(4, P_b, 1)`` for each bucket, from a table of the next steps."""
+        """``(rate, keep, A, B)`` of this step, ``(4, P_b, 1)`` a bucket, from a table of the next steps."""
         if self._table is None or not 0 <= step - self._table_start < TABLE_STEPS:
             self._table_start = step
             steps = torch.arange(step, step + TABLE_STEPS, dtype=torch.float64)

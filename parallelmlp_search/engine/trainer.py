@@ -23,7 +23,7 @@ EVALUATION_ROWS = 512
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Rows that a shard trains on: ``inputs`` (n, D); ``target`` (n,) classes or (C, n) numbers; ``weight`` (n,)."""
+    """Rows to train on: ``inputs`` (n, D); ``target`` (n,) classes or (C, n) numbers; ``weight`` (n,)."""
 
     inputs: Tensor
     target: Tensor
@@ -40,8 +40,8 @@ class TrainingRows:
 class Evaluation:
     """How members are judged while they train.
 
-    ``error`` maps outputs ``(P, C, n)`` of the rows ``inputs`` (n, D) to errors ``(P,)``, lower is better, NaN for
-    a member that cannot be judged.
+    ``error`` maps outputs ``(P, C, n)`` of the rows ``inputs`` (n, D) to errors ``(P,)``, lower is better,
+    NaN for a member that cannot be judged.
     """
 
     inputs: Tensor
@@ -95,6 +95,7 @@ def train(
     evaluate_every: float | None = None,
     deadline: float | None = None,
     field_width: int | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> History:
     """Train until ``until_epoch`` of ``total_epochs`` epochs.
 
@@ -113,6 +114,8 @@ def train(
         and the weights of the best moment (ties: the last) are kept as ``best``.
     deadline
         Reading of :func:`time.monotonic` at which to stop early, after an evaluation of what there is.
+    stopped
+        Asked before every step; once it answers True, training is abandoned where it stands.
     field_width
         Rows of the dropout field; at least the widest member, which is the default.
 
@@ -154,7 +157,7 @@ def train(
     losses = torch.zeros(layout.n_members, dtype=dtype, device=device)
     loss_sum = torch.zeros_like(losses)
     loss_count = 0
-    while population.step < last_step:
+    while population.step < last_step and not stopped():
         step = population.step
         batch, target, weight = rows.batch(stream.rows(step).to(device))
         fields = dropout_fields(stream.seed, step, depth, width, stream.batch_size) if depth else []

@@ -139,7 +139,8 @@ def quantile(level: float = 0.5) -> Loss:
 
     def slope(residual: Tensor) -> Tensor:
         # 1 - level above the target, -level below it, and 0 where they meet
-        return torch.where(residual > 0, 1.0 - level, -level) * (residual != 0)
+        # (of two plain numbers, torch.where would make float32 whatever the residuals are)
+        return (residual > 0).to(residual.dtype).sub_(level).mul_(residual != 0)
 
     return _elementwise(value, slope, "quantile", "Quantile loss.")
 

@@ -11,6 +11,8 @@ from parallelmlp_search.distribute import ShardOutcome
 
 __all__ = ["Clock", "FinalistPlan", "Throughput", "default_epochs", "default_folds", "plan_finalists"]
 
+WELL_TRAINED_STEPS = 4000
+
 SCREENING_SHARE = 0.42
 """Share of the training time that screening may take; the rest belongs to the finalists."""
 
@@ -64,12 +66,14 @@ class Throughput:
     def __init__(self, n_workers: int) -> None:
         self.n_workers = n_workers
         self.member_steps = 0
+        self.remembered_steps = 0
         self._measured = 0.0
         self._predicted = 0.0
 
-    def add(self, outcome: ShardOutcome) -> None:
-        """Learn from a shard."""
+    def add(self, outcome: ShardOutcome, *, remembered: bool = False) -> None:
+        """Learn from a shard; ``remembered`` if it was trained before an interruption."""
         self.member_steps += outcome.member_steps
+        self.remembered_steps += outcome.member_steps if remembered else 0
         if outcome.predicted_seconds > 0 and not outcome.cut:
             fade = 0.97
             self._measured = fade * self._measured + outcome.seconds
@@ -129,16 +133,21 @@ def plan_finalists(
 
     Notes
     -----
-    With ``U`` affordable member-epochs a fold, finalists grow with the square root of ``U`` up to 32 and
-    epochs take the rest, up to some 20,000 steps: an ensemble of few well-trained networks beats one of many
-    half-trained ones.
+    Some 4,000 steps train a network well. Up to twelve finalists share what a fold affords with that many;
+    beyond, a third of the surplus goes into more finalists, up to 32, and the rest into longer training, up
+    to four times as long. With too little for four, training is cut short instead.
     """
     units = seconds / max(epoch_seconds, 1e-9)
-    folds = n_folds or (default_folds(n_rows) if units >= 400 else 4 if units >= 120 else 3)
-    per_fold = units / (folds - 1)
-    finalists = n_finalists or max(2, min(32, round(math.sqrt(per_fold / 3.0))))
-    most = max(60, min(600, round(20_000 / max(1.0, steps_per_epoch))))
-    epochs = max_epochs or max(1, min(most, math.floor(per_fold / finalists)))
-    if max_epochs is not None and n_finalists is None:
-        finalists = max(2, min(32, math.floor(per_fold / max_epochs)))
-    return FinalistPlan(max_epochs=epochs, n_finalists=finalists, n_folds=folds)
+    folds = n_folds or (default_folds(n_rows) if units >= 800 else 4 if units >= 300 else 3)
+    per_fold = max(1.0, units / (folds - 1))
+    wanted = max(6.0, WELL_TRAINED_STEPS / max(1.0, steps_per_epoch))
+    wanted = float(max_epochs) if max_epochs else min(wanted, 600.0)
+    fitting = per_fold / wanted
+    if n_finalists is None:
+        n_finalists = round(max(2.0, min(fitting, 4.0)) if fitting < 4 else fitting)
+        if fitting > 12:
+            n_finalists = min(32, round(12 + (fitting - 12) / 3))
+        if fitting < 4 and max_epochs is None:
+            n_finalists = max(2, min(4, int(per_fold / 2)))
+    epochs = max_epochs or max(1, int(min(4 * wanted, per_fold / n_finalists)))
+    return FinalistPlan(max_epochs=epochs, n_finalists=n_finalists, n_folds=folds)

@@ -63,6 +63,7 @@ def cross_fit(
     reporter: Reporter,
     trials: Sequence[Trial],
     deadline: float | None = None,
+    required: int | None = None,
     cache_scale: int = 1,
 ) -> CrossFit:
     """Train finalists on every fold.
@@ -80,10 +81,12 @@ def cross_fit(
     rung
         Number under which the results are recorded, above all rungs of screening.
     deadline
-        Reading of the monotonic clock at which training ends, or None. A group of finalists begins only if it is
-        likely to end in time, the first in any case.
+        Reading of the monotonic clock at which training ends, or None. A group of finalists begins only if
+        it is likely to end in time, the first in any case.
+    required
+        With a deadline, how many finalists were planned; those beyond are extra and not missed.
     """
-    groups = [list(finalists)] if deadline is None else _groups(finalists)
+    groups = [list(finalists)] if deadline is None else _groups(finalists, required or len(finalists))
     tasks_of_group = [
         _tasks(number, group, parts, max_epochs, cache_scale) for number, group in enumerate(groups)
     ]
@@ -107,9 +110,7 @@ def cross_fit(
     results: dict[int, dict[int, tuple[Tensor, Tensor]]] = {trial.number: {} for trial in finalists}
     records: dict[int, list[RungRecord]] = {trial.number: [] for trial in finalists}
     by_number = {trial.number: trial for trial in finalists}
-    done = 0
-    for outcome in journal.run(in_time(), strip):
-        done += 1
+    for done, outcome in enumerate(journal.run(in_time(), strip), start=1):
         throughput.add(outcome)
         for member in outcome.members:
             trial = by_number[member.trial]
@@ -138,9 +139,10 @@ def cross_fit(
         if trial.state is not TrialState.FAILED and len(results[trial.number]) == len(parts)
     ]
     cut = []
-    missing = sum(trial.state is not TrialState.FAILED for trial in finalists) - len(complete)
-    if missing:
-        cut.append(f"{missing} of {len(finalists)} finalists were not cross-fitted when the time was up")
+    planned = len(finalists) if required is None else min(required, len(finalists))
+    missing = sum(trial.state is not TrialState.FAILED for trial in finalists[:planned]) - len(complete)
+    if missing > 0:
+        cut.append(f"{missing} of {planned} finalists were not cross-fitted when the time was up")
     place_of = {int(row): place for place, row in enumerate(rows)}
     n_outputs = parts[0].head.n_predictions
     predictions = torch.full((len(complete), n_outputs, len(rows)), math.nan)
@@ -169,8 +171,14 @@ def cross_fit(
     return CrossFit(complete, predictions, covered, vectors, cut)
 
 
-def _groups(finalists: Sequence[Trial]) -> list[list[Trial]]:
-    return [list(finalists[start : start + GROUP]) for start in range(0, len(finalists), GROUP)]
+def _groups(finalists: Sequence[Trial], required: int) -> list[list[Trial]]:
+    """Those that are planned in groups of at most :data:`GROUP` of like size, then the extra ones."""
+    n_groups = -(-required // GROUP)
+    size = -(-required // n_groups)
+    bounds = [*range(0, required, size), *range(required, len(finalists), GROUP // 2)]
+    ends = [*bounds[1:], len(finalists)]
+    groups = [list(finalists[start:end]) for start, end in zip(bounds, ends, strict=True)]
+    return [group for group in groups if group]
 
 
 def _tasks(

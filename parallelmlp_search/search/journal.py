@@ -1,8 +1,8 @@
 """Remembers finished shards and decisions, so that an interrupted search can be played back to where it was.
 
-A search is a function of its settings, its data, and what was decided from the clock. The journal keeps the results
-of shards and those decisions on disk; playing the search again with them in hand leads to the same place without
-training anything twice. Without a run directory nothing is kept.
+A search is a function of its settings, its data, and what was decided from the clock. The journal keeps the
+results of shards and those decisions on disk; playing the search again with them in hand leads to the same
+place without training anything twice. Without a run directory nothing is kept.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from parallelmlp_search.distribute import ShardData, ShardTask, cut_work, run_sh
 from parallelmlp_search.search.budget import (
     SCREENING_SHARE,
     Clock,
+    FinalistPlan,
     Throughput,
     default_epochs,
     default_folds,
@@ -25,7 +26,7 @@ from parallelmlp_search.search.settings import SearchSettings
 from parallelmlp_search.search.verdict import selection_seconds
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["SearchPlan", "make_plan"]
+__all__ = ["SearchPlan", "make_plan", "replan_finalists"]
 
 DEFAULT_TRIALS = 256
 
@@ -33,6 +34,10 @@ STATE_BYTES = 600_000_000
 """Memory for the states of members between two rungs, unless a memory limit says less."""
 
 CALIBRATION_STEPS = 6
+
+FIRST_RUNG_STEPS = 40
+"""Under a time limit, steps before the first judgement at least; without one it is an epoch at least."""
+
 MOST_TRIALS = 20_000
 
 
@@ -56,7 +61,7 @@ class SearchPlan:
         Time that selecting and saving will take.
     """
 
-    rungs: tuple[int, ...]
+    rungs: tuple[float, ...]
     n_fresh: int
     n_refined: int
     capacity: int
@@ -68,7 +73,7 @@ class SearchPlan:
     @property
     def max_epochs(self) -> int:
         """Epochs of full training."""
-        return self.rungs[-1]
+        return int(self.rungs[-1])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values."""
@@ -89,8 +94,8 @@ def make_plan(
 ) -> SearchPlan:
     """Plan a search.
 
-    Without a time limit the plan is a function of settings and data alone. With one, a few networks are trained
-    for a few steps first, to see how fast the machine is.
+    Without a time limit the plan is a function of settings and data alone. With one, a few networks are
+    trained for a few steps first, to see how fast the machine is.
     """
     rng = np.random.default_rng([settings.seed, 5])
     sample = draw_fresh(settings.space, "random", 64, rng, known=[])
@@ -111,7 +116,7 @@ def make_plan(
             n_folds=preparation.allowed_folds(n_folds),
         )
     _calibrate(data, sample, throughput)
-    epoch = throughput.wall_seconds(sum(data.epoch_seconds(config) for config in sample) / len(sample))
+    epoch = throughput.wall_seconds(_epoch_seconds(data, sample))
     n_predictions = preparation.problem.head.n_predictions
     reserve = min(
         0.2 * settings.time_limit,
@@ -128,8 +133,10 @@ def make_plan(
         n_folds=settings.n_folds,
         n_finalists=settings.n_finalists,
     )
-    rungs = ladder(finalists.max_epochs, settings.reduction_factor)
-    each = epoch * ladder_cost(rungs, settings.reduction_factor)
+    least = min(1.0, FIRST_RUNG_STEPS / max(1.0, steps_per_epoch))
+    rungs = ladder(finalists.max_epochs, settings.reduction_factor, least=least)
+    judging = throughput.wall_seconds(sum(data.judge_seconds(config) for config in sample) / len(sample))
+    each = epoch * ladder_cost(rungs, settings.reduction_factor) + 1.5 * judging
     affordable = max(2, min(MOST_TRIALS, int(0.85 * screening / max(each, 1e-9))))
     n_trials = min(affordable, settings.n_trials or affordable)
     return SearchPlan(
@@ -141,6 +148,36 @@ def make_plan(
         screening_seconds=screening,
         reserve_seconds=reserve,
     )
+
+
+def replan_finalists(
+    plan: SearchPlan,
+    leaders: Sequence[MLPConfig],
+    preparation: Preparation,
+    data: ShardData,
+    settings: SearchSettings,
+    throughput: Throughput,
+    seconds: float,
+) -> FinalistPlan:
+    """What the time that is left after screening affords, now that the leaders and their speed are known."""
+    epoch = throughput.wall_seconds(_epoch_seconds(data, leaders))
+    n_rows = data.rows.inputs.shape[0]
+    steps_per_epoch = sum(n_rows / data.batch_rows(config) for config in leaders) / len(leaders)
+    finalists = plan_finalists(
+        0.85 * seconds,
+        epoch,
+        n_rows,
+        steps_per_epoch,
+        max_epochs=settings.max_epochs,
+        n_folds=settings.n_folds,
+        n_finalists=settings.n_finalists,
+    )
+    return replace(finalists, n_folds=preparation.allowed_folds(finalists.n_folds))
+
+
+def _epoch_seconds(data: ShardData, configs: Sequence[MLPConfig]) -> float:
+    """Predicted seconds of an epoch of one of these on one core; the outer calls of its bucket are shared."""
+    return sum(data.epoch_seconds(config) for config in configs) / len(configs)
 
 
 def _division(n_trials: int, settings: SearchSettings, size: float) -> dict[str, int]:

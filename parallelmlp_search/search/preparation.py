@@ -1,9 +1,9 @@
 """From a table to the tensors of shards: which rows train, which choose, which report.
 
 Rows are divided once. The *choosing* rows judge every rung and choose the epoch of every finalist; they never
-report. The *reporting* rows are all others: screening trains on them, finalists are cross-fitted on them, and the
-ensemble and its honest score come from their out-of-fold predictions. Preprocessing and the scaling of a
-regression target are fitted on the training rows of each part alone.
+report. The *reporting* rows are all others: screening trains on them, finalists are cross-fitted on them,
+and the ensemble and its honest score come from their out-of-fold predictions. Preprocessing and the scaling
+of a regression target are fitted on the training rows of each part alone.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ SMALLEST_SPLIT = 20
 is given."""
 
 MOST_CHOOSING_ROWS = 10_000
+
+MOST_BINS, FEWEST_BINS, MOST_PIECES = 16, 4, 256
+"""Bins of a numeric column, and columns that they may add in all."""
 
 
 def seed_of(*parts: int) -> int:
@@ -159,7 +162,9 @@ class Preparation:
         return None if self.metric_weight is None else torch.from_numpy(self.metric_weight[rows])
 
     def _part(self, train: NDArray[np.intp], predict: NDArray[np.intp] | None, seed: int) -> Part:
-        preprocessor = TablePreprocessor(scaling=self.settings.scaling, column_kinds=self.column_kinds)
+        preprocessor = TablePreprocessor(
+            scaling=self.settings.scaling, numeric_bins=self._numeric_bins(), column_kinds=self.column_kinds
+        )
         inputs = preprocessor.fit_transform(self.problem.frame.iloc[train])
         head, target = self._outputs(train)
         weight = None if self.training_weight is None else torch.from_numpy(self.training_weight[train])
@@ -184,6 +189,14 @@ class Preparation:
             seed=seed,
         )
         return Part(preprocessor, head, data, np.empty(0, dtype=np.intp) if predict is None else predict)
+
+    def _numeric_bins(self) -> int:
+        """Bins of the piecewise linear encoding: 16, or fewer so that they add at most some 256 inputs."""
+        if self.settings.numeric_bins is not None:
+            return self.settings.numeric_bins
+        n_numeric = sum(kind == "numeric" for kind in self.column_kinds.values())
+        bins = min(MOST_BINS, MOST_PIECES // max(1, n_numeric))
+        return bins if bins >= FEWEST_BINS else 0
 
     def _outputs(self, train: NDArray[np.intp]) -> tuple[Head, Tensor]:
         """Head and training target; a regression is standardised by the training rows."""

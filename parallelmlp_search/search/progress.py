@@ -70,4 +70,4 @@ class Progress:
 
 
 Callback = Callable[[Progress], object]
-"""Called at every report. A callback that returns True ends screening early; what has been trained is kept."""
+"""Called at every report. One that returns True ends screening early; what has been trained is kept."""

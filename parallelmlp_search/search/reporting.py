@@ -42,12 +42,13 @@ class Reporter:
         leaders = sorted(scored, key=lambda trial: trial.standing)[:STANDINGS]
         elapsed = self.clock.elapsed
         training = max(1e-9, elapsed - self._training_since)
+        steps = self.throughput.member_steps - self.throughput.remembered_steps
         progress = Progress(
             stage=stage,
             metric=self.metric.name,
             best_score=self._score(min(trial.error for trial in scored)) if scored else None,
             n_trials=len(trials),
-            member_steps_per_second=self.throughput.member_steps / training,
+            member_steps_per_second=steps / training,
             elapsed_seconds=elapsed,
             seconds_left=None if self.clock.limit is None else max(0.0, self.clock.left),
             standings=tuple(

@@ -38,9 +38,10 @@ class RunDirectory:
     """A folder that belongs to one search.
 
     Use :meth:`create` or :meth:`open`. ``run.json`` holds the settings and how the run stands;
-    ``checkpoints/`` what has been computed, pruned to what resuming needs; ``decisions.json`` what was decided
-    from the clock, so that a resumed run decides the same; ``trials.parquet``, ``leaderboard.parquet``,
-    ``oof.safetensors``, ``result.json`` and ``model/`` the outcome; ``log.jsonl`` what happened when.
+    ``checkpoints/`` what has been computed, pruned to what resuming needs; ``decisions.json`` what was
+    decided from the clock, so that a resumed run decides the same; ``trials.parquet``,
+    ``leaderboard.parquet``, ``oof.safetensors``, ``result.json`` and ``model/`` the outcome; ``log.jsonl``
+    what happened when.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +59,8 @@ class RunDirectory:
         folder = Path(path)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunDirectoryError(
-                f"{str(folder)!r} already exists and is not empty: choose another folder, or resume the run in it"
+                f"{str(folder)!r} already exists and is not empty: choose another folder, "
+                "or resume the run in it"
             )
         folder.mkdir(parents=True, exist_ok=True)
         directory = cls(folder)

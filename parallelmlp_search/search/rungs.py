@@ -10,16 +10,24 @@ __all__ = ["ladder", "ladder_cost", "promoted", "survivors"]
 MAX_RUNGS = 4
 
 
-def ladder(max_epochs: int, reduction_factor: int, *, n_rungs: int = MAX_RUNGS) -> tuple[int, ...]:
+def ladder(
+    max_epochs: int, reduction_factor: int, *, n_rungs: int = MAX_RUNGS, least: float = 1.0
+) -> tuple[float, ...]:
     """Epochs at which members are judged, each ``reduction_factor`` times the one before.
 
+    ``least`` is the shortest first rung; a table with many rows may be judged before an epoch is over.
+
     >>> ladder(27, 3)
-    (1, 3, 9, 27)
+    (1.0, 3.0, 9.0, 27.0)
     >>> ladder(2, 3)
-    (1, 2)
+    (1.0, 2.0)
+    >>> ladder(6, 3, least=0.1)
+    (0.222, 0.667, 2.0, 6.0)
     """
-    epochs = [max(1, round(max_epochs / reduction_factor**step)) for step in range(n_rungs)]
-    return tuple(sorted(set(epochs)))
+    steps = [max_epochs / reduction_factor**step for step in range(n_rungs)]
+    # whole epochs where they fit, so that a rung ends where its history says
+    epochs = [float(round(step)) if step >= 2 else max(least, round(step, 3)) for step in steps]
+    return tuple(sorted({min(epoch, float(max_epochs)) for epoch in epochs}))
 
 
 def survivors(n_trials: int, reduction_factor: int) -> int:
@@ -61,10 +69,9 @@ def promoted(cohort: Mapping[int, float], past: Sequence[float], reduction_facto
     return chosen
 
 
-def ladder_cost(rungs: Sequence[int], reduction_factor: int) -> float:
+def ladder_cost(rungs: Sequence[float], reduction_factor: int) -> float:
     """Epochs that a trial takes on average on its way up the ladder."""
-    cost = share = 0.0
-    before = 0
+    cost = share = before = 0.0
     for step, epochs in enumerate(rungs):
         share = 1.0 / reduction_factor**step
         cost += share * (epochs - before)

@@ -6,22 +6,23 @@ import contextlib
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from parallelmlp_search.data import fingerprint
-from parallelmlp_search.distribute import worker_count
+from parallelmlp_search.distribute import ShardData, worker_count
 from parallelmlp_search.exceptions import (
     BudgetWarning,
     InvalidParameterError,
     RunDirectoryError,
     SearchFailedError,
 )
-from parallelmlp_search.search.budget import Clock, Throughput
+from parallelmlp_search.search.budget import Clock, FinalistPlan, Throughput
 from parallelmlp_search.search.finalists import CrossFit, cross_fit
 from parallelmlp_search.search.journal import Journal
-from parallelmlp_search.search.planning import SearchPlan, make_plan
+from parallelmlp_search.search.planning import SearchPlan, make_plan, replan_finalists
 from parallelmlp_search.search.preparation import Part, Preparation, seed_of
 from parallelmlp_search.search.problem import Problem
 from parallelmlp_search.search.progress import Callback
@@ -34,6 +35,8 @@ from parallelmlp_search.search.trial import Trial
 from parallelmlp_search.search.verdict import Verdict, build_model, judge, rank
 
 __all__ = ["run"]
+
+MOST_FINALISTS = 32
 
 CUDA_CACHE_SCALE = 64
 """A GPU wants chunks this many times larger than a core's cache."""
@@ -106,37 +109,35 @@ def _search(
     reporter = Reporter(callbacks, preparation.metric, clock, throughput)
     reporter.report("preparing")
     part = preparation.screening()
+    data = part.data
     plan = SearchPlan.from_dict(
-        journal.decide(
-            "plan", lambda: make_plan(preparation, part.data, settings, clock, throughput).to_dict()
-        )
+        journal.decide("plan", lambda: make_plan(preparation, data, settings, clock, throughput).to_dict())
     )
     if directory is not None:
         directory.update(splits=_splits(preparation, plan), metric=preparation.metric.name, task=problem.task)
     reporter.start_training()
-    trials, cut = _screen(part, settings, plan, journal, throughput, reporter, clock, cache_scale)
-    finalists = _choose_finalists(trials, plan.n_finalists)
-    if settings.time_limit is not None:
-        chosen = journal.decide("finalists", lambda: [trial.number for trial in finalists])
-        finalists = [trials[number] for number in chosen]
-    del part
-    parts = preparation.folds(plan.n_folds)
+    trials, cut = _screen(data, settings, plan, journal, throughput, reporter, clock, cache_scale)
+    deadline = clock.deadline(plan.reserve_seconds)
+    finalists, last = _finalists(trials, plan, preparation, data, settings, journal, throughput, clock)
+    parts = preparation.folds(last.n_folds)
     fit = cross_fit(
         finalists,
         parts,
         preparation.reporting_rows.tolist(),
-        max_epochs=plan.max_epochs,
+        max_epochs=last.max_epochs,
         rung=len(plan.rungs),
         journal=journal,
         throughput=throughput,
         reporter=reporter,
         trials=trials,
-        deadline=clock.deadline(plan.reserve_seconds),
+        deadline=deadline,
+        required=last.n_finalists,
         cache_scale=cache_scale,
     )
     reporter.report("selecting", trials)
     verdict = judge(preparation, fit, seconds=clock.left - 0.5, seed=seed_of(settings.seed, 3))
-    result = _result(preparation, parts, trials, fit, verdict, plan, throughput, clock, cut + fit.cut)
+    cut += fit.cut
+    result = _result(preparation, parts, trials, fit, verdict, last.max_epochs, throughput, clock, cut)
     reporter.report("saving", trials)
     if directory is not None:
         _save(directory, preparation, fit, result)
@@ -147,7 +148,7 @@ def _search(
 
 
 def _screen(
-    part: Part,
+    data: ShardData,
     settings: SearchSettings,
     plan: SearchPlan,
     journal: Journal,
@@ -162,7 +163,7 @@ def _screen(
         # whoever resumes late still leaves the finalists their share
         deadline = time.monotonic() + min(plan.screening_seconds, max(0.0, 0.5 * (end - clock.elapsed)))
     screening = Screening(
-        part.data,
+        data,
         settings,
         ScreeningPlan(plan.rungs, plan.n_fresh, plan.n_refined, plan.capacity, deadline),
         journal,
@@ -173,14 +174,39 @@ def _screen(
     return screening.run(), screening.cut
 
 
-def _choose_finalists(trials: Sequence[Trial], n_finalists: int) -> list[Trial]:
-    """The best of screening: higher rungs first, then lower errors."""
+def _finalists(
+    trials: Sequence[Trial],
+    plan: SearchPlan,
+    preparation: Preparation,
+    data: ShardData,
+    settings: SearchSettings,
+    journal: Journal,
+    throughput: Throughput,
+    clock: Clock,
+) -> tuple[list[Trial], FinalistPlan]:
+    """The best of screening, higher rungs first, then lower errors; and how they are to be cross-fitted.
+
+    Under a time limit more are named than planned, in case there is time for them.
+    """
     alive = [trial for trial in trials if trial.records and trial.error < float("inf")]
     if not alive:
         failures = [trial.failure for trial in trials if trial.failure]
         reason = f"; the first failed because {failures[0]}" if failures else ""
         raise SearchFailedError(f"none of {len(trials)} configurations could be trained{reason}")
-    return sorted(alive, key=lambda trial: trial.standing)[:n_finalists]
+    ranked = sorted(alive, key=lambda trial: trial.standing)
+    if settings.time_limit is None:
+        return ranked[: plan.n_finalists], FinalistPlan(plan.max_epochs, plan.n_finalists, plan.n_folds)
+
+    def choose() -> dict[str, Any]:
+        leaders = [trial.config for trial in ranked[:16]]
+        left = clock.left - plan.reserve_seconds
+        last = replan_finalists(plan, leaders, preparation, data, settings, throughput, left)
+        named = ranked[: settings.n_finalists or MOST_FINALISTS]
+        return asdict(last) | {"trials": [trial.number for trial in named]}
+
+    decision = dict(journal.decide("finalists", choose))
+    chosen = [trials[number] for number in decision.pop("trials")]
+    return chosen, FinalistPlan(**decision)
 
 
 def _result(
@@ -189,7 +215,7 @@ def _result(
     trials: list[Trial],
     fit: CrossFit,
     verdict: Verdict,
-    plan: SearchPlan,
+    max_epochs: int,
     throughput: Throughput,
     clock: Clock,
     cut: list[str],
@@ -204,7 +230,7 @@ def _result(
         best_trial=best,
         best_config=trials[best].config,
         n_trials=len(trials),
-        max_epochs=plan.max_epochs,
+        max_epochs=max_epochs,
         n_folds=len(parts),
         member_steps=throughput.member_steps,
         elapsed_seconds=clock.elapsed,
@@ -267,8 +293,8 @@ def _open_run(directory: RunDirectory, problem: Problem, settings: SearchSetting
         for name, value in now.items():
             if before.get(name) != value:
                 raise RunDirectoryError(
-                    f"the run in {str(directory.path)!r} was started with {name}={before.get(name)!r}, but got "
-                    f"{value!r}: resume it with the same settings, or choose another folder"
+                    f"the run in {str(directory.path)!r} was started with {name}={before.get(name)!r}, "
+                    f"but got {value!r}: resume it with the same settings, or choose another folder"
                 )
     directory.update(settings=settings.to_dict(), fingerprint=print_of_data, status="running")
     return float(info.get("spent_seconds", 0.0))

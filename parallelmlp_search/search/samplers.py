@@ -39,10 +39,7 @@ def draw_fresh(
     """
     if sampler == "random":
         return space.sample(n, rng, exclude=known)
-    if sampler == "grid":
-        candidates = _grid(space, n + len(known))
-    else:
-        candidates = _sobol(space, n + len(known), rng)
+    candidates = _grid(space, n + len(known)) if sampler == "grid" else _sobol(space, n + len(known), rng)
     taken = {_identity(space, config) for config in known}
     chosen: list[MLPConfig] = []
     for config in candidates:

@@ -1,8 +1,8 @@
 """Screening: thousands of trials on rungs, with compaction and refill, until few are left.
 
-A round trains every cohort that waits, fresh trials at the lowest rung and promoted ones at theirs, as one set of
-shards. Then each cohort is cut down, its survivors' states move up, and the freed room is filled with new trials:
-fresh ones first, then draws near the leaders.
+A round trains every cohort that waits, fresh trials at the lowest rung and promoted ones at theirs, as one
+set of shards. Then each cohort is cut down, its survivors' states move up, and the freed room is filled with
+new trials: fresh ones first, then draws near the leaders.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ScreeningPlan:
         Reading of the monotonic clock at which screening ends, or None.
     """
 
-    rungs: tuple[int, ...]
+    rungs: tuple[float, ...]
     n_fresh: int
     n_refined: int
     capacity: int
@@ -186,10 +186,8 @@ class Screening:
             total = len(tasks)
             outcomes = self.journal.run(self._in_time(tasks), strip)
         self._states.clear()
-        done = 0
-        for outcome in outcomes:
-            done += 1
-            self.throughput.add(outcome)
+        for done, outcome in enumerate(outcomes, start=1):
+            self.throughput.add(outcome, remembered=remembered is not None)
             for member in outcome.members:
                 rung = rung_of[member.trial]
                 self._record(number, rung, member)

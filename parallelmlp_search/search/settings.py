@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from parallelmlp_search.data import Scaling
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.space import SearchSpace
 
@@ -46,6 +47,9 @@ class SearchSettings:
         Share of the trials that are drawn near the leaders once there are any, in [0, 1].
     scaling
         How numeric columns are scaled: ``robust``, ``quantile`` or ``standard``.
+    numeric_bins
+        Bins of the piecewise linear encoding of numeric columns, 0 for none; None chooses 16, or fewer where
+        numeric columns are many.
     seed
         Seed of everything random.
     device
@@ -65,7 +69,8 @@ class SearchSettings:
     reduction_factor: int = 3
     sampler: str = "random"
     refinement: float = 0.4
-    scaling: str = "robust"
+    scaling: Scaling = "robust"
+    numeric_bins: int | None = None
     seed: int = 0
     device: str = "auto"
     memory_limit: int | None = None
@@ -80,7 +85,13 @@ class SearchSettings:
                 f"search_space must be a SearchSpace or the name of a preset, but got {space!r}"
             )
         object.__setattr__(self, "space", space)
-        for name, lowest in (("n_trials", 1), ("max_epochs", 1), ("n_folds", 2), ("n_finalists", 1)):
+        for name, lowest in (
+            ("n_trials", 1),
+            ("max_epochs", 1),
+            ("n_folds", 2),
+            ("n_finalists", 1),
+            ("numeric_bins", 0),
+        ):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or int(value) != value or value < lowest):
                 raise InvalidParameterError(f"{name} must be an integer >= {lowest}, but got {value!r}")

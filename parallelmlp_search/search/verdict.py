@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -47,16 +48,20 @@ class Verdict:
 
 def selection_seconds(metric: Metric, n_finalists: int, n_predictions: int, n_rows: int) -> float:
     """Predicted seconds of :func:`judge` on one core; it bounds itself by about 8."""
-    values = n_finalists * n_predictions * n_rows
-    once = metric.formula.nanoseconds * 1e-9 * values
-    return 0.2 + min(4.0, once * ROUNDS) + min(4.0, once * ROUNDS * BOOTSTRAPS * 0.5)
+    once = metric.formula.nanoseconds * 1e-9 * n_finalists * n_predictions * n_rows
+    return 0.2 + min(4.0, once * ROUNDS) + _correction_seconds(once)
+
+
+def _correction_seconds(once: float) -> float:
+    """Predicted seconds of correcting the score, from those of scoring all finalists once."""
+    return min(6.0, once * ROUNDS * BOOTSTRAPS * 0.5)
 
 
 def judge(preparation: Preparation, fit: CrossFit, *, seconds: float = math.inf, seed: int = 0) -> Verdict:
     """Score finalists on out-of-fold predictions, build the ensemble, and correct its score.
 
-    The finalists' last records get their out-of-fold errors. ``seconds`` is what is left for it; with less than
-    needed the repetitions of the correction become fewer.
+    The finalists' last records get their out-of-fold errors. ``seconds`` is what is left for it; with less
+    than needed the repetitions of the correction become fewer.
 
     Raises
     ------
@@ -80,13 +85,21 @@ def judge(preparation: Preparation, fit: CrossFit, *, seconds: float = math.inf,
         )
     complexity = [float(trial.n_parameters) for trial in fit.trials]
     once = metric.formula.nanoseconds * 1e-9 * predictions.numel()
-    n_rounds = ROUNDS if seconds > once * ROUNDS else max(5, int(0.5 * seconds / once))
+    n_rounds = ROUNDS if seconds > 3.0 * once * ROUNDS else max(5, int(0.3 * seconds / once))
+    started = time.monotonic()
     ensemble = greedy_ensemble(
         predictions, target, metric, n_rounds=n_rounds, weight=weight, complexity=complexity
     )
     if preparation.is_tiny:
         return Verdict(ensemble, None)
-    hurried = seconds < selection_seconds(metric, len(fit.trials), predictions.shape[1], predictions.shape[2])
+    n_bootstraps, max_rows = BOOTSTRAPS, None
+    if math.isfinite(seconds):
+        took = time.monotonic() - started
+        slowness = max(1.0, took / (min(4.0, once * n_rounds) + 0.02))
+        predicted = slowness * _correction_seconds(once)
+        if predicted > seconds - took:
+            max_rows = 1000
+            n_bootstraps = max(5, min(BOOTSTRAPS, int(BOOTSTRAPS * 2.0 * (seconds - took) / predicted)))
     groups = preparation.problem.groups
     honest = bias_corrected_score(
         predictions,
@@ -96,8 +109,8 @@ def judge(preparation: Preparation, fit: CrossFit, *, seconds: float = math.inf,
         groups=None if groups is None else groups[rows],
         chosen=ensemble,
         complexity=complexity,
-        n_bootstraps=10 if hurried else BOOTSTRAPS,
-        max_rows=1000 if hurried else None,
+        n_bootstraps=n_bootstraps,
+        max_rows=max_rows,
         seed=seed,
     )
     return Verdict(ensemble, honest)

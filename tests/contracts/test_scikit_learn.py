@@ -9,8 +9,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from parallelmlp_search import ParallelMLPClassifier, ParallelMLPRegressor
 
 ESTIMATORS = [
-    ParallelMLPClassifier("small", n_trials=4, max_epochs=27, n_folds=2, random_state=0),
-    ParallelMLPRegressor("small", n_trials=4, max_epochs=27, n_folds=2, random_state=0),
+    ParallelMLPClassifier("small", n_trials=4, max_epochs=40, n_folds=2, random_state=0),
+    ParallelMLPRegressor("small", n_trials=4, max_epochs=40, n_folds=2, random_state=0),
 ]
 
 # A row of weight zero is as if it were absent, to the bit (tests/test_estimators.py), but a row of weight

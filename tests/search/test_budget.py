@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -112,7 +113,7 @@ def _plans(**settled: int | None) -> Iterator[FinalistPlan]:
 class TestPlanFinalists:
     def test_more_time_never_means_fewer_finalists_folds_or_less_training(self) -> None:
         plans = list(_plans())
-        for before, after in zip(plans, plans[1:], strict=False):
+        for before, after in itertools.pairwise(plans):
             assert after.n_folds >= before.n_folds
             work = [plan.n_finalists * plan.max_epochs * (plan.n_folds - 1) for plan in (before, after)]
             assert work[1] >= work[0]

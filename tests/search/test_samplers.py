@@ -98,7 +98,8 @@ def _trials(space: SearchSpace, n: int) -> list[Trial]:
     """Trials whose error is how far their learning rate is from 0.01, in decades."""
     drawn = draw_fresh(space, "random", n, _rng(9), known=[])
     return [
-        _trial(number, config, abs(math.log10(config.learning_rate) + 2)) for number, config in enumerate(drawn)
+        _trial(number, config, abs(math.log10(config.learning_rate) + 2))
+        for number, config in enumerate(drawn)
     ]
 
 

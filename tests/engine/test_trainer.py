@@ -1,0 +1,335 @@
+"""The trainer: history, the best moment, deadlines, failures, and dropout that knows nobody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from parallelmlp_search.engine import (
+    BatchStream,
+    Evaluation,
+    History,
+    Population,
+    TrainingRows,
+    predict,
+    train,
+)
+from parallelmlp_search.engine.population import FLAT_NAMES
+from parallelmlp_search.packing.pack import read_member, write_member
+from parallelmlp_search.space import MLPConfig
+
+D, C, N_ROWS = 5, 3, 50
+GENERATOR = torch.Generator().manual_seed(1)
+INPUTS = torch.randn(N_ROWS, D, dtype=torch.float64, generator=GENERATOR)
+TARGET = torch.randint(0, C, (N_ROWS,), generator=GENERATOR)
+CONFIGS = [
+    MLPConfig(widths=(8, 4), learning_rate=0.01, seed=0),
+    MLPConfig(widths=(8, 4), activation="gelu", learning_rate=0.02, seed=1),
+    MLPConfig(widths=(5, 3), activation="sigmoid", learning_rate=0.02, weight_decay=0.1, seed=2),
+    MLPConfig(widths=(7,), optimizer="sgd", learning_rate=0.05, clip_norm=0.5, seed=3),
+    MLPConfig(widths=(7,), optimizer="sgd", learning_rate=0.03, clip_norm=0.5, seed=4),
+]
+
+
+def _create(
+    configs: Sequence[MLPConfig] = CONFIGS, dtype: torch.dtype = torch.float64, merge: bool = True
+) -> Population:
+    return Population.create(configs, n_inputs=D, n_outputs=C, dtype=dtype, merge=merge)
+
+
+def _train(
+    population: Population,
+    until_epoch: float = 3,
+    *,
+    error: Callable[[Tensor], Tensor] | None = None,
+    evaluate_every: float | None = 1,
+    deadline: float | None = None,
+    field_width: int | None = None,
+    weight: Tensor | None = None,
+) -> History:
+    dtype = population.parameters.dtype
+    return train(
+        population,
+        TrainingRows(INPUTS.to(dtype), TARGET, weight),
+        stream=BatchStream(N_ROWS, 16, 9),
+        loss="cross_entropy",
+        until_epoch=until_epoch,
+        total_epochs=6,
+        evaluation=None if error is None else Evaluation(INPUTS.to(dtype), error),
+        evaluate_every=evaluate_every,
+        deadline=deadline,
+        field_width=field_width,
+    )
+
+
+def _log_loss(outputs: Tensor) -> Tensor:
+    return torch.stack([torch.nn.functional.cross_entropy(own.T, TARGET) for own in outputs])
+
+
+def _vectors(population: Population, member: int) -> list[Tensor]:
+    return [read_member(population.flats[name], population.layout, member) for name in FLAT_NAMES]
+
+
+def test_history() -> None:
+    population = _create()
+    history = _train(population, error=_log_loss)
+    assert population.step == 10  # ceil(3 * 50 / 16)
+    assert history.epochs == [1, 2, 3]
+    assert len(history.errors) == len(history.train_losses) == 3
+    assert history.member_steps == 10 * len(CONFIGS)
+    assert not history.cut
+    assert history.seconds > 0
+    torch.testing.assert_close(history.errors[-1], _log_loss(predict(population, INPUTS, which="average")))
+    # it does learn, and the averaged weights are not the last ones
+    assert (history.train_losses[-1] < history.train_losses[0]).all()
+    assert not torch.allclose(history.errors[-1], _log_loss(predict(population, INPUTS)))
+
+
+def test_train_losses_are_means_since_the_moment_before() -> None:
+    # learning so slowly that the weights stay where they are, but for the last digits
+    population = _create([config.replace(learning_rate=1e-13) for config in CONFIGS])
+    stream = BatchStream(N_ROWS, 16, 9)
+    outputs = predict(population, INPUTS)
+    by_batch = []
+    for step in range(10):
+        rows = stream.rows(step)
+        losses = [torch.nn.functional.cross_entropy(own[:, rows].T, TARGET[rows]) for own in outputs]
+        by_batch.append(torch.stack(losses))
+    history = _train(population)
+    # moments after steps 4, 7 and 10: the batch that completes an epoch reaches into the next
+    for mean, (first, last) in zip(history.train_losses, [(0, 4), (4, 7), (7, 10)], strict=True):
+        torch.testing.assert_close(mean, torch.stack(by_batch[first:last]).mean(dim=0), rtol=1e-8, atol=1e-8)
+    assert history.errors == []
+
+
+@pytest.mark.parametrize(
+    ("until", "every", "expected"),
+    [
+        (3, None, [3]),
+        (3, 1, [1, 2, 3]),
+        (3, 2, [2, 3]),
+        (3, 5, [3]),
+        (1, 0.5, [0.5, 1]),
+        (1, 0.3, [0.3, 0.6, 1]),  # 0.9 ends with the same step as 1
+        (0.5, 1, [0.5]),
+        (0, 1, []),
+    ],
+)
+def test_moments_of_evaluation(until: float, every: float | None, expected: list[float]) -> None:
+    history = _train(_create(CONFIGS[:1]), until, error=_log_loss, evaluate_every=every)
+    assert history.epochs == pytest.approx(expected)
+
+
+def test_nothing_is_left_to_do() -> None:
+    population = _create()
+    _train(population, 2)
+    before = population.parameters.clone()
+    history = _train(population, 2, error=_log_loss)
+    assert (history.epochs, history.member_steps, history.cut) == ([], 0, False)
+    assert torch.equal(population.parameters, before)
+
+
+def test_the_best_moment_is_kept_and_ties_go_to_the_last() -> None:
+    # one row a moment, one column a member, in stacked-row order
+    script = torch.tensor(
+        [
+            [0.9, 0.1, 0.5, float("nan"), 3.0],
+            [0.5, 0.5, 0.5, 0.7, float("nan")],
+            [0.7, 0.6, 0.5, 0.8, 2.0],
+            [0.6, 0.1, 0.9, float("nan"), 2.5],
+        ],
+        dtype=torch.float64,
+    )
+    best_moment = [1, 3, 2, 1, 2]
+    population = _create()
+    averages: list[list[Tensor]] = []
+
+    def error(outputs: Tensor) -> Tensor:
+        assert outputs.shape == (len(CONFIGS), C, N_ROWS)
+        flat = population.flats["average"]
+        averages.append([read_member(flat, population.layout, m) for m in population.layout.members])
+        return script[len(averages) - 1]
+
+    # in two pieces: the best must outlive the end of a rung
+    first = _train(population, 2, error=error)
+    second = _train(population, 4, error=error)
+    assert len(averages) == 4
+    torch.testing.assert_close(torch.stack(first.errors + second.errors), script, equal_nan=True)
+    for row, member in enumerate(population.layout.members):
+        moment = best_moment[row]
+        best = read_member(population.flats["best"], population.layout, member)
+        assert torch.equal(best, averages[moment][row])
+        assert all(not torch.equal(best, averages[m][row]) for m in range(4) if m != moment)
+        assert float(population.best_error[row]) == float(script[moment, row])
+        assert float(population.best_epoch[row]) == moment + 1
+
+
+def test_a_deadline_cuts_after_a_step_and_an_evaluation() -> None:
+    population = _create()
+    history = _train(population, error=_log_loss, deadline=time.monotonic() - 1.0)
+    assert history.cut
+    assert population.step == 1
+    assert history.epochs == [16 / 50]
+    assert len(history.errors) == 1
+    assert (population.best_error < float("inf")).all()
+    # it can go on from there, and ends where it would have ended
+    assert not _train(population, error=_log_loss).cut
+    direct = _create()
+    assert not _train(direct, error=_log_loss, deadline=time.monotonic() + 3600.0).cut
+    assert torch.equal(population.parameters, direct.parameters)
+
+
+def test_a_deadline_that_passes_with_the_last_step_cuts_nothing() -> None:
+    population = _create()
+    history = _train(population, 16 / 50, error=_log_loss, deadline=time.monotonic() - 1.0)
+    assert population.step == 1
+    assert not history.cut
+
+
+@pytest.mark.parametrize("failing", range(len(CONFIGS)))
+def test_a_diverged_member_dies_alone(failing: int) -> None:
+    def run(configs: list[MLPConfig]) -> tuple[Population, History]:
+        population = _create(configs, torch.float32)
+        return population, _train(population, error=_log_loss)
+
+    healthy, calm = run(CONFIGS)
+    configs = [c.replace(learning_rate=1e30) if m == failing else c for m, c in enumerate(CONFIGS)]
+    population, history = run(configs)
+    rows = population.member_rows()
+    for member in range(len(CONFIGS)):
+        row = rows[member]
+        same = all(map(torch.equal, _vectors(population, member), _vectors(healthy, member)))
+        if member == failing:
+            assert 0 < int(population.failed_at[row]) < 10
+            assert bool(history.errors[-1][row].isnan())
+            assert not same
+            assert all(bool(vector.isfinite().all()) for vector in _vectors(population, member))
+        else:
+            assert int(population.failed_at[row]) == -1
+            assert same  # bit for bit
+            assert all(torch.equal(a[row], b[row]) for a, b in zip(history.errors, calm.errors, strict=True))
+    # a dead member takes no more steps
+    dead_at = int(population.failed_at[rows[failing]])
+    assert history.member_steps == 10 * (len(CONFIGS) - 1) + dead_at
+    assert calm.member_steps == 10 * len(CONFIGS)
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_without_the_diverged_member_the_others_end_the_same(merge: bool) -> None:
+    # depth 2 and SGD: the weights of float64 need some steps to overflow
+    broken = MLPConfig(widths=(8, 8), optimizer="sgd", learning_rate=1e30, clip_norm=None, seed=9)
+    also = MLPConfig(widths=(6, 2), learning_rate=1e30, activation="elu", residual=True, seed=10)
+    population = _create([broken, *CONFIGS, also], merge=merge)
+    _train(population, 3)
+    assert int(population.failed_at[population.member_rows()[0]]) > 0
+    without = _create(CONFIGS, merge=merge)
+    _train(without, 3)
+    for member in range(len(CONFIGS)):
+        for name in FLAT_NAMES:
+            got = read_member(population.flats[name], population.layout, member + 1)
+            expected = read_member(without.flats[name], without.layout, member)
+            torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_member_that_fails_late_keeps_its_best_moment_and_stays_dead() -> None:
+    population = _create()
+    _train(population, 1, error=_log_loss)
+    before = population.state(2)
+    size = before.vectors["parameters"].numel()
+    vector = torch.full((size,), float("nan"), dtype=torch.float64)
+    write_member(population.parameters, population.layout, 2, vector)
+    _train(population, 2, error=_log_loss)
+    after = population.state(2)
+    assert after.failed_at == before.step == 4
+    assert (after.best_error, after.best_epoch) == (before.best_error, 1.0)
+    assert torch.equal(after.vectors["best"], before.vectors["best"])
+    # in a new population as well
+    states = [population.state(member) for member in range(len(CONFIGS))]
+    resumed = Population.create(CONFIGS, n_inputs=D, n_outputs=C, states=states, dtype=torch.float64)
+    history = _train(resumed, 3, error=_log_loss)
+    assert resumed.state(2).failed_at == 4
+    assert torch.equal(resumed.state(2).vectors["best"], before.vectors["best"])
+    assert bool(history.errors[-1][resumed.member_rows()[2]].isnan())
+    assert history.member_steps == 3 * (len(CONFIGS) - 1)
+    assert all(resumed.state(member).failed_at == -1 for member in (0, 1, 3, 4))
+
+
+def test_a_population_that_fails_altogether_still_returns() -> None:
+    population = _create([config.replace(learning_rate=1e30) for config in CONFIGS], torch.float32)
+    history = _train(population, error=_log_loss)
+    assert (population.failed_at > 0).all()
+    assert population.step == 10
+    assert history.errors[-1].isnan().all()
+    assert (population.best_error == float("inf")).all()
+
+
+DROPPING = [
+    MLPConfig(widths=(8, 4), dropout=0.5, learning_rate=0.01, seed=0),
+    MLPConfig(widths=(6, 6), dropout=0.1, activation="sigmoid", residual=True, learning_rate=0.01, seed=1),
+    MLPConfig(widths=(3,), dropout=0.3, activation="softplus", normalization="layer", seed=2),
+    MLPConfig(widths=(8, 5, 8), dropout=0.2, activation="mish", optimizer="sgd", learning_rate=0.1, seed=3),
+    MLPConfig(widths=(2, 8), dropout=0.5, activation="tanh", learning_rate=0.01, seed=4),
+]
+
+
+@pytest.mark.parametrize("field_width", [8, 40])
+@pytest.mark.parametrize("merge", [True, False])
+def test_dropout_does_not_depend_on_who_shares_the_population(field_width: int, merge: bool) -> None:
+    crowd = [*CONFIGS, *DROPPING, *(c.replace(seed=c.seed + 50, dropout=0.4) for c in DROPPING)]
+    packed = _create(crowd, merge=merge)
+    _train(packed, field_width=field_width)
+    for number, config in enumerate(DROPPING):
+        alone = _create([config], merge=merge)
+        _train(alone, field_width=field_width)
+        got = read_member(packed.parameters, packed.layout, len(CONFIGS) + number)
+        expected = read_member(alone.parameters, alone.layout, 0)
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+        # the noise is there, and its rate is the member's own
+        for rate in (0.0, config.dropout + 0.05):
+            other = _create([config.replace(dropout=rate)], merge=merge)
+            _train(other, field_width=field_width)
+            assert not torch.allclose(
+                read_member(other.parameters, other.layout, 0), expected, rtol=1e-6, atol=1e-6
+            )
+
+
+def test_the_same_call_gives_the_same_bits() -> None:
+    first, second = _create([*CONFIGS, *DROPPING]), _create([*CONFIGS, *DROPPING])
+    _train(first, error=_log_loss)
+    _train(second, error=_log_loss)
+    for name in FLAT_NAMES:
+        assert torch.equal(first.flats[name], second.flats[name])
+    assert torch.equal(first.best_error, second.best_error)
+
+
+def test_rows_of_no_weight_are_never_seen() -> None:
+    weight = torch.ones(N_ROWS, dtype=torch.float64)
+    weight[::3] = 0.0
+    first, plain = _create(), _create()
+    _train(first, weight=weight)
+    _train(plain)
+    kept = TARGET.clone()
+    try:
+        TARGET[::3] = (TARGET[::3] + 1) % C
+        second = _create()
+        _train(second, weight=weight)
+    finally:
+        TARGET.copy_(kept)
+    assert torch.equal(first.parameters, second.parameters)
+    assert not torch.equal(first.parameters, plain.parameters)
+
+
+def test_batches_of_rows() -> None:
+    rows = torch.tensor([4, 0, 4])
+    inputs, target, weight = TrainingRows(INPUTS, TARGET).batch(rows)
+    assert torch.equal(inputs, INPUTS[rows])
+    assert torch.equal(target, TARGET[rows])
+    assert weight is None
+    numbers = torch.randn(2, N_ROWS)
+    _, target, weight = TrainingRows(INPUTS, numbers, torch.arange(50.0)).batch(rows)
+    assert torch.equal(target, numbers[:, rows])
+    assert torch.equal(weight, torch.tensor([4.0, 0.0, 4.0]))

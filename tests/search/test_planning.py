@@ -1,0 +1,94 @@
+"""How much to do, from budget, table and machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from parallelmlp_search.search import Problem, SearchSettings
+from parallelmlp_search.search.budget import Clock, Throughput
+from parallelmlp_search.search.planning import SearchPlan, make_plan
+from parallelmlp_search.search.preparation import Preparation
+
+Make = Callable[..., Any]
+
+
+def _plan(problem: Problem, settings: SearchSettings, spent: float = 0.0) -> SearchPlan:
+    preparation = Preparation(problem, settings)
+    clock = Clock(settings.time_limit, spent=spent)
+    return make_plan(preparation, preparation.screening().data, settings, clock, Throughput(1))
+
+
+def test_what_is_asked_for_is_planned(spam: Problem, make_settings: Make) -> None:
+    plan = _plan(spam, make_settings(refinement=0.25))
+    assert plan.max_epochs == 4
+    assert (plan.n_fresh, plan.n_refined) == (15, 5)
+    assert (plan.n_finalists, plan.n_folds) == (3, 3)
+    assert plan.screening_seconds is None
+
+
+def test_without_a_time_limit_the_plan_is_a_function_of_settings_and_data(
+    spam: Problem, make_problem: Make
+) -> None:
+    settings = SearchSettings("small")
+    assert _plan(spam, settings) == _plan(spam, settings)
+    assert _plan(make_problem("spambase", 4000), settings) != _plan(spam, settings)
+
+
+def test_defaults_are_sensible(spam: Problem) -> None:
+    plan = _plan(spam, SearchSettings("small"))
+    assert plan.n_fresh + plan.n_refined >= 100
+    assert plan.n_fresh > plan.n_refined > 0
+    assert 2 <= plan.n_folds <= 10
+    assert 2 <= plan.n_finalists <= 32
+    assert plan.rungs == tuple(sorted(plan.rungs))
+
+
+def test_a_plan_comes_back_from_json(spam: Problem, make_settings: Make) -> None:
+    for settings in (make_settings(), make_settings(time_limit=30.0)):
+        plan = _plan(spam, settings)
+        assert SearchPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
+def test_a_small_space_or_a_grid_is_drawn_in_full(spam: Problem, make_settings: Make) -> None:
+    from parallelmlp_search.space import Categorical, SearchSpace
+
+    small = SearchSpace({"width": Categorical((4, 8, 12))})
+    plan = _plan(spam, make_settings(search_space=small))
+    assert plan.n_refined == 0
+    assert _plan(spam, make_settings(sampler="grid")).n_refined == 0
+    assert _plan(spam, make_settings()).n_refined > 0
+
+
+def test_a_memory_limit_lowers_the_capacity(spam: Problem) -> None:
+    free = _plan(spam, SearchSettings("default"))
+    tight = _plan(spam, SearchSettings("default", memory_limit=50_000_000))
+    tighter = _plan(spam, SearchSettings("default", memory_limit=10_000))
+    assert free.capacity > tight.capacity > tighter.capacity >= 2
+    # a generous limit changes nothing
+    assert _plan(spam, SearchSettings("default", memory_limit=10**12)).capacity == free.capacity
+
+
+def test_more_time_never_plans_less(spam: Problem, make_settings: Make) -> None:
+    def work(limit: float) -> float:
+        plan = _plan(spam, make_settings(n_trials=None, max_epochs=None, time_limit=limit))
+        return (plan.n_fresh + plan.n_refined) * plan.max_epochs
+
+    assert work(3.0) < work(300.0)
+
+
+def test_a_time_limit_that_is_spent_still_plans_something(spam: Problem, make_settings: Make) -> None:
+    plan = _plan(spam, make_settings(n_trials=None, time_limit=5.0), spent=100)
+    assert plan.n_fresh + plan.n_refined >= 2
+    assert plan.n_finalists >= 1
+    assert plan.screening_seconds is not None
+    assert 0 < plan.screening_seconds < 5
+    assert 0 < plan.reserve_seconds <= 1.0
+
+
+@pytest.mark.parametrize("n_trials", [1, 2, 7])
+def test_there_are_never_more_finalists_than_trials(spam: Problem, n_trials: int) -> None:
+    assert _plan(spam, SearchSettings("small", n_trials=n_trials)).n_finalists <= n_trials
