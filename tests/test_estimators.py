@@ -380,6 +380,12 @@ class TestWeightsGroupsTime:
         assert ordered.honest_score_ is not None
         assert ordered.honest_score_ < shuffled.honest_score_
 
+    def test_few_moments_make_few_folds(self, numbers: tuple[np.ndarray, ...]) -> None:
+        X, y, _ = numbers
+        model = classifier(n_folds=None).fit(X, y, time=np.arange(120) % 5)
+        assert model.result_ is not None
+        assert model.result_.n_folds == 3
+
     @pytest.mark.parametrize(
         ("extra", "message"),
         [

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import joblib
+import torch
 from joblib.parallel import get_active_backend
 
 from parallelmlp_search.distribute.shards import ShardOutcome, ShardTask, StopSignal, train_shard
@@ -53,6 +54,7 @@ def run_shards(tasks: Iterable[ShardTask], *, n_workers: int) -> Iterator[ShardO
         pre_dispatch=n_workers,
         batch_size=1,
     )
+    n_threads = torch.get_num_threads()
     stop = StopSignal()
     running = _Running()
     outcomes = parallel(joblib.delayed(running)(replace(task, stop=stop)) for task in tasks)
@@ -63,6 +65,9 @@ def run_shards(tasks: Iterable[ShardTask], *, n_workers: int) -> Iterator[ShardO
         stop.ring()
         running.wait(STOP_SECONDS)
         raise
+    finally:
+        # torch keeps one number for threads that start later: the last worker has left its own there
+        torch.set_num_threads(n_threads)
 
 
 class _Running:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -142,12 +143,15 @@ class Preparation:
         ]
 
     def allowed_folds(self, wanted: int) -> int:
-        """At most as many folds as there are groups, or rows of the rarest class that has two or more."""
+        """At most as many folds as there are groups, or moments after the first, and two rows a fold."""
         if self.is_tiny:
             return 1
         limit = self.n_reporting // 2
         if self.problem.groups is not None:
             limit = min(limit, len(np.unique(self.problem.groups[self.reporting_rows])))
+        if self.problem.time is not None:
+            # S folds in time need S + 1 moments
+            limit = min(limit, len(pd.unique(np.asarray(self.problem.time)[self.reporting_rows])) - 1)
         return max(2, min(wanted, limit))
 
     def metric_target(self, rows: NDArray[np.intp]) -> Tensor:

@@ -84,7 +84,7 @@ def test_predicted_seconds_grow_with_epochs_members_and_rows(
 ) -> None:
     task: ShardTask = make_task(make_configs(4), make_data())
     assert task.predicted_seconds > 0
-    assert replace(task, until_epoch=4).predicted_seconds == pytest.approx(2 * task.predicted_seconds)
+    assert replace(task, until_epoch=4).predicted_seconds == pytest.approx(2 * task.predicted_seconds, rel=0.01)
     assert make_task(make_configs(8), make_data()).predicted_seconds > task.predicted_seconds
     assert make_task(make_configs(4), make_data(200)).predicted_seconds > task.predicted_seconds
 
@@ -95,8 +95,9 @@ def test_predicted_seconds_count_only_what_is_left(
     task: ShardTask = make_task(make_configs(3), make_data())
     states = tuple(member.state for member in train_shard(task).members)
     further = replace(task, states=states, until_epoch=4)
-    assert further.predicted_seconds == pytest.approx(task.predicted_seconds)
-    assert replace(further, until_epoch=2).predicted_seconds == 0
+    assert further.predicted_seconds == pytest.approx(task.predicted_seconds, rel=0.01)
+    # nothing is left but to judge
+    assert replace(further, until_epoch=2).predicted_seconds < 0.01 * task.predicted_seconds
 
 
 # ---------------------------------------------------------------------- training

@@ -156,4 +156,4 @@ def test_weights_train_and_count_where_class_weights_only_train(
 
 def test_seeds_depend_on_all_parts() -> None:
     assert seed_of(1, 2) == seed_of(1, 2)
-    assert len({seed_of(1, 2), seed_of(2, 1), seed_of(1, 2, 0), seed_of(1, 3)}) == 4
+    assert len({seed_of(1, 2), seed_of(2, 1), seed_of(1, 2, 1), seed_of(1, 3)}) == 4

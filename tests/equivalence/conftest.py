@@ -1,0 +1,197 @@
+"""The same networks, each trained alone with torch.nn and torch.optim: what packed training must equal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
+from parallelmlp_search.engine.batches import dropout_fields
+from parallelmlp_search.engine.initialization import initial_vector
+from parallelmlp_search.packing import Architecture
+from parallelmlp_search.packing.pack import build_module, module_vector, read_member
+from parallelmlp_search.space import MLPConfig
+
+
+def _one_cycle(t: float) -> float:
+    if t < 0.3:
+        return 0.04 + 0.48 * (1 - math.cos(math.pi * t / 0.3))
+    return 0.5 * (1 + math.cos(math.pi * (t - 0.3) / 0.7))
+
+
+# written anew, so that a slip in the package's own would show
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda t: 1.0,
+    "linear": lambda t: 1 - t,
+    "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)),
+    "flat_cosine": lambda t: 1.0 if t < 0.5 else 0.5 * (1 + math.cos(math.pi * (2 * t - 1))),
+    "cosine_log": lambda t: 0.5 * (1 - math.cos(2 * math.pi * math.log2(1 + 15 * t))),
+    "one_cycle": _one_cycle,
+}
+
+
+def _row_losses(name: str, outputs: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    """Losses (N,) of the rows of one network, outputs (N, C)."""
+    if name == "cross_entropy":
+        return F.cross_entropy(outputs, target, reduction="none", label_smoothing=smoothing)
+    if name == "binary_logits":
+        wanted = (1 - smoothing) * target.to(outputs.dtype) + smoothing / 2
+        return F.binary_cross_entropy_with_logits(outputs[:, 0], wanted, reduction="none")
+    target = target.T
+    if name == "squared_error":
+        return F.mse_loss(outputs, target, reduction="none").mean(dim=1)
+    kind, _, level = name.partition(":")
+    if kind == "huber":
+        return F.huber_loss(outputs, target, reduction="none", delta=float(level)).mean(dim=1)
+    short = target - outputs
+    return torch.maximum(float(level) * short, (float(level) - 1) * short).mean(dim=1)
+
+
+class SharedDropout(nn.Module):
+    """Dropout whose noise is the layer's shared field instead of torch's own generator."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.field = torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rate = torch.tensor(self.rate, dtype=torch.float32)  # as precise as the field
+        dropped = rate > self.field[: x.shape[1]].T
+        return torch.where(dropped, 0.0, x / (1 - self.rate))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Training rows and how they are walked through."""
+
+    inputs: Tensor
+    target: Tensor
+    n_outputs: int
+    loss: str = "cross_entropy"
+    weight: Tensor | None = None
+    n_steps: int = 50
+    total_epochs: int = 20
+    batch_size: int = 16
+    seed: int = 5
+
+    @property
+    def stream(self) -> BatchStream:
+        """A fresh stream of batches."""
+        return BatchStream(len(self.inputs), self.batch_size, self.seed)
+
+    def packed(self, configs: Sequence[MLPConfig], *, merge: bool) -> Population:
+        """All configurations trained as one population."""
+        population = Population.create(
+            configs,
+            n_inputs=self.inputs.shape[1],
+            n_outputs=self.n_outputs,
+            dtype=self.inputs.dtype,
+            merge=merge,
+        )
+        train(
+            population,
+            TrainingRows(self.inputs, self.target, self.weight),
+            stream=self.stream,
+            loss=self.loss,
+            until_epoch=self.n_steps * self.batch_size / len(self.inputs),
+            total_epochs=self.total_epochs,
+        )
+        assert population.step == self.n_steps
+        return population
+
+    def alone(self, config: MLPConfig) -> Tensor:
+        """Weights of one configuration after as many steps of torch.optim on the same batches."""
+        architecture = Architecture.of(config, n_inputs=self.inputs.shape[1], n_outputs=self.n_outputs)
+        start = initial_vector(architecture, config.initialization, config.seed).to(self.inputs.dtype)
+        network = build_module(architecture, start, dropout=config.dropout)
+        noises = _share_dropout(network)
+        optimizer = _optimizer(config, network)
+        stream = self.stream
+        widest = max(config.widths, default=0)
+        for step in range(self.n_steps):
+            rows = stream.rows(step)
+            if noises:
+                fields = dropout_fields(self.seed, step, len(noises), widest, self.batch_size)
+                for noise, field in zip(noises, fields, strict=True):
+                    noise.field = field
+            factor = SCHEDULES[config.schedule](step / stream.steps(self.total_epochs))
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * factor
+            optimizer.zero_grad()
+            target = self.target[:, rows] if self.target.ndim == 2 else self.target[rows]
+            losses = _row_losses(self.loss, network(self.inputs[rows]), target, config.label_smoothing)
+            if self.weight is None:
+                losses.mean().backward()
+            else:
+                weight = self.weight[rows]
+                ((losses * weight).sum() / weight.sum()).backward()
+            if config.clip_norm is not None:
+                nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+            optimizer.step()
+        return module_vector(network)
+
+    def difference(self, population: Population, member: int, expected: Tensor) -> float:
+        """Largest difference of a member's weights from the expected ones."""
+        vector = read_member(population.parameters, population.layout, member)
+        assert bool(vector.isfinite().all())
+        return float((vector - expected).abs().max())
+
+
+def _optimizer(config: MLPConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """Torch's own, with decay on the weights of linear maps only."""
+    groups = [
+        {"params": [p for p in network.parameters() if p.ndim == 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in network.parameters() if p.ndim != 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2))
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+
+
+def _share_dropout(network: nn.Module) -> list[SharedDropout]:
+    """Replace each nn.Dropout, in the order of the layers."""
+    found: list[SharedDropout] = []
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Dropout):
+                found.append(SharedDropout(child.p))
+                setattr(parent, name, found[-1])
+    # a Residual is opened after the top level has been walked: put the layers back in order
+    order = {id(module): place for place, module in enumerate(network.modules())}
+    return sorted(found, key=lambda module: order[id(module)])
+
+
+@pytest.fixture(scope="session")
+def make_problem() -> Callable[..., Problem]:
+    """Random rows for a loss; besides what is named, any field of Problem."""
+
+    def make(
+        loss: str = "cross_entropy",
+        *,
+        n_outputs: int = 3,
+        n_rows: int = 100,
+        n_inputs: int = 7,
+        dtype: torch.dtype = torch.float64,
+        weighted: bool = False,
+        **fields: int,
+    ) -> Problem:
+        generator = torch.Generator().manual_seed(0)
+        inputs = torch.randn(n_rows, n_inputs, dtype=torch.float64, generator=generator).to(dtype)
+        if loss == "cross_entropy":
+            target = torch.randint(0, n_outputs, (n_rows,), generator=generator)
+        elif loss == "binary_logits":
+            target = torch.randint(0, 2, (n_rows,), generator=generator)
+        else:
+            target = torch.randn(n_outputs, n_rows, dtype=torch.float64, generator=generator).to(dtype)
+        weight = torch.rand(n_rows, dtype=torch.float64, generator=generator).to(dtype) if weighted else None
+        return Problem(inputs, target, n_outputs, loss, weight, **fields)
+
+    return make
