@@ -43,7 +43,7 @@ def as_frame(X: Any) -> pd.DataFrame:
         X = pd.Series(X)
     if isinstance(X, pd.Series):
         X = X.to_frame("x0" if X.name is None else X.name)
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not sparse.issparse(X):
         X = pd.DataFrame(dict(X))
     if isinstance(X, pd.DataFrame):
         return _named_frame(X)

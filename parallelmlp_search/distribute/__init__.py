@@ -7,6 +7,7 @@ from parallelmlp_search.distribute.shards import (
     ShardOutcome,
     ShardTask,
     cut_work,
+    one_thread,
 )
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "ShardOutcome",
     "ShardTask",
     "cut_work",
+    "one_thread",
     "run_shards",
     "worker_count",
 ]

@@ -7,6 +7,7 @@ settled before, so results do not depend on the number of workers.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -59,11 +60,16 @@ def run_shards(tasks: Iterable[ShardTask], *, n_workers: int) -> Iterator[ShardO
     running = _Running()
     outcomes = parallel(joblib.delayed(running)(replace(task, stop=stop)) for task in tasks)
     try:
-        yield from outcomes
+        for outcome in outcomes:  # not `yield from`, which would end joblib's generator first
+            yield outcome
     except BaseException:
         # a thread that is still inside torch when the interpreter ends would bring it down
         stop.ring()
         running.wait(STOP_SECONDS)
+        with warnings.catch_warnings():
+            # joblib advises against leaving work unused, which is what an interrupt asks for
+            warnings.simplefilter("ignore")
+            outcomes.close()
         raise
     finally:
         # torch keeps one number for threads that start later: the last worker has left its own there

@@ -99,13 +99,13 @@ class FinalistPlan:
 
 
 def default_epochs(steps_per_epoch: float) -> int:
-    """Epochs of full training without a time limit: some 3,000 steps, between 27 and 243 epochs."""
-    return max(27, min(243, round(3000 / max(1.0, steps_per_epoch))))
+    """Epochs of full training without a time limit: some 2,000 steps, between 27 and 120 epochs."""
+    return max(27, min(120, round(2000 / max(1.0, steps_per_epoch))))
 
 
 def default_folds(n_rows: int) -> int:
-    """Folds without a time limit: more where rows are few."""
-    return 8 if n_rows < 1500 else 5 if n_rows < 20_000 else 4
+    """Folds, unless time is short: more where rows are few."""
+    return 5 if n_rows < 20_000 else 4
 
 
 def plan_finalists(

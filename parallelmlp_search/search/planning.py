@@ -28,7 +28,7 @@ from parallelmlp_search.space import MLPConfig
 
 __all__ = ["SearchPlan", "make_plan", "replan_finalists"]
 
-DEFAULT_TRIALS = 256
+DEFAULT_TRIALS = 200
 
 STATE_BYTES = 600_000_000
 """Memory for the states of members between two rungs, unless a memory limit says less."""

@@ -39,6 +39,9 @@ SMALLEST_SPLIT = 20
 """Below this many rows nothing is held back: every row trains, chooses and is predicted, and no honest score
 is given."""
 
+SMALLEST_CLASS = 4
+"""The same holds if one of two classes has fewer rows: some split would miss it."""
+
 MOST_CHOOSING_ROWS = 10_000
 
 MOST_BINS, FEWEST_BINS, MOST_PIECES = 16, 4, 256
@@ -98,7 +101,7 @@ class Preparation:
         )
         # kinds are a property of the whole table: a column that is constant inside one fold stays what it is
         self.column_kinds = recognise_columns(problem.frame).kinds
-        self.is_tiny = problem.n_rows < SMALLEST_SPLIT
+        self.is_tiny = problem.n_rows < SMALLEST_SPLIT or self._rarest() < SMALLEST_CLASS
         everything = np.arange(problem.n_rows)
         if self.is_tiny:
             self.reporting_rows = self.choosing_rows = everything
@@ -113,6 +116,12 @@ class Preparation:
             seed=settings.seed,
         )
         self.reporting_rows, self.choosing_rows = split.train, split.test
+
+    def _rarest(self) -> int:
+        """Rows of the rarer class of two; more classes may lose one without losing every metric."""
+        if self.problem.task != "binary":
+            return SMALLEST_CLASS
+        return int(np.bincount(self.target).min())
 
     @property
     def n_reporting(self) -> int:

@@ -141,8 +141,14 @@ class RunDirectory:
     def log(self, event: str, **details: Any) -> None:
         """Append a line to ``log.jsonl``."""
         line = json.dumps({"time": _now(), "event": event} | details, default=str)
-        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        path = self.path / "log.jsonl"
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise RunDirectoryError(
+                f"could not write {str(path)!r} ({error}): free some space there and resume"
+            ) from error
 
     # ------------------------------------------------------------------ checkpoints
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from parallelmlp_search.data import fingerprint
-from parallelmlp_search.distribute import ShardData, worker_count
+from parallelmlp_search.distribute import ShardData, one_thread, worker_count
 from parallelmlp_search.exceptions import (
     BudgetWarning,
     InvalidParameterError,
@@ -82,12 +82,13 @@ def run(
         If the problem or the settings cannot be used.
     """
     started = time.monotonic() if started is None else started
-    if directory is None:
-        return _search(problem, settings, None, callbacks, n_jobs, started, 0.0)
-    with directory.locked():
-        spent = _open_run(directory, problem, settings)
-        with _status_kept(directory, started, spent):
-            return _search(problem, settings, directory, callbacks, n_jobs, started, spent)
+    with one_thread():
+        if directory is None:
+            return _search(problem, settings, None, callbacks, n_jobs, started, 0.0)
+        with directory.locked():
+            spent = _open_run(directory, problem, settings)
+            with _status_kept(directory, started, spent):
+                return _search(problem, settings, directory, callbacks, n_jobs, started, spent)
 
 
 def _search(
@@ -308,6 +309,8 @@ def _status_kept(directory: RunDirectory, started: float, spent: float) -> Itera
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         with contextlib.suppress(Exception):
+            if directory.info().get("status") == "finished":
+                raise  # everything is saved: whatever came afterwards does not undo it
             directory.update(status=status, spent_seconds=spent + time.monotonic() - started)
             directory.log(status, reason=repr(error))
         raise

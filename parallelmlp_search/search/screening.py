@@ -88,6 +88,7 @@ class Screening:
         self._past: list[list[float]] = [[] for _ in plan.rungs]
         self._fresh_left = plan.n_fresh
         self._refined_left = plan.n_refined
+        self._cut_short = False
 
     def run(self) -> list[Trial]:
         """Screen until no trial waits and none is left to draw, or until time is up."""
@@ -101,12 +102,16 @@ class Screening:
                 break
             waiting = self._round(number, waiting)
             number += 1
-            if self._time_is_up() or self.reporter.stopped:
+            # kept, so that a resumed run ends its screening where this one did
+            if self.journal.decide(f"ended-{number}", self._is_over):
                 break
         for trial in self.trials:
             if trial.state is TrialState.WAITING:
                 trial.state = TrialState.PRUNED
         return self.trials
+
+    def _is_over(self) -> bool:
+        return self._cut_short or self._time_is_up() or self.reporter.stopped
 
     # ------------------------------------------------------------------ drawing
 
@@ -198,6 +203,7 @@ class Screening:
             kept.member_steps += outcome.member_steps
             kept.seconds += outcome.seconds
             kept.predicted_seconds += outcome.predicted_seconds
+            kept.cut = kept.cut or outcome.cut
             self._report(number, waiting, done, total)
         going_on: dict[int, list[int]] = {}
         for rung in sorted(waiting):
@@ -215,7 +221,9 @@ class Screening:
             self.cut.append(
                 f"{missing} trials of round {number} were left out when the time for screening was up"
             )
-        elif remembered is None:
+        # members of a round that time has cut stand at different steps and cannot go on together
+        self._cut_short = kept.cut = kept.cut or missing > 0
+        if remembered is None:
             kept.members.sort(key=lambda member: member.trial)
             self.journal.close_round(key, kept, f"round-{number - 1:03d}" if number else None)
         self.journal.log(

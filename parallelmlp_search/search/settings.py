@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
 from parallelmlp_search.data import Scaling
@@ -93,12 +94,14 @@ class SearchSettings:
             ("numeric_bins", 0),
         ):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or int(value) != value or value < lowest):
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= lowest):
                 raise InvalidParameterError(f"{name} must be an integer >= {lowest}, but got {value!r}")
-        if self.time_limit is not None and not (self.time_limit > 0 and math.isfinite(self.time_limit)):
-            raise InvalidParameterError(f"time_limit must be > 0 seconds, but got {self.time_limit!r}")
-        if self.memory_limit is not None and not self.memory_limit > 0:
-            raise InvalidParameterError(f"memory_limit must be > 0 bytes, but got {self.memory_limit!r}")
+        for name, unit in (("time_limit", "seconds"), ("memory_limit", "bytes")):
+            value = getattr(self, name)
+            known = isinstance(value, Real) and not isinstance(value, bool)
+            if value is not None and not (known and value > 0 and math.isfinite(value)):
+                raise InvalidParameterError(f"{name} must be > 0 {unit}, but got {value!r}")
         if self.reduction_factor < 2:
             raise InvalidParameterError(f"reduction_factor must be >= 2, but got {self.reduction_factor!r}")
         if not 0 <= self.refinement <= 1:

@@ -84,7 +84,9 @@ def test_predicted_seconds_grow_with_epochs_members_and_rows(
 ) -> None:
     task: ShardTask = make_task(make_configs(4), make_data())
     assert task.predicted_seconds > 0
-    assert replace(task, until_epoch=4).predicted_seconds == pytest.approx(2 * task.predicted_seconds, rel=0.01)
+    assert replace(task, until_epoch=4).predicted_seconds == pytest.approx(
+        2 * task.predicted_seconds, rel=0.01
+    )
     assert make_task(make_configs(8), make_data()).predicted_seconds > task.predicted_seconds
     assert make_task(make_configs(4), make_data(200)).predicted_seconds > task.predicted_seconds
 

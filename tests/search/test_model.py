@@ -34,7 +34,9 @@ VARIED = SearchSpace(
 
 
 @pytest.fixture(scope="module", params=["spambase", "satimage", "diamonds"])
-def trained(request: pytest.FixtureRequest, make_problem: Make, make_settings: Make) -> tuple[Problem, TrainedModel]:
+def trained(
+    request: pytest.FixtureRequest, make_problem: Make, make_settings: Make
+) -> tuple[Problem, TrainedModel]:
     problem = make_problem(request.param, 400)
     settings = make_settings(search_space=VARIED, n_trials=24, n_finalists=8, max_epochs=6)
     return problem, run(problem, settings, n_jobs=1).model

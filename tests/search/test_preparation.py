@@ -22,7 +22,9 @@ Rows = np.ndarray[Any, Any]
 def divide(make_settings: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """The preparation of a problem, and training and predicted rows of screening and of each fold."""
 
-    def divided(problem: Problem, n_folds: int = 3, **values: Any) -> tuple[Preparation, list[tuple[Rows, Rows]]]:
+    def divided(
+        problem: Problem, n_folds: int = 3, **values: Any
+    ) -> tuple[Preparation, list[tuple[Rows, Rows]]]:
         parts: list[tuple[Rows, Rows]] = []
         part = Preparation._part
 
@@ -63,7 +65,9 @@ def test_rows_that_choose_never_report_and_no_fold_predicts_what_it_trained_on(
 
 
 def test_no_group_is_on_two_sides_of_any_split(make_problem: Make, divide: Make) -> None:
-    groups = np.array([f"g{number}" for number in np.random.default_rng(0).integers(0, 40, 300)], dtype=object)
+    groups = np.array(
+        [f"g{number}" for number in np.random.default_rng(0).integers(0, 40, 300)], dtype=object
+    )
     preparation, (_, *folds) = divide(make_problem("spambase", 300, groups=groups))
 
     def of(rows: Rows) -> set[str]:

@@ -72,7 +72,13 @@ def test_a_class_of_one_row(make_problem: Make, make_settings: Make) -> None:
 
 @pytest.mark.parametrize(
     "labels",
-    [np.array([False, True]), np.array([0, 1]), np.array([-1, 7]), np.array([0.5, 1.5]), np.array(["n", "y"])],
+    [
+        np.array([False, True]),
+        np.array([0, 1]),
+        np.array([-1, 7]),
+        np.array([0.5, 1.5]),
+        np.array(["n", "y"]),
+    ],
     ids=["bool", "int", "negative", "float", "str"],
 )
 def test_labels_come_back_as_they_were(

@@ -1,0 +1,399 @@
+"""An interrupted search goes on where it stopped and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from parallelmlp_search.exceptions import RunDirectoryError
+from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchResult, journal, run
+
+Make = Callable[..., Any]
+Same = Callable[[pd.DataFrame, pd.DataFrame], None]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def keep_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of these small searches take less than what is worth keeping otherwise."""
+    monkeypatch.setattr(journal, "WORTH_KEEPING_SECONDS", 0.0)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Keys of the shards that are really trained."""
+    keys: list[str] = []
+    train = journal.run_shards
+
+    def noting(tasks: Any, **values: Any) -> Any:
+        def seen() -> Any:
+            for task in tasks:
+                keys.append(task.key)
+                yield task
+
+        return train(seen(), **values)
+
+    monkeypatch.setattr(journal, "run_shards", noting)
+    return keys
+
+
+def _interrupt_at(moment: int, seen: list[Progress]) -> Callable[[Progress], None]:
+    def callback(progress: Progress) -> None:
+        seen.append(progress)
+        if len(seen) == moment + 1:
+            raise KeyboardInterrupt
+
+    return callback
+
+
+def _assert_same(
+    directory: RunDirectory, result: SearchResult, found: SearchResult, spam: Problem, same: Same
+) -> None:
+    same(result.trials, found.trials)
+    same(result.leaderboard.to_frame(), found.leaderboard.to_frame())
+    assert result.honest == found.honest
+    assert result.member_steps == found.member_steps
+    expected = found.model.predictions(spam.frame)
+    assert np.array_equal(result.model.predictions(spam.frame), expected)
+    assert np.array_equal(directory.load_model().predictions(spam.frame), expected)
+    assert directory.info()["status"] == "finished"
+
+
+# ---------------------------------------------------------------------- Ctrl-C
+
+
+@pytest.fixture(scope="module")
+def moments(spam: Problem, make_settings: Make) -> list[Progress]:
+    seen: list[Progress] = []
+    run(spam, make_settings(), callbacks=[seen.append], n_jobs=1)
+    return seen
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 0.95])
+@pytest.mark.parametrize("kept", ["rounds", "shards"])
+def test_an_interrupted_search_ends_the_same(
+    share: float,
+    kept: str,
+    found: SearchResult,
+    moments: list[Progress],
+    spam: Problem,
+    make_settings: Make,
+    assert_same_table: Same,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if kept == "shards":
+        monkeypatch.setattr(journal, "WORTH_KEEPING_SECONDS", 0.0)
+    n_jobs = 1 if kept == "rounds" else 2
+    directory = RunDirectory.create(tmp_path / "run")
+    seen: list[Progress] = []
+    callback = _interrupt_at(int(share * (len(moments) - 2)), seen)
+    with pytest.raises(KeyboardInterrupt):
+        run(spam, make_settings(), directory=directory, callbacks=[callback], n_jobs=n_jobs)
+    info = directory.info()
+    assert info["status"] == "interrupted"
+    assert info["spent_seconds"] > 0
+    result = run(spam, make_settings(), directory=RunDirectory.open(tmp_path / "run"), n_jobs=n_jobs)
+    _assert_same(directory, result, found, spam, assert_same_table)
+
+
+@pytest.mark.usefixtures("keep_everything")
+def test_nothing_is_trained_twice(
+    found: SearchResult,
+    spam: Problem,
+    make_settings: Make,
+    assert_same_table: Same,
+    tmp_path: Path,
+    trained: list[str],
+) -> None:
+    directory = RunDirectory.create(tmp_path / "run")
+    for moment in range(3, 200, 4):  # every time a little further than the time before
+        try:
+            result = run(
+                spam, make_settings(), directory=directory, callbacks=[_interrupt_at(moment, [])], n_jobs=1
+            )
+            break
+        except KeyboardInterrupt:
+            pass
+    else:
+        pytest.fail("the search does not advance")
+    _assert_same(directory, result, found, spam, assert_same_table)
+    # at most the one shard that was ready when the interrupt came, and the ones begun meanwhile
+    assert len(trained) <= len(set(trained)) + 3 * (moment // 4)
+    assert max(trained.count(key) for key in set(trained)) <= 3
+
+
+def test_an_interrupt_after_everything_is_saved_leaves_a_finished_run(
+    found: SearchResult, spam: Problem, make_settings: Make, tmp_path: Path
+) -> None:
+    directory = RunDirectory.create(tmp_path / "run")
+
+    def late(progress: Progress) -> None:
+        if progress.stage == "finished":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(spam, make_settings(), directory=directory, callbacks=[late], n_jobs=1)
+    assert directory.info()["status"] == "finished"
+    assert directory.result()["best_trial"] == found.best_trial
+
+
+@pytest.mark.usefixtures("keep_everything")
+def test_screening_that_a_callback_ended_stays_ended(
+    spam: Problem, make_settings: Make, assert_same_table: Same, tmp_path: Path
+) -> None:
+    """Stopped by a callback, then interrupted among the finalists: the finalists stay who they were."""
+
+    def enough(progress: Progress) -> bool:
+        return progress.stage == "screening" and progress.rung_completed and progress.round == 1
+
+    expected = run(spam, make_settings(), callbacks=[enough], n_jobs=1)
+    directory = RunDirectory.create(tmp_path / "run")
+
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "cross-fitting" and progress.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(spam, make_settings(), directory=directory, callbacks=[enough, interrupt], n_jobs=1)
+    result = run(spam, make_settings(), directory=directory, n_jobs=1)
+    _assert_same(directory, result, expected, spam, assert_same_table)
+
+
+def test_an_error_of_a_callback_fails_the_run_and_can_be_resumed(
+    found: SearchResult, spam: Problem, make_settings: Make, assert_same_table: Same, tmp_path: Path
+) -> None:
+    directory = RunDirectory.create(tmp_path / "run")
+
+    def broken(progress: Progress) -> None:
+        if progress.stage == "cross-fitting":
+            raise ValueError("my own mistake")
+
+    with pytest.raises(ValueError, match="my own mistake"):
+        run(spam, make_settings(), directory=directory, callbacks=[broken], n_jobs=1)
+    assert directory.info()["status"] == "failed"
+    log = [json.loads(line) for line in (directory.path / "log.jsonl").read_text().splitlines()]
+    assert "my own mistake" in log[-1]["reason"]
+    _assert_same(
+        directory, run(spam, make_settings(), directory=directory, n_jobs=1), found, spam, assert_same_table
+    )
+
+
+# ---------------------------------------------------------------------- kill -9
+
+SCRIPT = """
+import importlib.util, sys, time
+from pathlib import Path
+specification = importlib.util.spec_from_file_location("tables", sys.argv[1])
+tables = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(tables)
+from parallelmlp_search.search import RunDirectory, journal, run
+journal.WORTH_KEEPING_SECONDS = 0.0
+folder = Path(sys.argv[2])
+
+def slowly(progress):
+    # from here on the killer has time to look and to aim
+    if list((folder / "checkpoints").glob(sys.argv[3])):
+        time.sleep(0.5)
+
+run(tables._problem("spambase"), tables._settings(), directory=RunDirectory.create(folder), callbacks=[slowly],
+    n_jobs=2)
+"""
+
+
+@pytest.mark.parametrize("pattern", ["round-001.safetensors", "finalists-*"], ids=["screening", "finalists"])
+def test_a_killed_search_ends_the_same(
+    pattern: str,
+    found: SearchResult,
+    spam: Problem,
+    make_settings: Make,
+    assert_same_table: Same,
+    tmp_path: Path,
+    trained: list[str],
+) -> None:
+    folder = tmp_path / "run"
+    arguments = [
+        sys.executable,
+        "-c",
+        SCRIPT,
+        str(Path(__file__).with_name("conftest.py")),
+        str(folder),
+        pattern,
+    ]
+    searching = subprocess.Popen(arguments, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        until = time.monotonic() + 60
+        while not list((folder / "checkpoints").glob(pattern)):
+            assert searching.poll() is None, "the search ended before it could be killed"
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        # while it lives nobody else may write
+        with pytest.raises(RunDirectoryError, match="another process is writing to"):
+            run(spam, make_settings(), directory=RunDirectory.open(folder))
+        searching.send_signal(signal.SIGKILL)
+        assert searching.wait(30) == -signal.SIGKILL
+    finally:
+        if searching.poll() is None:
+            searching.kill()
+    directory = RunDirectory.open(folder)
+    assert directory.info()["status"] == "running"
+    result = run(spam, make_settings(), directory=directory, n_jobs=1)
+    _assert_same(directory, result, found, spam, assert_same_table)
+    assert trained
+    assert not [key for key in trained if key.startswith(("round-000", "round-001"))]
+
+
+# ---------------------------------------------------------------------- a full disk
+
+
+@pytest.mark.usefixtures("keep_everything")
+@pytest.mark.parametrize("writes", [0, 2, 6, 12])
+@pytest.mark.parametrize("kind", ["OSError", "SafetensorError"])
+def test_a_full_disk_is_named_and_the_search_goes_on_afterwards(
+    writes: int,
+    kind: str,
+    found: SearchResult,
+    spam: Problem,
+    make_settings: Make,
+    assert_same_table: Same,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from safetensors import SafetensorError
+
+    from parallelmlp_search.engine import checkpoint
+
+    save, count = checkpoint.save_file, 0
+
+    def filling(tensors: Any, path: Any, **values: Any) -> None:
+        nonlocal count
+        count += 1
+        if count <= writes:
+            save(tensors, path, **values)
+            return
+        Path(path).write_bytes(b"half")
+        if kind == "OSError":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        raise SafetensorError(
+            'IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })'
+        )
+
+    directory = RunDirectory.create(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", filling)
+        with pytest.raises(
+            RunDirectoryError, match=r"could not write .*No space left.*: free some space there"
+        ):
+            run(spam, make_settings(), directory=directory, n_jobs=1)
+    assert directory.info()["status"] == "failed"
+    assert not list(directory.path.rglob("*.part"))
+    result = run(spam, make_settings(), directory=directory, n_jobs=1)
+    _assert_same(directory, result, found, spam, assert_same_table)
+
+
+def test_a_disk_that_fills_up_while_saving_the_outcome(
+    found: SearchResult,
+    spam: Problem,
+    make_settings: Make,
+    assert_same_table: Same,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    directory = RunDirectory.create(tmp_path / "run")
+
+    def full(*arguments: Any, **values: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_parquet", full)
+        with pytest.raises(RunDirectoryError, match="free some space"):
+            run(spam, make_settings(), directory=directory, n_jobs=1)
+    with pytest.raises(RunDirectoryError, match="failed and has no result"):
+        directory.result()
+    result = run(spam, make_settings(), directory=directory, n_jobs=1)
+    _assert_same(directory, result, found, spam, assert_same_table)
+
+
+# ---------------------------------------------------------------------- what a directory refuses
+
+
+@pytest.fixture
+def unfinished(spam: Problem, make_settings: Make, tmp_path: Path) -> RunDirectory:
+    directory = RunDirectory.create(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        run(spam, make_settings(), directory=directory, callbacks=[_interrupt_at(4, [])], n_jobs=1)
+    return directory
+
+
+@pytest.mark.parametrize("change", ["frame", "column", "target", "weight", "groups", "class_weight", "task"])
+def test_other_data_are_refused(
+    change: str, unfinished: RunDirectory, spam: Problem, make_settings: Make
+) -> None:
+    frame, target = spam.frame.copy(), spam.target.copy()
+    if change == "frame":
+        frame.iloc[17, 3] += 1e-9
+    if change == "column":
+        frame = frame.rename(columns={"address": "adress"})
+    target[0] = "spam" if target[0] == "nonspam" else "nonspam"
+    changes: dict[str, Any] = {
+        "frame": {"frame": frame},
+        "column": {"frame": frame},
+        "target": {"target": target},
+        "weight": {"weight": np.ones(400)},
+        "groups": {"groups": np.arange(400)},
+        "class_weight": {"class_weight": "balanced"},
+        "task": {"task": "multiclass"},
+    }
+    with pytest.raises(RunDirectoryError, match="was started on other data: resume it with the same table"):
+        run(replace(spam, **changes[change]), make_settings(), directory=unfinished)
+
+
+def test_the_same_data_in_another_frame_are_taken(
+    unfinished: RunDirectory, found: SearchResult, spam: Problem, make_settings: Make, assert_same_table: Same
+) -> None:
+    moved = spam.frame.set_axis(np.arange(1000, 1400), axis=0)
+    result = run(replace(spam, frame=moved), make_settings(), directory=unfinished, n_jobs=1)
+    assert_same_table(result.trials, found.trials)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("seed", 1), ("n_trials", 21), ("refinement", 0.1), ("search_space", "small")]
+)
+def test_other_settings_are_refused(
+    name: str, value: Any, unfinished: RunDirectory, spam: Problem, make_settings: Make
+) -> None:
+    with pytest.raises(
+        RunDirectoryError, match=rf"was started with {name}=.*resume it with the same settings"
+    ):
+        run(spam, make_settings(**{name: value}), directory=unfinished)
+    # a refusal does not touch the run
+    assert unfinished.info()["status"] == "interrupted"
+
+
+def test_a_finished_run_is_refused(spam: Problem, make_settings: Make, tmp_path: Path) -> None:
+    directory = RunDirectory.create(tmp_path / "run")
+    run(spam, make_settings(n_trials=3), directory=directory, n_jobs=1)
+    with pytest.raises(RunDirectoryError, match="is finished: choose another folder"):
+        run(spam, make_settings(n_trials=3), directory=directory)
+    assert directory.info()["status"] == "finished"
+
+
+def test_a_locked_run_is_refused(unfinished: RunDirectory, spam: Problem, make_settings: Make) -> None:
+    with (
+        RunDirectory.open(unfinished.path).locked(),
+        pytest.raises(RunDirectoryError, match="another process is writing to .*: wait for it"),
+    ):
+        run(spam, make_settings(), directory=unfinished)
