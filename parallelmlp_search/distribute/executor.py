@@ -60,7 +60,7 @@ def run_shards(tasks: Iterable[ShardTask], *, n_workers: int) -> Iterator[ShardO
     running = _Running()
     outcomes = parallel(joblib.delayed(running)(replace(task, stop=stop)) for task in tasks)
     try:
-        for outcome in outcomes:  # not `yield from`, which would end joblib's generator first
+        for outcome in outcomes:  # noqa: UP028 - not `yield from`, which would end joblib's generator first
             yield outcome
     except BaseException:
         # a thread that is still inside torch when the interpreter ends would bring it down

@@ -173,7 +173,7 @@ class TrainedModel:
             architectures = [
                 Architecture.of(config, n_inputs=n_inputs, n_outputs=head.n_outputs) for config in configs
             ]
-            # a copy: the file's own memory is not aligned, and products of unaligned weights differ in the last bit
+            # a copy: a file's memory is not aligned, and products of unaligned weights differ in the last bit
             parameters = tensors[f"fold{number}"].clone()
             folds.append(FoldModel(preprocessor, head, plan(architectures), parameters))
         classes = None if values["classes"] is None else ClassTarget.from_dict(values["classes"]).classes_

@@ -29,6 +29,7 @@ from parallelmlp_search.data import (
 )
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import Head, TrainingRows
+from parallelmlp_search.exceptions import DataError
 from parallelmlp_search.search.problem import Problem
 from parallelmlp_search.search.settings import SearchSettings
 from parallelmlp_search.selection import Metric, default_metric, get_metric
@@ -102,6 +103,7 @@ class Preparation:
         # kinds are a property of the whole table: a column that is constant inside one fold stays what it is
         self.column_kinds = recognise_columns(problem.frame).kinds
         self.is_tiny = problem.n_rows < SMALLEST_SPLIT or self._rarest() < SMALLEST_CLASS
+        self._check_units()
         everything = np.arange(problem.n_rows)
         if self.is_tiny:
             self.reporting_rows = self.choosing_rows = everything
@@ -116,6 +118,18 @@ class Preparation:
             seed=settings.seed,
         )
         self.reporting_rows, self.choosing_rows = split.train, split.test
+
+    def _check_units(self) -> None:
+        """Groups and moments must suffice for a holdout and two folds."""
+        for name, values, least in (("groups", self.problem.groups, 3), ("time", self.problem.time, 4)):
+            if values is None or self.is_tiny:
+                continue
+            count = len(pd.unique(np.asarray(values)))
+            if count < least:
+                raise DataError(
+                    f"{name} must have at least {least} different values, so that some can be held back and the "
+                    f"others make two folds, but has {count}"
+                )
 
     def _rarest(self) -> int:
         """Rows of the rarer class of two; more classes may lose one without losing every metric."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
 from parallelmlp_search.data import fingerprint
@@ -283,7 +284,17 @@ def _open_run(directory: RunDirectory, problem: Problem, settings: SearchSetting
     info = directory.info()
     if info.get("status") == "finished":
         raise RunDirectoryError(f"the run in {str(directory.path)!r} is finished: choose another folder")
-    print_of_data = fingerprint(problem.frame, problem.target, problem.weight, problem.groups, problem.time)
+    class_weight = problem.class_weight
+    if isinstance(class_weight, Mapping):
+        class_weight = str(sorted((str(label), float(weight)) for label, weight in class_weight.items()))
+    print_of_data = fingerprint(
+        problem.frame,
+        problem.target,
+        problem.weight,
+        problem.groups,
+        problem.time,
+        np.array([problem.task, str(class_weight)]),
+    )
     if "settings" in info:
         if info["fingerprint"] != print_of_data:
             raise RunDirectoryError(
@@ -309,8 +320,8 @@ def _status_kept(directory: RunDirectory, started: float, spent: float) -> Itera
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         with contextlib.suppress(Exception):
-            if directory.info().get("status") == "finished":
-                raise  # everything is saved: whatever came afterwards does not undo it
-            directory.update(status=status, spent_seconds=spent + time.monotonic() - started)
-            directory.log(status, reason=repr(error))
+            # once everything is saved, whatever comes afterwards does not undo it
+            if directory.info().get("status") != "finished":
+                directory.update(status=status, spent_seconds=spent + time.monotonic() - started)
+                directory.log(status, reason=repr(error))
         raise
