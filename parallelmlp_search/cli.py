@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from parallelmlp_search import __version__
-from parallelmlp_search._cli_session import Commands, guarded, leave, terminal
+from parallelmlp_search.command_line.session import Commands, guarded, leave, terminal
 
 __all__ = ["app", "main"]
 
@@ -141,8 +141,8 @@ def search(
 ) -> None:
     """Search: train many networks on a table, rank them, keep the best ensemble."""
     started = time.monotonic()  # before the imports, which count against the time limit too
-    from parallelmlp_search._cli_runs import new_run, perform
-    from parallelmlp_search._cli_tables import Source, parse_bytes
+    from parallelmlp_search.command_line.runs import new_run, perform
+    from parallelmlp_search.command_line.tables import Source, parse_bytes
     from parallelmlp_search.search import SearchSettings
     from parallelmlp_search.space import SearchSpace
 
@@ -167,8 +167,8 @@ def search(
 def resume(run: RunPath, jobs: Jobs = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Go on with a run that was interrupted; a finished one shows its summary."""
     started = time.monotonic()
-    from parallelmlp_search._cli_runs import perform, show_outcome
-    from parallelmlp_search._cli_tables import Source
+    from parallelmlp_search.command_line.runs import perform, show_outcome
+    from parallelmlp_search.command_line.tables import Source
     from parallelmlp_search.data import read_table
     from parallelmlp_search.search import RunDirectory
 
@@ -199,8 +199,8 @@ def predict(
     proba: Annotated[bool, typer.Option("--proba", help="Probabilities, one column a class.")] = False,
 ) -> None:
     """Predict the rows of a table with the ensemble of a run."""
-    from parallelmlp_search._cli_runs import target_of
-    from parallelmlp_search._cli_tables import check_output, prediction_table, write_table
+    from parallelmlp_search.command_line.runs import target_of
+    from parallelmlp_search.command_line.tables import check_output, prediction_table, write_table
     from parallelmlp_search.data import read_table
     from parallelmlp_search.search import RunDirectory
 
@@ -215,8 +215,8 @@ def predict(
 @guarded
 def evaluate(run: RunPath, data: TablePath, as_json: Json = False) -> None:
     """Score the ensemble of a run on a table that holds the target."""
-    from parallelmlp_search import _cli_tables as tables
-    from parallelmlp_search._cli_runs import target_of
+    from parallelmlp_search.command_line import tables
+    from parallelmlp_search.command_line.runs import target_of
     from parallelmlp_search.data import read_table
     from parallelmlp_search.exceptions import RunDirectoryError
     from parallelmlp_search.report import evaluation_table
@@ -245,7 +245,7 @@ def leaderboard(
     as_json: Json = False,
 ) -> None:
     """Rank the networks of a run."""
-    from parallelmlp_search._cli_tables import records
+    from parallelmlp_search.command_line.tables import records
     from parallelmlp_search.report import leaderboard_table
     from parallelmlp_search.search import RunDirectory
 
@@ -268,7 +268,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one network of a run: its configuration, and what each rung found."""
-    from parallelmlp_search._cli_runs import trial_of
+    from parallelmlp_search.command_line.runs import trial_of
     from parallelmlp_search.report import trial_page
     from parallelmlp_search.search import RunDirectory
 
@@ -284,7 +284,7 @@ def show(
 @guarded
 def info(as_json: Json = False) -> None:
     """Tell versions, cores, memory and devices, for a bug report."""
-    from parallelmlp_search._cli_runs import environment
+    from parallelmlp_search.command_line.runs import environment
     from parallelmlp_search.report import environment_page
 
     found = environment()

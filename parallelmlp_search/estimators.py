@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import ClassifierMixin, RegressorMixin
 
-from parallelmlp_search._estimator_base import SearchEstimator
-from parallelmlp_search._estimator_inputs import label_target, numeric_target
+from parallelmlp_search.estimation.base import SearchEstimator
+from parallelmlp_search.estimation.inputs import label_target, numeric_target
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
 from parallelmlp_search.kernels import get_loss
 from parallelmlp_search.search import Progress

@@ -20,10 +20,17 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import parallelmlp_search
-from parallelmlp_search import _cli_runs
-from parallelmlp_search._cli_runs import EXTRAS
-from parallelmlp_search._cli_tables import Source, check_output, parse_bytes, plain, records, write_table
 from parallelmlp_search.cli import app
+from parallelmlp_search.command_line import runs
+from parallelmlp_search.command_line.runs import EXTRAS
+from parallelmlp_search.command_line.tables import (
+    Source,
+    check_output,
+    parse_bytes,
+    plain,
+    records,
+    write_table,
+)
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, SearchFailedError
 from parallelmlp_search.search import RunDirectory
 
@@ -250,7 +257,7 @@ def test_a_failed_search_exits_with_1(folder: Path, tmp_path: Path, monkeypatch:
     def fail(*_: object, **__: object) -> None:
         raise SearchFailedError("none of 6 configurations could be trained")
 
-    monkeypatch.setattr(_cli_runs, "run", fail)
+    monkeypatch.setattr(runs, "run", fail)
     result = pmlp("search", folder / "sold.csv", "--target", "sold", "--output", tmp_path / "run", code=1)
     assert result.stderr == "error: none of 6 configurations could be trained\n"
 
@@ -358,7 +365,7 @@ def test_version_and_help() -> None:
 @pytest.fixture
 def interrupted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A run that Ctrl-C stopped after its first rung."""
-    whole = _cli_runs.run
+    whole = runs.run
 
     def stop(progress: Any) -> None:
         if progress.rung_completed:
@@ -368,11 +375,11 @@ def interrupted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return whole(*arguments, callbacks=[*callbacks, stop], **options)
 
     run = tmp_path / "run"
-    monkeypatch.setattr(_cli_runs, "run", interrupt)
+    monkeypatch.setattr(runs, "run", interrupt)
     result = pmlp("search", folder / "sold.csv", "--target", "sold", *BUDGET, "--output", run, code=130)
     assert result.stderr.splitlines()[-1].endswith(f"this goes on: pmlp resume {run}")
     assert result.stdout == ""
-    monkeypatch.setattr(_cli_runs, "run", whole)
+    monkeypatch.setattr(runs, "run", whole)
     return run
 
 

@@ -20,8 +20,8 @@ ROOT = Path(parallelmlp_search.__file__).parent
 ORDER = (
     "exceptions", "_optional", "space", "data", "packing", "kernels", "engine", "selection", "distribute",
     "search", "parareal", "integrations", "report", "export",
-    "_estimator_inputs", "_constant_model", "_estimator_base", "estimators",
-    "_cli_session", "_cli_tables", "_cli_runs", "cli", "__main__",
+    "estimation", "estimators",
+    "command_line", "cli", "__main__",
 )  # fmt: skip
 MOST_LINES = 400
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))

@@ -127,8 +127,8 @@ class Preparation:
             count = len(pd.unique(np.asarray(values)))
             if count < least:
                 raise DataError(
-                    f"{name} must have at least {least} different values, so that some can be held back and the "
-                    f"others make two folds, but has {count}"
+                    f"{name} must have at least {least} different values, so that some can be held "
+                    f"back and the others make two folds, but has {count}"
                 )
 
     def _rarest(self) -> int:

@@ -24,10 +24,16 @@ def ladder(
     >>> ladder(6, 3, least=0.1)
     (0.222, 0.667, 2.0, 6.0)
     """
-    steps = [max_epochs / reduction_factor**step for step in range(n_rungs)]
-    # whole epochs where they fit, so that a rung ends where its history says
-    epochs = [float(round(step)) if step >= 2 else max(least, round(step, 3)) for step in steps]
-    return tuple(sorted({min(epoch, float(max_epochs)) for epoch in epochs}))
+    rungs = [float(max_epochs)]
+    for step in range(1, n_rungs):
+        epochs = max_epochs / reduction_factor**step
+        # whole epochs where they fit, so that a rung ends where its history says
+        whole = epochs >= 2 or least >= 1
+        epochs = max(least, float(round(epochs)) if whole else round(epochs, 3))
+        if 2 * epochs > rungs[0]:
+            break
+        rungs.insert(0, epochs)
+    return tuple(rungs)
 
 
 def survivors(n_trials: int, reduction_factor: int) -> int:

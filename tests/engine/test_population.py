@@ -136,6 +136,18 @@ def test_a_state_is_all_that_training_needs(merge: bool) -> None:
         assert _same(other.state(1), direct.state(1))
 
 
+def test_a_state_comes_back_as_it_was() -> None:
+    trained = _train(_create(), 2)
+    states = [trained.state(member) for member in range(len(CONFIGS))]
+    states[3].failed_at = 2
+    states[4].best_epoch = 0.5
+    back = _create(states=states, merge=False)
+    for member, state in enumerate(states):
+        assert _same(back.state(member), state)
+        assert state.best_epoch == (0.5 if member == 4 else 2.0)
+    assert not _same(back.state(3), trained.state(3))
+
+
 def test_a_state_is_a_copy() -> None:
     population = _create()
     state = population.state(0)

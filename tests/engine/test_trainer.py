@@ -254,6 +254,7 @@ def test_a_member_that_fails_late_keeps_its_best_moment_and_stays_dead() -> None
     resumed = Population.create(CONFIGS, n_inputs=D, n_outputs=C, states=states, dtype=torch.float64)
     history = _train(resumed, 3, error=_log_loss)
     assert resumed.state(2).failed_at == 4
+    assert float(resumed.state(2).vectors["parameters"].abs().max()) < 1e-20  # it takes no step
     assert torch.equal(resumed.state(2).vectors["best"], before.vectors["best"])
     assert bool(history.errors[-1][resumed.member_rows()[2]].isnan())
     assert history.member_steps == 3 * (len(CONFIGS) - 1)

@@ -66,6 +66,26 @@ def test_small_buckets_merge_and_full_ones_do_not() -> None:
     assert len(plan(many).buckets) == 2
 
 
+def test_what_pays_is_merged_and_the_rest_is_left() -> None:
+    counts = {8: 20, 9: 20, 60: 20, 61: 20}
+    architectures = [_architecture((width,)) for width, count in counts.items() for _ in range(count)]
+    layout = plan(architectures)
+    assert [bucket.shape.widths for bucket in layout.buckets] == [(9,), (61,)]
+    # every other way of cutting the four widths, in order, into runs costs more
+    for cuts in range(8):
+        runs: list[list[int]] = [[8]]
+        for place, width in enumerate([9, 60, 61]):
+            if cuts >> place & 1:
+                runs.append([width])
+            else:
+                runs[-1].append(width)
+        total = sum(
+            bucket_seconds(_architecture((max(run),)), sum(counts[width] for width in run), 128)
+            for run in runs
+        )
+        assert (total > _seconds(layout, 128)) == (runs != [[8, 9], [60, 61]])
+
+
 def test_layers_merge_to_a_width_that_neither_member_has() -> None:
     layout = plan([_architecture((3, 8), residual=True), _architecture((8, 3), residual=True)])
     (bucket,) = layout.buckets
@@ -164,6 +184,8 @@ def test_shards_keep_to_a_memory_limit(architectures: list[Architecture], limit:
     assert sorted(member for shard in shards for member in shard) == list(range(len(architectures)))
     for shard in shards:
         assert len(shard) == 1 or sum(member_bytes(architectures[m], 32) for m in shard) <= limit
+    for shard, following in pairwise(shards):
+        assert sum(member_bytes(architectures[m], 32) for m in (*shard, following[0])) > limit
 
 
 def test_one_shard_where_all_fits_and_one_each_where_nothing_does() -> None:

@@ -91,9 +91,11 @@ class TestThroughput:
         assert throughput.member_steps == 30
 
 
-@pytest.mark.parametrize(("steps", "epochs"), [(1, 243), (0.1, 243), (30, 100), (1000, 27)])
-def test_default_epochs(steps: float, epochs: int) -> None:
-    assert default_epochs(steps) == epochs
+def test_small_tables_get_more_epochs_within_bounds() -> None:
+    epochs = [default_epochs(steps) for steps in (0.1, 1, 10, 30, 100, 300, 1000, 10_000)]
+    assert epochs == sorted(epochs, reverse=True)
+    assert epochs[0] == epochs[1] <= 300
+    assert 10 <= epochs[-1] == epochs[-2] < epochs[0]
 
 
 def test_more_rows_need_fewer_folds() -> None:

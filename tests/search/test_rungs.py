@@ -26,7 +26,7 @@ COHORTS = st.lists(ERRORS, min_size=1, max_size=60).map(lambda errors: dict(enum
         (8, 2, (1, 2, 4, 8)),
         (1, 3, (1,)),
         (2, 3, (1, 2)),
-        (5, 4, (1, 5)),
+        (16, 4, (1, 4, 16)),
     ],
 )
 def test_ladder(max_epochs: int, factor: int, rungs: tuple[int, ...]) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from parallelmlp_search.exceptions import InvalidParameterError
@@ -42,9 +43,10 @@ def test_what_a_rule_forbids_is_refused(values: dict[str, Any], message: str) ->
         SearchSettings(**values)
 
 
-def test_whole_numbers_of_any_type_are_taken() -> None:
-    settings = SearchSettings(n_trials=10.0, max_epochs=3)  # type: ignore[arg-type]
+def test_whole_numbers_of_numpy_are_taken() -> None:
+    settings = SearchSettings("small", n_trials=np.int64(10), max_epochs=3)  # type: ignore[arg-type]
     assert settings.n_trials == 10
+    assert json.loads(json.dumps(settings.to_dict(), default=int))["n_trials"] == 10
 
 
 SPACES = [

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from parallelmlp_search import __version__
-from parallelmlp_search._cli_session import terminal
-from parallelmlp_search._cli_tables import STORED_TABLE, Source, plain, records
+from parallelmlp_search.command_line.session import terminal
+from parallelmlp_search.command_line.tables import STORED_TABLE, Source, plain, records
 from parallelmlp_search.data import read_table
 from parallelmlp_search.exceptions import InvalidParameterError, PMLPError, SearchFailedError
 from parallelmlp_search.report import ConsoleReport, search_summary

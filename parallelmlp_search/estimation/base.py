@@ -17,8 +17,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from parallelmlp_search._constant_model import ConstantModel, has_usable_column
-from parallelmlp_search._estimator_inputs import column_of_rows, memory_bytes, row_weights, table
+from parallelmlp_search.estimation.constant import ConstantModel, has_usable_column
+from parallelmlp_search.estimation.inputs import column_of_rows, memory_bytes, row_weights, table
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, RunDirectoryError
 from parallelmlp_search.search import (
     Problem,

@@ -1,0 +1,159 @@
+"""A time limit covers everything and is kept; what it leaves out is on record."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parallelmlp_search.exceptions import BudgetWarning
+from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchResult, SearchSettings, run
+
+Make = Callable[..., Any]
+
+
+def _timed(
+    problem: Problem, settings: SearchSettings, **values: Any
+) -> tuple[SearchResult, float, list[str]]:
+    """Result, wall-clock seconds, and the sentences of the warnings."""
+    started = time.monotonic()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", BudgetWarning)
+        result = run(problem, settings, **values)
+    sentences = [str(warning.message) for warning in caught if warning.category is BudgetWarning]
+    return result, time.monotonic() - started, sentences
+
+
+def _assert_kept(limit: float, seconds: float) -> None:
+    assert seconds <= 1.1 * limit + 1
+    assert seconds > 0.4 * limit
+
+
+@pytest.mark.parametrize(
+    ("name", "n_rows", "limit"),
+    [
+        ("spambase", 4601, 5),
+        pytest.param("adult", 48_842, 12, marks=pytest.mark.slow),
+        pytest.param("letter", 20_000, 12, marks=pytest.mark.slow),
+        pytest.param("diamonds", 53_940, 30, marks=pytest.mark.slow),
+    ],
+)
+def test_a_time_limit_is_kept(
+    name: str, n_rows: int, limit: float, make_problem: Make, tmp_path: Path
+) -> None:
+    problem = make_problem(name, n_rows)
+    directory = RunDirectory.create(tmp_path / "run")
+    result, seconds, sentences = _timed(problem, SearchSettings(time_limit=limit), directory=directory)
+    _assert_kept(limit, seconds)
+    assert result.elapsed_seconds <= seconds
+    assert result.n_trials > 20
+    assert result.honest is not None
+    assert sentences == result.cut == directory.result()["cut"]
+
+
+def test_time_that_passed_before_counts(spam: Problem) -> None:
+    """Reading the table is part of the limit."""
+    result, seconds, _ = _timed(
+        spam, SearchSettings("small", time_limit=6), started=time.monotonic() - 4, n_jobs=1
+    )
+    assert seconds <= 2 + 1.6
+    assert result.elapsed_seconds >= 4
+
+
+def test_work_that_does_not_fit_is_cut_and_on_record(make_problem: Make) -> None:
+    """Far more epochs than time: the search still ends in time, with a model, and says what it left out."""
+    problem = make_problem("adult", 20_000)
+    settings = SearchSettings("default", time_limit=4, max_epochs=600, n_finalists=12, n_folds=5, n_trials=100)
+    result, seconds, sentences = _timed(problem, settings, n_jobs=2)
+    assert seconds <= 1.1 * 4 + 1
+    assert result.cut
+    assert sentences == result.cut
+    assert np.isfinite(result.model.predictions(problem.frame.iloc[:50])).all()
+    final = result.trials[result.trials["state"] == "complete"]
+    assert final["epochs"].max() < 600
+
+
+def test_work_that_fits_is_not_cut(spam: Problem, make_settings: Make) -> None:
+    result, seconds, sentences = _timed(spam, make_settings(time_limit=60.0), n_jobs=1)
+    assert seconds < 30
+    assert result.cut == sentences == []
+    assert result.n_trials == 20
+
+
+def test_seconds_left_count_down(spam: Problem) -> None:
+    seen: list[Progress] = []
+    _timed(spam, SearchSettings("small", time_limit=3), callbacks=[seen.append], n_jobs=1)
+    left = [progress.seconds_left for progress in seen]
+    assert all(seconds is not None and 0 <= seconds <= 3 for seconds in left)
+    assert left == sorted(left, reverse=True)  # type: ignore[type-var]
+    elapsed = [progress.elapsed_seconds for progress in seen]
+    assert elapsed == sorted(elapsed)
+
+
+@pytest.mark.parametrize("stage", ["screening", "cross-fitting"])
+def test_an_interrupted_timed_search_ends_within_what_is_left(
+    stage: str, make_problem: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from parallelmlp_search.search import journal
+
+    monkeypatch.setattr(journal, "WORTH_KEEPING_SECONDS", 0.0)
+    problem = make_problem("adult", 6000)
+    settings = SearchSettings("default", time_limit=5)
+    directory = RunDirectory.create(tmp_path / "run")
+    trials: list[int] = []
+
+    def interrupt(progress: Progress) -> None:
+        trials.append(progress.n_trials)
+        if progress.stage == stage and progress.done >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(problem, settings, directory=directory, callbacks=[interrupt])
+    spent = directory.info()["spent_seconds"]
+    assert 0 < spent < 6
+    result, seconds, _ = _timed(problem, settings, directory=directory)
+    assert spent + seconds <= 1.1 * 5 + 1.5
+    assert directory.info()["status"] == "finished"
+    assert result.n_trials >= trials[-1]
+    if stage == "cross-fitting":
+        # screening had ended: it is played back, not continued
+        assert result.n_trials == trials[-1]
+
+
+def test_a_round_that_time_cut_can_be_resumed(
+    make_problem: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members of a cut round stand at different steps; a resumed search must not train them together."""
+    from parallelmlp_search.search import screening
+
+    problem = make_problem("adult", 6000)
+    settings = SearchSettings("default", time_limit=8, n_trials=60, max_epochs=27)
+    directory = RunDirectory.create(tmp_path / "run")
+    run_plan = screening.ScreeningPlan
+
+    def hurried(*arguments: Any) -> Any:
+        plan = run_plan(*arguments)
+        assert plan.deadline is not None
+        return run_plan(
+            plan.rungs, plan.n_fresh, plan.n_refined, plan.capacity, min(plan.deadline, time.monotonic() + 0.5)
+        )
+
+    from parallelmlp_search.search import runner
+
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "cross-fitting":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "ScreeningPlan", hurried)
+        with pytest.raises(KeyboardInterrupt):
+            run(problem, settings, directory=directory, callbacks=[interrupt])
+    result, _, _ = _timed(problem, settings, directory=directory)
+    first = result.trials[result.trials["rung"] == 0]
+    assert first["epochs"].nunique() > 1
+    assert directory.info()["status"] == "finished"
