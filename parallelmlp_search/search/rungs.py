@@ -29,7 +29,7 @@ def ladder(
         epochs = max_epochs / reduction_factor**step
         # whole epochs where they fit, so that a rung ends where its history says
         whole = epochs >= 2 or least >= 1
-        epochs = max(least, float(round(epochs)) if whole else round(epochs, 3))
+        epochs = max(least, float(int(epochs)) if whole else round(epochs, 3))
         if 2 * epochs > rungs[0]:
             break
         rungs.insert(0, epochs)
