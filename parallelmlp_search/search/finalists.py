@@ -110,8 +110,11 @@ def cross_fit(
     results: dict[int, dict[int, tuple[Tensor, Tensor]]] = {trial.number: {} for trial in finalists}
     records: dict[int, list[RungRecord]] = {trial.number: [] for trial in finalists}
     by_number = {trial.number: trial for trial in finalists}
+    stopped: set[int] = set()
     for done, outcome in enumerate(journal.run(in_time(), strip), start=1):
         throughput.add(outcome)
+        if outcome.cut:
+            stopped.update(member.trial for member in outcome.members)
         for member in outcome.members:
             trial = by_number[member.trial]
             record = RungRecord(0, rung, member.epochs, member.error, member.train_loss, member.seconds)
@@ -143,6 +146,12 @@ def cross_fit(
     missing = sum(trial.state is not TrialState.FAILED for trial in finalists[:planned]) - len(complete)
     if missing > 0:
         cut.append(f"{missing} of {planned} finalists were not cross-fitted when the time was up")
+    expected = {trial.number for trial in finalists[:planned]}
+    short = sum(trial.number in expected and trial.number in stopped for trial in complete)
+    if short:
+        cut.append(
+            f"{short} of {planned} finalists had not trained for {max_epochs} epochs when the time was up"
+        )
     place_of = {int(row): place for place, row in enumerate(rows)}
     n_outputs = parts[0].head.n_predictions
     predictions = torch.full((len(complete), n_outputs, len(rows)), math.nan)

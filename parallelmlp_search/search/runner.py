@@ -173,7 +173,11 @@ def _screen(
         reporter,
         cache_scale,
     )
-    return screening.run(), screening.cut
+    trials = screening.run()
+    wanted = min(settings.n_trials or 0, settings.space.size())
+    if deadline is not None and len(trials) < wanted and not reporter.stopped:
+        screening.cut.append(f"{len(trials)} of {wanted} trials were begun in the time for screening")
+    return trials, screening.cut
 
 
 def _finalists(

@@ -209,8 +209,8 @@ def slowly(progress):
     if list((folder / "checkpoints").glob(sys.argv[3])):
         time.sleep(0.5)
 
-run(tables._problem("spambase"), tables._settings(), directory=RunDirectory.create(folder), callbacks=[slowly],
-    n_jobs=2)
+directory = RunDirectory.create(folder)
+run(tables._problem("spambase"), tables._settings(), directory=directory, callbacks=[slowly], n_jobs=2)
 """
 
 
@@ -394,6 +394,6 @@ def test_a_finished_run_is_refused(spam: Problem, make_settings: Make, tmp_path:
 def test_a_locked_run_is_refused(unfinished: RunDirectory, spam: Problem, make_settings: Make) -> None:
     with (
         RunDirectory.open(unfinished.path).locked(),
-        pytest.raises(RunDirectoryError, match="another process is writing to .*: wait for it"),
+        pytest.raises(RunDirectoryError, match=r"another process is writing to .*: wait for it"),
     ):
         run(spam, make_settings(), directory=unfinished)

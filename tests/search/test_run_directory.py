@@ -173,5 +173,5 @@ def test_a_read_only_folder_is_a_clear_error(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "write_text", denied)
-    with pytest.raises(RunDirectoryError, match="Permission denied.*make the folder writable"):
+    with pytest.raises(RunDirectoryError, match=r"Permission denied.*make the folder writable"):
         directory.update(status="failed")

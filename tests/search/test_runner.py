@@ -176,7 +176,7 @@ def test_a_finished_run_holds_only_what_is_safe_to_open(
 def test_out_of_fold_predictions_on_disk_are_those_of_the_networks_of_the_other_folds(
     spam: Problem, make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each saved prediction is what the fold's own network says of that row, and the row was not in its training."""
+    """Each saved prediction is what the fold's network says of a row that it was not trained on."""
     from parallelmlp_search.search.preparation import Preparation
 
     splits: list[tuple[Any, Any]] = []
@@ -301,7 +301,7 @@ def test_noise_is_not_learnt(make_settings: Make) -> None:
     result = run(problem, make_settings(search_space=space, max_epochs=40, n_trials=3), n_jobs=1)
     assert result.honest is not None
     assert 0.4 < result.honest.score < 0.6
-    # most networks of the ensemble have trained on a row of the table, and have learnt something of it by heart
+    # most networks of the ensemble have trained on each row, and learnt something of it by heart
     accuracy = float((result.model.predict(frame) == target).mean())
     assert accuracy > result.honest.score + 0.08
     assert accuracy > 0.6
