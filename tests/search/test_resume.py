@@ -53,7 +53,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def _interrupt_at(moment: int, seen: list[Progress]) -> Callable[[Progress], None]:
     def callback(progress: Progress) -> None:
         seen.append(progress)
-        if len(seen) == moment + 1:
+        if len(seen) == moment + 1 and progress.stage != "finished":
             raise KeyboardInterrupt
 
     return callback

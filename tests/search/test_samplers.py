@@ -35,8 +35,11 @@ def _keys(space: SearchSpace, configs: list[MLPConfig]) -> set[object]:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("space", [CONTINUOUS, FINITE, SEEDED, SINGLE, SearchSpace.preset("default")])
-@pytest.mark.parametrize("n", [1, 7, 60])
+@pytest.mark.parametrize(
+    ("space", "n"),
+    [(space, n) for space in (CONTINUOUS, FINITE, SEEDED, SINGLE) for n in (1, 7, 60)]
+    + [(SearchSpace.preset("default"), 60)],
+)
 def test_draws_are_different_and_stay_inside(space: SearchSpace, sampler: str, n: int) -> None:
     drawn = draw_fresh(space, sampler, n, _rng(), known=[])
     assert len(drawn) == min(n, space.size())

@@ -134,7 +134,7 @@ def test_an_interrupted_timed_search_ends_within_what_is_left(
 def test_a_round_that_time_cut_ends_screening_for_good(
     spam: Problem, make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Members of a cut round stand at different steps; neither now nor when resumed may they go on together."""
+    """Members of a cut round stand at different steps: neither now nor later may they go on together."""
     from parallelmlp_search.search import journal
 
     train = journal.run_shards
