@@ -10,7 +10,7 @@ FRAME := pyproject.toml constraints.txt
 
 demo: $(VENV)/.demo-installed
 	rm -rf runs/demo
-	$(BIN)/pmlp search datasets/spambase.csv.gz --target type --trials 1000 --max-epochs 27 --seed 0 --output runs/demo
+	$(BIN)/pmlp search datasets/spambase.csv.gz --target type --space small --trials 2000 --max-epochs 9 --seed 0 --output runs/demo
 	$(BIN)/pmlp leaderboard runs/demo --top 10
 
 test: $(VENV)/.test-installed

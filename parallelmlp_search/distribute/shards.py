@@ -24,6 +24,7 @@ from parallelmlp_search.engine import (
     train,
 )
 from parallelmlp_search.packing import Architecture, cut_shards, member_cost
+from parallelmlp_search.packing.bucketing import SHARD_ELEMENTS
 from parallelmlp_search.packing.cost import BUCKET_OVERHEAD_SECONDS
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig
@@ -184,23 +185,37 @@ class ShardOutcome:
     cut: bool = False
 
 
+LEAST_SHARDS = 8
+"""So many shards are cut where members are few, so that several workers find something to do."""
+
+LEAST_ELEMENTS = 1 << 16
+"""Hidden activations below which a shard is not cut any smaller for that."""
+
+
 def cut_work(
     configs: list[MLPConfig], data: ShardData, *, memory_limit: int | None = None, cache_scale: int = 1
 ) -> list[tuple[int, ...]]:
-    """Cut members into shards: equal batch size, then chunks that fit a core's cache.
+    """Cut members into shards: equal batch size, then enough of them to share out between workers.
 
-    The cut is a function of the members and the data alone. ``cache_scale`` widens chunks on devices that
+    The cut is a function of the members and the data alone. ``cache_scale`` widens shards on devices that
     want larger ones.
     """
+    architectures = [data.architecture(config) for config in configs]
     by_batch: dict[int, list[int]] = {}
+    total = 0
     for member, config in enumerate(configs):
-        by_batch.setdefault(data.batch_rows(config), []).append(member)
+        batch = data.batch_rows(config)
+        by_batch.setdefault(batch, []).append(member)
+        total += batch * sum(architectures[member].widths)
+    elements = cache_scale * min(SHARD_ELEMENTS, max(LEAST_ELEMENTS, total // LEAST_SHARDS))
     shards: list[tuple[int, ...]] = []
     for batch in sorted(by_batch):
         members = by_batch[batch]
-        architectures = [data.architecture(configs[member]) for member in members]
         cuts = cut_shards(
-            architectures, n_rows=batch, memory_limit=memory_limit, cache_elements=cache_scale << 19
+            [architectures[member] for member in members],
+            n_rows=batch,
+            memory_limit=memory_limit,
+            shard_elements=elements,
         )
         shards.extend(tuple(members[index] for index in cut) for cut in cuts)
     return shards

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from parallelmlp_search.engine.initialization import initial_vector
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.packing.bucketing import plan
+from parallelmlp_search.packing.bucketing import CACHE_ELEMENTS, plan
 from parallelmlp_search.packing.layout import Architecture, Layout
 from parallelmlp_search.packing.pack import read_member, write_member
 from parallelmlp_search.space import MLPConfig
@@ -98,7 +98,9 @@ class Population:
             Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs) for config in configs
         ]
         n_rows = max(config.batch_size for config in configs)
-        layout = plan(architectures, n_rows=n_rows, merge=merge)
+        # on a GPU there is no cache to keep to, and one wide bucket is one launch
+        cache = CACHE_ELEMENTS if torch.device(device).type == "cpu" else None
+        layout = plan(architectures, n_rows=n_rows, merge=merge, bucket_elements=cache)
         flats = {name: torch.zeros(layout.size, dtype=dtype) for name in FLAT_NAMES}
         best_error = torch.full((len(configs),), float("inf"), dtype=torch.float64)
         best_epoch = torch.zeros(len(configs), dtype=torch.float64)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
@@ -91,9 +92,8 @@ def binary_logits(
         wanted = wanted + smoothing.view(-1, 1, 1) * (0.5 - wanted)
     torch.sigmoid(outputs, out=gradient)
     gradient.sub_(wanted).mul_(shares)
-    # softplus(z) - y z, and softplus(z) = max(z, 0) + log1p(exp(-|z|)) stays exact for large |z|
-    losses = outputs.abs().neg_().exp_().log1p_().add_(outputs.clamp(min=0.0)).sub_(outputs * wanted)
-    return (losses * shares).sum(dim=(1, 2))
+    losses = F.binary_cross_entropy_with_logits(outputs, wanted.expand_as(outputs), reduction="none")
+    return losses.mul_(shares).sum(dim=(1, 2))
 
 
 def _elementwise(

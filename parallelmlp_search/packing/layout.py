@@ -84,7 +84,10 @@ class Architecture:
 
     @property
     def family(self) -> tuple[object, ...]:
-        """What must agree before two members can share a bucket, whatever their widths and activations."""
+        """What must agree before two members can share a bucket, whatever their widths and activations.
+
+        Not dropout: at rate 0 its factors are exactly 1, so a member without may sit beside one with it.
+        """
         return (
             self.depth,
             self.n_inputs,
@@ -93,7 +96,6 @@ class Architecture:
             self.normalization,
             self.residual,
             self.optimizer,
-            self.dropout,
             self.clip,
         )
 

@@ -300,6 +300,19 @@ def test_dropout_does_not_depend_on_who_shares_the_population(field_width: int, 
             )
 
 
+def test_a_member_without_dropout_does_not_notice_it_beside_it() -> None:
+    plain = MLPConfig(widths=(8, 4), learning_rate=0.01, seed=0)
+    other = plain.replace(seed=1)
+    among = {}
+    for rate in (0.0, 0.3):
+        population = _create([plain, other.replace(dropout=rate)])
+        assert len(population.layout.buckets) == 1
+        _train(population)
+        among[rate] = [_vectors(population, member) for member in (0, 1)]
+    assert all(map(torch.equal, among[0.0][0], among[0.3][0]))
+    assert not torch.equal(among[0.0][1][0], among[0.3][1][0])
+
+
 def test_the_same_call_gives_the_same_bits() -> None:
     first, second = _create([*CONFIGS, *DROPPING]), _create([*CONFIGS, *DROPPING])
     _train(first, error=_log_loss)

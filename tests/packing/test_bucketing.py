@@ -91,7 +91,6 @@ def test_layers_merge_to_a_width_that_neither_member_has() -> None:
         {"bias": False},
         {"normalization": "layer"},
         {"optimizer": "sgd"},
-        {"dropout": 0.1},
         {"clip_norm": 1.0},
         {"widths": (16, 16)},  # another depth
     ],
@@ -101,6 +100,30 @@ def test_families_never_share_a_bucket(changes: dict[str, object]) -> None:
     other = Architecture.of(MLPConfig(widths=(16,)).replace(**changes), n_inputs=7, n_outputs=3)
     assert len(plan([plain, other]).buckets) == 2
     assert len(plan([plain, plain]).buckets) == 1
+
+
+def test_a_few_members_without_dropout_sit_beside_those_with_it() -> None:
+    plain, dropping = _architecture((16,)), _architecture((16,), dropout=0.1)
+    (bucket,) = plan([plain, dropping]).buckets
+    assert bucket.shape.dropout
+    # a full bucket of them does without the passes of dropout
+    assert [b.shape.dropout for b in plan([plain] * 20_000 + [dropping] * 20_000).buckets] == [False, True]
+
+
+@given(ARCHITECTURES, st.sampled_from([1, 500, 5000]))
+def test_buckets_are_split_where_they_leave_the_cache(architectures: list[Architecture], most: int) -> None:
+    whole, split = plan(architectures, n_rows=8), plan(architectures, n_rows=8, bucket_elements=most)
+    assert sorted(split.members) == list(range(len(architectures)))
+    assert {bucket.shape.widths for bucket in split.buckets} == {b.shape.widths for b in whole.buckets}
+    for bucket in split.buckets:
+        size = bucket.n_members * 8 * (sum(bucket.shape.widths) + bucket.shape.n_outputs)
+        assert bucket.n_members == 1 or size <= most
+
+
+def test_a_split_keeps_activations_together() -> None:
+    mixed = [_architecture((16,), activation=name) for _ in range(4) for name in ("relu", "tanh")]
+    layout = plan(mixed, n_rows=10, bucket_elements=4 * 10 * (16 + 3))
+    assert [[segment.activation for segment in b.segments] for b in layout.buckets] == [["relu"], ["tanh"]]
 
 
 @given(ARCHITECTURES, st.randoms(use_true_random=False))
@@ -152,21 +175,21 @@ def test_the_papers_population_keeps_most_of_its_buffer_busy() -> None:
 
 
 @given(ARCHITECTURES, st.sampled_from([1, 32, 500]), st.sampled_from([1, 2000, 20_000, CACHE_ELEMENTS]))
-def test_shards_partition_the_members_and_keep_to_the_cache(
-    architectures: list[Architecture], n_rows: int, cache_elements: int
+def test_shards_partition_the_members_and_keep_to_their_size(
+    architectures: list[Architecture], n_rows: int, shard_elements: int
 ) -> None:
-    shards = cut_shards(architectures, n_rows=n_rows, cache_elements=cache_elements)
+    shards = cut_shards(architectures, n_rows=n_rows, shard_elements=shard_elements)
     assert sorted(member for shard in shards for member in shard) == list(range(len(architectures)))
 
     def elements(shard: tuple[int, ...]) -> int:
         return sum((sum(architectures[m].widths) + architectures[m].n_outputs) * n_rows for m in shard)
 
     for shard in shards:
-        assert len(shard) == 1 or elements(shard) <= cache_elements
+        assert len(shard) == 1 or elements(shard) <= shard_elements
     # greedy: the first member of the next shard would not have fitted
     for shard, following in pairwise(shards):
-        assert elements((*shard, following[0])) > cache_elements
-    assert shards == cut_shards(architectures, n_rows=n_rows, cache_elements=cache_elements)
+        assert elements((*shard, following[0])) > shard_elements
+    assert shards == cut_shards(architectures, n_rows=n_rows, shard_elements=shard_elements)
 
 
 @given(ARCHITECTURES, st.floats(0.01, 1.0))
@@ -183,14 +206,14 @@ def test_shards_keep_to_a_memory_limit(architectures: list[Architecture], share:
 def test_one_shard_where_all_fits_and_one_each_where_nothing_does() -> None:
     architectures = [_architecture((width,)) for width in (1, 7, 31, 64)]
     assert len(cut_shards(architectures, n_rows=8)) == 1
-    assert len(cut_shards(architectures, n_rows=8, cache_elements=1)) == 4
+    assert len(cut_shards(architectures, n_rows=8, shard_elements=1)) == 4
     assert len(cut_shards(architectures, n_rows=8, memory_limit=1)) == 4
     assert cut_shards([], n_rows=8) == []
 
 
 def test_a_shard_holds_like_shapes() -> None:
     narrow, wide = _architecture((8,)), _architecture((64,))
-    shards = cut_shards([narrow, wide] * 4, n_rows=10, cache_elements=4 * (8 + 3) * 10)
+    shards = cut_shards([narrow, wide] * 4, n_rows=10, shard_elements=4 * (8 + 3) * 10)
     assert shards[0] == (0, 2, 4, 6)
 
 
