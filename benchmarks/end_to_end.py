@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.end_to_end`` runs ``pmlp`` as a user would, in processes of their own, on three
 quarters of bundled data sets, evaluates on the quarter that was held back, and writes
-``benchmarks/results/end_to_end.json``. ``--only NAME`` runs one of the rows.
+``benchmarks/results/end_to_end.json`` and the table in the README. ``--only NAME`` runs one of the rows.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from parallelmlp_search.data import holdout, infer_task, read_table, split_targe
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "end_to_end.json"
+README = ROOT / "README.md"
+MARKS = ("<!-- end_to_end -->\n", "<!-- /end_to_end -->")
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def run_case(case: Case, folder: Path, seed: int) -> dict[str, Any]:
         "held_back": score,
         "held_back_rows": n_test,
         "honest": honest["score"],
+        "honest_standard_error": honest["standard_error"],
         "naive": honest["naive"],
         "difference_in_standard_errors": (honest["score"] - score) / error,
         "seconds": seconds,
@@ -135,17 +138,25 @@ def describe_machine() -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as a Markdown table, as it stands in the README."""
     lines = [
-        "| search | metric | held back | honest score | seconds | trials | peak memory |",
+        "| search | metric | held back | honest score | seconds | networks | peak memory |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         digits = 0 if abs(row["held_back"]) > 10 else 4
         lines.append(
             f"| {row['case']} | {row['metric']} | {row['held_back']:.{digits}f} "
-            f"| {row['honest']:.{digits}f} | {row['seconds']:.0f} | {row['trials']:,} "
+            f"| {row['honest']:.{digits}f} ± {row['honest_standard_error']:.{digits}f} "
+            f"| {row['seconds']:.0f} | {row['trials']:,} "
             f"| {row['peak_megabytes']:,.0f} MB |"
         )
     return "\n".join(lines)
+
+
+def fill_readme(rows: list[dict[str, Any]]) -> None:
+    """Put the table between the marks of the README."""
+    before, _, rest = README.read_text(encoding="utf-8").partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    README.write_text(f"{before}{MARKS[0]}{table(rows)}\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -162,9 +173,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows[case.name] = run_case(case, Path(folder), arguments.seed)
         print(json.dumps(rows[case.name]), flush=True)
-        ordered = [rows[c.name] for c in CASES if c.name in rows]
-        RESULTS.write_text(json.dumps({"machine": describe_machine(), "rows": ordered}, indent=1) + "\n")
-    print(table([rows[case.name] for case in CASES if case.name in rows]))
+        so_far = [rows[c.name] for c in CASES if c.name in rows]
+        RESULTS.write_text(json.dumps({"machine": describe_machine(), "rows": so_far}, indent=1) + "\n")
+    ordered = [rows[case.name] for case in CASES if case.name in rows]
+    fill_readme(ordered)
+    print(table(ordered))
 
 
 if __name__ == "__main__":
