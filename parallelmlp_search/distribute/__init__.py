@@ -1,6 +1,7 @@
 """Shards over workers."""
 
 from parallelmlp_search.distribute.executor import run_shards, worker_count
+from parallelmlp_search.distribute.memory import return_free_memory
 from parallelmlp_search.distribute.shards import (
     MemberOutcome,
     ShardData,
@@ -17,6 +18,7 @@ __all__ = [
     "ShardTask",
     "cut_work",
     "one_thread",
+    "return_free_memory",
     "run_shards",
     "worker_count",
 ]

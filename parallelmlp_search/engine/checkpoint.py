@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from parallelmlp_search.exceptions import RunDirectoryError
 
-__all__ = ["load_tensors", "read_json", "save_tensors", "write_atomic", "write_json"]
+__all__ = ["load_metadata", "load_tensors", "read_json", "save_tensors", "write_atomic", "write_json"]
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -33,7 +33,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         temporary.replace(path)
-    except Exception as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         # safetensors and pyarrow report what the system said in errors of their own
@@ -91,12 +91,26 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     RunDirectoryError
         If the file is missing or damaged.
     """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, _metadata(file)  # noqa: SIM118
+
+
+def load_metadata(path: Path) -> Any:
+    """The metadata alone, however large the tensors beside it; errors as of :func:`load_tensors`."""
+    with _opened(path) as file:
+        return _metadata(file)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = json.loads((file.metadata() or {}).get("metadata", "null"))
+            yield file
     except FileNotFoundError:
         raise RunDirectoryError(f"there is no file {str(path)!r}") from None
     except Exception as error:
         raise RunDirectoryError(f"could not read {str(path)!r}: {error}") from error
-    return tensors, metadata
+
+
+def _metadata(file: Any) -> Any:
+    return json.loads((file.metadata() or {}).get("metadata", "null"))

@@ -96,10 +96,8 @@ class Journal:
         self.directory.remember(key, *_pack(outcome))
         self.directory.update(spent_seconds=self.clock.elapsed)
         self.directory.forget(f"{key}-")
-        if before is not None and (kept := self._recall(before)) is not None:
-            for member in kept.members:
-                member.state = None
-            self.directory.remember(before, *_pack(kept))
+        if before is not None:
+            self.directory.shrink(before, _without_states)
 
     def log(self, event: str, **details: Any) -> None:
         """Note what happened."""
@@ -127,6 +125,12 @@ def _pack(outcome: ShardOutcome) -> tuple[dict[str, Tensor], dict[str, Any]]:
         members.append(record)
     names = ("member_steps", "seconds", "predicted_seconds", "cut")
     return tensors, {"members": members} | {name: getattr(outcome, name) for name in names}
+
+
+def _without_states(metadata: dict[str, Any]) -> dict[str, Any]:
+    for record in metadata["members"]:
+        record.pop("state", None)
+    return metadata
 
 
 def _unpack(key: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> ShardOutcome:

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from parallelmlp_search.engine.checkpoint import (
+    load_metadata,
     load_tensors,
     read_json,
     save_tensors,
@@ -165,6 +166,12 @@ class RunDirectory:
     def remember(self, key: str, tensors: Mapping[str, Tensor], metadata: Any) -> None:
         """Keep tensors and metadata under a key."""
         save_tensors(self.checkpoints / f"{key}.safetensors", tensors, metadata)
+
+    def shrink(self, key: str, change: Callable[[Any], Any]) -> None:
+        """Drop the tensors that were remembered under a key and change its metadata, if it is there."""
+        path = self.checkpoints / f"{key}.safetensors"
+        if path.is_file():
+            save_tensors(path, {}, change(load_metadata(path)))
 
     def forget(self, prefix: str) -> None:
         """Drop everything whose key begins with ``prefix``."""

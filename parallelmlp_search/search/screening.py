@@ -15,7 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parallelmlp_search.distribute import MemberOutcome, ShardData, ShardOutcome, ShardTask, cut_work
+from parallelmlp_search.distribute import (
+    MemberOutcome,
+    ShardData,
+    ShardOutcome,
+    ShardTask,
+    cut_work,
+    return_free_memory,
+)
 from parallelmlp_search.engine import MemberState
 from parallelmlp_search.search.budget import Throughput
 from parallelmlp_search.search.journal import Journal
@@ -229,6 +236,7 @@ class Screening:
         self.journal.log(
             "round", round=number, trials=len(self.trials), promoted=len(moving), missing=missing
         )
+        return_free_memory()
         self._report(number, waiting, total, total, rung_completed=True, alive=len(moving))
         return going_on
 
