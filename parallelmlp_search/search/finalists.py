@@ -19,11 +19,9 @@ from parallelmlp_search.search.trial import RungRecord, Trial, TrialState
 
 __all__ = ["CrossFit", "cross_fit"]
 
-GROUP = 8
-"""Under a time limit finalists are cross-fitted this many at a time, best first."""
-
-EXTRA = 2
-"""Finalists beyond those that were planned come this many at a time, so that little time is left over."""
+GROUP = 2
+"""Under a time limit finalists are cross-fitted this many at a time, best first, so that little time is left
+over; packing more of them gains little, since they are wide and train on several folds at once."""
 
 EVALUATIONS = 20
 """Moments of a finalist's training at which its best epoch may lie."""
@@ -187,7 +185,7 @@ def _groups(finalists: Sequence[Trial], required: int) -> list[list[Trial]]:
     """Those that are planned in groups of at most :data:`GROUP` of like size, then the extra ones."""
     n_groups = -(-required // GROUP)
     size = -(-required // n_groups)
-    bounds = [*range(0, required, size), *range(required, len(finalists), EXTRA)]
+    bounds = [*range(0, required, size), *range(required, len(finalists), GROUP)]
     ends = [*bounds[1:], len(finalists)]
     groups = [list(finalists[start:end]) for start, end in zip(bounds, ends, strict=True)]
     return [group for group in groups if group]

@@ -69,7 +69,8 @@ class MLPConfig:
     learning_rate
         Peak learning rate, > 0.
     weight_decay
-        Decoupled decay, >= 0, as a rate per unit of learning rate.
+        Decay of the weights, >= 0, as a rate per unit of learning rate: decoupled in AdamW, added to the
+        gradient in SGD.
     dropout
         Share of hidden activations that are zeroed while training, in [0, 1).
     label_smoothing

@@ -132,6 +132,10 @@ class SearchSpace:
             for name in self._structure.names
         ]
 
+    def is_active(self, name: str, values: Mapping[str, Any]) -> bool:
+        """Whether a name counts, given the values of the active names that come before it in `names`."""
+        return self._structure.is_active(name, values)
+
     # Values and configurations
 
     def to_config(self, values: Mapping[str, Any], seed: int = 0) -> MLPConfig:

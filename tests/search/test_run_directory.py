@@ -95,6 +95,19 @@ def test_log_lines_are_json(directory: RunDirectory) -> None:
     assert lines[0]["number"] == 1
 
 
+def test_what_is_shrunk_keeps_its_metadata_alone(directory: RunDirectory) -> None:
+    directory.remember("round-000", {"1.parameters": torch.ones(1000)}, {"members": [1]})
+    before = (directory.checkpoints / "round-000.safetensors").stat().st_size
+    directory.shrink("round-000", lambda metadata: metadata | {"shrunk": True})
+    kept = directory.recall("round-000")
+    assert kept is not None
+    assert "1.parameters" not in kept[0]
+    assert kept[1] == {"members": [1], "shrunk": True}
+    assert (directory.checkpoints / "round-000.safetensors").stat().st_size < before - 3900
+    directory.shrink("round-001", lambda metadata: metadata)  # was never there
+    assert directory.recall("round-001") is None
+
+
 def test_what_is_remembered_comes_back_until_it_is_forgotten(directory: RunDirectory) -> None:
     tensor = torch.randn(5)
     directory.remember("round-000", {"1.parameters": tensor}, {"members": [1], "error": float("nan")})

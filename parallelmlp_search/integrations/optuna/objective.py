@@ -1,0 +1,342 @@
+"""What a trial is worth: its network trained on one part of a table and judged by another."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time as clock
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from optuna.study import StudyDirection
+from optuna.trial import Trial
+
+from parallelmlp_search.data import as_frame, infer_task
+from parallelmlp_search.distribute import MemberOutcome, ShardData, ShardTask, cut_work, run_shards
+from parallelmlp_search.engine import MemberState
+from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError, near_miss
+from parallelmlp_search.integrations.optuna.suggest import suggest
+from parallelmlp_search.packing import Architecture
+from parallelmlp_search.packing.pack import build_module
+from parallelmlp_search.search import Problem, SearchSettings
+from parallelmlp_search.search.budget import default_epochs
+from parallelmlp_search.search.preparation import Preparation
+from parallelmlp_search.search.rungs import ladder
+from parallelmlp_search.space import MLPConfig, SearchSpace
+
+__all__ = ["OBJECTIVES", "Batch", "Candidate", "Objective", "PackedObjective", "Space"]
+
+Space = SearchSpace | str | os.PathLike[str] | Mapping[str, Any] | Callable[[Trial], MLPConfig]
+"""A space, or what names one, or a function that lets a trial suggest a configuration."""
+
+OBJECTIVES = ("score", "n_parameters", "latency_ms")
+
+LATENCY_CALLS = 31
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained network, as objectives of one's own see it.
+
+    Attributes
+    ----------
+    config
+        Its configuration.
+    score
+        Metric on the rows that judge, in the metric's own orientation.
+    architecture
+        Sizes of its tensors.
+    """
+
+    config: MLPConfig
+    score: float
+    architecture: Architecture
+
+    @property
+    def n_parameters(self) -> int:
+        """Trained scalars."""
+        return self.architecture.n_parameters
+
+    def latency_ms(self) -> float:
+        """Median milliseconds of predicting one row with the plain network, on one thread of the CPU."""
+        module = build_module(self.architecture).eval()
+        row = torch.zeros(1, self.architecture.n_inputs)
+        seconds = []
+        with torch.inference_mode():
+            for _ in range(LATENCY_CALLS):
+                started = clock.perf_counter()
+                module(row)
+                seconds.append(clock.perf_counter() - started)
+        return 1000.0 * statistics.median(seconds)
+
+
+Objective = str | Callable[[Candidate], float]
+"""One of :data:`OBJECTIVES`, or a function of the trained candidate."""
+
+
+class PackedObjective:
+    """The question that the trials of a study answer, asked one at a time or many at once.
+
+    Called with a trial it is an ordinary Optuna objective: the trial's network is trained alone, its score
+    is reported at every rung, and the study's pruner may end it. Handed to
+    :func:`~parallelmlp_search.integrations.optuna.optimize`, many trials are trained at once, each with the
+    result that it would have alone, to rounding.
+
+    Parameters
+    ----------
+    X, y
+        Features and target of ``n`` rows, as the estimators take them.
+    space
+        A search space, a preset's name, a file, a mapping, or a function from a trial to a configuration.
+    task
+        ``binary``, ``multiclass``, ``regression``, ``classification``, or None to tell from ``y``.
+    metric
+        What is reported, in its own orientation; None for the task's default.
+    max_epochs
+        Epochs of full training; None chooses by the size of the table.
+    reduction_factor
+        Rungs, at which scores are reported, are this many times apart.
+    objectives
+        What a trial's values are: names of :data:`OBJECTIVES` or functions of a
+        :class:`Candidate`, one for each direction of the study.
+    constraints
+        Functions of a :class:`Candidate` by name; a trial is feasible where none is above zero. Samplers that
+        know constraints read them (Optuna 5 and later).
+    sample_weight, groups, time
+        One value a row: its weight, the group that is never torn apart, the moment that orders rows.
+    class_weight
+        None, ``balanced`` or a mapping.
+    seed
+        Seed of the split, of the batches, and, together with the number of the trial, of the weights.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Attributes
+    ----------
+    rungs
+        Epochs at which trials report.
+    metric
+        The metric.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        y: Any,
+        space: Space = "default",
+        *,
+        task: str | None = None,
+        metric: str | None = None,
+        max_epochs: int | None = None,
+        reduction_factor: int = 3,
+        objectives: Sequence[Objective] = ("score",),
+        constraints: Mapping[str, Callable[[Candidate], float]] | None = None,
+        sample_weight: Any = None,
+        groups: Any = None,
+        time: Any = None,
+        class_weight: str | Mapping[Any, float] | None = None,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        settings = SearchSettings(
+            metric=metric, max_epochs=max_epochs, reduction_factor=reduction_factor, seed=seed, device=device
+        )
+        self.space = space if callable(space) else SearchSpace.resolve(space)
+        self.objectives = tuple(_checked(objective) for objective in objectives)
+        if not self.objectives:
+            raise InvalidParameterError("objectives must hold at least one, but got none")
+        self.constraints = dict(constraints or {})
+        if self.constraints and not hasattr(Trial, "set_constraint"):
+            raise InvalidParameterError(
+                f"constraints need Optuna 5, but this is {optuna.__version__}: give the sampler a "
+                "constraints_func that reads the user attributes of a trial"
+            )
+        self.seed = seed
+        target = np.asarray(y)
+        problem = Problem(
+            as_frame(X).reset_index(drop=True),
+            target,
+            infer_task(target, task),
+            weight=_column(sample_weight),
+            groups=_column(groups),
+            time=_column(time),
+            class_weight=class_weight,
+        )
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        preparation = Preparation(problem, settings, device)
+        self.metric = preparation.metric
+        self.data: ShardData = preparation.screening().data
+        n_rows = self.data.rows.inputs.shape[0]
+        self.rungs = ladder(max_epochs or default_epochs(n_rows / 128), reduction_factor)
+
+    def configure(self, trial: Trial) -> MLPConfig:
+        """The configuration that a trial suggests."""
+        if not isinstance(self.space, SearchSpace):
+            config = self.space(trial)
+            if not isinstance(config, MLPConfig):
+                raise InvalidParameterError(f"space must return an MLPConfig, but got {config!r}")
+            return config
+        return suggest(trial, self.space, seed=self.seed + trial.number)
+
+    def check(self, study: optuna.Study) -> None:
+        """Refuse a study that looks for something else.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the study has not one direction for each objective, or looks for the worst score.
+        """
+        directions = study.directions
+        if len(directions) != len(self.objectives):
+            raise InvalidParameterError(
+                f"objectives must be as many as the study has directions ({len(directions)}), "
+                f"but got {len(self.objectives)}"
+            )
+        for objective, direction in zip(self.objectives, directions, strict=True):
+            if callable(objective):
+                continue
+            up = objective == "score" and self.metric.greater_is_better
+            if (direction is StudyDirection.MAXIMIZE) != up:
+                name = self.metric.name if objective == "score" else objective
+                wanted = "maximize" if up else "minimize"
+                raise InvalidParameterError(
+                    f"the study must {wanted} {name}, but its direction is {direction.name.lower()}: "
+                    f"create it with {wanted!r}"
+                )
+
+    def score(self, outcome: MemberOutcome) -> float:
+        """Score of a member, in the metric's own orientation."""
+        return 1.0 - outcome.error if self.metric.greater_is_better else outcome.error
+
+    def values(self, config: MLPConfig, outcome: MemberOutcome) -> list[float]:
+        """Values of a trial whose training is complete."""
+        candidate = self._candidate(config, outcome)
+        return [_value(objective, candidate) for objective in self.objectives]
+
+    def note(self, trial: Trial, config: MLPConfig, outcome: MemberOutcome) -> None:
+        """Keep on a trial what its values do not say."""
+        trial.set_user_attr("n_parameters", outcome.n_parameters)
+        trial.set_user_attr("epochs", outcome.epochs)
+        if outcome.failure is not None:
+            trial.set_user_attr("failure", outcome.failure)
+            return
+        for name, constraint in self.constraints.items():
+            trial.set_constraint(name, constraint(self._candidate(config, outcome)))
+
+    def _candidate(self, config: MLPConfig, outcome: MemberOutcome) -> Candidate:
+        return Candidate(config, self.score(outcome), self.data.architecture(config))
+
+    def __call__(self, trial: Trial) -> float | tuple[float, ...]:
+        """Train the network of one trial alone.
+
+        Raises
+        ------
+        optuna.TrialPruned
+            If the study's pruner says so.
+        SearchFailedError
+            If the network diverged.
+        """
+        self.check(trial.study)
+        config = self.configure(trial)
+        batch = Batch(self, [config], n_workers=1)
+        for rung, epochs in enumerate(self.rungs):
+            (outcome,) = batch.advance([0], epochs).values()
+            if outcome.failure is not None:
+                self.note(trial, config, outcome)
+                raise SearchFailedError(f"trial {trial.number} failed: {outcome.failure}")
+            if len(self.objectives) > 1:
+                continue
+            trial.report(self.score(outcome), int(epochs))
+            if rung < len(self.rungs) - 1 and trial.should_prune():
+                self.note(trial, config, outcome)
+                raise optuna.TrialPruned
+        self.note(trial, config, outcome)
+        values = self.values(config, outcome)
+        return values[0] if len(values) == 1 else tuple(values)
+
+
+class Batch:
+    """Configurations that are trained together from rung to rung.
+
+    Parameters
+    ----------
+    objective
+        The question.
+    configs
+        One per member.
+    n_workers
+        Shards that run at once.
+    """
+
+    def __init__(self, objective: PackedObjective, configs: Sequence[MLPConfig], *, n_workers: int) -> None:
+        self.objective = objective
+        self.configs = list(configs)
+        self.n_workers = n_workers
+        self._states: dict[int, MemberState] = {}
+
+    def advance(
+        self, members: Sequence[int], until_epoch: float, *, deadline: float | None = None
+    ) -> dict[int, MemberOutcome]:
+        """Train members on, all of which stand at the same epoch.
+
+        Returns
+        -------
+        dict of MemberOutcome
+            By member; with a deadline, a reading of :func:`time.monotonic`, those that were reached.
+        """
+        objective = self.objective
+        chosen = [self.configs[member] for member in members]
+        last = until_epoch >= objective.rungs[-1]
+        tasks = [
+            ShardTask(
+                key=f"batch-{place:04d}",
+                trials=tuple(members[index] for index in cut),
+                configs=tuple(chosen[index] for index in cut),
+                states=tuple(self._states.pop(members[index], None) for index in cut),
+                data=objective.data,
+                until_epoch=until_epoch,
+                total_epochs=objective.rungs[-1],
+                keep=() if last else ("parameters", "first_moment", "second_moment", "average"),
+                deadline=deadline,
+            )
+            for place, cut in enumerate(cut_work(chosen, objective.data))
+        ]
+        outcomes: dict[int, MemberOutcome] = {}
+        in_time = (task for task in tasks if deadline is None or clock.monotonic() < deadline)
+        for shard in run_shards(in_time, n_workers=self.n_workers):
+            for member in shard.members:
+                outcomes[member.trial] = member
+                if member.state is not None and member.failure is None and not last:
+                    self._states[member.trial] = member.state
+                member.state = None
+        return outcomes
+
+    def drop(self, members: Sequence[int]) -> None:
+        """Forget the states of members that will not go on."""
+        for member in members:
+            self._states.pop(member, None)
+
+
+def _column(values: Any) -> Any:
+    return None if values is None else np.asarray(values)
+
+
+def _checked(objective: Objective) -> Objective:
+    if not callable(objective) and objective not in OBJECTIVES:
+        raise InvalidParameterError(
+            f"objectives must be functions or among {', '.join(OBJECTIVES)}, but got {objective!r}"
+            f"{near_miss(str(objective), OBJECTIVES)}"
+        )
+    return objective
+
+
+def _value(objective: Objective, candidate: Candidate) -> float:
+    if callable(objective):
+        return float(objective(candidate))
+    value = getattr(candidate, objective)
+    return float(value() if callable(value) else value)
