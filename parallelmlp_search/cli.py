@@ -282,6 +282,33 @@ def show(
 
 @app.command()
 @guarded
+def study(
+    run: RunPath,
+    storage: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", help="Where the study goes: sqlite:///FILE, journal:FILE, ...", show_default=False
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the study; the folder's by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Copy a finished run into an Optuna study, for dashboards and plots."""
+    from parallelmlp_search.integrations.optuna import study_from_run
+    from parallelmlp_search.search import RunDirectory
+
+    made = study_from_run(RunDirectory.open(run), storage, study_name=name)
+    screen = terminal()
+    if as_json:
+        screen.json({"study": made.study_name, "storage": storage, "trials": len(made.trials)})
+    else:
+        screen.note(f"{len(made.trials):,} trials are now the study {made.study_name!r} in {storage}")
+
+
+@app.command()
+@guarded
 def info(as_json: Json = False) -> None:
     """Tell versions, cores, memory and devices, for a bug report."""
     from parallelmlp_search.command_line.runs import environment
