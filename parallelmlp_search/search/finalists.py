@@ -83,7 +83,7 @@ def cross_fit(
         Number under which the results are recorded, above all rungs of screening.
     deadline
         Reading of the monotonic clock at which training ends, or None. A group of finalists begins only if
-        it is likely to end in time, the first in any case.
+        it is likely to end in time, the first in any case; one that is too expensive is passed over.
     required
         With a deadline, how many finalists were planned; those beyond are extra and not missed.
     """
@@ -98,7 +98,7 @@ def cross_fit(
             if number > 0 and deadline is not None:
                 predicted = throughput.wall_seconds(sum(task.predicted_seconds for task in tasks))
                 if time.monotonic() + 0.9 * predicted > deadline:
-                    return
+                    continue  # a cheaper one may still fit
             for task in tasks:
                 yield _with_deadline(task, deadline)
 
