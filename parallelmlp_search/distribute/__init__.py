@@ -2,6 +2,7 @@
 
 from parallelmlp_search.distribute.executor import run_shards, worker_count
 from parallelmlp_search.distribute.memory import return_free_memory
+from parallelmlp_search.distribute.processes import may_start_processes, worker_processes
 from parallelmlp_search.distribute.shards import (
     MemberOutcome,
     ShardData,
@@ -17,8 +18,10 @@ __all__ = [
     "ShardOutcome",
     "ShardTask",
     "cut_work",
+    "may_start_processes",
     "one_thread",
     "return_free_memory",
     "run_shards",
     "worker_count",
+    "worker_processes",
 ]

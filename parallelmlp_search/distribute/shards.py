@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +26,7 @@ from parallelmlp_search.engine import (
     predict,
     train,
 )
+from parallelmlp_search.engine.checkpoint import load_tensors, save_tensors
 from parallelmlp_search.packing import Architecture, cut_shards, member_cost
 from parallelmlp_search.packing.bucketing import SHARD_ELEMENTS
 from parallelmlp_search.packing.cost import BUCKET_OVERHEAD_SECONDS
@@ -60,6 +64,28 @@ class ShardData:
     loss: str
     metric: Metric
     seed: int
+    stored: Path | None = field(default=None, compare=False)
+    """File with the tensors, from which another process reads them instead of getting them with each task."""
+
+    def store(self, folder: Path) -> ShardData:
+        """The same data, its tensors also in a new file of the folder."""
+        path = folder / f"rows-{uuid.uuid4().hex}.safetensors"
+        # clones, since safetensors refuses tensors that overlap
+        save_tensors(path, {name: t.clone() for name, t in self._tensors().items() if t is not None})
+        return replace(self, stored=path)
+
+    def _tensors(self) -> dict[str, Tensor | None]:
+        rows = {f"rows.{name}": getattr(self.rows, name) for name in ("inputs", "target", "weight")}
+        names = ("validation_inputs", "validation_target", "validation_weight", "prediction_inputs")
+        return rows | {name: getattr(self, name) for name in names}
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.stored is None:
+            return dict(self.__dict__)
+        return {name: getattr(self, name) for name in ("head", "loss", "metric", "seed", "stored")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state if state["stored"] is None else state | _stored_rows(state["stored"]))
 
     @property
     def n_inputs(self) -> int:
@@ -86,6 +112,15 @@ class ShardData:
         """Predicted seconds of judging a member once: a forward pass, a third of a step on as many rows."""
         share = self.validation_inputs.shape[0] / (3.0 * self.batch_rows(config))
         return self.step_seconds(config) * share
+
+
+@lru_cache(maxsize=3)
+def _stored_rows(path: Path) -> dict[str, Any]:
+    """Fields of a :class:`ShardData` from its file; a worker keeps the last few, since tasks share them."""
+    tensors, _ = load_tensors(path)
+    rows = TrainingRows(tensors["rows.inputs"], tensors["rows.target"], tensors.get("rows.weight"))
+    names = ("validation_inputs", "validation_target", "validation_weight", "prediction_inputs")
+    return {"rows": rows} | {name: tensors.get(name) for name in names}
 
 
 class StopSignal:

@@ -26,7 +26,7 @@ from parallelmlp_search.search.settings import SearchSettings
 from parallelmlp_search.search.verdict import selection_seconds
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["SearchPlan", "make_plan", "replan_finalists"]
+__all__ = ["SearchPlan", "make_plan", "replan_finalists", "training_seconds"]
 
 DEFAULT_TRIALS = 200
 
@@ -173,6 +173,13 @@ def replan_finalists(
         n_finalists=settings.n_finalists,
     )
     return replace(finalists, n_folds=preparation.allowed_folds(finalists.n_folds))
+
+
+def training_seconds(plan: SearchPlan, data: ShardData, settings: SearchSettings) -> float:
+    """Predicted seconds of all training on one core."""
+    sample = draw_fresh(settings.space, "random", 64, np.random.default_rng([settings.seed, 5]), known=[])
+    screening = (plan.n_fresh + plan.n_refined) * ladder_cost(plan.rungs, settings.reduction_factor)
+    return _epoch_seconds(data, sample) * (screening + plan.n_finalists * plan.n_folds * plan.max_epochs)
 
 
 def _epoch_seconds(data: ShardData, configs: Sequence[MLPConfig]) -> float:

@@ -6,7 +6,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from parallelmlp_search.exceptions import (
 from parallelmlp_search.search.budget import Clock, FinalistPlan, Throughput
 from parallelmlp_search.search.finalists import CrossFit, cross_fit
 from parallelmlp_search.search.journal import Journal
-from parallelmlp_search.search.planning import SearchPlan, make_plan, replan_finalists
+from parallelmlp_search.search.planning import SearchPlan, make_plan, replan_finalists, training_seconds
 from parallelmlp_search.search.preparation import Part, Preparation, seed_of
 from parallelmlp_search.search.problem import Problem
 from parallelmlp_search.search.progress import Callback
@@ -34,6 +34,7 @@ from parallelmlp_search.search.screening import Screening, ScreeningPlan
 from parallelmlp_search.search.settings import SearchSettings
 from parallelmlp_search.search.trial import Trial
 from parallelmlp_search.search.verdict import Verdict, build_model, judge, rank
+from parallelmlp_search.search.workers import Workers
 
 __all__ = ["run"]
 
@@ -83,13 +84,13 @@ def run(
         If the problem or the settings cannot be used.
     """
     started = time.monotonic() if started is None else started
-    with one_thread():
+    with one_thread(), contextlib.ExitStack() as stack:
         if directory is None:
-            return _search(problem, settings, None, callbacks, n_jobs, started, 0.0)
-        with directory.locked():
-            spent = _open_run(directory, problem, settings)
-            with _status_kept(directory, started, spent):
-                return _search(problem, settings, directory, callbacks, n_jobs, started, spent)
+            return _search(problem, settings, None, callbacks, n_jobs, started, 0.0, stack)
+        stack.enter_context(directory.locked())
+        spent = _open_run(directory, problem, settings)
+        stack.enter_context(_status_kept(directory, started, spent))
+        return _search(problem, settings, directory, callbacks, n_jobs, started, spent, stack)
 
 
 def _search(
@@ -100,6 +101,7 @@ def _search(
     n_jobs: int | None,
     started: float,
     spent: float,
+    stack: contextlib.ExitStack,
 ) -> SearchResult:
     clock = Clock(settings.time_limit, started, spent)
     device = _device(settings.device)
@@ -110,18 +112,24 @@ def _search(
     journal = Journal(directory, throughput.n_workers, clock)
     reporter = Reporter(callbacks, preparation.metric, clock, throughput)
     reporter.report("preparing")
-    part = preparation.screening()
-    data = part.data
+    data = preparation.screening().data
+    workers = Workers(stack, throughput.n_workers, settings, on_gpu)
+    if settings.time_limit is not None:
+        workers.expect(settings.time_limit)
+    data = workers.share(data)
     plan = SearchPlan.from_dict(
         journal.decide("plan", lambda: make_plan(preparation, data, settings, clock, throughput).to_dict())
     )
+    if settings.time_limit is None:
+        workers.expect(training_seconds(plan, data, settings))
+        data = workers.share(data)
     if directory is not None:
         directory.update(splits=_splits(preparation, plan), metric=preparation.metric.name, task=problem.task)
     reporter.start_training()
     trials, cut = _screen(data, settings, plan, journal, throughput, reporter, clock, cache_scale)
     deadline = clock.deadline(plan.reserve_seconds)
     finalists, last = _finalists(trials, plan, preparation, data, settings, journal, throughput, clock)
-    parts = preparation.folds(last.n_folds)
+    parts = [replace(part, data=workers.share(part.data)) for part in preparation.folds(last.n_folds)]
     fit = cross_fit(
         finalists,
         parts,

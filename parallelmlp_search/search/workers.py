@@ -1,0 +1,45 @@
+"""Threads or processes: where the shards of a search run. Results do not depend on it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from parallelmlp_search.distribute import ShardData, may_start_processes, worker_processes
+from parallelmlp_search.search.settings import SearchSettings
+
+__all__ = ["Workers"]
+
+WORTH_PROCESSES_SECONDS = 20.0
+"""Training that takes less is not worth the start of processes."""
+
+
+class Workers:
+    """Starts as threads, and becomes processes once enough work is expected.
+
+    Parameters
+    ----------
+    stack
+        What ends with the search.
+    n_workers
+        Workers, of which a single one needs no process.
+    settings, on_gpu
+        A memory limit or a GPU speaks for threads.
+    """
+
+    def __init__(
+        self, stack: contextlib.ExitStack, n_workers: int, settings: SearchSettings, on_gpu: bool
+    ) -> None:
+        self._stack = stack
+        self._n_workers = n_workers
+        self._allowed = n_workers > 1 and not on_gpu and settings.memory_limit is None
+        self._share: Callable[[ShardData], ShardData] | None = None
+
+    def expect(self, seconds: float) -> None:
+        """Start processes if so many seconds of work are worth it and nobody has chosen a backend."""
+        if seconds >= WORTH_PROCESSES_SECONDS and self._allowed and may_start_processes():
+            self._share = self._stack.enter_context(worker_processes(self._n_workers))
+
+    def share(self, data: ShardData) -> ShardData:
+        """Data of shards, put where processes find it, if there are any."""
+        return data if self._share is None or data.stored is not None else self._share(data)

@@ -1,0 +1,113 @@
+"""Worker processes: the same bits, rows by way of files, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pytest
+import torch
+
+from parallelmlp_search.distribute import ShardOutcome, may_start_processes, run_shards, worker_processes
+
+Make = Callable[..., Any]
+
+
+def _states(outcomes: dict[str, ShardOutcome]) -> dict[int, torch.Tensor]:
+    members = [member for outcome in outcomes.values() for member in outcome.members]
+    return {m.trial: m.state.vectors["parameters"] for m in members if m.state is not None}
+
+
+@pytest.mark.parametrize("predict", [False, True])
+def test_stored_rows_come_back(make_data: Make, tmp_path: Path, predict: bool) -> None:
+    data = make_data(5000, predict=predict)
+    stored = data.store(tmp_path)
+    text = pickle.dumps(stored)
+    assert len(text) < 3000 < 5000 * 5 * 4 < len(pickle.dumps(data))
+    back = pickle.loads(text)
+    assert torch.equal(back.rows.inputs, data.rows.inputs)
+    assert torch.equal(back.rows.target, data.rows.target)
+    assert torch.equal(back.validation_inputs, data.validation_inputs)
+    assert back.rows.weight is None
+    assert (back.prediction_inputs is None) is not predict
+    assert (back.head, back.loss, back.seed) == (data.head, data.loss, data.seed)
+    # as often as it travels
+    assert torch.equal(pickle.loads(pickle.dumps(back)).rows.inputs, data.rows.inputs)
+
+
+def test_data_without_a_file_still_travels(make_data: Make) -> None:
+    data = make_data()
+    assert torch.equal(pickle.loads(pickle.dumps(data)).rows.inputs, data.rows.inputs)
+
+
+def test_processes_give_the_same_bits(make_data: Make, make_configs: Make, make_task: Make) -> None:
+    data, configs = make_data(), make_configs(12)
+
+    def run(shared: Any) -> dict[str, ShardOutcome]:
+        tasks = [make_task(configs[first : first + 3], shared, first=first) for first in range(0, 12, 3)]
+        return {outcome.key: outcome for outcome in run_shards(tasks, n_workers=2)}
+
+    here = _states(run(data))
+    with worker_processes(2) as share:
+        assert not may_start_processes()
+        stored = share(data)
+        assert stored.stored is not None
+        there = _states(run(stored))
+    assert not stored.stored.exists()
+    assert here.keys() == there.keys()
+    assert all(torch.equal(here[trial], there[trial]) for trial in here)
+
+
+def test_a_choice_of_the_user_stands() -> None:
+    assert may_start_processes()
+    with joblib.parallel_config("threading", n_jobs=2):
+        assert not may_start_processes()
+    assert joblib.Parallel(2)(joblib.delayed(may_start_processes)() for _ in range(2)) == [False, False]
+
+
+PARENT = """
+import os, time, joblib
+from parallelmlp_search.distribute import worker_processes
+with worker_processes(2) as share:
+    folder = share.__closure__[0].cell_contents
+    pids = set(joblib.Parallel()(joblib.delayed(os.getpid)() for _ in range(20)))
+    print(folder, *pids, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_workers_of_a_killed_parent_go_and_take_its_files_with_them() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert parent.stdout is not None
+    folder, *pids = parent.stdout.readline().split()
+    assert Path(folder).is_dir()
+    assert pids
+    assert all(_is_alive(int(pid)) for pid in pids)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    until = time.monotonic() + 15
+    while time.monotonic() < until and (Path(folder).exists() or any(_is_alive(int(pid)) for pid in pids)):
+        time.sleep(0.1)
+    assert not Path(folder).exists()
+    assert not any(_is_alive(int(pid)) for pid in pids)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        # one that has ended and whose end nobody has read yet is not alive
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (ProcessLookupError, FileNotFoundError):
+        return False
