@@ -62,6 +62,19 @@ CASES = (
 )
 
 
+def tree_megabytes(pid: int) -> float:
+    """Memory of a process and all below it, pages that several share counted once (Linux)."""
+    total = 0.0
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) / 1024
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            total += sum(tree_megabytes(int(child)) for child in (task / "children").read_text().split())
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        pass  # it has just ended
+    return total
+
+
 def run_case(case: Case, folder: Path, seed: int) -> dict[str, Any]:
     """Search on three quarters of the rows and evaluate on the rest."""
     frame = read_table(ROOT / "datasets" / f"{case.data}.csv.gz")
@@ -84,10 +97,13 @@ def run_case(case: Case, folder: Path, seed: int) -> dict[str, Any]:
     ]
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, tree_megabytes(process.pid))
+        time.sleep(0.25)
     seconds = time.monotonic() - started
-    if status:
-        raise SystemExit(f"{' '.join(command)} ended with status {status}")
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}")
     evaluate = [sys.executable, "-m", "parallelmlp_search", "evaluate", str(output), str(test), "--json"]
     held_back = json.loads(subprocess.run(evaluate, check=True, capture_output=True, text=True).stdout)
     summary = json.loads((output / "result.json").read_text())
@@ -108,7 +124,7 @@ def run_case(case: Case, folder: Path, seed: int) -> dict[str, Any]:
         "naive": honest["naive"],
         "difference_in_standard_errors": (honest["score"] - score) / error,
         "seconds": seconds,
-        "peak_megabytes": usage.ru_maxrss / 1024,
+        "peak_megabytes": peak,
         "trials": summary["n_trials"],
         "max_epochs": summary["max_epochs"],
         "folds": summary["n_folds"],
