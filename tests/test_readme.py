@@ -15,13 +15,18 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_program_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def test_the_programs_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    estimator, study = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(ROOT)
-    exec(compile(program, "README.md", "exec"), {"__name__": "readme"})
+    names: dict[str, object] = {"__name__": "readme"}
+    exec(compile(estimator, "README.md", "exec"), names)
     lines = capsys.readouterr().out.splitlines()
     assert 0.6 < float(lines[0]) < 0.9  # seven in ten credits are good
     assert lines[-1].startswith("MLPConfig(")
+    exec(compile(study, "README.md", "exec"), names)
+    value, _, params = capsys.readouterr().out.partition(" ")
+    assert 0.6 < float(value) < 0.9
+    assert "learning_rate" in params
 
 
 def test_the_figures_are_those_on_file() -> None:
