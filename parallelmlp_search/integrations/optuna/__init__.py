@@ -1,7 +1,7 @@
 """Optuna: studies whose trials are trained in packed batches, and search spaces both ways."""
 
 from parallelmlp_search.integrations.optuna.callback import OptunaCallback
-from parallelmlp_search.integrations.optuna.distributions import (
+from parallelmlp_search.search.distributions import (
     space_from_distributions,
     space_to_distributions,
 )

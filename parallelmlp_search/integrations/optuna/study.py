@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.integrations.optuna.distributions import distribution_of, encode_value
+from parallelmlp_search.search.distributions import distribution_of, encode_value
 from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig, SearchSpace

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import BaseTrial
 
-from parallelmlp_search.integrations.optuna.distributions import decode_value, encode_value
+from parallelmlp_search.search.distributions import decode_value, encode_value
 from parallelmlp_search.space import Categorical, Float, Int, MLPConfig, SearchSpace
 
 __all__ = ["suggest"]

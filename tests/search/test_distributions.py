@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.integrations.optuna import space_from_distributions, space_to_distributions, suggest
-from parallelmlp_search.integrations.optuna.distributions import decode_value, encode_value
+from parallelmlp_search.search.distributions import decode_value, encode_value
 from parallelmlp_search.space import PRESETS, Categorical, Float, Int, MLPConfig, SearchSpace, When
 
 UNCONDITIONAL = SearchSpace(
