@@ -15,8 +15,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.search.distributions import distribution_of, encode_value
 from parallelmlp_search.search import RunDirectory
+from parallelmlp_search.search.distributions import distribution_of, encode_value
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
 from parallelmlp_search.space.config import FIELD_NAMES
