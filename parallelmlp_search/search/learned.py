@@ -99,7 +99,7 @@ class LearnedDraws:
         known
             Configurations that must not come again.
         """
-        taken = {self.space.key(config) for config in known}
+        taken = {self.space.key(config): config for config in known}
         chosen: list[MLPConfig] = []
         with _quiet():
             past = self._past(trials)
@@ -110,7 +110,7 @@ class LearnedDraws:
                 if found is None:
                     break
                 config, marks = found
-                taken.add(self.space.key(config))
+                taken[self.space.key(config)] = config
                 self._marks[self.space.key(config)] = marks
                 chosen.append(config)
         asked = list(chosen)
@@ -119,12 +119,12 @@ class LearnedDraws:
             child = self._changed(parent, rng, taken)
             if child is None:
                 break
-            taken.add(self.space.key(child))
+            taken[self.space.key(child)] = child
             chosen.append(child)
         return chosen
 
     def _ask(
-        self, study: optuna.Study, rng: np.random.Generator, taken: set[tuple[object, ...]]
+        self, study: optuna.Study, rng: np.random.Generator, taken: dict[tuple[object, ...], MLPConfig]
     ) -> tuple[MLPConfig, dict[str, Any]] | None:
         for _ in range(TRIES):
             trial = study.ask()
@@ -135,19 +135,15 @@ class LearnedDraws:
         return None if changed is None else (changed, {})
 
     def _changed(
-        self, config: MLPConfig, rng: np.random.Generator, taken: set[tuple[object, ...]]
+        self, config: MLPConfig, rng: np.random.Generator, taken: dict[tuple[object, ...], MLPConfig]
     ) -> MLPConfig | None:
         """A configuration near this one that is new, or None."""
         for attempt in range(50):
             child = self.space.mutate(config, rng, REACH * (1 + attempt // 10))
             if self.space.key(child) not in taken:
                 return child
-        # near this one everything is known; sample lists what is left of a small space
-        left = self.space.size() - len(taken)
-        if left <= 0:
-            return None
-        found = self.space.sample(1, rng)
-        return next((one for one in found if self.space.key(one) not in taken), None)
+        # near this one everything is known
+        return next(iter(self.space.sample(1, rng, exclude=taken.values())), None)
 
     def _sampler(self, n_trials: int, past: list[FrozenTrial]) -> BaseSampler:
         if self._given is not None:
