@@ -1,19 +1,21 @@
 """Optuna: studies whose trials are trained in packed batches, and search spaces both ways."""
 
 from parallelmlp_search.integrations.optuna.callback import OptunaCallback
+from parallelmlp_search.integrations.optuna.objective import Candidate, PackedObjective
+from parallelmlp_search.integrations.optuna.optimize import optimize
+from parallelmlp_search.integrations.optuna.refinement import RefinementSampler
+from parallelmlp_search.integrations.optuna.study import open_storage, study_from_run
+from parallelmlp_search.integrations.optuna.suggest import suggest
 from parallelmlp_search.search.distributions import (
     space_from_distributions,
     space_to_distributions,
 )
-from parallelmlp_search.integrations.optuna.objective import Candidate, PackedObjective
-from parallelmlp_search.integrations.optuna.optimize import optimize
-from parallelmlp_search.integrations.optuna.study import open_storage, study_from_run
-from parallelmlp_search.integrations.optuna.suggest import suggest
 
 __all__ = [
     "Candidate",
     "OptunaCallback",
     "PackedObjective",
+    "RefinementSampler",
     "open_storage",
     "optimize",
     "space_from_distributions",
