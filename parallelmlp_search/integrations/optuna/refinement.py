@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.integrations.optuna.leaders import Leaders
-from parallelmlp_search.integrations.optuna.visited import Visited, open_place
+from parallelmlp_search.integrations.optuna.visited import Node, Visited, open_place
 from parallelmlp_search.space.domain_base import integer, real
 
 __all__ = ["RefinementSampler"]
@@ -136,9 +136,11 @@ class RefinementSampler(BaseSampler):
                 place = axis.place(given[1])
                 if param_name in plan.moves:
                     place = axis.domain.neighbour(place, rng, plan.reach)
-            node = record.visited.add(trial)
+            n_known = len(trial.params)
+            # others may have come in between: fixed parameters, and those of a single value
+            node = plan.node if plan.node and plan.n_known == n_known else record.visited.add(trial)
             place = open_place(node, axis, place, rng, plan.reach)
-            node.enter(param_name, axis, axis.place(axis.value(place)))
+            plan.node, plan.n_known = node.enter(param_name, axis, place), n_known + 1
         return axis.value(place)
 
     # What is known of a study
@@ -196,14 +198,16 @@ class RefinementSampler(BaseSampler):
         self._forget()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Plan:
-    """What a trial takes from its parents; a random trial takes nothing."""
+    """What a trial takes from its parents, a random one nothing, and the node that it has come to."""
 
     seed: int
     values: dict[str, tuple[BaseDistribution, Any]] = field(default_factory=dict)
     moves: frozenset[str] = frozenset()
     reach: float = REACHES[-1]
+    node: Node | None = None
+    n_known: int = 0
 
 
 class _Record:
