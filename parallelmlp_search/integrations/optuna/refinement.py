@@ -146,6 +146,7 @@ class RefinementSampler(BaseSampler):
     # What is known of a study
 
     def _plan(self, study: Study, trial: FrozenTrial) -> _Plan:
+        # all of them under Hyperband too: complete trials lead, and these are comparable between brackets
         trials = study._get_trials(deepcopy=False, use_cache=True)
         record = self._record(study)
         with self._lock:
@@ -176,17 +177,15 @@ class RefinementSampler(BaseSampler):
         return _Plan(self._seed, values, frozenset(moves), reach)
 
     def _record(self, study: Study) -> _Record:
-        # Hyperband shows a trial those of its own bracket only: each bracket is a study of its own
-        key = (study._study_id, getattr(study, "_bracket_id", None))
         with self._lock:
             records = self._records.setdefault(study._storage, {})
-            if key not in records:
-                records[key] = _Record(Leaders(study.directions, self.n_leaders))
-            return records[key]
+            if study._study_id not in records:
+                records[study._study_id] = _Record(Leaders(study.directions, self.n_leaders))
+            return records[study._study_id]
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._records: WeakKeyDictionary[BaseStorage, dict[tuple[int, int | None], _Record]]
+        self._records: WeakKeyDictionary[BaseStorage, dict[int, _Record]]
         self._records = WeakKeyDictionary()
 
     def __getstate__(self) -> dict[str, Any]:
