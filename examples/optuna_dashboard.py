@@ -12,9 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pandas as pd
@@ -23,8 +23,8 @@ from parallelmlp_search.integrations.optuna import RefinementSampler, open_stora
 
 DATA = Path(__file__).parents[1] / "datasets" / "credit_g.csv.gz"
 
-# the same as `optuna-dashboard FILE --port PORT` in a shell
-SERVE = "import sys; from optuna_dashboard._cli import main; sys.exit(main())"
+# the same as `optuna-dashboard FILE --port PORT` in a shell; -P, since this file has the name of the package
+SERVE = ["-P", "-c", "import sys; from optuna_dashboard._cli import main; sys.exit(main())"]
 
 
 def free_port() -> int:
@@ -40,12 +40,10 @@ def fetch(url: str, server: subprocess.Popen[bytes], patience: float = 30.0) -> 
         try:
             with urllib.request.urlopen(url, timeout=10) as answer:
                 return str(answer.read().decode())
-        except ConnectionError:
-            refused = True
         except urllib.error.URLError as error:
-            refused = isinstance(error.reason, ConnectionError)
-        if not refused or server.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"no answer from {url}")
+            starting = isinstance(error.reason, ConnectionRefusedError) and server.poll() is None
+            if not starting or time.monotonic() > deadline:
+                raise
         time.sleep(0.05)
 
 
@@ -65,14 +63,14 @@ def main() -> None:
         optimize(study, X, y, "small", n_trials=32, max_epochs=3)
 
         port = free_port()
-        command = [sys.executable, "-c", SERVE, str(journal), "--port", str(port), "--quiet"]
+        command = [sys.executable, *SERVE, str(journal), "--port", str(port), "--quiet"]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             home = f"http://127.0.0.1:{port}"
             page = fetch(f"{home}/dashboard", server)
             print("page:", page[page.index("<title>") : page.index("</title>")].removeprefix("<title>"))
-            studies: list[dict[str, Any]] = json.loads(fetch(f"{home}/api/studies", server))["study_summaries"]
-            for one in studies:
+            studies = json.loads(fetch(f"{home}/api/studies", server))
+            for one in studies["study_summaries"]:
                 seen = json.loads(fetch(f"{home}/api/studies/{one['study_id']}?after=0", server))["trials"]
                 states = [trial["state"] for trial in seen]
                 best = max(trial["values"][0] for trial in seen if trial["state"] == "Complete")

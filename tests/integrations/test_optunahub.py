@@ -1,4 +1,4 @@
-"""The folder for OptunaHub is what the hub asks for: it loads, its programs run, its front matter is whole."""
+"""The folder for OptunaHub is what the hub asks for: it loads, its programs run, its README is whole."""
 
 from __future__ import annotations
 
