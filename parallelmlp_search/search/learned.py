@@ -28,7 +28,7 @@ from parallelmlp_search.search.distributions import distribution_of, encode_valu
 from parallelmlp_search.search.trial import Trial
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["NAMED", "LearnedDraws"]
+__all__ = ["NAMED", "LearnedDraws", "named_sampler", "quiet"]
 
 NAMED = ("tpe", "cmaes", "gp")
 """Samplers of Optuna that have a short name."""
@@ -101,7 +101,7 @@ class LearnedDraws:
         """
         taken = {self.space.key(config): config for config in known}
         chosen: list[MLPConfig] = []
-        with _quiet():
+        with quiet():
             past = self._past(trials)
             study = optuna.create_study(direction="minimize", sampler=self._sampler(len(trials), past))
             study.add_trials(past)
@@ -149,14 +149,8 @@ class LearnedDraws:
         if self._given is not None:
             return self._given
         seed = int(np.random.default_rng([self.seed, 11, n_trials]).integers(2**31))
-        if self.name == "tpe":
-            # groups keep conditional names apart; the liar keeps a batch from crowding into one place
-            return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
-        if self.name == "gp":
-            return GPSampler(seed=seed, warn_independent_sampling=False)
-        # begins where the fresh draws were best instead of in the middle of the space
-        source = _numbers_of(past)
-        return CmaEsSampler(seed=seed, source_trials=source or None, warn_independent_sampling=False)
+        # evolution begins where the fresh draws were best instead of in the middle of the space
+        return named_sampler(self.name, seed, _numbers_of(past) if self.name == "cmaes" else [])
 
     def _past(self, trials: Sequence[Trial]) -> list[FrozenTrial]:
         """What is known, as finished trials; the value is the normal score of a trial's standing.
@@ -186,6 +180,27 @@ class LearnedDraws:
         )
 
 
+def named_sampler(name: str, seed: int, source: Sequence[FrozenTrial] = ()) -> BaseSampler:
+    """Optuna's sampler of a short name, as it suits spaces of networks that are drawn in batches.
+
+    Parameters
+    ----------
+    name
+        One of :data:`NAMED`.
+    seed
+        Its seed.
+    source
+        Trials whose best tell CMA-ES where to begin; they hold its parameters and no others.
+    """
+    if name == "tpe":
+        # groups keep conditional names apart; the liar keeps a batch from crowding into one place
+        return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+    if name == "gp":
+        return GPSampler(seed=seed, warn_independent_sampling=False)
+    require("cmaes", extra="cmaes", purpose="to draw by CMA-ES")
+    return CmaEsSampler(seed=seed, source_trials=list(source) or None, warn_independent_sampling=False)
+
+
 def _numbers_of(past: list[FrozenTrial]) -> list[FrozenTrial]:
     """The same trials with those parameters alone that CMA-ES handles: numbers that every trial has."""
     numbers: dict[str, BaseDistribution] = {
@@ -204,7 +219,7 @@ def _numbers_of(past: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Optuna's remarks on experimental parts, and on each trial, do not concern the user of a search."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

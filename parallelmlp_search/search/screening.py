@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -27,17 +27,19 @@ from parallelmlp_search.distribute import (
 from parallelmlp_search.engine import MemberState
 from parallelmlp_search.search.budget import Throughput
 from parallelmlp_search.search.journal import Journal
+from parallelmlp_search.search.problem import Problem
 from parallelmlp_search.search.reporting import Reporter
 from parallelmlp_search.search.rungs import promoted, survivors
 from parallelmlp_search.search.samplers import draw_fresh, draw_near
 from parallelmlp_search.search.settings import FRESH_SAMPLERS, SearchSettings
 from parallelmlp_search.search.trial import RungRecord, Trial, TrialState
+from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig
 
 if TYPE_CHECKING:
     from parallelmlp_search.search.learned import LearnedDraws
 
-__all__ = ["Screening", "ScreeningPlan"]
+__all__ = ["Screener", "Screening", "ScreeningPlan"]
 
 STATE_VECTORS = 4
 """Vectors that a waiting member keeps: weights, two moments, averaged weights."""
@@ -64,6 +66,27 @@ class ScreeningPlan:
     n_refined: int
     capacity: int
     deadline: float | None = None
+
+
+class Screener(Protocol):
+    """Who else may screen: several workers that share the trials."""
+
+    def agree(
+        self, problem: Problem, settings: SearchSettings, metric: Metric, rungs: tuple[float, ...]
+    ) -> tuple[float, ...]:
+        """Make sure that all mean the same question, and return the rungs that they share."""
+        ...
+
+    def screen(
+        self,
+        data: ShardData,
+        settings: SearchSettings,
+        plan: ScreeningPlan,
+        throughput: Throughput,
+        reporter: Reporter,
+    ) -> tuple[list[Trial], list[str]]:
+        """All trials, numbered from 0, and sentences on what a deadline left out."""
+        ...
 
 
 class Screening:

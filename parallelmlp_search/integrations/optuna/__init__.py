@@ -3,6 +3,9 @@
 from parallelmlp_search.integrations.optuna.callback import OptunaCallback
 from parallelmlp_search.integrations.optuna.objective import Candidate, PackedObjective
 from parallelmlp_search.integrations.optuna.optimize import optimize
+from parallelmlp_search.integrations.optuna.pruner import RungPruner
+from parallelmlp_search.integrations.optuna.refinement import RefinementSampler
+from parallelmlp_search.integrations.optuna.shared import SharedStudy
 from parallelmlp_search.integrations.optuna.study import (
     configs_from_study,
     open_storage,
@@ -19,6 +22,9 @@ __all__ = [
     "Candidate",
     "OptunaCallback",
     "PackedObjective",
+    "RefinementSampler",
+    "RungPruner",
+    "SharedStudy",
     "configs_from_study",
     "open_storage",
     "open_study",

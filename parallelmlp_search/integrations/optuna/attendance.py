@@ -22,7 +22,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["FIRST", "RETRY_OF", "WORKER", "Attendance", "retried"]
+__all__ = ["FIRST", "RETRY_OF", "WORKER", "Attendance", "retried", "surplus"]
 
 WORKER, RETRY_OF, FIRST, RETRIES = "worker", "retry_of", "first_try", "retries"
 """User attributes of trials: who trains it; the trial that it repeats, the first of that line, and how many
@@ -40,6 +40,16 @@ LEFT = -1
 def retried(trials: list[FrozenTrial]) -> set[int]:
     """Numbers of trials that were left behind and have been enqueued again."""
     return {trial.user_attrs[RETRY_OF] for trial in trials if RETRY_OF in trial.user_attrs}
+
+
+def surplus(trials: list[FrozenTrial], wanted: float) -> set[int]:
+    """Numbers of trials beyond the ``wanted`` first, those that repeat others not counted.
+
+    Workers that ask at the same time begin more than is left; by the numbers all of them see the same ones as
+    too many.
+    """
+    own = [trial.number for trial in trials if RETRY_OF not in trial.user_attrs]
+    return set(own[int(wanted) :]) if wanted < len(own) else set()
 
 
 class Attendance:

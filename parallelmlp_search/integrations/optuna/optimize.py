@@ -110,7 +110,7 @@ def optimize(
             count = at_once if n_trials is None else min(at_once, n_trials - done)
             done += count
             remaining = math.inf if n_trials is None else n_trials - done
-            trainer.run(count, stopped, remaining)
+            trainer.run(count, stopped, remaining=remaining)
 
 
 def _batch_size(study: optuna.Study, wanted: int | str, n_trials: int | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
@@ -13,7 +14,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from parallelmlp_search.distribute import MemberOutcome, one_thread, worker_count
-from parallelmlp_search.integrations.optuna.attendance import Attendance
+from parallelmlp_search.integrations.optuna.attendance import Attendance, surplus
 from parallelmlp_search.integrations.optuna.desk import Desk
 from parallelmlp_search.integrations.optuna.objective import Batch, PackedObjective
 from parallelmlp_search.search.workers import Workers
@@ -49,6 +50,7 @@ class Trainer:
         self._desk = Desk(study, self.attendance.marks)
         self._running: dict[int, Trial] = {}
         self._stack = contextlib.ExitStack()
+        self.member_steps = 0
 
     def __enter__(self) -> Self:
         self._stack.enter_context(one_thread())
@@ -66,10 +68,36 @@ class Trainer:
     ) -> None:
         self._stack.close()
 
-    def run(self, count: int, stopped: Callable[[], bool], remaining: float = 0) -> None:
-        """One batch of ``count`` trials; ``remaining`` more are expected to follow."""
+    def run(
+        self,
+        count: int,
+        stopped: Callable[[], bool],
+        *,
+        remaining: float = 0.0,
+        wanted: float = math.inf,
+    ) -> None:
+        """One batch of ``count`` trials.
+
+        Parameters
+        ----------
+        count
+            How many to ask for.
+        stopped
+            Tells whether to ask for no more.
+        remaining
+            How many more are expected to follow.
+        wanted
+            Trials that the study shall have in all; what comes on top, since others asked as well, fails.
+        """
         try:
             trials, configs = self._ask(count, stopped)
+            if trials and wanted < math.inf:
+                too_many = surplus(self.study.get_trials(deepcopy=False), wanted)
+                for trial in trials:
+                    if trial.number in too_many:
+                        self._tell(trial, state=TrialState.FAIL)
+                kept = [place for place, trial in enumerate(trials) if trial.number in self._running]
+                trials, configs = [trials[place] for place in kept], [configs[place] for place in kept]
             if trials:
                 self._expect(configs, remaining)
                 self._train(trials, configs)
@@ -126,6 +154,8 @@ class Trainer:
         prunes = len(objective.objectives) == 1
         for rung, epochs in enumerate(objective.rungs):
             outcomes = batch.advance(alive, epochs, deadline=self.deadline)
+            self.member_steps += batch.member_steps
+            batch.member_steps = 0
             last = rung == len(objective.rungs) - 1
             healthy = []
             for member in alive:
@@ -143,7 +173,7 @@ class Trainer:
                     healthy.append(member)
                     if prunes and outcome.epochs >= epochs:
                         with self._ours(trial):
-                            trial.report(objective.score(outcome), int(epochs))
+                            trial.report(objective.score(outcome), objective.steps[rung])
             # all report before anyone is judged, so that the order within a batch does not matter
             healthy = [member for member in healthy if trials[member].number in self._running]
             pruned = self._judge([trials[member] for member in healthy]) if prunes and not last else set()
