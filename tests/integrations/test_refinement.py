@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import pickle
+import re
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +25,7 @@ from optuna.study import StudyDirection
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from benchmarks.refinement_sampler import DOCS, MARKS, RESULTS, table
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.integrations.optuna import RefinementSampler, optimize
 from parallelmlp_search.integrations.optuna.axes import Axis
@@ -470,3 +473,26 @@ def test_packed_trials_are_refined(table: Table) -> None:
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidParameterError, match=words):
         RefinementSampler(**changes)
+
+
+# Its page
+
+
+PAGE = DOCS.read_text(encoding="utf-8")
+
+
+def test_the_pages_program_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    exec(compile(program, "refinement_sampler.md", "exec"), {"__name__": "page"})
+    assert float(capsys.readouterr().out) < 0.1
+
+
+def test_the_pages_figures_are_those_on_file() -> None:
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
+    assert PAGE.partition(MARKS[0])[2].partition(MARKS[1])[0] == table(rows) + "\n"
+
+
+@pytest.mark.parametrize("name", ["n_startup_trials", "n_leaders", "crossover_share"])
+def test_the_page_names_the_defaults(name: str) -> None:
+    default = (RefinementSampler.__init__.__kwdefaults__ or {})[name]
+    assert re.search(rf"`{name}` \({default}\)", PAGE)
