@@ -125,6 +125,28 @@ def search(
     folds: Annotated[
         int | None, typer.Option(metavar="S", help="Folds of the finalists.", rich_help_panel=HOW)
     ] = None,
+    sampler: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="random, qmc or grid, then draws near the leaders; or Optuna's tpe, cmaes or gp.",
+            rich_help_panel=HOW,
+        ),
+    ] = "random",
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|URL",
+            help="Try the best of a finished run, or of a study, first.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    start_study: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The study at that URL; the only one by default.", rich_help_panel=HOW
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=HOW)] = "auto",
     jobs: Jobs = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel=HOW)] = 0,
@@ -141,19 +163,22 @@ def search(
 ) -> None:
     """Search: train many networks on a table, rank them, keep the best ensemble."""
     started = time.monotonic()  # before the imports, which count against the time limit too
-    from parallelmlp_search.command_line.runs import new_run, perform
+    from parallelmlp_search.command_line.runs import initial, new_run, perform
     from parallelmlp_search.command_line.tables import Source, parse_bytes
     from parallelmlp_search.search import SearchSettings
     from parallelmlp_search.space import SearchSpace
 
     source = Source(data, target, task, groups, time_column, weights, class_weight)
+    search_space = SearchSpace.resolve(space)
     settings = SearchSettings(
-        search_space=SearchSpace.resolve(space),
+        search_space=search_space,
         n_trials=trials,
         time_limit=time_limit,
         max_epochs=max_epochs,
         metric=metric,
         n_folds=folds,
+        sampler=sampler,
+        initial=initial(start_from, start_study, search_space),
         seed=seed,
         device=device,
         memory_limit=None if memory_limit is None else parse_bytes(memory_limit),

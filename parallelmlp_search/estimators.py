@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,11 @@ from parallelmlp_search.estimation.inputs import label_target, numeric_target
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
 from parallelmlp_search.kernels import get_loss
 from parallelmlp_search.search import Progress
-from parallelmlp_search.space import SearchSpace
+from parallelmlp_search.space import MLPConfig, SearchSpace
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.samplers import BaseSampler
 
 __all__ = ["ParallelMLPClassifier", "ParallelMLPRegressor"]
 
@@ -46,6 +50,12 @@ class ParallelMLPClassifier(ClassifierMixin, SearchEstimator):  # type: ignore[m
         Folds of the finalists' cross-fitting.
     n_finalists : int, default=None
         Configurations that are cross-fitted.
+    sampler : str or optuna.samplers.BaseSampler, default="random"
+        Where configurations come from: ``"random"``, ``"qmc"`` or ``"grid"``, followed by draws near the
+        leaders; ``"tpe"``, ``"cmaes"`` or ``"gp"``, Optuna's sampler of that name after random draws; or a
+        sampler of Optuna, which then draws everything.
+    initial_configs : list of MLPConfig, path or optuna.Study, default=None
+        Configurations to try first; or a finished run or a study, whose best are tried first.
     class_weight : "balanced" or mapping, default=None
         Weight of each class in training; ``"balanced"`` makes all classes weigh the same.
     device : str, default="auto"
@@ -108,6 +118,8 @@ class ParallelMLPClassifier(ClassifierMixin, SearchEstimator):  # type: ignore[m
         metric: str | None = None,
         n_folds: int | None = None,
         n_finalists: int | None = None,
+        sampler: str | BaseSampler = "random",
+        initial_configs: Sequence[MLPConfig] | str | Path | Study | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
         device: str = "auto",
         n_jobs: int | None = None,
@@ -124,6 +136,8 @@ class ParallelMLPClassifier(ClassifierMixin, SearchEstimator):  # type: ignore[m
         self.metric = metric
         self.n_folds = n_folds
         self.n_finalists = n_finalists
+        self.sampler = sampler
+        self.initial_configs = initial_configs
         self.class_weight = class_weight
         self.device = device
         self.n_jobs = n_jobs
@@ -186,6 +200,12 @@ class ParallelMLPRegressor(RegressorMixin, SearchEstimator):  # type: ignore[mis
         Folds of the finalists' cross-fitting.
     n_finalists : int, default=None
         Configurations that are cross-fitted.
+    sampler : str or optuna.samplers.BaseSampler, default="random"
+        Where configurations come from: ``"random"``, ``"qmc"`` or ``"grid"``, followed by draws near the
+        leaders; ``"tpe"``, ``"cmaes"`` or ``"gp"``, Optuna's sampler of that name after random draws; or a
+        sampler of Optuna, which then draws everything.
+    initial_configs : list of MLPConfig, path or optuna.Study, default=None
+        Configurations to try first; or a finished run or a study, whose best are tried first.
     loss : str, default=None
         What training minimises: ``"squared_error"`` (the default), ``"huber"``, ``"huber:0.5"``,
         ``"quantile"`` or ``"quantile:0.9"``; deltas count in standard deviations of the target.
@@ -229,6 +249,8 @@ class ParallelMLPRegressor(RegressorMixin, SearchEstimator):  # type: ignore[mis
         metric: str | None = None,
         n_folds: int | None = None,
         n_finalists: int | None = None,
+        sampler: str | BaseSampler = "random",
+        initial_configs: Sequence[MLPConfig] | str | Path | Study | None = None,
         loss: str | None = None,
         device: str = "auto",
         n_jobs: int | None = None,
@@ -245,6 +267,8 @@ class ParallelMLPRegressor(RegressorMixin, SearchEstimator):  # type: ignore[mis
         self.metric = metric
         self.n_folds = n_folds
         self.n_finalists = n_finalists
+        self.sampler = sampler
+        self.initial_configs = initial_configs
         self.loss = loss
         self.device = device
         self.n_jobs = n_jobs

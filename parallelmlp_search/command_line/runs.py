@@ -19,14 +19,16 @@ from parallelmlp_search import __version__
 from parallelmlp_search.command_line.session import terminal
 from parallelmlp_search.command_line.tables import STORED_TABLE, Source, plain, records
 from parallelmlp_search.data import read_table
+from parallelmlp_search.estimation.initial import initial_configs
 from parallelmlp_search.exceptions import InvalidParameterError, PMLPError, SearchFailedError
 from parallelmlp_search.report import ConsoleReport, search_summary
 from parallelmlp_search.search import Problem, RunDirectory, SearchSettings, TrainedModel, run
 from parallelmlp_search.selection import get_metric
+from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["environment", "new_run", "perform", "show_outcome", "target_of", "trial_of"]
+__all__ = ["environment", "initial", "new_run", "perform", "show_outcome", "target_of", "trial_of"]
 
-EXTRAS = {"polars": "polars", "yaml": "yaml"}
+EXTRAS = {"polars": "polars", "yaml": "yaml", "cmaes": "cmaes"}
 """Optional extras of the distribution, and a module that each of them brings."""
 
 
@@ -46,6 +48,19 @@ def new_run(source: Source, settings: SearchSettings, output: Path | None) -> tu
         problem = source.problem(read_table(directory.path / f"{STORED_TABLE}.parquet"))
     directory.set_source(source.to_dict())
     return directory, problem
+
+
+def initial(source: str | None, study: str | None, space: SearchSpace) -> tuple[MLPConfig, ...]:
+    """Configurations to begin with, out of a run's folder or the storage of studies."""
+    if source is not None and ("://" in source or source.startswith("journal:")):
+        from parallelmlp_search.integrations.optuna import open_study
+
+        return initial_configs(open_study(source, study), space)
+    if study is not None:
+        raise InvalidParameterError(
+            f"--start-study needs the URL of a storage as --start-from, but got {source!r}"
+        )
+    return initial_configs(source, space)
 
 
 def _is_taken(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from numbers import Integral
 from pathlib import Path
 from time import monotonic
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from parallelmlp_search.estimation.constant import ConstantModel, has_usable_column
+from parallelmlp_search.estimation.initial import initial_configs
 from parallelmlp_search.estimation.inputs import column_of_rows, memory_bytes, row_weights, table
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, RunDirectoryError
 from parallelmlp_search.search import (
@@ -31,6 +32,10 @@ from parallelmlp_search.search import (
 )
 from parallelmlp_search.selection import Leaderboard
 from parallelmlp_search.space import MLPConfig, SearchSpace
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.samplers import BaseSampler
 
 __all__ = ["SearchEstimator"]
 
@@ -47,6 +52,8 @@ class SearchEstimator(BaseEstimator):  # type: ignore[misc]
     metric: str | None
     n_folds: int | None
     n_finalists: int | None
+    sampler: str | BaseSampler
+    initial_configs: Sequence[MLPConfig] | str | Path | Study | None
     device: str
     n_jobs: int | None
     memory_limit: int | str | None
@@ -185,8 +192,9 @@ class SearchEstimator(BaseEstimator):  # type: ignore[misc]
                     f"but {str(self.run_directory)!r} holds a finished one"
                 )
         loss, metric = self._loss_and_metric()
+        space = SearchSpace.resolve(self.search_space)
         settings = SearchSettings(
-            search_space=SearchSpace.resolve(self.search_space),
+            search_space=space,
             n_trials=self.n_trials,
             time_limit=self.time_limit,
             max_epochs=self.max_epochs,
@@ -194,6 +202,8 @@ class SearchEstimator(BaseEstimator):  # type: ignore[misc]
             loss=loss,
             n_folds=self.n_folds,
             n_finalists=self.n_finalists,
+            sampler=self.sampler,
+            initial=initial_configs(self.initial_configs, space),
             seed=self._seed(directory),
             device=self.device,
             memory_limit=memory_bytes(self.memory_limit),

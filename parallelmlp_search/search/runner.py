@@ -113,7 +113,7 @@ def _search(
     reporter = Reporter(callbacks, preparation.metric, clock, throughput)
     reporter.report("preparing")
     data = preparation.screening().data
-    workers = Workers(stack, throughput.n_workers, settings, on_gpu)
+    workers = Workers(stack, throughput.n_workers, on_gpu=on_gpu, memory_limit=settings.memory_limit)
     if settings.time_limit is not None:
         workers.expect(settings.time_limit)
     data = workers.share(data)

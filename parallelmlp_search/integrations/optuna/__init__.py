@@ -4,7 +4,12 @@ from parallelmlp_search.integrations.optuna.callback import OptunaCallback
 from parallelmlp_search.integrations.optuna.objective import Candidate, PackedObjective
 from parallelmlp_search.integrations.optuna.optimize import optimize
 from parallelmlp_search.integrations.optuna.refinement import RefinementSampler
-from parallelmlp_search.integrations.optuna.study import open_storage, study_from_run
+from parallelmlp_search.integrations.optuna.study import (
+    configs_from_study,
+    open_storage,
+    open_study,
+    study_from_run,
+)
 from parallelmlp_search.integrations.optuna.suggest import suggest
 from parallelmlp_search.search.distributions import (
     space_from_distributions,
@@ -16,7 +21,9 @@ __all__ = [
     "OptunaCallback",
     "PackedObjective",
     "RefinementSampler",
+    "configs_from_study",
     "open_storage",
+    "open_study",
     "optimize",
     "space_from_distributions",
     "space_to_distributions",

@@ -19,6 +19,7 @@ from parallelmlp_search.data import as_frame, infer_task
 from parallelmlp_search.distribute import MemberOutcome, ShardData, ShardTask, cut_work, run_shards
 from parallelmlp_search.engine import MemberState
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError, near_miss
+from parallelmlp_search.integrations.optuna.attendance import FIRST
 from parallelmlp_search.integrations.optuna.suggest import suggest
 from parallelmlp_search.packing import Architecture
 from parallelmlp_search.packing.pack import build_module
@@ -181,7 +182,9 @@ class PackedObjective:
             if not isinstance(config, MLPConfig):
                 raise InvalidParameterError(f"space must return an MLPConfig, but got {config!r}")
             return config
-        return suggest(trial, self.space, seed=self.seed + trial.number)
+        # a trial that is tried again because its worker died is the same network
+        number = trial.user_attrs.get(FIRST, trial.number)
+        return suggest(trial, self.space, seed=self.seed + number)
 
     def check(self, study: optuna.Study) -> None:
         """Refuse a study that looks for something else.
@@ -222,6 +225,7 @@ class PackedObjective:
         """Keep on a trial what its values do not say."""
         trial.set_user_attr("n_parameters", outcome.n_parameters)
         trial.set_user_attr("epochs", outcome.epochs)
+        trial.set_user_attr("seed", config.seed)
         if outcome.failure is not None:
             trial.set_user_attr("failure", outcome.failure)
             return
@@ -271,10 +275,20 @@ class Batch:
         One per member.
     n_workers
         Shards that run at once.
+    data
+        The objective's data, put where worker processes find it; None for the objective's own.
     """
 
-    def __init__(self, objective: PackedObjective, configs: Sequence[MLPConfig], *, n_workers: int) -> None:
+    def __init__(
+        self,
+        objective: PackedObjective,
+        configs: Sequence[MLPConfig],
+        *,
+        n_workers: int,
+        data: ShardData | None = None,
+    ) -> None:
         self.objective = objective
+        self.data = objective.data if data is None else data
         self.configs = list(configs)
         self.n_workers = n_workers
         self._states: dict[int, MemberState] = {}
@@ -298,13 +312,13 @@ class Batch:
                 trials=tuple(members[index] for index in cut),
                 configs=tuple(chosen[index] for index in cut),
                 states=tuple(self._states.pop(members[index], None) for index in cut),
-                data=objective.data,
+                data=self.data,
                 until_epoch=until_epoch,
                 total_epochs=objective.rungs[-1],
                 keep=() if last else ("parameters", "first_moment", "second_moment", "average"),
                 deadline=deadline,
             )
-            for place, cut in enumerate(cut_work(chosen, objective.data))
+            for place, cut in enumerate(cut_work(chosen, self.data))
         ]
         outcomes: dict[int, MemberOutcome] = {}
         in_time = (task for task in tasks if deadline is None or clock.monotonic() < deadline)
@@ -316,10 +330,9 @@ class Batch:
                 member.state = None
         return outcomes
 
-    def drop(self, members: Sequence[int]) -> None:
-        """Forget the states of members that will not go on."""
-        for member in members:
-            self._states.pop(member, None)
+    def keep(self, members: Sequence[int]) -> None:
+        """Forget the states of all others, which will not go on."""
+        self._states = {member: self._states[member] for member in members if member in self._states}
 
 
 def _column(values: Any) -> Any:
