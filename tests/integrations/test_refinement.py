@@ -9,6 +9,7 @@ import pickle
 import re
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,7 +168,7 @@ def _small(trial: optuna.Trial) -> float:
 
 
 @pytest.mark.parametrize("storage", [None, "sqlite:///{}/study.db"])
-def test_a_small_space_is_exhausted_before_anything_comes_twice(storage: str | None, tmp_path: Any) -> None:
+def test_a_small_space_is_exhausted_before_anything_comes_twice(storage: str | None, tmp_path: Path) -> None:
     place = storage and storage.format(tmp_path)
     study = optuna.create_study(storage=place, sampler=RefinementSampler(seed=0, n_startup_trials=3))
     study.optimize(_small, n_trials=18)
@@ -447,8 +448,11 @@ def test_many_threads_ask_one_study() -> None:
     assert len(study.trials) == 120
 
 
-def test_packed_trials_are_refined(table: Table) -> None:
-    study = optuna.create_study(direction="maximize", sampler=RefinementSampler(seed=0, n_startup_trials=16))
+@pytest.mark.parametrize("storage", [None, "sqlite:///{}/study.db"])
+def test_packed_trials_are_refined(table: Table, storage: str | None, tmp_path: Path) -> None:
+    sampler = RefinementSampler(seed=0, n_startup_trials=16)
+    place = storage and storage.format(tmp_path)
+    study = optuna.create_study(storage=place, direction="maximize", sampler=sampler)
     optimize(study, *table, SPACE, n_trials=48, batch_size=16, max_epochs=3)
     assert all(trial.state.is_finished() for trial in study.trials)
     assert len({tuple(params.items()) for params in _params(study)}) == 48
