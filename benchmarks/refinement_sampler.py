@@ -1,7 +1,8 @@
 """The refinement as a sampler of Optuna: what a trial costs, and what a number of trials finds.
 
-``python -m benchmarks.refinement_sampler`` holds it against Optuna's random and TPE samplers in one run and
-writes ``benchmarks/results/refinement_sampler.json``. About two minutes on one core.
+``python -m benchmarks.refinement_sampler`` holds it against Optuna's random and TPE samplers in one run, and
+writes ``benchmarks/results/refinement_sampler.json`` and the table in ``docs/refinement_sampler.md``.
+About two minutes on one core.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from parallelmlp_search.integrations.optuna import PackedObjective, RefinementSa
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "refinement_sampler.json"
+DOCS = ROOT / "docs" / "refinement_sampler.md"
+MARKS = ("<!-- refinement_sampler -->\n", "<!-- /refinement_sampler -->")
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "random": lambda seed: RandomSampler(seed=seed),
@@ -62,7 +65,7 @@ def cost(n_before: int, n: int = 100) -> dict[str, Any]:
         study.add_trials(past.get_trials(deepcopy=False))
         study.optimize(ten_parameters, n_trials=1)  # the first look at what has been is paid once
         seconds = []
-        for _ in range(n if n_before < 5000 or name != "tpe" else 10):
+        for _ in range(n if name != "tpe" or n_before < 5000 else 10):
             started = time.perf_counter()
             study.optimize(ten_parameters, n_trials=1)
             seconds.append(time.perf_counter() - started)
@@ -104,6 +107,26 @@ def packed(n_trials: int = 128, n_seeds: int = 5) -> dict[str, Any]:
     return row
 
 
+def table(rows: dict[str, list[dict[str, Any]]]) -> str:
+    """The figures as Markdown."""
+    lines = ["| | random | TPE | refinement |", "|---|---|---|---|"]
+
+    def line(what: str, values: list[str]) -> None:
+        lines.append(f"| {what} | {' | '.join(values)} |")
+
+    for row in rows["cost"]:
+        costs = [f"{row[name]['median_ms']:.2f} ms" for name in SAMPLERS]
+        line(f"a trial of ten parameters after {row['trials_before']:,}", costs)
+    for row in rows["worth"]:
+        way = "one by one" if row["batch"] == 1 else f"in batches of {row['batch']}"
+        losses = [f"{row[name]['median']:.3f}" for name in SAMPLERS]
+        line(f"best loss of {row['trials']} trials {way}, conditional question", losses)
+    for row in rows["packed"]:
+        scores = [f"{row[name]['median']:.4f} ({row[name]['seconds']:.0f} s)" for name in SAMPLERS]
+        line(f"best ROC-AUC of {row['trials']} packed trials in batches of 16, credit_g", scores)
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure, print, write."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -112,22 +135,10 @@ def main() -> None:
         "worth": [worth(100, 1), worth(200, 1), worth(200, 50)],
         "packed": [packed()],
     }
-    for row in rows["cost"]:
-        ours = row["refinement"]["median_ms"]
-        tpe = row["tpe"]["median_ms"] / ours
-        print(
-            f"after {row['trials_before']:6,} trials: {ours:.2f} ms a trial, {tpe:.0f} "
-            f"times less than TPE, {ours / row['random']['median_ms']:.1f} times random"
-        )
-    for row in rows["worth"]:
-        shown = ", ".join(f"{name} {row[name]['median']:.3f}" for name in SAMPLERS)
-        print(f"best loss of {row['trials']} trials in batches of {row['batch']}: {shown}")
-    for row in rows["packed"]:
-        shown = ", ".join(
-            f"{name} {row[name]['median']:.4f} ({row[name]['seconds']:.0f} s)" for name in SAMPLERS
-        )
-        print(f"best ROC-AUC of {row['trials']} packed trials: {shown}")
+    print(table(rows))
     RESULTS.write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=1) + "\n")
+    before, _, rest = DOCS.read_text(encoding="utf-8").partition(MARKS[0])
+    DOCS.write_text(before + MARKS[0] + table(rows) + "\n" + MARKS[1] + rest.partition(MARKS[1])[2])
 
 
 if __name__ == "__main__":

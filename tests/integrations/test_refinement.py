@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import pickle
+import re
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ from optuna.study import StudyDirection
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from benchmarks.refinement_sampler import DOCS, MARKS, RESULTS, table
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.integrations.optuna import RefinementSampler, optimize
 from parallelmlp_search.integrations.optuna.axes import Axis
@@ -164,7 +168,7 @@ def _small(trial: optuna.Trial) -> float:
 
 
 @pytest.mark.parametrize("storage", [None, "sqlite:///{}/study.db"])
-def test_a_small_space_is_exhausted_before_anything_comes_twice(storage: str | None, tmp_path: Any) -> None:
+def test_a_small_space_is_exhausted_before_anything_comes_twice(storage: str | None, tmp_path: Path) -> None:
     place = storage and storage.format(tmp_path)
     study = optuna.create_study(storage=place, sampler=RefinementSampler(seed=0, n_startup_trials=3))
     study.optimize(_small, n_trials=18)
@@ -444,8 +448,11 @@ def test_many_threads_ask_one_study() -> None:
     assert len(study.trials) == 120
 
 
-def test_packed_trials_are_refined(table: Table) -> None:
-    study = optuna.create_study(direction="maximize", sampler=RefinementSampler(seed=0, n_startup_trials=16))
+@pytest.mark.parametrize("storage", [None, "sqlite:///{}/study.db"])
+def test_packed_trials_are_refined(table: Table, storage: str | None, tmp_path: Path) -> None:
+    sampler = RefinementSampler(seed=0, n_startup_trials=16)
+    place = storage and storage.format(tmp_path)
+    study = optuna.create_study(storage=place, direction="maximize", sampler=sampler)
     optimize(study, *table, SPACE, n_trials=48, batch_size=16, max_epochs=3)
     assert all(trial.state.is_finished() for trial in study.trials)
     assert len({tuple(params.items()) for params in _params(study)}) == 48
@@ -470,3 +477,26 @@ def test_packed_trials_are_refined(table: Table) -> None:
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidParameterError, match=words):
         RefinementSampler(**changes)
+
+
+# Its page
+
+
+PAGE = DOCS.read_text(encoding="utf-8")
+
+
+def test_the_pages_program_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    exec(compile(program, "refinement_sampler.md", "exec"), {"__name__": "page"})
+    assert float(capsys.readouterr().out) < 0.1
+
+
+def test_the_pages_figures_are_those_on_file() -> None:
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
+    assert PAGE.partition(MARKS[0])[2].partition(MARKS[1])[0] == table(rows) + "\n"
+
+
+@pytest.mark.parametrize("name", ["n_startup_trials", "n_leaders", "crossover_share"])
+def test_the_page_names_the_defaults(name: str) -> None:
+    default = (RefinementSampler.__init__.__kwdefaults__ or {})[name]
+    assert re.search(rf"`{name}` \({default}\)", PAGE)
