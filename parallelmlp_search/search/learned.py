@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -84,7 +85,13 @@ class LearnedDraws:
         self._marks: dict[tuple[object, ...], dict[str, Any]] = {}
 
     def draw(
-        self, trials: Sequence[Trial], n: int, rng: np.random.Generator, *, known: Sequence[MLPConfig]
+        self,
+        trials: Sequence[Trial],
+        n: int,
+        rng: np.random.Generator,
+        *,
+        known: Sequence[MLPConfig],
+        seconds: float = math.inf,
     ) -> list[MLPConfig]:
         """Up to ``n`` configurations that differ from each other and from ``known``.
 
@@ -98,7 +105,10 @@ class LearnedDraws:
             Source of the configurations' seeds, and of changes to suggestions that came before.
         known
             Configurations that must not come again.
+        seconds
+            When so many have passed, the sampler is asked no more, and the rest falls near what it has said.
         """
+        until = time.monotonic() + seconds
         taken = {self.space.key(config): config for config in known}
         chosen: list[MLPConfig] = []
         with quiet():
@@ -113,6 +123,8 @@ class LearnedDraws:
                 taken[self.space.key(config)] = config
                 self._marks[self.space.key(config)] = marks
                 chosen.append(config)
+                if time.monotonic() > until:
+                    break
         asked = list(chosen)
         while asked and len(chosen) < n:
             parent = asked[int(rng.integers(len(asked)))]

@@ -12,9 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from parallelmlp_search.distribute import (
     MemberOutcome,
@@ -26,23 +24,16 @@ from parallelmlp_search.distribute import (
 )
 from parallelmlp_search.engine import MemberState
 from parallelmlp_search.search.budget import Throughput
+from parallelmlp_search.search.draws import Draws
 from parallelmlp_search.search.journal import Journal
 from parallelmlp_search.search.problem import Problem
 from parallelmlp_search.search.reporting import Reporter
 from parallelmlp_search.search.rungs import promoted, survivors
-from parallelmlp_search.search.samplers import draw_fresh, draw_near
-from parallelmlp_search.search.settings import FRESH_SAMPLERS, SearchSettings
+from parallelmlp_search.search.settings import SearchSettings
 from parallelmlp_search.search.trial import RungRecord, Trial, TrialState
 from parallelmlp_search.selection import Metric
-from parallelmlp_search.space import MLPConfig
-
-if TYPE_CHECKING:
-    from parallelmlp_search.search.learned import LearnedDraws
 
 __all__ = ["Screener", "Screening", "ScreeningPlan"]
-
-STATE_VECTORS = 4
-"""Vectors that a waiting member keeps: weights, two moments, averaged weights."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +112,10 @@ class Screening:
         self.cut: list[str] = []
         self._states: dict[int, MemberState] = {}
         self._past: list[list[float]] = [[] for _ in plan.rungs]
-        self._fresh_left = plan.n_fresh
-        self._refined_left = plan.n_refined
         self._cut_short = False
-        self._initial = list({settings.space.key(config): config for config in settings.initial}.values())
-        self._learned = _learned_draws(settings)
+        self._draws = Draws(
+            settings, plan.n_fresh, plan.n_refined, len(plan.rungs) - 1, journal, plan.deadline
+        )
 
     def run(self) -> list[Trial]:
         """Screen until no trial waits and none is left to draw, or until time is up."""
@@ -154,57 +144,20 @@ class Screening:
 
     def _draw(self, number: int, alive: int) -> list[Trial]:
         """New trials for a round: as many as the freed room and the budget allow."""
-        room = self.plan.capacity - alive
-        fresh = self._fresh_left > 0
-        if fresh:
-            wanted = min(self._fresh_left, room)
-        else:
-            # the draws near the leaders are spread out, so that later ones know more
-            spread = max(1, len(self.plan.rungs) - 1)
-            wanted = min(self._refined_left, room, max(8, math.ceil(self.plan.n_refined / spread)))
-        wanted = (
-            self.journal.decide(f"draw-{number}", lambda: self._affordable(wanted)) if self._timed else wanted
-        )
+        wanted = due = self._draws.wanted(self.plan.capacity - alive)
+        if self.plan.deadline is not None:
+            wanted = self.journal.decide(f"draw-{number}", lambda: self._affordable(due))
         if wanted <= 0:
             return []
-        rng = np.random.default_rng([self.settings.seed, 7, number])
-        drawn = self._configurations(wanted, fresh, rng)
-        exhausted = len(drawn) < wanted
-        if fresh:
-            self._fresh_left = 0 if exhausted else self._fresh_left - wanted
-        else:
-            self._refined_left = 0 if exhausted else self._refined_left - wanted
         new = [
             Trial(len(self.trials) + place, config, origin, number, n_parameters=self._size(config))
-            for place, (config, origin) in enumerate(drawn)
+            for place, (config, origin) in enumerate(self._draws.take(number, wanted, self.trials))
         ]
         self.trials.extend(new)
         return new
 
-    def _configurations(
-        self, wanted: int, fresh: bool, rng: np.random.Generator
-    ) -> list[tuple[MLPConfig, str]]:
-        """New configurations and where each came from; fewer where the space is exhausted."""
-        initial, self._initial = self._initial[:wanted], self._initial[wanted:]
-        known = [trial.config for trial in self.trials] + initial
-        space, name = self.settings.space, self.settings.sampler_name
-        n = wanted - len(initial)
-        if fresh and (self._learned is None or self._learned.name):
-            name = name if self._learned is None else "random"
-            drawn = draw_fresh(space, name, n, rng, known=known)
-        elif self._learned is None:
-            name = "refined"
-            drawn = draw_near(space, self.trials, n, rng, known=known)
-        else:
-            drawn = self._learned.draw(self.trials, n, rng, known=known)
-        return [(config, "initial") for config in initial] + [(config, name) for config in drawn]
-
     def _size(self, config: object) -> int:
         return self.data.architecture(config).n_parameters  # type: ignore[arg-type]
-
-    @property
-    def _timed(self) -> bool:
-        return self.plan.deadline is not None
 
     def _affordable(self, wanted: int) -> int:
         """Cut a draw down to what can still be trained through the first rung before the deadline."""
@@ -360,14 +313,6 @@ class Screening:
             done=done,
             total=total,
         )
-
-
-def _learned_draws(settings: SearchSettings) -> LearnedDraws | None:
-    if settings.sampler in FRESH_SAMPLERS:
-        return None
-    from parallelmlp_search.search.learned import LearnedDraws  # Optuna takes most of a second to import
-
-    return LearnedDraws(settings.space, settings.sampler, settings.seed)
 
 
 class _Contenders:

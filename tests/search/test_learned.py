@@ -128,6 +128,21 @@ def test_a_gaussian_process_is_asked_for_a_few_and_the_rest_fall_near_them(
     assert np.median(distances) < 0.5 * np.median(far)
 
 
+def test_a_slow_sampler_is_not_waited_for() -> None:
+    trials = _scored(SPACE.sample(40, _rng()))
+    asked = []
+
+    class Slow(optuna.samplers.RandomSampler):
+        def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+            asked.append(trial.number)
+
+    drawn = LearnedDraws(SPACE, Slow(seed=1), seed=0).draw(trials, 12, _rng(), known=[], seconds=0.0)
+    assert len(asked) == 1
+    assert len({SPACE.key(config) for config in drawn}) == 12
+    LearnedDraws(SPACE, Slow(seed=1), seed=0).draw(trials, 12, _rng(), known=[])
+    assert len(asked) == 1 + 12
+
+
 def test_a_sampler_of_the_users_own_is_not_touched() -> None:
     sampler = optuna.samplers.TPESampler(seed=1)
     before = sampler._rng.rng.get_state()[1].tolist()

@@ -14,18 +14,28 @@ from parallelmlp_search.search.workers import WORTH_PROCESSES_SECONDS, Workers
 
 
 @pytest.mark.parametrize(
-    ("seconds", "n_workers", "values", "on_gpu", "starts"),
+    ("seconds", "n_workers", "values", "on_gpu", "load", "starts"),
     [
-        (WORTH_PROCESSES_SECONDS, 2, {}, False, True),
-        (0.99 * WORTH_PROCESSES_SECONDS, 2, {}, False, False),
-        (1e6, 1, {}, False, False),
-        (1e6, 2, {"memory_limit": 10**9}, False, False),
-        (1e6, 2, {}, True, False),
+        (WORTH_PROCESSES_SECONDS, 2, {}, False, 0.0, True),
+        (0.99 * WORTH_PROCESSES_SECONDS, 2, {}, False, 0.0, False),
+        (5 * WORTH_PROCESSES_SECONDS, 2, {}, False, 1e9, False),
+        (20 * WORTH_PROCESSES_SECONDS, 2, {}, False, 1e9, True),
+        (1e6, 1, {}, False, 0.0, False),
+        (1e6, 2, {"memory_limit": 10**9}, False, 0.0, False),
+        (1e6, 2, {}, True, 0.0, False),
     ],
 )
 def test_processes_are_for_long_work_on_several_cores(
-    seconds: float, n_workers: int, values: dict[str, Any], on_gpu: bool, starts: bool, spam: Problem
+    seconds: float,
+    n_workers: int,
+    values: dict[str, Any],
+    on_gpu: bool,
+    load: float,
+    starts: bool,
+    spam: Problem,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
     data = Preparation(spam, SearchSettings()).screening().data
     with contextlib.ExitStack() as stack:
         chosen = Workers(stack, n_workers, on_gpu=on_gpu, **values)

@@ -1,0 +1,123 @@
+"""The configurations of each round: those to begin with, fresh ones, then ones that learn from the others."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parallelmlp_search.search.journal import Journal
+from parallelmlp_search.search.samplers import draw_fresh, draw_near
+from parallelmlp_search.search.settings import FRESH_SAMPLERS, SearchSettings
+from parallelmlp_search.search.trial import Trial
+from parallelmlp_search.space import MLPConfig
+
+if TYPE_CHECKING:
+    from parallelmlp_search.search.learned import LearnedDraws
+
+__all__ = ["Draws"]
+
+DRAWING_SHARE = 0.1
+"""Share of the time that is left which a sampler that learns may take for one draw."""
+
+SMALLEST_DRAW = 8
+
+
+class Draws:
+    """Draws what a search is going to try.
+
+    Parameters
+    ----------
+    settings
+        Space, sampler, initial configurations, seed.
+    n_fresh, n_refined
+        Trials to draw from the whole space, and with what the others have taught.
+    n_rounds
+        Rounds over which the latter are spread, so that later ones know more.
+    journal
+        Keeps draws that depend on the clock.
+    deadline
+        Reading of the monotonic clock, or None.
+    """
+
+    def __init__(
+        self,
+        settings: SearchSettings,
+        n_fresh: int,
+        n_refined: int,
+        n_rounds: int,
+        journal: Journal,
+        deadline: float | None,
+    ) -> None:
+        self.settings = settings
+        self.journal = journal
+        self.deadline = deadline
+        self._fresh_left = n_fresh
+        self._refined_left = n_refined
+        self._portion = max(SMALLEST_DRAW, math.ceil(n_refined / max(1, n_rounds)))
+        self._initial = list({settings.space.key(config): config for config in settings.initial}.values())
+        self._learned = _learned_draws(settings)
+
+    def wanted(self, room: int) -> int:
+        """Draws that are due in a round that has room for so many."""
+        if self._fresh_left > 0:
+            return min(self._fresh_left, room)
+        return min(self._refined_left, room, self._portion)
+
+    def take(self, number: int, n: int, trials: Sequence[Trial]) -> list[tuple[MLPConfig, str]]:
+        """Up to ``n`` new configurations for a round, and where each came from.
+
+        Fewer come where the space is exhausted; then no more will be wanted.
+        """
+        fresh = self._fresh_left > 0
+        rng = np.random.default_rng([self.settings.seed, 7, number])
+        initial, self._initial = self._initial[:n], self._initial[n:]
+        known = [trial.config for trial in trials] + initial
+        missing = n - len(initial)
+        space, name = self.settings.space, self.settings.sampler_name
+        if fresh and (self._learned is None or self._learned.name):
+            name = name if self._learned is None else "random"
+            drawn = draw_fresh(space, name, missing, rng, known=known)
+        elif self._learned is None:
+            name = "refined"
+            drawn = draw_near(space, trials, missing, rng, known=known)
+        else:
+            drawn = self._draw_learned(self._learned, number, missing, trials, rng, known)
+        left = 0 if len(drawn) < missing else (self._fresh_left if fresh else self._refined_left) - n
+        if fresh:
+            self._fresh_left = left
+        else:
+            self._refined_left = left
+        return [(config, "initial") for config in initial] + [(config, name) for config in drawn]
+
+    def _draw_learned(
+        self,
+        learned: LearnedDraws,
+        number: int,
+        n: int,
+        trials: Sequence[Trial],
+        rng: np.random.Generator,
+        known: list[MLPConfig],
+    ) -> list[MLPConfig]:
+        """Draws of a sampler that learns; under a deadline it may take a tenth of the time that is left."""
+        if self.deadline is None:
+            return learned.draw(trials, n, rng, known=known)
+        seconds = DRAWING_SHARE * (self.deadline - time.monotonic())
+
+        def draw() -> list[dict[str, object]]:
+            drawn = learned.draw(trials, n, rng, known=known, seconds=seconds)
+            return [config.to_dict() for config in drawn]
+
+        # how many it was asked for depends on the clock, so the draws are kept for resuming
+        return [MLPConfig.from_dict(values) for values in self.journal.decide(f"drawn-{number}", draw)]
+
+
+def _learned_draws(settings: SearchSettings) -> LearnedDraws | None:
+    if settings.sampler in FRESH_SAMPLERS:
+        return None
+    from parallelmlp_search.search.learned import LearnedDraws  # Optuna takes most of a second to import
+
+    return LearnedDraws(settings.space, settings.sampler, settings.seed)
