@@ -37,7 +37,9 @@ class Workers:
 
     def expect(self, seconds: float) -> None:
         """Start processes if so many seconds of work are worth it and nobody has chosen a backend."""
-        if seconds >= WORTH_PROCESSES_SECONDS and self._allowed and may_start_processes():
+        if self._share is not None or seconds < WORTH_PROCESSES_SECONDS:
+            return
+        if self._allowed and may_start_processes():
             self._share = self._stack.enter_context(worker_processes(self._n_workers))
 
     def share(self, data: ShardData) -> ShardData:

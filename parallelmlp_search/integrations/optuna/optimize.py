@@ -16,7 +16,7 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.integrations.optuna.objective import Batch, PackedObjective, Space
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["optimize"]
+__all__ = ["MOST_AT_ONCE", "optimize", "trials_at_once"]
 
 StudyCallback = Callable[[optuna.Study, FrozenTrial], None]
 
@@ -92,7 +92,7 @@ def optimize(
         raise InvalidParameterError(f"n_trials must be >= 0, but got {n_trials!r}")
     if timeout is not None and not timeout > 0:
         raise InvalidParameterError(f"timeout must be > 0 seconds, but got {timeout!r}")
-    at_once = _batch_size(study, batch_size, n_trials)
+    at_once = trials_at_once(study, batch_size, n_trials)
     n_workers = 1 if objective.data.rows.inputs.is_cuda else worker_count(n_jobs)
     deadline = None if timeout is None else time.monotonic() + timeout
     done = 0
@@ -105,7 +105,8 @@ def optimize(
             _Round(study, objective, n_workers, catch, callbacks, deadline).run(count, stopped)
 
 
-def _batch_size(study: optuna.Study, wanted: int | str, n_trials: int | None) -> int:
+def trials_at_once(study: optuna.Study, wanted: int | str, n_trials: int | None) -> int:
+    """Trials of a batch: what was wanted, or as many as suit the study's sampler."""
     if isinstance(wanted, bool) or (isinstance(wanted, str) and wanted != "auto"):
         raise InvalidParameterError(f"batch_size must be 'auto' or an integer >= 1, but got {wanted!r}")
     if not isinstance(wanted, str):
