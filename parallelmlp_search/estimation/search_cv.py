@@ -348,6 +348,20 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
         if hasattr(self.best_estimator_, "feature_names_in_"):
             self.feature_names_in_ = self.best_estimator_.feature_names_in_
 
+    def set_callbacks(self, *callbacks: Any) -> Self:
+        """Refused where scikit-learn has callbacks: networks that train at once have no order to call back in.
+
+        Raises
+        ------
+        InvalidParameterError
+            If there are any.
+        """
+        if callbacks:
+            raise InvalidParameterError(
+                f"PackedSearchCV takes no callbacks, but got {len(callbacks)}: use verbose to see how far it is"
+            )
+        return self
+
     def get_metadata_routing(self) -> Any:
         """Who gets which metadata; see scikit-learn's user guide."""
         return BaseSearchCV.get_metadata_routing(self._with_estimator())
