@@ -195,6 +195,11 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y is None."
             )
         chosen = self._with_estimator(y)
+        random = check_random_state(self.random_state)
+        seed, draws = (int(number) for number in random.randint(LARGEST_SEED, size=2))
+        base = self._base(chosen.estimator, seed)
+        clone(last_step(base))._target(y)  # what is wrong with it is not wrong with a fold
+        candidates, at_once = self._candidates(base, np.random.default_rng(draws))
         scorers, refit_metric = chosen._get_scorers()
         X, y = indexable(X, y)
         params = _check_method_params(X, params=params)
@@ -203,10 +208,6 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
         self.n_splits_ = cv.get_n_splits(X, y, **routed.splitter.split)
         splits = list(cv.split(X, y, **routed.splitter.split))
 
-        random = check_random_state(self.random_state)
-        seed, draws = (int(number) for number in random.randint(LARGEST_SEED, size=2))
-        base = self._base(chosen.estimator, seed)
-        candidates, at_once = self._candidates(base, np.random.default_rng(draws))
         folds = [
             prepare_fold(
                 base, X, y, train, test, routed.estimator.fit, with_training_rows=self.return_train_score
@@ -234,7 +235,7 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
                 verbose=self.verbose,
             )
             rounds.run(at_once, asks_for_scores=isinstance(candidates, StudyCandidates))
-        self._keep_results(rounds, scorers, refit_metric)
+        self._keep_results(rounds, _prefix(base), scorers, refit_metric)
         if self.refit:
             self._refit(base, rounds, X, y, routed.estimator.fit)
         return self
@@ -299,7 +300,7 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
             return ListedCandidates(listed(spaces)), wanted or MOST_AT_ONCE
         return ListedCandidates(drawn(spaces, n_trials, rng)), wanted or MOST_AT_ONCE
 
-    def _keep_results(self, rounds: PackedRounds, scorers: Any, refit_metric: Any) -> None:
+    def _keep_results(self, rounds: PackedRounds, prefix: str, scorers: Any, refit_metric: Any) -> None:
         """Everything that follows from the scores."""
         _warn_or_raise_about_fit_failures(rounds.rows, self.error_score)
         if callable(self.scoring):
@@ -307,7 +308,9 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
         more: dict[str, list[int]] = {}
         if self.reduction_factor is not None:
             more = {"iter": [rung for rung, _ in rounds.rungs], "n_resources": [n for _, n in rounds.rungs]}
-        params = [candidate.params for candidate in rounds.tried]
+        params = [
+            {prefix + name: value for name, value in candidate.params.items()} for candidate in rounds.tried
+        ]
         results = self._format_results(params, self.n_splits_, rounds.rows, more)
         first = rounds.rows[0]["test_scores"]
         self.multimetric_ = isinstance(first, dict)
@@ -349,7 +352,7 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
             self.feature_names_in_ = self.best_estimator_.feature_names_in_
 
     def set_callbacks(self, *callbacks: Any) -> Self:
-        """Refused where scikit-learn has callbacks: networks that train at once have no order to call back in.
+        """Refuse scikit-learn's callbacks: networks that train at once have no order to call back in.
 
         Raises
         ------
@@ -358,7 +361,7 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
         """
         if callbacks:
             raise InvalidParameterError(
-                f"PackedSearchCV takes no callbacks, but got {len(callbacks)}: use verbose to see how far it is"
+                f"PackedSearchCV takes no callbacks, but got {len(callbacks)}: use verbose to see progress"
             )
         return self
 

@@ -220,7 +220,7 @@ class TestPipelines:
         encode = make_column_transformer((OneHotEncoder(), ["city"]), remainder="passthrough")
         pipeline = Pipeline([("encode", encode), ("scale", StandardScaler()), ("mlp", classifier())])
         grid = {f"mlp__{name}": values for name, values in GRID.items()}
-        options: dict[str, Any] = {"scoring": ["roc_auc", "accuracy"], "refit": "roc_auc", "cv": 3}
+        options: dict[str, Any] = {"scoring": ["neg_log_loss", "accuracy"], "refit": "accuracy", "cv": 3}
         theirs = GridSearchCV(pipeline, grid, return_train_score=True, **options).fit(*people)
         ours = packed(pipeline, grid, return_train_score=True, **options).fit(*people)
         same_results(ours.cv_results_, theirs.cv_results_)
@@ -243,9 +243,9 @@ class TestPipelines:
     def test_a_preset_names_parameters_of_the_last_step(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         pipeline = make_pipeline(StandardScaler(), classifier())
         search = packed(pipeline, "small", sampler="random", n_trials=3, random_state=0).fit(*two)
-        assert "learning_rate" in search.best_params_
         network = search.best_estimator_[-1]
-        assert network.config_.learning_rate == search.best_params_["learning_rate"]
+        rate = search.best_params_["singlemlpclassifier__learning_rate"]
+        assert network.config_.learning_rate == rate
 
     def test_scorers_see_the_rows_before_the_pipeline(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
         encode = make_column_transformer((OneHotEncoder(), ["city"]), remainder="passthrough")
@@ -397,9 +397,8 @@ class TestStudies:
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
         space = {"optimizer": ["sgd"], "learning_rate": Categorical((1e30, 0.01))}
         search = PackedSearchCV(classifier(), space, study=study, n_trials=8, cv=2, n_jobs=1)
-        with pytest.warns(Warning) as caught:
+        with pytest.warns(UserWarning, match="non-finite"), pytest.warns(FitFailedWarning):
             search.fit(*two)
-        assert {FitFailedWarning, UserWarning} <= {one.category for one in caught}
         for trial in study.trials:
             assert trial.state.name == ("FAIL" if trial.params["learning_rate"] > 1 else "COMPLETE")
         assert {trial.state.name for trial in study.trials} == {"FAIL", "COMPLETE"}
@@ -419,7 +418,10 @@ class TestStudies:
             ({"study": optuna.create_study()}, "must maximize"),
             ({"study": optuna.create_study(direction="maximize"), "sampler": "grid"}, "left out where a stu"),
             (
-                {"sampler": optuna.samplers.RandomSampler(), "param_distributions": {"beta1": stats.beta(2, 3)}},
+                {
+                    "sampler": optuna.samplers.RandomSampler(),
+                    "param_distributions": {"beta1": stats.beta(2, 3)},
+                },
                 "cannot draw 'beta1'",
             ),
             (
@@ -549,9 +551,7 @@ class TestScores:
             search = packed(classifier(), {"dropout": [0.0, 0.1]}).fit(X, y)
         assert search.cv_results_["mean_test_score"].tolist() == pytest.approx([2 / 3, 2 / 3])
 
-    def test_said_aloud(
-        self, two: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_said_aloud(self, two: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]) -> None:
         packed(classifier(max_epochs=1), {"dropout": [0.0, 0.1]}, verbose=2).fit(*two)
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "Fitting 3 folds for each of 2 candidates, totalling 6 fits"
@@ -616,15 +616,13 @@ class TestAsAnEstimator:
             )
             # inside a pipeline, and with an estimator that is only known from the target
             search = PackedSearchCV(None, grid, sampler="grid", max_epochs=2, **options)
-            model = make_pipeline(StandardScaler(), search)
+            model = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), search)
             model.fit(*two, sample_weight=weight, groups=groups)
             plain = packed(classifier(), grid, **options | {"scoring": "accuracy"})
             plain.fit(*two, groups=groups)
             with pytest.raises(ValueError, match="sample_weight"):
                 packed(classifier(), grid).fit(*two, sample_weight=weight)
-        assert np.abs(
-            ours.cv_results_["mean_test_score"] - plain.cv_results_["mean_test_score"]
-        ).max() > 0
+        assert np.abs(ours.cv_results_["mean_test_score"] - plain.cv_results_["mean_test_score"]).max() > 0
 
     def test_a_pipeline_of_routed_weights(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         weight = np.random.default_rng(0).random(150)
@@ -632,8 +630,9 @@ class TestAsAnEstimator:
         with config_context(enable_metadata_routing=True):
             scale = StandardScaler().set_fit_request(sample_weight=False)
             pipeline = Pipeline([("scale", scale), ("mlp", classifier().set_fit_request(sample_weight=True))])
-            theirs = GridSearchCV(pipeline, grid, cv=3, scoring="roc_auc").fit(*two, sample_weight=weight)
-            ours = packed(pipeline, grid, scoring="roc_auc").fit(*two, sample_weight=weight)
+            scorer = get_scorer("roc_auc").set_score_request(sample_weight=False)
+            theirs = GridSearchCV(pipeline, grid, cv=3, scoring=scorer).fit(*two, sample_weight=weight)
+            ours = packed(pipeline, grid, scoring=scorer).fit(*two, sample_weight=weight)
         same_results(ours.cv_results_, theirs.cv_results_)
 
     @pytest.mark.parametrize(
@@ -642,7 +641,10 @@ class TestAsAnEstimator:
             ({"param_distributions": {"learning_rat": [0.1]}}, "did you mean 'learning_rate'"),
             ({"param_distributions": {"dropout": [1.5]}}, "dropout must be in"),
             ({"param_distributions": {"dropout": []}}, "at least one value"),
-            ({"param_distributions": {"dropout": stats.uniform(0, 0.5)}}, "needs finitely many values of 'dr"),
+            (
+                {"param_distributions": {"dropout": stats.uniform(0, 0.5)}},
+                "needs finitely many values of 'dr",
+            ),
             ({"param_distributions": {"dropout": stats.beta(2, 3)}}, "needs finitely many values of 'dr"),
             ({"param_distributions": "smal"}, "did you mean 'small'"),
             ({"param_distributions": 3}, "must be a mapping, a list of mappings"),
