@@ -348,7 +348,8 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
     predictions = None
     if data.prediction_inputs is not None:
         which = "average" if judged is None else "best"
-        predictions = data.head.predictions(predict(population, data.prediction_inputs, which=which)).cpu()
+        outputs = predict(population, data.prediction_inputs, which=which)
+        predictions = data.head.stable_predictions(outputs).cpu()
     seconds = time.monotonic() - started
     costs = [data.epoch_seconds(config) for config in task.configs]
     total_cost = sum(costs)

@@ -57,13 +57,12 @@ class FoldModel:
         inputs = torch.from_numpy(self.preprocessor.transform(frame))
         n_rows = min(PREDICTION_ROWS, max(1, inputs.shape[0]))
         network = PackedNetwork(self.layout, n_rows)
-        shares = weights[torch.tensor(self.layout.members)].double()
+        shares = weights[torch.tensor(self.layout.members)].to(inputs.dtype)
         pieces = []
         # rows in windows, so that memory does not grow with members times rows
         for start in range(0, inputs.shape[0], 8 * n_rows):
-            # exponentials of single precision differ in the last bit with a row's place among the others
-            outputs = network.predict(self.parameters, inputs[start : start + 8 * n_rows]).double()
-            pieces.append(torch.einsum("p,pcn->cn", shares, self.head.predictions(outputs)))
+            outputs = network.predict(self.parameters, inputs[start : start + 8 * n_rows])
+            pieces.append(torch.einsum("p,pcn->cn", shares, self.head.stable_predictions(outputs)))
         return torch.cat(pieces, dim=1) if pieces else torch.empty(self.head.n_predictions, 0)
 
 
