@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.search_cv`` runs :class:`~parallelmlp_search.PackedSearchCV`, ``GridSearchCV`` over
 :class:`~parallelmlp_search.SingleMLPClassifier`, which trains each of these networks alone, and
-``GridSearchCV`` over scikit-learn's ``MLPClassifier`` of the same widths, rates, batches and epochs, in turns,
-and writes ``benchmarks/results/search_cv.json``. ``--only NAME`` runs one of the cases.
+``GridSearchCV`` over scikit-learn's ``MLPClassifier`` of the same widths, rates, batches and epochs, in
+turns, and writes ``benchmarks/results/search_cv.json``. ``--only NAME`` runs one of the cases.
 """
 
 from __future__ import annotations
