@@ -17,6 +17,7 @@ from parallelmlp_search.command_line.session import Commands, guarded, leave, te
 __all__ = ["app", "main"]
 
 DATA, BUDGET, HOW, OUTPUT = "The table", "Budget", "How to search", "Output"
+TOGETHER = "Several machines, one search"
 
 app = typer.Typer(
     name="pmlp",
@@ -125,9 +126,53 @@ def search(
     folds: Annotated[
         int | None, typer.Option(metavar="S", help="Folds of the finalists.", rich_help_panel=HOW)
     ] = None,
+    sampler: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="random, qmc or grid, then draws near the leaders; or Optuna's tpe, cmaes or gp.",
+            rich_help_panel=HOW,
+        ),
+    ] = "random",
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|URL",
+            help="Try the best of a finished run, or of a study, first.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    start_study: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The study at that URL; the only one by default.", rich_help_panel=HOW
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=HOW)] = "auto",
     jobs: Jobs = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel=HOW)] = 0,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Share the trials through a storage of Optuna: sqlite:///FILE, journal:FILE, ...",
+            rich_help_panel=TOGETHER,
+        ),
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Study that all who search together name; --trials counts all of them.",
+            rich_help_panel=TOGETHER,
+        ),
+    ] = None,
+    screen_only: Annotated[
+        bool,
+        typer.Option(
+            "--screen-only", help="Train trials for the study; make no model.", rich_help_panel=TOGETHER
+        ),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -141,24 +186,33 @@ def search(
 ) -> None:
     """Search: train many networks on a table, rank them, keep the best ensemble."""
     started = time.monotonic()  # before the imports, which count against the time limit too
-    from parallelmlp_search.command_line.runs import new_run, perform
+    from parallelmlp_search.command_line.runs import contribute, initial, new_run, perform, sharing
     from parallelmlp_search.command_line.tables import Source, parse_bytes
     from parallelmlp_search.search import SearchSettings
     from parallelmlp_search.space import SearchSpace
 
     source = Source(data, target, task, groups, time_column, weights, class_weight)
+    search_space = SearchSpace.resolve(space)
     settings = SearchSettings(
-        search_space=SearchSpace.resolve(space),
+        search_space=search_space,
         n_trials=trials,
         time_limit=time_limit,
         max_epochs=max_epochs,
         metric=metric,
         n_folds=folds,
+        sampler=sampler,
+        initial=initial(start_from, start_study, search_space),
         seed=seed,
         device=device,
         memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
     )
+    shared = sharing(storage, study, settings, screen_only=screen_only)
+    if screen_only:
+        contribute(source, settings, shared, jobs=jobs, started=started, as_json=as_json, quiet=quiet)
+        return
     directory, problem = new_run(source, settings, output)
+    if shared:
+        directory.update(shared=shared)
     perform(directory, problem, settings, source, jobs=jobs, started=started, as_json=as_json, quiet=quiet)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
@@ -12,7 +12,11 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from parallelmlp_search.estimation.base import SearchEstimator
 from parallelmlp_search.estimation.table_estimator import LabelTarget, NumericTarget
 from parallelmlp_search.search import Progress
-from parallelmlp_search.space import SearchSpace
+from parallelmlp_search.space import MLPConfig, SearchSpace
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.samplers import BaseSampler
 
 __all__ = ["ParallelMLPClassifier", "ParallelMLPRegressor"]
 
@@ -41,6 +45,12 @@ class ParallelMLPClassifier(ClassifierMixin, LabelTarget, SearchEstimator):  # t
         Folds of the finalists' cross-fitting.
     n_finalists : int, default=None
         Configurations that are cross-fitted.
+    sampler : str or optuna.samplers.BaseSampler, default="random"
+        Where configurations come from: ``"random"``, ``"qmc"`` or ``"grid"``, followed by draws near the
+        leaders; ``"tpe"``, ``"cmaes"`` or ``"gp"``, Optuna's sampler of that name after random draws; or a
+        sampler of Optuna, which then draws everything.
+    initial_configs : list of MLPConfig, path or optuna.Study, default=None
+        Configurations to try first; or a finished run or a study, whose best are tried first.
     class_weight : "balanced" or mapping, default=None
         Weight of each class in training; ``"balanced"`` makes all classes weigh the same.
     device : str, default="auto"
@@ -101,6 +111,8 @@ class ParallelMLPClassifier(ClassifierMixin, LabelTarget, SearchEstimator):  # t
         metric: str | None = None,
         n_folds: int | None = None,
         n_finalists: int | None = None,
+        sampler: str | BaseSampler = "random",
+        initial_configs: Sequence[MLPConfig] | str | Path | Study | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
         device: str = "auto",
         n_jobs: int | None = None,
@@ -117,6 +129,8 @@ class ParallelMLPClassifier(ClassifierMixin, LabelTarget, SearchEstimator):  # t
         self.metric = metric
         self.n_folds = n_folds
         self.n_finalists = n_finalists
+        self.sampler = sampler
+        self.initial_configs = initial_configs
         self.class_weight = class_weight
         self.device = device
         self.n_jobs = n_jobs
@@ -149,6 +163,12 @@ class ParallelMLPRegressor(RegressorMixin, NumericTarget, SearchEstimator):  # t
         Folds of the finalists' cross-fitting.
     n_finalists : int, default=None
         Configurations that are cross-fitted.
+    sampler : str or optuna.samplers.BaseSampler, default="random"
+        Where configurations come from: ``"random"``, ``"qmc"`` or ``"grid"``, followed by draws near the
+        leaders; ``"tpe"``, ``"cmaes"`` or ``"gp"``, Optuna's sampler of that name after random draws; or a
+        sampler of Optuna, which then draws everything.
+    initial_configs : list of MLPConfig, path or optuna.Study, default=None
+        Configurations to try first; or a finished run or a study, whose best are tried first.
     loss : str, default=None
         What training minimises: ``"squared_error"`` (the default), ``"huber"``, ``"huber:0.5"``,
         ``"quantile"`` or ``"quantile:0.9"``; deltas count in standard deviations of the target.
@@ -192,6 +212,8 @@ class ParallelMLPRegressor(RegressorMixin, NumericTarget, SearchEstimator):  # t
         metric: str | None = None,
         n_folds: int | None = None,
         n_finalists: int | None = None,
+        sampler: str | BaseSampler = "random",
+        initial_configs: Sequence[MLPConfig] | str | Path | Study | None = None,
         loss: str | None = None,
         device: str = "auto",
         n_jobs: int | None = None,
@@ -208,6 +230,8 @@ class ParallelMLPRegressor(RegressorMixin, NumericTarget, SearchEstimator):  # t
         self.metric = metric
         self.n_folds = n_folds
         self.n_finalists = n_finalists
+        self.sampler = sampler
+        self.initial_configs = initial_configs
         self.loss = loss
         self.device = device
         self.n_jobs = n_jobs

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import platform
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,14 +21,36 @@ from parallelmlp_search import __version__
 from parallelmlp_search.command_line.session import terminal
 from parallelmlp_search.command_line.tables import STORED_TABLE, Source, plain, records
 from parallelmlp_search.data import read_table
+from parallelmlp_search.estimation.initial import initial_configs
 from parallelmlp_search.exceptions import InvalidParameterError, PMLPError, SearchFailedError
 from parallelmlp_search.report import ConsoleReport, search_summary
 from parallelmlp_search.search import Problem, RunDirectory, SearchSettings, TrainedModel, run
+from parallelmlp_search.search import screen as take_part
 from parallelmlp_search.selection import get_metric
+from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["environment", "new_run", "perform", "show_outcome", "target_of", "trial_of"]
+if TYPE_CHECKING:
+    from parallelmlp_search.integrations.optuna import SharedStudy
 
-EXTRAS = {"polars": "polars", "yaml": "yaml"}
+__all__ = [
+    "contribute",
+    "environment",
+    "initial",
+    "new_run",
+    "perform",
+    "sharing",
+    "show_outcome",
+    "target_of",
+    "trial_of",
+]
+
+EXTRAS = {
+    "cmaes": "cmaes",
+    "dashboard": "optuna_dashboard",
+    "plots": "plotly",
+    "polars": "polars",
+    "yaml": "yaml",
+}
 """Optional extras of the distribution, and a module that each of them brings."""
 
 
@@ -46,6 +70,19 @@ def new_run(source: Source, settings: SearchSettings, output: Path | None) -> tu
         problem = source.problem(read_table(directory.path / f"{STORED_TABLE}.parquet"))
     directory.set_source(source.to_dict())
     return directory, problem
+
+
+def initial(source: str | None, study: str | None, space: SearchSpace) -> tuple[MLPConfig, ...]:
+    """Configurations to begin with, out of a run's folder or the storage of studies."""
+    if source is not None and ("://" in source or source.startswith("journal:")):
+        from parallelmlp_search.integrations.optuna import open_study
+
+        return initial_configs(open_study(source, study), space)
+    if study is not None:
+        raise InvalidParameterError(
+            f"--start-study needs the URL of a storage as --start-from, but got {source!r}"
+        )
+    return initial_configs(source, space)
 
 
 def _is_taken(folder: Path) -> bool:
@@ -79,18 +116,19 @@ def perform(
     KeyboardInterrupt
         If the search is interrupted; its message says whether and how the run can go on.
     """
-    screen = terminal()
-    metric = settings.metric or ""
-    title = " · ".join(word for word in (source.name, source.target, problem.task, metric) if word)
-    # an environment variable that forces colours does not make a log file a terminal
-    live = sys.stderr.isatty() and screen.err.is_terminal and not screen.err.is_dumb_terminal
-    callbacks = [] if quiet else [ConsoleReport(screen.err, title=title, live=live)]
+    callbacks = _progress(source, problem, settings, quiet=quiet)
+    screener = _screener(directory.info().get("shared"), jobs, must_exist="settings" in directory.info())
     try:
-        if callbacks:
-            with callbacks[0]:
-                run(problem, settings, directory=directory, callbacks=callbacks, n_jobs=jobs, started=started)
-        else:
-            run(problem, settings, directory=directory, n_jobs=jobs, started=started)
+        with callbacks[0] if callbacks else contextlib.nullcontext():
+            run(
+                problem,
+                settings,
+                directory=directory,
+                callbacks=callbacks,
+                n_jobs=jobs,
+                started=started,
+                screener=screener,
+            )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_interrupted(directory)) from None
     except SearchFailedError:
@@ -99,6 +137,78 @@ def perform(
         _discard_if_untouched(directory)
         raise
     show_outcome(directory, as_json=as_json, quiet=quiet)
+
+
+def _progress(
+    source: Source, problem: Problem, settings: SearchSettings, *, quiet: bool
+) -> list[ConsoleReport]:
+    screen = terminal()
+    metric = settings.metric or ""
+    title = " · ".join(word for word in (source.name, source.target, problem.task, metric) if word)
+    # an environment variable that forces colours does not make a log file a terminal
+    live = sys.stderr.isatty() and screen.err.is_terminal and not screen.err.is_dumb_terminal
+    return [] if quiet else [ConsoleReport(screen.err, title=title, live=live)]
+
+
+def sharing(
+    storage: str | None, study: str | None, settings: SearchSettings, *, screen_only: bool
+) -> dict[str, str]:
+    """Storage and name of a study that is shared, as ``run.json`` keeps them; empty for a search alone.
+
+    Raises
+    ------
+    InvalidParameterError
+        If only one of the two is given, or neither where a study is needed.
+    """
+    if storage is None and study is None:
+        if screen_only:
+            raise InvalidParameterError(
+                "--screen-only needs a study to train for: give --storage and --study"
+            )
+        return {}
+    if storage is None or study is None:
+        given, missing = ("--study", "--storage") if storage is None else ("--storage", "--study")
+        raise InvalidParameterError(f"{given} needs {missing} beside it")
+    if settings.sampler == "grid":
+        raise InvalidParameterError("sampler 'grid' cannot be shared: use random, qmc, tpe, cmaes or gp")
+    return {"storage": storage, "study": study}
+
+
+def _screener(
+    shared: Mapping[str, str] | None, jobs: int | None, *, must_exist: bool = False
+) -> SharedStudy | None:
+    if not shared:
+        return None
+    from parallelmlp_search.integrations.optuna import SharedStudy
+
+    return SharedStudy(shared["storage"], shared["study"], n_jobs=jobs, must_exist=must_exist)
+
+
+def contribute(
+    source: Source,
+    settings: SearchSettings,
+    shared: Mapping[str, str],
+    *,
+    jobs: int | None,
+    started: float,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train trials for a study, in front of the user, and make no model."""
+    problem = source.problem(read_table(source.data))
+    screener = _screener(shared, jobs)
+    assert screener is not None
+    callbacks = _progress(source, problem, settings, quiet=quiet)
+    with callbacks[0] if callbacks else contextlib.nullcontext():
+        n_trials = take_part(problem, settings, screener, callbacks=callbacks, n_jobs=jobs, started=started)
+    outcome = {"study": shared["study"], "storage": shared["storage"], "trials": n_trials}
+    if as_json:
+        terminal().json(outcome)
+    elif not quiet:
+        terminal().note(
+            f"the study {shared['study']!r} holds {n_trials:,} trials; "
+            "the same command without --screen-only makes a model of them"
+        )
 
 
 def _interrupted(directory: RunDirectory) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from parallelmlp_search.estimation.constant import ConstantModel, has_usable_column
+from parallelmlp_search.estimation.initial import initial_configs
 from parallelmlp_search.estimation.inputs import column_of_rows, memory_bytes, row_weights
 from parallelmlp_search.estimation.table_estimator import TableEstimator, constant_model, seed_from
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, RunDirectoryError
@@ -28,6 +29,10 @@ from parallelmlp_search.search import (
 from parallelmlp_search.selection import Leaderboard
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.samplers import BaseSampler
+
 __all__ = ["SearchEstimator"]
 
 
@@ -41,6 +46,8 @@ class SearchEstimator(TableEstimator):
     metric: str | None
     n_folds: int | None
     n_finalists: int | None
+    sampler: str | BaseSampler
+    initial_configs: Sequence[MLPConfig] | str | Path | Study | None
     device: str
     n_jobs: int | None
     memory_limit: int | str | None
@@ -136,8 +143,9 @@ class SearchEstimator(TableEstimator):
                     f"but {str(self.run_directory)!r} holds a finished one"
                 )
         loss, metric = self._loss_and_metric()
+        space = SearchSpace.resolve(self.search_space)
         settings = SearchSettings(
-            search_space=SearchSpace.resolve(self.search_space),
+            search_space=space,
             n_trials=self.n_trials,
             time_limit=self.time_limit,
             max_epochs=self.max_epochs,
@@ -145,6 +153,8 @@ class SearchEstimator(TableEstimator):
             loss=loss,
             n_folds=self.n_folds,
             n_finalists=self.n_finalists,
+            sampler=self.sampler,
+            initial=initial_configs(self.initial_configs, space),
             seed=self._seed(directory),
             device=self.device,
             memory_limit=memory_bytes(self.memory_limit),

@@ -17,12 +17,13 @@ from optuna.trial import Trial, TrialState
 from parallelmlp_search.estimation.distributions import Distribution
 from parallelmlp_search.exceptions import InvalidParameterError, PMLPWarning, near_miss
 from parallelmlp_search.integrations.optuna.suggest import suggest
+from parallelmlp_search.search.learned import named_sampler, quiet
+from parallelmlp_search.search.samplers import draw_fresh
+from parallelmlp_search.search.settings import FRESH_SAMPLERS, SAMPLERS
 from parallelmlp_search.space import MLPConfig, SearchSpace
 from parallelmlp_search.space.config import FIELD_NAMES
 
 __all__ = ["Candidate", "Candidates", "ListedCandidates", "StudyCandidates", "drawn", "listed", "study_for"]
-
-SAMPLER_NAMES = ("random", "grid")
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,16 @@ class Candidates(Protocol):
         ...
 
 
-def drawn(spaces: Sequence[SearchSpace], n: int, rng: np.random.Generator) -> list[Candidate]:
-    """``n`` different candidates at random, each from one of the spaces; fewer where they hold no more."""
+def drawn(spaces: Sequence[SearchSpace], sampler: str, n: int, rng: np.random.Generator) -> list[Candidate]:
+    """``n`` different candidates, each from one of the spaces; fewer where they hold no more.
+
+    ``sampler`` is ``"random"`` or ``"qmc"``.
+    """
     counts = np.bincount(rng.integers(len(spaces), size=n), minlength=len(spaces))
     found = [
         _candidate(space, config)
         for space, count in zip(spaces, counts, strict=True)
-        for config in space.sample(int(count), rng)
+        for config in draw_fresh(space, sampler, int(count), rng, known=())
     ]
     if len(found) < n:
         warnings.warn(
@@ -192,8 +196,12 @@ class StudyCandidates:
         self._running.clear()
 
 
-def study_for(sampler: str | BaseSampler | None, study: optuna.Study | None) -> optuna.Study | None:
+def study_for(
+    sampler: str | BaseSampler | None, study: optuna.Study | None, seed: int
+) -> optuna.Study | None:
     """The study to ask, None where candidates are drawn or listed without one.
+
+    ``seed`` is for samplers that are given by name.
 
     Raises
     ------
@@ -206,11 +214,13 @@ def study_for(sampler: str | BaseSampler | None, study: optuna.Study | None) -> 
                 f"sampler must be left out where a study is given, which has its own, but got {sampler!r}"
             )
         return study
-    if isinstance(sampler, BaseSampler):
-        return optuna.create_study(direction="maximize", sampler=sampler)
-    if sampler is not None and sampler not in SAMPLER_NAMES:
-        hint = near_miss(sampler, SAMPLER_NAMES) if isinstance(sampler, str) else ""
+    if sampler is None or (isinstance(sampler, str) and sampler in FRESH_SAMPLERS):
+        return None
+    if not isinstance(sampler, BaseSampler) and not (isinstance(sampler, str) and sampler in SAMPLERS):
+        hint = near_miss(sampler, SAMPLERS) if isinstance(sampler, str) else ""
         raise InvalidParameterError(
-            f"sampler must be 'random', 'grid' or a sampler of Optuna, but got {sampler!r}{hint}"
+            f"sampler must be one of {', '.join(SAMPLERS)} or a sampler of Optuna, but got {sampler!r}{hint}"
         )
-    return None
+    with quiet():
+        chosen = sampler if isinstance(sampler, BaseSampler) else named_sampler(sampler, seed)
+        return optuna.create_study(direction="maximize", sampler=chosen)

@@ -36,7 +36,7 @@ class Scoring:
     test_params, train_params
         What the scorer gets besides rows, for each fold.
     metric
-        Which of several scores decides, None if none of them does alone.
+        Which of several scores decides, if one of them does alone.
     error_score
         ``"raise"``, or the score of what fails.
     with_training_rows
@@ -46,7 +46,7 @@ class Scoring:
     scorer: Any
     test_params: Sequence[Mapping[str, Any]]
     train_params: Sequence[Mapping[str, Any]]
-    metric: str | None
+    metric: Any
     error_score: str | float
     with_training_rows: bool
 

@@ -39,7 +39,6 @@ from parallelmlp_search.estimation.single import SingleMLP, SingleMLPClassifier,
 from parallelmlp_search.estimation.table_estimator import LARGEST_SEED, seed_from
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 from parallelmlp_search.integrations.optuna.optimize import MOST_AT_ONCE, trials_at_once
-from parallelmlp_search.search import SearchSettings
 from parallelmlp_search.search.workers import Workers
 from parallelmlp_search.space import SearchSpace
 
@@ -67,9 +66,10 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
         distributions, Optuna's distributions, or domains. Names are fields of
         :class:`~parallelmlp_search.space.MLPConfig`, and ``depth``, ``width``, ``width_1``, ... that build
         ``widths``; in mappings for a pipeline the name of its last step comes first, ``mlp__dropout``.
-    sampler : "random", "grid" or optuna.samplers.BaseSampler, default=None
-        How candidates are chosen: drawn, every combination, or asked of an Optuna sampler in batches. None
-        draws, unless a study is given.
+    sampler : str or optuna.samplers.BaseSampler, default=None
+        How candidates are chosen: drawn by ``"random"``, or without large holes by ``"qmc"``; every
+        combination, ``"grid"``; or asked in batches of a sampler of Optuna, ``"tpe"``, ``"cmaes"``, ``"gp"`` or
+        one's own. None draws at random, unless a study is given.
     n_trials : int, default=None
         Candidates; None for 64, or for all of a grid, which takes no number.
     study : optuna.Study, default=None
@@ -218,7 +218,7 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
             scorers,
             [_check_method_params(X, params=routed.scorer.score, indices=test) for _, test in splits],
             [_check_method_params(X, params=routed.scorer.score, indices=train) for train, _ in splits],
-            metric=refit_metric if isinstance(refit_metric, str) else None,
+            metric=self.refit if isinstance(self.refit, str) else refit_metric,
             error_score=self.error_score,
             with_training_rows=self.return_train_score,
         )
@@ -230,7 +230,7 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
                 scoring,
                 candidates,
                 reduction_factor=self.reduction_factor,
-                workers=Workers(stack, n_workers, SearchSettings(), _on_gpu(folds)),
+                workers=Workers(stack, n_workers, on_gpu=_on_gpu(folds)),
                 n_workers=n_workers,
                 verbose=self.verbose,
             )
@@ -286,7 +286,7 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
     def _candidates(self, base: Any, rng: np.random.Generator) -> tuple[Candidates, int]:
         """Where candidates come from, and how many are trained at once."""
         spaces = spaces_of(self.param_distributions, prefix=_prefix(base))
-        study = study_for(self.sampler, self.study)
+        study = study_for(self.sampler, self.study, int(rng.integers(LARGEST_SEED)))
         self.study_ = study
         n_trials = DEFAULT_TRIALS if self.n_trials is None else int(self.n_trials)
         wanted = None if self.batch_size == "auto" else int(self.batch_size)
@@ -298,7 +298,9 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
                     f"n_trials must be left out where sampler is 'grid', which tries all, but got {n_trials}"
                 )
             return ListedCandidates(listed(spaces)), wanted or MOST_AT_ONCE
-        return ListedCandidates(drawn(spaces, n_trials, rng)), wanted or MOST_AT_ONCE
+        return ListedCandidates(
+            drawn(spaces, self.sampler or "random", n_trials, rng)
+        ), wanted or MOST_AT_ONCE
 
     def _keep_results(self, rounds: PackedRounds, prefix: str, scorers: Any, refit_metric: Any) -> None:
         """Everything that follows from the scores."""

@@ -5,7 +5,7 @@ from parallelmlp_search.search.problem import Problem
 from parallelmlp_search.search.progress import Callback, Progress, Standing
 from parallelmlp_search.search.result import SearchResult
 from parallelmlp_search.search.run_directory import RunDirectory
-from parallelmlp_search.search.runner import run
+from parallelmlp_search.search.runner import run, screen
 from parallelmlp_search.search.settings import SAMPLERS, SearchSettings
 from parallelmlp_search.search.trial import Trial, TrialState
 
@@ -22,4 +22,5 @@ __all__ = [
     "Trial",
     "TrialState",
     "run",
+    "screen",
 ]

@@ -15,6 +15,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import BaseTrial
 
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.space import Categorical, Domain, Float, Int, SearchSpace
@@ -25,6 +26,7 @@ __all__ = [
     "encode_value",
     "space_from_distributions",
     "space_to_distributions",
+    "suggest_values",
 ]
 
 NO_LAYER = "linear"
@@ -71,6 +73,29 @@ def distribution_of(domain: Domain) -> BaseDistribution:
     if len({(type(choice), choice) for choice in choices}) < len(choices):
         raise InvalidParameterError(f"choices must differ when written as text, but got {domain.choices!r}")
     return CategoricalDistribution(choices)
+
+
+def suggest_values(trial: BaseTrial, space: SearchSpace) -> dict[str, Any]:
+    """Values of the active names, asked of a trial one after the other.
+
+    A name is only asked for where it counts under the values before it: a network of one layer never
+    suggests the width of a second.
+    """
+    values: dict[str, Any] = {}
+    for name in space.names:
+        if not space.is_active(name, values):
+            continue
+        domain = space.domains[name]
+        stored: Any
+        if isinstance(domain, Float):
+            stored = trial.suggest_float(name, domain.low, domain.high, log=domain.log, step=domain.step)
+        elif isinstance(domain, Int):
+            stored = trial.suggest_int(name, domain.low, domain.high, log=domain.log, step=domain.step)
+        else:
+            assert isinstance(domain, Categorical)
+            stored = trial.suggest_categorical(name, [encode_value(choice) for choice in domain.choices])
+        values[name] = decode_value(domain, stored)
+    return values
 
 
 def space_to_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:

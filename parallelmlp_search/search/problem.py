@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from parallelmlp_search.data import fingerprint
 from parallelmlp_search.engine import Head, Task
 
 __all__ = ["Problem"]
@@ -49,6 +50,14 @@ class Problem:
     def n_rows(self) -> int:
         """Number of rows."""
         return len(self.frame)
+
+    def fingerprint(self) -> str:
+        """A text that changes with anything that the search sees of the data."""
+        class_weight = self.class_weight
+        if isinstance(class_weight, Mapping):
+            class_weight = str(sorted((str(label), float(weight)) for label, weight in class_weight.items()))
+        how = np.array([self.task, str(class_weight)])
+        return fingerprint(self.frame, self.target, self.weight, self.groups, self.time, how)
 
     @property
     def head(self) -> Head:

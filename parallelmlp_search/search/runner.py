@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
-from parallelmlp_search.data import fingerprint
 from parallelmlp_search.distribute import ShardData, one_thread, worker_count
 from parallelmlp_search.exceptions import (
     BudgetWarning,
@@ -30,13 +28,13 @@ from parallelmlp_search.search.progress import Callback
 from parallelmlp_search.search.reporting import Reporter
 from parallelmlp_search.search.result import SearchResult, trials_frame
 from parallelmlp_search.search.run_directory import RunDirectory
-from parallelmlp_search.search.screening import Screening, ScreeningPlan
+from parallelmlp_search.search.screening import Screener, Screening, ScreeningPlan
 from parallelmlp_search.search.settings import SearchSettings
 from parallelmlp_search.search.trial import Trial
 from parallelmlp_search.search.verdict import Verdict, build_model, judge, rank
 from parallelmlp_search.search.workers import Workers
 
-__all__ = ["resolve_device", "run"]
+__all__ = ["resolve_device", "run", "screen"]
 
 MOST_FINALISTS = 32
 
@@ -52,6 +50,7 @@ def run(
     callbacks: Sequence[Callback] = (),
     n_jobs: int | None = None,
     started: float | None = None,
+    screener: Screener | None = None,
 ) -> SearchResult:
     """Search, rank, ensemble.
 
@@ -69,6 +68,8 @@ def run(
         Workers; None for all cores. Results do not depend on it.
     started
         Reading of :func:`time.monotonic` from which the time limit counts; None for now.
+    screener
+        Who screens; None for this process alone.
 
     Returns
     -------
@@ -85,25 +86,67 @@ def run(
     """
     started = time.monotonic() if started is None else started
     with one_thread(), contextlib.ExitStack() as stack:
-        if directory is None:
-            return _search(problem, settings, None, callbacks, n_jobs, started, 0.0, stack)
-        stack.enter_context(directory.locked())
-        spent = _open_run(directory, problem, settings)
-        stack.enter_context(_status_kept(directory, started, spent))
-        return _search(problem, settings, directory, callbacks, n_jobs, started, spent, stack)
+        spent = 0.0
+        if directory is not None:
+            stack.enter_context(directory.locked())
+            spent = _open_run(directory, problem, settings)
+            stack.enter_context(_status_kept(directory, started, spent))
+        clock = Clock(settings.time_limit, started, spent)
+        stage = _begin(problem, settings, directory, callbacks, n_jobs, clock, stack, screener)
+        return _finish(stage, settings, directory)
 
 
-def _search(
+def screen(
+    problem: Problem,
+    settings: SearchSettings,
+    screener: Screener,
+    *,
+    callbacks: Sequence[Callback] = (),
+    n_jobs: int | None = None,
+    started: float | None = None,
+) -> int:
+    """Take part in a screening and leave its finalists to others; parameters are those of :func:`run`.
+
+    Returns
+    -------
+    int
+        Trials of the whole screening.
+    """
+    with one_thread(), contextlib.ExitStack() as stack:
+        clock = Clock(settings.time_limit, started)
+        stage = _begin(problem, settings, None, callbacks, n_jobs, clock, stack, screener)
+        stage.reporter.report("finished", stage.trials)
+        return len(stage.trials)
+
+
+@dataclass
+class _Stage:
+    """A search whose screening is done."""
+
+    preparation: Preparation
+    data: ShardData
+    workers: Workers
+    plan: SearchPlan
+    journal: Journal
+    throughput: Throughput
+    reporter: Reporter
+    clock: Clock
+    cache_scale: int
+    trials: list[Trial]
+    cut: list[str]
+
+
+def _begin(
     problem: Problem,
     settings: SearchSettings,
     directory: RunDirectory | None,
     callbacks: Sequence[Callback],
     n_jobs: int | None,
-    started: float,
-    spent: float,
+    clock: Clock,
     stack: contextlib.ExitStack,
-) -> SearchResult:
-    clock = Clock(settings.time_limit, started, spent)
+    screener: Screener | None,
+) -> _Stage:
+    """Prepare, plan and screen."""
     device = resolve_device(settings.device)
     on_gpu = device != "cpu"
     throughput = Throughput(1 if on_gpu else worker_count(n_jobs))
@@ -113,23 +156,50 @@ def _search(
     reporter = Reporter(callbacks, preparation.metric, clock, throughput)
     reporter.report("preparing")
     data = preparation.screening().data
-    workers = Workers(stack, throughput.n_workers, settings, on_gpu)
+    workers = Workers(stack, throughput.n_workers, on_gpu=on_gpu, memory_limit=settings.memory_limit)
     if settings.time_limit is not None:
         workers.expect(settings.time_limit)
     data = workers.share(data)
-    plan = SearchPlan.from_dict(
-        journal.decide("plan", lambda: make_plan(preparation, data, settings, clock, throughput).to_dict())
+
+    def agree(plan: SearchPlan) -> SearchPlan:
+        if screener is None:
+            return plan
+        return replace(plan, rungs=screener.agree(problem, settings, preparation.metric, plan.rungs))
+
+    # those who cannot agree leave no decision behind; who resumes has to agree again
+    decided = journal.decide(
+        "plan", lambda: agree(make_plan(preparation, data, settings, clock, throughput)).to_dict()
     )
+    plan = agree(SearchPlan.from_dict(decided))
     if settings.time_limit is None:
         workers.expect(training_seconds(plan, data, settings))
         data = workers.share(data)
     if directory is not None:
         directory.update(splits=_splits(preparation, plan), metric=preparation.metric.name, task=problem.task)
     reporter.start_training()
-    trials, cut = _screen(data, settings, plan, journal, throughput, reporter, clock, cache_scale)
+    trials, cut = _screen(data, settings, plan, journal, throughput, reporter, clock, cache_scale, screener)
+    return _Stage(
+        preparation,
+        data,
+        workers,
+        plan,
+        journal,
+        throughput,
+        reporter,
+        clock,
+        cache_scale,
+        trials,
+        cut,
+    )
+
+
+def _finish(stage: _Stage, settings: SearchSettings, directory: RunDirectory | None) -> SearchResult:
+    """Cross-fit the finalists, judge, save."""
+    preparation, plan, trials, cut = stage.preparation, stage.plan, stage.trials, stage.cut
+    journal, throughput, reporter, clock = stage.journal, stage.throughput, stage.reporter, stage.clock
     deadline = clock.deadline(plan.reserve_seconds)
-    finalists, last = _finalists(trials, plan, preparation, data, settings, journal, throughput, clock)
-    parts = [replace(part, data=workers.share(part.data)) for part in preparation.folds(last.n_folds)]
+    finalists, last = _finalists(trials, plan, preparation, stage.data, settings, journal, throughput, clock)
+    parts = [replace(part, data=stage.workers.share(part.data)) for part in preparation.folds(last.n_folds)]
     fit = cross_fit(
         finalists,
         parts,
@@ -142,7 +212,7 @@ def _search(
         trials=trials,
         deadline=deadline,
         required=last.n_finalists,
-        cache_scale=cache_scale,
+        cache_scale=stage.cache_scale,
     )
     reporter.report("selecting", trials)
     verdict = judge(preparation, fit, seconds=clock.left - 0.5, seed=seed_of(settings.seed, 3))
@@ -166,21 +236,17 @@ def _screen(
     reporter: Reporter,
     clock: Clock,
     cache_scale: int,
+    screener: Screener | None,
 ) -> tuple[list[Trial], list[str]]:
     deadline = None
     if plan.screening_seconds is not None and settings.time_limit is not None:
         end = settings.time_limit - plan.reserve_seconds
         # whoever resumes late still leaves the finalists their share
         deadline = time.monotonic() + min(plan.screening_seconds, max(0.0, 0.5 * (end - clock.elapsed)))
-    screening = Screening(
-        data,
-        settings,
-        ScreeningPlan(plan.rungs, plan.n_fresh, plan.n_refined, plan.capacity, deadline),
-        journal,
-        throughput,
-        reporter,
-        cache_scale,
-    )
+    amount = ScreeningPlan(plan.rungs, plan.n_fresh, plan.n_refined, plan.capacity, deadline)
+    if screener is not None:
+        return screener.screen(data, settings, amount, throughput, reporter)
+    screening = Screening(data, settings, amount, journal, throughput, reporter, cache_scale)
     trials = screening.run()
     wanted = min(settings.n_trials or 0, settings.space.size())
     if deadline is not None and len(trials) < wanted and not reporter.stopped:
@@ -296,17 +362,7 @@ def _open_run(directory: RunDirectory, problem: Problem, settings: SearchSetting
     info = directory.info()
     if info.get("status") == "finished":
         raise RunDirectoryError(f"the run in {str(directory.path)!r} is finished: choose another folder")
-    class_weight = problem.class_weight
-    if isinstance(class_weight, Mapping):
-        class_weight = str(sorted((str(label), float(weight)) for label, weight in class_weight.items()))
-    print_of_data = fingerprint(
-        problem.frame,
-        problem.target,
-        problem.weight,
-        problem.groups,
-        problem.time,
-        np.array([problem.task, str(class_weight)]),
-    )
+    print_of_data = problem.fingerprint()
     if "settings" in info:
         if info["fingerprint"] != print_of_data:
             raise RunDirectoryError(

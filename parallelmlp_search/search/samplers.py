@@ -28,7 +28,7 @@ def draw_fresh(
     space
         Where to draw from.
     sampler
-        ``random``; ``quasi_random`` for scrambled Sobol points, which leave no large holes; ``grid`` for the
+        ``random``; ``qmc`` for scrambled Sobol points, which leave no large holes; ``grid`` for the
         points of the coarsest grid that holds enough.
     n
         How many are wanted.

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -26,13 +27,19 @@ from parallelmlp_search.distribute import (
 from parallelmlp_search.engine import MemberState
 from parallelmlp_search.search.budget import Throughput
 from parallelmlp_search.search.journal import Journal
+from parallelmlp_search.search.problem import Problem
 from parallelmlp_search.search.reporting import Reporter
 from parallelmlp_search.search.rungs import promoted, survivors
 from parallelmlp_search.search.samplers import draw_fresh, draw_near
-from parallelmlp_search.search.settings import SearchSettings
+from parallelmlp_search.search.settings import FRESH_SAMPLERS, SearchSettings
 from parallelmlp_search.search.trial import RungRecord, Trial, TrialState
+from parallelmlp_search.selection import Metric
+from parallelmlp_search.space import MLPConfig
 
-__all__ = ["Screening", "ScreeningPlan"]
+if TYPE_CHECKING:
+    from parallelmlp_search.search.learned import LearnedDraws
+
+__all__ = ["Screener", "Screening", "ScreeningPlan"]
 
 STATE_VECTORS = 4
 """Vectors that a waiting member keeps: weights, two moments, averaged weights."""
@@ -59,6 +66,27 @@ class ScreeningPlan:
     n_refined: int
     capacity: int
     deadline: float | None = None
+
+
+class Screener(Protocol):
+    """Who else may screen: several workers that share the trials."""
+
+    def agree(
+        self, problem: Problem, settings: SearchSettings, metric: Metric, rungs: tuple[float, ...]
+    ) -> tuple[float, ...]:
+        """Make sure that all mean the same question, and return the rungs that they share."""
+        ...
+
+    def screen(
+        self,
+        data: ShardData,
+        settings: SearchSettings,
+        plan: ScreeningPlan,
+        throughput: Throughput,
+        reporter: Reporter,
+    ) -> tuple[list[Trial], list[str]]:
+        """All trials, numbered from 0, and sentences on what a deadline left out."""
+        ...
 
 
 class Screening:
@@ -96,6 +124,8 @@ class Screening:
         self._fresh_left = plan.n_fresh
         self._refined_left = plan.n_refined
         self._cut_short = False
+        self._initial = list({settings.space.key(config): config for config in settings.initial}.values())
+        self._learned = _learned_draws(settings)
 
     def run(self) -> list[Trial]:
         """Screen until no trial waits and none is left to draw, or until time is up."""
@@ -138,21 +168,36 @@ class Screening:
         if wanted <= 0:
             return []
         rng = np.random.default_rng([self.settings.seed, 7, number])
-        known = [trial.config for trial in self.trials]
-        space = self.settings.space
+        drawn = self._configurations(wanted, fresh, rng)
+        exhausted = len(drawn) < wanted
         if fresh:
-            configs = draw_fresh(space, self.settings.sampler, wanted, rng, known=known)
-            self._fresh_left = self._fresh_left - wanted if len(configs) == wanted else 0
+            self._fresh_left = 0 if exhausted else self._fresh_left - wanted
         else:
-            configs = draw_near(space, self.trials, wanted, rng, known=known)
-            self._refined_left = self._refined_left - wanted if len(configs) == wanted else 0
-        origin = self.settings.sampler if fresh else "refined"
+            self._refined_left = 0 if exhausted else self._refined_left - wanted
         new = [
             Trial(len(self.trials) + place, config, origin, number, n_parameters=self._size(config))
-            for place, config in enumerate(configs)
+            for place, (config, origin) in enumerate(drawn)
         ]
         self.trials.extend(new)
         return new
+
+    def _configurations(
+        self, wanted: int, fresh: bool, rng: np.random.Generator
+    ) -> list[tuple[MLPConfig, str]]:
+        """New configurations and where each came from; fewer where the space is exhausted."""
+        initial, self._initial = self._initial[:wanted], self._initial[wanted:]
+        known = [trial.config for trial in self.trials] + initial
+        space, name = self.settings.space, self.settings.sampler_name
+        n = wanted - len(initial)
+        if fresh and (self._learned is None or self._learned.name):
+            name = name if self._learned is None else "random"
+            drawn = draw_fresh(space, name, n, rng, known=known)
+        elif self._learned is None:
+            name = "refined"
+            drawn = draw_near(space, self.trials, n, rng, known=known)
+        else:
+            drawn = self._learned.draw(self.trials, n, rng, known=known)
+        return [(config, "initial") for config in initial] + [(config, name) for config in drawn]
 
     def _size(self, config: object) -> int:
         return self.data.architecture(config).n_parameters  # type: ignore[arg-type]
@@ -315,6 +360,14 @@ class Screening:
             done=done,
             total=total,
         )
+
+
+def _learned_draws(settings: SearchSettings) -> LearnedDraws | None:
+    if settings.sampler in FRESH_SAMPLERS:
+        return None
+    from parallelmlp_search.search.learned import LearnedDraws  # Optuna takes most of a second to import
+
+    return LearnedDraws(settings.space, settings.sampler, settings.seed)
 
 
 class _Contenders:

@@ -6,15 +6,22 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallelmlp_search.data import Scaling
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
-from parallelmlp_search.space import SearchSpace
+from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["SAMPLERS", "SearchSettings"]
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
-SAMPLERS = ("random", "quasi_random", "grid")
+__all__ = ["FRESH_SAMPLERS", "SAMPLERS", "SearchSettings"]
+
+SAMPLERS = ("random", "qmc", "grid", "tpe", "cmaes", "gp")
+"""Samplers by name: the first three draw afresh and leave learning to refinement near the leaders, the others
+are Optuna's and learn themselves."""
+
+FRESH_SAMPLERS = SAMPLERS[:3]
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,14 @@ class SearchSettings:
     reduction_factor
         One in this many trials is promoted from a rung to the next.
     sampler
-        How fresh configurations are drawn: ``random``, ``quasi_random`` or ``grid``.
+        Where configurations come from. ``random``, ``qmc`` (scrambled Sobol points) and ``grid`` draw afresh,
+        and draws near the leaders follow. ``tpe``, ``cmaes`` and ``gp`` begin with random draws, and Optuna's
+        sampler of that name follows. A sampler of Optuna, given as an object, draws everything; in
+        ``run.json`` its class stands for it.
     refinement
-        Share of the trials that are drawn near the leaders once there are any, in [0, 1].
+        Share of the trials that are drawn with what the others have taught, in [0, 1].
+    initial
+        Configurations to try first, each of the space.
     scaling
         How numeric columns are scaled: ``robust``, ``quantile`` or ``standard``.
     numeric_bins
@@ -68,8 +80,9 @@ class SearchSettings:
     n_folds: int | None = None
     n_finalists: int | None = None
     reduction_factor: int = 3
-    sampler: str = "random"
+    sampler: str | BaseSampler = "random"
     refinement: float = 0.4
+    initial: tuple[MLPConfig, ...] = ()
     scaling: Scaling = "robust"
     numeric_bins: int | None = None
     seed: int = 0
@@ -106,18 +119,45 @@ class SearchSettings:
             raise InvalidParameterError(f"reduction_factor must be >= 2, but got {self.reduction_factor!r}")
         if not 0 <= self.refinement <= 1:
             raise InvalidParameterError(f"refinement must lie in [0, 1], but got {self.refinement!r}")
-        if self.sampler not in SAMPLERS:
-            raise InvalidParameterError(
-                f"sampler must be one of {', '.join(SAMPLERS)}, but got {self.sampler!r}"
-                f"{near_miss(self.sampler, SAMPLERS)}"
-            )
+        self._check_sampler()
+        object.__setattr__(self, "initial", tuple(self.initial))
+        for config in self.initial:
+            if not isinstance(config, MLPConfig):
+                raise InvalidParameterError(f"initial must hold configurations, but got {config!r}")
+            space.to_values(config)  # says what is not of the space
         if self.seed < 0:
             raise InvalidParameterError(f"seed must be >= 0, but got {self.seed!r}")
+
+    def _check_sampler(self) -> None:
+        sampler = self.sampler
+        if isinstance(sampler, str):
+            # a dotted name is what remains of an object on disk
+            if sampler not in SAMPLERS and "." not in sampler:
+                raise InvalidParameterError(
+                    f"sampler must be one of {', '.join(SAMPLERS)} or a sampler of Optuna, "
+                    f"but got {sampler!r}{near_miss(sampler, SAMPLERS)}"
+                )
+        elif not callable(getattr(sampler, "sample_independent", None)):
+            raise InvalidParameterError(
+                f"sampler must be one of {', '.join(SAMPLERS)} or a sampler of Optuna, but got {sampler!r}"
+            )
+
+    @property
+    def sampler_name(self) -> str:
+        """The sampler's name, or the dotted name of its class."""
+        if isinstance(self.sampler, str):
+            return self.sampler
+        kind = type(self.sampler)
+        return f"{kind.__module__}.{kind.__qualname__}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values; the space is written out in full."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-        return values | {"search_space": self.space.to_dict()}
+        return values | {
+            "search_space": self.space.to_dict(),
+            "sampler": self.sampler_name,
+            "initial": [config.to_dict() for config in self.initial],
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SearchSettings:
@@ -128,4 +168,6 @@ class SearchSettings:
             raise InvalidParameterError(
                 f"settings have no field {unknown[0]!r}{near_miss(unknown[0], sorted(known))}"
             )
-        return cls(**{**values, "search_space": SearchSpace.from_dict(values["search_space"])})
+        space = SearchSpace.from_dict(values["search_space"])
+        initial = tuple(MLPConfig.from_dict(config) for config in values.get("initial", ()))
+        return cls(**{**values, "search_space": space, "initial": initial})

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from parallelmlp_search.space import MLPConfig
+import pandas as pd
 
-__all__ = ["RungRecord", "Trial", "TrialState", "summarise"]
+from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space.config import FIELD_NAMES
+
+__all__ = ["RungRecord", "Trial", "TrialState", "config_of_row", "summarise"]
 
 
 class TrialState(StrEnum):
@@ -96,6 +100,17 @@ class Trial:
             | config
             for record in self.records
         ]
+
+
+def config_of_row(row: Mapping[str, Any] | pd.Series[Any]) -> MLPConfig:
+    """The configuration that a row of ``trials.parquet`` spells out."""
+    values: dict[str, Any] = {}
+    for name in FIELD_NAMES:
+        value = row[f"config_{name}"]
+        if name == "widths":
+            value = tuple(int(width) for width in str(value).split("-") if width)
+        values[name] = None if value is None or value is pd.NA or value != value else value
+    return MLPConfig(**values)
 
 
 def summarise(config: MLPConfig) -> str:

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable
 
 from parallelmlp_search.distribute import ShardData, may_start_processes, worker_processes
-from parallelmlp_search.search.settings import SearchSettings
 
 __all__ = ["Workers"]
 
@@ -23,23 +22,31 @@ class Workers:
         What ends with the search.
     n_workers
         Workers, of which a single one needs no process.
-    settings, on_gpu
-        A memory limit or a GPU speaks for threads.
+    on_gpu, memory_limit
+        A GPU or a memory limit speaks for threads.
     """
 
     def __init__(
-        self, stack: contextlib.ExitStack, n_workers: int, settings: SearchSettings, on_gpu: bool
+        self,
+        stack: contextlib.ExitStack,
+        n_workers: int,
+        *,
+        on_gpu: bool = False,
+        memory_limit: int | None = None,
     ) -> None:
         self._stack = stack
         self._n_workers = n_workers
-        self._allowed = n_workers > 1 and not on_gpu and settings.memory_limit is None
+        self._allowed = n_workers > 1 and not on_gpu and memory_limit is None
         self._share: Callable[[ShardData], ShardData] | None = None
 
     def expect(self, seconds: float) -> None:
         """Start processes if so many seconds of work are worth it and nobody has chosen a backend."""
-        if self._share is not None or seconds < WORTH_PROCESSES_SECONDS:
-            return
-        if self._allowed and may_start_processes():
+        if (
+            self._share is None
+            and seconds >= WORTH_PROCESSES_SECONDS
+            and self._allowed
+            and may_start_processes()
+        ):
             self._share = self._stack.enter_context(worker_processes(self._n_workers))
 
     def share(self, data: ShardData) -> ShardData:

@@ -374,6 +374,16 @@ class TestStudies:
         assert first.study_.best_value == first.best_score_
         assert first.study_.best_params["learning_rate"] == first.best_params_["learning_rate"]
 
+    @pytest.mark.parametrize("name", ["tpe", "gp", "qmc"])
+    def test_samplers_by_name(self, name: str, two: tuple[np.ndarray, np.ndarray]) -> None:
+        options: dict[str, Any] = {"sampler": name, "batch_size": 4, "n_trials": 12, "max_epochs": 1}
+        first, second, other = (
+            self.search(random_state=seed, **options).fit(*two).cv_results_["params"] for seed in (0, 0, 1)
+        )
+        assert first == second
+        assert first != other
+        assert len(first) == 12
+
     def test_a_study_is_continued(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
         study.enqueue_trial({"learning_rate": 0.02, "widths": "8-4"})
@@ -513,6 +523,8 @@ class TestScores:
         search = packed(classifier(), scoring=both, refit="auc").fit(*two)
         assert search.multimetric_
         assert search.best_score_ == search.cv_results_["mean_test_auc"].max()
+        halved = packed(classifier(), scoring=both, refit="auc", reduction_factor=2, max_epochs=4).fit(*two)
+        assert halved.cv_results_["iter"].tolist() == [0] * 8 + [1] * 4 + [2] * 2
         with pytest.raises(ValueError, match="refit must be set to a scorer key"):
             packed(classifier(), scoring=both).fit(*two)
 

@@ -246,7 +246,7 @@ def test_a_callback_that_returns_true_ends_screening_early(
 # ---------------------------------------------------------------------- small spaces, samplers, devices
 
 
-@pytest.mark.parametrize("sampler", ["grid", "quasi_random", "random"])
+@pytest.mark.parametrize("sampler", ["grid", "qmc", "random"])
 def test_a_finite_space_is_tried_in_full(sampler: str, spam: Problem, make_settings: Make) -> None:
     space = SearchSpace({"width": Int(2, 6), "activation": Categorical(("relu",))})
     result = run(spam, make_settings(search_space=space, sampler=sampler, n_trials=50), n_jobs=1)

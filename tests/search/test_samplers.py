@@ -64,7 +64,7 @@ def test_a_space_that_names_the_seed_holds_each_seed_apart(sampler: str) -> None
     ]
 
 
-@pytest.mark.parametrize("sampler", ["random", "quasi_random"])
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
 def test_draws_depend_on_the_generator_alone(sampler: str) -> None:
     drawn = draw_fresh(CONTINUOUS, sampler, 20, _rng(4), known=[])
     assert drawn == draw_fresh(CONTINUOUS, sampler, 20, _rng(4), known=[])
@@ -77,7 +77,7 @@ def test_the_grid_of_a_continuous_space_is_as_coarse_as_it_may_be() -> None:
     assert len({config.learning_rate for config in few}) < len({config.learning_rate for config in many})
 
 
-def test_quasi_random_draws_leave_no_large_holes() -> None:
+def test_qmc_draws_leave_no_large_holes() -> None:
     space = SearchSpace({"width": Categorical((4,)), "learning_rate": Float(1e-4, 1e-1, log=True)})
 
     def largest_gap(sampler: str, seed: int) -> float:
@@ -85,7 +85,7 @@ def test_quasi_random_draws_leave_no_large_holes() -> None:
         points = np.sort([math.log10(config.learning_rate) for config in drawn])
         return float(np.diff(np.concatenate([[-4.0], points, [-1.0]])).max())
 
-    quasi = [largest_gap("quasi_random", seed) for seed in range(8)]
+    quasi = [largest_gap("qmc", seed) for seed in range(8)]
     plain = [largest_gap("random", seed) for seed in range(8)]
     assert max(quasi) < min(plain)
 

@@ -28,7 +28,7 @@ def test_processes_are_for_long_work_on_several_cores(
 ) -> None:
     data = Preparation(spam, SearchSettings()).screening().data
     with contextlib.ExitStack() as stack:
-        chosen = Workers(stack, n_workers, SearchSettings(**values), on_gpu)
+        chosen = Workers(stack, n_workers, on_gpu=on_gpu, **values)
         assert chosen.share(data) is data
         chosen.expect(seconds)
         shared = chosen.share(data)

@@ -3,7 +3,15 @@
 from parallelmlp_search.integrations.optuna.callback import OptunaCallback
 from parallelmlp_search.integrations.optuna.objective import Candidate, PackedObjective
 from parallelmlp_search.integrations.optuna.optimize import optimize
-from parallelmlp_search.integrations.optuna.study import open_storage, study_from_run
+from parallelmlp_search.integrations.optuna.pruner import RungPruner
+from parallelmlp_search.integrations.optuna.refinement import RefinementSampler
+from parallelmlp_search.integrations.optuna.shared import SharedStudy
+from parallelmlp_search.integrations.optuna.study import (
+    configs_from_study,
+    open_storage,
+    open_study,
+    study_from_run,
+)
 from parallelmlp_search.integrations.optuna.suggest import suggest
 from parallelmlp_search.search.distributions import (
     space_from_distributions,
@@ -14,7 +22,12 @@ __all__ = [
     "Candidate",
     "OptunaCallback",
     "PackedObjective",
+    "RefinementSampler",
+    "RungPruner",
+    "SharedStudy",
+    "configs_from_study",
     "open_storage",
+    "open_study",
     "optimize",
     "space_from_distributions",
     "space_to_distributions",

@@ -19,6 +19,7 @@ from parallelmlp_search.data import as_frame, infer_task
 from parallelmlp_search.distribute import MemberOutcome, ShardData, ShardTask, cut_work, run_shards
 from parallelmlp_search.engine import MemberState
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError, near_miss
+from parallelmlp_search.integrations.optuna.attendance import FIRST
 from parallelmlp_search.integrations.optuna.suggest import suggest
 from parallelmlp_search.packing import Architecture
 from parallelmlp_search.packing.pack import build_module
@@ -26,6 +27,7 @@ from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search.budget import default_epochs
 from parallelmlp_search.search.preparation import Preparation
 from parallelmlp_search.search.rungs import ladder
+from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
 __all__ = ["OBJECTIVES", "Batch", "Candidate", "Objective", "PackedObjective", "Space"]
@@ -174,6 +176,28 @@ class PackedObjective:
         n_rows = self.data.rows.inputs.shape[0]
         self.rungs = ladder(max_epochs or default_epochs(n_rows / 128), reduction_factor)
 
+    @classmethod
+    def of(
+        cls, data: ShardData, space: SearchSpace, metric: Metric, rungs: tuple[float, ...], seed: int
+    ) -> PackedObjective:
+        """The score on data that a search has prepared, judged at its rungs."""
+        objective = cls.__new__(cls)
+        objective.space = space
+        objective.objectives = ("score",)
+        objective.constraints = {}
+        objective.seed = seed
+        objective.metric = metric
+        objective.data = data
+        objective.rungs = rungs
+        return objective
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps under which the rungs report: their epochs, or 1, 2, ... where those are not whole."""
+        if all(epochs == int(epochs) for epochs in self.rungs):
+            return tuple(int(epochs) for epochs in self.rungs)
+        return tuple(range(1, len(self.rungs) + 1))
+
     def configure(self, trial: Trial) -> MLPConfig:
         """The configuration that a trial suggests."""
         if not isinstance(self.space, SearchSpace):
@@ -181,7 +205,9 @@ class PackedObjective:
             if not isinstance(config, MLPConfig):
                 raise InvalidParameterError(f"space must return an MLPConfig, but got {config!r}")
             return config
-        return suggest(trial, self.space, seed=self.seed + trial.number)
+        # a trial that is tried again because its worker died is the same network
+        number = trial.user_attrs.get(FIRST, trial.number)
+        return suggest(trial, self.space, seed=self.seed + number)
 
     def check(self, study: optuna.Study) -> None:
         """Refuse a study that looks for something else.
@@ -222,6 +248,8 @@ class PackedObjective:
         """Keep on a trial what its values do not say."""
         trial.set_user_attr("n_parameters", outcome.n_parameters)
         trial.set_user_attr("epochs", outcome.epochs)
+        trial.set_user_attr("train_seconds", outcome.seconds)
+        trial.set_user_attr("seed", config.seed)
         if outcome.failure is not None:
             trial.set_user_attr("failure", outcome.failure)
             return
@@ -251,7 +279,7 @@ class PackedObjective:
                 raise SearchFailedError(f"trial {trial.number} failed: {outcome.failure}")
             if len(self.objectives) > 1:
                 continue
-            trial.report(self.score(outcome), int(epochs))
+            trial.report(self.score(outcome), self.steps[rung])
             if rung < len(self.rungs) - 1 and trial.should_prune():
                 self.note(trial, config, outcome)
                 raise optuna.TrialPruned
@@ -271,13 +299,25 @@ class Batch:
         One per member.
     n_workers
         Shards that run at once.
+    data
+        The objective's data, put where worker processes find it; None for the objective's own.
     """
 
-    def __init__(self, objective: PackedObjective, configs: Sequence[MLPConfig], *, n_workers: int) -> None:
+    def __init__(
+        self,
+        objective: PackedObjective,
+        configs: Sequence[MLPConfig],
+        *,
+        n_workers: int,
+        data: ShardData | None = None,
+    ) -> None:
         self.objective = objective
+        self.data = objective.data if data is None else data
         self.configs = list(configs)
         self.n_workers = n_workers
+        self.member_steps = 0
         self._states: dict[int, MemberState] = {}
+        self._seconds: dict[int, float] = {}
 
     def advance(
         self, members: Sequence[int], until_epoch: float, *, deadline: float | None = None
@@ -298,28 +338,30 @@ class Batch:
                 trials=tuple(members[index] for index in cut),
                 configs=tuple(chosen[index] for index in cut),
                 states=tuple(self._states.pop(members[index], None) for index in cut),
-                data=objective.data,
+                data=self.data,
                 until_epoch=until_epoch,
                 total_epochs=objective.rungs[-1],
                 keep=() if last else ("parameters", "first_moment", "second_moment", "average"),
                 deadline=deadline,
             )
-            for place, cut in enumerate(cut_work(chosen, objective.data))
+            for place, cut in enumerate(cut_work(chosen, self.data))
         ]
         outcomes: dict[int, MemberOutcome] = {}
         in_time = (task for task in tasks if deadline is None or clock.monotonic() < deadline)
         for shard in run_shards(in_time, n_workers=self.n_workers):
+            self.member_steps += shard.member_steps
             for member in shard.members:
                 outcomes[member.trial] = member
+                member.seconds += self._seconds.get(member.trial, 0.0)
+                self._seconds[member.trial] = member.seconds
                 if member.state is not None and member.failure is None and not last:
                     self._states[member.trial] = member.state
                 member.state = None
         return outcomes
 
-    def drop(self, members: Sequence[int]) -> None:
-        """Forget the states of members that will not go on."""
-        for member in members:
-            self._states.pop(member, None)
+    def keep(self, members: Sequence[int]) -> None:
+        """Forget the states of all others, which will not go on."""
+        self._states = {member: self._states[member] for member in members if member in self._states}
 
 
 def _column(values: Any) -> Any:

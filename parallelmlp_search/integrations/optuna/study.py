@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import optuna
 import pandas as pd
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.search import RunDirectory
-from parallelmlp_search.search.distributions import distribution_of, encode_value
+from parallelmlp_search.search.distributions import decode_value, distribution_of, encode_value
+from parallelmlp_search.search.trial import config_of_row
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
-from parallelmlp_search.space.config import FIELD_NAMES
 
-__all__ = ["open_storage", "study_from_run"]
+__all__ = ["config_of_trial", "configs_from_study", "open_storage", "open_study", "study_from_run"]
 
 JOURNAL = "journal:"
 
@@ -87,6 +87,79 @@ def study_from_run(
     return study
 
 
+def configs_from_study(study: optuna.Study, space: SearchSpace, n: int) -> list[MLPConfig]:
+    """Configurations of the best trials of a study, to begin another search with.
+
+    Complete trials come first, by their value, then pruned ones, by how far they got and their last report.
+    Trials whose parameters are not of the space are passed over.
+
+    Parameters
+    ----------
+    study
+        A study with a single direction, whose parameters are named as in the space.
+    space
+        The space that the configurations must belong to.
+    n
+        How many at most.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the study has several directions.
+    """
+    if len(study.directions) > 1:
+        raise InvalidParameterError(
+            f"the study must have one direction to say which trials are best, but has {len(study.directions)}"
+        )
+    sign = -1.0 if study.direction is StudyDirection.MAXIMIZE else 1.0
+    ranked: list[tuple[tuple[int, float, int], FrozenTrial]] = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        if trial.state is TrialState.COMPLETE and trial.value is not None:
+            ranked.append(((-(10**9), sign * trial.value, trial.number), trial))
+        elif trial.last_step is not None:
+            value = sign * trial.intermediate_values[trial.last_step]
+            ranked.append(((-trial.last_step, value, trial.number), trial))
+    found: dict[tuple[object, ...], MLPConfig] = {}
+    for _, trial in sorted(ranked, key=lambda pair: pair[0]):
+        config = config_of_trial(trial, space)
+        if config is not None and len(found) < n:
+            found.setdefault(space.key(config), config)
+    return list(found.values())
+
+
+def config_of_trial(trial: FrozenTrial, space: SearchSpace) -> MLPConfig | None:
+    """The configuration that a trial's parameters spell out, or None if they are not of the space."""
+    values: dict[str, Any] = {}
+    try:
+        for name in space.names:
+            if space.is_active(name, values):
+                values[name] = decode_value(space.domains[name], trial.params[name])
+        return space.to_config(values, int(trial.user_attrs.get("seed", trial.number)))
+    except (KeyError, InvalidParameterError):
+        return None
+
+
+def open_study(storage: str | BaseStorage, name: str | None = None) -> optuna.Study:
+    """An existing study; without a name, the only one that the storage holds.
+
+    Raises
+    ------
+    InvalidParameterError
+        If there is no such study, or no name and not exactly one.
+    """
+    opened = open_storage(storage) or storage
+    names = sorted(optuna.get_all_study_names(opened))
+    if name is None and len(names) == 1:
+        name = names[0]
+    if name is None:
+        raise InvalidParameterError(
+            f"the study must be named, since {storage!r} holds {len(names)}: {', '.join(names) or 'none'}"
+        )
+    if name not in names:
+        raise InvalidParameterError(f"there is no study {name!r} in {storage!r}{near_miss(name, names)}")
+    return optuna.load_study(study_name=name, storage=opened)
+
+
 def open_storage(storage: str | BaseStorage | None) -> str | BaseStorage | None:
     """A storage as Optuna takes it; ``journal:FILE`` is the file of a journal.
 
@@ -110,7 +183,7 @@ def _frozen(rows: pd.DataFrame, space: SearchSpace) -> FrozenTrial:
     rows = rows.sort_values("rung")
     last = rows.iloc[-1]
     state = _STATES[str(last["state"])]
-    values = space.to_values(_config(last))
+    values = space.to_values(config_of_row(last))
     scores = {
         int(rung): float(score)
         for rung, score in zip(rows["rung"], rows["score"], strict=True)
@@ -133,14 +206,3 @@ def _frozen(rows: pd.DataFrame, space: SearchSpace) -> FrozenTrial:
         intermediate_values=scores,
         user_attrs=attributes,
     )
-
-
-def _config(row: Mapping[str, Any] | pd.Series[Any]) -> MLPConfig:
-    """The configuration that a row of ``trials.parquet`` spells out."""
-    values: dict[str, Any] = {}
-    for name in FIELD_NAMES:
-        value = row[f"config_{name}"]
-        if name == "widths":
-            value = tuple(int(width) for width in str(value).split("-") if width)
-        values[name] = None if value is None or value is pd.NA or value != value else value
-    return MLPConfig(**values)

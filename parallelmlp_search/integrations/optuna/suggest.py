@@ -8,8 +8,8 @@ from typing import Any
 
 from optuna.trial import BaseTrial
 
-from parallelmlp_search.search.distributions import decode_value, encode_value
-from parallelmlp_search.space import Categorical, Float, Int, MLPConfig, SearchSpace
+from parallelmlp_search.search.distributions import suggest_values
+from parallelmlp_search.space import MLPConfig, SearchSpace
 
 __all__ = ["suggest"]
 
@@ -44,18 +44,4 @@ def suggest(
     :class:`~parallelmlp_search.space.MLPConfig`.
     """
     space = SearchSpace.resolve(space)
-    values: dict[str, Any] = {}
-    for name in space.names:
-        if not space.is_active(name, values):
-            continue
-        domain = space.domains[name]
-        stored: Any
-        if isinstance(domain, Float):
-            stored = trial.suggest_float(name, domain.low, domain.high, log=domain.log, step=domain.step)
-        elif isinstance(domain, Int):
-            stored = trial.suggest_int(name, domain.low, domain.high, log=domain.log, step=domain.step)
-        else:
-            assert isinstance(domain, Categorical)
-            stored = trial.suggest_categorical(name, [encode_value(choice) for choice in domain.choices])
-        values[name] = decode_value(domain, stored)
-    return space.to_config(values, trial.number if seed is None else seed)
+    return space.to_config(suggest_values(trial, space), trial.number if seed is None else seed)
