@@ -68,8 +68,8 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
         ``widths``; in mappings for a pipeline the name of its last step comes first, ``mlp__dropout``.
     sampler : str or optuna.samplers.BaseSampler, default=None
         How candidates are chosen: drawn by ``"random"``, or without large holes by ``"qmc"``; every
-        combination, ``"grid"``; or asked in batches of a sampler of Optuna, ``"tpe"``, ``"cmaes"``, ``"gp"`` or
-        one's own. None draws at random, unless a study is given.
+        combination, ``"grid"``; or asked in batches of a sampler of Optuna, ``"tpe"``, ``"cmaes"``, ``"gp"``
+        or one's own. None draws at random, unless a study is given.
     n_trials : int, default=None
         Candidates; None for 64, or for all of a grid, which takes no number.
     study : optuna.Study, default=None
@@ -298,9 +298,8 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
                     f"n_trials must be left out where sampler is 'grid', which tries all, but got {n_trials}"
                 )
             return ListedCandidates(listed(spaces)), wanted or MOST_AT_ONCE
-        return ListedCandidates(
-            drawn(spaces, self.sampler or "random", n_trials, rng)
-        ), wanted or MOST_AT_ONCE
+        found = drawn(spaces, "qmc" if self.sampler == "qmc" else "random", n_trials, rng)
+        return ListedCandidates(found), wanted or MOST_AT_ONCE
 
     def _keep_results(self, rounds: PackedRounds, prefix: str, scorers: Any, refit_metric: Any) -> None:
         """Everything that follows from the scores."""
