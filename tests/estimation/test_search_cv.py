@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +38,7 @@ from parallelmlp_search import (
 )
 from parallelmlp_search.estimation.folds import KnowingPipeline
 from parallelmlp_search.exceptions import DataWarning, InvalidParameterError, PMLPWarning, SearchFailedError
+from parallelmlp_search.search.workers import Workers
 from parallelmlp_search.space import Categorical, Float, Int
 
 GRID: dict[str, list[Any]] = {
@@ -589,6 +591,38 @@ class TestAsAnEstimator:
         assert first.cv_results_["params"] != other.cv_results_["params"]
         # without changing the candidates, another seed of the networks changes their scores
         assert np.abs(scores - other.cv_results_["mean_test_score"]).max() > 1e-3
+
+    def test_processes_give_the_same_results(
+        self, two: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        grid = {"widths": [(8,), (16, 8)], "dropout": [0.0, 0.2]}
+        options: dict[str, Any] = {"scoring": "neg_log_loss", "reduction_factor": 2, "refit": False}
+        alone = packed(classifier(), grid, **options).fit(*two)
+        started: list[float] = []
+        expect = Workers.expect
+
+        def noted(self: Workers, seconds: float) -> None:
+            started.append(seconds)
+            expect(self, 1000.0)
+
+        monkeypatch.setattr(Workers, "expect", noted)
+        beside = packed(classifier(), grid, n_jobs=2, **options).fit(*two)
+        assert len(started) == 1
+        assert 0 < started[0] < 20
+        np.testing.assert_array_equal(
+            alone.cv_results_["mean_test_score"], beside.cv_results_["mean_test_score"]
+        )
+
+    @pytest.mark.slow
+    def test_packed_is_faster_than_one_by_one(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+        # measured: five times as fast (benchmarks/search_cv.py)
+        grid = GRID | {"seed": list(range(12))}
+        seconds = []
+        for search in (packed(classifier(), grid), GridSearchCV(classifier(), grid, cv=3, n_jobs=1)):
+            started = time.perf_counter()
+            search.fit(*two)
+            seconds.append(time.perf_counter() - started)
+        assert seconds[1] > 2 * seconds[0]
 
     def test_clone_and_pickle(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         search = packed(classifier(), scoring="roc_auc").fit(*two)
