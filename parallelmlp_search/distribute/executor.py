@@ -15,6 +15,7 @@ import joblib
 import torch
 from joblib.parallel import get_active_backend
 
+from parallelmlp_search.distribute.memory import return_free_memory
 from parallelmlp_search.distribute.shards import ShardOutcome, ShardTask, StopSignal, train_shard
 from parallelmlp_search.exceptions import InvalidParameterError
 
@@ -98,5 +99,15 @@ class _Running:
         with self._condition:
             self._condition.wait_for(lambda: self._count == 0, timeout=seconds)
 
-    def __reduce__(self) -> tuple[type[_Running], tuple[()]]:
-        return _Running, ()
+    def __reduce__(self) -> tuple[type[_Elsewhere], tuple[()]]:
+        return _Elsewhere, ()
+
+
+class _Elsewhere:
+    """Trains shards in another process, which gives back what a shard has used before it takes the next."""
+
+    def __call__(self, task: ShardTask) -> ShardOutcome:
+        try:
+            return train_shard(task)
+        finally:
+            return_free_memory()

@@ -30,7 +30,7 @@ __all__ = ["SearchPlan", "make_plan", "replan_finalists", "training_seconds"]
 
 DEFAULT_TRIALS = 200
 
-STATE_BYTES = 350_000_000
+STATE_BYTES = 220_000_000
 """Memory for the states of members between two rungs, unless a memory limit says less."""
 
 CALIBRATION_STEPS = 6

@@ -15,7 +15,7 @@ import torch
 from optuna.study import StudyDirection
 from optuna.trial import Trial
 
-from parallelmlp_search.data import as_frame, infer_task
+from parallelmlp_search.data import Scaling, as_frame, infer_task
 from parallelmlp_search.distribute import MemberOutcome, ShardData, ShardTask, cut_work, run_shards
 from parallelmlp_search.engine import MemberState
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError, near_miss
@@ -112,6 +112,8 @@ class PackedObjective:
         One value a row: its weight, the group that is never torn apart, the moment that orders rows.
     class_weight
         None, ``balanced`` or a mapping.
+    scaling, numeric_bins
+        How numeric columns are scaled, and into how many pieces they are also encoded; 0 for none.
     seed
         Seed of the split, of the batches, and, together with the number of the trial, of the weights.
     device
@@ -141,11 +143,19 @@ class PackedObjective:
         groups: Any = None,
         time: Any = None,
         class_weight: str | Mapping[Any, float] | None = None,
+        scaling: Scaling = "robust",
+        numeric_bins: int | None = None,
         seed: int = 0,
         device: str = "auto",
     ) -> None:
         settings = SearchSettings(
-            metric=metric, max_epochs=max_epochs, reduction_factor=reduction_factor, seed=seed, device=device
+            metric=metric,
+            max_epochs=max_epochs,
+            reduction_factor=reduction_factor,
+            scaling=scaling,
+            numeric_bins=numeric_bins,
+            seed=seed,
+            device=device,
         )
         self.space = space if callable(space) else SearchSpace.resolve(space)
         self.objectives = tuple(_checked(objective) for objective in objectives)

@@ -1,0 +1,256 @@
+"""Optuna with packed trials: what asking and telling cost, and what one network at a time would take.
+
+``python -m benchmarks.optuna_bridge`` searches spambase for 1,000 trials three times: by our own random
+search, and through ``optimize`` with Optuna's random sampler and with its default one. Then it lets
+``study.optimize`` train scikit-learn's ``MLPClassifier`` on the same tensors, over the same space, with the
+same rungs, sampler and pruner, and sets trials a minute side by side. Everything runs in turn, each side
+several times; ``benchmarks/results/optuna_bridge.json`` and the table in ``docs/optuna.md`` are written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import roc_auc_score
+from sklearn.neural_network import MLPClassifier
+
+from benchmarks.end_to_end import ROOT, describe_machine
+from parallelmlp_search import SearchSpace
+from parallelmlp_search.integrations.optuna import PackedObjective, RungPruner, optimize
+from parallelmlp_search.search import Problem, Progress, SearchSettings, run
+from parallelmlp_search.space import Categorical, Float, Int
+
+RESULTS = ROOT / "benchmarks" / "results" / "optuna_bridge.json"
+DOCS = ROOT / "docs" / "optuna.md"
+MARKS = ("<!-- optuna_bridge -->\n", "<!-- /optuna_bridge -->")
+
+PLAIN = SearchSpace(
+    {
+        "depth": Int(1, 2),
+        "width": Int(4, 64, log=True),
+        "activation": Categorical(("relu", "tanh")),
+        "learning_rate": Float(1e-3, 3e-2, log=True),
+        "batch_size": Categorical((32,)),
+    }
+)
+"""What scikit-learn's networks and ours both offer."""
+
+
+def spambase() -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
+    """Features and target."""
+    frame = pd.read_csv(ROOT / "datasets" / "spambase.csv.gz")
+    return frame, frame.pop("type").to_numpy()
+
+
+def own_search(n_trials: int, max_epochs: int, seed: int) -> float:
+    """Seconds that our own random search takes to prepare and screen."""
+    X, y = spambase()
+    seconds = [0.0]
+
+    def watch(progress: Progress) -> None:
+        if progress.stage == "screening":
+            seconds[0] = progress.elapsed_seconds
+
+    settings = SearchSettings(
+        "default", n_trials, max_epochs=max_epochs, refinement=0.0, n_finalists=1, n_folds=2, seed=seed
+    )
+    run(Problem(X, y, "binary"), settings, callbacks=[watch])
+    return seconds[0]
+
+
+def through_optuna(n_trials: int, max_epochs: int, seed: int, sampler: optuna.samplers.BaseSampler) -> float:
+    """Seconds of the same through a study."""
+    X, y = spambase()
+    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=RungPruner(3))
+    started = time.perf_counter()
+    optimize(study, X, y, "default", n_trials=n_trials, max_epochs=max_epochs, seed=seed)
+    return time.perf_counter() - started
+
+
+def packed_rate(n_trials: int, max_epochs: int, seed: int) -> dict[str, float]:
+    """Trials a minute of packed training over the plain space."""
+    X, y = spambase()
+    objective = PackedObjective(X, y, PLAIN, max_epochs=max_epochs, numeric_bins=0, seed=seed)
+    study = _random_study(seed)
+    started = time.perf_counter()
+    optimize(study, objective, n_trials=n_trials)
+    return _rate(study, time.perf_counter() - started)
+
+
+def one_by_one_rate(
+    n_trials: int, max_epochs: int, seed: int, n_jobs: int, *, prunes: bool
+) -> dict[str, float]:
+    """Trials a minute of scikit-learn's networks in Optuna's own loop, on the same tensors."""
+    X, y = spambase()
+    objective = PackedObjective(X, y, PLAIN, max_epochs=max_epochs, numeric_bins=0, seed=seed)
+    data = objective.data
+    train, target = data.rows.inputs.numpy(), data.rows.target.numpy().ravel()
+    judge, truth = data.validation_inputs.numpy(), data.validation_target.numpy()
+
+    def alone(trial: optuna.Trial) -> float:
+        config = objective.configure(trial)
+        network = MLPClassifier(
+            config.widths,
+            activation=config.activation,
+            batch_size=config.batch_size,
+            learning_rate_init=config.learning_rate,
+            alpha=0.0,
+            random_state=trial.number,
+        )
+        done, score = 0, 0.0
+        for epochs in objective.rungs if prunes else objective.rungs[-1:]:
+            for _ in range(int(epochs) - done):
+                network.partial_fit(train, target, classes=[0.0, 1.0])
+            done = int(epochs)
+            score = float(roc_auc_score(truth, network.predict_proba(judge)[:, 1]))
+            trial.report(score, done)
+            if prunes and done < objective.rungs[-1] and trial.should_prune():
+                raise optuna.TrialPruned
+        return score
+
+    study = _random_study(seed)
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        study.optimize(alone, n_trials=n_trials, n_jobs=n_jobs)
+    return _rate(study, time.perf_counter() - started)
+
+
+def _random_study(seed: int) -> optuna.Study:
+    return optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.RandomSampler(seed=seed), pruner=RungPruner(3)
+    )
+
+
+def _rate(study: optuna.Study, seconds: float) -> dict[str, float]:
+    epochs = [trial.last_step or 0 for trial in study.trials]
+    return {
+        "trials_per_minute": 60 * len(epochs) / seconds,
+        "epochs_per_second": sum(epochs) / seconds,
+        "epochs_per_trial": sum(epochs) / len(epochs),
+        "seconds": seconds,
+        "best": study.best_value,
+    }
+
+
+def bridge(n_trials: int, max_epochs: int, repeats: int) -> dict[str, Any]:
+    """Our own search against ``optimize``, in turn."""
+    sides: dict[str, Callable[[int], float]] = {
+        "own": lambda seed: own_search(n_trials, max_epochs, seed),
+        "random": lambda seed: through_optuna(
+            n_trials, max_epochs, seed, optuna.samplers.RandomSampler(seed=seed)
+        ),
+        "tpe": lambda seed: through_optuna(n_trials, max_epochs, seed, optuna.samplers.TPESampler(seed=seed)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for seed in range(repeats):
+        for name, side in sides.items():
+            seconds[name].append(side(seed))
+            print(f"{n_trials:,} trials, seed {seed}, {name}: {seconds[name][-1]:.1f} s", flush=True)
+    ratios = {
+        f"{name}_over_own": [theirs / own for theirs, own in zip(seconds[name], seconds["own"], strict=True)]
+        for name in ("random", "tpe")
+    }
+    return {"trials": n_trials, "max_epochs": max_epochs, "seconds": seconds} | ratios
+
+
+def rates(n_packed: int, n_alone: int, max_epochs: int, repeats: int) -> dict[str, Any]:
+    """Trials a minute of packed training against Optuna's own loop over scikit-learn, in turn.
+
+    The loop has the better of two ways to use the cores: two trials at a time, or all cores for each.
+    """
+    found: dict[str, list[dict[str, float]]] = {"packed": [], "pruned": [], "whole": []}
+    for seed in range(repeats):
+        found["packed"].append(packed_rate(n_packed, max_epochs, seed))
+        for name, prunes, count in (("pruned", True, n_alone), ("whole", False, max(4, n_alone // 4))):
+            ways = [one_by_one_rate(count, max_epochs, seed, n_jobs, prunes=prunes) for n_jobs in (1, 2)]
+            found[name].append(max(ways, key=lambda way: way["trials_per_minute"]))
+        print({name: round(rows[-1]["trials_per_minute"]) for name, rows in found.items()}, flush=True)
+
+    def ratio(name: str, figure: str) -> list[float]:
+        return [
+            ours[figure] / theirs[figure] for ours, theirs in zip(found["packed"], found[name], strict=True)
+        ]
+
+    return {
+        "max_epochs": max_epochs,
+        "runs": found,
+        "trials_over_pruned": ratio("pruned", "trials_per_minute"),
+        "trials_over_whole": ratio("whole", "trials_per_minute"),
+        "epochs_over_pruned": ratio("pruned", "epochs_per_second"),
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """The figures as a Markdown table: medians, and the range where there were several runs."""
+
+    def shown(values: list[float], form: str) -> str:
+        middle = format(statistics.median(values), form)
+        if len(values) == 1:
+            return middle
+        return f"{middle} ({format(min(values), form)} to {format(max(values), form)})"
+
+    bridge_, rate = found["bridge"], found["rates"]
+
+    def minute(name: str) -> str:
+        return shown([row["trials_per_minute"] for row in rate["runs"][name]], ",.0f")
+
+    seconds = bridge_["seconds"]
+    return "\n".join(
+        [
+            f"| {bridge_['trials']:,} trials of the default space, up to {bridge_['max_epochs']} epochs "
+            "| seconds | of our own search |",
+            "|---|---|---|",
+            f"| our own random search | {shown(seconds['own'], '.0f')} | 1 |",
+            f"| `optimize`, random sampler | {shown(seconds['random'], '.0f')} "
+            f"| {shown(bridge_['random_over_own'], '.2f')} |",
+            f"| `optimize`, default sampler (TPE) | {shown(seconds['tpe'], '.0f')} "
+            f"| {shown(bridge_['tpe_over_own'], '.2f')} |",
+            "",
+            f"| 1 or 2 layers of 4 to 64, up to {rate['max_epochs']} epochs "
+            "| trials a minute | ours, times |",
+            "|---|---|---|",
+            f"| `optimize` | {minute('packed')} | 1 |",
+            f"| `study.optimize` over `MLPClassifier`, trained whole | {minute('whole')} "
+            f"| {shown(rate['trials_over_whole'], '.0f')} |",
+            f"| the same with `partial_fit` and the same pruner | {minute('pruned')} "
+            f"| {shown(rate['trials_over_pruned'], '.1f')} |",
+        ]
+    )
+
+
+def main() -> None:
+    """Measure, write the figures, fill in the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the trials, once, and nothing written"
+    )
+    quick = parser.parse_args().quick
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    found = {
+        "machine": describe_machine(),
+        "bridge": bridge(100 if quick else 1000, 9, 1 if quick else 3),
+        "rates": rates(100 if quick else 1000, 12 if quick else 40, 27, 1 if quick else 3),
+    }
+    print(table(found))
+    if quick:
+        return
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    before, _, rest = DOCS.read_text(encoding="utf-8").partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    DOCS.write_text(f"{before}{MARKS[0]}{table(found)}\n{MARKS[1]}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
