@@ -615,7 +615,7 @@ class TestAsAnEstimator:
 
     @pytest.mark.slow
     def test_packed_is_faster_than_one_by_one(self, two: tuple[np.ndarray, np.ndarray]) -> None:
-        # measured: five times as fast (benchmarks/search_cv.py)
+        # measured: six times as fast on credit_g, one worker (benchmarks/search_cv.py)
         grid = GRID | {"seed": list(range(12))}
         seconds = []
         for search in (packed(classifier(), grid), GridSearchCV(classifier(), grid, cv=3, n_jobs=1)):
