@@ -11,22 +11,30 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from parallelmlp_search.estimation.search_cv import PackedSearchCV
+    from parallelmlp_search.estimation.single import SingleMLPClassifier, SingleMLPRegressor
     from parallelmlp_search.estimators import ParallelMLPClassifier, ParallelMLPRegressor
     from parallelmlp_search.space import MLPConfig, SearchSpace
 
 __all__ = [
     "MLPConfig",
+    "PackedSearchCV",
     "ParallelMLPClassifier",
     "ParallelMLPRegressor",
     "SearchSpace",
+    "SingleMLPClassifier",
+    "SingleMLPRegressor",
     "__version__",
 ]
 
 _HOMES = {
     "MLPConfig": "parallelmlp_search.space",
+    "PackedSearchCV": "parallelmlp_search.estimation.search_cv",
     "ParallelMLPClassifier": "parallelmlp_search.estimators",
     "ParallelMLPRegressor": "parallelmlp_search.estimators",
     "SearchSpace": "parallelmlp_search.space",
+    "SingleMLPClassifier": "parallelmlp_search.estimation.single",
+    "SingleMLPRegressor": "parallelmlp_search.estimation.single",
 }
 
 

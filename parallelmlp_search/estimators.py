@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import ClassifierMixin, RegressorMixin
 
 from parallelmlp_search.estimation.base import SearchEstimator
-from parallelmlp_search.estimation.inputs import label_target, numeric_target
-from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
-from parallelmlp_search.kernels import get_loss
+from parallelmlp_search.estimation.table_estimator import LabelTarget, NumericTarget
 from parallelmlp_search.search import Progress
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
@@ -23,10 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ParallelMLPClassifier", "ParallelMLPRegressor"]
 
-REGRESSION_LOSSES = ("squared_error", "huber", "quantile")
 
-
-class ParallelMLPClassifier(ClassifierMixin, SearchEstimator):  # type: ignore[misc]
+class ParallelMLPClassifier(ClassifierMixin, LabelTarget, SearchEstimator):  # type: ignore[misc]
     """Classifier that trains thousands of MLP configurations at once and ensembles the best.
 
     Every default just works: without budgets the size of the table decides how long networks are trained.
@@ -106,8 +101,6 @@ class ParallelMLPClassifier(ClassifierMixin, SearchEstimator):  # type: ignore[m
     (150, 3)
     """
 
-    classes_: npt.NDArray[Any]
-
     def __init__(
         self,
         search_space: SearchSpace | str | Mapping[str, Any] = "default",
@@ -147,38 +140,8 @@ class ParallelMLPClassifier(ClassifierMixin, SearchEstimator):  # type: ignore[m
         self.random_state = random_state
         self.verbose = verbose
 
-    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
-        """Probability of each class, shape (n_samples, n_classes), in the order of ``classes_``."""
-        return self._predictions(X)
 
-    def predict_log_proba(self, X: Any) -> npt.NDArray[np.float64]:
-        """Logarithm of :meth:`predict_proba`; a probability of zero gives minus infinity."""
-        with np.errstate(divide="ignore"):
-            return cast("npt.NDArray[np.float64]", np.log(self.predict_proba(X)))
-
-    def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Most probable class of each row, shape (n_samples,)."""
-        best = self._predictions(X).argmax(axis=1)
-        labels: npt.NDArray[Any] = self.classes_[best]
-        return labels
-
-    def _target(self, y: Any) -> npt.NDArray[Any]:
-        return label_target(y)
-
-    def _task_of(self, target: npt.NDArray[Any]) -> str:
-        self.classes_ = np.unique(target)
-        if len(self.classes_) < 2:
-            raise DataError(
-                f"y must hold at least 2 classes in rows of weight > 0, but it holds one class: "
-                f"{self.classes_.tolist()[0]!r}"
-            )
-        return "binary" if len(self.classes_) == 2 else "multiclass"
-
-    def _class_weight(self) -> str | Mapping[Any, float] | None:
-        return self.class_weight
-
-
-class ParallelMLPRegressor(RegressorMixin, SearchEstimator):  # type: ignore[misc]
+class ParallelMLPRegressor(RegressorMixin, NumericTarget, SearchEstimator):  # type: ignore[misc]
     """Regressor that trains thousands of MLP configurations at once and ensembles the best.
 
     Several outputs are learned by the same networks. Predictions keep to the range of the training target.
@@ -278,36 +241,10 @@ class ParallelMLPRegressor(RegressorMixin, SearchEstimator):  # type: ignore[mis
         self.random_state = random_state
         self.verbose = verbose
 
-    def predict(self, X: Any) -> npt.NDArray[np.float64]:
-        """Value of each row, shape (n_samples,), or (n_samples, n_outputs) if the target had columns."""
-        values = self._predictions(X)
-        return values if self._has_columns else values[:, 0]
-
-    def _target(self, y: Any) -> npt.NDArray[Any]:
-        values = numeric_target(y)
-        self._has_columns = values.ndim == 2
-        return values[:, 0] if values.shape[1:] == (1,) else values
-
-    def _task_of(self, target: npt.NDArray[Any]) -> str:
-        return "regression"
-
     def _loss_and_metric(self) -> tuple[str | None, str | None]:
-        if self.loss is None:
-            return None, self.metric
-        kind, _, level = self.loss.partition(":") if isinstance(self.loss, str) else ("", "", "")
-        if kind not in REGRESSION_LOSSES:
-            raise InvalidParameterError(
-                f"loss must be one of {', '.join(REGRESSION_LOSSES)}, but got {self.loss!r}"
-                f"{near_miss(kind, REGRESSION_LOSSES)}"
-            )
-        get_loss(self.loss)  # checks the number behind the colon
+        loss = self._checked_loss()
+        kind, _, level = (loss or "").partition(":")
         if kind == "quantile" and self.metric is None:
             # ranking a quantile by its squared error would prefer the networks that miss it
-            return self.loss, f"pinball:{level or '0.5'}"
-        return self.loss, self.metric
-
-    def __sklearn_tags__(self) -> Any:
-        """What scikit-learn may rely on."""
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
+            return loss, f"pinball:{level or '0.5'}"
+        return loss, self.metric

@@ -17,6 +17,7 @@ PROMISES = {
     "optuna_study": "of 60 pruned",
     "packed_networks": "all backends agree",
     "regression_pipeline": "RMSE",
+    "search_cv": "best trial ",
 }
 
 

@@ -46,7 +46,7 @@ class ShardData:
         Training rows.
     validation_inputs, validation_target, validation_weight
         Rows that choose epochs and survivors; ``(n, D)``, the target as the metric takes it, ``(n,)`` or
-        None.
+        None. Without any, all None, no member is judged, and the weights at the end are what predicts.
     prediction_inputs
         Rows ``(n, D)`` to predict after training, or None.
     head, loss, metric
@@ -56,8 +56,8 @@ class ShardData:
     """
 
     rows: TrainingRows
-    validation_inputs: Tensor
-    validation_target: Tensor
+    validation_inputs: Tensor | None
+    validation_target: Tensor | None
     validation_weight: Tensor | None
     prediction_inputs: Tensor | None
     head: Head
@@ -110,6 +110,8 @@ class ShardData:
 
     def judge_seconds(self, config: MLPConfig) -> float:
         """Predicted seconds of judging a member once: a forward pass, a third of a step on as many rows."""
+        if self.validation_inputs is None:
+            return 0.0
         share = self.validation_inputs.shape[0] / (3.0 * self.batch_rows(config))
         return self.step_seconds(config) * share
 
@@ -325,10 +327,12 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
     stream = BatchStream(rows.inputs.shape[0], task.configs[0].batch_size, data.seed)
 
     def error(outputs: Tensor) -> Tensor:
+        assert data.validation_target is not None
         return data.metric.error(
             data.head.predictions(outputs), data.validation_target, data.validation_weight
         )
 
+    judged = None if data.validation_inputs is None else Evaluation(data.validation_inputs, error)
     history = train(
         population,
         rows,
@@ -336,14 +340,16 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
         loss=data.loss,
         until_epoch=task.until_epoch,
         total_epochs=task.total_epochs,
-        evaluation=Evaluation(data.validation_inputs, error),
+        evaluation=judged,
         evaluate_every=task.evaluate_every,
         deadline=task.deadline,
         stopped=task.stop or (lambda: False),
     )
     predictions = None
     if data.prediction_inputs is not None:
-        predictions = data.head.predictions(predict(population, data.prediction_inputs, which="best")).cpu()
+        which = "average" if judged is None else "best"
+        outputs = predict(population, data.prediction_inputs, which=which)
+        predictions = data.head.stable_predictions(outputs).cpu()
     seconds = time.monotonic() - started
     costs = [data.epoch_seconds(config) for config in task.configs]
     total_cost = sum(costs)
@@ -361,7 +367,7 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
         failure = None
         if state.failed_at >= 0:
             failure = f"the loss stopped being finite at step {state.failed_at}"
-        elif not math.isfinite(best):
+        elif judged is not None and not math.isfinite(best):
             failure = "no prediction could be scored"
         outcome.members.append(
             MemberOutcome(

@@ -49,6 +49,14 @@ class Head:
             self.task
         ]
 
+    def stable_predictions(self, outputs: Tensor) -> Tensor:
+        """The same as :meth:`predictions`, to the last bit whatever a row's place among the others.
+
+        Exponentials of single precision are computed eight at a time, the last few of a tensor one by one,
+        which may differ in the last bit: equal rows would no longer tie. So it is done in double precision.
+        """
+        return self.predictions(outputs.double()).to(outputs.dtype)
+
     def predictions(self, outputs: Tensor) -> Tensor:
         """Outputs ``(P, n_outputs, n)`` to predictions ``(P, n_predictions, n)``.
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from numbers import Integral
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
@@ -13,14 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.base import BaseEstimator
-from sklearn.utils import check_consistent_length, check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from parallelmlp_search.estimation.constant import ConstantModel, has_usable_column
 from parallelmlp_search.estimation.initial import initial_configs
-from parallelmlp_search.estimation.inputs import column_of_rows, memory_bytes, row_weights, table
-from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, RunDirectoryError
+from parallelmlp_search.estimation.inputs import column_of_rows, memory_bytes, row_weights
+from parallelmlp_search.estimation.table_estimator import TableEstimator, constant_model, seed_from
+from parallelmlp_search.exceptions import DataError, InvalidParameterError, RunDirectoryError
 from parallelmlp_search.search import (
     Problem,
     Progress,
@@ -39,10 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SearchEstimator"]
 
-LARGEST_SEED = 2**31 - 1
 
-
-class SearchEstimator(BaseEstimator):  # type: ignore[misc]
+class SearchEstimator(TableEstimator):
     """Base of the estimators: validates, searches, keeps what was found."""
 
     search_space: SearchSpace | str | Mapping[str, Any]
@@ -110,15 +104,7 @@ class SearchEstimator(BaseEstimator):  # type: ignore[misc]
         started = monotonic()
         settings, directory = self._settings()
         callbacks = self._checked_callbacks()
-        frame = table(self, X)
-        if y is None:
-            raise DataError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y is None."
-            )
-        target = self._target(y)
-        check_consistent_length(frame, target)
-        self._columns = list(frame.columns)
-        self._target_name = name if isinstance(name := getattr(y, "name", None), str) else None
+        frame, target = self._table_and_target(X, y)
         problem = self._problem(
             frame,
             target,
@@ -143,43 +129,8 @@ class SearchEstimator(BaseEstimator):  # type: ignore[misc]
             )
         return self._keep(result)
 
-    def _target(self, y: Any) -> npt.NDArray[Any]:
-        """Checked target of the rows."""
-        raise NotImplementedError
-
-    def _task_of(self, target: npt.NDArray[Any]) -> str:
-        """Task of a checked target."""
-        raise NotImplementedError
-
-    def _class_weight(self) -> str | Mapping[Any, float] | None:
-        return None
-
     def _loss_and_metric(self) -> tuple[str | None, str | None]:
         return None, self.metric
-
-    def _problem(
-        self,
-        frame: pd.DataFrame,
-        target: npt.NDArray[Any],
-        weight: npt.NDArray[np.float64] | None,
-        groups: npt.NDArray[Any] | None,
-        moments: npt.NDArray[Any] | None,
-    ) -> Problem:
-        """The question to search on, without the rows of weight zero."""
-        rows: Any = slice(None) if weight is None else np.flatnonzero(weight > 0)
-        target = target[rows]
-        if len(target) < 2:
-            raise DataError(f"at least 2 rows must have a sample_weight > 0, but there is {len(target)}")
-        return Problem(
-            frame=frame.iloc[rows].reset_index(drop=True),
-            target=target,
-            task=self._task_of(target),  # type: ignore[arg-type]
-            weight=None if weight is None else weight[rows],
-            groups=None if groups is None else groups[rows],
-            time=None if moments is None else moments[rows],
-            class_weight=self._class_weight(),
-            target_name=self._target_name,
-        )
 
     def _settings(self) -> tuple[SearchSettings, RunDirectory | None]:
         """Settings of the search and, if there is one to go on with, the unfinished run."""
@@ -213,12 +164,7 @@ class SearchEstimator(BaseEstimator):  # type: ignore[misc]
     def _seed(self, directory: RunDirectory | None) -> int:
         if self.random_state is None and directory is not None and "settings" in directory.info():
             return directory.settings().seed  # what was left to chance stays as it fell
-        if isinstance(self.random_state, Integral) and not isinstance(self.random_state, bool):
-            seed = int(self.random_state)
-            if not 0 <= seed <= LARGEST_SEED:
-                raise InvalidParameterError(f"random_state must lie in [0, {LARGEST_SEED}], but got {seed}")
-            return seed
-        return int(check_random_state(self.random_state).randint(LARGEST_SEED))
+        return seed_from(self.random_state)
 
     def _checked_callbacks(self) -> tuple[Callable[[Progress], object], ...]:
         callbacks = () if self.callbacks is None else self.callbacks
@@ -240,32 +186,17 @@ class SearchEstimator(BaseEstimator):  # type: ignore[misc]
             raise DataError(
                 "X must have a column that differs between rows for a run directory to be written"
             )
-        warnings.warn(
-            "X has no column that tells rows apart, so that every prediction is the same",
-            DataWarning,
-            stacklevel=3,
-        )
         self.result_ = None
-        self.model_ = ConstantModel.fit(problem, settings.loss)
+        self.model_ = constant_model(problem, settings.loss)
         self.leaderboard_ = Leaderboard([]).to_frame()
         self.best_config_ = None
         self.honest_score_ = None
         self.n_trials_ = 0
         return self
 
-    def _predictions(self, X: Any) -> npt.NDArray[np.float64]:
-        """Probabilities or values ``(n_samples, C)``."""
-        check_is_fitted(self, "model_")
-        frame = table(self, X, names=self._columns)
-        return np.ascontiguousarray(self.model_.predictions(frame).T)
-
     def __sklearn_tags__(self) -> Any:
         """What scikit-learn may rely on."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.sparse = True
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
         # how far a search gets within a time limit depends on the machine
         tags.non_deterministic = self.time_limit is not None
         return tags

@@ -62,7 +62,7 @@ class FoldModel:
         # rows in windows, so that memory does not grow with members times rows
         for start in range(0, inputs.shape[0], 8 * n_rows):
             outputs = network.predict(self.parameters, inputs[start : start + 8 * n_rows])
-            pieces.append(torch.einsum("p,pcn->cn", shares, self.head.predictions(outputs)))
+            pieces.append(torch.einsum("p,pcn->cn", shares, self.head.stable_predictions(outputs)))
         return torch.cat(pieces, dim=1) if pieces else torch.empty(self.head.n_predictions, 0)
 
 

@@ -76,9 +76,13 @@ class Preparation:
         Metric, loss, folds, seed.
     device
         Where tensors live.
+    hold_back
+        Whether rows are set aside that choose; without them every row trains and nothing is judged.
     """
 
-    def __init__(self, problem: Problem, settings: SearchSettings, device: str = "cpu") -> None:
+    def __init__(
+        self, problem: Problem, settings: SearchSettings, device: str = "cpu", *, hold_back: bool = True
+    ) -> None:
         self.problem = problem
         self.settings = settings
         self.device = device
@@ -103,8 +107,11 @@ class Preparation:
         # kinds are a property of the whole table: a column that is constant inside one fold stays what it is
         self.column_kinds = recognise_columns(problem.frame).kinds
         self.is_tiny = problem.n_rows < SMALLEST_SPLIT or self._rarest() < SMALLEST_CLASS
-        self._check_units()
         everything = np.arange(problem.n_rows)
+        if not hold_back:
+            self.reporting_rows, self.choosing_rows = everything, everything[:0]
+            return
+        self._check_units()
         if self.is_tiny:
             self.reporting_rows = self.choosing_rows = everything
             return
@@ -195,7 +202,8 @@ class Preparation:
         inputs = preprocessor.fit_transform(self.problem.frame.iloc[train])
         head, target = self._outputs(train)
         weight = None if self.training_weight is None else torch.from_numpy(self.training_weight[train])
-        choosing_weight = self.weights(self.choosing_rows)
+        choosing = self.choosing_rows if len(self.choosing_rows) else None
+        choosing_weight = None if choosing is None else self.weights(choosing)
 
         def tensor(values: NDArray[Any]) -> Tensor:
             return torch.from_numpy(values).to(self.device)
@@ -204,8 +212,10 @@ class Preparation:
             rows=TrainingRows(
                 tensor(inputs), target.to(self.device), None if weight is None else weight.to(self.device)
             ),
-            validation_inputs=tensor(preprocessor.transform(self.problem.frame.iloc[self.choosing_rows])),
-            validation_target=self.metric_target(self.choosing_rows).to(self.device),
+            validation_inputs=None
+            if choosing is None
+            else tensor(preprocessor.transform(self.problem.frame.iloc[choosing])),
+            validation_target=None if choosing is None else self.metric_target(choosing).to(self.device),
             validation_weight=None if choosing_weight is None else choosing_weight.to(self.device),
             prediction_inputs=None
             if predict is None

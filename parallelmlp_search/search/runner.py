@@ -34,7 +34,7 @@ from parallelmlp_search.search.trial import Trial
 from parallelmlp_search.search.verdict import Verdict, build_model, judge, rank
 from parallelmlp_search.search.workers import Workers
 
-__all__ = ["run", "screen"]
+__all__ = ["resolve_device", "run", "screen"]
 
 MOST_FINALISTS = 32
 
@@ -147,7 +147,7 @@ def _begin(
     screener: Screener | None,
 ) -> _Stage:
     """Prepare, plan and screen."""
-    device = _device(settings.device)
+    device = resolve_device(settings.device)
     on_gpu = device != "cpu"
     throughput = Throughput(1 if on_gpu else worker_count(n_jobs))
     cache_scale = CUDA_CACHE_SCALE if on_gpu else 1
@@ -345,8 +345,8 @@ def _splits(preparation: Preparation, plan: SearchPlan) -> dict[str, Any]:
     }
 
 
-def _device(name: str) -> str:
-    """The device of a name, checked."""
+def resolve_device(name: str) -> str:
+    """The device of a name, checked: ``auto`` is a GPU where there is one."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind = name.partition(":")[0]

@@ -286,3 +286,25 @@ def test_rows_of_a_batch_never_exceed_the_table(make_data: Make) -> None:
     data: ShardData = make_data(30)
     assert data.batch_rows(MLPConfig(widths=(2,), batch_size=256)) == 30
     assert data.batch_rows(MLPConfig(widths=(2,), batch_size=29)) == 29
+
+
+def test_without_rows_that_judge_the_weights_at_the_end_predict(
+    make_data: Make, make_configs: Make, make_task: Make
+) -> None:
+    data = make_data(predict=True)
+    unjudged = replace(data, validation_inputs=None, validation_target=None)
+    configs = make_configs(6)
+    judged = train_shard(make_task(configs, data, until_epoch=4))
+    outcome = train_shard(make_task(configs, unjudged, until_epoch=4))
+    assert all(member.failure is None and math.isnan(member.error) for member in outcome.members) or all(
+        math.isinf(member.error) for member in outcome.members
+    )
+    for with_rows, without in zip(judged.members, outcome.members, strict=True):
+        # judged once, at the end, the best weights are those at the end too
+        assert with_rows.prediction is not None
+        assert without.prediction is not None
+        assert torch.equal(with_rows.prediction, without.prediction)
+    early = train_shard(make_task(configs, unjudged, until_epoch=2))
+    assert early.members[0].prediction is not None
+    assert judged.members[0].prediction is not None
+    assert not torch.equal(early.members[0].prediction, judged.members[0].prediction)

@@ -45,3 +45,12 @@ def test_a_regression_is_scaled_back_and_clipped_output_by_output() -> None:
 def test_every_default_loss_exists() -> None:
     for task in ("binary", "multiclass", "regression"):
         assert get_loss(Head(task=task, n_predictions=2).default_loss)  # type: ignore[arg-type]
+
+
+def test_equal_rows_tie_wherever_they_stand() -> None:
+    outputs = torch.randn(40, 1, 1, generator=torch.Generator().manual_seed(0)).expand(40, 1, 51).contiguous()
+    head = Head("binary", 2)
+    stable = head.stable_predictions(outputs)
+    assert stable.dtype == torch.float32
+    assert bool((stable == stable[:, :, :1]).all())
+    torch.testing.assert_close(stable, head.predictions(outputs))

@@ -15,7 +15,7 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.integrations.optuna.objective import PackedObjective, Space
 from parallelmlp_search.integrations.optuna.trainer import StudyCallback, Trainer
 
-__all__ = ["optimize"]
+__all__ = ["MOST_AT_ONCE", "optimize", "trials_at_once"]
 
 MOST_AT_ONCE = 1000
 """Trials of a batch whose sampler learns nothing from results."""
@@ -95,7 +95,7 @@ def optimize(
         raise InvalidParameterError(f"timeout must be > 0 seconds, but got {timeout!r}")
     if not heartbeat > 0:
         raise InvalidParameterError(f"heartbeat must be > 0 seconds, but got {heartbeat!r}")
-    at_once = _batch_size(study, batch_size, n_trials)
+    at_once = trials_at_once(study, batch_size, n_trials)
     deadline = None if timeout is None else time.monotonic() + timeout
     done = 0
     with contextlib.ExitStack() as stack:
@@ -113,7 +113,8 @@ def optimize(
             trainer.run(count, stopped, remaining=remaining)
 
 
-def _batch_size(study: optuna.Study, wanted: int | str, n_trials: int | None) -> int:
+def trials_at_once(study: optuna.Study, wanted: int | str, n_trials: int | None) -> int:
+    """Trials of a batch: what was wanted, or as many as suit the study's sampler."""
     if isinstance(wanted, bool) or (isinstance(wanted, str) and wanted != "auto"):
         raise InvalidParameterError(f"batch_size must be 'auto' or an integer >= 1, but got {wanted!r}")
     if not isinstance(wanted, str):
