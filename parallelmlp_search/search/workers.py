@@ -56,12 +56,9 @@ class Workers:
 
     def expect(self, seconds: float) -> None:
         """Start processes if so many seconds of work are worth it and nobody has chosen a backend."""
-        if (
-            self._share is None
-            and seconds >= WORTH_PROCESSES_SECONDS
-            and self._allowed
-            and may_start_processes()
-        ):
+        least = WORTH_PROCESSES_SECONDS * (BUSY_FACTOR if _is_busy() else 1.0)
+        worth = self._allowed and seconds >= least
+        if worth and self._share is None and may_start_processes():
             self._share = self._stack.enter_context(worker_processes(self._n_workers))
 
     def share(self, data: ShardData) -> ShardData:
