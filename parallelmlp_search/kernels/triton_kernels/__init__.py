@@ -1,0 +1,1 @@
+"""Kernels written in Triton. Nothing here is imported before a device, or Triton's interpreter, asks for it."""

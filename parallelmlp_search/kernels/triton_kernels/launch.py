@@ -1,0 +1,303 @@
+"""From a layout to launches of the persistent kernel: which members it takes, and in which shapes.
+
+A launch holds members that share everything that the kernel is compiled for: depth, activation, optimiser,
+bias, clipping, and widths padded to a power of two. Torch-only; the kernel itself is imported where it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parallelmlp_search.kernels.triton_kernels.availability import kernel_module, tile_precision
+from parallelmlp_search.packing.layout import Architecture, Bucket, Layout
+
+__all__ = ["CONSTANTS", "PersistentTraining", "StepTables", "obstacle", "padded"]
+
+CONSTANTS = ("mix_first", "mix_second", "momentum", "weight_decay", "clip_norm", "smoothing")
+"""Rows of the table of per-member constants."""
+
+KERNEL_LOSSES = ("cross_entropy", "binary_logits", "squared_error")
+
+ON_CHIP_WEIGHTS = 8192
+"""Padded hidden weights of a member whose moments stay in registers as well: with 256 threads that is 32
+registers each for the weights, their gradient and both moments, of 255 that a thread may have."""
+
+MOST_WEIGHTS = 16384
+"""Padded hidden weights above which a member does not fit one multiprocessor: 128 wide on 128 inputs."""
+
+MOST_OUTPUTS = 64
+"""Padded outputs that the kernel keeps in registers."""
+
+N_STREAMS = 8
+"""Launches that may run at once, so that the last programs of one leave no multiprocessor idle."""
+
+
+def padded(size: int) -> int:
+    """The smallest power of two, at least 16, that is not below ``size``."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
+def _hidden_weights(shape: Architecture, widths: Sequence[int]) -> int:
+    total, fan_in = 0, shape.n_inputs
+    for width in widths:
+        total += padded(width) * padded(fan_in)
+        fan_in = width
+    return total
+
+
+def obstacle(bucket: Bucket, *, loss: str, dtype: torch.dtype) -> str | None:
+    """Why the persistent kernel cannot train a bucket, in words, or None if it can."""
+    shape = bucket.shape
+    if dtype != torch.float32:
+        return f"weights are {str(dtype).removeprefix('torch.')}, not float32"
+    if loss not in KERNEL_LOSSES:
+        return f"the loss {loss} is not in the kernel"
+    if shape.depth not in (1, 2):
+        return f"{shape.depth} hidden layers are not in the kernel"
+    if shape.dropout:
+        return "dropout is not in the kernel"
+    if shape.normalization != "none":
+        return "normalisation is not in the kernel"
+    if any(shape.residual):
+        return "residual layers are not in the kernel"
+    if padded(shape.n_outputs) > MOST_OUTPUTS:
+        return f"{shape.n_outputs} outputs are too many for one multiprocessor"
+    if max(_hidden_weights(shape, a.widths) for a in bucket.architectures) > MOST_WEIGHTS:
+        return "a member is too large for one multiprocessor"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class StepTables:
+    """What the steps of one call read: made on the host, or once an epoch, never per step.
+
+    Attributes
+    ----------
+    order
+        Row number at each position of the stream from ``first_position`` on, int32.
+    first_position
+        Position of ``order[0]``.
+    coefficients
+        ``(steps, 4, P)``: rate, keep, scale and offset of each step.
+    shares
+        ``(steps,)``: share of the new weights in their average, 0 where it is left alone.
+    """
+
+    order: Tensor
+    first_position: int
+    coefficients: Tensor
+    shares: Tensor
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps."""
+        return int(self.shares.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    plan: Tensor
+    settings: dict[str, Any]
+    n_warps: int
+
+
+class PersistentTraining:
+    """Trains the members of some buckets of a layout, many steps a launch.
+
+    Parameters
+    ----------
+    layout
+        Layout of the flat buffers.
+    buckets
+        Numbers of the buckets to train; :func:`obstacle` of each must be None.
+    loss
+        One of ``cross_entropy``, ``binary_logits``, ``squared_error``.
+    batch_sizes
+        Rows of a minibatch of each stacked row; members may differ.
+    weighted
+        Whether training rows have weights.
+    device
+        Where everything lives.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        buckets: Sequence[int],
+        *,
+        loss: str,
+        batch_sizes: Sequence[int],
+        weighted: bool,
+        device: torch.device | str,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self._module = kernel_module("training", device, purpose="for the persistent kernel")
+        self.layout = layout
+        self.loss = loss
+        self.weighted = weighted
+        self._device = torch.device(device)
+        self._precision = tile_precision(dtype)
+        self._launches = self._group(buckets, batch_sizes)
+        self._streams: list[Any] = []
+        if self._device.type == "cuda":
+            self._streams = [torch.cuda.Stream(self._device) for _ in range(min(N_STREAMS, len(self._launches)))]
+
+    def _group(self, buckets: Sequence[int], batch_sizes: Sequence[int]) -> list[_Launch]:
+        """Lines of the plan by what the kernel is compiled for, the most expensive launch first."""
+        groups: dict[tuple[Any, ...], list[tuple[float, list[int]]]] = {}
+        for number in buckets:
+            bucket = self.layout.buckets[number]
+            offsets = {(block.layer, block.kind): block for block in bucket.blocks}
+            for position, architecture in enumerate(bucket.architectures):
+                row = self.layout.row_offsets[number] + position
+                batch = batch_sizes[row]
+                widths = architecture.widths
+                shape = bucket.shape
+                key = (
+                    tuple(padded(width) for width in widths),
+                    architecture.activation,
+                    shape.optimizer,
+                    shape.bias,
+                    shape.clip,
+                    shape.n_inputs,
+                    shape.n_outputs,
+                    16 if batch <= 16 else 32,
+                )
+                starts = []
+                for layer in (0, 1, 2):
+                    # layer 3 of the plan is the head, which a network of depth 1 has as its second
+                    source = shape.depth if layer == 2 else layer
+                    for kind in ("weight", "bias"):
+                        block = None if layer == 1 and shape.depth == 1 else offsets.get((source, kind))
+                        starts.append(0 if block is None else block.offset + position * block.row_size)
+                second = widths[1] if len(widths) == 2 else 0
+                line = [row, batch, 0, 0, widths[0], second, shape.widths[0], shape.widths[-1], *starts]
+                cost = float(batch) * _hidden_weights(shape, widths)
+                groups.setdefault(key, []).append((cost, line))
+        launches = []
+        for key in sorted(groups, key=lambda k: (-sum(cost for cost, _ in groups[k]), repr(k))):
+            lines = sorted(groups[key], key=lambda entry: (-entry[0], entry[1][0]))
+            launches.append(self._launch(key, [line for _, line in lines]))
+        return launches
+
+    def _launch(self, key: tuple[Any, ...], lines: list[list[int]]) -> _Launch:
+        widths, activation, optimizer, bias, clip, n_inputs, n_outputs, rows = key
+        weights = widths[0] * padded(n_inputs) + (widths[0] * widths[1] if len(widths) == 2 else 0)
+        few_outputs = 1 << (n_outputs - 1).bit_length()
+        settings = {
+            "DEPTH": len(widths),
+            "ACTIVATION": activation,
+            "LOSS": self.loss,
+            "ADAMW": optimizer == "adamw",
+            "BIAS": bias,
+            "CLIP": clip,
+            "WEIGHTED": self.weighted,
+            "STREAM": weights > ON_CHIP_WEIGHTS,
+            "D_PAD": padded(n_inputs),
+            "H1_PAD": widths[0],
+            "H2_PAD": widths[-1],
+            "C_PAD": few_outputs if few_outputs <= 4 else padded(n_outputs),
+            "ROWS": rows,
+            "PRECISION": self._precision,
+            "n_inputs": n_inputs,
+            "n_outputs": n_outputs,
+        }
+        plan = torch.tensor(lines, dtype=torch.int64).to(self._device)
+        return _Launch(plan, settings, n_warps=4 if weights <= 4096 else 8)
+
+    @property
+    def n_launches(self) -> int:
+        """Launches of each call."""
+        return len(self._launches)
+
+    def run(
+        self,
+        flats: Mapping[str, Tensor],
+        rows: tuple[Tensor, Tensor, Tensor | None],
+        tables: StepTables,
+        constants: Tensor,
+        loss_sums: Tensor,
+        failed_at: Tensor,
+        first_steps: Sequence[int] | int,
+        n_steps: Sequence[int] | int | None = None,
+    ) -> None:
+        """Take steps; everything is updated in place.
+
+        Parameters
+        ----------
+        flats
+            ``parameters``, ``first_moment``, ``second_moment`` and ``average`` of the population.
+        rows
+            Inputs (n, D), target and weights of the training rows, on the device.
+        tables
+            Order of the rows and coefficients of the steps.
+        constants : Tensor of shape (6, P)
+            See :data:`CONSTANTS`.
+        loss_sums, failed_at : Tensor of shape (P,)
+            Sums of the losses, in the dtype of the weights; int64 steps of failure, or -1.
+        first_steps, n_steps
+            Number of the first step, and of steps, of all members or of each stacked row; as many as the
+            tables hold, if not given.
+        """
+        steps = tables.n_steps if n_steps is None else n_steps
+        if self._streams:
+            current = torch.cuda.current_stream(self._device)
+            for number, launch in enumerate(self._launches):
+                stream = self._streams[number % len(self._streams)]
+                stream.wait_stream(current)
+                with torch.cuda.stream(stream):
+                    self._start(launch, flats, rows, tables, constants, loss_sums, failed_at, first_steps, steps)
+            for stream in self._streams:
+                current.wait_stream(stream)
+            return
+        for launch in self._launches:
+            self._start(launch, flats, rows, tables, constants, loss_sums, failed_at, first_steps, steps)
+
+    def _start(
+        self,
+        launch: _Launch,
+        flats: Mapping[str, Tensor],
+        rows: tuple[Tensor, Tensor, Tensor | None],
+        tables: StepTables,
+        constants: Tensor,
+        loss_sums: Tensor,
+        failed_at: Tensor,
+        first_steps: Sequence[int] | int,
+        n_steps: Sequence[int] | int,
+    ) -> None:
+        plan = launch.plan
+        for column, values in ((2, first_steps), (3, n_steps)):
+            if isinstance(values, int):
+                plan[:, column] = values
+            else:
+                plan[:, column] = torch.tensor(list(values), device=plan.device)[plan[:, 0]]
+        inputs, target, weight = rows
+        self._module.train_members[(plan.shape[0],)](
+            inputs,
+            target,
+            inputs if weight is None else weight,
+            tables.order,
+            plan,
+            flats["parameters"],
+            flats["first_moment"],
+            flats["second_moment"],
+            flats["average"],
+            tables.coefficients,
+            tables.shares,
+            constants,
+            loss_sums,
+            failed_at,
+            n_rows=inputs.shape[0],
+            n_members=constants.shape[1],
+            first_position=tables.first_position,
+            PLAN=plan.shape[1],
+            num_warps=launch.n_warps,
+            num_stages=1,
+            enable_fp_fusion=True,
+            **launch.settings,
+        )
