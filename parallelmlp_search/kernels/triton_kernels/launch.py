@@ -23,9 +23,11 @@ CONSTANTS = ("mix_first", "mix_second", "momentum", "weight_decay", "clip_norm",
 
 KERNEL_LOSSES = ("cross_entropy", "binary_logits", "squared_error")
 
-ON_CHIP_WEIGHTS = 8192
-"""Padded hidden weights of a member whose moments stay in registers as well: with 256 threads that is 32
-registers each for the weights, their gradient and both moments, of 255 that a thread may have."""
+ON_CHIP_WEIGHTS = 4096
+"""Padded hidden weights of a member whose moments and average stay in registers as well.
+
+Chosen, like the numbers of warps and rows below, from what the assembler reports for sm_90 (Triton 3.6 and 3.9,
+float32): up to here nothing is spilled; at 8192 some 1,000 bytes a thread were, and 250 with ``STREAM``."""
 
 MOST_WEIGHTS = 16384
 """Padded hidden weights above which a member does not fit one multiprocessor: 128 wide on 128 inputs."""
@@ -72,6 +74,13 @@ def obstacle(bucket: Bucket, *, loss: str, dtype: torch.dtype) -> str | None:
     return None
 
 
+def _warps(weights: int) -> int:
+    """Warps of a program: as few as hold the weights, so that several programs share a multiprocessor."""
+    if weights <= 2048:
+        return 4
+    return 8 if weights <= 8192 else 16
+
+
 @dataclass(frozen=True, slots=True)
 class StepTables:
     """What the steps of one call read: made on the host, or once an epoch, never per step.
@@ -104,6 +113,11 @@ class _Launch:
     plan: Tensor
     settings: dict[str, Any]
     n_warps: int
+
+    @property
+    def n_scratch(self) -> int:
+        """Elements of scratch that the programs need together."""
+        return 3 * self.settings["SCRATCH"] * self.plan.shape[0] if self.settings["STREAM"] else 0
 
 
 class PersistentTraining:
@@ -143,6 +157,8 @@ class PersistentTraining:
         self._device = torch.device(device)
         self._precision = tile_precision(dtype)
         self._launches = self._group(buckets, batch_sizes)
+        scratch = max((x.n_scratch for x in self._launches), default=0)
+        self._scratch = torch.empty(max(1, scratch), dtype=dtype, device=device)
         self._streams: list[Any] = []
         if self._device.type == "cuda":
             self._streams = [torch.cuda.Stream(self._device) for _ in range(min(N_STREAMS, len(self._launches)))]
@@ -166,7 +182,7 @@ class PersistentTraining:
                     shape.clip,
                     shape.n_inputs,
                     shape.n_outputs,
-                    16 if batch <= 16 else 32,
+                    16 if batch <= 16 or max(padded(width) for width in widths) == 16 else 32,
                 )
                 starts = []
                 for layer in (0, 1, 2):
@@ -176,7 +192,7 @@ class PersistentTraining:
                         block = None if layer == 1 and shape.depth == 1 else offsets.get((source, kind))
                         starts.append(0 if block is None else block.offset + position * block.row_size)
                 second = widths[1] if len(widths) == 2 else 0
-                line = [row, batch, 0, 0, widths[0], second, shape.widths[0], shape.widths[-1], *starts]
+                line = [row, batch, 0, 0, widths[0], second, shape.widths[0], shape.widths[-1], *starts, 0]
                 cost = float(batch) * _hidden_weights(shape, widths)
                 groups.setdefault(key, []).append((cost, line))
         launches = []
@@ -188,7 +204,6 @@ class PersistentTraining:
     def _launch(self, key: tuple[Any, ...], lines: list[list[int]]) -> _Launch:
         widths, activation, optimizer, bias, clip, n_inputs, n_outputs, rows = key
         weights = widths[0] * padded(n_inputs) + (widths[0] * widths[1] if len(widths) == 2 else 0)
-        few_outputs = 1 << (n_outputs - 1).bit_length()
         settings = {
             "DEPTH": len(widths),
             "ACTIVATION": activation,
@@ -201,14 +216,15 @@ class PersistentTraining:
             "D_PAD": padded(n_inputs),
             "H1_PAD": widths[0],
             "H2_PAD": widths[-1],
-            "C_PAD": few_outputs if few_outputs <= 4 else padded(n_outputs),
+            "C_PAD": 1 if n_outputs == 1 else padded(n_outputs),
             "ROWS": rows,
             "PRECISION": self._precision,
-            "n_inputs": n_inputs,
-            "n_outputs": n_outputs,
+            "D": n_inputs,
+            "C": n_outputs,
+            "SCRATCH": weights,
         }
         plan = torch.tensor(lines, dtype=torch.int64).to(self._device)
-        return _Launch(plan, settings, n_warps=4 if weights <= 4096 else 8)
+        return _Launch(plan, settings, n_warps=_warps(weights))
 
     @property
     def n_launches(self) -> int:
@@ -292,6 +308,7 @@ class PersistentTraining:
             constants,
             loss_sums,
             failed_at,
+            self._scratch,
             n_rows=inputs.shape[0],
             n_members=constants.shape[1],
             first_position=tables.first_position,

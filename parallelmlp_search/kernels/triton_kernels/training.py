@@ -22,17 +22,17 @@ __all__ = ["PLAN_COLUMNS", "train_members"]
 
 PLAN_COLUMNS = (
     "row", "batch_size", "first_step", "n_steps", "width_1", "width_2", "stride_2", "stride_3",
-    "weight_1", "bias_1", "weight_2", "bias_2", "weight_3", "bias_3",
+    "weight_1", "bias_1", "weight_2", "bias_2", "weight_3", "bias_3", "nought",
 )  # fmt: skip
 """What ``plan`` says of each program: the member's stacked row, its minibatches, its true widths, the columns
-of its later weights, and where its parameters begin in the flat buffers. Layer 3 is the head."""
+of its later weights, where its parameters begin in the flat buffers, and a 0. Layer 3 is the head."""
 
 
 @triton.jit
 def _head(weight, activations, C_PAD: tl.constexpr, PRECISION: tl.constexpr):
-    """``W a``: (C, H), (H, N) -> (C, N); few outputs are not worth the 16 that ``tl.dot`` wants."""
-    if C_PAD < 16:
-        outputs = tl.sum(weight[:, :, None] * activations[None, :, :], axis=1)
+    """``W a``: (C, H), (H, N) -> (C, N); one output is not worth the 16 that ``tl.dot`` wants."""
+    if C_PAD == 1:
+        outputs = tl.sum(tl.sum(weight, axis=0)[:, None] * activations, axis=0)[None, :]
     else:
         outputs = tl.dot(weight, activations, input_precision=PRECISION, out_dtype=weight.dtype)
     return outputs
@@ -41,8 +41,8 @@ def _head(weight, activations, C_PAD: tl.constexpr, PRECISION: tl.constexpr):
 @triton.jit
 def _head_weight_gradient(gradient, activations, C_PAD: tl.constexpr, PRECISION: tl.constexpr):
     """``dY a^T``: (C, N), (H, N) -> (C, H)."""
-    if C_PAD < 16:
-        result = tl.sum(gradient[:, None, :] * activations[None, :, :], axis=2)
+    if C_PAD == 1:
+        result = tl.sum(gradient * activations, axis=1)[None, :]
     else:
         result = tl.dot(
             gradient, tl.trans(activations), input_precision=PRECISION, out_dtype=gradient.dtype
@@ -53,8 +53,8 @@ def _head_weight_gradient(gradient, activations, C_PAD: tl.constexpr, PRECISION:
 @triton.jit
 def _head_input_gradient(weight, gradient, C_PAD: tl.constexpr, PRECISION: tl.constexpr):
     """``W^T dY``: (C, H), (C, N) -> (H, N)."""
-    if C_PAD < 16:
-        result = tl.sum(weight[:, :, None] * gradient[:, None, :], axis=0)
+    if C_PAD == 1:
+        result = tl.sum(weight, axis=0)[:, None] * gradient
     else:
         result = tl.dot(tl.trans(weight), gradient, input_precision=PRECISION, out_dtype=weight.dtype)
     return result
@@ -87,38 +87,59 @@ def _update(
 
 
 @triton.jit
-def _average(average, p, place, mask, share):
-    """Move the running average towards the weights."""
-    old = tl.load(average + place, mask=mask, other=0.0)
-    tl.store(average + place, old + share * (p - old), mask=mask)
+def _fetch(parameters, first, second, average, place, mask):
+    """Weights, moments and average of one tensor of a member."""
+    p = tl.load(parameters + place, mask=mask, other=0.0)
+    m = tl.load(first + place, mask=mask, other=0.0)
+    v = tl.load(second + place, mask=mask, other=0.0)
+    a = tl.load(average + place, mask=mask, other=0.0)
+    return p, m, v, a
 
 
 @triton.jit
-def _keep(parameters, first, second, p, m, v, place, mask):
-    """Write what was on chip back to memory."""
-    tl.store(parameters + place, p, mask=mask)
-    tl.store(first + place, m, mask=mask)
-    tl.store(second + place, v, mask=mask)
+def _put(parameters, first, second, average, p, m, v, a, place, mask, alive):
+    """Write them back; a member whose loss stopped being finite ends as zeros."""
+    tl.store(parameters + place, tl.where(alive, p, 0.0), mask=mask)
+    tl.store(first + place, tl.where(alive, m, 0.0), mask=mask)
+    tl.store(second + place, tl.where(alive, v, 0.0), mask=mask)
+    tl.store(average + place, tl.where(alive, a, 0.0), mask=mask)
 
 
 @triton.jit
-def _erase(parameters, first, second, average, place, mask):
-    """A member whose loss stopped being finite ends as zeros."""
-    tl.store(parameters + place, 0.0, mask=mask)
-    tl.store(first + place, 0.0, mask=mask)
-    tl.store(second + place, 0.0, mask=mask)
-    tl.store(average + place, 0.0, mask=mask)
+def _spread(scratch, m, v, a, inside, SIZE: tl.constexpr):
+    """Write moments and average into a member's scratch, padded, so that a step needs no mask."""
+    tl.store(scratch + inside, m)
+    tl.store(scratch + SIZE + inside, v)
+    tl.store(scratch + 2 * SIZE + inside, a)
+
+
+@triton.jit
+def _streamed_update(
+    scratch, inside, p, g, share,
+    mix_1, mix_2, keep, scale, offset, momentum, decay, rate,
+    ADAMW: tl.constexpr, SIZE: tl.constexpr,
+):  # fmt: skip
+    """A step of a tensor whose moments and average lie in the scratch."""
+    m = tl.load(scratch + inside)
+    v = tl.load(scratch + SIZE + inside)
+    p, m, v = _update(p, g, m, v, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW)
+    tl.store(scratch + inside, m)
+    tl.store(scratch + SIZE + inside, v)
+    if share > 0.0:
+        a = tl.load(scratch + 2 * SIZE + inside)
+        tl.store(scratch + 2 * SIZE + inside, a + share * (p - a))
+    return p
 
 
 @triton.jit
 def train_members(
     inputs, target, row_weight, order, plan, parameters, first, second, average,
-    coefficients, shares, constants, loss_sums, failed_at,
-    n_rows, n_inputs, n_outputs, n_members, first_position,
-    PLAN: tl.constexpr, DEPTH: tl.constexpr, ACTIVATION: tl.constexpr, LOSS: tl.constexpr,
+    coefficients, shares, constants, loss_sums, failed_at, scratch,
+    n_rows, n_members, first_position,
+    D: tl.constexpr, C: tl.constexpr, PLAN: tl.constexpr, DEPTH: tl.constexpr, ACTIVATION: tl.constexpr, LOSS: tl.constexpr,
     ADAMW: tl.constexpr, BIAS: tl.constexpr, CLIP: tl.constexpr, WEIGHTED: tl.constexpr, STREAM: tl.constexpr,
     D_PAD: tl.constexpr, H1_PAD: tl.constexpr, H2_PAD: tl.constexpr, C_PAD: tl.constexpr,
-    ROWS: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, SCRATCH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Train one member of ``plan`` for its number of steps.
 
@@ -140,6 +161,8 @@ def train_members(
         (6, P): 1 - beta1, 1 - beta2, momentum, weight decay, largest gradient norm, label smoothing.
     loss_sums, failed_at
         (P,): the sum of the losses of all steps is added; the first step whose loss was not finite, or -1.
+    scratch
+        (programs, 3, SCRATCH) if ``STREAM``: padded moments and averages of the hidden weights.
     """
     line = plan + tl.program_id(0) * PLAN
     row = tl.load(line)
@@ -160,32 +183,27 @@ def train_members(
     h1 = tl.arange(0, H1_PAD)
     c = tl.arange(0, C_PAD)
     in_1 = h1 < width_1
-    in_c = c < n_outputs
-    place_w1 = tl.load(line + 8) + h1[:, None] * n_inputs + d[None, :]
-    mask_w1 = in_1[:, None] & (d < n_inputs)[None, :]
-    w1 = tl.load(parameters + place_w1, mask=mask_w1, other=0.0)
-    if not STREAM:
-        m_w1 = tl.load(first + place_w1, mask=mask_w1, other=0.0)
-        v_w1 = tl.load(second + place_w1, mask=mask_w1, other=0.0)
+    in_c = c < C
+    place = tl.load(line + 8) + h1[:, None] * D + d[None, :]
+    mask = in_1[:, None] & (d < D)[None, :]
+    w1, m_w1, v_w1, a_w1 = _fetch(parameters, first, second, average, place, mask)
+    if STREAM:
+        own = scratch + tl.program_id(0).to(tl.int64) * 3 * SCRATCH
+        inside_1 = h1[:, None] * D_PAD + d[None, :]
+        _spread(own, m_w1, v_w1, a_w1, inside_1, SCRATCH)
     if BIAS:
-        place_b1 = tl.load(line + 9) + h1
-        b1 = tl.load(parameters + place_b1, mask=in_1, other=0.0)
-        m_b1 = tl.load(first + place_b1, mask=in_1, other=0.0)
-        v_b1 = tl.load(second + place_b1, mask=in_1, other=0.0)
+        b1, m_b1, v_b1, a_b1 = _fetch(parameters, first, second, average, tl.load(line + 9) + h1, in_1)
     if DEPTH == 2:
         h2 = tl.arange(0, H2_PAD)
         in_2 = h2 < width_2
-        place_w2 = tl.load(line + 10) + h2[:, None] * tl.load(line + 6) + h1[None, :]
-        mask_w2 = in_2[:, None] & in_1[None, :]
-        w2 = tl.load(parameters + place_w2, mask=mask_w2, other=0.0)
-        if not STREAM:
-            m_w2 = tl.load(first + place_w2, mask=mask_w2, other=0.0)
-            v_w2 = tl.load(second + place_w2, mask=mask_w2, other=0.0)
+        place = tl.load(line + 10) + h2[:, None] * tl.load(line + 6) + h1[None, :]
+        mask = in_2[:, None] & in_1[None, :]
+        w2, m_w2, v_w2, a_w2 = _fetch(parameters, first, second, average, place, mask)
+        if STREAM:
+            inside_2 = H1_PAD * D_PAD + h2[:, None] * H1_PAD + h1[None, :]
+            _spread(own, m_w2, v_w2, a_w2, inside_2, SCRATCH)
         if BIAS:
-            place_b2 = tl.load(line + 11) + h2
-            b2 = tl.load(parameters + place_b2, mask=in_2, other=0.0)
-            m_b2 = tl.load(first + place_b2, mask=in_2, other=0.0)
-            v_b2 = tl.load(second + place_b2, mask=in_2, other=0.0)
+            b2, m_b2, v_b2, a_b2 = _fetch(parameters, first, second, average, tl.load(line + 11) + h2, in_2)
         h = h2
         in_h = in_2
         LAST: tl.constexpr = H2_PAD
@@ -193,16 +211,13 @@ def train_members(
         h = h1
         in_h = in_1
         LAST: tl.constexpr = H1_PAD
-    place_w3 = tl.load(line + 12) + c[:, None] * tl.load(line + 7) + h[None, :]
-    mask_w3 = in_c[:, None] & in_h[None, :]
-    w3 = tl.load(parameters + place_w3, mask=mask_w3, other=0.0)
-    m_w3 = tl.load(first + place_w3, mask=mask_w3, other=0.0)
-    v_w3 = tl.load(second + place_w3, mask=mask_w3, other=0.0)
+    place = tl.load(line + 12) + c[:, None] * tl.load(line + 7) + h[None, :]
+    mask = in_c[:, None] & in_h[None, :]
+    w3, m_w3, v_w3, a_w3 = _fetch(parameters, first, second, average, place, mask)
     if BIAS:
-        place_b3 = tl.load(line + 13) + c
-        b3 = tl.load(parameters + place_b3, mask=in_c, other=0.0)
-        m_b3 = tl.load(first + place_b3, mask=in_c, other=0.0)
-        v_b3 = tl.load(second + place_b3, mask=in_c, other=0.0)
+        b3, m_b3, v_b3, a_b3 = _fetch(parameters, first, second, average, tl.load(line + 13) + c, in_c)
+    if STREAM:
+        tl.debug_barrier()
 
     loss_sum = tl.load(loss_sums + row)
     failure = tl.load(failed_at + row)
@@ -233,8 +248,8 @@ def train_members(
             valid = n < batch_size
             rows = tl.load(order + start + n, mask=valid, other=0).to(tl.int64)
             x = tl.load(
-                inputs + rows[:, None] * n_inputs + d[None, :],
-                mask=valid[:, None] & (d < n_inputs)[None, :],
+                inputs + rows[:, None] * D + d[None, :],
+                mask=valid[:, None] & (d < D)[None, :],
                 other=0.0,
             )
             if WEIGHTED:
@@ -259,7 +274,7 @@ def train_members(
             if BIAS:
                 outputs += b3[:, None]
             tile_losses, g = loss_and_gradient(
-                outputs, share, target, rows, valid, n_rows, n_outputs, smoothing, LOSS, C_PAD
+                outputs, share, target, rows, valid, n_rows, C, smoothing, LOSS, C_PAD
             )
             losses += tile_losses
             g_w3 += _head_weight_gradient(g, a, C_PAD, PRECISION)
@@ -305,83 +320,89 @@ def train_members(
         scale = tl.load(of_step + 2 * n_members)
         offset = tl.load(of_step + 3 * n_members)
         of_step += 4 * n_members
-        average_share = tl.load(shares + step)
+        share = tl.load(shares + step)
         if STREAM:
-            m = tl.load(first + place_w1, mask=mask_w1, other=0.0)
-            v = tl.load(second + place_w1, mask=mask_w1, other=0.0)
-            w1, m, v = _update(
-                w1, g_w1, m, v, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW
-            )
-            tl.store(first + place_w1, m, mask=mask_w1)
-            tl.store(second + place_w1, v, mask=mask_w1)
+            w1 = _streamed_update(
+                own, inside_1, w1, g_w1, share,
+                mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW, SCRATCH,
+            )  # fmt: skip
             if DEPTH == 2:
-                m = tl.load(first + place_w2, mask=mask_w2, other=0.0)
-                v = tl.load(second + place_w2, mask=mask_w2, other=0.0)
-                w2, m, v = _update(
-                    w2, g_w2, m, v, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW
-                )
-                tl.store(first + place_w2, m, mask=mask_w2)
-                tl.store(second + place_w2, v, mask=mask_w2)
+                w2 = _streamed_update(
+                    own, inside_2, w2, g_w2, share,
+                    mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW, SCRATCH,
+                )  # fmt: skip
         else:
             w1, m_w1, v_w1 = _update(
                 w1, g_w1, m_w1, v_w1, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW
             )
+            a_w1 += share * (w1 - a_w1)
             if DEPTH == 2:
                 w2, m_w2, v_w2 = _update(
                     w2, g_w2, m_w2, v_w2, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW
                 )
+                a_w2 += share * (w2 - a_w2)
         w3, m_w3, v_w3 = _update(
             w3, g_w3, m_w3, v_w3, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW
         )
+        a_w3 += share * (w3 - a_w3)
         if BIAS:
             # biases do not decay
             b1, m_b1, v_b1 = _update(
                 b1, g_b1, m_b1, v_b1, mix_1, mix_2, 1.0, scale, offset, momentum, 0.0, rate, ADAMW
             )
+            a_b1 += share * (b1 - a_b1)
             b3, m_b3, v_b3 = _update(
                 b3, g_b3, m_b3, v_b3, mix_1, mix_2, 1.0, scale, offset, momentum, 0.0, rate, ADAMW
             )
+            a_b3 += share * (b3 - a_b3)
             if DEPTH == 2:
                 b2, m_b2, v_b2 = _update(
                     b2, g_b2, m_b2, v_b2, mix_1, mix_2, 1.0, scale, offset, momentum, 0.0, rate, ADAMW
                 )
-        if average_share > 0.0:
-            _average(average, w1, place_w1, mask_w1, average_share)
-            _average(average, w3, place_w3, mask_w3, average_share)
-            if BIAS:
-                _average(average, b1, place_b1, in_1, average_share)
-                _average(average, b3, place_b3, in_c, average_share)
-            if DEPTH == 2:
-                _average(average, w2, place_w2, mask_w2, average_share)
-                if BIAS:
-                    _average(average, b2, place_b2, in_2, average_share)
-        # what other threads wrote at this step is read at the next
-        tl.debug_barrier()
+                a_b2 += share * (b2 - a_b2)
+        if STREAM:
+            # what other threads wrote at this step is read at the next
+            tl.debug_barrier()
 
     tl.store(loss_sums + row, loss_sum)
     tl.store(failed_at + row, failure)
-    if failure >= 0:
-        _erase(parameters, first, second, average, place_w1, mask_w1)
-        _erase(parameters, first, second, average, place_w3, mask_w3)
-        if BIAS:
-            _erase(parameters, first, second, average, place_b1, in_1)
-            _erase(parameters, first, second, average, place_b3, in_c)
-        if DEPTH == 2:
-            _erase(parameters, first, second, average, place_w2, mask_w2)
-            if BIAS:
-                _erase(parameters, first, second, average, place_b2, in_2)
-    else:
+    alive = failure < 0
+    # always 0, which the compiler cannot know: otherwise it would keep every address in registers since the
+    # start, two a weight, and spill the weights instead
+    nought = tl.load(line + 14).to(tl.int32)
+    d = tl.arange(0, D_PAD) + nought
+    h1 = tl.arange(0, H1_PAD) + nought
+    c = tl.arange(0, C_PAD) + nought
+    in_1 = h1 < width_1
+    in_c = c < C
+    if STREAM:
+        inside_1 = h1[:, None] * D_PAD + d[None, :]
+        m_w1 = tl.load(own + inside_1)
+        v_w1 = tl.load(own + SCRATCH + inside_1)
+        a_w1 = tl.load(own + 2 * SCRATCH + inside_1)
+    place = tl.load(line + 8) + h1[:, None] * D + d[None, :]
+    mask = in_1[:, None] & (d < D)[None, :]
+    _put(parameters, first, second, average, w1, m_w1, v_w1, a_w1, place, mask, alive)
+    if BIAS:
+        _put(parameters, first, second, average, b1, m_b1, v_b1, a_b1, tl.load(line + 9) + h1, in_1, alive)
+    if DEPTH == 2:
+        h = tl.arange(0, H2_PAD) + nought
+        in_h = h < width_2
         if STREAM:
-            tl.store(parameters + place_w1, w1, mask=mask_w1)
-            if DEPTH == 2:
-                tl.store(parameters + place_w2, w2, mask=mask_w2)
-        else:
-            _keep(parameters, first, second, w1, m_w1, v_w1, place_w1, mask_w1)
-            if DEPTH == 2:
-                _keep(parameters, first, second, w2, m_w2, v_w2, place_w2, mask_w2)
-        _keep(parameters, first, second, w3, m_w3, v_w3, place_w3, mask_w3)
+            inside_2 = H1_PAD * D_PAD + h[:, None] * H1_PAD + h1[None, :]
+            m_w2 = tl.load(own + inside_2)
+            v_w2 = tl.load(own + SCRATCH + inside_2)
+            a_w2 = tl.load(own + 2 * SCRATCH + inside_2)
+        place = tl.load(line + 10) + h[:, None] * tl.load(line + 6) + h1[None, :]
+        mask = in_h[:, None] & in_1[None, :]
+        _put(parameters, first, second, average, w2, m_w2, v_w2, a_w2, place, mask, alive)
         if BIAS:
-            _keep(parameters, first, second, b1, m_b1, v_b1, place_b1, in_1)
-            _keep(parameters, first, second, b3, m_b3, v_b3, place_b3, in_c)
-            if DEPTH == 2:
-                _keep(parameters, first, second, b2, m_b2, v_b2, place_b2, in_2)
+            _put(parameters, first, second, average, b2, m_b2, v_b2, a_b2, tl.load(line + 11) + h, in_h, alive)
+    else:
+        h = h1
+        in_h = in_1
+    place = tl.load(line + 12) + c[:, None] * tl.load(line + 7) + h[None, :]
+    mask = in_c[:, None] & in_h[None, :]
+    _put(parameters, first, second, average, w3, m_w3, v_w3, a_w3, place, mask, alive)
+    if BIAS:
+        _put(parameters, first, second, average, b3, m_b3, v_b3, a_b3, tl.load(line + 13) + c, in_c, alive)
