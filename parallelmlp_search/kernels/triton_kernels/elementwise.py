@@ -22,6 +22,13 @@ def log_one_plus(x):
 
 
 @triton.jit
+def _sigmoid(x):
+    """Without overflow on either side."""
+    e = tl.exp(-tl.abs(x))
+    return tl.where(x < 0.0, e, e * 0.0 + 1.0) / (1.0 + e)
+
+
+@triton.jit
 def activation(z, NAME: tl.constexpr):
     """Activation of ``z`` and its derivative there."""
     one = tl.zeros_like(z) + 1.0  # in the dtype of z: a plain number in tl.where would be float32
@@ -29,10 +36,10 @@ def activation(z, NAME: tl.constexpr):
         a = z
         slope = one
     elif NAME == "sigmoid":
-        a = tl.sigmoid(z)
+        a = _sigmoid(z)
         slope = a * (1.0 - a)
     elif NAME == "tanh":
-        a = 2.0 * tl.sigmoid(2.0 * z) - 1.0
+        a = 2.0 * _sigmoid(2.0 * z) - 1.0
         slope = 1.0 - a * a
     elif NAME == "relu":
         # nan must stay nan, so that a diverged member is noticed
@@ -55,7 +62,7 @@ def activation(z, NAME: tl.constexpr):
         a = z * share
         slope = share + z * 0.39894228040143267794 * tl.exp(-0.5 * z * z)
     elif NAME == "silu":
-        s = tl.sigmoid(z)
+        s = _sigmoid(z)
         a = z * s
         slope = s * (1.0 + z * (1.0 - s))
     elif NAME == "mish":
@@ -107,10 +114,10 @@ def loss_and_gradient(
     elif LOSS == "binary_logits":
         wanted = tl.load(target + rows, mask=valid, other=0).to(outputs.dtype)
         wanted = (wanted + smoothing * (0.5 - wanted))[None, :]
-        gradient = (tl.sigmoid(outputs) - wanted) * share[None, :]
+        gradient = tl.where(is_output, _sigmoid(outputs) - wanted, 0.0) * share[None, :]
         above = tl.where(outputs > 0.0, outputs, 0.0)
         values = above - outputs * wanted + log_one_plus(tl.exp(-tl.abs(outputs)))
-        losses = tl.sum(values, axis=0) * share
+        losses = tl.sum(tl.where(is_output, values, 0.0), axis=0) * share
     else:
         tl.static_assert(LOSS == "squared_error", "no such loss")
         place = c[:, None].to(tl.int64) * n_rows + rows[None, :]
