@@ -8,9 +8,9 @@ import os
 # Before the first import of torch, which reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from hypothesis import settings  # noqa: E402
+import pytest
+import torch
+from hypothesis import settings
 
 # Kernels written in Triton run on the device where there is one, else in Triton's interpreter, which must be
 # asked for before the first kernel is defined.

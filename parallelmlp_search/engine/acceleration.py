@@ -14,9 +14,9 @@ from parallelmlp_search.packing.layout import Layout
 __all__ = ["ACCELERATIONS", "AccelerationPlan", "choose_acceleration"]
 
 ACCELERATIONS = ("auto", "none", "graph", "persistent")
-"""``none``: step by step, as on a CPU. ``graph``: whole steps as CUDA graphs. ``persistent``: many steps in one
-launch, for the buckets that the kernel can train, graphs for the others. ``auto``: ``persistent`` on a CUDA
-device where Triton is installed, ``graph`` on one where it is not, ``none`` on a CPU."""
+"""``none``: step by step, as on a CPU. ``graph``: whole steps as CUDA graphs. ``persistent``: many steps in
+one launch, for the buckets that the kernel can train, graphs for the others. ``auto``: ``persistent`` on a
+CUDA device where Triton is installed, ``graph`` on one where it is not, ``none`` on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Work that is captured once as a CUDA graph and replayed: one launch instead of hundreds.
 
-A graph is a list of kernels with the addresses they had when it was captured. Whatever the work reads must stay
-where it was, and the host may not look at a result meanwhile.
+A graph is a list of kernels with the addresses they had when it was captured. Whatever the work reads must
+stay where it was, and the host may not look at a result meanwhile.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 __all__ = ["Capture", "GraphedStep", "capture_on_cuda"]
 
 WARM_UP_STEPS = 4
-"""Steps taken one by one before anything is captured: libraries set themselves up at their first call. Among any
-four consecutive steps is one that averages."""
+"""Steps taken one by one before anything is captured: libraries set themselves up at their first call. Among
+any four consecutive steps is one that averages."""
 
 
 class Capture(Protocol):
@@ -29,7 +29,7 @@ class Capture(Protocol):
 def capture_on_cuda(device: torch.device) -> Capture:
     """Captures of a device; its graphs share one pool of memory, since they never run at once."""
     pool = torch.cuda.graph_pool_handle()
-    stream = torch.cuda.Stream(device)
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def capture(work: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()

@@ -1,9 +1,10 @@
 """One training step in which the host decides nothing: what a CUDA graph can hold.
 
 Everything that changes from step to step is read from tensors on the device through a step counter that the
-step itself advances: rows of the batch, coefficients of the optimiser, dropout. Shapes and addresses stay. The
-arithmetic is that of :mod:`parallelmlp_search.engine.trainer`; members whose loss stops being finite are noted
-on the device and frozen by the host at the end of a window of steps, since they cannot disturb the others.
+step itself advances: rows of the batch, coefficients of the optimiser, dropout. Shapes and addresses stay.
+The arithmetic is that of :mod:`parallelmlp_search.engine.trainer`; members whose loss stops being finite are
+noted on the device and frozen by the host at the end of a window of steps, since they cannot disturb the
+others.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ __all__ = ["DeviceStep"]
 class _BlockViews:
     """One parameter of all members of a bucket, ``(P, row_size)`` in each flat buffer."""
 
+    decays: bool
+    scratch: Tensor
     parameter: Tensor
     gradient: Tensor
     first: Tensor
     second: Tensor
     average: Tensor
-    scratch: Tensor
-    decays: bool
 
 
 class DeviceStep:
@@ -83,9 +84,7 @@ class DeviceStep:
         self._parameters = self._network.bind(population.parameters)
         self._gradients = self._network.bind(gradients)
         self._loss = get_loss(loss)
-        self._spans = [
-            slice(a, b) for a, b in zip(layout.row_offsets, layout.row_offsets[1:], strict=False)
-        ]
+        self._spans = [slice(a, b) for a, b in zip(layout.row_offsets, layout.row_offsets[1:], strict=False)]
         self._mix_first, self._mix_second, self._momentum, self._decay, self._norms, smoothing = (
             constants.unsqueeze(2).unbind(0)
         )
@@ -125,7 +124,7 @@ class DeviceStep:
             )  # fmt: skip
             cut = [t[block.offset : block.offset + size].view(n_members, -1) for t in tensors]
             views[number].append(
-                _BlockViews(*cut, scratch[:size].view(n_members, -1), decays=block.kind == "weight")
+                _BlockViews(block.kind == "weight", scratch[:size].view(n_members, -1), *cut)
             )
         return views
 

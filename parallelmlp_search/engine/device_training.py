@@ -1,7 +1,7 @@
 """Training on a device in windows of steps: tables go there, steps are taken, the host looks at the end.
 
-A window ends where members are judged, and often enough that a deadline or an interrupt is met within a fraction
-of a second. Where windows end does not change a result.
+A window ends where members are judged, and often enough that a deadline or an interrupt is met within a
+fraction of a second. Where windows end does not change a result.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def is_averaging(step: int) -> bool:
 
 
 def constant_table(configs: Sequence[MLPConfig], *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """Per-member constants ``(6, P)``, rows as in :data:`parallelmlp_search.kernels.triton_kernels.launch`."""
+    """Per-member constants ``(6, P)``, rows as ``CONSTANTS`` of the kernels' launches lists them."""
     table = [
         [1.0 - config.beta1 for config in configs],
         [1.0 - config.beta2 for config in configs],
@@ -78,7 +78,7 @@ def order_of_rows(stream: BatchStream, first_step: int, n_steps: int) -> Tensor:
     """Row numbers of consecutive batches, one after the other, int64 ``(n_steps * N,)``, on the CPU."""
     begin = first_step * stream.batch_size
     end = begin + n_steps * stream.batch_size
-    pieces = []
+    pieces = [torch.empty(0, dtype=torch.int64)]
     while begin < end:
         epoch, start = divmod(begin, stream.n_rows)
         stop = min(stream.n_rows, start + end - begin)

@@ -20,17 +20,17 @@ from parallelmlp_search.packing.layout import MatmulLayout
 __all__ = ["BACKENDS", "BACKEND_DTYPES", "choose_backend", "modified_matmul"]
 
 BACKENDS = ("auto", "batched", "triton", "reference", "loop")
-"""``batched``: a batched product per run of equal shapes. ``triton``: one launch, one program a tile, on CUDA.
-``reference``: the paper's multiply and scatter-add. ``loop``: one member after the other. ``auto`` chooses
-between the first two by device and shape."""
+"""``batched``: a batched product per run of equal shapes. ``triton``: one launch, one program a tile, on
+CUDA. ``reference``: the paper's multiply and scatter-add. ``loop``: one member after the other. ``auto``
+chooses between the first two by device and shape."""
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 BACKEND_DTYPES: dict[str, tuple[torch.dtype, ...]] = dict.fromkeys(BACKENDS[1:], _DTYPES)
 """Dtypes of each backend. ``batched`` and ``loop`` accumulate as torch's products do, ``triton`` in float32
 (float64 for float64), ``reference`` in the dtype itself. float32 is multiplied exactly unless torch was told
-otherwise: after ``torch.set_float32_matmul_precision("high")``, ``batched``, ``loop`` and ``triton`` use TF32 on
-CUDA devices that have it; ``reference`` never does."""
+otherwise: after ``torch.set_float32_matmul_precision("high")``, ``batched``, ``loop`` and ``triton`` use
+TF32 on CUDA devices that have it; ``reference`` never does."""
 
 MOST_LAUNCHES = 4
 """Runs of equal shape up to which ``auto`` stays with batched products on a GPU: each is a launch of 5 us."""

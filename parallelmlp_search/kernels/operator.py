@@ -1,7 +1,7 @@
 """The modified matrix multiplication as an operator that torch knows.
 
-``torch.ops.parallelmlp_search.modified_matmul(activations, weight, runs, backend)`` has a gradient, shapes for
-fake tensors (so that ``torch.compile`` and ``torch.export`` see through it) and casts under autocast like
+``torch.ops.parallelmlp_search.modified_matmul(activations, weight, runs, backend)`` has a gradient, shapes
+for fake tensors (so that ``torch.compile`` and ``torch.export`` see through it) and casts under autocast like
 torch's own products. The layout travels as plain numbers, :attr:`MatmulLayout.flat_runs`, since an operator
 takes no objects.
 """
@@ -111,6 +111,6 @@ def _autocast(device_type: str) -> Callable[..., Tensor]:
 operator.register_fake(_fake_multiply)
 _gradient_operator.register_fake(_fake_gradients)
 operator.register_autograd(_differentiate, setup_context=_remember)
-_library = torch.library.Library(NAMESPACE, "FRAGMENT")
+_library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.impl("modified_matmul", _autocast("cpu"), "AutocastCPU")
 _library.impl("modified_matmul", _autocast("cuda"), "AutocastCUDA")

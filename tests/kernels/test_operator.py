@@ -1,4 +1,4 @@
-"""The operator that torch knows: its contract, fake tensors, autocast, compilation, and which backend is chosen."""
+"""The operator that torch knows: its contract, autocast, compilation, and which backend is chosen."""
 
 from __future__ import annotations
 
@@ -101,9 +101,11 @@ def test_a_second_derivative_is_refused_not_wrong(device: str) -> None:
 
 def test_a_strange_dtype_or_a_mixture_is_refused() -> None:
     activations, weight = (t.detach() for t in _arguments("cpu"))
-    with pytest.raises(InvalidParameterError, match="activations must be one of float64, .* got torch.int64"):
-        modified_matmul(activations.long(), weight.long(), RAGGED)
-    with pytest.raises(InvalidParameterError, match="weight must have the dtype of activations, torch.float32"):
+    with pytest.raises(InvalidParameterError, match=r"activations must be one of float64, .* got
+    torch.int64"):     modified_matmul(activations.long(), weight.long(), RAGGED)
+    with pytest.raises(
+        InvalidParameterError, match=r"weight must have the dtype of activations, torch.float32"
+    ):
         modified_matmul(activations, weight.double(), RAGGED)
     with pytest.raises(InvalidParameterError, match="bias must have the dtype of activations"):
         modified_matmul(activations, weight, RAGGED, bias=torch.zeros(RAGGED.n_out, dtype=torch.float64))

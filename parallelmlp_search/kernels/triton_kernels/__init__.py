@@ -1,1 +1,1 @@
-"""Kernels written in Triton. Nothing here is imported before a device, or Triton's interpreter, asks for it."""
+"""Kernels written in Triton, imported only where a device, or Triton's interpreter, asks for them."""

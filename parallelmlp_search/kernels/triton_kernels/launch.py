@@ -26,8 +26,9 @@ KERNEL_LOSSES = ("cross_entropy", "binary_logits", "squared_error")
 ON_CHIP_WEIGHTS = 4096
 """Padded hidden weights of a member whose moments and average stay in registers as well.
 
-Chosen, like the numbers of warps and rows below, from what the assembler reports for sm_90 (Triton 3.6 and 3.9,
-float32): up to here nothing is spilled; at 8192 some 1,000 bytes a thread were, and 250 with ``STREAM``."""
+Chosen, like the numbers of warps and rows below, from what the assembler reports for sm_90 (Triton 3.6 and
+3.9, float32): up to here nothing is spilled; at 8192 some 1,000 bytes a thread were, and 250 with
+``STREAM``."""
 
 MOST_WEIGHTS = 16384
 """Padded hidden weights above which a member does not fit one multiprocessor: 128 wide on 128 inputs."""
@@ -161,7 +162,10 @@ class PersistentTraining:
         self._scratch = torch.empty(max(1, scratch), dtype=dtype, device=device)
         self._streams: list[Any] = []
         if self._device.type == "cuda":
-            self._streams = [torch.cuda.Stream(self._device) for _ in range(min(N_STREAMS, len(self._launches)))]
+            self._streams = [
+                torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+                for _ in range(min(N_STREAMS, len(self._launches)))
+            ]
 
     def _group(self, buckets: Sequence[int], batch_sizes: Sequence[int]) -> list[_Launch]:
         """Lines of the plan by what the kernel is compiled for, the most expensive launch first."""
@@ -268,7 +272,9 @@ class PersistentTraining:
                 stream = self._streams[number % len(self._streams)]
                 stream.wait_stream(current)
                 with torch.cuda.stream(stream):
-                    self._start(launch, flats, rows, tables, constants, loss_sums, failed_at, first_steps, steps)
+                    self._start(
+                        launch, flats, rows, tables, constants, loss_sums, failed_at, first_steps, steps
+                    )
             for stream in self._streams:
                 current.wait_stream(stream)
             return

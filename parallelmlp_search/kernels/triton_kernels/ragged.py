@@ -1,9 +1,9 @@
 """The modified matrix multiplication on the GPU: one program a tile of one member, ragged in both dimensions.
 
 A table lists the tiles of all members; a program reads its line, multiplies along the shared dimension in
-steps of a block, and writes a tile that nobody else writes: no atomics, so the same bits in every run. Products
-are accumulated in float32 (float64 for float64). ``UPCAST`` widens tiles before they are multiplied, which the
-interpreter needs for bfloat16, a type that NumPy does not have.
+steps of a block, and writes a tile that nobody else writes: no atomics, so the same bits in every run.
+Products are accumulated in float32 (float64 for float64). ``UPCAST`` widens tiles before they are
+multiplied, which the interpreter needs for bfloat16, a type that NumPy does not have.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def product_tiles(
     for start in range(0, n_right, DEEP):
         k = start + tl.arange(0, DEEP)
         in_k = k < n_right
-        if TRANSPOSED:
+        # a branch at compile time, which a conditional expression is not before Triton 3.4
+        if TRANSPOSED:  # noqa: SIM108
             place = k[None, :] * n_result + r[:, None]
         else:
             place = r[:, None] * n_right + k[None, :]
@@ -58,7 +59,8 @@ def product_tiles(
 @triton.jit
 def outer_tiles(
     left, right, result, tiles, n_columns,
-    BLOCK: tl.constexpr, DEEP: tl.constexpr, ACCUMULATE: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    BLOCK: tl.constexpr, DEEP: tl.constexpr,
+    ACCUMULATE: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """``result = left right^T`` for each member: the gradient by its matrix.
 

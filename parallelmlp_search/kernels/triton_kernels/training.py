@@ -3,8 +3,8 @@
 A program loads its member's weights once, and then, step after step, takes a minibatch from the rows on the
 device, goes forward and backward, clips, and takes a step of AdamW or SGD. Members are independent, so
 programs never wait for each other, and nothing but rows, targets and coefficients is read in between. With
-``STREAM`` the moments of the hidden layers, which a large member cannot keep in registers, are read and written
-at each step instead; while one member trains, they stay in the second-level cache.
+``STREAM`` the moments of the hidden layers, which a large member cannot keep in registers, are read and
+written at each step instead; while one member trains, they stay in the second-level cache.
 
 Sizes are padded to powers of two of at least 16, as ``tl.dot`` wants; padding is masked and stays zero.
 Written for Triton 3.2 to 3.9 and to be launched with ``num_stages=1``: nothing may be prefetched over a step,
@@ -17,6 +17,16 @@ import triton
 import triton.language as tl
 
 from parallelmlp_search.kernels.triton_kernels.elementwise import activation, loss_and_gradient
+from parallelmlp_search.kernels.triton_kernels.member_parts import (
+    fetch,
+    head_input_gradient,
+    head_outputs,
+    head_weight_gradient,
+    put,
+    spread,
+    streamed_update,
+    update,
+)
 
 __all__ = ["PLAN_COLUMNS", "train_members"]
 
@@ -29,114 +39,12 @@ of its later weights, where its parameters begin in the flat buffers, and a 0. L
 
 
 @triton.jit
-def _head(weight, activations, C_PAD: tl.constexpr, PRECISION: tl.constexpr):
-    """``W a``: (C, H), (H, N) -> (C, N); one output is not worth the 16 that ``tl.dot`` wants."""
-    if C_PAD == 1:
-        outputs = tl.sum(tl.sum(weight, axis=0)[:, None] * activations, axis=0)[None, :]
-    else:
-        outputs = tl.dot(weight, activations, input_precision=PRECISION, out_dtype=weight.dtype)
-    return outputs
-
-
-@triton.jit
-def _head_weight_gradient(gradient, activations, C_PAD: tl.constexpr, PRECISION: tl.constexpr):
-    """``dY a^T``: (C, N), (H, N) -> (C, H)."""
-    if C_PAD == 1:
-        result = tl.sum(gradient * activations, axis=1)[None, :]
-    else:
-        result = tl.dot(
-            gradient, tl.trans(activations), input_precision=PRECISION, out_dtype=gradient.dtype
-        )
-    return result
-
-
-@triton.jit
-def _head_input_gradient(weight, gradient, C_PAD: tl.constexpr, PRECISION: tl.constexpr):
-    """``W^T dY``: (C, H), (C, N) -> (H, N)."""
-    if C_PAD == 1:
-        result = tl.sum(weight, axis=0)[:, None] * gradient
-    else:
-        result = tl.dot(tl.trans(weight), gradient, input_precision=PRECISION, out_dtype=weight.dtype)
-    return result
-
-
-@triton.jit
-def _adamw(p, g, m, v, mix_1, mix_2, keep, scale, offset):
-    """One step of AdamW as in :mod:`parallelmlp_search.engine.optimizer`."""
-    m = m + mix_1 * (g - m)
-    v = v + mix_2 * (g * g - v)
-    return p * keep - m / (scale * tl.sqrt(v) + offset), m, v
-
-
-@triton.jit
-def _sgd(p, g, m, v, momentum, decay, rate):
-    """One step of SGD with momentum and coupled decay; ``v`` stays as it is."""
-    m = momentum * m + (g + decay * p)
-    return p - rate * m, m, v
-
-
-@triton.jit
-def _update(
-    p, g, m, v, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW: tl.constexpr
-):
-    if ADAMW:
-        p, m, v = _adamw(p, g, m, v, mix_1, mix_2, keep, scale, offset)
-    else:
-        p, m, v = _sgd(p, g, m, v, momentum, decay, rate)
-    return p, m, v
-
-
-@triton.jit
-def _fetch(parameters, first, second, average, place, mask):
-    """Weights, moments and average of one tensor of a member."""
-    p = tl.load(parameters + place, mask=mask, other=0.0)
-    m = tl.load(first + place, mask=mask, other=0.0)
-    v = tl.load(second + place, mask=mask, other=0.0)
-    a = tl.load(average + place, mask=mask, other=0.0)
-    return p, m, v, a
-
-
-@triton.jit
-def _put(parameters, first, second, average, p, m, v, a, place, mask, alive):
-    """Write them back; a member whose loss stopped being finite ends as zeros."""
-    tl.store(parameters + place, tl.where(alive, p, 0.0), mask=mask)
-    tl.store(first + place, tl.where(alive, m, 0.0), mask=mask)
-    tl.store(second + place, tl.where(alive, v, 0.0), mask=mask)
-    tl.store(average + place, tl.where(alive, a, 0.0), mask=mask)
-
-
-@triton.jit
-def _spread(scratch, m, v, a, inside, SIZE: tl.constexpr):
-    """Write moments and average into a member's scratch, padded, so that a step needs no mask."""
-    tl.store(scratch + inside, m)
-    tl.store(scratch + SIZE + inside, v)
-    tl.store(scratch + 2 * SIZE + inside, a)
-
-
-@triton.jit
-def _streamed_update(
-    scratch, inside, p, g, share,
-    mix_1, mix_2, keep, scale, offset, momentum, decay, rate,
-    ADAMW: tl.constexpr, SIZE: tl.constexpr,
-):  # fmt: skip
-    """A step of a tensor whose moments and average lie in the scratch."""
-    m = tl.load(scratch + inside)
-    v = tl.load(scratch + SIZE + inside)
-    p, m, v = _update(p, g, m, v, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW)
-    tl.store(scratch + inside, m)
-    tl.store(scratch + SIZE + inside, v)
-    if share > 0.0:
-        a = tl.load(scratch + 2 * SIZE + inside)
-        tl.store(scratch + 2 * SIZE + inside, a + share * (p - a))
-    return p
-
-
-@triton.jit
 def train_members(
     inputs, target, row_weight, order, plan, parameters, first, second, average,
     coefficients, shares, constants, loss_sums, failed_at, scratch,
     n_rows, n_members, first_position,
-    D: tl.constexpr, C: tl.constexpr, PLAN: tl.constexpr, DEPTH: tl.constexpr, ACTIVATION: tl.constexpr, LOSS: tl.constexpr,
+    D: tl.constexpr, C: tl.constexpr, PLAN: tl.constexpr,
+    DEPTH: tl.constexpr, ACTIVATION: tl.constexpr, LOSS: tl.constexpr,
     ADAMW: tl.constexpr, BIAS: tl.constexpr, CLIP: tl.constexpr, WEIGHTED: tl.constexpr, STREAM: tl.constexpr,
     D_PAD: tl.constexpr, H1_PAD: tl.constexpr, H2_PAD: tl.constexpr, C_PAD: tl.constexpr,
     ROWS: tl.constexpr, SCRATCH: tl.constexpr, PRECISION: tl.constexpr,
@@ -186,24 +94,24 @@ def train_members(
     in_c = c < C
     place = tl.load(line + 8) + h1[:, None] * D + d[None, :]
     mask = in_1[:, None] & (d < D)[None, :]
-    w1, m_w1, v_w1, a_w1 = _fetch(parameters, first, second, average, place, mask)
+    w1, m_w1, v_w1, a_w1 = fetch(parameters, first, second, average, place, mask)
     if STREAM:
         own = scratch + tl.program_id(0).to(tl.int64) * 3 * SCRATCH
         inside_1 = h1[:, None] * D_PAD + d[None, :]
-        _spread(own, m_w1, v_w1, a_w1, inside_1, SCRATCH)
+        spread(own, m_w1, v_w1, a_w1, inside_1, SCRATCH)
     if BIAS:
-        b1, m_b1, v_b1, a_b1 = _fetch(parameters, first, second, average, tl.load(line + 9) + h1, in_1)
+        b1, m_b1, v_b1, a_b1 = fetch(parameters, first, second, average, tl.load(line + 9) + h1, in_1)
     if DEPTH == 2:
         h2 = tl.arange(0, H2_PAD)
         in_2 = h2 < width_2
         place = tl.load(line + 10) + h2[:, None] * tl.load(line + 6) + h1[None, :]
         mask = in_2[:, None] & in_1[None, :]
-        w2, m_w2, v_w2, a_w2 = _fetch(parameters, first, second, average, place, mask)
+        w2, m_w2, v_w2, a_w2 = fetch(parameters, first, second, average, place, mask)
         if STREAM:
             inside_2 = H1_PAD * D_PAD + h2[:, None] * H1_PAD + h1[None, :]
-            _spread(own, m_w2, v_w2, a_w2, inside_2, SCRATCH)
+            spread(own, m_w2, v_w2, a_w2, inside_2, SCRATCH)
         if BIAS:
-            b2, m_b2, v_b2, a_b2 = _fetch(parameters, first, second, average, tl.load(line + 11) + h2, in_2)
+            b2, m_b2, v_b2, a_b2 = fetch(parameters, first, second, average, tl.load(line + 11) + h2, in_2)
         h = h2
         in_h = in_2
         LAST: tl.constexpr = H2_PAD
@@ -213,9 +121,9 @@ def train_members(
         LAST: tl.constexpr = H1_PAD
     place = tl.load(line + 12) + c[:, None] * tl.load(line + 7) + h[None, :]
     mask = in_c[:, None] & in_h[None, :]
-    w3, m_w3, v_w3, a_w3 = _fetch(parameters, first, second, average, place, mask)
+    w3, m_w3, v_w3, a_w3 = fetch(parameters, first, second, average, place, mask)
     if BIAS:
-        b3, m_b3, v_b3, a_b3 = _fetch(parameters, first, second, average, tl.load(line + 13) + c, in_c)
+        b3, m_b3, v_b3, a_b3 = fetch(parameters, first, second, average, tl.load(line + 13) + c, in_c)
     if STREAM:
         tl.debug_barrier()
 
@@ -270,17 +178,17 @@ def train_members(
             else:
                 a = a1
                 slope = slope_1
-            outputs = _head(w3, a, C_PAD, PRECISION)
+            outputs = head_outputs(w3, a, C_PAD, PRECISION)
             if BIAS:
                 outputs += b3[:, None]
             tile_losses, g = loss_and_gradient(
                 outputs, share, target, rows, valid, n_rows, C, smoothing, LOSS, C_PAD
             )
             losses += tile_losses
-            g_w3 += _head_weight_gradient(g, a, C_PAD, PRECISION)
+            g_w3 += head_weight_gradient(g, a, C_PAD, PRECISION)
             if BIAS:
                 g_b3 += tl.sum(g, axis=1)
-            g = _head_input_gradient(w3, g, C_PAD, PRECISION) * slope
+            g = head_input_gradient(w3, g, C_PAD, PRECISION) * slope
             if DEPTH == 2:
                 g_w2 += tl.dot(g, tl.trans(a1), input_precision=PRECISION, out_dtype=w1.dtype)
                 if BIAS:
@@ -296,7 +204,9 @@ def train_members(
         finite = tl.abs(loss) < float("inf")
         failure = tl.where(finite | (failure >= 0), failure, first_step + step)
         if CLIP:
-            squares = tl.sum(tl.sum(g_w1 * g_w1, axis=1), axis=0) + tl.sum(tl.sum(g_w3 * g_w3, axis=1), axis=0)
+            squares = tl.sum(tl.sum(g_w1 * g_w1, axis=1), axis=0) + tl.sum(
+                tl.sum(g_w3 * g_w3, axis=1), axis=0
+            )
             if BIAS:
                 squares += tl.sum(g_b1 * g_b1, axis=0) + tl.sum(g_b3 * g_b3, axis=0)
             if DEPTH == 2:
@@ -322,41 +232,41 @@ def train_members(
         of_step += 4 * n_members
         share = tl.load(shares + step)
         if STREAM:
-            w1 = _streamed_update(
+            w1 = streamed_update(
                 own, inside_1, w1, g_w1, share,
                 mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW, SCRATCH,
             )  # fmt: skip
             if DEPTH == 2:
-                w2 = _streamed_update(
+                w2 = streamed_update(
                     own, inside_2, w2, g_w2, share,
                     mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW, SCRATCH,
                 )  # fmt: skip
         else:
-            w1, m_w1, v_w1 = _update(
+            w1, m_w1, v_w1 = update(
                 w1, g_w1, m_w1, v_w1, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW
             )
             a_w1 += share * (w1 - a_w1)
             if DEPTH == 2:
-                w2, m_w2, v_w2 = _update(
+                w2, m_w2, v_w2 = update(
                     w2, g_w2, m_w2, v_w2, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW
                 )
                 a_w2 += share * (w2 - a_w2)
-        w3, m_w3, v_w3 = _update(
+        w3, m_w3, v_w3 = update(
             w3, g_w3, m_w3, v_w3, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW
         )
         a_w3 += share * (w3 - a_w3)
         if BIAS:
             # biases do not decay
-            b1, m_b1, v_b1 = _update(
+            b1, m_b1, v_b1 = update(
                 b1, g_b1, m_b1, v_b1, mix_1, mix_2, 1.0, scale, offset, momentum, 0.0, rate, ADAMW
             )
             a_b1 += share * (b1 - a_b1)
-            b3, m_b3, v_b3 = _update(
+            b3, m_b3, v_b3 = update(
                 b3, g_b3, m_b3, v_b3, mix_1, mix_2, 1.0, scale, offset, momentum, 0.0, rate, ADAMW
             )
             a_b3 += share * (b3 - a_b3)
             if DEPTH == 2:
-                b2, m_b2, v_b2 = _update(
+                b2, m_b2, v_b2 = update(
                     b2, g_b2, m_b2, v_b2, mix_1, mix_2, 1.0, scale, offset, momentum, 0.0, rate, ADAMW
                 )
                 a_b2 += share * (b2 - a_b2)
@@ -382,9 +292,9 @@ def train_members(
         a_w1 = tl.load(own + 2 * SCRATCH + inside_1)
     place = tl.load(line + 8) + h1[:, None] * D + d[None, :]
     mask = in_1[:, None] & (d < D)[None, :]
-    _put(parameters, first, second, average, w1, m_w1, v_w1, a_w1, place, mask, alive)
+    put(parameters, first, second, average, w1, m_w1, v_w1, a_w1, place, mask, alive)
     if BIAS:
-        _put(parameters, first, second, average, b1, m_b1, v_b1, a_b1, tl.load(line + 9) + h1, in_1, alive)
+        put(parameters, first, second, average, b1, m_b1, v_b1, a_b1, tl.load(line + 9) + h1, in_1, alive)
     if DEPTH == 2:
         h = tl.arange(0, H2_PAD) + nought
         in_h = h < width_2
@@ -395,14 +305,14 @@ def train_members(
             a_w2 = tl.load(own + 2 * SCRATCH + inside_2)
         place = tl.load(line + 10) + h[:, None] * tl.load(line + 6) + h1[None, :]
         mask = in_h[:, None] & in_1[None, :]
-        _put(parameters, first, second, average, w2, m_w2, v_w2, a_w2, place, mask, alive)
+        put(parameters, first, second, average, w2, m_w2, v_w2, a_w2, place, mask, alive)
         if BIAS:
-            _put(parameters, first, second, average, b2, m_b2, v_b2, a_b2, tl.load(line + 11) + h, in_h, alive)
+            put(parameters, first, second, average, b2, m_b2, v_b2, a_b2, tl.load(line + 11) + h, in_h, alive)
     else:
         h = h1
         in_h = in_1
     place = tl.load(line + 12) + c[:, None] * tl.load(line + 7) + h[None, :]
     mask = in_c[:, None] & in_h[None, :]
-    _put(parameters, first, second, average, w3, m_w3, v_w3, a_w3, place, mask, alive)
+    put(parameters, first, second, average, w3, m_w3, v_w3, a_w3, place, mask, alive)
     if BIAS:
-        _put(parameters, first, second, average, b3, m_b3, v_b3, a_b3, tl.load(line + 13) + c, in_c, alive)
+        put(parameters, first, second, average, b3, m_b3, v_b3, a_b3, tl.load(line + 13) + c, in_c, alive)

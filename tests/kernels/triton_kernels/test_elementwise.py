@@ -36,7 +36,10 @@ def _judge(outputs, share, target, loss, gradient, smoothing, n_rows, LOSS: tl.c
 
 
 POINTS = torch.cat(
-    [torch.linspace(-6, 6, 49), torch.tensor([-90.0, -25.0, -0.5, 0.5, 1e-7, -1e-7, 0.0, 19.9, 20.1, 25.0, 88.0])]
+    [
+        torch.linspace(-6, 6, 49),
+        torch.tensor([-90.0, -25.0, -0.5, 0.5, 1e-7, -1e-7, 0.0, 19.9, 20.1, 25.0, 88.0]),
+    ]
 )
 
 
