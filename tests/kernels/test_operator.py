@@ -101,8 +101,9 @@ def test_a_second_derivative_is_refused_not_wrong(device: str) -> None:
 
 def test_a_strange_dtype_or_a_mixture_is_refused() -> None:
     activations, weight = (t.detach() for t in _arguments("cpu"))
-    with pytest.raises(InvalidParameterError, match=r"activations must be one of float64, .* got
-    torch.int64"):     modified_matmul(activations.long(), weight.long(), RAGGED)
+    words = r"activations must be one of float64, .* got torch\.int64"
+    with pytest.raises(InvalidParameterError, match=words):
+        modified_matmul(activations.long(), weight.long(), RAGGED)
     with pytest.raises(
         InvalidParameterError, match=r"weight must have the dtype of activations, torch.float32"
     ):
