@@ -19,6 +19,8 @@ from parallelmlp_search.engine.device_fields import uniform_field
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.kernels.losses import get_loss
+from parallelmlp_search.kernels.triton_kernels.availability import runs_on
+from parallelmlp_search.kernels.triton_kernels.flat_step_launch import FlatOptimizer
 from parallelmlp_search.kernels.triton_kernels.launch import StepTables
 
 __all__ = ["DeviceStep"]
@@ -56,6 +58,9 @@ class DeviceStep:
         Per-member constants of :func:`~parallelmlp_search.engine.step_tables.constant_table`.
     most_steps
         Steps that the tables of a window may have.
+    fused
+        Whether one kernel takes the optimiser's step for all members; on a CUDA device with Triton, if not
+        given.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class DeviceStep:
         loss: str,
         constants: Tensor,
         most_steps: int,
+        fused: bool | None = None,
     ) -> None:
         layout = population.layout
         self._layout, self._numbers, self._seed = layout, tuple(buckets), seed
@@ -95,6 +101,10 @@ class DeviceStep:
         self._depth = max((shape.depth for shape in dropped), default=0)
         self._width = max((max(shape.widths, default=0) for shape in dropped), default=0)
         self._batch_size = batch_size
+        self._flats, self._flat_gradients, self._constants = population.flats, gradients, constants
+        if fused is None:
+            fused = device.type == "cuda" and runs_on(device)
+        self._optimizer = FlatOptimizer(layout, self._numbers, device) if fused else None
         self._blocks = self._views(population, gradients)
 
         self._order = torch.zeros(most_steps, batch_size, dtype=torch.int64, device=device)
@@ -156,24 +166,42 @@ class DeviceStep:
             smoothing = None if self._smoothing is None else self._smoothing[span]
             self._losses[span] = self._loss(outputs, target, bucket.output_gradient, weight, smoothing)
             bucket.backward(self._parameters[number], self._gradients[number], batch)
-            self._update(number, span, coefficients[:, span], share if averaging else None)
+            self._clip(number, span)
+            if self._optimizer is None:
+                self._update(number, span, coefficients[:, span], share if averaging else None)
+        if self._optimizer is not None:
+            self._optimizer.step(
+                self._flats,
+                self._flat_gradients,
+                self._table,
+                self._shares,
+                self._local,
+                self._constants,
+                averaging=averaging,
+            )
         self.loss_sums.add_(self._losses)
         fails = torch.isfinite(self._losses).logical_not_().logical_and_(self.failed_at < 0)
         self.failed_at.copy_(torch.where(fails, self._step, self.failed_at))
         self._local.add_(1)
         self._step.add_(1)
 
+    def _clip(self, number: int, span: slice) -> None:
+        """Scale the gradient of each member of a bucket down to its largest norm."""
+        if not self._layout.buckets[number].shape.clip:
+            return
+        blocks = self._blocks[number]
+        squares = torch.zeros_like(self._norms[span])
+        for block in blocks:
+            squares = squares + block.gradient.square().sum(dim=1, keepdim=True)
+        factor = (self._norms[span] / (squares.sqrt() + 1e-6)).clamp_(max=1.0)
+        for block in blocks:
+            block.gradient.mul_(factor)
+
     def _update(self, number: int, span: slice, coefficients: Tensor, share: Tensor | None) -> None:
-        """Clip and step the members of a bucket, as :mod:`parallelmlp_search.engine.optimizer` does."""
+        """Step the members of a bucket, as :mod:`parallelmlp_search.engine.optimizer` does."""
         shape = self._layout.buckets[number].shape
         blocks = self._blocks[number]
         rate, keep, scale, offset = coefficients.unbind(0)
-        if shape.clip:
-            squares = sum(block.gradient.square().sum(dim=1, keepdim=True) for block in blocks)
-            assert isinstance(squares, Tensor)
-            factor = (self._norms[span] / (squares.sqrt() + 1e-6)).clamp_(max=1.0)
-            for block in blocks:
-                block.gradient.mul_(factor)
         for block in blocks:
             parameter, gradient, scratch = block.parameter, block.gradient, block.scratch
             if shape.optimizer == "adamw":

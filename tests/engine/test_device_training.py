@@ -22,7 +22,9 @@ from parallelmlp_search.engine import (
 from parallelmlp_search.engine import acceleration as acceleration_module
 from parallelmlp_search.engine.acceleration import choose_acceleration
 from parallelmlp_search.engine.cuda_graph import WARM_UP_STEPS, GraphedStep
+from parallelmlp_search.engine.device_step import DeviceStep
 from parallelmlp_search.engine.population import FLAT_NAMES
+from parallelmlp_search.engine.step_tables import constant_table, is_averaging, step_tables
 from parallelmlp_search.exceptions import DeviceWarning, InvalidParameterError
 from parallelmlp_search.kernels.triton_kernels.launch import obstacle
 from parallelmlp_search.space import MLPConfig
@@ -83,6 +85,34 @@ def test_captured_steps_are_the_steps_of_the_plain_loop(weight: Tensor | None, c
     assert history.member_steps == plain.member_steps == 13 * len(CONFIGS)
     for one, other in zip(history.train_losses, plain.train_losses, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_one_launch_for_the_optimizer_or_many_operations(fused: bool, capture: Capture) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    expected, _ = _train(CONFIGS, "none", None)
+    population = Population.create(CONFIGS, n_inputs=D, n_outputs=C, dtype=torch.float64, device=device)
+    stream = BatchStream(N_ROWS, 16, 9)
+    configs = population.row_configs()
+    tables_of: dict[str, Any] = {"dtype": torch.float64, "device": device}
+    step = DeviceStep(
+        population,
+        range(len(population.layout.buckets)),
+        (INPUTS.to(device), TARGET.to(device), None),
+        batch_size=16,
+        seed=9,
+        loss="cross_entropy",
+        constants=constant_table(configs, **tables_of),
+        most_steps=13,
+        fused=fused,
+    )
+    alive = torch.zeros(len(configs), dtype=torch.bool)
+    step.load(step_tables(configs, stream, 0, 13, stream.steps(6), frozen=alive, **tables_of), 0)
+    graphed = GraphedStep(step.take, capture if not fused or device == "cuda" else lambda work: work)
+    for number in range(13):
+        graphed(is_averaging(number))
+    for name in ("parameters", "first_moment", "second_moment", "average"):
+        torch.testing.assert_close(population.flats[name], expected.flats[name], rtol=1e-12, atol=1e-13)
 
 
 def test_members_are_judged_at_the_same_moments(capture: Capture) -> None:

@@ -21,14 +21,14 @@ import torch
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from parallelmlp_search.kernels.triton_kernels import ragged, training
+from parallelmlp_search.kernels.triton_kernels import flat_step, ragged, training
 
 POINTERS = {
     "order": "*i32", "plan": "*i64", "tiles": "*i64", "failed_at": "*i64", "n_columns": "i32",
-    "n_rows": "i32", "n_members": "i32", "first_position": "i32",
+    "stretches": "*i64", "local": "*i64", "n_rows": "i32", "n_members": "i32", "first_position": "i32",
 }
 for name, constants, options in json.loads(sys.argv[1]):
-    kernel = getattr(training if hasattr(training, name) else ragged, name)
+    kernel = next(getattr(m, name) for m in (flat_step, ragged, training) if hasattr(m, name))
     if "ACCUMULATE" in constants:
         constants["ACCUMULATE"] = getattr(tl, constants["ACCUMULATE"])
     element = constants.pop("element", "fp32")
@@ -97,6 +97,8 @@ def test_the_kernels_compile_for_a_gpu(tmp_path: Path) -> None:
     jobs = [
         training_job(DEPTH=2, STREAM=True, H1_PAD=16, CLIP=True, WEIGHTED=True),
         *ragged_jobs(),
+        ("flat_step", {"ADAMW": True, "AVERAGING": True, "SIZE": 1024}, {"num_warps": 4}),
+        ("flat_step", {"ADAMW": False, "AVERAGING": False, "SIZE": 1024}, {"num_warps": 4}),
     ]
     sizes = compiled(jobs, tmp_path)
     assert [name for name, _, _ in sizes] == [name for name, _, _ in jobs]
