@@ -18,7 +18,12 @@ from parallelmlp_search.engine.batches import BatchStream
 from parallelmlp_search.engine.cuda_graph import Capture, GraphedStep, capture_on_cuda
 from parallelmlp_search.engine.device_step import DeviceStep
 from parallelmlp_search.engine.population import FLAT_NAMES, Population
-from parallelmlp_search.engine.step_tables import constant_table, is_averaging, step_tables
+from parallelmlp_search.engine.step_tables import (
+    MemberVectors,
+    constant_table,
+    is_averaging,
+    step_tables,
+)
 from parallelmlp_search.exceptions import DeviceWarning
 from parallelmlp_search.kernels.triton_kernels.launch import PersistentTraining, StepTables
 
@@ -66,9 +71,10 @@ class DeviceTraining:
         self._rows, self._stream, self._total_steps = rows, stream, total_steps
         inputs = rows[0]
         self._dtype, self._device = inputs.dtype, inputs.device
-        self._configs = population.row_configs()
+        configs = population.row_configs()
+        self._vectors = MemberVectors.of(configs, self._device)
         n_members = population.n_members
-        self._constants = constant_table(self._configs, dtype=self._dtype, device=self._device)
+        self._constants = constant_table(configs, dtype=self._dtype, device=self._device)
         self._most_steps = max(1, min(MOST_STEPS, MOST_TABLE_ELEMENTS // n_members))
         self._loss_sums = torch.zeros(n_members, dtype=self._dtype, device=self._device)
         self._failed_at = torch.full((n_members,), -1, dtype=torch.int64, device=self._device)
@@ -114,14 +120,13 @@ class DeviceTraining:
 
     def _tables(self, n_steps: int) -> StepTables:
         return step_tables(
-            self._configs,
+            self._vectors,
             self._stream,
             self.population.step,
             n_steps,
             self._total_steps,
             frozen=self.population.failed_at >= 0,
             dtype=self._dtype,
-            device=self._device,
         )
 
     def _run(self, training: PersistentTraining, tables: StepTables, n_steps: int) -> None:

@@ -24,7 +24,7 @@ from parallelmlp_search.engine.acceleration import choose_acceleration
 from parallelmlp_search.engine.cuda_graph import WARM_UP_STEPS, GraphedStep
 from parallelmlp_search.engine.device_step import DeviceStep
 from parallelmlp_search.engine.population import FLAT_NAMES
-from parallelmlp_search.engine.step_tables import constant_table, is_averaging, step_tables
+from parallelmlp_search.engine.step_tables import MemberVectors, constant_table, is_averaging, step_tables
 from parallelmlp_search.exceptions import DeviceWarning, InvalidParameterError
 from parallelmlp_search.kernels.triton_kernels.launch import obstacle
 from parallelmlp_search.space import MLPConfig
@@ -107,7 +107,18 @@ def test_one_launch_for_the_optimizer_or_many_operations(fused: bool, capture: C
         fused=fused,
     )
     alive = torch.zeros(len(configs), dtype=torch.bool)
-    step.load(step_tables(configs, stream, 0, 13, stream.steps(6), frozen=alive, **tables_of), 0)
+    step.load(
+        step_tables(
+            MemberVectors.of(configs, device),
+            stream,
+            0,
+            13,
+            stream.steps(6),
+            frozen=alive,
+            dtype=torch.float64,
+        ),
+        0,
+    )
     graphed = GraphedStep(step.take, capture if not fused or device == "cuda" else lambda work: work)
     for number in range(13):
         graphed(is_averaging(number))

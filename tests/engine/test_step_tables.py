@@ -8,7 +8,7 @@ import torch
 from parallelmlp_search.engine import BatchStream, Population
 from parallelmlp_search.engine.device_fields import uniform_field
 from parallelmlp_search.engine.optimizer import PackedOptimizer
-from parallelmlp_search.engine.step_tables import coefficient_table, order_of_rows, step_tables
+from parallelmlp_search.engine.step_tables import MemberVectors, coefficient_table, order_of_rows, step_tables
 from parallelmlp_search.space import SCHEDULES, MLPConfig
 
 CONFIGS = [
@@ -25,9 +25,8 @@ def test_coefficients_are_those_of_the_optimizer() -> None:
     frozen = torch.zeros(len(CONFIGS), dtype=torch.bool)
     frozen[1] = True
     optimizer.freeze(frozen)
-    table = coefficient_table(
-        population.row_configs(), 3, 80, 90, frozen=frozen, dtype=torch.float32, device="cpu"
-    )
+    vectors = MemberVectors.of(population.row_configs(), "cpu")
+    table = coefficient_table(vectors, 3, 80, 90, frozen=frozen).float()
     for step in (3, 40, 82):
         expected = torch.cat(list(optimizer._coefficients(step)), dim=1).squeeze(2)
         torch.testing.assert_close(table[step - 3], expected, rtol=1e-6, atol=0.0)
@@ -42,10 +41,10 @@ def test_the_order_is_that_of_the_batches(first: int, count: int) -> None:
 
 
 def test_averages_are_moved_when_the_optimizer_moves_them() -> None:
+    frozen = torch.zeros(len(CONFIGS), dtype=torch.bool)
     tables = step_tables(
-        CONFIGS, BatchStream(17, 5, 4), 0, 9, 90, frozen=torch.zeros(len(CONFIGS), dtype=torch.bool),
-        dtype=torch.float32, device="cpu",
-    )  # fmt: skip
+        MemberVectors.of(CONFIGS, "cpu"), BatchStream(17, 5, 4), 0, 9, 90, frozen=frozen, dtype=torch.float32
+    )
     assert tables.n_steps == 9
     assert tables.shares.nonzero().view(-1).tolist() == [0, 3, 7]
     assert float(tables.shares[0]) == 1.0

@@ -6,7 +6,7 @@ bias, clipping, and widths padded to a power of two. Torch-only; the kernel itse
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ MOST_WEIGHTS = 16384
 MOST_OUTPUTS = 64
 """Padded outputs that the kernel keeps in registers."""
 
-N_STREAMS = 8
+N_LANES = 8
 """Launches that may run at once, so that the last programs of one leave no multiprocessor idle."""
 
 
@@ -110,7 +110,9 @@ class StepTables:
 
 
 @dataclass(frozen=True, slots=True)
-class _Launch:
+class Launch:
+    """Members that share everything the kernel is compiled for: their lines of the plan, and that."""
+
     plan: Tensor
     settings: dict[str, Any]
     n_warps: int
@@ -119,6 +121,40 @@ class _Launch:
     def n_scratch(self) -> int:
         """Elements of scratch that the programs need together."""
         return 3 * self.settings["SCRATCH"] * self.plan.shape[0] if self.settings["STREAM"] else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Launches that run one after the other, beside those of other lanes, and so may share a scratch."""
+
+    launches: tuple[Launch, ...]
+    scratch: Tensor
+    stream: Any
+
+    @classmethod
+    def of(cls, launches: Sequence[Launch], dtype: torch.dtype, device: torch.device) -> Lane:
+        """A lane of these launches, with a stream of its own on a CUDA device."""
+        size = max(1, *(launch.n_scratch for launch in launches))
+        stream = None
+        if device.type == "cuda":
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        return cls(tuple(launches), torch.empty(size, dtype=dtype, device=device), stream)
+
+    def run(self, start: Callable[[Launch, Tensor], None]) -> None:
+        """Start each launch, on the lane's stream if it has one, after what the current stream holds."""
+        if self.stream is None:
+            for launch in self.launches:
+                start(launch, self.scratch)
+            return
+        self.stream.wait_stream(torch.cuda.current_stream(self.scratch.device))
+        with torch.cuda.stream(self.stream):
+            for launch in self.launches:
+                start(launch, self.scratch)
+
+    def join(self) -> None:
+        """Let the current stream wait for the lane."""
+        if self.stream is not None:
+            torch.cuda.current_stream(self.scratch.device).wait_stream(self.stream)
 
 
 class PersistentTraining:
@@ -138,6 +174,8 @@ class PersistentTraining:
         Whether training rows have weights.
     device
         Where everything lives.
+    n_lanes
+        Launches that may run at once; on a CUDA device :data:`N_LANES`, if not given.
     """
 
     def __init__(
@@ -150,6 +188,7 @@ class PersistentTraining:
         weighted: bool,
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
+        n_lanes: int | None = None,
     ) -> None:
         self._module = kernel_module("training", device, purpose="for the persistent kernel")
         self.layout = layout
@@ -157,17 +196,15 @@ class PersistentTraining:
         self.weighted = weighted
         self._device = torch.device(device)
         self._precision = tile_precision(dtype)
-        self._launches = self._group(buckets, batch_sizes)
-        scratch = max((x.n_scratch for x in self._launches), default=0)
-        self._scratch = torch.empty(max(1, scratch), dtype=dtype, device=device)
-        self._streams: list[Any] = []
-        if self._device.type == "cuda":
-            self._streams = [
-                torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-                for _ in range(min(N_STREAMS, len(self._launches)))
-            ]
+        launches = self._group(buckets, batch_sizes)
+        if n_lanes is None:
+            n_lanes = N_LANES if self._device.type == "cuda" else 1
+        self.lanes = tuple(
+            Lane.of(launches[first::n_lanes], dtype, self._device)
+            for first in range(min(n_lanes, len(launches)))
+        )
 
-    def _group(self, buckets: Sequence[int], batch_sizes: Sequence[int]) -> list[_Launch]:
+    def _group(self, buckets: Sequence[int], batch_sizes: Sequence[int]) -> list[Launch]:
         """Lines of the plan by what the kernel is compiled for, the most expensive launch first."""
         groups: dict[tuple[Any, ...], list[tuple[float, list[int]]]] = {}
         for number in buckets:
@@ -205,7 +242,7 @@ class PersistentTraining:
             launches.append(self._launch(key, [line for _, line in lines]))
         return launches
 
-    def _launch(self, key: tuple[Any, ...], lines: list[list[int]]) -> _Launch:
+    def _launch(self, key: tuple[Any, ...], lines: list[list[int]]) -> Launch:
         widths, activation, optimizer, bias, clip, n_inputs, n_outputs, rows = key
         weights = widths[0] * padded(n_inputs) + (widths[0] * widths[1] if len(widths) == 2 else 0)
         settings = {
@@ -229,12 +266,12 @@ class PersistentTraining:
             "SCRATCH": weights,
         }
         plan = torch.tensor(lines, dtype=torch.int64).to(self._device)
-        return _Launch(plan, settings, n_warps=_warps(weights))
+        return Launch(plan, settings, n_warps=_warps(weights))
 
     @property
     def n_launches(self) -> int:
         """Launches of each call."""
-        return len(self._launches)
+        return sum(len(lane.launches) for lane in self.lanes)
 
     def run(
         self,
@@ -266,24 +303,21 @@ class PersistentTraining:
             tables hold, if not given.
         """
         steps = tables.n_steps if n_steps is None else n_steps
-        if self._streams:
-            current = torch.cuda.current_stream(self._device)
-            for number, launch in enumerate(self._launches):
-                stream = self._streams[number % len(self._streams)]
-                stream.wait_stream(current)
-                with torch.cuda.stream(stream):
-                    self._start(
-                        launch, flats, rows, tables, constants, loss_sums, failed_at, first_steps, steps
-                    )
-            for stream in self._streams:
-                current.wait_stream(stream)
-            return
-        for launch in self._launches:
-            self._start(launch, flats, rows, tables, constants, loss_sums, failed_at, first_steps, steps)
+
+        def start(launch: Launch, scratch: Tensor) -> None:
+            self._start(
+                launch, scratch, flats, rows, tables, constants, loss_sums, failed_at, first_steps, steps
+            )
+
+        for lane in self.lanes:
+            lane.run(start)
+        for lane in self.lanes:
+            lane.join()
 
     def _start(
         self,
-        launch: _Launch,
+        launch: Launch,
+        scratch: Tensor,
         flats: Mapping[str, Tensor],
         rows: tuple[Tensor, Tensor, Tensor | None],
         tables: StepTables,
@@ -315,7 +349,7 @@ class PersistentTraining:
             constants,
             loss_sums,
             failed_at,
-            self._scratch,
+            scratch,
             n_rows=inputs.shape[0],
             n_members=constants.shape[1],
             first_position=tables.first_position,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
-from parallelmlp_search.engine.step_tables import constant_table, step_tables
+from parallelmlp_search.engine.step_tables import MemberVectors, constant_table, step_tables
 from parallelmlp_search.kernels.triton_kernels.launch import PersistentTraining
 from parallelmlp_search.space import MLPConfig
 
@@ -80,12 +80,12 @@ class Case:
             dtype=dtype,
         )
         constants = constant_table(population.row_configs(), dtype=dtype, device=self.device)
+        vectors = MemberVectors.of(population.row_configs(), self.device)
         losses = torch.zeros(len(configs), dtype=dtype, device=self.device)
         failed_at = torch.full((len(configs),), -1, device=self.device)
         for n_steps in windows:
             tables = step_tables(
-                population.row_configs(), stream, population.step, n_steps, TOTAL_STEPS,
-                frozen=failed_at >= 0, dtype=dtype, device=self.device,
+                vectors, stream, population.step, n_steps, TOTAL_STEPS, frozen=failed_at >= 0, dtype=dtype,
             )  # fmt: skip
             training.run(
                 population.flats, (self.rows.inputs, self.rows.target, self.rows.weight), tables,

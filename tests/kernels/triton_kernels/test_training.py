@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from parallelmlp_search.engine.step_tables import constant_table, step_tables
+from parallelmlp_search.engine.step_tables import MemberVectors, constant_table, step_tables
 from parallelmlp_search.kernels.reference import scatter_matmul
 from parallelmlp_search.kernels.triton_kernels import launch
 from parallelmlp_search.kernels.triton_kernels.launch import PersistentTraining, obstacle
@@ -250,8 +250,9 @@ def _run_with_own_batches(
     )  # fmt: skip
     # the stream is one sequence of rows, whatever the size of a batch
     tables = step_tables(
-        row_configs, case.stream(1), 0, max(b * s for b, s in zip(batches, steps, strict=True)), 12,
-        frozen=torch.zeros(len(configs), dtype=torch.bool), dtype=dtype, device=device,
+        MemberVectors.of(row_configs, device), case.stream(1), 0,
+        max(b * s for b, s in zip(batches, steps, strict=True)), 12,
+        frozen=torch.zeros(len(configs), dtype=torch.bool), dtype=dtype,
     )  # fmt: skip
     shares = torch.zeros_like(tables.shares)
     training.run(
@@ -308,9 +309,10 @@ def test_what_the_kernel_takes(
 def test_the_most_expensive_launch_and_member_come_first(case: Callable[..., Any]) -> None:
     configs = [config((w,), seed=w) for w in (3, 40, 33, 60)] + [config((w, 3), seed=w) for w in (17, 20)]
     training = case("cross_entropy", 3).in_kernel(configs, [0]).training
-    widths = [entry.plan[:, 4].tolist() for entry in training._launches]
+    (lane,) = training.lanes
+    widths = [entry.plan[:, 4].tolist() for entry in lane.launches]
     # 40, 33 and 60 are all 64 in the kernel, so they keep the order of their rows
-    rows = [entry.plan[:, 0].tolist() for entry in training._launches]
+    rows = [entry.plan[:, 0].tolist() for entry in lane.launches]
     assert [sorted(group) for group in widths] == [[33, 40, 60], [17, 20], [3]]
     assert all(group == sorted(group) for group in rows)
     # a longer batch makes a member dearer
@@ -319,4 +321,22 @@ def test_the_most_expensive_launch_and_member_come_first(case: Callable[..., Any
         population.layout, range(len(population.layout.buckets)), loss="cross_entropy", batch_sizes=[200, 20],
         weighted=False, device=case("cross_entropy", 3).device,
     )  # fmt: skip
-    assert [entry.plan[:, 4].tolist() for entry in dear._launches] == [[3], [40]]
+    assert [entry.plan[:, 4].tolist() for entry in dear.lanes[0].launches] == [[3], [40]]
+
+
+def test_launches_that_may_run_at_once_share_no_scratch(
+    case: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "ON_CHIP_WEIGHTS", 1)
+    here = case("cross_entropy", 3)
+    population = here.population(
+        [config((w,), activation=a) for w in (5, 20) for a in ("relu", "tanh", "elu")]
+    )
+    training = PersistentTraining(
+        population.layout, range(len(population.layout.buckets)), loss="cross_entropy", batch_sizes=[20] * 6,
+        weighted=False, device=here.device, n_lanes=4,
+    )  # fmt: skip
+    assert [len(lane.launches) for lane in training.lanes] == [2, 2, 1, 1]
+    assert len({lane.scratch.data_ptr() for lane in training.lanes}) == 4
+    for lane in training.lanes:
+        assert lane.scratch.numel() == max(entry.n_scratch for entry in lane.launches) > 0
