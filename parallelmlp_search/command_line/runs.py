@@ -26,7 +26,7 @@ from parallelmlp_search.selection import get_metric
 
 __all__ = ["environment", "new_run", "perform", "show_outcome", "target_of", "trial_of"]
 
-EXTRAS = {"polars": "polars", "yaml": "yaml"}
+EXTRAS = {"gpu": "triton", "polars": "polars", "yaml": "yaml"}
 """Optional extras of the distribution, and a module that each of them brings."""
 
 
