@@ -19,6 +19,11 @@ one launch, for the buckets that the kernel can train, graphs for the others. ``
 CUDA device where Triton is installed, ``graph`` on one where it is not, ``none`` on a CPU."""
 
 
+COMPILE_SECONDS = 60.0
+"""Time left below which ``auto`` compiles nothing: a kernel takes 3 to 10 s on one core of a CPU, once for each
+number of inputs and outputs, loss and width class; Triton keeps it on disk."""
+
+
 @dataclass(frozen=True, slots=True)
 class AccelerationPlan:
     """Buckets by how they are trained; both empty means step by step.
@@ -47,12 +52,19 @@ class AccelerationPlan:
 
 
 def choose_acceleration(
-    layout: Layout, *, loss: str, dtype: torch.dtype, device: torch.device | str, acceleration: str = "auto"
+    layout: Layout,
+    *,
+    loss: str,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    acceleration: str = "auto",
+    seconds_left: float | None = None,
 ) -> AccelerationPlan:
     """Decide for each bucket of a layout.
 
     A member in the persistent kernel pays neither launches nor the way of its weights through device memory,
-    so whatever fits is trained there.
+    so whatever fits is trained there, unless ``auto`` is to decide and the time left is short
+    (:data:`COMPILE_SECONDS`).
 
     Raises
     ------
@@ -74,7 +86,8 @@ def choose_acceleration(
             f"acceleration must not be 'persistent' on {torch.device(device)} without Triton: "
             "take 'auto', or install it with: pip install 'parallelmlp-search[gpu]'"
         )
-    if acceleration == "graph" or not triton_runs:
+    hurried = acceleration == "auto" and seconds_left is not None and seconds_left < COMPILE_SECONDS
+    if acceleration == "graph" or hurried or not triton_runs:
         return AccelerationPlan((), everything, {})
     found = {n: obstacle(bucket, loss=loss, dtype=dtype) for n, bucket in enumerate(layout.buckets)}
     return AccelerationPlan(

@@ -136,7 +136,14 @@ def train(
     layout = population.layout
     inputs = rows.inputs
     dtype, device = inputs.dtype, inputs.device
-    plan = choose_acceleration(layout, loss=loss, dtype=dtype, device=device, acceleration=acceleration)
+    plan = choose_acceleration(
+        layout,
+        loss=loss,
+        dtype=dtype,
+        device=device,
+        acceleration=acceleration,
+        seconds_left=None if deadline is None else deadline - started,
+    )
     if not plan.is_plain:
         history = _train_on_device(
             population, rows, plan, capture, stream, loss, until_epoch, total_epochs, evaluation,

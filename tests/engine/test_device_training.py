@@ -329,6 +329,15 @@ def test_the_choice(
         assert set(moved.obstacles) == set(moved.graph)
 
 
+def test_in_a_hurry_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceleration_module, "runs_on", lambda device: True)
+    options: dict[str, Any] = {"loss": "cross_entropy", "dtype": torch.float32, "device": "cuda"}
+    assert not choose_acceleration(LAYOUT, seconds_left=10.0, **options).persistent
+    assert choose_acceleration(LAYOUT, seconds_left=1000.0, **options).persistent
+    # who asks for it by name gets it
+    assert choose_acceleration(LAYOUT, seconds_left=10.0, acceleration="persistent", **options).persistent
+
+
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"loss": "cross_entropy", "dtype": torch.float32, "device": "cpu"}
     with pytest.raises(InvalidParameterError, match="but got 'grapf'; did you mean 'graph'"):

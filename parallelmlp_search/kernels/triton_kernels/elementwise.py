@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["activation", "log_one_plus", "loss_and_gradient"]
+__all__ = ["activation", "any_activation", "log_one_plus", "loss_and_gradient"]
 
 
 @triton.jit
@@ -85,6 +85,42 @@ def activation(z, NAME: tl.constexpr):
         tl.static_assert(NAME == "sine", "no such activation")
         a = tl.sin(z)
         slope = tl.cos(z)
+    return a, slope
+
+
+@triton.jit
+def any_activation(z, code):
+    """The activation of a number, its place in :data:`parallelmlp_search.space.ACTIVATIONS`.
+
+    One branch for the whole tile. Members of different activations then share a kernel, which takes seconds
+    to compile, and a launch.
+    """
+    if code == 0:
+        a, slope = activation(z, "identity")
+    elif code == 1:
+        a, slope = activation(z, "sigmoid")
+    elif code == 2:
+        a, slope = activation(z, "tanh")
+    elif code == 3:
+        a, slope = activation(z, "relu")
+    elif code == 4:
+        a, slope = activation(z, "leaky_relu")
+    elif code == 5:
+        a, slope = activation(z, "elu")
+    elif code == 6:
+        a, slope = activation(z, "gelu")
+    elif code == 7:
+        a, slope = activation(z, "selu")
+    elif code == 8:
+        a, slope = activation(z, "hardshrink")
+    elif code == 9:
+        a, slope = activation(z, "mish")
+    elif code == 10:
+        a, slope = activation(z, "silu")
+    elif code == 11:
+        a, slope = activation(z, "softplus")
+    else:
+        a, slope = activation(z, "sine")
     return a, slope
 
 

@@ -1,7 +1,8 @@
 """From a layout to launches of the persistent kernel: which members it takes, and in which shapes.
 
-A launch holds members that share everything that the kernel is compiled for: depth, activation, optimiser,
-bias, clipping, and widths padded to a power of two. Torch-only; the kernel itself is imported where it runs.
+A launch holds members that share everything that the kernel is compiled for: depth, optimiser, bias,
+clipping, and widths padded to a power of two; the activation too, if all of them have the same. Torch-only;
+the kernel itself is imported where it runs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from parallelmlp_search.kernels.triton_kernels.availability import kernel_module, tile_precision
 from parallelmlp_search.packing.layout import Architecture, Bucket, Layout
+from parallelmlp_search.space import ACTIVATIONS
 
 __all__ = ["CONSTANTS", "PersistentTraining", "StepTables", "obstacle", "padded"]
 
@@ -75,11 +77,11 @@ def obstacle(bucket: Bucket, *, loss: str, dtype: torch.dtype) -> str | None:
     return None
 
 
-def _warps(weights: int) -> int:
-    """Warps of a program: as few as hold the weights, so that several programs share a multiprocessor."""
-    if weights <= 2048:
+def _warps(largest: int) -> int:
+    """Warps of a program whose largest tensor has so many elements: few, so that programs share a processor."""
+    if largest <= 2048:
         return 4
-    return 8 if weights <= 8192 else 16
+    return 8 if largest <= 8192 else 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +219,6 @@ class PersistentTraining:
                 shape = bucket.shape
                 key = (
                     tuple(padded(width) for width in widths),
-                    architecture.activation,
                     shape.optimizer,
                     shape.bias,
                     shape.clip,
@@ -233,7 +234,9 @@ class PersistentTraining:
                         block = None if layer == 1 and shape.depth == 1 else offsets.get((source, kind))
                         starts.append(0 if block is None else block.offset + position * block.row_size)
                 second = widths[1] if len(widths) == 2 else 0
-                line = [row, batch, 0, 0, widths[0], second, shape.widths[0], shape.widths[-1], *starts, 0]
+                strides = shape.widths[0], shape.widths[-1]
+                activation = ACTIVATIONS.index(architecture.activation)
+                line = [row, batch, 0, 0, widths[0], second, *strides, *starts, 0, activation]
                 cost = float(batch) * _hidden_weights(shape, widths)
                 groups.setdefault(key, []).append((cost, line))
         launches = []
@@ -243,11 +246,13 @@ class PersistentTraining:
         return launches
 
     def _launch(self, key: tuple[Any, ...], lines: list[list[int]]) -> Launch:
-        widths, activation, optimizer, bias, clip, n_inputs, n_outputs, rows = key
+        widths, optimizer, bias, clip, n_inputs, n_outputs, rows = key
+        activations = {line[-1] for line in lines}
         weights = widths[0] * padded(n_inputs) + (widths[0] * widths[1] if len(widths) == 2 else 0)
         settings = {
             "DEPTH": len(widths),
-            "ACTIVATION": activation,
+            # a kernel takes seconds to compile: a mixture shares one that branches
+            "ACTIVATION": ACTIVATIONS[activations.pop()] if len(activations) == 1 else "any",
             "LOSS": self.loss,
             "ADAMW": optimizer == "adamw",
             "BIAS": bias,
@@ -266,7 +271,7 @@ class PersistentTraining:
             "SCRATCH": weights,
         }
         plan = torch.tensor(lines, dtype=torch.int64).to(self._device)
-        return Launch(plan, settings, n_warps=_warps(weights))
+        return Launch(plan, settings, n_warps=_warps(max(weights, max(widths) * rows)))
 
     @property
     def n_launches(self) -> int:

@@ -16,7 +16,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from parallelmlp_search.kernels.triton_kernels.elementwise import activation, loss_and_gradient
+from parallelmlp_search.kernels.triton_kernels.elementwise import (
+    activation,
+    any_activation,
+    loss_and_gradient,
+)
 from parallelmlp_search.kernels.triton_kernels.member_parts import (
     fetch,
     head_input_gradient,
@@ -33,9 +37,11 @@ __all__ = ["PLAN_COLUMNS", "train_members"]
 PLAN_COLUMNS = (
     "row", "batch_size", "first_step", "n_steps", "width_1", "width_2", "stride_2", "stride_3",
     "weight_1", "bias_1", "weight_2", "bias_2", "weight_3", "bias_3", "nought",
+    "activation",
 )  # fmt: skip
 """What ``plan`` says of each program: the member's stacked row, its minibatches, its true widths, the columns
-of its later weights, where its parameters begin in the flat buffers, and a 0. Layer 3 is the head."""
+of its later weights, where its parameters begin in the flat buffers, a 0, and the activation's number.
+Layer 3 is the head."""
 
 
 @triton.jit
@@ -79,6 +85,7 @@ def train_members(
     n_steps = tl.load(line + 3).to(tl.int32)
     width_1 = tl.load(line + 4).to(tl.int32)
     width_2 = tl.load(line + 5).to(tl.int32)
+    code = tl.load(line + 15).to(tl.int32)
 
     mix_1 = tl.load(constants + row)
     mix_2 = tl.load(constants + n_members + row)
@@ -167,13 +174,19 @@ def train_members(
             z = tl.dot(w1, tl.trans(x), input_precision=PRECISION, out_dtype=w1.dtype)
             if BIAS:
                 z += b1[:, None]
-            a1, slope_1 = activation(z, ACTIVATION)
+            if ACTIVATION == "any":
+                a1, slope_1 = any_activation(z, code)
+            else:
+                a1, slope_1 = activation(z, ACTIVATION)
             a1 = tl.where(in_1[:, None], a1, 0.0)
             if DEPTH == 2:
                 z = tl.dot(w2, a1, input_precision=PRECISION, out_dtype=w1.dtype)
                 if BIAS:
                     z += b2[:, None]
-                a, slope = activation(z, ACTIVATION)
+                if ACTIVATION == "any":
+                    a, slope = any_activation(z, code)
+                else:
+                    a, slope = activation(z, ACTIVATION)
                 a = tl.where(in_2[:, None], a, 0.0)
             else:
                 a = a1

@@ -135,6 +135,16 @@ def test_moments_in_scratch_instead_of_registers(
     assert_same(here.in_kernel(configs, [2, 3]).population, here.plainly(configs, 5))
 
 
+def test_a_mixture_of_activations_shares_a_launch(case: Callable[..., Any]) -> None:
+    here = case("cross_entropy", 3)
+    configs = [config((5,), activation=name, seed=3) for name in ACTIVATIONS]
+    configs.append(config((5, 4), activation="tanh"))
+    configs.append(config((5, 4), activation="mish"))
+    result = here.in_kernel(configs, [2])
+    assert result.training.n_launches == 2
+    assert_same(result.population, here.plainly(configs, 2))
+
+
 def test_where_launches_end_does_not_matter(case: Callable[..., Any]) -> None:
     here = case("cross_entropy", 3)
     configs = [config((5,)), config((4, 3))]
@@ -333,10 +343,10 @@ def test_launches_that_may_run_at_once_share_no_scratch(
     monkeypatch.setattr(launch, "ON_CHIP_WEIGHTS", 1)
     here = case("cross_entropy", 3)
     population = here.population(
-        [config((w,), activation=a) for w in (5, 20) for a in ("relu", "tanh", "elu")]
+        [config((w,), activation=a) for w in (5, 20, 40, 70, 130, 260) for a in ("relu", "tanh")]
     )
     training = PersistentTraining(
-        population.layout, range(len(population.layout.buckets)), loss="cross_entropy", batch_sizes=[20] * 6,
+        population.layout, range(len(population.layout.buckets)), loss="cross_entropy", batch_sizes=[20] * 12,
         weighted=False, device=here.device, n_lanes=4,
     )  # fmt: skip
     assert [len(lane.launches) for lane in training.lanes] == [2, 2, 1, 1]
