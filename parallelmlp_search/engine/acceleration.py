@@ -20,8 +20,8 @@ CUDA device where Triton is installed, ``graph`` on one where it is not, ``none`
 
 
 COMPILE_SECONDS = 60.0
-"""Time left below which ``auto`` compiles nothing: a kernel takes 3 to 10 s on one core of a CPU, once for each
-number of inputs and outputs, loss and width class; Triton keeps it on disk."""
+"""Time left below which ``auto`` compiles nothing: a kernel takes 3 to 10 s on one core of a CPU, once for
+each number of inputs and outputs, loss and width class; Triton keeps it on disk."""
 
 
 @dataclass(frozen=True, slots=True)

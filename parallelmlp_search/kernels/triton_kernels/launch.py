@@ -78,7 +78,7 @@ def obstacle(bucket: Bucket, *, loss: str, dtype: torch.dtype) -> str | None:
 
 
 def _warps(largest: int) -> int:
-    """Warps of a program whose largest tensor has so many elements: few, so that programs share a processor."""
+    """Warps of a program, by the elements of its largest tensor; few, so that several fit at once."""
     if largest <= 2048:
         return 4
     return 8 if largest <= 8192 else 16
