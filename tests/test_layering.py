@@ -26,6 +26,8 @@ ORDER = (
 LOWER_HALF = ORDER[: ORDER.index("search")]
 # scikit-learn brings scipy and joblib along
 LOWER_HALF_IMPORTS = ("joblib", "numpy", "pandas", "pyarrow", "safetensors", "scipy", "sklearn", "torch")
+# files that are imported only where their compiler is there
+COMPILERS = {"kernels/triton_kernels/": {"triton"}, "kernels/compiled": {"numba", "llvmlite"}}
 MOST_LINES = 400
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
@@ -98,13 +100,14 @@ def stranger_violations(source: str, file: str) -> list[str]:
     """Third-party imports that a file of the lower half of the house may not have.
 
     Training, on a GPU above all, must do with what an image with PyTorch usually holds. Optional ones are
-    asked for through ``_optional`` and stand in no import statement, but for Triton in kernels written in it.
+    asked for through ``_optional`` and stand in no import statement, but for a compiler in what it compiles.
     """
     if room(file) not in LOWER_HALF:
         return []
     allowed = {*sys.stdlib_module_names, PACKAGE, *LOWER_HALF_IMPORTS}
-    if file.startswith("kernels/triton_kernels/"):
-        allowed.add("triton")
+    for start, compilers in COMPILERS.items():
+        if file.startswith(start):
+            allowed |= compilers
     roots = {module.split(".")[0] for module in absolute_imports(source)}
     return [f"{file} imports {root}" for root in sorted(roots - allowed)]
 
@@ -205,7 +208,7 @@ def test_the_rule_on_strangers_catches_what_it_should(source: str, file: str, ca
 def test_training_works_where_the_rest_is_not_installed() -> None:
     code = """
 import sys
-for name in ("optuna", "typer", "rich", "triton", "yaml", "polars", "hypothesis"):
+for name in ("optuna", "typer", "rich", "triton", "numba", "llvmlite", "yaml", "polars"):
     sys.modules[name] = None
 import torch
 from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
