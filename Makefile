@@ -1,12 +1,13 @@
-# Two commands: `make demo` runs a real search, `make test` checks everything.
-# Both make .venv where it is missing; PYTHON=python3.12 chooses another interpreter.
+# `make demo` runs a real search, `make test` checks everything; both make .venv where it is missing, and
+# PYTHON=python3.12 chooses another interpreter. `make gpu` installs nothing: it tests and measures on the GPU
+# of this machine with the packages of PYTHON.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FRAME := pyproject.toml constraints.txt
 
-.PHONY: demo test slow clean
+.PHONY: demo test slow gpu clean
 
 demo: $(VENV)/.demo-installed
 	rm -rf runs/demo
@@ -21,6 +22,12 @@ test: $(VENV)/.test-installed
 
 slow: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -q -m slow
+
+# Versions are whatever is there, so their warnings are not errors as in `make test`.
+gpu:
+	$(PYTHON) -m benchmarks.gpu --check
+	$(PYTHON) -m pytest -q -W default -p no:cacheprovider tests/kernels tests/engine tests/benchmarks/test_gpu.py
+	$(PYTHON) -m benchmarks.gpu
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

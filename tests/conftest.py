@@ -3,13 +3,49 @@
 from __future__ import annotations
 
 import os
-
-from hypothesis import settings
+from pathlib import Path
 
 # Small tensors gain nothing from several threads, and threads of several processes stand in each other's way.
+# Before the first import of torch, which reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The same examples in every run, so that a clone passes or fails once and for all; no deadline, since the
-# first call of a function may import torch and machines are shared.
-settings.register_profile("repeatable", deadline=None, derandomize=True)
-settings.load_profile("repeatable")
+import pytest
+import torch
+
+# Kernels written in Triton run on the device where there is one, else in Triton's interpreter, which must be
+# asked for before the first kernel is defined.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+try:
+    from hypothesis import settings
+except ModuleNotFoundError:
+    # `make gpu` takes the environment that it finds; tests that need hypothesis are left out there
+    settings = None
+    here = Path(__file__).parent
+    collect_ignore = [
+        str(path.relative_to(here))
+        for path in here.rglob("test_*.py")
+        if "\nfrom hypothesis import" in path.read_text(encoding="utf-8")
+    ]
+
+if settings is not None:
+    # The same examples in every run, so that a clone passes or fails once and for all; no deadline, since the
+    # first call of a function may import torch and machines are shared.
+    settings.register_profile("repeatable", deadline=None, derandomize=True)
+    settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def device() -> str:
+    """Where kernels are tested: on the GPU, or, interpreted, on the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a CUDA device where there is none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

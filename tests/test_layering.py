@@ -23,6 +23,11 @@ ORDER = (
     "estimation", "estimators",
     "command_line", "cli", "__main__",
 )  # fmt: skip
+LOWER_HALF = ORDER[: ORDER.index("search")]
+# scikit-learn brings scipy and joblib along
+LOWER_HALF_IMPORTS = ("joblib", "numpy", "pandas", "pyarrow", "safetensors", "scipy", "sklearn", "torch")
+# files that are imported only where their compiler is there
+COMPILERS = {"kernels/triton_kernels/": {"triton"}, "kernels/compiled": {"numba", "llvmlite"}}
 MOST_LINES = 400
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
@@ -91,11 +96,37 @@ def reexport_violations(source: str, file: str) -> list[str]:
     return found
 
 
+def stranger_violations(source: str, file: str) -> list[str]:
+    """Third-party imports that a file of the lower half of the house may not have.
+
+    Training, on a GPU above all, must do with what an image with PyTorch usually holds. Optional ones are
+    asked for through ``_optional`` and stand in no import statement, but for a compiler in what it compiles.
+    """
+    if room(file) not in LOWER_HALF:
+        return []
+    allowed = {*sys.stdlib_module_names, PACKAGE, *LOWER_HALF_IMPORTS}
+    for start, compilers in COMPILERS.items():
+        if file.startswith(start):
+            allowed |= compilers
+    roots = {module.split(".")[0] for module in absolute_imports(source)}
+    return [f"{file} imports {root}" for root in sorted(roots - allowed)]
+
+
+def absolute_imports(source: str) -> Iterator[str]:
+    """Dotted names of what a file imports from outside its own package."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or ""
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_file_keeps_to_the_house(file: str) -> None:
     source = (ROOT / file).read_text(encoding="utf-8")
     assert order_violations(source, file) == []
     assert torch_violations(source, file) == []
+    assert stranger_violations(source, file) == []
     if file.endswith("/__init__.py"):
         assert reexport_violations(source, file) == []
     assert len(source.splitlines()) <= MOST_LINES, f"{file} has more than one idea"
@@ -155,6 +186,40 @@ def test_the_torch_rule_catches_what_it_should(source: str, file: str, caught: b
 )
 def test_the_reexport_rule_catches_what_it_should(source: str, caught: bool) -> None:
     assert bool(reexport_violations(source, "space/__init__.py")) is caught
+
+
+@pytest.mark.parametrize(
+    ("source", "file", "caught"),
+    [
+        ("import optuna", "engine/trainer.py", True),
+        ("from typer import Typer", "distribute/executor.py", True),
+        ("def f():\n    import rich.table", "selection/metrics.py", True),
+        ("import triton", "engine/trainer.py", True),
+        ("import triton.language as tl", "kernels/triton_kernels/ragged.py", False),
+        ("import json, numpy, torch", "engine/trainer.py", False),
+        ("from .population import Population", "engine/trainer.py", False),
+        ("import optuna", "integrations/optuna/study.py", False),
+    ],
+)
+def test_the_rule_on_strangers_catches_what_it_should(source: str, file: str, caught: bool) -> None:
+    assert bool(stranger_violations(source, file)) is caught
+
+
+def test_training_works_where_the_rest_is_not_installed() -> None:
+    code = """
+import sys
+for name in ("optuna", "typer", "rich", "triton", "numba", "llvmlite", "yaml", "polars"):
+    sys.modules[name] = None
+import torch
+from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
+from parallelmlp_search import distribute, selection, kernels
+from parallelmlp_search.space import MLPConfig
+population = Population.create([MLPConfig(widths=(4,))], n_inputs=3, n_outputs=1)
+rows = TrainingRows(torch.randn(20, 3), torch.randint(0, 2, (20,)))
+train(population, rows, stream=BatchStream(20, 10, 0), loss="binary_logits", until_epoch=1, total_epochs=1)
+print(population.step)
+"""
+    assert run_python(code).strip() == "2"
 
 
 def run_python(code: str) -> str:

@@ -47,6 +47,7 @@ __all__ = [
 EXTRAS = {
     "cmaes": "cmaes",
     "dashboard": "optuna_dashboard",
+    "gpu": "triton",
     "plots": "plotly",
     "polars": "polars",
     "yaml": "yaml",

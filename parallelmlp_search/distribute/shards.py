@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parallelmlp_search.distribute.memory import is_out_of_memory, release_device_memory
 from parallelmlp_search.engine import (
     BatchStream,
     Evaluation,
@@ -279,10 +280,11 @@ def _train(task: ShardTask) -> ShardOutcome:
     try:
         return _train_whole(task)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else "out of memory"
     # outside of the except block, so that the buffers of the failed attempt are freed first
+    release_device_memory(task.data.rows.inputs.device)
     if len(task.configs) == 1:
         return _without_memory(task, reason)
     middle = len(task.configs) // 2
@@ -295,10 +297,6 @@ def _train(task: ShardTask) -> ShardOutcome:
         predicted_seconds=sum(half.predicted_seconds for half in halves),
         cut=any(half.cut for half in halves),
     )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _without_memory(task: ShardTask, reason: str) -> ShardOutcome:
@@ -350,6 +348,9 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
         which = "average" if judged is None else "best"
         outputs = predict(population, data.prediction_inputs, which=which)
         predictions = data.head.stable_predictions(outputs).cpu()
+    if device.type == "cuda":
+        # once as a whole: states of thousands of members are tens of thousands of small copies
+        population.flats = {name: flat.cpu() for name, flat in population.flats.items()}
     seconds = time.monotonic() - started
     costs = [data.epoch_seconds(config) for config in task.configs]
     total_cost = sum(costs)

@@ -11,6 +11,7 @@ from torch import Tensor
 from parallelmlp_search.engine.initialization import initial_vector
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.bucketing import CACHE_ELEMENTS, plan
+from parallelmlp_search.packing.cost import GPU_SPEED
 from parallelmlp_search.packing.layout import Architecture, Layout
 from parallelmlp_search.packing.pack import read_member, write_member
 from parallelmlp_search.space import MLPConfig
@@ -99,8 +100,14 @@ class Population:
         ]
         n_rows = max(config.batch_size for config in configs)
         # on a GPU there is no cache to keep to, and one wide bucket is one launch
-        cache = CACHE_ELEMENTS if torch.device(device).type == "cpu" else None
-        layout = plan(architectures, n_rows=n_rows, merge=merge, bucket_elements=cache)
+        on_cpu = torch.device(device).type == "cpu"
+        layout = plan(
+            architectures,
+            n_rows=n_rows,
+            merge=merge,
+            bucket_elements=CACHE_ELEMENTS if on_cpu else None,
+            speed=1.0 if on_cpu else GPU_SPEED,
+        )
         flats = {name: torch.zeros(layout.size, dtype=dtype) for name in FLAT_NAMES}
         best_error = torch.full((len(configs),), float("inf"), dtype=torch.float64)
         best_epoch = torch.zeros(len(configs), dtype=torch.float64)

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from parallelmlp_search.engine.acceleration import AccelerationPlan, choose_acceleration
 from parallelmlp_search.engine.batches import BatchStream, dropout_fields
+from parallelmlp_search.engine.cuda_graph import Capture
+from parallelmlp_search.engine.device_training import DeviceTraining, train_in_windows
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
@@ -96,6 +99,8 @@ def train(
     deadline: float | None = None,
     field_width: int | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    acceleration: str = "auto",
+    capture: Capture | None = None,
 ) -> History:
     """Train until ``until_epoch`` of ``total_epochs`` epochs.
 
@@ -118,6 +123,10 @@ def train(
         Asked before every step; once it answers True, training is abandoned where it stands.
     field_width
         Rows of the dropout field; at least the widest member, which is the default.
+    acceleration
+        One of :data:`~parallelmlp_search.engine.acceleration.ACCELERATIONS`.
+    capture
+        How a step becomes a graph, for tests; as a CUDA graph, if not given.
 
     Returns
     -------
@@ -127,6 +136,21 @@ def train(
     layout = population.layout
     inputs = rows.inputs
     dtype, device = inputs.dtype, inputs.device
+    plan = choose_acceleration(
+        layout,
+        loss=loss,
+        dtype=dtype,
+        device=device,
+        acceleration=acceleration,
+        seconds_left=None if deadline is None else deadline - started,
+    )
+    if not plan.is_plain:
+        history = _train_on_device(
+            population, rows, plan, capture, stream, loss, until_epoch, total_epochs, evaluation,
+            evaluate_every, deadline, stopped,
+        )  # fmt: skip
+        history.seconds = time.monotonic() - started
+        return history
     configs = population.row_configs()
     dropout = torch.tensor([config.dropout for config in configs], dtype=torch.float64)
     smoothing = torch.tensor([config.label_smoothing for config in configs], dtype=torch.float64).to(
@@ -195,6 +219,51 @@ def train(
         if late:
             break
     history.seconds = time.monotonic() - started
+    return history
+
+
+def _train_on_device(
+    population: Population,
+    rows: TrainingRows,
+    plan: AccelerationPlan,
+    capture: Capture | None,
+    stream: BatchStream,
+    loss: str,
+    until_epoch: float,
+    total_epochs: float,
+    evaluation: Evaluation | None,
+    evaluate_every: float | None,
+    deadline: float | None,
+    stopped: Callable[[], bool],
+) -> History:
+    """The same training in windows of steps that the device takes on its own."""
+    history = History()
+    training = DeviceTraining(
+        population,
+        (rows.inputs, rows.target, rows.weight),
+        stream=stream,
+        loss=loss,
+        total_steps=stream.steps(total_epochs),
+        plan=plan,
+        capture=capture,
+    )
+    last_step = stream.steps(until_epoch)
+
+    def record(epoch: float, losses: Tensor) -> None:
+        history.epochs.append(epoch)
+        history.train_losses.append(losses)
+        if evaluation is not None:
+            history.errors.append(_evaluate(population, evaluation, population.failed_at < 0, epoch))
+
+    history.member_steps, history.cut = train_in_windows(
+        training,
+        last_step=last_step,
+        moments=_moments(stream, population.step, last_step, until_epoch, evaluate_every),
+        deadline=deadline,
+        stopped=stopped,
+        record=record,
+        epochs_at=lambda step: step * stream.batch_size / stream.n_rows,
+    )
     return history
 
 

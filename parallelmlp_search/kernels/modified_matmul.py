@@ -8,37 +8,48 @@ inputs and ``out_widths[m]`` outputs, so that the operator serves the head of th
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
-from parallelmlp_search.kernels.batched import ragged_backward, ragged_forward
+from parallelmlp_search.kernels.operator import operator
 from parallelmlp_search.kernels.reference import loop_matmul, scatter_matmul
+from parallelmlp_search.kernels.triton_kernels.availability import kernel_module, runs_on
 from parallelmlp_search.packing.layout import MatmulLayout
 
-__all__ = ["BACKENDS", "modified_matmul"]
+__all__ = ["BACKENDS", "BACKEND_DTYPES", "choose_backend", "modified_matmul"]
 
-BACKENDS = ("auto", "batched", "reference", "loop")
-"""``batched``: a batched product per run of equal shapes. ``reference``: the paper's multiply and
-scatter-add. ``loop``: one member after the other. ``auto`` takes the fastest, today always ``batched``."""
+BACKENDS = ("auto", "batched", "triton", "reference", "loop")
+"""``batched``: a batched product per run of equal shapes. ``triton``: one launch, one program a tile, on
+CUDA. ``reference``: the paper's multiply and scatter-add. ``loop``: one member after the other. ``auto``
+chooses between the first two by device and shape."""
+
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+BACKEND_DTYPES: dict[str, tuple[torch.dtype, ...]] = dict.fromkeys(BACKENDS[1:], _DTYPES)
+"""Dtypes of each backend. ``batched`` and ``loop`` accumulate as torch's products do, ``triton`` in float32
+(float64 for float64), ``reference`` in the dtype itself. float32 is multiplied exactly unless torch was told
+otherwise: after ``torch.set_float32_matmul_precision("high")``, ``batched``, ``loop`` and ``triton`` use
+TF32 on CUDA devices that have it; ``reference`` never does."""
+
+MOST_LAUNCHES = 4
+"""Runs of equal shape up to which ``auto`` stays with batched products on a GPU: each is a launch of 5 us."""
+
+WIDE = 256
+"""Mean width above which a member alone fills the GPU, and the vendor's product is the better one."""
 
 
-class _BatchedMatmul(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, activations: Tensor, weight: Tensor, layout: MatmulLayout) -> Tensor:
-        ctx.save_for_backward(activations, weight)
-        ctx.layout = layout
-        return ragged_forward(activations, weight, layout)
+def choose_backend(layout: MatmulLayout, device: torch.device | str, dtype: torch.dtype) -> str:
+    """What ``auto`` means for a layout on a device: ``"batched"`` or ``"triton"``.
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        activations, weight = ctx.saved_tensors
-        grad_activations, grad_weight = ragged_backward(
-            grads[0].contiguous(), activations, weight, ctx.layout
-        )
-        return grad_activations, grad_weight, None
+    float64 is left to the vendor's products: Triton has none before version 3.6.
+    """
+    if dtype == torch.float64:
+        return "batched"
+    is_ragged = len(layout.runs) > MOST_LAUNCHES
+    is_wide = layout.n_weights > WIDE * WIDE * layout.n_members
+    on_cuda = torch.device(device).type == "cuda"
+    return "triton" if on_cuda and is_ragged and not is_wide and runs_on(device) else "batched"
 
 
 def modified_matmul(
@@ -61,7 +72,8 @@ def modified_matmul(
         Widths of each member; hashable, computed once.
     bias : Tensor of shape (layout.n_out,), optional
         Added to each row of the result.
-    backend : {"auto", "batched", "reference", "loop"}
+    backend : {"auto", "batched", "triton", "reference", "loop"}
+        See :data:`BACKENDS`, and :data:`BACKEND_DTYPES` for precision.
 
     Returns
     -------
@@ -71,7 +83,10 @@ def modified_matmul(
     Raises
     ------
     InvalidParameterError
-        If a shape does not match the layout or the backend is unknown.
+        If a shape does not match the layout, the dtypes differ or are not the backend's, or the backend is
+        unknown or cannot run on the device.
+    MissingDependencyError
+        If the backend is ``"triton"`` and Triton is not installed.
 
     Examples
     --------
@@ -89,14 +104,35 @@ def modified_matmul(
         )
     if bias is not None and bias.shape != (layout.n_out,):
         raise InvalidParameterError(f"bias must have shape ({layout.n_out},), but got {tuple(bias.shape)}")
-    if backend in ("auto", "batched"):
-        result: Tensor = _BatchedMatmul.apply(activations.contiguous(), weight.contiguous(), layout)  # type: ignore[no-untyped-call]
-    elif backend == "reference":
+    if backend not in BACKENDS:
+        raise InvalidParameterError(
+            f"backend must be one of {', '.join(BACKENDS)}, but got {backend!r}{near_miss(backend, BACKENDS)}"
+        )
+    if backend == "auto":
+        backend = choose_backend(layout, activations.device, activations.dtype)
+    _check_dtypes(activations, weight, bias, backend)
+    if backend == "reference":
         result = scatter_matmul(activations, weight, layout)
     elif backend == "loop":
         result = loop_matmul(activations, weight, layout)
     else:
-        raise InvalidParameterError(
-            f"backend must be one of {', '.join(BACKENDS)}, but got {backend!r}{near_miss(backend, BACKENDS)}"
-        )
+        if backend == "triton":
+            kernel_module("ragged", activations.device, purpose="for backend 'triton'")
+        result = operator(activations, weight, layout.flat_runs, backend)
     return result if bias is None else result + bias.unsqueeze(1)
+
+
+def _check_dtypes(activations: Tensor, weight: Tensor, bias: Tensor | None, backend: str) -> None:
+    allowed = BACKEND_DTYPES[backend]
+    if activations.dtype not in allowed:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
+        raise InvalidParameterError(
+            f"activations must be one of {names} for backend {backend!r}, but got {activations.dtype}"
+        )
+    if torch.is_autocast_enabled(activations.device.type):
+        return  # which brings them to one dtype
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.dtype != activations.dtype:
+            raise InvalidParameterError(
+                f"{name} must have the dtype of activations, {activations.dtype}, but got {tensor.dtype}"
+            )

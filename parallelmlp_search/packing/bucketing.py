@@ -44,6 +44,7 @@ def plan(
     n_rows: int = 128,
     merge: bool = True,
     bucket_elements: int | None = None,
+    speed: float = 1.0,
 ) -> Layout:
     """Plan the flat buffer of a population.
 
@@ -57,6 +58,8 @@ def plan(
         Whether small buckets may be merged upwards; with False every bucket has exact widths.
     bucket_elements
         Hidden activations that a bucket may have before it is split evenly; None for any number.
+    speed
+        How much faster than a core the device computes, for the cost model.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def plan(
             exact.setdefault((int(members[member].dropout), *members[member].widths), []).append(member)
         template = members[families[family][0]]
         if merge and len(exact) > 1:
-            exact = _merge(exact, template, n_rows)
+            exact = _merge(exact, template, n_rows, speed)
         for shape in sorted(exact):
             architecture = _of_shape(template, shape)
             # in the order of the rows of a bucket, so that a split keeps activations together
@@ -99,13 +102,15 @@ def _split(rows: list[int], shape: Architecture, n_rows: int, elements: int | No
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def _merge(exact: dict[Shape, list[int]], template: Architecture, n_rows: int) -> dict[Shape, list[int]]:
+def _merge(
+    exact: dict[Shape, list[int]], template: Architecture, n_rows: int, speed: float
+) -> dict[Shape, list[int]]:
     """Join the pair of buckets that saves the most predicted time, until no pair saves any."""
     start = _rounded_up(exact) if len(exact) > MAX_EXACT_SHAPES else exact
     groups = {shape: list(rows) for shape, rows in start.items()}
 
     def seconds(shape: Shape, count: int) -> float:
-        return bucket_seconds(_of_shape(template, shape), count, n_rows)
+        return bucket_seconds(_of_shape(template, shape), count, n_rows, speed)
 
     def saving(first: Shape, second: Shape) -> tuple[float, Shape]:
         union = tuple(max(pair) for pair in zip(first, second, strict=True))

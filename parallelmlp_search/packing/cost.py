@@ -16,6 +16,10 @@ __all__ = ["MemberCost", "bucket_seconds", "flops_per_step", "member_bytes", "me
 BUCKET_OVERHEAD_SECONDS = 1.2e-4
 """A training step of one more bucket: some 40 to 60 calls of 2 us each."""
 
+GPU_SPEED = 200.0
+"""Rate of products on a GPU in units of one core: some 20 TFLOP/s in float32. A round of calls takes as long
+there as on a core, since each is a launch, so buckets are merged far more readily."""
+
 COPIES = 6
 """Flat copies of the parameters while training: weights, gradients, two moments, average, best snapshot."""
 
@@ -76,6 +80,10 @@ def member_bytes(architecture: Architecture, n_rows: int, *, item_size: int = 4,
     return item_size * (copies * architecture.n_parameters + activations)
 
 
-def bucket_seconds(shape: Architecture, n_members: int, n_rows: int) -> float:
-    """Predicted time of one training step of a bucket of ``n_members`` members of this padded shape."""
-    return BUCKET_OVERHEAD_SECONDS * (1 + shape.depth) / 2 + n_members * member_cost(shape, n_rows).seconds
+def bucket_seconds(shape: Architecture, n_members: int, n_rows: int, speed: float = 1.0) -> float:
+    """Predicted time of one training step of a bucket of ``n_members`` members of this padded shape.
+
+    ``speed`` is how much faster than a core a device computes; calls cost the same there.
+    """
+    computing = n_members * member_cost(shape, n_rows).seconds / speed
+    return BUCKET_OVERHEAD_SECONDS * (1 + shape.depth) / 2 + computing

@@ -11,7 +11,7 @@ weights start at zero and their gradients are exactly zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -321,3 +321,17 @@ class MatmulLayout:
             out_offset += n_out
             weight_offset += n_in * n_out
         return tuple(runs)
+
+    @cached_property
+    def flat_runs(self) -> list[int]:
+        """``P, in, out`` of each run, one after the other: the layout as plain numbers for an operator."""
+        return [number for run in self.runs for number in run[:3]]
+
+    @classmethod
+    def from_runs(cls, flat_runs: Sequence[int]) -> MatmulLayout:
+        """The layout of :attr:`flat_runs`."""
+        triples = [flat_runs[start : start + 3] for start in range(0, len(flat_runs), 3)]
+        return cls(
+            in_widths=tuple(n_in for count, n_in, _ in triples for _ in range(count)),
+            out_widths=tuple(n_out for count, _, n_out in triples for _ in range(count)),
+        )

@@ -184,8 +184,10 @@ def _hungry(limit: int, error: Exception, sizes: list[int]) -> Callable[[ShardTa
         MemoryError(),
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
         torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
     ],
-    ids=["python", "torch-cpu", "cuda"],
+    ids=["python", "torch-cpu", "cuda", "cublas", "triton"],
 )
 def test_out_of_memory_halves_the_shard_and_goes_on(
     error: Exception, make_data: Make, make_configs: Make, make_task: Make, monkeypatch: pytest.MonkeyPatch
@@ -230,6 +232,11 @@ def test_other_errors_pass(
 ) -> None:
     monkeypatch.setattr(shards, "_train_whole", _hungry(0, RuntimeError("shapes do not match"), []))
     with pytest.raises(RuntimeError, match="shapes do not match"):
+        train_shard(make_task(make_configs(2), make_data()))
+    # a kernel that is too large stays too large for half the members
+    error = RuntimeError("out of resource: shared memory, Required: 300000, Hardware limit: 232448")
+    monkeypatch.setattr(shards, "_train_whole", _hungry(0, error, []))
+    with pytest.raises(RuntimeError, match="out of resource"):
         train_shard(make_task(make_configs(2), make_data()))
 
 

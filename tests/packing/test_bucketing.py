@@ -246,3 +246,10 @@ def test_narrow_products_reach_less_of_the_peak() -> None:
     assert shares[0] < 0.1
     assert shares[2] == pytest.approx(0.5, abs=0.1)
     assert shares[-1] == pytest.approx(0.9, abs=0.05)
+
+
+def test_a_fast_device_pads_more_to_launch_less() -> None:
+    members = [_architecture((width,), activation="relu") for width in range(1, 101) for _ in range(10)]
+    core, device = plan(members, n_rows=32), plan(members, n_rows=32, speed=200.0)
+    assert len(device.buckets) < len(core.buckets) / 4
+    assert device.occupancy < core.occupancy

@@ -1,0 +1,362 @@
+"""Packed training on one GPU: the paper's population, as CUDA graphs and in the persistent kernel.
+
+``make gpu`` runs the tests of the kernels on the device and then this. ``python -m benchmarks.gpu`` trains
+the 10,000 networks of the paper (widths 1 to 100, ten activations, ten repetitions) on 10,000 rows, times
+whole epochs with the device synchronised, against one network at a time on the same card in the same run,
+counts bytes and FLOPs against what the card was just measured to do, prints a table and writes
+``benchmarks/results/gpu.json``. ``--check`` only asks whether there is a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from parallelmlp_search.engine import BatchStream, Population
+from parallelmlp_search.engine.acceleration import choose_acceleration
+from parallelmlp_search.engine.cuda_graph import Capture
+from parallelmlp_search.engine.device_training import DeviceTraining
+from parallelmlp_search.packing.pack import build_module
+from parallelmlp_search.space import ACTIVATIONS, MLPConfig
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "gpu.json"
+NO_GPU = "benchmarks.gpu needs a CUDA device that torch can use, and there is none: run `make test` instead"
+
+PAPER_ACTIVATIONS = ACTIVATIONS[:10]
+WARM_UP_EPOCHS = 2
+TOTAL_EPOCHS = 1000
+"""Horizon of the schedules, far behind what is timed."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Size of the task, and how many members of the paper's population take part."""
+
+    n_members: int = 10_000
+    n_rows: int = 10_000
+    n_inputs: int = 100
+    n_outputs: int = 1
+    batch_size: int = 32
+
+    @property
+    def loss(self) -> str:
+        """Loss of so many outputs."""
+        return "binary_logits" if self.n_outputs == 1 else "cross_entropy"
+
+
+def paper_population(case: Case) -> list[MLPConfig]:
+    """The first members of the paper's population, every width and activation before any repetition."""
+    configs = []
+    for number in range(case.n_members):
+        repetition, place = divmod(number, 1000)
+        width, activation = divmod(place, len(PAPER_ACTIVATIONS))
+        configs.append(
+            MLPConfig(
+                widths=(width + 1,),
+                activation=PAPER_ACTIVATIONS[activation],
+                batch_size=case.batch_size,
+                seed=repetition,
+            )
+        )
+    return configs
+
+
+def make_rows(case: Case, device: str) -> tuple[Tensor, Tensor, None]:
+    """Rows with labels that can be learned: those of a random network."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(case.n_rows, case.n_inputs, generator=generator)
+    hidden = torch.tanh(inputs @ torch.randn(case.n_inputs, 16, generator=generator) / case.n_inputs**0.5)
+    scores = hidden @ torch.randn(16, max(2, case.n_outputs), generator=generator)
+    return inputs.to(device), scores.argmax(dim=1).to(device), None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an epoch of the whole population must do, counted.
+
+    Attributes
+    ----------
+    flops
+        Products, two a multiplication, and twenty a parameter for the optimiser.
+    weight_bytes
+        Traffic of weights, gradients and moments if they go through device memory at each step: the weights
+        are read and the gradients written by the passes, and the optimiser reads four and writes three.
+    row_bytes
+        The rows themselves, read once a step by each member; the second-level cache serves nearly all.
+    """
+
+    flops: float
+    weight_bytes: float
+    row_bytes: float
+    n_parameters: int
+    steps: int
+
+
+def count_work(configs: Sequence[MLPConfig], case: Case) -> Work:
+    """Count an epoch."""
+    steps = -(-case.n_rows // case.batch_size)
+    hidden = sum(config.widths[0] for config in configs)
+    n_parameters = hidden * (case.n_inputs + 1 + case.n_outputs) + len(configs) * case.n_outputs
+    products = hidden * case.batch_size * (4.0 * case.n_inputs + 6.0 * case.n_outputs)
+    return Work(
+        flops=steps * (products + 20.0 * n_parameters),
+        weight_bytes=steps * 9.0 * 4.0 * n_parameters,
+        row_bytes=steps * 4.0 * len(configs) * case.batch_size * case.n_inputs,
+        n_parameters=n_parameters,
+        steps=steps,
+    )
+
+
+def synchronize(device: str) -> None:
+    """Wait for the device."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(work: Callable[[], object], device: str, repetitions: int) -> list[float]:
+    """Seconds of each repetition, with the device idle before and after."""
+    seconds = []
+    for _ in range(repetitions):
+        synchronize(device)
+        started = time.perf_counter()
+        work()
+        synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float]:
+    """Least, median and greatest."""
+    return {"least": min(values), "median": statistics.median(values), "greatest": max(values)}
+
+
+def packed_epochs(
+    case: Case, acceleration: str, device: str, repetitions: int, capture: Capture | None = None
+) -> dict[str, Any]:
+    """Train the population; seconds of each timed epoch, and what became of the loss."""
+    configs = paper_population(case)
+    rows = make_rows(case, device)
+    population = Population.create(
+        configs,
+        n_inputs=case.n_inputs,
+        n_outputs=case.n_outputs,
+        device=device,
+    )
+    stream = BatchStream(case.n_rows, case.batch_size, seed=0)
+    plan = choose_acceleration(
+        population.layout, loss=case.loss, dtype=torch.float32, device=device, acceleration=acceleration
+    )
+    started = time.perf_counter()
+    training = DeviceTraining(
+        population,
+        rows,
+        stream=stream,
+        loss=case.loss,
+        total_steps=stream.steps(TOTAL_EPOCHS),
+        plan=plan,
+        capture=capture,
+    )
+    epochs = 0
+
+    def epoch() -> None:
+        nonlocal epochs
+        epochs += 1
+        last = stream.steps(epochs)
+        while population.step < last:
+            training.advance(training.window(last, timed=False))
+
+    epoch()
+    first_loss = training.take_losses() / population.step
+    preparing = time.perf_counter() - started
+    for _ in range(WARM_UP_EPOCHS - 1):
+        epoch()
+    training.take_losses()
+    before = population.step
+    seconds = timed(epoch, device, repetitions)
+    last_loss = training.take_losses() / (population.step - before)
+    return {
+        "acceleration": acceleration,
+        "precision": torch.get_float32_matmul_precision(),
+        "persistent_buckets": len(training.plan.persistent),
+        "graph_buckets": len(training.plan.graph),
+        "obstacles": sorted(set(training.plan.obstacles.values())),
+        "first_epoch_seconds": preparing,
+        "epoch_seconds": quantiles(seconds),
+        "loss_of_first_epoch": float(first_loss.nanmean()),
+        "loss_of_timed_epochs": float(last_loss.nanmean()),
+        "failed_members": int((population.failed_at >= 0).sum()),
+    }
+
+
+def sequential_step(case: Case, device: str, n_networks: int, n_steps: int) -> dict[str, Any]:
+    """Seconds of a step of one network at a time: slices of tensors, fused Adam, no data loader."""
+    inputs, target, _ = make_rows(case, device)
+    configs = paper_population(case)
+    chosen = [configs[(2 * i + 1) * len(configs) // (2 * n_networks)] for i in range(n_networks)]
+    population = Population.create(chosen, n_inputs=case.n_inputs, n_outputs=case.n_outputs)
+    per_step = []
+    for member in range(n_networks):
+        module = build_module(population.layout.architecture(member)).to(device)
+        optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
+        loss_function: nn.Module = nn.CrossEntropyLoss()
+        wanted = target
+        if case.n_outputs == 1:
+            loss_function, wanted = nn.BCEWithLogitsLoss(), target.float().unsqueeze(1)
+        order = torch.randperm(case.n_rows, device=device)
+
+        def steps(
+            count: int,
+            module: nn.Module = module,
+            optimizer: torch.optim.Optimizer = optimizer,
+            loss_function: nn.Module = loss_function,
+            wanted: Tensor = wanted,
+            order: Tensor = order,
+        ) -> None:
+            for step in range(count):
+                start = step * case.batch_size % (case.n_rows - case.batch_size + 1)
+                rows = order[start : start + case.batch_size]
+                optimizer.zero_grad(set_to_none=True)
+                loss_function(module(inputs[rows]), wanted[rows]).backward()
+                optimizer.step()
+
+        steps(20)
+        per_step.extend(s / n_steps for s in timed(lambda run=steps: run(n_steps), device, 1))
+    return {"networks": n_networks, "step_seconds": quantiles(per_step)}
+
+
+def measure_card(device: str, size: int = 8192) -> dict[str, float]:
+    """Bytes a second of a copy, read and written, and FLOP a second of a large product in both precisions."""
+    source = torch.empty(size * size * 4, device=device)
+    copy = torch.empty_like(source)
+    copy.copy_(source)
+    copying = min(timed(lambda: copy.copy_(source), device, 5))
+    left, right = (torch.randn(size, size, device=device) for _ in range(2))
+    before = torch.get_float32_matmul_precision()
+    rates = {}
+    for name, switch in (("ieee", "highest"), ("tf32", "high")):
+        torch.set_float32_matmul_precision(switch)
+        torch.mm(left, right)
+        rates[name] = 2.0 * size**3 / min(timed(lambda: torch.mm(left, right), device, 5))
+    torch.set_float32_matmul_precision(before)
+    return {
+        "copy_bytes_per_second": 2.0 * source.numel() * source.element_size() / copying,
+        "ieee_flops_per_second": rates["ieee"],
+        "tf32_flops_per_second": rates["tf32"],
+    }
+
+
+def account(
+    row: dict[str, Any], work: Work, card: dict[str, float], sequential: float, n_members: int
+) -> None:
+    """Add to a row of results what the figures mean: ratios, and what the card would need at its best."""
+    seconds = row["epoch_seconds"]["median"]
+    precision = "ieee" if row["precision"] == "highest" else "tf32"
+    peak = card[f"{precision}_flops_per_second"]
+    row["times_one_at_a_time"] = sequential * work.steps * n_members / seconds
+    row["us_per_member_step"] = 1e6 * seconds / (work.steps * n_members)
+    row["flops_per_second"] = work.flops / seconds
+    row["share_of_gemm_peak"] = work.flops / seconds / peak
+    row["seconds_at_gemm_peak"] = work.flops / peak
+    # weights stay on the multiprocessor in the persistent kernel, so that only a graph pays for this
+    row["seconds_for_weights_through_memory"] = work.weight_bytes / card["copy_bytes_per_second"]
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """One line a way of training."""
+    lines = [
+        "| training | precision | s an epoch | times one at a time | us a member-step | of the GEMM peak |"
+        " floor: FLOPs | floor: weights through memory |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['acceleration']} | {row['precision']} | {row['epoch_seconds']['median']:.3f} "
+        f"| {row['times_one_at_a_time']:,.0f} | {row['us_per_member_step']:.3f} "
+        f"| {100 * row['share_of_gemm_peak']:.1f} % | {row['seconds_at_gemm_peak']:.3f} s "
+        f"| {row['seconds_for_weights_through_memory']:.3f} s |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def describe(device: str) -> dict[str, Any]:
+    """Where the figures were measured."""
+    try:
+        import triton
+
+        version = triton.__version__
+    except ModuleNotFoundError:
+        version = None
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "device": torch.cuda.get_device_name(device) if device != "cpu" else platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "triton": version,
+        "commit": commit,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, write; 1 where there is no GPU."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only ask whether there is a GPU")
+    parser.add_argument("--members", type=int, default=Case.n_members)
+    parser.add_argument("--rows", type=int, default=Case.n_rows)
+    parser.add_argument("--inputs", type=int, default=Case.n_inputs)
+    parser.add_argument("--outputs", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--batch-size", type=int, default=Case.batch_size)
+    parser.add_argument("--repetitions", type=int, default=5)
+    given = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        print(NO_GPU, file=sys.stderr)
+        return 1
+    device = "cuda"
+    print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}")
+    if given.check:
+        return 0
+    card = measure_card(device)
+    report: dict[str, Any] = {"machine": describe(device), "card": card, "cases": []}
+    for n_outputs in given.outputs:
+        case = Case(given.members, given.rows, given.inputs, n_outputs, given.batch_size)
+        work = count_work(paper_population(case), case)
+        sequential = sequential_step(case, device, n_networks=20, n_steps=300)
+        rows = []
+        for switch in ("highest", "high"):
+            torch.set_float32_matmul_precision(switch)
+            for acceleration in ("persistent", "graph"):
+                row = packed_epochs(case, acceleration, device, given.repetitions)
+                account(row, work, card, sequential["step_seconds"]["median"], case.n_members)
+                rows.append(row)
+                torch.cuda.empty_cache()
+        torch.set_float32_matmul_precision("highest")
+        report["cases"].append(
+            {"case": vars(case), "work": vars(work), "sequential": sequential, "packed": rows}
+        )
+        print(
+            f"\n{case.n_members:,} members, {case.n_rows:,} rows, {case.n_inputs} inputs, {n_outputs} outputs"
+        )
+        print(f"one network at a time: {1e6 * sequential['step_seconds']['median']:.0f} us a step")
+        print(table(rows), flush=True)
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

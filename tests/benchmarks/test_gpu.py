@@ -1,0 +1,72 @@
+"""What the benchmark on a GPU counts and prints, on a small case, and what it says where there is no GPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks.gpu import Case, account, count_work, packed_epochs, paper_population, table
+
+ROOT = Path(gpu.__file__).parent.parent
+
+
+def test_the_population_is_the_papers() -> None:
+    configs = paper_population(Case())
+    assert len(configs) == 10_000
+    assert sum(config.widths[0] for config in configs) == 505_000
+    assert {(config.widths, config.activation) for config in configs[:1000]} == {
+        (config.widths, config.activation) for config in configs
+    }
+    assert len({(c.widths, c.activation, c.seed) for c in configs}) == 10_000
+
+
+def test_work_is_counted_as_by_hand() -> None:
+    case = Case(n_members=20, n_rows=64, n_inputs=3, n_outputs=2, batch_size=32)
+    work = count_work(paper_population(case), case)
+    # ten members of width 1 and ten of width 2: 30 neurons
+    assert work.n_parameters == 30 * 3 + 30 + 30 * 2 + 20 * 2
+    assert work.steps == 2
+    # first layer forward and weight gradient, head forward and both gradients
+    by_hand = 2 * 32 * 30 * (2 * 3 + 2 * 3 + 3 * 2 * 2)
+    assert work.flops == by_hand + 2 * 20 * work.n_parameters
+    assert work.weight_bytes == 2 * 9 * 4 * work.n_parameters
+    full = count_work(paper_population(Case()), Case())
+    assert full.flops == pytest.approx(2.4e12, rel=0.05)
+
+
+@pytest.mark.parametrize("acceleration", ["graph", "persistent"])
+def test_a_small_case_is_trained_and_accounted_for(acceleration: str) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    case = Case(n_members=2, n_rows=40, n_inputs=3, batch_size=20)
+    capture = None if device == "cuda" else lambda work: work
+    row = packed_epochs(case, acceleration, device, 1, capture)
+    assert row["failed_members"] == 0
+    assert row["loss_of_timed_epochs"] < row["loss_of_first_epoch"]
+    card = dict.fromkeys(("copy_bytes_per_second", "ieee_flops_per_second", "tf32_flops_per_second"), 1e9)
+    account(row, count_work(paper_population(case), case), card, 1e-3, case.n_members)
+    assert row["times_one_at_a_time"] == pytest.approx(1e-3 * 2 * 2 / row["epoch_seconds"]["median"])
+    assert acceleration in table([row])
+
+
+def test_one_at_a_time_is_timed() -> None:
+    result = gpu.sequential_step(Case(n_members=10, n_rows=64, n_inputs=3), "cpu", n_networks=2, n_steps=3)
+    assert 0 < result["step_seconds"]["least"] <= result["step_seconds"]["greatest"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so_and_fails() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == gpu.NO_GPU
+    assert "Traceback" not in done.stderr
