@@ -1,0 +1,1 @@
+"""Depth over devices: parareal networks."""
