@@ -71,7 +71,8 @@ def deep_mlp(
 
 
 class Bottleneck(nn.Module):
-    """Pre-activation bottleneck (He, Zhang, Ren and Sun, "Identity mappings in deep residual networks", 2016).
+    """Pre-activation bottleneck (He, Zhang, Ren and Sun, "Identity mappings in deep residual networks",
+    2016).
 
     BN-ReLU-conv 1x1, BN-ReLU-conv 3x3, BN-ReLU-conv 1x1, added to the input, or to its 1x1 projection where
     shapes differ.

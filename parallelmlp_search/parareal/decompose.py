@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -75,8 +76,8 @@ def decompose(
     example
         A minibatch ``(N, ...)``; a dry run over it finds the shapes. Nothing is learned from it.
     coarse, preprocessor
-        ``T - 1`` modules for slices 2 to ``T``, or a function that makes one from the shapes of the rows that it
-        takes and gives; automatic by default (:func:`automatic_coarse`, :func:`automatic_preprocessor`).
+        ``T - 1`` modules for slices 2 to ``T``, or a function that makes one from the shapes of the rows that
+        it takes and gives; automatic by default (:func:`automatic_coarse`, :func:`automatic_preprocessor`).
     head
         How many of the last blocks form the head, which runs once, behind the last slice; >= 0.
     cuts
@@ -146,7 +147,8 @@ def plan_cuts(
         )
     if balance not in BALANCES:
         raise InvalidParameterError(
-            f"balance must be one of {', '.join(BALANCES)}, but got {balance!r}{near_miss(str(balance), BALANCES)}"
+            f"balance must be one of {', '.join(BALANCES)}, but got {balance!r}"
+            f"{near_miss(str(balance), BALANCES)}"
         )
     measured = balance == "measured"
     facts = dry_run(list(model), example, measured=measured)
@@ -159,12 +161,12 @@ def plan_cuts(
         starts = balanced_cuts(costs, slices, last_extra=tail, inner_extra=guess)
     elif list(starts) != sorted({*starts}) or len(starts) != slices - 1:
         raise InvalidParameterError(f"cuts must be {slices - 1} growing numbers of blocks, but got {cuts!r}")
-    elif starts and not (0 < starts[0] and starts[-1] < n_blocks):
+    elif starts and not (starts[0] > 0 and starts[-1] < n_blocks):
         raise InvalidParameterError(f"cuts must lie between 1 and {n_blocks - 1}, but got {cuts!r}")
     starts = (0, *starts)
     bounds = (*starts, n_blocks)
     shapes = (*(facts[start].inputs for start in starts), facts[n_blocks - 1].outputs)
-    totals = tuple(sum(costs[first:last]) for first, last in zip(bounds, bounds[1:], strict=False))
+    totals = tuple(sum(costs[first:last]) for first, last in itertools.pairwise(bounds))
     return Cut(starts, n_blocks, shapes, totals)
 
 
@@ -200,7 +202,8 @@ def _bridge(
     if isinstance(wanted, Sequence):
         if len(wanted) != slices - 1:
             raise InvalidParameterError(
-                f"{name} must have one module for each slice but the first, {slices - 1}, but has {len(wanted)}"
+                f"{name} must have one module for each slice but the first, {slices - 1}, "
+                f"but has {len(wanted)}"
             )
         bridge = wanted[j - 1]
     else:

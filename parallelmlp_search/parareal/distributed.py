@@ -29,10 +29,8 @@ def interface_shapes(network: PararealNetwork, example: Tensor) -> list[Shape]:
     """Shapes of one row of ``s_1`` to ``s_T``, found by a dry run."""
     was_training = network.training
     network.eval()
-    shapes = []
     with torch.no_grad():
-        for part in network.parts:
-            shapes.append(tuple(part.fine(part.start(example)).shape[1:]))
+        shapes = [tuple(part.fine(part.start(example)).shape[1:]) for part in network.parts]
     network.train(was_training)
     return shapes
 
@@ -229,7 +227,8 @@ class DistributedParareal:
         wanted = (n_rows, *self.shapes[self.numbers[-1]])
         if tuple(corrected.shape) != wanted:
             raise DistributedError(
-                f"slice {self.numbers[-1] + 1} must give {wanted}, as agreed, but gives {tuple(corrected.shape)}"
+                f"slice {self.numbers[-1] + 1} must give {wanted}, as agreed, "
+                f"but gives {tuple(corrected.shape)}"
             )
         return corrected
 
@@ -247,7 +246,7 @@ class DistributedParareal:
         for part in self.parts:
             part.eval()
         with torch.no_grad():
-            for rows in inputs.split(window):
+            for rows in torch.split(inputs, window):
                 outputs = self._predict_window(rows)
                 if outputs is not None:
                     found.append(outputs)

@@ -99,7 +99,8 @@ class FlatParameters:
             offset = place.stop
 
     def spans(self) -> list[Tensor]:
-        """The decaying and the other part of ``values``, empty ones left out, with their gradients attached."""
+        """The decaying and the other part of ``values``, empty ones left out, with their gradients
+        attached."""
         spans = []
         for place in (slice(0, self.n_weights), slice(self.n_weights, len(self.values))):
             if place.start < place.stop:

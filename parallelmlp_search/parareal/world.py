@@ -1,9 +1,9 @@
 """Ranks that hold slices: who is who, and every word they exchange, none of them without a time limit.
 
 Rank ``r`` of a world of ``R T`` ranks holds slice ``r mod T`` of replica ``r div T``. Along a replica's chain
-a corrected output passes from each slice to the next and a gradient back: ``2 (T - 1)`` messages a step, point
-to point, which is the least that a sweep over ``T`` devices can do, and neither weights nor coarse networks
-ever travel. Replicas add up their gradients.
+a corrected output passes from each slice to the next and a gradient back: ``2 (T - 1)`` messages a step,
+point to point, which is the least that a sweep over ``T`` devices can do, and neither weights nor coarse
+networks ever travel. Replicas add up their gradients.
 """
 
 from __future__ import annotations
@@ -258,8 +258,9 @@ class World(Alone):
             late = "imed out" in reason or "timeout" in reason.lower()
             what = "has heard nothing from" if late else "has lost"
             raise DistributedError(
-                f"rank {self.rank} (slice {self.slice + 1} of {self.slices}) {what} {whom} at step {self.step}: "
-                f"see what ended it, and start again to go on from the last checkpoint ({reason[:160]})"
+                f"rank {self.rank} (slice {self.slice + 1} of {self.slices}) {what} {whom} "
+                f"at step {self.step}: see what ended it, and start again to go on from the last checkpoint "
+                f"({reason[:160]})"
             ) from error
 
 
@@ -329,7 +330,8 @@ def join(slices: int | None = None, *, device: str = "auto", timeout: float = TI
         group = dist.new_group(ranks, timeout=patience)
         if rank in ranks:
             world.replica_group = group
-    assert world.slice_group is not None and world.replica_group is not None
+    assert world.slice_group is not None
+    assert world.replica_group is not None
     world.mesh = DeviceMesh.from_group(
         [world.replica_group, world.slice_group],
         place.type,

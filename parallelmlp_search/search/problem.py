@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from parallelmlp_search.data import fingerprint
 from parallelmlp_search.engine import Head, Task
 
 __all__ = ["Problem"]
@@ -49,6 +50,20 @@ class Problem:
     def n_rows(self) -> int:
         """Number of rows."""
         return len(self.frame)
+
+    def fingerprint(self) -> str:
+        """A digest of everything that a search sees, to know the same problem again."""
+        class_weight = self.class_weight
+        if isinstance(class_weight, Mapping):
+            class_weight = str(sorted((str(label), float(weight)) for label, weight in class_weight.items()))
+        return fingerprint(
+            self.frame,
+            self.target,
+            self.weight,
+            self.groups,
+            self.time,
+            np.array([self.task, str(class_weight)]),
+        )
 
     @property
     def head(self) -> Head:

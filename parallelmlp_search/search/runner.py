@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import torch
 
-from parallelmlp_search.data import fingerprint
 from parallelmlp_search.distribute import ShardData, one_thread, worker_count
 from parallelmlp_search.exceptions import (
     BudgetWarning,
@@ -296,17 +294,7 @@ def _open_run(directory: RunDirectory, problem: Problem, settings: SearchSetting
     info = directory.info()
     if info.get("status") == "finished":
         raise RunDirectoryError(f"the run in {str(directory.path)!r} is finished: choose another folder")
-    class_weight = problem.class_weight
-    if isinstance(class_weight, Mapping):
-        class_weight = str(sorted((str(label), float(weight)) for label, weight in class_weight.items()))
-    print_of_data = fingerprint(
-        problem.frame,
-        problem.target,
-        problem.weight,
-        problem.groups,
-        problem.time,
-        np.array([problem.task, str(class_weight)]),
-    )
+    print_of_data = problem.fingerprint()
     if "settings" in info:
         if info["fingerprint"] != print_of_data:
             raise RunDirectoryError(
