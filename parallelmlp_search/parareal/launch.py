@@ -19,7 +19,7 @@ __all__ = ["launch"]
 
 POLL_SECONDS = 0.25
 
-_ROOT = re.compile(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
+_FAILURE = re.compile(r"rank\s*:\s*(\d+) \(local_rank.*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
 
 
 def launch(
@@ -100,7 +100,10 @@ def _end(torchrun: subprocess.Popen[bytes]) -> None:
 
 def _reason(job: Job, log: str) -> str:
     """One sentence on the rank that ended first."""
-    found = _ROOT.search(log)
+    ends = [(int(rank), int(code)) for rank, code in _FAILURE.findall(log)]
+    # whom a signal ended first was not stopped by torchrun, which sends SIGTERM to those that are left
+    killed = [end for end in ends if end[1] < 0 and end[1] != -signal.SIGTERM]
+    found = next(iter([*killed, *reversed(ends)]), None)
     onward = "run the same command again to go on from the last checkpoint"
     sentences = {}
     for path in sorted(job.folder.glob("failure-*.json")):
@@ -110,7 +113,7 @@ def _reason(job: Job, log: str) -> str:
     if found is None:
         last = next(iter(sentences.values()), log.strip().splitlines()[-1] if log.strip() else "no output")
         return f"torchrun could not run {job.slices} ranks ({last}): {onward}"
-    rank, code = int(found[1]), int(found[2])
+    rank, code = found
     whom = f"rank {rank} (slice {rank % job.slices + 1} of {job.slices})"
     if code < 0:
         return f"{whom} was killed by signal {-code}, and with it the job: {onward}"

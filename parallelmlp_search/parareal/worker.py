@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import torch
 
 from parallelmlp_search.engine.checkpoint import write_json
-from parallelmlp_search.exceptions import PMLPError
+from parallelmlp_search.exceptions import DistributedError, PMLPError
 from parallelmlp_search.parareal.jobs import Job, run_task
 from parallelmlp_search.parareal.world import World, join
 
 __all__ = ["main"]
+
+PATIENCE_SECONDS = 1.0
+"""Whoever has lost a peer waits so long, so that torchrun sees the peer's end first and names that."""
 
 
 def main(arguments: list[str]) -> int:
@@ -39,6 +43,8 @@ def main(arguments: list[str]) -> int:
         sentence = " ".join(str(error).split())
         write_json(folder / f"failure-{rank}.json", {"rank": rank, "sentence": sentence})
         print(f"error: {sentence}", file=sys.stderr, flush=True)
+        if isinstance(error, DistributedError):
+            time.sleep(PATIENCE_SECONDS)
         # at once: closing connections to a dead peer may wait for it
         os._exit(1)
     world.leave()
