@@ -24,7 +24,7 @@ from parallelmlp_search.parareal.cost import LOOPBACK, Link
 from parallelmlp_search.parareal.jobs import Job, Task, load_rows, run_task, save_rows
 from parallelmlp_search.parareal.launch import launch as launch_ranks
 from parallelmlp_search.parareal.promoted import FOLDER, PromotedModel
-from parallelmlp_search.parareal.world import Alone
+from parallelmlp_search.parareal.world import DEVICES, Alone
 from parallelmlp_search.search import Problem, RunDirectory, TrainedModel
 from parallelmlp_search.search.preparation import Part, Preparation
 
@@ -93,7 +93,7 @@ def promote(
         If no network could be trained.
     """
     started = time.monotonic()
-    _check(slices, epochs, replicas, restarts, timeout, launch)
+    _check(slices, epochs, replicas, restarts, timeout, launch, device)
     with directory.locked(), one_thread():
         result = directory.result()
         settings = directory.settings()
@@ -133,7 +133,13 @@ def promote(
 
 
 def _check(
-    slices: int | None, epochs: int | None, replicas: int, restarts: int, timeout: float, launch: bool
+    slices: int | None,
+    epochs: int | None,
+    replicas: int,
+    restarts: int,
+    timeout: float,
+    launch: bool,
+    device: str,
 ) -> None:
     for name, value, least in (
         ("slices", slices, 2),
@@ -143,6 +149,10 @@ def _check(
     ):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise InvalidParameterError(f"{name} must be an integer >= {least}, but got {value!r}")
+    if device not in DEVICES:
+        raise InvalidParameterError(
+            f"device must be {', '.join(DEVICES[:-1])} or {DEVICES[-1]}, but got {device!r}"
+        )
     if not timeout > 0:
         raise InvalidParameterError(f"timeout must be > 0 seconds, but got {timeout!r}")
     if not launch and (replicas > 1 or restarts > 0):

@@ -22,7 +22,9 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from parallelmlp_search.exceptions import DistributedError, InvalidParameterError
 
-__all__ = ["Alone", "World", "join"]
+__all__ = ["DEVICES", "Alone", "World", "join"]
+
+DEVICES = ("auto", "cpu", "cuda")
 
 TIMEOUT_SECONDS = 20.0
 
@@ -299,7 +301,7 @@ def join(slices: int | None = None, *, device: str = "auto", timeout: float = TI
         raise InvalidParameterError(
             f"the number of ranks must be a multiple of slices={slices}, but torchrun has started {size}"
         )
-    if device not in ("auto", "cpu", "cuda"):
+    if device not in DEVICES:
         raise InvalidParameterError(f"device must be auto, cpu or cuda, but got {device!r}")
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.device_count() >= on_host)
     if on_gpu and torch.cuda.device_count() < on_host:

@@ -1,8 +1,10 @@
-"""From a finished run to deeper networks that predict, and an ensemble that takes them in only if they help."""
+"""From a finished run to deeper networks that predict, and an ensemble that takes them in if they help."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +23,6 @@ from parallelmlp_search.search.preparation import Preparation
 def promoted(
     finished: Path, problem: Problem, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, verdict.Promotion]:
-    import shutil
-
     folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("promoted") / "run"))
     outcome, _ = promote(RunDirectory.open(folder), problem, slices=2, depth_factor=4, epochs=12)
     return folder, outcome
@@ -99,7 +99,10 @@ def test_promoting_again_recalls_what_was_trained(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("parallelmlp_search.parareal.promote.run_task", never)
+    module = importlib.import_module(
+        "parallelmlp_search.parareal.promote"
+    )  # beside the function of that name
+    monkeypatch.setattr(module, "run_task", never)
     after, _ = promote(RunDirectory.open(folder), problem, slices=2, depth_factor=4, epochs=12)
     assert [c.score for c in after.contenders] == [c.score for c in before.contenders]
     assert after.honest_before == before.honest_before
