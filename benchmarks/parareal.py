@@ -39,6 +39,8 @@ PLOT = RESULTS.with_name("parareal_scaling.svg")
 TARGETS = {"letter": "lettr", "satimage": "classes", "mnist5k": "target"}
 EPOCHS = {"letter": 8, "satimage": 20, "mnist5k": 20}
 DEPTH, WIDTH, BATCH = 32, 96, 128
+NETWORKS = ((64, 96), (64, 128), (128, 96), (256, 64))
+"""Depths and widths whose steps are timed."""
 
 
 def accuracy(quick: bool) -> list[dict[str, Any]]:
@@ -107,11 +109,11 @@ def ranks(kind: str, spec: dict[str, Any], n_ranks: int) -> dict[str, Any]:
         return dict(json.loads(output.read_text()))
 
 
-def speed(quick: bool) -> list[dict[str, Any]]:
+def speed(quick: bool, networks: tuple[tuple[int, int], ...] = NETWORKS) -> list[dict[str, Any]]:
     """Step times, rivals and predictions for networks of growing depth."""
     found = []
-    for depth, width in ((64, 96),) if quick else ((64, 96), (64, 128), (128, 96), (256, 64)):
-        spec = {"depth": depth, "width": width, "rows": BATCH, "repeats": 30, "rounds": 2 if quick else 5}
+    for depth, width in networks[:1] if quick else networks:
+        spec = {"depth": depth, "width": width, "rows": BATCH, "repeats": 20, "rounds": 2 if quick else 5}
         row = ranks("steps", spec, 2)
         row["summary"] = summary(row)
         found.append(row)
@@ -204,12 +206,20 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="under three minutes; writes nothing")
     parser.add_argument("--only", choices=("accuracy", "speed", "images"), help="measure one part anew")
+    parser.add_argument("--depth", type=int, help="with --only speed, networks of this depth alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
     if arguments.only and RESULTS.is_file() and not arguments.quick:
         results = json.loads(RESULTS.read_text())
-    for name, measure in (("accuracy", accuracy), ("speed", speed), ("images", images)):
+    measures: dict[str, Any] = {"accuracy": accuracy, "speed": speed, "images": images}
+    if arguments.depth:
+        chosen = tuple(network for network in NETWORKS if network[0] == arguments.depth)
+        kept = [row for row in results.get("speed", []) if row["spec"]["depth"] != arguments.depth]
+        measures["speed"] = lambda quick: sorted(
+            [*kept, *speed(quick, chosen)], key=lambda row: (row["spec"]["depth"], row["spec"]["width"])
+        )
+    for name, measure in measures.items():
         if arguments.only in (None, name):
             results[name] = measure(arguments.quick)
             results.setdefault("machine", {})[name] = machine()

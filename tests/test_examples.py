@@ -12,6 +12,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 PROMISES = {
     "classifier": "honest score 0.",
     "custom_space": "our own  ROC-AUC 0.",
+    "deep_slices": "recommended slices:",
     "optuna_study": "of 60 pruned",
     "packed_networks": "all backends agree",
     "regression_pipeline": "RMSE",

@@ -187,8 +187,6 @@ class DistributedParareal:
         before, after = not self.is_first, not self.is_last
         if before:
             world.expect_forward((n_rows, *self.shapes[self.numbers[0] - 1]), self.dtype)
-        if after:
-            world.expect_backward((n_rows, *self.shapes[self.numbers[-1]]), self.dtype)
         passages = []
         for number, part in zip(self.numbers, self.parts, strict=True):
             if self._drops:
@@ -203,9 +201,12 @@ class DistributedParareal:
         loss = None
         if after:
             world.send_forward(self._checked(corrected.to(self.dtype), n_rows))
+            # only now: between two GPUs messages keep the order in which they were announced
+            world.expect_backward((n_rows, *self.shapes[self.numbers[-1]]), self.dtype)
             gradient = world.receive()
         else:
-            loss, gradient = passages[-1].finish(output_gradient)
+            with self._cast():
+                loss, gradient = passages[-1].finish(output_gradient)
         gradients = [gradient]
         for passage in reversed(passages):
             if not passage.part.is_first:

@@ -137,8 +137,8 @@ def load_rows(folder: Path, fold: int, device: torch.device | str = "cpu") -> Sh
     tensors, facts = load_tensors(folder / f"rows-{fold}.safetensors")
     # copies, since the memory of a file is not aligned
     placed = {name: tensor.clone().to(device) for name, tensor in tensors.items()}
-    known: dict[str, Any] = facts["head"]
-    head = Head(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["head"].items()}
+    head = Head(**known)
     return ShardData(
         rows=TrainingRows(placed["inputs"], placed["target"], placed.get("weight")),
         validation_inputs=placed["validation_inputs"],

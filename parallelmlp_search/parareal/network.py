@@ -173,13 +173,14 @@ class Passage:
 
     def finish(self, output_gradient: OutputGradient) -> tuple[Tensor, Tensor]:
         """Loss, and ``mu_{T+1}``: its gradient by ``s_T``; the head's gradients are added."""
+        corrected = _exact(self.corrected.detach())
         if self.part.head is None:
-            return output_gradient(self.corrected)
-        corrected = self.corrected.detach().requires_grad_()
+            return output_gradient(corrected)
+        corrected.requires_grad_()
         with torch.enable_grad():
             outputs = self.part.finish(corrected)
-        loss, gradient = output_gradient(outputs.detach())
-        torch.autograd.backward([outputs], [gradient])
+        loss, gradient = output_gradient(_exact(outputs.detach()))
+        torch.autograd.backward([outputs], [gradient.to(outputs.dtype)])
         assert corrected.grad is not None
         return loss, corrected.grad
 
@@ -196,6 +197,11 @@ class Passage:
             roots, gradients = [self.end, self.start], [gradient, -before]
         if any(root.requires_grad for root in roots):
             torch.autograd.backward(roots, gradients)
+
+
+def _exact(values: Tensor) -> Tensor:
+    """Values of autocast in float32, in which losses are taken."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def adjoint(network: PararealNetwork, inputs: Tensor, output_gradient: OutputGradient) -> Tensor:

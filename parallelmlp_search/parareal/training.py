@@ -141,7 +141,6 @@ def train_network(
         notes, more = kept
         for name, value in notes.items():
             setattr(found, name, value)
-        found.best_error = math.inf if notes["best_error"] is None else float(notes["best_error"])
         found.weights = more["best"]
     began = time.monotonic()
     before = found.seconds
