@@ -31,7 +31,10 @@ from parallelmlp_search.parareal.world import Alone
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["Job", "Task", "build_network", "load_rows", "run_task", "save_rows"]
+__all__ = ["LAUNCHER", "Job", "Task", "build_network", "load_rows", "run_task", "save_rows"]
+
+LAUNCHER = "PMLP_LAUNCHER"
+"""Environment variable with the number of the process that ranks are not to outlive."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from parallelmlp_search.engine.checkpoint import read_json
 from parallelmlp_search.exceptions import DistributedError, RunDirectoryError
-from parallelmlp_search.parareal.jobs import Job
+from parallelmlp_search.parareal.jobs import LAUNCHER, Job
 
 __all__ = ["launch"]
 
@@ -57,7 +57,11 @@ def launch(
         "--max-restarts", str(restarts), "--monitor-interval", "0.2",
         "-m", "parallelmlp_search.parareal.worker", str(job.folder.absolute()),
     ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": _python_path()}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": _python_path(),
+        LAUNCHER: str(os.getpid()),
+    }
     with open(log, "w", encoding="utf-8") as output:
         torchrun = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True

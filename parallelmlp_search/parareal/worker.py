@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 
 from parallelmlp_search.engine.checkpoint import write_json
 from parallelmlp_search.exceptions import DistributedError, PMLPError
-from parallelmlp_search.parareal.jobs import Job, run_task
+from parallelmlp_search.parareal.jobs import LAUNCHER, Job, run_task
 from parallelmlp_search.parareal.world import World, join
 
 __all__ = ["main"]
@@ -24,11 +25,29 @@ PATIENCE_SECONDS = 1.0
 """Whoever has lost a peer waits so long, so that torchrun sees the peer's end first and names that."""
 
 
+def end_with(pid: int) -> None:
+    """End this rank within a second after a process has gone, such as the command that has launched it."""
+
+    def watch() -> None:
+        while True:
+            time.sleep(0.5)
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                os._exit(1)
+            except PermissionError:
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main(arguments: list[str]) -> int:
     """Work through a job as one rank; the exit code."""
     folder = Path(arguments[0])
     rank = int(os.environ.get("RANK", "0"))
     torch.set_num_threads(1)
+    if launcher := os.environ.get(LAUNCHER):
+        end_with(int(launcher))
     world: World | None = None
     try:
         job = Job.load(folder)

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from parallelmlp_search.exceptions import DistributedError, InvalidParameterError
 
@@ -266,6 +267,22 @@ class World(Alone):
             ) from error
 
 
+def _store(rank: int, size: int, patience: timedelta) -> Store:
+    """Where ranks find each other: that of torchrun if there is one, else rank 0's.
+
+    A restart has keys of its own, or its ranks would look for those that have died.
+    """
+    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = dist.TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        size,
+        is_master=rank == 0 and not hosted,
+        timeout=patience,
+    )
+    return PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
 def join(slices: int | None = None, *, device: str = "auto", timeout: float = TIMEOUT_SECONDS) -> World:
     """Become one rank of the world that ``torchrun`` has started.
 
@@ -313,7 +330,13 @@ def join(slices: int | None = None, *, device: str = "auto", timeout: float = TI
         torch.cuda.set_device(place)
     patience = timedelta(seconds=timeout)
     try:
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=patience)
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            store=_store(rank, size, patience),
+            rank=rank,
+            world_size=size,
+            timeout=patience,
+        )
     except (RuntimeError, ValueError) as error:
         raise DistributedError(
             f"rank {rank} could not reach the others: {' '.join(str(error).split())}"

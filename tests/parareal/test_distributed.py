@@ -8,6 +8,8 @@ import os
 import runpy
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+import parallelmlp_search
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.exceptions import DistributedError, InvalidParameterError, RunDirectoryError
@@ -232,6 +235,30 @@ def test_torchrun_restarts_the_ranks_by_itself(tmp_path: Path) -> None:
     launch(made, restarts=1)
     thread.join()
     assert made.is_done(made.tasks[0])
+
+
+@pytest.mark.slow
+def test_ranks_do_not_outlive_the_command(tmp_path: Path) -> None:
+    made = job(tmp_path, epochs=4000)
+    code = (
+        "from pathlib import Path; from parallelmlp_search.parareal.jobs import Job; "
+        "from parallelmlp_search.parareal.launch import launch; "
+        f"launch(Job.load(Path({str(tmp_path)!r})))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(parallelmlp_search.__file__).parents[1])}
+    command = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    latest = made.folder / "network" / "checkpoint" / "latest.json"
+    until = time.monotonic() + 60
+    while not latest.is_file() and time.monotonic() < until:
+        time.sleep(0.1)
+    pids = [int(path.read_text()) for path in made.folder.glob("rank-*.pid")]
+    assert len(pids) == 2
+    command.kill()
+    command.wait()
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def test_a_failure_inside_a_rank_is_told_in_its_words(tmp_path: Path) -> None:
