@@ -157,14 +157,7 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def balanced_cuts(
-    costs: Sequence[float],
-    slices: int,
-    *,
-    first_extra: float = 0.0,
-    last_extra: float = 0.0,
-    inner_extra: float = 0.0,
-) -> tuple[int, ...]:
+def balanced_cuts(costs: Sequence[float], slices: int, *, extra: float = 0.0) -> tuple[int, ...]:
     """Where to cut blocks so that the dearest slice is as cheap as can be.
 
     Parameters
@@ -173,9 +166,9 @@ def balanced_cuts(
         Cost of each block.
     slices
         Number ``T`` of slices; each gets one block at least.
-    first_extra, last_extra, inner_extra
-        What the first slice, the last (its head), and every slice but the first (its preprocessor) cost
-        besides.
+    extra
+        What every slice but the first costs besides: its preprocessor. Head and coarse networks do not count,
+        since they run while all other slices wait.
 
     Returns
     -------
@@ -193,10 +186,7 @@ def balanced_cuts(
         raise InvalidParameterError(
             f"slices must be at most {len(costs)}, the number of blocks before the head, but got {slices}"
         )
-    extras = [
-        (first_extra if j == 0 else inner_extra) + (last_extra if j == slices - 1 else 0.0)
-        for j in range(slices)
-    ]
+    extras = [0.0, *[extra] * (slices - 1)]
     low = max(max(costs), sum(costs) / slices)
     high = sum(costs) + sum(extras)
     best = _greedy(costs, extras, high)

@@ -156,9 +156,8 @@ def plan_cuts(
     costs = [fact.cost for fact in facts[:n_blocks]]
     starts = tuple(cuts) if cuts is not None else ()
     if cuts is None:
-        tail = sum(fact.cost for fact in facts[n_blocks:])
         guess = _guess_cost(facts, n_blocks, slices, example, preprocessor, measured)
-        starts = balanced_cuts(costs, slices, last_extra=tail, inner_extra=guess)
+        starts = balanced_cuts(costs, slices, extra=guess)
     elif list(starts) != sorted({*starts}) or len(starts) != slices - 1:
         raise InvalidParameterError(f"cuts must be {slices - 1} growing numbers of blocks, but got {cuts!r}")
     elif starts and not (starts[0] > 0 and starts[-1] < n_blocks):

@@ -273,7 +273,7 @@ def _store(rank: int, size: int, patience: timedelta) -> Store:
     A restart has keys of its own, or its ranks would look for those that have died.
     """
     hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = dist.TCPStore(
+    store = dist.TCPStore(  # type: ignore[attr-defined]
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         size,

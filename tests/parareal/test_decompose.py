@@ -29,8 +29,8 @@ from parallelmlp_search.space import MLPConfig
         ([1.0] * 8, 2, {}, (4,)),
         ([1.0] * 8, 8, {}, (1, 2, 3, 4, 5, 6, 7)),  # one block a slice
         ([5.0, 1.0, 1.0, 1.0, 1.0, 1.0], 2, {}, (1,)),  # one block outweighs the others
-        ([1.0] * 8, 2, {"last_extra": 4.0}, (6,)),  # a heavy head
-        ([1.0] * 8, 2, {"inner_extra": 2.0}, (5,)),  # a preprocessor behind the cut
+        ([1.0] * 8, 2, {"extra": 2.0}, (5,)),  # a preprocessor behind the cut
+        ([1.0] * 3, 3, {"extra": 9.0}, (1, 2)),  # dear ones, which cannot be avoided
         ([1.0] * 5, 1, {}, ()),
     ],
 )
