@@ -137,7 +137,8 @@ def judge(
                 )
             )
             states = tuple(job.weights(task) for task in mine)
-            members.append(PromotedMember(candidate.trial, candidate.config, count, states))
+            cuts = tuple(outcomes[0]["cuts"])
+            members.append(PromotedMember(candidate.trial, candidate.config, count, cuts, states))
             found.append(predictions)
     if all(not math.isfinite(contender.score) for contender in contenders):
         raise SearchFailedError(

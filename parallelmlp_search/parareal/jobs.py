@@ -7,7 +7,7 @@ Whoever opens an unfinished job goes on with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,13 @@ def load_rows(folder: Path, fold: int, device: torch.device | str = "cpu") -> Sh
 
 
 def build_network(
-    config: MLPConfig, slices: int, *, n_inputs: int, n_outputs: int, repeat: int = 0
+    config: MLPConfig,
+    slices: int,
+    *,
+    n_inputs: int,
+    n_outputs: int,
+    repeat: int = 0,
+    cuts: Sequence[int] | None = None,
 ) -> PararealNetwork:
     """The network of a configuration in slices, the same on every rank.
 
@@ -169,7 +175,7 @@ def build_network(
         torch.manual_seed(config.seed * 1_000_003 + repeat)
         model: nn.Sequential = deep_mlp(config, n_inputs=n_inputs, n_outputs=n_outputs, vector=vector)
         rows = max(2, min(config.batch_size, 256))
-        return decompose(model, slices, torch.zeros(rows, n_inputs), share=True)
+        return decompose(model, slices, torch.zeros(rows, n_inputs), share=True, cuts=cuts)
 
 
 def run_task(
@@ -188,7 +194,7 @@ def run_task(
         config, task.slices, n_inputs=data.n_inputs, n_outputs=data.head.n_outputs, repeat=task.fold + 1
     )
     stream = BatchStream(inputs.shape[0], config.batch_size, data.seed)
-    n_parameters = sum(p.numel() for p in network.parameters())
+    n_parameters, cuts = sum(p.numel() for p in network.parameters()), network.cuts
     engine = DistributedParareal(
         network, world, Recipe.of(config, stream.steps(task.epochs)), inputs[:2].cpu(), seed=config.seed
     )
@@ -226,6 +232,7 @@ def run_task(
                 "seconds": found.seconds,
                 "step_seconds": found.step_seconds,
                 "parameters": n_parameters,
+                "cuts": list(cuts),
                 "ranks": world.slices * world.replicas,
                 "failure": found.failure,
             },

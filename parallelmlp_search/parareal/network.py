@@ -16,6 +16,7 @@ serial network, whatever the preprocessors.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 
 import torch
@@ -127,6 +128,12 @@ class PararealNetwork(nn.Module):
     def n_slices(self) -> int:
         """Number ``T`` of slices."""
         return len(self.slices)
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """Blocks of the serial network at which slices 2 to ``T`` begin."""
+        sizes = [len(part.fine) for part in self.parts if isinstance(part.fine, nn.Sequential)]
+        return tuple(itertools.accumulate(sizes[:-1]))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs of the network, with the coarse correction."""

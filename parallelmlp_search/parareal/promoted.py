@@ -40,6 +40,8 @@ class PromotedMember:
         Its configuration, as deep as it was trained.
     slices
         Slices ``T``; 1 for a serial network.
+    cuts
+        Hidden layers at which slices 2 to ``T`` begin.
     weights
         State dict of each fold's network.
     """
@@ -47,11 +49,14 @@ class PromotedMember:
     trial: int
     config: MLPConfig
     slices: int
+    cuts: tuple[int, ...]
     weights: tuple[dict[str, Tensor], ...]
 
     def network(self, fold: int, *, n_inputs: int, n_outputs: int) -> PararealNetwork:
         """The network of a fold, ready to predict."""
-        network = build_network(self.config, self.slices, n_inputs=n_inputs, n_outputs=n_outputs)
+        network = build_network(
+            self.config, self.slices, n_inputs=n_inputs, n_outputs=n_outputs, cuts=self.cuts
+        )
         network.load_state_dict(self.weights[fold])
         return network.eval()
 
@@ -124,6 +129,7 @@ class PromotedModel(TrainedModel):
                 "trial": member.trial,
                 "config": member.config.to_dict(),
                 "slices": member.slices,
+                "cuts": list(member.cuts),
                 "weight": weight,
             }
             for member, weight in zip(self.promoted, self.promoted_weights, strict=True)
@@ -190,6 +196,8 @@ def _read(directory: RunDirectory) -> PromotedModel | None:
                 }
             )
         config = MLPConfig.from_dict(member["config"])
-        members.append(PromotedMember(member["trial"], config, member["slices"], tuple(states)))
+        members.append(
+            PromotedMember(member["trial"], config, member["slices"], tuple(member["cuts"]), tuple(states))
+        )
     shares = [member["weight"] for member in values["members"]]
     return PromotedModel.of(base, tensors["weights"], members, shares)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +58,7 @@ def test_out_of_fold_scores_are_those_of_networks_that_have_not_seen_the_rows(
             alone = load_promoted(directory, number)
             alone.folds = [model.folds[fold]]
             member = model.promoted[0]
-            alone.promoted = (
-                type(member)(member.trial, member.config, member.slices, (member.weights[fold],)),
-            )
+            alone.promoted = (replace(member, weights=(member.weights[fold],)),)
             rows = part.predicted_rows
             predictions[:, rows] = alone.predictions(problem.frame.iloc[rows])
         rows = preparation.reporting_rows
