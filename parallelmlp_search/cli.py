@@ -1,4 +1,4 @@
-"""The command ``pmlp``: search, predict, evaluate, leaderboard, show, resume, info.
+"""The command ``pmlp``: search, predict, evaluate, leaderboard, show, resume, promote, info.
 
 Nothing heavy is imported before a command needs it, so that ``pmlp --help`` answers at once.
 """
@@ -12,12 +12,22 @@ from typing import Annotated
 import typer
 
 from parallelmlp_search import __version__
+from parallelmlp_search.command_line.options import (
+    BUDGET,
+    DATA,
+    HOW,
+    OUTPUT,
+    TOGETHER,
+    Jobs,
+    Json,
+    Quiet,
+    RunPath,
+    TablePath,
+)
+from parallelmlp_search.command_line.promote import promote
 from parallelmlp_search.command_line.session import Commands, guarded, leave, terminal
 
 __all__ = ["app", "main"]
-
-DATA, BUDGET, HOW, OUTPUT = "The table", "Budget", "How to search", "Output"
-TOGETHER = "Several machines, one search"
 
 app = typer.Typer(
     name="pmlp",
@@ -26,25 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)]
-TablePath = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA", help="Table: CSV (also .gz), TSV, Parquet, Feather, or - for CSV on standard input."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.", rich_help_panel=OUTPUT)]
-Quiet = Annotated[
-    bool,
-    typer.Option(
-        "--quiet", "-q", help="No progress; print nothing but the folder of the run.", rich_help_panel=OUTPUT
-    ),
-]
-Jobs = Annotated[
-    int | None,
-    typer.Option(help="Workers; all cores by default. Results do not depend on it.", rich_help_panel=HOW),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -256,11 +247,12 @@ def predict(
     from parallelmlp_search.command_line.runs import target_of
     from parallelmlp_search.command_line.tables import check_output, prediction_table, write_table
     from parallelmlp_search.data import read_table
+    from parallelmlp_search.parareal.promoted import load_model
     from parallelmlp_search.search import RunDirectory
 
     check_output(output)
     directory = RunDirectory.open(run)
-    model = directory.load_model()
+    model = load_model(directory)
     target = target_of(directory, model) or "prediction"
     write_table(prediction_table(model, read_table(data), target, proba=proba), output)
 
@@ -273,11 +265,12 @@ def evaluate(run: RunPath, data: TablePath, as_json: Json = False) -> None:
     from parallelmlp_search.command_line.runs import target_of
     from parallelmlp_search.data import read_table
     from parallelmlp_search.exceptions import RunDirectoryError
+    from parallelmlp_search.parareal.promoted import load_model
     from parallelmlp_search.report import evaluation_table
     from parallelmlp_search.search import RunDirectory
 
     directory = RunDirectory.open(run)
-    model, result = directory.load_model(), directory.result()
+    model, result = load_model(directory), directory.result()
     target = target_of(directory, model)
     if target is None:
         raise RunDirectoryError(f"the run in {str(run)!r} does not say which column is its target")
@@ -359,6 +352,9 @@ def study(
         screen.json({"study": made.study_name, "storage": storage, "trials": len(made.trials)})
     else:
         screen.note(f"{len(made.trials):,} trials are now the study {made.study_name!r} in {storage}")
+
+
+app.command()(guarded(promote))
 
 
 @app.command()

@@ -14,6 +14,7 @@ __all__ = [
     "DataError",
     "DataWarning",
     "DeviceWarning",
+    "DistributedError",
     "InvalidParameterError",
     "MissingDependencyError",
     "PMLPError",
@@ -42,6 +43,10 @@ class SearchFailedError(PMLPError, RuntimeError):
 
 class RunDirectoryError(PMLPError, RuntimeError):
     """A run directory is missing, locked by another writer, or does not belong to the data at hand."""
+
+
+class DistributedError(PMLPError, RuntimeError):
+    """Ranks of a distributed run lost each other, or disagree about what they do together."""
 
 
 class MissingDependencyError(PMLPError, ImportError):

@@ -12,6 +12,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 PROMISES = {
     "classifier": "honest score 0.",
     "custom_space": "our own  ROC-AUC 0.",
+    "deep_slices": "recommended slices:",
     "optuna_dashboard": "with 32 trials",
     "optuna_pipeline": "rows held back: ROC-AUC 0.",
     "optuna_study": "of 60 pruned",

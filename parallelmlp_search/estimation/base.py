@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn.utils import check_consistent_length
+from sklearn.utils.validation import check_is_fitted
 
 from parallelmlp_search.estimation.constant import ConstantModel, has_usable_column
 from parallelmlp_search.estimation.initial import initial_configs
-from parallelmlp_search.estimation.inputs import column_of_rows, memory_bytes, row_weights
+from parallelmlp_search.estimation.inputs import column_of_rows, memory_bytes, row_weights, table
 from parallelmlp_search.estimation.table_estimator import TableEstimator, constant_model, seed_from
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, RunDirectoryError
+from parallelmlp_search.parareal import Promotion, promote
 from parallelmlp_search.search import (
     Problem,
     Progress,
@@ -64,6 +67,7 @@ class SearchEstimator(TableEstimator):
     n_trials_: int
     result_: SearchResult | None
     model_: TrainedModel | ConstantModel
+    promotion_: Promotion
 
     def fit(
         self,
@@ -128,6 +132,71 @@ class SearchEstimator(TableEstimator):
                 started=started,
             )
         return self._keep(result)
+
+    def promote(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        groups: Any = None,
+        time: Any = None,
+        top: int = 1,
+        slices: int | None = None,
+        depth_factor: int | None = None,
+        epochs: int | None = None,
+        launch: bool = False,
+    ) -> Self:
+        """Deepen the best finalists, train them in slices of depth, and take them in if they help.
+
+        Needs ``run_directory``, where the out-of-fold predictions of the finalists lie. What came of it is
+        ``promotion_``; ``model_`` and ``honest_score_`` change if the ensemble takes the networks in.
+
+        Parameters
+        ----------
+        X, y, sample_weight, groups, time
+            What the estimator was fitted on.
+        top, slices, depth_factor, epochs, launch
+            See :func:`parallelmlp_search.parareal.promote`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        RunDirectoryError
+            If there is no run directory, or it was searched on other data.
+        ValueError
+            If a parameter breaks its rule; the message names it.
+        """
+        check_is_fitted(self, "model_")
+        if self.run_directory is None:
+            raise RunDirectoryError(
+                "promote needs what a run keeps on disk, but run_directory is None: fit with a run_directory"
+            )
+        frame = table(self, X, names=self._columns)
+        target = self._target(y)
+        check_consistent_length(frame, target)
+        problem = self._problem(
+            frame,
+            target,
+            row_weights(sample_weight, len(frame)),
+            column_of_rows("groups", groups, len(frame)),
+            column_of_rows("time", time, len(frame)),
+        )
+        self.promotion_, self.model_ = promote(
+            RunDirectory.open(self.run_directory),
+            problem,
+            top=top,
+            slices=slices,
+            depth_factor=depth_factor,
+            epochs=epochs,
+            launch=launch,
+        )
+        if self.promotion_.honest_after is not None:
+            self.honest_score_ = float(self.promotion_.honest_after)
+        return self
 
     def _loss_and_metric(self) -> tuple[str | None, str | None]:
         return None, self.metric

@@ -1,6 +1,7 @@
 """What people see: live progress, summaries, tables."""
 
 from parallelmlp_search.report.console import ConsoleReport
+from parallelmlp_search.report.promotion import forecast_page, promotion_page
 from parallelmlp_search.report.summary import (
     environment_page,
     evaluation_table,
@@ -13,7 +14,9 @@ __all__ = [
     "ConsoleReport",
     "environment_page",
     "evaluation_table",
+    "forecast_page",
     "leaderboard_table",
+    "promotion_page",
     "search_summary",
     "trial_page",
 ]

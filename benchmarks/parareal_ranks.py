@@ -1,0 +1,247 @@
+"""What the ranks of :mod:`benchmarks.parareal` run, started by torchrun: ``parareal_ranks.py KIND OUTPUT
+SPEC``."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
+
+from parallelmlp_search.parareal import (
+    Alone,
+    DistributedParareal,
+    PararealNetwork,
+    Recipe,
+    World,
+    decompose,
+    deep_mlp,
+    join,
+    measure_pace,
+    output_gradient,
+    predictions,
+    resnet1001,
+    vgg16,
+)
+from parallelmlp_search.parareal.cost import Link, measure_slices, play
+from parallelmlp_search.space import MLPConfig
+
+ROOT = Path(__file__).parent.parent
+CLASSES, INPUTS = 26, 64
+
+
+def config_of(spec: dict[str, int]) -> MLPConfig:
+    """The network whose steps are timed."""
+    return MLPConfig(widths=(spec["width"],) * spec["depth"], residual=True, normalization="layer")
+
+
+def serial_model(spec: dict[str, int]) -> nn.Sequential:
+    """The same weights on every rank."""
+    torch.manual_seed(1)
+    return deep_mlp(config_of(spec), n_inputs=INPUTS, n_outputs=CLASSES)
+
+
+def seconds_of(step: Callable[[], object], repeats: int, together: bool = True) -> list[float]:
+    """Seconds of each step after some that warm up; ``together`` if all ranks take part."""
+    took = []
+    for number in range(repeats + 5):
+        started = time.perf_counter()
+        step()
+        if number >= 5:
+            took.append(time.perf_counter() - started)
+    return took
+
+
+def link_of(world: World, n_bytes: int) -> Link:
+    """Latency and bandwidth between ranks 0 and 1, from messages there and back."""
+    found = []
+    for size in (1, max(64, n_bytes // 4) * 4):
+        tensor = torch.zeros(size)
+        world.barrier()
+        times = []
+        for _ in range(200):
+            started = time.perf_counter()
+            if world.rank == 0:
+                dist.send(tensor, 1)
+                dist.recv(tensor, 1)
+            elif world.rank == 1:
+                dist.recv(tensor, 0)
+                dist.send(tensor, 0)
+            times.append((time.perf_counter() - started) / 2)
+        found.append(statistics.median(times))
+    latency, long = found
+    return Link(latency, 4.0 * size / max(1e-6, long - latency))
+
+
+def steps(world: World, spec: dict[str, int]) -> dict[str, Any]:
+    """Step times of two ranks against one process, of the rivals, and what the cost model says."""
+    n_rows, repeats = spec["rows"], spec["repeats"]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n_rows, INPUTS, generator=generator)
+    y = torch.randint(0, CLASSES, (n_rows,), generator=generator)
+    function = output_gradient("cross_entropy", y)
+    recipe = Recipe(total_steps=100_000, schedule="constant")
+
+    def sliced(slices: int) -> PararealNetwork:
+        torch.manual_seed(2)
+        return decompose(serial_model(spec), slices, x[:4])
+
+    alone = DistributedParareal(sliced(1), Alone(), recipe, x)
+    ranked = DistributedParareal(sliced(2), world, recipe, x)
+    parallel, pipelines = data_parallel(world, spec, x, y), pipeline_steps(world, spec, x, y)
+    times: dict[str, list[float]] = {}
+
+    def add(name: str, step: Callable[[], object], only: int | None = None) -> None:
+        world.barrier()
+        if only is None or only == world.rank:
+            times.setdefault(name, []).extend(seconds_of(step, repeats))
+        world.barrier()
+
+    rounds = []
+    for _ in range(spec["rounds"]):
+        before = {name: len(values) for name, values in times.items()}
+        add("serial", lambda: alone.step(x, function), only=0)
+        add("parareal", lambda: ranked.step(x, function))
+        add("serial, both cores busy", lambda: alone.step(x, function))
+        add("data parallel", parallel)
+        for name, step in pipelines.items():
+            add(name, step)
+        if world.rank == 0:
+            rounds.append({n: statistics.median(v[before.get(n, 0) :]) for n, v in times.items()})
+    link = link_of(world, 4 * n_rows * spec["width"])
+    model = serial_model(spec)
+    world.barrier()
+    busy = measure_pace(model, x, repeats=30)  # on both ranks at once
+    world.barrier()
+    if world.rank != 0:
+        world.barrier()
+        return {}
+    quiet = measure_pace(model, x, repeats=30)
+    by_rank = {}
+    for slices in (2, 4):
+        measured = measure_slices(sliced(slices), x, function, repeats=30, recipe=recipe)
+        message = link.seconds(4 * n_rows * spec["width"])
+        by_rank[slices] = {
+            "step": play(measured, [message] * (slices - 1)),
+            "ranks": [vars(t) if hasattr(t, "__dict__") else t.__dict__ for t in measured],
+        }
+    world.barrier()
+    curves = {
+        name: [
+            {"slices": p.slices, "step": p.step, "speedup": p.speedup, "communication": p.communication,
+             "fine": p.fine, "sweep": p.sweep, "serial": p.serial}
+            for p in predictions(model, x, (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64), pace=pace, link=link)
+        ]
+        for name, pace in (("quiet", quiet), ("busy", busy))
+    }  # fmt: skip
+    return {
+        "spec": spec,
+        "rounds": rounds,
+        "quantiles": {n: [quantile(v, q) for q in (0.1, 0.25, 0.5, 0.75, 0.9)] for n, v in times.items()},
+        "link": {"latency": link.latency, "bandwidth": link.bandwidth},
+        "predictions": curves,
+        "rank_by_rank": by_rank,
+    }
+
+
+def quantile(values: list[float], share: float) -> float:
+    """A quantile of some seconds."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def data_parallel(world: World, spec: dict[str, int], x: Tensor, y: Tensor) -> Callable[[], object]:
+    """torch's DistributedDataParallel, each rank with its part of the minibatch, fused AdamW."""
+    model = nn.parallel.DistributedDataParallel(serial_model(spec), gradient_as_bucket_view=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    mine = torch.arange(len(x)).tensor_split(world.size)[world.rank]
+    rows, target = x[mine], y[mine]
+
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(rows), target).backward()
+        optimizer.step()
+
+    return step
+
+
+def pipeline_steps(
+    world: World, spec: dict[str, int], x: Tensor, y: Tensor
+) -> dict[str, Callable[[], object]]:
+    """torch.distributed.pipelining over the two halves of the serial network, fused AdamW."""
+    found: dict[str, Callable[[], object]] = {}
+    kinds = [("GPipe", ScheduleGPipe, 2), ("GPipe", ScheduleGPipe, 4), ("1F1B", Schedule1F1B, 4)]
+    for name, schedule_type, pieces in kinds:
+        blocks = list(serial_model(spec))
+        half = len(blocks) // 2
+        module = nn.Sequential(*(blocks[:half] if world.rank == 0 else blocks[half:]))
+        stage = PipelineStage(module, world.rank, 2, torch.device("cpu"))
+        schedule = schedule_type(stage, pieces, loss_fn=nn.functional.cross_entropy)
+        optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=True)
+
+        def step(schedule: Any = schedule, optimizer: torch.optim.Optimizer = optimizer) -> None:
+            optimizer.zero_grad()
+            if world.rank == 0:
+                schedule.step(x)
+            else:
+                schedule.step(target=y, losses=[])
+            optimizer.step()
+
+        found[f"pipeline, {name}, {pieces} pieces"] = step
+    return found
+
+
+def images(world: World, spec: dict[str, Any]) -> dict[str, Any]:
+    """A few real steps of an image network over as many ranks as slices."""
+    table = pd.read_csv(ROOT / "datasets" / "mnist5k.csv.gz").sample(frac=1.0, random_state=0)
+    labels = torch.from_numpy(table.pop("target").to_numpy().copy())
+    pixels = torch.from_numpy(table.to_numpy(dtype="float32").copy()).view(-1, 1, 28, 28) / 255.0
+    torch.manual_seed(0)
+    make = {"resnet1001": lambda: resnet1001(n_classes=10, channels=1),
+            "vgg16": lambda: vgg16(n_classes=10, channels=1, size=28)}  # fmt: skip
+    n_rows = spec["rows"]
+    network = decompose(make[spec["network"]](), world.slices, pixels[:n_rows], share=True)
+    n_parameters = sum(p.numel() for p in network.parameters())
+    recipe = Recipe(
+        total_steps=spec["steps"], learning_rate=spec["rate"], schedule="constant", averages=False
+    )
+    engine = DistributedParareal(network, world, recipe, pixels[:n_rows])
+    losses, took = [], []
+    for number in range(spec["steps"]):
+        rows = torch.arange(number * n_rows, (number + 1) * n_rows) % len(pixels)
+        started = time.perf_counter()
+        loss = engine.step(pixels[rows], output_gradient("cross_entropy", labels[rows]))
+        took.append(time.perf_counter() - started)
+        losses.append(world.share_from_last([float("nan") if loss is None else float(loss)])[0])
+    return {
+        "spec": spec,
+        "slices": world.slices,
+        "parameters": n_parameters,
+        "losses": losses,
+        "step_seconds": statistics.median(took),
+        "blocks": [len(part.fine) for part in network.parts],  # type: ignore[arg-type]
+    }
+
+
+def main() -> None:
+    """Run as one rank."""
+    kind, output, spec = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+    torch.set_num_threads(1)
+    world = join(device="cpu", timeout=300)
+    found = {"steps": steps, "images": images}[kind](world, spec)
+    if world.rank == 0:
+        output.write_text(json.dumps(found))
+    world.barrier()
+    world.leave()
+
+
+if __name__ == "__main__":
+    main()

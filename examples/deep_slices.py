@@ -1,0 +1,92 @@
+"""A deep network in slices of depth: cut, trained, compared with its serial twin, and what devices would do.
+
+Run it from the repository: python examples/deep_slices.py
+With one rank a slice, each on a core or a GPU of its own: torchrun --nproc-per-node 2 examples/deep_slices.py
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import torch
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from parallelmlp_search import MLPConfig
+from parallelmlp_search.parareal import (
+    Alone,
+    DistributedParareal,
+    Link,
+    Recipe,
+    decompose,
+    deep_mlp,
+    join,
+    measure_pace,
+    output_gradient,
+    predictions,
+    recommended,
+)
+
+DATA = Path(__file__).parents[1] / "datasets" / "satimage.csv.gz"
+SLICES, BATCH, EPOCHS = 2, 128, 4
+CONFIG = MLPConfig(widths=(48,) * 32, residual=True, normalization="layer")
+
+
+def rows() -> tuple[torch.Tensor, torch.Tensor]:
+    """Scaled features and class numbers, shuffled."""
+    table = pd.read_csv(DATA).sample(frac=1.0, random_state=0)
+    labels = torch.from_numpy(table.pop("classes").astype("category").cat.codes.to_numpy("int64"))
+    return torch.from_numpy(StandardScaler().fit_transform(table).astype("float32")), labels
+
+
+def serial_network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return deep_mlp(CONFIG, n_inputs=36, n_outputs=6)
+
+
+def train(slices: int, world: Alone) -> float | None:
+    """Accuracy on the last quarter of the rows, where the last slice is."""
+    X, y = rows()
+    n_train = len(X) * 3 // 4
+    network = decompose(serial_network(), slices, X[:BATCH])  # shapes, cuts, bridges: all found by itself
+    n_steps = EPOCHS * (n_train // BATCH)
+    recipe = Recipe(total_steps=n_steps, learning_rate=2e-3, weight_decay=1e-2)
+    engine = DistributedParareal(network, world, recipe, X[:BATCH])
+    for step in range(n_steps):
+        batch = torch.arange(step * BATCH, (step + 1) * BATCH) % n_train
+        engine.step(X[batch], output_gradient("cross_entropy", y[batch]))
+    with engine.weights(engine.optimizer.average):
+        outputs = engine.predict(X[n_train:])
+    return None if outputs is None else float((outputs.argmax(dim=1) == y[n_train:]).float().mean())
+
+
+def forecast() -> None:
+    """What more devices would do, joined as two processes of one host are."""
+    example = torch.randn(BATCH, 36)
+    model = serial_network()
+    found = predictions(
+        model, example, (2, 4, 8, 16), pace=measure_pace(model, example), link=Link(80e-6, 4e9)
+    )
+    for row in found:
+        print(f"{row.slices:2d} devices: {row.speedup:.1f} times as fast, {100 * row.efficiency:.0f} % busy")
+    print("recommended slices:", recommended(found))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    if "RANK" in os.environ:  # started by torchrun
+        world = join(SLICES)
+        accuracy = train(SLICES, world)
+        if accuracy is not None:
+            print(f"accuracy over {SLICES} ranks: {accuracy:.3f}")
+        world.leave()
+        return
+    print(f"accuracy of the serial network: {train(1, Alone()):.3f}")
+    print(f"accuracy in {SLICES} slices: {train(SLICES, Alone()):.3f}")
+    forecast()
+
+
+if __name__ == "__main__":
+    main()

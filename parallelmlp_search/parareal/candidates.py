@@ -1,0 +1,177 @@
+"""Which finalists of a run go deeper, and what slices over devices would do for them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
+from parallelmlp_search.parareal.architectures import deep_config, deep_mlp
+from parallelmlp_search.parareal.cost import (
+    LOOPBACK,
+    Link,
+    Pace,
+    Prediction,
+    measure_pace,
+    predictions,
+    recommended,
+)
+from parallelmlp_search.search import RunDirectory
+from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space.config import FIELD_NAMES
+
+__all__ = ["Candidate", "Forecast", "candidates", "devices_here", "forecast"]
+
+DEEP = 32
+"""Hidden layers from which a network counts as deep; shallower ones are deepened to as many at least."""
+
+SLICES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finalist and what it is to become.
+
+    Attributes
+    ----------
+    trial
+        Its number.
+    config
+        The configuration that is trained, deepened.
+    depth_factor
+        How many times as deep it is as the finalist.
+    """
+
+    trial: int
+    config: MLPConfig
+    depth_factor: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Predictions for one candidate.
+
+    Attributes
+    ----------
+    trial, depth
+        The finalist, and hidden layers as trained.
+    predictions
+        One for each number of slices.
+    recommended
+        Slices to use on as many devices as there are; 1 where none pays.
+    """
+
+    trial: int
+    depth: int
+    predictions: tuple[Prediction, ...]
+    recommended: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form, with speed-up and efficiency."""
+        rows = [asdict(p) | {"speedup": p.speedup, "efficiency": p.efficiency} for p in self.predictions]
+        return {
+            "trial": self.trial,
+            "depth": self.depth,
+            "recommended": self.recommended,
+            "predictions": rows,
+        }
+
+
+def candidates(directory: RunDirectory, top: int, depth_factor: int | None) -> list[Candidate]:
+    """The finalists to promote: deep ones first, then by rank; shallow ones deepened.
+
+    Parameters
+    ----------
+    directory
+        A finished run.
+    top
+        How many.
+    depth_factor
+        How many times as deep they become; by default as often as makes 32 hidden layers, and 1 for networks
+        that are so deep already.
+
+    Raises
+    ------
+    InvalidParameterError
+        If ``top`` or ``depth_factor`` breaks its rule.
+    RunDirectoryError
+        If the run is unfinished, or none of its finalists has a hidden layer.
+    """
+    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+        raise InvalidParameterError(f"top must be an integer >= 1, but got {top!r}")
+    board = directory.leaderboard()
+    finalists = board[(board["state"] == "complete") & board["rank"].notna()].sort_values("rank")
+    configs = [
+        (int(row["trial"]), config_of(row))
+        for row in finalists.to_dict("records")
+        if len(row["config_widths"])
+    ]
+    if not configs:
+        raise RunDirectoryError(
+            f"no finalist of the run in {str(directory.path)!r} has a hidden layer to deepen: "
+            "search a space with hidden layers, such as --space deep"
+        )
+    ordered = sorted(configs, key=lambda pair: pair[1].depth < DEEP)
+    chosen = []
+    for trial, config in ordered[:top]:
+        factor = depth_factor if depth_factor is not None else max(1, math.ceil(DEEP / config.depth))
+        chosen.append(Candidate(trial, deep_config(config, factor), factor))
+    return chosen
+
+
+def config_of(row: Mapping[Any, Any]) -> MLPConfig:
+    """The configuration that a row of the leaderboard spells out."""
+    values = {}
+    for name in FIELD_NAMES:
+        value = row[f"config_{name}"]
+        if name == "widths":
+            value = [int(width) for width in value]
+        elif value is not None and isinstance(value, float) and math.isnan(value):
+            value = None
+        values[name] = value
+    return MLPConfig.from_dict(values)
+
+
+def devices_here() -> int:
+    """GPUs of this host, or the cores that this program may use."""
+    if torch.cuda.device_count() > 1:
+        return torch.cuda.device_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def forecast(
+    chosen: Sequence[Candidate],
+    *,
+    n_inputs: int,
+    n_outputs: int,
+    device_flops: float | None = None,
+    link: Link = LOOPBACK,
+    devices: int | None = None,
+) -> list[Forecast]:
+    """Predict step times of candidates on several devices.
+
+    Parameters
+    ----------
+    device_flops
+        Operations a second of each device; measured here, on one core, by default.
+    link
+        Connection between devices.
+    devices
+        Most slices to recommend; any number by default.
+    """
+    found = []
+    for candidate in chosen:
+        config = candidate.config
+        with torch.random.fork_rng(devices=[]):
+            model = deep_mlp(config, n_inputs=n_inputs, n_outputs=n_outputs)
+        example = torch.randn(config.batch_size, n_inputs, generator=torch.Generator().manual_seed(0))
+        pace = measure_pace(model, example) if device_flops is None else Pace.of_device(device_flops)
+        rows = predictions(model, example, SLICES, pace=pace, link=link)
+        allowed = [row for row in rows if devices is None or row.slices <= devices]
+        found.append(Forecast(candidate.trial, config.depth, tuple(rows), recommended(allowed)))
+    return found

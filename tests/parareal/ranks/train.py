@@ -1,0 +1,114 @@
+"""Run by ranks: trains small networks over ranks, and alone, and writes how far apart the weights are.
+
+``train.py SLICES OUTPUT``
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from parallelmlp_search.parareal import (
+    Alone,
+    DistributedParareal,
+    PararealNetwork,
+    Recipe,
+    World,
+    decompose,
+    deep_mlp,
+    join,
+    output_gradient,
+    resnet,
+)
+from parallelmlp_search.space import MLPConfig
+
+STEPS, ROWS = 20, 24
+os.environ.update(globals().get("ENVIRONMENT", {}))  # of ranks that torchrun has not started
+arguments = globals().get("ARGUMENTS", sys.argv[1:])
+slices, output = int(arguments[0]), Path(arguments[1])
+torch.set_num_threads(1)
+torch.set_default_dtype(torch.float64)
+world = join(slices, device="cpu", timeout=20)
+
+generator = torch.Generator().manual_seed(3)
+table = torch.randn(ROWS, 6, generator=generator)
+images = torch.randn(ROWS, 2, 8, 8, generator=generator)
+target = torch.randint(0, 3, (ROWS,), generator=generator)
+
+
+def mlp(dropout: float = 0.0) -> PararealNetwork:
+    torch.manual_seed(5)
+    config = MLPConfig(widths=(12,) * 9, residual=True, normalization="layer", dropout=dropout)
+    return decompose(deep_mlp(config, n_inputs=6, n_outputs=3), slices, table)
+
+
+def unequal() -> PararealNetwork:
+    """Widths that change between blocks, so that interfaces have different shapes."""
+    torch.manual_seed(6)
+    widths = (6, 10, 7, 12, 5, 9)
+    pairs = zip(widths, (*widths[1:], 8), strict=True)
+    blocks = [nn.Sequential(nn.Linear(a, b), nn.Tanh()) for a, b in pairs]
+    return decompose(nn.Sequential(*blocks, nn.Linear(8, 3)), slices, table)
+
+
+def normalised() -> PararealNetwork:
+    """Batch normalisation in fine networks, preprocessors and coarse networks."""
+    torch.manual_seed(7)
+    return decompose(resnet(29, n_classes=3, channels=2, width=2), slices, images)
+
+
+def train(
+    network: PararealNetwork, here: Alone, rows: Tensor, recipe: Recipe, accumulate: int, broadcast: bool
+) -> dict[str, Tensor]:
+    engine = DistributedParareal(network, here, recipe, rows, broadcast=broadcast, seed=11)
+    engine.batch_rows = ROWS // here.replicas
+    mine = torch.arange(ROWS).tensor_split(here.replicas)[here.replica]
+    pieces = mine.tensor_split(accumulate)
+    functions = [output_gradient("cross_entropy", target[p], share=len(p) / ROWS) for p in pieces]
+    for _ in range(STEPS):
+        hidden = broadcast and here.slice > 0
+        engine.step(None if hidden else rows[mine], functions, accumulate=accumulate)
+    return engine.state_dict()
+
+
+def difference(
+    make: Callable[[], PararealNetwork],
+    rows: Tensor,
+    *,
+    accumulate: int = 1,
+    broadcast: bool = False,
+    **recipe: object,
+) -> float:
+    """Largest difference of weights and running statistics between this rank and a single process."""
+    how = Recipe(total_steps=STEPS, learning_rate=1e-2, weight_decay=1e-2, **recipe)  # type: ignore[arg-type]
+    ranked = train(make(), world, rows, how, accumulate, broadcast)
+    alone = train(make(), Alone(), rows, how, 1, False)
+    start = make().state_dict()
+    moved = max(float((start[name] - alone[name]).abs().max()) for name in ranked)
+    assert moved > 1e-3, "nothing was trained"
+    assert ranked, "this rank holds nothing"
+    return max(float((value - alone[name]).abs().max()) for name, value in ranked.items())
+
+
+found = {
+    "adamw": difference(mlp, table),
+    "sgd, clipped": difference(mlp, table, optimizer="sgd", clip_norm=0.05),
+    "unequal widths": difference(unequal, table),
+    "broadcast": difference(mlp, table, broadcast=True),
+    "batch normalisation": difference(normalised, images),
+}
+if isinstance(world, World) and world.replicas == 1:
+    found["dropout"] = difference(lambda: mlp(0.3), table)
+    found["accumulated"] = difference(mlp, table, accumulate=3)
+else:
+    found["accumulated"] = difference(mlp, table, accumulate=2)
+    assert world.mesh is not None
+    assert world.mesh.mesh_dim_names == ("replica", "slice")
+(output / f"{world.rank}.json").write_text(json.dumps(found))
+world.leave()
