@@ -22,8 +22,11 @@ from typing import Any
 from benchmarks.packed.cases import CASES, QUICK, find
 from benchmarks.packed.machine import describe
 from benchmarks.packed.measure import measure
+from benchmarks.packed.profile import profile, profile_table
 
 RESULTS = Path(__file__).parent / "results" / "packed_training.json"
+
+PROFILED = (*QUICK, "paper, D=10 N=128 C=10", "ragged")
 
 
 def line(row: dict[str, Any]) -> str:
@@ -65,9 +68,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two cases within a minute")
     parser.add_argument("--only", action="append", choices=[case.name for case in CASES], metavar="NAME")
+    parser.add_argument("--profile", action="store_true", help="where the time of a step goes")
     parser.add_argument("--rounds", type=int, default=5, help="times that everyone's turn comes")
     parser.add_argument("--with", dest="extra", action="append", choices=["sklearn", "jax"], default=[])
     arguments = parser.parse_args()
+    if arguments.profile:
+        for name in arguments.only or PROFILED:
+            print(profile_table(profile(find(name))) + "\n", flush=True)
+        return
     if arguments.quick:
         quick()
         return

@@ -16,7 +16,7 @@ from parallelmlp_search.engine import BatchStream, Head, Population, TrainingRow
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["Packed", "cut"]
+__all__ = ["Packed", "Shards", "cut"]
 
 
 def shard_data(case: Case) -> ShardData:
@@ -42,7 +42,7 @@ def cut(case: Case, configs: list[MLPConfig]) -> list[tuple[int, ...]]:
     return cut_work(configs, shard_data(case))
 
 
-class _Shards:
+class Shards:
     """Shards of one worker, kept between samples."""
 
     def __init__(self, case: Case, configs: list[MLPConfig], shards: list[tuple[int, ...]]) -> None:
@@ -74,7 +74,7 @@ def _work(connection: Connection, name: str, configs: list[MLPConfig], shards: l
     from benchmarks.packed.cases import find
 
     torch.set_num_threads(1)
-    own = _Shards(find(name), configs, shards)
+    own = Shards(find(name), configs, shards)
     connection.send("ready")
     while (count := connection.recv()) is not None:
         own.step(count)

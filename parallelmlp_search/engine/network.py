@@ -14,13 +14,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from parallelmlp_search.engine.products import (
+    FirstLayerGradient,
+    head_input_gradient,
+    plain_first_layer_gradient,
+)
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS, ActivationKernel
 from parallelmlp_search.kernels.batched import (
     affine,
     affine_input_gradient,
     affine_weight_gradient,
     shared_affine,
-    shared_weight_gradient,
 )
 from parallelmlp_search.packing.layout import Bucket, Layout, aligned
 from parallelmlp_search.packing.pack import block_view
@@ -54,11 +58,14 @@ def bind(flat: Tensor, layout: Layout, bucket: int) -> list[LayerTensors]:
 
 class _SegmentViews(NamedTuple):
     kernel: ActivationKernel
-    start: int
-    stop: int
+    rows: slice
+    z: Tensor
     source: Tensor  # where the activation is written
+    output: Tensor  # the segment's rows of the layer's output
     saved: Tensor  # what its backward reads
     mask: Tensor | None  # zeroes padded neurons of activations that are not zero at zero
+    keep: Tensor | None  # dropout factors
+    gradients: tuple[Tensor, ...]  # its rows of the first two scratch buffers
 
 
 class _Layer(NamedTuple):
@@ -70,6 +77,7 @@ class _Layer(NamedTuple):
     inverse_deviation: Tensor | None  # (P, 1, N)
     keep: Tensor | None  # (P, H, N) dropout factors
     mask: Tensor | None  # (P, H, 1): 1 for true neurons, 0 for padding
+    scratch: tuple[Tensor, ...]  # three of (P, H, N) for the backward pass
 
 
 class _Arena:
@@ -95,6 +103,12 @@ class _Arena:
         return self._storage[start : start + size].view(shape)
 
 
+def _first_layer_size(bucket: Bucket) -> int:
+    shape = bucket.shape
+    width = (*shape.widths, shape.n_outputs)[0]
+    return FirstLayerGradient.storage_size(bucket.n_members, width, shape.n_inputs)
+
+
 def _arena_size(bucket: Bucket, n_rows: int, training: bool) -> int:
     """Elements that a bucket takes from the arena, rounded up."""
     shape = bucket.shape
@@ -102,6 +116,7 @@ def _arena_size(bucket: Bucket, n_rows: int, training: bool) -> int:
     per_layer = 1 + training * (1 + (shape.normalization == "layer") + shape.dropout)
     widths = sum(per_layer * aligned(rows * width) for width in shape.widths)
     scratch = 3 * aligned(rows * max(shape.widths, default=0)) if training else 0
+    scratch += training * aligned(_first_layer_size(bucket))
     return widths + scratch + 2 * aligned(rows * shape.n_outputs)
 
 
@@ -148,6 +163,8 @@ class BucketNetwork:
         def empty(width: int) -> Tensor:
             return arena.take(self.n_members, width, n_rows)
 
+        widest = max(shape.widths, default=0)
+        scratch = [arena.take(self.n_members * widest * n_rows) for _ in range(3 * training)]
         padded = bucket.padded_layers()
         self._true_widths: list[Tensor] = []
         self.layers: list[_Layer] = []
@@ -164,13 +181,26 @@ class BucketNetwork:
             separate = training and (combined or not all(kernel.saves_output for kernel in kernels))
             z = empty(width)
             a = empty(width) if separate else z
+            keep = empty(width) if self._dropout else None
+            own = tuple(part[: z.numel()].view(z.shape) for part in scratch)
             segments = []
+            # views are made once: making them costs 2 us each, as much as a call
             for kernel, segment in zip(kernels, bucket.segments, strict=True):
                 rows = slice(segment.start, segment.stop)
                 source = z[rows] if combined and kernel.saves_output else a[rows]
-                saved = source if kernel.saves_output else z[rows]
-                part = None if mask is None or kernel.zero_at_zero else mask[rows]
-                segments.append(_SegmentViews(kernel, segment.start, segment.stop, source, saved, part))
+                segments.append(
+                    _SegmentViews(
+                        kernel,
+                        rows,
+                        z=z[rows],
+                        source=source,
+                        output=a[rows],
+                        saved=source if kernel.saves_output else z[rows],
+                        mask=None if mask is None or kernel.zero_at_zero else mask[rows],
+                        keep=None if keep is None else keep[rows],
+                        gradients=tuple(part[rows] for part in own[:2]),
+                    )
+                )
             self.layers.append(
                 _Layer(
                     z=z,
@@ -179,19 +209,22 @@ class BucketNetwork:
                     residual=residual,
                     normalized=empty(width) if self._normalize and training else None,
                     inverse_deviation=None,
-                    keep=empty(width) if self._dropout else None,
+                    keep=keep,
                     mask=mask,
+                    scratch=own,
                 )
             )
         self._deviations: list[Tensor] = [torch.empty(0)] * self.depth
         self.outputs = empty(shape.n_outputs)
         if training:
             self.output_gradient = empty(shape.n_outputs)
-            widest = max(shape.widths, default=0)
-            self._scratch = [empty(widest).view(-1) for _ in range(3)] if widest else []
-
-    def _scratch_view(self, number: int, like: Tensor) -> Tensor:
-        return self._scratch[number][: like.numel()].view(like.shape)
+            self._first_gradient = plain_first_layer_gradient
+            if size := _first_layer_size(bucket):
+                width = (*shape.widths, shape.n_outputs)[0]
+                storage = arena.take(size)
+                self._first_gradient = FirstLayerGradient(
+                    self.n_members, width, shape.n_inputs, n_rows, storage, bias=shape.bias
+                )
 
     def draw_dropout(self, fields: Sequence[Tensor]) -> None:
         """Threshold shared uniform fields ``(H_max, N)``, one per layer, by each member's own rate."""
@@ -216,16 +249,15 @@ class BucketNetwork:
             if self._normalize:
                 self._normalize_forward(number, layer, tensors)
             for view in layer.segments:
-                view.kernel.forward(layer.z[view.start : view.stop], view.source)
+                view.kernel.forward(view.z, view.source)
                 if view.mask is not None:
                     view.source.mul_(view.mask)
-                output = layer.a[view.start : view.stop]
                 current = view.source
-                if layer.keep is not None:
-                    current = torch.mul(current, layer.keep[view.start : view.stop], out=output)
+                if view.keep is not None:
+                    current = torch.mul(current, view.keep, out=view.output)
                 if layer.residual:
-                    carried = rows.t().unsqueeze(0) if previous is None else previous[view.start : view.stop]
-                    torch.add(current, carried, out=output)
+                    carried = rows.t().unsqueeze(0) if previous is None else previous[view.rows]
+                    torch.add(current, carried, out=view.output)
             previous = layer.a
         head = parameters[self.depth]
         if previous is None:
@@ -256,7 +288,7 @@ class BucketNetwork:
         assert gradients.shift is not None
         width = self._true_widths[number]
         normalized = layer.normalized
-        product = self._scratch_view(2, grad)
+        product = layer.scratch[2]
         torch.mul(grad, normalized, out=product)
         torch.sum(product, dim=2, keepdim=True, out=gradients.gain)
         torch.sum(grad, dim=2, keepdim=True, out=gradients.shift)
@@ -274,40 +306,39 @@ class BucketNetwork:
     ) -> None:
         """Gradients of all parameters from ``output_gradient``; call it after :meth:`forward`."""
         head, head_gradient = parameters[self.depth], gradients[self.depth]
+        if self.depth == 0:
+            self._first_gradient(self.output_gradient, rows, head_gradient.weight, head_gradient.bias)
+            return
         if head_gradient.bias is not None:
             torch.sum(self.output_gradient, dim=2, keepdim=True, out=head_gradient.bias)
-        if self.depth == 0:
-            shared_weight_gradient(self.output_gradient, rows, head_gradient.weight)
-            return
-        last = self.layers[-1].a
-        affine_weight_gradient(self.output_gradient, last, head_gradient.weight)
+        affine_weight_gradient(self.output_gradient, self.layers[-1].a, head_gradient.weight)
         place = 0
-        grad = self._scratch_view(place, last)
-        affine_input_gradient(head.weight, self.output_gradient, grad)
+        grad = self.layers[-1].scratch[place]
+        head_input_gradient(head.weight, self.output_gradient, grad)
         for number in range(self.depth - 1, -1, -1):
             layer, tensors, into = self.layers[number], parameters[number], gradients[number]
             # a residual layer still needs the gradient of its output for the layer below
-            inner = self._scratch_view(1 - place, grad) if layer.residual else grad
+            target = 1 - place if layer.residual else place
+            inner = layer.scratch[target]
             if layer.keep is not None:
                 torch.mul(grad, layer.keep, out=inner)
             for view in layer.segments:
-                target = inner[view.start : view.stop]
-                outer = target if layer.keep is not None else grad[view.start : view.stop]
-                view.kernel.backward(outer, view.saved, target)
+                outer = view.gradients[place if layer.keep is None else target]
+                view.kernel.backward(outer, view.saved, view.gradients[target])
             if self._normalize:
                 self._normalize_backward(number, layer, tensors, into, inner)
+            if number == 0:
+                self._first_gradient(inner, rows, into.weight, into.bias)
+                return
             if into.bias is not None:
                 torch.sum(inner, dim=2, keepdim=True, out=into.bias)
-            if number == 0:
-                shared_weight_gradient(inner, rows, into.weight)
-                return
-            below = self.layers[number - 1].a
-            affine_weight_gradient(inner, below, into.weight)
+            below = self.layers[number - 1]
+            affine_weight_gradient(inner, below.a, into.weight)
             if layer.residual:
                 affine_input_gradient(tensors.weight, inner, grad, accumulate=True)
             else:
                 place = 1 - place
-                grad = self._scratch_view(place, below)
+                grad = below.scratch[place]
                 affine_input_gradient(tensors.weight, inner, grad)
 
 

@@ -170,39 +170,53 @@ class PackedOptimizer:
 
     def clip(self) -> None:
         """Scale the gradient of each member with a ``clip_norm`` down to that norm, as torch does."""
-        for bucket, pieces in zip(self.population.layout.buckets, self._pieces, strict=True):
-            if not bucket.shape.clip:
-                continue
-            squares = torch.zeros(self.population.n_members, dtype=self._dtype, device=self._device)
-            for piece in pieces:
-                squares[piece.rows] += piece.gradient.square().sum(dim=1)
-            factors = (self._clips / (squares.sqrt() + 1e-6)).clamp(max=1.0).view(-1, 1)
-            for piece in pieces:
-                piece.gradient.mul_(factors[piece.rows])
+        for number in range(len(self._pieces)):
+            self.clip_bucket(number)
+
+    def clip_bucket(self, number: int) -> None:
+        """:meth:`clip` for the members of one bucket."""
+        if not self.population.layout.buckets[number].shape.clip:
+            return
+        pieces = self._pieces[number]
+        squares = torch.zeros(self.population.n_members, dtype=self._dtype, device=self._device)
+        for piece in pieces:
+            squares[piece.rows] += piece.gradient.square().sum(dim=1)
+        factors = (self._clips / (squares.sqrt() + 1e-6)).clamp(max=1.0).view(-1, 1)
+        for piece in pieces:
+            piece.gradient.mul_(factors[piece.rows])
 
     def step(self) -> None:
         """Take the step of number ``population.step`` and count it."""
+        for number in range(len(self._pieces)):
+            self.step_bucket(number)
+        self.advance()
+
+    def advance(self) -> None:
+        """Count the step, once every bucket has taken it."""
+        self.population.step += 1
+
+    def step_bucket(self, number: int) -> None:
+        """Take the step of number ``population.step`` with the members of one bucket.
+
+        Right after the bucket's backward pass its gradients still lie in the cache.
+        """
         step = self.population.step
-        coefficients = self._coefficients(step)
         averaging = (step + 1) % AVERAGE_EVERY == 0 or step == 0
         share = average_share(step)
-        for bucket, pieces, of_bucket in zip(
-            self.population.layout.buckets, self._pieces, coefficients, strict=True
-        ):
-            rate, keep, scale, offset = of_bucket.unbind(0)
-            adamw = bucket.shape.optimizer == "adamw"
-            for piece in pieces:
-                rows = piece.local
-                whole = rows.stop - rows.start == bucket.n_members
-                if adamw and whole:
-                    _adamw(piece, keep, scale, offset)
-                elif adamw:
-                    _adamw(piece, keep[rows], scale[rows], offset[rows])
-                else:
-                    _sgd(piece, rate[rows])
-                if averaging:
-                    piece.average.lerp_(piece.parameter, share)
-        self.population.step = step + 1
+        bucket = self.population.layout.buckets[number]
+        rate, keep, scale, offset = self._coefficients(step)[number].unbind(0)
+        adamw = bucket.shape.optimizer == "adamw"
+        for piece in self._pieces[number]:
+            rows = piece.local
+            whole = rows.stop - rows.start == bucket.n_members
+            if adamw and whole:
+                _adamw(piece, keep, scale, offset)
+            elif adamw:
+                _adamw(piece, keep[rows], scale[rows], offset[rows])
+            else:
+                _sgd(piece, rate[rows])
+            if averaging:
+                piece.average.lerp_(piece.parameter, share)
 
 
 def average_share(step: int) -> float:
@@ -219,7 +233,8 @@ def _adamw(piece: _Piece, keep: Tensor, scale: Tensor, offset: Tensor) -> None:
     torch.mul(piece.gradient, piece.gradient, out=scratch)
     piece.second.lerp_(scratch, piece.mix_second)
     torch.sqrt(piece.second, out=scratch)
-    torch.addcmul(offset, scratch, scale, out=scratch)
+    # two passes of 0.1 ns an element: the one of addcmul takes 0.5 where it has to spread its operands
+    scratch.mul_(scale).add_(offset)
     if piece.decays:
         piece.parameter.mul_(keep)
     piece.parameter.addcdiv_(piece.first, scratch, value=-1.0)

@@ -141,7 +141,6 @@ def train(
     gradient_views = network.bind(gradients)
     optimizer = PackedOptimizer(population, gradients, stream.steps(total_epochs))
     loss_function = get_loss(loss)
-    clips = any(bucket.shape.clip for bucket in layout.buckets)
     depth = max((b.shape.depth for b in layout.buckets if b.shape.dropout), default=0)
     width = max((max(b.shape.widths, default=0) for b in layout.buckets if b.shape.dropout), default=0)
     width = max(width, field_width or 0)
@@ -169,18 +168,19 @@ def train(
                 outputs, target, bucket.output_gradient, weight, smoothing[spans[number]] if smooths else None
             )
             bucket.backward(parameter_views[number], gradient_views[number], batch)
+            optimizer.clip_bucket(number)
+            optimizer.step_bucket(number)
         total = losses.sum()
         if not bool(torch.isfinite(total)):
             failed = ~torch.isfinite(losses).cpu() & alive
             if bool(failed.any()):
+                # after the update, which has spoiled nobody else: freezing sets all of them to zero
                 optimizer.freeze(failed.to(device))
                 population.failed_at[failed] = step
                 alive &= ~failed
         loss_sum += losses
         loss_count += 1
-        if clips:
-            optimizer.clip()
-        optimizer.step()
+        optimizer.advance()
         history.member_steps += int(alive.sum())
         late = deadline is not None and time.monotonic() >= deadline
         history.cut = late and population.step < last_step
