@@ -15,6 +15,7 @@ from benchmarks.packed.cases import Case
 from benchmarks.packed.machine import gemm_peak
 from benchmarks.packed.ours import Shards, cut
 from parallelmlp_search.engine import network, optimizer, products, trainer
+from parallelmlp_search.kernels import compiled
 
 __all__ = ["profile", "profile_table"]
 
@@ -68,9 +69,12 @@ def _timed(clock: _Clock) -> Iterator[None]:
     put(products.FirstLayerGradient, "__call__", PRODUCTS["plain_first_layer_gradient"])
     put(optimizer.PackedOptimizer, "step_bucket", "optimiser")
     put(trainer.TrainingRows, "batch", "rows of the batch")
-    original_loss = trainer.get_loss
-    undo.append((trainer, "get_loss", original_loss))
-    trainer.get_loss = lambda name: clock.wrap("loss", original_loss(name))
+    put(compiled.CompiledActivations, "forward", "activations forward")
+    put(compiled.CompiledActivations, "backward", "activations backward")
+    for name in ("get_loss", "compiled_loss"):
+        original = getattr(trainer, name)
+        undo.append((trainer, name, original))
+        setattr(trainer, name, lambda loss, original=original: clock.wrap("loss", original(loss)))
     kernels = dict(network.ACTIVATION_KERNELS)
     for name, kernel in kernels.items():
         network.ACTIVATION_KERNELS[name] = replace(

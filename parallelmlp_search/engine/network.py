@@ -26,6 +26,7 @@ from parallelmlp_search.kernels.batched import (
     affine_weight_gradient,
     shared_affine,
 )
+from parallelmlp_search.kernels.compiled import CompiledActivations, uses_compiled
 from parallelmlp_search.packing.layout import Bucket, Layout, aligned
 from parallelmlp_search.packing.pack import block_view
 
@@ -71,13 +72,26 @@ class _SegmentViews(NamedTuple):
 class _Layer(NamedTuple):
     z: Tensor  # (P, H, N) before the activation
     a: Tensor  # (P, H, N) output of the layer, the same tensor as z where that is safe
-    segments: tuple[_SegmentViews, ...]
     residual: bool
     normalized: Tensor | None  # (P, H, N), kept for the backward of the normalisation
-    inverse_deviation: Tensor | None  # (P, 1, N)
     keep: Tensor | None  # (P, H, N) dropout factors
     mask: Tensor | None  # (P, H, 1): 1 for true neurons, 0 for padding
     scratch: tuple[Tensor, ...]  # three of (P, H, N) for the backward pass
+    compiled: CompiledActivations | None
+    covered: frozenset[str]  # activations that it deals with
+    forward_views: tuple[_SegmentViews, ...]  # segments that still have something to do
+    backward_views: tuple[_SegmentViews, ...]
+
+
+def _compiled_activations(
+    z: Tensor, output: Tensor, segments: Sequence[_SegmentViews]
+) -> CompiledActivations:
+    kernels, in_place = [], []
+    for view in segments:
+        count = view.rows.stop - view.rows.start
+        kernels += [view.kernel] * count
+        in_place += [view.source.data_ptr() == view.z.data_ptr()] * count
+    return CompiledActivations(z, output, kernels, in_place)
 
 
 class _Arena:
@@ -135,6 +149,8 @@ class BucketNetwork:
         Whether to keep what the backward pass needs.
     dropout
         Rates ``(P, 1, 1)``; read only if the bucket has dropout and ``training`` is true.
+    compiled
+        Whether to use the compiled loops; None where they are installed.
     """
 
     def __init__(
@@ -147,7 +163,10 @@ class BucketNetwork:
         device: torch.device | str,
         training: bool,
         dropout: Tensor | None = None,
+        compiled: bool | None = None,
     ) -> None:
+        if compiled is None:
+            compiled = uses_compiled(dtype, device)
         arena.restart()
         shape = bucket.shape
         self.depth = shape.depth
@@ -201,17 +220,23 @@ class BucketNetwork:
                         gradients=tuple(part[rows] for part in own[:2]),
                     )
                 )
+            loops = _compiled_activations(z, a, segments) if compiled else None
+            covered = frozenset() if loops is None else loops.covers
+            left = [view for view in segments if view.kernel.name not in covered]
+            tail = combined or any(view.mask is not None for view in segments)
             self.layers.append(
                 _Layer(
                     z=z,
                     a=a,
-                    segments=tuple(segments),
                     residual=residual,
                     normalized=empty(width) if self._normalize and training else None,
-                    inverse_deviation=None,
                     keep=keep,
                     mask=mask,
                     scratch=own,
+                    compiled=loops,
+                    covered=covered,
+                    forward_views=tuple(segments if tail else left),
+                    backward_views=tuple(left),
                 )
             )
         self._deviations: list[Tensor] = [torch.empty(0)] * self.depth
@@ -248,8 +273,11 @@ class BucketNetwork:
                 affine(tensors.weight, tensors.bias, previous, layer.z)
             if self._normalize:
                 self._normalize_forward(number, layer, tensors)
-            for view in layer.segments:
-                view.kernel.forward(view.z, view.source)
+            if layer.compiled is not None:
+                layer.compiled.forward()
+            for view in layer.forward_views:
+                if view.kernel.name not in layer.covered:
+                    view.kernel.forward(view.z, view.source)
                 if view.mask is not None:
                     view.source.mul_(view.mask)
                 current = view.source
@@ -322,7 +350,11 @@ class BucketNetwork:
             inner = layer.scratch[target]
             if layer.keep is not None:
                 torch.mul(grad, layer.keep, out=inner)
-            for view in layer.segments:
+            if layer.compiled is not None:
+                if target != place and layer.keep is None:
+                    inner.copy_(grad)
+                layer.compiled.backward(inner)
+            for view in layer.backward_views:
                 outer = view.gradients[place if layer.keep is None else target]
                 view.kernel.backward(outer, view.saved, view.gradients[target])
             if self._normalize:
@@ -357,6 +389,7 @@ class PackedNetwork:
         device: torch.device | str = "cpu",
         training: bool = False,
         dropout: Tensor | None = None,
+        compiled: bool | None = None,
     ) -> None:
         self.layout = layout
         self.n_rows = n_rows
@@ -368,7 +401,14 @@ class PackedNetwork:
             rates = None if dropout is None else dropout[rows].view(-1, 1, 1)
             self.buckets.append(
                 BucketNetwork(
-                    bucket, n_rows, arena, dtype=dtype, device=device, training=training, dropout=rates
+                    bucket,
+                    n_rows,
+                    arena,
+                    dtype=dtype,
+                    device=device,
+                    training=training,
+                    dropout=rates,
+                    compiled=compiled,
                 )
             )
 

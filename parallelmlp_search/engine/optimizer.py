@@ -13,12 +13,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import schedule_factors
+from parallelmlp_search.kernels.compiled import compiled_loops, uses_compiled
 
 __all__ = ["EPSILON", "PackedOptimizer"]
 
@@ -68,9 +71,13 @@ class PackedOptimizer:
         Flat buffer of the layout's size.
     total_steps
         Steps of full training, the denominator of every schedule.
+    compiled
+        Whether to use the compiled loops; None where they are installed.
     """
 
-    def __init__(self, population: Population, gradients: Tensor, total_steps: int) -> None:
+    def __init__(
+        self, population: Population, gradients: Tensor, total_steps: int, *, compiled: bool | None = None
+    ) -> None:
         self.population = population
         self.total_steps = max(1, total_steps)
         device, dtype = gradients.device, gradients.dtype
@@ -97,6 +104,21 @@ class PackedOptimizer:
         self._table: list[tuple[Tensor, ...]] | None = None
         offsets = population.layout.row_offsets
         self._row_counts = [last - first for first, last in itertools.pairwise(offsets)]
+        self._numbers: np.ndarray[Any, Any] | None = None
+        if uses_compiled(dtype, device) if compiled is None else compiled:
+            self._compiled: list[_CompiledStep] | None = [
+                _CompiledStep(
+                    population,
+                    gradients,
+                    number,
+                    [self._mix_first, self._mix_second]
+                    if bucket.shape.optimizer == "adamw"
+                    else [self._momentum, self._weight_decay],
+                )
+                for number, bucket in enumerate(population.layout.buckets)
+            ]
+        else:
+            self._compiled = None
 
     def _widest_row(self) -> int:
         blocks = (block for bucket in self.population.layout.buckets for block in bucket.blocks)
@@ -153,6 +175,8 @@ class PackedOptimizer:
             scales = first / (floors * second.sqrt())
             offsets = EPSILON * first / floors
             table = torch.stack([rates, keeps, scales, offsets], dim=1).to(self._device, self._dtype)
+            if self._compiled is not None:
+                self._numbers = table.numpy()
             self._table = [step_table.split(self._row_counts, dim=1) for step_table in table.unsqueeze(3)]
         assert self._table is not None
         return self._table[step - self._table_start]
@@ -203,8 +227,13 @@ class PackedOptimizer:
         step = self.population.step
         averaging = (step + 1) % AVERAGE_EVERY == 0 or step == 0
         share = average_share(step)
+        coefficients = self._coefficients(step)[number]
+        if self._compiled is not None:
+            assert self._numbers is not None
+            self._compiled[number](self._numbers[step - self._table_start], share if averaging else 0.0)
+            return
         bucket = self.population.layout.buckets[number]
-        rate, keep, scale, offset = self._coefficients(step)[number].unbind(0)
+        rate, keep, scale, offset = coefficients.unbind(0)
         adamw = bucket.shape.optimizer == "adamw"
         for piece in self._pieces[number]:
             rows = piece.local
@@ -217,6 +246,26 @@ class PackedOptimizer:
                 _sgd(piece, rate[rows])
             if averaging:
                 piece.average.lerp_(piece.parameter, share)
+
+
+class _CompiledStep:
+    """The update of one bucket as one call."""
+
+    def __init__(self, population: Population, gradients: Tensor, number: int, mixes: list[Tensor]) -> None:
+        layout, flats = population.layout, population.flats
+        bucket = layout.buckets[number]
+        names = ("first_moment", "second_moment", "average")
+        buffers = [flats["parameters"], gradients, *(flats[name] for name in names)]
+        self._buffers = [buffer.numpy() for buffer in buffers]
+        self._blocks = np.array([(b.offset, b.row_size, b.kind == "weight") for b in bucket.blocks])
+        self._rows = (layout.row_offsets[number], layout.row_offsets[number + 1])
+        self._mixes = torch.cat(mixes, dim=1).t().contiguous().numpy()
+        loops = compiled_loops()
+        self._run = loops.adamw if bucket.shape.optimizer == "adamw" else loops.sgd
+
+    def __call__(self, table: np.ndarray[Any, Any], share: float) -> None:
+        """``table`` (4, P) of this step, for all members of the population."""
+        self._run(*self._buffers, self._blocks, self._rows, table, self._mixes, np.float32(share))
 
 
 def average_share(step: int) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -13,12 +14,21 @@ from parallelmlp_search.engine.batches import BatchStream, dropout_fields
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
+from parallelmlp_search.kernels.compiled import compiled_loss, uses_compiled
 from parallelmlp_search.kernels.losses import get_loss
 
 __all__ = ["Evaluation", "History", "TrainingRows", "predict", "train"]
 
 EVALUATION_ROWS = 512
 """Rows that go through the network at once when no gradient is needed."""
+
+
+GATHERED_ELEMENTS = 1 << 16
+"""Inputs that are gathered at once, batches together: 256 KiB in float32."""
+
+GATHERED_BATCHES = 32
+
+_Batch = tuple[Tensor, Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,18 @@ class TrainingRows:
     inputs: Tensor
     target: Tensor
     weight: Tensor | None = None
+
+    def batches(self, stream: BatchStream, first_step: int, last_step: int) -> Iterator[_Batch]:
+        """Batches ``first_step`` to ``last_step - 1``, several gathered at once to save calls."""
+        device = self.inputs.device
+        size = stream.batch_size
+        together = max(1, min(GATHERED_BATCHES, GATHERED_ELEMENTS // (size * max(1, self.inputs.shape[1]))))
+        for first in range(first_step, last_step, together):
+            count = min(together, last_step - first)
+            rows = torch.cat([stream.rows(step) for step in range(first, first + count)]).to(device)
+            inputs, target, weight = self.batch(rows)
+            weights = [None] * count if weight is None else weight.split(size)
+            yield from zip(inputs.split(size), target.split(size, dim=-1), weights, strict=True)
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Inputs ``(N, D)``, target and weights of the given rows."""
@@ -96,6 +118,7 @@ def train(
     deadline: float | None = None,
     field_width: int | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    compiled: bool | None = None,
 ) -> History:
     """Train until ``until_epoch`` of ``total_epochs`` epochs.
 
@@ -118,6 +141,8 @@ def train(
         Asked before every step; once it answers True, training is abandoned where it stands.
     field_width
         Rows of the dropout field; at least the widest member, which is the default.
+    compiled
+        Whether to use the compiled loops (float32 on a CPU only); None where they are installed.
 
     Returns
     -------
@@ -133,14 +158,22 @@ def train(
         device, dtype
     )
     smooths = bool((smoothing > 0).any())
+    if compiled is None:
+        compiled = uses_compiled(dtype, device)
     network = PackedNetwork(
-        layout, stream.batch_size, dtype=dtype, device=device, training=True, dropout=dropout
+        layout,
+        stream.batch_size,
+        dtype=dtype,
+        device=device,
+        training=True,
+        dropout=dropout,
+        compiled=compiled,
     )
     gradients = torch.zeros_like(population.parameters)
     parameter_views = network.bind(population.parameters)
     gradient_views = network.bind(gradients)
-    optimizer = PackedOptimizer(population, gradients, stream.steps(total_epochs))
-    loss_function = get_loss(loss)
+    optimizer = PackedOptimizer(population, gradients, stream.steps(total_epochs), compiled=compiled)
+    loss_function = compiled_loss(loss) if compiled else get_loss(loss)
     depth = max((b.shape.depth for b in layout.buckets if b.shape.dropout), default=0)
     width = max((max(b.shape.widths, default=0) for b in layout.buckets if b.shape.dropout), default=0)
     width = max(width, field_width or 0)
@@ -156,9 +189,11 @@ def train(
     losses = torch.zeros(layout.n_members, dtype=dtype, device=device)
     loss_sum = torch.zeros_like(losses)
     loss_count = 0
+    n_alive = int(alive.sum())
+    batches = rows.batches(stream, population.step, last_step)
     while population.step < last_step and not stopped():
         step = population.step
-        batch, target, weight = rows.batch(stream.rows(step).to(device))
+        batch, target, weight = next(batches)
         fields = dropout_fields(stream.seed, step, depth, width, stream.batch_size) if depth else []
         fields = [f.to(device) for f in fields]
         for number, bucket in enumerate(network.buckets):
@@ -170,18 +205,18 @@ def train(
             bucket.backward(parameter_views[number], gradient_views[number], batch)
             optimizer.clip_bucket(number)
             optimizer.step_bucket(number)
-        total = losses.sum()
-        if not bool(torch.isfinite(total)):
+        if not math.isfinite(losses.sum().item()):
             failed = ~torch.isfinite(losses).cpu() & alive
             if bool(failed.any()):
                 # after the update, which has spoiled nobody else: freezing sets all of them to zero
                 optimizer.freeze(failed.to(device))
                 population.failed_at[failed] = step
                 alive &= ~failed
+                n_alive = int(alive.sum())
         loss_sum += losses
         loss_count += 1
         optimizer.advance()
-        history.member_steps += int(alive.sum())
+        history.member_steps += n_alive
         late = deadline is not None and time.monotonic() >= deadline
         history.cut = late and population.step < last_step
         if population.step in moments or history.cut:

@@ -1,0 +1,525 @@
+"""Loops that numba compiles: one pass over memory where torch needs several, for float32 on a CPU.
+
+Imported only through :mod:`parallelmlp_search.kernels.compiled`. Everything here has a plain twin in torch
+and agrees with it to rounding. Exponential and logarithm are polynomials (Cephes, relative error below 2e-7),
+since only code without calls is turned into vector instructions. Comparisons are written so that NaN passes
+through.
+
+Functions release the interpreter's lock. Inner loops run over slices whose pointers the compiler can tell
+apart; where input and output may be the same memory there are two functions, or it would take the slow road.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.ir
+import numba
+import numpy as np
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+__all__ = [
+    "CODES",
+    "adamw",
+    "backward_activations",
+    "binary_logits",
+    "cross_entropy",
+    "forward_activations",
+    "forward_activations_in_place",
+    "sgd",
+]
+
+Array = NDArray[np.float32]
+
+
+# contract: fused multiply-add; nsz: no care for the sign of zero. Sums keep their order.
+OPTIONS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
+
+
+def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled into whoever calls it."""
+    compiled: Callable[..., Any] = numba.njit(**OPTIONS)(function)
+    return compiled
+
+
+def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Called from Python; kept on disk, so that only the first use ever waits for the compiler."""
+    compiled: Callable[..., Any] = numba.njit(**OPTIONS, nogil=True, cache=True)(function)
+    return compiled
+
+
+F = np.float32
+ZERO, HALF, ONE, TWO = F(0.0), F(0.5), F(1.0), F(2.0)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _as_float(context: Any, bits: Any) -> Any:
+    """The float32 with the bits of an int32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], llvmlite.ir.FloatType())
+
+    return numba.types.float32(numba.types.int32), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _as_integer(context: Any, number: Any) -> Any:
+    """The int32 with the bits of a float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], llvmlite.ir.IntType(32))
+
+    return numba.types.int32(numba.types.float32), generate
+
+
+@_inner
+def _exp(x: Any) -> Any:
+    x = F(-87.0) if x < F(-87.0) else x
+    x = F(88.0) if x > F(88.0) else x
+    k = np.floor(x * F(1.4426950408889634) + HALF)
+    r = x - k * F(0.693359375) - k * F(-2.12194440e-4)
+    y = F(1.9875691500e-4)
+    y = y * r + F(1.3981999507e-3)
+    y = y * r + F(8.3334519073e-3)
+    y = y * r + F(4.1665795894e-2)
+    y = y * r + F(1.6666665459e-1)
+    y = y * r + HALF
+    y = y * (r * r) + r + ONE
+    return y * _as_float((np.int32(k) + np.int32(127)) << np.int32(23))
+
+
+@_inner
+def _log(x: Any) -> Any:
+    """Logarithm of a positive normal number."""
+    bits = _as_integer(x)
+    exponent = F((bits >> np.int32(23)) - np.int32(126))
+    m = _as_float((bits & np.int32(0x007FFFFF)) | np.int32(0x3F000000))  # in [0.5, 1)
+    small = m < F(0.707106781186547524)
+    exponent = exponent - ONE if small else exponent
+    m = m + m - ONE if small else m - ONE
+    z = m * m
+    y = F(7.0376836292e-2)
+    y = y * m + F(-1.1514610310e-1)
+    y = y * m + F(1.1676998740e-1)
+    y = y * m + F(-1.2420140846e-1)
+    y = y * m + F(1.4249322787e-1)
+    y = y * m + F(-1.6668057665e-1)
+    y = y * m + F(2.0000714765e-1)
+    y = y * m + F(-2.4999993993e-1)
+    y = y * m + F(3.3333331174e-1)
+    y = y * m * z + exponent * F(-2.12194440e-4) - HALF * z
+    return m + y + exponent * F(0.693359375)
+
+
+@_inner
+def _sigmoid(z: Any) -> Any:
+    return ONE / (ONE + _exp(-z))
+
+
+@_inner
+def _normal_parts(z: Any) -> Any:
+    """Distribution and density of the normal distribution (error function: Abramowitz, Stegun 7.1.26)."""
+    x = abs(z) * F(0.7071067811865476)
+    t = ONE / (ONE + F(0.3275911) * x)
+    e = _exp(-(x * x))
+    y = F(1.061405429)
+    y = y * t + F(-1.453152027)
+    y = y * t + F(1.421413741)
+    y = y * t + F(-0.284496736)
+    y = y * t + F(0.254829592)
+    tail = HALF * y * t * e
+    return (tail if z < ZERO else ONE - tail), F(0.3989422804014327) * e
+
+
+# Values of an activation, from its input.
+
+
+@_inner
+def _value_tanh(z: Any) -> Any:
+    return ONE - TWO / (_exp(TWO * z) + ONE)
+
+
+@_inner
+def _value_relu(z: Any) -> Any:
+    return ZERO if z < ZERO else z
+
+
+@_inner
+def _value_leaky_relu(z: Any) -> Any:
+    return F(0.01) * z if z < ZERO else z
+
+
+@_inner
+def _value_elu(z: Any) -> Any:
+    return _exp(z) - ONE if z < ZERO else z
+
+
+SELU_SCALE = F(1.0507009873554804934193349852946)
+SELU_SCALE_ALPHA = F(1.0507009873554804934193349852946 * 1.6732632423543772848170429916717)
+
+
+@_inner
+def _value_selu(z: Any) -> Any:
+    return SELU_SCALE_ALPHA * (_exp(z) - ONE) if z < ZERO else SELU_SCALE * z
+
+
+@_inner
+def _value_gelu(z: Any) -> Any:
+    return z * _normal_parts(z)[0]
+
+
+@_inner
+def _value_silu(z: Any) -> Any:
+    return z * _sigmoid(z)
+
+
+@_inner
+def _value_mish(z: Any) -> Any:
+    e = _exp(F(20.0) if z > F(20.0) else z)
+    u = e * (e + TWO)
+    return z * (u / (u + TWO))
+
+
+@_inner
+def _value_hardshrink(z: Any) -> Any:
+    return ZERO if (z >= -HALF) and (z <= HALF) else z
+
+
+# Slopes of an activation, from what its kernel saves.
+
+
+@_inner
+def _slope_sigmoid(y: Any) -> Any:
+    return y * (ONE - y)
+
+
+@_inner
+def _slope_tanh(y: Any) -> Any:
+    return ONE - y * y
+
+
+@_inner
+def _slope_relu(y: Any) -> Any:
+    return ZERO if y <= ZERO else ONE
+
+
+@_inner
+def _slope_leaky_relu(y: Any) -> Any:
+    return ONE if y > ZERO else F(0.01)
+
+
+@_inner
+def _slope_elu(y: Any) -> Any:
+    return ONE if y > ZERO else y + ONE
+
+
+@_inner
+def _slope_selu(y: Any) -> Any:
+    return SELU_SCALE if y > ZERO else y + SELU_SCALE_ALPHA
+
+
+@_inner
+def _slope_gelu(z: Any) -> Any:
+    distribution, density = _normal_parts(z)
+    return distribution + z * density
+
+
+@_inner
+def _slope_silu(z: Any) -> Any:
+    s = _sigmoid(z)
+    return s * (ONE + z * (ONE - s))
+
+
+@_inner
+def _slope_mish(z: Any) -> Any:
+    e = _exp(F(20.0) if z > F(20.0) else z)
+    u = e * (e + TWO)
+    d = ONE / (u + TWO)
+    return u * d + F(4.0) * z * e * (ONE + e) * d * d
+
+
+@_inner
+def _slope_hardshrink(z: Any) -> Any:
+    return ZERO if (z >= -HALF) and (z <= HALF) else ONE
+
+
+CODES = {
+    name: code
+    for code, name in enumerate(
+        (
+            "identity",
+            "sigmoid",
+            "tanh",
+            "relu",
+            "leaky_relu",
+            "elu",
+            "selu",
+            "gelu",
+            "silu",
+            "mish",
+            "hardshrink",
+        )
+    )
+}
+"""Number of each activation that has a loop; a member of another one has the number -1 and is left alone."""
+
+
+@_loop
+def forward_activations(z: Any, out: Any, codes: Any) -> None:
+    """Activation of each row of ``z`` (P, K) by its code, into ``out``, which is other memory."""
+    for p in range(z.shape[0]):
+        code, source, target = codes[p], z[p], out[p]
+        if code == 0:
+            for k in range(source.size):
+                target[k] = source[k]
+        elif code == 1:
+            for k in range(source.size):
+                target[k] = _sigmoid(source[k])
+        elif code == 2:
+            for k in range(source.size):
+                target[k] = _value_tanh(source[k])
+        elif code == 3:
+            for k in range(source.size):
+                target[k] = _value_relu(source[k])
+        elif code == 4:
+            for k in range(source.size):
+                target[k] = _value_leaky_relu(source[k])
+        elif code == 5:
+            for k in range(source.size):
+                target[k] = _value_elu(source[k])
+        elif code == 6:
+            for k in range(source.size):
+                target[k] = _value_selu(source[k])
+        elif code == 7:
+            for k in range(source.size):
+                target[k] = _value_gelu(source[k])
+        elif code == 8:
+            for k in range(source.size):
+                target[k] = _value_silu(source[k])
+        elif code == 9:
+            for k in range(source.size):
+                target[k] = _value_mish(source[k])
+        elif code == 10:
+            for k in range(source.size):
+                target[k] = _value_hardshrink(source[k])
+
+
+@_loop
+def forward_activations_in_place(z: Any, codes: Any) -> None:
+    """Activation of each row of ``z`` (P, K) by its code, over it."""
+    for p in range(z.shape[0]):
+        code, source = codes[p], z[p]
+        if code == 1:
+            for k in range(source.size):
+                source[k] = _sigmoid(source[k])
+        elif code == 2:
+            for k in range(source.size):
+                source[k] = _value_tanh(source[k])
+        elif code == 3:
+            for k in range(source.size):
+                source[k] = _value_relu(source[k])
+        elif code == 4:
+            for k in range(source.size):
+                source[k] = _value_leaky_relu(source[k])
+        elif code == 5:
+            for k in range(source.size):
+                source[k] = _value_elu(source[k])
+        elif code == 6:
+            for k in range(source.size):
+                source[k] = _value_selu(source[k])
+        elif code == 7:
+            for k in range(source.size):
+                source[k] = _value_gelu(source[k])
+        elif code == 8:
+            for k in range(source.size):
+                source[k] = _value_silu(source[k])
+        elif code == 9:
+            for k in range(source.size):
+                source[k] = _value_mish(source[k])
+        elif code == 10:
+            for k in range(source.size):
+                source[k] = _value_hardshrink(source[k])
+
+
+@_loop
+def backward_activations(grad: Any, saved: Any, codes: Any) -> None:
+    """Multiply each row of ``grad`` (P, K) by the slope, from what the activation of the code saves."""
+    for p in range(grad.shape[0]):
+        code, source, target = codes[p], saved[p], grad[p]
+        if code == 1:
+            for k in range(source.size):
+                target[k] *= _slope_sigmoid(source[k])
+        elif code == 2:
+            for k in range(source.size):
+                target[k] *= _slope_tanh(source[k])
+        elif code == 3:
+            for k in range(source.size):
+                target[k] *= _slope_relu(source[k])
+        elif code == 4:
+            for k in range(source.size):
+                target[k] *= _slope_leaky_relu(source[k])
+        elif code == 5:
+            for k in range(source.size):
+                target[k] *= _slope_elu(source[k])
+        elif code == 6:
+            for k in range(source.size):
+                target[k] *= _slope_selu(source[k])
+        elif code == 7:
+            for k in range(source.size):
+                target[k] *= _slope_gelu(source[k])
+        elif code == 8:
+            for k in range(source.size):
+                target[k] *= _slope_silu(source[k])
+        elif code == 9:
+            for k in range(source.size):
+                target[k] *= _slope_mish(source[k])
+        elif code == 10:
+            for k in range(source.size):
+                target[k] *= _slope_hardshrink(source[k])
+
+
+@_loop
+def binary_logits(outputs: Any, target: Any, shares: Any, smoothing: Any, gradient: Any, losses: Any) -> None:
+    """Binary cross-entropy of logits (P, N): gradient (P, N) and losses (P,)."""
+    wanted = np.empty(target.size, dtype=np.float32)
+    values = np.empty(target.size, dtype=np.float32)
+    for p in range(outputs.shape[0]):
+        logits, grad = outputs[p], gradient[p]
+        s = smoothing[p]
+        for n in range(target.size):
+            wanted[n] = target[n] + s * (HALF - target[n])
+        for n in range(target.size):
+            z = logits[n]
+            e = _exp(-abs(z))
+            inverse = ONE / (ONE + e)
+            grad[n] = ((inverse if z >= ZERO else e * inverse) - wanted[n]) * shares[n]
+            # log(1 + e) keeps the absolute precision that a sum of losses needs
+            values[n] = ((ZERO if z < ZERO else z) - z * wanted[n] + _log(ONE + e)) * shares[n]
+        total = ZERO
+        for n in range(target.size):
+            total += values[n]
+        losses[p] = total
+
+
+@_loop
+def cross_entropy(outputs: Any, target: Any, shares: Any, smoothing: Any, gradient: Any, losses: Any) -> None:
+    """Cross-entropy of logits (P, C, N): gradient (P, C, N) and losses (P,)."""
+    n_members, n_classes, n_rows = outputs.shape
+    highest = np.empty(n_rows, dtype=np.float32)
+    total = np.empty(n_rows, dtype=np.float32)
+    logits = np.empty(n_rows, dtype=np.float32)
+    for p in range(n_members):
+        s = smoothing[p]
+        spread = s / F(n_classes)
+        first = outputs[p, 0]
+        for n in range(n_rows):
+            highest[n] = first[n]
+            total[n] = ZERO
+            logits[n] = ZERO
+        for c in range(1, n_classes):
+            row = outputs[p, c]
+            for n in range(n_rows):
+                highest[n] = highest[n] if highest[n] > row[n] else row[n]
+        for c in range(n_classes):
+            row, grad = outputs[p, c], gradient[p, c]
+            for n in range(n_rows):
+                e = _exp(row[n] - highest[n])
+                grad[n] = e
+                total[n] += e
+                logits[n] += row[n] - highest[n]
+        loss = ZERO
+        for n in range(n_rows):
+            own = outputs[p, target[n], n] - highest[n]
+            logits[n] = (ONE - s) * own + spread * logits[n]
+        for n in range(n_rows):
+            logits[n] = (_log(total[n]) - logits[n]) * shares[n]
+            total[n] = ONE / total[n]
+        for n in range(n_rows):
+            loss += logits[n]
+        losses[p] = loss
+        for c in range(n_classes):
+            grad = gradient[p, c]
+            for n in range(n_rows):
+                grad[n] = (grad[n] * total[n] - spread) * shares[n]
+        for n in range(n_rows):
+            gradient[p, target[n], n] -= (ONE - s) * shares[n]
+
+
+@_loop
+def adamw(
+    parameters: Any,
+    gradients: Any,
+    first: Any,
+    second: Any,
+    average: Any,
+    blocks: Any,
+    rows: Any,
+    table: Any,
+    mixes: Any,
+    share: Any,
+) -> None:
+    """One step of a bucket in flat buffers; ``blocks`` holds (offset, row size, decays or not).
+
+    ``table`` (4, P) holds rate, keep, A and B of each member at this step, ``mixes`` (2, P) one minus each
+    beta. The average moves only if ``share`` is above zero.
+    """
+    start, stop = rows
+    for b in range(blocks.shape[0]):
+        offset, size, decays = blocks[b, 0], blocks[b, 1], blocks[b, 2]
+        for row in range(start, stop):
+            keep = table[1, row] if decays == 1 else ONE
+            scale, shift = table[2, row], table[3, row]
+            mix_first, mix_second = mixes[0, row], mixes[1, row]
+            begin = offset + (row - start) * size
+            p, g = parameters[begin : begin + size], gradients[begin : begin + size]
+            m, v = first[begin : begin + size], second[begin : begin + size]
+            for k in range(size):
+                x = g[k]
+                m_k = m[k] + mix_first * (x - m[k])
+                v_k = v[k] + mix_second * (x * x - v[k])
+                m[k] = m_k
+                v[k] = v_k
+                p[k] = p[k] * keep - m_k / (scale * math.sqrt(v_k) + shift)
+            if share > ZERO:
+                a = average[begin : begin + size]
+                for k in range(size):
+                    a[k] += share * (p[k] - a[k])
+
+
+@_loop
+def sgd(
+    parameters: Any,
+    gradients: Any,
+    first: Any,
+    second: Any,
+    average: Any,
+    blocks: Any,
+    rows: Any,
+    table: Any,
+    mixes: Any,
+    share: Any,
+) -> None:
+    """One step of a bucket with momentum: arguments as :func:`adamw`, ``mixes`` (2, P) momentum and decay."""
+    start, stop = rows
+    for b in range(blocks.shape[0]):
+        offset, size, decays = blocks[b, 0], blocks[b, 1], blocks[b, 2]
+        for row in range(start, stop):
+            rate, momentum = table[0, row], mixes[0, row]
+            decay = mixes[1, row] if decays == 1 else ZERO
+            begin = offset + (row - start) * size
+            p, g, m = (
+                parameters[begin : begin + size],
+                gradients[begin : begin + size],
+                first[begin : begin + size],
+            )
+            for k in range(size):
+                m_k = m[k] * momentum + (g[k] + decay * p[k])
+                m[k] = m_k
+                p[k] -= rate * m_k
+            if share > ZERO:
+                a = average[begin : begin + size]
+                for k in range(size):
+                    a[k] += share * (p[k] - a[k])
