@@ -248,7 +248,7 @@ class BucketNetwork:
                 width = (*shape.widths, shape.n_outputs)[0]
                 storage = arena.take(size)
                 self._first_gradient = FirstLayerGradient(
-                    self.n_members, width, shape.n_inputs, n_rows, storage, bias=shape.bias
+                    self.n_members, width, shape.n_inputs, n_rows, storage
                 )
 
     def draw_dropout(self, fields: Sequence[Tensor]) -> None:

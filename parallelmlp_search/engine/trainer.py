@@ -48,8 +48,9 @@ class TrainingRows:
             count = min(together, last_step - first)
             rows = torch.cat([stream.rows(step) for step in range(first, first + count)]).to(device)
             inputs, target, weight = self.batch(rows)
-            weights = [None] * count if weight is None else weight.split(size)
-            yield from zip(inputs.split(size), target.split(size, dim=-1), weights, strict=True)
+            weights = [None] * count if weight is None else torch.split(weight, size)
+            targets = torch.split(target, size, dim=-1)
+            yield from zip(torch.split(inputs, size), targets, weights, strict=True)
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Inputs ``(N, D)``, target and weights of the given rows."""

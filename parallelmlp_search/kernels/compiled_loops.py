@@ -47,7 +47,11 @@ def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
     """Called from Python; kept on disk, so that only the first use ever waits for the compiler."""
-    compiled: Callable[..., Any] = numba.njit(**OPTIONS, nogil=True, cache=True)(function)
+    compiled: Callable[..., Any]
+    try:
+        compiled = numba.njit(**OPTIONS, nogil=True, cache=True)(function)
+    except RuntimeError:  # no folder that could be written to
+        compiled = numba.njit(**OPTIONS, nogil=True)(function)
     return compiled
 
 
