@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,14 @@ from benchmarks.packed.cases import CASES, QUICK, find
 from benchmarks.packed.machine import describe
 from benchmarks.packed.measure import measure
 from benchmarks.packed.profile import profile, profile_table
+from benchmarks.packed.report import fill, plot, ragged_share, table
+from benchmarks.packed.scaling import scale
 
-RESULTS = Path(__file__).parent / "results" / "packed_training.json"
+FOLDER = Path(__file__).parent / "results"
+RESULTS = FOLDER / "packed_training.json"
+SCALING = FOLDER / "packed_training_scaling.json"
+PROFILE = FOLDER / "packed_training_profile.json"
+DOCS = Path(__file__).parent.parent / "docs" / "speed.md"
 
 PROFILED = (*QUICK, "paper, D=10 N=128 C=10", "ragged")
 
@@ -41,7 +48,9 @@ def line(row: dict[str, Any]) -> str:
 
 def quick() -> None:
     """Two cases within a minute; the last line is JSON."""
-    rows = {name: measure(find(name), rounds=2) for name in QUICK}
+    # just the rivals of the four figures
+    rivals = dict(zip(QUICK, (("sequential", "m3"), ("vmap",)), strict=True))
+    rows = {name: measure(replace(find(name), rivals=rivals[name]), rounds=2) for name in QUICK}
     for row in rows.values():
         print(line(row), flush=True)
     paper, layers = (rows[name] for name in QUICK)
@@ -69,17 +78,31 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two cases within a minute")
     parser.add_argument("--only", action="append", choices=[case.name for case in CASES], metavar="NAME")
     parser.add_argument("--profile", action="store_true", help="where the time of a step goes")
+    parser.add_argument("--scaling", action="store_true", help="100 to 100,000 members")
+    parser.add_argument("--plot", action="store_true", help="draw the figures that are there (plotly)")
     parser.add_argument("--rounds", type=int, default=5, help="times that everyone's turn comes")
     parser.add_argument("--with", dest="extra", action="append", choices=["sklearn", "jax"], default=[])
     arguments = parser.parse_args()
     if arguments.profile:
-        for name in arguments.only or PROFILED:
-            print(profile_table(profile(find(name))) + "\n", flush=True)
+        found = [profile(find(name)) for name in arguments.only or PROFILED]
+        text = "\n\n".join(profile_table(row) for row in found)
+        print(text)
+        if not arguments.only:
+            PROFILE.write_text(json.dumps({"machine": describe(), "rows": found}, indent=1) + "\n")
+            fill(DOCS, "profile", text)
+        return
+    if arguments.scaling:
+        sizes = scale()
+        SCALING.write_text(json.dumps({"machine": describe(), "rows": sizes}, indent=1) + "\n")
         return
     if arguments.quick:
         quick()
         return
     rows = {row["case"]: row for row in json.loads(RESULTS.read_text())["rows"]} if RESULTS.exists() else {}
+    if arguments.plot:
+        scaling = json.loads(SCALING.read_text())["rows"] if SCALING.exists() else []
+        plot(list(rows.values()), scaling, FOLDER / "packed_training.html")
+        return
     machine = describe()
     for case in CASES:
         if arguments.only and case.name not in arguments.only:
@@ -88,6 +111,9 @@ def main() -> None:
         rows[case.name] = row | {"machine": machine, "day": time.strftime("%Y-%m-%d")}
         print(line(row), flush=True)
         store(rows)
+    ordered = [rows[case.name] for case in CASES if case.name in rows]
+    print(table(ordered) + "\n\n" + ragged_share(ordered))
+    fill(DOCS, "packed_training", table(ordered) + "\n\n" + ragged_share(ordered))
 
 
 if __name__ == "__main__":
