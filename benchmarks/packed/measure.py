@@ -6,6 +6,7 @@ import math
 import os
 import statistics
 import time
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 import torch
@@ -51,6 +52,8 @@ def quantiles(values: list[float]) -> dict[str, float]:
 def contenders(case: Case, cores: int, extra: tuple[str, ...], steps: int | None) -> list[Contender]:
     """Who takes part: rivals with one thread and with all of them."""
     found: list[Contender] = [Packed(case, workers, steps) for workers in sorted({1, cores})]
+    if find_spec("numba") is not None:
+        found.append(Packed(case, 1, steps, compiled=False))
     for threads in sorted({1, cores}):
         if "sequential" in case.rivals:
             found.append(OneAtATime(case, threads))
@@ -102,6 +105,9 @@ def measure(
             ratios[kind] = quantiles([theirs / ours for theirs, ours in zip(rival, own, strict=True)])
     if cores > 1:
         ratios["workers"] = quantiles([one / all_ for one, all_ in zip(alone, own, strict=True)])
+    if "plain_1" in samples:
+        plain = samples["plain_1"]
+        ratios["compiled"] = quantiles([slow / fast for slow, fast in zip(plain, alone, strict=True)])
     fractions, shares = {}, {}
     for threads, peak in peaks.items():
         ours = samples[f"packed_{threads}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import time
 from multiprocessing.connection import Connection
@@ -70,9 +71,16 @@ class Shards:
             )
 
 
-def _work(connection: Connection, name: str, configs: list[MLPConfig], shards: list[tuple[int, ...]]) -> None:
+def _work(
+    connection: Connection,
+    name: str,
+    configs: list[MLPConfig],
+    shards: list[tuple[int, ...]],
+    compiled: bool,
+) -> None:
     from benchmarks.packed.cases import find
 
+    os.environ["PMLP_COMPILED"] = "1" if compiled else "0"
     torch.set_num_threads(1)
     own = Shards(find(name), configs, shards)
     connection.send("ready")
@@ -90,11 +98,13 @@ class Packed:
         Processes; shards are dealt out by their FLOP before the clock starts.
     steps
         Steps a sample; None for about a second's worth.
+    compiled
+        Whether the compiled loops may be used, where they are installed.
     """
 
-    def __init__(self, case: Case, workers: int, steps: int | None = None) -> None:
+    def __init__(self, case: Case, workers: int, steps: int | None = None, *, compiled: bool = True) -> None:
         configs = case.configs()
-        self.name = f"packed_{workers}"
+        self.name = f"packed_{workers}" if compiled else f"plain_{workers}"
         self._members = len(configs)
         shards = cut(case, configs)
         hands: list[list[tuple[int, ...]]] = [[] for _ in range(workers)]
@@ -112,7 +122,9 @@ class Packed:
         self._processes = []
         for hand in hands:
             here, there = context.Pipe()
-            process = context.Process(target=_work, args=(there, case.name, configs, hand), daemon=True)
+            process = context.Process(
+                target=_work, args=(there, case.name, configs, hand, compiled), daemon=True
+            )
             process.start()
             self._connections.append(here)
             self._processes.append(process)

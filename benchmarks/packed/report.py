@@ -23,12 +23,14 @@ def table(rows: list[dict[str, Any]]) -> str:
     kinds = [kind for kind in RIVALS if any(kind in row["ratios"] for row in rows)]
     cores = max((int(core) for row in rows for core in row["gemm_fraction"]), default=1)
     head = ["population", "us a member-step, 1 core", f"{cores} cores"]
+    head.append("1 core, without numba")
     head += [f"x {RIVALS[kind]}" for kind in kinds] + [f"{cores} workers", f"GEMM peak, 1 and {cores} cores"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
         times = row["microseconds"]
         cells = [row["case"], f"{times['packed_1']['median']:.2f}"]
         cells.append(f"{times[f'packed_{cores}']['median']:.2f}")
+        cells.append(f"{times['plain_1']['median']:.2f}" if "plain_1" in times else "")
         cells += [_ratio(row, kind) for kind in kinds]
         cells.append(f"{row['ratios']['workers']['median']:.2f}" if "workers" in row["ratios"] else "")
         cells.append(" and ".join(f"{v['median']:.0%}" for v in row["gemm_fraction"].values()))
