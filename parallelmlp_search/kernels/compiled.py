@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parallelmlp_search.kernels.activations import ActivationKernel
+from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS, ActivationKernel
 from parallelmlp_search.kernels.losses import Loss, get_loss
 
-__all__ = ["CompiledActivations", "compiled_loops", "compiled_loss", "uses_compiled"]
+__all__ = ["CompiledActivations", "compile_all", "compiled_loops", "compiled_loss", "uses_compiled"]
 
 
 @cache
@@ -134,3 +134,25 @@ def compiled_loss(name: str) -> Loss:
         return torch.from_numpy(losses)
 
     return loss
+
+
+def compile_all() -> None:
+    """Compile every loop now: ten seconds or so, once a machine, that a first search then does not wait."""
+    loops = compiled_loops()
+    z, vector = torch.zeros(1, 1, 4), np.zeros(16, dtype=np.float32)
+    for kernel in (ACTIVATION_KERNELS["relu"], ACTIVATION_KERNELS["gelu"]):
+        for in_place in (True, False):
+            activations = CompiledActivations(z, torch.zeros_like(z), [kernel], [in_place])
+            activations.forward()
+            activations.backward(torch.zeros_like(z))
+    compiled_loss("binary_logits")(z, torch.zeros(4, dtype=torch.int64), torch.zeros_like(z))
+    two = torch.zeros(1, 2, 4)
+    compiled_loss("cross_entropy")(two, torch.zeros(4, dtype=torch.int64), torch.zeros_like(two))
+    blocks, ones = np.array([[0, 4, 1]]), np.ones((4, 1), dtype=np.float32)
+    for step in (loops.adamw, loops.sgd):
+        buffers = [vector.copy() for _ in range(5)]
+        step(*buffers, blocks, (0, 1), ones, ones[:2], np.float32(0.0))
+
+
+if __name__ == "__main__":
+    compile_all()

@@ -247,3 +247,18 @@ def test_predicting_agrees_with_the_plain_path() -> None:
     ]
     torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-5)
     assert not torch.equal(*outputs)
+
+
+def test_everything_that_training_calls_can_be_compiled_ahead() -> None:
+    compiled.compile_all()
+    signatures = {
+        name: list(getattr(compiled_loops(), name).signatures)
+        for name in compiled_loops().__all__
+        if name != "CODES"
+    }
+    assert all(signatures.values())
+    for optimizer in ("adamw", "sgd"):
+        configs = [MLPConfig(widths=(3,), activation=name, optimizer=optimizer) for name in COVERED]
+        _trained(configs, use=True, n_steps=2)
+    for name, known in signatures.items():
+        assert list(getattr(compiled_loops(), name).signatures) == known  # training has compiled nothing more
