@@ -24,7 +24,7 @@ from benchmarks.packed.cases import CASES, QUICK, find
 from benchmarks.packed.machine import describe
 from benchmarks.packed.measure import measure
 from benchmarks.packed.profile import profile, profile_table
-from benchmarks.packed.report import fill, plot, ragged_share, table
+from benchmarks.packed.report import fill, plot, ragged_share, scaling_table, table
 from benchmarks.packed.scaling import scale
 
 FOLDER = Path(__file__).parent / "results"
@@ -94,6 +94,7 @@ def main() -> None:
     if arguments.scaling:
         sizes = scale()
         SCALING.write_text(json.dumps({"machine": describe(), "rows": sizes}, indent=1) + "\n")
+        fill(DOCS, "scaling", scaling_table(sizes))
         return
     if arguments.quick:
         quick()

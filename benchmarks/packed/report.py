@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["fill", "plot", "ragged_share", "table"]
+__all__ = ["fill", "plot", "ragged_share", "scaling_table", "table"]
 
 RIVALS = {"sequential": "one at a time", "m3": "M3", "vmap": "vmap", "sklearn": "scikit-learn", "jax": "JAX"}
 
@@ -51,6 +51,21 @@ def ragged_share(rows: list[dict[str, Any]]) -> str:
         f"The ragged population computes {rates[0]:.1f} GFLOP/s in its products on one core, the uniform one "
         f"{rates[1]:.1f}: {rates[0] / rates[1]:.0%}."
     )
+
+
+def scaling_table(rows: list[dict[str, Any]]) -> str:
+    """Time and memory by the number of members."""
+    lines = [
+        "| members | seconds for twenty steps | us a member-step | seconds to create | memory | of it weights |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['members']:,} | {row['training_seconds']:.2f} | {row['microseconds_a_member_step']:.2f} "
+        f"| {row['creating_seconds']:.2f} | {row['peak_megabytes']:.0f} MB "
+        f"| {row['weights_megabytes']:.0f} MB |"
+        for row in rows
+    ]
+    return "\n".join(lines)
 
 
 def fill(path: Path, name: str, text: str) -> None:
