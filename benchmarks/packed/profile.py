@@ -71,6 +71,7 @@ def _timed(clock: _Clock) -> Iterator[None]:
     put(trainer.TrainingRows, "batch", "rows of the batch")
     put(compiled.CompiledActivations, "forward", "activations forward")
     put(compiled.CompiledActivations, "backward", "activations backward")
+    put(compiled.CompiledShallow, "__call__", "one call: forward, loss, backward but for the first layer")
     for name in ("get_loss", "compiled_loss"):
         original = getattr(trainer, name)
         undo.append((trainer, name, original))

@@ -56,7 +56,7 @@ def ragged_share(rows: list[dict[str, Any]]) -> str:
 def scaling_table(rows: list[dict[str, Any]]) -> str:
     """Time and memory by the number of members."""
     lines = [
-        "| members | seconds for twenty steps | us a member-step | seconds to create | memory | of it weights |",
+        "| members | seconds, 20 steps | us a member-step | seconds to create | memory | of it weights |",
         "|---|---|---|---|---|---|",
     ]
     lines += [

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.engine.products import (
+    NARROW_INPUTS,
     FirstLayerGradient,
     head_input_gradient,
     plain_first_layer_gradient,
@@ -26,7 +27,7 @@ from parallelmlp_search.kernels.batched import (
     affine_weight_gradient,
     shared_affine,
 )
-from parallelmlp_search.kernels.compiled import CompiledActivations, uses_compiled
+from parallelmlp_search.kernels.compiled import CompiledActivations, CompiledShallow, uses_compiled
 from parallelmlp_search.packing.layout import Bucket, Layout, aligned
 from parallelmlp_search.packing.pack import block_view
 
@@ -81,6 +82,19 @@ class _Layer(NamedTuple):
     covered: frozenset[str]  # activations that it deals with
     forward_views: tuple[_SegmentViews, ...]  # segments that still have something to do
     backward_views: tuple[_SegmentViews, ...]
+
+
+def _compiled_shallow(bucket: Bucket) -> CompiledShallow | None:
+    """The loop for one hidden layer and one logit, where nothing else is asked for."""
+    shape = bucket.shape
+    plain = shape.bias and not shape.dropout and shape.normalization == "none" and not any(shape.residual)
+    few = 0 < shape.n_inputs < NARROW_INPUTS
+    if not (shape.depth == 1 and shape.n_outputs == 1 and plain and few):
+        return None
+    kernels = [ACTIVATION_KERNELS[a.activation] for a in bucket.architectures]
+    if not {kernel.name for kernel in kernels} <= CompiledActivations.names():
+        return None
+    return CompiledShallow(kernels, [a.widths[0] for a in bucket.architectures])
 
 
 def _compiled_activations(
@@ -239,6 +253,7 @@ class BucketNetwork:
                     backward_views=tuple(left),
                 )
             )
+        self._shallow = _compiled_shallow(bucket) if compiled and training else None
         self._deviations: list[Tensor] = [torch.empty(0)] * self.depth
         self.outputs = empty(shape.n_outputs)
         if training:
@@ -250,6 +265,34 @@ class BucketNetwork:
                 self._first_gradient = FirstLayerGradient(
                     self.n_members, width, shape.n_inputs, n_rows, storage
                 )
+
+    @property
+    def is_shallow(self) -> bool:
+        """Whether :meth:`shallow_step` can stand for forward, binary cross-entropy and backward."""
+        return self._shallow is not None
+
+    def shallow_step(
+        self,
+        parameters: Sequence[LayerTensors],
+        gradients: Sequence[LayerTensors],
+        rows: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        smoothing: Tensor | None,
+    ) -> Tensor:
+        """Losses ``(P,)`` of binary cross-entropy; the gradients of all parameters are written."""
+        assert self._shallow is not None
+        (first, head), (into, into_head) = parameters, gradients
+        assert first.bias is not None
+        assert head.bias is not None
+        assert into_head.bias is not None
+        grad = self.layers[0].scratch[0]
+        tensors = (first.weight, first.bias, head.weight, head.bias)
+        losses = self._shallow(
+            tensors, rows, target, weight, smoothing, grad, (into_head.weight, into_head.bias)
+        )
+        self._first_gradient(grad, rows, into.weight, into.bias)
+        return losses
 
     def draw_dropout(self, fields: Sequence[Tensor]) -> None:
         """Threshold shared uniform fields ``(H_max, N)``, one per layer, by each member's own rate."""

@@ -198,12 +198,15 @@ def train(
         fields = dropout_fields(stream.seed, step, depth, width, stream.batch_size) if depth else []
         fields = [f.to(device) for f in fields]
         for number, bucket in enumerate(network.buckets):
-            bucket.draw_dropout(fields)
-            outputs = bucket.forward(parameter_views[number], batch)
-            losses[spans[number]] = loss_function(
-                outputs, target, bucket.output_gradient, weight, smoothing[spans[number]] if smooths else None
-            )
-            bucket.backward(parameter_views[number], gradient_views[number], batch)
+            views, into, span = parameter_views[number], gradient_views[number], spans[number]
+            smooth = smoothing[span] if smooths else None
+            if loss == "binary_logits" and bucket.is_shallow:
+                losses[span] = bucket.shallow_step(views, into, batch, target, weight, smooth)
+            else:
+                bucket.draw_dropout(fields)
+                outputs = bucket.forward(views, batch)
+                losses[span] = loss_function(outputs, target, bucket.output_gradient, weight, smooth)
+                bucket.backward(views, into, batch)
             optimizer.clip_bucket(number)
             optimizer.step_bucket(number)
         if not math.isfinite(losses.sum().item()):

@@ -20,7 +20,14 @@ from torch import Tensor
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS, ActivationKernel
 from parallelmlp_search.kernels.losses import Loss, get_loss
 
-__all__ = ["CompiledActivations", "compile_all", "compiled_loops", "compiled_loss", "uses_compiled"]
+__all__ = [
+    "CompiledActivations",
+    "CompiledShallow",
+    "compile_all",
+    "compiled_loops",
+    "compiled_loss",
+    "uses_compiled",
+]
 
 
 @cache
@@ -63,7 +70,7 @@ class CompiledActivations:
     ) -> None:
         loops = compiled_loops()
         self._loops = loops
-        self.covers = frozenset(loops.CODES)
+        self.covers = self.names()
         codes = np.array([loops.CODES.get(kernel.name, -1) for kernel in kernels], dtype=np.int64)
         over = np.array(in_place)
         self._members = len(kernels)
@@ -79,6 +86,11 @@ class CompiledActivations:
         ]
         self._any_over = bool((self._over > 0).any())
         self._any_across = bool((self._across >= 0).any())
+
+    @staticmethod
+    def names() -> frozenset[str]:
+        """Activations that have a loop."""
+        return frozenset(compiled_loops().CODES)
 
     def _rows(self, tensor: Tensor) -> NDArray[np.float32]:
         rows: NDArray[np.float32] = tensor.view(self._members, -1).numpy()
@@ -96,6 +108,67 @@ class CompiledActivations:
         rows = self._rows(grad)
         for saved, codes in self._back:
             self._loops.backward_activations(rows, saved, codes)
+
+
+class CompiledShallow:
+    """Forward, loss and backward of a bucket of one hidden layer and one logit, in one call.
+
+    Parameters
+    ----------
+    kernels
+        Kernel of each member; all of them need a loop.
+    widths
+        True width of each member.
+    """
+
+    def __init__(self, kernels: list[ActivationKernel], widths: list[int]) -> None:
+        loops = compiled_loops()
+        self._codes = np.array([loops.CODES[kernel.name] for kernel in kernels], dtype=np.int64)
+        self._widths = np.array(widths, dtype=np.int64)
+        self._even = np.zeros(len(widths), dtype=np.float32)
+        module = importlib.import_module("parallelmlp_search.kernels.compiled_shallow")
+        self._run = module.shallow_step
+
+    def __call__(
+        self,
+        parameters: tuple[Tensor, Tensor, Tensor, Tensor],
+        rows: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        smoothing: Tensor | None,
+        grad: Tensor,
+        gradients: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """Losses ``(P,)``.
+
+        ``parameters`` are weights (P, H, D) and biases (P, H, 1) of the layer, weights (P, 1, H) and biases
+        (P, 1, 1) of the head. ``grad`` (P, H, N) receives the gradient before the activation, ``gradients``
+        those of the head's weights and biases.
+        """
+        n_members, n_rows = len(self._widths), rows.shape[0]
+        if weight is None:
+            shares = np.full(n_rows, 1.0 / n_rows, dtype=np.float32)
+        else:
+            shares = (weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)).numpy()
+        losses = np.empty(n_members, dtype=np.float32)
+        matrix, bias, head, head_bias = (part.numpy() for part in parameters)
+        self._run(
+            matrix,
+            bias[:, :, 0],
+            head[:, 0],
+            head_bias[:, 0, 0],
+            rows.t().contiguous().numpy(),
+            target.numpy(),
+            shares,
+            self._even if smoothing is None else smoothing.numpy(),
+            self._codes,
+            self._widths,
+            grad.view(n_members, -1).numpy(),
+            gradients[0].numpy()[:, 0],
+            gradients[1].numpy()[:, 0, 0],
+            losses,
+        )
+        return torch.from_numpy(losses)
 
 
 def compiled_loss(name: str) -> Loss:
@@ -146,6 +219,10 @@ def compile_all() -> None:
             activations.forward()
             activations.backward(torch.zeros_like(z))
     compiled_loss("binary_logits")(z, torch.zeros(4, dtype=torch.int64), torch.zeros_like(z))
+    weights = torch.zeros(1, 2, 3), torch.zeros(1, 2, 1), torch.zeros(1, 1, 2), torch.zeros(1, 1, 1)
+    shallow = CompiledShallow([ACTIVATION_KERNELS["relu"]], [2])
+    labels, hidden = torch.zeros(4, dtype=torch.int64), torch.zeros(1, 2, 4)
+    shallow(weights, torch.zeros(4, 3), labels, None, None, hidden, (weights[2].clone(), weights[3].clone()))
     two = torch.zeros(1, 2, 4)
     compiled_loss("cross_entropy")(two, torch.zeros(4, dtype=torch.int64), torch.zeros_like(two))
     blocks, ones = np.array([[0, 4, 1]]), np.ones((4, 1), dtype=np.float32)

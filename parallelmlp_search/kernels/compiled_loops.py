@@ -23,13 +23,20 @@ from numpy.typing import NDArray
 
 __all__ = [
     "CODES",
+    "OPTIONS",
+    "ZERO",
+    "activate",
     "adamw",
     "backward_activations",
     "binary_logits",
+    "binary_rows",
     "cross_entropy",
     "forward_activations",
     "forward_activations_in_place",
+    "inner",
+    "loop",
     "sgd",
+    "slope_times",
 ]
 
 Array = NDArray[np.float32]
@@ -39,13 +46,13 @@ Array = NDArray[np.float32]
 OPTIONS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 
 
-def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
+def inner(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiled into whoever calls it."""
     compiled: Callable[..., Any] = numba.njit(**OPTIONS)(function)
     return compiled
 
 
-def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
+def loop(function: Callable[..., Any]) -> Callable[..., Any]:
     """Called from Python; kept on disk, so that only the first use ever waits for the compiler."""
     compiled: Callable[..., Any]
     try:
@@ -79,7 +86,7 @@ def _as_integer(context: Any, number: Any) -> Any:
     return numba.types.int32(numba.types.float32), generate
 
 
-@_inner
+@inner
 def _exp(x: Any) -> Any:
     x = F(-87.0) if x < F(-87.0) else x
     x = F(88.0) if x > F(88.0) else x
@@ -95,7 +102,7 @@ def _exp(x: Any) -> Any:
     return y * _as_float((np.int32(k) + np.int32(127)) << np.int32(23))
 
 
-@_inner
+@inner
 def _log(x: Any) -> Any:
     """Logarithm of a positive normal number."""
     bits = _as_integer(x)
@@ -118,12 +125,12 @@ def _log(x: Any) -> Any:
     return m + y + exponent * F(0.693359375)
 
 
-@_inner
+@inner
 def _sigmoid(z: Any) -> Any:
     return ONE / (ONE + _exp(-z))
 
 
-@_inner
+@inner
 def _normal_parts(z: Any) -> Any:
     """Distribution and density of the normal distribution (error function: Abramowitz, Stegun 7.1.26)."""
     x = abs(z) * F(0.7071067811865476)
@@ -141,22 +148,22 @@ def _normal_parts(z: Any) -> Any:
 # Values of an activation, from its input.
 
 
-@_inner
+@inner
 def _value_tanh(z: Any) -> Any:
     return ONE - TWO / (_exp(TWO * z) + ONE)
 
 
-@_inner
+@inner
 def _value_relu(z: Any) -> Any:
     return ZERO if z < ZERO else z
 
 
-@_inner
+@inner
 def _value_leaky_relu(z: Any) -> Any:
     return F(0.01) * z if z < ZERO else z
 
 
-@_inner
+@inner
 def _value_elu(z: Any) -> Any:
     return _exp(z) - ONE if z < ZERO else z
 
@@ -165,29 +172,29 @@ SELU_SCALE = F(1.0507009873554804934193349852946)
 SELU_SCALE_ALPHA = F(1.0507009873554804934193349852946 * 1.6732632423543772848170429916717)
 
 
-@_inner
+@inner
 def _value_selu(z: Any) -> Any:
     return SELU_SCALE_ALPHA * (_exp(z) - ONE) if z < ZERO else SELU_SCALE * z
 
 
-@_inner
+@inner
 def _value_gelu(z: Any) -> Any:
     return z * _normal_parts(z)[0]
 
 
-@_inner
+@inner
 def _value_silu(z: Any) -> Any:
     return z * _sigmoid(z)
 
 
-@_inner
+@inner
 def _value_mish(z: Any) -> Any:
     e = _exp(F(20.0) if z > F(20.0) else z)
     u = e * (e + TWO)
     return z * (u / (u + TWO))
 
 
-@_inner
+@inner
 def _value_hardshrink(z: Any) -> Any:
     return ZERO if (z >= -HALF) and (z <= HALF) else z
 
@@ -195,49 +202,49 @@ def _value_hardshrink(z: Any) -> Any:
 # Slopes of an activation, from what its kernel saves.
 
 
-@_inner
+@inner
 def _slope_sigmoid(y: Any) -> Any:
     return y * (ONE - y)
 
 
-@_inner
+@inner
 def _slope_tanh(y: Any) -> Any:
     return ONE - y * y
 
 
-@_inner
+@inner
 def _slope_relu(y: Any) -> Any:
     return ZERO if y <= ZERO else ONE
 
 
-@_inner
+@inner
 def _slope_leaky_relu(y: Any) -> Any:
     return ONE if y > ZERO else F(0.01)
 
 
-@_inner
+@inner
 def _slope_elu(y: Any) -> Any:
     return ONE if y > ZERO else y + ONE
 
 
-@_inner
+@inner
 def _slope_selu(y: Any) -> Any:
     return SELU_SCALE if y > ZERO else y + SELU_SCALE_ALPHA
 
 
-@_inner
+@inner
 def _slope_gelu(z: Any) -> Any:
     distribution, density = _normal_parts(z)
     return distribution + z * density
 
 
-@_inner
+@inner
 def _slope_silu(z: Any) -> Any:
     s = _sigmoid(z)
     return s * (ONE + z * (ONE - s))
 
 
-@_inner
+@inner
 def _slope_mish(z: Any) -> Any:
     e = _exp(F(20.0) if z > F(20.0) else z)
     u = e * (e + TWO)
@@ -245,7 +252,7 @@ def _slope_mish(z: Any) -> Any:
     return u * d + F(4.0) * z * e * (ONE + e) * d * d
 
 
-@_inner
+@inner
 def _slope_hardshrink(z: Any) -> Any:
     return ZERO if (z >= -HALF) and (z <= HALF) else ONE
 
@@ -271,47 +278,52 @@ CODES = {
 """Number of each activation that has a loop; a member of another one has the number -1 and is left alone."""
 
 
-@_loop
+@inner
+def activate(code: Any, source: Any, target: Any) -> None:
+    """Activation of one member, by its code."""
+    if code == 0:
+        for k in range(source.size):
+            target[k] = source[k]
+    elif code == 1:
+        for k in range(source.size):
+            target[k] = _sigmoid(source[k])
+    elif code == 2:
+        for k in range(source.size):
+            target[k] = _value_tanh(source[k])
+    elif code == 3:
+        for k in range(source.size):
+            target[k] = _value_relu(source[k])
+    elif code == 4:
+        for k in range(source.size):
+            target[k] = _value_leaky_relu(source[k])
+    elif code == 5:
+        for k in range(source.size):
+            target[k] = _value_elu(source[k])
+    elif code == 6:
+        for k in range(source.size):
+            target[k] = _value_selu(source[k])
+    elif code == 7:
+        for k in range(source.size):
+            target[k] = _value_gelu(source[k])
+    elif code == 8:
+        for k in range(source.size):
+            target[k] = _value_silu(source[k])
+    elif code == 9:
+        for k in range(source.size):
+            target[k] = _value_mish(source[k])
+    elif code == 10:
+        for k in range(source.size):
+            target[k] = _value_hardshrink(source[k])
+
+
+@loop
 def forward_activations(z: Any, out: Any, codes: Any) -> None:
     """Activation of each row of ``z`` (P, K) by its code, into ``out``, which is other memory."""
     for p in range(z.shape[0]):
-        code, source, target = codes[p], z[p], out[p]
-        if code == 0:
-            for k in range(source.size):
-                target[k] = source[k]
-        elif code == 1:
-            for k in range(source.size):
-                target[k] = _sigmoid(source[k])
-        elif code == 2:
-            for k in range(source.size):
-                target[k] = _value_tanh(source[k])
-        elif code == 3:
-            for k in range(source.size):
-                target[k] = _value_relu(source[k])
-        elif code == 4:
-            for k in range(source.size):
-                target[k] = _value_leaky_relu(source[k])
-        elif code == 5:
-            for k in range(source.size):
-                target[k] = _value_elu(source[k])
-        elif code == 6:
-            for k in range(source.size):
-                target[k] = _value_selu(source[k])
-        elif code == 7:
-            for k in range(source.size):
-                target[k] = _value_gelu(source[k])
-        elif code == 8:
-            for k in range(source.size):
-                target[k] = _value_silu(source[k])
-        elif code == 9:
-            for k in range(source.size):
-                target[k] = _value_mish(source[k])
-        elif code == 10:
-            for k in range(source.size):
-                target[k] = _value_hardshrink(source[k])
+        activate(codes[p], z[p], out[p])
 
 
-@_loop
+@loop
 def forward_activations_in_place(z: Any, codes: Any) -> None:
     """Activation of each row of ``z`` (P, K) by its code, over it."""
     for p in range(z.shape[0]):
@@ -348,67 +360,76 @@ def forward_activations_in_place(z: Any, codes: Any) -> None:
                 source[k] = _value_hardshrink(source[k])
 
 
-@_loop
+@inner
+def slope_times(code: Any, source: Any, target: Any) -> None:
+    """Multiply ``target`` by the slope of one member, by its code."""
+    if code == 1:
+        for k in range(source.size):
+            target[k] *= _slope_sigmoid(source[k])
+    elif code == 2:
+        for k in range(source.size):
+            target[k] *= _slope_tanh(source[k])
+    elif code == 3:
+        for k in range(source.size):
+            target[k] *= _slope_relu(source[k])
+    elif code == 4:
+        for k in range(source.size):
+            target[k] *= _slope_leaky_relu(source[k])
+    elif code == 5:
+        for k in range(source.size):
+            target[k] *= _slope_elu(source[k])
+    elif code == 6:
+        for k in range(source.size):
+            target[k] *= _slope_selu(source[k])
+    elif code == 7:
+        for k in range(source.size):
+            target[k] *= _slope_gelu(source[k])
+    elif code == 8:
+        for k in range(source.size):
+            target[k] *= _slope_silu(source[k])
+    elif code == 9:
+        for k in range(source.size):
+            target[k] *= _slope_mish(source[k])
+    elif code == 10:
+        for k in range(source.size):
+            target[k] *= _slope_hardshrink(source[k])
+
+
+@loop
 def backward_activations(grad: Any, saved: Any, codes: Any) -> None:
     """Multiply each row of ``grad`` (P, K) by the slope, from what the activation of the code saves."""
     for p in range(grad.shape[0]):
-        code, source, target = codes[p], saved[p], grad[p]
-        if code == 1:
-            for k in range(source.size):
-                target[k] *= _slope_sigmoid(source[k])
-        elif code == 2:
-            for k in range(source.size):
-                target[k] *= _slope_tanh(source[k])
-        elif code == 3:
-            for k in range(source.size):
-                target[k] *= _slope_relu(source[k])
-        elif code == 4:
-            for k in range(source.size):
-                target[k] *= _slope_leaky_relu(source[k])
-        elif code == 5:
-            for k in range(source.size):
-                target[k] *= _slope_elu(source[k])
-        elif code == 6:
-            for k in range(source.size):
-                target[k] *= _slope_selu(source[k])
-        elif code == 7:
-            for k in range(source.size):
-                target[k] *= _slope_gelu(source[k])
-        elif code == 8:
-            for k in range(source.size):
-                target[k] *= _slope_silu(source[k])
-        elif code == 9:
-            for k in range(source.size):
-                target[k] *= _slope_mish(source[k])
-        elif code == 10:
-            for k in range(source.size):
-                target[k] *= _slope_hardshrink(source[k])
+        slope_times(codes[p], saved[p], grad[p])
 
 
-@_loop
+@inner
+def binary_rows(logits: Any, target: Any, shares: Any, s: Any, grad: Any, values: Any) -> Any:
+    """Loss of one member's logits (N,), and its gradient; ``values`` (N,) is scratch."""
+    for n in range(target.size):
+        values[n] = target[n] + s * (HALF - target[n])
+    for n in range(target.size):
+        z = logits[n]
+        e = _exp(-abs(z))
+        inverse = ONE / (ONE + e)
+        wanted = values[n]
+        grad[n] = ((inverse if z >= ZERO else e * inverse) - wanted) * shares[n]
+        # log(1 + e) keeps the absolute precision that a sum of losses needs
+        values[n] = ((ZERO if z < ZERO else z) - z * wanted + _log(ONE + e)) * shares[n]
+    total = ZERO
+    for n in range(target.size):
+        total += values[n]
+    return total
+
+
+@loop
 def binary_logits(outputs: Any, target: Any, shares: Any, smoothing: Any, gradient: Any, losses: Any) -> None:
     """Binary cross-entropy of logits (P, N): gradient (P, N) and losses (P,)."""
-    wanted = np.empty(target.size, dtype=np.float32)
     values = np.empty(target.size, dtype=np.float32)
     for p in range(outputs.shape[0]):
-        logits, grad = outputs[p], gradient[p]
-        s = smoothing[p]
-        for n in range(target.size):
-            wanted[n] = target[n] + s * (HALF - target[n])
-        for n in range(target.size):
-            z = logits[n]
-            e = _exp(-abs(z))
-            inverse = ONE / (ONE + e)
-            grad[n] = ((inverse if z >= ZERO else e * inverse) - wanted[n]) * shares[n]
-            # log(1 + e) keeps the absolute precision that a sum of losses needs
-            values[n] = ((ZERO if z < ZERO else z) - z * wanted[n] + _log(ONE + e)) * shares[n]
-        total = ZERO
-        for n in range(target.size):
-            total += values[n]
-        losses[p] = total
+        losses[p] = binary_rows(outputs[p], target, shares, smoothing[p], gradient[p], values)
 
 
-@_loop
+@loop
 def cross_entropy(outputs: Any, target: Any, shares: Any, smoothing: Any, gradient: Any, losses: Any) -> None:
     """Cross-entropy of logits (P, C, N): gradient (P, C, N) and losses (P,)."""
     n_members, n_classes, n_rows = outputs.shape
@@ -452,7 +473,7 @@ def cross_entropy(outputs: Any, target: Any, shares: Any, smoothing: Any, gradie
             gradient[p, target[n], n] -= (ONE - s) * shares[n]
 
 
-@_loop
+@loop
 def adamw(
     parameters: Any,
     gradients: Any,
@@ -493,7 +514,7 @@ def adamw(
                     a[k] += share * (p[k] - a[k])
 
 
-@_loop
+@loop
 def sgd(
     parameters: Any,
     gradients: Any,
