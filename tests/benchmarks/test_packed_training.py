@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from benchmarks.packed.cases import CASES, HEADLINE, PAPER_ACTIVATIONS, QUICK, find, like_ragged, ragged
 from benchmarks.packed.measure import quantiles
 from benchmarks.packed.ours import cut
-from benchmarks.packed.report import fill, ragged_share, table
+from benchmarks.packed.report import fill, plot, ragged_share, scaling_table, table
 from benchmarks.packed.rivals import M3, Vmap, spread
 from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space import MLPConfig
@@ -144,3 +145,26 @@ def test_the_table_and_its_place(tmp_path: Path) -> None:
     assert document.read_text() == "a\n<!-- x -->\nnew\n<!-- /x -->\nb\n"
     fill(document, "y", "newer")
     assert "newer" not in document.read_text()
+
+
+def _sizes() -> list[dict[str, float]]:
+    keys = ("members", "training_seconds", "microseconds_a_member_step", "creating_seconds")
+    return [dict.fromkeys((*keys, "peak_megabytes", "weights_megabytes"), 10.0**k) for k in (2, 5)]
+
+
+def test_the_table_of_sizes() -> None:
+    assert "| 100,000.0 | 100000.00 |" in scaling_table(_sizes())
+
+
+def test_the_plot_needs_plotly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    with pytest.raises(SystemExit, match=r"pip install .*\[plots\]"):
+        plot([_row("ragged", 20.0)], _sizes(), tmp_path / "plot.html")
+
+
+def test_the_plot_shows_rivals_and_sizes(tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    plot([_row("ragged", 20.0)], _sizes(), tmp_path / "plot.html")
+    page = (tmp_path / "plot.html").read_text()
+    assert "ragged" in page
+    assert "peak megabytes" in page
