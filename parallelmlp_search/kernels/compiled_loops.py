@@ -26,6 +26,7 @@ __all__ = [
     "OPTIONS",
     "ZERO",
     "activate",
+    "activate_and_slope",
     "adamw",
     "backward_activations",
     "binary_logits",
@@ -314,6 +315,38 @@ def activate(code: Any, source: Any, target: Any) -> None:
     elif code == 10:
         for k in range(source.size):
             target[k] = _value_hardshrink(source[k])
+
+
+@inner
+def activate_and_slope(code: Any, source: Any, target: Any) -> bool:
+    """As :func:`activate`; where value and slope share an exponential, the slope is left in ``source``.
+
+    Tells whether it is.
+    """
+    if code == 7:
+        for k in range(source.size):
+            z = source[k]
+            distribution, density = _normal_parts(z)
+            target[k] = z * distribution
+            source[k] = distribution + z * density
+    elif code == 8:
+        for k in range(source.size):
+            z = source[k]
+            s = _sigmoid(z)
+            target[k] = z * s
+            source[k] = s * (ONE + z * (ONE - s))
+    elif code == 9:
+        for k in range(source.size):
+            z = source[k]
+            e = _exp(F(20.0) if z > F(20.0) else z)
+            u = e * (e + TWO)
+            d = ONE / (u + TWO)
+            target[k] = z * (u * d)
+            source[k] = u * d + F(4.0) * z * e * (ONE + e) * d * d
+    else:
+        activate(code, source, target)
+        return False
+    return True
 
 
 @loop

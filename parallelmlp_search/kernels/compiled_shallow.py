@@ -17,7 +17,7 @@ import numpy as np
 from parallelmlp_search.kernels.compiled_loops import (
     OPTIONS,
     ZERO,
-    activate,
+    activate_and_slope,
     binary_rows,
     inner,
     loop,
@@ -106,6 +106,12 @@ def _affine(w: Any, bias: Any, rows: Any, out: Any) -> None:
                 out[h, n] += w0 * rows[d, n]
 
 
+@inner
+def _times(factor: Any, out: Any) -> None:
+    for k in range(out.size):
+        out[k] *= factor[k]
+
+
 @loop
 def shallow_step(
     weight: Any,
@@ -139,7 +145,7 @@ def shallow_step(
         width, code = widths[p], codes[p]
         used = width * n_rows
         _affine(weight[p], bias[p, :width], rows, before)
-        activate(code, flat_before[:used], flat_after[:used])
+        has_slope = activate_and_slope(code, flat_before[:used], flat_after[:used])
         _head(head[p], head_bias[p], after, width, logits)
         losses[p] = binary_rows(logits, target, shares, smoothing[p], back, values)
         total = ZERO
@@ -149,6 +155,9 @@ def shallow_step(
         g = grad[p]
         _head_back(head[p], back, after, width, g.reshape(-1, n_rows), head_grad[p])
         # 1, 2, 3, 4, 5 and 6 save their output: sigmoid, tanh, the rectifiers, elu and selu
-        slope_times(code, flat_after[:used] if code <= 6 else flat_before[:used], g[:used])
+        if has_slope:
+            _times(flat_before[:used], g[:used])
+        else:
+            slope_times(code, flat_after[:used] if code <= 6 else flat_before[:used], g[:used])
         g[used:] = ZERO
         head_grad[p, width:] = ZERO
