@@ -50,7 +50,7 @@ def quick() -> None:
     """Two cases within a minute; the last line is JSON."""
     # just the rivals of the four figures
     rivals = dict(zip(QUICK, (("sequential", "m3"), ("vmap",)), strict=True))
-    rows = {name: measure(replace(find(name), rivals=rivals[name]), rounds=2) for name in QUICK}
+    rows = {name: measure(replace(find(name), rivals=rivals[name]), rounds=2, brief=True) for name in QUICK}
     for row in rows.values():
         print(line(row), flush=True)
     paper, layers = (rows[name] for name in QUICK)

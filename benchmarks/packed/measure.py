@@ -49,11 +49,11 @@ def quantiles(values: list[float]) -> dict[str, float]:
     return {"median": at(0.5), "q10": at(0.1), "q90": at(0.9)}
 
 
-def contenders(case: Case, cores: int, extra: tuple[str, ...], steps: int | None) -> list[Contender]:
+def contenders(case: Case, cores: int, extra: tuple[str, ...], brief: bool) -> list[Contender]:
     """Who takes part: rivals with one thread and with all of them."""
-    found: list[Contender] = [Packed(case, workers, steps) for workers in sorted({1, cores})]
-    if find_spec("numba") is not None:
-        found.append(Packed(case, 1, steps, compiled=False))
+    found: list[Contender] = [Packed(case, workers) for workers in sorted({1, cores})]
+    if find_spec("numba") is not None and not brief:
+        found.append(Packed(case, 1, compiled=False))
     for threads in sorted({1, cores}):
         if "sequential" in case.rivals:
             found.append(OneAtATime(case, threads))
@@ -66,19 +66,17 @@ def contenders(case: Case, cores: int, extra: tuple[str, ...], steps: int | None
     return found
 
 
-def measure(
-    case: Case, *, rounds: int, extra: tuple[str, ...] = (), steps: int | None = None
-) -> dict[str, Any]:
+def measure(case: Case, *, rounds: int, extra: tuple[str, ...] = (), brief: bool = False) -> dict[str, Any]:
     """Seconds a member-step of every contender, and how many times faster ours is.
 
     Ours runs on all cores and is held against each rival's better of one thread and all threads; vmap also
     has the better of two chunk sizes. The FLOP are those of the matrix products alone, while the time is
-    that of the whole step, optimiser included.
+    that of the whole step, optimiser included. ``brief`` leaves out our side without its compiled loops.
     """
     cores = os.cpu_count() or 1
     started = time.monotonic()
     torch.manual_seed(0)
-    everyone = contenders(case, cores, extra, steps)
+    everyone = contenders(case, cores, extra, brief)
     samples: dict[str, list[float]] = {contender.name: [] for contender in everyone}
     peaks: dict[int, list[float]] = {threads: [] for threads in sorted({1, cores})}
     for _ in range(rounds):

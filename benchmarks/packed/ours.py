@@ -96,13 +96,11 @@ class Packed:
     ----------
     workers
         Processes; shards are dealt out by their FLOP before the clock starts.
-    steps
-        Steps a sample; None for about a second's worth.
     compiled
         Whether the compiled loops may be used, where they are installed.
     """
 
-    def __init__(self, case: Case, workers: int, steps: int | None = None, *, compiled: bool = True) -> None:
+    def __init__(self, case: Case, workers: int, *, compiled: bool = True) -> None:
         configs = case.configs()
         self.name = f"packed_{workers}" if compiled else f"plain_{workers}"
         self._members = len(configs)
@@ -132,12 +130,8 @@ class Packed:
             connection.recv()
         self.megabytes = 0.0
         self._steps = 2
-        if steps is None:
-            self.sample()  # warm
-            self._steps = max(8, min(400, int(1.0 / (self.sample() * self._members))))
-        else:
-            self._steps = steps
-            self.sample()
+        self.sample()  # warm
+        self._steps = max(8, min(400, int(1.0 / (self.sample() * self._members))))
 
     def sample(self) -> float:
         """Seconds a member-step, all workers running at once."""
