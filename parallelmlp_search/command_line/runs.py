@@ -46,6 +46,7 @@ __all__ = [
 
 EXTRAS = {
     "cmaes": "cmaes",
+    "compiled": "numba",
     "dashboard": "optuna_dashboard",
     "gpu": "triton",
     "plots": "plotly",

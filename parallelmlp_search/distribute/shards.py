@@ -244,7 +244,7 @@ def cut_work(
     for member, config in enumerate(configs):
         batch = data.batch_rows(config)
         by_batch.setdefault(batch, []).append(member)
-        total += batch * sum(architectures[member].widths)
+        total += batch * (sum(architectures[member].widths) + architectures[member].n_outputs)
     elements = cache_scale * min(SHARD_ELEMENTS, max(LEAST_ELEMENTS, total // LEAST_SHARDS))
     shards: list[tuple[int, ...]] = []
     for batch in sorted(by_batch):

@@ -84,7 +84,13 @@ class DeviceStep:
         configs = population.row_configs()
         dropout = torch.tensor([config.dropout for config in configs], dtype=torch.float64)
         self._network = PackedNetwork(
-            layout, batch_size, dtype=dtype, device=device, training=True, dropout=dropout
+            layout,
+            batch_size,
+            dtype=dtype,
+            device=device,
+            training=True,
+            dropout=dropout,
+            compiled=False,
         )
         gradients = torch.zeros_like(population.parameters)
         self._parameters = self._network.bind(population.parameters)

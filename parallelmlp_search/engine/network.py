@@ -7,102 +7,40 @@ is :func:`parallelmlp_search.packing.pack.build_module`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS, ActivationKernel
+from parallelmlp_search.engine.buffers import (
+    Arena,
+    Layer,
+    LayerTensors,
+    SegmentViews,
+    arena_size,
+    bind,
+    compiled_activations,
+    compiled_shallow,
+    first_layer_size,
+)
+from parallelmlp_search.engine.products import (
+    FirstLayerGradient,
+    head_input_gradient,
+    plain_first_layer_gradient,
+)
+from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
 from parallelmlp_search.kernels.batched import (
     affine,
     affine_input_gradient,
     affine_weight_gradient,
     shared_affine,
-    shared_weight_gradient,
 )
-from parallelmlp_search.packing.layout import Bucket, Layout, aligned
-from parallelmlp_search.packing.pack import block_view
+from parallelmlp_search.kernels.compiled import uses_compiled
+from parallelmlp_search.packing.layout import Bucket, Layout
 
 __all__ = ["BucketNetwork", "LayerTensors", "PackedNetwork", "bind"]
 
 LAYER_NORM_EPSILON = 1e-5
-
-
-class LayerTensors(NamedTuple):
-    """Views of one layer of a bucket: weight (P, O, I); bias, gain and shift (P, O, 1) or None."""
-
-    weight: Tensor
-    bias: Tensor | None
-    gain: Tensor | None
-    shift: Tensor | None
-
-
-def bind(flat: Tensor, layout: Layout, bucket: int) -> list[LayerTensors]:
-    """Views of a flat buffer, layer by layer, head last."""
-    layers = []
-    for layer in range(layout.buckets[bucket].shape.depth + 1):
-        weight = block_view(flat, layout, bucket, layer, "weight")
-        assert weight is not None
-        bias, gain, shift = (
-            block_view(flat, layout, bucket, layer, kind) for kind in ("bias", "gain", "shift")
-        )
-        layers.append(LayerTensors(weight, bias, gain, shift))
-    return layers
-
-
-class _SegmentViews(NamedTuple):
-    kernel: ActivationKernel
-    start: int
-    stop: int
-    source: Tensor  # where the activation is written
-    saved: Tensor  # what its backward reads
-    mask: Tensor | None  # zeroes padded neurons of activations that are not zero at zero
-
-
-class _Layer(NamedTuple):
-    z: Tensor  # (P, H, N) before the activation
-    a: Tensor  # (P, H, N) output of the layer, the same tensor as z where that is safe
-    segments: tuple[_SegmentViews, ...]
-    residual: bool
-    normalized: Tensor | None  # (P, H, N), kept for the backward of the normalisation
-    inverse_deviation: Tensor | None  # (P, 1, N)
-    keep: Tensor | None  # (P, H, N) dropout factors
-    mask: Tensor | None  # (P, H, 1): 1 for true neurons, 0 for padding
-
-
-class _Arena:
-    """Memory that the buckets of a population take turns in.
-
-    A bucket goes forward and backward before the next one begins, so all of them work in the same memory, and
-    what must stay in a core's cache is one bucket, not the population.
-    """
-
-    def __init__(self, size: int, dtype: torch.dtype, device: torch.device | str) -> None:
-        self._storage = torch.empty(size, dtype=dtype, device=device)
-        self._used = 0
-
-    def restart(self) -> None:
-        """Hand the memory out from its beginning again."""
-        self._used = 0
-
-    def take(self, *shape: int) -> Tensor:
-        """A contiguous tensor that overlaps no other since the last restart."""
-        size = math.prod(shape)
-        start = self._used
-        self._used += aligned(size)
-        return self._storage[start : start + size].view(shape)
-
-
-def _arena_size(bucket: Bucket, n_rows: int, training: bool) -> int:
-    """Elements that a bucket takes from the arena, rounded up."""
-    shape = bucket.shape
-    rows = bucket.n_members * n_rows
-    per_layer = 1 + training * (1 + (shape.normalization == "layer") + shape.dropout)
-    widths = sum(per_layer * aligned(rows * width) for width in shape.widths)
-    scratch = 3 * aligned(rows * max(shape.widths, default=0)) if training else 0
-    return widths + scratch + 2 * aligned(rows * shape.n_outputs)
 
 
 class BucketNetwork:
@@ -120,19 +58,24 @@ class BucketNetwork:
         Whether to keep what the backward pass needs.
     dropout
         Rates ``(P, 1, 1)``; read only if the bucket has dropout and ``training`` is true.
+    compiled
+        Whether to use the compiled loops; None where they are installed.
     """
 
     def __init__(
         self,
         bucket: Bucket,
         n_rows: int,
-        arena: _Arena,
+        arena: Arena,
         *,
         dtype: torch.dtype,
         device: torch.device | str,
         training: bool,
         dropout: Tensor | None = None,
+        compiled: bool | None = None,
     ) -> None:
+        if compiled is None:
+            compiled = uses_compiled(dtype, device)
         arena.restart()
         shape = bucket.shape
         self.depth = shape.depth
@@ -148,9 +91,11 @@ class BucketNetwork:
         def empty(width: int) -> Tensor:
             return arena.take(self.n_members, width, n_rows)
 
+        widest = max(shape.widths, default=0)
+        scratch = [arena.take(self.n_members * widest * n_rows) for _ in range(3 * training)]
         padded = bucket.padded_layers()
         self._true_widths: list[Tensor] = []
-        self.layers: list[_Layer] = []
+        self.layers: list[Layer] = []
         for layer, width in enumerate(shape.widths):
             true = torch.tensor([a.widths[layer] for a in bucket.architectures])
             self._true_widths.append(true.view(-1, 1, 1).to(device=device, dtype=dtype))
@@ -164,34 +109,85 @@ class BucketNetwork:
             separate = training and (combined or not all(kernel.saves_output for kernel in kernels))
             z = empty(width)
             a = empty(width) if separate else z
+            keep = empty(width) if self._dropout else None
+            own = tuple(part[: z.numel()].view(z.shape) for part in scratch)
             segments = []
+            # views are made once: making them costs 2 us each, as much as a call
             for kernel, segment in zip(kernels, bucket.segments, strict=True):
                 rows = slice(segment.start, segment.stop)
                 source = z[rows] if combined and kernel.saves_output else a[rows]
-                saved = source if kernel.saves_output else z[rows]
-                part = None if mask is None or kernel.zero_at_zero else mask[rows]
-                segments.append(_SegmentViews(kernel, segment.start, segment.stop, source, saved, part))
+                segments.append(
+                    SegmentViews(
+                        kernel,
+                        rows,
+                        z=z[rows],
+                        source=source,
+                        output=a[rows],
+                        saved=source if kernel.saves_output else z[rows],
+                        mask=None if mask is None or kernel.zero_at_zero else mask[rows],
+                        keep=None if keep is None else keep[rows],
+                        gradients=tuple(part[rows] for part in own[:2]),
+                    )
+                )
+            loops = compiled_activations(z, a, segments) if compiled else None
+            covered = frozenset() if loops is None else loops.covers
+            left = [view for view in segments if view.kernel.name not in covered]
+            tail = combined or any(view.mask is not None for view in segments)
             self.layers.append(
-                _Layer(
+                Layer(
                     z=z,
                     a=a,
-                    segments=tuple(segments),
                     residual=residual,
                     normalized=empty(width) if self._normalize and training else None,
-                    inverse_deviation=None,
-                    keep=empty(width) if self._dropout else None,
+                    keep=keep,
                     mask=mask,
+                    scratch=own,
+                    compiled=loops,
+                    covered=covered,
+                    forward_views=tuple(segments if tail else left),
+                    backward_views=tuple(left),
                 )
             )
+        self._shallow = compiled_shallow(bucket) if compiled and training else None
         self._deviations: list[Tensor] = [torch.empty(0)] * self.depth
         self.outputs = empty(shape.n_outputs)
         if training:
             self.output_gradient = empty(shape.n_outputs)
-            widest = max(shape.widths, default=0)
-            self._scratch = [empty(widest).view(-1) for _ in range(3)] if widest else []
+            self._first_gradient = plain_first_layer_gradient
+            if size := first_layer_size(bucket):
+                width = (*shape.widths, shape.n_outputs)[0]
+                storage = arena.take(size)
+                self._first_gradient = FirstLayerGradient(
+                    self.n_members, width, shape.n_inputs, n_rows, storage
+                )
 
-    def _scratch_view(self, number: int, like: Tensor) -> Tensor:
-        return self._scratch[number][: like.numel()].view(like.shape)
+    @property
+    def is_shallow(self) -> bool:
+        """Whether :meth:`shallow_step` can stand for forward, binary cross-entropy and backward."""
+        return self._shallow is not None
+
+    def shallow_step(
+        self,
+        parameters: Sequence[LayerTensors],
+        gradients: Sequence[LayerTensors],
+        rows: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        smoothing: Tensor | None,
+    ) -> Tensor:
+        """Losses ``(P,)`` of binary cross-entropy; the gradients of all parameters are written."""
+        assert self._shallow is not None
+        (first, head), (into, into_head) = parameters, gradients
+        assert first.bias is not None
+        assert head.bias is not None
+        assert into_head.bias is not None
+        grad = self.layers[0].scratch[0]
+        tensors = (first.weight, first.bias, head.weight, head.bias)
+        losses = self._shallow(
+            tensors, rows, target, weight, smoothing, grad, (into_head.weight, into_head.bias)
+        )
+        self._first_gradient(grad, rows, into.weight, into.bias)
+        return losses
 
     def draw_dropout(self, fields: Sequence[Tensor]) -> None:
         """Threshold shared uniform fields ``(H_max, N)``, one per layer, by each member's own rate."""
@@ -215,24 +211,26 @@ class BucketNetwork:
                 affine(tensors.weight, tensors.bias, previous, layer.z)
             if self._normalize:
                 self._normalize_forward(number, layer, tensors)
-            for view in layer.segments:
-                view.kernel.forward(layer.z[view.start : view.stop], view.source)
+            if layer.compiled is not None:
+                layer.compiled.forward()
+            for view in layer.forward_views:
+                if view.kernel.name not in layer.covered:
+                    view.kernel.forward(view.z, view.source)
                 if view.mask is not None:
                     view.source.mul_(view.mask)
-                output = layer.a[view.start : view.stop]
                 current = view.source
-                if layer.keep is not None:
-                    current = torch.mul(current, layer.keep[view.start : view.stop], out=output)
+                if view.keep is not None:
+                    current = torch.mul(current, view.keep, out=view.output)
                 if layer.residual:
-                    carried = rows.t().unsqueeze(0) if previous is None else previous[view.start : view.stop]
-                    torch.add(current, carried, out=output)
+                    carried = rows.t().unsqueeze(0) if previous is None else previous[view.rows]
+                    torch.add(current, carried, out=view.output)
             previous = layer.a
         head = parameters[self.depth]
         if previous is None:
             return shared_affine(head.weight, head.bias, rows, self.outputs)
         return affine(head.weight, head.bias, previous, self.outputs)
 
-    def _normalize_forward(self, number: int, layer: _Layer, tensors: LayerTensors) -> None:
+    def _normalize_forward(self, number: int, layer: Layer, tensors: LayerTensors) -> None:
         """Layer normalisation over the true neurons of each member and row (Ba et al. 2016), in place."""
         assert tensors.gain is not None
         assert tensors.shift is not None
@@ -248,7 +246,7 @@ class BucketNetwork:
         torch.addcmul(tensors.shift, normalized, tensors.gain, out=z)
 
     def _normalize_backward(
-        self, number: int, layer: _Layer, tensors: LayerTensors, gradients: LayerTensors, grad: Tensor
+        self, number: int, layer: Layer, tensors: LayerTensors, gradients: LayerTensors, grad: Tensor
     ) -> None:
         assert tensors.gain is not None
         assert layer.normalized is not None
@@ -256,7 +254,7 @@ class BucketNetwork:
         assert gradients.shift is not None
         width = self._true_widths[number]
         normalized = layer.normalized
-        product = self._scratch_view(2, grad)
+        product = layer.scratch[2]
         torch.mul(grad, normalized, out=product)
         torch.sum(product, dim=2, keepdim=True, out=gradients.gain)
         torch.sum(grad, dim=2, keepdim=True, out=gradients.shift)
@@ -274,40 +272,43 @@ class BucketNetwork:
     ) -> None:
         """Gradients of all parameters from ``output_gradient``; call it after :meth:`forward`."""
         head, head_gradient = parameters[self.depth], gradients[self.depth]
+        if self.depth == 0:
+            self._first_gradient(self.output_gradient, rows, head_gradient.weight, head_gradient.bias)
+            return
         if head_gradient.bias is not None:
             torch.sum(self.output_gradient, dim=2, keepdim=True, out=head_gradient.bias)
-        if self.depth == 0:
-            shared_weight_gradient(self.output_gradient, rows, head_gradient.weight)
-            return
-        last = self.layers[-1].a
-        affine_weight_gradient(self.output_gradient, last, head_gradient.weight)
+        affine_weight_gradient(self.output_gradient, self.layers[-1].a, head_gradient.weight)
         place = 0
-        grad = self._scratch_view(place, last)
-        affine_input_gradient(head.weight, self.output_gradient, grad)
+        grad = self.layers[-1].scratch[place]
+        head_input_gradient(head.weight, self.output_gradient, grad)
         for number in range(self.depth - 1, -1, -1):
             layer, tensors, into = self.layers[number], parameters[number], gradients[number]
             # a residual layer still needs the gradient of its output for the layer below
-            inner = self._scratch_view(1 - place, grad) if layer.residual else grad
+            target = 1 - place if layer.residual else place
+            inner = layer.scratch[target]
             if layer.keep is not None:
                 torch.mul(grad, layer.keep, out=inner)
-            for view in layer.segments:
-                target = inner[view.start : view.stop]
-                outer = target if layer.keep is not None else grad[view.start : view.stop]
-                view.kernel.backward(outer, view.saved, target)
+            if layer.compiled is not None:
+                if target != place and layer.keep is None:
+                    inner.copy_(grad)
+                layer.compiled.backward(inner)
+            for view in layer.backward_views:
+                outer = view.gradients[place if layer.keep is None else target]
+                view.kernel.backward(outer, view.saved, view.gradients[target])
             if self._normalize:
                 self._normalize_backward(number, layer, tensors, into, inner)
+            if number == 0:
+                self._first_gradient(inner, rows, into.weight, into.bias)
+                return
             if into.bias is not None:
                 torch.sum(inner, dim=2, keepdim=True, out=into.bias)
-            if number == 0:
-                shared_weight_gradient(inner, rows, into.weight)
-                return
-            below = self.layers[number - 1].a
-            affine_weight_gradient(inner, below, into.weight)
+            below = self.layers[number - 1]
+            affine_weight_gradient(inner, below.a, into.weight)
             if layer.residual:
                 affine_input_gradient(tensors.weight, inner, grad, accumulate=True)
             else:
                 place = 1 - place
-                grad = self._scratch_view(place, below)
+                grad = below.scratch[place]
                 affine_input_gradient(tensors.weight, inner, grad)
 
 
@@ -326,18 +327,26 @@ class PackedNetwork:
         device: torch.device | str = "cpu",
         training: bool = False,
         dropout: Tensor | None = None,
+        compiled: bool | None = None,
     ) -> None:
         self.layout = layout
         self.n_rows = n_rows
         self.buckets: list[BucketNetwork] = []
-        size = max((_arena_size(bucket, n_rows, training) for bucket in layout.buckets), default=0)
-        arena = _Arena(size, dtype, device)
+        size = max((arena_size(bucket, n_rows, training) for bucket in layout.buckets), default=0)
+        arena = Arena(size, dtype, device)
         for number, bucket in enumerate(layout.buckets):
             rows = slice(layout.row_offsets[number], layout.row_offsets[number + 1])
             rates = None if dropout is None else dropout[rows].view(-1, 1, 1)
             self.buckets.append(
                 BucketNetwork(
-                    bucket, n_rows, arena, dtype=dtype, device=device, training=training, dropout=rates
+                    bucket,
+                    n_rows,
+                    arena,
+                    dtype=dtype,
+                    device=device,
+                    training=training,
+                    dropout=rates,
+                    compiled=compiled,
                 )
             )
 

@@ -13,12 +13,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import schedule_factors
+from parallelmlp_search.kernels.compiled import compiled_loops, uses_compiled
 
 __all__ = ["EPSILON", "PackedOptimizer"]
 
@@ -68,9 +71,13 @@ class PackedOptimizer:
         Flat buffer of the layout's size.
     total_steps
         Steps of full training, the denominator of every schedule.
+    compiled
+        Whether to use the compiled loops; None where they are installed.
     """
 
-    def __init__(self, population: Population, gradients: Tensor, total_steps: int) -> None:
+    def __init__(
+        self, population: Population, gradients: Tensor, total_steps: int, *, compiled: bool | None = None
+    ) -> None:
         self.population = population
         self.total_steps = max(1, total_steps)
         device, dtype = gradients.device, gradients.dtype
@@ -97,6 +104,21 @@ class PackedOptimizer:
         self._table: list[tuple[Tensor, ...]] | None = None
         offsets = population.layout.row_offsets
         self._row_counts = [last - first for first, last in itertools.pairwise(offsets)]
+        self._numbers: np.ndarray[Any, Any] | None = None
+        if uses_compiled(dtype, device) if compiled is None else compiled:
+            self._compiled: list[_CompiledStep] | None = [
+                _CompiledStep(
+                    population,
+                    gradients,
+                    number,
+                    [self._mix_first, self._mix_second]
+                    if bucket.shape.optimizer == "adamw"
+                    else [self._momentum, self._weight_decay],
+                )
+                for number, bucket in enumerate(population.layout.buckets)
+            ]
+        else:
+            self._compiled = None
 
     def _widest_row(self) -> int:
         blocks = (block for bucket in self.population.layout.buckets for block in bucket.blocks)
@@ -153,6 +175,8 @@ class PackedOptimizer:
             scales = first / (floors * second.sqrt())
             offsets = EPSILON * first / floors
             table = torch.stack([rates, keeps, scales, offsets], dim=1).to(self._device, self._dtype)
+            if self._compiled is not None:
+                self._numbers = table.numpy()
             self._table = [step_table.split(self._row_counts, dim=1) for step_table in table.unsqueeze(3)]
         assert self._table is not None
         return self._table[step - self._table_start]
@@ -170,39 +194,78 @@ class PackedOptimizer:
 
     def clip(self) -> None:
         """Scale the gradient of each member with a ``clip_norm`` down to that norm, as torch does."""
-        for bucket, pieces in zip(self.population.layout.buckets, self._pieces, strict=True):
-            if not bucket.shape.clip:
-                continue
-            squares = torch.zeros(self.population.n_members, dtype=self._dtype, device=self._device)
-            for piece in pieces:
-                squares[piece.rows] += piece.gradient.square().sum(dim=1)
-            factors = (self._clips / (squares.sqrt() + 1e-6)).clamp(max=1.0).view(-1, 1)
-            for piece in pieces:
-                piece.gradient.mul_(factors[piece.rows])
+        for number in range(len(self._pieces)):
+            self.clip_bucket(number)
+
+    def clip_bucket(self, number: int) -> None:
+        """:meth:`clip` for the members of one bucket."""
+        if not self.population.layout.buckets[number].shape.clip:
+            return
+        pieces = self._pieces[number]
+        squares = torch.zeros(self.population.n_members, dtype=self._dtype, device=self._device)
+        for piece in pieces:
+            squares[piece.rows] += piece.gradient.square().sum(dim=1)
+        factors = (self._clips / (squares.sqrt() + 1e-6)).clamp(max=1.0).view(-1, 1)
+        for piece in pieces:
+            piece.gradient.mul_(factors[piece.rows])
 
     def step(self) -> None:
         """Take the step of number ``population.step`` and count it."""
+        for number in range(len(self._pieces)):
+            self.step_bucket(number)
+        self.advance()
+
+    def advance(self) -> None:
+        """Count the step, once every bucket has taken it."""
+        self.population.step += 1
+
+    def step_bucket(self, number: int) -> None:
+        """Take the step of number ``population.step`` with the members of one bucket.
+
+        Right after the bucket's backward pass its gradients still lie in the cache.
+        """
         step = self.population.step
-        coefficients = self._coefficients(step)
         averaging = (step + 1) % AVERAGE_EVERY == 0 or step == 0
         share = average_share(step)
-        for bucket, pieces, of_bucket in zip(
-            self.population.layout.buckets, self._pieces, coefficients, strict=True
-        ):
-            rate, keep, scale, offset = of_bucket.unbind(0)
-            adamw = bucket.shape.optimizer == "adamw"
-            for piece in pieces:
-                rows = piece.local
-                whole = rows.stop - rows.start == bucket.n_members
-                if adamw and whole:
-                    _adamw(piece, keep, scale, offset)
-                elif adamw:
-                    _adamw(piece, keep[rows], scale[rows], offset[rows])
-                else:
-                    _sgd(piece, rate[rows])
-                if averaging:
-                    piece.average.lerp_(piece.parameter, share)
-        self.population.step = step + 1
+        coefficients = self._coefficients(step)[number]
+        if self._compiled is not None:
+            assert self._numbers is not None
+            self._compiled[number](self._numbers[step - self._table_start], share if averaging else 0.0)
+            return
+        bucket = self.population.layout.buckets[number]
+        rate, keep, scale, offset = coefficients.unbind(0)
+        adamw = bucket.shape.optimizer == "adamw"
+        for piece in self._pieces[number]:
+            rows = piece.local
+            whole = rows.stop - rows.start == bucket.n_members
+            if adamw and whole:
+                _adamw(piece, keep, scale, offset)
+            elif adamw:
+                _adamw(piece, keep[rows], scale[rows], offset[rows])
+            else:
+                _sgd(piece, rate[rows])
+            if averaging:
+                piece.average.lerp_(piece.parameter, share)
+
+
+class _CompiledStep:
+    """The update of one bucket as one call."""
+
+    def __init__(self, population: Population, gradients: Tensor, number: int, mixes: list[Tensor]) -> None:
+        layout, flats = population.layout, population.flats
+        bucket = layout.buckets[number]
+        names = ("first_moment", "second_moment", "average")
+        buffers = [flats["parameters"], gradients, *(flats[name] for name in names)]
+        self._buffers = [buffer.numpy() for buffer in buffers]
+        self._blocks = np.array([(b.offset, b.row_size, b.kind == "weight") for b in bucket.blocks])
+        self._rows = (layout.row_offsets[number], layout.row_offsets[number + 1])
+        self._mixes = torch.cat(mixes, dim=1).t().contiguous().numpy()
+        loops = compiled_loops()
+        self._run = loops.adamw if bucket.shape.optimizer == "adamw" else loops.sgd
+
+    def __call__(self, table: np.ndarray[Any, Any], share: float) -> None:
+        """``table`` (4, P) of this step, for all members of the population."""
+        self._run(*self._buffers, self._blocks, self._rows, table, self._mixes, np.float32(share))
 
 
 def average_share(step: int) -> float:
@@ -219,7 +282,8 @@ def _adamw(piece: _Piece, keep: Tensor, scale: Tensor, offset: Tensor) -> None:
     torch.mul(piece.gradient, piece.gradient, out=scratch)
     piece.second.lerp_(scratch, piece.mix_second)
     torch.sqrt(piece.second, out=scratch)
-    torch.addcmul(offset, scratch, scale, out=scratch)
+    # two passes of 0.1 ns an element: the one of addcmul takes 0.5 where it has to spread its operands
+    scratch.mul_(scale).add_(offset)
     if piece.decays:
         piece.parameter.mul_(keep)
     piece.parameter.addcdiv_(piece.first, scratch, value=-1.0)

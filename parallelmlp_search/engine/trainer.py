@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -16,12 +17,21 @@ from parallelmlp_search.engine.device_training import DeviceTraining, train_in_w
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
+from parallelmlp_search.kernels.compiled import compiled_loss, uses_compiled
 from parallelmlp_search.kernels.losses import get_loss
 
 __all__ = ["Evaluation", "History", "TrainingRows", "predict", "train"]
 
 EVALUATION_ROWS = 512
 """Rows that go through the network at once when no gradient is needed."""
+
+
+GATHERED_ELEMENTS = 1 << 16
+"""Inputs that are gathered at once, batches together: 256 KiB in float32."""
+
+GATHERED_BATCHES = 32
+
+_Batch = tuple[Tensor, Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,19 @@ class TrainingRows:
     inputs: Tensor
     target: Tensor
     weight: Tensor | None = None
+
+    def batches(self, stream: BatchStream, first_step: int, last_step: int) -> Iterator[_Batch]:
+        """Batches ``first_step`` to ``last_step - 1``, several gathered at once to save calls."""
+        device = self.inputs.device
+        size = stream.batch_size
+        together = max(1, min(GATHERED_BATCHES, GATHERED_ELEMENTS // (size * max(1, self.inputs.shape[1]))))
+        for first in range(first_step, last_step, together):
+            count = min(together, last_step - first)
+            rows = torch.cat([stream.rows(step) for step in range(first, first + count)]).to(device)
+            inputs, target, weight = self.batch(rows)
+            weights = [None] * count if weight is None else torch.split(weight, size)
+            targets = torch.split(target, size, dim=-1)
+            yield from zip(torch.split(inputs, size), targets, weights, strict=True)
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Inputs ``(N, D)``, target and weights of the given rows."""
@@ -101,6 +124,7 @@ def train(
     stopped: Callable[[], bool] = lambda: False,
     acceleration: str = "auto",
     capture: Capture | None = None,
+    compiled: bool | None = None,
 ) -> History:
     """Train until ``until_epoch`` of ``total_epochs`` epochs.
 
@@ -127,6 +151,8 @@ def train(
         One of :data:`~parallelmlp_search.engine.acceleration.ACCELERATIONS`.
     capture
         How a step becomes a graph, for tests; as a CUDA graph, if not given.
+    compiled
+        Whether to use the compiled loops (float32 on a CPU only); None where they are installed.
 
     Returns
     -------
@@ -157,15 +183,22 @@ def train(
         device, dtype
     )
     smooths = bool((smoothing > 0).any())
+    if compiled is None:
+        compiled = uses_compiled(dtype, device)
     network = PackedNetwork(
-        layout, stream.batch_size, dtype=dtype, device=device, training=True, dropout=dropout
+        layout,
+        stream.batch_size,
+        dtype=dtype,
+        device=device,
+        training=True,
+        dropout=dropout,
+        compiled=compiled,
     )
     gradients = torch.zeros_like(population.parameters)
     parameter_views = network.bind(population.parameters)
     gradient_views = network.bind(gradients)
-    optimizer = PackedOptimizer(population, gradients, stream.steps(total_epochs))
-    loss_function = get_loss(loss)
-    clips = any(bucket.shape.clip for bucket in layout.buckets)
+    optimizer = PackedOptimizer(population, gradients, stream.steps(total_epochs), compiled=compiled)
+    loss_function = compiled_loss(loss) if compiled else get_loss(loss)
     depth = max((b.shape.depth for b in layout.buckets if b.shape.dropout), default=0)
     width = max((max(b.shape.widths, default=0) for b in layout.buckets if b.shape.dropout), default=0)
     width = max(width, field_width or 0)
@@ -181,31 +214,37 @@ def train(
     losses = torch.zeros(layout.n_members, dtype=dtype, device=device)
     loss_sum = torch.zeros_like(losses)
     loss_count = 0
+    n_alive = int(alive.sum())
+    batches = rows.batches(stream, population.step, last_step)
     while population.step < last_step and not stopped():
         step = population.step
-        batch, target, weight = rows.batch(stream.rows(step).to(device))
+        batch, target, weight = next(batches)
         fields = dropout_fields(stream.seed, step, depth, width, stream.batch_size) if depth else []
         fields = [f.to(device) for f in fields]
         for number, bucket in enumerate(network.buckets):
-            bucket.draw_dropout(fields)
-            outputs = bucket.forward(parameter_views[number], batch)
-            losses[spans[number]] = loss_function(
-                outputs, target, bucket.output_gradient, weight, smoothing[spans[number]] if smooths else None
-            )
-            bucket.backward(parameter_views[number], gradient_views[number], batch)
-        total = losses.sum()
-        if not bool(torch.isfinite(total)):
+            views, into, span = parameter_views[number], gradient_views[number], spans[number]
+            smooth = smoothing[span] if smooths else None
+            if loss == "binary_logits" and bucket.is_shallow:
+                losses[span] = bucket.shallow_step(views, into, batch, target, weight, smooth)
+            else:
+                bucket.draw_dropout(fields)
+                outputs = bucket.forward(views, batch)
+                losses[span] = loss_function(outputs, target, bucket.output_gradient, weight, smooth)
+                bucket.backward(views, into, batch)
+            optimizer.clip_bucket(number)
+            optimizer.step_bucket(number)
+        if not math.isfinite(losses.sum().item()):
             failed = ~torch.isfinite(losses).cpu() & alive
             if bool(failed.any()):
+                # after the update, which has spoiled nobody else: freezing sets all of them to zero
                 optimizer.freeze(failed.to(device))
                 population.failed_at[failed] = step
                 alive &= ~failed
+                n_alive = int(alive.sum())
         loss_sum += losses
         loss_count += 1
-        if clips:
-            optimizer.clip()
-        optimizer.step()
-        history.member_steps += int(alive.sum())
+        optimizer.advance()
+        history.member_steps += n_alive
         late = deadline is not None and time.monotonic() >= deadline
         history.cut = late and population.step < last_step
         if population.step in moments or history.cut:

@@ -1,0 +1,1 @@
+"""Parts of the benchmark of packed training; ``python -m benchmarks.packed_training`` runs it."""

@@ -1,0 +1,181 @@
+"""What is trained: populations, data with labels that can be learned, and the work in a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from parallelmlp_search.packing import Architecture, flops_per_step
+from parallelmlp_search.space import MLPConfig
+
+__all__ = ["CASES", "PAPER_ACTIVATIONS", "QUICK", "Case", "find"]
+
+PAPER_ACTIVATIONS = (
+    "identity",
+    "sigmoid",
+    "tanh",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "gelu",
+    "selu",
+    "hardshrink",
+    "mish",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A population on a table.
+
+    Attributes
+    ----------
+    members
+        Networks, of which a rival that cannot take them all trains a sample.
+    inputs, outputs, batch, rows
+        ``D``, ``C``, ``N`` and rows of the table. One output means two classes and one logit.
+    rivals
+        Who takes part besides ours.
+    m3_members
+        Networks that M3 trains at once, where its product of hidden units, outputs and rows would not fit
+        memory for all. Fewer suit it better: 69 us a member-step with 1,000 and 104 with 10,000.
+    """
+
+    name: str
+    build: Callable[[], list[MLPConfig]]
+    inputs: int = 10
+    outputs: int = 1
+    batch: int = 32
+    rows: int = 1000
+    optimizer: str = "adamw"
+    rivals: tuple[str, ...] = ("sequential", "m3", "vmap")
+    m3_members: int | None = None
+    group: str = "paper"
+
+    def configs(self) -> list[MLPConfig]:
+        """The population, each member with the batch size and the optimiser of the case."""
+        changes = {"batch_size": self.batch, "optimizer": self.optimizer, "learning_rate": 1e-3}
+        return [config.replace(**changes) for config in self.build()]
+
+    def data(self) -> tuple[Tensor, Tensor]:
+        """Inputs ``(rows, D)`` and classes ``(rows,)`` that a random network of 16 neurons has chosen."""
+        generator = torch.Generator().manual_seed(self.inputs)
+        inputs = torch.randn(self.rows, self.inputs, generator=generator)
+        first = torch.randn(self.inputs, 16, generator=generator)
+        scores = torch.tanh(inputs @ first) @ torch.randn(16, max(2, self.outputs), generator=generator)
+        return inputs, (scores - scores.mean(0)).argmax(1)
+
+    def architecture(self, config: MLPConfig) -> Architecture:
+        """Architecture of a member."""
+        return Architecture.of(config, n_inputs=self.inputs, n_outputs=self.outputs)
+
+    def product_flops(self, configs: list[MLPConfig]) -> float:
+        """FLOP of the matrix products of one step, averaged over members; the optimiser is not counted."""
+        architectures = [self.architecture(config) for config in configs]
+        total = sum(flops_per_step(a, self.batch) - 20.0 * a.n_parameters for a in architectures)
+        return total / len(configs)
+
+    def state_bytes(self, configs: list[MLPConfig]) -> float:
+        """Bytes that Adam has to read and write a member-step: weights and moments both ways, gradients."""
+        return 28.0 * sum(self.architecture(config).n_parameters for config in configs) / len(configs)
+
+
+def paper(repetitions: int = 10) -> list[MLPConfig]:
+    """The paper's population: widths 1 to 100, ten activations, ten repetitions."""
+    return [
+        MLPConfig(widths=(width,), activation=activation, seed=repetition)
+        for width in range(1, 101)
+        for activation in PAPER_ACTIVATIONS
+        for repetition in range(repetitions)
+    ]
+
+
+def uniform(widths: tuple[int, ...], members: int) -> list[MLPConfig]:
+    """Equal networks, each with weights of its own."""
+    return [MLPConfig(widths=widths, seed=seed) for seed in range(members)]
+
+
+def ragged(members: int = 960) -> list[MLPConfig]:
+    """Widths 1 to 128 in each layer, depth 1 to 3, ten activations mixed."""
+    generator = torch.Generator().manual_seed(0)
+    configs = []
+    for seed in range(members):
+        widths = torch.randint(1, 129, (1 + seed % 3,), generator=generator).tolist()
+        configs.append(MLPConfig(widths=tuple(widths), activation=PAPER_ACTIVATIONS[seed % 10], seed=seed))
+    return configs
+
+
+def like_ragged(members: int = 960) -> list[MLPConfig]:
+    """Equal networks of two layers, ten activations, with the FLOP of :func:`ragged`."""
+    case = Case("", list, 50, 10, 128)
+    wanted = case.product_flops(ragged(members))
+    width = min(range(8, 129), key=lambda w: abs(case.product_flops(uniform((w, w), 1)) - wanted))
+    # activations in blocks, as in a population of ten kinds
+    return [
+        config.replace(activation=PAPER_ACTIVATIONS[config.seed % 10])
+        for config in uniform((width, width), members)
+    ]
+
+
+HEADLINE = Case("paper, D=10 N=32 C=1", paper, m3_members=None)
+TWO_LAYERS = Case(
+    "64-64, D=50 N=128 C=10",
+    lambda: uniform((64, 64), 256),
+    50,
+    10,
+    128,
+    rivals=("sequential", "vmap"),
+    group="uniform",
+)
+
+CASES: tuple[Case, ...] = (
+    HEADLINE,
+    replace(HEADLINE, name="paper, D=10 N=128 C=10", outputs=10, batch=128, m3_members=1000),
+    replace(HEADLINE, name="paper, D=10 N=32 C=1, SGD", optimizer="sgd"),
+    replace(HEADLINE, name="paper, D=10 N=32 C=1, 100 rows", rows=100, rivals=()),
+    replace(HEADLINE, name="paper, D=10 N=32 C=1, 10,000 rows", rows=10_000, rivals=()),
+    *(
+        replace(
+            HEADLINE,
+            name=f"paper, D={inputs} N={batch} C=1",
+            inputs=inputs,
+            batch=batch,
+            rivals=("sequential", "m3"),
+            m3_members=None if batch == 32 else 2000,
+        )
+        for inputs in (5, 10, 50, 100)
+        for batch in (32, 128, 256)
+        if (inputs, batch) != (10, 32)
+    ),
+    TWO_LAYERS,
+    replace(TWO_LAYERS, name="64-64, D=50 N=128 C=10, SGD", optimizer="sgd"),
+    *(
+        replace(
+            TWO_LAYERS,
+            name=f"{width}-{width}, D=50 N=128 C=10",
+            build=lambda width=width, count=count: uniform((width, width), count),
+        )
+        for width, count in ((8, 1024), (16, 1024), (32, 512), (128, 64), (256, 32), (512, 8))
+    ),
+    *(
+        replace(
+            TWO_LAYERS,
+            name=f"{'-'.join(['64'] * depth)}, D=50 N=128 C=10",
+            build=lambda depth=depth: uniform((64,) * depth, 256),
+        )
+        for depth in (1, 3, 4)
+    ),
+    replace(TWO_LAYERS, name="ragged", build=ragged, rivals=("sequential",), group="ragged"),
+    replace(TWO_LAYERS, name="uniform, FLOP of ragged", build=like_ragged, rivals=(), group="ragged"),
+)
+
+QUICK = ("paper, D=10 N=32 C=1", "64-64, D=50 N=128 C=10")
+"""What ``--quick`` measures."""
+
+
+def find(name: str) -> Case:
+    """The case of a name."""
+    return next(case for case in CASES if case.name == name)

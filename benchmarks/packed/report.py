@@ -1,0 +1,125 @@
+"""Figures as a table in the documentation, and as a plot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+__all__ = ["fill", "plot", "ragged_share", "scaling_table", "table"]
+
+RIVALS = {"sequential": "one at a time", "m3": "M3", "vmap": "vmap", "sklearn": "scikit-learn", "jax": "JAX"}
+
+
+def _ratio(row: dict[str, Any], kind: str) -> str:
+    value = row["ratios"].get(kind)
+    if value is None:
+        return ""
+    digits = 0 if value["median"] >= 20 else 1
+    return f"{value['median']:.{digits}f} ({value['q10']:.{digits}f} to {value['q90']:.{digits}f})"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The cases as a Markdown table."""
+    kinds = [kind for kind in RIVALS if any(kind in row["ratios"] for row in rows)]
+    cores = max((int(core) for row in rows for core in row["gemm_fraction"]), default=1)
+    head = ["population", "us a member-step, 1 core", f"{cores} cores"]
+    head.append("1 core, without numba")
+    head += [f"x {RIVALS[kind]}" for kind in kinds] + [f"{cores} workers", f"GEMM peak, 1 and {cores} cores"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in rows:
+        times = row["microseconds"]
+        cells = [row["case"], f"{times['packed_1']['median']:.2f}"]
+        cells.append(f"{times[f'packed_{cores}']['median']:.2f}")
+        cells.append(f"{times['plain_1']['median']:.2f}" if "plain_1" in times else "")
+        cells += [_ratio(row, kind) for kind in kinds]
+        cells.append(f"{row['ratios']['workers']['median']:.2f}" if "workers" in row["ratios"] else "")
+        cells.append(" and ".join(f"{v['median']:.0%}" for v in row["gemm_fraction"].values()))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def ragged_share(rows: list[dict[str, Any]]) -> str:
+    """What share of a uniform population's throughput a ragged one of equal FLOP reaches."""
+    by_name = {row["case"]: row for row in rows}
+    ragged, equal = by_name.get("ragged"), by_name.get("uniform, FLOP of ragged")
+    if ragged is None or equal is None:
+        return ""
+    rates = [
+        row["product_flops"] / row["microseconds"]["packed_1"]["median"] / 1e3 for row in (ragged, equal)
+    ]
+    return (
+        f"The ragged population computes {rates[0]:.1f} GFLOP/s in its products on one core, the uniform one "
+        f"{rates[1]:.1f}: {rates[0] / rates[1]:.0%}."
+    )
+
+
+def scaling_table(rows: list[dict[str, Any]]) -> str:
+    """Time and memory by the number of members."""
+    lines = [
+        "| members | seconds, 20 steps | us a member-step | seconds to create | memory | of it weights |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['members']:,} | {row['training_seconds']:.2f} | {row['microseconds_a_member_step']:.2f} "
+        f"| {row['creating_seconds']:.2f} | {row['peak_megabytes']:.0f} MB "
+        f"| {row['weights_megabytes']:.0f} MB |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def fill(path: Path, name: str, text: str) -> None:
+    """Put a text between the marks of a name in a document; without them nothing is written."""
+    marks = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    document = path.read_text(encoding="utf-8")
+    before, found, rest = document.partition(marks[0])
+    _, closed, after = rest.partition(marks[1])
+    if found and closed:
+        path.write_text(f"{before}{marks[0]}{text}\n{marks[1]}{after}", encoding="utf-8")
+
+
+def plot(rows: list[dict[str, Any]], scaling: list[dict[str, Any]], path: Path) -> None:
+    """How many times faster, as bars with quantiles, and time by the number of members, as a web page."""
+    try:
+        from plotly import graph_objects
+        from plotly.subplots import make_subplots
+    except ImportError:
+        raise SystemExit("--plot needs plotly: pip install 'parallelmlp-search[plots]'") from None
+    figure = make_subplots(
+        rows=2,
+        cols=1,
+        subplot_titles=("times faster than each rival, all cores", "seconds for twenty steps, one core"),
+    )
+    for kind, name in RIVALS.items():
+        with_it = [row for row in rows if kind in row["ratios"]]
+        if not with_it:
+            continue
+        ratios = [row["ratios"][kind] for row in with_it]
+        figure.add_trace(
+            graph_objects.Bar(
+                name=name,
+                x=[row["case"] for row in with_it],
+                y=[ratio["median"] for ratio in ratios],
+                error_y={
+                    "array": [ratio["q90"] - ratio["median"] for ratio in ratios],
+                    "arrayminus": [ratio["median"] - ratio["q10"] for ratio in ratios],
+                },
+            ),
+            row=1,
+            col=1,
+        )
+    for key in ("training_seconds", "creating_seconds", "peak_megabytes"):
+        if scaling:
+            figure.add_trace(
+                graph_objects.Scatter(
+                    name=key.replace("_", " "),
+                    x=[row["members"] for row in scaling],
+                    y=[row[key] for row in scaling],
+                ),
+                row=2,
+                col=1,
+            )
+    figure.update_yaxes(type="log")
+    figure.update_xaxes(type="log", row=2, col=1)
+    figure.update_layout(height=1000, title="Packed training on a CPU")
+    figure.write_html(path, include_plotlyjs="cdn")

@@ -1,0 +1,121 @@
+"""How fast packed training is, held against other ways to train the same networks, in one run.
+
+``python -m benchmarks.packed_training`` measures every case and writes
+``benchmarks/results/packed_training.json``, the table in ``docs/speed.md`` and a plot; ``--only NAME`` does
+some of them and keeps the other figures; ``--quick`` takes a minute, writes nothing and prints one line of
+JSON last; ``--profile`` says where the time of a step goes; ``--scaling`` trains 100 to 100,000 members.
+
+It is the protocol of the paper (10,000 networks of widths 1 to 100 and ten activations) without four faults
+of the original: labels are real and are learned, the rival that trains one network at a time slices tensors
+instead of waiting for a data loader, all contenders take turns in one run, and clocks are read when the work
+is done. Everything runs on the CPU, in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.packed.cases import CASES, QUICK, find
+from benchmarks.packed.machine import describe
+from benchmarks.packed.measure import measure
+from benchmarks.packed.profile import profile, profile_table
+from benchmarks.packed.report import fill, plot, ragged_share, scaling_table, table
+from benchmarks.packed.scaling import scale
+
+FOLDER = Path(__file__).parent / "results"
+RESULTS = FOLDER / "packed_training.json"
+SCALING = FOLDER / "packed_training_scaling.json"
+PROFILE = FOLDER / "packed_training_profile.json"
+DOCS = Path(__file__).parent.parent / "docs" / "speed.md"
+
+PROFILED = (*QUICK, "paper, D=10 N=128 C=10", "ragged")
+
+
+def line(row: dict[str, Any]) -> str:
+    """A case in one line."""
+    times = ", ".join(f"{name} {value['median']:.2f}" for name, value in row["microseconds"].items())
+    ratios = ", ".join(f"{name} {value['median']:.2f}x" for name, value in row["ratios"].items())
+    parts = ", ".join(f"{value['median']:.0%}" for value in row["gemm_fraction"].values())
+    return (
+        f"{row['case']}: us a member-step: {times}; {ratios}; GEMM fraction {parts}; {row['seconds']:.0f} s"
+    )
+
+
+def quick() -> None:
+    """Two cases within a minute; the last line is JSON."""
+    # just the rivals of the four figures
+    rivals = dict(zip(QUICK, (("sequential", "m3"), ("vmap",)), strict=True))
+    rows = {name: measure(replace(find(name), rivals=rivals[name]), rounds=2, brief=True) for name in QUICK}
+    for row in rows.values():
+        print(line(row), flush=True)
+    paper, layers = (rows[name] for name in QUICK)
+    print(
+        json.dumps(
+            {
+                "vs_sequential": round(paper["ratios"]["sequential"]["median"], 1),
+                "vs_m3": round(paper["ratios"]["m3"]["median"], 2),
+                "vs_vmap": round(layers["ratios"]["vmap"]["median"], 2),
+                "gemm_fraction": round(layers["gemm_fraction"]["1"]["median"], 3),
+            }
+        )
+    )
+
+
+def store(rows: dict[str, dict[str, Any]]) -> None:
+    """Write the figures in the order of the cases."""
+    ordered = [rows[case.name] for case in CASES if case.name in rows]
+    RESULTS.write_text(json.dumps({"rows": ordered}, indent=1) + "\n")
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two cases within a minute")
+    parser.add_argument("--only", action="append", choices=[case.name for case in CASES], metavar="NAME")
+    parser.add_argument("--profile", action="store_true", help="where the time of a step goes")
+    parser.add_argument("--scaling", action="store_true", help="100 to 100,000 members")
+    parser.add_argument("--plot", action="store_true", help="draw the figures that are there (plotly)")
+    parser.add_argument("--rounds", type=int, default=5, help="times that everyone's turn comes")
+    parser.add_argument("--with", dest="extra", action="append", choices=["sklearn", "jax"], default=[])
+    arguments = parser.parse_args()
+    if arguments.profile:
+        found = [profile(find(name)) for name in arguments.only or PROFILED]
+        text = "\n\n".join(profile_table(row) for row in found)
+        print(text)
+        if not arguments.only:
+            PROFILE.write_text(json.dumps({"machine": describe(), "rows": found}, indent=1) + "\n")
+            fill(DOCS, "profile", text)
+        return
+    if arguments.scaling:
+        sizes = scale()
+        SCALING.write_text(json.dumps({"machine": describe(), "rows": sizes}, indent=1) + "\n")
+        fill(DOCS, "scaling", scaling_table(sizes))
+        return
+    if arguments.quick:
+        quick()
+        return
+    rows = {row["case"]: row for row in json.loads(RESULTS.read_text())["rows"]} if RESULTS.exists() else {}
+    if arguments.plot:
+        scaling = json.loads(SCALING.read_text())["rows"] if SCALING.exists() else []
+        plot(list(rows.values()), scaling, FOLDER / "packed_training.html")
+        return
+    machine = describe()
+    for case in CASES:
+        if arguments.only and case.name not in arguments.only:
+            continue
+        row = measure(case, rounds=arguments.rounds, extra=tuple(arguments.extra))
+        rows[case.name] = row | {"machine": machine, "day": time.strftime("%Y-%m-%d")}
+        print(line(row), flush=True)
+        store(rows)
+    ordered = [rows[case.name] for case in CASES if case.name in rows]
+    print(table(ordered) + "\n\n" + ragged_share(ordered))
+    fill(DOCS, "packed_training", table(ordered) + "\n\n" + ragged_share(ordered))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Whether the compiled loops are there and wanted; everything works without them, at about half the speed.
+
+They come with the extra ``compiled`` (numba). Where they are installed they are used for float32 on a CPU,
+unless the environment says ``PMLP_COMPILED=0``. Weights agree with the plain path's to rounding, not bit for
+bit, so a search that is to be repeated to the bit must be repeated with or without them as before.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS, ActivationKernel
+from parallelmlp_search.kernels.losses import Loss, get_loss
+
+__all__ = [
+    "CompiledActivations",
+    "CompiledShallow",
+    "compile_all",
+    "compiled_loops",
+    "compiled_loss",
+    "uses_compiled",
+]
+
+
+@cache
+def _installed() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
+def uses_compiled(dtype: torch.dtype, device: torch.device | str) -> bool:
+    """Whether training with this dtype on this device uses the compiled loops unless told otherwise."""
+    wanted = os.environ.get("PMLP_COMPILED", "1") != "0"
+    return wanted and dtype == torch.float32 and torch.device(device).type == "cpu" and _installed()
+
+
+@cache
+def compiled_loops() -> Any:
+    """The module :mod:`parallelmlp_search.kernels.compiled_loops`; the first call imports numba (0.4 s)."""
+    return importlib.import_module("parallelmlp_search.kernels.compiled_loops")
+
+
+class CompiledActivations:
+    """The activations of a bucket's layer in one call each way.
+
+    Parameters
+    ----------
+    z, output
+        ``(P, H, N)`` before the activation, and the layer's output; perhaps the same memory.
+    kernels
+        Kernel of each member.
+    in_place
+        For each member, whether the activation is written over ``z``.
+
+    Attributes
+    ----------
+    covers
+        Names of the activations that are dealt with here; the others are left to their own kernels.
+    """
+
+    def __init__(
+        self, z: Tensor, output: Tensor, kernels: list[ActivationKernel], in_place: list[bool]
+    ) -> None:
+        loops = compiled_loops()
+        self._loops = loops
+        self.covers = self.names()
+        codes = np.array([loops.CODES.get(kernel.name, -1) for kernel in kernels], dtype=np.int64)
+        over = np.array(in_place)
+        self._members = len(kernels)
+        self._z, self._output = self._rows(z), self._rows(output)
+        self._over = np.where(over, codes, -1)
+        self._across = np.where(over, -1, codes)
+        # what each member's slope is computed from lies in one of the two
+        in_z = over | ~np.array([kernel.saves_output for kernel in kernels])
+        self._back = [
+            (memory, np.where(chosen, codes, -1))
+            for memory, chosen in ((self._z, in_z), (self._output, ~in_z))
+            if (codes[chosen] > 0).any()
+        ]
+        self._any_over = bool((self._over > 0).any())
+        self._any_across = bool((self._across >= 0).any())
+
+    @staticmethod
+    def names() -> frozenset[str]:
+        """Activations that have a loop."""
+        return frozenset(compiled_loops().CODES)
+
+    def _rows(self, tensor: Tensor) -> NDArray[np.float32]:
+        rows: NDArray[np.float32] = tensor.view(self._members, -1).numpy()
+        return rows
+
+    def forward(self) -> None:
+        """Activate."""
+        if self._any_over:
+            self._loops.forward_activations_in_place(self._z, self._over)
+        if self._any_across:
+            self._loops.forward_activations(self._z, self._output, self._across)
+
+    def backward(self, grad: Tensor) -> None:
+        """Multiply ``grad`` (P, H, N) by the slopes."""
+        rows = self._rows(grad)
+        for saved, codes in self._back:
+            self._loops.backward_activations(rows, saved, codes)
+
+
+class CompiledShallow:
+    """Forward, loss and backward of a bucket of one hidden layer and one logit, in one call.
+
+    Parameters
+    ----------
+    kernels
+        Kernel of each member; all of them need a loop.
+    widths
+        True width of each member.
+    """
+
+    def __init__(self, kernels: list[ActivationKernel], widths: list[int]) -> None:
+        loops = compiled_loops()
+        self._codes = np.array([loops.CODES[kernel.name] for kernel in kernels], dtype=np.int64)
+        self._widths = np.array(widths, dtype=np.int64)
+        self._even = np.zeros(len(widths), dtype=np.float32)
+        module = importlib.import_module("parallelmlp_search.kernels.compiled_shallow")
+        self._run = module.shallow_step
+
+    def __call__(
+        self,
+        parameters: tuple[Tensor, Tensor, Tensor, Tensor],
+        rows: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        smoothing: Tensor | None,
+        grad: Tensor,
+        gradients: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """Losses ``(P,)``.
+
+        ``parameters`` are weights (P, H, D) and biases (P, H, 1) of the layer, weights (P, 1, H) and biases
+        (P, 1, 1) of the head. ``grad`` (P, H, N) receives the gradient before the activation, ``gradients``
+        those of the head's weights and biases.
+        """
+        n_members, n_rows = len(self._widths), rows.shape[0]
+        if weight is None:
+            shares = np.full(n_rows, 1.0 / n_rows, dtype=np.float32)
+        else:
+            shares = (weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)).numpy()
+        losses = np.empty(n_members, dtype=np.float32)
+        matrix, bias, head, head_bias = (part.numpy() for part in parameters)
+        self._run(
+            matrix,
+            bias[:, :, 0],
+            head[:, 0],
+            head_bias[:, 0, 0],
+            rows.t().contiguous().numpy(),
+            target.numpy(),
+            shares,
+            self._even if smoothing is None else smoothing.numpy(),
+            self._codes,
+            self._widths,
+            grad.view(n_members, -1).numpy(),
+            gradients[0].numpy()[:, 0],
+            gradients[1].numpy()[:, 0, 0],
+            losses,
+        )
+        return torch.from_numpy(losses)
+
+
+def compiled_loss(name: str) -> Loss:
+    """The loss of a name, as :func:`~parallelmlp_search.kernels.losses.get_loss`, for float32 on a CPU."""
+    if name not in ("binary_logits", "cross_entropy"):
+        return get_loss(name)
+    loops = compiled_loops()
+    run = getattr(loops, name)
+    binary = name == "binary_logits"
+
+    # what does not change from step to step is made once a bucket: ten small calls cost 20 us
+    kept: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+
+    def loss(
+        outputs: Tensor,
+        target: Tensor,
+        gradient: Tensor,
+        weight: Tensor | None = None,
+        smoothing: Tensor | None = None,
+    ) -> Tensor:
+        n_members, _, n_rows = outputs.shape
+        key = outputs.data_ptr(), gradient.data_ptr(), outputs.shape
+        if key not in kept:
+            # the views keep their memory alive, so that the key cannot come to mean another one
+            shape = (n_members, n_rows) if binary else outputs.shape
+            views = outputs.view(shape).numpy(), gradient.view(shape).numpy()
+            even = np.full(n_rows, 1.0 / n_rows, dtype=np.float32)
+            kept[key] = *views, even, np.zeros(n_members, dtype=np.float32)
+        logits, slopes, shares, spread = kept[key]
+        if weight is not None:
+            shares = (weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)).numpy()
+        if smoothing is not None:
+            spread = smoothing.numpy()
+        losses = np.empty(n_members, dtype=np.float32)
+        run(logits, target.numpy(), shares, spread, slopes, losses)
+        return torch.from_numpy(losses)
+
+    return loss
+
+
+def compile_all() -> None:
+    """Compile every loop now: ten seconds or so, once a machine, that a first search then does not wait."""
+    loops = compiled_loops()
+    z, vector = torch.zeros(1, 1, 4), np.zeros(16, dtype=np.float32)
+    for kernel in (ACTIVATION_KERNELS["relu"], ACTIVATION_KERNELS["gelu"]):
+        for in_place in (True, False):
+            activations = CompiledActivations(z, torch.zeros_like(z), [kernel], [in_place])
+            activations.forward()
+            activations.backward(torch.zeros_like(z))
+    compiled_loss("binary_logits")(z, torch.zeros(4, dtype=torch.int64), torch.zeros_like(z))
+    weights = torch.zeros(1, 2, 3), torch.zeros(1, 2, 1), torch.zeros(1, 1, 2), torch.zeros(1, 1, 1)
+    shallow = CompiledShallow([ACTIVATION_KERNELS["relu"]], [2])
+    labels, hidden = torch.zeros(4, dtype=torch.int64), torch.zeros(1, 2, 4)
+    shallow(weights, torch.zeros(4, 3), labels, None, None, hidden, (weights[2].clone(), weights[3].clone()))
+    two = torch.zeros(1, 2, 4)
+    compiled_loss("cross_entropy")(two, torch.zeros(4, dtype=torch.int64), torch.zeros_like(two))
+    blocks, ones = np.array([[0, 4, 1]]), np.ones((4, 1), dtype=np.float32)
+    for step in (loops.adamw, loops.sgd):
+        buffers = [vector.copy() for _ in range(5)]
+        step(*buffers, blocks, (0, 1), ones, ones[:2], np.float32(0.0))
+
+
+if __name__ == "__main__":
+    compile_all()

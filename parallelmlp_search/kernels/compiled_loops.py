@@ -1,0 +1,396 @@
+"""Loops that numba compiles: one pass over memory where torch needs several, for float32 on a CPU.
+
+Imported only through :mod:`parallelmlp_search.kernels.compiled`. Everything here has a plain twin in torch
+and agrees with it to rounding.
+
+Functions release the interpreter's lock. Inner loops run over slices whose pointers the compiler can tell
+apart; where input and output may be the same memory there are two functions, or it would take the slow road.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parallelmlp_search.kernels.compiled_formulas import (
+    HALF,
+    ONE,
+    OPTIONS,
+    TWO,
+    ZERO,
+    F,
+    exp,
+    inner,
+    log,
+    loop,
+    normal_parts,
+    sigmoid,
+    slope_elu,
+    slope_gelu,
+    slope_hardshrink,
+    slope_leaky_relu,
+    slope_mish,
+    slope_relu,
+    slope_selu,
+    slope_sigmoid,
+    slope_silu,
+    slope_tanh,
+    value_elu,
+    value_gelu,
+    value_hardshrink,
+    value_leaky_relu,
+    value_mish,
+    value_relu,
+    value_selu,
+    value_silu,
+    value_tanh,
+)
+
+__all__ = [
+    "CODES",
+    "OPTIONS",
+    "ZERO",
+    "activate",
+    "activate_and_slope",
+    "adamw",
+    "backward_activations",
+    "binary_logits",
+    "binary_rows",
+    "cross_entropy",
+    "forward_activations",
+    "forward_activations_in_place",
+    "inner",
+    "loop",
+    "sgd",
+    "slope_times",
+]
+
+Array = NDArray[np.float32]
+
+
+CODES = {
+    name: code
+    for code, name in enumerate(
+        (
+            "identity",
+            "sigmoid",
+            "tanh",
+            "relu",
+            "leaky_relu",
+            "elu",
+            "selu",
+            "gelu",
+            "silu",
+            "mish",
+            "hardshrink",
+        )
+    )
+}
+"""Number of each activation that has a loop; a member of another one has the number -1 and is left alone."""
+
+
+@inner
+def activate(code: Any, source: Any, target: Any) -> None:
+    """Activation of one member, by its code."""
+    if code == 0:
+        for k in range(source.size):
+            target[k] = source[k]
+    elif code == 1:
+        for k in range(source.size):
+            target[k] = sigmoid(source[k])
+    elif code == 2:
+        for k in range(source.size):
+            target[k] = value_tanh(source[k])
+    elif code == 3:
+        for k in range(source.size):
+            target[k] = value_relu(source[k])
+    elif code == 4:
+        for k in range(source.size):
+            target[k] = value_leaky_relu(source[k])
+    elif code == 5:
+        for k in range(source.size):
+            target[k] = value_elu(source[k])
+    elif code == 6:
+        for k in range(source.size):
+            target[k] = value_selu(source[k])
+    elif code == 7:
+        for k in range(source.size):
+            target[k] = value_gelu(source[k])
+    elif code == 8:
+        for k in range(source.size):
+            target[k] = value_silu(source[k])
+    elif code == 9:
+        for k in range(source.size):
+            target[k] = value_mish(source[k])
+    elif code == 10:
+        for k in range(source.size):
+            target[k] = value_hardshrink(source[k])
+
+
+@inner
+def activate_and_slope(code: Any, source: Any, target: Any) -> bool:
+    """As :func:`activate`; where value and slope share an exponential, the slope is left in ``source``.
+
+    Tells whether it is.
+    """
+    if code == 7:
+        for k in range(source.size):
+            z = source[k]
+            distribution, density = normal_parts(z)
+            target[k] = z * distribution
+            source[k] = distribution + z * density
+    elif code == 8:
+        for k in range(source.size):
+            z = source[k]
+            s = sigmoid(z)
+            target[k] = z * s
+            source[k] = s * (ONE + z * (ONE - s))
+    elif code == 9:
+        for k in range(source.size):
+            z = source[k]
+            e = exp(F(20.0) if z > F(20.0) else z)
+            u = e * (e + TWO)
+            d = ONE / (u + TWO)
+            target[k] = z * (u * d)
+            source[k] = u * d + F(4.0) * z * e * (ONE + e) * d * d
+    else:
+        activate(code, source, target)
+        return False
+    return True
+
+
+@loop
+def forward_activations(z: Any, out: Any, codes: Any) -> None:
+    """Activation of each row of ``z`` (P, K) by its code, into ``out``, which is other memory."""
+    for p in range(z.shape[0]):
+        activate(codes[p], z[p], out[p])
+
+
+@loop
+def forward_activations_in_place(z: Any, codes: Any) -> None:
+    """Activation of each row of ``z`` (P, K) by its code, over it."""
+    for p in range(z.shape[0]):
+        code, source = codes[p], z[p]
+        if code == 1:
+            for k in range(source.size):
+                source[k] = sigmoid(source[k])
+        elif code == 2:
+            for k in range(source.size):
+                source[k] = value_tanh(source[k])
+        elif code == 3:
+            for k in range(source.size):
+                source[k] = value_relu(source[k])
+        elif code == 4:
+            for k in range(source.size):
+                source[k] = value_leaky_relu(source[k])
+        elif code == 5:
+            for k in range(source.size):
+                source[k] = value_elu(source[k])
+        elif code == 6:
+            for k in range(source.size):
+                source[k] = value_selu(source[k])
+        elif code == 7:
+            for k in range(source.size):
+                source[k] = value_gelu(source[k])
+        elif code == 8:
+            for k in range(source.size):
+                source[k] = value_silu(source[k])
+        elif code == 9:
+            for k in range(source.size):
+                source[k] = value_mish(source[k])
+        elif code == 10:
+            for k in range(source.size):
+                source[k] = value_hardshrink(source[k])
+
+
+@inner
+def slope_times(code: Any, source: Any, target: Any) -> None:
+    """Multiply ``target`` by the slope of one member, by its code."""
+    if code == 1:
+        for k in range(source.size):
+            target[k] *= slope_sigmoid(source[k])
+    elif code == 2:
+        for k in range(source.size):
+            target[k] *= slope_tanh(source[k])
+    elif code == 3:
+        for k in range(source.size):
+            target[k] *= slope_relu(source[k])
+    elif code == 4:
+        for k in range(source.size):
+            target[k] *= slope_leaky_relu(source[k])
+    elif code == 5:
+        for k in range(source.size):
+            target[k] *= slope_elu(source[k])
+    elif code == 6:
+        for k in range(source.size):
+            target[k] *= slope_selu(source[k])
+    elif code == 7:
+        for k in range(source.size):
+            target[k] *= slope_gelu(source[k])
+    elif code == 8:
+        for k in range(source.size):
+            target[k] *= slope_silu(source[k])
+    elif code == 9:
+        for k in range(source.size):
+            target[k] *= slope_mish(source[k])
+    elif code == 10:
+        for k in range(source.size):
+            target[k] *= slope_hardshrink(source[k])
+
+
+@loop
+def backward_activations(grad: Any, saved: Any, codes: Any) -> None:
+    """Multiply each row of ``grad`` (P, K) by the slope, from what the activation of the code saves."""
+    for p in range(grad.shape[0]):
+        slope_times(codes[p], saved[p], grad[p])
+
+
+@inner
+def binary_rows(logits: Any, target: Any, shares: Any, s: Any, grad: Any, values: Any) -> Any:
+    """Loss of one member's logits (N,), and its gradient; ``values`` (N,) is scratch."""
+    for n in range(target.size):
+        values[n] = target[n] + s * (HALF - target[n])
+    for n in range(target.size):
+        z = logits[n]
+        e = exp(-abs(z))
+        inverse = ONE / (ONE + e)
+        wanted = values[n]
+        grad[n] = ((inverse if z >= ZERO else e * inverse) - wanted) * shares[n]
+        # log(1 + e) keeps the absolute precision that a sum of losses needs
+        values[n] = ((ZERO if z < ZERO else z) - z * wanted + log(ONE + e)) * shares[n]
+    total = ZERO
+    for n in range(target.size):
+        total += values[n]
+    return total
+
+
+@loop
+def binary_logits(outputs: Any, target: Any, shares: Any, smoothing: Any, gradient: Any, losses: Any) -> None:
+    """Binary cross-entropy of logits (P, N): gradient (P, N) and losses (P,)."""
+    values = np.empty(target.size, dtype=np.float32)
+    for p in range(outputs.shape[0]):
+        losses[p] = binary_rows(outputs[p], target, shares, smoothing[p], gradient[p], values)
+
+
+@loop
+def cross_entropy(outputs: Any, target: Any, shares: Any, smoothing: Any, gradient: Any, losses: Any) -> None:
+    """Cross-entropy of logits (P, C, N): gradient (P, C, N) and losses (P,)."""
+    n_members, n_classes, n_rows = outputs.shape
+    highest = np.empty(n_rows, dtype=np.float32)
+    total = np.empty(n_rows, dtype=np.float32)
+    logits = np.empty(n_rows, dtype=np.float32)
+    for p in range(n_members):
+        s = smoothing[p]
+        spread = s / F(n_classes)
+        first = outputs[p, 0]
+        for n in range(n_rows):
+            highest[n] = first[n]
+            total[n] = ZERO
+            logits[n] = ZERO
+        for c in range(1, n_classes):
+            row = outputs[p, c]
+            for n in range(n_rows):
+                highest[n] = highest[n] if highest[n] > row[n] else row[n]
+        for c in range(n_classes):
+            row, grad = outputs[p, c], gradient[p, c]
+            for n in range(n_rows):
+                e = exp(row[n] - highest[n])
+                grad[n] = e
+                total[n] += e
+                logits[n] += row[n] - highest[n]
+        loss = ZERO
+        for n in range(n_rows):
+            own = outputs[p, target[n], n] - highest[n]
+            logits[n] = (ONE - s) * own + spread * logits[n]
+        for n in range(n_rows):
+            logits[n] = (log(total[n]) - logits[n]) * shares[n]
+            total[n] = ONE / total[n]
+        for n in range(n_rows):
+            loss += logits[n]
+        losses[p] = loss
+        for c in range(n_classes):
+            grad = gradient[p, c]
+            for n in range(n_rows):
+                grad[n] = (grad[n] * total[n] - spread) * shares[n]
+        for n in range(n_rows):
+            gradient[p, target[n], n] -= (ONE - s) * shares[n]
+
+
+@loop
+def adamw(
+    parameters: Any,
+    gradients: Any,
+    first: Any,
+    second: Any,
+    average: Any,
+    blocks: Any,
+    rows: Any,
+    table: Any,
+    mixes: Any,
+    share: Any,
+) -> None:
+    """One step of a bucket in flat buffers; ``blocks`` holds (offset, row size, decays or not).
+
+    ``table`` (4, P) holds rate, keep, A and B of each member at this step, ``mixes`` (2, P) one minus each
+    beta. The average moves only if ``share`` is above zero.
+    """
+    start, stop = rows
+    for b in range(blocks.shape[0]):
+        offset, size, decays = blocks[b, 0], blocks[b, 1], blocks[b, 2]
+        for row in range(start, stop):
+            keep = table[1, row] if decays == 1 else ONE
+            scale, shift = table[2, row], table[3, row]
+            mix_first, mix_second = mixes[0, row], mixes[1, row]
+            begin = offset + (row - start) * size
+            p, g = parameters[begin : begin + size], gradients[begin : begin + size]
+            m, v = first[begin : begin + size], second[begin : begin + size]
+            for k in range(size):
+                x = g[k]
+                m_k = m[k] + mix_first * (x - m[k])
+                v_k = v[k] + mix_second * (x * x - v[k])
+                m[k] = m_k
+                v[k] = v_k
+                p[k] = p[k] * keep - m_k / (scale * math.sqrt(v_k) + shift)
+            if share > ZERO:
+                a = average[begin : begin + size]
+                for k in range(size):
+                    a[k] += share * (p[k] - a[k])
+
+
+@loop
+def sgd(
+    parameters: Any,
+    gradients: Any,
+    first: Any,
+    second: Any,
+    average: Any,
+    blocks: Any,
+    rows: Any,
+    table: Any,
+    mixes: Any,
+    share: Any,
+) -> None:
+    """One step of a bucket with momentum: arguments as :func:`adamw`, ``mixes`` (2, P) momentum and decay."""
+    start, stop = rows
+    for b in range(blocks.shape[0]):
+        offset, size, decays = blocks[b, 0], blocks[b, 1], blocks[b, 2]
+        for row in range(start, stop):
+            rate, momentum = table[0, row], mixes[0, row]
+            decay = mixes[1, row] if decays == 1 else ZERO
+            begin = offset + (row - start) * size
+            p, g, m = (
+                parameters[begin : begin + size],
+                gradients[begin : begin + size],
+                first[begin : begin + size],
+            )
+            for k in range(size):
+                m_k = m[k] * momentum + (g[k] + decay * p[k])
+                m[k] = m_k
+                p[k] -= rate * m_k
+            if share > ZERO:
+                a = average[begin : begin + size]
+                for k in range(size):
+                    a[k] += share * (p[k] - a[k])

@@ -1,0 +1,338 @@
+"""The compiled loops against their plain twins: to float32 rounding, and never where they do not apply."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("numba")
+
+from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
+from parallelmlp_search.engine.network import PackedNetwork
+from parallelmlp_search.engine.optimizer import PackedOptimizer
+from parallelmlp_search.kernels import ACTIVATION_KERNELS, compiled, get_loss
+from parallelmlp_search.kernels.compiled import CompiledActivations, compiled_loops, compiled_loss
+from parallelmlp_search.kernels.compiled_shallow import shallow_step
+from parallelmlp_search.packing.pack import read_member
+from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space.config import ACTIVATIONS
+
+COVERED = sorted(compiled_loops().CODES)
+covered = pytest.mark.parametrize("name", COVERED)
+
+Z = torch.cat(
+    [
+        torch.linspace(-9.0, 9.0, 1201) + 1e-3,
+        torch.tensor([-87.0, -50.0, -20.5, -0.5, 0.0, 0.5, 20.0, 50.0, 87.0, 1e-9, -1e-9, 1e-38]),
+    ]
+)
+
+
+def _both_ways(name: str, z: Tensor, *, in_place: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Output and gradient of the compiled loop, then of the plain kernel, for one member among three."""
+    kernel = ACTIVATION_KERNELS[name]
+    grad = torch.cos(3.0 * torch.arange(len(z))) + 2.0
+    stacked = z.expand(3, 1, -1).contiguous()
+    output = stacked if in_place else torch.full_like(stacked, float("nan"))
+    others = ACTIVATION_KERNELS["identity"]
+    loops = CompiledActivations(stacked, output, [others, kernel, others], [in_place] * 3)
+    loops.forward()
+    slope = grad.expand(3, 1, -1).contiguous()
+    loops.backward(slope)
+    assert torch.equal(slope[0, 0], grad)
+    assert torch.equal(output[0, 0].nan_to_num(), z.nan_to_num())
+    expected = torch.empty_like(z)
+    kernel.forward(z, expected)
+    gradient = torch.empty_like(z)
+    kernel.backward(grad, expected if kernel.saves_output else z, gradient)
+    return output[1, 0], slope[1, 0], expected, gradient
+
+
+@covered
+@pytest.mark.parametrize("in_place", [False, True])
+def test_activations_are_those_of_the_plain_kernels(name: str, in_place: bool) -> None:
+    if in_place and not ACTIVATION_KERNELS[name].saves_output:
+        pytest.skip("its derivative needs the input")
+    output, gradient, expected, expected_gradient = _both_ways(name, Z, in_place=in_place)
+    torch.testing.assert_close(output, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=3e-6, atol=3e-6)
+
+
+def test_the_loops_differ_from_each_other() -> None:
+    z = torch.tensor([-1.3, -0.4, 0.3, 1.7])
+    outputs = [_both_ways(name, z, in_place=False)[0] for name in COVERED]
+    for first in range(len(outputs)):
+        for second in range(first):
+            assert not torch.allclose(outputs[first], outputs[second], rtol=1e-3, atol=1e-3)
+
+
+@covered
+def test_not_a_number_stays_so_and_stays_where_it_is(name: str) -> None:
+    z = torch.tensor([1.0, float("nan"), 2.0])
+    output = _both_ways(name, z, in_place=False)[0]
+    clean = _both_ways(name, torch.tensor([1.0, 1.5, 2.0]), in_place=False)[0]
+    assert bool(output[1].isnan())
+    assert torch.equal(output[[0, 2]], clean[[0, 2]])
+
+
+def _logits(n_outputs: int) -> Tensor:
+    logits = 4.0 * torch.randn(5, n_outputs, 33, generator=torch.Generator().manual_seed(0))
+    logits[0, 0, :4] = torch.tensor([80.0, -80.0, 30.0, -30.0])
+    return logits
+
+
+@pytest.mark.parametrize(("loss", "n_outputs"), [("binary_logits", 1), ("cross_entropy", 4)])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smooth", [False, True])
+def test_losses_are_the_plain_ones(loss: str, n_outputs: int, weighted: bool, smooth: bool) -> None:
+    logits = _logits(n_outputs)
+    target = torch.arange(33) % max(2, n_outputs)
+    weight = torch.rand(33, generator=torch.Generator().manual_seed(1)) if weighted else None
+    smoothing = torch.tensor([0.0, 0.1, 0.2, 0.5, 0.9]) if smooth else None
+    gradient, expected_gradient = torch.empty_like(logits), torch.empty_like(logits)
+    function = compiled_loss(loss)
+    losses = function(logits, target, gradient, weight, smoothing)
+    expected = get_loss(loss)(logits, target, expected_gradient, weight, smoothing)
+    torch.testing.assert_close(losses, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-5, atol=1e-7)
+    # the same buffers again, with other numbers in them
+    logits.mul_(0.5)
+    again = function(logits, target, gradient, weight, smoothing)
+    expected = get_loss(loss)(logits, target, expected_gradient, weight, smoothing)
+    torch.testing.assert_close(again, expected, rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(again, losses, rtol=1e-3)
+    other = function(logits, (target + 1) % max(2, n_outputs), gradient, weight, smoothing)
+    assert not torch.allclose(other, again, rtol=1e-3)
+
+
+def test_a_broken_row_makes_its_members_loss_nan() -> None:
+    for loss, n_outputs in (("binary_logits", 1), ("cross_entropy", 4)):
+        logits = _logits(n_outputs)
+        logits[2, 0, 5] = float("nan")
+        target = torch.zeros(33, dtype=torch.int64)
+        losses = compiled_loss(loss)(logits, target, torch.empty_like(logits))
+        assert losses.isnan().tolist() == [False, False, True, False, False]
+
+
+def test_losses_without_a_loop_are_the_plain_ones() -> None:
+    assert compiled_loss("squared_error") is get_loss("squared_error")
+
+
+CONFIGS = [
+    MLPConfig(
+        widths=((7, 5), (5, 5), (6,), ())[seed % 4],
+        activation=ACTIVATIONS[seed % len(ACTIVATIONS)],  # the two without a loop among them
+        optimizer=("sgd", "sgd", "adamw")[seed % 3],
+        learning_rate=0.02,
+        weight_decay=0.1 * (seed % 2),
+        dropout=0.2 * (seed % 5 == 0),
+        residual=seed % 2 == 1,
+        normalization="layer" if seed % 7 == 0 else "none",
+        clip_norm=0.5 if seed % 11 == 0 else None,
+        label_smoothing=0.1 * (seed % 3 == 0),
+        batch_size=16,
+        seed=seed,
+    )
+    for seed in range(52)
+]
+
+
+def _trained(configs: list[MLPConfig], *, use: bool, n_steps: int = 12, blow: bool = False) -> Population:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(100, 7, generator=generator)
+    target = torch.randint(0, 3, (100,), generator=generator)
+    population = Population.create(configs, n_inputs=7, n_outputs=3)
+    if blow:
+        row = int(population.member_rows()[4])
+        number, place = population.layout.positions[4]
+        block = population.layout.buckets[number].blocks[0]
+        population.parameters[block.offset + place * block.row_size] = float("nan")
+        assert row >= 0
+    train(
+        population,
+        TrainingRows(inputs, target),
+        stream=BatchStream(100, 16, 3),
+        loss="cross_entropy",
+        until_epoch=n_steps * 16 / 100,
+        total_epochs=20,
+        compiled=use,
+    )
+    return population
+
+
+def test_training_is_that_of_the_plain_path() -> None:
+    loops, plain = _trained(CONFIGS, use=True), _trained(CONFIGS, use=False)
+    unequal = 0
+    for member, config in enumerate(CONFIGS):
+        for name in ("parameters", "average"):
+            got = read_member(loops.flats[name], loops.layout, member)
+            expected = read_member(plain.flats[name], plain.layout, member)
+            # Adam's first steps have the size of the rate whatever the gradient, its rounding included
+            tolerance = 1e-5 if config.optimizer == "sgd" else 2e-3
+            torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
+            unequal += not torch.equal(got, expected)
+    assert unequal  # or the same path has run twice
+    changed = _trained([c.replace(learning_rate=0.0201) for c in CONFIGS], use=True)
+    for member in range(len(CONFIGS)):
+        got = read_member(changed.parameters, changed.layout, member)
+        expected = read_member(plain.parameters, plain.layout, member)
+        assert not torch.allclose(got, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_training_twice_gives_the_same_bits() -> None:
+    first, second = _trained(CONFIGS, use=True), _trained(CONFIGS, use=True)
+    assert torch.equal(first.parameters, second.parameters)
+
+
+def test_a_diverged_member_fails_alone() -> None:
+    clean, broken = _trained(CONFIGS, use=True), _trained(CONFIGS, use=True, blow=True)
+    for member in range(len(CONFIGS)):
+        got = read_member(broken.parameters, broken.layout, member)
+        expected = read_member(clean.parameters, clean.layout, member)
+        assert torch.equal(got, expected) == (member != 4)
+    failed = broken.failed_at[broken.member_rows()]
+    assert failed.tolist() == [0 if member == 4 else -1 for member in range(len(CONFIGS))]
+    assert not read_member(broken.parameters, broken.layout, 4).any()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_eighty_steps_of_the_optimiser(optimizer: str) -> None:
+    configs = [
+        MLPConfig(
+            widths=(9,),
+            optimizer=optimizer,
+            learning_rate=0.01 * (1 + seed),
+            weight_decay=0.1 * seed,
+            beta1=0.8 + 0.05 * seed,
+            beta2=0.9 + 0.03 * seed,
+            momentum=0.3 * seed,
+            schedule="cosine",
+            seed=seed,
+        )
+        for seed in range(3)
+    ]
+    results = []
+    for use in (True, False):
+        population = Population.create(configs, n_inputs=4, n_outputs=2)
+        gradients = torch.zeros_like(population.parameters)
+        packed = PackedOptimizer(population, gradients, 90, compiled=use)
+        generator = torch.Generator().manual_seed(0)
+        while population.step < 80:
+            gradients.normal_(generator=generator)
+            packed.step()
+        results.append(population)
+    for name in ("parameters", "first_moment", "second_moment", "average"):
+        torch.testing.assert_close(results[0].flats[name], results[1].flats[name], rtol=2e-5, atol=2e-6)
+    assert not torch.equal(results[0].parameters, results[1].parameters)
+
+
+def test_where_the_loops_apply(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PMLP_COMPILED", raising=False)
+    assert compiled.uses_compiled(torch.float32, "cpu")
+    assert not compiled.uses_compiled(torch.float64, "cpu")
+    assert not compiled.uses_compiled(torch.float32, "cuda")
+    monkeypatch.setenv("PMLP_COMPILED", "0")
+    assert not compiled.uses_compiled(torch.float32, "cpu")
+    monkeypatch.delenv("PMLP_COMPILED")
+    monkeypatch.setattr(compiled, "_installed", lambda: False)
+    assert not compiled.uses_compiled(torch.float32, "cpu")
+
+
+def test_predicting_agrees_with_the_plain_path() -> None:
+    population = Population.create(CONFIGS, n_inputs=7, n_outputs=3)
+    rows = torch.randn(20, 7, generator=torch.Generator().manual_seed(0))
+    outputs = [
+        PackedNetwork(population.layout, 8, compiled=use).predict(population.parameters, rows)
+        for use in (True, False)
+    ]
+    torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-5)
+    assert not torch.equal(*outputs)
+
+
+SHALLOW = [
+    MLPConfig(
+        widths=(1 + seed % 9,),  # some share a bucket with wider ones
+        activation=COVERED[seed % len(COVERED)],
+        optimizer="sgd",
+        learning_rate=0.1,
+        label_smoothing=0.1 * (seed % 4),
+        batch_size=16,
+        seed=seed,
+    )
+    for seed in range(45)
+]
+
+
+@pytest.mark.parametrize("n_inputs", [1, 3, 5, 8, 15])  # each way of counting inputs off, in eights to ones
+@pytest.mark.parametrize("weighted", [False, True])
+def test_one_layer_and_one_logit_in_one_call(n_inputs: int, weighted: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(100, n_inputs, generator=generator)
+    target = torch.randint(0, 2, (100,), generator=generator)
+    weight = torch.rand(100, generator=generator) if weighted else None
+    results = []
+    for use, rows in ((True, inputs), (False, inputs), (True, 1.001 * inputs)):
+        population = Population.create(SHALLOW, n_inputs=n_inputs, n_outputs=1)
+        network = PackedNetwork(population.layout, 16, training=True, compiled=use)
+        assert all(bucket.is_shallow == use for bucket in network.buckets)
+        history = train(
+            population,
+            TrainingRows(rows, target, weight),
+            stream=BatchStream(100, 16, 3),
+            loss="binary_logits",
+            until_epoch=12 * 16 / 100,
+            total_epochs=20,
+            compiled=use,
+        )
+        results.append((population, history.train_losses[-1]))
+    (got, losses), (expected, expected_losses), (other, _) = results
+    assert any(bucket.is_padded for bucket in got.layout.buckets)
+    torch.testing.assert_close(got.parameters, expected.parameters, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(losses, expected_losses, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(got.parameters, other.parameters, rtol=1e-5, atol=2e-6)
+
+
+def test_what_the_one_call_does_not_cover() -> None:
+    def covered_by(**changes: object) -> bool:
+        options = {
+            "n_inputs": 4,
+            "n_outputs": 1,
+            **{k: changes.pop(k) for k in ("n_outputs",) if k in changes},
+        }
+        population = Population.create([MLPConfig(widths=(3,)).replace(**changes)], **options)
+        dropout = torch.full((1,), 0.5)
+        (bucket,) = PackedNetwork(population.layout, 8, training=True, dropout=dropout).buckets
+        return bucket.is_shallow
+
+    assert covered_by()
+    assert not covered_by(n_outputs=2)
+    assert not covered_by(widths=(3, 3))
+    assert not covered_by(widths=())
+    assert not covered_by(bias=False)
+    assert not covered_by(activation="sine")
+    assert not covered_by(normalization="layer")
+    assert not covered_by(dropout=0.5)
+    assert not covered_by(widths=(4,), residual=True)
+
+
+def test_everything_that_training_calls_can_be_compiled_ahead() -> None:
+    compiled.compile_all()
+    names = ("forward_activations", "forward_activations_in_place", "backward_activations", "cross_entropy")
+    loops = [getattr(compiled_loops(), name) for name in (*names, "binary_logits", "adamw", "sgd")]
+    signatures = {loop: list(loop.signatures) for loop in (*loops, shallow_step)}
+    assert all(signatures.values())
+    for optimizer in ("adamw", "sgd"):
+        configs = [MLPConfig(widths=(3,), activation=name, optimizer=optimizer) for name in COVERED]
+        _trained(configs, use=True, n_steps=2)
+        binary = Population.create(configs, n_inputs=7, n_outputs=1)
+        train(
+            binary,
+            TrainingRows(torch.randn(20, 7), torch.arange(20) % 2),
+            stream=BatchStream(20, 10, 0),
+            loss="binary_logits",
+            until_epoch=1,
+            total_epochs=1,
+        )
+    for loop, known in signatures.items():
+        assert list(loop.signatures) == known  # training has compiled nothing more
