@@ -1,7 +1,7 @@
 """Exponentials, activations and their slopes, one number at a time, that numba compiles into loops.
 
 Exponential and logarithm are polynomials (Cephes, relative error below 2e-7), since only code without calls
-is turned into vector instructions. Comparisons are written so that NaN passes through. A loop that numba keeps
+is turned into vector instructions. Comparisons are written so that NaN passes through. A loop that is kept
 on disk does not notice changes in here: remove ``__pycache__`` after making one.
 """
 
