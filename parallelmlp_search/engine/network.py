@@ -7,145 +7,40 @@ is :func:`parallelmlp_search.packing.pack.build_module`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from parallelmlp_search.engine.buffers import (
+    Arena,
+    HiddenLayer,
+    LayerTensors,
+    SegmentViews,
+    arena_size,
+    bind,
+    compiled_activations,
+    compiled_shallow,
+    first_layer_size,
+)
 from parallelmlp_search.engine.products import (
-    NARROW_INPUTS,
     FirstLayerGradient,
     head_input_gradient,
     plain_first_layer_gradient,
 )
-from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS, ActivationKernel
+from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
 from parallelmlp_search.kernels.batched import (
     affine,
     affine_input_gradient,
     affine_weight_gradient,
     shared_affine,
 )
-from parallelmlp_search.kernels.compiled import CompiledActivations, CompiledShallow, uses_compiled
-from parallelmlp_search.packing.layout import Bucket, Layout, aligned
-from parallelmlp_search.packing.pack import block_view
+from parallelmlp_search.kernels.compiled import uses_compiled
+from parallelmlp_search.packing.layout import Bucket, Layout
 
 __all__ = ["BucketNetwork", "LayerTensors", "PackedNetwork", "bind"]
 
 LAYER_NORM_EPSILON = 1e-5
-
-
-class LayerTensors(NamedTuple):
-    """Views of one layer of a bucket: weight (P, O, I); bias, gain and shift (P, O, 1) or None."""
-
-    weight: Tensor
-    bias: Tensor | None
-    gain: Tensor | None
-    shift: Tensor | None
-
-
-def bind(flat: Tensor, layout: Layout, bucket: int) -> list[LayerTensors]:
-    """Views of a flat buffer, layer by layer, head last."""
-    layers = []
-    for layer in range(layout.buckets[bucket].shape.depth + 1):
-        weight = block_view(flat, layout, bucket, layer, "weight")
-        assert weight is not None
-        bias, gain, shift = (
-            block_view(flat, layout, bucket, layer, kind) for kind in ("bias", "gain", "shift")
-        )
-        layers.append(LayerTensors(weight, bias, gain, shift))
-    return layers
-
-
-class _SegmentViews(NamedTuple):
-    kernel: ActivationKernel
-    rows: slice
-    z: Tensor
-    source: Tensor  # where the activation is written
-    output: Tensor  # the segment's rows of the layer's output
-    saved: Tensor  # what its backward reads
-    mask: Tensor | None  # zeroes padded neurons of activations that are not zero at zero
-    keep: Tensor | None  # dropout factors
-    gradients: tuple[Tensor, ...]  # its rows of the first two scratch buffers
-
-
-class _Layer(NamedTuple):
-    z: Tensor  # (P, H, N) before the activation
-    a: Tensor  # (P, H, N) output of the layer, the same tensor as z where that is safe
-    residual: bool
-    normalized: Tensor | None  # (P, H, N), kept for the backward of the normalisation
-    keep: Tensor | None  # (P, H, N) dropout factors
-    mask: Tensor | None  # (P, H, 1): 1 for true neurons, 0 for padding
-    scratch: tuple[Tensor, ...]  # three of (P, H, N) for the backward pass
-    compiled: CompiledActivations | None
-    covered: frozenset[str]  # activations that it deals with
-    forward_views: tuple[_SegmentViews, ...]  # segments that still have something to do
-    backward_views: tuple[_SegmentViews, ...]
-
-
-def _compiled_shallow(bucket: Bucket) -> CompiledShallow | None:
-    """The loop for one hidden layer and one logit, where nothing else is asked for."""
-    shape = bucket.shape
-    plain = shape.bias and not shape.dropout and shape.normalization == "none" and not any(shape.residual)
-    few = 0 < shape.n_inputs < NARROW_INPUTS
-    if not (shape.depth == 1 and shape.n_outputs == 1 and plain and few):
-        return None
-    kernels = [ACTIVATION_KERNELS[a.activation] for a in bucket.architectures]
-    if not {kernel.name for kernel in kernels} <= CompiledActivations.names():
-        return None
-    return CompiledShallow(kernels, [a.widths[0] for a in bucket.architectures])
-
-
-def _compiled_activations(
-    z: Tensor, output: Tensor, segments: Sequence[_SegmentViews]
-) -> CompiledActivations:
-    kernels, in_place = [], []
-    for view in segments:
-        count = view.rows.stop - view.rows.start
-        kernels += [view.kernel] * count
-        in_place += [view.source.data_ptr() == view.z.data_ptr()] * count
-    return CompiledActivations(z, output, kernels, in_place)
-
-
-class _Arena:
-    """Memory that the buckets of a population take turns in.
-
-    A bucket goes forward and backward before the next one begins, so all of them work in the same memory, and
-    what must stay in a core's cache is one bucket, not the population.
-    """
-
-    def __init__(self, size: int, dtype: torch.dtype, device: torch.device | str) -> None:
-        self._storage = torch.empty(size, dtype=dtype, device=device)
-        self._used = 0
-
-    def restart(self) -> None:
-        """Hand the memory out from its beginning again."""
-        self._used = 0
-
-    def take(self, *shape: int) -> Tensor:
-        """A contiguous tensor that overlaps no other since the last restart."""
-        size = math.prod(shape)
-        start = self._used
-        self._used += aligned(size)
-        return self._storage[start : start + size].view(shape)
-
-
-def _first_layer_size(bucket: Bucket) -> int:
-    shape = bucket.shape
-    width = (*shape.widths, shape.n_outputs)[0]
-    return FirstLayerGradient.storage_size(bucket.n_members, width, shape.n_inputs)
-
-
-def _arena_size(bucket: Bucket, n_rows: int, training: bool) -> int:
-    """Elements that a bucket takes from the arena, rounded up."""
-    shape = bucket.shape
-    rows = bucket.n_members * n_rows
-    per_layer = 1 + training * (1 + (shape.normalization == "layer") + shape.dropout)
-    widths = sum(per_layer * aligned(rows * width) for width in shape.widths)
-    scratch = 3 * aligned(rows * max(shape.widths, default=0)) if training else 0
-    scratch += training * aligned(_first_layer_size(bucket))
-    return widths + scratch + 2 * aligned(rows * shape.n_outputs)
 
 
 class BucketNetwork:
@@ -171,7 +66,7 @@ class BucketNetwork:
         self,
         bucket: Bucket,
         n_rows: int,
-        arena: _Arena,
+        arena: Arena,
         *,
         dtype: torch.dtype,
         device: torch.device | str,
@@ -200,7 +95,7 @@ class BucketNetwork:
         scratch = [arena.take(self.n_members * widest * n_rows) for _ in range(3 * training)]
         padded = bucket.padded_layers()
         self._true_widths: list[Tensor] = []
-        self.layers: list[_Layer] = []
+        self.layers: list[HiddenLayer] = []
         for layer, width in enumerate(shape.widths):
             true = torch.tensor([a.widths[layer] for a in bucket.architectures])
             self._true_widths.append(true.view(-1, 1, 1).to(device=device, dtype=dtype))
@@ -222,7 +117,7 @@ class BucketNetwork:
                 rows = slice(segment.start, segment.stop)
                 source = z[rows] if combined and kernel.saves_output else a[rows]
                 segments.append(
-                    _SegmentViews(
+                    SegmentViews(
                         kernel,
                         rows,
                         z=z[rows],
@@ -234,12 +129,12 @@ class BucketNetwork:
                         gradients=tuple(part[rows] for part in own[:2]),
                     )
                 )
-            loops = _compiled_activations(z, a, segments) if compiled else None
+            loops = compiled_activations(z, a, segments) if compiled else None
             covered = frozenset() if loops is None else loops.covers
             left = [view for view in segments if view.kernel.name not in covered]
             tail = combined or any(view.mask is not None for view in segments)
             self.layers.append(
-                _Layer(
+                HiddenLayer(
                     z=z,
                     a=a,
                     residual=residual,
@@ -253,13 +148,13 @@ class BucketNetwork:
                     backward_views=tuple(left),
                 )
             )
-        self._shallow = _compiled_shallow(bucket) if compiled and training else None
+        self._shallow = compiled_shallow(bucket) if compiled and training else None
         self._deviations: list[Tensor] = [torch.empty(0)] * self.depth
         self.outputs = empty(shape.n_outputs)
         if training:
             self.output_gradient = empty(shape.n_outputs)
             self._first_gradient = plain_first_layer_gradient
-            if size := _first_layer_size(bucket):
+            if size := first_layer_size(bucket):
                 width = (*shape.widths, shape.n_outputs)[0]
                 storage = arena.take(size)
                 self._first_gradient = FirstLayerGradient(
@@ -335,7 +230,7 @@ class BucketNetwork:
             return shared_affine(head.weight, head.bias, rows, self.outputs)
         return affine(head.weight, head.bias, previous, self.outputs)
 
-    def _normalize_forward(self, number: int, layer: _Layer, tensors: LayerTensors) -> None:
+    def _normalize_forward(self, number: int, layer: HiddenLayer, tensors: LayerTensors) -> None:
         """Layer normalisation over the true neurons of each member and row (Ba et al. 2016), in place."""
         assert tensors.gain is not None
         assert tensors.shift is not None
@@ -351,7 +246,7 @@ class BucketNetwork:
         torch.addcmul(tensors.shift, normalized, tensors.gain, out=z)
 
     def _normalize_backward(
-        self, number: int, layer: _Layer, tensors: LayerTensors, gradients: LayerTensors, grad: Tensor
+        self, number: int, layer: HiddenLayer, tensors: LayerTensors, gradients: LayerTensors, grad: Tensor
     ) -> None:
         assert tensors.gain is not None
         assert layer.normalized is not None
@@ -437,8 +332,8 @@ class PackedNetwork:
         self.layout = layout
         self.n_rows = n_rows
         self.buckets: list[BucketNetwork] = []
-        size = max((_arena_size(bucket, n_rows, training) for bucket in layout.buckets), default=0)
-        arena = _Arena(size, dtype, device)
+        size = max((arena_size(bucket, n_rows, training) for bucket in layout.buckets), default=0)
+        arena = Arena(size, dtype, device)
         for number, bucket in enumerate(layout.buckets):
             rows = slice(layout.row_offsets[number], layout.row_offsets[number + 1])
             rates = None if dropout is None else dropout[rows].view(-1, 1, 1)

@@ -1,0 +1,144 @@
+"""What a packed network computes in: views of the parameters, buffers of a layer, memory of all buckets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from parallelmlp_search.engine.products import NARROW_INPUTS, FirstLayerGradient
+from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS, ActivationKernel
+from parallelmlp_search.kernels.compiled import CompiledActivations, CompiledShallow
+from parallelmlp_search.packing.layout import Bucket, Layout, aligned
+from parallelmlp_search.packing.pack import block_view
+
+__all__ = [
+    "Arena",
+    "HiddenLayer",
+    "LayerTensors",
+    "SegmentViews",
+    "arena_size",
+    "bind",
+    "compiled_activations",
+    "compiled_shallow",
+    "first_layer_size",
+]
+
+
+class LayerTensors(NamedTuple):
+    """Views of one layer of a bucket: weight (P, O, I); bias, gain and shift (P, O, 1) or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+    gain: Tensor | None
+    shift: Tensor | None
+
+
+def bind(flat: Tensor, layout: Layout, bucket: int) -> list[LayerTensors]:
+    """Views of a flat buffer, layer by layer, head last."""
+    layers = []
+    for layer in range(layout.buckets[bucket].shape.depth + 1):
+        weight = block_view(flat, layout, bucket, layer, "weight")
+        assert weight is not None
+        bias, gain, shift = (
+            block_view(flat, layout, bucket, layer, kind) for kind in ("bias", "gain", "shift")
+        )
+        layers.append(LayerTensors(weight, bias, gain, shift))
+    return layers
+
+
+class SegmentViews(NamedTuple):
+    """Rows of a bucket that share an activation, in every buffer that it touches."""
+
+    kernel: ActivationKernel
+    rows: slice
+    z: Tensor
+    source: Tensor  # where the activation is written
+    output: Tensor  # the segment's rows of the layer's output
+    saved: Tensor  # what its backward reads
+    mask: Tensor | None  # zeroes padded neurons of activations that are not zero at zero
+    keep: Tensor | None  # dropout factors
+    gradients: tuple[Tensor, ...]  # its rows of the first two scratch buffers
+
+
+class HiddenLayer(NamedTuple):
+    """Buffers of one hidden layer of a bucket."""
+
+    z: Tensor  # (P, H, N) before the activation
+    a: Tensor  # (P, H, N) output of the layer, the same tensor as z where that is safe
+    residual: bool
+    normalized: Tensor | None  # (P, H, N), kept for the backward of the normalisation
+    keep: Tensor | None  # (P, H, N) dropout factors
+    mask: Tensor | None  # (P, H, 1): 1 for true neurons, 0 for padding
+    scratch: tuple[Tensor, ...]  # three of (P, H, N) for the backward pass
+    compiled: CompiledActivations | None
+    covered: frozenset[str]  # activations that it deals with
+    forward_views: tuple[SegmentViews, ...]  # segments that still have something to do
+    backward_views: tuple[SegmentViews, ...]
+
+
+def compiled_shallow(bucket: Bucket) -> CompiledShallow | None:
+    """The loop for one hidden layer and one logit, where nothing else is asked for."""
+    shape = bucket.shape
+    plain = shape.bias and not shape.dropout and shape.normalization == "none" and not any(shape.residual)
+    few = 0 < shape.n_inputs < NARROW_INPUTS
+    if not (shape.depth == 1 and shape.n_outputs == 1 and plain and few):
+        return None
+    kernels = [ACTIVATION_KERNELS[a.activation] for a in bucket.architectures]
+    if not {kernel.name for kernel in kernels} <= CompiledActivations.names():
+        return None
+    return CompiledShallow(kernels, [a.widths[0] for a in bucket.architectures])
+
+
+def compiled_activations(z: Tensor, output: Tensor, segments: Sequence[SegmentViews]) -> CompiledActivations:
+    """The loops for the activations of a layer, over ``z`` where a segment is written there."""
+    kernels, in_place = [], []
+    for view in segments:
+        count = view.rows.stop - view.rows.start
+        kernels += [view.kernel] * count
+        in_place += [view.source.data_ptr() == view.z.data_ptr()] * count
+    return CompiledActivations(z, output, kernels, in_place)
+
+
+class Arena:
+    """Memory that the buckets of a population take turns in.
+
+    A bucket goes forward and backward before the next one begins, so all of them work in the same memory, and
+    what must stay in a core's cache is one bucket, not the population.
+    """
+
+    def __init__(self, size: int, dtype: torch.dtype, device: torch.device | str) -> None:
+        self._storage = torch.empty(size, dtype=dtype, device=device)
+        self._used = 0
+
+    def restart(self) -> None:
+        """Hand the memory out from its beginning again."""
+        self._used = 0
+
+    def take(self, *shape: int) -> Tensor:
+        """A contiguous tensor that overlaps no other since the last restart."""
+        size = math.prod(shape)
+        start = self._used
+        self._used += aligned(size)
+        return self._storage[start : start + size].view(shape)
+
+
+def first_layer_size(bucket: Bucket) -> int:
+    """Elements that the gradient of the first layer wants for itself."""
+    shape = bucket.shape
+    width = (*shape.widths, shape.n_outputs)[0]
+    return FirstLayerGradient.storage_size(bucket.n_members, width, shape.n_inputs)
+
+
+def arena_size(bucket: Bucket, n_rows: int, training: bool) -> int:
+    """Elements that a bucket takes from the arena, rounded up."""
+    shape = bucket.shape
+    rows = bucket.n_members * n_rows
+    per_layer = 1 + training * (1 + (shape.normalization == "layer") + shape.dropout)
+    widths = sum(per_layer * aligned(rows * width) for width in shape.widths)
+    scratch = 3 * aligned(rows * max(shape.widths, default=0)) if training else 0
+    scratch += training * aligned(first_layer_size(bucket))
+    return widths + scratch + 2 * aligned(rows * shape.n_outputs)
