@@ -1,4 +1,4 @@
-"""What a bucket works in: memory that all buckets share, and views of it and of the parameters, made once."""
+"""What a packed network computes in: views of the parameters, buffers of a layer, memory of all buckets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from parallelmlp_search.packing.pack import block_view
 
 __all__ = [
     "Arena",
-    "Layer",
+    "HiddenLayer",
     "LayerTensors",
     "SegmentViews",
     "arena_size",
@@ -51,7 +51,7 @@ def bind(flat: Tensor, layout: Layout, bucket: int) -> list[LayerTensors]:
 
 
 class SegmentViews(NamedTuple):
-    """The members of a layer that share an activation."""
+    """Rows of a bucket that share an activation, in every buffer that it touches."""
 
     kernel: ActivationKernel
     rows: slice
@@ -64,8 +64,8 @@ class SegmentViews(NamedTuple):
     gradients: tuple[Tensor, ...]  # its rows of the first two scratch buffers
 
 
-class Layer(NamedTuple):
-    """Buffers of one hidden layer."""
+class HiddenLayer(NamedTuple):
+    """Buffers of one hidden layer of a bucket."""
 
     z: Tensor  # (P, H, N) before the activation
     a: Tensor  # (P, H, N) output of the layer, the same tensor as z where that is safe
@@ -94,7 +94,7 @@ def compiled_shallow(bucket: Bucket) -> CompiledShallow | None:
 
 
 def compiled_activations(z: Tensor, output: Tensor, segments: Sequence[SegmentViews]) -> CompiledActivations:
-    """The loops for the activations of a layer."""
+    """The loops for the activations of a layer, over ``z`` where a segment is written there."""
     kernels, in_place = [], []
     for view in segments:
         count = view.rows.stop - view.rows.start
@@ -127,7 +127,7 @@ class Arena:
 
 
 def first_layer_size(bucket: Bucket) -> int:
-    """Elements that the gradient of the first layer's weights takes besides."""
+    """Elements that the gradient of the first layer wants for itself."""
     shape = bucket.shape
     width = (*shape.widths, shape.n_outputs)[0]
     return FirstLayerGradient.storage_size(bucket.n_members, width, shape.n_inputs)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from parallelmlp_search.engine.buffers import (
     Arena,
-    Layer,
+    HiddenLayer,
     LayerTensors,
     SegmentViews,
     arena_size,
@@ -95,7 +95,7 @@ class BucketNetwork:
         scratch = [arena.take(self.n_members * widest * n_rows) for _ in range(3 * training)]
         padded = bucket.padded_layers()
         self._true_widths: list[Tensor] = []
-        self.layers: list[Layer] = []
+        self.layers: list[HiddenLayer] = []
         for layer, width in enumerate(shape.widths):
             true = torch.tensor([a.widths[layer] for a in bucket.architectures])
             self._true_widths.append(true.view(-1, 1, 1).to(device=device, dtype=dtype))
@@ -134,7 +134,7 @@ class BucketNetwork:
             left = [view for view in segments if view.kernel.name not in covered]
             tail = combined or any(view.mask is not None for view in segments)
             self.layers.append(
-                Layer(
+                HiddenLayer(
                     z=z,
                     a=a,
                     residual=residual,
@@ -230,7 +230,7 @@ class BucketNetwork:
             return shared_affine(head.weight, head.bias, rows, self.outputs)
         return affine(head.weight, head.bias, previous, self.outputs)
 
-    def _normalize_forward(self, number: int, layer: Layer, tensors: LayerTensors) -> None:
+    def _normalize_forward(self, number: int, layer: HiddenLayer, tensors: LayerTensors) -> None:
         """Layer normalisation over the true neurons of each member and row (Ba et al. 2016), in place."""
         assert tensors.gain is not None
         assert tensors.shift is not None
@@ -246,7 +246,7 @@ class BucketNetwork:
         torch.addcmul(tensors.shift, normalized, tensors.gain, out=z)
 
     def _normalize_backward(
-        self, number: int, layer: Layer, tensors: LayerTensors, gradients: LayerTensors, grad: Tensor
+        self, number: int, layer: HiddenLayer, tensors: LayerTensors, gradients: LayerTensors, grad: Tensor
     ) -> None:
         assert tensors.gain is not None
         assert layer.normalized is not None

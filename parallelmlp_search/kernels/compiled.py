@@ -47,6 +47,11 @@ def compiled_loops() -> Any:
     return importlib.import_module("parallelmlp_search.kernels.compiled_loops")
 
 
+def _codes() -> dict[str, int]:
+    codes: dict[str, int] = importlib.import_module("parallelmlp_search.kernels.compiled_math").CODES
+    return codes
+
+
 class CompiledActivations:
     """The activations of a bucket's layer in one call each way.
 
@@ -71,7 +76,7 @@ class CompiledActivations:
         loops = compiled_loops()
         self._loops = loops
         self.covers = self.names()
-        codes = np.array([loops.CODES.get(kernel.name, -1) for kernel in kernels], dtype=np.int64)
+        codes = np.array([_codes().get(kernel.name, -1) for kernel in kernels], dtype=np.int64)
         over = np.array(in_place)
         self._members = len(kernels)
         self._z, self._output = self._rows(z), self._rows(output)
@@ -90,7 +95,7 @@ class CompiledActivations:
     @staticmethod
     def names() -> frozenset[str]:
         """Activations that have a loop."""
-        return frozenset(compiled_loops().CODES)
+        return frozenset(_codes())
 
     def _rows(self, tensor: Tensor) -> NDArray[np.float32]:
         rows: NDArray[np.float32] = tensor.view(self._members, -1).numpy()
@@ -122,8 +127,7 @@ class CompiledShallow:
     """
 
     def __init__(self, kernels: list[ActivationKernel], widths: list[int]) -> None:
-        loops = compiled_loops()
-        self._codes = np.array([loops.CODES[kernel.name] for kernel in kernels], dtype=np.int64)
+        self._codes = np.array([_codes()[kernel.name] for kernel in kernels], dtype=np.int64)
         self._widths = np.array(widths, dtype=np.int64)
         self._even = np.zeros(len(widths), dtype=np.float32)
         module = importlib.import_module("parallelmlp_search.kernels.compiled_shallow")

@@ -13,48 +13,22 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from parallelmlp_search.kernels.compiled_formulas import (
+from parallelmlp_search.kernels.compiled_math import (
     HALF,
     ONE,
-    OPTIONS,
-    TWO,
     ZERO,
     F,
+    activate,
+    activate_in_place,
     exp,
     inner,
     log,
     loop,
-    normal_parts,
-    sigmoid,
-    slope_elu,
-    slope_gelu,
-    slope_hardshrink,
-    slope_leaky_relu,
-    slope_mish,
-    slope_relu,
-    slope_selu,
-    slope_sigmoid,
-    slope_silu,
-    slope_tanh,
-    value_elu,
-    value_gelu,
-    value_hardshrink,
-    value_leaky_relu,
-    value_mish,
-    value_relu,
-    value_selu,
-    value_silu,
-    value_tanh,
+    slope_times,
 )
 
 __all__ = [
-    "CODES",
-    "OPTIONS",
-    "ZERO",
-    "activate",
-    "activate_and_slope",
     "adamw",
     "backward_activations",
     "binary_logits",
@@ -62,104 +36,8 @@ __all__ = [
     "cross_entropy",
     "forward_activations",
     "forward_activations_in_place",
-    "inner",
-    "loop",
     "sgd",
-    "slope_times",
 ]
-
-Array = NDArray[np.float32]
-
-
-CODES = {
-    name: code
-    for code, name in enumerate(
-        (
-            "identity",
-            "sigmoid",
-            "tanh",
-            "relu",
-            "leaky_relu",
-            "elu",
-            "selu",
-            "gelu",
-            "silu",
-            "mish",
-            "hardshrink",
-        )
-    )
-}
-"""Number of each activation that has a loop; a member of another one has the number -1 and is left alone."""
-
-
-@inner
-def activate(code: Any, source: Any, target: Any) -> None:
-    """Activation of one member, by its code."""
-    if code == 0:
-        for k in range(source.size):
-            target[k] = source[k]
-    elif code == 1:
-        for k in range(source.size):
-            target[k] = sigmoid(source[k])
-    elif code == 2:
-        for k in range(source.size):
-            target[k] = value_tanh(source[k])
-    elif code == 3:
-        for k in range(source.size):
-            target[k] = value_relu(source[k])
-    elif code == 4:
-        for k in range(source.size):
-            target[k] = value_leaky_relu(source[k])
-    elif code == 5:
-        for k in range(source.size):
-            target[k] = value_elu(source[k])
-    elif code == 6:
-        for k in range(source.size):
-            target[k] = value_selu(source[k])
-    elif code == 7:
-        for k in range(source.size):
-            target[k] = value_gelu(source[k])
-    elif code == 8:
-        for k in range(source.size):
-            target[k] = value_silu(source[k])
-    elif code == 9:
-        for k in range(source.size):
-            target[k] = value_mish(source[k])
-    elif code == 10:
-        for k in range(source.size):
-            target[k] = value_hardshrink(source[k])
-
-
-@inner
-def activate_and_slope(code: Any, source: Any, target: Any) -> bool:
-    """As :func:`activate`; where value and slope share an exponential, the slope is left in ``source``.
-
-    Tells whether it is.
-    """
-    if code == 7:
-        for k in range(source.size):
-            z = source[k]
-            distribution, density = normal_parts(z)
-            target[k] = z * distribution
-            source[k] = distribution + z * density
-    elif code == 8:
-        for k in range(source.size):
-            z = source[k]
-            s = sigmoid(z)
-            target[k] = z * s
-            source[k] = s * (ONE + z * (ONE - s))
-    elif code == 9:
-        for k in range(source.size):
-            z = source[k]
-            e = exp(F(20.0) if z > F(20.0) else z)
-            u = e * (e + TWO)
-            d = ONE / (u + TWO)
-            target[k] = z * (u * d)
-            source[k] = u * d + F(4.0) * z * e * (ONE + e) * d * d
-    else:
-        activate(code, source, target)
-        return False
-    return True
 
 
 @loop
@@ -173,72 +51,7 @@ def forward_activations(z: Any, out: Any, codes: Any) -> None:
 def forward_activations_in_place(z: Any, codes: Any) -> None:
     """Activation of each row of ``z`` (P, K) by its code, over it."""
     for p in range(z.shape[0]):
-        code, source = codes[p], z[p]
-        if code == 1:
-            for k in range(source.size):
-                source[k] = sigmoid(source[k])
-        elif code == 2:
-            for k in range(source.size):
-                source[k] = value_tanh(source[k])
-        elif code == 3:
-            for k in range(source.size):
-                source[k] = value_relu(source[k])
-        elif code == 4:
-            for k in range(source.size):
-                source[k] = value_leaky_relu(source[k])
-        elif code == 5:
-            for k in range(source.size):
-                source[k] = value_elu(source[k])
-        elif code == 6:
-            for k in range(source.size):
-                source[k] = value_selu(source[k])
-        elif code == 7:
-            for k in range(source.size):
-                source[k] = value_gelu(source[k])
-        elif code == 8:
-            for k in range(source.size):
-                source[k] = value_silu(source[k])
-        elif code == 9:
-            for k in range(source.size):
-                source[k] = value_mish(source[k])
-        elif code == 10:
-            for k in range(source.size):
-                source[k] = value_hardshrink(source[k])
-
-
-@inner
-def slope_times(code: Any, source: Any, target: Any) -> None:
-    """Multiply ``target`` by the slope of one member, by its code."""
-    if code == 1:
-        for k in range(source.size):
-            target[k] *= slope_sigmoid(source[k])
-    elif code == 2:
-        for k in range(source.size):
-            target[k] *= slope_tanh(source[k])
-    elif code == 3:
-        for k in range(source.size):
-            target[k] *= slope_relu(source[k])
-    elif code == 4:
-        for k in range(source.size):
-            target[k] *= slope_leaky_relu(source[k])
-    elif code == 5:
-        for k in range(source.size):
-            target[k] *= slope_elu(source[k])
-    elif code == 6:
-        for k in range(source.size):
-            target[k] *= slope_selu(source[k])
-    elif code == 7:
-        for k in range(source.size):
-            target[k] *= slope_gelu(source[k])
-    elif code == 8:
-        for k in range(source.size):
-            target[k] *= slope_silu(source[k])
-    elif code == 9:
-        for k in range(source.size):
-            target[k] *= slope_mish(source[k])
-    elif code == 10:
-        for k in range(source.size):
-            target[k] *= slope_hardshrink(source[k])
+        activate_in_place(codes[p], z[p])
 
 
 @loop

@@ -14,11 +14,11 @@ from typing import Any
 import numba
 import numpy as np
 
-from parallelmlp_search.kernels.compiled_loops import (
+from parallelmlp_search.kernels.compiled_loops import binary_rows
+from parallelmlp_search.kernels.compiled_math import (
     OPTIONS,
     ZERO,
     activate_and_slope,
-    binary_rows,
     inner,
     loop,
     slope_times,
