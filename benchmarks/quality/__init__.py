@@ -1,1 +1,1 @@
-"""How good the networks are that a search finds, beside those of other tools: ``python -m benchmarks.quality``."""
+"""How good what a search finds is, beside other tools: ``python -m benchmarks.quality``."""

@@ -1,4 +1,4 @@
-"""One fit in a process of its own: reads ``job.json`` of a folder, leaves ``outcome.json`` and ``predictions.npy``.
+"""One fit in a process of its own: from ``job.json`` of a folder to ``outcome.json`` and ``predictions.npy``.
 
 It runs in the interpreter of the tool, which needs NumPy, pandas and scikit-learn beside the tool itself.
 """

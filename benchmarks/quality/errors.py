@@ -1,4 +1,4 @@
-"""The errors of TabArena: 1 - ROC-AUC for two classes, log-loss for more, RMSE for numbers. Lower is better."""
+"""The errors of TabArena: 1 - ROC-AUC for two classes, log-loss for more, RMSE for numbers."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Job:
 
     @property
     def limit(self) -> float:
-        """Seconds after which the process is ended; generous, for a tool that overruns shows it in its figures."""
+        """Seconds after which the process is ended; generous, since overruns show in the figures."""
         return UNTIMED_LIMIT if self.seconds is None else 2.0 * self.seconds + 60.0
 
 
@@ -80,7 +80,12 @@ class Workshop:
     """
 
     def __init__(
-        self, folder: Path, *, threads: int = 2, peers_python: str | None = None, exclusive: Path | None = None
+        self,
+        folder: Path,
+        *,
+        threads: int = 2,
+        peers_python: str | None = None,
+        exclusive: Path | None = None,
     ) -> None:
         self.folder = folder
         self.threads = threads
@@ -91,7 +96,9 @@ class Workshop:
     def missing(self, tool: Tool) -> str | None:
         """A sentence on why a tool cannot take part, or None."""
         interpreter = self._interpreter(tool)
-        look = f"import importlib.util as u, sys; sys.exit(u.find_spec({tool.package.split('.')[0]!r}) is None)"
+        look = (
+            f"import importlib.util as u, sys; sys.exit(u.find_spec({tool.package.split('.')[0]!r}) is None)"
+        )
         if subprocess.run([interpreter, "-c", look], cwd=ROOT, check=False).returncode == 0:
             return None
         return f"{tool.name} is left out: {interpreter} has no package {tool.package}"

@@ -24,8 +24,8 @@ SEARCH_SHARE = 0.95
 def search(task: Task) -> Fit:
     """TPE over depth, width, rate, decay and batch size.
 
-    Networks train epoch by epoch on four fifths of the rows, and stop after 15 epochs without a better one on the
-    last fifth, so that the limit is kept to an epoch. The best network of the best epoch predicts.
+    Networks train epoch by epoch on four fifths of the rows, and stop after 15 epochs without a better one on
+    the last fifth, so that the limit is kept to an epoch. The best network of the best epoch predicts.
     """
     import optuna
     from sklearn.model_selection import train_test_split
@@ -55,7 +55,9 @@ def search(task: Task) -> Fit:
             else:
                 model.partial_fit(inputs[train], target[train], classes=np.arange(task.n_classes))
             predictions = model.predict(inputs[judge]) if regression else model.predict_proba(inputs[judge])
-            now = error_of(task.task, target[judge], predictions) if np.isfinite(predictions).all() else np.inf
+            now = (
+                error_of(task.task, target[judge], predictions) if np.isfinite(predictions).all() else np.inf
+            )
             waited = 0 if now < error else waited + 1
             error = min(now, error)
             if now < best["error"]:

@@ -88,7 +88,9 @@ def load(name: str) -> Table:
     frame = pd.read_csv(
         FOLDER / facts["file"], keep_default_na=False, na_values=[""], dtype=dict.fromkeys(texts, str)
     )
-    return _table(name, facts["task"], frame.drop(columns=facts["target"]), frame[facts["target"]], categorical)
+    return _table(
+        name, facts["task"], frame.drop(columns=facts["target"]), frame[facts["target"]], categorical
+    )
 
 
 def _table(
@@ -101,7 +103,9 @@ def _table(
         # to numbers, so that no tool can order the classes in its own way
         values = np.unique(values.astype(str), return_inverse=True)[1].astype(np.int64)
     # some tools choke on brackets and blanks in names
-    return Table(name, task, features.rename(columns=lambda column: str(column).replace(" ", "_")), values, categorical)
+    return Table(
+        name, task, features.rename(columns=lambda column: str(column).replace(" ", "_")), values, categorical
+    )
 
 
 def split(table: Table, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

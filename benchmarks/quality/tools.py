@@ -1,7 +1,7 @@
 """Who takes part: every tool by name, where its fit lies, and the variants of our own search.
 
-A tool is one line here and one function elsewhere, ``fit(task: Task) -> Fit``; a variant is one line. Nothing is
-imported before a tool is asked for, so that each stays optional.
+A tool is one line here and one function elsewhere, ``fit(task: Task) -> Fit``; a variant is one line. Nothing
+is imported before a tool is asked for, so that each stays optional.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""RealMLP-TD, TabM-D and boosted trees with tuned defaults, from pytabkit (Holzmueller et al., "Better by Default").
+"""RealMLP-TD, TabM-D and boosted trees with tuned defaults, all from pytabkit.
+
+Holzmueller et al., "Better by Default: Strong Pre-Tuned MLPs and Boosted Trees on Tabular Data", 2024.
 
 Each is one fit on four fifths of the rows; the last fifth chooses its epoch, or its number of trees.
 """
