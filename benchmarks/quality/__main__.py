@@ -1,8 +1,8 @@
 """The quality of what a search finds, beside other tools, on tables that none of them was tuned on here.
 
 ``python -m benchmarks.quality`` compares all tools that are installed on the bundled tables and on those of
-scikit-learn, at 30 and 120 seconds, over three seeds, with two threads each. It takes hours; every finished fit
-is kept in ``runs/quality``, so that it can be interrupted and called again. Results go to
+scikit-learn, at 30 and 120 seconds, over three seeds, with two threads each. It takes hours; each fit is kept
+in ``runs/quality`` when it ends, so that it can be interrupted and called again. Results go to
 ``benchmarks/results/quality.json``.
 
 ``--quick`` compares four tables and three peers at 30 seconds within ten minutes and keeps nothing.

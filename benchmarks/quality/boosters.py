@@ -23,9 +23,10 @@ class Categories:
 
     def __call__(self, features: pd.DataFrame) -> pd.DataFrame:
         """The same columns, those of categories typed as such."""
-        columns = {
-            column: pd.Categorical(features[column], dtype=kind) for column, kind in self.kinds.items()
-        }
+        columns = {}
+        for column, kind in self.kinds.items():
+            values = features[column]
+            columns[column] = pd.Categorical(values.where(values.isin(kind.categories)), dtype=kind)
         return features.assign(**columns)
 
 

@@ -109,7 +109,8 @@ class Workshop:
     def known(self, job: Job) -> dict[str, Any] | None:
         """The row of a fit that was made before, or None."""
         path = self.folder / f"{job.key}.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        row: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
+        return row
 
     def row(self, job: Job) -> dict[str, Any]:
         """The row of a fit: read if it was made before, else made and kept."""

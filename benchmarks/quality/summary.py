@@ -50,7 +50,8 @@ class Comparison:
     @property
     def mean_ranks(self) -> NDArray[np.float64]:
         """(tools,) mean rank over the sets."""
-        return self.ranks.mean(axis=1)
+        means: NDArray[np.float64] = self.ranks.mean(axis=1)
+        return means
 
     @property
     def excess(self) -> NDArray[np.float64]:
