@@ -123,10 +123,6 @@ class Workshop:
         path.with_suffix(".part").replace(path)
         return row
 
-    def rows(self) -> list[dict[str, Any]]:
-        """All fits that were ever made here, in order of their keys."""
-        return [json.loads(path.read_text()) for path in sorted(self.folder.glob("*.json"))]
-
     def _make(self, job: Job) -> dict[str, Any]:
         table = load(job.set)
         train, test = split(table, job.seed)
@@ -165,7 +161,8 @@ class Workshop:
             error = error_of(table.task, table.target[test], predictions)
         except ValueError as reason:
             return row | {"failure": str(reason)}
-        return row | {"error": error} | outcome
+        row |= {"error": error} | outcome
+        return row
 
     def _run(self, job: Job, folder: Path) -> str | None:
         """Run the child; a sentence if it failed."""

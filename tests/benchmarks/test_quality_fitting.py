@@ -25,7 +25,7 @@ def test_a_fit_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert row["version"][0].isdigit()
     assert (row["train_rows"], row["test_rows"]) == (112, 38)
     monkeypatch.setattr(Workshop, "_make", lambda *_: pytest.fail("made again"))
-    assert workshop.row(job) == row == workshop.rows()[0]
+    assert workshop.row(job) == row == workshop.known(job)
 
 
 def test_ours_reports_an_honest_and_a_naive_score(tmp_path: Path) -> None:
