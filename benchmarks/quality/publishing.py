@@ -46,24 +46,28 @@ def shown_tools(rows: Sequence[Row], budget: float) -> list[str]:
 
 
 def comparable(rows: Sequence[Row], budget: float) -> list[str]:
-    """Those of `shown_tools` that have run on most sets; others would narrow the comparison to a few."""
-    n_sets = {
-        tool: len({row["set"] for row in rows if label(row) == tool}) for tool in shown_tools(rows, budget)
-    }
-    return [tool for tool, count in n_sets.items() if count >= MOST_SHARE * max(n_sets.values())]
+    """Ours, and those that have run on most of its sets; others would leave few to compare."""
+    places = {tool: {row["set"] for row in rows if label(row) == tool} for tool in shown_tools(rows, budget)}
+    own = places.get(f"ours {budget:g} s") or max(places.values(), key=len, default=set())
+    return [tool for tool, sets in places.items() if own and len(sets & own) >= MOST_SHARE * len(own)]
 
 
 def sections(rows: Sequence[Row]) -> str:
     """All tables as Markdown."""
     parts = []
     for budget in sorted({row["budget"] for row in rows if row["budget"] is not None}):
-        side_by_side = compare(rows, comparable(rows, budget))
-        parts.append(f"At {budget:g} seconds:\n\n{comparison_table(side_by_side)}\n")
-        parts.append(f"{error_table(rows, shown_tools(rows, budget))}\n")
-        variants = [label(row) for row in rows if row["tool"] not in TOOLS and row["budget"] == budget]
-        if variants:
-            best = compare(rows, [f"ours {budget:g} s", *dict.fromkeys(variants)])
-            parts.append(f"Variants of the search at {budget:g} seconds:\n\n{comparison_table(best)}\n")
+        ranked, shown = comparable(rows, budget), shown_tools(rows, budget)
+        others = [tool for tool in shown if tool not in ranked]
+        if ranked:
+            parts.append(f"At {budget:g} seconds:\n\n{comparison_table(rows, ranked, others)}\n")
+            parts.append(f"{error_table(rows, shown)}\n")
+        own = f"ours {budget:g} s"
+        variants = dict.fromkeys(
+            label(row) for row in rows if row["tool"] not in TOOLS and row["budget"] == budget
+        )
+        if variants and own in shown:
+            table = comparison_table(rows, [own, *variants])
+            parts.append(f"Variants of the search at {budget:g} seconds:\n\n{table}\n")
     ours = [row for row in rows if row["tool"] == "ours"]
     for kind in ("honest", "naive"):
         bias = bias_of(ours, kind)

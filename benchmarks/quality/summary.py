@@ -37,7 +37,7 @@ class Comparison:
     wins
         (tools, tools) sets on which the row's tool has a lower error than the column's; a tie counts a half.
     seconds
-        (tools,) median seconds of a fit per 1,000 rows that trained.
+        (tools,) median seconds of a fit per 1,000 rows that trained; NaN where no fit was timed.
     """
 
     tools: tuple[str, ...]
@@ -92,7 +92,7 @@ def compare(rows: Sequence[Mapping[str, Any]], tools: Sequence[str] | None = Non
         if name not in labels:
             continue
         errors[name, row["set"], row["seed"]] = row.get("error", math.nan)
-        if "seconds" in row:
+        if row.get("seconds") is not None:
             seconds[name].append(row["seconds"] / row["train_rows"] * 1000.0)
     places: dict[str, list[int]] = {}
     for _, name, seed in errors:
@@ -149,22 +149,49 @@ def bias_of(rows: Sequence[Mapping[str, Any]], kind: str) -> Bias | None:
     return Bias(float(means.mean()), error, len(by_set), sum(map(len, by_set.values())))
 
 
-def comparison_table(comparison: Comparison) -> str:
-    """Mean ranks, wins and errors as Markdown."""
-    first = next((tool for tool in comparison.tools if tool.startswith("ours")), comparison.tools[0])
-    own = comparison.tools.index(first)
-    n_sets = len(comparison.sets)
+def comparison_table(
+    rows: Sequence[Mapping[str, Any]], tools: Sequence[str], others: Sequence[str] = ()
+) -> str:
+    """Mean ranks, errors, wins and seconds as Markdown.
+
+    Parameters
+    ----------
+    rows
+        Results of fits.
+    tools
+        Labels that are ranked against each other, on the sets that all of them have run on.
+    others
+        Labels that have run on too few sets for that; they are held against ours alone, where both have run.
+    """
+    comparison = compare(rows, tools)
+    own = next((tool for tool in comparison.tools if tool.startswith("ours")), comparison.tools[0])
     lines = [
-        f"| {n_sets} sets | mean rank | error above the best | {first} is better on | s per 1,000 rows |",
+        f"| {len(comparison.sets)} sets | mean rank | error above the best | {own} is better on "
+        "| s per 1,000 rows |",
         "|---|---|---|---|---|",
     ]
     for index, tool in enumerate(comparison.tools):
-        wins = "-" if index == own else f"{comparison.wins[own, index]:g} of {n_sets}"
+        seconds = _two_digits(comparison.seconds[index])
         lines.append(
             f"| {tool} | {comparison.mean_ranks[index]:.2f} | {100 * comparison.excess[index]:.1f} % "
-            f"| {wins} | {comparison.seconds[index]:.2f} |"
+            f"| {_duel(rows, own, tool)} | {seconds} |"
         )
+    lines.extend(f"| {tool} | - | - | {_duel(rows, own, tool)} | - |" for tool in others)
     return "\n".join(lines)
+
+
+def _duel(rows: Sequence[Mapping[str, Any]], own: str, other: str) -> str:
+    """On how many of the sets that two have run on the first has the lower error."""
+    try:
+        pair = compare(rows, [own, other])
+    except ValueError:
+        return "-"
+    wins = pair.wins[pair.tools.index(own), pair.tools.index(other)]
+    return "-" if own == other else f"{wins:g} of {len(pair.sets)}"
+
+
+def _two_digits(number: float) -> str:
+    return "-" if math.isnan(number) else f"{number:.2f}"
 
 
 def error_table(rows: Sequence[Mapping[str, Any]], tools: Sequence[str]) -> str:

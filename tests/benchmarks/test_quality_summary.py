@@ -60,9 +60,12 @@ def test_a_failure_ranks_last() -> None:
 
 
 def test_tables() -> None:
-    found = comparison_table(compare(ROWS))
+    found = comparison_table(ROWS, ["ours 30 s", "lightgbm", "catboost"])
     assert "| ours 30 s | 1.75 | 9.0 % | - | 4.00 |" in found
     assert "| lightgbm | 2.25 | 32.3 % | 1.5 of 2 | 4.00 |" in found
+    alone = comparison_table(ROWS[:5], ["ours 30 s", "lightgbm"], ["catboost", "xgboost"])
+    assert "| catboost | - | - | 1 of 1 | - |" in alone
+    assert "| xgboost | - | - | - | - |" in alone
     errors = error_table(ROWS, ["ours 30 s", "lightgbm", "catboost"])
     assert "| a | **1** | 1.1 | 1.5 |" in errors
     assert "| b | 2 | 2 | **1** |" in errors
