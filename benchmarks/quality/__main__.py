@@ -1,0 +1,125 @@
+"""The quality of what a search finds, beside other tools, on tables that none of them was tuned on here.
+
+``python -m benchmarks.quality`` compares all tools that are installed on the bundled tables and on those of
+scikit-learn, at 30 and 120 seconds, over three seeds, with two threads each. It takes hours; each fit is kept
+in ``runs/quality`` when it ends, so that it can be interrupted and called again. Results go to
+``benchmarks/results/quality.json``.
+
+``--quick`` compares four tables and three peers at 30 seconds within ten minutes and keeps nothing.
+``--ablation`` compares variants of our own search. Other tools may live in an environment of their own:
+``--peers-python PATH``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.end_to_end import describe_machine
+from benchmarks.quality.fitting import ROOT, Job, Workshop, jobs_of
+from benchmarks.quality.publishing import report
+from benchmarks.quality.sets import BUNDLED, SETS
+from benchmarks.quality.tools import OURS, QUICK_PEERS, TOOLS, Tool, find_tool, variant_tools
+
+QUICK_SETS = ("credit_g", "concrete", "satimage", "wine_quality")
+QUICK_SECONDS = 30.0
+N_QUICK_PEERS = 3
+
+
+def chosen_tools(arguments: argparse.Namespace, workshop: Workshop) -> list[Tool]:
+    """Tools to compare, those left out that are not installed, each with a sentence."""
+    if arguments.tools:
+        wanted = [find_tool(name) for name in arguments.tools]
+    elif arguments.ablation:
+        wanted = [OURS, *variant_tools().values()]
+    elif arguments.quick:
+        wanted = [OURS, *(TOOLS[name] for name in QUICK_PEERS)]
+    else:
+        wanted = list(TOOLS.values())
+    found = []
+    for tool in wanted:
+        sentence = workshop.missing(tool)
+        if sentence is None:
+            found.append(tool)
+        else:
+            print(sentence, flush=True)
+    return found[: 1 + N_QUICK_PEERS] if arguments.quick and not arguments.tools else found
+
+
+def told(row: dict[str, Any]) -> str:
+    """One line on a fit."""
+    budget = "" if row["budget"] is None else f" {row['budget']:g} s"
+    name = f"{row['set']}, seed {row['seed']}, {row['tool']}{budget}"
+    if "failure" in row:
+        return f"{name}: failed, {row['failure']}"
+    return f"{name}: {row['error']:.5g} in {row['seconds']:.1f} s"
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quality",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="four tables, three peers, ten minutes")
+    parser.add_argument("--ablation", action="store_true", help="variants of our own search")
+    parser.add_argument("--sets", nargs="+", choices=SETS, metavar="SET", help=f"of {', '.join(SETS)}")
+    parser.add_argument("--tools", nargs="+", metavar="TOOL", help=f"of {', '.join(TOOLS)}, or variants")
+    parser.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2")
+    parser.add_argument("--seconds", nargs="+", type=float, help="time limits; default: 30 120")
+    parser.add_argument("--threads", type=int, default=2, help="threads and cores of every fit; default: 2")
+    parser.add_argument("--peers-python", metavar="PATH", help="interpreter of the other tools")
+    parser.add_argument("--exclusive", type=Path, metavar="FILE", help="lock this file during each fit")
+    parser.add_argument("--folder", type=Path, help="where finished fits are kept; default: runs/quality")
+    parser.add_argument(
+        "--most", type=int, metavar="N", help="make N fits at most, and leave the rest to later"
+    )
+    parser.add_argument("--keep", action="store_true", help="write results though --quick was asked for")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Make the fits that are wanted and not yet made, then compare."""
+    arguments = parse(words)
+    quick = arguments.quick
+    sets = arguments.sets or (QUICK_SETS if quick else BUNDLED if arguments.ablation else SETS)
+    seeds = arguments.seeds or ([0] if quick or arguments.ablation else [0, 1, 2])
+    budgets = arguments.seconds or ([QUICK_SECONDS] if quick or arguments.ablation else [30.0, 120.0])
+    with tempfile.TemporaryDirectory(prefix="quality-") as temporary:
+        fresh = Path(temporary) if quick and not arguments.keep else ROOT / "runs" / "quality"
+        workshop = Workshop(
+            arguments.folder or fresh,
+            threads=arguments.threads,
+            peers_python=arguments.peers_python,
+            exclusive=arguments.exclusive,
+        )
+        jobs = jobs_of(sets, seeds, chosen_tools(arguments, workshop), budgets)
+        rows = _rows(workshop, jobs, arguments.most)
+    if rows:
+        print(report(rows, describe_machine(), keep=arguments.keep or not quick))
+
+
+def _rows(workshop: Workshop, jobs: Sequence[Job], most: int | None) -> list[dict[str, Any]]:
+    """Rows of the jobs that were made before or could be made now."""
+    rows, made = [], 0
+    for job in jobs:
+        before = workshop.known(job)
+        if before is not None:
+            rows.append(before)
+        elif most is None or made < most:
+            made += 1
+            rows.append(workshop.row(job))
+            print(told(rows[-1]), flush=True)
+    return rows
+
+
+if __name__ == "__main__":
+    # whoever stops the benchmark politely leaves no temporary folder behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    main()

@@ -1,0 +1,70 @@
+"""Our own search, by its settings."""
+
+from __future__ import annotations
+
+import importlib
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from benchmarks.quality.errors import METRICS, error_of_score
+from benchmarks.quality.tools import Fit, Task
+from parallelmlp_search.exceptions import BudgetWarning
+from parallelmlp_search.search import Problem, SearchSettings, run
+
+__all__ = ["divided", "search"]
+
+
+def divided(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
+    """Fields of the settings, and constants of modules."""
+    fields = {name: value for name, value in settings.items() if ":" not in name}
+    constants = {}
+    for name, value in settings.items():
+        module, _, constant = name.partition(":")
+        if constant:
+            constants[module, constant] = value
+    return fields, constants
+
+
+def search(task: Task) -> Fit:
+    """One search within the time limit."""
+    started = time.monotonic()
+    fields, constants = divided(task.settings)
+    for (module, constant), value in constants.items():
+        owner = importlib.import_module(module)
+        getattr(owner, constant)  # a variant of something that is no longer there must not pass for one
+        setattr(owner, constant, value)
+    settings = SearchSettings(
+        time_limit=task.seconds, metric=METRICS[task.task], seed=task.seed, device="cpu", **fields
+    )
+    problem = Problem(frame=task.features, target=task.target, task=task.task)  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BudgetWarning)
+        result = run(problem, settings, n_jobs=task.threads, started=started)
+    honest = result.honest
+
+    def predict(features: pd.DataFrame) -> NDArray[np.float64]:
+        values = result.model.predictions(features)
+        return values[0] if task.task == "regression" else np.ascontiguousarray(values.T)
+
+    notes: dict[str, Any] = {
+        "trials": result.n_trials,
+        "max_epochs": result.max_epochs,
+        "folds": result.n_folds,
+        "finalists": int(sum(state == "complete" for state in result.leaderboard.to_frame()["state"])),
+        "ensemble": len(result.model.weights),
+        "cut": result.cut,
+        "best_config": result.best_config.to_dict(),
+    }
+    if honest is not None:
+        notes |= {
+            "honest": error_of_score(task.task, honest.score),
+            "honest_standard_error": honest.standard_error,
+            "naive": error_of_score(task.task, honest.naive),
+        }
+    return Fit(predict, notes)

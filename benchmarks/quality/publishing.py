@@ -1,0 +1,98 @@
+"""What lies under ``benchmarks/results``, and what of it stands in the docs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality.diagram import diagram
+from benchmarks.quality.summary import bias_of, compare, comparison_table, error_table, label
+from benchmarks.quality.tools import TOOLS
+
+__all__ = ["DIAGRAM", "DOCS", "MARKS", "RESULTS", "merge", "report", "sections", "shown_tools", "write"]
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "quality.json"
+DIAGRAM = ROOT / "benchmarks" / "results" / "quality.svg"
+DOCS = ROOT / "docs" / "quality.md"
+MARKS = ("<!-- quality -->\n", "<!-- /quality -->")
+
+MOST_SHARE = 0.75
+
+Row = Mapping[str, Any]
+
+
+def merge(known: Iterable[Row], new: Iterable[Row]) -> list[Row]:
+    """Rows of both, a newer fit in the place of an older one, in a fixed order."""
+    rows = {(row["set"], row["seed"], row["tool"], row["budget"]): row for row in [*known, *new]}
+    return [rows[key] for key in sorted(rows, key=lambda key: (*key[:3], key[3] or 0.0))]
+
+
+def write(rows: Sequence[Row], machine: Mapping[str, Any], path: Path) -> None:
+    """One line a fit, so that a change shows as what it is."""
+    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+    path.write_text(f'{{\n "machine": {json.dumps(machine)},\n "rows": [\n{lines}\n ]\n}}\n')
+
+
+def shown_tools(rows: Sequence[Row], budget: float) -> list[str]:
+    """Labels to compare at a budget: ours and others at it, and those that know none; no variants."""
+    found = dict.fromkeys(
+        label(row) for row in rows if row["tool"] in TOOLS and row["budget"] in (budget, None)
+    )
+    order = list(TOOLS)
+    return sorted(found, key=lambda name: order.index(name.split(" ")[0]))
+
+
+def comparable(rows: Sequence[Row], budget: float) -> list[str]:
+    """Ours, and those that have run on most of its sets; others would leave few to compare."""
+    places = {tool: {row["set"] for row in rows if label(row) == tool} for tool in shown_tools(rows, budget)}
+    own = places.get(f"ours {budget:g} s") or max(places.values(), key=len, default=set())
+    return [tool for tool, sets in places.items() if own and len(sets & own) >= MOST_SHARE * len(own)]
+
+
+def sections(rows: Sequence[Row]) -> str:
+    """All tables as Markdown."""
+    parts = []
+    for budget in sorted({row["budget"] for row in rows if row["budget"] is not None}):
+        ranked, shown = comparable(rows, budget), shown_tools(rows, budget)
+        others = [tool for tool in shown if tool not in ranked]
+        if ranked:
+            parts.append(f"At {budget:g} seconds:\n\n{comparison_table(rows, ranked, others)}\n")
+            parts.append(f"{error_table(rows, shown)}\n")
+        own = f"ours {budget:g} s"
+        variants = dict.fromkeys(
+            label(row) for row in rows if row["tool"] not in TOOLS and row["budget"] == budget
+        )
+        if variants and own in shown:
+            table = comparison_table(rows, [own, *variants])
+            parts.append(f"Variants of the search at {budget:g} seconds:\n\n{table}\n")
+    ours = [row for row in rows if row["tool"] == "ours"]
+    for kind in ("honest", "naive"):
+        bias = bias_of(ours, kind)
+        if bias is not None:
+            parts.append(
+                f"The error that the {kind} score reports lies {100 * bias.mean:+.1f} % "
+                f"± {100 * bias.standard_error:.1f} % from that on held-back rows "
+                f"({bias.n_fits} fits on {bias.n_sets} sets): "
+                f"{'not told apart from zero' if bias.is_unbiased else 'biased'}.\n"
+            )
+    return "\n".join(parts)
+
+
+def report(rows: Sequence[Row], machine: Mapping[str, Any], *, keep: bool) -> str:
+    """The tables; with ``keep`` they are also merged into the results, the diagram and the page."""
+    if not keep:
+        return sections(rows)
+    known = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
+    rows = merge(known, rows)
+    write(rows, machine, RESULTS)
+    longest = max((row["budget"] for row in rows if row["budget"] is not None), default=None)
+    if longest is not None and len(tools := comparable(rows, longest)) > 1:
+        DIAGRAM.write_text(diagram(compare(rows, tools)))
+    words = sections(rows)
+    if DOCS.is_file():
+        before, _, rest = DOCS.read_text(encoding="utf-8").partition(MARKS[0])
+        DOCS.write_text(f"{before}{MARKS[0]}{words}{MARKS[1]}{rest.partition(MARKS[1])[2]}", encoding="utf-8")
+    return words

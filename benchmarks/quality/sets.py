@@ -1,0 +1,126 @@
+"""The tables of the benchmark and their fixed splits. Needs NumPy, pandas and scikit-learn only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn import datasets
+from sklearn.model_selection import train_test_split
+
+__all__ = ["BUNDLED", "SETS", "SKLEARN", "Table", "load", "split"]
+
+FOLDER = Path(__file__).parents[2] / "datasets"
+
+BUNDLED = (
+    "credit_g",
+    "vowel",
+    "concrete",
+    "communities",
+    "spambase",
+    "mnist5k",
+    "satimage",
+    "wine_quality",
+    "telco_churn",
+    "letter",
+    "adult",
+    "diamonds",
+)
+"""The twelve, small ones first."""
+
+SKLEARN = {
+    "iris": "multiclass",
+    "wine": "multiclass",
+    "breast_cancer": "binary",
+    "digits": "multiclass",
+    "diabetes": "regression",
+}
+"""Those that scikit-learn carries, with their tasks."""
+
+SETS = (*BUNDLED, *SKLEARN)
+
+MOST_ROWS = 12_000
+TEST_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the benchmark.
+
+    Attributes
+    ----------
+    name
+        As in `SETS`.
+    task
+        ``binary``, ``multiclass`` or ``regression``.
+    features
+        One row a sample; categories are texts, gaps are NaN.
+    target
+        ``(n,)``: class numbers in the order of the sorted labels, or float64 values.
+    categorical
+        Names of the columns that hold categories.
+    """
+
+    name: str
+    task: str
+    features: pd.DataFrame
+    target: NDArray[Any]
+    categorical: tuple[str, ...]
+
+    def rows(self, which: NDArray[np.intp]) -> pd.DataFrame:
+        """Features of some rows, numbered from 0."""
+        return self.features.iloc[which].reset_index(drop=True)
+
+
+def load(name: str) -> Table:
+    """A table as a whole, as `datasets/README.md` says to read it."""
+    if name in SKLEARN:
+        loaded = getattr(datasets, f"load_{name}")(as_frame=True)
+        return _table(name, SKLEARN[name], loaded.data, loaded.target, ())
+    facts = {entry["name"]: entry for entry in json.loads((FOLDER / "INDEX.json").read_text())["sets"]}[name]
+    categorical = tuple(facts["categorical_columns"])
+    texts = categorical if facts["task"] == "regression" else (*categorical, facts["target"])
+    frame = pd.read_csv(
+        FOLDER / facts["file"], keep_default_na=False, na_values=[""], dtype=dict.fromkeys(texts, str)
+    )
+    return _table(
+        name, facts["task"], frame.drop(columns=facts["target"]), frame[facts["target"]], categorical
+    )
+
+
+def _table(
+    name: str, task: str, features: pd.DataFrame, target: pd.Series[Any], categorical: tuple[str, ...]
+) -> Table:
+    values = target.to_numpy()
+    if task == "regression":
+        values = values.astype(np.float64)
+    else:
+        # to numbers, so that no tool can order the classes in its own way
+        values = np.unique(values.astype(str), return_inverse=True)[1].astype(np.int64)
+    # some tools choke on brackets and blanks in names
+    return Table(
+        name, task, features.rename(columns=lambda column: str(column).replace(" ", "_")), values, categorical
+    )
+
+
+def split(table: Table, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows that train, and rows that are held back: the same for everyone.
+
+    Of a table with more than 12,000 rows, 12,000 are drawn; a quarter is held back, stratified by class.
+    """
+    rows = np.arange(len(table.target))
+    classes = None if table.task == "regression" else table.target
+    if len(rows) > MOST_ROWS:
+        rows, _ = train_test_split(rows, train_size=MOST_ROWS, stratify=classes, random_state=seed)
+    train, test = train_test_split(
+        rows,
+        test_size=TEST_SHARE,
+        stratify=None if classes is None else classes[rows],
+        random_state=seed,
+    )
+    return np.sort(train), np.sort(test)

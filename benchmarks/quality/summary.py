@@ -1,0 +1,219 @@
+"""What the fits say together: ranks, wins, errors relative to the best, seconds, honesty of scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+__all__ = ["Bias", "Comparison", "bias_of", "compare", "comparison_table", "error_table", "label"]
+
+SHIFT = 0.01
+"""Added to relative excess errors before their geometric mean, so that no tie with the best decides it."""
+
+TIE = 1e-9
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Tools side by side on the sets that all of them have finished.
+
+    Attributes
+    ----------
+    tools
+        Labels, best mean rank first.
+    sets
+        Sets that count.
+    errors
+        (tools, sets) mean error over the seeds that all tools have.
+    ranks
+        (tools, sets), 1 is best; ties share the mean of their ranks.
+    wins
+        (tools, tools) sets on which the row's tool has a lower error than the column's; a tie counts a half.
+    seconds
+        (tools,) median seconds of a fit per 1,000 rows that trained; NaN where no fit was timed.
+    """
+
+    tools: tuple[str, ...]
+    sets: tuple[str, ...]
+    errors: NDArray[np.float64]
+    ranks: NDArray[np.float64]
+    wins: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+
+    @property
+    def mean_ranks(self) -> NDArray[np.float64]:
+        """(tools,) mean rank over the sets."""
+        means: NDArray[np.float64] = self.ranks.mean(axis=1)
+        return means
+
+    @property
+    def excess(self) -> NDArray[np.float64]:
+        """(tools,) shifted geometric mean of ``error / best - 1``."""
+        best = self.errors.min(axis=0)
+        relative = self.errors / np.maximum(best, 1e-12) - 1.0
+        return np.asarray(np.exp(np.log(relative + SHIFT).mean(axis=1)) - SHIFT)
+
+
+def label(row: Mapping[str, Any]) -> str:
+    """Tool and budget as one name: ``ours 30 s``, ``lightgbm``."""
+    return row["tool"] if row["budget"] is None else f"{row['tool']} {row['budget']:g} s"
+
+
+def compare(rows: Sequence[Mapping[str, Any]], tools: Sequence[str] | None = None) -> Comparison:
+    """Hold tools against each other.
+
+    A fit that failed ranks last on its set: it counts as twice the worst error of the others. Sets and seeds
+    that one of the tools has not run on do not count.
+
+    Parameters
+    ----------
+    rows
+        Results of fits.
+    tools
+        Labels to compare; None for all that occur.
+
+    Raises
+    ------
+    ValueError
+        If no set is left.
+    """
+    labels = tuple(dict.fromkeys(label(row) for row in rows)) if tools is None else tuple(tools)
+    errors: dict[tuple[str, str, int], float] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in labels}
+    for row in rows:
+        name = label(row)
+        if name not in labels:
+            continue
+        errors[name, row["set"], row["seed"]] = row.get("error", math.nan)
+        if row.get("seconds") is not None:
+            seconds[name].append(row["seconds"] / row["train_rows"] * 1000.0)
+    places: dict[str, list[int]] = {}
+    for _, name, seed in errors:
+        if all((tool, name, seed) in errors for tool in labels) and seed not in places.get(name, []):
+            places.setdefault(name, []).append(seed)
+    sets = tuple(sorted(places))
+    if not sets:
+        raise ValueError(f"no set was finished by all of {', '.join(labels)}")
+    table = np.empty((len(labels), len(sets)))
+    for column, name in enumerate(sets):
+        cells = np.array([[errors[tool, name, seed] for seed in places[name]] for tool in labels])
+        worst = np.nanmax(cells) if np.isfinite(cells).any() else 1.0
+        table[:, column] = np.where(np.isnan(cells), 2.0 * worst, cells).mean(axis=1)
+    ranks = rankdata(table, axis=0)
+    order = np.argsort(ranks.mean(axis=1), kind="stable")
+    table, ranks = table[order], ranks[order]
+    difference = table[None, :, :] - table[:, None, :]
+    wins = (difference > TIE).sum(axis=2) + 0.5 * (np.abs(difference) <= TIE).sum(axis=2)
+    ordered = tuple(labels[index] for index in order)
+    medians = np.array([np.median(seconds[name]) if seconds[name] else math.nan for name in ordered])
+    return Comparison(ordered, sets, table, ranks, wins, medians)
+
+
+@dataclass(frozen=True)
+class Bias:
+    """How far a score that a search reports of itself lies from the one of held-back rows.
+
+    ``(reported - held back) / held back`` of errors: below zero, the search flatters itself. The mean is one
+    over sets, of means over their seeds; ``standard_error`` is that of the mean over sets.
+    """
+
+    mean: float
+    standard_error: float
+    n_sets: int
+    n_fits: int
+
+    @property
+    def is_unbiased(self) -> bool:
+        """Whether zero lies within two standard errors."""
+        return abs(self.mean) <= 2.0 * self.standard_error
+
+
+def bias_of(rows: Sequence[Mapping[str, Any]], kind: str) -> Bias | None:
+    """Bias of the ``honest`` or the ``naive`` score over all fits that report it; None below two sets."""
+    by_set: dict[str, list[float]] = {}
+    for row in rows:
+        reported = row.get("notes", {}).get(kind)
+        if reported is not None and math.isfinite(reported) and "error" in row and row["error"] > 0:
+            by_set.setdefault(row["set"], []).append((reported - row["error"]) / row["error"])
+    if len(by_set) < 2:
+        return None
+    means = np.array([np.mean(differences) for differences in by_set.values()])
+    error = float(means.std(ddof=1) / math.sqrt(len(means)))
+    return Bias(float(means.mean()), error, len(by_set), sum(map(len, by_set.values())))
+
+
+def comparison_table(
+    rows: Sequence[Mapping[str, Any]], tools: Sequence[str], others: Sequence[str] = ()
+) -> str:
+    """Mean ranks, errors, wins and seconds as Markdown.
+
+    Parameters
+    ----------
+    rows
+        Results of fits.
+    tools
+        Labels that are ranked against each other, on the sets that all of them have run on.
+    others
+        Labels that have run on too few sets for that; they are held against ours alone, where both have run.
+    """
+    comparison = compare(rows, tools)
+    own = next((tool for tool in comparison.tools if tool.startswith("ours")), comparison.tools[0])
+    lines = [
+        f"| {len(comparison.sets)} sets | mean rank | error above the best | {own} is better on "
+        "| s per 1,000 rows |",
+        "|---|---|---|---|---|",
+    ]
+    for index, tool in enumerate(comparison.tools):
+        seconds = _two_digits(comparison.seconds[index])
+        lines.append(
+            f"| {tool} | {comparison.mean_ranks[index]:.2f} | {100 * comparison.excess[index]:.1f} % "
+            f"| {_duel(rows, own, tool)} | {seconds} |"
+        )
+    lines.extend(f"| {tool} | - | - | {_duel(rows, own, tool)} | - |" for tool in others)
+    return "\n".join(lines)
+
+
+def _duel(rows: Sequence[Mapping[str, Any]], own: str, other: str) -> str:
+    """On how many of the sets that two have run on the first has the lower error."""
+    try:
+        pair = compare(rows, [own, other])
+    except ValueError:
+        return "-"
+    wins = pair.wins[pair.tools.index(own), pair.tools.index(other)]
+    return "-" if own == other else f"{wins:g} of {len(pair.sets)}"
+
+
+def _two_digits(number: float) -> str:
+    return "-" if math.isnan(number) else f"{number:.2f}"
+
+
+def error_table(rows: Sequence[Mapping[str, Any]], tools: Sequence[str]) -> str:
+    """Errors set by set as Markdown, means over seeds; the lowest in bold, ``-`` where a tool has not run."""
+    frame = pd.DataFrame(
+        [
+            {"set": row["set"], "tool": label(row), "error": row.get("error", math.inf)}
+            for row in rows
+            if label(row) in tools
+        ]
+    )
+    means = frame.groupby(["set", "tool"])["error"].mean().unstack().reindex(columns=list(tools))
+    lines = [f"| | {' | '.join(tools)} |", "|---" * (len(tools) + 1) + "|"]
+    for name, errors in means.iterrows():
+        cells = []
+        for error in errors:
+            if math.isnan(error):
+                cells.append("-")
+            elif math.isinf(error):
+                cells.append("failed")
+            else:
+                text = f"{error:.4g}"
+                cells.append(f"**{text}**" if error <= errors.min() + TIE else text)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)

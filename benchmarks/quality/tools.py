@@ -1,0 +1,174 @@
+"""Who takes part: every tool by name, where its fit lies, and the variants of our own search.
+
+A tool is one line here and one function elsewhere, ``fit(task: Task) -> Fit``; a variant is one line. Nothing
+is imported before a tool is asked for, so that each stays optional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+__all__ = ["OURS", "QUICK_PEERS", "TOOLS", "VARIANTS", "Fit", "Task", "Tool", "find_tool", "variant_tools"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a tool is given.
+
+    Attributes
+    ----------
+    task
+        ``binary``, ``multiclass`` or ``regression``.
+    features, target
+        The rows that train.
+    categorical
+        Columns of categories, as texts.
+    n_classes
+        Classes, numbered from 0; 0 for a regression.
+    seed, threads
+        For everything random; threads to use.
+    seconds
+        Time for the whole fit, or None for a tool that knows no limit.
+    settings
+        What the line in `TOOLS` says.
+    """
+
+    task: str
+    features: pd.DataFrame
+    target: NDArray[Any]
+    categorical: tuple[str, ...]
+    n_classes: int
+    seed: int
+    threads: int
+    seconds: float | None
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a tool gives back: how it predicts, and what it says of itself.
+
+    ``predict`` turns features into (n, classes) probabilities or (n,) values.
+    """
+
+    predict: Callable[[pd.DataFrame], NDArray[np.float64]]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One that takes part.
+
+    Attributes
+    ----------
+    name
+        In results and tables.
+    fit
+        Function, as ``module:name``.
+    package
+        What must be installed.
+    timed
+        Whether it is told a time limit; others run as long as they please, up to the hard limit.
+    settings
+        Passed on to the function.
+    """
+
+    name: str
+    fit: str
+    package: str
+    timed: bool = False
+    settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it runs in this interpreter and not in that of the peers."""
+        return self.package == "parallelmlp_search"
+
+
+_HERE = "benchmarks.quality"
+
+OURS = Tool("ours", f"{_HERE}.ours:search", "parallelmlp_search", timed=True)
+
+TOOLS: Mapping[str, Tool] = {
+    tool.name: tool
+    for tool in (
+        OURS,
+        # the libraries' own defaults
+        Tool("lightgbm", f"{_HERE}.boosters:lightgbm", "lightgbm"),
+        Tool("catboost", f"{_HERE}.boosters:catboost", "catboost"),
+        Tool("xgboost", f"{_HERE}.boosters:xgboost", "xgboost"),
+        Tool("hist_gradient_boosting", f"{_HERE}.boosters:hist_gradient_boosting", "sklearn"),
+        # defaults that were tuned on other tables (RealMLP's authors), stopped early on a fifth of the rows
+        Tool("lightgbm_td", f"{_HERE}.tuned_defaults:fit", "pytabkit", settings={"model": "LGBM_TD"}),
+        Tool("catboost_td", f"{_HERE}.tuned_defaults:fit", "pytabkit", settings={"model": "CatBoost_TD"}),
+        Tool("realmlp_td", f"{_HERE}.tuned_defaults:fit", "pytabkit", settings={"model": "RealMLP_TD"}),
+        Tool("tabm_d", f"{_HERE}.tuned_defaults:fit", "pytabkit", settings={"model": "TabM_D"}),
+        # searches, told the same limit
+        Tool("optuna_mlp", f"{_HERE}.optuna_mlp:search", "optuna", timed=True),
+        Tool("flaml", f"{_HERE}.automl:flaml", "flaml", timed=True),
+        Tool(
+            "autogluon",
+            f"{_HERE}.automl:autogluon",
+            "autogluon.tabular",
+            timed=True,
+            settings={"presets": "best_quality"},
+        ),
+        Tool(
+            "autogluon_medium",
+            f"{_HERE}.automl:autogluon",
+            "autogluon.tabular",
+            timed=True,
+            settings={"presets": "medium_quality"},
+        ),
+    )
+}
+
+QUICK_PEERS = ("lightgbm", "catboost", "realmlp_td", "hist_gradient_boosting", "optuna_mlp")
+"""The first three that are installed take part in ``--quick``; the last two always are."""
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    # name: fields of SearchSettings, and constants of the package as "module:NAME"
+    "without refinement": {"refinement": 0.0},
+    "refinement of all but 10 %": {"refinement": 0.9},
+    "sampler qmc": {"sampler": "qmc"},
+    "sampler tpe": {"sampler": "tpe"},
+    "sampler gp": {"sampler": "gp"},
+    "without pieces": {"numeric_bins": 0},
+    "32 pieces": {"numeric_bins": 32},
+    "quantile scaling": {"scaling": "quantile"},
+    "ensemble of 1": {"n_finalists": 1},
+    "ensemble of at most 4": {"n_finalists": 4},
+    "3 folds": {"n_folds": 3},
+    "8 folds": {"n_folds": 8},
+    "one in 2 promoted": {"reduction_factor": 2},
+    "one in 5 promoted": {"reduction_factor": 5},
+    "screening 15 %": {"parallelmlp_search.search.planning:SCREENING_SHARE": 0.15},
+    "screening 65 %": {"parallelmlp_search.search.planning:SCREENING_SHARE": 0.65},
+    "half as many steps": {"parallelmlp_search.search.budget:WELL_TRAINED_STEPS": 2000},
+    "twice as many steps": {"parallelmlp_search.search.budget:WELL_TRAINED_STEPS": 8000},
+    "space small": {"search_space": "small"},
+}
+"""Our own search with something changed, for ``--ablation``."""
+
+
+def variant_tools() -> dict[str, Tool]:
+    """The variants as tools; their names say whose variants they are."""
+    return {
+        f"ours, {name}": Tool(f"ours, {name}", OURS.fit, OURS.package, timed=True, settings=settings)
+        for name, settings in VARIANTS.items()
+    }
+
+
+def find_tool(name: str) -> Tool:
+    """A tool or a variant by name."""
+    known = {**TOOLS, **variant_tools()}
+    if name not in known:
+        raise SystemExit(f"there is no tool {name!r}; the tools are {', '.join(TOOLS)}")
+    return known[name]
