@@ -235,14 +235,19 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the trials, once, and nothing written"
     )
-    quick = parser.parse_args().quick
+    parser.add_argument(
+        "--only", choices=("bridge", "rates"), help="measure one part, keep the other's figures"
+    )
+    arguments = parser.parse_args()
+    quick = arguments.quick
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    found = {
-        "machine": describe_machine(),
-        "bridge": bridge(100 if quick else 1000, 9, 1 if quick else 3),
-        "rates": rates(100 if quick else 1000, 12 if quick else 40, 27, 1 if quick else 3),
-    }
+    found = json.loads(RESULTS.read_text()) if arguments.only else {}
+    found["machine"] = describe_machine()
+    if arguments.only != "rates":
+        found["bridge"] = bridge(100 if quick else 1000, 9, 1 if quick else 3)
+    if arguments.only != "bridge":
+        found["rates"] = rates(100 if quick else 1000, 12 if quick else 40, 27, 1 if quick else 3)
     print(table(found))
     if quick:
         return

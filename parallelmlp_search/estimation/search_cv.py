@@ -75,8 +75,8 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
     study : optuna.Study, default=None
         Study to ask with its own sampler; it must maximize.
     batch_size : int or "auto", default="auto"
-        Candidates that are trained at once. Samplers that learn from results get them in about eight batches
-        of 16 to 128, others in one, up to 1,000.
+        Candidates that are trained at once. Samplers that learn from results get them in about five batches
+        of 16 to 200, others in one, up to 1,000.
     reduction_factor : int, default=None
         One candidate in this many goes on at each rung of a ladder of epochs, by its mean score over the
         folds; None trains all of them to the end.

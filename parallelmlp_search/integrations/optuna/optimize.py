@@ -20,8 +20,8 @@ __all__ = ["MOST_AT_ONCE", "optimize", "trials_at_once"]
 MOST_AT_ONCE = 1000
 """Trials of a batch whose sampler learns nothing from results."""
 
-ROUNDS, FEWEST_AT_ONCE, MOST_LEARNING = 8, 16, 128
-"""A sampler that learns gets its trials in about eight batches of 16 to 128."""
+ROUNDS, FEWEST_AT_ONCE, MOST_LEARNING = 5, 16, 200
+"""A sampler that learns gets its trials in about five batches of 16 to 200."""
 
 
 def optimize(
@@ -60,7 +60,7 @@ def optimize(
         pruned ones.
     batch_size
         Trials that are asked for and trained at once. ``auto`` is all of them, up to a thousand, where the
-        sampler does not learn (random, quasi-random, grid), else an eighth, between 16 and 128.
+        sampler does not learn (random, quasi-random, grid), else a fifth, between 16 and 200.
     n_jobs
         Workers; None for all cores. Results do not depend on it.
     catch
