@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 EXTRAS = {
+    "benchmark": "lightgbm",
     "cmaes": "cmaes",
     "compiled": "numba",
     "dashboard": "optuna_dashboard",
