@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from parallelmlp_search.estimation.search_cv import PackedSearchCV
     from parallelmlp_search.estimation.single import SingleMLPClassifier, SingleMLPRegressor
     from parallelmlp_search.estimators import ParallelMLPClassifier, ParallelMLPRegressor
+    from parallelmlp_search.runs import Run
     from parallelmlp_search.space import MLPConfig, SearchSpace
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "PackedSearchCV",
     "ParallelMLPClassifier",
     "ParallelMLPRegressor",
+    "Run",
     "SearchSpace",
     "SingleMLPClassifier",
     "SingleMLPRegressor",
@@ -32,6 +34,7 @@ _HOMES = {
     "PackedSearchCV": "parallelmlp_search.estimation.search_cv",
     "ParallelMLPClassifier": "parallelmlp_search.estimators",
     "ParallelMLPRegressor": "parallelmlp_search.estimators",
+    "Run": "parallelmlp_search.runs",
     "SearchSpace": "parallelmlp_search.space",
     "SingleMLPClassifier": "parallelmlp_search.estimation.single",
     "SingleMLPRegressor": "parallelmlp_search.estimation.single",

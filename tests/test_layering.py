@@ -19,7 +19,7 @@ PACKAGE = "parallelmlp_search"
 ROOT = Path(parallelmlp_search.__file__).parent
 ORDER = (
     "exceptions", "_optional", "space", "data", "packing", "kernels", "engine", "selection", "distribute",
-    "search", "parareal", "integrations", "report", "export",
+    "search", "parareal", "integrations", "report", "export", "runs",
     "estimation", "estimators",
     "command_line", "cli", "__main__",
 )  # fmt: skip

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
 from typer.testing import CliRunner
 
-from parallelmlp_search import ParallelMLPClassifier
+from parallelmlp_search import ParallelMLPClassifier, Run
 from parallelmlp_search.cli import app
+from parallelmlp_search.data import as_frame
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
 from parallelmlp_search.integrations.optuna import OptunaCallback, open_storage, study_from_run, suggest
 from parallelmlp_search.search import RunDirectory
@@ -120,3 +122,16 @@ def test_the_callback_refuses_the_wrong_way_round(table: Table) -> None:
     study = optuna.create_study(direction="maximize")
     with pytest.raises(InvalidParameterError, match="must minimize log_loss"):
         study.optimize(_objective(table, "log_loss"), n_trials=1)  # type: ignore[arg-type]
+
+
+def test_a_run_from_python(finished: RunDirectory, table: Table, tmp_path: Path) -> None:
+    run = Run(finished.path)
+    study = run.to_study(f"journal:{tmp_path}/study.log", study_name="mine")
+    assert study.study_name == "mine"
+    assert len(study.trials) == len(run.leaderboard()) == run.trials()["trial"].nunique() == 12
+    assert run.result()["honest"]["score"] == study.user_attrs["honest_score"]
+    predictions = run.model().predictions(as_frame(table[0]))
+    assert predictions.shape == (2, len(table[0]))
+    assert np.allclose(predictions.sum(axis=0), 1.0)
+    with pytest.raises(RunDirectoryError, match="is not a run"):
+        Run(tmp_path)
