@@ -6,11 +6,13 @@ Works through the tasks of a job, each over all ranks. A rank that fails leaves 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -41,8 +43,8 @@ def end_with(pid: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main(arguments: list[str]) -> int:
-    """Work through a job as one rank; the exit code."""
+def main(arguments: list[str]) -> NoReturn:
+    """Work through a job as one rank, and end this process."""
     folder = Path(arguments[0])
     rank = int(os.environ.get("RANK", "0"))
     torch.set_num_threads(1)
@@ -66,9 +68,13 @@ def main(arguments: list[str]) -> int:
             time.sleep(PATIENCE_SECONDS)
         # at once: closing connections to a dead peer may wait for it
         os._exit(1)
-    world.leave()
-    return 0
+    with contextlib.suppress(RuntimeError):
+        world.leave()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # at once: everything is on disk, and an interpreter that is taken down under running threads may abort
+    os._exit(0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

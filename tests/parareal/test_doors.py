@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +16,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import parallelmlp_search
-from parallelmlp_search import ParallelMLPClassifier
+from parallelmlp_search import MLPConfig, ParallelMLPClassifier
 from parallelmlp_search.cli import app
-from parallelmlp_search.exceptions import RunDirectoryError
+from parallelmlp_search.exceptions import DistributedError, RunDirectoryError
+from parallelmlp_search.parareal.jobs import Job, Task
+from parallelmlp_search.parareal.launch import launch
 from parallelmlp_search.search import RunDirectory
 
 DATASETS = Path(__file__).parents[2] / "datasets"
@@ -83,6 +87,21 @@ def test_mistakes_are_told_in_a_sentence(searched: Path, arguments: list[str], w
     result = pmlp("promote", searched / "run", *arguments, "--quiet", code=2)
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_rank_that_dies_when_all_is_done_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: bool
+) -> None:
+    """Such as one that aborts while its interpreter is taken down."""
+    task = Task("shallow", MLPConfig(widths=(4,)), fold=0, slices=2, epochs=1.0)
+    job = Job(tmp_path, (task,), slices=2)
+    if finished:
+        (tmp_path / task.key).mkdir()
+        (tmp_path / task.key / "outcome.json").write_text("{}")
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with contextlib.nullcontext() if finished else pytest.raises(DistributedError, match="same command"):
+        launch(job)
 
 
 def test_launched_ranks_train_what_one_process_trains(searched: Path) -> None:
