@@ -2,6 +2,7 @@
 
 from parallelmlp_search.distribute.executor import run_shards, worker_count
 from parallelmlp_search.distribute.memory import return_free_memory
+from parallelmlp_search.distribute.moments import Moments
 from parallelmlp_search.distribute.processes import may_start_processes, worker_processes
 from parallelmlp_search.distribute.shards import (
     MemberOutcome,
@@ -14,6 +15,7 @@ from parallelmlp_search.distribute.shards import (
 
 __all__ = [
     "MemberOutcome",
+    "Moments",
     "ShardData",
     "ShardOutcome",
     "ShardTask",

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.distribute.memory import is_out_of_memory, release_device_memory
+from parallelmlp_search.distribute.moments import MomentKeeper, Moments
 from parallelmlp_search.engine import (
     BatchStream,
     Evaluation,
@@ -47,7 +48,8 @@ class ShardData:
         Training rows.
     validation_inputs, validation_target, validation_weight
         Rows that choose epochs and survivors; ``(n, D)``, the target as the metric takes it, ``(n,)`` or
-        None. Without any, all None, no member is judged, and the weights at the end are what predicts.
+        None. Without any, all None, no member is judged, and the weights at the end are what predicts,
+        unless the task keeps moments.
     prediction_inputs
         Rows ``(n, D)`` to predict after training, or None.
     head, loss, metric
@@ -110,11 +112,13 @@ class ShardData:
         return self.step_seconds(config) * self.rows.inputs.shape[0] / self.batch_rows(config)
 
     def judge_seconds(self, config: MLPConfig) -> float:
-        """Predicted seconds of judging a member once: a forward pass, a third of a step on as many rows."""
-        if self.validation_inputs is None:
-            return 0.0
-        share = self.validation_inputs.shape[0] / (3.0 * self.batch_rows(config))
-        return self.step_seconds(config) * share
+        """Predicted seconds of judging a member once."""
+        rows = self.validation_inputs
+        return 0.0 if rows is None else self.forward_seconds(config, rows.shape[0])
+
+    def forward_seconds(self, config: MLPConfig, n_rows: int) -> float:
+        """Predicted seconds of a forward pass of a member, a third of a step on as many rows."""
+        return self.step_seconds(config) * n_rows / (3.0 * self.batch_rows(config))
 
 
 @lru_cache(maxsize=3)
@@ -151,7 +155,8 @@ class ShardTask:
     """One shard: which members, from which states, how far.
 
     ``keep`` names the vectors that come back in the outcome's states. ``states`` holds None for fresh
-    members.
+    members. With ``keep_moments``, for data that nobody is judged by, the averaged weights and the
+    predictions of every moment of evaluation come back, and somebody else chooses.
     """
 
     key: str
@@ -164,6 +169,7 @@ class ShardTask:
     evaluate_every: float | None = None
     repeat: int = 0
     keep: tuple[str, ...] = ("parameters", "first_moment", "second_moment", "average")
+    keep_moments: bool = False
     deadline: float | None = None
     stop: StopSignal | None = None
 
@@ -178,7 +184,10 @@ class ShardTask:
         buckets = {(shape.family, shape.widths): shape.depth for shape in shapes}
         overhead = sum(BUCKET_OVERHEAD_SECONDS * (1 + depth) / 2 for depth in buckets.values())
         training = steps * (overhead + sum(self.data.step_seconds(config) for config in self.configs))
-        return training + moments * sum(self.data.judge_seconds(config) for config in self.configs)
+        wanted = self.data.prediction_inputs if self.keep_moments else self.data.validation_inputs
+        n_judged = 0 if wanted is None else wanted.shape[0]
+        judging = sum(self.data.forward_seconds(config, n_judged) for config in self.configs)
+        return training + moments * judging
 
     def part(self, members: range) -> ShardTask:
         """The same task for some of the members."""
@@ -204,6 +213,7 @@ class MemberOutcome:
     failure: str | None = None
     state: MemberState | None = None
     prediction: Tensor | None = None
+    moments: Moments | None = None
 
     def record(self) -> dict[str, Any]:
         """Everything but tensors, JSON-able."""
@@ -331,6 +341,12 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
         )
 
     judged = None if data.validation_inputs is None else Evaluation(data.validation_inputs, error)
+    evaluation, keeper = judged, None
+    if task.keep_moments:
+        assert judged is None
+        assert data.prediction_inputs is not None
+        keeper = MomentKeeper(population, data.head)
+        evaluation = Evaluation(data.prediction_inputs, keeper)
     history = train(
         population,
         rows,
@@ -338,13 +354,13 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
         loss=data.loss,
         until_epoch=task.until_epoch,
         total_epochs=task.total_epochs,
-        evaluation=judged,
+        evaluation=evaluation,
         evaluate_every=task.evaluate_every,
         deadline=task.deadline,
         stopped=task.stop or (lambda: False),
     )
     predictions = None
-    if data.prediction_inputs is not None:
+    if data.prediction_inputs is not None and keeper is None:
         which = "average" if judged is None else "best"
         outputs = predict(population, data.prediction_inputs, which=which)
         predictions = data.head.stable_predictions(outputs).cpu()
@@ -364,7 +380,7 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
     for member, row in enumerate(population.member_rows().tolist()):
         state = population.state(member, task.keep)
         best = float(population.best_error[row])
-        last = float(history.errors[-1][row]) if history.errors else best
+        last = float(history.errors[-1][row]) if judged is not None and history.errors else best
         failure = None
         if state.failed_at >= 0:
             failure = f"the loss stopped being finite at step {state.failed_at}"
@@ -382,6 +398,7 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
                 failure=failure,
                 state=state,
                 prediction=None if predictions is None else predictions[row].clone(),
+                moments=None if keeper is None else keeper.moments(member, row, history.epochs),
             )
         )
     return outcome

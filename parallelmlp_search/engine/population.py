@@ -156,6 +156,10 @@ class Population:
         rows[torch.tensor(self.layout.members)] = torch.arange(self.n_members)
         return rows
 
+    def vector(self, member: int, flat: Tensor) -> Tensor:
+        """Canonical vector of a member, read from a flat buffer of this layout."""
+        return read_member(flat, self.layout, member)
+
     def state(self, member: int, names: Sequence[str] = FLAT_NAMES) -> MemberState:
         """Copy of everything about a member, on the CPU."""
         bucket, row = self.layout.positions[member]

@@ -1,4 +1,10 @@
-"""Finalists are trained anew on every fold and predict the rows that they have not seen."""
+"""Finalists are trained anew on every fold and predict the rows that they have not seen.
+
+Where the choosing rows train as well, nobody can judge a network while it trains: it has seen most of them.
+So each fold keeps what its networks weighed and predicted at some moments, and once all folds have been
+trained, a finalist gets the moment at which its out-of-fold predictions of the choosing rows were best, the
+same for all its folds. The reporting rows have no say in it.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +13,45 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from parallelmlp_search.distribute import ShardOutcome, ShardTask, cut_work
 from parallelmlp_search.search.budget import Throughput
 from parallelmlp_search.search.journal import Journal
-from parallelmlp_search.search.preparation import Part
+from parallelmlp_search.search.moment_choice import MomentChoice
+from parallelmlp_search.search.preparation import Part, Preparation
 from parallelmlp_search.search.reporting import Reporter
 from parallelmlp_search.search.trial import RungRecord, Trial, TrialState
 
-__all__ = ["CrossFit", "cross_fit"]
+__all__ = ["CrossFit", "cross_fit", "moments_fit"]
 
 GROUP = 2
 """Under a time limit finalists are cross-fitted this many at a time, best first, so that little time is left
 over; packing more of them gains little, since they are wide and train on several folds at once."""
 
+UNTIMED_GROUP = 8
+"""Without a time limit, so many are cross-fitted at a time: their moments are kept until all folds are in."""
+
 EVALUATIONS = 20
 """Moments of a finalist's training at which its best epoch may lie."""
+
+MOMENTS = 10
+"""The same where weights and predictions of every moment are kept."""
+
+
+MOST_MOMENT_VALUES = 1 << 25
+"""Predictions of one finalist at all moments that may be kept, in numbers: 128 MiB."""
+
+
+def moments_fit(preparation: Preparation) -> bool:
+    """Whether finalists can train on the choosing rows too, and choose their moments afterwards.
+
+    Where rows are so many that the moments would not fit, the choosing rows are few among them.
+    """
+    values = MOMENTS * preparation.problem.head.n_predictions * preparation.problem.n_rows
+    return preparation.shares_choosing_rows and values <= MOST_MOMENT_VALUES
 
 
 @dataclass
@@ -55,7 +82,7 @@ class CrossFit:
 def cross_fit(
     finalists: Sequence[Trial],
     parts: Sequence[Part],
-    rows: Sequence[int],
+    preparation: Preparation,
     *,
     max_epochs: int,
     rung: int,
@@ -75,8 +102,8 @@ def cross_fit(
         Best first.
     parts
         One per fold.
-    rows
-        The reporting rows, as numbers of rows of the table.
+    preparation
+        Knows which rows choose and which report.
     max_epochs
         Epochs of full training.
     rung
@@ -87,10 +114,11 @@ def cross_fit(
     required
         With a deadline, how many finalists were planned; those beyond are extra and not missed.
     """
-    groups = [list(finalists)] if deadline is None else _groups(finalists, required or len(finalists))
+    groups = _groups(finalists, None if deadline is None else required or len(finalists))
     tasks_of_group = [
         _tasks(number, group, parts, max_epochs, cache_scale) for number, group in enumerate(groups)
     ]
+    choice = MomentChoice(preparation, parts)
     total = sum(len(tasks) for tasks in tasks_of_group)
 
     def in_time() -> Iterator[ShardTask]:
@@ -105,7 +133,7 @@ def cross_fit(
     def strip(outcome: ShardOutcome) -> None:
         for member in outcome.members:
             if member.failure is not None:
-                member.state = member.prediction = None
+                member.state = member.prediction = member.moments = None
 
     fold_of = {task.key: task.repeat - 1 for tasks in tasks_of_group for task in tasks}
     results: dict[int, dict[int, tuple[Tensor, Tensor]]] = {trial.number: {} for trial in finalists}
@@ -122,6 +150,9 @@ def cross_fit(
             records[member.trial].append(record)
             if member.failure is not None:
                 trial.state, trial.failure = TrialState.FAILED, member.failure
+            elif member.moments is not None:
+                chosen = choice.offer(member.trial, fold_of[outcome.key], member.moments)
+                results[member.trial].update(chosen)
             elif member.state is not None and member.prediction is not None:
                 results[member.trial][fold_of[outcome.key]] = (
                     member.state.vectors["best"],
@@ -153,15 +184,17 @@ def cross_fit(
         cut.append(
             f"{short} of {planned} finalists had not trained for {max_epochs} epochs when the time was up"
         )
-    place_of = {int(row): place for place, row in enumerate(rows)}
     n_outputs = parts[0].head.n_predictions
-    predictions = torch.full((len(complete), n_outputs, len(rows)), math.nan)
-    covered = torch.zeros(len(rows), dtype=torch.bool)
+    predictions = torch.full((len(complete), n_outputs, preparation.n_reporting), math.nan)
+    covered = torch.zeros(preparation.n_reporting, dtype=torch.bool)
     for fold, part in enumerate(parts):
-        places = torch.tensor([place_of[int(row)] for row in part.predicted_rows], dtype=torch.int64)
+        report = np.isin(part.predicted_rows, preparation.reporting_rows)
+        rows = part.predicted_rows[report]
+        places = torch.from_numpy(np.searchsorted(preparation.reporting_rows, rows))
         covered[places] = True
+        mine = torch.from_numpy(report)
         for index, trial in enumerate(complete):
-            predictions[index][:, places] = results[trial.number][fold][1]
+            predictions[index][:, places] = results[trial.number][fold][1][:, mine]
     for trial in complete:
         trial.state = TrialState.COMPLETE
         # one record for all folds; its error is set from the out-of-fold predictions
@@ -181,8 +214,14 @@ def cross_fit(
     return CrossFit(complete, predictions, covered, vectors, cut)
 
 
-def _groups(finalists: Sequence[Trial], required: int) -> list[list[Trial]]:
-    """Those that are planned in groups of at most :data:`GROUP` of like size, then the extra ones."""
+def _groups(finalists: Sequence[Trial], required: int | None) -> list[list[Trial]]:
+    """Those that are planned in groups of at most :data:`GROUP` of like size, then the extra ones.
+
+    Without a deadline (``required`` is None) there is no reason for small ones but memory.
+    """
+    if required is None:
+        starts = range(0, len(finalists), UNTIMED_GROUP)
+        return [list(finalists[start : start + UNTIMED_GROUP]) for start in starts]
     n_groups = -(-required // GROUP)
     size = -(-required // n_groups)
     bounds = [*range(0, required, size), *range(required, len(finalists), GROUP)]
@@ -197,6 +236,7 @@ def _tasks(
     """Shards of a group on every fold, the most expensive first."""
     tasks = []
     for fold, part in enumerate(parts):
+        keep_moments = part.data.validation_inputs is None
         cuts = cut_work([trial.config for trial in group], part.data, cache_scale=cache_scale)
         for place, cut in enumerate(cuts):
             tasks.append(
@@ -208,9 +248,10 @@ def _tasks(
                     data=part.data,
                     until_epoch=max_epochs,
                     total_epochs=max_epochs,
-                    evaluate_every=max(1.0, max_epochs / EVALUATIONS),
+                    evaluate_every=max(1.0, max_epochs / (MOMENTS if keep_moments else EVALUATIONS)),
                     repeat=fold + 1,
-                    keep=("best",),
+                    keep=() if keep_moments else ("best",),
+                    keep_moments=keep_moments,
                 )
             )
     return sorted(tasks, key=lambda task: (-task.predicted_seconds, task.key))

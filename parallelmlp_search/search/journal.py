@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from parallelmlp_search.distribute import MemberOutcome, ShardOutcome, ShardTask, run_shards
+from parallelmlp_search.distribute import MemberOutcome, Moments, ShardOutcome, ShardTask, run_shards
 from parallelmlp_search.engine import MemberState
 from parallelmlp_search.search.budget import Clock
 from parallelmlp_search.search.run_directory import RunDirectory
@@ -122,6 +122,9 @@ def _pack(outcome: ShardOutcome) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 tensors[f"{member.trial}.{name}"] = vector
         if member.prediction is not None:
             tensors[f"{member.trial}:prediction"] = member.prediction
+        if member.moments is not None:
+            for name, tensor in member.moments.tensors().items():
+                tensors[f"{member.trial}:moments:{name}"] = tensor
         members.append(record)
     names = ("member_steps", "seconds", "predicted_seconds", "cut")
     return tensors, {"members": members} | {name: getattr(outcome, name) for name in names}
@@ -146,5 +149,9 @@ def _unpack(key: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> S
         if state is not None:
             member.state = MemberState(vectors.get(str(member.trial), {}), **state)
         member.prediction = tensors.get(f"{member.trial}:prediction")
+        start = f"{member.trial}:moments:"
+        moments = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+        if moments:
+            member.moments = Moments(**moments)
         members.append(member)
     return ShardOutcome(key, members, **metadata)

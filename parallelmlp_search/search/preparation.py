@@ -1,9 +1,10 @@
 """From a table to the tensors of shards: which rows train, which choose, which report.
 
 Rows are divided once. The *choosing* rows judge every rung and choose the epoch of every finalist; they never
-report. The *reporting* rows are all others: screening trains on them, finalists are cross-fitted on them,
-and the ensemble and its honest score come from their out-of-fold predictions. Preprocessing and the scaling
-of a regression target are fitted on the training rows of each part alone.
+report. The *reporting* rows are all others: screening trains on them, and the ensemble and its honest score
+come from their out-of-fold predictions. Finalists are cross-fitted on rows of both kinds, so that choosing
+costs them none: the choosing rows then choose by their own out-of-fold predictions. Preprocessing and the
+scaling of a regression target are fitted on the training rows of each part alone.
 """
 
 from __future__ import annotations
@@ -153,11 +154,27 @@ class Preparation:
         """The part that screening trains on: all reporting rows, judged by the choosing rows."""
         return self._part(self.reporting_rows, None, seed_of(self.settings.seed, 1))
 
-    def folds(self, n_folds: int) -> list[Part]:
-        """The parts of cross-fitting: each predicts the reporting rows that it has not seen."""
+    @property
+    def shares_choosing_rows(self) -> bool:
+        """Whether the choosing rows can train as well: not if they come last in time."""
+        return not self.is_tiny and self.problem.time is None and bool(len(self.choosing_rows))
+
+    def folds(self, n_folds: int, *, hold_choosing: bool = True) -> list[Part]:
+        """The parts of cross-fitting: each predicts the rows that it has not seen.
+
+        Parameters
+        ----------
+        n_folds
+            Folds ``S``.
+        hold_choosing
+            Whether the choosing rows only judge, in every fold the same ones. Otherwise they belong to the
+            folds like all others, which takes :attr:`shares_choosing_rows`. The folds, and what is fitted
+            before a network trains, are the same either way.
+        """
         if self.is_tiny:
             return [self._part(self.reporting_rows, self.reporting_rows, seed_of(self.settings.seed, 2, 0))]
-        rows = self.reporting_rows
+        shares = self.shares_choosing_rows
+        rows = np.arange(self.problem.n_rows) if shares else self.reporting_rows
         problem = self.problem
         splits = folds(
             self.target[rows],
@@ -167,10 +184,19 @@ class Preparation:
             time=None if problem.time is None else problem.time[rows],
             seed=self.settings.seed,
         )
-        return [
-            self._part(rows[split.train], rows[split.test], seed_of(self.settings.seed, 2, number))
-            for number, split in enumerate(splits)
-        ]
+        seeds = [seed_of(self.settings.seed, 2, number) for number in range(len(splits))]
+        parts = []
+        for split, seed in zip(splits, seeds, strict=True):
+            train, predict = rows[split.train], rows[split.test]
+            if not shares:
+                parts.append(self._part(train, predict, seed))
+            elif hold_choosing:
+                predict = np.setdiff1d(predict, self.choosing_rows)
+                learn = np.setdiff1d(train, self.choosing_rows)
+                parts.append(self._part(learn, predict, seed, fit=train))
+            else:
+                parts.append(self._part(train, predict, seed, judged=False))
+        return parts
 
     def allowed_folds(self, wanted: int) -> int:
         """At most as many folds as there are groups, or moments after the first, and two rows a fold."""
@@ -195,14 +221,25 @@ class Preparation:
         """Weights of rows in metrics, or None."""
         return None if self.metric_weight is None else torch.from_numpy(self.metric_weight[rows])
 
-    def _part(self, train: NDArray[np.intp], predict: NDArray[np.intp] | None, seed: int) -> Part:
+    def _part(
+        self,
+        train: NDArray[np.intp],
+        predict: NDArray[np.intp] | None,
+        seed: int,
+        *,
+        fit: NDArray[np.intp] | None = None,
+        judged: bool = True,
+    ) -> Part:
+        """A part that trains on some rows; preprocessing is fitted on them too, or on ``fit``."""
+        fit = train if fit is None else fit
         preprocessor = TablePreprocessor(
             scaling=self.settings.scaling, numeric_bins=self._numeric_bins(), column_kinds=self.column_kinds
         )
-        inputs = preprocessor.fit_transform(self.problem.frame.iloc[train])
-        head, target = self._outputs(train)
+        preprocessor.fit(self.problem.frame.iloc[fit])
+        inputs = preprocessor.transform(self.problem.frame.iloc[train])
+        head, target = self._outputs(fit, train)
         weight = None if self.training_weight is None else torch.from_numpy(self.training_weight[train])
-        choosing = self.choosing_rows if len(self.choosing_rows) else None
+        choosing = self.choosing_rows if judged and len(self.choosing_rows) else None
         choosing_weight = None if choosing is None else self.weights(choosing)
 
         def tensor(values: NDArray[Any]) -> Tensor:
@@ -235,12 +272,12 @@ class Preparation:
         bins = min(MOST_BINS, MOST_PIECES // max(1, n_numeric))
         return bins if bins >= FEWEST_BINS else 0
 
-    def _outputs(self, train: NDArray[np.intp]) -> tuple[Head, Tensor]:
-        """Head and training target; a regression is standardised by the training rows."""
+    def _outputs(self, fit: NDArray[np.intp], train: NDArray[np.intp]) -> tuple[Head, Tensor]:
+        """Head and training target; a regression is standardised by the rows ``fit``."""
         head = self.problem.head
         if self.problem.task != "regression":
             return head, torch.from_numpy(self.target[train])
-        scaler = RegressionTarget.fit(self.target[train], self._fit_weight(train))
+        scaler = RegressionTarget.fit(self.target[fit], self._fit_weight(fit))
         encoded = scaler.encode(self.target[train])
         head = replace(
             head,

@@ -19,7 +19,7 @@ from parallelmlp_search.exceptions import (
     SearchFailedError,
 )
 from parallelmlp_search.search.budget import Clock, FinalistPlan, Throughput
-from parallelmlp_search.search.finalists import CrossFit, cross_fit
+from parallelmlp_search.search.finalists import CrossFit, cross_fit, moments_fit
 from parallelmlp_search.search.journal import Journal
 from parallelmlp_search.search.planning import SearchPlan, make_plan, replan_finalists, training_seconds
 from parallelmlp_search.search.preparation import Part, Preparation, seed_of
@@ -199,11 +199,13 @@ def _finish(stage: _Stage, settings: SearchSettings, directory: RunDirectory | N
     journal, throughput, reporter, clock = stage.journal, stage.throughput, stage.reporter, stage.clock
     deadline = clock.deadline(plan.reserve_seconds)
     finalists, last = _finalists(trials, plan, preparation, stage.data, settings, journal, throughput, clock)
-    parts = [replace(part, data=stage.workers.share(part.data)) for part in preparation.folds(last.n_folds)]
+    hold = not moments_fit(preparation)
+    folds = preparation.folds(last.n_folds, hold_choosing=hold)
+    parts = [replace(part, data=stage.workers.share(part.data)) for part in folds]
     fit = cross_fit(
         finalists,
         parts,
-        preparation.reporting_rows.tolist(),
+        preparation,
         max_epochs=last.max_epochs,
         rung=len(plan.rungs),
         journal=journal,

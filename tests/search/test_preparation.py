@@ -23,19 +23,19 @@ def divide(make_settings: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     """The preparation of a problem, and training and predicted rows of screening and of each fold."""
 
     def divided(
-        problem: Problem, n_folds: int = 3, **values: Any
+        problem: Problem, n_folds: int = 3, *, hold_choosing: bool = True, **values: Any
     ) -> tuple[Preparation, list[tuple[Rows, Rows]]]:
         parts: list[tuple[Rows, Rows]] = []
         part = Preparation._part
 
-        def noting(self: Preparation, train: Rows, predict: Rows | None, seed: int) -> Any:
+        def noting(self: Preparation, train: Rows, predict: Rows | None, seed: int, **options: Any) -> Any:
             parts.append((train, np.empty(0, dtype=int) if predict is None else predict))
-            return part(self, train, predict, seed)
+            return part(self, train, predict, seed, **options)
 
         monkeypatch.setattr(Preparation, "_part", noting)
         preparation = Preparation(problem, make_settings(**values))
         preparation.screening()
-        preparation.folds(preparation.allowed_folds(n_folds))
+        preparation.folds(preparation.allowed_folds(n_folds), hold_choosing=hold_choosing)
         return preparation, parts
 
     return divided
@@ -45,30 +45,35 @@ def _sets(*rows: Rows) -> list[set[int]]:
     return [set(map(int, part)) for part in rows]
 
 
+@pytest.mark.parametrize("hold_choosing", [True, False])
 @pytest.mark.parametrize("name", ["spambase", "satimage", "diamonds"])
 def test_rows_that_choose_never_report_and_no_fold_predicts_what_it_trained_on(
-    name: str, make_problem: Make, divide: Make
+    name: str, hold_choosing: bool, make_problem: Make, divide: Make
 ) -> None:
-    preparation, (screening, *folds) = divide(make_problem(name, 300))
+    preparation, (screening, *folds) = divide(make_problem(name, 300), hold_choosing=hold_choosing)
     reporting, choosing = _sets(preparation.reporting_rows, preparation.choosing_rows)
     assert reporting | choosing == set(range(300))
     assert not reporting & choosing
     assert 0.1 < len(choosing) / 300 < 0.3
     assert _sets(screening[0])[0] == reporting
+    used = reporting if hold_choosing else reporting | choosing
     predicted: list[int] = []
     for train, predict in folds:
         inside, outside = _sets(train, predict)
         assert not inside & outside
-        assert inside | outside == reporting
+        assert inside | outside == used
         predicted.extend(outside)
-    assert sorted(predicted) == sorted(reporting)
+    assert sorted(predicted) == sorted(used)
 
 
-def test_no_group_is_on_two_sides_of_any_split(make_problem: Make, divide: Make) -> None:
+@pytest.mark.parametrize("hold_choosing", [True, False])
+def test_no_group_is_on_two_sides_of_any_split(hold_choosing: bool, make_problem: Make, divide: Make) -> None:
     groups = np.array(
         [f"g{number}" for number in np.random.default_rng(0).integers(0, 40, 300)], dtype=object
     )
-    preparation, (_, *folds) = divide(make_problem("spambase", 300, groups=groups))
+    preparation, (_, *folds) = divide(
+        make_problem("spambase", 300, groups=groups), hold_choosing=hold_choosing
+    )
 
     def of(rows: Rows) -> set[str]:
         return set(groups[rows])
