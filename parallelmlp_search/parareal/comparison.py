@@ -17,7 +17,13 @@ from parallelmlp_search.parareal.jobs import Job, Task
 from parallelmlp_search.parareal.promoted import PromotedMember, PromotedModel
 from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.search.preparation import Part, Preparation, seed_of
-from parallelmlp_search.selection import GreedyEnsemble, HonestScore, bias_corrected_score, greedy_ensemble
+from parallelmlp_search.selection import (
+    GreedyEnsemble,
+    HonestScore,
+    Metric,
+    bias_corrected_score,
+    greedy_ensemble,
+)
 
 __all__ = ["Contender", "Promotion", "judge"]
 
@@ -128,7 +134,7 @@ def judge(
                     trial=candidate.trial,
                     depth=candidate.config.depth,
                     slices=count,
-                    score=1.0 - error if metric.greater_is_better else error,
+                    score=metric.to_score(error),
                     parameters=outcomes[0]["parameters"],
                     seconds=sum(outcome["seconds"] for outcome in outcomes),
                     step_seconds=sorted(outcome["step_seconds"] for outcome in outcomes)[len(outcomes) // 2],
@@ -211,9 +217,9 @@ def _out_of_fold(
     return found
 
 
-def _score(metric: Any, predictions: Tensor, target: Tensor, weight: Tensor | None) -> float:
-    error = float(metric.error(predictions.unsqueeze(0), target, weight)[0])
-    return 1.0 - error if metric.greater_is_better else error
+def _score(metric: Metric, predictions: Tensor, target: Tensor, weight: Tensor | None) -> float:
+    # by way of the error, as the ensemble's own score comes: the two are compared to the last bit
+    return metric.to_score(float(metric.error(predictions.unsqueeze(0), target, weight)[0]))
 
 
 def _remarks(

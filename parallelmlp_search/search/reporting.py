@@ -46,7 +46,7 @@ class Reporter:
         progress = Progress(
             stage=stage,
             metric=self.metric.name,
-            best_score=self._score(min(trial.error for trial in scored)) if scored else None,
+            best_score=self.metric.to_score(min(trial.error for trial in scored)) if scored else None,
             n_trials=len(trials),
             member_steps_per_second=steps / training,
             elapsed_seconds=elapsed,
@@ -54,7 +54,7 @@ class Reporter:
             standings=tuple(
                 Standing(
                     trial.number,
-                    self._score(trial.error),
+                    self.metric.to_score(trial.error),
                     trial.records[-1].epochs,
                     trial.rung,
                     summarise(trial.config),
@@ -70,6 +70,3 @@ class Reporter:
     def start_training(self) -> None:
         """From now on member-steps count per second."""
         self._training_since = self.clock.elapsed
-
-    def _score(self, error: float) -> float:
-        return 1.0 - error if self.metric.greater_is_better else error

@@ -86,6 +86,6 @@ def trials_frame(trials: list[Trial], metric: Metric) -> pd.DataFrame:
     """One row a trial and rung, in order of trial and rung."""
     frame = pd.DataFrame([row for trial in trials for row in trial.rows()])
     error = frame["error"].astype("float64")
-    frame.insert(5, "score", 1.0 - error if metric.greater_is_better else error)
+    frame.insert(5, "score", metric.to_score(error))
     frame["failure"] = frame["failure"].astype("string")
     return frame

@@ -130,9 +130,7 @@ def rank(trials: Sequence[Trial], fit: CrossFit, verdict: Verdict, metric: Metri
                 trial=trial.number,
                 metric=metric.name,
                 error=None if failed else trial.error,
-                score=None
-                if failed
-                else float(metric.to_error(torch.tensor(trial.error, dtype=torch.float64))),
+                score=None if failed else metric.to_score(trial.error),
                 rung=max(trial.rung, 0),
                 n_parameters=trial.n_parameters,
                 train_seconds=trial.seconds,

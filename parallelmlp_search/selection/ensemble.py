@@ -180,7 +180,7 @@ def pick_members(
         raise SearchFailedError(f"no member can be picked, since none has a finite {metric.name}")
     best = min(errors)
     kept = 1 + next(i for i, error in enumerate(errors) if error <= best + _slack(best, metric, rounding))
-    scores = [1.0 - error if metric.greater_is_better else error for error in errors]
+    scores = [metric.to_score(error) for error in errors]
     return picks, scores, kept
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -35,6 +36,8 @@ from parallelmlp_search.selection.ranking import RocAuc
 __all__ = ["METRICS", "TASKS", "Metric", "default_metric", "get_metric", "member_chunks"]
 
 TASKS: tuple[str, ...] = ("binary", "multiclass", "regression")
+
+Scores = TypeVar("Scores", Tensor, "pd.Series[float]", float)
 
 CHUNK_ELEMENTS = 2**20
 """Most numbers of predictions that one pass holds in temporary copies, one member at least (8 MiB)."""
@@ -108,9 +111,13 @@ class Metric:
         """(P,) lower-is-better version: 1 - score where greater is better, else the score itself."""
         return self.to_error(self(predictions, target, weight))
 
-    def to_error(self, score: Tensor) -> Tensor:
-        """Turn scores into errors; its own inverse."""
+    def to_error(self, score: Scores) -> Scores:
+        """Turn scores into errors, of which less is better."""
         return 1.0 - score if self.greater_is_better else score
+
+    def to_score(self, error: Scores) -> Scores:
+        """Turn errors into scores, in the metric's own orientation: the inverse of :meth:`to_error`."""
+        return 1.0 - error if self.greater_is_better else error
 
 
 def member_chunks(predictions: Tensor) -> Iterator[slice]:

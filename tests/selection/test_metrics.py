@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.metrics as reference
 import torch
@@ -93,6 +94,18 @@ def test_classification_equals_scikit_learn(name, n_classes, ties, weights):
     assert len(np.unique(expected)) > 1  # members that all score alike would prove nothing
     error = metric.error(predictions, target, weight)
     np.testing.assert_allclose(error, 1 - scores if metric.greater_is_better else scores)
+
+
+@pytest.mark.parametrize(("name", "error"), [("roc_auc", 0.25), ("log_loss", 0.75)])
+def test_a_score_becomes_an_error_and_back_in_any_form(name, error):
+    metric = METRICS[name]
+    assert metric.to_error(0.75) == error
+    assert (
+        metric.to_error(pd.Series([0.75])).tolist()
+        == metric.to_error(torch.tensor([0.75])).tolist()
+        == [error]
+    )
+    assert metric.to_score(error) == 0.75
 
 
 def test_balanced_accuracy_equals_the_function_of_that_name():

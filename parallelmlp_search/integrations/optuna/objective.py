@@ -247,7 +247,7 @@ class PackedObjective:
 
     def score(self, outcome: MemberOutcome) -> float:
         """Score of a member, in the metric's own orientation."""
-        return 1.0 - outcome.error if self.metric.greater_is_better else outcome.error
+        return self.metric.to_score(outcome.error)
 
     def values(self, config: MLPConfig, outcome: MemberOutcome) -> list[float]:
         """Values of a trial whose training is complete."""

@@ -262,7 +262,7 @@ def _as_trial(
     seconds = float(frozen.user_attrs.get("train_seconds", 0.0))
     for step, score in sorted(frozen.intermediate_values.items()):
         rung = steps.index(step)
-        error = 1.0 - score if objective.metric.greater_is_better else score
+        error = objective.metric.to_error(score)
         last = step == frozen.last_step
         trial.records.append(
             RungRecord(0, rung, objective.rungs[rung], error, math.nan, seconds if last else 0.0)
