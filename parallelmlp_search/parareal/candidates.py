@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,8 +22,8 @@ from parallelmlp_search.parareal.cost import (
     recommended,
 )
 from parallelmlp_search.search import RunDirectory
+from parallelmlp_search.search.trial import config_of_row
 from parallelmlp_search.space import MLPConfig
-from parallelmlp_search.space.config import FIELD_NAMES
 
 __all__ = ["Candidate", "Forecast", "candidates", "devices_here", "forecast"]
 
@@ -106,11 +106,8 @@ def candidates(directory: RunDirectory, top: int, depth_factor: int | None) -> l
         raise InvalidParameterError(f"top must be an integer >= 1, but got {top!r}")
     board = directory.leaderboard()
     finalists = board[(board["state"] == "complete") & board["rank"].notna()].sort_values("rank")
-    configs = [
-        (int(row["trial"]), config_of(row))
-        for row in finalists.to_dict("records")
-        if len(row["config_widths"])
-    ]
+    rows = finalists.to_dict("records")
+    configs = [(int(row["trial"]), config_of_row(row)) for row in rows if len(row["config_widths"])]
     if not configs:
         raise RunDirectoryError(
             f"no finalist of the run in {str(directory.path)!r} has a hidden layer to deepen: "
@@ -122,19 +119,6 @@ def candidates(directory: RunDirectory, top: int, depth_factor: int | None) -> l
         factor = depth_factor if depth_factor is not None else max(1, math.ceil(DEEP / config.depth))
         chosen.append(Candidate(trial, deep_config(config, factor), factor))
     return chosen
-
-
-def config_of(row: Mapping[Any, Any]) -> MLPConfig:
-    """The configuration that a row of the leaderboard spells out."""
-    values = {}
-    for name in FIELD_NAMES:
-        value = row[f"config_{name}"]
-        if name == "widths":
-            value = [int(width) for width in value]
-        elif value is not None and isinstance(value, float) and math.isnan(value):
-            value = None
-        values[name] = value
-    return MLPConfig.from_dict(values)
 
 
 def devices_here() -> int:

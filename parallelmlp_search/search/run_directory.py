@@ -29,7 +29,7 @@ from parallelmlp_search.engine.checkpoint import (
 from parallelmlp_search.exceptions import RunDirectoryError, near_miss
 from parallelmlp_search.search.model import TrainedModel
 from parallelmlp_search.search.settings import SearchSettings
-from parallelmlp_search.search.trial import TrialState, config_of_row
+from parallelmlp_search.search.trial import config_of_row
 from parallelmlp_search.space import MLPConfig
 
 __all__ = ["RunDirectory"]
@@ -227,11 +227,9 @@ class RunDirectory:
         return pd.read_parquet(self.path / "trials.parquet")
 
     def best_configs(self, n: int) -> list[MLPConfig]:
-        """Configurations of up to ``n`` trials, best first, without those that failed."""
+        """Configurations of up to ``n`` trials, best first, without those that have no rank."""
         board = self.leaderboard()
-        board = board[board["state"] != str(TrialState.FAILED)].head(n)
-        rows = self.trials().drop_duplicates("trial").set_index("trial")
-        return [config_of_row(rows.loc[trial]) for trial in board["trial"]]
+        return [config_of_row(row) for row in board[board["rank"].notna()].head(n).to_dict("records")]
 
     def load_model(self) -> TrainedModel:
         """The model that predicts."""

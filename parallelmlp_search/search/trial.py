@@ -102,14 +102,16 @@ class Trial:
         ]
 
 
-def config_of_row(row: Mapping[str, Any] | pd.Series[Any]) -> MLPConfig:
-    """The configuration that a row of ``trials.parquet`` spells out."""
+def config_of_row(row: Mapping[Any, Any] | pd.Series[Any]) -> MLPConfig:
+    """The configuration that a row of ``trials.parquet``, or of the leaderboard, spells out."""
     values: dict[str, Any] = {}
     for name in FIELD_NAMES:
         value = row[f"config_{name}"]
         if name == "widths":
-            value = tuple(int(width) for width in str(value).split("-") if width)
-        values[name] = None if value is None or value is pd.NA or value != value else value
+            widths = value.split("-") if isinstance(value, str) else value
+            values[name] = tuple(int(width) for width in widths if width)
+        else:
+            values[name] = None if value is None or value is pd.NA or value != value else value
     return MLPConfig(**values)
 
 

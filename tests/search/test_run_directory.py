@@ -13,6 +13,9 @@ import torch
 
 from parallelmlp_search.exceptions import RunDirectoryError
 from parallelmlp_search.search import RunDirectory, SearchSettings
+from parallelmlp_search.search.trial import RungRecord, Trial, TrialState, config_of_row
+from parallelmlp_search.selection import Entry, Leaderboard
+from parallelmlp_search.space import MLPConfig
 
 
 @pytest.fixture
@@ -146,6 +149,22 @@ def test_finishing_drops_checkpoints(directory: RunDirectory) -> None:
     assert directory.info()["status"] == "finished"
     assert directory.result() == {"metric": "accuracy"}
     assert not directory.checkpoints.exists()
+
+
+def test_both_tables_spell_configurations_out(directory: RunDirectory) -> None:
+    configs = [MLPConfig(widths=(8, 16), seed=7), MLPConfig(widths=()), MLPConfig(widths=(4,), clip_norm=0.5)]
+    record = RungRecord(0, 0, 1.0, 0.5, 0.5, 0.1)
+    trials = [Trial(n, config, "random", 0, records=[record]) for n, config in enumerate(configs)]
+    directory.write_table("trials", pd.DataFrame([row for trial in trials for row in trial.rows()]))
+    entries = [
+        Entry(trial=0, metric="rmse", error=0.5, config=configs[0]),
+        Entry(trial=1, metric="rmse", error=0.3, config=configs[1]),
+        Entry(trial=2, metric="rmse", error=0.1, state=str(TrialState.FAILED), config=configs[2]),
+    ]
+    directory.write_table("leaderboard", Leaderboard(entries).to_frame())
+    assert [config_of_row(row) for row in directory.trials().to_dict("records")] == configs
+    assert directory.best_configs(3) == [configs[1], configs[0]]
+    assert directory.best_configs(1) == [configs[1]]
 
 
 def test_a_full_disk_leaves_what_was_there(directory: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
