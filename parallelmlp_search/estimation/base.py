@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from parallelmlp_search.estimation.constant import ConstantModel, has_usable_column
 from parallelmlp_search.estimation.initial import initial_configs
-from parallelmlp_search.estimation.inputs import column_of_rows, memory_bytes, row_weights, table
+from parallelmlp_search.estimation.inputs import memory_bytes, table
 from parallelmlp_search.estimation.table_estimator import TableEstimator, constant_model, seed_from
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, RunDirectoryError
 from parallelmlp_search.parareal import Promotion, promote
@@ -109,13 +109,7 @@ class SearchEstimator(TableEstimator):
         settings, directory = self._settings()
         callbacks = self._checked_callbacks()
         frame, target = self._table_and_target(X, y)
-        problem = self._problem(
-            frame,
-            target,
-            row_weights(sample_weight, len(frame)),
-            column_of_rows("groups", groups, len(frame)),
-            column_of_rows("time", time, len(frame)),
-        )
+        problem = self._problem(frame, target, sample_weight, groups, time)
         if not has_usable_column(problem.frame):
             return self._fit_constant(problem, settings)
         if self.run_directory is not None and directory is None:
@@ -178,13 +172,7 @@ class SearchEstimator(TableEstimator):
         frame = table(self, X, names=self._columns)
         target = self._target(y)
         check_consistent_length(frame, target)
-        problem = self._problem(
-            frame,
-            target,
-            row_weights(sample_weight, len(frame)),
-            column_of_rows("groups", groups, len(frame)),
-            column_of_rows("time", time, len(frame)),
-        )
+        problem = self._problem(frame, target, sample_weight, groups, time)
         self.promotion_, self.model_ = promote(
             RunDirectory.open(self.run_directory),
             problem,

@@ -14,7 +14,6 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 
 from parallelmlp_search.distribute import MemberOutcome, ShardTask, run_shards
 from parallelmlp_search.estimation.constant import ConstantModel, has_usable_column
-from parallelmlp_search.estimation.inputs import row_weights
 from parallelmlp_search.estimation.table_estimator import (
     LabelTarget,
     NumericTarget,
@@ -184,8 +183,7 @@ class SingleMLP(TableEstimator):
         loss = self._checked_loss()
         device = resolve_device(self.device)
         frame, target = self._table_and_target(X, y)
-        weight = row_weights(sample_weight, len(frame))
-        problem = self._problem(frame, target, weight, None, None)
+        problem = self._problem(frame, target, sample_weight)
         epochs = int(epochs or default_epochs(problem.n_rows / 128))
         if not has_usable_column(problem.frame):
             return Training(None, None, constant_model(problem, loss), epochs, seed)

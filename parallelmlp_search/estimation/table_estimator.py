@@ -15,7 +15,13 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from parallelmlp_search.estimation.constant import ConstantModel
-from parallelmlp_search.estimation.inputs import label_target, numeric_target, table
+from parallelmlp_search.estimation.inputs import (
+    column_of_rows,
+    label_target,
+    numeric_target,
+    row_weights,
+    table,
+)
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, near_miss
 from parallelmlp_search.kernels import get_loss
 from parallelmlp_search.search import Problem, TrainedModel
@@ -62,11 +68,14 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         self,
         frame: pd.DataFrame,
         target: npt.NDArray[Any],
-        weight: npt.NDArray[np.float64] | None,
-        groups: npt.NDArray[Any] | None,
-        moments: npt.NDArray[Any] | None,
+        sample_weight: Any = None,
+        groups: Any = None,
+        time: Any = None,
     ) -> Problem:
-        """The question to search on, without the rows of weight zero."""
+        """The question to search on, its weights, groups and times checked, without rows of weight zero."""
+        weight = row_weights(sample_weight, len(frame))
+        groups = column_of_rows("groups", groups, len(frame))
+        time = column_of_rows("time", time, len(frame))
         rows: Any = slice(None) if weight is None else np.flatnonzero(weight > 0)
         target = target[rows]
         if len(target) < 2:
@@ -77,7 +86,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
             task=self._task_of(target),  # type: ignore[arg-type]
             weight=None if weight is None else weight[rows],
             groups=None if groups is None else groups[rows],
-            time=None if moments is None else moments[rows],
+            time=None if time is None else time[rows],
             class_weight=self._class_weight(),
             target_name=self._target_name,
         )
