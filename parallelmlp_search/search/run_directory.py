@@ -28,6 +28,7 @@ from parallelmlp_search.engine.checkpoint import (
 )
 from parallelmlp_search.exceptions import RunDirectoryError, near_miss
 from parallelmlp_search.search.model import TrainedModel
+from parallelmlp_search.search.problem import Problem
 from parallelmlp_search.search.settings import SearchSettings
 from parallelmlp_search.search.trial import config_of_row
 from parallelmlp_search.space import MLPConfig
@@ -117,6 +118,63 @@ class RunDirectory:
         if "settings" not in info:
             raise RunDirectoryError(f"the run in {str(self.path)!r} stopped before it began: start it anew")
         return SearchSettings.from_dict(info["settings"])
+
+    # ------------------------------------------------------------------ from the start to the end
+
+    def begin(self, problem: Problem, settings: SearchSettings) -> float:
+        """Mark the run as running, if it is one of this search.
+
+        Returns
+        -------
+        float
+            Seconds that it has used before it was interrupted.
+
+        Raises
+        ------
+        RunDirectoryError
+            If it is finished, or was started on other data or with other settings.
+        """
+        info = self.info()
+        if info.get("status") == "finished":
+            raise RunDirectoryError(f"the run in {str(self.path)!r} is finished: choose another folder")
+        print_of_data = problem.fingerprint()
+        if "settings" in info:
+            if info["fingerprint"] != print_of_data:
+                raise RunDirectoryError(
+                    f"the run in {str(self.path)!r} was started on other data: "
+                    "resume it with the same table, or choose another folder"
+                )
+            before, now = info["settings"], settings.to_dict()
+            for name, value in now.items():
+                if before.get(name) != value:
+                    raise RunDirectoryError(
+                        f"the run in {str(self.path)!r} was started with {name}={before.get(name)!r}, "
+                        f"but got {value!r}: resume it with the same settings, or choose another folder"
+                    )
+        self.update(settings=settings.to_dict(), fingerprint=print_of_data, status="running")
+        return float(info.get("spent_seconds", 0.0))
+
+    @contextlib.contextmanager
+    def status_kept(self, started: float, spent: float) -> Iterator[None]:
+        """Write how the run ended, whatever ends it.
+
+        Parameters
+        ----------
+        started
+            Reading of :func:`time.monotonic` at its start.
+        spent
+            Seconds that it had used before.
+        """
+        try:
+            yield
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+            with contextlib.suppress(Exception):
+                # once everything is saved, whatever comes afterwards does not undo it
+                if self.info().get("status") != "finished":
+                    self.update(status=status, spent_seconds=spent + time.monotonic() - started)
+                    self.log(status, reason=repr(error))
+            raise
 
     # ------------------------------------------------------------------ lock and log
 

@@ -5,19 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from parallelmlp_search.distribute import ShardData, one_thread, worker_count
-from parallelmlp_search.exceptions import (
-    BudgetWarning,
-    InvalidParameterError,
-    RunDirectoryError,
-    SearchFailedError,
-)
+from parallelmlp_search.exceptions import BudgetWarning, InvalidParameterError, SearchFailedError
 from parallelmlp_search.search.budget import Clock, FinalistPlan, Throughput
 from parallelmlp_search.search.finalists import CrossFit, cross_fit, moments_fit
 from parallelmlp_search.search.journal import Journal
@@ -89,8 +84,8 @@ def run(
         spent = 0.0
         if directory is not None:
             stack.enter_context(directory.locked())
-            spent = _open_run(directory, problem, settings)
-            stack.enter_context(_status_kept(directory, started, spent))
+            spent = directory.begin(problem, settings)
+            stack.enter_context(directory.status_kept(started, spent))
         clock = Clock(settings.time_limit, started, spent)
         stage = _begin(problem, settings, directory, callbacks, n_jobs, clock, stack, screener)
         return _finish(stage, settings, directory)
@@ -357,41 +352,3 @@ def resolve_device(name: str) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise InvalidParameterError(f"device is {name!r}, but torch finds no CUDA device: use auto or cpu")
     return name
-
-
-def _open_run(directory: RunDirectory, problem: Problem, settings: SearchSettings) -> float:
-    """Check that a directory is for this search; seconds that an interrupted one has used."""
-    info = directory.info()
-    if info.get("status") == "finished":
-        raise RunDirectoryError(f"the run in {str(directory.path)!r} is finished: choose another folder")
-    print_of_data = problem.fingerprint()
-    if "settings" in info:
-        if info["fingerprint"] != print_of_data:
-            raise RunDirectoryError(
-                f"the run in {str(directory.path)!r} was started on other data: "
-                "resume it with the same table, or choose another folder"
-            )
-        before, now = info["settings"], settings.to_dict()
-        for name, value in now.items():
-            if before.get(name) != value:
-                raise RunDirectoryError(
-                    f"the run in {str(directory.path)!r} was started with {name}={before.get(name)!r}, "
-                    f"but got {value!r}: resume it with the same settings, or choose another folder"
-                )
-    directory.update(settings=settings.to_dict(), fingerprint=print_of_data, status="running")
-    return float(info.get("spent_seconds", 0.0))
-
-
-@contextlib.contextmanager
-def _status_kept(directory: RunDirectory, started: float, spent: float) -> Iterator[None]:
-    """Write how a run ended, whatever ends it."""
-    try:
-        yield
-    except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-        with contextlib.suppress(Exception):
-            # once everything is saved, whatever comes afterwards does not undo it
-            if directory.info().get("status") != "finished":
-                directory.update(status=status, spent_seconds=spent + time.monotonic() - started)
-                directory.log(status, reason=repr(error))
-        raise
