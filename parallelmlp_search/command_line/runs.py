@@ -161,7 +161,8 @@ def sharing(
     Raises
     ------
     InvalidParameterError
-        If only one of the two is given, or neither where a study is needed.
+        If only one of the two is given, or neither where a study is needed; or if the sampler cannot be
+        shared.
     """
     if storage is None and study is None:
         if screen_only:
@@ -172,8 +173,9 @@ def sharing(
     if storage is None or study is None:
         given, missing = ("--study", "--storage") if storage is None else ("--storage", "--study")
         raise InvalidParameterError(f"{given} needs {missing} beside it")
-    if settings.sampler == "grid":
-        raise InvalidParameterError("sampler 'grid' cannot be shared: use random, qmc, tpe, cmaes or gp")
+    from parallelmlp_search.integrations.optuna.shared import check_shareable
+
+    check_shareable(settings)
     return {"storage": storage, "study": study}
 
 

@@ -44,9 +44,13 @@ class Journal:
         self.n_workers = n_workers
         self._decisions = {} if directory is None else directory.decisions()
 
+    def has_decided(self, key: str) -> bool:
+        """Whether there is a decision of this name."""
+        return key in self._decisions
+
     def decide(self, key: str, choose: Callable[[], Value]) -> Value:
         """The decision of this name: the one that was made before, or a new one."""
-        if key not in self._decisions:
+        if not self.has_decided(key):
             self._decisions[key] = choose()
             if self.directory is not None:
                 self.directory.decide(key, self._decisions[key])

@@ -156,16 +156,7 @@ def _begin(
         workers.expect(settings.time_limit)
     data = workers.share(data)
 
-    def agree(plan: SearchPlan) -> SearchPlan:
-        if screener is None:
-            return plan
-        return replace(plan, rungs=screener.agree(problem, settings, preparation.metric, plan.rungs))
-
-    # those who cannot agree leave no decision behind; who resumes has to agree again
-    decided = journal.decide(
-        "plan", lambda: agree(make_plan(preparation, data, settings, clock, throughput)).to_dict()
-    )
-    plan = agree(SearchPlan.from_dict(decided))
+    plan = _agreed_plan(preparation, data, settings, journal, clock, throughput, screener)
     if settings.time_limit is None:
         workers.expect(training_seconds(plan, data, settings))
         data = workers.share(data)
@@ -186,6 +177,32 @@ def _begin(
         trials,
         cut,
     )
+
+
+def _agreed_plan(
+    preparation: Preparation,
+    data: ShardData,
+    settings: SearchSettings,
+    journal: Journal,
+    clock: Clock,
+    throughput: Throughput,
+    screener: Screener | None,
+) -> SearchPlan:
+    """The plan of the search, made or remembered, with the rungs of whoever else screens."""
+
+    def agree(plan: SearchPlan) -> SearchPlan:
+        if screener is None:
+            return plan
+        rungs = screener.agree(preparation.problem, settings, preparation.metric, plan.rungs)
+        return replace(plan, rungs=rungs)
+
+    def make() -> dict[str, Any]:
+        # those who cannot agree leave no decision behind
+        return agree(make_plan(preparation, data, settings, clock, throughput)).to_dict()
+
+    resumed = journal.has_decided("plan")
+    plan = SearchPlan.from_dict(journal.decide("plan", make))
+    return agree(plan) if resumed else plan
 
 
 def _finish(stage: _Stage, settings: SearchSettings, directory: RunDirectory | None) -> SearchResult:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,23 @@ def test_every_sampler_can_be_shared(table: Table, sampler: str) -> None:
     settings = SearchSettings(search_space=SPACE, n_trials=20, max_epochs=3, sampler=sampler)
     shared = SharedStudy("sqlite://", "memory")
     assert screen(problem, settings, shared, n_jobs=1) == 20
+
+
+def test_workers_agree_once_and_on_a_sampler_that_can_be_shared(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prints: list[str] = []
+    fingerprint = Problem.fingerprint
+    monkeypatch.setattr(
+        Problem, "fingerprint", lambda problem: prints.append("again") or fingerprint(problem)
+    )
+    problem = Problem(pd.DataFrame(table[0], columns=list("abcde")), table[1], "binary")
+    settings = SearchSettings(search_space=SPACE, n_trials=4, max_epochs=1)
+    assert screen(problem, settings, SharedStudy("sqlite://", "memory"), n_jobs=1) == 4
+    assert len(prints) == 1
+    with pytest.raises(InvalidParameterError, match="'grid' cannot be shared"):
+        screen(problem, replace(settings, sampler="grid"), SharedStudy("sqlite://", "memory"), n_jobs=1)
+    assert len(prints) == 1
 
 
 # ---------------------------------------------------------------------- parts

@@ -36,7 +36,7 @@ from parallelmlp_search.search.screening import ScreeningPlan
 from parallelmlp_search.search.trial import RungRecord
 from parallelmlp_search.selection import Metric
 
-__all__ = ["SharedStudy"]
+__all__ = ["SharedStudy", "check_shareable"]
 
 TERMS = "question"
 """User attribute of the study: what all its workers must agree on."""
@@ -85,10 +85,12 @@ class SharedStudy:
         Raises
         ------
         InvalidParameterError
-            If the study has other data, another space, metric or seed, or was not made by a search.
+            If the study has other data, another space, metric or seed, or was not made by a search; or if
+            the sampler cannot be shared.
         RunDirectoryError
             If it has to be there and is not.
         """
+        check_shareable(settings)
         self._metric, self._settings = metric, settings
         terms: dict[str, Any] = {
             "data": problem.fingerprint(),
@@ -185,9 +187,9 @@ class SharedStudy:
                 trainer.run(count, over, remaining=max(0.0, target - len(trials)), wanted=target)
                 throughput.member_steps += trainer.member_steps - before
                 n_batches += 1
-                self._report(reporter, objective, plan, n_batches, target, final=False)
+                self._report(reporter, self._trials(objective), plan, n_batches, target, final=False)
         found = self._trials(objective)
-        self._report(reporter, objective, plan, n_batches, target, final=True)
+        self._report(reporter, found, plan, n_batches, target, final=True)
         for trial in found:
             if trial.state is State.WAITING:
                 trial.state = State.PRUNED
@@ -212,14 +214,13 @@ class SharedStudy:
     def _report(
         self,
         reporter: Reporter,
-        objective: PackedObjective,
+        trials: list[Trial],
         plan: ScreeningPlan,
         n_batches: int,
         target: float,
         *,
         final: bool,
     ) -> None:
-        trials = self._trials(objective)
         finished = sum(trial.state is not State.WAITING for trial in trials)
         reporter.report(
             "screening",
@@ -246,17 +247,27 @@ class SharedStudy:
         return found
 
 
+def check_shareable(settings: SearchSettings) -> None:
+    """Refuse settings that several workers cannot share.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the sampler draws a grid, of which each worker would draw every point.
+    """
+    if settings.sampler == "grid":
+        raise InvalidParameterError("sampler 'grid' cannot be shared: use random, qmc, tpe, cmaes or gp")
+
+
 def _as_trial(
     number: int, frozen: FrozenTrial, config: Any, objective: PackedObjective, origin: str
 ) -> Trial:
-    states = {
-        TrialState.COMPLETE: State.PRUNED,
-        TrialState.PRUNED: State.PRUNED,
-        TrialState.FAIL: State.FAILED,
-    }
-    trial = Trial(number, config, origin, 0, states.get(frozen.state, State.WAITING))
+    trial = Trial(number, config, origin, 0)
     trial.n_parameters = objective.data.architecture(config).n_parameters
-    if trial.state is State.FAILED:
+    if frozen.state.is_finished():
+        trial.state = State.PRUNED
+    if frozen.state is TrialState.FAIL:
+        trial.state = State.FAILED
         trial.failure = str(frozen.user_attrs.get("failure", "its worker was lost"))
     steps = objective.steps
     seconds = float(frozen.user_attrs.get("train_seconds", 0.0))
@@ -279,6 +290,4 @@ def _sampler(settings: SearchSettings, target: float) -> BaseSampler:
         return RefinementSampler(n_startup_trials=fresh, seed=seed)
     if name == "qmc":
         return QMCSampler(scramble=True, seed=settings.seed, warn_independent_sampling=False)
-    if name == "grid":
-        raise InvalidParameterError("sampler 'grid' cannot be shared: use random or qmc")
     return named_sampler(name, seed)
