@@ -15,11 +15,11 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 from parallelmlp_search.estimation.distributions import Distribution
-from parallelmlp_search.exceptions import InvalidParameterError, PMLPWarning, near_miss
+from parallelmlp_search.exceptions import InvalidParameterError, PMLPWarning
 from parallelmlp_search.integrations.optuna.suggest import suggest
 from parallelmlp_search.search.learned import named_sampler, quiet
 from parallelmlp_search.search.samplers import draw_fresh
-from parallelmlp_search.search.settings import FRESH_SAMPLERS, SAMPLERS
+from parallelmlp_search.search.settings import FRESH_SAMPLERS, check_sampler
 from parallelmlp_search.space import MLPConfig, SearchSpace
 from parallelmlp_search.space.config import FIELD_NAMES
 
@@ -216,11 +216,7 @@ def study_for(
         return study
     if sampler is None or (isinstance(sampler, str) and sampler in FRESH_SAMPLERS):
         return None
-    if not isinstance(sampler, BaseSampler) and not (isinstance(sampler, str) and sampler in SAMPLERS):
-        hint = near_miss(sampler, SAMPLERS) if isinstance(sampler, str) else ""
-        raise InvalidParameterError(
-            f"sampler must be one of {', '.join(SAMPLERS)} or a sampler of Optuna, but got {sampler!r}{hint}"
-        )
+    check_sampler(sampler)
     with quiet():
-        chosen = sampler if isinstance(sampler, BaseSampler) else named_sampler(sampler, seed)
+        chosen = named_sampler(sampler, seed) if isinstance(sampler, str) else sampler
         return optuna.create_study(direction="maximize", sampler=chosen)

@@ -15,13 +15,33 @@ from parallelmlp_search.space import MLPConfig, SearchSpace
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-__all__ = ["FRESH_SAMPLERS", "SAMPLERS", "SearchSettings"]
+__all__ = ["FRESH_SAMPLERS", "SAMPLERS", "SearchSettings", "check_sampler"]
 
 SAMPLERS = ("random", "qmc", "grid", "tpe", "cmaes", "gp")
 """Samplers by name: the first three draw afresh and leave learning to refinement near the leaders, the others
 are Optuna's and learn themselves."""
 
 FRESH_SAMPLERS = SAMPLERS[:3]
+
+
+def check_sampler(sampler: object) -> None:
+    """Refuse what is neither one of :data:`SAMPLERS` nor a sampler of Optuna, told without importing it.
+
+    Raises
+    ------
+    InvalidParameterError
+        If it is neither.
+    """
+    hint = ""
+    if isinstance(sampler, str):
+        known = sampler in SAMPLERS
+        hint = near_miss(sampler, SAMPLERS)
+    else:
+        known = not isinstance(sampler, type) and callable(getattr(sampler, "sample_independent", None))
+    if not known:
+        raise InvalidParameterError(
+            f"sampler must be one of {', '.join(SAMPLERS)} or a sampler of Optuna, but got {sampler!r}{hint}"
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +139,9 @@ class SearchSettings:
             raise InvalidParameterError(f"reduction_factor must be >= 2, but got {self.reduction_factor!r}")
         if not 0 <= self.refinement <= 1:
             raise InvalidParameterError(f"refinement must lie in [0, 1], but got {self.refinement!r}")
-        self._check_sampler()
+        # a dotted name is what remains of an object on disk
+        if not (isinstance(self.sampler, str) and "." in self.sampler):
+            check_sampler(self.sampler)
         object.__setattr__(self, "initial", tuple(self.initial))
         for config in self.initial:
             if not isinstance(config, MLPConfig):
@@ -127,20 +149,6 @@ class SearchSettings:
             space.to_values(config)  # says what is not of the space
         if self.seed < 0:
             raise InvalidParameterError(f"seed must be >= 0, but got {self.seed!r}")
-
-    def _check_sampler(self) -> None:
-        sampler = self.sampler
-        if isinstance(sampler, str):
-            # a dotted name is what remains of an object on disk
-            if sampler not in SAMPLERS and "." not in sampler:
-                raise InvalidParameterError(
-                    f"sampler must be one of {', '.join(SAMPLERS)} or a sampler of Optuna, "
-                    f"but got {sampler!r}{near_miss(sampler, SAMPLERS)}"
-                )
-        elif not callable(getattr(sampler, "sample_independent", None)):
-            raise InvalidParameterError(
-                f"sampler must be one of {', '.join(SAMPLERS)} or a sampler of Optuna, but got {sampler!r}"
-            )
 
     @property
     def sampler_name(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna.samplers import RandomSampler
 
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.search import SearchSettings
@@ -33,6 +34,8 @@ from parallelmlp_search.space import Categorical, Float, Int, SearchSpace, When
         ({"refinement": 1.5}, r"refinement must lie in \[0, 1\], but got 1.5"),
         ({"refinement": math.nan}, r"refinement must lie in \[0, 1\], but got nan"),
         ({"sampler": "randon"}, r"sampler must be one of .*'randon'; did you mean 'random'\?"),
+        ({"sampler": 3}, r"or a sampler of Optuna, but got 3"),
+        ({"sampler": RandomSampler}, r"or a sampler of Optuna, but got <class"),  # not made yet
         ({"seed": -1}, r"seed must be >= 0, but got -1"),
         ({"search_space": "defalt"}, r"did you mean 'default'\?"),
         ({"search_space": 3}, r"search_space must be a SearchSpace or the name of a preset, but got 3"),
