@@ -166,11 +166,8 @@ class StudyCandidates:
             trial = self.study.ask()
             self._running[trial.number] = trial
             self._left -= 1
-            batch.append(_candidate(self.space, self._suggested(trial), trial))
+            batch.append(_candidate(self.space, suggest(trial, self.space, seed=0), trial))
         return batch
-
-    def _suggested(self, trial: Trial) -> MLPConfig:
-        return suggest(trial, self.space, seed=0)
 
     def report(self, candidate: Candidate, score: float, epochs: int) -> None:
         """Report the score of a rung."""

@@ -24,6 +24,7 @@ __all__ = [
     "decode_value",
     "distribution_of",
     "encode_value",
+    "number_domain",
     "space_from_distributions",
     "space_to_distributions",
     "suggest_values",
@@ -119,11 +120,16 @@ def space_from_distributions(distributions: Mapping[str, BaseDistribution]) -> S
     return SearchSpace({name: _domain_of(name, one) for name, one in distributions.items()})
 
 
-def _domain_of(name: str, distribution: BaseDistribution) -> Domain:
+def number_domain(distribution: FloatDistribution | IntDistribution) -> Float | Int:
+    """The domain of the same numbers."""
     if isinstance(distribution, FloatDistribution):
         return Float(distribution.low, distribution.high, log=distribution.log, step=distribution.step)
-    if isinstance(distribution, IntDistribution):
-        return Int(distribution.low, distribution.high, log=distribution.log, step=distribution.step)
+    return Int(distribution.low, distribution.high, log=distribution.log, step=distribution.step)
+
+
+def _domain_of(name: str, distribution: BaseDistribution) -> Domain:
+    if isinstance(distribution, FloatDistribution | IntDistribution):
+        return number_domain(distribution)
     if isinstance(distribution, CategoricalDistribution):
         choices = [_widths(choice) if name == "widths" else choice for choice in distribution.choices]
         return Categorical(tuple(choices))

@@ -14,6 +14,7 @@ from optuna.distributions import (
 )
 
 from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.search.distributions import number_domain
 from parallelmlp_search.space import Categorical, Float, Int
 from parallelmlp_search.space.domain_base import is_number
 
@@ -41,12 +42,8 @@ class Axis:
         InvalidParameterError
             If the distribution is none of the three kinds that Optuna has.
         """
-        if isinstance(distribution, FloatDistribution):
-            low, high = distribution.low, distribution.high
-            return cls(distribution, Float(low, high, log=distribution.log, step=distribution.step))
-        if isinstance(distribution, IntDistribution):
-            low, high = distribution.low, distribution.high
-            return cls(distribution, Int(low, high, log=distribution.log, step=distribution.step))
+        if isinstance(distribution, FloatDistribution | IntDistribution):
+            return cls(distribution, number_domain(distribution))
         if isinstance(distribution, CategoricalDistribution):
             choices = distribution.choices
             if _is_rising(choices):
