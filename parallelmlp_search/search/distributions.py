@@ -18,9 +18,10 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial
 
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.space import Categorical, Domain, Float, Int, SearchSpace
+from parallelmlp_search.space import Categorical, Domain, Float, Int, MLPConfig, SearchSpace
 
 __all__ = [
+    "asked_of",
     "decode_value",
     "distribution_of",
     "encode_value",
@@ -74,6 +75,13 @@ def distribution_of(domain: Domain) -> BaseDistribution:
     if len({(type(choice), choice) for choice in choices}) < len(choices):
         raise InvalidParameterError(f"choices must differ when written as text, but got {domain.choices!r}")
     return CategoricalDistribution(choices)
+
+
+def asked_of(space: SearchSpace, config: MLPConfig) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """Parameters and distributions of a trial of Optuna that asks about a configuration of a space."""
+    values = space.to_values(config)
+    params = {name: encode_value(value) for name, value in values.items()}
+    return params, {name: distribution_of(space.domains[name]) for name in values}
 
 
 def suggest_values(trial: BaseTrial, space: SearchSpace) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from scipy.special import ndtri
 
 from parallelmlp_search._optional import require
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.search.distributions import distribution_of, encode_value, suggest_values
+from parallelmlp_search.search.distributions import asked_of, suggest_values
 from parallelmlp_search.search.trial import Trial
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
@@ -182,12 +182,12 @@ class LearnedDraws:
         return [frozen for _, frozen in sorted(past, key=lambda pair: pair[0])]
 
     def _frozen(self, trial: Trial, value: float) -> FrozenTrial:
-        values = self.space.to_values(trial.config)
+        params, distributions = asked_of(self.space, trial.config)
         return create_trial(
             state=TrialState.COMPLETE,
             value=value,
-            params={name: encode_value(chosen) for name, chosen in values.items()},
-            distributions={name: distribution_of(self.space.domains[name]) for name in values},
+            params=params,
+            distributions=distributions,
             system_attrs=self._marks.get(self.space.key(trial.config), {}),
         )
 

@@ -29,7 +29,7 @@ from parallelmlp_search.integrations.optuna.trainer import Trainer
 from parallelmlp_search.search import Problem, SearchSettings, Trial
 from parallelmlp_search.search import TrialState as State
 from parallelmlp_search.search.budget import Throughput
-from parallelmlp_search.search.distributions import encode_value
+from parallelmlp_search.search.distributions import asked_of
 from parallelmlp_search.search.learned import named_sampler, quiet
 from parallelmlp_search.search.reporting import Reporter
 from parallelmlp_search.search.screening import ScreeningPlan
@@ -114,9 +114,8 @@ class SharedStudy:
                 self._check(terms, self._terms(study))
             else:
                 for config in settings.initial:
-                    values = settings.space.to_values(config)
-                    stored = {name: encode_value(value) for name, value in values.items()}
-                    study.enqueue_trial(stored, user_attrs={"origin": "initial"})
+                    params, _ = asked_of(settings.space, config)
+                    study.enqueue_trial(params, user_attrs={"origin": "initial"})
                 study.set_user_attr(TERMS, terms)
         study.pruner = RungPruner(settings.reduction_factor)
         self._study = study

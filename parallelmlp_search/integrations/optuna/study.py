@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.search import RunDirectory
-from parallelmlp_search.search.distributions import decode_value, distribution_of, encode_value
+from parallelmlp_search.search.distributions import asked_of, decode_value
 from parallelmlp_search.search.trial import config_of_row
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
@@ -183,7 +183,7 @@ def _frozen(rows: pd.DataFrame, space: SearchSpace) -> FrozenTrial:
     rows = rows.sort_values("rung")
     last = rows.iloc[-1]
     state = _STATES[str(last["state"])]
-    values = space.to_values(config_of_row(last))
+    params, distributions = asked_of(space, config_of_row(last))
     scores = {
         int(rung): float(score)
         for rung, score in zip(rows["rung"], rows["score"], strict=True)
@@ -201,8 +201,8 @@ def _frozen(rows: pd.DataFrame, space: SearchSpace) -> FrozenTrial:
     return create_trial(
         state=state,
         value=float(last["score"]) if state is TrialState.COMPLETE else None,
-        params={name: encode_value(value) for name, value in values.items()},
-        distributions={name: distribution_of(space.domains[name]) for name in values},
+        params=params,
+        distributions=distributions,
         intermediate_values=scores,
         user_attrs=attributes,
     )
