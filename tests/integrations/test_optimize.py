@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
 from parallelmlp_search.integrations.optuna import PackedObjective, optimize, suggest
-from parallelmlp_search.integrations.optuna import objective as objective_module
+from parallelmlp_search.integrations.optuna import candidate as candidate_module
 from parallelmlp_search.space import Categorical, MLPConfig, SearchSpace
 from tests.integrations.conftest import SPACE, Table
 
@@ -150,7 +150,7 @@ def test_several_objectives(table: Table) -> None:
 
 def test_latency_is_milliseconds_of_the_plain_network(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     moments = iter(np.arange(0, 10_000, 0.5))
-    monkeypatch.setattr(objective_module.clock, "perf_counter", lambda: float(next(moments)))
+    monkeypatch.setattr(candidate_module.time, "perf_counter", lambda: float(next(moments)))
     study = optuna.create_study(directions=["maximize", "minimize"])
     optimize(study, *table, SPACE, n_trials=2, max_epochs=1, objectives=("score", "latency_ms"))
     assert [trial.values[1] for trial in study.trials] == [500.0, 500.0]
@@ -216,6 +216,7 @@ def test_a_timeout_ends_what_is_being_trained(table: Table) -> None:
         ({"n_trials": -1}, "n_trials must be"),
         ({"timeout": 0}, "timeout must be"),
         ({"objectives": ("scor",)}, "did you mean 'score'"),
+        ({"device": "tpu"}, "device must be auto, cpu, cuda or cuda:N"),
         ({"objectives": ()}, "at least one"),
         ({"objectives": ("score", "n_parameters")}, "as many as the study has directions"),
         ({"metric": "log_loss"}, "must minimize log_loss"),

@@ -1,7 +1,8 @@
 """Optuna: studies whose trials are trained in packed batches, and search spaces both ways."""
 
 from parallelmlp_search.integrations.optuna.callback import OptunaCallback
-from parallelmlp_search.integrations.optuna.objective import Candidate, PackedObjective
+from parallelmlp_search.integrations.optuna.candidate import Candidate
+from parallelmlp_search.integrations.optuna.objective import PackedObjective
 from parallelmlp_search.integrations.optuna.optimize import optimize
 from parallelmlp_search.integrations.optuna.pruner import RungPruner
 from parallelmlp_search.integrations.optuna.refinement import RefinementSampler

@@ -3,84 +3,176 @@
 from __future__ import annotations
 
 import os
-import statistics
-import time as clock
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optuna
-import torch
 from optuna.study import StudyDirection
 from optuna.trial import Trial
 
 from parallelmlp_search.data import Scaling, as_frame, infer_task
-from parallelmlp_search.distribute import MemberOutcome, ShardData, ShardTask, cut_work, run_shards
-from parallelmlp_search.engine import MemberState
-from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError, near_miss
+from parallelmlp_search.distribute import MemberOutcome, ShardData
+from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
 from parallelmlp_search.integrations.optuna.attendance import FIRST
+from parallelmlp_search.integrations.optuna.batch import Batch
+from parallelmlp_search.integrations.optuna.candidate import (
+    Candidate,
+    Objective,
+    checked_objective,
+    value_of,
+)
 from parallelmlp_search.integrations.optuna.suggest import suggest
-from parallelmlp_search.packing import Architecture
-from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search.budget import default_epochs
 from parallelmlp_search.search.preparation import Preparation
 from parallelmlp_search.search.rungs import ladder
+from parallelmlp_search.search.runner import resolve_device
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["OBJECTIVES", "Batch", "Candidate", "Objective", "PackedObjective", "Space"]
+__all__ = ["PackedObjective", "PreparedObjective", "Space"]
 
 Space = SearchSpace | str | os.PathLike[str] | Mapping[str, Any] | Callable[[Trial], MLPConfig]
 """A space, or what names one, or a function that lets a trial suggest a configuration."""
 
-OBJECTIVES = ("score", "n_parameters", "latency_ms")
 
-LATENCY_CALLS = 31
+class PreparedObjective:
+    """The question that the trials of a study answer, on tensors that are prepared already.
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A trained network, as objectives of one's own see it.
-
-    Attributes
+    Parameters
     ----------
-    config
-        Its configuration.
-    score
-        Metric on the rows that judge, in the metric's own orientation.
-    architecture
-        Sizes of its tensors.
+    data
+        What networks train on and are judged by.
+    space
+        A search space, or a function from a trial to a configuration.
+    metric
+        What is reported, in its own orientation.
+    rungs
+        Epochs at which trials report.
+    seed
+        Seed of the weights, together with the number of the trial.
+    objectives, constraints
+        As of :class:`PackedObjective`.
     """
 
-    config: MLPConfig
-    score: float
-    architecture: Architecture
+    def __init__(
+        self,
+        data: ShardData,
+        space: SearchSpace | Callable[[Trial], MLPConfig],
+        metric: Metric,
+        rungs: tuple[float, ...],
+        seed: int,
+        *,
+        objectives: tuple[Objective, ...] = ("score",),
+        constraints: Mapping[str, Callable[[Candidate], float]] | None = None,
+    ) -> None:
+        self.data = data
+        self.space = space
+        self.metric = metric
+        self.rungs = rungs
+        self.seed = seed
+        self.objectives = objectives
+        self.constraints = dict(constraints or {})
 
     @property
-    def n_parameters(self) -> int:
-        """Trained scalars."""
-        return self.architecture.n_parameters
+    def steps(self) -> tuple[int, ...]:
+        """Steps under which the rungs report: their epochs, or 1, 2, ... where those are not whole."""
+        if all(epochs == int(epochs) for epochs in self.rungs):
+            return tuple(int(epochs) for epochs in self.rungs)
+        return tuple(range(1, len(self.rungs) + 1))
 
-    def latency_ms(self) -> float:
-        """Median milliseconds of predicting one row with the plain network, on one thread of the CPU."""
-        module = build_module(self.architecture).eval()
-        row = torch.zeros(1, self.architecture.n_inputs)
-        seconds = []
-        with torch.inference_mode():
-            for _ in range(LATENCY_CALLS):
-                started = clock.perf_counter()
-                module(row)
-                seconds.append(clock.perf_counter() - started)
-        return 1000.0 * statistics.median(seconds)
+    def configure(self, trial: Trial) -> MLPConfig:
+        """The configuration that a trial suggests."""
+        if not isinstance(self.space, SearchSpace):
+            config = self.space(trial)
+            if not isinstance(config, MLPConfig):
+                raise InvalidParameterError(f"space must return an MLPConfig, but got {config!r}")
+            return config
+        # a trial that is tried again because its worker died is the same network
+        number = trial.user_attrs.get(FIRST, trial.number)
+        return suggest(trial, self.space, seed=self.seed + number)
+
+    def check(self, study: optuna.Study) -> None:
+        """Refuse a study that looks for something else.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the study has not one direction for each objective, or looks for the worst score.
+        """
+        directions = study.directions
+        if len(directions) != len(self.objectives):
+            raise InvalidParameterError(
+                f"objectives must be as many as the study has directions ({len(directions)}), "
+                f"but got {len(self.objectives)}"
+            )
+        for objective, direction in zip(self.objectives, directions, strict=True):
+            if callable(objective):
+                continue
+            up = objective == "score" and self.metric.greater_is_better
+            if (direction is StudyDirection.MAXIMIZE) != up:
+                name = self.metric.name if objective == "score" else objective
+                wanted = "maximize" if up else "minimize"
+                raise InvalidParameterError(
+                    f"the study must {wanted} {name}, but its direction is {direction.name.lower()}: "
+                    f"create it with {wanted!r}"
+                )
+
+    def score(self, outcome: MemberOutcome) -> float:
+        """Score of a member, in the metric's own orientation."""
+        return self.metric.to_score(outcome.error)
+
+    def values(self, config: MLPConfig, outcome: MemberOutcome) -> list[float]:
+        """Values of a trial whose training is complete."""
+        candidate = self._candidate(config, outcome)
+        return [value_of(objective, candidate) for objective in self.objectives]
+
+    def note(self, trial: Trial, config: MLPConfig, outcome: MemberOutcome) -> None:
+        """Keep on a trial what its values do not say."""
+        trial.set_user_attr("n_parameters", outcome.n_parameters)
+        trial.set_user_attr("epochs", outcome.epochs)
+        trial.set_user_attr("train_seconds", outcome.seconds)
+        trial.set_user_attr("seed", config.seed)
+        if outcome.failure is not None:
+            trial.set_user_attr("failure", outcome.failure)
+            return
+        for name, constraint in self.constraints.items():
+            trial.set_constraint(name, constraint(self._candidate(config, outcome)))
+
+    def _candidate(self, config: MLPConfig, outcome: MemberOutcome) -> Candidate:
+        return Candidate(config, self.score(outcome), self.data.architecture(config))
+
+    def __call__(self, trial: Trial) -> float | tuple[float, ...]:
+        """Train the network of one trial alone.
+
+        Raises
+        ------
+        optuna.TrialPruned
+            If the study's pruner says so.
+        SearchFailedError
+            If the network diverged.
+        """
+        self.check(trial.study)
+        config = self.configure(trial)
+        batch = Batch([config], self.data, self.rungs[-1], n_workers=1)
+        for rung, epochs in enumerate(self.rungs):
+            (outcome,) = batch.advance([0], epochs).values()
+            if outcome.failure is not None:
+                self.note(trial, config, outcome)
+                raise SearchFailedError(f"trial {trial.number} failed: {outcome.failure}")
+            if len(self.objectives) > 1:
+                continue
+            trial.report(self.score(outcome), self.steps[rung])
+            if rung < len(self.rungs) - 1 and trial.should_prune():
+                self.note(trial, config, outcome)
+                raise optuna.TrialPruned
+        self.note(trial, config, outcome)
+        values = self.values(config, outcome)
+        return values[0] if len(values) == 1 else tuple(values)
 
 
-Objective = str | Callable[[Candidate], float]
-"""One of :data:`OBJECTIVES`, or a function of the trained candidate."""
-
-
-class PackedObjective:
+class PackedObjective(PreparedObjective):
     """The question that the trials of a study answer, asked one at a time or many at once.
 
     Called with a trial it is an ordinary Optuna objective: the trial's network is trained alone, its score
@@ -157,17 +249,16 @@ class PackedObjective:
             seed=seed,
             device=device,
         )
-        self.space = space if callable(space) else SearchSpace.resolve(space)
-        self.objectives = tuple(_checked(objective) for objective in objectives)
-        if not self.objectives:
+        space = space if callable(space) else SearchSpace.resolve(space)
+        objectives = tuple(checked_objective(objective) for objective in objectives)
+        if not objectives:
             raise InvalidParameterError("objectives must hold at least one, but got none")
-        self.constraints = dict(constraints or {})
-        if self.constraints and not hasattr(Trial, "set_constraint"):
+        if constraints and not hasattr(Trial, "set_constraint"):
             raise InvalidParameterError(
                 f"constraints need Optuna 5, but this is {optuna.__version__}: give the sampler a "
                 "constraints_func that reads the user attributes of a trial"
             )
-        self.seed = seed
+        device = resolve_device(device)
         target = np.asarray(y)
         problem = Problem(
             as_frame(X).reset_index(drop=True),
@@ -178,217 +269,13 @@ class PackedObjective:
             time=_column(time),
             class_weight=class_weight,
         )
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         preparation = Preparation(problem, settings, device)
-        self.metric = preparation.metric
-        self.data: ShardData = preparation.screening().data
-        n_rows = self.data.rows.inputs.shape[0]
-        self.rungs = ladder(max_epochs or default_epochs(n_rows / 128), reduction_factor)
-
-    @classmethod
-    def of(
-        cls, data: ShardData, space: SearchSpace, metric: Metric, rungs: tuple[float, ...], seed: int
-    ) -> PackedObjective:
-        """The score on data that a search has prepared, judged at its rungs."""
-        objective = cls.__new__(cls)
-        objective.space = space
-        objective.objectives = ("score",)
-        objective.constraints = {}
-        objective.seed = seed
-        objective.metric = metric
-        objective.data = data
-        objective.rungs = rungs
-        return objective
-
-    @property
-    def steps(self) -> tuple[int, ...]:
-        """Steps under which the rungs report: their epochs, or 1, 2, ... where those are not whole."""
-        if all(epochs == int(epochs) for epochs in self.rungs):
-            return tuple(int(epochs) for epochs in self.rungs)
-        return tuple(range(1, len(self.rungs) + 1))
-
-    def configure(self, trial: Trial) -> MLPConfig:
-        """The configuration that a trial suggests."""
-        if not isinstance(self.space, SearchSpace):
-            config = self.space(trial)
-            if not isinstance(config, MLPConfig):
-                raise InvalidParameterError(f"space must return an MLPConfig, but got {config!r}")
-            return config
-        # a trial that is tried again because its worker died is the same network
-        number = trial.user_attrs.get(FIRST, trial.number)
-        return suggest(trial, self.space, seed=self.seed + number)
-
-    def check(self, study: optuna.Study) -> None:
-        """Refuse a study that looks for something else.
-
-        Raises
-        ------
-        InvalidParameterError
-            If the study has not one direction for each objective, or looks for the worst score.
-        """
-        directions = study.directions
-        if len(directions) != len(self.objectives):
-            raise InvalidParameterError(
-                f"objectives must be as many as the study has directions ({len(directions)}), "
-                f"but got {len(self.objectives)}"
-            )
-        for objective, direction in zip(self.objectives, directions, strict=True):
-            if callable(objective):
-                continue
-            up = objective == "score" and self.metric.greater_is_better
-            if (direction is StudyDirection.MAXIMIZE) != up:
-                name = self.metric.name if objective == "score" else objective
-                wanted = "maximize" if up else "minimize"
-                raise InvalidParameterError(
-                    f"the study must {wanted} {name}, but its direction is {direction.name.lower()}: "
-                    f"create it with {wanted!r}"
-                )
-
-    def score(self, outcome: MemberOutcome) -> float:
-        """Score of a member, in the metric's own orientation."""
-        return self.metric.to_score(outcome.error)
-
-    def values(self, config: MLPConfig, outcome: MemberOutcome) -> list[float]:
-        """Values of a trial whose training is complete."""
-        candidate = self._candidate(config, outcome)
-        return [_value(objective, candidate) for objective in self.objectives]
-
-    def note(self, trial: Trial, config: MLPConfig, outcome: MemberOutcome) -> None:
-        """Keep on a trial what its values do not say."""
-        trial.set_user_attr("n_parameters", outcome.n_parameters)
-        trial.set_user_attr("epochs", outcome.epochs)
-        trial.set_user_attr("train_seconds", outcome.seconds)
-        trial.set_user_attr("seed", config.seed)
-        if outcome.failure is not None:
-            trial.set_user_attr("failure", outcome.failure)
-            return
-        for name, constraint in self.constraints.items():
-            trial.set_constraint(name, constraint(self._candidate(config, outcome)))
-
-    def _candidate(self, config: MLPConfig, outcome: MemberOutcome) -> Candidate:
-        return Candidate(config, self.score(outcome), self.data.architecture(config))
-
-    def __call__(self, trial: Trial) -> float | tuple[float, ...]:
-        """Train the network of one trial alone.
-
-        Raises
-        ------
-        optuna.TrialPruned
-            If the study's pruner says so.
-        SearchFailedError
-            If the network diverged.
-        """
-        self.check(trial.study)
-        config = self.configure(trial)
-        batch = Batch(self, [config], n_workers=1)
-        for rung, epochs in enumerate(self.rungs):
-            (outcome,) = batch.advance([0], epochs).values()
-            if outcome.failure is not None:
-                self.note(trial, config, outcome)
-                raise SearchFailedError(f"trial {trial.number} failed: {outcome.failure}")
-            if len(self.objectives) > 1:
-                continue
-            trial.report(self.score(outcome), self.steps[rung])
-            if rung < len(self.rungs) - 1 and trial.should_prune():
-                self.note(trial, config, outcome)
-                raise optuna.TrialPruned
-        self.note(trial, config, outcome)
-        values = self.values(config, outcome)
-        return values[0] if len(values) == 1 else tuple(values)
-
-
-class Batch:
-    """Configurations that are trained together from rung to rung.
-
-    Parameters
-    ----------
-    objective
-        The question.
-    configs
-        One per member.
-    n_workers
-        Shards that run at once.
-    data
-        The objective's data, put where worker processes find it; None for the objective's own.
-    """
-
-    def __init__(
-        self,
-        objective: PackedObjective,
-        configs: Sequence[MLPConfig],
-        *,
-        n_workers: int,
-        data: ShardData | None = None,
-    ) -> None:
-        self.objective = objective
-        self.data = objective.data if data is None else data
-        self.configs = list(configs)
-        self.n_workers = n_workers
-        self.member_steps = 0
-        self._states: dict[int, MemberState] = {}
-        self._seconds: dict[int, float] = {}
-
-    def advance(
-        self, members: Sequence[int], until_epoch: float, *, deadline: float | None = None
-    ) -> dict[int, MemberOutcome]:
-        """Train members on, all of which stand at the same epoch.
-
-        Returns
-        -------
-        dict of MemberOutcome
-            By member; with a deadline, a reading of :func:`time.monotonic`, those that were reached.
-        """
-        objective = self.objective
-        chosen = [self.configs[member] for member in members]
-        last = until_epoch >= objective.rungs[-1]
-        tasks = [
-            ShardTask(
-                key=f"batch-{place:04d}",
-                trials=tuple(members[index] for index in cut),
-                configs=tuple(chosen[index] for index in cut),
-                states=tuple(self._states.pop(members[index], None) for index in cut),
-                data=self.data,
-                until_epoch=until_epoch,
-                total_epochs=objective.rungs[-1],
-                keep=() if last else ("parameters", "first_moment", "second_moment", "average"),
-                deadline=deadline,
-            )
-            for place, cut in enumerate(cut_work(chosen, self.data))
-        ]
-        outcomes: dict[int, MemberOutcome] = {}
-        in_time = (task for task in tasks if deadline is None or clock.monotonic() < deadline)
-        for shard in run_shards(in_time, n_workers=self.n_workers):
-            self.member_steps += shard.member_steps
-            for member in shard.members:
-                outcomes[member.trial] = member
-                member.seconds += self._seconds.get(member.trial, 0.0)
-                self._seconds[member.trial] = member.seconds
-                if member.state is not None and member.failure is None and not last:
-                    self._states[member.trial] = member.state
-                member.state = None
-        return outcomes
-
-    def keep(self, members: Sequence[int]) -> None:
-        """Forget the states of all others, which will not go on."""
-        self._states = {member: self._states[member] for member in members if member in self._states}
+        data = preparation.screening().data
+        rungs = ladder(max_epochs or default_epochs(data.rows.inputs.shape[0] / 128), reduction_factor)
+        super().__init__(
+            data, space, preparation.metric, rungs, seed, objectives=objectives, constraints=constraints
+        )
 
 
 def _column(values: Any) -> Any:
     return None if values is None else np.asarray(values)
-
-
-def _checked(objective: Objective) -> Objective:
-    if not callable(objective) and objective not in OBJECTIVES:
-        raise InvalidParameterError(
-            f"objectives must be functions or among {', '.join(OBJECTIVES)}, but got {objective!r}"
-            f"{near_miss(str(objective), OBJECTIVES)}"
-        )
-    return objective
-
-
-def _value(objective: Objective, candidate: Candidate) -> float:
-    if callable(objective):
-        return float(objective(candidate))
-    value = getattr(candidate, objective)
-    return float(value() if callable(value) else value)

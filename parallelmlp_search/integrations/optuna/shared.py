@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
 from parallelmlp_search.integrations.optuna.attendance import retried, surplus
-from parallelmlp_search.integrations.optuna.objective import PackedObjective
+from parallelmlp_search.integrations.optuna.objective import PreparedObjective
 from parallelmlp_search.integrations.optuna.pruner import RungPruner
 from parallelmlp_search.integrations.optuna.refinement import RefinementSampler
 from parallelmlp_search.integrations.optuna.study import config_of_trial, open_storage
@@ -157,7 +157,7 @@ class SharedStudy:
         self._wanted = target = self._target(settings, plan)
         with quiet():
             study.sampler = _sampler(settings, target)
-        objective = PackedObjective.of(data, settings.space, self._metric, plan.rungs, settings.seed)
+        objective = PreparedObjective(data, settings.space, self._metric, plan.rungs, settings.seed)
         trainer = Trainer(
             study,
             objective,
@@ -233,7 +233,7 @@ class SharedStudy:
             total=len(trials) if target == math.inf else int(target),
         )
 
-    def _trials(self, objective: PackedObjective) -> list[Trial]:
+    def _trials(self, objective: PreparedObjective) -> list[Trial]:
         """The trials of the study as those of a search, numbered anew without lost and surplus ones."""
         frozen = self._study.get_trials(deepcopy=False)
         left_out = retried(frozen) | surplus(frozen, self._wanted)
@@ -259,7 +259,7 @@ def check_shareable(settings: SearchSettings) -> None:
 
 
 def _as_trial(
-    number: int, frozen: FrozenTrial, config: Any, objective: PackedObjective, origin: str
+    number: int, frozen: FrozenTrial, config: Any, objective: PreparedObjective, origin: str
 ) -> Trial:
     trial = Trial(number, config, origin, 0)
     trial.n_parameters = objective.data.architecture(config).n_parameters

@@ -15,8 +15,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from parallelmlp_search.distribute import MemberOutcome, one_thread, worker_count
 from parallelmlp_search.integrations.optuna.attendance import Attendance, surplus
+from parallelmlp_search.integrations.optuna.batch import Batch
 from parallelmlp_search.integrations.optuna.desk import Desk
-from parallelmlp_search.integrations.optuna.objective import Batch, PackedObjective
+from parallelmlp_search.integrations.optuna.objective import PreparedObjective
 from parallelmlp_search.search.workers import Workers
 from parallelmlp_search.space import MLPConfig
 
@@ -31,7 +32,7 @@ class Trainer:
     def __init__(
         self,
         study: optuna.Study,
-        objective: PackedObjective,
+        objective: PreparedObjective,
         n_jobs: int | None = None,
         catch: type[Exception] | tuple[type[Exception], ...] = (),
         callbacks: Sequence[StudyCallback] = (),
@@ -149,7 +150,7 @@ class Trainer:
 
     def _train(self, trials: list[Trial], configs: list[MLPConfig]) -> None:
         objective = self.objective
-        batch = Batch(objective, configs, n_workers=self.n_workers, data=self._data)
+        batch = Batch(configs, self._data, objective.rungs[-1], n_workers=self.n_workers)
         alive = list(range(len(trials)))
         prunes = len(objective.objectives) == 1
         for rung, epochs in enumerate(objective.rungs):
