@@ -4,9 +4,9 @@ from parallelmlp_search.distribute.executor import run_shards, worker_count
 from parallelmlp_search.distribute.memory import return_free_memory
 from parallelmlp_search.distribute.moments import Moments
 from parallelmlp_search.distribute.processes import may_start_processes, worker_processes
+from parallelmlp_search.distribute.shard_data import ShardData
 from parallelmlp_search.distribute.shards import (
     MemberOutcome,
-    ShardData,
     ShardOutcome,
     ShardTask,
     cut_work,

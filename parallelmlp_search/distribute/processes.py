@@ -21,7 +21,7 @@ from pathlib import Path
 import joblib
 from joblib.parallel import get_active_backend
 
-from parallelmlp_search.distribute.shards import ShardData
+from parallelmlp_search.distribute.shard_data import ShardData
 
 __all__ = ["may_start_processes", "worker_processes"]
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,116 +15,21 @@ from torch import Tensor
 
 from parallelmlp_search.distribute.memory import is_out_of_memory, release_device_memory
 from parallelmlp_search.distribute.moments import MomentKeeper, Moments
+from parallelmlp_search.distribute.shard_data import ShardData
 from parallelmlp_search.engine import (
     BatchStream,
     Evaluation,
-    Head,
     MemberState,
     Population,
-    TrainingRows,
     predict,
     train,
 )
-from parallelmlp_search.engine.checkpoint import load_tensors, save_tensors
-from parallelmlp_search.packing import Architecture, cut_shards, member_cost
+from parallelmlp_search.packing import cut_shards
 from parallelmlp_search.packing.bucketing import SHARD_ELEMENTS
 from parallelmlp_search.packing.cost import BUCKET_OVERHEAD_SECONDS
-from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["MemberOutcome", "ShardData", "ShardOutcome", "ShardTask", "StopSignal", "cut_work", "train_shard"]
-
-
-@dataclass(frozen=True)
-class ShardData:
-    """What the members of a shard train on and are judged by.
-
-    Attributes
-    ----------
-    rows
-        Training rows.
-    validation_inputs, validation_target, validation_weight
-        Rows that choose epochs and survivors; ``(n, D)``, the target as the metric takes it, ``(n,)`` or
-        None. Without any, all None, no member is judged, and the weights at the end are what predicts,
-        unless the task keeps moments.
-    prediction_inputs
-        Rows ``(n, D)`` to predict after training, or None.
-    head, loss, metric
-        How outputs become predictions, what training minimises, what counts.
-    seed
-        Seed of the batches and of dropout.
-    """
-
-    rows: TrainingRows
-    validation_inputs: Tensor | None
-    validation_target: Tensor | None
-    validation_weight: Tensor | None
-    prediction_inputs: Tensor | None
-    head: Head
-    loss: str
-    metric: Metric
-    seed: int
-    stored: Path | None = field(default=None, compare=False)
-    """File with the tensors, from which another process reads them instead of getting them with each task."""
-
-    def store(self, folder: Path) -> ShardData:
-        """The same data, its tensors also in a new file of the folder."""
-        path = folder / f"rows-{uuid.uuid4().hex}.safetensors"
-        # clones, since safetensors refuses tensors that overlap
-        save_tensors(path, {name: t.clone() for name, t in self._tensors().items() if t is not None})
-        return replace(self, stored=path)
-
-    def _tensors(self) -> dict[str, Tensor | None]:
-        rows = {f"rows.{name}": getattr(self.rows, name) for name in ("inputs", "target", "weight")}
-        names = ("validation_inputs", "validation_target", "validation_weight", "prediction_inputs")
-        return rows | {name: getattr(self, name) for name in names}
-
-    def __getstate__(self) -> dict[str, Any]:
-        if self.stored is None:
-            return dict(self.__dict__)
-        return {name: getattr(self, name) for name in ("head", "loss", "metric", "seed", "stored")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state if state["stored"] is None else state | _stored_rows(state["stored"]))
-
-    @property
-    def n_inputs(self) -> int:
-        """Inputs ``D``."""
-        return self.rows.inputs.shape[1]
-
-    def architecture(self, config: MLPConfig) -> Architecture:
-        """Architecture of a configuration on this data."""
-        return Architecture.of(config, n_inputs=self.n_inputs, n_outputs=self.head.n_outputs)
-
-    def batch_rows(self, config: MLPConfig) -> int:
-        """Rows of a batch, which never exceed the training rows."""
-        return min(config.batch_size, self.rows.inputs.shape[0])
-
-    def step_seconds(self, config: MLPConfig) -> float:
-        """Predicted seconds of one training step of a member in a full bucket, on one core."""
-        return member_cost(self.architecture(config), self.batch_rows(config)).seconds
-
-    def epoch_seconds(self, config: MLPConfig) -> float:
-        """Predicted seconds of one epoch of a member on one core."""
-        return self.step_seconds(config) * self.rows.inputs.shape[0] / self.batch_rows(config)
-
-    def judge_seconds(self, config: MLPConfig) -> float:
-        """Predicted seconds of judging a member once."""
-        rows = self.validation_inputs
-        return 0.0 if rows is None else self.forward_seconds(config, rows.shape[0])
-
-    def forward_seconds(self, config: MLPConfig, n_rows: int) -> float:
-        """Predicted seconds of a forward pass of a member, a third of a step on as many rows."""
-        return self.step_seconds(config) * n_rows / (3.0 * self.batch_rows(config))
-
-
-@lru_cache(maxsize=3)
-def _stored_rows(path: Path) -> dict[str, Any]:
-    """Fields of a :class:`ShardData` from its file; a worker keeps the last few, since tasks share them."""
-    tensors, _ = load_tensors(path)
-    rows = TrainingRows(tensors["rows.inputs"], tensors["rows.target"], tensors.get("rows.weight"))
-    names = ("validation_inputs", "validation_target", "validation_weight", "prediction_inputs")
-    return {"rows": rows} | {name: tensors.get(name) for name in names}
+__all__ = ["MemberOutcome", "ShardOutcome", "ShardTask", "StopSignal", "cut_work", "train_shard"]
 
 
 class StopSignal:
