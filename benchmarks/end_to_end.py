@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.publishing import ROOT, describe_machine, fill, marks
 from parallelmlp_search.data import holdout, infer_task, read_table, split_target
 
-ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "end_to_end.json"
 README = ROOT / "README.md"
-MARKS = ("<!-- end_to_end -->\n", "<!-- /end_to_end -->")
+MARKS = marks("end_to_end")
 
 
 @dataclass(frozen=True)
@@ -135,22 +133,6 @@ def run_case(case: Case, folder: Path, seed: int) -> dict[str, Any]:
     }
 
 
-def describe_machine() -> dict[str, Any]:
-    """Where the figures were measured."""
-    import torch
-
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "commit": commit,
-    }
-
-
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as a Markdown table, as it stands in the README."""
     lines = [
@@ -166,13 +148,6 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"| {row['peak_megabytes']:,.0f} MB |"
         )
     return "\n".join(lines)
-
-
-def fill_readme(rows: list[dict[str, Any]]) -> None:
-    """Put the table between the marks of the README."""
-    before, _, rest = README.read_text(encoding="utf-8").partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    README.write_text(f"{before}{MARKS[0]}{table(rows)}\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -192,7 +167,7 @@ def main() -> None:
         so_far = [rows[c.name] for c in CASES if c.name in rows]
         RESULTS.write_text(json.dumps({"machine": describe_machine(), "rows": so_far}, indent=1) + "\n")
     ordered = [rows[case.name] for case in CASES if case.name in rows]
-    fill_readme(ordered)
+    fill(README, MARKS, table(ordered))
     print(table(ordered))
 
 

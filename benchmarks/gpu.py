@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.publishing import ROOT, describe_machine
 from parallelmlp_search.engine import BatchStream, Population
 from parallelmlp_search.engine.acceleration import choose_acceleration
 from parallelmlp_search.engine.cuda_graph import Capture
@@ -31,7 +29,6 @@ from parallelmlp_search.engine.device_training import DeviceTraining
 from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space import ACTIVATIONS, MLPConfig
 
-ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "gpu.json"
 NO_GPU = "benchmarks.gpu needs a CUDA device that torch can use, and there is none: run `make test` instead"
 
@@ -94,13 +91,10 @@ class Work:
     weight_bytes
         Traffic of weights, gradients and moments if they go through device memory at each step: the weights
         are read and the gradients written by the passes, and the optimiser reads four and writes three.
-    row_bytes
-        The rows themselves, read once a step by each member; the second-level cache serves nearly all.
     """
 
     flops: float
     weight_bytes: float
-    row_bytes: float
     n_parameters: int
     steps: int
 
@@ -114,7 +108,6 @@ def count_work(configs: Sequence[MLPConfig], case: Case) -> Work:
     return Work(
         flops=steps * (products + 20.0 * n_parameters),
         weight_bytes=steps * 9.0 * 4.0 * n_parameters,
-        row_bytes=steps * 4.0 * len(configs) * case.batch_size * case.n_inputs,
         n_parameters=n_parameters,
         steps=steps,
     )
@@ -292,24 +285,15 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def describe(device: str) -> dict[str, Any]:
-    """Where the figures were measured."""
+    """Where the figures were measured, and with which compiler."""
     try:
         import triton
 
         version = triton.__version__
     except ModuleNotFoundError:
         version = None
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {
-        "device": torch.cuda.get_device_name(device) if device != "cpu" else platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "triton": version,
-        "commit": commit,
-    }
+    name = torch.cuda.get_device_name(device)
+    return {"device": name, "cuda": torch.version.cuda, "triton": version} | describe_machine()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

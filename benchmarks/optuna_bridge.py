@@ -24,7 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
-from benchmarks.end_to_end import ROOT, describe_machine
+from benchmarks.publishing import ROOT, describe_machine, fill, marks
 from parallelmlp_search import SearchSpace
 from parallelmlp_search.integrations.optuna import PackedObjective, RungPruner, optimize
 from parallelmlp_search.search import Problem, Progress, SearchSettings, run
@@ -32,7 +32,7 @@ from parallelmlp_search.space import Categorical, Float, Int
 
 RESULTS = ROOT / "benchmarks" / "results" / "optuna_bridge.json"
 DOCS = ROOT / "docs" / "optuna.md"
-MARKS = ("<!-- optuna_bridge -->\n", "<!-- /optuna_bridge -->")
+MARKS = marks("optuna_bridge")
 
 PLAIN = SearchSpace(
     {
@@ -252,9 +252,7 @@ def main() -> None:
     if quick:
         return
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    before, _, rest = DOCS.read_text(encoding="utf-8").partition(MARKS[0])
-    after = rest.partition(MARKS[1])[2]
-    DOCS.write_text(f"{before}{MARKS[0]}{table(found)}\n{MARKS[1]}{after}", encoding="utf-8")
+    fill(DOCS, MARKS, table(found))
 
 
 if __name__ == "__main__":

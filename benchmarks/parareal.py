@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.parareal_plot import scaling_plot
+from benchmarks.publishing import ROOT, describe_machine
 from parallelmlp_search.data import holdout, infer_task, read_table, split_target
 from parallelmlp_search.parareal import Alone, DistributedParareal, Recipe
 from parallelmlp_search.parareal.jobs import build_network
@@ -33,7 +33,6 @@ from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search.preparation import Preparation
 from parallelmlp_search.space import MLPConfig
 
-ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "parareal.json"
 PLOT = RESULTS.with_name("parareal_scaling.svg")
 TARGETS = {"letter": "lettr", "satimage": "classes", "mnist5k": "target"}
@@ -185,20 +184,6 @@ def verdict(results: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def machine() -> dict[str, Any]:
-    """Where and with what it was measured."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "commit": commit,
-    }
-
-
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(
@@ -222,7 +207,7 @@ def main() -> None:
     for name, measure in measures.items():
         if arguments.only in (None, name):
             results[name] = measure(arguments.quick)
-            results.setdefault("machine", {})[name] = machine()
+            results.setdefault("machine", {})[name] = describe_machine()
             if not arguments.quick:  # a part that is done is kept
                 RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     if not arguments.quick and "speed" in results:

@@ -11,7 +11,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,12 @@ import optuna
 import pandas as pd
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
-from benchmarks.end_to_end import describe_machine
+from benchmarks.publishing import ROOT, describe_machine, fill, marks
 from parallelmlp_search.integrations.optuna import PackedObjective, RefinementSampler, optimize
 
-ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "refinement_sampler.json"
 DOCS = ROOT / "docs" / "refinement_sampler.md"
-MARKS = ("<!-- refinement_sampler -->\n", "<!-- /refinement_sampler -->")
+MARKS = marks("refinement_sampler")
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "random": lambda seed: RandomSampler(seed=seed),
@@ -137,8 +135,7 @@ def main() -> None:
     }
     print(table(rows))
     RESULTS.write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=1) + "\n")
-    before, _, rest = DOCS.read_text(encoding="utf-8").partition(MARKS[0])
-    DOCS.write_text(before + MARKS[0] + table(rows) + "\n" + MARKS[1] + rest.partition(MARKS[1])[2])
+    fill(DOCS, MARKS, table(rows))
 
 
 if __name__ == "__main__":

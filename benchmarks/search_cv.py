@@ -24,7 +24,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from benchmarks.end_to_end import ROOT, describe_machine
+from benchmarks.publishing import ROOT, describe_machine
 from parallelmlp_search import PackedSearchCV, SingleMLPClassifier
 from parallelmlp_search.data import read_table
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import optuna_bridge
+from benchmarks.publishing import between
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"optuna": "learning_rate"}
@@ -30,6 +31,5 @@ def test_the_programs_run(
 
 
 def test_figures_of_the_bridge() -> None:
-    text = optuna_bridge.DOCS.read_text(encoding="utf-8")
-    shown = text.partition(optuna_bridge.MARKS[0])[2].partition(optuna_bridge.MARKS[1])[0]
+    shown = between(optuna_bridge.DOCS.read_text(encoding="utf-8"), optuna_bridge.MARKS)
     assert shown == optuna_bridge.table(json.loads(optuna_bridge.RESULTS.read_text())) + "\n"

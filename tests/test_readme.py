@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.end_to_end import MARKS, RESULTS, table
+from benchmarks.publishing import between
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,7 +32,7 @@ def test_the_programs_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 def test_the_figures_are_those_on_file() -> None:
     rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
-    shown = README.partition(MARKS[0])[2].partition(MARKS[1])[0]
+    shown = between(README, MARKS)
     assert len(rows) == 5
     assert shown == table(rows) + "\n"
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.end_to_end import describe_machine
+from benchmarks.publishing import describe_machine
 from benchmarks.quality.fitting import ROOT, Job, Workshop, jobs_of
 from benchmarks.quality.publishing import report
 from benchmarks.quality.sets import BUNDLED, SETS

@@ -7,17 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.publishing import ROOT, fill, marks
 from benchmarks.quality.diagram import diagram
 from benchmarks.quality.summary import bias_of, compare, comparison_table, error_table, label
 from benchmarks.quality.tools import TOOLS
 
 __all__ = ["DIAGRAM", "DOCS", "MARKS", "RESULTS", "merge", "report", "sections", "shown_tools", "write"]
 
-ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "quality.json"
 DIAGRAM = ROOT / "benchmarks" / "results" / "quality.svg"
 DOCS = ROOT / "docs" / "quality.md"
-MARKS = ("<!-- quality -->\n", "<!-- /quality -->")
+MARKS = marks("quality")
 
 MOST_SHARE = 0.75
 
@@ -93,6 +93,5 @@ def report(rows: Sequence[Row], machine: Mapping[str, Any], *, keep: bool) -> st
         DIAGRAM.write_text(diagram(compare(rows, tools)))
     words = sections(rows)
     if DOCS.is_file():
-        before, _, rest = DOCS.read_text(encoding="utf-8").partition(MARKS[0])
-        DOCS.write_text(f"{before}{MARKS[0]}{words}{MARKS[1]}{rest.partition(MARKS[1])[2]}", encoding="utf-8")
+        fill(DOCS, MARKS, words)
     return words

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.publishing import between
 from benchmarks.quality import publishing
 from benchmarks.quality.diagram import cliques, critical_difference, diagram
 from benchmarks.quality.publishing import DOCS, MARKS, RESULTS, merge, sections, write
@@ -131,5 +132,5 @@ def test_a_report_merges_draws_and_fills_the_page(tmp_path: Path, monkeypatch: p
 
 
 def test_the_page_shows_the_figures_on_file() -> None:
-    shown = DOCS.read_text(encoding="utf-8").partition(MARKS[0])[2].partition(MARKS[1])[0]
+    shown = between(DOCS.read_text(encoding="utf-8"), MARKS)
     assert shown == sections(json.loads(RESULTS.read_text())["rows"])
