@@ -27,7 +27,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveS
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmarks.publishing import between
-from benchmarks.refinement_sampler import DOCS, MARKS, RESULTS, table
+from benchmarks.refinement_sampler import DOCS, MARKS, RESULTS, conditional, table
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.integrations.optuna import RefinementSampler, optimize
 from parallelmlp_search.integrations.optuna.axes import Axis
@@ -55,24 +55,9 @@ class TestMultiObjectiveContract(_Contract, MultiObjectiveSamplerTestCase):
     pass
 
 
-def toy(trial: optuna.Trial) -> float:
-    """A conditional question whose best answer, near 0, needs the right branch and the right values in it."""
-    depth = trial.suggest_int("depth", 1, 3)
-    loss = 0.3 * abs(depth - 2)
-    for layer in range(depth):
-        loss += 0.1 * math.log2(trial.suggest_int(f"width_{layer}", 4, 256, log=True) / 48) ** 2
-    loss += (math.log10(trial.suggest_float("learning_rate", 1e-4, 1.0, log=True)) + 2.2) ** 2
-    optimizer = trial.suggest_categorical("optimizer", ["sgd", "adam", "lion"])
-    if optimizer == "sgd":
-        return loss + 0.2 + (trial.suggest_float("momentum", 0, 1) - 0.9) ** 2
-    if optimizer == "adam":
-        return loss + (trial.suggest_float("beta", 0, 1) - 0.7) ** 2
-    return loss + 0.5
-
-
 def _run(sampler: BaseSampler, n_trials: int, **options: Any) -> optuna.Study:
     study = optuna.create_study(sampler=sampler, **options)
-    study.optimize(toy, n_trials=n_trials)
+    study.optimize(conditional, n_trials=n_trials)
     return study
 
 
@@ -117,14 +102,14 @@ def test_a_pickled_sampler_goes_on_as_it_would_have(when: int) -> None:
     whole = _run(RefinementSampler(seed=3), 50)
     study = _run(RefinementSampler(seed=3), when)
     study.sampler = pickle.loads(pickle.dumps(study.sampler))
-    study.optimize(toy, n_trials=50 - when)
+    study.optimize(conditional, n_trials=50 - when)
     assert _params(study) == _params(whole)
 
 
 def test_threads_share_a_sampler() -> None:
     sampler = RefinementSampler(seed=0, n_startup_trials=10)
     study = _run(sampler, 0)
-    study.optimize(toy, n_trials=120, n_jobs=4)
+    study.optimize(conditional, n_trials=120, n_jobs=4)
     assert all(trial.state is TrialState.COMPLETE for trial in study.trials)
     assert len({tuple(params.items()) for params in _params(study)}) == 120
 
@@ -135,7 +120,7 @@ def test_two_studies_share_a_sampler_and_nothing_else() -> None:
     studies = [optuna.create_study(storage=storage, sampler=sampler) for _ in range(2)]
     for _ in range(30):
         for study in studies:
-            study.optimize(toy, n_trials=1)
+            study.optimize(conditional, n_trials=1)
     alone = _run(RefinementSampler(seed=1, n_startup_trials=5), 30)
     assert _params(studies[0]) == _params(studies[1]) == _params(alone)
 
@@ -147,7 +132,7 @@ def test_two_studies_share_a_sampler_and_nothing_else() -> None:
 def test_a_batch_that_is_asked_for_without_telling_is_all_different(told: int) -> None:
     study = _run(RefinementSampler(seed=0), told)
     for _ in range(200):
-        toy(study.ask())
+        conditional(study.ask())
     assert len({tuple(params.items()) for params in _params(study)}) == told + 200
 
 
@@ -207,7 +192,7 @@ def test_a_copy_is_moved_off_a_continuous_parent() -> None:
 def test_enqueued_and_fixed_parameters_are_kept() -> None:
     study = _run(RefinementSampler(seed=0, n_startup_trials=5), 20)
     study.enqueue_trial({"depth": 1, "optimizer": "lion"})
-    study.optimize(toy, n_trials=1)
+    study.optimize(conditional, n_trials=1)
     params = study.trials[-1].params
     assert (params["depth"], params["optimizer"]) == (1, "lion")
     assert params.keys() == {"depth", "width_0", "learning_rate", "optimizer"}
@@ -396,7 +381,7 @@ def test_several_objectives_are_refined() -> None:
 
 def test_hyperbands_brackets_share_their_leaders() -> None:
     def objective(trial: optuna.Trial) -> float:
-        value = toy(trial)
+        value = conditional(trial)
         for step in range(1, 10):
             trial.report(value + 1.0 / step, step)
             if trial.should_prune():
@@ -436,7 +421,7 @@ def test_many_threads_ask_one_study() -> None:
         try:
             for _ in range(20):
                 trial = study.ask()
-                study.tell(trial, toy(trial))
+                study.tell(trial, conditional(trial))
         except BaseException as error:
             errors.append(error)
 
