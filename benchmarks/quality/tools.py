@@ -151,8 +151,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "one in 5 promoted": {"reduction_factor": 5},
     "screening 15 %": {"parallelmlp_search.search.planning:SCREENING_SHARE": 0.15},
     "screening 65 %": {"parallelmlp_search.search.planning:SCREENING_SHARE": 0.65},
-    "half as many steps": {"parallelmlp_search.search.budget:WELL_TRAINED_STEPS": 2000},
-    "twice as many steps": {"parallelmlp_search.search.budget:WELL_TRAINED_STEPS": 8000},
+    "half as many steps": {"parallelmlp_search.search.budget:FAIR_STEPS": 600},
+    "twice as many steps": {"parallelmlp_search.search.budget:FAIR_STEPS": 2400},
     "space small": {"search_space": "small"},
 }
 """Our own search with something changed, for ``--ablation``."""

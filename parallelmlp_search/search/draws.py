@@ -61,6 +61,12 @@ class Draws:
         self._initial = list({settings.space.key(config): config for config in settings.initial}.values())
         self._learned = _learned_draws(settings)
 
+    def extend(self, n: int) -> None:
+        """Draw ``n`` more, fresh ones and others in the settings' proportion."""
+        refined = round(self.settings.refinement * n)
+        self._fresh_left += n - refined
+        self._refined_left += refined
+
     def wanted(self, room: int) -> int:
         """Draws that are due in a round that has room for so many."""
         if self._fresh_left > 0:

@@ -19,9 +19,11 @@ from parallelmlp_search.search.budget import (
     default_folds,
     plan_finalists,
 )
+from parallelmlp_search.search.finalists import moments_fit
 from parallelmlp_search.search.preparation import Preparation
 from parallelmlp_search.search.rungs import ladder, ladder_cost
 from parallelmlp_search.search.samplers import draw_fresh
+from parallelmlp_search.search.screening import MOST_TRIALS
 from parallelmlp_search.search.settings import SearchSettings
 from parallelmlp_search.search.verdict import selection_seconds
 from parallelmlp_search.space import MLPConfig
@@ -35,10 +37,11 @@ STATE_BYTES = 220_000_000
 
 CALIBRATION_STEPS = 6
 
+UNTIMED_FOLDS = 5
+"""Most folds where no time limit says what they may cost."""
+
 FIRST_RUNG_STEPS = 40
 """Under a time limit, steps before the first judgement at least; without one it is an epoch at least."""
-
-MOST_TRIALS = 20_000
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class SearchPlan:
         Time for screening, None without a time limit.
     reserve_seconds
         Time that selecting and saving will take.
+    fills_time
+        Whether more trials are drawn as long as there is time for screening.
     """
 
     rungs: tuple[float, ...]
@@ -69,6 +74,7 @@ class SearchPlan:
     n_folds: int
     screening_seconds: float | None = None
     reserve_seconds: float = 0.0
+    fills_time: bool = False
 
     @property
     def max_epochs(self) -> int:
@@ -107,10 +113,12 @@ def make_plan(
     if settings.time_limit is None:
         n_trials = settings.n_trials or DEFAULT_TRIALS
         epochs = settings.max_epochs or default_epochs(steps_per_epoch)
-        n_folds = settings.n_folds or default_folds(preparation.n_reporting)
+        n_refined = _refined(n_trials, settings, size)
+        n_folds = settings.n_folds or min(UNTIMED_FOLDS, default_folds(preparation.n_reporting))
         return SearchPlan(
             rungs=ladder(epochs, settings.reduction_factor),
-            **_division(n_trials, settings, size),
+            n_fresh=n_trials - n_refined,
+        n_refined=n_refined,
             capacity=capacity,
             n_finalists=settings.n_finalists or _default_finalists(n_trials),
             n_folds=preparation.allowed_folds(n_folds),
@@ -126,9 +134,9 @@ def make_plan(
     screening = SCREENING_SHARE * usable
     finalists = plan_finalists(
         0.85 * (usable - screening),
-        epoch,
+        epoch * _fold_rows(preparation),
         preparation.n_reporting,
-        steps_per_epoch,
+        steps_per_epoch * _fold_rows(preparation),
         max_epochs=settings.max_epochs,
         n_folds=settings.n_folds,
         n_finalists=settings.n_finalists,
@@ -139,14 +147,17 @@ def make_plan(
     each = epoch * ladder_cost(rungs, settings.reduction_factor) + 1.5 * judging
     affordable = max(2, min(MOST_TRIALS, int(0.85 * screening / max(each, 1e-9))))
     n_trials = min(affordable, settings.n_trials or affordable)
+    n_refined = _refined(n_trials, settings, size)
     return SearchPlan(
         rungs=rungs,
-        **_division(n_trials, settings, size),
+        n_fresh=n_trials - n_refined,
+        n_refined=n_refined,
         capacity=capacity,
         n_finalists=min(finalists.n_finalists, n_trials),
         n_folds=preparation.allowed_folds(finalists.n_folds),
         screening_seconds=screening,
         reserve_seconds=reserve,
+        fills_time=settings.n_trials is None and n_trials < size,
     )
 
 
@@ -165,9 +176,9 @@ def replan_finalists(
     steps_per_epoch = sum(n_rows / data.batch_rows(config) for config in leaders) / len(leaders)
     finalists = plan_finalists(
         0.85 * seconds,
-        epoch,
+        epoch * _fold_rows(preparation),
         n_rows,
-        steps_per_epoch,
+        steps_per_epoch * _fold_rows(preparation),
         max_epochs=settings.max_epochs,
         n_folds=settings.n_folds,
         n_finalists=settings.n_finalists,
@@ -182,17 +193,21 @@ def training_seconds(plan: SearchPlan, data: ShardData, settings: SearchSettings
     return _epoch_seconds(data, sample) * (screening + plan.n_finalists * plan.n_folds * plan.max_epochs)
 
 
+def _fold_rows(preparation: Preparation) -> float:
+    """Rows that are divided into folds, over those that screening trains on."""
+    return preparation.problem.n_rows / preparation.n_reporting if moments_fit(preparation) else 1.0
+
+
 def _epoch_seconds(data: ShardData, configs: Sequence[MLPConfig]) -> float:
     """Predicted seconds of an epoch of one of these on one core; the outer calls of its bucket are shared."""
     return sum(data.epoch_seconds(config) for config in configs) / len(configs)
 
 
-def _division(n_trials: int, settings: SearchSettings, size: float) -> dict[str, int]:
-    """Trials drawn afresh and trials drawn near the leaders; a small space is simply drawn in full."""
+def _refined(n_trials: int, settings: SearchSettings, size: float) -> int:
+    """How many of the trials are drawn near the leaders; a small space is simply drawn in full."""
     if settings.sampler == "grid" or size <= n_trials:
-        return {"n_fresh": n_trials, "n_refined": 0}
-    n_refined = round(settings.refinement * n_trials)
-    return {"n_fresh": n_trials - n_refined, "n_refined": n_refined}
+        return 0
+    return round(settings.refinement * n_trials)
 
 
 def _default_finalists(n_trials: int) -> int:
@@ -209,7 +224,11 @@ def _capacity(data: ShardData, sample: Sequence[MLPConfig], settings: SearchSett
 
 
 def _calibrate(data: ShardData, sample: Sequence[MLPConfig], throughput: Throughput) -> None:
-    """Train a sample for a few steps on all workers, to learn how measured time compares with predicted."""
+    """Train a sample for a few steps on all workers, to learn how measured time compares with predicted.
+
+    Twice, and only the second time counts: a process that has just started loads libraries, compiled loops
+    and rows, which took eight times as long as the steps.
+    """
     configs = [config.replace(batch_size=sample[0].batch_size) for config in sample]
     batch = data.batch_rows(configs[0])
     epochs = CALIBRATION_STEPS * batch / data.rows.inputs.shape[0]
@@ -226,6 +245,8 @@ def _calibrate(data: ShardData, sample: Sequence[MLPConfig], throughput: Through
         )
         for number, cut in enumerate(members)
     ]
+    for outcome in run_shards(tasks, n_workers=throughput.n_workers):
+        outcome.members.clear()
     for outcome in run_shards(tasks, n_workers=throughput.n_workers):
         throughput.add(outcome)
     throughput.member_steps = 0

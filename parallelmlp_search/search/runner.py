@@ -257,7 +257,7 @@ def _screen(
         end = settings.time_limit - plan.reserve_seconds
         # whoever resumes late still leaves the finalists their share
         deadline = time.monotonic() + min(plan.screening_seconds, max(0.0, 0.5 * (end - clock.elapsed)))
-    amount = ScreeningPlan(plan.rungs, plan.n_fresh, plan.n_refined, plan.capacity, deadline)
+    amount = ScreeningPlan(plan.rungs, plan.n_fresh, plan.n_refined, plan.capacity, deadline, plan.fills_time)
     if screener is not None:
         return screener.screen(data, settings, amount, throughput, reporter)
     screening = Screening(data, settings, amount, journal, throughput, reporter, cache_scale)

@@ -33,7 +33,11 @@ from parallelmlp_search.search.settings import SearchSettings
 from parallelmlp_search.search.trial import RungRecord, Trial, TrialState
 from parallelmlp_search.selection import Metric
 
-__all__ = ["Screener", "Screening", "ScreeningPlan"]
+__all__ = ["MOST_TRIALS", "Screener", "Screening", "ScreeningPlan"]
+
+MOST_TRIALS = 20_000
+
+SMALLEST_EXTENSION = 8
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class ScreeningPlan:
         Members that may be alive at once.
     deadline
         Reading of the monotonic clock at which screening ends, or None.
+    fills_time
+        Whether more trials are drawn as long as the deadline is far.
     """
 
     rungs: tuple[float, ...]
@@ -57,6 +63,7 @@ class ScreeningPlan:
     n_refined: int
     capacity: int
     deadline: float | None = None
+    fills_time: bool = False
 
 
 class Screener(Protocol):
@@ -145,6 +152,9 @@ class Screening:
     def _draw(self, number: int, alive: int) -> list[Trial]:
         """New trials for a round: as many as the freed room and the budget allow."""
         wanted = due = self._draws.wanted(self.plan.capacity - alive)
+        if due == 0 and not alive and self.plan.fills_time:
+            self._draws.extend(self.journal.decide(f"extend-{number}", self._extension))
+            wanted = due = self._draws.wanted(self.plan.capacity)
         if self.plan.deadline is not None:
             wanted = self.journal.decide(f"draw-{number}", lambda: self._affordable(due))
         if wanted <= 0:
@@ -158,6 +168,12 @@ class Screening:
 
     def _size(self, config: object) -> int:
         return self.data.architecture(config).n_parameters  # type: ignore[arg-type]
+
+    def _extension(self) -> int:
+        """Trials beyond the plan that there is time for, none if they were hardly worth a round."""
+        room = min(self.plan.capacity, MOST_TRIALS - len(self.trials))
+        extension = self._affordable(room) // 2  # later rungs take the other half
+        return extension if extension >= SMALLEST_EXTENSION else 0
 
     def _affordable(self, wanted: int) -> int:
         """Cut a draw down to what can still be trained through the first rung before the deadline."""

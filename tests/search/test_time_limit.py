@@ -166,3 +166,51 @@ def test_a_round_that_time_cut_ends_screening_for_good(
     assert set(result.trials["round"]) == {0}
     assert any("trials were begun in the time for screening" in sentence for sentence in sentences)
     assert directory.info()["status"] == "finished"
+
+
+def test_screening_goes_on_while_there_is_time(spam: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan that took the machine for thirty times as slow as it is does not leave the time unused."""
+    from parallelmlp_search.search import planning
+
+    measured = planning._calibrate
+
+    def misled(data: Any, sample: Any, throughput: Any) -> None:
+        measured(data, sample, throughput)
+        throughput._measured *= 30.0
+
+    monkeypatch.setattr(planning, "_calibrate", misled)
+    plans: list[planning.SearchPlan] = []
+    make = planning.make_plan
+    monkeypatch.setattr(
+        "parallelmlp_search.search.runner.make_plan", lambda *args: plans.append(make(*args)) or plans[0]
+    )
+    result, seconds, _ = _timed(spam, SearchSettings("small", time_limit=5), n_jobs=1)
+    _assert_kept(5, seconds)
+    planned = plans[0].n_fresh + plans[0].n_refined
+    assert result.n_trials > planned
+    assert set(result.trials["origin"]) == {"random", "refined"}
+
+
+def test_what_a_starting_worker_loads_is_not_taken_for_slowness(
+    spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from parallelmlp_search.search import planning
+    from parallelmlp_search.search.budget import Clock, Throughput
+    from parallelmlp_search.search.preparation import Preparation
+
+    rounds: list[int] = []
+    real = planning.run_shards
+
+    def slow_start(tasks: list[ShardTask], *, n_workers: int) -> Iterator[Any]:
+        rounds.append(len(tasks))
+        for outcome in real(tasks, n_workers=n_workers):
+            outcome.seconds += 60.0 if len(rounds) == 1 else 0.0
+            yield outcome
+
+    monkeypatch.setattr(planning, "run_shards", slow_start)
+    preparation = Preparation(spam, make_settings(time_limit=60.0))
+    throughput = Throughput(1)
+    data = preparation.screening().data
+    planning.make_plan(preparation, data, make_settings(time_limit=60.0), Clock(60.0), throughput)
+    assert len(rounds) == 2
+    assert throughput._measured < 60.0
