@@ -54,8 +54,7 @@ def show_forecast(
         data = Preparation(problem_of(directory), directory.settings()).screening().data
         found = forecast(
             chosen,
-            n_inputs=data.n_inputs,
-            n_outputs=data.head.n_outputs,
+            data=data,
             device_flops=None if gflops is None else gflops * 1e9,
             link=link,
         )

@@ -22,14 +22,14 @@ from .piecewise import PiecewiseEncoder
 __all__ = ["TablePreprocessor"]
 
 _CHUNK_VALUES = 1 << 21
-_FORMAT = 1
+_FORMAT = 2
 
 
 class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg, misc]
     """Turn any table into a finite float32 matrix, and new tables into the same columns.
 
-    The columns of the result are, in this order: scaled numbers; an indicator for each number that had gaps;
-    the pieces of numbers; the parts of dates; categories. Identifiers and constant columns are left out. See
+    The columns of the result are, in this order: the pieces of numbers; scaled numbers; an indicator for each
+    number that had gaps; the parts of dates; categories. Identifiers and constant columns are left out. See
     `recognise_columns`, `NumericEncoder`, `PiecewiseEncoder`, `DateEncoder` and `CategoryEncoder` for what
     happens to each kind.
 
@@ -61,6 +61,8 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         Their names, of shape (n_features_in_,); only if the training table had names.
     n_features_out_
         Columns of the result, D.
+    n_pieces_
+        How many of them, the first ones, are pieces of numbers.
     """
 
     def __init__(
@@ -228,13 +230,14 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         self._dates = dates
         self._categories = categories
         self.n_features_out_ = sum(width for _, width in self._blocks())
+        self.n_pieces_ = 0 if pieces is None else pieces.width
 
     def _blocks(self) -> Iterator[tuple[list[str], int]]:
         """Names and number of the columns that each encoder fills, in the order of the result."""
-        if self._numbers is not None:
-            yield self._numbers.names(self.schema_.of_kind("numeric")), self._numbers.width
         if self._pieces is not None:
             yield self._pieces.names(self.schema_.of_kind("numeric")), self._pieces.width
+        if self._numbers is not None:
+            yield self._numbers.names(self.schema_.of_kind("numeric")), self._numbers.width
         for name, date in self._dates.items():
             yield date.names(name), date.width
         for name, category in self._categories.items():
@@ -263,11 +266,11 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         start = 0
         if self._numbers is not None:
             values = numeric_matrix(frame, list(self.schema_.of_kind("numeric")))
-            start = self._numbers.width
-            self._numbers.encode(values, out[:, :start])
             if self._pieces is not None:
-                self._pieces.encode(values, out[:, start : start + self._pieces.width])
-                start += self._pieces.width
+                start = self._pieces.width
+                self._pieces.encode(values, out[:, :start])
+            self._numbers.encode(values, out[:, start : start + self._numbers.width])
+            start += self._numbers.width
         for encoders in (self._dates, self._categories):
             for name, encoder in encoders.items():
                 encoder.encode(frame[name], out[:, start : start + encoder.width])

@@ -37,6 +37,8 @@ class ShardData:
         How outputs become predictions, what training minimises, what counts.
     seed
         Seed of the batches and of dropout.
+    n_pieces
+        How many columns, the first ones, are pieces of numbers, which not every configuration sees.
     """
 
     rows: TrainingRows
@@ -48,6 +50,7 @@ class ShardData:
     loss: str
     metric: Metric
     seed: int
+    n_pieces: int = 0
     stored: Path | None = field(default=None, compare=False)
     """File with the tensors, from which another process reads them instead of getting them with each task."""
 
@@ -66,7 +69,9 @@ class ShardData:
     def __getstate__(self) -> dict[str, Any]:
         if self.stored is None:
             return dict(self.__dict__)
-        return {name: getattr(self, name) for name in ("head", "loss", "metric", "seed", "stored")}
+        return {
+            name: getattr(self, name) for name in ("head", "loss", "metric", "seed", "n_pieces", "stored")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state if state["stored"] is None else state | _stored_rows(state["stored"]))
@@ -78,7 +83,27 @@ class ShardData:
 
     def architecture(self, config: MLPConfig) -> Architecture:
         """Architecture of a configuration on this data."""
-        return Architecture.of(config, n_inputs=self.n_inputs, n_outputs=self.head.n_outputs)
+        return Architecture.of(
+            config, n_inputs=self.n_inputs, n_outputs=self.head.n_outputs, n_pieces=self.n_pieces
+        )
+
+    def seen_by(self, config: MLPConfig) -> ShardData:
+        """The same rows with those columns alone that a configuration sees; nothing is copied."""
+        first = self.architecture(config).first_input
+        if not first:
+            return self
+
+        def seen(inputs: Tensor | None) -> Tensor | None:
+            return None if inputs is None else inputs[:, first:]
+
+        return replace(
+            self,
+            rows=replace(self.rows, inputs=self.rows.inputs[:, first:]),
+            validation_inputs=seen(self.validation_inputs),
+            prediction_inputs=seen(self.prediction_inputs),
+            n_pieces=0,
+            stored=None,
+        )
 
     def batch_rows(self, config: MLPConfig) -> int:
         """Rows of a batch, which never exceed the training rows."""

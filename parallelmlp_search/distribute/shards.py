@@ -145,22 +145,21 @@ LEAST_ELEMENTS = 1 << 16
 def cut_work(
     configs: list[MLPConfig], data: ShardData, *, memory_limit: int | None = None, cache_scale: int = 1
 ) -> list[tuple[int, ...]]:
-    """Cut members into shards: equal batch size, then enough of them to share out between workers.
+    """Cut members into shards: equal batch size and columns, enough of them to share out between workers.
 
     The cut is a function of the members and the data alone. ``cache_scale`` widens shards on devices that
     want larger ones.
     """
     architectures = [data.architecture(config) for config in configs]
-    by_batch: dict[int, list[int]] = {}
+    alike: dict[tuple[int, int], list[int]] = {}
     total = 0
     for member, config in enumerate(configs):
         batch = data.batch_rows(config)
-        by_batch.setdefault(batch, []).append(member)
+        alike.setdefault((batch, architectures[member].first_input), []).append(member)
         total += batch * (sum(architectures[member].widths) + architectures[member].n_outputs)
     elements = cache_scale * min(SHARD_ELEMENTS, max(LEAST_ELEMENTS, total // LEAST_SHARDS))
     shards: list[tuple[int, ...]] = []
-    for batch in sorted(by_batch):
-        members = by_batch[batch]
+    for (batch, _), members in sorted(alike.items()):
         cuts = cut_shards(
             [architectures[member] for member in members],
             n_rows=batch,
@@ -222,7 +221,7 @@ def _without_memory(task: ShardTask, reason: str) -> ShardOutcome:
 
 def _train_whole(task: ShardTask) -> ShardOutcome:
     started = time.monotonic()
-    data = task.data
+    data = task.data.seen_by(task.configs[0])
     rows = data.rows
     device = rows.inputs.device
     population = Population.create(

@@ -81,6 +81,7 @@ class BucketNetwork:
         self.depth = shape.depth
         self.training = training
         self.n_members = bucket.n_members
+        self.columns = slice(shape.first_input, shape.first_input + shape.n_inputs)
         self._dropout = training and shape.dropout
         self._normalize = shape.normalization == "layer"
         if self._dropout:
@@ -357,8 +358,8 @@ class PackedNetwork:
     def predict(self, flat: Tensor, rows: Tensor) -> Tensor:
         """Outputs ``(P, C, n)`` in stacked-row order for any number of rows ``(n, D)``.
 
-        Rows are taken ``n_rows`` at a time; the last window is moved back to be full, so that the buffers
-        are made once.
+        Members see their own columns of them. Rows are taken ``n_rows`` at a time; the last window is moved
+        back to be full, so that the buffers are made once.
         """
         n_total = rows.shape[0]
         if n_total == 0:
@@ -374,5 +375,6 @@ class PackedNetwork:
             window = slice(start, start + self.n_rows)
             for number, bucket in enumerate(self.buckets):
                 first, last = self.layout.row_offsets[number : number + 2]
-                result[first:last, :, window] = bucket.forward(views[number], rows[window])
+                own = rows[window, bucket.columns]
+                result[first:last, :, window] = bucket.forward(views[number], own)
         return result

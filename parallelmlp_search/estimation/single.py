@@ -212,7 +212,8 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
     Parameters
     ----------
     widths, activation, learning_rate, weight_decay, dropout, label_smoothing, optimizer, beta1, beta2, \
-    momentum, schedule, batch_size, initialization, bias, residual, normalization, clip_norm
+    momentum, schedule, batch_size, initialization, bias, residual, normalization, clip_norm, \
+    numeric_embedding
         The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
     seed : int, default=None
         Seed of the initial weights; None takes it from ``random_state``.
@@ -271,6 +272,7 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
         residual: bool = False,
         normalization: str = "none",
         clip_norm: float | None = None,
+        numeric_embedding: str = "piecewise",
         seed: int | None = None,
         max_epochs: int | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
@@ -294,6 +296,7 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
         self.residual = residual
         self.normalization = normalization
         self.clip_norm = clip_norm
+        self.numeric_embedding = numeric_embedding
         self.seed = seed
         self.max_epochs = max_epochs
         self.class_weight = class_weight
@@ -309,7 +312,8 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
     Parameters
     ----------
     widths, activation, learning_rate, weight_decay, dropout, label_smoothing, optimizer, beta1, beta2, \
-    momentum, schedule, batch_size, initialization, bias, residual, normalization, clip_norm
+    momentum, schedule, batch_size, initialization, bias, residual, normalization, clip_norm, \
+    numeric_embedding
         The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
     seed : int, default=None
         Seed of the initial weights; None takes it from ``random_state``.
@@ -357,6 +361,7 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
         residual: bool = False,
         normalization: str = "none",
         clip_norm: float | None = None,
+        numeric_embedding: str = "piecewise",
         seed: int | None = None,
         max_epochs: int | None = None,
         loss: str | None = None,
@@ -380,6 +385,7 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
         self.residual = residual
         self.normalization = normalization
         self.clip_norm = clip_norm
+        self.numeric_embedding = numeric_embedding
         self.seed = seed
         self.max_epochs = max_epochs
         self.loss = loss

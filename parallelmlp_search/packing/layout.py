@@ -42,8 +42,9 @@ def aligned(size: int) -> int:
 class Architecture:
     """Everything that decides which tensors a member has and which operations its training needs.
 
-    ``residual[l]`` says whether hidden layer ``l`` adds its own input; it is only ever true where both
-    widths agree. ``dropout`` and ``clip`` say whether the member uses them at all, not how much.
+    The network sees ``n_inputs`` columns of the rows, from column ``first_input`` on. ``residual[l]`` says
+    whether hidden layer ``l`` adds its own input; it is only ever true where both widths agree. ``dropout``
+    and ``clip`` say whether the member uses them at all, not how much.
     """
 
     n_inputs: int
@@ -56,10 +57,25 @@ class Architecture:
     optimizer: str = "adamw"
     dropout: bool = False
     clip: bool = False
+    first_input: int = 0
 
     @classmethod
-    def of(cls, config: MLPConfig, *, n_inputs: int, n_outputs: int) -> Architecture:
-        """The architecture that a configuration has on data of this size."""
+    def of(cls, config: MLPConfig, *, n_inputs: int, n_outputs: int, n_pieces: int = 0) -> Architecture:
+        """The architecture that a configuration has on data of this size.
+
+        Parameters
+        ----------
+        config
+            The configuration.
+        n_inputs
+            Columns of the rows.
+        n_outputs
+            Outputs ``C``.
+        n_pieces
+            How many columns, the first ones, are pieces of numbers; not every configuration sees them.
+        """
+        first_input = n_pieces if config.numeric_embedding == "none" else 0
+        n_inputs -= first_input
         fan_ins = (n_inputs, *config.widths)
         return cls(
             n_inputs=n_inputs,
@@ -75,6 +91,7 @@ class Architecture:
             optimizer=config.optimizer,
             dropout=config.dropout > 0,
             clip=config.clip_norm is not None,
+            first_input=first_input,
         )
 
     @property
@@ -90,6 +107,7 @@ class Architecture:
         """
         return (
             self.depth,
+            self.first_input,
             self.n_inputs,
             self.n_outputs,
             self.bias,

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
 from parallelmlp_search.parareal.architectures import deep_config, deep_mlp
 from parallelmlp_search.parareal.cost import (
@@ -131,8 +132,7 @@ def devices_here() -> int:
 def forecast(
     chosen: Sequence[Candidate],
     *,
-    n_inputs: int,
-    n_outputs: int,
+    data: ShardData,
     device_flops: float | None = None,
     link: Link = LOOPBACK,
     devices: int | None = None,
@@ -141,6 +141,8 @@ def forecast(
 
     Parameters
     ----------
+    data
+        Rows of a fold, for their sizes.
     device_flops
         Operations a second of each device; measured here, on one core, by default.
     link
@@ -152,7 +154,8 @@ def forecast(
     for candidate in chosen:
         config = candidate.config
         with torch.random.fork_rng(devices=[]):
-            model = deep_mlp(config, n_inputs=n_inputs, n_outputs=n_outputs)
+            n_inputs = data.architecture(config).n_inputs
+            model = deep_mlp(config, n_inputs=n_inputs, n_outputs=data.head.n_outputs)
         example = torch.randn(config.batch_size, n_inputs, generator=torch.Generator().manual_seed(0))
         pace = measure_pace(model, example) if device_flops is None else Pace.of_device(device_flops)
         rows = predictions(model, example, SLICES, pace=pace, link=link)

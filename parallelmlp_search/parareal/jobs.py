@@ -130,6 +130,7 @@ def save_rows(folder: Path, fold: int, data: ShardData, n_classes: int | None) -
         "metric": data.metric.name,
         "n_classes": n_classes,
         "seed": data.seed,
+        "n_pieces": data.n_pieces,
     }
     present = {name: tensor.cpu().clone() for name, tensor in tensors.items() if tensor is not None}
     save_tensors(folder / f"rows-{fold}.safetensors", present, facts)
@@ -152,6 +153,7 @@ def load_rows(folder: Path, fold: int, device: torch.device | str = "cpu") -> Sh
         loss=facts["loss"],
         metric=get_metric(facts["metric"], head.task, n_classes=facts["n_classes"]),
         seed=facts["seed"],
+        n_pieces=facts["n_pieces"],
     )
 
 
@@ -187,8 +189,8 @@ def run_task(
     data: ShardData | None = None,
 ) -> Trained:
     """Train one task in this process, or as one rank of many, and leave its outcome in the job's folder."""
-    data = load_rows(job.folder, task.fold, world.device) if data is None else data
     config = task.config
+    data = (load_rows(job.folder, task.fold, world.device) if data is None else data).seen_by(config)
     inputs = data.rows.inputs
     network = build_network(
         config, task.slices, n_inputs=data.n_inputs, n_outputs=data.head.n_outputs, repeat=task.fold + 1

@@ -114,8 +114,7 @@ def promote(
         progress("measuring this device")
         forecasts = forecast(
             chosen,
-            n_inputs=data.n_inputs,
-            n_outputs=data.head.n_outputs,
+            data=data,
             link=link,
             devices=devices_here() if launch else None,
         )

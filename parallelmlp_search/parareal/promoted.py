@@ -108,10 +108,12 @@ class PromotedModel(TrainedModel):
             for member, weight in zip(self.promoted, self.promoted_weights, strict=True):
                 if weight == 0 or len(frame) == 0:
                     continue
-                network = member.network(number, n_inputs=inputs.shape[1], n_outputs=fold.head.n_outputs)
+                seen = fold.columns(member.config)
+                own = inputs[:, seen]
+                network = member.network(number, n_inputs=own.shape[1], n_outputs=fold.head.n_outputs)
                 with torch.no_grad():
                     outputs = torch.cat(
-                        [network(inputs[first : first + WINDOW]) for first in range(0, len(inputs), WINDOW)]
+                        [network(own[first : first + WINDOW]) for first in range(0, len(own), WINDOW)]
                     )
                 total += weight * fold.head.predictions(member_outputs(outputs))[0].double()
         result: NDArray[np.float64] = (total / len(self.folds)).numpy()

@@ -24,7 +24,7 @@ from parallelmlp_search.space import MLPConfig
 
 __all__ = ["FoldModel", "TrainedModel"]
 
-FORMAT = 1
+FORMAT = 2
 PREDICTION_ROWS = 1024
 
 
@@ -51,6 +51,11 @@ class FoldModel:
         for member, vector in enumerate(vectors):
             write_member(parameters, layout, member, vector)
         return cls(preprocessor, head, layout, parameters)
+
+    def columns(self, config: MLPConfig) -> slice:
+        """Columns of the preprocessed rows that the network of a configuration sees."""
+        first = self.preprocessor.n_pieces_ if config.numeric_embedding == "none" else 0
+        return slice(first, self.preprocessor.n_features_out_)
 
     def combine(self, frame: pd.DataFrame, weights: Tensor) -> Tensor:
         """Weighted mean ``(C, n)`` of the members' predictions; ``weights`` (P,) in member order."""
@@ -169,10 +174,8 @@ class TrainedModel:
         for number, fold in enumerate(values["folds"]):
             preprocessor = TablePreprocessor.from_dict(fold["preprocessor"])
             head = Head(**fold["head"])
-            n_inputs = len(preprocessor.get_feature_names_out())
-            architectures = [
-                Architecture.of(config, n_inputs=n_inputs, n_outputs=head.n_outputs) for config in configs
-            ]
+            sizes = {"n_inputs": preprocessor.n_features_out_, "n_pieces": preprocessor.n_pieces_}
+            architectures = [Architecture.of(config, n_outputs=head.n_outputs, **sizes) for config in configs]
             # a copy: a file's memory is not aligned, and products of unaligned weights differ in the last bit
             parameters = tensors[f"fold{number}"].clone()
             folds.append(FoldModel(preprocessor, head, plan(architectures), parameters))

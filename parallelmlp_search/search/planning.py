@@ -118,7 +118,7 @@ def make_plan(
         return SearchPlan(
             rungs=ladder(epochs, settings.reduction_factor),
             n_fresh=n_trials - n_refined,
-        n_refined=n_refined,
+            n_refined=n_refined,
             capacity=capacity,
             n_finalists=settings.n_finalists or _default_finalists(n_trials),
             n_folds=preparation.allowed_folds(n_folds),

@@ -261,6 +261,7 @@ class Preparation:
             loss=self.settings.loss or head.default_loss,
             metric=self.metric,
             seed=seed,
+            n_pieces=preprocessor.n_pieces_,
         )
         return Part(preprocessor, head, data, np.empty(0, dtype=np.intp) if predict is None else predict)
 

@@ -19,6 +19,7 @@ __all__ = [
     "FIELD_NAMES",
     "INITIALIZATIONS",
     "NORMALIZATIONS",
+    "NUMERIC_EMBEDDINGS",
     "OPTIMIZERS",
     "SCHEDULES",
     "MLPConfig",
@@ -51,6 +52,7 @@ INITIALIZATIONS: tuple[str, ...] = (
     "lecun_normal",
 )
 NORMALIZATIONS: tuple[str, ...] = ("none", "layer")
+NUMERIC_EMBEDDINGS: tuple[str, ...] = ("piecewise", "none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,9 @@ class MLPConfig:
         One of `NORMALIZATIONS`; ``"layer"`` puts a LayerNorm with gain and shift into each hidden block.
     clip_norm
         Largest Euclidean norm of the member's whole gradient, > 0, or None for no clipping.
+    numeric_embedding
+        One of `NUMERIC_EMBEDDINGS`: whether the network sees each number in pieces as well (piecewise linear
+        encoding, Gorishniy et al. 2022), where the preprocessing makes any.
     seed
         Non-negative integer that decides the initial weights.
 
@@ -122,6 +127,7 @@ class MLPConfig:
     residual: bool = False
     normalization: str = "none"
     clip_norm: float | None = None
+    numeric_embedding: str = "piecewise"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -145,6 +151,7 @@ class MLPConfig:
         keep("residual", _switch("residual", self.residual))
         keep("normalization", _name("normalization", self.normalization, NORMALIZATIONS))
         keep("clip_norm", None if self.clip_norm is None else _positive("clip_norm", self.clip_norm))
+        keep("numeric_embedding", _name("numeric_embedding", self.numeric_embedding, NUMERIC_EMBEDDINGS))
         keep("seed", _whole("seed", self.seed, least=0))
 
     @property

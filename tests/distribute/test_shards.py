@@ -59,6 +59,34 @@ def test_batches_larger_than_the_table_share_a_shard(make_data: Make) -> None:
     assert len(cut_work(configs, make_data())) == 2
 
 
+def test_members_that_see_other_columns_are_in_other_shards(make_data: Make) -> None:
+    data = replace(make_data(), n_pieces=2)
+    embeddings = ["none", "piecewise", "none", "piecewise"]
+    configs = [MLPConfig(widths=(4,), numeric_embedding=name) for name in embeddings]
+    assert sorted(cut_work(configs, data)) == [(0, 2), (1, 3)]
+    assert cut_work(configs, replace(data, n_pieces=0)) == [(0, 1, 2, 3)]
+
+
+def test_a_network_without_pieces_trains_as_if_there_were_none(make_data: Make, make_task: Make) -> None:
+    """Pieces are the first columns; whoever does not see them is the network that the others would make."""
+    data = make_data()
+    plain = MLPConfig(widths=(6,), numeric_embedding="none")
+
+    def trained(columns: slice, n_pieces: int, config: MLPConfig) -> ShardOutcome:
+        shown = replace(
+            data,
+            rows=replace(data.rows, inputs=data.rows.inputs[:, columns].contiguous()),
+            validation_inputs=data.validation_inputs[:, columns].contiguous(),
+            n_pieces=n_pieces,
+        )
+        return train_shard(make_task([config], data=shown, until_epoch=2.0))
+
+    blind = trained(slice(None), 2, plain)
+    assert _same(blind, trained(slice(2, None), 0, plain))
+    seeing = trained(slice(None), 2, plain.replace(numeric_embedding="piecewise"))
+    assert seeing.members[0].n_parameters > blind.members[0].n_parameters
+
+
 def test_the_cut_is_a_function_of_members_and_data(make_data: Make, make_configs: Make) -> None:
     configs = list(make_configs(50))
     assert cut_work(configs, make_data()) == cut_work(list(configs), make_data())

@@ -157,12 +157,13 @@ def test_candidates_are_deepened_to_32_layers(finished: Path) -> None:
     assert same.config.depth < 3
 
 
-def test_forecasts_recommend_within_the_devices_at_hand(finished: Path) -> None:
+def test_forecasts_recommend_within_the_devices_at_hand(finished: Path, problem: Problem) -> None:
     chosen = candidates(RunDirectory.open(finished), 1, 64)
     link = Link(1e-7, 1e11)
-    (free,) = forecast(chosen, n_inputs=36, n_outputs=6, device_flops=1e10, link=link)
-    (two,) = forecast(chosen, n_inputs=36, n_outputs=6, device_flops=1e10, link=link, devices=2)
-    (far,) = forecast(chosen, n_inputs=36, n_outputs=6, device_flops=1e10, link=Link(1.0, 1e11))
+    data = Preparation(problem, RunDirectory.open(finished).settings()).screening().data
+    (free,) = forecast(chosen, data=data, device_flops=1e10, link=link)
+    (two,) = forecast(chosen, data=data, device_flops=1e10, link=link, devices=2)
+    (far,) = forecast(chosen, data=data, device_flops=1e10, link=Link(1.0, 1e11))
     assert free.recommended > 2
     assert two.recommended == 2
     assert far.recommended == 1

@@ -52,6 +52,7 @@ SPACE = SearchSpace(
         "learning_rate": Float(1e-3, 3e-2, log=True),
         "dropout": Categorical((0.0, 0.1)),
         "batch_size": Categorical((32, 64)),
+        "numeric_embedding": Categorical(("none", "piecewise")),
     }
 )
 
