@@ -46,8 +46,11 @@ SMALLEST_CLASS = 4
 
 MOST_CHOOSING_ROWS = 10_000
 
-MOST_BINS, FEWEST_BINS, MOST_PIECES = 16, 4, 256
+MOST_BINS, FEWEST_BINS, MOST_PIECES = 48, 4, 256
 """Bins of a numeric column, and columns that they may add in all."""
+
+ROWS_OF_BIN = 20
+"""Rows of the table that a bin should have."""
 
 
 def seed_of(*parts: int) -> int:
@@ -266,11 +269,11 @@ class Preparation:
         return Part(preprocessor, head, data, np.empty(0, dtype=np.intp) if predict is None else predict)
 
     def _numeric_bins(self) -> int:
-        """Bins of the piecewise linear encoding: 16, or fewer so that they add at most some 256 inputs."""
+        """Bins of the piecewise linear encoding: 48, or fewer so that they add at most some 256 inputs."""
         if self.settings.numeric_bins is not None:
             return self.settings.numeric_bins
         n_numeric = sum(kind == "numeric" for kind in self.column_kinds.values())
-        bins = min(MOST_BINS, MOST_PIECES // max(1, n_numeric))
+        bins = min(MOST_BINS, MOST_PIECES // max(1, n_numeric), self.problem.n_rows // ROWS_OF_BIN)
         return bins if bins >= FEWEST_BINS else 0
 
     def _outputs(self, fit: NDArray[np.intp], train: NDArray[np.intp]) -> tuple[Head, Tensor]:

@@ -81,8 +81,8 @@ class SearchSettings:
     scaling
         How numeric columns are scaled: ``robust``, ``quantile`` or ``standard``.
     numeric_bins
-        Bins of the piecewise linear encoding of numeric columns, 0 for none; None chooses 16, or fewer where
-        numeric columns are many.
+        Bins of the piecewise linear encoding of numeric columns, 0 for none; None chooses 48, or fewer where
+        numeric columns are many or rows few.
     seed
         Seed of everything random.
     device
