@@ -29,6 +29,7 @@ VARIED = SearchSpace(
         "residual": Categorical((False, True)),
         "bias": Categorical((True, False)),
         "batch_size": Categorical((32,)),
+        "numeric_embedding": Categorical(("none", "piecewise")),
     }
 )
 
@@ -38,7 +39,7 @@ def trained(
     request: pytest.FixtureRequest, make_problem: Make, make_settings: Make
 ) -> tuple[Problem, TrainedModel]:
     problem = make_problem(request.param, 400)
-    settings = make_settings(search_space=VARIED, n_trials=24, n_finalists=8, max_epochs=6)
+    settings = make_settings(search_space=VARIED, n_trials=24, n_finalists=8, max_epochs=10)
     return problem, run(problem, settings, n_jobs=1).model
 
 
@@ -49,8 +50,9 @@ def _one_by_one(model: TrainedModel, problem: Problem, weights: list[float]) -> 
         inputs = torch.from_numpy(fold.preprocessor.transform(problem.frame))
         for member, weight in enumerate(weights):
             network = extract(fold.parameters, fold.layout, member).eval()
+            seen = fold.columns(model.configs[member])
             with torch.no_grad():
-                outputs = network(inputs).T[None]
+                outputs = network(inputs[:, seen]).T[None]
             total = total + weight * fold.head.predictions(outputs)[0].double()
     return (total / len(model.folds)).numpy()
 
