@@ -123,8 +123,8 @@ class LabelTarget(TableEstimator):
             return cast("npt.NDArray[np.float64]", np.log(self.predict_proba(X)))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Most probable class of each row, shape (n_samples,)."""
-        best = self._predictions(X).argmax(axis=1)
+        """Class of each row, shape (n_samples,): the most probable, or as the decision was tuned."""
+        best = self.model_.decide(self._predictions(X).T)
         labels: npt.NDArray[Any] = self.classes_[best]
         return labels
 

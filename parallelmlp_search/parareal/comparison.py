@@ -17,10 +17,12 @@ from parallelmlp_search.parareal.jobs import Job, Task
 from parallelmlp_search.parareal.promoted import PromotedMember, PromotedModel
 from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.search.preparation import Part, Preparation, seed_of
+from parallelmlp_search.search.treatment import treated
 from parallelmlp_search.selection import (
     GreedyEnsemble,
     HonestScore,
     Metric,
+    as_predicted,
     bias_corrected_score,
     greedy_ensemble,
 )
@@ -181,6 +183,18 @@ def judge(
             groups=None if groups is None else groups[rows],
             chosen=GreedyEnsemble(spread, tuple(allowed[i] for i in picked.selected), picked.scores),
             complexity=complexity,
+            seed=seed_of(preparation.settings.seed, 3),
+        )
+        # temperature and decision of the run stay, and so does what they are worth a part of the score
+        mixed = GreedyEnsemble(spread, (), ()).combine(everyone)
+        honest = as_predicted(
+            honest,
+            mixed,
+            treated(mixed, base.temperature, base.decision if metric.needs == "label" else None),
+            target,
+            metric,
+            weight=weight,
+            groups=None if groups is None else groups[rows],
             seed=seed_of(preparation.settings.seed, 3),
         )
     else:

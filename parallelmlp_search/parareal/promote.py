@@ -102,6 +102,11 @@ def promote(
                 f"the run in {str(directory.path)!r} was searched on other data: "
                 "promote it with the same table"
             )
+        if result.get("refitted"):
+            raise RunDirectoryError(
+                f"the run in {str(directory.path)!r} was refitted and holds no networks of folds, which "
+                "promoted ones would join: search without refit to promote"
+            )
         chosen = candidates(directory, top, depth_factor)
         preparation = Preparation(problem, replace(settings, device="cpu"))
         if preparation.is_tiny:

@@ -7,10 +7,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.engine.checkpoint import load_tensors, read_json, save_tensors, write_json
@@ -98,8 +96,8 @@ class PromotedModel(TrainedModel):
             promoted_weights=tuple(float(weight) for weight in promoted_weights),
         )
 
-    def predictions(self, frame: pd.DataFrame) -> NDArray[np.float64]:
-        """Probabilities ``(classes, n)`` or values ``(outputs, n)`` of the rows of a table."""
+    def _averages(self, frame: pd.DataFrame) -> Tensor:
+        """Weighted mean over networks, promoted ones among them, and folds."""
         total = torch.zeros(self.folds[0].head.n_predictions, len(frame), dtype=torch.float64)
         for number, fold in enumerate(self.folds):
             if bool((self.weights > 0).any()):
@@ -114,8 +112,7 @@ class PromotedModel(TrainedModel):
                         [network(inputs[first : first + WINDOW]) for first in range(0, len(inputs), WINDOW)]
                     )
                 total += weight * fold.head.predictions(member_outputs(outputs))[0].double()
-        result: NDArray[np.float64] = (total / len(self.folds)).numpy()
-        return result if self.classes is None else result / result.sum(axis=0, keepdims=True)
+        return total / len(self.folds)
 
     def save(self, folder: Path) -> None:
         """Write what the promotion adds to a model: JSON and safetensors, no code."""
@@ -148,6 +145,8 @@ def load_model(directory: RunDirectory) -> TrainedModel:
 def load_promoted(directory: RunDirectory, member: int = 0) -> PromotedModel:
     """A promoted network alone as a model, whether or not the ensemble uses it.
 
+    Temperature and decision of the run are those of its ensemble and do not come along.
+
     Raises
     ------
     RunDirectoryError
@@ -166,6 +165,8 @@ def load_promoted(directory: RunDirectory, member: int = 0) -> PromotedModel:
         weights=torch.zeros_like(found.weights),
         promoted=(found.promoted[member],),
         promoted_weights=(1.0,),
+        temperature=1.0,
+        decision=None,
     )
 
 

@@ -20,11 +20,15 @@ from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.exceptions import RunDirectoryError
 from parallelmlp_search.packing import Architecture, Layout, plan
 from parallelmlp_search.packing.pack import write_member
+from parallelmlp_search.selection import tempered, weigh
 from parallelmlp_search.space import MLPConfig
 
 __all__ = ["FoldModel", "TrainedModel"]
 
-FORMAT = 1
+FORMAT, TREATED_FORMAT = 1, 2
+"""A model with a temperature or a decision is of the second format, so that a version that knows neither
+refuses it instead of predicting something else."""
+
 PREDICTION_ROWS = 1024
 
 
@@ -70,7 +74,8 @@ class FoldModel:
 class TrainedModel:
     """An ensemble of networks, each trained once per fold, that predicts from a table.
 
-    The prediction is the weighted mean over networks of the mean over folds.
+    The prediction is the weighted mean over networks of the mean over folds, at the model's temperature. The
+    class that is named is the one of the largest probability times its weight.
 
     Attributes
     ----------
@@ -86,6 +91,12 @@ class TrainedModel:
         Columns that the model was trained on.
     target_name
         Name of the target, if it had one.
+    temperature
+        Of all probabilities; 1 leaves them as they are.
+    decision
+        Weight of each class when one has to be named, with mean 1; None names the most probable.
+    refitted
+        Whether ``folds`` holds networks that were trained on all rows, instead of one fold's each.
     """
 
     task: str
@@ -97,6 +108,9 @@ class TrainedModel:
     feature_names: list[str]
     target_name: str | None = None
     flat_target: bool = True
+    temperature: float = 1.0
+    decision: tuple[float, ...] | None = None
+    refitted: bool = False
 
     @property
     def n_members(self) -> int:
@@ -111,17 +125,29 @@ class TrainedModel:
         DataError
             If a column that the model needs is missing.
         """
-        total = sum(fold.combine(frame, self.weights).double() for fold in self.folds)
-        result: NDArray[np.float64] = (total / len(self.folds)).numpy()  # type: ignore[union-attr]
+        values = self._averages(frame)
         if self.classes is not None:
-            result = result / result.sum(axis=0, keepdims=True)
-        return result
+            values = tempered(values / values.sum(dim=0, keepdim=True), self.temperature)
+        found: NDArray[np.float64] = values.numpy()
+        return found
+
+    def _averages(self, frame: pd.DataFrame) -> Tensor:
+        """Weighted mean over networks and folds, float64 ``(C, n)``."""
+        total = torch.zeros(self.folds[0].head.n_predictions, len(frame), dtype=torch.float64)
+        for fold in self.folds:
+            total += fold.combine(frame, self.weights).double()
+        return total / len(self.folds)
+
+    def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Number of the class to name ``(n,)``, given the model's probabilities ``(classes, n)``."""
+        decided: NDArray[np.intp] = weigh(torch.from_numpy(probabilities), self.decision).numpy().argmax(0)
+        return decided
 
     def predict(self, frame: pd.DataFrame) -> NDArray[Any]:
         """Class labels ``(n,)``, or values ``(n,)`` or ``(n, outputs)``."""
         values = self.predictions(frame)
         if self.classes is not None:
-            labels: NDArray[Any] = self.classes[values.argmax(axis=0)]
+            labels: NDArray[Any] = self.classes[self.decide(values)]
             return labels
         return values[0] if self.flat_target else np.ascontiguousarray(values.T)
 
@@ -133,12 +159,15 @@ class TrainedModel:
         write_json(
             folder / "model.json",
             {
-                "format": FORMAT,
+                "format": FORMAT if self.temperature == 1.0 and self.decision is None else TREATED_FORMAT,
                 "task": self.task,
                 "classes": None if self.classes is None else ClassTarget(self.classes).to_dict(),
                 "feature_names": self.feature_names,
                 "target_name": self.target_name,
                 "flat_target": self.flat_target,
+                "temperature": self.temperature,
+                "decision": None if self.decision is None else list(self.decision),
+                "refitted": self.refitted,
                 "trials": list(self.trials),
                 "configs": [config.to_dict() for config in self.configs],
                 "folds": [
@@ -158,10 +187,10 @@ class TrainedModel:
             If files are missing, damaged, or of a newer format.
         """
         values = read_json(folder / "model.json")
-        if values.get("format") != FORMAT:
+        if values.get("format") not in (FORMAT, TREATED_FORMAT):
             raise RunDirectoryError(
                 f"{str(folder)!r} holds a model of format {values.get('format')!r}, but this version reads "
-                f"format {FORMAT}: use the version of parallelmlp-search that wrote it"
+                f"formats {FORMAT} and {TREATED_FORMAT}: use the version of parallelmlp-search that wrote it"
             )
         tensors, _ = load_tensors(folder / "weights.safetensors")
         configs = tuple(MLPConfig.from_dict(config) for config in values["configs"])
@@ -176,6 +205,7 @@ class TrainedModel:
             # a copy: a file's memory is not aligned, and products of unaligned weights differ in the last bit
             parameters = tensors[f"fold{number}"].clone()
             folds.append(FoldModel(preprocessor, head, plan(architectures), parameters))
+        decision = values.get("decision")  # files of the first versions have none of the three
         classes = None if values["classes"] is None else ClassTarget.from_dict(values["classes"]).classes_
         return cls(
             task=values["task"],
@@ -187,4 +217,7 @@ class TrainedModel:
             feature_names=list(values["feature_names"]),
             target_name=values["target_name"],
             flat_target=values["flat_target"],
+            temperature=float(values.get("temperature", 1.0)),
+            decision=None if decision is None else tuple(decision),
+            refitted=bool(values.get("refitted", False)),
         )

@@ -154,6 +154,10 @@ class Preparation:
         """The part that screening trains on: all reporting rows, judged by the choosing rows."""
         return self._part(self.reporting_rows, None, seed_of(self.settings.seed, 1))
 
+    def whole(self) -> Part:
+        """The part that trains on all rows and predicts none."""
+        return self._part(np.arange(self.problem.n_rows), None, seed_of(self.settings.seed, 4), judged=False)
+
     @property
     def shares_choosing_rows(self) -> bool:
         """Whether the choosing rows can train as well: not if they come last in time."""

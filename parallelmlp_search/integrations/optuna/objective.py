@@ -25,9 +25,9 @@ from parallelmlp_search.integrations.optuna.candidate import (
 from parallelmlp_search.integrations.optuna.suggest import suggest
 from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search.budget import default_epochs
+from parallelmlp_search.search.devices import resolve_device
 from parallelmlp_search.search.preparation import Preparation
 from parallelmlp_search.search.rungs import ladder
-from parallelmlp_search.search.runner import resolve_device
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
