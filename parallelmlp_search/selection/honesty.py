@@ -237,7 +237,7 @@ def as_predicted(
         torch.stack([plain, treated]), target, weight, metric.formula.target_kind
     )
     before, after = metric(stacked, target, weight).tolist()
-    if not math.isfinite(after - before):
+    if torch.equal(plain, treated) or not math.isfinite(after - before):
         return honest
     condensed = metric.formula.condense(stacked[1:], target)
     units = units_of(groups, stacked.shape[2])
