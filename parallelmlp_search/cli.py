@@ -143,7 +143,7 @@ def search(
         ),
     ] = None,
     tune_decision: TuneDecision = True,
-    calibration: Calibration = None,
+    calibration: Calibration = "auto",
     refit: Refit = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=HOW)] = "auto",
     jobs: Jobs = None,

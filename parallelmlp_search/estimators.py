@@ -57,8 +57,9 @@ class ParallelMLPClassifier(ClassifierMixin, LabelTarget, SearchEstimator):  # t
         With a metric that looks at labels (``"accuracy"``, ``"balanced_accuracy"``, ``"f1"``, ``"f1_macro"``,
         ``"mcc"``), whether ``predict`` names the class whose probability times a weight is largest, with
         weights that raise that metric; otherwise the most probable class. ``predict_proba`` stays as it is.
-    calibration : str, default=None
-        ``"temperature"`` fits one temperature to all probabilities; None leaves them as they are.
+    calibration : str, default="auto"
+        ``"temperature"`` (as ``"auto"``) fits one temperature to all probabilities, as far as the rows that
+        chose networks and epochs give evidence for it; ``"none"`` leaves them as they are.
     refit : bool, default=False
         Whether the ensemble's networks are trained anew on all rows, to predict instead of those of the
         folds; takes about as long as one fold. ``honest_score_`` remains that of the folds' networks, which
@@ -125,7 +126,7 @@ class ParallelMLPClassifier(ClassifierMixin, LabelTarget, SearchEstimator):  # t
         initial_configs: Sequence[MLPConfig] | str | Path | Study | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
         tune_decision: bool = True,
-        calibration: str | None = None,
+        calibration: str = "auto",
         refit: bool = False,
         device: str = "auto",
         n_jobs: int | None = None,

@@ -53,8 +53,8 @@ TuneDecision = Annotated[
     ),
 ]
 Calibration = Annotated[
-    str | None,
-    typer.Option(metavar="temperature", help="Fit a temperature to all probabilities.", rich_help_panel=HOW),
+    str,
+    typer.Option(help="temperature or none, of probabilities; by default the first.", rich_help_panel=HOW),
 ]
 Refit = Annotated[
     bool,

@@ -17,7 +17,6 @@ from parallelmlp_search.parareal.jobs import Job, Task
 from parallelmlp_search.parareal.promoted import PromotedMember, PromotedModel
 from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.search.preparation import Part, Preparation, seed_of
-from parallelmlp_search.search.treatment import treated
 from parallelmlp_search.selection import (
     GreedyEnsemble,
     HonestScore,
@@ -25,6 +24,8 @@ from parallelmlp_search.selection import (
     as_predicted,
     bias_corrected_score,
     greedy_ensemble,
+    tempered,
+    weigh,
 )
 
 __all__ = ["Contender", "Promotion", "judge"]
@@ -123,12 +124,18 @@ def judge(
     rows = preparation.reporting_rows[covered.numpy()]
     target, weight = preparation.metric_target(rows), preparation.weights(rows)
     base = directory.load_model()
+    # the decision of the run stays; of probabilities p it names the class of the largest p^(1/T) w, which is
+    # that of the largest p w^T
+    lifted = None
+    if base.decision is not None:
+        lifted = tuple(share**base.temperature for share in base.decision)
     contenders, members, found = [], [], []
     for candidate, seen in zip(chosen, forecasts, strict=True):
         for count in dict.fromkeys(task.slices for task in tasks):
             mine = [t for t in tasks if t.key.startswith(f"trial-{candidate.trial}-{count}-")]
             outcomes = [job.outcome(task) for task in mine]
             predictions = _out_of_fold(job, mine, parts, preparation, kept["predictions"])[:, covered]
+            predictions = weigh(predictions, lifted)
             error = float(metric.error(predictions.unsqueeze(0), target, weight)[0])
             predicted = {p.slices: p.step for p in seen.predictions} | {1: seen.predictions[0].serial}
             contenders.append(
@@ -154,7 +161,7 @@ def judge(
         )
     # finalists that the ensemble had left out are not stored any more and may not be picked, but they were up
     # for choice once, so that the correction looks at them as well
-    finalists = kept["predictions"][:, :, covered]
+    finalists = weigh(kept["predictions"][:, :, covered], lifted)
     trials = kept["trials"].tolist()
     stored = [trials.index(trial) for trial in base.trials]
     everyone = torch.cat([finalists, torch.stack(found).to(finalists.dtype)])
@@ -185,12 +192,12 @@ def judge(
             complexity=complexity,
             seed=seed_of(preparation.settings.seed, 3),
         )
-        # temperature and decision of the run stay, and so does what they are worth a part of the score
+        # the temperature of the run stays, and with it the part of the score that it is worth
         mixed = GreedyEnsemble(spread, (), ()).combine(everyone)
         honest = as_predicted(
             honest,
             mixed,
-            treated(mixed, base.temperature, base.decision if metric.needs == "label" else None),
+            mixed if lifted else tempered(mixed, base.temperature),
             target,
             metric,
             weight=weight,

@@ -84,7 +84,7 @@ class MomentChoice:
             ],
             dim=2,
         )
-        errors = self._preparation.metric.error(predictions, self._target, self._weight)
+        errors = self._preparation.comparing.error(predictions, self._target, self._weight)
         if not bool(torch.isfinite(errors).any()):
             return count - 1
         errors = torch.where(torch.isfinite(errors), errors, torch.inf)

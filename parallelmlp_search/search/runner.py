@@ -28,9 +28,9 @@ from parallelmlp_search.search.result import SearchResult, trials_frame
 from parallelmlp_search.search.run_directory import RunDirectory
 from parallelmlp_search.search.screening import Screener, Screening, ScreeningPlan
 from parallelmlp_search.search.settings import SearchSettings
-from parallelmlp_search.search.treatment import treat
+from parallelmlp_search.search.treatment import first_decision, treat
 from parallelmlp_search.search.trial import Trial
-from parallelmlp_search.search.verdict import Verdict, build_model, judge, rank
+from parallelmlp_search.search.verdict import Verdict, judge, rank
 from parallelmlp_search.search.workers import Workers
 
 __all__ = ["run", "screen"]
@@ -240,9 +240,11 @@ def _finish(stage: _Stage, settings: SearchSettings, directory: RunDirectory | N
         cache_scale=stage.cache_scale,
     )
     reporter.report("selecting", trials)
-    verdict = judge(preparation, fit, seconds=clock.left - 0.5 - kept, seed=seed_of(settings.seed, 3))
-    model = build_model(preparation, parts, fit, verdict, preparation.problem.target_name)
-    model, verdict = treat(preparation, settings, fit, verdict, model)
+    decision = first_decision(preparation, settings, parts, fit)
+    verdict = judge(
+        preparation, fit, decision=decision, seconds=clock.left - 0.5 - kept, seed=seed_of(settings.seed, 3)
+    )
+    model, verdict = treat(preparation, settings, parts, fit, verdict, decision)
     cut += fit.cut
     if settings.refit:
         reporter.report("refitting", trials)

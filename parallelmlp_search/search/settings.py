@@ -23,8 +23,8 @@ are Optuna's and learn themselves."""
 
 FRESH_SAMPLERS = SAMPLERS[:3]
 
-CALIBRATIONS = ("temperature",)
-"""Ways to make probabilities mean what they say."""
+CALIBRATIONS = ("auto", "temperature", "none")
+"""Ways to make probabilities mean what they say; by default a temperature, where there are any."""
 
 
 def check_sampler(sampler: object) -> None:
@@ -90,7 +90,8 @@ class SearchSettings:
         Whether the classes' weights in naming one are tuned for a metric that looks at labels (accuracy,
         balanced_accuracy, f1, f1_macro, mcc); with other metrics the most probable class is named.
     calibration
-        ``temperature`` to fit one temperature to all probabilities, or None.
+        ``temperature`` to fit one temperature to all probabilities, as far as the choosing rows give evidence
+        for it, or ``none``; ``auto`` is the first for classes and the second for numbers.
     refit
         Whether the networks of the ensemble are trained anew on all rows, to predict instead of those of the
         folds.
@@ -117,7 +118,7 @@ class SearchSettings:
     scaling: Scaling = "robust"
     numeric_bins: int | None = None
     tune_decision: bool = True
-    calibration: str | None = None
+    calibration: str = "auto"
     refit: bool = False
     seed: int = 0
     device: str = "auto"
@@ -152,9 +153,9 @@ class SearchSettings:
         for name in ("tune_decision", "refit"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParameterError(f"{name} must be True or False, but got {getattr(self, name)!r}")
-        if self.calibration is not None and self.calibration not in CALIBRATIONS:
+        if self.calibration not in CALIBRATIONS:
             raise InvalidParameterError(
-                f"calibration must be one of {', '.join(CALIBRATIONS)} or None, but got {self.calibration!r}"
+                f"calibration must be one of {', '.join(CALIBRATIONS)}, but got {self.calibration!r}"
                 f"{near_miss(str(self.calibration), CALIBRATIONS)}"
             )
         if self.reduction_factor < 2:
@@ -188,7 +189,7 @@ class SearchSettings:
         InvalidParameterError
             If a regression is to be calibrated.
         """
-        if self.calibration is not None and task == "regression":
+        if self.calibration == "temperature" and task == "regression":
             raise InvalidParameterError(
                 f"calibration needs classes, but got {self.calibration!r} for a regression: leave it out"
             )

@@ -7,69 +7,94 @@ either, so they tell what both are worth.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.search.finalists import CrossFit
 from parallelmlp_search.search.model import TrainedModel
-from parallelmlp_search.search.preparation import Preparation, seed_of
+from parallelmlp_search.search.preparation import Part, Preparation, seed_of
 from parallelmlp_search.search.settings import SearchSettings
-from parallelmlp_search.search.verdict import Verdict
-from parallelmlp_search.selection import as_predicted, fit_temperature, tempered, tune_decision, weigh
+from parallelmlp_search.search.verdict import Verdict, build_model
+from parallelmlp_search.selection import (
+    GreedyEnsemble,
+    as_predicted,
+    fit_temperature,
+    tempered,
+    tune_decision,
+    weigh,
+)
 
-__all__ = ["treat", "treated"]
+__all__ = ["first_decision", "treat"]
+
+MOST_PREDICTING = 4
+"""Finalists whose average is looked at first where the choosing rows are held out."""
 
 
-def treated(probabilities: Tensor, temperature: float, decision: tuple[float, ...] | None) -> Tensor:
-    """(C, N) probabilities as metrics of labels see them: at a temperature, times the classes' weights."""
-    return weigh(tempered(probabilities, temperature), decision)
+def first_decision(
+    preparation: Preparation, settings: SearchSettings, parts: Sequence[Part], fit: CrossFit
+) -> tuple[float, ...] | None:
+    """Weights of the classes that suit the average of all finalists, so that they can be compared by them.
+
+    Without it all finalists that never name a rare class would look alike. None where nothing is tuned.
+    """
+    if not _tunes(preparation, settings) or not fit.trials:
+        return None
+    finite = torch.isfinite(fit.predictions[:, :, fit.covered]).flatten(1).all(1).double()
+    if not bool(finite.any()):
+        return None
+    if fit.choosing is None:
+        # they have to predict the choosing rows first; those that led the screening are enough
+        finite[MOST_PREDICTING:] = 0.0
+        if not bool(finite.any()):
+            return None
+    shares = finite / finite.sum()
+    rows, probabilities = _choosing(preparation, parts, fit, shares)
+    return _decision(preparation, settings, rows, probabilities)
 
 
 def treat(
-    preparation: Preparation, settings: SearchSettings, fit: CrossFit, verdict: Verdict, model: TrainedModel
+    preparation: Preparation,
+    settings: SearchSettings,
+    parts: Sequence[Part],
+    fit: CrossFit,
+    verdict: Verdict,
+    first: tuple[float, ...] | None,
 ) -> tuple[TrainedModel, Verdict]:
-    """Fit what was asked for on the choosing rows; the honest score is then that of what is given out.
+    """The model of the chosen ensemble, with what was asked for fitted on the choosing rows.
 
-    Without choosing rows of their own, as in tiny tables, nothing is fitted.
+    The honest score, which was that of decisions by ``first``, becomes that of what is given out. Without
+    choosing rows of their own, as in tiny tables, nothing is fitted.
     """
-    tune = settings.tune_decision and preparation.metric.needs == "label"
-    calibrate = settings.calibration == "temperature"
-    if model.classes is None or preparation.is_tiny or not (tune or calibrate):
+    weights = verdict.ensemble.weights
+    model = build_model(preparation, parts, fit, weights)
+    calibrate = settings.calibration != "none" and model.classes is not None
+    tune = _tunes(preparation, settings)
+    if preparation.is_tiny or not (tune or calibrate):
         return model, verdict
-    rows = preparation.choosing_rows
-    if fit.choosing is None or fit.choosing_covered is None:
-        # the model is not treated yet: these are plain averages over folds
-        probabilities = torch.from_numpy(model.predictions(preparation.problem.frame.iloc[rows]))
-    else:
-        rows = rows[fit.choosing_covered.numpy()]
-        probabilities = _normal(verdict.ensemble.combine(fit.choosing[:, :, fit.choosing_covered]))
-    if not len(rows):
-        return model, verdict
-    target, weight = preparation.metric_target(rows), preparation.weights(rows)
-    groups = preparation.problem.groups
-    temperature = fit_temperature(probabilities, target, weight=weight) if calibrate else 1.0
+    rows, probabilities = _choosing(preparation, parts, fit, weights)
+    temperature = 1.0
+    if calibrate and len(rows):
+        temperature = fit_temperature(
+            probabilities, preparation.metric_target(rows), weight=preparation.weights(rows)
+        )
     decision = None
     if tune:
-        found = tune_decision(
-            tempered(probabilities, temperature),
-            target,
-            preparation.metric,
-            weight=weight,
-            groups=None if groups is None else groups[rows],
-            seed=seed_of(settings.seed, 6),
-        )
-        decision = None if found is None else found.weights
+        decision = _decision(preparation, settings, rows, tempered(probabilities, temperature))
     model = replace(model, temperature=temperature, decision=decision)
     if verdict.honest is None:
         return model, verdict
     rows = preparation.reporting_rows[fit.covered.numpy()]
     plain = _normal(verdict.ensemble.combine(fit.predictions[:, :, fit.covered]))
+    groups = preparation.problem.groups
     honest = as_predicted(
         verdict.honest,
-        plain,
-        treated(plain, temperature, decision if preparation.metric.needs == "label" else None),
+        weigh(plain, first),
+        weigh(tempered(plain, temperature), decision),
         preparation.metric_target(rows),
         preparation.metric,
         weight=preparation.weights(rows),
@@ -77,6 +102,41 @@ def treat(
         seed=seed_of(settings.seed, 3),
     )
     return model, replace(verdict, honest=honest)
+
+
+def _tunes(preparation: Preparation, settings: SearchSettings) -> bool:
+    return settings.tune_decision and preparation.metric.needs == "label" and not preparation.is_tiny
+
+
+def _choosing(
+    preparation: Preparation, parts: Sequence[Part], fit: CrossFit, weights: Tensor
+) -> tuple[NDArray[np.intp], Tensor]:
+    """Choosing rows that somebody predicts without having seen them, and their probabilities (C, n) by the
+    finalists with these weights (P,)."""
+    rows = preparation.choosing_rows
+    if fit.choosing is None or fit.choosing_covered is None:
+        frame = preparation.problem.frame.iloc[rows]
+        return rows, torch.from_numpy(build_model(preparation, parts, fit, weights).predictions(frame))
+    mixed = GreedyEnsemble(weights, (), ()).combine(fit.choosing[:, :, fit.choosing_covered])
+    return rows[fit.choosing_covered.numpy()], _normal(mixed)
+
+
+def _decision(
+    preparation: Preparation, settings: SearchSettings, rows: NDArray[np.intp], probabilities: Tensor
+) -> tuple[float, ...] | None:
+    """Tuned weights of the classes, or None."""
+    if not len(rows):
+        return None
+    groups = preparation.problem.groups
+    found = tune_decision(
+        probabilities,
+        preparation.metric_target(rows),
+        preparation.metric,
+        weight=preparation.weights(rows),
+        groups=None if groups is None else groups[rows],
+        seed=seed_of(settings.seed, 6),
+    )
+    return None if found is None else found.weights
 
 
 def _normal(probabilities: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The verdict: metrics of all members at once, leaderboard, greedy ensemble and honest score."""
 
+from parallelmlp_search.selection.best_cut import at_best_cut
 from parallelmlp_search.selection.calibration import fit_temperature, tempered
 from parallelmlp_search.selection.decisions import Decision, tune_decision, weigh
 from parallelmlp_search.selection.ensemble import GreedyEnsemble, greedy_ensemble
@@ -17,6 +18,7 @@ __all__ = [
     "Leaderboard",
     "Metric",
     "as_predicted",
+    "at_best_cut",
     "bias_corrected_score",
     "default_metric",
     "fit_temperature",

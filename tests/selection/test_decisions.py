@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.selection import METRICS, as_predicted, bias_corrected_score, tune_decision, weigh
+from parallelmlp_search.selection import (
+    METRICS,
+    as_predicted,
+    at_best_cut,
+    bias_corrected_score,
+    tune_decision,
+    weigh,
+)
 from parallelmlp_search.selection.decisions import _ManyClasses, _TwoClasses, widest_plateau
 
 LABELS = ("accuracy", "balanced_accuracy", "f1", "f1_macro", "mcc")
@@ -80,6 +87,29 @@ def test_two_classes_get_the_best_of_all_cuts(name: str) -> None:
     assert best == pytest.approx(max(every), abs=1e-12)
     assert best > score(name, predictions, target, weight) - 1e-12
     assert len(set(every)) > 5  # so that not every cut would do
+
+
+@pytest.mark.parametrize("name", ["balanced_accuracy", "f1", "f1_macro", "mcc"])
+def test_members_compared_at_their_best_cuts(name: str) -> None:
+    pairs = [informed(50, (0.7, 0.3), seed=5, sharp=sharp) for sharp in (0.3, 1.0)]
+    target = pairs[0][1]
+    members = torch.stack([pairs[0][0], pairs[1][0], pairs[0][0].round(decimals=1)])  # the last with ties
+    weight = torch.from_numpy(np.random.default_rng(0).integers(0, 3, 50)).double()
+    metric = METRICS[name]
+    compared = at_best_cut(metric, 2)
+    assert compared.name == metric.name
+    every = []
+    for member in members:
+        values = member[1].unique().tolist()
+        named = torch.stack([(member[1] > cut).double() for cut in values])
+        every.append(metric(torch.stack([1 - named, named], 1), target, weight).max())
+    assert torch.allclose(compared(members, target, weight), torch.stack(every))
+    assert not torch.allclose(metric(members, target, weight), torch.stack(every))
+
+
+def test_where_the_best_cut_is_not_asked_for() -> None:
+    for name, n_classes in (("accuracy", 2), ("roc_auc", 2), ("f1", 3), ("rmse", None)):
+        assert at_best_cut(METRICS[name], n_classes) is METRICS[name]
 
 
 @pytest.mark.parametrize("name", LABELS)
