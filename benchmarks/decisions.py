@@ -1,10 +1,10 @@
 """What a temperature and tuned decisions are worth on rows that were held back.
 
-``python -m benchmarks.decisions`` searches a few tables and scores the held-back quarter with and without what
-was fitted on the choosing rows: the same networks with and without their temperature by log-loss, and two
-searches, one that tunes the decision and one that does not, by a metric of labels. Rows are kept in
-``benchmarks/results/decisions.json``, each as soon as it is measured; ``--sets`` and ``--seeds`` measure some of
-them (anew), and the tables of ``docs/quality.md`` are filled in from all that are there.
+``python -m benchmarks.decisions`` searches a few tables and scores the held-back quarter with and without
+what was fitted on the choosing rows: the same networks with and without their temperature by log-loss, and
+two searches, one that tunes the decision and one that does not, by a metric of labels. Rows are kept in
+``benchmarks/results/decisions.json``, each as soon as it is measured; ``--sets``, ``--seeds`` and ``--kinds``
+measure some of them (anew), and the tables of ``docs/quality.md`` are filled in from all that are there.
 """
 
 from __future__ import annotations

@@ -285,8 +285,7 @@ def evaluate(run: RunPath, data: TablePath, as_json: Json = False) -> None:
         raise RunDirectoryError(f"the run in {str(run)!r} does not say which column is its target")
     weights = (directory.info().get("source") or {}).get("weights")
     scores = tables.evaluate(model, read_table(data), target, result["metric"], weights)
-    treatment = {name: result.get(name) for name in ("temperature", "decision", "refitted")}
-    evaluation = scores | treatment | {"honest": tables.plain(result["honest"])}
+    evaluation = scores | model.treatment() | {"honest": tables.plain(result["honest"])}
     screen = terminal()
     if as_json:
         screen.json(evaluation)

@@ -242,6 +242,7 @@ def _record(directory: RunDirectory, promotion: Promotion, model: PromotedModel)
     write_json(
         directory.path / "result.json",
         result
+        | (model if promotion.used else directory.load_model()).treatment()
         | {
             "honest": honest,
             "promotion": {"used": promotion.used, "members": promoted, "honest_of_search": first},

@@ -19,7 +19,7 @@ from parallelmlp_search.parareal.training import member_outputs
 from parallelmlp_search.search import RunDirectory, TrainedModel
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["PromotedMember", "PromotedModel", "load_model", "load_promoted"]
+__all__ = ["PromotedMember", "PromotedModel", "load_model", "load_promoted", "plain_decision"]
 
 FOLDER = "promoted"
 FORMAT = 1
@@ -88,10 +88,14 @@ class PromotedModel(TrainedModel):
         promoted: Sequence[PromotedMember],
         promoted_weights: Sequence[float],
     ) -> PromotedModel:
-        """An ensemble with other weights, and promoted networks beside its members."""
+        """An ensemble with other weights, and promoted networks beside its members.
+
+        The decision of ``base`` stays. Its temperature does not: it was fitted without the promoted networks,
+        which are surer of themselves, and no row is left that could fit another.
+        """
         values = {field.name: getattr(base, field.name) for field in fields(TrainedModel)}
         return cls(
-            **{**values, "weights": weights},
+            **{**values, "weights": weights, "temperature": 1.0, "decision": plain_decision(base)},
             promoted=tuple(promoted),
             promoted_weights=tuple(float(weight) for weight in promoted_weights),
         )
@@ -134,6 +138,16 @@ class PromotedModel(TrainedModel):
         write_json(folder / "promoted.json", {"format": FORMAT, "members": members})
 
 
+def plain_decision(model: TrainedModel) -> tuple[float, ...] | None:
+    """The decision of a model, for probabilities before they are brought to its temperature.
+
+    The largest of ``p ** (1 / T) * w`` is where the largest of ``p * w ** T`` is.
+    """
+    if model.decision is None:
+        return None
+    return tuple(weight**model.temperature for weight in model.decision)
+
+
 def load_model(directory: RunDirectory) -> TrainedModel:
     """The model of a run that predicts: with promoted networks where they are part of the ensemble."""
     found = _read(directory)
@@ -145,7 +159,7 @@ def load_model(directory: RunDirectory) -> TrainedModel:
 def load_promoted(directory: RunDirectory, member: int = 0) -> PromotedModel:
     """A promoted network alone as a model, whether or not the ensemble uses it.
 
-    Temperature and decision of the run are those of its ensemble and do not come along.
+    The decision of the run is that of its ensemble and does not come along.
 
     Raises
     ------
@@ -165,7 +179,6 @@ def load_promoted(directory: RunDirectory, member: int = 0) -> PromotedModel:
         weights=torch.zeros_like(found.weights),
         promoted=(found.promoted[member],),
         promoted_weights=(1.0,),
-        temperature=1.0,
         decision=None,
     )
 

@@ -151,6 +151,17 @@ class TrainedModel:
             return labels
         return values[0] if self.flat_target else np.ascontiguousarray(values.T)
 
+    def treatment(self) -> dict[str, Any]:
+        """What its predictions go through, JSON-able: temperature, weights by class, networks of a refit."""
+        weights = None
+        if self.decision is not None and self.classes is not None:
+            weights = {str(label): w for label, w in zip(self.classes, self.decision, strict=True)}
+        return {
+            "temperature": self.temperature,
+            "decision": weights,
+            "refitted": len(self.folds) if self.refitted else None,
+        }
+
     def save(self, folder: Path) -> None:
         """Write the model: JSON and safetensors, no code."""
         folder.mkdir(parents=True, exist_ok=True)

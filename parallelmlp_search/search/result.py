@@ -71,24 +71,19 @@ class SearchResult:
             "cut",
         )
         weights = self.model.weights.tolist()
-        return {name: getattr(self, name) for name in names} | {
-            "task": self.model.task,
-            "temperature": self.model.temperature,
-            "decision": self._decision(),
-            "refitted": len(self.model.folds) if self.model.refitted else None,
-            "honest": None if self.honest is None else asdict(self.honest),
-            "best_config": self.best_config.to_dict(),
-            "ensemble": [
-                {"trial": trial, "weight": weight}
-                for trial, weight in zip(self.model.trials, weights, strict=True)
-            ],
-        }
-
-    def _decision(self) -> dict[str, float] | None:
-        """Weight of each class, by its label."""
-        if self.model.decision is None or self.model.classes is None:
-            return None
-        return {str(label): w for label, w in zip(self.model.classes, self.model.decision, strict=True)}
+        return (
+            {name: getattr(self, name) for name in names}
+            | self.model.treatment()
+            | {
+                "task": self.model.task,
+                "honest": None if self.honest is None else asdict(self.honest),
+                "best_config": self.best_config.to_dict(),
+                "ensemble": [
+                    {"trial": trial, "weight": weight}
+                    for trial, weight in zip(self.model.trials, weights, strict=True)
+                ],
+            }
+        )
 
 
 def trials_frame(trials: list[Trial], metric: Metric) -> pd.DataFrame:
