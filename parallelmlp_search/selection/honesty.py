@@ -39,6 +39,9 @@ N_ROUNDS = 25
 N_REPEATS_FOR_ERROR = 100
 """Bootstraps behind the standard error, which then is itself known to 7 %."""
 
+ERROR_SECONDS, FEWEST_REPEATS = 0.5, 10
+"""What the error of treated predictions may take, and its fewest bootstraps however large the table."""
+
 FEWEST_ROWS, MOST_ROWS = 1_000, 10_000
 """Rows that a repeated choice looks at, however dear or cheap the metric."""
 
@@ -241,7 +244,9 @@ def as_predicted(
         return honest
     condensed = metric.formula.condense(stacked[1:], target)
     units = units_of(groups, stacked.shape[2])
-    error = _bootstrap_error(condensed, target, weight, metric, units, spawned(seed)[1])
+    once = metric.formula.nanoseconds * 1e-9 * condensed.numel()
+    repeats = min(N_REPEATS_FOR_ERROR, max(FEWEST_REPEATS, int(ERROR_SECONDS / once)))
+    error = _bootstrap_error(condensed, target, weight, metric, units, spawned(seed)[1], repeats)
     shift, score = after - before, honest.score + after - before
     return replace(
         honest,
@@ -302,10 +307,11 @@ def _bootstrap_error(
     metric: Metric,
     unit_of_row: np.ndarray[Any, np.dtype[np.int64]],
     seed: np.random.SeedSequence,
+    repeats: int = N_REPEATS_FOR_ERROR,
 ) -> float:
     """Standard error of the score of fixed predictions on all rows."""
     scores: list[float] = []
-    for counts, _, _ in draws(unit_of_row, seed, N_REPEATS_FOR_ERROR):
+    for counts, _, _ in draws(unit_of_row, seed, repeats):
         drawn = weight * torch.from_numpy(counts).to(weight)
         if float(drawn.sum()) > 0:
             scores.append(float(metric.formula.score(overall, target, drawn)[0]))
