@@ -124,8 +124,8 @@ class LabelTarget(TableEstimator):
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Class of each row, shape (n_samples,): the most probable, or as the decision was tuned."""
-        best = self.model_.decide(self._predictions(X).T)
-        labels: npt.NDArray[Any] = self.classes_[best]
+        probabilities = self._predictions(X)  # which says so if there is no model yet
+        labels: npt.NDArray[Any] = self.classes_[self.model_.decide(probabilities.T)]
         return labels
 
     def _target(self, y: Any) -> npt.NDArray[Any]:
