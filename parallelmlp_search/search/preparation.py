@@ -33,7 +33,7 @@ from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.exceptions import DataError
 from parallelmlp_search.search.problem import Problem
 from parallelmlp_search.search.settings import SearchSettings
-from parallelmlp_search.selection import Metric, default_metric, get_metric
+from parallelmlp_search.selection import Metric, at_best_cut, default_metric, get_metric
 
 __all__ = ["Part", "Preparation", "seed_of"]
 
@@ -111,6 +111,9 @@ class Preparation:
         # kinds are a property of the whole table: a column that is constant inside one fold stays what it is
         self.column_kinds = recognise_columns(problem.frame).kinds
         self.is_tiny = problem.n_rows < SMALLEST_SPLIT or self._rarest() < SMALLEST_CLASS
+        # what compares networks: where a decision will be tuned, what they are worth once it is
+        tunes = settings.tune_decision and not self.is_tiny
+        self.comparing = at_best_cut(self.metric, n_classes) if tunes else self.metric
         everything = np.arange(problem.n_rows)
         if not hold_back:
             self.reporting_rows, self.choosing_rows = everything, everything[:0]
@@ -156,6 +159,10 @@ class Preparation:
     def screening(self) -> Part:
         """The part that screening trains on: all reporting rows, judged by the choosing rows."""
         return self._part(self.reporting_rows, None, seed_of(self.settings.seed, 1))
+
+    def whole(self) -> Part:
+        """The part that trains on all rows and predicts none."""
+        return self._part(np.arange(self.problem.n_rows), None, seed_of(self.settings.seed, 4), judged=False)
 
     @property
     def shares_choosing_rows(self) -> bool:
@@ -262,7 +269,7 @@ class Preparation:
             else tensor(preprocessor.transform(self.problem.frame.iloc[predict])),
             head=head,
             loss=self.settings.loss or head.default_loss,
-            metric=self.metric,
+            metric=self.comparing,
             seed=seed,
             n_pieces=preprocessor.n_pieces_,
         )

@@ -44,7 +44,7 @@ def trained(
 
 
 def _one_by_one(model: TrainedModel, problem: Problem, weights: list[float]) -> np.ndarray[Any, Any]:
-    """Weighted mean over plain networks, each run alone, averaged over folds."""
+    """Weighted mean over plain networks, each run alone, averaged over folds; at the model's temperature."""
     total: Any = 0.0
     for fold in model.folds:
         inputs = torch.from_numpy(fold.preprocessor.transform(problem.frame))
@@ -54,7 +54,11 @@ def _one_by_one(model: TrainedModel, problem: Problem, weights: list[float]) -> 
             with torch.no_grad():
                 outputs = network(inputs[:, seen]).T[None]
             total = total + weight * fold.head.predictions(outputs)[0].double()
-    return (total / len(model.folds)).numpy()
+    mean = total / len(model.folds)
+    if model.classes is not None:
+        mean = mean ** (1.0 / model.temperature)
+        mean = mean / mean.sum(0)
+    return mean.numpy()
 
 
 def test_predictions_are_the_weighted_mean_of_plain_networks(trained: tuple[Problem, TrainedModel]) -> None:
