@@ -14,7 +14,7 @@ import torch
 from benchmarks.packed.cases import Case
 from benchmarks.packed.machine import gemm_peak
 from benchmarks.packed.ours import Shards, cut
-from parallelmlp_search.engine import network, optimizer, products, trainer
+from parallelmlp_search.engine import bucket_steps, network, optimizer, products, trainer
 from parallelmlp_search.kernels import compiled
 
 __all__ = ["profile", "profile_table"]
@@ -71,11 +71,11 @@ def _timed(clock: _Clock) -> Iterator[None]:
     put(trainer.TrainingRows, "batch", "rows of the batch")
     put(compiled.CompiledActivations, "forward", "activations forward")
     put(compiled.CompiledActivations, "backward", "activations backward")
-    put(compiled.CompiledShallow, "__call__", "one call: forward, loss, backward but for the first layer")
+    put(compiled.CompiledShallow, "__call__", "one call: all of several steps")
     for name in ("get_loss", "compiled_loss"):
-        original = getattr(trainer, name)
-        undo.append((trainer, name, original))
-        setattr(trainer, name, lambda loss, original=original: clock.wrap("loss", original(loss)))
+        original = getattr(bucket_steps, name)
+        undo.append((bucket_steps, name, original))
+        setattr(bucket_steps, name, lambda loss, original=original: clock.wrap("loss", original(loss)))
     kernels = dict(network.ACTIVATION_KERNELS)
     for name, kernel in kernels.items():
         network.ACTIVATION_KERNELS[name] = replace(

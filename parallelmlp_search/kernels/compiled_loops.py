@@ -62,8 +62,8 @@ def backward_activations(grad: Any, saved: Any, codes: Any) -> None:
 
 
 @inner
-def binary_rows(logits: Any, target: Any, shares: Any, s: Any, grad: Any, values: Any) -> Any:
-    """Loss of one member's logits (N,), and its gradient; ``values`` (N,) is scratch."""
+def binary_rows(logits: Any, target: Any, shares: Any, s: Any, grad: Any, values: Any) -> None:
+    """What each row of one member's logits (N,) adds to the loss, into ``values``, and its gradient."""
     for n in range(target.size):
         values[n] = target[n] + s * (HALF - target[n])
     for n in range(target.size):
@@ -74,10 +74,6 @@ def binary_rows(logits: Any, target: Any, shares: Any, s: Any, grad: Any, values
         grad[n] = ((inverse if z >= ZERO else e * inverse) - wanted) * shares[n]
         # log(1 + e) keeps the absolute precision that a sum of losses needs
         values[n] = ((ZERO if z < ZERO else z) - z * wanted + log(ONE + e)) * shares[n]
-    total = ZERO
-    for n in range(target.size):
-        total += values[n]
-    return total
 
 
 @loop
@@ -85,7 +81,11 @@ def binary_logits(outputs: Any, target: Any, shares: Any, smoothing: Any, gradie
     """Binary cross-entropy of logits (P, N): gradient (P, N) and losses (P,)."""
     values = np.empty(target.size, dtype=np.float32)
     for p in range(outputs.shape[0]):
-        losses[p] = binary_rows(outputs[p], target, shares, smoothing[p], gradient[p], values)
+        binary_rows(outputs[p], target, shares, smoothing[p], gradient[p], values)
+        total = ZERO
+        for n in range(target.size):
+            total += values[n]
+        losses[p] = total
 
 
 @loop

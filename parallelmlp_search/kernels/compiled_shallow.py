@@ -1,163 +1,367 @@
-"""One hidden layer, one logit, few inputs: forward, loss and backward of a member while it lies in L1.
+"""One hidden layer, one logit: several training steps of a member while all of it lies in the nearest caches.
 
-The population of the paper. Its products have so few operations for each number they touch that going over
-memory once per operation, for all members together, costs more than the arithmetic. Here members are outer:
-what lies between the weights and the gradient of the hidden layer stays in the nearest cache. The gradient
-of the first layer's weights is left to the library's product. See :mod:`parallelmlp_search.kernels.compiled`.
+The population of the paper. A step has so few operations for each number it touches that fetching weights
+and moments, or going over memory once per operation, costs more than the arithmetic. Here members are outer
+and steps inner: weights, moments, activations and gradients of one member take 30 KB, are fetched once for
+all steps of the call and touched by nobody else meanwhile. See :mod:`parallelmlp_search.kernels.compiled`.
+
+Rows come in two forms, inputs outer for the way forward and rows outer for the gradient of the weights, so
+that both products read vectors and keep their sums in registers. Rows are filled up to whole vectors with
+zeros whose share of the loss is zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Any
 
-import numba
 import numpy as np
 
 from parallelmlp_search.kernels.compiled_loops import binary_rows
 from parallelmlp_search.kernels.compiled_math import (
-    OPTIONS,
+    ONE,
     ZERO,
+    F,
     activate_and_slope,
     inner,
     loop,
     slope_times,
 )
+from parallelmlp_search.kernels.compiled_vectors import (
+    LANES,
+    add,
+    divide,
+    load,
+    multiply,
+    multiply_add,
+    root,
+    splat,
+    spread,
+    store,
+    subtract,
+    total,
+)
 
-__all__ = ["shallow_step"]
-
-
-def _summing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As ``inner``, but sums may be taken in the order of the vector lanes."""
-    options = OPTIONS | {"fastmath": {"contract", "nsz", "reassoc"}}
-    compiled: Callable[..., Any] = numba.njit(**options)(function)
-    return compiled
-
-
-@_summing
-def _head_back(head: Any, back: Any, a: Any, width: Any, grad: Any, head_grad: Any) -> None:
-    """Gradients of a head of one logit: of its weights (H,), and ``grad`` (H, N) of the layer's output."""
-    for h in range(width):
-        w = head[h]
-        total = ZERO
-        for n in range(back.size):
-            total += a[h, n] * back[n]
-            grad[h, n] = w * back[n]
-        head_grad[h] = total
+__all__ = ["shallow_steps"]
 
 
 @inner
-def _head(head: Any, bias: Any, a: Any, width: Any, logits: Any) -> None:
-    """Logits (N,) of outputs ``a`` (H, N), four neurons at a time."""
-    for n in range(logits.size):
-        logits[n] = bias
-    for quarter in range(width // 4):
-        h = 4 * quarter
-        w0, w1, w2, w3 = head[h], head[h + 1], head[h + 2], head[h + 3]
-        for n in range(logits.size):
-            logits[n] += w0 * a[h, n] + w1 * a[h + 1, n] + w2 * a[h + 2, n] + w3 * a[h + 3, n]
-    for h in range(width - width % 4, width):
-        w0 = head[h]
-        for n in range(logits.size):
-            logits[n] += w0 * a[h, n]
+def _whole(size: Any) -> Any:
+    """The multiple of sixteen that is not below a size."""
+    return (size + LANES - 1) // LANES * LANES
 
 
 @inner
-def _affine(w: Any, bias: Any, rows: Any, out: Any) -> None:
-    """``W x + b`` of one member: ``w`` (H, D), ``bias`` (H,), ``rows`` (D, N), ``out`` (H, N).
+def _affine(p: Any, bias: Any, width: Any, rows: Any, start: Any, n_inputs: Any, n_rows: Any, z: Any) -> None:
+    """``W x + b`` into ``z`` (H, N): weights (H, D) lie first in ``p``, rows (D, N) from ``start`` on.
 
-    Eight inputs in one expression: a pass over the row of the result costs as much as two of the products.
+    Four neurons at a time: they share what is read of the rows, and their four sums hide each other's delay.
     """
-    n_inputs, n_rows = rows.shape
-    for h in range(bias.size):
-        start = bias[h]
-        d = 0
-        if n_inputs >= 8:
-            w0, w1, w2, w3 = w[h, 0], w[h, 1], w[h, 2], w[h, 3]
-            w4, w5, w6, w7 = w[h, 4], w[h, 5], w[h, 6], w[h, 7]
-            for n in range(n_rows):
-                out[h, n] = (
-                    start
-                    + (w0 * rows[0, n] + w1 * rows[1, n] + w2 * rows[2, n] + w3 * rows[3, n])
-                    + (w4 * rows[4, n] + w5 * rows[5, n] + w6 * rows[6, n] + w7 * rows[7, n])
-                )
-            d = 8
-        elif n_inputs >= 4:
-            w0, w1, w2, w3 = w[h, 0], w[h, 1], w[h, 2], w[h, 3]
-            for n in range(n_rows):
-                out[h, n] = start + w0 * rows[0, n] + w1 * rows[1, n] + w2 * rows[2, n] + w3 * rows[3, n]
-            d = 4
-        else:
-            for n in range(n_rows):
-                out[h, n] = start
-        while d + 4 <= n_inputs:
-            w0, w1, w2, w3 = w[h, d], w[h, d + 1], w[h, d + 2], w[h, d + 3]
-            for n in range(n_rows):
-                out[h, n] += w0 * rows[d, n] + w1 * rows[d + 1, n] + w2 * rows[d + 2, n] + w3 * rows[d + 3, n]
-            d += 4
-        if d + 2 <= n_inputs:
-            w0, w1 = w[h, d], w[h, d + 1]
-            for n in range(n_rows):
-                out[h, n] += w0 * rows[d, n] + w1 * rows[d + 1, n]
-            d += 2
-        if d < n_inputs:
-            w0 = w[h, d]
-            for n in range(n_rows):
-                out[h, n] += w0 * rows[d, n]
+    last = width - width % 4
+    for part in range(n_rows // LANES):
+        at = start + part * LANES
+        for quarter in range(width // 4):
+            h = 4 * quarter
+            w0 = h * n_inputs
+            w1, w2, w3 = w0 + n_inputs, w0 + 2 * n_inputs, w0 + 3 * n_inputs
+            z0, z1 = spread(p, bias + h), spread(p, bias + h + 1)
+            z2, z3 = spread(p, bias + h + 2), spread(p, bias + h + 3)
+            for d in range(n_inputs):
+                x = load(rows, at + d * n_rows)
+                z0 = multiply_add(spread(p, w0 + d), x, z0)
+                z1 = multiply_add(spread(p, w1 + d), x, z1)
+                z2 = multiply_add(spread(p, w2 + d), x, z2)
+                z3 = multiply_add(spread(p, w3 + d), x, z3)
+            to = h * n_rows + part * LANES
+            store(z, to, z0)
+            store(z, to + n_rows, z1)
+            store(z, to + 2 * n_rows, z2)
+            store(z, to + 3 * n_rows, z3)
+        for h in range(last, width):
+            z0 = spread(p, bias + h)
+            for d in range(n_inputs):
+                z0 = multiply_add(spread(p, h * n_inputs + d), load(rows, at + d * n_rows), z0)
+            store(z, h * n_rows + part * LANES, z0)
 
 
 @inner
-def _times(factor: Any, out: Any) -> None:
-    for k in range(out.size):
-        out[k] *= factor[k]
+def _head(p: Any, head: Any, bias: Any, width: Any, a: Any, n_rows: Any, logits: Any) -> None:
+    """Logits (N,) of outputs ``a`` (H, N); weights and bias of the head lie in ``p``."""
+    last = width - width % 4
+    for part in range(n_rows // LANES):
+        at = part * LANES
+        y0 = spread(p, bias)
+        y1 = y2 = y3 = splat(ZERO)
+        for quarter in range(width // 4):
+            h = 4 * quarter
+            k = at + h * n_rows
+            y0 = multiply_add(spread(p, head + h), load(a, k), y0)
+            y1 = multiply_add(spread(p, head + h + 1), load(a, k + n_rows), y1)
+            y2 = multiply_add(spread(p, head + h + 2), load(a, k + 2 * n_rows), y2)
+            y3 = multiply_add(spread(p, head + h + 3), load(a, k + 3 * n_rows), y3)
+        for h in range(last, width):
+            y0 = multiply_add(spread(p, head + h), load(a, at + h * n_rows), y0)
+        store(logits, at, add(add(y0, y1), add(y2, y3)))
+
+
+@inner
+def _sum(values: Any, size: Any) -> Any:
+    """Sum of so many elements, a multiple of sixteen."""
+    found = splat(ZERO)
+    for part in range(size // LANES):
+        found = add(found, load(values, part * LANES))
+    return total(found)
+
+
+@inner
+def _head_back(p: Any, head: Any, width: Any, a: Any, back: Any, n_rows: Any, g: Any, grad: Any) -> None:
+    """Gradient of the head's weights into ``g``, and that of the layer's output into ``grad`` (H, N)."""
+    for h in range(width):
+        w = spread(p, head + h)
+        found = splat(ZERO)
+        for part in range(n_rows // LANES):
+            k = h * n_rows + part * LANES
+            slope = load(back, part * LANES)
+            found = multiply_add(load(a, k), slope, found)
+            store(grad, k, multiply(w, slope))
+        g[head + h] = total(found)
+
+
+@inner
+def _layer_back(
+    grad: Any, width: Any, columns: Any, start: Any, n_columns: Any, n_true: Any, n_rows: Any, product: Any
+) -> None:
+    """``grad`` (H, N) times rows (N, columns) from ``start`` on, into ``product`` (H, columns).
+
+    Eight neurons at a time; those beyond the last one hold what there was, and so do their products.
+    """
+    for eighth in range((width + 7) // 8):
+        at = 8 * eighth * n_rows
+        to = 8 * eighth * n_columns
+        for part in range(n_columns // LANES):
+            s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = splat(ZERO)
+            for n in range(n_true):
+                x = load(columns, start + n * n_columns + part * LANES)
+                k = at + n
+                s0 = multiply_add(spread(grad, k), x, s0)
+                s1 = multiply_add(spread(grad, k + n_rows), x, s1)
+                s2 = multiply_add(spread(grad, k + 2 * n_rows), x, s2)
+                s3 = multiply_add(spread(grad, k + 3 * n_rows), x, s3)
+                s4 = multiply_add(spread(grad, k + 4 * n_rows), x, s4)
+                s5 = multiply_add(spread(grad, k + 5 * n_rows), x, s5)
+                s6 = multiply_add(spread(grad, k + 6 * n_rows), x, s6)
+                s7 = multiply_add(spread(grad, k + 7 * n_rows), x, s7)
+            k = to + part * LANES
+            store(product, k, s0)
+            store(product, k + n_columns, s1)
+            store(product, k + 2 * n_columns, s2)
+            store(product, k + 3 * n_columns, s3)
+            store(product, k + 4 * n_columns, s4)
+            store(product, k + 5 * n_columns, s5)
+            store(product, k + 6 * n_columns, s6)
+            store(product, k + 7 * n_columns, s7)
+
+
+@inner
+def _squares(values: Any, start: Any, size: Any) -> Any:
+    found = ZERO
+    for k in range(start, start + size):
+        found += values[k] * values[k]
+    return found
+
+
+@inner
+def _adamw(
+    p: Any,
+    g: Any,
+    m: Any,
+    v: Any,
+    start: Any,
+    stop: Any,
+    keep: Any,
+    scale: Any,
+    shift: Any,
+    mix_m: Any,
+    mix_v: Any,
+) -> None:
+    """The update of :func:`~parallelmlp_search.kernels.compiled_loops.adamw`, whole vectors."""
+    keeps, scales, shifts = splat(keep), splat(scale), splat(shift)
+    mixes_m, mixes_v = splat(mix_m), splat(mix_v)
+    for part in range(start // LANES, stop // LANES):
+        k = part * LANES
+        x, old_m, old_v = load(g, k), load(m, k), load(v, k)
+        new_m = multiply_add(mixes_m, subtract(x, old_m), old_m)
+        new_v = multiply_add(mixes_v, subtract(multiply(x, x), old_v), old_v)
+        store(m, k, new_m)
+        store(v, k, new_v)
+        moved = divide(new_m, multiply_add(scales, root(new_v), shifts))
+        store(p, k, subtract(multiply(load(p, k), keeps), moved))
+
+
+@inner
+def _sgd(p: Any, g: Any, m: Any, start: Any, stop: Any, rate: Any, momentum: Any, decay: Any) -> None:
+    """The update of :func:`~parallelmlp_search.kernels.compiled_loops.sgd`, whole vectors."""
+    rates, momenta, decays = splat(-rate), splat(momentum), splat(decay)
+    for part in range(start // LANES, stop // LANES):
+        k = part * LANES
+        old = load(p, k)
+        new_m = multiply_add(load(m, k), momenta, multiply_add(decays, old, load(g, k)))
+        store(m, k, new_m)
+        store(p, k, multiply_add(rates, new_m, old))
+
+
+@inner
+def _copy(source: Any, start: Any, target: Any, to: Any, size: Any) -> None:
+    target[to : to + size] = source[start : start + size]
+
+
+@inner
+def _fetch(flat: Any, places: Any, member: Any, width: Any, n_inputs: Any, spots: Any, own: Any) -> None:
+    """Weights, head, biases and bias of the head of a member from a flat buffer to their spots."""
+    n = places[4]
+    _copy(flat, places[0] + member * n * n_inputs, own, 0, width * n_inputs)
+    _copy(flat, places[2] + member * n, own, spots[0], width)
+    _copy(flat, places[1] + member * n, own, spots[1], width)
+    own[spots[2]] = flat[places[3] + member]
+
+
+@inner
+def _put_back(flat: Any, places: Any, member: Any, width: Any, n_inputs: Any, spots: Any, own: Any) -> None:
+    n = places[4]
+    _copy(own, 0, flat, places[0] + member * n * n_inputs, width * n_inputs)
+    _copy(own, spots[0], flat, places[2] + member * n, width)
+    _copy(own, spots[1], flat, places[1] + member * n, width)
+    flat[places[3] + member] = own[spots[2]]
 
 
 @loop
-def shallow_step(
-    weight: Any,
-    bias: Any,
-    head: Any,
-    head_bias: Any,
+def shallow_steps(
+    flats: Any,
+    places: Any,
+    n_true: Any,
     rows: Any,
-    target: Any,
+    columns: Any,
+    targets: Any,
     shares: Any,
-    smoothing: Any,
-    codes: Any,
-    widths: Any,
-    grad: Any,
-    head_grad: Any,
-    head_bias_grad: Any,
+    members: Any,
+    settings: Any,
+    table: Any,
+    averaging: Any,
+    adaptive: Any,
     losses: Any,
 ) -> None:
-    """Losses (P,) and gradients of every member but those of its first layer's weights.
+    """Train every member of a bucket for some steps; the losses of each step into ``losses`` (T, P).
 
-    ``weight`` (P, H, D), ``bias`` (P, H), ``head`` (P, H), ``head_bias`` (P,), ``rows`` (D, N); ``codes`` and
-    true ``widths`` (P,). Written are ``grad`` (P, H * N) by the values before the activation, zero in padded
-    neurons, ``head_grad`` (P, H), ``head_bias_grad`` (P,) and ``losses`` (P,).
+    Parameters
+    ----------
+    flats
+        Parameters, first and second moments and averages, each flat; written.
+    places
+        Where the bucket's weights (P, H, D), biases (P, H), weights (P, H) and biases (P,) of the head begin
+        in them, and ``H``.
+    n_true
+        Rows of a batch.
+    rows, columns
+        ``(T, D, N)`` and ``(T, n_true, columns)``: inputs of each step, filled up to whole vectors, N and
+        columns. The column after the inputs is 1: it gives the gradient of the biases.
+    targets, shares
+        ``(T, N)``: classes as numbers and each row's share of the mean.
+    members
+        ``(P, 3)``: code of the activation, true width, 1 if alive. The dead are passed over.
+    settings
+        ``(P, 4)``: label smoothing, highest norm of the gradient, and what the optimiser mixes by:
+        one minus each beta, or momentum and decay.
+    table
+        ``(T, 4, P)``: rate, keep, A and B of each member (see the optimiser).
+    averaging
+        ``(T,)``: share of the new weights in the average, 0 where it stays.
+    adaptive
+        Whether it is AdamW.
     """
-    n_rows = rows.shape[1]
-    size = weight.shape[1] * n_rows
-    flat_before, flat_after = np.empty(size, dtype=np.float32), np.empty(size, dtype=np.float32)
-    before, after = flat_before.reshape(-1, n_rows), flat_after.reshape(-1, n_rows)
-    logits, back = np.empty(n_rows, dtype=np.float32), np.empty(n_rows, dtype=np.float32)
-    values = np.empty(n_rows, dtype=np.float32)
-    for p in range(weight.shape[0]):
-        width, code = widths[p], codes[p]
+    parameters, first, second, averages = flats
+    n_steps, n_inputs, n_rows = rows.shape
+    n_columns = columns.shape[2]
+    flat_rows, flat_columns = rows.reshape(-1), columns.reshape(-1)
+    n_neurons = (places[4] + 7) // 8 * 8
+    before = np.zeros(n_neurons * n_rows, dtype=np.float32)
+    after = np.zeros(n_neurons * n_rows, dtype=np.float32)
+    grad = np.zeros(n_neurons * n_rows, dtype=np.float32)
+    product = np.zeros(n_neurons * n_columns, dtype=np.float32)
+    logits, back = np.zeros(n_rows, dtype=np.float32), np.zeros(n_rows, dtype=np.float32)
+    values = np.zeros(n_rows, dtype=np.float32)
+    # the member's own: weights, head, then what never decays; each begins with a whole vector
+    own_size = n_neurons * n_inputs + n_columns + 2 * _whole(n_neurons) + 2 * LANES
+    p, g = np.zeros(own_size, dtype=np.float32), np.zeros(own_size, dtype=np.float32)
+    m, v = np.zeros(own_size, dtype=np.float32), np.zeros(own_size, dtype=np.float32)
+    average = np.zeros(own_size, dtype=np.float32)
+    averages_move = False
+    for t in range(n_steps):
+        averages_move |= averaging[t] > ZERO
+    for member in range(members.shape[0]):
+        code, width = members[member, 0], members[member, 1]
+        if members[member, 2] == 0:
+            losses[:, member] = ZERO
+            continue
+        smoothing, clip = settings[member, 0], settings[member, 1]
+        mix_first, mix_second = settings[member, 2], settings[member, 3]
         used = width * n_rows
-        _affine(weight[p], bias[p, :width], rows, before)
-        has_slope = activate_and_slope(code, flat_before[:used], flat_after[:used])
-        _head(head[p], head_bias[p], after, width, logits)
-        losses[p] = binary_rows(logits, target, shares, smoothing[p], back, values)
-        total = ZERO
-        for n in range(n_rows):
-            total += back[n]
-        head_bias_grad[p] = total
-        g = grad[p]
-        _head_back(head[p], back, after, width, g.reshape(-1, n_rows), head_grad[p])
-        # 1, 2, 3, 4, 5 and 6 save their output: sigmoid, tanh, the rectifiers, elu and selu
-        if has_slope:
-            _times(flat_before[:used], g[:used])
-        else:
-            slope_times(code, flat_after[:used] if code <= 6 else flat_before[:used], g[:used])
-        g[used:] = ZERO
-        head_grad[p, width:] = ZERO
+        # the last row of the product is copied with all its columns: room for them
+        head = _whole(width * n_inputs + n_columns)
+        bias = head + _whole(width)
+        head_bias = bias + _whole(width)
+        stop = head_bias + LANES
+        spots = (head, bias, head_bias)
+        # what fills vectors up is updated like the rest: old numbers there would fade into slow tiny ones
+        for k in range(stop):
+            p[k] = m[k] = v[k] = g[k] = ZERO
+        _fetch(parameters, places, member, width, n_inputs, spots, p)
+        _fetch(first, places, member, width, n_inputs, spots, m)
+        _fetch(second, places, member, width, n_inputs, spots, v)
+        if averages_move:
+            _fetch(averages, places, member, width, n_inputs, spots, average)
+        z, a, d = before[:used], after[:used], grad[:used]
+        saved = a if code <= 6 else z  # 1 to 6 save their output: sigmoid, tanh, the rectifiers, elu and selu
+        for t in range(n_steps):
+            _affine(p, bias, width, flat_rows, t * n_inputs * n_rows, n_inputs, n_rows, before)
+            has_slope = activate_and_slope(code, z, a)
+            _head(p, head, head_bias, width, after, n_rows, logits)
+            binary_rows(logits, targets[t], shares[t], smoothing, back, values)
+            losses[t, member] = _sum(values, n_rows)
+            g[head_bias] = _sum(back, n_rows)
+            _head_back(p, head, width, after, back, n_rows, g, grad)
+            if has_slope:
+                for k in range(used):
+                    d[k] *= z[k]
+            else:
+                slope_times(code, saved, d)
+            begin = t * n_true * n_columns
+            _layer_back(grad, width, flat_columns, begin, n_columns, n_true, n_rows, product)
+            for h in range(width):
+                for part in range(n_columns // LANES):
+                    k = part * LANES
+                    store(g, h * n_inputs + k, load(product, h * n_columns + k))
+                g[bias + h] = product[h * n_columns + n_inputs]
+            if clip < F(np.inf):
+                squares = _squares(g, 0, width * n_inputs) + _squares(g, head, width)
+                squares += _squares(g, bias, width) + _squares(g, head_bias, 1)
+                factor = clip / (F(math.sqrt(squares)) + F(1e-6))
+                if factor < ONE:
+                    for k in range(stop):
+                        g[k] *= factor
+            rate, keep = table[t, 0, member], table[t, 1, member]
+            if adaptive:
+                scale, shift = table[t, 2, member], table[t, 3, member]
+                _adamw(p, g, m, v, 0, bias, keep, scale, shift, mix_first, mix_second)
+                _adamw(p, g, m, v, bias, stop, ONE, scale, shift, mix_first, mix_second)
+            else:
+                _sgd(p, g, m, 0, bias, rate, mix_first, mix_second)
+                _sgd(p, g, m, bias, stop, rate, mix_first, ZERO)
+            share = averaging[t]
+            if share > ZERO:
+                for k in range(stop):
+                    average[k] += share * (p[k] - average[k])
+        _put_back(parameters, places, member, width, n_inputs, spots, p)
+        _put_back(first, places, member, width, n_inputs, spots, m)
+        _put_back(second, places, member, width, n_inputs, spots, v)
+        if averages_move:
+            _put_back(averages, places, member, width, n_inputs, spots, average)
