@@ -142,7 +142,8 @@ def train(
     deadline
         Reading of :func:`time.monotonic` at which to stop early, after an evaluation of what there is.
     stopped
-        Asked before every step, or every few where one call takes several; once it answers True, training is abandoned where it stands.
+        Asked before every step, or every few where one call takes several; once it answers True, training is
+        abandoned where it stands.
     field_width
         Rows of the dropout field; at least the widest member, which is the default.
     acceleration
