@@ -71,7 +71,7 @@ def _timed(clock: _Clock) -> Iterator[None]:
     put(trainer.TrainingRows, "batch", "rows of the batch")
     put(compiled.CompiledActivations, "forward", "activations forward")
     put(compiled.CompiledActivations, "backward", "activations backward")
-    put(compiled.CompiledShallow, "__call__", "one call: all of several steps")
+    put(compiled.CompiledMembers, "__call__", "one call: all of several steps")
     for name in ("get_loss", "compiled_loss"):
         original = getattr(bucket_steps, name)
         undo.append((bucket_steps, name, original))

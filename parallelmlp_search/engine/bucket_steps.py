@@ -11,20 +11,33 @@ from parallelmlp_search.engine.batches import BatchStream, dropout_fields
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
-from parallelmlp_search.engine.shallow import ShallowBucket, is_shallow
-from parallelmlp_search.kernels.compiled import ShallowRows, compiled_loss
+from parallelmlp_search.engine.member_bucket import MemberBucket, is_covered
+from parallelmlp_search.kernels.compiled import MemberRows, compiled_loss
 from parallelmlp_search.kernels.losses import get_loss
+from parallelmlp_search.packing import flops_per_step
+from parallelmlp_search.packing.layout import Layout
 
-__all__ = ["SHALLOW_STEPS", "Batch", "BucketSteps"]
+__all__ = ["MOST_STEPS", "Batch", "BucketSteps"]
 
-SHALLOW_STEPS = 32
-"""Steps that a population takes at once where one call trains each of its buckets.
+MOST_STEPS = 32
+"""Steps that a bucket takes at most before it is the next one's turn.
 
-Microseconds a member-step of the paper's population: 2.6 with 8 at once, 2.4 with 16, 2.2 with 32 and 64. A
-shard takes some 1.3 ms a step, so that a deadline is looked at every 40 ms."""
+Meanwhile its weights and moments stay in a cache. Microseconds a member-step of the paper's population: 2.6
+with 8 steps at once, 2.4 with 16, 2.2 with 32 and 64."""
+
+WINDOW_FLOP = 4e9
+"""Work of a population in one window, some 60 ms: so often a deadline is looked at."""
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
 """Inputs ``(N, D)``, target, and weights of the rows or None."""
+
+
+def _window(layout: Layout, n_rows: int) -> int:
+    """Steps at once, by counted work: clocks would end windows elsewhere each time."""
+    if any(bucket.shape.dropout for bucket in layout.buckets):
+        return 1  # the fields of a step are drawn once for all buckets
+    work = sum(flops_per_step(a, n_rows) for bucket in layout.buckets for a in bucket.architectures)
+    return max(1, min(MOST_STEPS, int(WINDOW_FLOP / work)))
 
 
 class BucketSteps:
@@ -66,15 +79,14 @@ class BucketSteps:
         gradients = torch.zeros_like(population.parameters)
         self.optimizer = PackedOptimizer(population, gradients, stream.steps(total_epochs), compiled=compiled)
         self._spans = [slice(*layout.row_offsets[n : n + 2]) for n in range(len(layout.buckets))]
-        covered = compiled and loss == "binary_logits"
-        self._shallow = [
-            ShallowBucket(population, number) if covered and is_shallow(bucket) else None
+        self._covered = [
+            MemberBucket(population, number) if compiled and is_covered(bucket, loss) else None
             for number, bucket in enumerate(layout.buckets)
         ]
-        self.window = SHALLOW_STEPS if all(self._shallow) else 1
+        self.window = _window(layout, stream.batch_size)
         """Steps that may be asked for at once; the result does not depend on it."""
         self._losses = torch.zeros(self.window, layout.n_members, dtype=dtype, device=device)
-        if all(self._shallow):
+        if all(self._covered):
             return
         dropout = torch.tensor([config.dropout for config in configs], dtype=torch.float64)
         smoothing = torch.tensor([config.label_smoothing for config in configs], dtype=torch.float64)
@@ -92,6 +104,7 @@ class BucketSteps:
         self._gradients = self._network.bind(gradients)
         self._loss = compiled_loss(loss) if compiled else get_loss(loss)
         dropping = [bucket.shape for bucket in layout.buckets if bucket.shape.dropout]
+        self._field_step = -1
         self._depth = max((shape.depth for shape in dropping), default=0)
         self._width = max(field_width, *(max(shape.widths, default=0) for shape in dropping), 0)
 
@@ -106,24 +119,29 @@ class BucketSteps:
             ``(P,)``: members that have not failed.
         """
         losses = self._losses[: len(batches)]
-        rows = ShallowRows.of(batches) if any(self._shallow) else None
-        fields: list[Tensor] = []
-        if not all(self._shallow) and self._depth:
-            fields = dropout_fields(
-                self._stream.seed, step, self._depth, self._width, self._stream.batch_size
-            )
-            fields = [field.to(self._device) for field in fields]
-        for number, (span, shallow) in enumerate(zip(self._spans, self._shallow, strict=True)):
-            if shallow is not None:
+        rows = MemberRows.of(batches) if any(self._covered) else None
+        for number, (span, covered) in enumerate(zip(self._spans, self._covered, strict=True)):
+            if covered is not None:
                 assert rows is not None
-                losses[:, span] = shallow(rows, self.optimizer, step, alive)
+                losses[:, span] = covered(rows, self.optimizer, step, alive)
                 continue
-            (batch, target, weight), bucket = batches[0], self._network.buckets[number]
+            bucket = self._network.buckets[number]
+            views, into = self._parameters[number], self._gradients[number]
             smoothing = None if self._smoothing is None else self._smoothing[span]
-            bucket.draw_dropout(fields)
-            outputs = bucket.forward(self._parameters[number], batch)
-            losses[0, span] = self._loss(outputs, target, bucket.output_gradient, weight, smoothing)
-            bucket.backward(self._parameters[number], self._gradients[number], batch)
-            self.optimizer.clip_bucket(number)
-            self.optimizer.step_bucket(number)
+            for later, (batch, target, weight) in enumerate(batches):
+                if self._depth:
+                    bucket.draw_dropout(self._fields(step + later))
+                outputs = bucket.forward(views, batch)
+                losses[later, span] = self._loss(outputs, target, bucket.output_gradient, weight, smoothing)
+                bucket.backward(views, into, batch)
+                self.optimizer.clip_bucket(number)
+                self.optimizer.step_bucket(number, step + later)
         return losses
+
+    def _fields(self, step: int) -> list[Tensor]:
+        """The fields of dropout of a step, which all buckets share."""
+        if self._field_step != step:
+            seed, n_rows = self._stream.seed, self._stream.batch_size
+            drawn = dropout_fields(seed, step, self._depth, self._width, n_rows)
+            self._drawn, self._field_step = [field.to(self._device) for field in drawn], step
+        return self._drawn

@@ -239,12 +239,12 @@ class PackedOptimizer:
         """Count the steps, once every bucket has taken them."""
         self.population.step += count
 
-    def step_bucket(self, number: int) -> None:
-        """Take the step of number ``population.step`` with the members of one bucket.
+    def step_bucket(self, number: int, step: int | None = None) -> None:
+        """Take the step of number ``step``, or ``population.step``, with the members of one bucket.
 
         Right after the bucket's backward pass its gradients still lie in the cache.
         """
-        step = self.population.step
+        step = self.population.step if step is None else step
         averaging = _averages(step)
         share = average_share(step)
         coefficients = self._coefficients(step)[number]

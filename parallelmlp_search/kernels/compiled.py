@@ -23,8 +23,8 @@ from parallelmlp_search.kernels.losses import Loss, get_loss
 
 __all__ = [
     "CompiledActivations",
-    "CompiledShallow",
-    "ShallowRows",
+    "CompiledMembers",
+    "MemberRows",
     "compile_all",
     "compiled_loops",
     "compiled_loss",
@@ -122,19 +122,20 @@ class CompiledActivations:
             self._loops.backward_activations(rows, saved, codes)
 
 
-class CompiledShallow:
-    """Training steps of a bucket of one hidden layer and one logit, several of them in one call.
+class CompiledMembers:
+    """Training steps of a bucket of plain networks, several of them and member by member in one call.
 
     Parameters
     ----------
     flats
         Flat buffers: parameters, first and second moments, averages.
     places
-        Where weights, biases, weights of the head and its biases begin in them, and the padded width.
+        For each layer where weights and biases begin in them, the latter -1 for none, and the padded numbers
+        of outputs and inputs.
     kernels
         Kernel of each member; all of them need a loop.
-    widths
-        True width of each member.
+    sizes
+        Of each member the inputs and the true outputs of each layer.
     settings
         ``(P, 4)``: label smoothing, highest norm of the gradient (infinite for none), and the two numbers
         that the optimiser mixes by.
@@ -145,9 +146,9 @@ class CompiledShallow:
     def __init__(
         self,
         flats: Sequence[Tensor],
-        places: Sequence[int],
-        kernels: list[ActivationKernel],
-        widths: list[int],
+        places: Sequence[Sequence[int]],
+        kernels: Sequence[ActivationKernel],
+        sizes: Sequence[Sequence[int]],
         settings: Tensor,
         *,
         adaptive: bool,
@@ -155,13 +156,14 @@ class CompiledShallow:
         self._flats = tuple(flat.numpy() for flat in flats)
         self._places = np.array(places, dtype=np.int64)
         codes = [_codes()[kernel.name] for kernel in kernels]
-        self._members = np.array([codes, widths, [1] * len(codes)], dtype=np.int64).T.copy()
+        rows = [(code, 1, *size) for code, size in zip(codes, sizes, strict=True)]
+        self._members = np.array(rows, dtype=np.int64)
         self._settings = settings.to(torch.float32).numpy()
         self._adaptive = adaptive
-        self._run = importlib.import_module("parallelmlp_search.kernels.compiled_shallow").shallow_steps
+        self._run = importlib.import_module("parallelmlp_search.kernels.compiled_members").member_steps
 
     def __call__(
-        self, steps: ShallowRows, table: NDArray[np.float32], averaging: NDArray[np.float32], alive: Tensor
+        self, steps: MemberRows, table: NDArray[np.float32], averaging: NDArray[np.float32], alive: Tensor
     ) -> Tensor:
         """Losses ``(T, P)``; of members that are not ``alive`` (P,) nothing is done and the loss is 0.
 
@@ -169,7 +171,7 @@ class CompiledShallow:
         averages.
         """
         losses = np.empty((table.shape[0], len(self._members)), dtype=np.float32)
-        self._members[:, 2] = alive.numpy()
+        self._members[:, 1] = alive.numpy()
         arrays = (steps.rows, steps.columns, steps.targets, steps.shares)
         self._run(
             self._flats,
@@ -186,8 +188,8 @@ class CompiledShallow:
         return torch.from_numpy(losses)
 
 
-class ShallowRows:
-    """Batches of several steps as :class:`CompiledShallow` reads them.
+class MemberRows:
+    """Batches of several steps as :class:`CompiledMembers` reads them.
 
     Parameters
     ----------
@@ -199,14 +201,15 @@ class ShallowRows:
 
     def __init__(self, inputs: Tensor, target: Tensor, weight: Tensor | None) -> None:
         n_steps, n_rows, n_inputs = inputs.shape
-        filled, lanes = -n_rows % LANES + n_rows, -(n_inputs + 1) % LANES + n_inputs + 1
+        filled, lanes = -n_rows % LANES + n_rows, -n_inputs % LANES + n_inputs
         self.n_steps, self.n_rows = n_steps, n_rows
         rows = torch.zeros(n_steps, n_inputs, filled)
         rows[:, :, :n_rows] = inputs.transpose(1, 2)
         columns = torch.zeros(n_steps, n_rows, lanes)
         columns[:, :, :n_inputs] = inputs
-        columns[:, :, n_inputs] = 1.0
-        targets, shares = torch.zeros(2, n_steps, filled)
+        if n_inputs < lanes:
+            columns[:, :, n_inputs] = 1.0  # gives the gradient of the biases for nothing
+        targets, shares = torch.zeros(n_steps, filled, dtype=torch.int64), torch.zeros(n_steps, filled)
         targets[:, :n_rows] = target
         if weight is None:
             shares[:, :n_rows] = 1.0 / n_rows
@@ -218,7 +221,7 @@ class ShallowRows:
         self.targets, self.shares = targets.numpy(), shares.numpy()
 
     @classmethod
-    def of(cls, batches: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> ShallowRows:
+    def of(cls, batches: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> MemberRows:
         """From the inputs ``(N, D)``, classes ``(N,)`` and weights of one step after the other."""
         inputs, targets, weights = zip(*batches, strict=True)
         given = [weight for weight in weights if weight is not None]
@@ -273,11 +276,11 @@ def compile_all() -> None:
             activations.forward()
             activations.backward(torch.zeros_like(z))
     compiled_loss("binary_logits")(z, torch.zeros(4, dtype=torch.int64), torch.zeros_like(z))
-    flats = [torch.zeros(64) for _ in range(4)]
-    relu = [ACTIVATION_KERNELS["relu"]]
-    shallow = CompiledShallow(flats, (0, 16, 32, 48, 2), relu, [2], torch.zeros(1, 4), adaptive=True)
-    steps = ShallowRows(torch.zeros(1, 4, 3), torch.zeros(1, 4), None)
-    shallow(steps, np.ones((1, 4, 1), dtype=np.float32), np.zeros(1, dtype=np.float32), torch.ones(1))
+    flats, relu = [torch.zeros(64) for _ in range(4)], ACTIVATION_KERNELS["relu"]
+    places = (0, 16, 2, 3), (32, 48, 1, 2)
+    members = CompiledMembers(flats, places, [relu], [(3, 2, 1)], torch.zeros(1, 4), adaptive=True)
+    steps = MemberRows(torch.zeros(1, 4, 3), torch.zeros(1, 4), None)
+    members(steps, np.ones((1, 4, 1), dtype=np.float32), np.zeros(1, dtype=np.float32), torch.ones(1))
     two = torch.zeros(1, 2, 4)
     compiled_loss("cross_entropy")(two, torch.zeros(4, dtype=torch.int64), torch.zeros_like(two))
     blocks, ones = np.array([[0, 4, 1]]), np.ones((4, 1), dtype=np.float32)

@@ -1,9 +1,8 @@
-"""Vectors of sixteen float32 as values of compiled loops, so that sums of products stay in registers.
+"""Vectors of float32 as values of compiled loops, so that sums of products stay in registers.
 
 The compiler turns simple loops into vector instructions by itself, but it keeps a product's sums in memory
-between one pass and the next. With these, a loop says what lies in a register. Sixteen is one register where
-vectors are widest; elsewhere the compiler takes two or four. Loads and stores need no alignment and check no
-bounds: arrays must have the room.
+between one pass and the next. With these, a loop says what lies in a register. Loads and stores need no
+alignment and check no bounds: arrays must have the room.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import llvmlite.binding
 import llvmlite.ir
 import numba
 from numba.core.cgutils import get_or_insert_function
@@ -29,9 +29,11 @@ __all__ = [
     "store",
     "subtract",
     "total",
+    "transpose",
 ]
 
-LANES = 16
+LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
+"""Numbers in a register of this machine, or in two where registers hold four."""
 
 FLOAT = llvmlite.ir.FloatType()
 BITS = llvmlite.ir.IntType(32)
@@ -39,7 +41,7 @@ BITS = llvmlite.ir.IntType(32)
 
 class _Vector(numba.types.Type):  # type: ignore[misc]
     def __init__(self) -> None:
-        super().__init__(name="float32x16")
+        super().__init__(name=f"float32x{LANES}")
 
 
 VECTOR = _Vector()
@@ -67,7 +69,7 @@ def _splat(builder: Any, number: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load(context: Any, array: Any, index: Any) -> Any:
-    """Sixteen elements of a contiguous array from ``index`` on."""
+    """Elements of a contiguous array from ``index`` on."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load(_place(context, builder, signature, arguments), align=4)
@@ -166,3 +168,41 @@ def total(context: Any, vector: Any) -> Any:
         return builder.extract_element(left, BITS(0))
 
     return numba.types.float32(VECTOR), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def transpose(
+    context: Any, source: Any, start: Any, stride: Any, target: Any, to: Any, target_stride: Any
+) -> Any:
+    """A square of as many rows as lanes, its columns as rows; ``stride`` apart here, ``target_stride`` there."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = signature.args
+
+        def pointers(array: int) -> list[Any]:
+            data = context.make_array(kinds[array])(context, builder, arguments[array]).data
+            index, places = arguments[array + 1], []
+            for _ in range(LANES):
+                kind = llvmlite.ir.VectorType(FLOAT, LANES).as_pointer()
+                places.append(builder.bitcast(builder.gep(data, [index]), kind))
+                index = builder.add(index, arguments[array + 2])
+            return places
+
+        rows = [builder.load(place, align=4) for place in pointers(0)]
+        distance = LANES // 2
+        while distance:  # swap the squares beside the diagonal, halves first
+            upper = [j if not j & distance else LANES + j - distance for j in range(LANES)]
+            lower = [j + distance if not j & distance else LANES + j for j in range(LANES)]
+            kind = llvmlite.ir.VectorType(BITS, LANES)
+            for i in range(LANES):
+                if not i & distance:
+                    a, b = rows[i], rows[i + distance]
+                    rows[i] = builder.shuffle_vector(a, b, llvmlite.ir.Constant(kind, upper))
+                    rows[i + distance] = builder.shuffle_vector(a, b, llvmlite.ir.Constant(kind, lower))
+            distance //= 2
+        for row, place in zip(rows, pointers(3), strict=True):
+            builder.store(row, place, align=4)
+        return context.get_dummy_value()
+
+    index = numba.types.intp
+    return numba.types.void(source, index, index, target, index, index), generate

@@ -13,7 +13,7 @@ from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.kernels import ACTIVATION_KERNELS, compiled, get_loss
 from parallelmlp_search.kernels.compiled import CompiledActivations, compiled_loops, compiled_loss
-from parallelmlp_search.kernels.compiled_shallow import shallow_steps
+from parallelmlp_search.kernels.compiled_members import member_steps
 from parallelmlp_search.packing.pack import read_member
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import ACTIVATIONS
@@ -254,7 +254,7 @@ def test_everything_that_training_calls_can_be_compiled_ahead() -> None:
     compiled.compile_all()
     names = ("forward_activations", "forward_activations_in_place", "backward_activations", "cross_entropy")
     loops = [getattr(compiled_loops(), name) for name in (*names, "binary_logits", "adamw", "sgd")]
-    signatures = {loop: list(loop.signatures) for loop in (*loops, shallow_steps)}
+    signatures = {loop: list(loop.signatures) for loop in (*loops, member_steps)}
     assert all(signatures.values())
     for optimizer in ("adamw", "sgd"):
         configs = [MLPConfig(widths=(3,), activation=name, optimizer=optimizer) for name in COVERED]

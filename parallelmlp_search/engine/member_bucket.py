@@ -1,4 +1,4 @@
-"""Buckets of one hidden layer and one logit, which one call trains for several steps.
+"""Buckets of plain networks, which one call trains for several steps, member by member.
 
 The plain twin is the ordinary way of a bucket: :class:`~parallelmlp_search.engine.network.BucketNetwork` and
 :class:`~parallelmlp_search.engine.optimizer.PackedOptimizer`.
@@ -11,26 +11,25 @@ from torch import Tensor
 
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
-from parallelmlp_search.engine.products import NARROW_INPUTS
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
-from parallelmlp_search.kernels.compiled import CompiledActivations, CompiledShallow, ShallowRows
+from parallelmlp_search.kernels.compiled import CompiledActivations, CompiledMembers, MemberRows
 from parallelmlp_search.packing.layout import Bucket
 
-__all__ = ["ShallowBucket", "is_shallow"]
+__all__ = ["MemberBucket", "is_covered"]
 
 
-def is_shallow(bucket: Bucket) -> bool:
-    """Whether the one call covers everything that the members of a bucket ask for, given one logit's loss."""
+def is_covered(bucket: Bucket, loss: str) -> bool:
+    """Whether the one call does everything that the members of a bucket ask for, given the loss."""
     shape = bucket.shape
-    plain = shape.bias and not shape.dropout and shape.normalization == "none" and not any(shape.residual)
-    few = 0 < shape.n_inputs < NARROW_INPUTS
-    if not (shape.depth == 1 and shape.n_outputs == 1 and plain and few):
+    if loss != ("binary_logits" if shape.n_outputs == 1 else "cross_entropy"):
+        return False
+    if shape.dropout or shape.normalization != "none" or any(shape.residual):
         return False
     return {a.activation for a in bucket.architectures} <= CompiledActivations.names()
 
 
-class ShallowBucket:
-    """Trains the members of a bucket for which :func:`is_shallow` holds.
+class MemberBucket:
+    """Trains the members of a bucket for which :func:`is_covered` holds.
 
     Parameters
     ----------
@@ -54,21 +53,22 @@ class ShallowBucket:
             (config.label_smoothing, config.clip_norm or float("inf"), *mix)
             for config, mix in zip(configs, mixes, strict=True)
         ]
-        blocks = [bucket.block(layer, kind) for layer in (0, 1) for kind in ("weight", "bias")]
-        offsets = [block.offset for block in blocks if block is not None]
-        flats = [
-            population.flats[name] for name in ("parameters", "first_moment", "second_moment", "average")
-        ]
-        self._run = CompiledShallow(
-            flats,
-            (*offsets, bucket.shape.widths[0]),
+        places = []
+        for layer in range(bucket.shape.depth + 1):
+            weight, bias = bucket.block(layer, "weight"), bucket.block(layer, "bias")
+            assert weight is not None
+            places.append((weight.offset, -1 if bias is None else bias.offset, weight.rows, weight.columns))
+        names = ("parameters", "first_moment", "second_moment", "average")
+        self._run = CompiledMembers(
+            [population.flats[name] for name in names],
+            places,
             [ACTIVATION_KERNELS[a.activation] for a in bucket.architectures],
-            [a.widths[0] for a in bucket.architectures],
+            [(a.n_inputs, *a.widths, a.n_outputs) for a in bucket.architectures],
             torch.tensor(settings, dtype=torch.float64),
             adaptive=adaptive,
         )
 
-    def __call__(self, rows: ShallowRows, optimizer: PackedOptimizer, step: int, alive: Tensor) -> Tensor:
+    def __call__(self, rows: MemberRows, optimizer: PackedOptimizer, step: int, alive: Tensor) -> Tensor:
         """Take the steps from number ``step`` on whose batches are given; losses ``(T, P)``.
 
         Members that are not ``alive`` (those of the whole population) stay as they are, with a loss of 0.

@@ -9,8 +9,8 @@ from torch import Tensor
 pytest.importorskip("numba")
 
 from parallelmlp_search.engine import BatchStream, Evaluation, History, Population, TrainingRows, train
-from parallelmlp_search.engine.bucket_steps import SHALLOW_STEPS
-from parallelmlp_search.engine.shallow import is_shallow
+from parallelmlp_search.engine.bucket_steps import MOST_STEPS
+from parallelmlp_search.engine.member_bucket import is_covered
 from parallelmlp_search.kernels.compiled import CompiledActivations
 from parallelmlp_search.packing.pack import read_member
 from parallelmlp_search.space import MLPConfig
@@ -59,7 +59,7 @@ def trained(
     target = torch.randint(0, 2, (100,), generator=generator)
     weight = torch.rand(100, generator=generator) if weighted else None
     population = Population.create(configs, n_inputs=n_inputs, n_outputs=1)
-    assert all(is_shallow(bucket) for bucket in population.layout.buckets)
+    assert all(is_covered(bucket, "binary_logits") for bucket in population.layout.buckets)
     for member, value in (broken or {}).items():
         number, place = population.layout.positions[member]
         block = population.layout.buckets[number].blocks[0]
@@ -139,7 +139,7 @@ def test_adamw_without_noise_is_exact_to_rounding() -> None:
 def test_neither_pauses_nor_judging_change_a_bit() -> None:
     configs = members("adamw")
     whole, _ = trained(configs, use=True, n_steps=40)
-    assert whole.step > 2 * SHALLOW_STEPS
+    assert whole.step > MOST_STEPS
     halves, _ = trained(configs, use=True, n_steps=40, pauses=(3, 21))
     evaluation = Evaluation(torch.randn(9, 5), lambda outputs: outputs.square().mean((1, 2)))
     judged, history = trained(configs, use=True, n_steps=40, evaluation=evaluation, evaluate_every=0.5)
@@ -162,7 +162,7 @@ def test_a_diverged_member_dies_alone_where_it_would_have() -> None:
     assert history.member_steps == expected.member_steps < 20 * len(configs)
     failed = got.failed_at[got.member_rows()].tolist()
     assert failed[4] == 0
-    assert 0 < failed[7] < SHALLOW_STEPS
+    assert 0 < failed[7] < MOST_STEPS
     for member in range(len(configs)):
         vectors = [read_member(got.flats[name], got.layout, member) for name in NAMES]
         if failed[member] >= 0:
@@ -177,7 +177,7 @@ def test_beside_members_of_other_kinds() -> None:
     populations: list[Tensor] = []
     for use in (True, False):
         population = Population.create(configs, n_inputs=5, n_outputs=1)
-        assert {is_shallow(bucket) for bucket in population.layout.buckets} == {True, False}
+        assert {is_covered(bucket, "binary_logits") for bucket in population.layout.buckets} == {True, False}
         rows = TrainingRows(torch.ones(64, 5).cumsum(0) % 7, torch.arange(64) % 2)
         train(
             population,
@@ -197,7 +197,7 @@ def test_what_the_one_call_does_not_cover() -> None:
     def covered(n_outputs: int = 1, n_inputs: int = 4, **changes: object) -> bool:
         config = MLPConfig(widths=(3,)).replace(**changes)
         population = Population.create([config], n_inputs=n_inputs, n_outputs=n_outputs)
-        return is_shallow(population.layout.buckets[0])
+        return is_covered(population.layout.buckets[0], loss)
 
     assert covered()
     assert covered(clip_norm=1.0)
