@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.engine.batches import BatchStream, dropout_fields
+from parallelmlp_search.engine.member_bucket import MemberBucket, is_covered
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
-from parallelmlp_search.engine.member_bucket import MemberBucket, is_covered
 from parallelmlp_search.kernels.compiled import MemberRows, compiled_loss
 from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.packing import flops_per_step

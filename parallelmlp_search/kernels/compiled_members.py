@@ -29,6 +29,7 @@ from parallelmlp_search.kernels.compiled_math import (
 )
 from parallelmlp_search.kernels.compiled_products import (
     dots,
+    outer,
     products,
     row_sums,
     transposed,
@@ -50,6 +51,16 @@ from parallelmlp_search.kernels.compiled_vectors import (
 )
 
 __all__ = ["member_steps"]
+
+LINE = 16
+
+
+@inner
+def _zeros(size: Any) -> Any:
+    """So many zeros that begin with a cache line: vectors across two lines take twice as long."""
+    memory = np.zeros(size + LINE, dtype=np.float32)
+    start = (-(memory.ctypes.data // 4)) % LINE
+    return memory[start : start + size]
 
 
 @inner
@@ -230,16 +241,16 @@ def member_steps(
     # outputs of each layer, one after the other; room for the blocks of products
     at = np.zeros(n_layers + 1, dtype=np.int64)
     size = (padded[1:].sum() + LANES) * n_rows
-    before, after = np.zeros(size, dtype=np.float32), np.zeros(size, dtype=np.float32)
+    before, after = _zeros(size), _zeros(size)
     size = (widest + LANES) * n_rows
-    grad, other = np.zeros(size, dtype=np.float32), np.zeros(size, dtype=np.float32)
-    product = np.zeros((widest + LANES) * room, dtype=np.float32)
-    turned = np.zeros(n_rows * room, dtype=np.float32)
-    values, highest = np.zeros(n_rows, dtype=np.float32), np.zeros(n_rows, dtype=np.float32)
-    sums = np.zeros(n_rows, dtype=np.float32)
-    p, g = np.zeros(own_size, dtype=np.float32), np.zeros(own_size, dtype=np.float32)
-    m, v = np.zeros(own_size, dtype=np.float32), np.zeros(own_size, dtype=np.float32)
-    average = np.zeros(own_size, dtype=np.float32)
+    grad, other = _zeros(size), _zeros(size)
+    product = _zeros((widest + LANES) * room)
+    turned = _zeros(n_rows * room)
+    values, highest = _zeros(n_rows), _zeros(n_rows)
+    sums = _zeros(n_rows)
+    p, g = _zeros(own_size), _zeros(own_size)
+    m, v = _zeros(own_size), _zeros(own_size)
+    average = _zeros(own_size)
     averages_move = False
     for t in range(n_steps):
         averages_move |= averaging[t] > ZERO
@@ -301,9 +312,7 @@ def member_steps(
                     dots(after, at[layer - 1], n_in, d, 0, n_rows, g, w)
                 elif n_out <= LANES:
                     transposed(d, 0, n_out, n_rows, turned, LANES)
-                    weight_products(
-                        after, at[layer - 1], n_in, turned, 0, LANES, n_true, n_rows, product
-                    )
+                    weight_products(after, at[layer - 1], n_in, turned, 0, LANES, n_true, n_rows, product)
                     for o in range(n_out):
                         for i in range(n_in):
                             g[w + o * n_in + i] = product[i * LANES + o]
@@ -318,7 +327,10 @@ def member_steps(
                 elif has_bias:
                     row_sums(d, 0, n_out, n_rows, g, b)
                 if layer > 0:
-                    products(p, w, 1, n_in, -1, n_in, n_out, d, 0, n_rows, free, 0)
+                    if n_out == 1:
+                        outer(p, w, n_in, d, n_rows, free)
+                    else:
+                        products(p, w, 1, n_in, -1, n_in, n_out, d, 0, n_rows, free, 0)
                     d, free = free, d
                     # 7 to 9 (gelu, silu, mish) have left the slope itself, 1 to 6 save their output
                     z = before[at[layer - 1] : at[layer]]

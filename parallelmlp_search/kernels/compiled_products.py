@@ -14,6 +14,7 @@ from parallelmlp_search.kernels.compiled_vectors import (
     LANES,
     add,
     load,
+    multiply,
     multiply_add,
     splat,
     spread,
@@ -22,7 +23,7 @@ from parallelmlp_search.kernels.compiled_vectors import (
     transpose,
 )
 
-__all__ = ["dots", "products", "row_sums", "transposed", "weight_products", "whole"]
+__all__ = ["dots", "outer", "products", "row_sums", "transposed", "weight_products", "whole"]
 
 
 @inner
@@ -32,7 +33,9 @@ def whole(size: Any) -> Any:
 
 
 @inner
-def _quarter(w: Any, at: Any, over: Any, along: Any, z: Any, x: Any, spot: Any, n_in: Any, n_rows: Any) -> Any:
+def _quarter(
+    w: Any, at: Any, over: Any, along: Any, z: Any, x: Any, spot: Any, n_in: Any, n_rows: Any
+) -> Any:
     """Two vectors of rows of four neurons, whose sums begin with what ``z`` says of each."""
     z0, z1, z2, z3 = z
     y0, y1, y2, y3 = z
@@ -178,6 +181,16 @@ def weight_products(
             store(product, k + 5 * n_columns, s5)
             store(product, k + 6 * n_columns, s6)
             store(product, k + 7 * n_columns, s7)
+
+
+@inner
+def outer(w: Any, start: Any, n: Any, row: Any, n_rows: Any, z: Any) -> None:
+    """Products of ``n`` numbers, from ``start`` on, with one row each: ``z`` (n, N)."""
+    for h in range(n):
+        factor = spread(w, start + h)
+        for part in range(n_rows // LANES):
+            k = part * LANES
+            store(z, h * n_rows + k, multiply(factor, load(row, k)))
 
 
 @inner

@@ -1,4 +1,4 @@
-"""Several steps of one hidden layer and one logit in one call, against the ordinary way of a bucket."""
+"""Several steps of plain networks, member by member in one call, against the ordinary way of a bucket."""
 
 from __future__ import annotations
 
@@ -172,6 +172,48 @@ def test_a_diverged_member_dies_alone_where_it_would_have() -> None:
             assert all(torch.equal(*pair) for pair in zip(vectors, same, strict=True))
 
 
+WIDE = [  # products by way of turned gradients (up to a vector of outputs) and of turned activations
+    MLPConfig(
+        widths=((20, 37), (33,), (), (17, 3, 40), (1, 50))[seed % 5],
+        activation=("tanh", "gelu", "selu")[seed % 3],
+        optimizer="sgd",
+        learning_rate=0.05,
+        bias=seed % 4 != 3,
+        clip_norm=0.3 if seed % 6 == 5 else None,
+        label_smoothing=0.1 * (seed % 2),
+        batch_size=24,
+        seed=seed,
+    )
+    for seed in range(40)
+]
+
+
+@pytest.mark.parametrize(("n_outputs", "n_inputs"), [(1, 20), (3, 16), (16, 5), (21, 40)])
+def test_depth_width_and_outputs(n_outputs: int, n_inputs: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(100, n_inputs, generator=generator)
+    target = torch.randint(0, max(2, n_outputs), (100,), generator=generator)
+    loss = "binary_logits" if n_outputs == 1 else "cross_entropy"
+    populations = []
+    for use, factor in ((True, 1.0), (False, 1.0), (True, 1.001)):
+        population = Population.create(WIDE, n_inputs=n_inputs, n_outputs=n_outputs)
+        assert all(is_covered(bucket, loss) for bucket in population.layout.buckets)
+        train(
+            population,
+            TrainingRows(factor * inputs, target),
+            stream=BatchStream(100, 24, 3),
+            loss=loss,
+            until_epoch=3,
+            total_epochs=20,
+            compiled=use,
+        )
+        populations.append(population)
+    got, expected, other = populations
+    assert close(got, expected, ("parameters", "average"), 3e-5)
+    assert not torch.equal(got.parameters, expected.parameters)
+    assert not close(other, expected, ("parameters",), 3e-5)
+
+
 def test_beside_members_of_other_kinds() -> None:
     configs = [*members("adamw")[:6], MLPConfig(widths=(5, 5), batch_size=16, dropout=0.3)]
     populations: list[Tensor] = []
@@ -194,17 +236,19 @@ def test_beside_members_of_other_kinds() -> None:
 
 
 def test_what_the_one_call_does_not_cover() -> None:
-    def covered(n_outputs: int = 1, n_inputs: int = 4, **changes: object) -> bool:
+    def covered(n_outputs: int = 1, loss: str = "binary_logits", **changes: object) -> bool:
         config = MLPConfig(widths=(3,)).replace(**changes)
-        population = Population.create([config], n_inputs=n_inputs, n_outputs=n_outputs)
+        population = Population.create([config], n_inputs=4, n_outputs=n_outputs)
         return is_covered(population.layout.buckets[0], loss)
 
     assert covered()
     assert covered(clip_norm=1.0)
+    assert covered(widths=(3, 3))
+    assert covered(widths=())
+    assert covered(bias=False)
+    assert covered(n_outputs=2, loss="cross_entropy")
     assert not covered(n_outputs=2)
-    assert not covered(widths=(3, 3))
-    assert not covered(widths=())
-    assert not covered(bias=False)
+    assert not covered(loss="squared_error")
     assert not covered(activation="sine")
     assert not covered(normalization="layer")
     assert not covered(dropout=0.5)
