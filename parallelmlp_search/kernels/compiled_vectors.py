@@ -174,7 +174,7 @@ def total(context: Any, vector: Any) -> Any:
 def transpose(
     context: Any, source: Any, start: Any, stride: Any, target: Any, to: Any, target_stride: Any
 ) -> Any:
-    """A square of as many rows as lanes, its columns as rows; ``stride`` apart here, ``target_stride`` there."""
+    """A square of as many rows as lanes, its columns as rows of the target; rows lie strides apart."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kinds = signature.args
