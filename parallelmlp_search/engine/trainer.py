@@ -193,14 +193,16 @@ def train(
     moments = _moments(stream, population.step, last_step, until_epoch, evaluate_every)
     loss_sum = torch.zeros(layout.n_members, dtype=dtype, device=device)
     loss_count = 0
+    pace = 0.0  # seconds a step
     n_alive = int(alive.sum())
     batches = rows.batches(stream, population.step, last_step)
     while population.step < last_step and not stopped():
         step = population.step
-        # windows end at multiples of their size, so that they are the same wherever training began
-        end = min(last_step, step - step % steps.window + steps.window)
-        count = min((moment for moment in moments if moment > step), default=end)
-        count = min(count, end) - step
+        end = min((moment for moment in moments if moment > step), default=last_step)
+        count = min(end - step, steps.window)
+        now = time.monotonic()
+        if deadline is not None and now + count * pace >= deadline:  # the last window ends with the time
+            count = max(1, min(count, int((deadline - now) / pace))) if pace > 0.0 else 1
         losses = steps(step, list(itertools.islice(batches, count)), alive)
         history.member_steps += n_alive * count
         if not math.isfinite(losses.sum().item()):
@@ -218,6 +220,7 @@ def train(
             loss_sum += row
         loss_count += count
         steps.optimizer.advance(count)
+        pace = (time.monotonic() - now) / count
         late = deadline is not None and time.monotonic() >= deadline
         history.cut = late and population.step < last_step
         if population.step in moments or history.cut:
