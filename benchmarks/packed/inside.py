@@ -5,6 +5,7 @@ The parts run inside a compiled loop, where no clock could be put around them wi
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -131,7 +132,7 @@ def inside(sizes: tuple[int, ...], n_rows: int, activation: str) -> dict[str, fl
         parts[part] = parts.get(part, 0.0) + _microseconds(function, *arguments)
 
     code, lanes = CODES[activation], compiled_products.LANES
-    for layer, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         where = "first layer" if layer == 0 else "deeper layers and head"
         add(f"product: {where} forward", _forward, p, n_out, n_in, x, n_rows, z)
         name = f"product: gradient of weights, {where}"
@@ -151,8 +152,10 @@ def inside(sizes: tuple[int, ...], n_rows: int, activation: str) -> dict[str, fl
     else:
         shape = (sizes[-1], n_rows)
         used = sizes[-1] * n_rows
-        add("loss", _classes, z[:used].reshape(shape), target, values[0], d[:used].reshape(shape), *values[1:])
-    size = sum(n_out * (n_in + 1) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)) // 16 * 16
+        add(
+            "loss", _classes, z[:used].reshape(shape), target, values[0], d[:used].reshape(shape), *values[1:]
+        )
+    size = sum(n_out * (n_in + 1) for n_in, n_out in itertools.pairwise(sizes)) // 16 * 16
     state = [numbers(size + 16) for _ in range(4)]
     add("optimiser", _adam, *state, size)
     return parts
