@@ -8,22 +8,15 @@ from typing import Any
 __all__ = ["diagram"]
 
 WIDTH, LEFT, RIGHT, TOP, BAR, GAP = 860, 270, 60, 70, 12, 10
-COLOURS = {
-    "sequential": "#0072b2",
-    "m3": "#d55e00",
-    "vmap": "#009e73",
-    "sklearn": "#cc79a7",
-    "jax": "#e69f00",
-}
 NAMES = {"sequential": "one at a time", "m3": "M3", "vmap": "vmap", "sklearn": "scikit-learn", "jax": "JAX"}
+COLOURS = dict(zip(NAMES, ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"), strict=True))
 
 
 def diagram(rows: list[dict[str, Any]]) -> str:
-    """A bar for each case and rival on a logarithmic scale, with a line from the tenth to the ninetieth part."""
+    """A bar for each case and rival on a logarithmic scale; lines go from the tenth to the ninetieth part."""
     shown = [row for row in rows if any(kind in row["ratios"] for kind in NAMES)]
-    largest = max(
-        (row["ratios"][k]["q90"] for row in shown for k in NAMES if k in row["ratios"]), default=1.0
-    )
+    highest = [row["ratios"][kind]["q90"] for row in shown for kind in NAMES if kind in row["ratios"]]
+    largest = max(highest, default=1.0)
     decades = max(1, math.ceil(math.log10(largest)))
 
     def x(ratio: float) -> float:
@@ -55,7 +48,8 @@ def diagram(rows: list[dict[str, Any]]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" '
         'font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{height:.0f}" fill="white"/>',
-        f'<text x="{LEFT}" y="22" font-size="16">Times faster than each rival, all cores on both sides</text>',
+        f'<text x="{LEFT}" y="22" font-size="16">Times faster than each rival, all cores on both sides'
+        "</text>",
     ]
     spot = float(LEFT)
     for kind in NAMES:

@@ -182,6 +182,7 @@ def test_the_diagram_has_a_bar_for_each_rival() -> None:
     assert text.count(">64-64<") == 1
 
 
+@pytest.mark.slow  # the compiler takes ten seconds
 def test_the_inside_of_the_call() -> None:
     pytest.importorskip("numba")
     one, classes = inside((3, 17, 1), 16, "tanh"), inside((3, 17, 18, 17), 16, "gelu")
