@@ -32,12 +32,17 @@ Batch = tuple[Tensor, Tensor, Tensor | None]
 """Inputs ``(N, D)``, target, and weights of the rows or None."""
 
 
+WINDOW_INPUTS = 1 << 20
+"""Inputs of all rows of a window, which lie twice in memory: 4 MiB each in float32."""
+
+
 def _window(layout: Layout, n_rows: int) -> int:
     """Steps at once, by counted work: clocks would end windows elsewhere each time."""
     if any(bucket.shape.dropout for bucket in layout.buckets):
         return 1  # the fields of a step are drawn once for all buckets
     work = sum(flops_per_step(a, n_rows) for bucket in layout.buckets for a in bucket.architectures)
-    return max(1, min(MOST_STEPS, int(WINDOW_FLOP / work)))
+    inputs = n_rows * max(1, layout.buckets[0].shape.n_inputs)
+    return max(1, min(MOST_STEPS, int(WINDOW_FLOP / work), WINDOW_INPUTS // inputs))
 
 
 class BucketSteps:

@@ -17,11 +17,16 @@ from parallelmlp_search.packing.layout import Bucket
 
 __all__ = ["MemberBucket", "is_covered"]
 
+WIDEST = 2048
+"""Inputs or neurons of a layer beyond which two vectors of each no longer lie in half a 512 KiB cache."""
+
 
 def is_covered(bucket: Bucket, loss: str) -> bool:
     """Whether the one call does everything that the members of a bucket ask for, given the loss."""
     shape = bucket.shape
     if loss != ("binary_logits" if shape.n_outputs == 1 else "cross_entropy"):
+        return False
+    if max(shape.n_inputs, *shape.widths, shape.n_outputs) > WIDEST:
         return False
     if shape.dropout or shape.normalization != "none" or any(shape.residual):
         return False

@@ -236,9 +236,11 @@ def test_beside_members_of_other_kinds() -> None:
 
 
 def test_what_the_one_call_does_not_cover() -> None:
-    def covered(n_outputs: int = 1, loss: str = "binary_logits", **changes: object) -> bool:
+    def covered(
+        n_outputs: int = 1, loss: str = "binary_logits", n_inputs: int = 4, **changes: object
+    ) -> bool:
         config = MLPConfig(widths=(3,)).replace(**changes)
-        population = Population.create([config], n_inputs=4, n_outputs=n_outputs)
+        population = Population.create([config], n_inputs=n_inputs, n_outputs=n_outputs)
         return is_covered(population.layout.buckets[0], loss)
 
     assert covered()
@@ -247,6 +249,8 @@ def test_what_the_one_call_does_not_cover() -> None:
     assert covered(widths=())
     assert covered(bias=False)
     assert covered(n_outputs=2, loss="cross_entropy")
+    assert covered(n_inputs=2048)
+    assert not covered(n_inputs=2049)
     assert not covered(n_outputs=2)
     assert not covered(loss="squared_error")
     assert not covered(activation="sine")
