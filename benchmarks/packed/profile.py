@@ -162,7 +162,7 @@ def profile_table(row: dict[str, Any]) -> str:
     for part, value in row["parts"].items():
         lines.append(
             f"| {part} | {value['microseconds']:.2f} | {value['microseconds'] / total:.0%} "
-            f"| {value['calls_a_step']:.0f} |"
+            f"| {value['calls_a_step']:.2g} |"
         )
     typical = row["typical"]
     own = sum(typical["parts"].values())
