@@ -49,8 +49,8 @@ VECTOR = _Vector()
 
 @register_model(_Vector)
 class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, llvmlite.ir.VectorType(FLOAT, LANES))
+    def __init__(self, known: Any, kind: Any) -> None:
+        super().__init__(known, kind, llvmlite.ir.VectorType(FLOAT, LANES))
 
 
 def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
