@@ -1,8 +1,9 @@
 """The packed network: forward and hand-written backward of a bucket, in buffers that are made once.
 
 A hidden layer is ``z = W a + b``, layer normalisation of ``z`` if the bucket has it, the activation by
-segment, dropout, and the layer's input added where the layer is residual; the head is linear. The plain twin
-is :func:`parallelmlp_search.packing.pack.build_module`.
+segment, dropout, and the layer's input added where the layer is residual; the head is linear. Before the
+first layer there may be an embedding, see :mod:`parallelmlp_search.engine.embedding`. The plain twin is
+:func:`parallelmlp_search.packing.pack.build_module`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from parallelmlp_search.engine.buffers import (
     compiled_shallow,
     first_layer_size,
 )
+from parallelmlp_search.engine.embedding import PeriodicEmbedding
 from parallelmlp_search.engine.products import (
     FirstLayerGradient,
     head_input_gradient,
@@ -92,6 +94,9 @@ class BucketNetwork:
         def empty(width: int) -> Tensor:
             return arena.take(self.n_members, width, n_rows)
 
+        self._embedding = (
+            PeriodicEmbedding(bucket, n_rows, arena, training=training) if shape.n_periodic else None
+        )
         widest = max(shape.widths, default=0)
         scratch = [arena.take(self.n_members * widest * n_rows) for _ in range(3 * training)]
         padded = bucket.padded_layers()
@@ -204,6 +209,9 @@ class BucketNetwork:
     def forward(self, parameters: Sequence[LayerTensors], rows: Tensor) -> Tensor:
         """Outputs ``(P, C, N)`` of rows ``(N, D)``; the buffer is overwritten by the next call."""
         previous: Tensor | None = None
+        if self._embedding is not None:
+            assert parameters[0].embedding is not None
+            previous = self._embedding.forward(parameters[0].embedding, rows)
         for number, layer in enumerate(self.layers):
             tensors = parameters[number]
             if previous is None:
@@ -268,13 +276,35 @@ class BucketNetwork:
         if layer.mask is not None:
             grad.mul_(layer.mask)
 
+    def _first_backward(
+        self,
+        grad: Tensor,
+        rows: Tensor,
+        tensors: LayerTensors,
+        gradients: LayerTensors,
+        carried: Tensor | None = None,
+    ) -> None:
+        """Gradients of the first layer from that of its products, and of the embedding before it.
+
+        ``carried`` is the gradient that goes past a residual layer.
+        """
+        if self._embedding is None:
+            self._first_gradient(grad, rows, gradients.weight, gradients.bias)
+            return
+        if gradients.bias is not None:
+            torch.sum(grad, dim=2, keepdim=True, out=gradients.bias)
+        affine_weight_gradient(grad, self._embedding.inputs, gradients.weight)
+        assert tensors.embedding is not None
+        assert gradients.embedding is not None
+        self._embedding.backward(tensors.embedding, gradients.embedding, tensors.weight, grad, carried)
+
     def backward(
         self, parameters: Sequence[LayerTensors], gradients: Sequence[LayerTensors], rows: Tensor
     ) -> None:
         """Gradients of all parameters from ``output_gradient``; call it after :meth:`forward`."""
         head, head_gradient = parameters[self.depth], gradients[self.depth]
         if self.depth == 0:
-            self._first_gradient(self.output_gradient, rows, head_gradient.weight, head_gradient.bias)
+            self._first_backward(self.output_gradient, rows, head, head_gradient)
             return
         if head_gradient.bias is not None:
             torch.sum(self.output_gradient, dim=2, keepdim=True, out=head_gradient.bias)
@@ -299,7 +329,7 @@ class BucketNetwork:
             if self._normalize:
                 self._normalize_backward(number, layer, tensors, into, inner)
             if number == 0:
-                self._first_gradient(inner, rows, into.weight, into.bias)
+                self._first_backward(inner, rows, tensors, into, grad if layer.residual else None)
                 return
             if into.bias is not None:
                 torch.sum(inner, dim=2, keepdim=True, out=into.bias)
