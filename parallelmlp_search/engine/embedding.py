@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from parallelmlp_search.kernels.batched import affine_weight_gradient
 from parallelmlp_search.packing.layout import EMBEDDING, Bucket, Layout, aligned
 from parallelmlp_search.packing.pack import block_view
 from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS
 
 if TYPE_CHECKING:
-    from parallelmlp_search.engine.buffers import Arena
+    from parallelmlp_search.engine.buffers import Arena, LayerTensors
 
 __all__ = ["EmbeddingTensors", "PeriodicEmbedding", "bind_embedding", "embedding_size"]
 
@@ -125,8 +126,15 @@ class PeriodicEmbedding:
         self._waves = arena.take(size * K, n_rows) if training else self._angles
         self._mixed = arena.take(size * M, n_rows)
 
-    def forward(self, tensors: EmbeddingTensors, rows: Tensor) -> Tensor:
-        """:attr:`inputs` from rows ``(N, D)``."""
+    @classmethod
+    def of(cls, bucket: Bucket, n_rows: int, arena: Arena, *, training: bool) -> PeriodicEmbedding | None:
+        """The embedding of a bucket, or None where it has none."""
+        return cls(bucket, n_rows, arena, training=training) if bucket.shape.n_periodic else None
+
+    def forward(self, first: LayerTensors, rows: Tensor) -> Tensor:
+        """:attr:`inputs` from rows ``(N, D)`` and the parameters of the first layer."""
+        tensors = first.embedding
+        assert tensors is not None
         n_rows = self._shape[2]
         self.inputs[:, : self._n_columns].copy_(rows.t())
         for part in self._parts:
@@ -142,38 +150,43 @@ class PeriodicEmbedding:
             mixed = self._mixed[: size * M].view(size, M, n_rows)
             mixing, offset = tensors.mixing[part].reshape(size, M, K), tensors.offset[part]
             torch.baddbmm(offset.reshape(size, M, 1), mixing, waves.view(size, K, n_rows), out=mixed)
-            first = self._n_columns + M * numbers.start
-            place = slice(first, first + M * (size // count))
+            start = self._n_columns + M * numbers.start
+            place = slice(start, start + M * (size // count))
             self.inputs[members, place].copy_(mixed.view(count, -1, n_rows))
         return self.inputs
 
     def backward(
         self,
-        tensors: EmbeddingTensors,
-        gradients: EmbeddingTensors,
-        weight: Tensor,
+        first: LayerTensors,
+        into: LayerTensors,
         grad: Tensor,
-        carried: Tensor | None,
+        past: Tensor | None,
     ) -> None:
-        """Gradients of the embedding; call it after :meth:`forward`, whose waves are overwritten.
+        """Gradients of the first layer and of the embedding.
+
+        Call it after :meth:`forward`, whose waves are overwritten.
 
         Parameters
         ----------
-        tensors, gradients
-            Parameters, and where their gradients are written.
-        weight
-            Weights ``(P, H, D')`` of the first layer.
+        first, into
+            Parameters of the first layer, and where their gradients are written.
         grad
             Gradient ``(P, H, N)`` of its products.
-        carried
+        past
             Gradient ``(P, D', N)`` that goes past them where the layer is residual, or None.
         """
+        tensors, gradients = first.embedding, into.embedding
+        assert tensors is not None
+        assert gradients is not None
+        if into.bias is not None:
+            torch.sum(grad, dim=2, keepdim=True, out=into.bias)
+        affine_weight_gradient(grad, self.inputs, into.weight)
         n_members, n_numbers, n_rows = self._shape
         size = n_members * n_numbers
         mixed = self._mixed.view(n_members, -1, n_rows)
-        torch.bmm(weight[:, :, self._n_columns :].transpose(1, 2), grad, out=mixed)
-        if carried is not None:
-            mixed.add_(carried[:, self._n_columns :])
+        torch.bmm(first.weight[:, :, self._n_columns :].transpose(1, 2), grad, out=mixed)
+        if past is not None:
+            mixed.add_(past[:, self._n_columns :])
         mixed = mixed.view(size, M, n_rows)
         angles = self._angles.view(n_members, n_numbers, K, n_rows)
         waves = self._waves.view(n_members, n_numbers, K, n_rows)

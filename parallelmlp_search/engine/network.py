@@ -94,9 +94,7 @@ class BucketNetwork:
         def empty(width: int) -> Tensor:
             return arena.take(self.n_members, width, n_rows)
 
-        self._embedding = (
-            PeriodicEmbedding(bucket, n_rows, arena, training=training) if shape.n_periodic else None
-        )
+        self._embedding = PeriodicEmbedding.of(bucket, n_rows, arena, training=training)
         widest = max(shape.widths, default=0)
         scratch = [arena.take(self.n_members * widest * n_rows) for _ in range(3 * training)]
         padded = bucket.padded_layers()
@@ -210,8 +208,7 @@ class BucketNetwork:
         """Outputs ``(P, C, N)`` of rows ``(N, D)``; the buffer is overwritten by the next call."""
         previous: Tensor | None = None
         if self._embedding is not None:
-            assert parameters[0].embedding is not None
-            previous = self._embedding.forward(parameters[0].embedding, rows)
+            previous = self._embedding.forward(parameters[0], rows)
         for number, layer in enumerate(self.layers):
             tensors = parameters[number]
             if previous is None:
@@ -277,26 +274,13 @@ class BucketNetwork:
             grad.mul_(layer.mask)
 
     def _first_backward(
-        self,
-        grad: Tensor,
-        rows: Tensor,
-        tensors: LayerTensors,
-        gradients: LayerTensors,
-        carried: Tensor | None = None,
+        self, grad: Tensor, rows: Tensor, tensors: LayerTensors, into: LayerTensors, past: Tensor | None
     ) -> None:
-        """Gradients of the first layer from that of its products, and of the embedding before it.
-
-        ``carried`` is the gradient that goes past a residual layer.
-        """
+        """From the gradient of the first layer's products, and of what goes ``past`` it, all before it."""
         if self._embedding is None:
-            self._first_gradient(grad, rows, gradients.weight, gradients.bias)
-            return
-        if gradients.bias is not None:
-            torch.sum(grad, dim=2, keepdim=True, out=gradients.bias)
-        affine_weight_gradient(grad, self._embedding.inputs, gradients.weight)
-        assert tensors.embedding is not None
-        assert gradients.embedding is not None
-        self._embedding.backward(tensors.embedding, gradients.embedding, tensors.weight, grad, carried)
+            self._first_gradient(grad, rows, into.weight, into.bias)
+        else:
+            self._embedding.backward(tensors, into, grad, past)
 
     def backward(
         self, parameters: Sequence[LayerTensors], gradients: Sequence[LayerTensors], rows: Tensor
@@ -304,7 +288,7 @@ class BucketNetwork:
         """Gradients of all parameters from ``output_gradient``; call it after :meth:`forward`."""
         head, head_gradient = parameters[self.depth], gradients[self.depth]
         if self.depth == 0:
-            self._first_backward(self.output_gradient, rows, head, head_gradient)
+            self._first_backward(self.output_gradient, rows, head, head_gradient, None)
             return
         if head_gradient.bias is not None:
             torch.sum(self.output_gradient, dim=2, keepdim=True, out=head_gradient.bias)

@@ -160,6 +160,14 @@ def test_parameters_counted_by_hand(changes: dict[str, Any], expected: int) -> N
     assert config.depth == len(config.widths)
 
 
+def test_parameters_of_an_embedding_counted_by_hand() -> None:
+    config = MLPConfig(widths=(3,), numeric_embedding="periodic")
+    # two numbers: frequencies and phases, mixtures and their offsets; six more inputs
+    embedding = 2 * (16 + 16 + 3 * 16 + 3)
+    assert config.n_parameters(5, 2, n_numbers=2) == embedding + (5 + 6) * 3 + 3 + 3 * 2 + 2
+    assert config.n_parameters(5, 2) == config.replace(numeric_embedding="none").n_parameters(5, 2)
+
+
 def test_parameters_need_a_shape() -> None:
     with pytest.raises(InvalidParameterError, match="n_inputs must be >= 1, but got 0"):
         MLPConfig().n_parameters(0, 1)

@@ -24,8 +24,8 @@ def flat_step(
 
     ``stretches`` (programs, 6) int64: where the block begins in the flat buffers, the stretch's first element
     inside the block, the block's elements, elements of one member, the block's first stacked row, and whether
-    weights decay there. ``coefficients`` (steps, 4, P) and ``shares`` (steps,) are read at step ``local``; the learning
-    rate is ``FACTOR`` times the one there.
+    weights decay there. ``coefficients`` (steps, 4, P) and ``shares`` (steps,) are read at step ``local``;
+    the learning rate is ``FACTOR`` times the one there.
     """
     line = stretches + tl.program_id(0) * 6
     inside = tl.load(line + 1) + tl.arange(0, SIZE)
