@@ -83,7 +83,7 @@ class Population:
         configs
             One per member. Members share training rows, so ``n_inputs`` and ``n_outputs`` are common.
         n_numbers
-            How many of the inputs, the first ones, are numbers, which a periodic embedding embeds.
+            How many of the inputs, the first ones, are numbers.
         states
             State of each member, None for a fresh one. All members must have taken equally many steps,
             since they read one stream of batches.

@@ -57,7 +57,7 @@ class Architecture:
             How many columns, those behind the pieces, are the numbers themselves.
         """
         first_input = 0 if config.numeric_embedding == "piecewise" else n_pieces
-        n_periodic = n_numbers if config.numeric_embedding == "periodic" else 0
+        n_periodic = config.n_embedded(n_numbers)
         n_inputs -= first_input
         fan_ins = (n_inputs + PERIODIC_OUTPUTS * n_periodic, *config.widths)
         return cls(

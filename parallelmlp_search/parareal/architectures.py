@@ -56,7 +56,7 @@ def deep_mlp(
     n_inputs, n_outputs
         Inputs ``D`` and outputs ``C``.
     n_numbers
-        How many of the inputs, the first ones, are numbers, which a periodic embedding embeds.
+        How many of the inputs, the first ones, are numbers.
     vector
         Canonical vector of its weights; fresh ones of torch's own generator by default.
     """
