@@ -136,7 +136,10 @@ class PeriodicEmbedding:
         tensors = first.embedding
         assert tensors is not None
         n_rows = self._shape[2]
-        self.inputs[:, : self._n_columns].copy_(rows.t())
+        # turned round once, then copied as it lies
+        columns = self.inputs[:, : self._n_columns]
+        columns[0].copy_(rows.t())
+        columns[1:].copy_(columns[:1])
         for part in self._parts:
             members, numbers = part
             size = _size(part)
