@@ -50,9 +50,14 @@ class NumericEncoder:
         return cls(scaling, low, high, center, scale, gaps > 0, grid)
 
     @property
+    def n_columns(self) -> int:
+        """Columns d that it scales."""
+        return len(self.low)
+
+    @property
     def width(self) -> int:
         """Columns that `encode` fills: d and the indicators."""
-        return len(self.low) + int(self.gappy.sum())
+        return self.n_columns + int(self.gappy.sum())
 
     def names(self, columns: Sequence[str]) -> list[str]:
         """Names of the filled columns."""

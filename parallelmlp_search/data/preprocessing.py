@@ -63,6 +63,8 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         Columns of the result, D.
     n_pieces_
         How many of them, the first ones, are pieces of numbers.
+    n_numbers_
+        How many of them, those behind the pieces, are scaled numbers.
     """
 
     def __init__(
@@ -231,6 +233,7 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         self._categories = categories
         self.n_features_out_ = sum(width for _, width in self._blocks())
         self.n_pieces_ = 0 if pieces is None else pieces.width
+        self.n_numbers_ = 0 if numbers is None else numbers.n_columns
 
     def _blocks(self) -> Iterator[tuple[list[str], int]]:
         """Names and number of the columns that each encoder fills, in the order of the result."""

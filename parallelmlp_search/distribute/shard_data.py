@@ -39,6 +39,8 @@ class ShardData:
         Seed of the batches and of dropout.
     n_pieces
         How many columns, the first ones, are pieces of numbers, which not every configuration sees.
+    n_numbers
+        How many columns, those behind the pieces, are the numbers themselves.
     """
 
     rows: TrainingRows
@@ -51,6 +53,7 @@ class ShardData:
     metric: Metric
     seed: int
     n_pieces: int = 0
+    n_numbers: int = 0
     stored: Path | None = field(default=None, compare=False)
     """File with the tensors, from which another process reads them instead of getting them with each task."""
 
@@ -69,9 +72,8 @@ class ShardData:
     def __getstate__(self) -> dict[str, Any]:
         if self.stored is None:
             return dict(self.__dict__)
-        return {
-            name: getattr(self, name) for name in ("head", "loss", "metric", "seed", "n_pieces", "stored")
-        }
+        names = ("head", "loss", "metric", "seed", "n_pieces", "n_numbers", "stored")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state if state["stored"] is None else state | _stored_rows(state["stored"]))
@@ -84,7 +86,11 @@ class ShardData:
     def architecture(self, config: MLPConfig) -> Architecture:
         """Architecture of a configuration on this data."""
         return Architecture.of(
-            config, n_inputs=self.n_inputs, n_outputs=self.head.n_outputs, n_pieces=self.n_pieces
+            config,
+            n_inputs=self.n_inputs,
+            n_outputs=self.head.n_outputs,
+            n_pieces=self.n_pieces,
+            n_numbers=self.n_numbers,
         )
 
     def seen_by(self, config: MLPConfig) -> ShardData:

@@ -26,7 +26,7 @@ from parallelmlp_search.engine import (
 )
 from parallelmlp_search.packing import cut_shards
 from parallelmlp_search.packing.bucketing import SHARD_ELEMENTS
-from parallelmlp_search.packing.cost import BUCKET_OVERHEAD_SECONDS
+from parallelmlp_search.packing.cost import overhead_seconds
 from parallelmlp_search.space import MLPConfig
 
 __all__ = ["MemberOutcome", "ShardOutcome", "ShardTask", "StopSignal", "cut_work", "train_shard"]
@@ -83,8 +83,8 @@ class ShardTask:
         steps = max(0.0, self.until_epoch * self.data.rows.inputs.shape[0] / batch - done)
         moments = 1.0 if self.evaluate_every is None else math.ceil(self.until_epoch / self.evaluate_every)
         shapes = {self.data.architecture(config) for config in self.configs}
-        buckets = {(shape.family, shape.widths): shape.depth for shape in shapes}
-        overhead = sum(BUCKET_OVERHEAD_SECONDS * (1 + depth) / 2 for depth in buckets.values())
+        buckets = {(shape.family, shape.widths): shape for shape in shapes}
+        overhead = sum(overhead_seconds(shape) for shape in buckets.values())
         training = steps * (overhead + sum(self.data.step_seconds(config) for config in self.configs))
         wanted = self.data.prediction_inputs if self.keep_moments else self.data.validation_inputs
         n_judged = 0 if wanted is None else wanted.shape[0]
@@ -156,7 +156,7 @@ def cut_work(
     for member, config in enumerate(configs):
         batch = data.batch_rows(config)
         alike.setdefault((batch, architectures[member].first_input), []).append(member)
-        total += batch * (sum(architectures[member].widths) + architectures[member].n_outputs)
+        total += batch * architectures[member].n_activations
     elements = cache_scale * min(SHARD_ELEMENTS, max(LEAST_ELEMENTS, total // LEAST_SHARDS))
     shards: list[tuple[int, ...]] = []
     for (batch, _), members in sorted(alike.items()):
@@ -228,6 +228,7 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
         task.configs,
         n_inputs=data.n_inputs,
         n_outputs=data.head.n_outputs,
+        n_numbers=data.n_numbers,
         states=task.states,
         repeat=task.repeat,
         dtype=rows.inputs.dtype,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from parallelmlp_search.engine.embedding import EmbeddingTensors, bind_embedding, embedding_size
 from parallelmlp_search.engine.products import FirstLayerGradient
 from parallelmlp_search.kernels.activations import ActivationKernel
 from parallelmlp_search.kernels.compiled import CompiledActivations
@@ -28,12 +29,16 @@ __all__ = [
 
 
 class LayerTensors(NamedTuple):
-    """Views of one layer of a bucket: weight (P, O, I); bias, gain and shift (P, O, 1) or None."""
+    """Views of one layer of a bucket: weight (P, O, I); bias, gain and shift (P, O, 1) or None.
+
+    The first also has the embedding before it, if there is one.
+    """
 
     weight: Tensor
     bias: Tensor | None
     gain: Tensor | None
     shift: Tensor | None
+    embedding: EmbeddingTensors | None = None
 
 
 def bind(flat: Tensor, layout: Layout, bucket: int) -> list[LayerTensors]:
@@ -45,7 +50,8 @@ def bind(flat: Tensor, layout: Layout, bucket: int) -> list[LayerTensors]:
         bias, gain, shift = (
             block_view(flat, layout, bucket, layer, kind) for kind in ("bias", "gain", "shift")
         )
-        layers.append(LayerTensors(weight, bias, gain, shift))
+        embedding = bind_embedding(flat, layout, bucket) if layer == 0 else None
+        layers.append(LayerTensors(weight, bias, gain, shift, embedding))
     return layers
 
 
@@ -115,6 +121,8 @@ class Arena:
 def first_layer_size(bucket: Bucket) -> int:
     """Elements that the gradient of the first layer wants for itself."""
     shape = bucket.shape
+    if shape.n_periodic:
+        return 0
     width = (*shape.widths, shape.n_outputs)[0]
     return FirstLayerGradient.storage_size(bucket.n_members, width, shape.n_inputs)
 
@@ -127,4 +135,5 @@ def arena_size(bucket: Bucket, n_rows: int, training: bool) -> int:
     widths = sum(per_layer * aligned(rows * width) for width in shape.widths)
     scratch = 3 * aligned(rows * max(shape.widths, default=0)) if training else 0
     scratch += training * aligned(first_layer_size(bucket))
-    return widths + scratch + 2 * aligned(rows * shape.n_outputs)
+    embedding = embedding_size(bucket, n_rows, training)
+    return widths + scratch + embedding + 2 * aligned(rows * shape.n_outputs)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from parallelmlp_search.engine.device_fields import uniform_field
 from parallelmlp_search.engine.network import PackedNetwork
+from parallelmlp_search.engine.optimizer import slowed
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.kernels.triton_kernels.availability import runs_on
@@ -31,6 +32,7 @@ class _BlockViews:
     """One parameter of all members of a bucket, ``(P, row_size)`` in each flat buffer."""
 
     decays: bool
+    is_slow: bool
     scratch: Tensor
     parameter: Tensor
     gradient: Tensor
@@ -140,7 +142,7 @@ class DeviceStep:
             )  # fmt: skip
             cut = [t[block.offset : block.offset + size].view(n_members, -1) for t in tensors]
             views[number].append(
-                _BlockViews(block.kind == "weight", scratch[:size].view(n_members, -1), *cut)
+                _BlockViews(block.decays, block.is_slow, scratch[:size].view(n_members, -1), *cut)
             )
         return views
 
@@ -207,8 +209,10 @@ class DeviceStep:
         """Step the members of a bucket, as :mod:`parallelmlp_search.engine.optimizer` does."""
         shape = self._layout.buckets[number].shape
         blocks = self._blocks[number]
-        rate, keep, scale, offset = coefficients.unbind(0)
+        own = coefficients.unbind(0)
+        slow = slowed(*own) if any(block.is_slow for block in blocks) else own
         for block in blocks:
+            rate, keep, scale, offset = slow if block.is_slow else own
             parameter, gradient, scratch = block.parameter, block.gradient, block.scratch
             if shape.optimizer == "adamw":
                 block.first.lerp_(gradient, self._mix_first[span])

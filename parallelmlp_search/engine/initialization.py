@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.packing.layout import Architecture
+from parallelmlp_search.packing.periodic import FREQUENCY_DEVIATION
+from parallelmlp_search.space.config import PERIODIC_FREQUENCIES
 
 __all__ = ["initial_vector"]
+
+_MIXING_BOUND = 1.0 / math.sqrt(PERIODIC_FREQUENCIES)
+
+_EMBEDDING_DRAWS: dict[str, Callable[[np.random.Generator, int], NDArray[np.float64]]] = {
+    "frequency": lambda rng, size: rng.normal(0.0, FREQUENCY_DEVIATION, size),
+    "phase": lambda rng, size: rng.uniform(-math.pi, math.pi, size),
+    "mixing": lambda rng, size: rng.uniform(-_MIXING_BOUND, _MIXING_BOUND, size),
+    "offset": lambda rng, size: rng.uniform(-_MIXING_BOUND, _MIXING_BOUND, size),
+}
 
 
 def initial_vector(architecture: Architecture, scheme: str, seed: int, *, repeat: int = 0) -> Tensor:
@@ -25,7 +38,8 @@ def initial_vector(architecture: Architecture, scheme: str, seed: int, *, repeat
     scheme
         ``kaiming_uniform`` is the default of :class:`torch.nn.Linear`: weights and biases uniform in
         +-1/sqrt(fan_in). ``kaiming_normal``: N(0, 2/fan_in); ``xavier_uniform`` and ``xavier_normal``:
-        variance 2/(fan_in + fan_out); ``lecun_normal``: N(0, 1/fan_in). Their biases are zero.
+        variance 2/(fan_in + fan_out); ``lecun_normal``: N(0, 1/fan_in). Their biases are zero. An embedding
+        starts as :class:`~parallelmlp_search.packing.periodic.Periodic` does, whatever the scheme.
     seed
         The configuration's seed.
     repeat
@@ -37,6 +51,8 @@ def initial_vector(architecture: Architecture, scheme: str, seed: int, *, repeat
         if kind == "weight":
             fan_in, fan_out = columns, rows
             pieces.append(torch.from_numpy(_weights(rng, scheme, fan_in, fan_out)))
+        elif kind in _EMBEDDING_DRAWS:
+            pieces.append(torch.from_numpy(_EMBEDDING_DRAWS[kind](rng, rows * columns)))
         elif kind == "bias" and scheme == "kaiming_uniform":
             bound = 1.0 / math.sqrt(fan_in)
             pieces.append(torch.from_numpy(rng.uniform(-bound, bound, rows)))

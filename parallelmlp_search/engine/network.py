@@ -1,8 +1,9 @@
 """The packed network: forward and hand-written backward of a bucket, in buffers that are made once.
 
 A hidden layer is ``z = W a + b``, layer normalisation of ``z`` if the bucket has it, the activation by
-segment, dropout, and the layer's input added where the layer is residual; the head is linear. The plain twin
-is :func:`parallelmlp_search.packing.pack.build_module`.
+segment, dropout, and the layer's input added where the layer is residual; the head is linear. Before the
+first layer there may be an embedding, see :mod:`parallelmlp_search.engine.embedding`. The plain twin is
+:func:`parallelmlp_search.packing.pack.build_module`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from parallelmlp_search.engine.buffers import (
     compiled_activations,
     first_layer_size,
 )
+from parallelmlp_search.engine.embedding import PeriodicEmbedding
 from parallelmlp_search.engine.products import (
     FirstLayerGradient,
     head_input_gradient,
@@ -91,6 +93,7 @@ class BucketNetwork:
         def empty(width: int) -> Tensor:
             return arena.take(self.n_members, width, n_rows)
 
+        self._embedding = PeriodicEmbedding.of(bucket, n_rows, arena, training=training)
         widest = max(shape.widths, default=0)
         scratch = [arena.take(self.n_members * widest * n_rows) for _ in range(3 * training)]
         padded = bucket.padded_layers()
@@ -174,6 +177,8 @@ class BucketNetwork:
     def forward(self, parameters: Sequence[LayerTensors], rows: Tensor) -> Tensor:
         """Outputs ``(P, C, N)`` of rows ``(N, D)``; the buffer is overwritten by the next call."""
         previous: Tensor | None = None
+        if self._embedding is not None:
+            previous = self._embedding.forward(parameters[0], rows)
         for number, layer in enumerate(self.layers):
             tensors = parameters[number]
             if previous is None:
@@ -238,13 +243,22 @@ class BucketNetwork:
         if layer.mask is not None:
             grad.mul_(layer.mask)
 
+    def _first_backward(
+        self, grad: Tensor, rows: Tensor, tensors: LayerTensors, into: LayerTensors, past: Tensor | None
+    ) -> None:
+        """From the gradient of the first layer's products, and of what goes ``past`` it, all before it."""
+        if self._embedding is None:
+            self._first_gradient(grad, rows, into.weight, into.bias)
+        else:
+            self._embedding.backward(tensors, into, grad, past)
+
     def backward(
         self, parameters: Sequence[LayerTensors], gradients: Sequence[LayerTensors], rows: Tensor
     ) -> None:
         """Gradients of all parameters from ``output_gradient``; call it after :meth:`forward`."""
         head, head_gradient = parameters[self.depth], gradients[self.depth]
         if self.depth == 0:
-            self._first_gradient(self.output_gradient, rows, head_gradient.weight, head_gradient.bias)
+            self._first_backward(self.output_gradient, rows, head, head_gradient, None)
             return
         if head_gradient.bias is not None:
             torch.sum(self.output_gradient, dim=2, keepdim=True, out=head_gradient.bias)
@@ -269,7 +283,7 @@ class BucketNetwork:
             if self._normalize:
                 self._normalize_backward(number, layer, tensors, into, inner)
             if number == 0:
-                self._first_gradient(inner, rows, into.weight, into.bias)
+                self._first_backward(inner, rows, tensors, into, grad if layer.residual else None)
                 return
             if into.bias is not None:
                 torch.sum(inner, dim=2, keepdim=True, out=into.bias)

@@ -3,7 +3,8 @@
 The update of AdamW (Loshchilov and Hutter 2019) is ``p <- p (1 - lr wd) - lr m' / (sqrt(v') + eps)`` with the
 corrected moments ``m' = m / c1`` and ``v' = v / c2``. Written as ``p <- p d - m / (A sqrt(v) + B)`` with
 ``A = c1 / (lr sqrt(c2))`` and ``B = eps c1 / lr`` it needs seven passes, whatever differs between members,
-and no state but the two moments. Weight decay reaches weights only, not biases, gains and shifts.
+and no state but the two moments. Weight decay reaches weights only, not biases, gains and shifts. Blocks of
+an embedding that are slow have a table of coefficients of their own.
 
 SGD is that of :class:`torch.optim.SGD`: decay is added to the gradient, momentum has no dampening.
 """
@@ -11,7 +12,7 @@ SGD is that of :class:`torch.optim.SGD`: decay is added to the gradient, momentu
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,9 @@ from torch import Tensor
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import schedule_factors
 from parallelmlp_search.kernels.compiled import compiled_loops, uses_compiled
+from parallelmlp_search.packing.layout import SLOW_RATE, Block
 
-__all__ = ["EPSILON", "PackedOptimizer"]
+__all__ = ["EPSILON", "PackedOptimizer", "average_share", "slowed"]
 
 EPSILON = 1e-8
 """The epsilon of AdamW, as in torch."""
@@ -55,6 +57,7 @@ class _Piece:
     rows: slice
     local: slice  # the same rows, counted from the bucket's first
     decays: bool
+    is_slow: bool
     mix_first: Tensor
     mix_second: Tensor
     momentum: Tensor
@@ -103,9 +106,12 @@ class PackedOptimizer:
         self._pieces = [self._cut(number) for number in range(len(population.layout.buckets))]
         self._table_start = -1
         self._table: list[tuple[Tensor, ...]] | None = None
+        self._slow_table: list[tuple[Tensor, ...]] = []
+        self._has_slow = any(piece.is_slow for pieces in self._pieces for piece in pieces)
         offsets = population.layout.row_offsets
         self._row_counts = [last - first for first, last in itertools.pairwise(offsets)]
         self._numbers: np.ndarray[Any, Any] | None = None
+        self._slow_numbers: np.ndarray[Any, Any] | None = None
         if uses_compiled(dtype, device) if compiled is None else compiled:
             self._compiled: list[_CompiledStep] | None = [
                 _CompiledStep(
@@ -151,7 +157,8 @@ class PackedOptimizer:
                         scratch=self._scratch[:size].view(count, -1),
                         rows=(rows := slice(first_row + start, first_row + start + count)),
                         local=slice(start, start + count),
-                        decays=block.kind == "weight",
+                        decays=block.decays,
+                        is_slow=block.is_slow,
                         mix_first=self._mix_first[rows],
                         mix_second=self._mix_second[rows],
                         momentum=self._momentum[rows],
@@ -168,17 +175,14 @@ class PackedOptimizer:
             factors = schedule_factors(self._schedules, steps / self.total_steps)
             rates = factors * self._rates
             rates[:, self._frozen] = 0.0
-            keeps = 1.0 - rates * self._decays
-            counts = (steps + 1.0).unsqueeze(1)
-            first, second = (1.0 - beta**counts for beta in self._betas)
-            # a rate of 0 becomes one so small that nothing moves, instead of a division by zero
-            floors = rates.clamp(min=1e-30)
-            scales = first / (floors * second.sqrt())
-            offsets = EPSILON * first / floors
-            table = torch.stack([rates, keeps, scales, offsets], dim=1).to(self._device, self._dtype)
+            table = self._table_of(rates, steps)
+            self._table = [step_table.split(self._row_counts, dim=1) for step_table in table.unsqueeze(3)]
             if self._compiled is not None:
                 self._numbers = table.numpy()
-            self._table = [step_table.split(self._row_counts, dim=1) for step_table in table.unsqueeze(3)]
+            if self._has_slow:
+                slow = self._table_of(SLOW_RATE * rates, steps)
+                self._slow_table = [part.split(self._row_counts, dim=1) for part in slow.unsqueeze(3)]
+                self._slow_numbers = slow.numpy() if self._compiled is not None else None
         assert self._table is not None
         return self._table[step - self._table_start]
 
@@ -200,6 +204,17 @@ class PackedOptimizer:
             later += len(tables[-1])
         shares = [average_share(s) if _averages(s) else 0.0 for s in range(step, step + count)]
         return np.concatenate(tables), np.array(shares, dtype=np.float32)
+
+    def _table_of(self, rates: Tensor, steps: Tensor) -> Tensor:
+        """``(steps, 4, P)``: rate, keep, A and B at learning rates ``(steps, P)``."""
+        keeps = 1.0 - rates * self._decays
+        counts = (steps + 1.0).unsqueeze(1)
+        first, second = (1.0 - beta**counts for beta in self._betas)
+        # a rate of 0 becomes one so small that nothing moves, instead of a division by zero
+        floors = rates.clamp(min=1e-30)
+        scales = first / (floors * second.sqrt())
+        offsets = EPSILON * first / floors
+        return torch.stack([rates, keeps, scales, offsets], dim=1).to(self._device, self._dtype)
 
     def freeze(self, rows: Tensor) -> None:
         """Stop stacked rows ``(P,)`` bool for good: their parameters, moments and rates become zero."""
@@ -250,12 +265,15 @@ class PackedOptimizer:
         coefficients = self._coefficients(step)[number]
         if self._compiled is not None:
             assert self._numbers is not None
-            self._compiled[number](self._numbers[step - self._table_start], share if averaging else 0.0)
+            local = step - self._table_start
+            slow = None if self._slow_numbers is None else self._slow_numbers[local]
+            self._compiled[number](self._numbers[local], slow, share if averaging else 0.0)
             return
         bucket = self.population.layout.buckets[number]
-        rate, keep, scale, offset = coefficients.unbind(0)
         adamw = bucket.shape.optimizer == "adamw"
         for piece in self._pieces[number]:
+            table = self._slow_table[step - self._table_start][number] if piece.is_slow else coefficients
+            rate, keep, scale, offset = table.unbind(0)
             rows = piece.local
             whole = rows.stop - rows.start == bucket.n_members
             if adamw and whole:
@@ -277,15 +295,22 @@ class _CompiledStep:
         names = ("first_moment", "second_moment", "average")
         buffers = [flats["parameters"], gradients, *(flats[name] for name in names)]
         self._buffers = [buffer.numpy() for buffer in buffers]
-        self._blocks = np.array([(b.offset, b.row_size, b.kind == "weight") for b in bucket.blocks])
+        self._blocks = _numbers_of(block for block in bucket.blocks if not block.is_slow)
+        self._slow_blocks = _numbers_of(block for block in bucket.blocks if block.is_slow)
         self._rows = (layout.row_offsets[number], layout.row_offsets[number + 1])
         self._mixes = torch.cat(mixes, dim=1).t().contiguous().numpy()
         loops = compiled_loops()
         self._run = loops.adamw if bucket.shape.optimizer == "adamw" else loops.sgd
 
-    def __call__(self, table: np.ndarray[Any, Any], share: float) -> None:
-        """``table`` (4, P) of this step, for all members of the population."""
+    def __call__(self, table: np.ndarray[Any, Any], slow: np.ndarray[Any, Any] | None, share: float) -> None:
+        """``table`` (4, P) of this step, for all members of the population, and that of slow blocks."""
         self._run(*self._buffers, self._blocks, self._rows, table, self._mixes, np.float32(share))
+        if len(self._slow_blocks):
+            self._run(*self._buffers, self._slow_blocks, self._rows, slow, self._mixes, np.float32(share))
+
+
+def _numbers_of(blocks: Iterable[Block]) -> np.ndarray[Any, Any]:
+    return np.array([(block.offset, block.row_size, block.decays) for block in blocks], dtype=np.int64)
 
 
 def _averages(step: int) -> bool:
@@ -299,6 +324,11 @@ def average_share(step: int) -> float:
         return 1.0
     count = (step + 1) // AVERAGE_EVERY
     return min(1.0, (AVERAGE_POWER + 1.0) / (count + AVERAGE_POWER + 1.0))
+
+
+def slowed(rate: Tensor, keep: Tensor, scale: Tensor, offset: Tensor) -> tuple[Tensor, ...]:
+    """The coefficients of a step at :data:`SLOW_RATE` of the rate."""
+    return SLOW_RATE * rate, 1.0 - SLOW_RATE * (1.0 - keep), scale / SLOW_RATE, offset / SLOW_RATE
 
 
 def _adamw(piece: _Piece, keep: Tensor, scale: Tensor, offset: Tensor) -> None:

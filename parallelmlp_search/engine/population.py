@@ -69,6 +69,7 @@ class Population:
         *,
         n_inputs: int,
         n_outputs: int,
+        n_numbers: int = 0,
         states: Sequence[MemberState | None] | None = None,
         repeat: int = 0,
         dtype: torch.dtype = torch.float32,
@@ -81,6 +82,8 @@ class Population:
         ----------
         configs
             One per member. Members share training rows, so ``n_inputs`` and ``n_outputs`` are common.
+        n_numbers
+            How many of the inputs, the first ones, are numbers.
         states
             State of each member, None for a fresh one. All members must have taken equally many steps,
             since they read one stream of batches.
@@ -96,7 +99,8 @@ class Population:
                 f"all members of a population must have taken equally many steps, but got {sorted(steps)}"
             )
         architectures = [
-            Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs) for config in configs
+            Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs, n_numbers=n_numbers)
+            for config in configs
         ]
         n_rows = max(config.batch_size for config in configs)
         # on a GPU there is no cache to keep to, and one wide bucket is one launch

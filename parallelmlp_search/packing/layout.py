@@ -11,14 +11,16 @@ weights start at zero and their gradients are exactly zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.packing.architecture import EMBEDDING, Architecture
 
 __all__ = [
     "ALIGNMENT",
+    "EMBEDDING",
+    "SLOW_RATE",
     "Architecture",
     "Block",
     "Bucket",
@@ -32,111 +34,13 @@ __all__ = [
 ALIGNMENT = 16
 """Blocks start at multiples of 16 elements: 64 bytes in float32, one cache line, the widest vector load."""
 
+SLOW_RATE = 0.1
+"""Learning rate of frequencies and phases, in units of the member's (RealMLP, Holzmueller et al. 2024)."""
+
 
 def aligned(size: int) -> int:
     """The smallest multiple of :data:`ALIGNMENT` that is not below ``size``."""
     return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """Everything that decides which tensors a member has and which operations its training needs.
-
-    The network sees ``n_inputs`` columns of the rows, from column ``first_input`` on. ``residual[l]`` says
-    whether hidden layer ``l`` adds its own input; it is only ever true where both widths agree. ``dropout``
-    and ``clip`` say whether the member uses them at all, not how much.
-    """
-
-    n_inputs: int
-    widths: tuple[int, ...]
-    n_outputs: int
-    activation: str = "relu"
-    bias: bool = True
-    normalization: str = "none"
-    residual: tuple[bool, ...] = ()
-    optimizer: str = "adamw"
-    dropout: bool = False
-    clip: bool = False
-    first_input: int = 0
-
-    @classmethod
-    def of(cls, config: MLPConfig, *, n_inputs: int, n_outputs: int, n_pieces: int = 0) -> Architecture:
-        """The architecture that a configuration has on data of this size.
-
-        Parameters
-        ----------
-        config
-            The configuration.
-        n_inputs
-            Columns of the rows.
-        n_outputs
-            Outputs ``C``.
-        n_pieces
-            How many columns, the first ones, are pieces of numbers; not every configuration sees them.
-        """
-        first_input = n_pieces if config.numeric_embedding == "none" else 0
-        n_inputs -= first_input
-        fan_ins = (n_inputs, *config.widths)
-        return cls(
-            n_inputs=n_inputs,
-            widths=config.widths,
-            n_outputs=n_outputs,
-            activation=config.activation,
-            bias=config.bias,
-            normalization=config.normalization,
-            residual=tuple(
-                config.residual and width == fan_in
-                for width, fan_in in zip(config.widths, fan_ins, strict=False)
-            ),
-            optimizer=config.optimizer,
-            dropout=config.dropout > 0,
-            clip=config.clip_norm is not None,
-            first_input=first_input,
-        )
-
-    @property
-    def depth(self) -> int:
-        """Number of hidden layers."""
-        return len(self.widths)
-
-    @property
-    def family(self) -> tuple[object, ...]:
-        """What must agree before two members can share a bucket, whatever their widths and activations.
-
-        Not dropout: at rate 0 its factors are exactly 1, so a member without may sit beside one with it.
-        """
-        return (
-            self.depth,
-            self.first_input,
-            self.n_inputs,
-            self.n_outputs,
-            self.bias,
-            self.normalization,
-            self.residual,
-            self.optimizer,
-            self.clip,
-        )
-
-    def block_shapes(self) -> Iterator[tuple[int, str, int, int]]:
-        """``(layer, kind, rows, columns)`` of each parameter tensor, in the canonical order.
-
-        Kinds are ``weight`` (rows, columns), ``bias``, ``gain`` and ``shift`` (rows, 1). The last layer
-        is the head.
-        """
-        fan_in = self.n_inputs
-        for layer, width in enumerate((*self.widths, self.n_outputs)):
-            yield layer, "weight", width, fan_in
-            if self.bias:
-                yield layer, "bias", width, 1
-            if self.normalization == "layer" and layer < self.depth:
-                yield layer, "gain", width, 1
-                yield layer, "shift", width, 1
-            fan_in = width
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of trained scalars of one member."""
-        return sum(rows * columns for _, _, rows, columns in self.block_shapes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +66,16 @@ class Block:
     def row_size(self) -> int:
         """Elements of one member."""
         return self.rows * self.columns
+
+    @property
+    def decays(self) -> bool:
+        """Whether weight decay reaches it."""
+        return self.kind in ("weight", "frequency", "mixing")
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it learns at :data:`SLOW_RATE` of the member's rate."""
+        return self.kind in ("frequency", "phase")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Plain networks into packed tensors and back.
 
 A member outside a population is its canonical vector: for each layer the weights row by row, then biases,
-then the gain and shift of the normalisation, without padding. Vectors are what is compacted, saved and
-turned into plain :class:`torch.nn.Sequential` networks.
+then the gain and shift of the normalisation, without padding; an embedding comes first. Vectors are what is
+compacted, saved and turned into plain :class:`torch.nn.Sequential` networks.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.bucketing import plan
 from parallelmlp_search.packing.layout import Architecture, Layout
+from parallelmlp_search.packing.periodic import Periodic
 
 __all__ = [
     "Residual",
@@ -131,11 +132,13 @@ def build_module(
     """A plain network of this architecture, with the weights of a canonical vector if one is given.
 
     Hidden layers are ``Linear, [LayerNorm], activation, [Dropout]``, wrapped into :class:`Residual` where
-    the architecture says so; the head is a ``Linear``. Inputs and outputs are row-major, ``(N, D)`` to
-    ``(N, C)``.
+    the architecture says so; the head is a ``Linear``. A periodic embedding comes first. Inputs and outputs
+    are row-major, ``(N, D)`` to ``(N, C)``.
     """
     layers: list[nn.Module] = []
-    fan_in = architecture.n_inputs
+    if architecture.n_periodic:
+        layers.append(Periodic(architecture.n_inputs, architecture.n_periodic))
+    fan_in = architecture.fan_in
     for layer, width in enumerate(architecture.widths):
         block: list[nn.Module] = [nn.Linear(fan_in, width, bias=architecture.bias)]
         if architecture.normalization == "layer":
@@ -172,9 +175,10 @@ def module_architecture(module: nn.Sequential) -> Architecture:
     residual: list[bool] = []
     activations: set[str] = set()
     normalized = dropout = False
+    embedding: Periodic | None = None
 
     def visit(block: nn.Sequential, inside: bool) -> None:
-        nonlocal normalized, dropout
+        nonlocal normalized, dropout, embedding
         for part in block:
             if isinstance(part, Residual):
                 visit(part, True)
@@ -185,11 +189,13 @@ def module_architecture(module: nn.Sequential) -> Architecture:
                 normalized = True
             elif isinstance(part, nn.Dropout):
                 dropout = True
+            elif isinstance(part, Periodic):
+                embedding = part
             elif type(part) in names:
                 activations.add(names[type(part)])
             else:
                 raise InvalidParameterError(
-                    f"a packed network is made of Linear, LayerNorm, Dropout, Residual and known "
+                    f"a packed network is made of Linear, LayerNorm, Dropout, Residual, Periodic and known "
                     f"activations, but got {type(part).__name__}"
                 )
 
@@ -200,7 +206,7 @@ def module_architecture(module: nn.Sequential) -> Architecture:
             f"but got {len(linears)} Linear and the activations {sorted(activations)}"
         )
     architecture = Architecture(
-        n_inputs=linears[0].in_features,
+        n_inputs=linears[0].in_features if embedding is None else embedding.n_inputs,
         widths=tuple(linear.out_features for linear in linears[:-1]),
         n_outputs=linears[-1].out_features,
         activation=activations.pop() if activations else "identity",
@@ -208,6 +214,7 @@ def module_architecture(module: nn.Sequential) -> Architecture:
         normalization="layer" if normalized else "none",
         residual=tuple(residual[:-1]),
         dropout=dropout,
+        n_periodic=0 if embedding is None else embedding.n_numbers,
     )
     # the right modules in another order, or with other settings, would train as a different network
     with torch.device("meta"):
@@ -216,7 +223,8 @@ def module_architecture(module: nn.Sequential) -> Architecture:
         if expected != got:
             raise InvalidParameterError(
                 f"a packed network repeats Linear, [LayerNorm], activation, [Dropout], all with their "
-                f"default settings, and ends in a Linear: expected {expected} next, but got {got}"
+                f"default settings, behind a Periodic if any, and ends in a Linear: expected {expected} "
+                f"next, but got {got}"
             )
     return architecture
 

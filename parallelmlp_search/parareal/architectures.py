@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing import Architecture
 from parallelmlp_search.packing.pack import build_module
+from parallelmlp_search.packing.periodic import Periodic
 from parallelmlp_search.space import MLPConfig
 
 __all__ = ["Bottleneck", "deep_config", "deep_mlp", "resnet", "resnet1001", "vgg16"]
@@ -43,27 +44,29 @@ def deep_config(config: MLPConfig, depth_factor: int) -> MLPConfig:
 
 
 def deep_mlp(
-    config: MLPConfig, *, n_inputs: int, n_outputs: int, vector: Tensor | None = None
+    config: MLPConfig, *, n_inputs: int, n_outputs: int, n_numbers: int = 0, vector: Tensor | None = None
 ) -> nn.Sequential:
     """The network of a configuration as a Sequential of one block a hidden layer, and the head.
 
     The same function as :func:`parallelmlp_search.packing.pack.build_module`, with a layer's modules grouped,
-    so that cuts fall between layers.
+    so that cuts fall between layers. An embedding belongs to the first block.
 
     Parameters
     ----------
     n_inputs, n_outputs
         Inputs ``D`` and outputs ``C``.
+    n_numbers
+        How many of the inputs, the first ones, are numbers.
     vector
         Canonical vector of its weights; fresh ones of torch's own generator by default.
     """
-    architecture = Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs)
+    architecture = Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs, n_numbers=n_numbers)
     flat = list(build_module(architecture, vector, dropout=config.dropout))
     blocks: list[nn.Module] = []
     group: list[nn.Module] = []
     for module in flat:
         starts = isinstance(module, nn.Linear | nn.Sequential)
-        if starts and group:
+        if starts and group and not isinstance(group[-1], Periodic):
             blocks.append(group[0] if len(group) == 1 else nn.Sequential(*group))
             group = []
         group.append(module)

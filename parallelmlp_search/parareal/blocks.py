@@ -14,10 +14,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.packing.periodic import Periodic
 
 __all__ = ["BlockFacts", "balanced_cuts", "counted_cost", "dry_run", "measured_cost", "statistics_kept"]
 
 Shape = tuple[int, ...]
+
+WAVE_COST = 240.0
+"""The same for a wave of an embedding: cosine, sine and some products, six passes."""
 
 ELEMENT_COST = 40.0
 """Floating-point operations of a product that take as long as one pass of forward and backward over an
@@ -117,6 +121,8 @@ def counted_cost(block: nn.Module, x: Tensor) -> float:
         total += CALL_COST
         if isinstance(module, nn.Linear):
             total += 6.0 * output.numel() * module.in_features
+        elif isinstance(module, Periodic):
+            total += WAVE_COST * output.shape[0] * module.frequency.numel()
         elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             window = math.prod(module.kernel_size) * module.in_channels // module.groups
             total += 6.0 * output.numel() * window

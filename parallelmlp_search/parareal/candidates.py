@@ -154,8 +154,9 @@ def forecast(
     for candidate in chosen:
         config = candidate.config
         with torch.random.fork_rng(devices=[]):
-            n_inputs = data.architecture(config).n_inputs
-            model = deep_mlp(config, n_inputs=n_inputs, n_outputs=data.head.n_outputs)
+            seen = data.architecture(config)
+            n_inputs = seen.n_inputs
+            model = deep_mlp(config, n_inputs=n_inputs, n_outputs=seen.n_outputs, n_numbers=seen.n_periodic)
         example = torch.randn(config.batch_size, n_inputs, generator=torch.Generator().manual_seed(0))
         pace = measure_pace(model, example) if device_flops is None else Pace.of_device(device_flops)
         rows = predictions(model, example, SLICES, pace=pace, link=link)

@@ -131,6 +131,7 @@ def save_rows(folder: Path, fold: int, data: ShardData, n_classes: int | None) -
         "n_classes": n_classes,
         "seed": data.seed,
         "n_pieces": data.n_pieces,
+        "n_numbers": data.n_numbers,
     }
     present = {name: tensor.cpu().clone() for name, tensor in tensors.items() if tensor is not None}
     save_tensors(folder / f"rows-{fold}.safetensors", present, facts)
@@ -154,6 +155,7 @@ def load_rows(folder: Path, fold: int, device: torch.device | str = "cpu") -> Sh
         metric=get_metric(facts["metric"], head.task, n_classes=facts["n_classes"]),
         seed=facts["seed"],
         n_pieces=facts["n_pieces"],
+        n_numbers=facts["n_numbers"],
     )
 
 
@@ -163,6 +165,7 @@ def build_network(
     *,
     n_inputs: int,
     n_outputs: int,
+    n_numbers: int = 0,
     repeat: int = 0,
     cuts: Sequence[int] | None = None,
 ) -> PararealNetwork:
@@ -171,11 +174,12 @@ def build_network(
     Fine networks start from the weights of the serial twin, which are those that a member of a population
     would start from; preprocessors and coarse networks from torch's generator, seeded by the configuration.
     """
-    architecture = Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs)
+    sizes = {"n_inputs": n_inputs, "n_outputs": n_outputs, "n_numbers": n_numbers}
+    architecture = Architecture.of(config, **sizes)
     vector = initial_vector(architecture, config.initialization, config.seed, repeat=repeat).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + repeat)
-        model: nn.Sequential = deep_mlp(config, n_inputs=n_inputs, n_outputs=n_outputs, vector=vector)
+        model: nn.Sequential = deep_mlp(config, vector=vector, **sizes)
         rows = max(2, min(config.batch_size, 256))
         return decompose(model, slices, torch.zeros(rows, n_inputs), share=True, cuts=cuts)
 
@@ -193,7 +197,12 @@ def run_task(
     data = (load_rows(job.folder, task.fold, world.device) if data is None else data).seen_by(config)
     inputs = data.rows.inputs
     network = build_network(
-        config, task.slices, n_inputs=data.n_inputs, n_outputs=data.head.n_outputs, repeat=task.fold + 1
+        config,
+        task.slices,
+        n_inputs=data.n_inputs,
+        n_outputs=data.head.n_outputs,
+        n_numbers=data.n_numbers,
+        repeat=task.fold + 1,
     )
     stream = BatchStream(inputs.shape[0], config.batch_size, data.seed)
     n_parameters, cuts = sum(p.numel() for p in network.parameters()), network.cuts

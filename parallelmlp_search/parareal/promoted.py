@@ -50,10 +50,15 @@ class PromotedMember:
     cuts: tuple[int, ...]
     weights: tuple[dict[str, Tensor], ...]
 
-    def network(self, fold: int, *, n_inputs: int, n_outputs: int) -> PararealNetwork:
+    def network(self, fold: int, *, n_inputs: int, n_outputs: int, n_numbers: int = 0) -> PararealNetwork:
         """The network of a fold, ready to predict."""
         network = build_network(
-            self.config, self.slices, n_inputs=n_inputs, n_outputs=n_outputs, cuts=self.cuts
+            self.config,
+            self.slices,
+            n_inputs=n_inputs,
+            n_outputs=n_outputs,
+            n_numbers=n_numbers,
+            cuts=self.cuts,
         )
         network.load_state_dict(self.weights[fold])
         return network.eval()
@@ -112,7 +117,12 @@ class PromotedModel(TrainedModel):
                     continue
                 seen = fold.columns(member.config)
                 own = inputs[:, seen]
-                network = member.network(number, n_inputs=own.shape[1], n_outputs=fold.head.n_outputs)
+                network = member.network(
+                    number,
+                    n_inputs=own.shape[1],
+                    n_outputs=fold.head.n_outputs,
+                    n_numbers=fold.preprocessor.n_numbers_,
+                )
                 with torch.no_grad():
                     outputs = torch.cat(
                         [network(own[first : first + WINDOW]) for first in range(0, len(own), WINDOW)]

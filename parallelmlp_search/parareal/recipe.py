@@ -1,8 +1,8 @@
 """How a deep network is trained: one flat buffer of parameters, one fused update, averaged weights.
 
 The same for the serial twin and for each slice, and the same recipe that trains the members of a population:
-decay of weights alone, closed-form schedules, clipping by the norm of the whole network, weights averaged
-over about the last tenth of training.
+decay of weights alone, an embedding whose frequencies learn slowly, closed-form schedules, clipping by the
+norm of the whole network, weights averaged over about the last tenth of training.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from parallelmlp_search.engine.optimizer import AVERAGE_EVERY, average_share
 from parallelmlp_search.engine.schedule import schedule_factors
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+from parallelmlp_search.packing.layout import SLOW_RATE
+from parallelmlp_search.packing.periodic import Periodic
 from parallelmlp_search.space import MLPConfig
 
 __all__ = ["FlatOptimizer", "FlatParameters", "Recipe"]
@@ -72,18 +74,41 @@ class Recipe:
         )
 
 
+@dataclass(frozen=True)
+class Span:
+    """Parameters in a row, whether they decay, and their learning rate in units of the network's."""
+
+    place: slice
+    decays: bool
+    factor: float
+
+
 class FlatParameters:
     """The parameters of some modules as views of one buffer, their gradients as views of another.
 
-    Weights come first, then what does not decay: biases, gains, shifts.
+    Weights come first, then what does not decay: biases, gains, shifts. Frequencies and phases of an
+    embedding are last.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.modules = list(modules)
         found = [p for module in self.modules for p in module.parameters() if p.requires_grad]
         unique = list(dict.fromkeys(found))
-        ordered = [p for p in unique if p.ndim >= 2] + [p for p in unique if p.ndim < 2]
-        self.n_weights = sum(p.numel() for p in ordered if p.ndim >= 2)
+        treatment = {id(p): (p.ndim < 2, 1.0) for p in unique}  # without decay, share of the rate
+        for embedding in (m for module in self.modules for m in module.modules() if isinstance(m, Periodic)):
+            treatment[id(embedding.frequency)] = (False, SLOW_RATE)
+            treatment[id(embedding.phase)] = (True, SLOW_RATE)
+            treatment[id(embedding.offset)] = (True, 1.0)
+        kinds = ((False, 1.0), (True, 1.0), (False, SLOW_RATE), (True, SLOW_RATE))
+        groups = [[p for p in unique if treatment[id(p)] == kind] for kind in kinds]
+        ordered = [p for group in groups for p in group]
+        self.spans: list[Span] = []
+        """Parts of :attr:`values` that are treated alike, none of them empty."""
+        for group, (spared, factor) in zip(groups, kinds, strict=True):
+            start = self.spans[-1].place.stop if self.spans else 0
+            if group:
+                place = slice(start, start + sum(p.numel() for p in group))
+                self.spans.append(Span(place, not spared, factor))
         size = sum(p.numel() for p in ordered)
         example = ordered[0] if ordered else torch.zeros(0)
         if len({(p.dtype, p.device) for p in ordered}) > 1:
@@ -98,16 +123,14 @@ class FlatParameters:
             parameter.grad = self.gradients[place].view(parameter.shape)
             offset = place.stop
 
-    def spans(self) -> list[Tensor]:
-        """The decaying and the other part of ``values``, empty ones left out, with their gradients
-        attached."""
-        spans = []
-        for place in (slice(0, self.n_weights), slice(self.n_weights, len(self.values))):
-            if place.start < place.stop:
-                span = self.values[place].requires_grad_()
-                span.grad = self.gradients[place]
-                spans.append(span)
-        return spans
+    def leaves(self) -> list[Tensor]:
+        """The spans of ``values``, with their gradients attached."""
+        leaves = []
+        for span in self.spans:
+            leaf = self.values[span.place].requires_grad_()
+            leaf.grad = self.gradients[span.place]
+            leaves.append(leaf)
+        return leaves
 
     def buffers(self) -> dict[str, Tensor]:
         """Running statistics and other buffers, by number of module and name."""
@@ -144,10 +167,10 @@ class FlatOptimizer:
         factors = schedule_factors([recipe.schedule], progress)[:, 0]
         self._rates: list[float] = (recipe.learning_rate * factors).tolist()
         self.average = flat.values.clone() if recipe.averages else None
-        spans = flat.spans()
+        spans = flat.leaves()
         groups = [
-            {"params": [span], "weight_decay": recipe.weight_decay if decays else 0.0}
-            for span, decays in zip(spans, [flat.n_weights > 0, False], strict=False)
+            {"params": [leaf], "weight_decay": recipe.weight_decay if span.decays else 0.0}
+            for leaf, span in zip(spans, flat.spans, strict=True)
         ]
         self._optimizer: torch.optim.Optimizer | None = None
         if not groups:
@@ -179,8 +202,8 @@ class FlatOptimizer:
         if self._optimizer is None:
             return
         rate = self._rates[min(number, len(self._rates) - 1)]
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        for group, span in zip(self._optimizer.param_groups, self.flat.spans, strict=True):
+            group["lr"] = span.factor * rate
         self._optimizer.step()
         if self.average is not None and (number == 0 or (number + 1) % AVERAGE_EVERY == 0):
             with torch.no_grad():

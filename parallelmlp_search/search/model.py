@@ -55,7 +55,7 @@ class FoldModel:
 
     def columns(self, config: MLPConfig) -> slice:
         """Columns of the preprocessed rows that the network of a configuration sees."""
-        first = self.preprocessor.n_pieces_ if config.numeric_embedding == "none" else 0
+        first = 0 if config.numeric_embedding == "piecewise" else self.preprocessor.n_pieces_
         return slice(first, self.preprocessor.n_features_out_)
 
     def combine(self, frame: pd.DataFrame, weights: Tensor) -> Tensor:
@@ -211,8 +211,13 @@ class TrainedModel:
         for number, fold in enumerate(values["folds"]):
             preprocessor = TablePreprocessor.from_dict(fold["preprocessor"])
             head = Head(**fold["head"])
-            sizes = {"n_inputs": preprocessor.n_features_out_, "n_pieces": preprocessor.n_pieces_}
-            architectures = [Architecture.of(config, n_outputs=head.n_outputs, **sizes) for config in configs]
+            sizes = {
+                "n_inputs": preprocessor.n_features_out_,
+                "n_outputs": head.n_outputs,
+                "n_pieces": preprocessor.n_pieces_,
+                "n_numbers": preprocessor.n_numbers_,
+            }
+            architectures = [Architecture.of(config, **sizes) for config in configs]
             # a copy: a file's memory is not aligned, and products of unaligned weights differ in the last bit
             parameters = tensors[f"fold{number}"].clone()
             folds.append(FoldModel(preprocessor, head, plan(architectures), parameters))

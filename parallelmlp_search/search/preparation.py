@@ -272,6 +272,7 @@ class Preparation:
             metric=self.comparing,
             seed=seed,
             n_pieces=preprocessor.n_pieces_,
+            n_numbers=preprocessor.n_numbers_,
         )
         return Part(preprocessor, head, data, np.empty(0, dtype=np.intp) if predict is None else predict)
 

@@ -18,9 +18,12 @@ __all__ = [
     "ACTIVATIONS",
     "FIELD_NAMES",
     "INITIALIZATIONS",
+    "MOST_EMBEDDED",
     "NORMALIZATIONS",
     "NUMERIC_EMBEDDINGS",
     "OPTIMIZERS",
+    "PERIODIC_FREQUENCIES",
+    "PERIODIC_OUTPUTS",
     "SCHEDULES",
     "MLPConfig",
 ]
@@ -52,7 +55,17 @@ INITIALIZATIONS: tuple[str, ...] = (
     "lecun_normal",
 )
 NORMALIZATIONS: tuple[str, ...] = ("none", "layer")
-NUMERIC_EMBEDDINGS: tuple[str, ...] = ("piecewise", "none")
+NUMERIC_EMBEDDINGS: tuple[str, ...] = ("piecewise", "none", "periodic")
+
+PERIODIC_FREQUENCIES = 16
+"""Waves that a number becomes in a periodic embedding."""
+
+PERIODIC_OUTPUTS = 3
+"""Mixtures of its waves that join the inputs of the first layer."""
+
+MOST_EMBEDDED = 64
+"""Numbers of a table above which a periodic embedding embeds none: with 36 it triples the time of a network
+of 128 and 128 neurons, and with the 784 of an image it would be fifteen times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +112,10 @@ class MLPConfig:
     clip_norm
         Largest Euclidean norm of the member's whole gradient, > 0, or None for no clipping.
     numeric_embedding
-        One of `NUMERIC_EMBEDDINGS`: whether the network sees each number in pieces as well (piecewise linear
-        encoding, Gorishniy et al. 2022), where the preprocessing makes any.
+        One of `NUMERIC_EMBEDDINGS`: what the network sees of each number besides the number itself.
+        ``"piecewise"``: pieces (piecewise linear encoding, Gorishniy et al. 2022), where the preprocessing
+        makes any. ``"periodic"``: three mixtures of sixteen waves whose frequencies it learns (PBLD,
+        Holzmueller et al. 2024), where the table has at most 64 numbers.
     seed
         Non-negative integer that decides the initial weights.
 
@@ -163,21 +178,31 @@ class MLPConfig:
         """Everything but the seed, hashable: two configurations that share it are the same choice."""
         return tuple(getattr(self, name) for name in FIELD_NAMES if name != "seed")
 
-    def n_parameters(self, n_inputs: int, n_outputs: int) -> int:
-        """Trainable numbers of the network: weights, biases, and LayerNorm's gains and shifts.
+    def n_embedded(self, n_numbers: int) -> int:
+        """How many of a table's numbers the network embeds, which is all of them or none."""
+        wanted = self.numeric_embedding == "periodic" and n_numbers <= MOST_EMBEDDED
+        return n_numbers if wanted else 0
+
+    def n_parameters(self, n_inputs: int, n_outputs: int, *, n_numbers: int = 0) -> int:
+        """Trainable numbers of the network: weights, biases, LayerNorm's gains and shifts, embedding.
 
         Parameters
         ----------
         n_inputs, n_outputs
-            Columns that enter the first layer (D) and values that leave the head (C), both >= 1.
+            Columns that the network sees (D) and values that leave the head (C), both >= 1.
+        n_numbers
+            How many of the columns are numbers, >= 0.
         """
         n_inputs = _whole("n_inputs", n_inputs, least=1)
         n_outputs = _whole("n_outputs", n_outputs, least=1)
-        sizes = (n_inputs, *self.widths, n_outputs)
+        embedded = self.n_embedded(_whole("n_numbers", n_numbers, least=0))
+        # frequencies and phases; weights and biases of the mixtures
+        embedding = embedded * (2 * PERIODIC_FREQUENCIES + PERIODIC_OUTPUTS * (PERIODIC_FREQUENCIES + 1))
+        sizes = (n_inputs + PERIODIC_OUTPUTS * embedded, *self.widths, n_outputs)
         weights = sum(before * after for before, after in pairwise(sizes))
         biases = sum(sizes[1:]) if self.bias else 0
         norms = 2 * sum(self.widths) if self.normalization == "layer" else 0
-        return weights + biases + norms
+        return weights + biases + norms + embedding
 
     def replace(self, **changes: Any) -> MLPConfig:
         """A copy with some fields changed; unknown names raise `InvalidParameterError`."""

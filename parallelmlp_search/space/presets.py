@@ -48,7 +48,7 @@ PRESETS: Mapping[str, Mapping[str, Domain]] = {
         "batch_size": Categorical((128, 256)),
         "normalization": Categorical(("none", "layer"), when=_DEEPER),
         "residual": Categorical((False, True), when=_DEEPER),
-        "numeric_embedding": Categorical(("none", "piecewise")),
+        "numeric_embedding": Categorical(("none", "piecewise", "periodic")),
     },
     # Candidates for layer-parallel training: without residual connections and normalisation they would not
     # train at these depths, so both are fixed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -85,6 +86,35 @@ def test_a_network_without_pieces_trains_as_if_there_were_none(make_data: Make, 
     assert _same(blind, trained(slice(2, None), 0, plain))
     seeing = trained(slice(None), 2, plain.replace(numeric_embedding="piecewise"))
     assert seeing.members[0].n_parameters > blind.members[0].n_parameters
+
+
+def test_waves_and_none_see_the_same_columns(make_data: Make, make_task: Make) -> None:
+    """Numbers lie behind the pieces; a network that embeds them is what a table of them would make."""
+    data = make_data(predict=True)
+    waves = MLPConfig(widths=(6,), numeric_embedding="periodic", batch_size=16)
+    configs = [waves, waves.replace(numeric_embedding="none"), waves.replace(numeric_embedding="piecewise")]
+    full = replace(data, n_pieces=2, n_numbers=2)
+    assert sorted(sorted(shard) for shard in cut_work(configs, full)) == [[0, 1], [2]]
+
+    def trained(first: int, config: MLPConfig, n_numbers: int = 2) -> ShardOutcome:
+        shown = replace(
+            data,
+            rows=replace(data.rows, inputs=data.rows.inputs[:, first:].contiguous()),
+            validation_inputs=data.validation_inputs[:, first:].contiguous(),
+            prediction_inputs=data.prediction_inputs[:, first:].contiguous(),
+            n_pieces=2 - first,
+            n_numbers=n_numbers,
+        )
+        return train_shard(make_task((config,), data=shown))
+
+    outcome = trained(0, waves)
+    assert _same(outcome, trained(2, waves))
+    assert outcome.members[0].n_parameters == waves.n_parameters(3, 1, n_numbers=2)
+    # one number less, and it is another network
+    assert trained(0, waves, 1).members[0].n_parameters < outcome.members[0].n_parameters
+    assert _same(trained(0, waves, 0), trained(0, configs[1]))
+    # another process gets the numbers of columns too
+    assert pickle.loads(pickle.dumps(full)).n_numbers == 2
 
 
 def test_the_cut_is_a_function_of_members_and_data(make_data: Make, make_configs: Make) -> None:

@@ -32,6 +32,7 @@ from parallelmlp_search.space import MLPConfig
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 
 D, C, N_ROWS = 5, 3, 50
+SIZES = {"n_inputs": D, "n_outputs": C, "n_numbers": 2}
 GENERATOR = torch.Generator().manual_seed(1)
 INPUTS = torch.randn(N_ROWS, D, dtype=torch.float64, generator=GENERATOR)
 TARGET = torch.randint(0, C, (N_ROWS,), generator=GENERATOR)
@@ -43,6 +44,8 @@ CONFIGS = [
     MLPConfig(widths=(7,), optimizer="sgd", learning_rate=0.05, clip_norm=0.05, seed=3),
     MLPConfig(widths=(6, 6, 6), residual=True, normalization="layer", activation="mish", seed=4),
     MLPConfig(widths=(), learning_rate=0.02, seed=5),
+    MLPConfig(widths=(8, 4), numeric_embedding="periodic", weight_decay=0.1, learning_rate=0.02, seed=6),
+    MLPConfig(widths=(7,), numeric_embedding="periodic", optimizer="sgd", learning_rate=0.05, seed=7),
 ]
 
 
@@ -52,7 +55,7 @@ def _train(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = options.pop("dtype", torch.float64)
     weight = options.pop("weight", None)
-    population = Population.create(configs, n_inputs=D, n_outputs=C, dtype=dtype, device=device)
+    population = Population.create(configs, dtype=dtype, device=device, **SIZES)
     rows = TrainingRows(
         INPUTS.to(device, dtype), TARGET.to(device), None if weight is None else weight.to(device)
     )
@@ -91,7 +94,7 @@ def test_captured_steps_are_the_steps_of_the_plain_loop(weight: Tensor | None, c
 def test_one_launch_for_the_optimizer_or_many_operations(fused: bool, capture: Capture) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     expected, _ = _train(CONFIGS, "none", None)
-    population = Population.create(CONFIGS, n_inputs=D, n_outputs=C, dtype=torch.float64, device=device)
+    population = Population.create(CONFIGS, dtype=torch.float64, device=device, **SIZES)
     stream = BatchStream(N_ROWS, 16, 9)
     configs = population.row_configs()
     tables_of: dict[str, Any] = {"dtype": torch.float64, "device": device}
@@ -288,7 +291,7 @@ def test_an_interrupt_is_met_between_windows(capture: Capture) -> None:
     assert population.step == 7  # two epochs
 
 
-LAYOUT = Population.create(CONFIGS, n_inputs=D, n_outputs=C).layout
+LAYOUT = Population.create(CONFIGS, **SIZES).layout
 
 
 @pytest.mark.parametrize(

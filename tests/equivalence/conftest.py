@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -80,6 +81,7 @@ class Problem:
     total_epochs: int = 20
     batch_size: int = 16
     seed: int = 5
+    n_numbers: int = 0
 
     @property
     def stream(self) -> BatchStream:
@@ -92,6 +94,7 @@ class Problem:
             configs,
             n_inputs=self.inputs.shape[1],
             n_outputs=self.n_outputs,
+            n_numbers=self.n_numbers,
             dtype=self.inputs.dtype,
             merge=merge,
         )
@@ -108,7 +111,9 @@ class Problem:
 
     def alone(self, config: MLPConfig) -> Tensor:
         """Weights of one configuration after as many steps of torch.optim on the same batches."""
-        architecture = Architecture.of(config, n_inputs=self.inputs.shape[1], n_outputs=self.n_outputs)
+        architecture = Architecture.of(
+            config, n_inputs=self.inputs.shape[1], n_outputs=self.n_outputs, n_numbers=self.n_numbers
+        )
         start = initial_vector(architecture, config.initialization, config.seed).to(self.inputs.dtype)
         network = build_module(architecture, start, dropout=config.dropout)
         noises = _share_dropout(network)
@@ -123,7 +128,7 @@ class Problem:
                     noise.field = field
             factor = SCHEDULES[config.schedule](step / stream.steps(self.total_epochs))
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * factor
+                group["lr"] = config.learning_rate * group["share"] * factor
             optimizer.zero_grad()
             target = self.target[:, rows] if self.target.ndim == 2 else self.target[rows]
             losses = _row_losses(self.loss, network(self.inputs[rows]), target, config.label_smoothing)
@@ -145,12 +150,18 @@ class Problem:
 
 
 def _optimizer(config: MLPConfig, network: nn.Module) -> torch.optim.Optimizer:
-    """Torch's own, with decay on the weights of linear maps only."""
-    groups = [
-        {"params": [p for p in network.parameters() if p.ndim == 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in network.parameters() if p.ndim != 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    """Torch's own, with decay on the weights of linear maps and waves only, and slow waves."""
+    groups: list[dict[str, Any]] = []
+    for name, parameter in network.named_parameters():
+        kind = name.rpartition(".")[2]
+        decays = kind in ("frequency", "mixing") or (kind == "weight" and parameter.ndim == 2)
+        groups.append(
+            {
+                "params": [parameter],
+                "weight_decay": config.weight_decay if decays else 0.0,
+                "share": 0.1 if kind in ("frequency", "phase") else 1.0,
+            }
+        )
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2))
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -237,6 +238,26 @@ def test_costs_grow_with_width_rows_and_members(widths: tuple[int, ...], n_rows:
     once = bucket_seconds(small, 2, n_rows)
     twice = 2 * bucket_seconds(small, 1, n_rows)
     assert twice - once == pytest.approx(BUCKET_OVERHEAD_SECONDS * (1 + small.depth) / 2)
+
+
+@given(WIDTHS, st.integers(1, 500), st.integers(0, 6))
+def test_costs_grow_with_embedded_numbers(widths: tuple[int, ...], n_rows: int, n_numbers: int) -> None:
+    fewer, more = (replace(_architecture(widths), n_periodic=n) for n in (n_numbers, n_numbers + 1))
+    assert flops_per_step(fewer, n_rows) < flops_per_step(more, n_rows)
+    assert member_bytes(fewer, n_rows) < member_bytes(more, n_rows)
+    assert member_cost(fewer, n_rows).seconds < member_cost(more, n_rows).seconds
+    assert bucket_seconds(fewer, 3, n_rows) < bucket_seconds(more, 3, n_rows)
+    assert fewer.n_activations < more.n_activations
+
+
+def test_waves_count_where_buckets_and_shards_are_cut() -> None:
+    plain = [_architecture((32,))] * 64
+    embedded = [replace(architecture, n_periodic=5) for architecture in plain]
+    options = {"n_rows": 128, "bucket_elements": 1 << 17}
+    assert len(plan(embedded, **options).buckets) > len(plan(plain, **options).buckets)
+    assert len(cut_shards(embedded, n_rows=128, shard_elements=1 << 17)) > len(
+        cut_shards(plain, n_rows=128, shard_elements=1 << 17)
+    )
 
 
 def test_narrow_products_reach_less_of_the_peak() -> None:

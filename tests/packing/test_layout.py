@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from parallelmlp_search.packing import Architecture, Block, Layout, MatmulLayout, Segment, plan
 from parallelmlp_search.packing.layout import ALIGNMENT, aligned
 from parallelmlp_search.space import MLPConfig
-from parallelmlp_search.space.config import ACTIVATIONS, NORMALIZATIONS, OPTIMIZERS
+from parallelmlp_search.space.config import ACTIVATIONS, NORMALIZATIONS, NUMERIC_EMBEDDINGS, OPTIMIZERS
 
 CONFIGS = st.builds(
     MLPConfig,
@@ -24,6 +24,7 @@ CONFIGS = st.builds(
     residual=st.booleans(),
     normalization=st.sampled_from(NORMALIZATIONS),
     clip_norm=st.sampled_from([None, 1.0]),
+    numeric_embedding=st.sampled_from(NUMERIC_EMBEDDINGS),
 )
 POPULATIONS = st.lists(CONFIGS, min_size=1, max_size=12)
 
@@ -39,9 +40,10 @@ def _planned(
 def test_parameters_are_counted_as_the_configuration_counts_them(
     config: MLPConfig, n_inputs: int, n_outputs: int
 ) -> None:
-    architecture = Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs)
-    assert architecture.n_parameters == config.n_parameters(n_inputs, n_outputs)
-    assert architecture.n_parameters != config.n_parameters(n_inputs + 1, n_outputs)
+    n_numbers = n_inputs // 2
+    architecture = Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs, n_numbers=n_numbers)
+    assert architecture.n_parameters == config.n_parameters(n_inputs, n_outputs, n_numbers=n_numbers)
+    assert architecture.n_parameters != config.n_parameters(n_inputs + 1, n_outputs, n_numbers=n_numbers)
     assert architecture.depth == config.depth
 
 

@@ -34,7 +34,8 @@ D, C = 5, 3
 @st.composite
 def architectures(draw: st.DrawFn) -> Architecture:
     widths = tuple(draw(st.lists(st.sampled_from([1, 2, 3, 5, 7, 16]), max_size=4)))
-    fan_ins = (D, *widths)
+    n_periodic = draw(st.sampled_from([0, 0, 2, D]))
+    fan_ins = (D + 3 * n_periodic, *widths)
     return Architecture(
         n_inputs=D,
         widths=widths,
@@ -47,6 +48,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
             width == fan_in and draw(st.booleans()) for width, fan_in in zip(widths, fan_ins, strict=False)
         ),
         dropout=bool(widths) and draw(st.booleans()),
+        n_periodic=n_periodic,
     )
 
 

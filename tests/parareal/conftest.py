@@ -35,6 +35,7 @@ def finished(problem: Problem, tmp_path_factory: pytest.TempPathFactory) -> Path
             "learning_rate": Float(2e-3, 1e-2, log=True),
             "batch_size": Categorical((32,)),
             "clip_norm": Categorical((1.0, None)),
+            "numeric_embedding": Categorical(("piecewise", "periodic")),
         }
     )
     settings = SearchSettings(search_space=space, n_trials=8, max_epochs=4, n_folds=2, n_finalists=4)

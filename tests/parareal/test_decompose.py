@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from parallelmlp_search.engine.initialization import initial_vector
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing import Architecture
 from parallelmlp_search.packing.pack import build_module, module_vector
@@ -20,6 +21,7 @@ from parallelmlp_search.parareal import (
     vgg16,
 )
 from parallelmlp_search.parareal.blocks import balanced_cuts, counted_cost, dry_run, measured_cost
+from parallelmlp_search.parareal.recipe import FlatOptimizer, FlatParameters, Recipe
 from parallelmlp_search.space import MLPConfig
 
 
@@ -58,6 +60,40 @@ def test_a_deep_mlp_is_the_network_that_a_population_trains() -> None:
     )
     rows = torch.randn(9, 5)
     assert torch.equal(network.eval()(rows), plain.eval()(rows))
+
+
+def test_an_embedding_belongs_to_the_first_block() -> None:
+    # 11 is what five columns become, of which two are numbers: the first layer is residual
+    config = MLPConfig(widths=(11, 8), residual=True, numeric_embedding="periodic", weight_decay=0.5)
+    sizes = {"n_inputs": 5, "n_outputs": 2, "n_numbers": 2}
+    architecture = Architecture.of(config, **sizes)
+    vector = initial_vector(architecture, "kaiming_uniform", 3).float()
+    network = deep_mlp(config, vector=vector, **sizes)
+    assert len(network) == 3
+    rows = torch.randn(9, 5)
+    assert torch.equal(network(rows), build_module(architecture, vector)(rows))
+    assert not torch.equal(network(rows), deep_mlp(config, **sizes)(rows))
+    assert counted_cost(network[0], rows) > counted_cost(network[0][1], torch.randn(9, 11))
+
+
+def test_waves_learn_slowly_and_phases_do_not_decay() -> None:
+    """The first step of Adam has the size of the rate."""
+    torch.manual_seed(0)
+    config = MLPConfig(widths=(8,), numeric_embedding="periodic")
+    network = deep_mlp(config, n_inputs=5, n_outputs=2, n_numbers=2).double()
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    recipe = Recipe(total_steps=5, learning_rate=0.01, weight_decay=2.0, schedule="constant")
+    optimizer = FlatOptimizer(FlatParameters([network]), recipe)
+    network(torch.randn(9, 5).double()).square().sum().backward()
+    steps = {name: -0.01 * p.grad.sign() for name, p in network.named_parameters() if p.grad is not None}
+    optimizer.step()
+    assert len(steps) == 4 + 4
+    for name, after in network.named_parameters():
+        kind = name.rpartition(".")[2]
+        share = 0.1 if kind in ("frequency", "phase") else 1.0
+        keep = 1.0 - share * 0.02 if kind in ("frequency", "mixing", "weight") else 1.0
+        expected = before[name] * keep + share * steps[name]
+        torch.testing.assert_close(after.detach(), expected, rtol=0.0, atol=1e-5)
 
 
 @pytest.mark.parametrize("factor", [1, 2, 1000])

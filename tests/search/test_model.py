@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+from parallelmlp_search.data import TablePreprocessor
+from parallelmlp_search.distribute import ShardData, ShardTask
+from parallelmlp_search.distribute.shards import train_shard
+from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.exceptions import DataError, RunDirectoryError
 from parallelmlp_search.packing.pack import extract
 from parallelmlp_search.search import Problem, SearchResult, TrainedModel, run
-from parallelmlp_search.space import Categorical, Float, SearchSpace
+from parallelmlp_search.search.model import FoldModel
+from parallelmlp_search.selection import get_metric
+from parallelmlp_search.space import Categorical, Float, MLPConfig, SearchSpace
 
 Make = Callable[..., Any]
 
@@ -29,7 +36,7 @@ VARIED = SearchSpace(
         "residual": Categorical((False, True)),
         "bias": Categorical((True, False)),
         "batch_size": Categorical((32,)),
-        "numeric_embedding": Categorical(("none", "piecewise")),
+        "numeric_embedding": Categorical(("none", "piecewise", "periodic")),
     }
 )
 
@@ -134,3 +141,50 @@ def test_a_model_of_another_format_or_without_files_is_refused(found: SearchResu
         TrainedModel.load(tmp_path / "model")
     with pytest.raises(RunDirectoryError, match="there is no file"):
         TrainedModel.load(tmp_path / "nowhere")
+
+
+def test_a_fold_predicts_what_its_shard_predicted(make_problem: Make) -> None:
+    """Each embedding sees its own columns, in training and afterwards, and when it comes back from a file."""
+    frame = make_problem("diamonds", 120).frame
+    frame.loc[::7, "depth"] = np.nan  # one more column, which is no number
+    preprocessor = TablePreprocessor(numeric_bins=4).fit(frame)
+    inputs = torch.from_numpy(preprocessor.transform(frame))
+    assert (preprocessor.n_pieces_, preprocessor.n_numbers_) == (4 * 6, 6)
+    head = Head("regression", 1, location=(0.0,), scale=(1.0,), lower=(-9.0,), upper=(9.0,))
+    target = inputs[:, preprocessor.n_pieces_ : preprocessor.n_pieces_ + 1].T.contiguous()
+    data = ShardData(
+        rows=TrainingRows(inputs, target),
+        validation_inputs=inputs,
+        validation_target=target[0],
+        validation_weight=None,
+        prediction_inputs=inputs,
+        head=head,
+        loss="squared_error",
+        metric=get_metric("rmse", "regression"),
+        seed=0,
+        n_pieces=preprocessor.n_pieces_,
+        n_numbers=preprocessor.n_numbers_,
+    )
+    configs = [
+        MLPConfig(widths=(5,), numeric_embedding=embedding, batch_size=32, learning_rate=0.01, seed=seed)
+        for seed, embedding in enumerate(("none", "piecewise", "periodic", "periodic"))
+    ]
+    vectors, predictions = [], []
+    for config in configs:
+        task = ShardTask("one", (0,), (config,), (None,), data, 3.0, 3.0, keep=("best",))
+        (member,) = train_shard(task).members
+        assert member.state is not None
+        vectors.append(member.state.vectors["best"])
+        predictions.append(member.prediction)
+    model = TrainedModel(
+        "regression", None, tuple(configs), (0, 1, 2, 3), torch.full((4,), 0.25),
+        [FoldModel.pack(preprocessor, head, [data.architecture(c) for c in configs], vectors)],
+        list(frame.columns),
+    )  # fmt: skip
+    for number, prediction in enumerate(predictions):
+        weights = torch.eye(4)[number]
+        torch.testing.assert_close(model.folds[0].combine(frame, weights), prediction, rtol=1e-4, atol=1e-5)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder))
+        again = TrainedModel.load(Path(folder))
+    assert np.array_equal(again.predict(frame), model.predict(frame))

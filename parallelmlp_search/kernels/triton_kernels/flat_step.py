@@ -18,13 +18,14 @@ __all__ = ["flat_step"]
 @triton.jit
 def flat_step(
     parameters, gradients, first, second, average, stretches, coefficients, shares, local, constants,
-    n_members, ADAMW: tl.constexpr, AVERAGING: tl.constexpr, SIZE: tl.constexpr,
+    n_members, ADAMW: tl.constexpr, AVERAGING: tl.constexpr, FACTOR: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """Update the elements of one stretch.
 
     ``stretches`` (programs, 6) int64: where the block begins in the flat buffers, the stretch's first element
     inside the block, the block's elements, elements of one member, the block's first stacked row, and whether
-    weights decay there. ``coefficients`` (steps, 4, P) and ``shares`` (steps,) are read at step ``local``.
+    weights decay there. ``coefficients`` (steps, 4, P) and ``shares`` (steps,) are read at step ``local``;
+    the learning rate is ``FACTOR`` times the one there.
     """
     line = stretches + tl.program_id(0) * 6
     inside = tl.load(line + 1) + tl.arange(0, SIZE)
@@ -38,11 +39,17 @@ def flat_step(
     g = tl.load(gradients + place, mask=mask, other=0.0)
     m = tl.load(first + place, mask=mask, other=0.0)
     rate = tl.load(of_step, mask=mask, other=0.0)
+    if FACTOR != 1.0:
+        rate *= FACTOR
     if ADAMW:
         v = tl.load(second + place, mask=mask, other=0.0)
         keep = tl.load(of_step + n_members, mask=mask, other=1.0)
         scale = tl.load(of_step + 2 * n_members, mask=mask, other=1.0)
         offset = tl.load(of_step + 3 * n_members, mask=mask, other=1.0)
+        if FACTOR != 1.0:
+            keep = 1.0 - FACTOR * (1.0 - keep)
+            scale /= FACTOR
+            offset /= FACTOR
         mix_1 = tl.load(constants + row, mask=mask, other=0.0)
         mix_2 = tl.load(constants + n_members + row, mask=mask, other=0.0)
         keep = tl.where(decays, keep, keep * 0.0 + 1.0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.kernels.triton_kernels.availability import kernel_module
-from parallelmlp_search.packing.layout import Layout
+from parallelmlp_search.packing.layout import SLOW_RATE, Layout
 
 __all__ = ["FlatOptimizer"]
 
@@ -30,17 +30,17 @@ class FlatOptimizer:
 
     def __init__(self, layout: Layout, buckets: Sequence[int], device: torch.device | str) -> None:
         self._module = kernel_module("flat_step", device, purpose="for the fused optimiser")
-        lines: dict[bool, list[tuple[int, ...]]] = {}
+        lines: dict[tuple[bool, bool], list[tuple[int, ...]]] = {}
         for number in buckets:
             bucket = layout.buckets[number]
             adamw = bucket.shape.optimizer == "adamw"
             for block in bucket.blocks:
                 size = bucket.n_members * block.row_size
-                common = (size, block.row_size, layout.row_offsets[number], int(block.kind == "weight"))
-                lines.setdefault(adamw, []).extend(
+                common = (size, block.row_size, layout.row_offsets[number], int(block.decays))
+                lines.setdefault((adamw, block.is_slow), []).extend(
                     (block.offset, start, *common) for start in range(0, size, STRETCH)
                 )
-        self._stretches = {adamw: torch.tensor(rows).to(device) for adamw, rows in lines.items()}
+        self._stretches = {kind: torch.tensor(rows).to(device) for kind, rows in lines.items()}
 
     def step(
         self,
@@ -54,7 +54,7 @@ class FlatOptimizer:
         averaging: bool,
     ) -> None:
         """Take the step of number ``local`` (1,) of the tables; shapes as in :func:`.flat_step.flat_step`."""
-        for adamw, stretches in self._stretches.items():
+        for (adamw, is_slow), stretches in self._stretches.items():
             self._module.flat_step[(stretches.shape[0],)](
                 flats["parameters"],
                 gradients,
@@ -69,6 +69,7 @@ class FlatOptimizer:
                 n_members=constants.shape[1],
                 ADAMW=adamw,
                 AVERAGING=averaging,
+                FACTOR=SLOW_RATE if is_slow else 1.0,
                 SIZE=STRETCH,
                 num_warps=4,
                 enable_fp_fusion=True,

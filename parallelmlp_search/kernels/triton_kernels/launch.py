@@ -68,6 +68,8 @@ def obstacle(bucket: Bucket, *, loss: str, dtype: torch.dtype) -> str | None:
         return "dropout is not in the kernel"
     if shape.normalization != "none":
         return "normalisation is not in the kernel"
+    if shape.n_periodic:
+        return "embeddings are not in the kernel"
     if any(shape.residual):
         return "residual layers are not in the kernel"
     if padded(shape.n_outputs) > MOST_OUTPUTS:

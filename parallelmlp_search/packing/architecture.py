@@ -1,0 +1,147 @@
+"""Sizes and kinds of one member's tensors, as far as they decide how it is packed. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS
+
+__all__ = ["EMBEDDING", "Architecture"]
+
+EMBEDDING = -1
+"""Layer of the blocks of a periodic embedding, which lies before the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Everything that decides which tensors a member has and which operations its training needs.
+
+    The network sees ``n_inputs`` columns of the rows, from column ``first_input`` on; the first
+    ``n_periodic`` of them enter a periodic embedding. ``residual[l]`` says whether hidden layer ``l`` adds
+    its own input; it is only ever true where both widths agree. ``dropout`` and ``clip`` say whether the
+    member uses them at all, not how much.
+    """
+
+    n_inputs: int
+    widths: tuple[int, ...]
+    n_outputs: int
+    activation: str = "relu"
+    bias: bool = True
+    normalization: str = "none"
+    residual: tuple[bool, ...] = ()
+    optimizer: str = "adamw"
+    dropout: bool = False
+    clip: bool = False
+    first_input: int = 0
+    n_periodic: int = 0
+
+    @classmethod
+    def of(
+        cls, config: MLPConfig, *, n_inputs: int, n_outputs: int, n_pieces: int = 0, n_numbers: int = 0
+    ) -> Architecture:
+        """The architecture that a configuration has on data of this size.
+
+        Parameters
+        ----------
+        config
+            The configuration.
+        n_inputs
+            Columns of the rows.
+        n_outputs
+            Outputs ``C``.
+        n_pieces
+            How many columns, the first ones, are pieces of numbers; not every configuration sees them.
+        n_numbers
+            How many columns, those behind the pieces, are the numbers themselves.
+        """
+        first_input = 0 if config.numeric_embedding == "piecewise" else n_pieces
+        n_periodic = config.n_embedded(n_numbers)
+        n_inputs -= first_input
+        fan_ins = (n_inputs + PERIODIC_OUTPUTS * n_periodic, *config.widths)
+        return cls(
+            n_inputs=n_inputs,
+            widths=config.widths,
+            n_outputs=n_outputs,
+            activation=config.activation,
+            bias=config.bias,
+            normalization=config.normalization,
+            residual=tuple(
+                config.residual and width == fan_in
+                for width, fan_in in zip(config.widths, fan_ins, strict=False)
+            ),
+            optimizer=config.optimizer,
+            dropout=config.dropout > 0,
+            clip=config.clip_norm is not None,
+            first_input=first_input,
+            n_periodic=n_periodic,
+        )
+
+    @property
+    def fan_in(self) -> int:
+        """Inputs of the first layer: the columns, and what the embedding makes of the numbers."""
+        return self.n_inputs + PERIODIC_OUTPUTS * self.n_periodic
+
+    @property
+    def n_waves(self) -> int:
+        """Waves of the embedding for one row."""
+        return PERIODIC_FREQUENCIES * self.n_periodic
+
+    @property
+    def n_activations(self) -> int:
+        """Numbers that a row becomes inside the network: embedding, hidden layers, outputs."""
+        embedded = self.n_waves + self.fan_in if self.n_periodic else 0
+        return embedded + sum(self.widths) + self.n_outputs
+
+    @property
+    def depth(self) -> int:
+        """Number of hidden layers."""
+        return len(self.widths)
+
+    @property
+    def family(self) -> tuple[object, ...]:
+        """What must agree before two members can share a bucket, whatever their widths and activations.
+
+        Not dropout: at rate 0 its factors are exactly 1, so a member without may sit beside one with it.
+        """
+        return (
+            self.depth,
+            self.first_input,
+            self.n_periodic,
+            self.n_inputs,
+            self.n_outputs,
+            self.bias,
+            self.normalization,
+            self.residual,
+            self.optimizer,
+            self.clip,
+        )
+
+    def block_shapes(self) -> Iterator[tuple[int, str, int, int]]:
+        """``(layer, kind, rows, columns)`` of each parameter tensor, in the canonical order.
+
+        Kinds are ``weight`` (rows, columns), ``bias``, ``gain`` and ``shift`` (rows, 1). The last layer
+        is the head. Layer :data:`EMBEDDING` has ``frequency`` and ``phase`` (numbers, frequencies),
+        ``mixing`` (numbers times outputs, frequencies) and ``offset`` (numbers times outputs, 1).
+        """
+        if self.n_periodic:
+            mixtures = PERIODIC_OUTPUTS * self.n_periodic
+            yield EMBEDDING, "frequency", self.n_periodic, PERIODIC_FREQUENCIES
+            yield EMBEDDING, "phase", self.n_periodic, PERIODIC_FREQUENCIES
+            yield EMBEDDING, "mixing", mixtures, PERIODIC_FREQUENCIES
+            yield EMBEDDING, "offset", mixtures, 1
+        fan_in = self.fan_in
+        for layer, width in enumerate((*self.widths, self.n_outputs)):
+            yield layer, "weight", width, fan_in
+            if self.bias:
+                yield layer, "bias", width, 1
+            if self.normalization == "layer" and layer < self.depth:
+                yield layer, "gain", width, 1
+                yield layer, "shift", width, 1
+            fan_in = width
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trained scalars of one member."""
+        return sum(rows * columns for _, _, rows, columns in self.block_shapes())

@@ -1,0 +1,59 @@
+"""A periodic embedding as a plain module: the twin of :mod:`parallelmlp_search.engine.embedding`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS
+
+__all__ = ["FREQUENCY_DEVIATION", "Periodic"]
+
+FREQUENCY_DEVIATION = 0.1
+"""Standard deviation of the first frequencies, in waves a unit of the scaled number."""
+
+
+class Periodic(nn.Module):
+    """Inputs, and behind them three mixtures of sixteen waves for each of the first ``n_numbers`` columns.
+
+    Number ``x`` gives ``W2 cos(2 pi w1 x + b1) + b2``: PBLD of Holzmueller et al. 2024 ("Better by Default"),
+    after the periodic embeddings of Gorishniy et al. 2022; the number itself stays among the inputs.
+
+    Parameters
+    ----------
+    n_inputs
+        Columns ``D``.
+    n_numbers
+        How many of them, the first ones, are embedded.
+
+    Attributes
+    ----------
+    frequency, phase
+        ``w1`` and ``b1``, ``(n_numbers, 16)``.
+    mixing, offset
+        ``W2`` ``(n_numbers, 3, 16)`` and ``b2`` ``(n_numbers, 3)``.
+    """
+
+    def __init__(self, n_inputs: int, n_numbers: int) -> None:
+        super().__init__()
+        self.n_inputs, self.n_numbers = n_inputs, n_numbers
+        bound = 1.0 / math.sqrt(PERIODIC_FREQUENCIES)
+        waves = (n_numbers, PERIODIC_FREQUENCIES)
+        self.frequency = nn.Parameter(FREQUENCY_DEVIATION * torch.randn(waves))
+        self.phase = nn.Parameter(torch.empty(waves).uniform_(-math.pi, math.pi))
+        mixing = torch.empty(n_numbers, PERIODIC_OUTPUTS, PERIODIC_FREQUENCIES)
+        self.mixing = nn.Parameter(mixing.uniform_(-bound, bound))
+        self.offset = nn.Parameter(torch.empty(n_numbers, PERIODIC_OUTPUTS).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows ``(N, D)`` to ``(N, D + 3 n_numbers)``."""
+        numbers = x[:, : self.n_numbers].unsqueeze(2)
+        waves = torch.cos(2.0 * math.pi * self.frequency * numbers + self.phase)
+        mixed = torch.einsum("ndk,dok->ndo", waves, self.mixing) + self.offset
+        return torch.cat([x, mixed.flatten(1)], dim=1)
+
+    def extra_repr(self) -> str:
+        """Its sizes."""
+        return f"n_inputs={self.n_inputs}, n_numbers={self.n_numbers}"
