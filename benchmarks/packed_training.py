@@ -17,10 +17,12 @@ import argparse
 import json
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from benchmarks.packed.cases import CASES, QUICK, find
+from benchmarks.packed.diagram import diagram
 from benchmarks.packed.machine import describe
 from benchmarks.packed.measure import measure
 from benchmarks.packed.profile import profile, profile_table
@@ -79,7 +81,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=[case.name for case in CASES], metavar="NAME")
     parser.add_argument("--profile", action="store_true", help="where the time of a step goes")
     parser.add_argument("--scaling", action="store_true", help="100 to 100,000 members")
-    parser.add_argument("--plot", action="store_true", help="draw the figures that are there (plotly)")
+    parser.add_argument("--plot", action="store_true", help="draw the figures that are there")
     parser.add_argument("--rounds", type=int, default=5, help="times that everyone's turn comes")
     parser.add_argument("--with", dest="extra", action="append", choices=["sklearn", "jax"], default=[])
     arguments = parser.parse_args()
@@ -102,7 +104,10 @@ def main() -> None:
     rows = {row["case"]: row for row in json.loads(RESULTS.read_text())["rows"]} if RESULTS.exists() else {}
     if arguments.plot:
         scaling = json.loads(SCALING.read_text())["rows"] if SCALING.exists() else []
-        plot(list(rows.values()), scaling, FOLDER / "packed_training.html")
+        ordered = [rows[case.name] for case in CASES if case.name in rows]
+        (FOLDER / "packed_training.svg").write_text(diagram(ordered))
+        if find_spec("plotly") is not None:
+            plot(ordered, scaling, FOLDER / "packed_training.html")
         return
     machine = describe()
     for case in CASES:

@@ -18,11 +18,14 @@ from parallelmlp_search.command_line.options import (
     HOW,
     OUTPUT,
     TOGETHER,
+    Calibration,
     Jobs,
     Json,
     Quiet,
+    Refit,
     RunPath,
     TablePath,
+    TuneDecision,
 )
 from parallelmlp_search.command_line.promote import promote
 from parallelmlp_search.command_line.session import Commands, guarded, leave, terminal
@@ -139,6 +142,9 @@ def search(
             metavar="NAME", help="The study at that URL; the only one by default.", rich_help_panel=HOW
         ),
     ] = None,
+    tune_decision: TuneDecision = True,
+    calibration: Calibration = "auto",
+    refit: Refit = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=HOW)] = "auto",
     jobs: Jobs = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel=HOW)] = 0,
@@ -193,6 +199,9 @@ def search(
         n_folds=folds,
         sampler=sampler,
         initial=initial(start_from, start_study, search_space),
+        tune_decision=tune_decision,
+        calibration=calibration,
+        refit=refit,
         seed=seed,
         device=device,
         memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
@@ -276,7 +285,7 @@ def evaluate(run: RunPath, data: TablePath, as_json: Json = False) -> None:
         raise RunDirectoryError(f"the run in {str(run)!r} does not say which column is its target")
     weights = (directory.info().get("source") or {}).get("weights")
     scores = tables.evaluate(model, read_table(data), target, result["metric"], weights)
-    evaluation = scores | {"honest": tables.plain(result["honest"])}
+    evaluation = scores | model.treatment() | {"honest": tables.plain(result["honest"])}
     screen = terminal()
     if as_json:
         screen.json(evaluation)

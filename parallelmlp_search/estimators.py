@@ -53,6 +53,17 @@ class ParallelMLPClassifier(ClassifierMixin, LabelTarget, SearchEstimator):  # t
         Configurations to try first; or a finished run or a study, whose best are tried first.
     class_weight : "balanced" or mapping, default=None
         Weight of each class in training; ``"balanced"`` makes all classes weigh the same.
+    tune_decision : bool, default=True
+        With a metric that looks at labels (``"accuracy"``, ``"balanced_accuracy"``, ``"f1"``, ``"f1_macro"``,
+        ``"mcc"``), whether ``predict`` names the class whose probability times a weight is largest, with
+        weights that raise that metric; otherwise the most probable class. ``predict_proba`` stays as it is.
+    calibration : str, default="auto"
+        ``"temperature"`` (as ``"auto"``) fits one temperature to all probabilities, as far as the rows that
+        chose networks and epochs give evidence for it; ``"none"`` leaves them as they are.
+    refit : bool, default=False
+        Whether the ensemble's networks are trained anew on all rows, to predict instead of those of the
+        folds; takes about as long as one fold. ``honest_score_`` remains that of the folds' networks, which
+        saw fewer rows.
     device : str, default="auto"
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     n_jobs : int, default=None
@@ -114,6 +125,9 @@ class ParallelMLPClassifier(ClassifierMixin, LabelTarget, SearchEstimator):  # t
         sampler: str | BaseSampler = "random",
         initial_configs: Sequence[MLPConfig] | str | Path | Study | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
+        tune_decision: bool = True,
+        calibration: str = "auto",
+        refit: bool = False,
         device: str = "auto",
         n_jobs: int | None = None,
         memory_limit: int | str | None = None,
@@ -132,6 +146,9 @@ class ParallelMLPClassifier(ClassifierMixin, LabelTarget, SearchEstimator):  # t
         self.sampler = sampler
         self.initial_configs = initial_configs
         self.class_weight = class_weight
+        self.tune_decision = tune_decision
+        self.calibration = calibration
+        self.refit = refit
         self.device = device
         self.n_jobs = n_jobs
         self.memory_limit = memory_limit
@@ -139,6 +156,9 @@ class ParallelMLPClassifier(ClassifierMixin, LabelTarget, SearchEstimator):  # t
         self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose
+
+    def _treatment(self) -> dict[str, Any]:
+        return {"tune_decision": self.tune_decision, "calibration": self.calibration}
 
 
 class ParallelMLPRegressor(RegressorMixin, NumericTarget, SearchEstimator):  # type: ignore[misc]
@@ -172,6 +192,10 @@ class ParallelMLPRegressor(RegressorMixin, NumericTarget, SearchEstimator):  # t
     loss : str, default=None
         What training minimises: ``"squared_error"`` (the default), ``"huber"``, ``"huber:0.5"``,
         ``"quantile"`` or ``"quantile:0.9"``; deltas count in standard deviations of the target.
+    refit : bool, default=False
+        Whether the ensemble's networks are trained anew on all rows, to predict instead of those of the
+        folds; takes about as long as one fold. ``honest_score_`` remains that of the folds' networks, which
+        saw fewer rows.
     device : str, default="auto"
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     n_jobs : int, default=None
@@ -215,6 +239,7 @@ class ParallelMLPRegressor(RegressorMixin, NumericTarget, SearchEstimator):  # t
         sampler: str | BaseSampler = "random",
         initial_configs: Sequence[MLPConfig] | str | Path | Study | None = None,
         loss: str | None = None,
+        refit: bool = False,
         device: str = "auto",
         n_jobs: int | None = None,
         memory_limit: int | str | None = None,
@@ -233,6 +258,7 @@ class ParallelMLPRegressor(RegressorMixin, NumericTarget, SearchEstimator):  # t
         self.sampler = sampler
         self.initial_configs = initial_configs
         self.loss = loss
+        self.refit = refit
         self.device = device
         self.n_jobs = n_jobs
         self.memory_limit = memory_limit

@@ -157,6 +157,26 @@ def test_every_role_and_setting_arrives(folder: Path) -> None:
     assert json.loads(pmlp("evaluate", run, folder / "all.csv", "--json").stdout)["weights"] == "weight"
 
 
+def test_decision_temperature_and_refit_follow_the_run(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = ["search", folder / "sold.csv", "--target", "sold", "--metric", "f1", "--refit", *BUDGET]
+    found = json.loads(pmlp(*arguments, "--output", run, "--json", "--quiet").stdout)
+    assert found["refitted"] >= 1
+    told = json.loads(pmlp("evaluate", run, folder / "sold.csv", "--json").stdout)
+    assert {name: told[name] for name in ("temperature", "decision", "refitted")} == {
+        name: found[name] for name in ("temperature", "decision", "refitted")
+    }
+    # the score of the classes that `pmlp predict` names
+    pmlp("predict", run, folder / "sold.csv", "--output", tmp_path / "named.csv")
+    truth = pd.read_csv(folder / "sold.csv")["sold"] == "yes"
+    named = pd.read_csv(tmp_path / "named.csv")["sold"] == "yes"
+    f1 = 2 * (truth & named).sum() / (truth.sum() + named.sum())
+    assert told["scores"]["f1"] == pytest.approx(f1)
+    settings = RunDirectory.open(run).settings()
+    assert (settings.refit, settings.tune_decision, settings.calibration) == (True, True, "auto")
+    assert "refitted" in pmlp("evaluate", run, folder / "sold.csv").stdout
+
+
 def test_a_regression_in_the_order_of_time(folder: Path) -> None:
     run = folder / "time"
     arguments = ["--target", "price", "--time-column", "day", "--output", run, "--quiet"]
@@ -216,6 +236,8 @@ def test_rows_without_a_target_are_left_out_with_one_line(folder: Path) -> None:
         (["--target", "sold", "--task", "regression"], "task 'regression' takes numbers"),
         (["--target", "sold", "--space", "smal"], "did you mean 'small'?"),
         (["--target", "sold", "--space", "nowhere.yaml"], "search space file 'nowhere.yaml' cannot be read"),
+        (["--target", "sold", "--calibration", "temprature"], "did you mean 'temperature'?"),
+        (["--target", "a", "--calibration", "temperature"], "calibration needs classes, but got"),
         (["--target", "sold", "--trials", "0"], "n_trials must be an integer >= 1, but got 0"),
         (["--target", "sold", "--trials", "many"], "'--trials'"),
         (["--target", "sold", "--time-limit", "-3"], "time_limit must be > 0 seconds, but got -3.0"),

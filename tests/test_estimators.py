@@ -61,6 +61,14 @@ def numbers() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
+def rare() -> tuple[np.ndarray, np.ndarray]:
+    """Features (700, 3) and two classes; one row in seven is rare."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(700, 3))
+    return X, np.where(rng.random(700) < 1 / (1 + np.exp(2.4 - 1.5 * X[:, 0])), "rare", "common")
+
+
+@pytest.fixture(scope="module")
 def people() -> tuple[pd.DataFrame, pd.Series]:
     """A table as it comes: numbers, categories, booleans, dates and gaps."""
     rng = np.random.default_rng(1)
@@ -156,6 +164,48 @@ class TestFitted:
         copy = clone(model)
         assert copy.get_params() == model.get_params()
         assert not hasattr(copy, "model_")
+
+
+class TestDecisions:
+    def test_the_decision_is_that_of_the_metric(self, rare: tuple[np.ndarray, np.ndarray]) -> None:
+        X, y = rare
+        tuned = classifier(metric="f1").fit(X, y)
+        weights = tuned.model_.decision
+        assert weights is not None
+        proba = tuned.predict_proba(X)
+        assert np.array_equal(tuned.predict(X), tuned.classes_[(proba * weights).argmax(axis=1)])
+        assert (tuned.predict(X) == "rare").sum() > (proba[:, 1] > 0.5).sum()
+        assert np.array_equal(pickle.loads(pickle.dumps(tuned)).predict(X), tuned.predict(X))
+        plain = classifier(metric="f1", tune_decision=False).fit(X, y)
+        assert np.array_equal(plain.predict(X), plain.classes_[plain.predict_proba(X).argmax(axis=1)])
+
+    def test_other_metrics_name_the_most_probable(self, rare: tuple[np.ndarray, np.ndarray]) -> None:
+        X, y = rare
+        model = classifier(refit=True, calibration="none").fit(X, y)
+        assert model.model_.decision is None
+        assert model.model_.temperature == 1.0
+        assert model.model_.refitted
+        assert np.array_equal(model.predict(X), model.classes_[model.predict_proba(X).argmax(axis=1)])
+
+    def test_a_regressor_refits(self, numbers: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+        X, _, y = numbers
+        model = regressor(refit=True).fit(X, y)
+        assert model.model_.refitted
+        assert model.predict(X).shape == (len(X),)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"calibration": "platt"}, "calibration must be one of auto, temperature, none, but got 'platt'"),
+            ({"tune_decision": 0.3}, "tune_decision must be True or False, but got 0.3"),
+            ({"refit": "yes"}, "refit must be True or False, but got 'yes'"),
+        ],
+    )
+    def test_mistakes(
+        self, changes: dict[str, Any], message: str, rare: tuple[np.ndarray, np.ndarray]
+    ) -> None:
+        with pytest.raises(InvalidParameterError, match=message):
+            classifier(**changes).fit(*rare)
 
 
 class TestTables:

@@ -131,7 +131,8 @@ class Packed:
         self.megabytes = 0.0
         self._steps = 2
         self.sample()  # warm
-        self._steps = max(8, min(400, int(1.0 / (self.sample() * self._members))))
+        for _ in range(2):  # few steps are slow ones: what a call begins with is shared among them
+            self._steps = max(8, min(400, int(1.0 / (self.sample() * self._members))))
 
     def sample(self) -> float:
         """Seconds a member-step, all workers running at once."""

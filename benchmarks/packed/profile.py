@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from benchmarks.packed.cases import Case
+from benchmarks.packed.inside import inside
 from benchmarks.packed.machine import gemm_peak
 from benchmarks.packed.ours import Shards, cut
-from parallelmlp_search.engine import network, optimizer, products, trainer
+from parallelmlp_search.engine import bucket_steps, network, optimizer, products, trainer
 from parallelmlp_search.kernels import compiled
 
 __all__ = ["profile", "profile_table"]
@@ -71,11 +72,11 @@ def _timed(clock: _Clock) -> Iterator[None]:
     put(trainer.TrainingRows, "batch", "rows of the batch")
     put(compiled.CompiledActivations, "forward", "activations forward")
     put(compiled.CompiledActivations, "backward", "activations backward")
-    put(compiled.CompiledShallow, "__call__", "one call: forward, loss, backward but for the first layer")
+    put(compiled.CompiledMembers, "__call__", "one call: all of several steps")
     for name in ("get_loss", "compiled_loss"):
-        original = getattr(trainer, name)
-        undo.append((trainer, name, original))
-        setattr(trainer, name, lambda loss, original=original: clock.wrap("loss", original(loss)))
+        original = getattr(bucket_steps, name)
+        undo.append((bucket_steps, name, original))
+        setattr(bucket_steps, name, lambda loss, original=original: clock.wrap("loss", original(loss)))
     kernels = dict(network.ACTIVATION_KERNELS)
     for name, kernel in kernels.items():
         network.ACTIVATION_KERNELS[name] = replace(
@@ -124,9 +125,15 @@ def profile(case: Case, *, members: int = 2000, steps: int = 30) -> dict[str, An
         "microseconds": max(0.0, observed - sum(clock.seconds.values())) * per,
         "calls_a_step": 1.0,
     }
-    in_products = sum(v["microseconds"] for k, v in parts.items() if k.startswith("product"))
     flops = case.product_flops([configs[m] for shard in chosen for m in shard])
     peak = gemm_peak(1)
+    # the member in the middle of the population stands for all of them
+    middle = sorted(configs, key=lambda config: (case.product_flops([config]), config.activation))
+    typical = middle[len(middle) // 2]
+    sizes = (case.inputs, *typical.widths, case.outputs)
+    own = inside(sizes, case.batch, typical.activation)
+    in_products = sum(value for part, value in own.items() if part.startswith("product"))
+    own_flops = case.product_flops([typical])
     return {
         "case": case.name,
         "members": count,
@@ -135,7 +142,8 @@ def profile(case: Case, *, members: int = 2000, steps: int = 30) -> dict[str, An
         "microseconds_with_clocks": observed * per,
         "parts": parts,
         "gemm_gflops": peak / 1e9,
-        "product_gflops": flops / in_products / 1e3,
+        "typical": {"sizes": sizes, "activation": typical.activation, "parts": own},
+        "product_gflops": own_flops / in_products / 1e3,
         "product_floor_microseconds": flops / peak * 1e6,
     }
 
@@ -145,8 +153,7 @@ def profile_table(row: dict[str, Any]) -> str:
     total = row["microseconds_with_clocks"]
     lines = [
         f"**{row['case']}**: {row['microseconds']:.2f} us a member-step on one core, "
-        f"{row['microseconds_with_clocks']:.2f} with the clocks. The products run at "
-        f"{row['product_gflops']:.0f} of {row['gemm_gflops']:.0f} GFLOP/s; at the peak they alone would take "
+        f"{row['microseconds_with_clocks']:.2f} with the clocks; at the peak the products alone would take "
         f"{row['product_floor_microseconds']:.2f} us.",
         "",
         "| part of a step | us a member-step | share | calls a step and shard |",
@@ -155,6 +162,22 @@ def profile_table(row: dict[str, Any]) -> str:
     for part, value in row["parts"].items():
         lines.append(
             f"| {part} | {value['microseconds']:.2f} | {value['microseconds'] / total:.0%} "
-            f"| {value['calls_a_step']:.0f} |"
+            f"| {value['calls_a_step']:.2g} |"
         )
+    typical = row["typical"]
+    own = sum(typical["parts"].values())
+    lines += [
+        "",
+        f"Inside the call, of one member of sizes {'-'.join(map(str, typical['sizes']))} "
+        f"({typical['activation']}), part by part: {own:.2f} us. Its products run at "
+        f"{row['product_gflops']:.0f} GFLOP/s; the library's product of 1,024 by 1,024 at "
+        f"{row['gemm_gflops']:.0f}.",
+        "",
+        "| part of the call | us | share |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {part} | {value:.2f} | {value / own:.0%} |"
+        for part, value in sorted(typical["parts"].items(), key=lambda item: -item[1])
+    ]
     return "\n".join(lines)

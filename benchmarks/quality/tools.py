@@ -141,6 +141,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "sampler tpe": {"sampler": "tpe"},
     "sampler gp": {"sampler": "gp"},
     "without pieces": {"numeric_bins": 0},
+    "without temperature": {"calibration": "none"},
+    "with refit": {"refit": True},
     "32 pieces": {"numeric_bins": 32},
     "quantile scaling": {"scaling": "quantile"},
     "ensemble of 1": {"n_finalists": 1},

@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["BUDGET", "DATA", "HOW", "OUTPUT", "TOGETHER", "Jobs", "Json", "Quiet", "RunPath", "TablePath"]
+__all__ = [
+    "BUDGET",
+    "DATA",
+    "HOW",
+    "OUTPUT",
+    "TOGETHER",
+    "Calibration",
+    "Jobs",
+    "Json",
+    "Quiet",
+    "Refit",
+    "RunPath",
+    "TablePath",
+    "TuneDecision",
+]
 
 DATA, BUDGET, HOW, OUTPUT = "The table", "Budget", "How to search", "Output"
 TOGETHER = "Several machines, one search"
@@ -29,4 +43,20 @@ Quiet = Annotated[
 Jobs = Annotated[
     int | None,
     typer.Option(help="Workers; all cores by default. Results do not depend on it.", rich_help_panel=HOW),
+]
+TuneDecision = Annotated[
+    bool,
+    typer.Option(
+        "--tune-decision/--no-tune-decision",
+        help="Name the classes so that accuracy, balanced_accuracy, f1, f1_macro or mcc is best.",
+        rich_help_panel=HOW,
+    ),
+]
+Calibration = Annotated[
+    str,
+    typer.Option(help="temperature or none, of probabilities; by default the first.", rich_help_panel=HOW),
+]
+Refit = Annotated[
+    bool,
+    typer.Option("--refit", help="In the end, train the ensemble anew on all rows.", rich_help_panel=HOW),
 ]

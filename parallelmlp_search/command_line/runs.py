@@ -64,6 +64,7 @@ def new_run(source: Source, settings: SearchSettings, output: Path | None) -> tu
         RunDirectory.create(folder)  # refuses, before a long table is read
     frame = read_table(source.data)
     problem = source.problem(frame)
+    settings.check_task(problem.task)
     if settings.metric is not None:
         get_metric(settings.metric, problem.task)
     directory = RunDirectory.create(folder)

@@ -19,7 +19,7 @@ from parallelmlp_search.data import ClassTarget, infer_task, split_target
 from parallelmlp_search.data.coercion import as_numbers, as_seconds
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, RunDirectoryError, near_miss
 from parallelmlp_search.search import Problem, TrainedModel
-from parallelmlp_search.selection import METRICS, get_metric
+from parallelmlp_search.selection import METRICS, get_metric, weigh
 
 __all__ = [
     "Source",
@@ -268,7 +268,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Every metric that fits the task, on a table that holds the target; the search's own metric first.
 
-    Rows are weighted if the search had weights and the table has that column.
+    Metrics that look at labels see the classes that the model names. Rows are weighted if the search had
+    weights and the table has that column.
     """
     weighted = weights if weights in frame.columns else None
     features, column = split_target(frame, target)
@@ -279,9 +280,15 @@ def evaluate(
     else:
         truth = ClassTarget(model.classes).encode(column)
     predictions = torch.from_numpy(np.ascontiguousarray(model.predictions(features)))[None]
+    named = weigh(predictions, model.decision)
     chosen = get_metric(metric, model.task)
     fitting = [chosen, *(m for m in METRICS.values() if model.task in m.tasks and m.name != chosen.name)]
-    scores = {m.name: plain(float(m(predictions, torch.from_numpy(truth), weight)[0])) for m in fitting}
+    scores = {
+        m.name: plain(
+            float(m(named if m.needs == "label" else predictions, torch.from_numpy(truth), weight)[0])
+        )
+        for m in fitting
+    }
     return {"n_rows": len(column), "weights": weighted, "metric": chosen.name, "scores": scores}
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.engine.embedding import EmbeddingTensors, bind_embedding, embedding_size
-from parallelmlp_search.engine.products import NARROW_INPUTS, FirstLayerGradient
-from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS, ActivationKernel
-from parallelmlp_search.kernels.compiled import CompiledActivations, CompiledShallow
+from parallelmlp_search.engine.products import FirstLayerGradient
+from parallelmlp_search.kernels.activations import ActivationKernel
+from parallelmlp_search.kernels.compiled import CompiledActivations
 from parallelmlp_search.packing.layout import Bucket, Layout, aligned
 from parallelmlp_search.packing.pack import block_view
 
@@ -24,7 +24,6 @@ __all__ = [
     "arena_size",
     "bind",
     "compiled_activations",
-    "compiled_shallow",
     "first_layer_size",
 ]
 
@@ -84,19 +83,6 @@ class HiddenLayer(NamedTuple):
     covered: frozenset[str]  # activations that it deals with
     forward_views: tuple[SegmentViews, ...]  # segments that still have something to do
     backward_views: tuple[SegmentViews, ...]
-
-
-def compiled_shallow(bucket: Bucket) -> CompiledShallow | None:
-    """The loop for one hidden layer and one logit, where nothing else is asked for."""
-    shape = bucket.shape
-    plain = shape.bias and not shape.dropout and shape.normalization == "none" and not any(shape.residual)
-    few = 0 < shape.n_inputs < NARROW_INPUTS and not shape.n_periodic
-    if not (shape.depth == 1 and shape.n_outputs == 1 and plain and few):
-        return None
-    kernels = [ACTIVATION_KERNELS[a.activation] for a in bucket.architectures]
-    if not {kernel.name for kernel in kernels} <= CompiledActivations.names():
-        return None
-    return CompiledShallow(kernels, [a.widths[0] for a in bucket.architectures])
 
 
 def compiled_activations(z: Tensor, output: Tensor, segments: Sequence[SegmentViews]) -> CompiledActivations:

@@ -21,7 +21,6 @@ from parallelmlp_search.engine.buffers import (
     arena_size,
     bind,
     compiled_activations,
-    compiled_shallow,
     first_layer_size,
 )
 from parallelmlp_search.engine.embedding import PeriodicEmbedding
@@ -152,7 +151,6 @@ class BucketNetwork:
                     backward_views=tuple(left),
                 )
             )
-        self._shallow = compiled_shallow(bucket) if compiled and training else None
         self._deviations: list[Tensor] = [torch.empty(0)] * self.depth
         self.outputs = empty(shape.n_outputs)
         if training:
@@ -164,34 +162,6 @@ class BucketNetwork:
                 self._first_gradient = FirstLayerGradient(
                     self.n_members, width, shape.n_inputs, n_rows, storage
                 )
-
-    @property
-    def is_shallow(self) -> bool:
-        """Whether :meth:`shallow_step` can stand for forward, binary cross-entropy and backward."""
-        return self._shallow is not None
-
-    def shallow_step(
-        self,
-        parameters: Sequence[LayerTensors],
-        gradients: Sequence[LayerTensors],
-        rows: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        smoothing: Tensor | None,
-    ) -> Tensor:
-        """Losses ``(P,)`` of binary cross-entropy; the gradients of all parameters are written."""
-        assert self._shallow is not None
-        (first, head), (into, into_head) = parameters, gradients
-        assert first.bias is not None
-        assert head.bias is not None
-        assert into_head.bias is not None
-        grad = self.layers[0].scratch[0]
-        tensors = (first.weight, first.bias, head.weight, head.bias)
-        losses = self._shallow(
-            tensors, rows, target, weight, smoothing, grad, (into_head.weight, into_head.bias)
-        )
-        self._first_gradient(grad, rows, into.weight, into.bias)
-        return losses
 
     def draw_dropout(self, fields: Sequence[Tensor]) -> None:
         """Threshold shared uniform fields ``(H_max, N)``, one per layer, by each member's own rate."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.engine.population import Population
@@ -196,6 +197,25 @@ class PackedOptimizer:
         offsets = EPSILON * first / floors
         return torch.stack([rates, keeps, scales, offsets], dim=1).to(self._device, self._dtype)
 
+    def compiled_steps(
+        self, number: int, step: int, count: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What a loop needs to take ``count`` steps with a bucket by itself.
+
+        Rate, keep, A and B of its members, ``(count, 4, P_b)``, and the share of the new weights in the
+        average after each step, ``(count,)``, 0 where it does not move.
+        """
+        start, stop = self.population.layout.row_offsets[number : number + 2]
+        tables, later = [], step
+        while later < step + count:
+            self._coefficients(later)
+            assert self._numbers is not None
+            first = later - self._table_start
+            tables.append(self._numbers[first : first + step + count - later, :, start:stop])
+            later += len(tables[-1])
+        shares = [average_share(s) if _averages(s) else 0.0 for s in range(step, step + count)]
+        return np.concatenate(tables), np.array(shares, dtype=np.float32)
+
     def freeze(self, rows: Tensor) -> None:
         """Stop stacked rows ``(P,)`` bool for good: their parameters, moments and rates become zero."""
         self._frozen |= rows.cpu()
@@ -230,17 +250,17 @@ class PackedOptimizer:
             self.step_bucket(number)
         self.advance()
 
-    def advance(self) -> None:
-        """Count the step, once every bucket has taken it."""
-        self.population.step += 1
+    def advance(self, count: int = 1) -> None:
+        """Count the steps, once every bucket has taken them."""
+        self.population.step += count
 
-    def step_bucket(self, number: int) -> None:
-        """Take the step of number ``population.step`` with the members of one bucket.
+    def step_bucket(self, number: int, step: int | None = None) -> None:
+        """Take the step of number ``step``, or ``population.step``, with the members of one bucket.
 
         Right after the bucket's backward pass its gradients still lie in the cache.
         """
-        step = self.population.step
-        averaging = (step + 1) % AVERAGE_EVERY == 0 or step == 0
+        step = self.population.step if step is None else step
+        averaging = _averages(step)
         share = average_share(step)
         coefficients = self._coefficients(step)[number]
         if self._compiled is not None:
@@ -291,6 +311,11 @@ class _CompiledStep:
 
 def _numbers_of(blocks: Iterable[Block]) -> np.ndarray[Any, Any]:
     return np.array([(block.offset, block.row_size, block.decays) for block in blocks], dtype=np.int64)
+
+
+def _averages(step: int) -> bool:
+    """Whether the averaged weights move after step number ``step``."""
+    return (step + 1) % AVERAGE_EVERY == 0 or step == 0
 
 
 def average_share(step: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -11,14 +12,13 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.engine.acceleration import AccelerationPlan, choose_acceleration
-from parallelmlp_search.engine.batches import BatchStream, dropout_fields
+from parallelmlp_search.engine.batches import BatchStream
+from parallelmlp_search.engine.bucket_steps import Batch, BucketSteps
 from parallelmlp_search.engine.cuda_graph import Capture
 from parallelmlp_search.engine.device_training import DeviceTraining, train_in_windows
 from parallelmlp_search.engine.network import PackedNetwork
-from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
-from parallelmlp_search.kernels.compiled import compiled_loss, uses_compiled
-from parallelmlp_search.kernels.losses import get_loss
+from parallelmlp_search.kernels.compiled import uses_compiled
 
 __all__ = ["Evaluation", "History", "TrainingRows", "predict", "train"]
 
@@ -31,8 +31,6 @@ GATHERED_ELEMENTS = 1 << 16
 
 GATHERED_BATCHES = 32
 
-_Batch = tuple[Tensor, Tensor, Tensor | None]
-
 
 @dataclass(frozen=True)
 class TrainingRows:
@@ -42,7 +40,7 @@ class TrainingRows:
     target: Tensor
     weight: Tensor | None = None
 
-    def batches(self, stream: BatchStream, first_step: int, last_step: int) -> Iterator[_Batch]:
+    def batches(self, stream: BatchStream, first_step: int, last_step: int) -> Iterator[Batch]:
         """Batches ``first_step`` to ``last_step - 1``, several gathered at once to save calls."""
         device = self.inputs.device
         size = stream.batch_size
@@ -144,7 +142,8 @@ def train(
     deadline
         Reading of :func:`time.monotonic` at which to stop early, after an evaluation of what there is.
     stopped
-        Asked before every step; once it answers True, training is abandoned where it stands.
+        Asked before every step, or every few where one call takes several; once it answers True, training is
+        abandoned where it stands.
     field_width
         Rows of the dropout field; at least the widest member, which is the default.
     acceleration
@@ -177,74 +176,51 @@ def train(
         )  # fmt: skip
         history.seconds = time.monotonic() - started
         return history
-    configs = population.row_configs()
-    dropout = torch.tensor([config.dropout for config in configs], dtype=torch.float64)
-    smoothing = torch.tensor([config.label_smoothing for config in configs], dtype=torch.float64).to(
-        device, dtype
-    )
-    smooths = bool((smoothing > 0).any())
-    if compiled is None:
-        compiled = uses_compiled(dtype, device)
-    network = PackedNetwork(
-        layout,
-        stream.batch_size,
+    steps = BucketSteps(
+        population,
+        stream,
+        loss,
+        total_epochs,
         dtype=dtype,
         device=device,
-        training=True,
-        dropout=dropout,
-        compiled=compiled,
+        field_width=field_width or 0,
+        compiled=uses_compiled(dtype, device) if compiled is None else compiled,
     )
-    gradients = torch.zeros_like(population.parameters)
-    parameter_views = network.bind(population.parameters)
-    gradient_views = network.bind(gradients)
-    optimizer = PackedOptimizer(population, gradients, stream.steps(total_epochs), compiled=compiled)
-    loss_function = compiled_loss(loss) if compiled else get_loss(loss)
-    depth = max((b.shape.depth for b in layout.buckets if b.shape.dropout), default=0)
-    width = max((max(b.shape.widths, default=0) for b in layout.buckets if b.shape.dropout), default=0)
-    width = max(width, field_width or 0)
-    spans = [
-        slice(first, last) for first, last in zip(layout.row_offsets, layout.row_offsets[1:], strict=False)
-    ]
-
     history = History()
     alive = population.failed_at < 0
-    optimizer.freeze((~alive).to(device))
+    steps.optimizer.freeze((~alive).to(device))
     last_step = stream.steps(until_epoch)
     moments = _moments(stream, population.step, last_step, until_epoch, evaluate_every)
-    losses = torch.zeros(layout.n_members, dtype=dtype, device=device)
-    loss_sum = torch.zeros_like(losses)
+    loss_sum = torch.zeros(layout.n_members, dtype=dtype, device=device)
     loss_count = 0
+    pace = 0.0  # seconds a step
     n_alive = int(alive.sum())
     batches = rows.batches(stream, population.step, last_step)
     while population.step < last_step and not stopped():
         step = population.step
-        batch, target, weight = next(batches)
-        fields = dropout_fields(stream.seed, step, depth, width, stream.batch_size) if depth else []
-        fields = [f.to(device) for f in fields]
-        for number, bucket in enumerate(network.buckets):
-            views, into, span = parameter_views[number], gradient_views[number], spans[number]
-            smooth = smoothing[span] if smooths else None
-            if loss == "binary_logits" and bucket.is_shallow:
-                losses[span] = bucket.shallow_step(views, into, batch, target, weight, smooth)
-            else:
-                bucket.draw_dropout(fields)
-                outputs = bucket.forward(views, batch)
-                losses[span] = loss_function(outputs, target, bucket.output_gradient, weight, smooth)
-                bucket.backward(views, into, batch)
-            optimizer.clip_bucket(number)
-            optimizer.step_bucket(number)
+        end = min((moment for moment in moments if moment > step), default=last_step)
+        count = min(end - step, steps.window)
+        now = time.monotonic()
+        if deadline is not None and now + count * pace >= deadline:  # the last window ends with the time
+            count = max(1, min(count, int((deadline - now) / pace))) if pace > 0.0 else 1
+        losses = steps(step, list(itertools.islice(batches, count)), alive)
+        history.member_steps += n_alive * count
         if not math.isfinite(losses.sum().item()):
-            failed = ~torch.isfinite(losses).cpu() & alive
+            broken = ~torch.isfinite(losses).cpu() & alive
+            failed = broken.any(0)
             if bool(failed.any()):
                 # after the update, which has spoiled nobody else: freezing sets all of them to zero
-                optimizer.freeze(failed.to(device))
-                population.failed_at[failed] = step
+                steps.optimizer.freeze(failed.to(device))
+                first = broken.to(torch.int8).argmax(0)
+                population.failed_at[failed] = step + first[failed]
+                history.member_steps -= int((count - first[failed]).sum())
                 alive &= ~failed
                 n_alive = int(alive.sum())
-        loss_sum += losses
-        loss_count += 1
-        optimizer.advance()
-        history.member_steps += n_alive
+        for row in losses:  # one after the other: the sum must not depend on the window
+            loss_sum += row
+        loss_count += count
+        steps.optimizer.advance(count)
+        pace = (time.monotonic() - now) / count
         late = deadline is not None and time.monotonic() >= deadline
         history.cut = late and population.step < last_step
         if population.step in moments or history.cut:

@@ -51,6 +51,7 @@ class SearchEstimator(TableEstimator):
     n_finalists: int | None
     sampler: str | BaseSampler
     initial_configs: Sequence[MLPConfig] | str | Path | Study | None
+    refit: bool
     device: str
     n_jobs: int | None
     memory_limit: int | str | None
@@ -189,6 +190,10 @@ class SearchEstimator(TableEstimator):
     def _loss_and_metric(self) -> tuple[str | None, str | None]:
         return None, self.metric
 
+    def _treatment(self) -> dict[str, Any]:
+        """Settings of what predictions go through, which only classes have."""
+        return {}
+
     def _settings(self) -> tuple[SearchSettings, RunDirectory | None]:
         """Settings of the search and, if there is one to go on with, the unfinished run."""
         directory = None
@@ -212,9 +217,11 @@ class SearchEstimator(TableEstimator):
             n_finalists=self.n_finalists,
             sampler=self.sampler,
             initial=initial_configs(self.initial_configs, space),
+            refit=self.refit,
             seed=self._seed(directory),
             device=self.device,
             memory_limit=memory_bytes(self.memory_limit),
+            **self._treatment(),
         )
         return settings, directory
 

@@ -57,6 +57,11 @@ class ConstantModel:
         """Probabilities ``(classes, n)`` or values ``(outputs, n)``."""
         return np.repeat(self.values[:, None], len(frame), axis=1)
 
+    def decide(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+        """Number of the most probable class ``(n,)``, given probabilities ``(classes, n)``."""
+        decided: npt.NDArray[np.intp] = probabilities.argmax(axis=0)
+        return decided
+
 
 def _quantile(
     target: npt.NDArray[np.float64], weight: npt.NDArray[Any], level: float

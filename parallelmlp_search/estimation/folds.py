@@ -25,7 +25,7 @@ from parallelmlp_search.distribute import MemberOutcome, ShardData, ShardTask, c
 from parallelmlp_search.engine import MemberState
 from parallelmlp_search.estimation.inputs import table
 from parallelmlp_search.estimation.single import SingleMLP, Training
-from parallelmlp_search.search.runner import CUDA_CACHE_SCALE
+from parallelmlp_search.search.devices import CUDA_CACHE_SCALE
 from parallelmlp_search.space import MLPConfig
 
 __all__ = ["Fold", "KnowingPipeline", "last_step", "prepare_fold", "train_on_folds"]

@@ -24,9 +24,9 @@ from parallelmlp_search.estimation.table_estimator import (
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
 from parallelmlp_search.search import SearchSettings, TrainedModel
 from parallelmlp_search.search.budget import default_epochs
+from parallelmlp_search.search.devices import resolve_device
 from parallelmlp_search.search.model import FoldModel
 from parallelmlp_search.search.preparation import Part, Preparation
-from parallelmlp_search.search.runner import resolve_device
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import FIELD_NAMES
 

@@ -123,9 +123,9 @@ class LabelTarget(TableEstimator):
             return cast("npt.NDArray[np.float64]", np.log(self.predict_proba(X)))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Most probable class of each row, shape (n_samples,)."""
-        best = self._predictions(X).argmax(axis=1)
-        labels: npt.NDArray[Any] = self.classes_[best]
+        """Class of each row, shape (n_samples,): the most probable, or as the decision was tuned."""
+        probabilities = self._predictions(X)  # which says so if there is no model yet
+        labels: npt.NDArray[Any] = self.classes_[self.model_.decide(probabilities.T)]
         return labels
 
     def _target(self, y: Any) -> npt.NDArray[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -22,12 +23,17 @@ from parallelmlp_search.kernels.losses import Loss, get_loss
 
 __all__ = [
     "CompiledActivations",
-    "CompiledShallow",
+    "CompiledMembers",
+    "MemberRows",
     "compile_all",
     "compiled_loops",
     "compiled_loss",
     "uses_compiled",
 ]
+
+
+LANES = 16
+"""Rows and columns that fill a vector of float32 where vectors are widest."""
 
 
 @cache
@@ -47,6 +53,7 @@ def compiled_loops() -> Any:
     return importlib.import_module("parallelmlp_search.kernels.compiled_loops")
 
 
+@cache
 def _codes() -> dict[str, int]:
     codes: dict[str, int] = importlib.import_module("parallelmlp_search.kernels.compiled_math").CODES
     return codes
@@ -115,64 +122,110 @@ class CompiledActivations:
             self._loops.backward_activations(rows, saved, codes)
 
 
-class CompiledShallow:
-    """Forward, loss and backward of a bucket of one hidden layer and one logit, in one call.
+class CompiledMembers:
+    """Training steps of a bucket of plain networks, several of them and member by member in one call.
 
     Parameters
     ----------
+    flats
+        Flat buffers: parameters, first and second moments, averages.
+    places
+        For each layer where weights and biases begin in them, the latter -1 for none, and the padded numbers
+        of outputs and inputs.
     kernels
         Kernel of each member; all of them need a loop.
-    widths
-        True width of each member.
+    sizes
+        Of each member the inputs and the true outputs of each layer.
+    settings
+        ``(P, 4)``: label smoothing, highest norm of the gradient (infinite for none), and the two numbers
+        that the optimiser mixes by.
+    adaptive
+        Whether the optimiser is AdamW.
     """
 
-    def __init__(self, kernels: list[ActivationKernel], widths: list[int]) -> None:
-        self._codes = np.array([_codes()[kernel.name] for kernel in kernels], dtype=np.int64)
-        self._widths = np.array(widths, dtype=np.int64)
-        self._even = np.zeros(len(widths), dtype=np.float32)
-        module = importlib.import_module("parallelmlp_search.kernels.compiled_shallow")
-        self._run = module.shallow_step
+    def __init__(
+        self,
+        flats: Sequence[Tensor],
+        places: Sequence[Sequence[int]],
+        kernels: Sequence[ActivationKernel],
+        sizes: Sequence[Sequence[int]],
+        settings: Tensor,
+        *,
+        adaptive: bool,
+    ) -> None:
+        self._flats = tuple(flat.numpy() for flat in flats)
+        self._places = np.array(places, dtype=np.int64)
+        codes = [_codes()[kernel.name] for kernel in kernels]
+        rows = [(code, 1, *size) for code, size in zip(codes, sizes, strict=True)]
+        self._members = np.array(rows, dtype=np.int64)
+        self._settings = settings.to(torch.float32).numpy()
+        self._adaptive = adaptive
+        self._run = importlib.import_module("parallelmlp_search.kernels.compiled_members").member_steps
 
     def __call__(
-        self,
-        parameters: tuple[Tensor, Tensor, Tensor, Tensor],
-        rows: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        smoothing: Tensor | None,
-        grad: Tensor,
-        gradients: tuple[Tensor, Tensor],
+        self, steps: MemberRows, table: NDArray[np.float32], averaging: NDArray[np.float32], alive: Tensor
     ) -> Tensor:
-        """Losses ``(P,)``.
+        """Losses ``(T, P)``; of members that are not ``alive`` (P,) nothing is done and the loss is 0.
 
-        ``parameters`` are weights (P, H, D) and biases (P, H, 1) of the layer, weights (P, 1, H) and biases
-        (P, 1, 1) of the head. ``grad`` (P, H, N) receives the gradient before the activation, ``gradients``
-        those of the head's weights and biases.
+        ``table`` (T, 4, P) holds rate, keep, A and B of each step, ``averaging`` (T,) the shares of the
+        averages.
         """
-        n_members, n_rows = len(self._widths), rows.shape[0]
-        if weight is None:
-            shares = np.full(n_rows, 1.0 / n_rows, dtype=np.float32)
-        else:
-            shares = (weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)).numpy()
-        losses = np.empty(n_members, dtype=np.float32)
-        matrix, bias, head, head_bias = (part.numpy() for part in parameters)
+        losses = np.empty((table.shape[0], len(self._members)), dtype=np.float32)
+        self._members[:, 1] = alive.numpy()
+        arrays = (steps.rows, steps.columns, steps.targets, steps.shares)
         self._run(
-            matrix,
-            bias[:, :, 0],
-            head[:, 0],
-            head_bias[:, 0, 0],
-            rows.t().contiguous().numpy(),
-            target.numpy(),
-            shares,
-            self._even if smoothing is None else smoothing.numpy(),
-            self._codes,
-            self._widths,
-            grad.view(n_members, -1).numpy(),
-            gradients[0].numpy()[:, 0],
-            gradients[1].numpy()[:, 0, 0],
+            self._flats,
+            self._places,
+            steps.n_rows,
+            *arrays,
+            self._members,
+            self._settings,
+            np.ascontiguousarray(table),
+            averaging,
+            self._adaptive,
             losses,
         )
         return torch.from_numpy(losses)
+
+
+class MemberRows:
+    """Batches of several steps as :class:`CompiledMembers` reads them.
+
+    Parameters
+    ----------
+    inputs, target
+        ``(T, N, D)`` and ``(T, N)``.
+    weight
+        Weights of the rows ``(T, N)``, or None.
+    """
+
+    def __init__(self, inputs: Tensor, target: Tensor, weight: Tensor | None) -> None:
+        n_steps, n_rows, n_inputs = inputs.shape
+        filled, lanes = -n_rows % LANES + n_rows, -n_inputs % LANES + n_inputs
+        self.n_steps, self.n_rows = n_steps, n_rows
+        rows = torch.zeros(n_steps, n_inputs, filled)
+        rows[:, :, :n_rows] = inputs.transpose(1, 2)
+        columns = torch.zeros(n_steps, n_rows, lanes)
+        columns[:, :, :n_inputs] = inputs
+        if n_inputs < lanes:
+            columns[:, :, n_inputs] = 1.0  # gives the gradient of the biases for nothing
+        targets, shares = torch.zeros(n_steps, filled, dtype=torch.int64), torch.zeros(n_steps, filled)
+        targets[:, :n_rows] = target
+        if weight is None:
+            shares[:, :n_rows] = 1.0 / n_rows
+        else:
+            shares[:, :n_rows] = weight / weight.sum(1, keepdim=True).clamp(
+                min=torch.finfo(weight.dtype).tiny
+            )
+        self.rows, self.columns = rows.numpy(), columns.numpy()
+        self.targets, self.shares = targets.numpy(), shares.numpy()
+
+    @classmethod
+    def of(cls, batches: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> MemberRows:
+        """From the inputs ``(N, D)``, classes ``(N,)`` and weights of one step after the other."""
+        inputs, targets, weights = zip(*batches, strict=True)
+        given = [weight for weight in weights if weight is not None]
+        return cls(torch.stack(inputs), torch.stack(targets), torch.stack(given) if given else None)
 
 
 def compiled_loss(name: str) -> Loss:
@@ -223,10 +276,11 @@ def compile_all() -> None:
             activations.forward()
             activations.backward(torch.zeros_like(z))
     compiled_loss("binary_logits")(z, torch.zeros(4, dtype=torch.int64), torch.zeros_like(z))
-    weights = torch.zeros(1, 2, 3), torch.zeros(1, 2, 1), torch.zeros(1, 1, 2), torch.zeros(1, 1, 1)
-    shallow = CompiledShallow([ACTIVATION_KERNELS["relu"]], [2])
-    labels, hidden = torch.zeros(4, dtype=torch.int64), torch.zeros(1, 2, 4)
-    shallow(weights, torch.zeros(4, 3), labels, None, None, hidden, (weights[2].clone(), weights[3].clone()))
+    flats, relu = [torch.zeros(64) for _ in range(4)], ACTIVATION_KERNELS["relu"]
+    places = (0, 16, 2, 3), (32, 48, 1, 2)
+    members = CompiledMembers(flats, places, [relu], [(3, 2, 1)], torch.zeros(1, 4), adaptive=True)
+    steps = MemberRows(torch.zeros(1, 4, 3), torch.zeros(1, 4), None)
+    members(steps, np.ones((1, 4, 1), dtype=np.float32), np.zeros(1, dtype=np.float32), torch.ones(1))
     two = torch.zeros(1, 2, 4)
     compiled_loss("cross_entropy")(two, torch.zeros(4, dtype=torch.int64), torch.zeros_like(two))
     blocks, ones = np.array([[0, 4, 1]]), np.ones((4, 1), dtype=np.float32)

@@ -34,6 +34,7 @@ __all__ = [
     "binary_logits",
     "binary_rows",
     "cross_entropy",
+    "cross_entropy_rows",
     "forward_activations",
     "forward_activations_in_place",
     "sgd",
@@ -62,8 +63,8 @@ def backward_activations(grad: Any, saved: Any, codes: Any) -> None:
 
 
 @inner
-def binary_rows(logits: Any, target: Any, shares: Any, s: Any, grad: Any, values: Any) -> Any:
-    """Loss of one member's logits (N,), and its gradient; ``values`` (N,) is scratch."""
+def binary_rows(logits: Any, target: Any, shares: Any, s: Any, grad: Any, values: Any) -> None:
+    """What each row of one member's logits (N,) adds to the loss, into ``values``, and its gradient."""
     for n in range(target.size):
         values[n] = target[n] + s * (HALF - target[n])
     for n in range(target.size):
@@ -74,10 +75,6 @@ def binary_rows(logits: Any, target: Any, shares: Any, s: Any, grad: Any, values
         grad[n] = ((inverse if z >= ZERO else e * inverse) - wanted) * shares[n]
         # log(1 + e) keeps the absolute precision that a sum of losses needs
         values[n] = ((ZERO if z < ZERO else z) - z * wanted + log(ONE + e)) * shares[n]
-    total = ZERO
-    for n in range(target.size):
-        total += values[n]
-    return total
 
 
 @loop
@@ -85,51 +82,66 @@ def binary_logits(outputs: Any, target: Any, shares: Any, smoothing: Any, gradie
     """Binary cross-entropy of logits (P, N): gradient (P, N) and losses (P,)."""
     values = np.empty(target.size, dtype=np.float32)
     for p in range(outputs.shape[0]):
-        losses[p] = binary_rows(outputs[p], target, shares, smoothing[p], gradient[p], values)
+        binary_rows(outputs[p], target, shares, smoothing[p], gradient[p], values)
+        total = ZERO
+        for n in range(target.size):
+            total += values[n]
+        losses[p] = total
+
+
+@inner
+def cross_entropy_rows(
+    outputs: Any, target: Any, shares: Any, s: Any, gradient: Any, highest: Any, total: Any, values: Any
+) -> None:
+    """What each row of one member's logits (C, N) adds to the loss, into ``values``, and its gradient.
+
+    ``highest`` and ``total`` (N,) are scratch.
+    """
+    n_classes, n_rows = outputs.shape
+    spread = s / F(n_classes)
+    first = outputs[0]
+    for n in range(n_rows):
+        highest[n] = first[n]
+        total[n] = ZERO
+        values[n] = ZERO
+    for c in range(1, n_classes):
+        row = outputs[c]
+        for n in range(n_rows):
+            highest[n] = highest[n] if highest[n] > row[n] else row[n]
+    for c in range(n_classes):
+        row, grad = outputs[c], gradient[c]
+        for n in range(n_rows):
+            e = exp(row[n] - highest[n])
+            grad[n] = e
+            total[n] += e
+            values[n] += row[n] - highest[n]
+    for n in range(n_rows):
+        own = outputs[target[n], n] - highest[n]
+        values[n] = (ONE - s) * own + spread * values[n]
+    for n in range(n_rows):
+        values[n] = (log(total[n]) - values[n]) * shares[n]
+        total[n] = ONE / total[n]
+    for c in range(n_classes):
+        grad = gradient[c]
+        for n in range(n_rows):
+            grad[n] = (grad[n] * total[n] - spread) * shares[n]
+    for n in range(n_rows):
+        gradient[target[n], n] -= (ONE - s) * shares[n]
 
 
 @loop
 def cross_entropy(outputs: Any, target: Any, shares: Any, smoothing: Any, gradient: Any, losses: Any) -> None:
     """Cross-entropy of logits (P, C, N): gradient (P, C, N) and losses (P,)."""
-    n_members, n_classes, n_rows = outputs.shape
+    n_rows = target.size
     highest = np.empty(n_rows, dtype=np.float32)
     total = np.empty(n_rows, dtype=np.float32)
-    logits = np.empty(n_rows, dtype=np.float32)
-    for p in range(n_members):
-        s = smoothing[p]
-        spread = s / F(n_classes)
-        first = outputs[p, 0]
-        for n in range(n_rows):
-            highest[n] = first[n]
-            total[n] = ZERO
-            logits[n] = ZERO
-        for c in range(1, n_classes):
-            row = outputs[p, c]
-            for n in range(n_rows):
-                highest[n] = highest[n] if highest[n] > row[n] else row[n]
-        for c in range(n_classes):
-            row, grad = outputs[p, c], gradient[p, c]
-            for n in range(n_rows):
-                e = exp(row[n] - highest[n])
-                grad[n] = e
-                total[n] += e
-                logits[n] += row[n] - highest[n]
+    values = np.empty(n_rows, dtype=np.float32)
+    for p in range(outputs.shape[0]):
+        cross_entropy_rows(outputs[p], target, shares, smoothing[p], gradient[p], highest, total, values)
         loss = ZERO
         for n in range(n_rows):
-            own = outputs[p, target[n], n] - highest[n]
-            logits[n] = (ONE - s) * own + spread * logits[n]
-        for n in range(n_rows):
-            logits[n] = (log(total[n]) - logits[n]) * shares[n]
-            total[n] = ONE / total[n]
-        for n in range(n_rows):
-            loss += logits[n]
+            loss += values[n]
         losses[p] = loss
-        for c in range(n_classes):
-            grad = gradient[p, c]
-            for n in range(n_rows):
-                grad[n] = (grad[n] * total[n] - spread) * shares[n]
-        for n in range(n_rows):
-            gradient[p, target[n], n] -= (ONE - s) * shares[n]
 
 
 @loop

@@ -14,7 +14,7 @@ from parallelmlp_search.engine.checkpoint import load_tensors
 from parallelmlp_search.exceptions import SearchFailedError
 from parallelmlp_search.parareal.candidates import Candidate, Forecast
 from parallelmlp_search.parareal.jobs import Job, Task
-from parallelmlp_search.parareal.promoted import PromotedMember, PromotedModel
+from parallelmlp_search.parareal.promoted import PromotedMember, PromotedModel, plain_decision
 from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.search.preparation import Part, Preparation, seed_of
 from parallelmlp_search.selection import (
@@ -23,6 +23,8 @@ from parallelmlp_search.selection import (
     Metric,
     bias_corrected_score,
     greedy_ensemble,
+    tempered,
+    weigh,
 )
 
 __all__ = ["Contender", "Promotion", "judge"]
@@ -121,12 +123,14 @@ def judge(
     rows = preparation.reporting_rows[covered.numpy()]
     target, weight = preparation.metric_target(rows), preparation.weights(rows)
     base = directory.load_model()
+    decision = plain_decision(base)
     contenders, members, found = [], [], []
     for candidate, seen in zip(chosen, forecasts, strict=True):
         for count in dict.fromkeys(task.slices for task in tasks):
             mine = [t for t in tasks if t.key.startswith(f"trial-{candidate.trial}-{count}-")]
             outcomes = [job.outcome(task) for task in mine]
             predictions = _out_of_fold(job, mine, parts, preparation, kept["predictions"])[:, covered]
+            predictions = weigh(predictions, decision)
             error = float(metric.error(predictions.unsqueeze(0), target, weight)[0])
             predicted = {p.slices: p.step for p in seen.predictions} | {1: seen.predictions[0].serial}
             contenders.append(
@@ -152,7 +156,7 @@ def judge(
         )
     # finalists that the ensemble had left out are not stored any more and may not be picked, but they were up
     # for choice once, so that the correction looks at them as well
-    finalists = kept["predictions"][:, :, covered]
+    finalists = weigh(kept["predictions"][:, :, covered], decision)
     trials = kept["trials"].tolist()
     stored = [trials.index(trial) for trial in base.trials]
     everyone = torch.cat([finalists, torch.stack(found).to(finalists.dtype)])
@@ -163,7 +167,10 @@ def judge(
     )
     old = torch.zeros(len(everyone), dtype=torch.float64)
     old[stored] = base.weights.double()
-    before = _score(metric, GreedyEnsemble(old, (), ()).combine(everyone), target, weight)
+    plain = GreedyEnsemble(old, (), ()).combine(everyone)
+    # as the model gives them out so far; metrics of labels see the same classes at any temperature
+    given = plain if decision is not None or base.classes is None else tempered(plain, base.temperature)
+    before = _score(metric, given, target, weight)
     shares = picked.weights[len(stored) :].tolist()
     better = picked.score > before if metric.greater_is_better else picked.score < before
     used = any(share > 0 for share in shares) and better

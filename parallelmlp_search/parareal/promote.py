@@ -102,6 +102,11 @@ def promote(
                 f"the run in {str(directory.path)!r} was searched on other data: "
                 "promote it with the same table"
             )
+        if result.get("refitted"):
+            raise RunDirectoryError(
+                f"the run in {str(directory.path)!r} was refitted and holds no networks of folds, which "
+                "promoted ones would join: search without refit to promote"
+            )
         chosen = candidates(directory, top, depth_factor)
         preparation = Preparation(problem, replace(settings, device="cpu"))
         if preparation.is_tiny:
@@ -236,6 +241,7 @@ def _record(directory: RunDirectory, promotion: Promotion, model: PromotedModel)
     write_json(
         directory.path / "result.json",
         result
+        | (model if promotion.used else directory.load_model()).treatment()
         | {
             "honest": honest,
             "promotion": {"used": promotion.used, "members": promoted, "honest_of_search": first},

@@ -7,10 +7,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.engine.checkpoint import load_tensors, read_json, save_tensors, write_json
@@ -21,7 +19,7 @@ from parallelmlp_search.parareal.training import member_outputs
 from parallelmlp_search.search import RunDirectory, TrainedModel
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["PromotedMember", "PromotedModel", "load_model", "load_promoted"]
+__all__ = ["PromotedMember", "PromotedModel", "load_model", "load_promoted", "plain_decision"]
 
 FOLDER = "promoted"
 FORMAT = 1
@@ -95,16 +93,20 @@ class PromotedModel(TrainedModel):
         promoted: Sequence[PromotedMember],
         promoted_weights: Sequence[float],
     ) -> PromotedModel:
-        """An ensemble with other weights, and promoted networks beside its members."""
+        """An ensemble with other weights, and promoted networks beside its members.
+
+        The decision of ``base`` stays. Its temperature does not: it was fitted without the promoted networks,
+        which are surer of themselves, and no row is left that could fit another.
+        """
         values = {field.name: getattr(base, field.name) for field in fields(TrainedModel)}
         return cls(
-            **{**values, "weights": weights},
+            **{**values, "weights": weights, "temperature": 1.0, "decision": plain_decision(base)},
             promoted=tuple(promoted),
             promoted_weights=tuple(float(weight) for weight in promoted_weights),
         )
 
-    def predictions(self, frame: pd.DataFrame) -> NDArray[np.float64]:
-        """Probabilities ``(classes, n)`` or values ``(outputs, n)`` of the rows of a table."""
+    def _averages(self, frame: pd.DataFrame) -> Tensor:
+        """Weighted mean over networks, promoted ones among them, and folds."""
         total = torch.zeros(self.folds[0].head.n_predictions, len(frame), dtype=torch.float64)
         for number, fold in enumerate(self.folds):
             if bool((self.weights > 0).any()):
@@ -126,8 +128,7 @@ class PromotedModel(TrainedModel):
                         [network(own[first : first + WINDOW]) for first in range(0, len(own), WINDOW)]
                     )
                 total += weight * fold.head.predictions(member_outputs(outputs))[0].double()
-        result: NDArray[np.float64] = (total / len(self.folds)).numpy()
-        return result if self.classes is None else result / result.sum(axis=0, keepdims=True)
+        return total / len(self.folds)
 
     def save(self, folder: Path) -> None:
         """Write what the promotion adds to a model: JSON and safetensors, no code."""
@@ -149,6 +150,16 @@ class PromotedModel(TrainedModel):
         write_json(folder / "promoted.json", {"format": FORMAT, "members": members})
 
 
+def plain_decision(model: TrainedModel) -> tuple[float, ...] | None:
+    """The decision of a model, for probabilities before they are brought to its temperature.
+
+    The largest of ``p ** (1 / T) * w`` is where the largest of ``p * w ** T`` is.
+    """
+    if model.decision is None:
+        return None
+    return tuple(weight**model.temperature for weight in model.decision)
+
+
 def load_model(directory: RunDirectory) -> TrainedModel:
     """The model of a run that predicts: with promoted networks where they are part of the ensemble."""
     found = _read(directory)
@@ -159,6 +170,8 @@ def load_model(directory: RunDirectory) -> TrainedModel:
 
 def load_promoted(directory: RunDirectory, member: int = 0) -> PromotedModel:
     """A promoted network alone as a model, whether or not the ensemble uses it.
+
+    The decision of the run is that of its ensemble and does not come along.
 
     Raises
     ------
@@ -178,6 +191,7 @@ def load_promoted(directory: RunDirectory, member: int = 0) -> PromotedModel:
         weights=torch.zeros_like(found.weights),
         promoted=(found.promoted[member],),
         promoted_weights=(1.0,),
+        decision=None,
     )
 
 

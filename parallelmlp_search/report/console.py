@@ -163,9 +163,13 @@ class _Block:
         """The way through the search; only where it is now if the terminal is narrow."""
         past, now, next_ = ("✓", "●", "○") if unicode else ("x", ">", ".")
         current = self.progress.stage
-        place = STAGES.index(current) if current in STAGES else len(STAGES)
+        # refitting is part of few searches and stands in the place of what goes before it
+        stages = tuple(
+            current if (current, stage) == ("refitting", "selecting") else stage for stage in STAGES
+        )
+        place = stages.index(current) if current in stages else len(stages)
         line = Text()
-        for number, stage in enumerate(STAGES):
+        for number, stage in enumerate(stages):
             if number < place:
                 line.append(f"{past} {stage}   ", style="green")
             elif number == place:

@@ -58,6 +58,8 @@ def search_summary(result: Record, leaderboard: Sequence[Record], run: str) -> R
     members = ensemble_members(leaderboard)
     if members:
         page.add_row("ensemble", _ensemble(members))
+    for name, words in treatment_words(result):
+        page.add_row(name, words)
     page.add_row("searched", _effort(result))
     page.add_row("took", seconds_words(float(result["elapsed_seconds"])))
     for number, sentence in enumerate(result.get("cut") or ()):
@@ -67,6 +69,28 @@ def search_summary(result: Record, leaderboard: Sequence[Record], run: str) -> R
     commands = [f"pmlp leaderboard {quoted}", f"pmlp predict {quoted} NEW.csv --output predictions.csv"]
     page.add_row("next", Text("\n".join(commands), style="cyan"))
     return Group("", page, "")
+
+
+def treatment_words(result: Record) -> list[tuple[str, str]]:
+    """What predictions of a run go through, as pairs of what and how; none where they stay as they are."""
+    found = []
+    temperature = result.get("temperature") or 1.0
+    if temperature != 1.0:
+        found.append(("probabilities", f"at temperature {temperature:.3g}"))
+    decision = result.get("decision")
+    if decision and len(decision) == 2:
+        (first, low), (second, high) = decision.items()
+        share = low / (low + high)
+        found.append(("decision", f"{second} where its probability is above {share:.3g}, else {first}"))
+    elif decision:
+        named = sorted(decision.items(), key=lambda item: -item[1])
+        shown = ", ".join(f"{label} {weight:.2f}" for label, weight in named[:SHOWN_MEMBERS])
+        rest = f", and {len(named) - SHOWN_MEMBERS} more" if len(named) > SHOWN_MEMBERS else ""
+        found.append(("decision", f"the largest probability times the class's weight: {shown}{rest}"))
+    if result.get("refitted"):
+        count = int(result["refitted"])
+        found.append(("refitted", f"on all rows, {count} network{'s' * (count > 1)} a configuration"))
+    return found
 
 
 def ensemble_members(leaderboard: Sequence[Record]) -> list[Record]:
@@ -155,7 +179,8 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> RenderableType:
     Parameters
     ----------
     evaluation
-        Mapping with the keys ``n_rows``, ``scores`` (by metric), ``metric`` (of the search) and ``honest``.
+        Mapping with the keys ``n_rows``, ``scores`` (by metric), ``metric`` (of the search) and ``honest``;
+        and, where the run has them, ``temperature``, ``decision`` and ``refitted`` of its result.
     """
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     table.add_column("metric", no_wrap=True)
@@ -170,7 +195,13 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> RenderableType:
         if known and honest:
             cells.append(with_error(honest["score"], honest.get("standard_error")) if searched else "")
         table.add_row(*cells, style="bold" if searched else "")
-    return table
+    words = treatment_words(evaluation)
+    if not words:
+        return table
+    page = _page()
+    for name, text in words:
+        page.add_row(name, text)
+    return Group(table, "", page)
 
 
 def environment_page(environment: Mapping[str, Any]) -> RenderableType:

@@ -143,13 +143,13 @@ def plan_finalists(
     -----
     Some 1,200 steps train a network fairly well, and more networks, folds and steps each make the ensemble
     better by a little less than the last. So all three grow together: steps with the square root of the
-    time, from a third of that number to four times as many, and what is left goes into folds first, up to
+    time, from half that number to four times as many, and what is left goes into folds first, up to
     :func:`default_folds`, then into up to 32 finalists.
     """
     units = max(seconds, 0.0) / max(epoch_seconds, 1e-9)
     wanted = max(6.0, min(FAIR_STEPS / max(1.0, steps_per_epoch), 400.0))
     stretch = math.sqrt(units / wanted / BALANCED_TRAININGS)
-    epochs = float(max_epochs) if max_epochs else max(1.0, wanted * min(max(stretch, 1 / 3), 4.0))
+    epochs = float(max_epochs) if max_epochs else max(1.0, wanted * min(max(stretch, 0.5), 4.0))
     trainings = units / epochs
     most = default_folds(n_rows)
     folds = n_folds or next((count for count, least in _FOLDS if trainings >= least and count <= most), 3)

@@ -13,7 +13,7 @@ from parallelmlp_search.search.journal import Journal
 from parallelmlp_search.search.samplers import draw_fresh, draw_near
 from parallelmlp_search.search.settings import FRESH_SAMPLERS, SearchSettings
 from parallelmlp_search.search.trial import Trial
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import MLPConfig, known_configs
 
 if TYPE_CHECKING:
     from parallelmlp_search.search.learned import LearnedDraws
@@ -24,6 +24,11 @@ DRAWING_SHARE = 0.1
 """Share of the time that is left which a sampler that learns may take for one draw."""
 
 SMALLEST_DRAW = 8
+
+KNOWN_SHARE = 0.25
+"""Share of the fresh trials that settings known to do well may make up."""
+
+KNOWING_SAMPLERS = ("random", "qmc", "tpe", "cmaes", "gp")
 
 
 class Draws:
@@ -58,7 +63,7 @@ class Draws:
         self._fresh_left = n_fresh
         self._refined_left = n_refined
         self._portion = max(SMALLEST_DRAW, math.ceil(n_refined / max(1, n_rounds)))
-        self._initial = list({settings.space.key(config): config for config in settings.initial}.values())
+        self._initial = _beginning(settings, n_fresh)
         self._learned = _learned_draws(settings)
 
     def extend(self, n: int) -> None:
@@ -80,7 +85,8 @@ class Draws:
         """
         fresh = self._fresh_left > 0
         rng = np.random.default_rng([self.settings.seed, 7, number])
-        initial, self._initial = self._initial[:n], self._initial[n:]
+        beginning, self._initial = self._initial[:n], self._initial[n:]
+        initial = [config for config, _ in beginning]
         known = [trial.config for trial in trials] + initial
         missing = n - len(initial)
         space, name = self.settings.space, self.settings.sampler_name
@@ -97,7 +103,7 @@ class Draws:
             self._fresh_left = left
         else:
             self._refined_left = left
-        return [(config, "initial") for config in initial] + [(config, name) for config in drawn]
+        return beginning + [(config, name) for config in drawn]
 
     def _draw_learned(
         self,
@@ -119,6 +125,19 @@ class Draws:
 
         # how many it was asked for depends on the clock, so the draws are kept for resuming
         return [MLPConfig.from_dict(values) for values in self.journal.decide(f"drawn-{number}", draw)]
+
+
+def _beginning(settings: SearchSettings, n_fresh: int) -> list[tuple[MLPConfig, str]]:
+    """What is tried before anything is drawn: what the settings name, then what is known to do well.
+
+    The latter makes up a share of the fresh trials at most, and grids and samplers of one's own go without.
+    """
+    space = settings.space
+    found = {space.key(config): (config, "initial") for config in settings.initial}
+    if settings.sampler in KNOWING_SAMPLERS:
+        for config in known_configs(space)[: int(KNOWN_SHARE * n_fresh)]:
+            found.setdefault(space.key(config), (config, "known"))
+    return list(found.values())
 
 
 def _learned_draws(settings: SearchSettings) -> LearnedDraws | None:

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.distribute import ShardOutcome, ShardTask, cut_work
 from parallelmlp_search.search.budget import Throughput
 from parallelmlp_search.search.journal import Journal
-from parallelmlp_search.search.moment_choice import MomentChoice
+from parallelmlp_search.search.moment_choice import FoldNetwork, MomentChoice
 from parallelmlp_search.search.preparation import Part, Preparation
 from parallelmlp_search.search.reporting import Reporter
 from parallelmlp_search.search.trial import RungRecord, Trial, TrialState
@@ -70,6 +71,11 @@ class CrossFit:
         For each finalist, one canonical vector per fold.
     cut
         Sentences on what the time limit left out.
+    choosing, choosing_covered
+        The same as `predictions` and `covered` for the choosing rows, where they train too; None where they
+        are held out of every fold.
+    epochs
+        For each finalist, epochs at the moment that was chosen, the mean of the folds.
     """
 
     trials: list[Trial]
@@ -77,6 +83,9 @@ class CrossFit:
     covered: Tensor
     vectors: list[list[Tensor]]
     cut: list[str] = field(default_factory=list)
+    choosing: Tensor | None = None
+    choosing_covered: Tensor | None = None
+    epochs: list[float] = field(default_factory=list)
 
 
 def cross_fit(
@@ -136,7 +145,7 @@ def cross_fit(
                 member.state = member.prediction = member.moments = None
 
     fold_of = {task.key: task.repeat - 1 for tasks in tasks_of_group for task in tasks}
-    results: dict[int, dict[int, tuple[Tensor, Tensor]]] = {trial.number: {} for trial in finalists}
+    results: dict[int, dict[int, FoldNetwork]] = {trial.number: {} for trial in finalists}
     records: dict[int, list[RungRecord]] = {trial.number: [] for trial in finalists}
     by_number = {trial.number: trial for trial in finalists}
     stopped: set[int] = set()
@@ -154,9 +163,8 @@ def cross_fit(
                 chosen = choice.offer(member.trial, fold_of[outcome.key], member.moments)
                 results[member.trial].update(chosen)
             elif member.state is not None and member.prediction is not None:
-                results[member.trial][fold_of[outcome.key]] = (
-                    member.state.vectors["best"],
-                    member.prediction,
+                results[member.trial][fold_of[outcome.key]] = FoldNetwork(
+                    member.state.vectors["best"], member.prediction, member.best_epoch
                 )
         reporter.report(
             "cross-fitting",
@@ -184,17 +192,11 @@ def cross_fit(
         cut.append(
             f"{short} of {planned} finalists had not trained for {max_epochs} epochs when the time was up"
         )
-    n_outputs = parts[0].head.n_predictions
-    predictions = torch.full((len(complete), n_outputs, preparation.n_reporting), math.nan)
-    covered = torch.zeros(preparation.n_reporting, dtype=torch.bool)
-    for fold, part in enumerate(parts):
-        report = np.isin(part.predicted_rows, preparation.reporting_rows)
-        rows = part.predicted_rows[report]
-        places = torch.from_numpy(np.searchsorted(preparation.reporting_rows, rows))
-        covered[places] = True
-        mine = torch.from_numpy(report)
-        for index, trial in enumerate(complete):
-            predictions[index][:, places] = results[trial.number][fold][1][:, mine]
+    networks = [[results[trial.number][fold] for fold in range(len(parts))] for trial in complete]
+    predictions, covered = _out_of_fold(networks, parts, preparation.reporting_rows)
+    choosing, choosing_covered = None, None
+    if parts[0].data.validation_inputs is None and not preparation.is_tiny:
+        choosing, choosing_covered = _out_of_fold(networks, parts, preparation.choosing_rows)
     for trial in complete:
         trial.state = TrialState.COMPLETE
         # one record for all folds; its error is set from the out-of-fold predictions
@@ -210,8 +212,33 @@ def cross_fit(
                 sum(record.seconds for record in parts_of_trial),
             )
         )
-    vectors = [[results[trial.number][fold][0] for fold in range(len(parts))] for trial in complete]
-    return CrossFit(complete, predictions, covered, vectors, cut)
+    return CrossFit(
+        trials=complete,
+        predictions=predictions,
+        covered=covered,
+        vectors=[[network.vector for network in folds] for folds in networks],
+        cut=cut,
+        choosing=choosing,
+        choosing_covered=choosing_covered,
+        epochs=[sum(network.epoch for network in folds) / len(folds) for folds in networks],
+    )
+
+
+def _out_of_fold(
+    networks: Sequence[Sequence[FoldNetwork]], parts: Sequence[Part], rows: NDArray[np.intp]
+) -> tuple[Tensor, Tensor]:
+    """Predictions ``(P, C, n)`` of sorted rows by the folds that have not seen them, NaN without one; and
+    which rows have one, ``(n,)``."""
+    predictions = torch.full((len(networks), parts[0].head.n_predictions, len(rows)), math.nan)
+    covered = torch.zeros(len(rows), dtype=torch.bool)
+    for fold, part in enumerate(parts):
+        wanted = np.isin(part.predicted_rows, rows)
+        places = torch.from_numpy(np.searchsorted(rows, part.predicted_rows[wanted]))
+        covered[places] = True
+        mine = torch.from_numpy(wanted)
+        for index, folds in enumerate(networks):
+            predictions[index][:, places] = folds[fold].prediction[:, mine]
+    return predictions, covered
 
 
 def _groups(finalists: Sequence[Trial], required: int | None) -> list[list[Trial]]:

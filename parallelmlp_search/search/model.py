@@ -20,6 +20,7 @@ from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.exceptions import RunDirectoryError
 from parallelmlp_search.packing import Architecture, Layout, plan
 from parallelmlp_search.packing.pack import write_member
+from parallelmlp_search.selection import tempered, weigh
 from parallelmlp_search.space import MLPConfig
 
 __all__ = ["FoldModel", "TrainedModel"]
@@ -75,7 +76,8 @@ class FoldModel:
 class TrainedModel:
     """An ensemble of networks, each trained once per fold, that predicts from a table.
 
-    The prediction is the weighted mean over networks of the mean over folds.
+    The prediction is the weighted mean over networks of the mean over folds, at the model's temperature. The
+    class that is named is the one of the largest probability times its weight.
 
     Attributes
     ----------
@@ -91,6 +93,12 @@ class TrainedModel:
         Columns that the model was trained on.
     target_name
         Name of the target, if it had one.
+    temperature
+        Of all probabilities; 1 leaves them as they are.
+    decision
+        Weight of each class when one has to be named, with mean 1; None names the most probable.
+    refitted
+        Whether ``folds`` holds networks that were trained on all rows, instead of one fold's each.
     """
 
     task: str
@@ -102,6 +110,9 @@ class TrainedModel:
     feature_names: list[str]
     target_name: str | None = None
     flat_target: bool = True
+    temperature: float = 1.0
+    decision: tuple[float, ...] | None = None
+    refitted: bool = False
 
     @property
     def n_members(self) -> int:
@@ -116,19 +127,42 @@ class TrainedModel:
         DataError
             If a column that the model needs is missing.
         """
-        total = sum(fold.combine(frame, self.weights).double() for fold in self.folds)
-        result: NDArray[np.float64] = (total / len(self.folds)).numpy()  # type: ignore[union-attr]
+        values = self._averages(frame)
         if self.classes is not None:
-            result = result / result.sum(axis=0, keepdims=True)
-        return result
+            values = tempered(values / values.sum(dim=0, keepdim=True), self.temperature)
+        found: NDArray[np.float64] = values.numpy()
+        return found
+
+    def _averages(self, frame: pd.DataFrame) -> Tensor:
+        """Weighted mean over networks and folds, float64 ``(C, n)``."""
+        total = torch.zeros(self.folds[0].head.n_predictions, len(frame), dtype=torch.float64)
+        for fold in self.folds:
+            total += fold.combine(frame, self.weights).double()
+        return total / len(self.folds)
+
+    def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Number of the class to name ``(n,)``, given the model's probabilities ``(classes, n)``."""
+        decided: NDArray[np.intp] = weigh(torch.from_numpy(probabilities), self.decision).numpy().argmax(0)
+        return decided
 
     def predict(self, frame: pd.DataFrame) -> NDArray[Any]:
         """Class labels ``(n,)``, or values ``(n,)`` or ``(n, outputs)``."""
         values = self.predictions(frame)
         if self.classes is not None:
-            labels: NDArray[Any] = self.classes[values.argmax(axis=0)]
+            labels: NDArray[Any] = self.classes[self.decide(values)]
             return labels
         return values[0] if self.flat_target else np.ascontiguousarray(values.T)
+
+    def treatment(self) -> dict[str, Any]:
+        """What its predictions go through, JSON-able: temperature, weights by class, networks of a refit."""
+        weights = None
+        if self.decision is not None and self.classes is not None:
+            weights = {str(label): w for label, w in zip(self.classes, self.decision, strict=True)}
+        return {
+            "temperature": self.temperature,
+            "decision": weights,
+            "refitted": len(self.folds) if self.refitted else None,
+        }
 
     def save(self, folder: Path) -> None:
         """Write the model: JSON and safetensors, no code."""
@@ -144,6 +178,9 @@ class TrainedModel:
                 "feature_names": self.feature_names,
                 "target_name": self.target_name,
                 "flat_target": self.flat_target,
+                "temperature": self.temperature,
+                "decision": None if self.decision is None else list(self.decision),
+                "refitted": self.refitted,
                 "trials": list(self.trials),
                 "configs": [config.to_dict() for config in self.configs],
                 "folds": [
@@ -184,6 +221,7 @@ class TrainedModel:
             # a copy: a file's memory is not aligned, and products of unaligned weights differ in the last bit
             parameters = tensors[f"fold{number}"].clone()
             folds.append(FoldModel(preprocessor, head, plan(architectures), parameters))
+        decision = values["decision"]
         classes = None if values["classes"] is None else ClassTarget.from_dict(values["classes"]).classes_
         return cls(
             task=values["task"],
@@ -195,4 +233,7 @@ class TrainedModel:
             feature_names=list(values["feature_names"]),
             target_name=values["target_name"],
             flat_target=values["flat_target"],
+            temperature=float(values["temperature"]),
+            decision=None if decision is None else tuple(decision),
+            refitted=bool(values["refitted"]),
         )

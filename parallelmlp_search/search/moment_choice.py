@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,10 +12,25 @@ from torch import Tensor
 from parallelmlp_search.distribute import Moments
 from parallelmlp_search.search.preparation import Part, Preparation
 
-__all__ = ["MomentChoice"]
+__all__ = ["FoldNetwork", "MomentChoice"]
 
-Chosen = dict[int, tuple[Tensor, Tensor]]
-"""By fold: canonical vector ``(n_parameters,)`` and predictions ``(C, n)`` of the fold's rows."""
+
+class FoldNetwork(NamedTuple):
+    """A finalist as one fold has trained it.
+
+    Attributes
+    ----------
+    vector
+        Canonical vector ``(n_parameters,)``.
+    prediction
+        ``(C, n)`` of the rows that the fold predicts.
+    epoch
+        Epochs at the moment that was chosen.
+    """
+
+    vector: Tensor
+    prediction: Tensor
+    epoch: float
 
 
 class MomentChoice:
@@ -38,7 +54,7 @@ class MomentChoice:
         self._weight = preparation.weights(rows)
         self._waiting: dict[int, dict[int, Moments]] = {}
 
-    def offer(self, trial: int, fold: int, moments: Moments) -> Chosen:
+    def offer(self, trial: int, fold: int, moments: Moments) -> dict[int, FoldNetwork]:
         """Take in a fold of a finalist; all folds at the chosen moment if it was the last, else nothing."""
         folds = self._waiting.setdefault(trial, {})
         folds[fold] = moments
@@ -48,9 +64,11 @@ class MomentChoice:
         best = self._best([folds[number] for number in range(len(self._choosing))])
         return {
             # copies, so that the other moments can go
-            number: (kept.weights[min(best, last)].clone(), kept.predictions[min(best, last)].clone())
+            number: FoldNetwork(
+                kept.weights[moment].clone(), kept.predictions[moment].clone(), float(kept.epochs[moment])
+            )
             for number, kept in folds.items()
-            for last in (len(kept.epochs) - 1,)
+            for moment in (min(best, len(kept.epochs) - 1),)
         }
 
     def _best(self, folds: Sequence[Moments]) -> int:
@@ -66,7 +84,7 @@ class MomentChoice:
             ],
             dim=2,
         )
-        errors = self._preparation.metric.error(predictions, self._target, self._weight)
+        errors = self._preparation.comparing.error(predictions, self._target, self._weight)
         if not bool(torch.isfinite(errors).any()):
             return count - 1
         errors = torch.where(torch.isfinite(errors), errors, torch.inf)

@@ -33,7 +33,7 @@ from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.exceptions import DataError
 from parallelmlp_search.search.problem import Problem
 from parallelmlp_search.search.settings import SearchSettings
-from parallelmlp_search.selection import Metric, default_metric, get_metric
+from parallelmlp_search.selection import Metric, at_best_cut, default_metric, get_metric
 
 __all__ = ["Part", "Preparation", "seed_of"]
 
@@ -46,8 +46,11 @@ SMALLEST_CLASS = 4
 
 MOST_CHOOSING_ROWS = 10_000
 
-MOST_BINS, FEWEST_BINS, MOST_PIECES = 16, 4, 256
+MOST_BINS, FEWEST_BINS, MOST_PIECES = 48, 4, 256
 """Bins of a numeric column, and columns that they may add in all."""
+
+ROWS_OF_BIN = 20
+"""Rows of the table that a bin should have."""
 
 
 def seed_of(*parts: int) -> int:
@@ -108,6 +111,9 @@ class Preparation:
         # kinds are a property of the whole table: a column that is constant inside one fold stays what it is
         self.column_kinds = recognise_columns(problem.frame).kinds
         self.is_tiny = problem.n_rows < SMALLEST_SPLIT or self._rarest() < SMALLEST_CLASS
+        # what compares networks: where a decision will be tuned, what they are worth once it is
+        tunes = settings.tune_decision and not self.is_tiny
+        self.comparing = at_best_cut(self.metric, n_classes) if tunes else self.metric
         everything = np.arange(problem.n_rows)
         if not hold_back:
             self.reporting_rows, self.choosing_rows = everything, everything[:0]
@@ -153,6 +159,10 @@ class Preparation:
     def screening(self) -> Part:
         """The part that screening trains on: all reporting rows, judged by the choosing rows."""
         return self._part(self.reporting_rows, None, seed_of(self.settings.seed, 1))
+
+    def whole(self) -> Part:
+        """The part that trains on all rows and predicts none."""
+        return self._part(np.arange(self.problem.n_rows), None, seed_of(self.settings.seed, 4), judged=False)
 
     @property
     def shares_choosing_rows(self) -> bool:
@@ -259,7 +269,7 @@ class Preparation:
             else tensor(preprocessor.transform(self.problem.frame.iloc[predict])),
             head=head,
             loss=self.settings.loss or head.default_loss,
-            metric=self.metric,
+            metric=self.comparing,
             seed=seed,
             n_pieces=preprocessor.n_pieces_,
             n_numbers=preprocessor.n_numbers_,
@@ -267,11 +277,11 @@ class Preparation:
         return Part(preprocessor, head, data, np.empty(0, dtype=np.intp) if predict is None else predict)
 
     def _numeric_bins(self) -> int:
-        """Bins of the piecewise linear encoding: 16, or fewer so that they add at most some 256 inputs."""
+        """Bins of the piecewise linear encoding: 48, or fewer so that they add at most some 256 inputs."""
         if self.settings.numeric_bins is not None:
             return self.settings.numeric_bins
         n_numeric = sum(kind == "numeric" for kind in self.column_kinds.values())
-        bins = min(MOST_BINS, MOST_PIECES // max(1, n_numeric))
+        bins = min(MOST_BINS, MOST_PIECES // max(1, n_numeric), self.problem.n_rows // ROWS_OF_BIN)
         return bins if bins >= FEWEST_BINS else 0
 
     def _outputs(self, fit: NDArray[np.intp], train: NDArray[np.intp]) -> tuple[Head, Tensor]:

@@ -28,7 +28,8 @@ class Progress:
     Attributes
     ----------
     stage
-        ``preparing``, ``screening``, ``cross-fitting``, ``selecting``, ``saving`` or ``finished``.
+        ``preparing``, ``screening``, ``cross-fitting``, ``selecting``, ``refitting``, ``saving`` or
+        ``finished``.
     rung_completed
         True on the report that ends a rung (or a group of finalists), False on those in between.
     round, rung

@@ -71,15 +71,19 @@ class SearchResult:
             "cut",
         )
         weights = self.model.weights.tolist()
-        return {name: getattr(self, name) for name in names} | {
-            "task": self.model.task,
-            "honest": None if self.honest is None else asdict(self.honest),
-            "best_config": self.best_config.to_dict(),
-            "ensemble": [
-                {"trial": trial, "weight": weight}
-                for trial, weight in zip(self.model.trials, weights, strict=True)
-            ],
-        }
+        return (
+            {name: getattr(self, name) for name in names}
+            | self.model.treatment()
+            | {
+                "task": self.model.task,
+                "honest": None if self.honest is None else asdict(self.honest),
+                "best_config": self.best_config.to_dict(),
+                "ensemble": [
+                    {"trial": trial, "weight": weight}
+                    for trial, weight in zip(self.model.trials, weights, strict=True)
+                ],
+            }
+        )
 
 
 def trials_frame(trials: list[Trial], metric: Metric) -> pd.DataFrame:

@@ -144,11 +144,12 @@ class RunDirectory:
                     f"the run in {str(self.path)!r} was started on other data: "
                     "resume it with the same table, or choose another folder"
                 )
-            before, now = info["settings"], settings.to_dict()
+            # what an older version did not know yet has its default
+            before, now = self.settings().to_dict(), settings.to_dict()
             for name, value in now.items():
-                if before.get(name) != value:
+                if before[name] != value:
                     raise RunDirectoryError(
-                        f"the run in {str(self.path)!r} was started with {name}={before.get(name)!r}, "
+                        f"the run in {str(self.path)!r} was started with {name}={before[name]!r}, "
                         f"but got {value!r}: resume it with the same settings, or choose another folder"
                     )
         self.update(settings=settings.to_dict(), fingerprint=print_of_data, status="running")

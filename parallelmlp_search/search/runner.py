@@ -12,29 +12,33 @@ from typing import Any
 import torch
 
 from parallelmlp_search.distribute import ShardData, one_thread, worker_count
-from parallelmlp_search.exceptions import BudgetWarning, InvalidParameterError, SearchFailedError
+from parallelmlp_search.exceptions import BudgetWarning, SearchFailedError
 from parallelmlp_search.search.budget import Clock, FinalistPlan, Throughput
+from parallelmlp_search.search.devices import CUDA_CACHE_SCALE, resolve_device
 from parallelmlp_search.search.finalists import CrossFit, cross_fit, moments_fit
 from parallelmlp_search.search.journal import Journal
+from parallelmlp_search.search.model import TrainedModel
 from parallelmlp_search.search.planning import SearchPlan, make_plan, replan_finalists, training_seconds
-from parallelmlp_search.search.preparation import Part, Preparation, seed_of
+from parallelmlp_search.search.preparation import Preparation, seed_of
 from parallelmlp_search.search.problem import Problem
 from parallelmlp_search.search.progress import Callback
+from parallelmlp_search.search.refit import REFIT_SHARE, refit
 from parallelmlp_search.search.reporting import Reporter
 from parallelmlp_search.search.result import SearchResult, trials_frame
 from parallelmlp_search.search.run_directory import RunDirectory
 from parallelmlp_search.search.screening import Screener, Screening, ScreeningPlan
 from parallelmlp_search.search.settings import SearchSettings
+from parallelmlp_search.search.treatment import first_decision, treat
 from parallelmlp_search.search.trial import Trial
-from parallelmlp_search.search.verdict import Verdict, build_model, judge, rank
+from parallelmlp_search.search.verdict import Verdict, judge, rank
 from parallelmlp_search.search.workers import Workers
 
-__all__ = ["resolve_device", "run", "screen"]
+__all__ = ["run", "screen"]
 
 MOST_FINALISTS = 32
 
-CUDA_CACHE_SCALE = 64
-"""A GPU wants chunks this many times larger than a core's cache."""
+SAVING_SECONDS = 0.7
+"""Time under a limit that is left for saving once the ensemble has been trained anew."""
 
 
 def run(
@@ -142,6 +146,7 @@ def _begin(
     screener: Screener | None,
 ) -> _Stage:
     """Prepare, plan and screen."""
+    settings.check_task(problem.task)
     device = resolve_device(settings.device)
     on_gpu = device != "cpu"
     throughput = Throughput(1 if on_gpu else worker_count(n_jobs))
@@ -210,7 +215,13 @@ def _finish(stage: _Stage, settings: SearchSettings, directory: RunDirectory | N
     preparation, plan, trials, cut = stage.preparation, stage.plan, stage.trials, stage.cut
     journal, throughput, reporter, clock = stage.journal, stage.throughput, stage.reporter, stage.clock
     deadline = clock.deadline(plan.reserve_seconds)
-    finalists, last = _finalists(trials, plan, preparation, stage.data, settings, journal, throughput, clock)
+    kept = 0.0
+    if settings.refit and deadline is not None:
+        kept = REFIT_SHARE * max(0.0, clock.left - plan.reserve_seconds)
+        deadline -= kept
+    finalists, last = _finalists(
+        trials, plan, preparation, stage.data, settings, journal, throughput, clock, kept
+    )
     hold = not moments_fit(preparation)
     folds = preparation.folds(last.n_folds, hold_choosing=hold)
     parts = [replace(part, data=stage.workers.share(part.data)) for part in folds]
@@ -229,9 +240,28 @@ def _finish(stage: _Stage, settings: SearchSettings, directory: RunDirectory | N
         cache_scale=stage.cache_scale,
     )
     reporter.report("selecting", trials)
-    verdict = judge(preparation, fit, seconds=clock.left - 0.5, seed=seed_of(settings.seed, 3))
+    decision = first_decision(preparation, settings, parts, fit)
+    verdict = judge(
+        preparation, fit, decision=decision, seconds=clock.left - 0.5 - kept, seed=seed_of(settings.seed, 3)
+    )
+    model, verdict = treat(preparation, settings, parts, fit, verdict, decision)
     cut += fit.cut
-    result = _result(preparation, parts, trials, fit, verdict, last.max_epochs, throughput, clock, cut)
+    if settings.refit:
+        reporter.report("refitting", trials)
+        model, missing = refit(
+            preparation,
+            model,
+            fit,
+            n_folds=len(parts),
+            max_epochs=last.max_epochs,
+            journal=journal,
+            throughput=throughput,
+            share=stage.workers.share,
+            deadline=clock.deadline(SAVING_SECONDS),
+            cache_scale=stage.cache_scale,
+        )
+        cut += missing
+    result = _result(preparation, model, trials, fit, verdict, last, len(parts), throughput, clock, cut)
     reporter.report("saving", trials)
     if directory is not None:
         _save(directory, preparation, fit, result)
@@ -277,10 +307,12 @@ def _finalists(
     journal: Journal,
     throughput: Throughput,
     clock: Clock,
+    kept: float,
 ) -> tuple[list[Trial], FinalistPlan]:
     """The best of screening, higher rungs first, then lower errors; and how they are to be cross-fitted.
 
-    Under a time limit more are named than planned, in case there is time for them.
+    Under a time limit more are named than planned, in case there is time for them; ``kept`` seconds are not
+    theirs.
     """
     alive = [trial for trial in trials if trial.records and trial.error < float("inf")]
     if not alive:
@@ -293,7 +325,7 @@ def _finalists(
 
     def choose() -> dict[str, Any]:
         leaders = [trial.config for trial in ranked[:16]]
-        left = clock.left - plan.reserve_seconds
+        left = clock.left - plan.reserve_seconds - kept
         last = replan_finalists(plan, leaders, preparation, data, settings, throughput, left)
         named = ranked[: settings.n_finalists or MOST_FINALISTS]
         return asdict(last) | {"trials": [trial.number for trial in named]}
@@ -305,11 +337,12 @@ def _finalists(
 
 def _result(
     preparation: Preparation,
-    parts: Sequence[Part],
+    model: TrainedModel,
     trials: list[Trial],
     fit: CrossFit,
     verdict: Verdict,
-    max_epochs: int,
+    last: FinalistPlan,
+    n_folds: int,
     throughput: Throughput,
     clock: Clock,
     cut: list[str],
@@ -318,14 +351,14 @@ def _result(
     best = board[0].trial
     return SearchResult(
         leaderboard=board,
-        model=build_model(preparation, parts, fit, verdict, preparation.problem.target_name),
+        model=model,
         honest=verdict.honest,
         metric=preparation.metric.name,
         best_trial=best,
         best_config=trials[best].config,
         n_trials=len(trials),
-        max_epochs=max_epochs,
-        n_folds=len(parts),
+        max_epochs=last.max_epochs,
+        n_folds=n_folds,
         member_steps=throughput.member_steps,
         elapsed_seconds=clock.elapsed,
         cut=cut,
@@ -357,15 +390,3 @@ def _splits(preparation: Preparation, plan: SearchPlan) -> dict[str, Any]:
         "choosing": len(preparation.choosing_rows),
         "folds": plan.n_folds,
     }
-
-
-def resolve_device(name: str) -> str:
-    """The device of a name, checked: ``auto`` is a GPU where there is one."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind = name.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
-        raise InvalidParameterError(f"device must be auto, cpu, cuda or cuda:N, but got {name!r}")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InvalidParameterError(f"device is {name!r}, but torch finds no CUDA device: use auto or cpu")
-    return name

@@ -23,6 +23,9 @@ are Optuna's and learn themselves."""
 
 FRESH_SAMPLERS = SAMPLERS[:3]
 
+CALIBRATIONS = ("auto", "temperature", "none")
+"""Ways to make probabilities mean what they say; by default a temperature, where there are any."""
+
 
 def check_sampler(sampler: object) -> None:
     """Refuse what is neither one of :data:`SAMPLERS` nor a sampler of Optuna, told without importing it.
@@ -81,8 +84,17 @@ class SearchSettings:
     scaling
         How numeric columns are scaled: ``robust``, ``quantile`` or ``standard``.
     numeric_bins
-        Bins of the piecewise linear encoding of numeric columns, 0 for none; None chooses 16, or fewer where
-        numeric columns are many.
+        Bins of the piecewise linear encoding of numeric columns, 0 for none; None chooses 48, or fewer where
+        numeric columns are many or rows few.
+    tune_decision
+        Whether the classes' weights in naming one are tuned for a metric that looks at labels (accuracy,
+        balanced_accuracy, f1, f1_macro, mcc); with other metrics the most probable class is named.
+    calibration
+        ``temperature`` to fit one temperature to all probabilities, as far as the choosing rows give evidence
+        for it, or ``none``; ``auto`` is the first for classes and the second for numbers.
+    refit
+        Whether the networks of the ensemble are trained anew on all rows, to predict instead of those of the
+        folds.
     seed
         Seed of everything random.
     device
@@ -105,6 +117,9 @@ class SearchSettings:
     initial: tuple[MLPConfig, ...] = ()
     scaling: Scaling = "robust"
     numeric_bins: int | None = None
+    tune_decision: bool = True
+    calibration: str = "auto"
+    refit: bool = False
     seed: int = 0
     device: str = "auto"
     memory_limit: int | None = None
@@ -135,6 +150,14 @@ class SearchSettings:
             known = isinstance(value, Real) and not isinstance(value, bool)
             if value is not None and not (known and value > 0 and math.isfinite(value)):
                 raise InvalidParameterError(f"{name} must be > 0 {unit}, but got {value!r}")
+        for name in ("tune_decision", "refit"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidParameterError(f"{name} must be True or False, but got {getattr(self, name)!r}")
+        if self.calibration not in CALIBRATIONS:
+            raise InvalidParameterError(
+                f"calibration must be one of {', '.join(CALIBRATIONS)}, but got {self.calibration!r}"
+                f"{near_miss(str(self.calibration), CALIBRATIONS)}"
+            )
         if self.reduction_factor < 2:
             raise InvalidParameterError(f"reduction_factor must be >= 2, but got {self.reduction_factor!r}")
         if not 0 <= self.refinement <= 1:
@@ -157,6 +180,19 @@ class SearchSettings:
             return self.sampler
         kind = type(self.sampler)
         return f"{kind.__module__}.{kind.__qualname__}"
+
+    def check_task(self, task: str) -> None:
+        """Refuse what does not fit the task.
+
+        Raises
+        ------
+        InvalidParameterError
+            If a regression is to be calibrated.
+        """
+        if self.calibration == "temperature" and task == "regression":
+            raise InvalidParameterError(
+                f"calibration needs classes, but got {self.calibration!r} for a regression: leave it out"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values; the space is written out in full."""

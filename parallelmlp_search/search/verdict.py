@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from parallelmlp_search.exceptions import SearchFailedError
 from parallelmlp_search.search.finalists import CrossFit
@@ -22,6 +23,7 @@ from parallelmlp_search.selection import (
     Metric,
     bias_corrected_score,
     greedy_ensemble,
+    weigh,
 )
 
 __all__ = ["Verdict", "build_model", "judge", "rank", "selection_seconds"]
@@ -57,10 +59,19 @@ def _correction_seconds(once: float) -> float:
     return min(6.0, once * ROUNDS * BOOTSTRAPS * 0.5)
 
 
-def judge(preparation: Preparation, fit: CrossFit, *, seconds: float = math.inf, seed: int = 0) -> Verdict:
+def judge(
+    preparation: Preparation,
+    fit: CrossFit,
+    *,
+    decision: tuple[float, ...] | None = None,
+    seconds: float = math.inf,
+    seed: int = 0,
+) -> Verdict:
     """Score finalists on out-of-fold predictions, build the ensemble, and correct its score.
 
-    The finalists' last records get their out-of-fold errors. ``seconds`` is what is left for it; with less
+    The finalists' last records get their out-of-fold errors. ``decision`` holds weights of the classes, found
+    on other rows, that probabilities are multiplied by, so that metrics of labels see the classes that will
+    be named; None for none. ``seconds`` is what is left for it; with less
     than needed the repetitions of the correction become fewer.
 
     Raises
@@ -73,7 +84,7 @@ def judge(preparation: Preparation, fit: CrossFit, *, seconds: float = math.inf,
             "every finalist failed or was cut off: give more time, or a tamer search space"
         )
     rows = preparation.reporting_rows[fit.covered.numpy()]
-    predictions = fit.predictions[:, :, fit.covered]
+    predictions = weigh(fit.predictions[:, :, fit.covered], decision)
     target, weight = preparation.metric_target(rows), preparation.weights(rows)
     metric = preparation.metric
     errors = metric.error(predictions, target, weight)
@@ -145,10 +156,10 @@ def rank(trials: Sequence[Trial], fit: CrossFit, verdict: Verdict, metric: Metri
 
 
 def build_model(
-    preparation: Preparation, parts: Sequence[Part], fit: CrossFit, verdict: Verdict, target_name: str | None
+    preparation: Preparation, parts: Sequence[Part], fit: CrossFit, weights: Tensor
 ) -> TrainedModel:
-    """Pack the chosen networks of every fold into a model that predicts."""
-    chosen = [index for index, weight in enumerate(verdict.ensemble.weights.tolist()) if weight > 0]
+    """Pack the networks of every fold that have a weight, of (P,), into a model that predicts."""
+    chosen = [index for index, weight in enumerate(weights.tolist()) if weight > 0]
     configs = tuple(fit.trials[index].config for index in chosen)
     folds = [
         FoldModel.pack(
@@ -164,9 +175,9 @@ def build_model(
         classes=None if preparation.classes is None else preparation.classes.classes_,
         configs=configs,
         trials=tuple(fit.trials[index].number for index in chosen),
-        weights=verdict.ensemble.weights[chosen],
+        weights=weights[chosen],
         folds=folds,
         feature_names=[str(name) for name in preparation.problem.frame.columns],
-        target_name=target_name,
+        target_name=preparation.problem.target_name,
         flat_target=preparation.problem.target.ndim == 1,
     )

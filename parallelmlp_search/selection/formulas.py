@@ -24,6 +24,7 @@ __all__ = [
     "BalancedAccuracy",
     "Brier",
     "Formula",
+    "LabelFormula",
     "LogLoss",
     "Matthews",
     "Pinball",
@@ -108,7 +109,7 @@ class Brier(SquaredFormula):
 
 
 @dataclass(frozen=True)
-class _LabelFormula(Formula):
+class LabelFormula(Formula):
     """Needs only the class with the highest probability; the first of them where several tie."""
 
     def condense(self, predictions: Tensor, target: Tensor) -> Tensor:
@@ -147,16 +148,19 @@ class _LabelFormula(Formula):
 
 
 @dataclass(frozen=True)
-class Accuracy(_LabelFormula):
+class Accuracy(LabelFormula):
     """Share of rows whose label is right."""
 
     @property
     def needs_counts(self) -> bool:
         return False
 
+    def from_counts(self, actual: Tensor, predicted: Tensor, hits: Tensor) -> Tensor:
+        return hits.sum(1) / actual.sum()
+
 
 @dataclass(frozen=True)
-class BalancedAccuracy(_LabelFormula):
+class BalancedAccuracy(LabelFormula):
     """Mean recall over the classes that have rows."""
 
     def from_counts(self, actual: Tensor, predicted: Tensor, hits: Tensor) -> Tensor:
@@ -165,7 +169,7 @@ class BalancedAccuracy(_LabelFormula):
 
 
 @dataclass(frozen=True)
-class F1(_LabelFormula):
+class F1(LabelFormula):
     """F1 of class 1 where there are two classes and ``macro`` is off, else the mean F1 over the classes.
 
     The mean runs over the classes that a row has or the member predicts; without either F1 is 0.
@@ -182,7 +186,7 @@ class F1(_LabelFormula):
 
 
 @dataclass(frozen=True)
-class Matthews(_LabelFormula):
+class Matthews(LabelFormula):
     """Matthews correlation of predicted and actual class; 0 where either is constant."""
 
     def from_counts(self, actual: Tensor, predicted: Tensor, hits: Tensor) -> Tensor:

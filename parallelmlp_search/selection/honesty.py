@@ -9,8 +9,7 @@ with replacement and scores it on the rows that were not drawn. No network is tr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
+from parallelmlp_search.selection.bootstrap import draws, spawned, units_of
 from parallelmlp_search.selection.ensemble import (
     CHOICE_SECONDS,
     GreedyEnsemble,
@@ -31,13 +31,16 @@ from parallelmlp_search.selection.ensemble import (
 from parallelmlp_search.selection.inputs import check_inputs, finite_members
 from parallelmlp_search.selection.metrics import Metric
 
-__all__ = ["HonestScore", "bias_corrected_score"]
+__all__ = ["HonestScore", "as_predicted", "bias_corrected_score"]
 
 N_ROUNDS = 25
 """Most picks of an ensemble where nothing else is said."""
 
 N_REPEATS_FOR_ERROR = 100
 """Bootstraps behind the standard error, which then is itself known to 7 %."""
+
+ERROR_SECONDS, FEWEST_REPEATS = 0.5, 10
+"""What the error of treated predictions may take, and its fewest bootstraps however large the table."""
 
 FEWEST_ROWS, MOST_ROWS = 1_000, 10_000
 """Rows that a repeated choice looks at, however dear or cheap the metric."""
@@ -153,7 +156,7 @@ def bias_corrected_score(
     original = predictions
     predictions, target, weight = check_inputs(predictions, target, weight, metric.formula.target_kind)
     n_members, _, n_rows = predictions.shape
-    unit_of_row = _units(groups, n_rows)
+    unit_of_row = units_of(groups, n_rows)
 
     order = simplest_first(complexity, n_members)
     if chosen is None:
@@ -173,10 +176,10 @@ def bias_corrected_score(
     if max_rows is None:
         per_row = metric.formula.nanoseconds * 1e-9 * condensed[..., 0].numel() * n_rounds
         max_rows = min(max(int(seconds / per_row), FEWEST_ROWS), MOST_ROWS)
-    choice_seed, error_seed = _spawned(seed)
+    choice_seed, error_seed = spawned(seed)
     outside_scores: list[float] = []
     shares_outside: list[float] = []
-    for counts, share_outside, random in _draws(unit_of_row, choice_seed, MOST_DRAWS * n_bootstraps):
+    for counts, share_outside, random in draws(unit_of_row, choice_seed, MOST_DRAWS * n_bootstraps):
         inside = np.flatnonzero(counts)
         if len(inside) > max_rows:
             inside = np.sort(random.choice(inside, max_rows, replace=False))
@@ -200,6 +203,59 @@ def bias_corrected_score(
     spread = narrowing * float(outside.std(ddof=1))
     error = _bootstrap_error(overall, target, weight, metric, unit_of_row, error_seed)
     return HonestScore(mean, max(spread, error), low, high, naive, len(outside_scores))
+
+
+def as_predicted(
+    honest: HonestScore,
+    plain: Tensor,
+    treated: Tensor,
+    target: Any,
+    metric: Metric,
+    *,
+    weight: Any = None,
+    groups: Any = None,
+    seed: int | np.random.SeedSequence = 0,
+) -> HonestScore:
+    """Score of a choice whose predictions go through something else before they are given out.
+
+    What they go through (weights of the classes, a temperature) was fitted on other rows, so the difference
+    that it makes on these is not flattered by it, and is added to the corrected score. It is taken for the
+    one ensemble that was chosen here; that choice looked at the plain predictions only.
+
+    Parameters
+    ----------
+    honest
+        Score of the choice, corrected for the choosing.
+    plain, treated
+        (C, N) predictions of the chosen ensemble, before and after.
+    target, metric, weight, groups, seed
+        As in :func:`bias_corrected_score`.
+
+    Returns
+    -------
+    HonestScore
+        Moved by the difference; its error is at least that of the treated predictions as they are.
+    """
+    stacked, target, weight = check_inputs(
+        torch.stack([plain, treated]), target, weight, metric.formula.target_kind
+    )
+    before, after = metric(stacked, target, weight).tolist()
+    if torch.equal(plain, treated) or not math.isfinite(after - before):
+        return honest
+    condensed = metric.formula.condense(stacked[1:], target)
+    units = units_of(groups, stacked.shape[2])
+    once = metric.formula.nanoseconds * 1e-9 * condensed.numel()
+    repeats = min(N_REPEATS_FOR_ERROR, max(FEWEST_REPEATS, int(ERROR_SECONDS / once)))
+    error = _bootstrap_error(condensed, target, weight, metric, units, spawned(seed)[1], repeats)
+    shift, score = after - before, honest.score + after - before
+    return replace(
+        honest,
+        score=score,
+        standard_error=max(honest.standard_error, error),
+        low=min(honest.low + shift, score - 1.96 * error),
+        high=max(honest.high + shift, score + 1.96 * error),
+        naive=honest.naive + shift,
+    )
 
 
 def _choose(
@@ -251,50 +307,13 @@ def _bootstrap_error(
     metric: Metric,
     unit_of_row: np.ndarray[Any, np.dtype[np.int64]],
     seed: np.random.SeedSequence,
+    repeats: int = N_REPEATS_FOR_ERROR,
 ) -> float:
     """Standard error of the score of fixed predictions on all rows."""
     scores: list[float] = []
-    for counts, _, _ in _draws(unit_of_row, seed, N_REPEATS_FOR_ERROR):
+    for counts, _, _ in draws(unit_of_row, seed, repeats):
         drawn = weight * torch.from_numpy(counts).to(weight)
         if float(drawn.sum()) > 0:
             scores.append(float(metric.formula.score(overall, target, drawn)[0]))
     finite = [score for score in scores if math.isfinite(score)]
     return float(np.std(finite, ddof=1)) if len(finite) > 1 else 0.0
-
-
-def _draws(
-    unit_of_row: np.ndarray[Any, np.dtype[np.int64]], seed: np.random.SeedSequence, most: int
-) -> Iterator[tuple[np.ndarray[Any, np.dtype[np.int64]], float, np.random.Generator]]:
-    """How often each row is drawn (N,), the share of units left out, and a stream for further draws."""
-    n_units = int(unit_of_row.max()) + 1
-    for child in seed.spawn(most):
-        random = np.random.default_rng(child)
-        drawn = np.bincount(random.integers(n_units, size=n_units), minlength=n_units)
-        yield drawn[unit_of_row], float((drawn == 0).mean()), random
-
-
-def _units(groups: Any, n_rows: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """(N,) number of the unit that each row is drawn with."""
-    if groups is None:
-        return np.arange(n_rows)
-    labels = groups.cpu().numpy() if isinstance(groups, Tensor) else np.asarray(groups)
-    if labels.shape != (n_rows,):
-        raise InvalidParameterError(
-            f"groups must have one label per row, shape ({n_rows},), but got shape {labels.shape}"
-        )
-    unique, numbers = np.unique(labels, return_inverse=True)
-    if len(unique) < 2:
-        raise InvalidParameterError("groups must name at least 2 groups, but all rows are of one")
-    return numbers.astype(np.int64)
-
-
-def _spawned(seed: int | np.random.SeedSequence) -> tuple[np.random.SeedSequence, np.random.SeedSequence]:
-    """Two streams; the caller's sequence is left as it was, so that a second call draws the same."""
-    if not isinstance(seed, np.random.SeedSequence):
-        if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-            raise InvalidParameterError(f"seed must be an integer >= 0 or a SeedSequence, but got {seed!r}")
-        seed = np.random.SeedSequence(int(seed))
-    key = (*seed.spawn_key, 0x5E1EC7)
-    fresh = np.random.SeedSequence(seed.entropy, spawn_key=key, pool_size=seed.pool_size)
-    first, second = fresh.spawn(2)
-    return first, second

@@ -5,19 +5,23 @@ from parallelmlp_search.space.config import (
     ACTIVATIONS,
     INITIALIZATIONS,
     NORMALIZATIONS,
+    NUMERIC_EMBEDDINGS,
     OPTIMIZERS,
     SCHEDULES,
     MLPConfig,
 )
 from parallelmlp_search.space.domain_base import Domain
 from parallelmlp_search.space.domains import Categorical, Float, Int, domain_from_dict
+from parallelmlp_search.space.known import KNOWN, known_configs
 from parallelmlp_search.space.presets import PRESETS
 from parallelmlp_search.space.search_space import SearchSpace
 
 __all__ = [
     "ACTIVATIONS",
     "INITIALIZATIONS",
+    "KNOWN",
     "NORMALIZATIONS",
+    "NUMERIC_EMBEDDINGS",
     "OPTIMIZERS",
     "PRESETS",
     "SCHEDULES",
@@ -29,4 +33,5 @@ __all__ = [
     "SearchSpace",
     "When",
     "domain_from_dict",
+    "known_configs",
 ]

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.packed.cases import CASES, HEADLINE, PAPER_ACTIVATIONS, QUICK, find, like_ragged, ragged
+from benchmarks.packed.diagram import diagram
+from benchmarks.packed.inside import inside
 from benchmarks.packed.measure import quantiles
 from benchmarks.packed.ours import cut
 from benchmarks.packed.report import fill, plot, ragged_share, scaling_table, table
@@ -168,3 +170,24 @@ def test_the_plot_shows_rivals_and_sizes(tmp_path: Path) -> None:
     page = (tmp_path / "plot.html").read_text()
     assert "ragged" in page
     assert "peak megabytes" in page
+
+
+def test_the_diagram_has_a_bar_for_each_rival() -> None:
+    rows = [_row("ragged", 20.0), _row("64-64", 20.0)]
+    text = diagram(rows)
+    kinds = sum(len(set(row["ratios"]) & {"sequential", "m3", "vmap"}) for row in rows)
+    legend = len({kind for row in rows for kind in row["ratios"]} & {"sequential", "m3", "vmap"})
+    assert kinds > 0
+    assert text.count("<rect") == 1 + kinds + legend
+    assert text.count(">64-64<") == 1
+
+
+@pytest.mark.slow  # the compiler takes ten seconds
+def test_the_inside_of_the_call() -> None:
+    pytest.importorskip("numba")
+    one, classes = inside((3, 17, 1), 16, "tanh"), inside((3, 17, 18, 17), 16, "gelu")
+    assert set(one) == set(classes)
+    assert all(value > 0.0 for value in (*one.values(), *classes.values()))
+    wide = inside((64, 64, 1), 64, "tanh")
+    name = "product: first layer forward"
+    assert wide[name] > 3.0 * one[name]  # 60 times the work

@@ -13,7 +13,7 @@ from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.kernels import ACTIVATION_KERNELS, compiled, get_loss
 from parallelmlp_search.kernels.compiled import CompiledActivations, compiled_loops, compiled_loss
-from parallelmlp_search.kernels.compiled_shallow import shallow_step
+from parallelmlp_search.kernels.compiled_members import member_steps
 from parallelmlp_search.packing.pack import read_member
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import ACTIVATIONS
@@ -250,77 +250,11 @@ def test_predicting_agrees_with_the_plain_path() -> None:
     assert not torch.equal(*outputs)
 
 
-SHALLOW = [
-    MLPConfig(
-        widths=(1 + seed % 9,),  # some share a bucket with wider ones
-        activation=COVERED[seed % len(COVERED)],
-        optimizer="sgd",
-        learning_rate=0.1,
-        label_smoothing=0.1 * (seed % 4),
-        batch_size=16,
-        seed=seed,
-    )
-    for seed in range(45)
-]
-
-
-@pytest.mark.parametrize("n_inputs", [1, 3, 5, 8, 15])  # each way of counting inputs off, in eights to ones
-@pytest.mark.parametrize("weighted", [False, True])
-def test_one_layer_and_one_logit_in_one_call(n_inputs: int, weighted: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(100, n_inputs, generator=generator)
-    target = torch.randint(0, 2, (100,), generator=generator)
-    weight = torch.rand(100, generator=generator) if weighted else None
-    results = []
-    for use, rows in ((True, inputs), (False, inputs), (True, 1.001 * inputs)):
-        population = Population.create(SHALLOW, n_inputs=n_inputs, n_outputs=1)
-        network = PackedNetwork(population.layout, 16, training=True, compiled=use)
-        assert all(bucket.is_shallow == use for bucket in network.buckets)
-        history = train(
-            population,
-            TrainingRows(rows, target, weight),
-            stream=BatchStream(100, 16, 3),
-            loss="binary_logits",
-            until_epoch=12 * 16 / 100,
-            total_epochs=20,
-            compiled=use,
-        )
-        results.append((population, history.train_losses[-1]))
-    (got, losses), (expected, expected_losses), (other, _) = results
-    assert any(bucket.is_padded for bucket in got.layout.buckets)
-    torch.testing.assert_close(got.parameters, expected.parameters, rtol=1e-5, atol=2e-6)
-    torch.testing.assert_close(losses, expected_losses, rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(got.parameters, other.parameters, rtol=1e-5, atol=2e-6)
-
-
-def test_what_the_one_call_does_not_cover() -> None:
-    def covered_by(**changes: object) -> bool:
-        options = {
-            "n_inputs": 4,
-            "n_outputs": 1,
-            **{k: changes.pop(k) for k in ("n_outputs",) if k in changes},
-        }
-        population = Population.create([MLPConfig(widths=(3,)).replace(**changes)], **options)
-        dropout = torch.full((1,), 0.5)
-        (bucket,) = PackedNetwork(population.layout, 8, training=True, dropout=dropout).buckets
-        return bucket.is_shallow
-
-    assert covered_by()
-    assert not covered_by(n_outputs=2)
-    assert not covered_by(widths=(3, 3))
-    assert not covered_by(widths=())
-    assert not covered_by(bias=False)
-    assert not covered_by(activation="sine")
-    assert not covered_by(normalization="layer")
-    assert not covered_by(dropout=0.5)
-    assert not covered_by(widths=(4,), residual=True)
-
-
 def test_everything_that_training_calls_can_be_compiled_ahead() -> None:
     compiled.compile_all()
     names = ("forward_activations", "forward_activations_in_place", "backward_activations", "cross_entropy")
     loops = [getattr(compiled_loops(), name) for name in (*names, "binary_logits", "adamw", "sgd")]
-    signatures = {loop: list(loop.signatures) for loop in (*loops, shallow_step)}
+    signatures = {loop: list(loop.signatures) for loop in (*loops, member_steps)}
     assert all(signatures.values())
     for optimizer in ("adamw", "sgd"):
         configs = [MLPConfig(widths=(3,), activation=name, optimizer=optimizer) for name in COVERED]

@@ -16,6 +16,7 @@ from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryErr
 from parallelmlp_search.parareal import Link, load_model, load_promoted, promote
 from parallelmlp_search.parareal import comparison as verdict
 from parallelmlp_search.parareal.candidates import candidates, forecast
+from parallelmlp_search.parareal.promoted import PromotedModel
 from parallelmlp_search.search import Problem, RunDirectory
 from parallelmlp_search.search.preparation import Preparation
 
@@ -85,6 +86,8 @@ def test_the_model_of_the_run_is_the_ensemble_that_was_chosen(
     packed = sum(fold.combine(rows, model.weights).double() for fold in model.folds) / len(model.folds)
     expected = packed.numpy() + sum(share * part for share, part in zip(shares, parts, strict=True))
     np.testing.assert_allclose(model.predictions(rows), expected, atol=1e-6)
+    # the temperature was that of an ensemble without them
+    assert base.temperature != 1.0 == model.temperature == result["temperature"]
     assert abs(model.predictions(rows) - base.predictions(rows)).max() > 1e-3
     assert float(model.weights.sum()) + sum(shares) == pytest.approx(1.0)
     assert set(model.predict(rows)) <= set(problem.target)
@@ -143,6 +146,25 @@ def test_other_data_and_wrong_values_are_refused(run_folder: Path, problem: Prob
         with pytest.raises(InvalidParameterError, match=words):
             promote(directory, problem, **values)  # type: ignore[arg-type]
     assert not (run_folder / "promoted").exists()
+
+
+def test_a_decision_stays_the_same_at_another_temperature(finished: Path, problem: Problem) -> None:
+    base = RunDirectory.open(finished).load_model()
+    base.temperature, base.decision = 0.7, (0.4, 0.6, 0.8, 1.0, 1.4, 1.8)
+    model = PromotedModel.of(base, base.weights, (), ())
+    assert model.temperature == 1.0
+    assert model.decision != base.decision
+    rows = problem.frame
+    assert np.array_equal(model.predict(rows), base.predict(rows))
+    base.decision = None
+    assert not np.array_equal(model.predict(rows), base.predict(rows))
+
+
+def test_a_refitted_run_is_not_promoted(run_folder: Path, problem: Problem) -> None:
+    result = json.loads((run_folder / "result.json").read_text())
+    (run_folder / "result.json").write_text(json.dumps(result | {"refitted": 2}))
+    with pytest.raises(RunDirectoryError, match="was refitted and holds no networks of folds"):
+        promote(RunDirectory.open(run_folder), problem, slices=2)
 
 
 def test_candidates_are_deepened_to_32_layers(finished: Path) -> None:

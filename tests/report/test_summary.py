@@ -63,6 +63,21 @@ def test_the_summary_tells_everything() -> None:
     assert "left out" not in text
 
 
+def test_what_predictions_go_through_is_said() -> None:
+    assert "decision" not in printed(search_summary(RESULT, BOARD, "r"))
+    values = {"temperature": 0.8123, "decision": {"no": 0.5, "yes": 1.5}, "refitted": 2}
+    text = printed(search_summary(RESULT | values, BOARD, "r"))
+    assert "at temperature 0.812" in text
+    assert "yes where its probability is above 0.25, else no" in text
+    assert "on all rows, 2 networks a configuration" in text
+    several = {"decision": {"a": 0.5, "b": 1.75, "c": 0.75}, "refitted": 1}
+    text = printed(search_summary(RESULT | several, BOARD, "r"))
+    assert "largest probability times the class's weight: b 1.75, c 0.75, a 0.50" in text
+    assert "on all rows, 1 network a configuration" in text
+    evaluation = {"n_rows": 10, "scores": {"f1": 0.5}, "metric": "f1", "honest": None} | values
+    assert "above 0.25" in printed(evaluation_table(evaluation))
+
+
 def test_what_was_cut_is_said() -> None:
     text = printed(search_summary(RESULT | {"cut": ["Time was short.", "So was memory."]}, BOARD, "r"))
     assert "left out" in text

@@ -46,21 +46,26 @@ def trained(
     request: pytest.FixtureRequest, make_problem: Make, make_settings: Make
 ) -> tuple[Problem, TrainedModel]:
     problem = make_problem(request.param, 400)
-    settings = make_settings(search_space=VARIED, n_trials=24, n_finalists=8, max_epochs=6)
+    settings = make_settings(search_space=VARIED, n_trials=24, n_finalists=8, max_epochs=10)
     return problem, run(problem, settings, n_jobs=1).model
 
 
 def _one_by_one(model: TrainedModel, problem: Problem, weights: list[float]) -> np.ndarray[Any, Any]:
-    """Weighted mean over plain networks, each run alone, averaged over folds."""
+    """Weighted mean over plain networks, each run alone, averaged over folds; at the model's temperature."""
     total: Any = 0.0
     for fold in model.folds:
         inputs = torch.from_numpy(fold.preprocessor.transform(problem.frame))
         for member, weight in enumerate(weights):
             network = extract(fold.parameters, fold.layout, member).eval()
+            seen = fold.columns(model.configs[member])
             with torch.no_grad():
-                outputs = network(inputs[:, fold.columns(model.configs[member])]).T[None]
+                outputs = network(inputs[:, seen]).T[None]
             total = total + weight * fold.head.predictions(outputs)[0].double()
-    return (total / len(model.folds)).numpy()
+    mean = total / len(model.folds)
+    if model.classes is not None:
+        mean = mean ** (1.0 / model.temperature)
+        mean = mean / mean.sum(0)
+    return mean.numpy()
 
 
 def test_predictions_are_the_weighted_mean_of_plain_networks(trained: tuple[Problem, TrainedModel]) -> None:

@@ -73,8 +73,9 @@ class TestChoice:
             chosen = choice.offer(7, fold, kept)
             assert bool(chosen) == (fold == 2)
         assert sorted(chosen) == [0, 1, 2]
-        assert [weights.tolist() for weights, _ in chosen.values()] == [[1.0]] * 3
-        assert torch.equal(chosen[2][1], kept.predictions[1])
+        assert [network.vector.tolist() for network in chosen.values()] == [[1.0]] * 3
+        assert torch.equal(chosen[2].prediction, kept.predictions[1])
+        assert [network.epoch for network in chosen.values()] == [2.0] * 3
 
     def test_all_folds_together_choose_not_each_for_itself(self) -> None:
         preparation = prepared()
@@ -85,7 +86,7 @@ class TestChoice:
             chosen = choice.offer(
                 0, fold, moments(preparation, part.predicted_rows, errors[fold], [1.0, 1.0])
             )
-        assert [weights.tolist() for weights, _ in chosen.values()] == [[1.0]] * 3
+        assert [network.vector.tolist() for network in chosen.values()] == [[1.0]] * 3
 
     def test_equal_moments_go_to_the_last_and_a_cut_fold_stands_still(self) -> None:
         preparation = prepared()
@@ -94,7 +95,7 @@ class TestChoice:
         for fold, part in enumerate(parts):
             errors = [2.0, 1.0] if fold == 0 else [2.0, 1.0, 1.0]
             chosen = choice.offer(0, fold, moments(preparation, part.predicted_rows, errors, errors))
-        assert [weights.tolist() for weights, _ in chosen.values()] == [[1.0], [2.0], [2.0]]
+        assert [network.vector.tolist() for network in chosen.values()] == [[1.0], [2.0], [2.0]]
 
     @pytest.mark.filterwarnings("ignore::RuntimeWarning")
     def test_moments_that_cannot_be_scored_are_passed_over(self) -> None:
@@ -104,7 +105,7 @@ class TestChoice:
         for fold, part in enumerate(parts):
             errors = [2.0, float("nan")]
             chosen = choice.offer(0, fold, moments(preparation, part.predicted_rows, errors, errors))
-        assert [weights.tolist() for weights, _ in chosen.values()] == [[0.0]] * 2
+        assert [network.vector.tolist() for network in chosen.values()] == [[0.0]] * 2
 
 
 def test_a_search_learns_from_the_choosing_rows_but_never_reports_on_them() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from parallelmlp_search.exceptions import RunDirectoryError
-from parallelmlp_search.search import RunDirectory, SearchSettings
+from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchResult, SearchSettings, run
 from parallelmlp_search.search.trial import RungRecord, Trial, TrialState, config_of_row
 from parallelmlp_search.selection import Entry, Leaderboard
 from parallelmlp_search.space import MLPConfig
@@ -207,3 +208,23 @@ def test_a_read_only_folder_is_a_clear_error(
     monkeypatch.setattr(Path, "write_text", denied)
     with pytest.raises(RunDirectoryError, match=r"Permission denied.*make the folder writable"):
         directory.update(status="failed")
+
+
+def test_a_run_of_an_older_version_goes_on_with_the_defaults(
+    found: SearchResult, spam: Problem, make_settings: Callable[..., SearchSettings], tmp_path: Path
+) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "cross-fitting":
+            raise KeyboardInterrupt
+
+    directory = RunDirectory.create(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        run(spam, make_settings(), directory=directory, callbacks=[interrupt], n_jobs=1)
+    settings = directory.info()["settings"]
+    for name in ("tune_decision", "calibration", "refit"):
+        del settings[name]
+    directory.update(settings=settings)
+    with pytest.raises(RunDirectoryError, match="was started with refit=False, but got True"):
+        run(spam, make_settings(refit=True), directory=directory, n_jobs=1)
+    result = run(spam, make_settings(), directory=directory, n_jobs=1)
+    assert result.honest == found.honest

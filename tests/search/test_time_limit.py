@@ -162,7 +162,7 @@ def test_a_round_that_time_cut_ends_screening_for_good(
     result, _, sentences = _timed(spam, settings, directory=directory, n_jobs=1)
     screened = result.trials[result.trials["round"] == 0]
     first = screened[screened["rung"] == 0]
-    assert first["epochs"].nunique() == 2
+    assert first["epochs"].nunique() >= 2
     assert set(result.trials["round"]) == {0}
     assert any("trials were begun in the time for screening" in sentence for sentence in sentences)
     assert directory.info()["status"] == "finished"

@@ -25,9 +25,9 @@ from parallelmlp_search.integrations.optuna.candidate import (
 from parallelmlp_search.integrations.optuna.suggest import suggest
 from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search.budget import default_epochs
+from parallelmlp_search.search.devices import resolve_device
 from parallelmlp_search.search.preparation import Preparation
 from parallelmlp_search.search.rungs import ladder
-from parallelmlp_search.search.runner import resolve_device
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
@@ -246,6 +246,7 @@ class PackedObjective(PreparedObjective):
             reduction_factor=reduction_factor,
             scaling=scaling,
             numeric_bins=numeric_bins,
+            tune_decision=False,  # trials report the plain metric
             seed=seed,
             device=device,
         )

@@ -1,0 +1,161 @@
+"""What the one call spends its time on: each of its parts by itself, thousands of times on one member.
+
+The parts run inside a compiled loop, where no clock could be put around them without slowing them down.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+
+from parallelmlp_search.kernels import compiled_members, compiled_products
+from parallelmlp_search.kernels.compiled_loops import binary_rows, cross_entropy_rows
+from parallelmlp_search.kernels.compiled_math import CODES, OPTIONS, F, activate_and_slope, slope_times
+
+__all__ = ["inside"]
+
+products, weight_products = compiled_products.products, compiled_products.weight_products
+turn, dots, outer = compiled_products.transposed, compiled_products.dots, compiled_products.outer
+adamw = compiled_members._adamw
+ONE, NONE, RATE = F(1.0), F(0.0), F(1e3)
+
+
+def _often(function: Callable[..., Any]) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = numba.njit(**OPTIONS)(function)
+    return compiled
+
+
+@_often
+def _forward(times: Any, p: Any, n_out: Any, n_in: Any, x: Any, n_rows: Any, z: Any) -> None:
+    for _ in range(times):
+        products(p, 0, n_in, 1, 0, n_out, n_in, x, 0, n_rows, z, 0)
+
+
+@_often
+def _back(times: Any, p: Any, n_out: Any, n_in: Any, d: Any, n_rows: Any, z: Any) -> None:
+    for _ in range(times):
+        if n_out == 1:
+            outer(p, 0, n_in, d, n_rows, z)
+        else:
+            products(p, 0, 1, n_in, -1, n_in, n_out, d, 0, n_rows, z, 0)
+
+
+@_often
+def _first_weights(
+    times: Any, d: Any, n_out: Any, columns: Any, n_columns: Any, n_rows: Any, result: Any
+) -> None:
+    for _ in range(times):
+        weight_products(d, 0, n_out, columns, 0, n_columns, n_rows, n_rows, result)
+
+
+@_often
+def _weights(
+    times: Any, d: Any, n_out: Any, a: Any, n_in: Any, columns: Any, lanes: Any, n_rows: Any, result: Any
+) -> None:
+    for _ in range(times):
+        if n_out == 1:
+            dots(a, 0, n_in, d, 0, n_rows, result, 0)
+        elif n_out <= lanes:
+            turn(d, 0, n_out, n_rows, columns, lanes)
+            weight_products(a, 0, n_in, columns, 0, lanes, n_rows, n_rows, result)
+        else:
+            width = (n_in + lanes - 1) // lanes * lanes
+            turn(a, 0, n_in, n_rows, columns, width)
+            weight_products(d, 0, n_out, columns, 0, width, n_rows, n_rows, result)
+
+
+@_often
+def _activate(times: Any, code: Any, z: Any, a: Any) -> None:
+    for _ in range(times):
+        activate_and_slope(code, z, a)
+
+
+@_often
+def _slope(times: Any, code: Any, a: Any, d: Any) -> None:
+    for _ in range(times):
+        slope_times(code, a, d)
+
+
+@_often
+def _binary(times: Any, z: Any, target: Any, shares: Any, d: Any, values: Any) -> None:
+    for _ in range(times):
+        binary_rows(z, target, shares, NONE, d, values)
+
+
+@_often
+def _classes(times: Any, z: Any, target: Any, shares: Any, d: Any, highest: Any, sums: Any, v: Any) -> None:
+    for _ in range(times):
+        cross_entropy_rows(z, target, shares, NONE, d, highest, sums, v)
+
+
+@_often
+def _adam(times: Any, p: Any, g: Any, m: Any, v: Any, size: Any) -> None:
+    for _ in range(times):
+        adamw(p, g, m, v, 0, size, ONE, RATE, ONE, NONE, NONE)
+
+
+def _microseconds(function: Callable[..., Any], *arguments: Any) -> float:
+    """Of one call, after the compiler has done its work."""
+    function(1, *arguments)
+    times = 100
+    while True:
+        started = time.perf_counter()
+        function(times, *arguments)
+        spent = time.perf_counter() - started
+        if spent > 0.1:
+            return 1e6 * spent / times
+        times = int(times * max(2.0, 0.12 / max(spent, 1e-6)))
+
+
+def inside(sizes: tuple[int, ...], n_rows: int, activation: str) -> dict[str, float]:
+    """Microseconds of each part of a step of one member: ``sizes`` are inputs, widths and outputs.
+
+    Rows should fill whole vectors.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def numbers(size: int) -> Any:  # torch begins each at a cache line, as the call does
+        return torch.rand(size, generator=generator).add_(0.1).numpy()
+
+    widest = max(sizes) + 16
+    p, result = numbers(widest * widest), numbers(widest * widest)
+    x, z, d, columns = (numbers(widest * n_rows) for _ in range(4))
+    parts: dict[str, float] = {}
+
+    def add(part: str, function: Callable[..., Any], *arguments: Any) -> None:
+        parts[part] = parts.get(part, 0.0) + _microseconds(function, *arguments)
+
+    code, lanes = CODES[activation], compiled_products.LANES
+    for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+        where = "first layer" if layer == 0 else "deeper layers and head"
+        add(f"product: {where} forward", _forward, p, n_out, n_in, x, n_rows, z)
+        name = f"product: gradient of weights, {where}"
+        if layer == 0:
+            filled = -(-n_in // 16) * 16
+            add(name, _first_weights, d, n_out, columns, filled, n_rows, result)
+            continue
+        add(name, _weights, d, n_out, x, n_in, columns, lanes, n_rows, result)
+        add("product: gradient of inputs", _back, p, n_out, n_in, d, n_rows, z)
+        used = n_in * n_rows
+        add("activations and their slopes", _activate, code, z[:used], x[:used])
+        if not 7 <= code <= 9:
+            add("activations and their slopes", _slope, code, x[:used], d[:used] * 0.0)
+    target, values = np.zeros(n_rows, dtype=np.int64), [numbers(n_rows) for _ in range(4)]
+    if sizes[-1] == 1:
+        add("loss", _binary, z[:n_rows], target, values[0], d[:n_rows], values[1])
+    else:
+        shape = (sizes[-1], n_rows)
+        used = sizes[-1] * n_rows
+        add(
+            "loss", _classes, z[:used].reshape(shape), target, values[0], d[:used].reshape(shape), *values[1:]
+        )
+    size = sum(n_out * (n_in + 1) for n_in, n_out in itertools.pairwise(sizes)) // 16 * 16
+    state = [numbers(size + 16) for _ in range(4)]
+    add("optimiser", _adam, *state, size)
+    return parts

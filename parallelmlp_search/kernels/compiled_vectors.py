@@ -1,0 +1,208 @@
+"""Vectors of float32 as values of compiled loops, so that sums of products stay in registers.
+
+The compiler turns simple loops into vector instructions by itself, but it keeps a product's sums in memory
+between one pass and the next. With these, a loop says what lies in a register. Loads and stores need no
+alignment and check no bounds: arrays must have the room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding
+import llvmlite.ir
+import numba
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic, models, register_model
+
+__all__ = [
+    "LANES",
+    "add",
+    "divide",
+    "load",
+    "multiply",
+    "multiply_add",
+    "root",
+    "splat",
+    "spread",
+    "store",
+    "subtract",
+    "total",
+    "transpose",
+]
+
+LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
+"""Numbers in a register of this machine, or in two where registers hold four."""
+
+FLOAT = llvmlite.ir.FloatType()
+BITS = llvmlite.ir.IntType(32)
+
+
+class _Vector(numba.types.Type):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__(name=f"float32x{LANES}")
+
+
+VECTOR = _Vector()
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, known: Any, kind: Any) -> None:
+        super().__init__(known, kind, llvmlite.ir.VectorType(FLOAT, LANES))
+
+
+def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Pointer to the vector that begins at an index of an array."""
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    pointer = builder.gep(array.data, [arguments[1]])
+    return builder.bitcast(pointer, llvmlite.ir.VectorType(FLOAT, LANES).as_pointer())
+
+
+def _splat(builder: Any, number: Any) -> Any:
+    undefined = llvmlite.ir.Constant(llvmlite.ir.VectorType(FLOAT, LANES), llvmlite.ir.Undefined)
+    first = builder.insert_element(undefined, number, BITS(0))
+    lanes = llvmlite.ir.Constant(llvmlite.ir.VectorType(BITS, LANES), [0] * LANES)
+    return builder.shuffle_vector(first, undefined, lanes)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load(context: Any, array: Any, index: Any) -> Any:
+    """Elements of a contiguous array from ``index`` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_place(context, builder, signature, arguments), align=4)
+
+    return VECTOR(array, numba.types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store(context: Any, array: Any, index: Any, vector: Any) -> Any:
+    """Write a vector into a contiguous array from ``index`` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[2], _place(context, builder, signature, arguments), align=4)
+        return context.get_dummy_value()
+
+    return numba.types.void(array, numba.types.intp, VECTOR), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def splat(context: Any, number: Any) -> Any:
+    """A number in every lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _splat(builder, arguments[0])
+
+    return VECTOR(numba.types.float32), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def spread(context: Any, array: Any, index: Any) -> Any:
+    """One element of a contiguous array in every lane; the index must not count from the end."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        number = builder.load(builder.gep(array.data, [arguments[1]]))
+        return _splat(builder, number)
+
+    return VECTOR(array, numba.types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def multiply_add(context: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a b + c``, rounded once where the machine can."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        product = builder.fmul(arguments[0], arguments[1], flags=("contract",))
+        return builder.fadd(product, arguments[2], flags=("contract",))
+
+    return VECTOR(VECTOR, VECTOR, VECTOR), generate
+
+
+def _both(name: str) -> Callable[..., Any]:
+    """An operation on two vectors, by the name of its instruction."""
+
+    def operation(context: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return getattr(builder, name)(*arguments)
+
+        return VECTOR(VECTOR, VECTOR), generate
+
+    found: Callable[..., Any] = intrinsic(operation)
+    return found
+
+
+add, subtract, multiply, divide = (_both(name) for name in ("fadd", "fsub", "fmul", "fdiv"))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def root(context: Any, vector: Any) -> Any:
+    """Square roots."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = llvmlite.ir.FunctionType(arguments[0].type, [arguments[0].type])
+        function = get_or_insert_function(builder.module, kind, f"llvm.sqrt.v{LANES}f32")
+        return builder.call(function, arguments)
+
+    return VECTOR(VECTOR), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def total(context: Any, vector: Any) -> Any:
+    """Sum of the lanes, halves first."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (left,) = arguments
+        size = LANES
+        while size > 1:
+            size //= 2
+            kind = llvmlite.ir.VectorType(BITS, size)
+            undefined = llvmlite.ir.Constant(left.type, llvmlite.ir.Undefined)
+            low = builder.shuffle_vector(left, undefined, llvmlite.ir.Constant(kind, list(range(size))))
+            high = builder.shuffle_vector(
+                left, undefined, llvmlite.ir.Constant(kind, list(range(size, 2 * size)))
+            )
+            left = builder.fadd(low, high)
+        return builder.extract_element(left, BITS(0))
+
+    return numba.types.float32(VECTOR), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def transpose(
+    context: Any, source: Any, start: Any, stride: Any, target: Any, to: Any, target_stride: Any
+) -> Any:
+    """A square of as many rows as lanes, its columns as rows of the target; rows lie strides apart."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = signature.args
+
+        def pointers(array: int) -> list[Any]:
+            data = context.make_array(kinds[array])(context, builder, arguments[array]).data
+            index, places = arguments[array + 1], []
+            for _ in range(LANES):
+                kind = llvmlite.ir.VectorType(FLOAT, LANES).as_pointer()
+                places.append(builder.bitcast(builder.gep(data, [index]), kind))
+                index = builder.add(index, arguments[array + 2])
+            return places
+
+        rows = [builder.load(place, align=4) for place in pointers(0)]
+        distance = LANES // 2
+        while distance:  # swap the squares beside the diagonal, halves first
+            upper = [j if not j & distance else LANES + j - distance for j in range(LANES)]
+            lower = [j + distance if not j & distance else LANES + j for j in range(LANES)]
+            kind = llvmlite.ir.VectorType(BITS, LANES)
+            for i in range(LANES):
+                if not i & distance:
+                    a, b = rows[i], rows[i + distance]
+                    rows[i] = builder.shuffle_vector(a, b, llvmlite.ir.Constant(kind, upper))
+                    rows[i + distance] = builder.shuffle_vector(a, b, llvmlite.ir.Constant(kind, lower))
+            distance //= 2
+        for row, place in zip(rows, pointers(3), strict=True):
+            builder.store(row, place, align=4)
+        return context.get_dummy_value()
+
+    index = numba.types.intp
+    return numba.types.void(source, index, index, target, index, index), generate

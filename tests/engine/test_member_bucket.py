@@ -1,0 +1,259 @@
+"""Several steps of plain networks, member by member in one call, against the ordinary way of a bucket."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("numba")
+
+from parallelmlp_search.engine import BatchStream, Evaluation, History, Population, TrainingRows, train
+from parallelmlp_search.engine.bucket_steps import MOST_STEPS
+from parallelmlp_search.engine.member_bucket import is_covered
+from parallelmlp_search.kernels.compiled import CompiledActivations
+from parallelmlp_search.packing.pack import read_member
+from parallelmlp_search.space import MLPConfig
+
+COVERED = sorted(CompiledActivations.names())
+NAMES = ("parameters", "first_moment", "second_moment", "average")
+
+
+def members(optimizer: str, **changes: object) -> list[MLPConfig]:
+    """Every activation; widths 1 to 9: remainders of four and of eight, some in a bucket with wider ones."""
+    return [
+        MLPConfig(
+            widths=(1 + seed % 9,),
+            activation=COVERED[seed % len(COVERED)],
+            optimizer=optimizer,
+            learning_rate=0.1 if optimizer == "sgd" else 0.01,
+            weight_decay=0.02 * (seed % 3),
+            momentum=0.3 * (seed % 4),
+            beta1=0.8 + 0.05 * (seed % 3),
+            schedule=("constant", "cosine")[seed % 2],
+            label_smoothing=0.1 * (seed % 4),
+            clip_norm=(None, 0.05, 50.0)[seed % 3],
+            batch_size=16,
+            seed=seed,
+        ).replace(**changes)
+        for seed in range(45)
+    ]
+
+
+def trained(
+    configs: list[MLPConfig],
+    *,
+    use: bool,
+    n_inputs: int = 5,
+    batch: int = 16,
+    n_steps: int = 12,
+    weighted: bool = False,
+    factor: float = 1.0,
+    pauses: tuple[int, ...] = (),
+    broken: dict[int, float] | None = None,
+    **options: object,
+) -> tuple[Population, History]:
+    """A population after some steps, perhaps in several calls, perhaps with spoilt weights."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = factor * torch.randn(100, n_inputs, generator=generator)
+    target = torch.randint(0, 2, (100,), generator=generator)
+    weight = torch.rand(100, generator=generator) if weighted else None
+    population = Population.create(configs, n_inputs=n_inputs, n_outputs=1)
+    assert all(is_covered(bucket, "binary_logits") for bucket in population.layout.buckets)
+    for member, value in (broken or {}).items():
+        number, place = population.layout.positions[member]
+        block = population.layout.buckets[number].blocks[0]
+        population.parameters[block.offset + place * block.row_size] = value
+    for end in (*pauses, n_steps):
+        history = train(
+            population,
+            TrainingRows(inputs, target, weight),
+            stream=BatchStream(100, batch, 3),
+            loss="binary_logits",
+            until_epoch=end * batch / 100,
+            total_epochs=20,
+            compiled=use,
+            **options,  # type: ignore[arg-type]
+        )
+        assert population.step == end
+    return population, history
+
+
+def close(got: Population, expected: Population, names: tuple[str, ...], tolerance: float) -> bool:
+    return all(
+        torch.allclose(
+            read_member(got.flats[name], got.layout, member),
+            read_member(expected.flats[name], expected.layout, member),
+            rtol=tolerance,
+            atol=0.2 * tolerance,
+        )
+        for name in names
+        for member in range(got.n_members)
+    )
+
+
+@pytest.mark.parametrize(
+    ("n_inputs", "batch", "weighted"),
+    [
+        (1, 16, False),
+        (5, 16, True),
+        (8, 7, False),  # less than a vector of rows
+        (15, 33, True),  # 15 inputs and the column of ones fill a vector; rows fill two and one lane
+        (16, 16, False),  # two vectors of columns
+        (31, 32, True),
+    ],
+)
+def test_sgd_is_that_of_the_plain_path(n_inputs: int, batch: int, weighted: bool) -> None:
+    options = {"n_inputs": n_inputs, "batch": batch, "weighted": weighted}
+    configs = members("sgd")
+    got, history = trained(configs, use=True, **options)  # type: ignore[arg-type]
+    expected, plain = trained(configs, use=False, **options)  # type: ignore[arg-type]
+    assert any(bucket.is_padded for bucket in got.layout.buckets)
+    assert close(got, expected, ("parameters", "first_moment", "average"), 2e-5)
+    torch.testing.assert_close(history.train_losses[-1], plain.train_losses[-1], rtol=1e-5, atol=1e-6)
+    assert history.member_steps == plain.member_steps == 12 * len(configs)
+    assert not torch.equal(got.parameters, expected.parameters)  # or the same path has run twice
+    other, _ = trained(configs, use=True, factor=1.001, **options)  # type: ignore[arg-type]
+    assert not close(other, expected, ("parameters",), 2e-5)
+
+
+def test_adamw_is_that_of_the_plain_path() -> None:
+    configs = members("adamw")
+    got, _ = trained(configs, use=True, n_steps=40)
+    expected, _ = trained(configs, use=False, n_steps=40)
+    # Adam's first steps have the size of the rate whatever the gradient, its rounding included
+    assert close(got, expected, NAMES, 5e-3)
+    for changes in ({"weight_decay": 0.3}, {"beta1": 0.7}, {"beta2": 0.9}, {"clip_norm": 0.01}):
+        changed, _ = trained(members("adamw", **changes), use=True, n_steps=40)
+        assert not close(changed, expected, NAMES, 5e-3), changes
+
+
+def test_adamw_without_noise_is_exact_to_rounding() -> None:
+    # smooth activations on many rows: no gradient is so near zero that its rounding decides the step
+    configs = members("adamw", activation="tanh", learning_rate=1e-3)
+    got, _ = trained(configs, use=True, batch=100, n_steps=20)
+    expected, _ = trained(configs, use=False, batch=100, n_steps=20)
+    assert close(got, expected, ("parameters",), 1e-4)
+
+
+def test_neither_pauses_nor_judging_change_a_bit() -> None:
+    configs = members("adamw")
+    whole, _ = trained(configs, use=True, n_steps=40)
+    assert whole.step > MOST_STEPS
+    halves, _ = trained(configs, use=True, n_steps=40, pauses=(3, 21))
+    evaluation = Evaluation(torch.randn(9, 5), lambda outputs: outputs.square().mean((1, 2)))
+    judged, history = trained(configs, use=True, n_steps=40, evaluation=evaluation, evaluate_every=0.5)
+    assert len(history.errors) > 5
+    for name in NAMES:
+        assert torch.equal(whole.flats[name], halves.flats[name])
+        assert torch.equal(whole.flats[name], judged.flats[name])
+    fewer, _ = trained(configs, use=True, n_steps=39)
+    assert not torch.equal(whole.parameters, fewer.parameters)
+
+
+def test_a_diverged_member_dies_alone_where_it_would_have() -> None:
+    configs = members("sgd")
+    configs[7] = configs[7].replace(learning_rate=1e30, activation="identity", clip_norm=None)
+    clean, _ = trained(members("sgd"), use=True, n_steps=20)
+    broken = {4: float("nan"), 11: float("inf")}
+    got, history = trained(configs, use=True, n_steps=20, broken=broken)
+    plain, expected = trained(configs, use=False, n_steps=20, broken=broken)
+    assert torch.equal(got.failed_at, plain.failed_at)
+    assert history.member_steps == expected.member_steps < 20 * len(configs)
+    failed = got.failed_at[got.member_rows()].tolist()
+    assert failed[4] == 0
+    assert 0 < failed[7] < MOST_STEPS
+    for member in range(len(configs)):
+        vectors = [read_member(got.flats[name], got.layout, member) for name in NAMES]
+        if failed[member] >= 0:
+            assert not any(bool(vector.any()) for vector in vectors)
+        else:
+            same = [read_member(clean.flats[name], clean.layout, member) for name in NAMES]
+            assert all(torch.equal(*pair) for pair in zip(vectors, same, strict=True))
+
+
+WIDE = [  # products by way of turned gradients (up to a vector of outputs) and of turned activations
+    MLPConfig(
+        widths=((20, 37), (33,), (), (17, 3, 40), (1, 50))[seed % 5],
+        activation=("tanh", "gelu", "selu")[seed % 3],
+        optimizer="sgd",
+        learning_rate=0.05,
+        bias=seed % 4 != 3,
+        clip_norm=0.3 if seed % 6 == 5 else None,
+        label_smoothing=0.1 * (seed % 2),
+        batch_size=24,
+        seed=seed,
+    )
+    for seed in range(40)
+]
+
+
+@pytest.mark.parametrize(("n_outputs", "n_inputs"), [(1, 20), (3, 16), (16, 5), (21, 40)])
+def test_depth_width_and_outputs(n_outputs: int, n_inputs: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(100, n_inputs, generator=generator)
+    target = torch.randint(0, max(2, n_outputs), (100,), generator=generator)
+    loss = "binary_logits" if n_outputs == 1 else "cross_entropy"
+    populations = []
+    for use, factor in ((True, 1.0), (False, 1.0), (True, 1.001)):
+        population = Population.create(WIDE, n_inputs=n_inputs, n_outputs=n_outputs)
+        assert all(is_covered(bucket, loss) for bucket in population.layout.buckets)
+        train(
+            population,
+            TrainingRows(factor * inputs, target),
+            stream=BatchStream(100, 24, 3),
+            loss=loss,
+            until_epoch=3,
+            total_epochs=20,
+            compiled=use,
+        )
+        populations.append(population)
+    got, expected, other = populations
+    assert close(got, expected, ("parameters", "average"), 3e-5)
+    assert not torch.equal(got.parameters, expected.parameters)
+    assert not close(other, expected, ("parameters",), 3e-5)
+
+
+def test_beside_members_of_other_kinds() -> None:
+    configs = [*members("adamw")[:6], MLPConfig(widths=(5, 5), batch_size=16, dropout=0.3)]
+    populations: list[Tensor] = []
+    for use in (True, False):
+        population = Population.create(configs, n_inputs=5, n_outputs=1)
+        assert {is_covered(bucket, "binary_logits") for bucket in population.layout.buckets} == {True, False}
+        rows = TrainingRows(torch.ones(64, 5).cumsum(0) % 7, torch.arange(64) % 2)
+        train(
+            population,
+            rows,
+            stream=BatchStream(64, 16, 0),
+            loss="binary_logits",
+            until_epoch=3,
+            total_epochs=5,
+            compiled=use,
+        )
+        populations.append(population.parameters)
+    torch.testing.assert_close(*populations, rtol=5e-3, atol=1e-3)
+    assert not torch.equal(*populations)
+
+
+def test_what_the_one_call_does_not_cover() -> None:
+    def covered(
+        n_outputs: int = 1, loss: str = "binary_logits", n_inputs: int = 4, **changes: object
+    ) -> bool:
+        config = MLPConfig(widths=(3,)).replace(**changes)
+        population = Population.create([config], n_inputs=n_inputs, n_outputs=n_outputs)
+        return is_covered(population.layout.buckets[0], loss)
+
+    assert covered()
+    assert covered(clip_norm=1.0)
+    assert covered(widths=(3, 3))
+    assert covered(widths=())
+    assert covered(bias=False)
+    assert covered(n_outputs=2, loss="cross_entropy")
+    assert covered(n_inputs=2048)
+    assert not covered(n_inputs=2049)
+    assert not covered(n_outputs=2)
+    assert not covered(loss="squared_error")
+    assert not covered(activation="sine")
+    assert not covered(normalization="layer")
+    assert not covered(dropout=0.5)
+    assert not covered(widths=(4,), residual=True)

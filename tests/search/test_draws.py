@@ -1,0 +1,64 @@
+"""What a search tries, and in which order."""
+
+from __future__ import annotations
+
+import pytest
+
+from parallelmlp_search.search import SearchSettings
+from parallelmlp_search.search.budget import Clock
+from parallelmlp_search.search.draws import Draws
+from parallelmlp_search.search.journal import Journal
+from parallelmlp_search.space import KNOWN, Categorical, MLPConfig, SearchSpace, known_configs
+
+
+def drawn(settings: SearchSettings, n_fresh: int = 40, n: int = 40) -> list[tuple[MLPConfig, str]]:
+    draws = Draws(settings, n_fresh, 0, 1, Journal(None, 1, Clock(None)), None)
+    return draws.take(0, n, [])
+
+
+def test_a_search_of_the_default_space_begins_with_what_is_known_to_do_well() -> None:
+    found = drawn(SearchSettings())
+    assert [config for config, _ in found[: len(KNOWN)]] == list(KNOWN)
+    origins = [origin for _, origin in found]
+    assert origins == ["known"] * len(KNOWN) + ["random"] * (40 - len(KNOWN))
+    identities = {config.identity() for config, _ in found}
+    assert len(identities) == 40
+
+
+def test_what_the_user_names_comes_first_and_only_once() -> None:
+    mine = KNOWN[1]
+    found = drawn(SearchSettings(initial=(mine,)))
+    assert found[0] == (mine, "initial")
+    assert [config for config, _ in found].count(mine) == 1
+    assert [origin for _, origin in found].count("known") == len(KNOWN) - 1
+
+
+@pytest.mark.parametrize(("n_fresh", "expected"), [(3, 0), (8, 2), (200, len(KNOWN))])
+def test_they_leave_room_for_others(n_fresh: int, expected: int) -> None:
+    found = drawn(SearchSettings(), n_fresh, n_fresh)
+    assert [origin for _, origin in found].count("known") == expected
+
+
+def test_spaces_and_samplers_of_ones_own_are_left_alone() -> None:
+    space = SearchSpace({"width": Categorical((8, 16)), "learning_rate": Categorical((0.001, 0.01))})
+    assert known_configs(space) == ()
+    assert {origin for _, origin in drawn(SearchSettings(search_space=space), 4, 4)} == {"random"}
+    small = SearchSpace({"width": Categorical((96,)), **_settings_of(KNOWN[-1])})
+    assert known_configs(small) == (KNOWN[-1],)
+    assert {origin for _, origin in drawn(SearchSettings(search_space=small, sampler="grid"), 4, 4)} == {
+        "grid"
+    }
+
+
+def _settings_of(config: MLPConfig) -> dict[str, Categorical]:
+    names = ("activation", "learning_rate", "weight_decay", "dropout", "beta2", "schedule", "batch_size")
+    return {name: Categorical((getattr(config, name),)) for name in names}
+
+
+def test_an_extension_keeps_the_proportion_of_fresh_and_refined() -> None:
+    draws = Draws(SearchSettings("small", refinement=0.25), 0, 0, 1, Journal(None, 1, Clock(None)), None)
+    assert draws.wanted(100) == 0
+    draws.extend(40)
+    assert draws.wanted(100) == 30
+    draws.take(0, 30, [])
+    assert 0 < draws.wanted(100) <= 10
