@@ -28,7 +28,7 @@ def is_covered(bucket: Bucket, loss: str) -> bool:
         return False
     if max(shape.n_inputs, *shape.widths, shape.n_outputs) > WIDEST:
         return False
-    if shape.dropout or shape.normalization != "none" or any(shape.residual) or shape.n_periodic:
+    if shape.n_periodic or shape.dropout or shape.normalization != "none" or any(shape.residual):
         return False
     return {a.activation for a in bucket.architectures} <= CompiledActivations.names()
 

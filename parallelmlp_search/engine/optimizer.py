@@ -186,17 +186,6 @@ class PackedOptimizer:
         assert self._table is not None
         return self._table[step - self._table_start]
 
-    def _table_of(self, rates: Tensor, steps: Tensor) -> Tensor:
-        """``(steps, 4, P)``: rate, keep, A and B at learning rates ``(steps, P)``."""
-        keeps = 1.0 - rates * self._decays
-        counts = (steps + 1.0).unsqueeze(1)
-        first, second = (1.0 - beta**counts for beta in self._betas)
-        # a rate of 0 becomes one so small that nothing moves, instead of a division by zero
-        floors = rates.clamp(min=1e-30)
-        scales = first / (floors * second.sqrt())
-        offsets = EPSILON * first / floors
-        return torch.stack([rates, keeps, scales, offsets], dim=1).to(self._device, self._dtype)
-
     def compiled_steps(
         self, number: int, step: int, count: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -215,6 +204,17 @@ class PackedOptimizer:
             later += len(tables[-1])
         shares = [average_share(s) if _averages(s) else 0.0 for s in range(step, step + count)]
         return np.concatenate(tables), np.array(shares, dtype=np.float32)
+
+    def _table_of(self, rates: Tensor, steps: Tensor) -> Tensor:
+        """``(steps, 4, P)``: rate, keep, A and B at learning rates ``(steps, P)``."""
+        keeps = 1.0 - rates * self._decays
+        counts = (steps + 1.0).unsqueeze(1)
+        first, second = (1.0 - beta**counts for beta in self._betas)
+        # a rate of 0 becomes one so small that nothing moves, instead of a division by zero
+        floors = rates.clamp(min=1e-30)
+        scales = first / (floors * second.sqrt())
+        offsets = EPSILON * first / floors
+        return torch.stack([rates, keeps, scales, offsets], dim=1).to(self._device, self._dtype)
 
     def freeze(self, rows: Tensor) -> None:
         """Stop stacked rows ``(P,)`` bool for good: their parameters, moments and rates become zero."""
