@@ -65,7 +65,7 @@ PERIODIC_OUTPUTS = 3
 
 MOST_EMBEDDED = 64
 """Numbers of a table above which a periodic embedding embeds none: with 36 it triples the time of a network
-of 128 and 128 neurons, and with the 784 of an image it would be fifteen times."""
+of 128 and 128 neurons, and with the 784 of an image it would be some thirteen times that time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
