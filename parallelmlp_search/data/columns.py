@@ -199,7 +199,8 @@ def _recognise(column: pd.Series, name: str) -> Column:
     counts = np.bincount(codes[codes >= 0], minlength=len(values))
     present = int(counts.sum())
     distinct = int((counts > 0).sum())
-    if present == 0:
+    # blank texts count as gaps; any() ends at the first value that is none
+    if not any(category_key(value) for value, count in zip(values, counts, strict=True) if count):
         return Column(name, "constant", "no value at all")
     if distinct == 1 and present == len(column):
         return Column(name, "constant", "one value in every row")

@@ -39,9 +39,18 @@ from parallelmlp_search.kernels.batched import (
 from parallelmlp_search.kernels.compiled import uses_compiled
 from parallelmlp_search.packing.layout import Bucket, Layout
 
-__all__ = ["BucketNetwork", "LayerTensors", "PackedNetwork", "bind"]
+__all__ = ["BucketNetwork", "LayerTensors", "PackedNetwork", "bind", "window_rows"]
 
 LAYER_NORM_EPSILON = 1e-5
+
+LANES = 16
+"""Products of so many rows, or a multiple, give each row the same bits whatever the rows beside it: a library
+takes the last few rows of others with another kernel, which may add in another order."""
+
+
+def window_rows(n_rows: int, most: int) -> int:
+    """Rows of a window in which so many rows are predicted: a multiple of :data:`LANES`."""
+    return max(LANES, min(most, n_rows) // LANES * LANES)
 
 
 class BucketNetwork:

@@ -16,7 +16,7 @@ from parallelmlp_search.engine.batches import BatchStream
 from parallelmlp_search.engine.bucket_steps import Batch, BucketSteps
 from parallelmlp_search.engine.cuda_graph import Capture
 from parallelmlp_search.engine.device_training import DeviceTraining, train_in_windows
-from parallelmlp_search.engine.network import PackedNetwork
+from parallelmlp_search.engine.network import PackedNetwork, window_rows
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.kernels.compiled import uses_compiled
 
@@ -102,7 +102,7 @@ class History:
 
 def predict(population: Population, inputs: Tensor, *, which: str = "parameters") -> Tensor:
     """Outputs ``(P, C, n)`` in stacked-row order, from the flat buffer named ``which``."""
-    n_rows = min(EVALUATION_ROWS, max(1, inputs.shape[0]))
+    n_rows = window_rows(inputs.shape[0], EVALUATION_ROWS)
     network = PackedNetwork(population.layout, n_rows, dtype=inputs.dtype, device=inputs.device)
     return network.predict(population.flats[which], inputs)
 

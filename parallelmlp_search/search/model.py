@@ -16,7 +16,7 @@ from torch import Tensor
 from parallelmlp_search.data import ClassTarget, TablePreprocessor
 from parallelmlp_search.engine import Head
 from parallelmlp_search.engine.checkpoint import load_tensors, read_json, save_tensors, write_json
-from parallelmlp_search.engine.network import PackedNetwork
+from parallelmlp_search.engine.network import PackedNetwork, window_rows
 from parallelmlp_search.exceptions import RunDirectoryError
 from parallelmlp_search.packing import Architecture, Layout, plan
 from parallelmlp_search.packing.pack import write_member
@@ -61,7 +61,7 @@ class FoldModel:
     def combine(self, frame: pd.DataFrame, weights: Tensor) -> Tensor:
         """Weighted mean ``(C, n)`` of the members' predictions; ``weights`` (P,) in member order."""
         inputs = torch.from_numpy(self.preprocessor.transform(frame))
-        n_rows = min(PREDICTION_ROWS, max(1, inputs.shape[0]))
+        n_rows = window_rows(inputs.shape[0], PREDICTION_ROWS)
         network = PackedNetwork(self.layout, n_rows)
         shares = weights[torch.tensor(self.layout.members)].to(inputs.dtype)
         pieces = []

@@ -134,3 +134,11 @@ def test_real_tables(name: str, target: str, kinds: dict[str, int]) -> None:
     schema = recognise_columns(read_table(DATASETS / f"{name}.csv.gz").drop(columns=target))
     found = list(schema.kinds.values())
     assert {kind: found.count(kind) for kind in set(found)} == kinds
+
+
+@pytest.mark.parametrize("blanks", [["", None], ["", " ", None], [None, "\t", "  "]])
+def test_a_column_of_blanks_has_no_value(blanks: list[str | None]) -> None:
+    frame = pd.DataFrame({"blank": blanks, "text": ["a", "", "b"][: len(blanks)]})
+    schema = recognise_columns(frame)
+    assert schema.kinds == {"blank": "constant", "text": "categorical"}
+    assert next(iter(schema)).reason == "no value at all"
