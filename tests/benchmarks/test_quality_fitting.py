@@ -31,9 +31,10 @@ def test_a_fit_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_ours_reports_an_honest_and_a_naive_score(tmp_path: Path) -> None:
     settings = {"search_space": "small", "n_trials": 8, "max_epochs": 9}
     tool = Tool("ours, short", OURS.fit, OURS.package, timed=True, settings=settings)
-    row = Workshop(tmp_path, threads=1).row(Job("breast_cancer", 0, tool, 20.0))
+    # the first process on a machine waits for the compiler
+    row = Workshop(tmp_path, threads=1).row(Job("breast_cancer", 0, tool, 90.0))
     assert row["error"] < 0.1
-    assert row["seconds"] < 20.0
+    assert row["seconds"] < 90.0
     notes = row["notes"]
     assert notes["trials"] == 8
     assert 0.0 <= notes["naive"] < 0.1
