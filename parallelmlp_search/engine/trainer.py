@@ -163,6 +163,7 @@ def train(
     dtype, device = inputs.dtype, inputs.device
     plan = choose_acceleration(
         layout,
+        population.row_configs(),
         loss=loss,
         dtype=dtype,
         device=device,

@@ -67,7 +67,7 @@ def test_an_embedding_belongs_to_the_first_block() -> None:
     config = MLPConfig(widths=(11, 8), residual=True, numeric_embedding="periodic", weight_decay=0.5)
     sizes = {"n_inputs": 5, "n_outputs": 2, "n_numbers": 2}
     architecture = Architecture.of(config, **sizes)
-    vector = initial_vector(architecture, "kaiming_uniform", 3).float()
+    vector = initial_vector(architecture, config.replace(seed=3)).float()
     network = deep_mlp(config, vector=vector, **sizes)
     assert len(network) == 3
     rows = torch.randn(9, 5)
