@@ -15,7 +15,7 @@ from parallelmlp_search.packing.layout import Architecture
 from parallelmlp_search.packing.modules import Residual
 from parallelmlp_search.packing.pack import build_module, module_vector
 from parallelmlp_search.space import MLPConfig
-from parallelmlp_search.space.config import PERIODIC_FREQUENCIES
+from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS
 
 __all__ = ["initial_vector"]
 
@@ -67,7 +67,8 @@ def initial_vector(
 
         A head that starts at zero has no weights but zeros. An embedding starts as
         :class:`~parallelmlp_search.packing.periodic.Periodic` does, whatever the scheme; scales and
-        coefficients are 1.
+        coefficients are 1. Columns that the network does not see have a scale and weights of zero, whose
+        gradients are zero then, so that they stay hidden.
     repeat
         Distinguishes copies of one configuration, such as the folds'.
     rows
@@ -80,6 +81,7 @@ def initial_vector(
     """
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([config.seed, repeat])))
     scheme = config.initialization
+    hidden = _hidden_inputs(architecture, config, rng)
     pieces: list[Tensor] = []
     for layer, kind, n_out, n_in in architecture.block_shapes():
         size = n_out * n_in
@@ -88,6 +90,8 @@ def initial_vector(
             weights = _weights(rng, scheme, n_in, n_out)
             if layer == architecture.depth and config.head_initialization == "zero":
                 weights = np.zeros_like(weights)
+            if layer == 0:
+                weights.reshape(n_out, n_in)[:, hidden] = 0.0
             pieces.append(torch.from_numpy(weights))
         elif kind in _EMBEDDING_DRAWS:
             drawn = _EMBEDDING_DRAWS[kind](rng, size)
@@ -99,8 +103,10 @@ def initial_vector(
         ):
             bound = 1.0 / math.sqrt(fan_in)
             pieces.append(torch.from_numpy(rng.uniform(-bound, bound, size)))
+        elif kind == "scale":
+            pieces.append(torch.from_numpy(1.0 - hidden))
         else:
-            start = 1.0 if kind in ("gain", "scale", "coefficient") else 0.0
+            start = 1.0 if kind in ("gain", "coefficient") else 0.0
             pieces.append(torch.full((size,), start, dtype=torch.float64))
     vector = torch.cat(pieces)
     if scheme != "data_driven":
@@ -109,6 +115,21 @@ def initial_vector(
         raise InvalidParameterError("initialization 'data_driven' needs rows to look at, but got none")
     chosen = torch.from_numpy(rng.choice(rows.shape[0], min(LOOKED_AT, rows.shape[0]), replace=False))
     return _fitted(architecture, vector, rows[chosen.to(rows.device)].cpu().double(), rng)
+
+
+def _hidden_inputs(
+    architecture: Architecture, config: MLPConfig, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Which inputs of the first layer the network does not see, ``(fan_in,)``; mixtures go with their
+    numbers."""
+    hidden = np.zeros(architecture.fan_in, dtype=np.bool_)
+    if config.feature_share == 1.0:
+        return hidden
+    n_inputs, n_numbers = architecture.n_inputs, architecture.n_periodic
+    n_hidden = n_inputs - max(1, round(config.feature_share * n_inputs))
+    hidden[rng.permutation(n_inputs)[:n_hidden]] = True
+    hidden[n_inputs:] = np.repeat(hidden[:n_numbers], PERIODIC_OUTPUTS)
+    return hidden
 
 
 def _starts_at_zero(layer: int, architecture: Architecture, config: MLPConfig) -> bool:

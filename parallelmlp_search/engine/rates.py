@@ -23,6 +23,10 @@ from parallelmlp_search.space import MLPConfig
 __all__ = ["RateFactors", "factor_groups", "factored"]
 
 
+STANDSTILL = 1e-30
+"""Rate of scales that only hide columns: nothing moves, and nothing is divided by zero."""
+
+
 class RateFactors(NamedTuple):
     """Factors of the members of a bucket, float64 ``(P,)`` each, for one block or several.
 
@@ -51,7 +55,7 @@ def _group_rate(kind: str, config: MLPConfig) -> float:
     if kind == "bias":
         return config.bias_rate
     if kind == "scale":
-        return config.input_scale_rate
+        return config.input_scale_rate or STANDSTILL
     if kind == "coefficient":
         return config.parametric_rate
     if kind in ("frequency", "phase", "mixing", "offset"):

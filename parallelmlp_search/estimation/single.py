@@ -26,7 +26,7 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
     widths, activation, learning_rate, weight_decay, weight_decay_schedule, dropout, dropout_schedule, \
     label_smoothing, optimizer, beta1, beta2, momentum, schedule, batch_size, initialization, \
     head_initialization, parametrization, bias, bias_rate, input_scale_rate, parametric_rate, residual, \
-    normalization, clip_norm, numeric_embedding, frequency_scale, embedding_rate
+    normalization, clip_norm, numeric_embedding, feature_share, frequency_scale, embedding_rate
         The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
     seed : int, default=None
         Seed of the initial weights; None takes it from ``random_state``.
@@ -93,6 +93,7 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
         normalization: str = "none",
         clip_norm: float | None = None,
         numeric_embedding: str = "piecewise",
+        feature_share: float = 1.0,
         frequency_scale: float = 0.1,
         embedding_rate: float = 0.1,
         seed: int | None = None,
@@ -126,6 +127,7 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
         self.normalization = normalization
         self.clip_norm = clip_norm
         self.numeric_embedding = numeric_embedding
+        self.feature_share = feature_share
         self.frequency_scale = frequency_scale
         self.embedding_rate = embedding_rate
         self.seed = seed
@@ -145,7 +147,7 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
     widths, activation, learning_rate, weight_decay, weight_decay_schedule, dropout, dropout_schedule, \
     label_smoothing, optimizer, beta1, beta2, momentum, schedule, batch_size, initialization, \
     head_initialization, parametrization, bias, bias_rate, input_scale_rate, parametric_rate, residual, \
-    normalization, clip_norm, numeric_embedding, frequency_scale, embedding_rate
+    normalization, clip_norm, numeric_embedding, feature_share, frequency_scale, embedding_rate
         The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
     seed : int, default=None
         Seed of the initial weights; None takes it from ``random_state``.
@@ -201,6 +203,7 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
         normalization: str = "none",
         clip_norm: float | None = None,
         numeric_embedding: str = "piecewise",
+        feature_share: float = 1.0,
         frequency_scale: float = 0.1,
         embedding_rate: float = 0.1,
         seed: int | None = None,
@@ -234,6 +237,7 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
         self.normalization = normalization
         self.clip_norm = clip_norm
         self.numeric_embedding = numeric_embedding
+        self.feature_share = feature_share
         self.frequency_scale = frequency_scale
         self.embedding_rate = embedding_rate
         self.seed = seed

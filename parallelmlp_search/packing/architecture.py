@@ -62,7 +62,7 @@ class Architecture:
         first_input = 0 if config.numeric_embedding == "piecewise" else n_pieces
         n_periodic = config.n_embedded(n_numbers)
         n_inputs -= first_input
-        scaled = config.input_scale_rate > 0
+        scaled = config.has_scales
         fan_ins = (n_inputs + PERIODIC_OUTPUTS * n_periodic, *config.widths)
         return cls(
             n_inputs=n_inputs,

@@ -65,6 +65,7 @@ def _with_one_rate(config: MLPConfig) -> MLPConfig:
         dropout_schedule="constant",
         bias_rate=1.0,
         input_scale_rate=0.0,
+        feature_share=1.0,
         parametric_rate=0.0,
         initialization="kaiming_uniform" if data_driven else config.initialization,
     )

@@ -28,11 +28,12 @@ def _number(parameter: str, value: object, rule: str) -> float:
     raise InvalidParameterError(f"{parameter} must be {rule}, but got {value!r}")
 
 
-def positive(parameter: str, value: object) -> float:
-    """A finite number > 0."""
-    number = _number(parameter, value, "a finite number > 0")
-    if number <= 0.0:
-        raise InvalidParameterError(f"{parameter} must be > 0, but got {value!r}")
+def positive(parameter: str, value: object, most: float = math.inf) -> float:
+    """A finite number > 0, and not above ``most``."""
+    rule = "> 0" if most == math.inf else f"in (0, {most:g}]"
+    number = _number(parameter, value, f"a finite number {rule}")
+    if not 0.0 < number <= most:
+        raise InvalidParameterError(f"{parameter} must be {rule}, but got {value!r}")
     return number
 
 

@@ -138,6 +138,8 @@ class MLPConfig:
         ``"piecewise"``: pieces (piecewise linear encoding, Gorishniy et al. 2022), where the preprocessing
         makes any. ``"periodic"``: three mixtures of sixteen waves whose frequencies it learns (PBLD,
         Holzmueller et al. 2024), where the table has at most 64 numbers.
+    feature_share
+        Share of the columns that the network sees, in (0, 1]; which ones, its seed decides.
     frequency_scale
         Standard deviation of the first frequencies of a periodic embedding, in waves a unit of the scaled
         number, > 0.
@@ -177,6 +179,7 @@ class MLPConfig:
     normalization: str = "none"
     clip_norm: float | None = None
     numeric_embedding: str = "piecewise"
+    feature_share: float = 1.0
     frequency_scale: float = 0.1
     embedding_rate: float = 0.1
     seed: int = 0
@@ -203,6 +206,7 @@ class MLPConfig:
             keep(name, checks.non_negative(name, getattr(self, name)))
         for name in ("dropout", "label_smoothing", "beta1", "beta2", "momentum"):
             keep(name, checks.share(name, getattr(self, name)))
+        keep("feature_share", checks.positive("feature_share", self.feature_share, most=1.0))
         for name in ("bias", "residual"):
             keep(name, checks.switch(name, getattr(self, name)))
         keep("batch_size", checks.whole("batch_size", self.batch_size, least=1))
@@ -217,6 +221,11 @@ class MLPConfig:
     def identity(self) -> tuple[object, ...]:
         """Everything but the seed, hashable: two configurations that share it are the same choice."""
         return tuple(getattr(self, name) for name in FIELD_NAMES if name != "seed")
+
+    @property
+    def has_scales(self) -> bool:
+        """Whether inputs have scales: learned ones, or zeros that hide columns."""
+        return self.input_scale_rate > 0 or self.feature_share < 1
 
     def n_embedded(self, n_numbers: int) -> int:
         """How many of a table's numbers the network embeds, which is all of them or none."""
@@ -243,7 +252,7 @@ class MLPConfig:
         weights = sum(before * after for before, after in pairwise(sizes))
         biases = sum(sizes[1:]) if self.bias else 0
         norms = 2 * sum(self.widths) if self.normalization == "layer" else 0
-        scales = sizes[0] if self.input_scale_rate else 0
+        scales = sizes[0] if self.has_scales else 0
         coefficients = sum(self.widths) if self.parametric_rate else 0
         return weights + biases + norms + embedding + scales + coefficients
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from parallelmlp_search.engine import Population
+from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
 from parallelmlp_search.engine.initialization import LOOKED_AT, initial_vector
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing import Architecture
-from parallelmlp_search.packing.pack import build_module, read_member
+from parallelmlp_search.packing.pack import build_module, extract, read_member
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import INITIALIZATIONS
 
@@ -126,6 +126,50 @@ def test_a_head_may_start_at_zero(scheme: str) -> None:
     assert not named["3.weight"].any()
     assert not named["3.bias"].any()
     assert named["0.weight"].any()
+
+
+@pytest.mark.parametrize("rate", [0.0, 3.0])
+@pytest.mark.parametrize("embedding", ["none", "periodic"])
+def test_columns_that_a_member_does_not_see_never_count(rate: float, embedding: str) -> None:
+    config = MLPConfig(
+        widths=(6,),
+        feature_share=0.5,
+        input_scale_rate=rate,
+        numeric_embedding=embedding,
+        initialization="data_driven",
+        learning_rate=0.05,
+        weight_decay=0.1,
+        batch_size=8,
+        seed=3,
+    )
+    sizes = {"n_inputs": 8, "n_outputs": 1, "n_numbers": 5}
+    rows = torch.randn(40, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    population = Population.create([config], rows=rows, dtype=torch.float64, **sizes)
+    network = extract(population.parameters, population.layout, 0)
+    hidden = [c for c in range(8) if torch.equal(network(rows), network(_moved(rows, c)))]
+    assert len(hidden) == 4
+    train(
+        population,
+        TrainingRows(rows, torch.arange(40) % 2),
+        stream=BatchStream(40, 8, 0),
+        loss="binary_logits",
+        until_epoch=8,
+        total_epochs=8,
+    )
+    trained = extract(population.parameters, population.layout, 0)
+    assert not torch.equal(trained(rows), network(rows))
+    for column in range(8):
+        same = torch.equal(trained(rows), trained(_moved(rows, column)))
+        assert same == (column in hidden)
+    other = Population.create([config.replace(seed=4)], rows=rows, dtype=torch.float64, **sizes)
+    network = extract(other.parameters, other.layout, 0)
+    assert hidden != [c for c in range(8) if torch.equal(network(rows), network(_moved(rows, c)))]
+
+
+def _moved(rows: torch.Tensor, column: int) -> torch.Tensor:
+    moved = rows.clone()
+    moved[:, column] += 1.0
+    return moved
 
 
 def test_drawing_leaves_the_generator_of_torch_alone() -> None:

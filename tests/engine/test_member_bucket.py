@@ -239,6 +239,7 @@ KINDS = [  # every part of a network that is not a plain layer, alone and togeth
         normalization=("none", "layer")[seed // 2 % 2] if seed % 5 != 2 else "none",
         residual=seed // 4 % 2 == 0,
         input_scale_rate=(0.0, 2.0)[seed // 3 % 2],
+        feature_share=(0.5, 1.0, 1.0)[seed // 13 % 3],
         parametric_rate=(0.0, 0.5)[seed // 5 % 2],
         parametrization=("standard", "neural_tangent")[seed // 6 % 2],
         numeric_embedding=("none", "periodic")[seed // 7 % 2],

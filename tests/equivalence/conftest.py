@@ -200,7 +200,7 @@ def _optimizer(config: MLPConfig, network: nn.Module) -> torch.optim.Optimizer:
     for module in network.modules():
         linear = isinstance(module, nn.Linear | TangentLinear)
         for kind, parameter in module.named_parameters(recurse=False):
-            shares = {"scale": config.input_scale_rate, "coefficient": config.parametric_rate}
+            shares = {"scale": config.input_scale_rate or 1e-30, "coefficient": config.parametric_rate}
             shares |= dict.fromkeys(("frequency", "phase", "mixing", "offset"), config.embedding_rate)
             if linear:
                 shares["bias"] = config.bias_rate
