@@ -19,11 +19,11 @@ from parallelmlp_search.kernels.compiled_vectors import (
     subtract,
 )
 
-__all__ = ["clip_gradient", "follow", "update_blocks"]
+__all__ = ["adamw_stretch", "clip_gradient", "follow", "update_blocks"]
 
 
 @inner
-def _adamw(
+def adamw_stretch(
     p: Any, g: Any, m: Any, v: Any, start: Any, stop: Any, keep: Any, scale: Any, shift: Any, mixes: Any
 ) -> None:
     """The update of :func:`~parallelmlp_search.kernels.compiled_loops.adamw`."""
@@ -71,7 +71,7 @@ def update_blocks(
         stop = start + whole(shapes[b, 0] * shapes[b, 1])
         own, decays = tables[blocks[b, 6]], blocks[b, 5] == 1
         if adaptive:
-            _adamw(p, g, m, v, start, stop, own[1] if decays else ONE, own[2], own[3], mixes)
+            adamw_stretch(p, g, m, v, start, stop, own[1] if decays else ONE, own[2], own[3], mixes)
         else:
             _sgd(p, g, m, start, stop, own[0], mixes[0], own[1] if decays else ZERO)
 
