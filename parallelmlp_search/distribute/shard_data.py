@@ -98,6 +98,10 @@ class ShardData:
             n_numbers=self.n_numbers,
         )
 
+    def predicting(self, inputs: Tensor) -> ShardData:
+        """The same data with other rows ``(n, D)`` to predict after training."""
+        return replace(self, prediction_inputs=inputs, stored=None)
+
     def seen_by(self, config: MLPConfig) -> ShardData:
         """The same rows with those columns alone that a configuration sees; one run of them is not copied."""
         runs = self.architecture(config).columns

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "CompiledMembers",
     "MemberRows",
     "compile_all",
+    "compiled_in_time",
     "compiled_loops",
     "compiled_loss",
     "uses_compiled",
@@ -342,6 +344,47 @@ def compile_all() -> None:
     for step in (loops.adamw, loops.sgd):
         buffers = [vector.copy() for _ in range(5)]
         step(*buffers, places, ones, ones[:2], np.float32(0.0))
+
+
+COMPILE_SECONDS = 40.0
+"""What :func:`compile_all` takes the first time, about, with two cores at half the speed of present ones."""
+
+WORTH_COMPILING = 4.0
+"""Times as much time must be left before anything is compiled: loops are about twice as fast as without."""
+
+
+def _are_ready() -> bool:
+    """Whether the machine code of the longest loop lies on this disk, made from its present source."""
+    loop = importlib.import_module("parallelmlp_search.kernels.compiled_members").member_steps
+    try:
+        return bool(loop._cache._cache_file._load_index())
+    except (AttributeError, OSError):  # kept nowhere, or numba has changed
+        return False
+
+
+@contextmanager
+def compiled_in_time(device: torch.device | str, seconds_left: float | None) -> Iterator[bool]:
+    """Have the loops compiled before work begins, or do without them in here where time is short.
+
+    Yields whether nothing is given up for want of time. ``seconds_left`` is None without a time limit.
+    Processes that start in here do the same.
+    """
+    if not uses_compiled(torch.float32, device) or _are_ready():
+        yield True
+        return
+    if seconds_left is None or seconds_left >= WORTH_COMPILING * COMPILE_SECONDS:
+        compile_all()
+        yield True
+        return
+    before = os.environ.get("PMLP_COMPILED")
+    os.environ["PMLP_COMPILED"] = "0"
+    try:
+        yield False
+    finally:
+        if before is None:
+            del os.environ["PMLP_COMPILED"]
+        else:
+            os.environ["PMLP_COMPILED"] = before
 
 
 if __name__ == "__main__":

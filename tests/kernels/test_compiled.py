@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -237,6 +242,48 @@ def test_where_the_loops_apply(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PMLP_COMPILED")
     monkeypatch.setattr(compiled, "_installed", lambda: False)
     assert not compiled.uses_compiled(torch.float32, "cpu")
+
+
+def test_loops_are_compiled_where_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, before any worker starts; and with little time left search and workers do without."""
+    monkeypatch.delenv("PMLP_COMPILED", raising=False)
+    compilations: list[bool] = []
+    monkeypatch.setattr(compiled, "compile_all", lambda: compilations.append(True))
+    monkeypatch.setattr(compiled, "_are_ready", lambda: False)
+    enough = compiled.WORTH_COMPILING * compiled.COMPILE_SECONDS
+    for seconds in (None, enough):
+        with compiled.compiled_in_time("cpu", seconds) as ready:
+            assert ready
+            assert compiled.uses_compiled(torch.float32, "cpu")
+    assert len(compilations) == 2
+    for before in (None, "1"):
+        if before is not None:
+            monkeypatch.setenv("PMLP_COMPILED", before)
+        with compiled.compiled_in_time("cpu", enough - 1.0) as ready:
+            assert not ready
+            assert not compiled.uses_compiled(torch.float32, "cpu")
+        assert os.environ.get("PMLP_COMPILED") == before
+    with compiled.compiled_in_time("cuda", 1.0) as ready:
+        assert ready
+    monkeypatch.setattr(compiled, "_are_ready", lambda: True)
+    with compiled.compiled_in_time("cpu", 1.0) as ready:
+        assert ready
+        assert compiled.uses_compiled(torch.float32, "cpu")
+    assert len(compilations) == 2
+
+
+def test_machine_code_is_found_where_it_is_kept(tmp_path: Path) -> None:
+    compiled.compile_all()
+    assert compiled._are_ready()
+    look = "from parallelmlp_search.kernels import compiled; print(compiled._are_ready())"
+    done = subprocess.run(
+        [sys.executable, "-c", look],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "False"
 
 
 def test_predicting_agrees_with_the_plain_path() -> None:
