@@ -21,6 +21,7 @@ from parallelmlp_search.search import (
     RunDirectory,
     SearchResult,
     SearchSettings,
+    planning,
     run,
     screening,
 )
