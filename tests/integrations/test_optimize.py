@@ -17,6 +17,7 @@ from parallelmlp_search.integrations.optuna import (
     PackedObjective,
     constraints_of,
     optimize,
+    space_to_distributions,
     suggest,
 )
 from parallelmlp_search.integrations.optuna import candidate as candidate_module
@@ -121,6 +122,18 @@ def test_a_space_of_ones_own(table: Table) -> None:
     assert {trial.state for trial in second.trials} == {TrialState.FAIL}  # none is left running
     with pytest.raises(InvalidParameterError, match="MLPConfig"):
         optimize(_study(), *table, lambda trial: 3, n_trials=1)  # type: ignore[arg-type, return-value]
+
+
+def test_distributions_of_optuna_are_a_space(table: Table) -> None:
+    space = space_to_distributions(SPACE) | {"dropout": Categorical((0.1,))}
+    study = _study()
+    optimize(study, *table, space, n_trials=3, max_epochs=1)
+    for trial in study.trials:
+        config = suggest(optuna.trial.FixedTrial(trial.params), space)
+        assert SPACE.domains["widths"].contains(config.widths)
+        assert config.dropout == 0.1
+    with pytest.raises(InvalidParameterError, match="did you mean 'dropout'"):
+        optimize(study, *table, {"dropuot": space_to_distributions(SPACE)["dropout"]}, n_trials=1)
 
 
 def test_a_diverged_network_is_a_failed_trial(table: Table) -> None:

@@ -21,7 +21,7 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from typer.testing import CliRunner
 
@@ -386,7 +386,9 @@ def test_a_worker_that_was_taken_for_dead_lets_go(
     table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, moment: str
 ) -> None:
     """Its trials were finished by another; it goes on with the others and tells nothing twice."""
-    study = optuna.create_study(storage=open_storage(place.format(tmp_path)), direction="maximize")
+    study = optuna.create_study(
+        storage=open_storage(place.format(tmp_path)), direction="maximize", sampler=RandomSampler(seed=0)
+    )
     other = open_study(place.format(tmp_path))
     taken: list[int] = []
 
