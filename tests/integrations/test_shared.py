@@ -37,7 +37,7 @@ from parallelmlp_search.integrations.optuna import (
     optimize,
     space_to_distributions,
 )
-from parallelmlp_search.integrations.optuna.attendance import FIRST, RETRY_OF, Attendance
+from parallelmlp_search.integrations.optuna.attendance import FIRST, RETRY_OF, Attendance, superfluous
 from parallelmlp_search.integrations.optuna.batch import Batch
 from parallelmlp_search.search import Problem, RunDirectory, SearchSettings, screen
 from parallelmlp_search.search.distributions import asked_of
@@ -137,6 +137,9 @@ def _check_all_there(storage: str, n_trials: int) -> list[FrozenTrial]:
         if RETRY_OF in trial.user_attrs:
             lost = trials[trial.user_attrs[RETRY_OF]]
             assert lost.state is TrialState.FAIL
+            if trial.number in superfluous(trials):  # two workers have found the same one dead
+                assert (trial.state, trial.intermediate_values) == (TrialState.FAIL, {})
+                continue
             assert lost.params.items() <= trial.params.items()  # it may have been asking still
             assert lost.user_attrs["worker"] != trial.user_attrs["worker"]
     return trials
@@ -309,6 +312,16 @@ def test_a_sweeper_that_dies_in_between_loses_nothing(
     assert study.trials[1].params == lost.params
 
 
+def test_who_dies_before_it_has_asked_leaves_what_was_enqueued(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name="s")
+    study.enqueue_trial({"dropout": 0.2})
+    with Attendance(study, 10.0) as victim:
+        study.ask().set_user_attr("worker", victim.worker)
+    with Attendance(study, 10.0) as sweeper:
+        assert sweeper.sweep() == [0]
+    assert _ask(study).params["dropout"] == 0.2
+
+
 def test_of_two_repetitions_the_first_is_trained(tmp_path: Path, table: Table) -> None:
     storage = f"sqlite:///{tmp_path}/study.db"
     study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
@@ -322,6 +335,7 @@ def test_of_two_repetitions_the_first_is_trained(tmp_path: Path, table: Table) -
     optimize(study, *table, SPACE, n_trials=2, max_epochs=1)
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.COMPLETE, TrialState.FAIL]
     assert study.trials[2].intermediate_values == {}
+    assert "repeats the same" in study.trials[2].user_attrs["failure"]
 
 
 def test_what_was_finished_after_all_is_not_repeated(tmp_path: Path, table: Table) -> None:

@@ -182,7 +182,9 @@ class Attendance:
             return
         again = {RETRY_OF: trial.number, FIRST: attributes.get(FIRST, trial.number), RETRIES: retries + 1}
         again |= {name: attributes[name] for name in (SEED,) if name in attributes}
-        self.study.enqueue_trial(trial.params, user_attrs=again)
+        # one that had been enqueued, and has not yet been asked, has parameters all the same
+        params = trial.system_attrs.get("fixed_params", {}) | trial.params
+        self.study.enqueue_trial(params, user_attrs=again)
 
     def _end_trial(self, number: int) -> bool:
         """Whether a trial that runs has been made to fail by this worker, and by no other."""

@@ -28,7 +28,7 @@ __all__ = ["StudyCallback", "Trainer"]
 
 StudyCallback = Callable[[optuna.Study, FrozenTrial], None]
 
-TIME_UP = "the time was up before it was trained"
+TIME_UP, REPEATED = "the time was up before it was trained", "another repeats the same trial"
 
 logger = logging.getLogger("optuna.parallelmlp_search")
 """Below Optuna's own, so that its verbosity and its lines are those of any study."""
@@ -182,6 +182,7 @@ class Trainer:
                     trial = ask(study)
                     begun.append(trial.number)
                     if not self.attendance.admits(trial):
+                        trial.set_user_attr("failure", REPEATED)
                         study.tell(trial, state=TrialState.FAIL)
                         continue
                     state = TrialState.FAIL
@@ -322,5 +323,5 @@ def _announce(trial: FrozenTrial, best: str) -> None:
         logger.info(f"Trial {trial.number} pruned. ")
     elif trial.state is TrialState.FAIL:
         reason = trial.user_attrs.get("failure", "it has no value that counts")
-        level = logging.INFO if reason == TIME_UP else logging.WARNING
+        level = logging.INFO if reason in (TIME_UP, REPEATED) else logging.WARNING
         logger.log(level, f"Trial {trial.number} failed with parameters: {trial.params} because: {reason}.")
