@@ -136,6 +136,29 @@ def test_distributions_of_optuna_are_a_space(table: Table) -> None:
         optimize(study, *table, {"dropuot": space_to_distributions(SPACE)["dropout"]}, n_trials=1)
 
 
+@pytest.mark.parametrize("what", ["attribute", "choice", "attribute of the study"])
+def test_what_a_storage_cannot_hold_fails_the_trial_that_wants_it(table: Table, what: str) -> None:
+    class Thing:
+        pass
+
+    def space(trial: optuna.Trial) -> MLPConfig:
+        if trial.number == 1 and what == "attribute":
+            trial.set_user_attr("thing", Thing())
+        if trial.number == 1 and what == "choice":
+            trial.suggest_categorical("thing", [Thing()])  # type: ignore[list-item]
+        if trial.number == 1 and what == "attribute of the study":
+            trial.study.set_user_attr("thing", Thing())
+        return MLPConfig(widths=(trial.suggest_int("width", 4, 8),), batch_size=32, seed=trial.number)
+
+    study = _study(storage="sqlite://")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of Optuna, about the choice
+        optimize(study, *table, space, n_trials=3, max_epochs=1, catch=TypeError)
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    assert study.user_attrs == {}  # signs of life are not among them
+
+
 def test_a_diverged_network_is_a_failed_trial(table: Table) -> None:
     rates = SearchSpace(
         {

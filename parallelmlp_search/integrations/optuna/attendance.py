@@ -116,7 +116,8 @@ class Attendance:
                 self._sign(LEFT)
 
     def _sign(self, beat: int) -> None:
-        self.study.set_user_attr(f"{WORKER}:{self.worker}", beat)
+        # not among a user's attributes, where hundreds of workers would be in the way
+        self.study._storage.set_study_system_attr(self.study._study_id, f"{WORKER}:{self.worker}", beat)
 
     def _beat(self) -> None:
         beat = 0
@@ -134,7 +135,7 @@ class Attendance:
 
     def _beats(self) -> dict[str, Any]:
         prefix = f"{WORKER}:"
-        attributes = self.study.user_attrs
+        attributes = self.study._storage.get_study_system_attrs(self.study._study_id)
         return {name.removeprefix(prefix): attributes[name] for name in attributes if name.startswith(prefix)}
 
     def _dead(self, worker: str, beats: dict[str, Any]) -> bool:

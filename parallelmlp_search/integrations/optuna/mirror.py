@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -85,6 +86,8 @@ class Mirror(InMemoryStorage):
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
         """Note a parameter."""
+        if not self._quiet:
+            distribution_to_json(distribution)  # refuses what the storage would refuse, before all is asked
         super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
         self._noted(trial_id).params[param_name] = (param_value_internal, distribution)
 
@@ -108,6 +111,7 @@ class Mirror(InMemoryStorage):
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Note a user's attribute of a trial."""
+        json.dumps(value)  # refuses what the storage would refuse
         super().set_trial_user_attr(trial_id, key, value)
         self._noted(trial_id).user_attrs[key] = value
 
@@ -118,6 +122,7 @@ class Mirror(InMemoryStorage):
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         """Note a user's attribute of the study."""
+        json.dumps(value)
         super().set_study_user_attr(study_id, key, value)
         if not self._quiet:
             self.study_attrs[True, key] = value
