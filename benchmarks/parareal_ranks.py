@@ -102,7 +102,7 @@ def steps(world: World, spec: dict[str, int]) -> dict[str, Any]:
 
     def sliced(slices: int) -> PararealNetwork:
         torch.manual_seed(2)
-        return decompose(serial_model(spec), slices, x[:4])
+        return decompose(serial_model(spec), slices, x)
 
     alone = DistributedParareal(sliced(1), Alone(), recipe, x)
     ranked = DistributedParareal(sliced(2), world, recipe, x)

@@ -221,7 +221,8 @@ def _bridge_cost(
         with torch.random.fork_rng(devices=[]):
             bridge = make(inputs, outputs).to(example.device, example.dtype)
         rows = example.new_zeros(example.shape[0], *inputs)
-        known[key] = counted_cost(bridge, rows), sum(p.numel() for p in bridge.parameters())
+        cost = counted_cost(bridge, rows, first=kind == "guess")
+        known[key] = cost, sum(p.numel() for p in bridge.parameters())
     return known[key]
 
 
