@@ -245,6 +245,7 @@ def run_task(
                 "steps": found.steps,
                 "seconds": found.seconds,
                 "step_seconds": found.step_seconds,
+                "waited": found.waited,
                 "parameters": n_parameters,
                 "cuts": list(cuts),
                 "ranks": world.slices * world.replicas,
