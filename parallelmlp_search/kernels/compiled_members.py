@@ -17,14 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from parallelmlp_search.kernels.compiled_functions import inner, loop
 from parallelmlp_search.kernels.compiled_loops import binary_rows, cross_entropy_rows
 from parallelmlp_search.kernels.compiled_math import (
     ONE,
     ZERO,
     F,
     activate_and_slope,
-    inner,
-    loop,
     slope_times,
 )
 from parallelmlp_search.kernels.compiled_products import (
