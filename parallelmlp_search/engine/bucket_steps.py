@@ -14,10 +14,9 @@ from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.kernels.compiled import MemberRows, compiled_loss
 from parallelmlp_search.kernels.losses import get_loss
-from parallelmlp_search.packing import flops_per_step
-from parallelmlp_search.packing.layout import Layout
+from parallelmlp_search.packing import Architecture, flops_per_step
 
-__all__ = ["MOST_STEPS", "Batch", "BucketSteps"]
+__all__ = ["MOST_STEPS", "Batch", "BucketSteps", "window_steps"]
 
 MOST_STEPS = 32
 """Steps that a bucket takes at most before it is the next one's turn.
@@ -36,12 +35,12 @@ WINDOW_INPUTS = 1 << 20
 """Inputs of all rows of a window, which lie twice in memory: 4 MiB each in float32."""
 
 
-def _window(layout: Layout, n_rows: int) -> int:
-    """Steps at once, by counted work: clocks would end windows elsewhere each time."""
-    if any(bucket.shape.dropout for bucket in layout.buckets):
+def window_steps(architectures: Sequence[Architecture], n_rows: int) -> int:
+    """Steps at once of the members of a population, by counted work: clocks would end windows elsewhere."""
+    if any(a.dropout for a in architectures):
         return 1  # the fields of a step are drawn once for all buckets
-    work = sum(flops_per_step(a, n_rows) for bucket in layout.buckets for a in bucket.architectures)
-    inputs = n_rows * max(1, layout.buckets[0].shape.n_inputs)
+    work = sum(flops_per_step(a, n_rows) for a in architectures)
+    inputs = n_rows * max(1, architectures[0].n_inputs)
     return max(1, min(MOST_STEPS, int(WINDOW_FLOP / work), WINDOW_INPUTS // inputs))
 
 
@@ -88,7 +87,8 @@ class BucketSteps:
             MemberBucket(population, number) if compiled and is_covered(bucket, loss) else None
             for number, bucket in enumerate(layout.buckets)
         ]
-        self.window = _window(layout, stream.batch_size)
+        members = [a for bucket in layout.buckets for a in bucket.architectures]
+        self.window = window_steps(members, stream.batch_size)
         """Steps that may be asked for at once; the result does not depend on it."""
         self._losses = torch.zeros(self.window, layout.n_members, dtype=dtype, device=device)
         if all(self._covered):
