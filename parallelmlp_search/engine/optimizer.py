@@ -112,7 +112,7 @@ class PackedOptimizer:
         self._row_counts = [last - first for first, last in itertools.pairwise(offsets)]
         self._numbers: np.ndarray[Any, Any] | None = None
         self._slow_numbers: np.ndarray[Any, Any] | None = None
-        if uses_compiled(dtype, device) if compiled is None else compiled:
+        if uses_compiled(dtype, device, wanted=compiled):
             self._compiled: list[_CompiledStep] | None = [
                 _CompiledStep(
                     population,

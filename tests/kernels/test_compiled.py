@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ pytest.importorskip("numba")
 from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
+from parallelmlp_search.exceptions import InvalidParameterError, MissingDependencyError
 from parallelmlp_search.kernels import ACTIVATION_KERNELS, compiled, compiled_functions, get_loss
 from parallelmlp_search.kernels.compiled import CompiledActivations, compiled_loops, compiled_loss
 from parallelmlp_search.kernels.compiled_members import member_steps
@@ -237,8 +239,17 @@ def test_where_the_loops_apply(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PMLP_COMPILED", "0")
     assert not compiled.uses_compiled(torch.float32, "cpu")
     monkeypatch.delenv("PMLP_COMPILED")
+    assert not compiled.uses_compiled(torch.float32, "cpu", wanted=False)
+    assert compiled.uses_compiled(torch.float32, "cpu", wanted=True)
+    with pytest.raises(InvalidParameterError, match=r"compiled must be False or None .* float64 on cpu"):
+        compiled.uses_compiled(torch.float64, "cpu", wanted=True)
+    with pytest.raises(InvalidParameterError, match="but got True for float32 on cuda"):
+        compiled.uses_compiled(torch.float32, "cuda", wanted=True)
     monkeypatch.setattr(compiled, "_installed", lambda: False)
     assert not compiled.uses_compiled(torch.float32, "cpu")
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(MissingDependencyError, match=r"parallelmlp-search\[compiled\]"):
+        compiled.uses_compiled(torch.float32, "cpu", wanted=True)
 
 
 def test_machine_code_on_disk_is_that_of_all_its_sources(tmp_path: Path) -> None:
