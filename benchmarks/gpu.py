@@ -150,7 +150,12 @@ def packed_epochs(
     )
     stream = BatchStream(case.n_rows, case.batch_size, seed=0)
     plan = choose_acceleration(
-        population.layout, loss=case.loss, dtype=torch.float32, device=device, acceleration=acceleration
+        population.layout,
+        population.row_configs(),
+        loss=case.loss,
+        dtype=torch.float32,
+        device=device,
+        acceleration=acceleration,
     )
     started = time.perf_counter()
     training = DeviceTraining(

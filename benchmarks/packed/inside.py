@@ -15,16 +15,16 @@ import numba
 import numpy as np
 import torch
 
-from parallelmlp_search.kernels import compiled_members, compiled_products
+from parallelmlp_search.kernels import compiled_products
 from parallelmlp_search.kernels.compiled_functions import OPTIONS
 from parallelmlp_search.kernels.compiled_loops import binary_rows, cross_entropy_rows
 from parallelmlp_search.kernels.compiled_math import CODES, F, activate_and_slope, slope_times
+from parallelmlp_search.kernels.compiled_updates import adamw_stretch
 
 __all__ = ["Part", "inside"]
 
 products, weight_products = compiled_products.products, compiled_products.weight_products
 turn, dots, outer = compiled_products.transposed, compiled_products.dots, compiled_products.outer
-adamw = compiled_members._adamw
 ONE, NONE, RATE = F(1.0), F(0.0), F(1e3)
 
 
@@ -99,7 +99,7 @@ def _classes(times: Any, z: Any, target: Any, shares: Any, d: Any, highest: Any,
 @_often
 def _adam(times: Any, p: Any, g: Any, m: Any, v: Any, size: Any) -> None:
     for _ in range(times):
-        adamw(p, g, m, v, 0, size, ONE, RATE, ONE, NONE, NONE)
+        adamw_stretch(p, g, m, v, 0, size, ONE, RATE, ONE, (NONE, NONE))
 
 
 def _microseconds(function: Callable[..., Any], *arguments: Any) -> float:

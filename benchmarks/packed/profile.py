@@ -15,7 +15,7 @@ import torch
 from benchmarks.packed.cases import Case
 from benchmarks.packed.machine import product_rates
 from benchmarks.packed.ours import Shards, cut
-from parallelmlp_search.engine import bucket_steps, network, optimizer, products, trainer
+from parallelmlp_search.engine import bucket_network, bucket_steps, optimizer, products, trainer
 from parallelmlp_search.kernels import compiled
 from parallelmlp_search.space import MLPConfig
 
@@ -67,7 +67,7 @@ def _timed(clock: _Clock) -> Iterator[None]:
         setattr(owner, name, clock.wrap(part, getattr(owner, name)))
 
     for name, part in PRODUCTS.items():
-        put(network, name, part)
+        put(bucket_network, name, part)
     put(products.FirstLayerGradient, "__call__", PRODUCTS["plain_first_layer_gradient"])
     put(optimizer.PackedOptimizer, "step_bucket", "optimiser")
     put(trainer.TrainingRows, "batch", "rows of the batch")
@@ -78,19 +78,19 @@ def _timed(clock: _Clock) -> Iterator[None]:
         original = getattr(bucket_steps, name)
         undo.append((bucket_steps, name, original))
         setattr(bucket_steps, name, lambda loss, original=original: clock.wrap("loss", original(loss)))
-    kernels = dict(network.ACTIVATION_KERNELS)
+    kernels = dict(bucket_network.ACTIVATION_KERNELS)
     for name, kernel in kernels.items():
-        network.ACTIVATION_KERNELS[name] = replace(
+        bucket_network.ACTIVATION_KERNELS[name] = replace(
             kernel,
             forward=clock.wrap("activations forward", kernel.forward),
             backward=clock.wrap("activations backward", kernel.backward),
         )
-    put(network.BucketNetwork, "forward", "rest of forward")
-    put(network.BucketNetwork, "backward", "rest of backward: sums for biases, calls")
+    put(bucket_network.BucketNetwork, "forward", "rest of forward")
+    put(bucket_network.BucketNetwork, "backward", "rest of backward: sums for biases, calls")
     try:
         yield
     finally:
-        network.ACTIVATION_KERNELS.update(kernels)
+        bucket_network.ACTIVATION_KERNELS.update(kernels)
         for owner, name, value in reversed(undo):
             setattr(owner, name, value)
 

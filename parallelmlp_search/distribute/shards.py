@@ -231,6 +231,7 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
         n_numbers=data.n_numbers,
         states=task.states,
         repeat=task.repeat,
+        rows=rows.inputs,
         dtype=rows.inputs.dtype,
         device=device,
     )

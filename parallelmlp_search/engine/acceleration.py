@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from parallelmlp_search.engine.rates import factor_groups
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.kernels.triton_kernels.availability import runs_on
 from parallelmlp_search.kernels.triton_kernels.launch import obstacle
 from parallelmlp_search.packing.layout import Layout
+from parallelmlp_search.space import MLPConfig
 
 __all__ = ["ACCELERATIONS", "AccelerationPlan", "choose_acceleration"]
 
@@ -53,6 +56,7 @@ class AccelerationPlan:
 
 def choose_acceleration(
     layout: Layout,
+    configs: Sequence[MLPConfig],
     *,
     loss: str,
     dtype: torch.dtype,
@@ -60,7 +64,7 @@ def choose_acceleration(
     acceleration: str = "auto",
     seconds_left: float | None = None,
 ) -> AccelerationPlan:
-    """Decide for each bucket of a layout.
+    """Decide for each bucket of a layout, given the configurations of its stacked rows.
 
     A member in the persistent kernel pays neither launches nor the way of its weights through device memory,
     so whatever fits is trained there, unless ``auto`` is to decide and the time left is short
@@ -90,6 +94,10 @@ def choose_acceleration(
     if acceleration == "graph" or hurried or not triton_runs:
         return AccelerationPlan((), everything, {})
     found = {n: obstacle(bucket, loss=loss, dtype=dtype) for n, bucket in enumerate(layout.buckets)}
+    for n, bucket in enumerate(layout.buckets):
+        groups = factor_groups(bucket, configs[layout.row_offsets[n] : layout.row_offsets[n + 1]])
+        if found[n] is None and not all(factors.are_one for factors, _ in groups):
+            found[n] = "parameters that learn at different rates are not in the kernel"
     return AccelerationPlan(
         persistent=tuple(n for n in everything if found[n] is None),
         graph=tuple(n for n in everything if found[n] is not None),

@@ -13,7 +13,7 @@ from parallelmlp_search.engine.embedding import EmbeddingTensors, bind_embedding
 from parallelmlp_search.engine.products import FirstLayerGradient
 from parallelmlp_search.kernels.activations import ActivationKernel
 from parallelmlp_search.kernels.compiled import CompiledActivations
-from parallelmlp_search.packing.layout import Bucket, Layout, aligned
+from parallelmlp_search.packing.layout import EMBEDDING, Bucket, Layout, aligned
 from parallelmlp_search.packing.pack import block_view
 
 __all__ = [
@@ -25,20 +25,23 @@ __all__ = [
     "bind",
     "compiled_activations",
     "first_layer_size",
+    "scaled_size",
 ]
 
 
 class LayerTensors(NamedTuple):
-    """Views of one layer of a bucket: weight (P, O, I); bias, gain and shift (P, O, 1) or None.
+    """Views of one layer of a bucket: weight (P, O, I); bias, gain, shift and coefficient (P, O, 1) or None.
 
-    The first also has the embedding before it, if there is one.
+    The first also has the embedding before it and the scales of its inputs (P, 1, I), if there are any.
     """
 
     weight: Tensor
     bias: Tensor | None
     gain: Tensor | None
     shift: Tensor | None
+    coefficient: Tensor | None
     embedding: EmbeddingTensors | None = None
+    scale: Tensor | None = None
 
 
 def bind(flat: Tensor, layout: Layout, bucket: int) -> list[LayerTensors]:
@@ -47,11 +50,15 @@ def bind(flat: Tensor, layout: Layout, bucket: int) -> list[LayerTensors]:
     for layer in range(layout.buckets[bucket].shape.depth + 1):
         weight = block_view(flat, layout, bucket, layer, "weight")
         assert weight is not None
-        bias, gain, shift = (
-            block_view(flat, layout, bucket, layer, kind) for kind in ("bias", "gain", "shift")
+        bias, gain, shift, coefficient = (
+            block_view(flat, layout, bucket, layer, kind) for kind in ("bias", "gain", "shift", "coefficient")
         )
-        embedding = bind_embedding(flat, layout, bucket) if layer == 0 else None
-        layers.append(LayerTensors(weight, bias, gain, shift, embedding))
+        layers.append(LayerTensors(weight, bias, gain, shift, coefficient))
+    scale = block_view(flat, layout, bucket, EMBEDDING, "scale")
+    layers[0] = layers[0]._replace(
+        embedding=bind_embedding(flat, layout, bucket),
+        scale=None if scale is None else scale.transpose(1, 2),
+    )
     return layers
 
 
@@ -61,12 +68,12 @@ class SegmentViews(NamedTuple):
     kernel: ActivationKernel
     rows: slice
     z: Tensor
-    source: Tensor  # where the activation is written
+    source: Tensor  # where the activation is written, before coefficients
     output: Tensor  # the segment's rows of the layer's output
     saved: Tensor  # what its backward reads
     mask: Tensor | None  # zeroes padded neurons of activations that are not zero at zero
     keep: Tensor | None  # dropout factors
-    gradients: tuple[Tensor, ...]  # its rows of the first two scratch buffers
+    gradients: tuple[Tensor, ...]  # its rows of the scratch buffers
 
 
 class HiddenLayer(NamedTuple):
@@ -127,13 +134,21 @@ def first_layer_size(bucket: Bucket) -> int:
     return FirstLayerGradient.storage_size(bucket.n_members, width, shape.n_inputs)
 
 
+def scaled_size(bucket: Bucket) -> int:
+    """Elements of the first layer's weights times the scales of their inputs; 0 without scales."""
+    shape = bucket.shape
+    width = (*shape.widths, shape.n_outputs)[0]
+    return bucket.n_members * width * shape.fan_in if shape.scaled else 0
+
+
 def arena_size(bucket: Bucket, n_rows: int, training: bool) -> int:
     """Elements that a bucket takes from the arena, rounded up."""
     shape = bucket.shape
     rows = bucket.n_members * n_rows
-    per_layer = 1 + training * (1 + (shape.normalization == "layer") + shape.dropout)
+    per_layer = 1 + training * (1 + (shape.normalization == "layer") + shape.dropout) + shape.parametric
     widths = sum(per_layer * aligned(rows * width) for width in shape.widths)
     scratch = 3 * aligned(rows * max(shape.widths, default=0)) if training else 0
     scratch += training * aligned(first_layer_size(bucket))
     embedding = embedding_size(bucket, n_rows, training)
-    return widths + scratch + embedding + 2 * aligned(rows * shape.n_outputs)
+    first = (1 + training) * aligned(scaled_size(bucket))
+    return widths + scratch + embedding + first + 2 * aligned(rows * shape.n_outputs)

@@ -12,17 +12,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from parallelmlp_search.engine.device_fields import uniform_field
 from parallelmlp_search.engine.network import PackedNetwork
-from parallelmlp_search.engine.optimizer import slowed
 from parallelmlp_search.engine.population import Population
+from parallelmlp_search.engine.rates import factor_groups
+from parallelmlp_search.engine.schedule import dropout_rates
 from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.kernels.triton_kernels.availability import runs_on
 from parallelmlp_search.kernels.triton_kernels.flat_step_launch import FlatOptimizer
 from parallelmlp_search.kernels.triton_kernels.launch import StepTables
+from parallelmlp_search.packing.layout import Block
 
 __all__ = ["DeviceStep"]
 
@@ -32,7 +35,7 @@ class _BlockViews:
     """One parameter of all members of a bucket, ``(P, row_size)`` in each flat buffer."""
 
     decays: bool
-    is_slow: bool
+    factors: Tensor | None  # (3, P, 1) of rate, decay and epsilon
     scratch: Tensor
     parameter: Tensor
     gradient: Tensor
@@ -56,10 +59,12 @@ class DeviceStep:
         Rows of a batch, and the seed of dropout.
     loss
         Name of the loss.
-    constants : Tensor of shape (6, P)
+    constants : Tensor of shape (5, P)
         Per-member constants of :func:`~parallelmlp_search.engine.step_tables.constant_table`.
     most_steps
         Steps that the tables of a window may have.
+    total_steps
+        Steps of full training, the denominator of every schedule.
     fused
         Whether one kernel takes the optimiser's step for all members; on a CUDA device with Triton, if not
         given.
@@ -76,6 +81,7 @@ class DeviceStep:
         loss: str,
         constants: Tensor,
         most_steps: int,
+        total_steps: int,
         fused: bool | None = None,
     ) -> None:
         layout = population.layout
@@ -99,9 +105,9 @@ class DeviceStep:
         self._gradients = self._network.bind(gradients)
         self._loss = get_loss(loss)
         self._spans = [slice(a, b) for a, b in zip(layout.row_offsets, layout.row_offsets[1:], strict=False)]
-        self._mix_first, self._mix_second, self._momentum, self._decay, self._norms, smoothing = (
-            constants.unsqueeze(2).unbind(0)
-        )
+        self._mix_first, self._mix_second, self._momentum, self._norms, smoothing = constants.unsqueeze(
+            2
+        ).unbind(0)
         self._smoothing = None
         if any(config.label_smoothing > 0 for config in configs):
             self._smoothing = smoothing.squeeze(1)
@@ -112,12 +118,23 @@ class DeviceStep:
         self._flats, self._flat_gradients, self._constants = population.flats, gradients, constants
         if fused is None:
             fused = device.type == "cuda" and runs_on(device)
-        self._optimizer = FlatOptimizer(layout, self._numbers, device) if fused else None
-        self._blocks = self._views(population, gradients)
+        groups = [
+            [
+                (torch.from_numpy(np.stack(factors)), blocks)
+                for factors, blocks in factor_groups(layout.buckets[n], configs[self._spans[n]])
+            ]
+            for n in self._numbers
+        ]
+        self._optimizer = FlatOptimizer(layout, self._numbers, device, groups, dtype) if fused else None
+        self._blocks = self._views(population, gradients, groups)
 
         self._order = torch.zeros(most_steps, batch_size, dtype=torch.int64, device=device)
         self._table = torch.zeros(most_steps, 4, n_members, dtype=dtype, device=device)
         self._shares = torch.zeros(most_steps, dtype=dtype, device=device)
+        self._configs, self._total_steps = configs, max(1, total_steps)
+        scheduled = dropout_rates(configs, torch.zeros(1, dtype=torch.float64)) is not None
+        table = torch.zeros(most_steps, n_members, dtype=torch.float64, device=device)
+        self._rates = table if scheduled else None
         self._local = torch.zeros(1, dtype=torch.int64, device=device)
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
         self._losses = torch.zeros(n_members, dtype=dtype, device=device)
@@ -126,24 +143,34 @@ class DeviceStep:
         self.failed_at = torch.full((n_members,), -1, dtype=torch.int64, device=device)
         """First step whose loss was not finite, or -1, ``(P,)``."""
 
-    def _views(self, population: Population, gradients: Tensor) -> dict[int, list[_BlockViews]]:
+    def _views(
+        self,
+        population: Population,
+        gradients: Tensor,
+        groups: Sequence[Sequence[tuple[Tensor, Sequence[Block]]]],
+    ) -> dict[int, list[_BlockViews]]:
         flats = population.flats
         layout = population.layout
+        dtype, device = gradients.dtype, gradients.device
         blocks = [(n, block) for n in self._numbers for block in layout.buckets[n].blocks]
         largest = max(layout.buckets[n].n_members * block.row_size for n, block in blocks)
-        scratch = torch.empty(largest, dtype=gradients.dtype, device=gradients.device)
-        views: dict[int, list[_BlockViews]] = {number: [] for number in self._numbers}
-        for number, block in blocks:
+        scratch = torch.empty(largest, dtype=dtype, device=device)
+        tensors = (
+            population.parameters, gradients,
+            flats["first_moment"], flats["second_moment"], flats["average"],
+        )  # fmt: skip
+        views: dict[int, list[_BlockViews]] = {}
+        for number, of_bucket in zip(self._numbers, groups, strict=True):
             n_members = layout.buckets[number].n_members
-            size = n_members * block.row_size
-            tensors = (
-                population.parameters, gradients,
-                flats["first_moment"], flats["second_moment"], flats["average"],
-            )  # fmt: skip
-            cut = [t[block.offset : block.offset + size].view(n_members, -1) for t in tensors]
-            views[number].append(
-                _BlockViews(block.decays, block.is_slow, scratch[:size].view(n_members, -1), *cut)
-            )
+            views[number] = []
+            for factors, own_blocks in of_bucket:
+                own = factors.unsqueeze(2).to(device, dtype) if bool((factors != 1.0).any()) else None
+                for block in own_blocks:
+                    size = n_members * block.row_size
+                    cut = [t[block.offset : block.offset + size].view(n_members, -1) for t in tensors]
+                    views[number].append(
+                        _BlockViews(block.decays, own, scratch[:size].view(n_members, -1), *cut)
+                    )
         return views
 
     def load(self, tables: StepTables, first_step: int) -> None:
@@ -152,6 +179,11 @@ class DeviceStep:
         self._order[:n_steps].copy_(tables.order.view(n_steps, -1))
         self._table[:n_steps].copy_(tables.coefficients)
         self._shares[:n_steps].copy_(tables.shares)
+        if self._rates is not None:
+            progress = torch.arange(first_step, first_step + n_steps, dtype=torch.float64) / self._total_steps
+            rates = dropout_rates(self._configs, progress)
+            assert rates is not None
+            self._rates[:n_steps].copy_(rates)
         self._local.zero_()
         self._step.fill_(first_step)
 
@@ -167,9 +199,10 @@ class DeviceStep:
             uniform_field(self._seed, self._step, layer, self._width, self._batch_size)
             for layer in range(self._depth)
         ]
+        rates = None if self._rates is None else self._rates.index_select(0, self._local).view(-1)
         for number in self._numbers:
             bucket, span = self._network.buckets[number], self._spans[number]
-            bucket.draw_dropout(fields)
+            bucket.draw_dropout(fields, None if rates is None else rates[span])
             outputs = bucket.forward(self._parameters[number], batch)
             smoothing = None if self._smoothing is None else self._smoothing[span]
             self._losses[span] = self._loss(outputs, target, bucket.output_gradient, weight, smoothing)
@@ -208,12 +241,14 @@ class DeviceStep:
     def _update(self, number: int, span: slice, coefficients: Tensor, share: Tensor | None) -> None:
         """Step the members of a bucket, as :mod:`parallelmlp_search.engine.optimizer` does."""
         shape = self._layout.buckets[number].shape
-        blocks = self._blocks[number]
-        own = coefficients.unbind(0)
-        slow = slowed(*own) if any(block.is_slow for block in blocks) else own
-        for block in blocks:
-            rate, keep, scale, offset = slow if block.is_slow else own
+        for block in self._blocks[number]:
+            rate, keep, scale, offset = coefficients.unbind(0)
             parameter, gradient, scratch = block.parameter, block.gradient, block.scratch
+            if block.factors is not None:
+                of_rate, of_decay, of_epsilon = block.factors.unbind(0)
+                adamw = shape.optimizer == "adamw"
+                rate, keep = of_rate * rate, 1.0 - of_decay * (1.0 - keep) if adamw else of_decay * keep
+                scale, offset = scale / of_rate, offset / of_epsilon
             if shape.optimizer == "adamw":
                 block.first.lerp_(gradient, self._mix_first[span])
                 torch.mul(gradient, gradient, out=scratch)
@@ -225,7 +260,7 @@ class DeviceStep:
                 parameter.addcdiv_(block.first, scratch, value=-1.0)
             else:
                 if block.decays:
-                    gradient.addcmul_(parameter, self._decay[span])
+                    gradient.addcmul_(parameter, keep)
                 block.first.mul_(self._momentum[span]).add_(gradient)
                 parameter.addcmul_(block.first, rate, value=-1.0)
             if share is not None:

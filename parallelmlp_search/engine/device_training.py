@@ -90,6 +90,7 @@ class DeviceTraining:
                 loss=loss,
                 constants=self._constants,
                 most_steps=self._most_steps,
+                total_steps=total_steps,
             )
             self._graphed = GraphedStep(self._step.take, capture or capture_on_cuda(self._device))
         self._seconds_per_step = 0.0

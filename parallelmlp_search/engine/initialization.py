@@ -1,4 +1,4 @@
-"""Initial weights of a member, from its own seed alone."""
+"""Initial weights of a member, from its own seed, and where it looks at rows, from those."""
 
 from __future__ import annotations
 
@@ -8,25 +8,40 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.layout import Architecture
-from parallelmlp_search.packing.periodic import FREQUENCY_DEVIATION
-from parallelmlp_search.space.config import PERIODIC_FREQUENCIES
+from parallelmlp_search.packing.modules import Residual
+from parallelmlp_search.packing.pack import build_module, module_vector
+from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS
 
 __all__ = ["initial_vector"]
 
 _MIXING_BOUND = 1.0 / math.sqrt(PERIODIC_FREQUENCIES)
 
 _EMBEDDING_DRAWS: dict[str, Callable[[np.random.Generator, int], NDArray[np.float64]]] = {
-    "frequency": lambda rng, size: rng.normal(0.0, FREQUENCY_DEVIATION, size),
+    "frequency": lambda rng, size: rng.normal(0.0, 1.0, size),
     "phase": lambda rng, size: rng.uniform(-math.pi, math.pi, size),
     "mixing": lambda rng, size: rng.uniform(-_MIXING_BOUND, _MIXING_BOUND, size),
     "offset": lambda rng, size: rng.uniform(-_MIXING_BOUND, _MIXING_BOUND, size),
 }
 
+LOOKED_AT = 256
+"""Rows that a data-driven initialisation looks at."""
 
-def initial_vector(architecture: Architecture, scheme: str, seed: int, *, repeat: int = 0) -> Tensor:
+JITTER = 0.1
+"""How far beside a row's value a neuron's zero lies, as a deviation in units of the values' own. At the value
+itself rounding would decide on which side of its bend the row lies."""
+
+SMALLEST_SPREAD = 1e-6
+"""Neurons that vary less over the rows are not scaled up to a variance of one."""
+
+
+def initial_vector(
+    architecture: Architecture, config: MLPConfig, *, repeat: int = 0, rows: Tensor | None = None
+) -> Tensor:
     """Canonical vector of a fresh member, float64 ``(n_parameters,)``.
 
     Drawn in float64 and rounded later, so that a population starts from the same numbers in any precision.
@@ -35,30 +50,90 @@ def initial_vector(architecture: Architecture, scheme: str, seed: int, *, repeat
     ----------
     architecture
         The member's architecture.
-    scheme
-        ``kaiming_uniform`` is the default of :class:`torch.nn.Linear`: weights and biases uniform in
-        +-1/sqrt(fan_in). ``kaiming_normal``: N(0, 2/fan_in); ``xavier_uniform`` and ``xavier_normal``:
-        variance 2/(fan_in + fan_out); ``lecun_normal``: N(0, 1/fan_in). Their biases are zero. An embedding
-        starts as :class:`~parallelmlp_search.packing.periodic.Periodic` does, whatever the scheme.
-    seed
-        The configuration's seed.
+    config
+        Its configuration, whose ``initialization`` is one of
+
+        ``kaiming_uniform``
+            the default of :class:`torch.nn.Linear`: weights and biases uniform in +-1/sqrt(fan_in);
+        ``kaiming_normal``
+            N(0, 2/fan_in), biases zero, as in all that follow;
+        ``xavier_uniform``, ``xavier_normal``
+            variance 2/(fan_in + fan_out);
+        ``lecun_normal``
+            N(0, 1/fan_in);
+        ``data_driven``
+            N(0, 1/fan_in), but each hidden neuron is scaled to a variance of one over rows and its bias
+            puts its zero near one of them, layer by layer (the head is not scaled).
+
+        A head that starts at zero has no weights but zeros. An embedding starts as
+        :class:`~parallelmlp_search.packing.periodic.Periodic` does, whatever the scheme; scales and
+        coefficients are 1. Columns that the network does not see have a scale and weights of zero, whose
+        gradients are zero then, so that they stay hidden.
     repeat
         Distinguishes copies of one configuration, such as the folds'.
+    rows
+        Training rows ``(n, D)``, at which ``data_driven`` looks.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a data-driven initialisation has no rows to look at.
     """
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, repeat])))
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([config.seed, repeat])))
+    scheme = config.initialization
+    hidden = _hidden_inputs(architecture, config, rng)
     pieces: list[Tensor] = []
-    for _, kind, rows, columns in architecture.block_shapes():
+    for layer, kind, n_out, n_in in architecture.block_shapes():
+        size = n_out * n_in
         if kind == "weight":
-            fan_in, fan_out = columns, rows
-            pieces.append(torch.from_numpy(_weights(rng, scheme, fan_in, fan_out)))
+            fan_in = n_in
+            weights = _weights(rng, scheme, n_in, n_out)
+            if layer == architecture.depth and config.head_initialization == "zero":
+                weights = np.zeros_like(weights)
+            if layer == 0:
+                weights.reshape(n_out, n_in)[:, hidden] = 0.0
+            pieces.append(torch.from_numpy(weights))
         elif kind in _EMBEDDING_DRAWS:
-            pieces.append(torch.from_numpy(_EMBEDDING_DRAWS[kind](rng, rows * columns)))
-        elif kind == "bias" and scheme == "kaiming_uniform":
+            drawn = _EMBEDDING_DRAWS[kind](rng, size)
+            pieces.append(torch.from_numpy(config.frequency_scale * drawn if kind == "frequency" else drawn))
+        elif (
+            kind == "bias"
+            and scheme == "kaiming_uniform"
+            and not _starts_at_zero(layer, architecture, config)
+        ):
             bound = 1.0 / math.sqrt(fan_in)
-            pieces.append(torch.from_numpy(rng.uniform(-bound, bound, rows)))
+            pieces.append(torch.from_numpy(rng.uniform(-bound, bound, size)))
+        elif kind == "scale":
+            pieces.append(torch.from_numpy(1.0 - hidden))
         else:
-            pieces.append(torch.full((rows,), 1.0 if kind == "gain" else 0.0, dtype=torch.float64))
-    return torch.cat(pieces)
+            start = 1.0 if kind in ("gain", "coefficient") else 0.0
+            pieces.append(torch.full((size,), start, dtype=torch.float64))
+    vector = torch.cat(pieces)
+    if scheme != "data_driven":
+        return vector
+    if rows is None:
+        raise InvalidParameterError("initialization 'data_driven' needs rows to look at, but got none")
+    chosen = torch.from_numpy(rng.choice(rows.shape[0], min(LOOKED_AT, rows.shape[0]), replace=False))
+    return _fitted(architecture, vector, rows[chosen.to(rows.device)].cpu().double(), rng)
+
+
+def _hidden_inputs(
+    architecture: Architecture, config: MLPConfig, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Which inputs of the first layer the network does not see, ``(fan_in,)``; mixtures go with their
+    numbers."""
+    hidden = np.zeros(architecture.fan_in, dtype=np.bool_)
+    if config.feature_share == 1.0:
+        return hidden
+    n_inputs, n_numbers = architecture.n_inputs, architecture.n_periodic
+    n_hidden = n_inputs - max(1, round(config.feature_share * n_inputs))
+    hidden[rng.permutation(n_inputs)[:n_hidden]] = True
+    hidden[n_inputs:] = np.repeat(hidden[:n_numbers], PERIODIC_OUTPUTS)
+    return hidden
+
+
+def _starts_at_zero(layer: int, architecture: Architecture, config: MLPConfig) -> bool:
+    return layer == architecture.depth and config.head_initialization == "zero"
 
 
 def _weights(
@@ -75,5 +150,38 @@ def _weights(
         "kaiming_normal": math.sqrt(2.0 / fan_in),
         "xavier_normal": math.sqrt(2.0 / (fan_in + fan_out)),
         "lecun_normal": math.sqrt(1.0 / fan_in),
+        "data_driven": math.sqrt(1.0 / fan_in),
     }[scheme]
     return rng.normal(0.0, deviation, size)
+
+
+@torch.no_grad()
+def _fitted(architecture: Architecture, vector: Tensor, rows: Tensor, rng: np.random.Generator) -> Tensor:
+    """The same with hidden neurons scaled and shifted by what they say of rows ``(n, D)`` (float64).
+
+    Zeros at rows spread the bends of a layer over where the data are, and a variance of one in every layer
+    makes learning rates mean the same whatever the table (Holzmueller et al. 2024, whose scheme differs in
+    how it draws the rows).
+    """
+    network = build_module(architecture, vector)
+    linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    seen = rows
+    for part in network:
+        if part is linears[-1]:
+            break
+        block = part if isinstance(part, Residual) else [part]
+        before = seen
+        for module in block:
+            if isinstance(module, nn.Linear):
+                outputs = seen @ module.weight.T
+                spread = outputs.std(dim=0, unbiased=False)
+                spread = torch.where(spread > SMALLEST_SPREAD, spread, torch.ones_like(spread))
+                module.weight.div_(spread.unsqueeze(1))
+                if module.bias is not None:
+                    zeros = torch.from_numpy(rng.integers(0, len(seen), len(spread)))
+                    beside = JITTER * torch.from_numpy(rng.normal(size=len(spread)))
+                    module.bias.copy_(beside - (outputs / spread).gather(0, zeros.unsqueeze(0)).squeeze(0))
+            seen = module(seen)
+        if isinstance(part, Residual):
+            seen = before + seen
+    return module_vector(network)

@@ -1,16 +1,20 @@
-"""Buckets of plain networks, which one call trains for several steps, member by member.
+"""Buckets that one call trains for several steps, member by member.
 
-The plain twin is the ordinary way of a bucket: :class:`~parallelmlp_search.engine.network.BucketNetwork` and
+The plain twin is the ordinary way of a bucket:
+:class:`~parallelmlp_search.engine.bucket_network.BucketNetwork` and
 :class:`~parallelmlp_search.engine.optimizer.PackedOptimizer`.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
+from parallelmlp_search.engine.schedule import dropout_rates
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
 from parallelmlp_search.kernels.compiled import CompiledActivations, CompiledMembers, MemberRows
 from parallelmlp_search.packing.layout import Bucket
@@ -24,11 +28,9 @@ WIDEST = 2048
 def is_covered(bucket: Bucket, loss: str) -> bool:
     """Whether the one call does everything that the members of a bucket ask for, given the loss."""
     shape = bucket.shape
-    if loss != ("binary_logits" if shape.n_outputs == 1 else "cross_entropy"):
+    if loss not in ("squared_error", "binary_logits" if shape.n_outputs == 1 else "cross_entropy"):
         return False
-    if max(shape.n_inputs, *shape.widths, shape.n_outputs) > WIDEST:
-        return False
-    if shape.n_periodic or shape.dropout or shape.normalization != "none" or any(shape.residual):
+    if max(shape.fan_in, *shape.widths, shape.n_outputs) > WIDEST:
         return False
     return {a.activation for a in bucket.architectures} <= CompiledActivations.names()
 
@@ -42,41 +44,57 @@ class MemberBucket:
         Weights, moments and averages are updated in place.
     number
         Number of the bucket.
+    optimizer
+        Knows which blocks share their coefficients.
     """
 
-    def __init__(self, population: Population, number: int) -> None:
+    def __init__(self, population: Population, number: int, optimizer: PackedOptimizer) -> None:
         layout = population.layout
         bucket = layout.buckets[number]
-        self._number = number
+        shape = bucket.shape
+        self._number, self._optimizer = number, optimizer
         self._span = slice(*layout.row_offsets[number : number + 2])
-        configs = population.row_configs()[self._span]
-        adaptive = bucket.shape.optimizer == "adamw"
-        mixes = [
-            (1.0 - c.beta1, 1.0 - c.beta2) if adaptive else (c.momentum, c.weight_decay) for c in configs
-        ]
+        self._configs = population.row_configs()[self._span]
+        self.dropout = shape.dropout
+        """Whether fields are asked for."""
+        adaptive = shape.optimizer == "adamw"
+        mixes = [(1.0 - c.beta1, 1.0 - c.beta2) if adaptive else (c.momentum, 0.0) for c in self._configs]
         settings = [
             (config.label_smoothing, config.clip_norm or float("inf"), *mix)
-            for config, mix in zip(configs, mixes, strict=True)
+            for config, mix in zip(self._configs, mixes, strict=True)
         ]
-        places = []
-        for layer in range(bucket.shape.depth + 1):
-            weight, bias = bucket.block(layer, "weight"), bucket.block(layer, "bias")
-            assert weight is not None
-            places.append((weight.offset, -1 if bias is None else bias.offset, weight.rows, weight.columns))
+        group_of = {block: group for group, (_, own) in enumerate(optimizer.groups(number)) for block in own}
         names = ("parameters", "first_moment", "second_moment", "average")
         self._run = CompiledMembers(
             [population.flats[name] for name in names],
-            places,
+            [(b.kind, b.layer, b.offset, b.rows, b.columns, b.decays, group_of[b]) for b in bucket.blocks],
             [ACTIVATION_KERNELS[a.activation] for a in bucket.architectures],
-            [(a.n_inputs, *a.widths, a.n_outputs) for a in bucket.architectures],
+            [[block[2:] for block in a.block_shapes()] for a in bucket.architectures],
             torch.tensor(settings, dtype=torch.float64),
+            residual=shape.residual or (False,) * shape.depth,
+            n_numbers=shape.n_periodic,
             adaptive=adaptive,
         )
+        self._rates = np.array([config.dropout for config in self._configs], dtype=np.float32)
 
-    def __call__(self, rows: MemberRows, optimizer: PackedOptimizer, step: int, alive: Tensor) -> Tensor:
+    def __call__(
+        self,
+        rows: MemberRows,
+        step: int,
+        alive: Tensor,
+        fields: NDArray[np.float32] | None,
+        progress: Tensor,
+    ) -> Tensor:
         """Take the steps from number ``step`` on whose batches are given; losses ``(T, P)``.
 
         Members that are not ``alive`` (those of the whole population) stay as they are, with a loss of 0.
+        ``fields`` are those of dropout, ``progress`` (T,) what schedules are functions of.
         """
-        table, averaging = optimizer.compiled_steps(self._number, step, rows.n_steps)
-        return self._run(rows, table, averaging, alive[self._span])
+        tables, averaging = self._optimizer.compiled_steps(self._number, step, rows.n_steps)
+        rates = None
+        if self.dropout:
+            scheduled = dropout_rates(self._configs, progress)
+            rates = np.broadcast_to(self._rates, (rows.n_steps, len(self._rates)))
+            rates = np.ascontiguousarray(rates) if scheduled is None else scheduled.float().numpy()
+        own = fields if self.dropout else None
+        return self._run(rows, tables, averaging, alive[self._span], own, rates)

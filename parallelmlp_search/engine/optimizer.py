@@ -3,8 +3,9 @@
 The update of AdamW (Loshchilov and Hutter 2019) is ``p <- p (1 - lr wd) - lr m' / (sqrt(v') + eps)`` with the
 corrected moments ``m' = m / c1`` and ``v' = v / c2``. Written as ``p <- p d - m / (A sqrt(v) + B)`` with
 ``A = c1 / (lr sqrt(c2))`` and ``B = eps c1 / lr`` it needs seven passes, whatever differs between members,
-and no state but the two moments. Weight decay reaches weights only, not biases, gains and shifts. Blocks of
-an embedding that are slow have a table of coefficients of their own.
+and no state but the two moments. Weight decay reaches weights, scales and coefficients, not what shifts.
+Blocks that learn or decay at other rates than their members have tables of their own, see
+:mod:`parallelmlp_search.engine.rates`.
 
 SGD is that of :class:`torch.optim.SGD`: decay is added to the gradient, momentum has no dampening.
 """
@@ -22,11 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.engine.population import Population
+from parallelmlp_search.engine.rates import RateFactors, factor_groups, factored
 from parallelmlp_search.engine.schedule import schedule_factors
 from parallelmlp_search.kernels.compiled import compiled_loops, uses_compiled
-from parallelmlp_search.packing.layout import SLOW_RATE, Block
+from parallelmlp_search.packing.layout import Block
 
-__all__ = ["EPSILON", "PackedOptimizer", "average_share", "slowed"]
+__all__ = ["EPSILON", "PackedOptimizer", "average_share"]
 
 EPSILON = 1e-8
 """The epsilon of AdamW, as in torch."""
@@ -57,11 +59,10 @@ class _Piece:
     rows: slice
     local: slice  # the same rows, counted from the bucket's first
     decays: bool
-    is_slow: bool
+    group: int  # which table of coefficients of its bucket is its own
     mix_first: Tensor
     mix_second: Tensor
     momentum: Tensor
-    weight_decay: Tensor
 
 
 class PackedOptimizer:
@@ -91,6 +92,9 @@ class PackedOptimizer:
             return torch.tensor(list(values), dtype=torch.float64)
 
         self._schedules = [config.schedule for config in configs]
+        self._decay_schedules = [config.weight_decay_schedule for config in configs]
+        adaptive = torch.tensor([config.optimizer == "adamw" for config in configs])
+        self._adaptive = adaptive
         self._rates = vector([config.learning_rate for config in configs])
         self._decays = vector([config.weight_decay for config in configs])
         self._betas = vector([c.beta1 for c in configs]), vector([c.beta2 for c in configs])
@@ -98,34 +102,34 @@ class PackedOptimizer:
         self._mix_first = (1.0 - self._betas[0]).to(device, dtype).view(-1, 1)
         self._mix_second = (1.0 - self._betas[1]).to(device, dtype).view(-1, 1)
         self._momentum = vector([config.momentum for config in configs]).to(device, dtype).view(-1, 1)
-        self._weight_decay = self._decays.to(device, dtype).view(-1, 1)
         self._clips = vector([c.clip_norm or float("inf") for c in configs]).to(device, dtype)
         self._frozen = torch.zeros(len(configs), dtype=torch.bool)
         self._gradients = gradients
         self._scratch = torch.empty(max(PIECE, self._widest_row()), dtype=dtype, device=device)
+        offsets = population.layout.row_offsets
+        self._spans = [slice(first, last) for first, last in itertools.pairwise(offsets)]
+        self._groups = [
+            factor_groups(bucket, configs[span])
+            for bucket, span in zip(population.layout.buckets, self._spans, strict=True)
+        ]
         self._pieces = [self._cut(number) for number in range(len(population.layout.buckets))]
         self._table_start = -1
-        self._table: list[tuple[Tensor, ...]] | None = None
-        self._slow_table: list[tuple[Tensor, ...]] = []
-        self._has_slow = any(piece.is_slow for pieces in self._pieces for piece in pieces)
-        offsets = population.layout.row_offsets
-        self._row_counts = [last - first for first, last in itertools.pairwise(offsets)]
-        self._numbers: np.ndarray[Any, Any] | None = None
-        self._slow_numbers: np.ndarray[Any, Any] | None = None
+        self._tables: list[list[Tensor]] | None = None
+        self._numbers: list[list[NDArray[np.float32]]] = []
+        self._compiled: list[_CompiledStep] | None = None
         if uses_compiled(dtype, device, wanted=compiled):
-            self._compiled: list[_CompiledStep] | None = [
+            self._compiled = [
                 _CompiledStep(
                     population,
                     gradients,
                     number,
                     [self._mix_first, self._mix_second]
                     if bucket.shape.optimizer == "adamw"
-                    else [self._momentum, self._weight_decay],
+                    else [self._momentum, self._momentum],
+                    [blocks for _, blocks in self._groups[number]],
                 )
                 for number, bucket in enumerate(population.layout.buckets)
             ]
-        else:
-            self._compiled = None
 
     def _widest_row(self) -> int:
         blocks = (block for bucket in self.population.layout.buckets for block in bucket.blocks)
@@ -137,6 +141,11 @@ class PackedOptimizer:
         bucket = layout.buckets[number]
         first_row = layout.row_offsets[number]
         pieces = []
+        group_of = {
+            (block.layer, block.kind): group
+            for group, (_, blocks) in enumerate(self._groups[number])
+            for block in blocks
+        }
         for block in bucket.blocks:
             per_piece = max(1, PIECE // block.row_size)
             for start in range(0, bucket.n_members, per_piece):
@@ -158,68 +167,74 @@ class PackedOptimizer:
                         rows=(rows := slice(first_row + start, first_row + start + count)),
                         local=slice(start, start + count),
                         decays=block.decays,
-                        is_slow=block.is_slow,
+                        group=group_of[block.layer, block.kind],
                         mix_first=self._mix_first[rows],
                         mix_second=self._mix_second[rows],
                         momentum=self._momentum[rows],
-                        weight_decay=self._weight_decay[rows],
                     )
                 )
         return pieces
 
-    def _coefficients(self, step: int) -> tuple[Tensor, ...]:
-        """``(rate, keep, A, B)`` of this step, ``(4, P_b, 1)`` a bucket, from a table of the next steps."""
-        if self._table is None or not 0 <= step - self._table_start < TABLE_STEPS:
+    def _prepare(self, step: int) -> int:
+        """Make the tables of the next steps unless they are there; the place of this step in them."""
+        if self._tables is None or not 0 <= step - self._table_start < TABLE_STEPS:
             self._table_start = step
             steps = torch.arange(step, step + TABLE_STEPS, dtype=torch.float64)
-            factors = schedule_factors(self._schedules, steps / self.total_steps)
-            rates = factors * self._rates
-            rates[:, self._frozen] = 0.0
-            table = self._table_of(rates, steps)
-            self._table = [step_table.split(self._row_counts, dim=1) for step_table in table.unsqueeze(3)]
-            if self._compiled is not None:
-                self._numbers = table.numpy()
-            if self._has_slow:
-                slow = self._table_of(SLOW_RATE * rates, steps)
-                self._slow_table = [part.split(self._row_counts, dim=1) for part in slow.unsqueeze(3)]
-                self._slow_numbers = slow.numpy() if self._compiled is not None else None
-        assert self._table is not None
-        return self._table[step - self._table_start]
+            table = self._table_of(steps)
+            self._tables, self._numbers = [], []
+            for bucket, span, groups in zip(
+                self.population.layout.buckets, self._spans, self._groups, strict=True
+            ):
+                optimizer = bucket.shape.optimizer
+                own = [
+                    factored(table[:, :, span], factors, optimizer).to(self._device, self._dtype)
+                    for factors, _ in groups
+                ]
+                self._tables.append([part.unsqueeze(3) for part in own])
+                if self._compiled is not None:
+                    self._numbers.append([part.contiguous().numpy() for part in own])
+        return step - self._table_start
 
     def compiled_steps(
         self, number: int, step: int, count: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What a loop needs to take ``count`` steps with a bucket by itself.
 
-        Rate, keep, A and B of its members, ``(count, 4, P_b)``, and the share of the new weights in the
-        average after each step, ``(count,)``, 0 where it does not move.
+        For each group of its blocks rate, keep, A and B of its members, ``(groups, count, 4, P_b)``, and the
+        share of the new weights in the average after each step, ``(count,)``, 0 where it does not move.
         """
-        start, stop = self.population.layout.row_offsets[number : number + 2]
         tables, later = [], step
         while later < step + count:
-            self._coefficients(later)
-            assert self._numbers is not None
-            first = later - self._table_start
-            tables.append(self._numbers[first : first + step + count - later, :, start:stop])
-            later += len(tables[-1])
+            first = self._prepare(later)
+            stop = first + step + count - later
+            tables.append(np.stack([numbers[first:stop] for numbers in self._numbers[number]]))
+            later += tables[-1].shape[1]
         shares = [average_share(s) if _averages(s) else 0.0 for s in range(step, step + count)]
-        return np.concatenate(tables), np.array(shares, dtype=np.float32)
+        return np.concatenate(tables, axis=1), np.array(shares, dtype=np.float32)
 
-    def _table_of(self, rates: Tensor, steps: Tensor) -> Tensor:
-        """``(steps, 4, P)``: rate, keep, A and B at learning rates ``(steps, P)``."""
-        keeps = 1.0 - rates * self._decays
+    def groups(self, number: int) -> list[tuple[RateFactors, list[Block]]]:
+        """Blocks of a bucket that share their coefficients, in the order of :meth:`compiled_steps`."""
+        return self._groups[number]
+
+    def _table_of(self, steps: Tensor) -> Tensor:
+        """``(steps, 4, P)``: rate, keep, A and B of each member; instead of keep the decay of SGD."""
+        progress = steps / self.total_steps
+        rates = schedule_factors(self._schedules, progress) * self._rates
+        rates[:, self._frozen] = 0.0
+        decays = schedule_factors(self._decay_schedules, progress) * self._decays
+        keeps = torch.where(self._adaptive, 1.0 - rates * decays, decays)
         counts = (steps + 1.0).unsqueeze(1)
         first, second = (1.0 - beta**counts for beta in self._betas)
         # a rate of 0 becomes one so small that nothing moves, instead of a division by zero
         floors = rates.clamp(min=1e-30)
         scales = first / (floors * second.sqrt())
         offsets = EPSILON * first / floors
-        return torch.stack([rates, keeps, scales, offsets], dim=1).to(self._device, self._dtype)
+        return torch.stack([rates, keeps, scales, offsets], dim=1)
 
     def freeze(self, rows: Tensor) -> None:
         """Stop stacked rows ``(P,)`` bool for good: their parameters, moments and rates become zero."""
         self._frozen |= rows.cpu()
-        self._table = None
+        self._tables = None
         for pieces in self._pieces:
             for piece in pieces:
                 dead = rows[piece.rows]
@@ -262,18 +277,17 @@ class PackedOptimizer:
         step = self.population.step if step is None else step
         averaging = _averages(step)
         share = average_share(step)
-        coefficients = self._coefficients(step)[number]
+        local = self._prepare(step)
         if self._compiled is not None:
-            assert self._numbers is not None
-            local = step - self._table_start
-            slow = None if self._slow_numbers is None else self._slow_numbers[local]
-            self._compiled[number](self._numbers[local], slow, share if averaging else 0.0)
+            tables = [numbers[local] for numbers in self._numbers[number]]
+            self._compiled[number](tables, share if averaging else 0.0)
             return
+        assert self._tables is not None
         bucket = self.population.layout.buckets[number]
         adamw = bucket.shape.optimizer == "adamw"
+        coefficients = [table[local].unbind(0) for table in self._tables[number]]
         for piece in self._pieces[number]:
-            table = self._slow_table[step - self._table_start][number] if piece.is_slow else coefficients
-            rate, keep, scale, offset = table.unbind(0)
+            rate, keep, scale, offset = coefficients[piece.group]
             rows = piece.local
             whole = rows.stop - rows.start == bucket.n_members
             if adamw and whole:
@@ -281,32 +295,37 @@ class PackedOptimizer:
             elif adamw:
                 _adamw(piece, keep[rows], scale[rows], offset[rows])
             else:
-                _sgd(piece, rate[rows])
+                _sgd(piece, rate[rows], keep[rows])
             if averaging:
                 piece.average.lerp_(piece.parameter, share)
 
 
 class _CompiledStep:
-    """The update of one bucket as one call."""
+    """The update of one bucket as one call for each group of blocks."""
 
-    def __init__(self, population: Population, gradients: Tensor, number: int, mixes: list[Tensor]) -> None:
+    def __init__(
+        self,
+        population: Population,
+        gradients: Tensor,
+        number: int,
+        mixes: list[Tensor],
+        groups: Sequence[Sequence[Block]],
+    ) -> None:
         layout, flats = population.layout, population.flats
         bucket = layout.buckets[number]
         names = ("first_moment", "second_moment", "average")
         buffers = [flats["parameters"], gradients, *(flats[name] for name in names)]
         self._buffers = [buffer.numpy() for buffer in buffers]
-        self._blocks = _numbers_of(block for block in bucket.blocks if not block.is_slow)
-        self._slow_blocks = _numbers_of(block for block in bucket.blocks if block.is_slow)
-        self._rows = (layout.row_offsets[number], layout.row_offsets[number + 1])
-        self._mixes = torch.cat(mixes, dim=1).t().contiguous().numpy()
+        self._groups = [_numbers_of(blocks) for blocks in groups]
+        first, last = layout.row_offsets[number : number + 2]
+        self._mixes = torch.cat(mixes, dim=1)[first:last].t().contiguous().numpy()
         loops = compiled_loops()
         self._run = loops.adamw if bucket.shape.optimizer == "adamw" else loops.sgd
 
-    def __call__(self, table: np.ndarray[Any, Any], slow: np.ndarray[Any, Any] | None, share: float) -> None:
-        """``table`` (4, P) of this step, for all members of the population, and that of slow blocks."""
-        self._run(*self._buffers, self._blocks, self._rows, table, self._mixes, np.float32(share))
-        if len(self._slow_blocks):
-            self._run(*self._buffers, self._slow_blocks, self._rows, slow, self._mixes, np.float32(share))
+    def __call__(self, tables: Sequence[NDArray[np.float32]], share: float) -> None:
+        """``tables`` (4, P_b) of this step, one a group."""
+        for blocks, table in zip(self._groups, tables, strict=True):
+            self._run(*self._buffers, blocks, table, self._mixes, np.float32(share))
 
 
 def _numbers_of(blocks: Iterable[Block]) -> np.ndarray[Any, Any]:
@@ -326,11 +345,6 @@ def average_share(step: int) -> float:
     return min(1.0, (AVERAGE_POWER + 1.0) / (count + AVERAGE_POWER + 1.0))
 
 
-def slowed(rate: Tensor, keep: Tensor, scale: Tensor, offset: Tensor) -> tuple[Tensor, ...]:
-    """The coefficients of a step at :data:`SLOW_RATE` of the rate."""
-    return SLOW_RATE * rate, 1.0 - SLOW_RATE * (1.0 - keep), scale / SLOW_RATE, offset / SLOW_RATE
-
-
 def _adamw(piece: _Piece, keep: Tensor, scale: Tensor, offset: Tensor) -> None:
     scratch = piece.scratch
     piece.first.lerp_(piece.gradient, piece.mix_first)
@@ -344,8 +358,8 @@ def _adamw(piece: _Piece, keep: Tensor, scale: Tensor, offset: Tensor) -> None:
     piece.parameter.addcdiv_(piece.first, scratch, value=-1.0)
 
 
-def _sgd(piece: _Piece, rate: Tensor) -> None:
+def _sgd(piece: _Piece, rate: Tensor, decay: Tensor) -> None:
     if piece.decays:
-        piece.gradient.addcmul_(piece.parameter, piece.weight_decay)
+        piece.gradient.addcmul_(piece.parameter, decay)
     piece.first.mul_(piece.momentum).add_(piece.gradient)
     piece.parameter.addcmul_(piece.first, rate, value=-1.0)

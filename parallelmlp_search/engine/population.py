@@ -72,6 +72,7 @@ class Population:
         n_numbers: int = 0,
         states: Sequence[MemberState | None] | None = None,
         repeat: int = 0,
+        rows: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         merge: bool = True,
@@ -89,6 +90,8 @@ class Population:
             since they read one stream of batches.
         repeat
             Passed to :func:`~parallelmlp_search.engine.initialization.initial_vector`.
+        rows
+            Training rows ``(n, D)`` for members whose initial weights depend on them.
         """
         if not configs:
             raise InvalidParameterError("configs must hold at least one configuration, but got none")
@@ -119,10 +122,7 @@ class Population:
         for row, member in enumerate(layout.members):
             state = states[member]
             if state is None:
-                config = configs[member]
-                vector = initial_vector(
-                    architectures[member], config.initialization, config.seed, repeat=repeat
-                )
+                vector = initial_vector(architectures[member], configs[member], repeat=repeat, rows=rows)
                 write_member(flats["parameters"], layout, member, vector)
                 continue
             for name, vector in state.vectors.items():

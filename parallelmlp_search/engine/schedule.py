@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+from parallelmlp_search.space import MLPConfig
 
-__all__ = ["SCHEDULE_FUNCTIONS", "schedule_factors"]
+__all__ = ["SCHEDULE_FUNCTIONS", "dropout_rates", "schedule_factors"]
 
 
 def _constant(t: Tensor) -> Tensor:
@@ -87,3 +88,19 @@ def schedule_factors(names: Sequence[str], progress: Tensor) -> Tensor:
             )
         columns[name] = SCHEDULE_FUNCTIONS[name](progress)
     return torch.stack([columns[name] for name in names], dim=1)
+
+
+def dropout_rates(configs: Sequence[MLPConfig], progress: Tensor) -> Tensor | None:
+    """Dropout of several members at several moments, float64 ``(steps, P)``; None where all are constant.
+
+    Parameters
+    ----------
+    configs
+        One for each of ``P`` members.
+    progress : Tensor of shape (steps,)
+        Progress in [0, 1].
+    """
+    if all(config.dropout_schedule == "constant" or config.dropout == 0.0 for config in configs):
+        return None
+    rates = torch.tensor([config.dropout for config in configs], dtype=torch.float64)
+    return rates * schedule_factors([config.dropout_schedule for config in configs], progress)

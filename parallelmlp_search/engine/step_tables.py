@@ -34,12 +34,11 @@ def is_averaging(step: int) -> bool:
 
 
 def constant_table(configs: Sequence[MLPConfig], *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """Per-member constants ``(6, P)``, rows as ``CONSTANTS`` of the kernels' launches lists them."""
+    """Per-member constants ``(5, P)``, rows as ``CONSTANTS`` of the kernels' launches lists them."""
     table = [
         [1.0 - config.beta1 for config in configs],
         [1.0 - config.beta2 for config in configs],
         [config.momentum for config in configs],
-        [config.weight_decay for config in configs],
         [config.clip_norm or float("inf") for config in configs],
         [config.label_smoothing for config in configs],
     ]
@@ -56,6 +55,9 @@ class MemberVectors:
 
     schedules: tuple[str, ...]
     which_schedule: Tensor
+    decay_schedules: tuple[str, ...]
+    which_decay_schedule: Tensor
+    adaptive: Tensor
     rates: Tensor
     decays: Tensor
     betas: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -72,11 +74,18 @@ class MemberVectors:
             found, which = torch.unique(vector(values), return_inverse=True)
             return found.to(device), which.to(device)
 
-        names = sorted({config.schedule for config in configs})
-        numbers = {name: number for number, name in enumerate(names)}
+        def names_and_which(names: list[str]) -> tuple[tuple[str, ...], Tensor]:
+            found = tuple(sorted(set(names)))
+            return found, torch.tensor([found.index(name) for name in names]).to(device)
+
+        schedules, which_schedule = names_and_which([config.schedule for config in configs])
+        decay_schedules, which_decay = names_and_which([config.weight_decay_schedule for config in configs])
         return cls(
-            schedules=tuple(names),
-            which_schedule=torch.tensor([numbers[config.schedule] for config in configs]).to(device),
+            schedules=schedules,
+            which_schedule=which_schedule,
+            decay_schedules=decay_schedules,
+            which_decay_schedule=which_decay,
+            adaptive=torch.tensor([config.optimizer == "adamw" for config in configs]).to(device),
             rates=vector([config.learning_rate for config in configs]).to(device),
             decays=vector([config.weight_decay for config in configs]).to(device),
             betas=(
@@ -89,16 +98,19 @@ class MemberVectors:
 def coefficient_table(
     vectors: MemberVectors, first_step: int, n_steps: int, total_steps: int, *, frozen: Tensor
 ) -> Tensor:
-    """``(n_steps, 4, P)``: rate, keep, scale and offset, see :mod:`parallelmlp_search.engine.optimizer`.
+    """``(n_steps, 4, P)``: rate, keep (decay for SGD), scale and offset, see
+    :mod:`parallelmlp_search.engine.optimizer`.
 
     Computed on the device, in float64: 10,000 members and 313 steps are 12 million numbers an epoch.
     """
     device = vectors.rates.device
     steps = torch.arange(first_step, first_step + n_steps, dtype=torch.float64, device=device)
-    factors = schedule_factors(vectors.schedules, steps / max(1, total_steps))[:, vectors.which_schedule]
-    rates = factors * vectors.rates
+    progress = steps / max(1, total_steps)
+    rates = schedule_factors(vectors.schedules, progress)[:, vectors.which_schedule] * vectors.rates
     rates[:, frozen.to(device)] = 0.0
-    keeps = 1.0 - rates * vectors.decays
+    decays = schedule_factors(vectors.decay_schedules, progress)[:, vectors.which_decay_schedule]
+    decays *= vectors.decays
+    keeps = torch.where(vectors.adaptive, 1.0 - rates * decays, decays)
     counts = (steps + 1.0).unsqueeze(1)
     first, second = ((1.0 - values**counts)[:, which] for values, which in vectors.betas)
     # a rate of 0 becomes one so small that nothing moves, instead of a division by zero

@@ -172,6 +172,7 @@ def train(
     _check_rows(population, rows, loss)
     plan = choose_acceleration(
         layout,
+        population.row_configs(),
         loss=loss,
         dtype=dtype,
         device=device,
@@ -259,12 +260,11 @@ def _check_rows(population: Population, rows: TrainingRows, loss: str) -> None:
             f"inputs must have the dtype of the population, {population.parameters.dtype}, "
             f"but got {inputs.dtype}"
         )
-    for name, tensor in (("target", target), ("weight", rows.weight)):
-        if tensor is not None and tensor.shape[-1] != inputs.shape[0]:
-            raise InvalidParameterError(
-                f"{name} must have one entry for each of {inputs.shape[0]} rows, "
-                f"but got shape {tuple(tensor.shape)}"
-            )
+    n_rows, of_classes = inputs.shape[0], loss in ("cross_entropy", "binary_logits")
+    expected = (n_rows,) if of_classes else (shape.n_outputs, n_rows)
+    for name, tensor, wanted in (("target", target, expected), ("weight", rows.weight, (n_rows,))):
+        if tensor is not None and tuple(tensor.shape) != wanted:
+            raise InvalidParameterError(f"{name} must have shape {wanted}, but got {tuple(tensor.shape)}")
     if loss == "cross_entropy" and target.numel():
         lowest, highest = (int(value) for value in torch.aminmax(target))
         if lowest < 0 or highest >= shape.n_outputs:

@@ -35,7 +35,8 @@ from parallelmlp_search.estimation.candidates import (
 from parallelmlp_search.estimation.distributions import spaces_of
 from parallelmlp_search.estimation.folds import Fold, last_step, prepare_fold
 from parallelmlp_search.estimation.rounds import PackedRounds, Scoring
-from parallelmlp_search.estimation.single import SingleMLP, SingleMLPClassifier, SingleMLPRegressor
+from parallelmlp_search.estimation.single import SingleMLPClassifier, SingleMLPRegressor
+from parallelmlp_search.estimation.single_base import SingleMLP
 from parallelmlp_search.estimation.table_estimator import LARGEST_SEED, seed_from
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 from parallelmlp_search.integrations.optuna.optimize import MOST_AT_ONCE, trials_at_once

@@ -144,22 +144,26 @@ class CompiledActivations:
 
 
 class CompiledMembers:
-    """Training steps of a bucket of plain networks, several of them and member by member in one call.
+    """Training steps of a bucket, several of them and member by member in one call.
 
     Parameters
     ----------
     flats
         Flat buffers: parameters, first and second moments, averages.
-    places
-        For each layer where weights and biases begin in them, the latter -1 for none, and the padded numbers
-        of outputs and inputs.
+    blocks
+        ``(kind, layer, offset, rows, columns, decays, group)`` of each block of the bucket, padded; what lies
+        before the first layer has the layer below zero; the group is that of its coefficients.
     kernels
         Kernel of each member; all of them need a loop.
-    sizes
-        Of each member the inputs and the true outputs of each layer.
+    shapes
+        ``(P, blocks, 2)``: true rows and columns of each member's blocks.
     settings
         ``(P, 4)``: label smoothing, highest norm of the gradient (infinite for none), and the two numbers
         that the optimiser mixes by.
+    residual
+        For each hidden layer whether it adds its input.
+    n_numbers
+        Columns that a periodic embedding embeds.
     adaptive
         Whether the optimiser is AdamW.
     """
@@ -167,46 +171,74 @@ class CompiledMembers:
     def __init__(
         self,
         flats: Sequence[Tensor],
-        places: Sequence[Sequence[int]],
+        blocks: Sequence[tuple[str, int, int, int, int, bool, int]],
         kernels: Sequence[ActivationKernel],
-        sizes: Sequence[Sequence[int]],
+        shapes: Sequence[Sequence[tuple[int, int]]],
         settings: Tensor,
         *,
+        residual: Sequence[bool] = (),
+        n_numbers: int = 0,
         adaptive: bool,
     ) -> None:
+        kinds = importlib.import_module("parallelmlp_search.kernels.compiled_places").KINDS
+        last = len(residual) + 1
         self._flats = tuple(flat.numpy() for flat in flats)
-        self._places = np.array(places, dtype=np.int64)
-        codes = [_codes()[kernel.name] for kernel in kernels]
-        rows = [(code, 1, *size) for code, size in zip(codes, sizes, strict=True)]
-        self._members = np.array(rows, dtype=np.int64)
+        lines = [
+            (offset, rows, columns, kinds[kind], last if layer < 0 else layer, decays, group)
+            for kind, layer, offset, rows, columns, decays, group in blocks
+        ]
+        self._blocks = np.array(lines, dtype=np.int64)
+        codes = [(_codes()[kernel.name], 1) for kernel in kernels]
+        self._members = np.array(codes, dtype=np.int64)
+        self._shapes = np.array(shapes, dtype=np.int64)
         self._settings = settings.to(torch.float32).numpy()
-        self._adaptive = adaptive
+        self._residual = np.array(residual, dtype=np.bool_)
+        self._n_numbers, self._adaptive = n_numbers, adaptive
         self._run = importlib.import_module("parallelmlp_search.kernels.compiled_members").member_steps
 
     def __call__(
-        self, steps: MemberRows, table: NDArray[np.float32], averaging: NDArray[np.float32], alive: Tensor
+        self,
+        steps: MemberRows,
+        tables: NDArray[np.float32],
+        averaging: NDArray[np.float32],
+        alive: Tensor,
+        fields: NDArray[np.float32] | None = None,
+        rates: NDArray[np.float32] | None = None,
     ) -> Tensor:
         """Losses ``(T, P)``; of members that are not ``alive`` (P,) nothing is done and the loss is 0.
 
-        ``table`` (T, 4, P) holds rate, keep, A and B of each step, ``averaging`` (T,) the shares of the
-        averages.
+        ``tables`` (groups, T, 4, P) holds rate, keep, A and B of each step, ``averaging`` (T,) the shares of
+        the averages; ``fields`` (T, layers, H, N) and ``rates`` (T, P) belong to dropout, if there is any.
         """
-        losses = np.empty((table.shape[0], len(self._members)), dtype=np.float32)
+        n_steps, n_members = tables.shape[1], len(self._members)
+        losses = np.empty((n_steps, n_members), dtype=np.float32)
         self._members[:, 1] = alive.numpy()
-        arrays = (steps.rows, steps.columns, steps.targets, steps.shares)
         self._run(
             self._flats,
-            self._places,
+            self._blocks,
             steps.n_rows,
-            *arrays,
+            steps.rows,
+            steps.columns,
+            steps.targets,
+            steps.wanted,
+            steps.shares,
             self._members,
+            self._shapes,
             self._settings,
-            np.ascontiguousarray(table),
+            np.ascontiguousarray(tables),
             averaging,
+            _NO_FIELDS if fields is None else fields,
+            np.zeros((n_steps, n_members), dtype=np.float32) if rates is None else rates,
+            self._residual,
+            self._n_numbers,
             self._adaptive,
+            steps.is_regression,
             losses,
         )
         return torch.from_numpy(losses)
+
+
+_NO_FIELDS = np.zeros((0, 1, 1, 1), dtype=np.float32)
 
 
 class MemberRows:
@@ -214,8 +246,10 @@ class MemberRows:
 
     Parameters
     ----------
-    inputs, target
-        ``(T, N, D)`` and ``(T, N)``.
+    inputs
+        ``(T, N, D)``.
+    target
+        Classes ``(T, N)``, or numbers of a regression ``(T, C, N)``.
     weight
         Weights of the rows ``(T, N)``, or None.
     """
@@ -224,6 +258,7 @@ class MemberRows:
         n_steps, n_rows, n_inputs = inputs.shape
         filled, lanes = -n_rows % LANES + n_rows, -n_inputs % LANES + n_inputs
         self.n_steps, self.n_rows = n_steps, n_rows
+        self.is_regression = target.ndim == 3
         rows = torch.zeros(n_steps, n_inputs, filled)
         rows[:, :, :n_rows] = inputs.transpose(1, 2)
         columns = torch.zeros(n_steps, n_rows, lanes)
@@ -231,7 +266,8 @@ class MemberRows:
         if n_inputs < lanes:
             columns[:, :, n_inputs] = 1.0  # gives the gradient of the biases for nothing
         targets, shares = torch.zeros(n_steps, filled, dtype=torch.int64), torch.zeros(n_steps, filled)
-        targets[:, :n_rows] = target
+        wanted = torch.zeros(n_steps, target.shape[1] if self.is_regression else 1, filled)
+        (wanted if self.is_regression else targets)[..., :n_rows] = target
         if weight is None:
             shares[:, :n_rows] = 1.0 / n_rows
         else:
@@ -239,14 +275,24 @@ class MemberRows:
                 min=torch.finfo(weight.dtype).tiny
             )
         self.rows, self.columns = rows.numpy(), columns.numpy()
-        self.targets, self.shares = targets.numpy(), shares.numpy()
+        self.targets, self.wanted, self.shares = targets.numpy(), wanted.numpy(), shares.numpy()
 
     @classmethod
     def of(cls, batches: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> MemberRows:
-        """From the inputs ``(N, D)``, classes ``(N,)`` and weights of one step after the other."""
+        """From inputs ``(N, D)``, target ``(N,)`` or ``(C, N)``, and weights of one step after the other."""
         inputs, targets, weights = zip(*batches, strict=True)
         given = [weight for weight in weights if weight is not None]
         return cls(torch.stack(inputs), torch.stack(targets), torch.stack(given) if given else None)
+
+    def fields(self, steps: Sequence[Sequence[Tensor]]) -> NDArray[np.float32]:
+        """Uniform fields ``(H, N)`` of each step and layer as ``(T, layers, H, N)``, N filled up."""
+        filled = self.shares.shape[1]
+        width = steps[0][0].shape[0]
+        found = np.zeros((len(steps), len(steps[0]), width, filled), dtype=np.float32)
+        for step, layers in enumerate(steps):
+            for layer, field in enumerate(layers):
+                found[step, layer, :, : self.n_rows] = field.numpy()
+        return found
 
 
 def compiled_loss(name: str) -> Loss:
@@ -297,17 +343,26 @@ def compile_all() -> None:
             activations.forward()
             activations.backward(torch.zeros_like(z))
     compiled_loss("binary_logits")(z, torch.zeros(4, dtype=torch.int64), torch.zeros_like(z))
-    flats, relu = [torch.zeros(64) for _ in range(4)], ACTIVATION_KERNELS["relu"]
-    places = (0, 16, 2, 3), (32, 48, 1, 2)
-    members = CompiledMembers(flats, places, [relu], [(3, 2, 1)], torch.zeros(1, 4), adaptive=True)
+    relu = ACTIVATION_KERNELS["relu"]
+    blocks = [
+        ("weight", 0, 0, 2, 3, True, 0),
+        ("bias", 0, 16, 2, 1, False, 0),
+        ("weight", 1, 32, 1, 2, True, 0),
+    ]
+    shapes = [[(2, 3), (2, 1), (1, 2)]]
+    settings = torch.full((1, 4), 0.5)
+    members = CompiledMembers(
+        [torch.zeros(64) for _ in range(4)], blocks, [relu], shapes, settings, residual=[False], adaptive=True
+    )
     steps = MemberRows(torch.zeros(1, 4, 3), torch.zeros(1, 4), None)
-    members(steps, np.ones((1, 4, 1), dtype=np.float32), np.zeros(1, dtype=np.float32), torch.ones(1))
+    table = np.ones((1, 1, 4, 1), dtype=np.float32)
+    members(steps, table, np.zeros(1, dtype=np.float32), torch.ones(1))
     two = torch.zeros(1, 2, 4)
     compiled_loss("cross_entropy")(two, torch.zeros(4, dtype=torch.int64), torch.zeros_like(two))
-    blocks, ones = np.array([[0, 4, 1]]), np.ones((4, 1), dtype=np.float32)
+    places, ones = np.array([[0, 4, 1]]), np.ones((4, 1), dtype=np.float32)
     for step in (loops.adamw, loops.sgd):
         buffers = [vector.copy() for _ in range(5)]
-        step(*buffers, blocks, (0, 1), ones, ones[:2], np.float32(0.0))
+        step(*buffers, places, ones, ones[:2], np.float32(0.0))
 
 
 if __name__ == "__main__":

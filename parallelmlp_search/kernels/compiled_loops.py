@@ -151,7 +151,6 @@ def adamw(
     second: Any,
     average: Any,
     blocks: Any,
-    rows: Any,
     table: Any,
     mixes: Any,
     share: Any,
@@ -161,14 +160,13 @@ def adamw(
     ``table`` (4, P) holds rate, keep, A and B of each member at this step, ``mixes`` (2, P) one minus each
     beta. The average moves only if ``share`` is above zero.
     """
-    start, stop = rows
     for b in range(blocks.shape[0]):
         offset, size, decays = blocks[b, 0], blocks[b, 1], blocks[b, 2]
-        for row in range(start, stop):
+        for row in range(table.shape[1]):
             keep = table[1, row] if decays == 1 else ONE
             scale, shift = table[2, row], table[3, row]
             mix_first, mix_second = mixes[0, row], mixes[1, row]
-            begin = offset + (row - start) * size
+            begin = offset + row * size
             p, g = parameters[begin : begin + size], gradients[begin : begin + size]
             m, v = first[begin : begin + size], second[begin : begin + size]
             for k in range(size):
@@ -192,19 +190,18 @@ def sgd(
     second: Any,
     average: Any,
     blocks: Any,
-    rows: Any,
     table: Any,
     mixes: Any,
     share: Any,
 ) -> None:
-    """One step of a bucket with momentum: arguments as :func:`adamw`, ``mixes`` (2, P) momentum and decay."""
-    start, stop = rows
+    """One step of a bucket with momentum: arguments as :func:`adamw`, but in the place of keep the decay, and
+    in ``mixes`` momentum."""
     for b in range(blocks.shape[0]):
         offset, size, decays = blocks[b, 0], blocks[b, 1], blocks[b, 2]
-        for row in range(start, stop):
+        for row in range(table.shape[1]):
             rate, momentum = table[0, row], mixes[0, row]
-            decay = mixes[1, row] if decays == 1 else ZERO
-            begin = offset + (row - start) * size
+            decay = table[1, row] if decays == 1 else ZERO
+            begin = offset + row * size
             p, g, m = (
                 parameters[begin : begin + size],
                 gradients[begin : begin + size],

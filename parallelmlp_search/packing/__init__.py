@@ -1,4 +1,7 @@
-"""The plan: which member lies where, and what it costs. Free of torch, but for ``pack`` and ``periodic``."""
+"""The plan: which member lies where, and what it costs.
+
+Free of torch, but for ``modules``, ``pack`` and ``periodic``.
+"""
 
 from parallelmlp_search.packing.architecture import Architecture
 from parallelmlp_search.packing.bucketing import cut_shards, plan

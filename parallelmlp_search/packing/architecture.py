@@ -11,7 +11,7 @@ from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPU
 __all__ = ["EMBEDDING", "Architecture"]
 
 EMBEDDING = -1
-"""Layer of the blocks of a periodic embedding, which lies before the first."""
+"""Layer of the blocks that lie before the first: a periodic embedding, scales of the inputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class Architecture:
     The network sees ``n_inputs`` columns of the rows, from column ``first_input`` on; the first
     ``n_periodic`` of them enter a periodic embedding. ``residual[l]`` says whether hidden layer ``l`` adds
     its own input; it is only ever true where both widths agree. ``dropout`` and ``clip`` say whether the
-    member uses them at all, not how much.
+    member uses them at all, not how much; ``scaled`` and ``parametric`` whether its inputs have scales and
+    its activations coefficients.
     """
 
     n_inputs: int
@@ -36,6 +37,8 @@ class Architecture:
     clip: bool = False
     first_input: int = 0
     n_periodic: int = 0
+    scaled: bool = False
+    parametric: bool = False
 
     @classmethod
     def of(
@@ -59,6 +62,7 @@ class Architecture:
         first_input = 0 if config.numeric_embedding == "piecewise" else n_pieces
         n_periodic = config.n_embedded(n_numbers)
         n_inputs -= first_input
+        scaled = config.has_scales
         fan_ins = (n_inputs + PERIODIC_OUTPUTS * n_periodic, *config.widths)
         return cls(
             n_inputs=n_inputs,
@@ -68,14 +72,16 @@ class Architecture:
             bias=config.bias,
             normalization=config.normalization,
             residual=tuple(
-                config.residual and width == fan_in
-                for width, fan_in in zip(config.widths, fan_ins, strict=False)
+                config.residual and width == fan_in and not (scaled and layer == 0)
+                for layer, (width, fan_in) in enumerate(zip(config.widths, fan_ins, strict=False))
             ),
             optimizer=config.optimizer,
             dropout=config.dropout > 0,
             clip=config.clip_norm is not None,
             first_input=first_input,
             n_periodic=n_periodic,
+            scaled=scaled,
+            parametric=config.parametric_rate > 0,
         )
 
     @property
@@ -116,14 +122,17 @@ class Architecture:
             self.residual,
             self.optimizer,
             self.clip,
+            self.scaled,
+            self.parametric,
         )
 
     def block_shapes(self) -> Iterator[tuple[int, str, int, int]]:
         """``(layer, kind, rows, columns)`` of each parameter tensor, in the canonical order.
 
-        Kinds are ``weight`` (rows, columns), ``bias``, ``gain`` and ``shift`` (rows, 1). The last layer
-        is the head. Layer :data:`EMBEDDING` has ``frequency`` and ``phase`` (numbers, frequencies),
-        ``mixing`` (numbers times outputs, frequencies) and ``offset`` (numbers times outputs, 1).
+        Kinds are ``weight`` (rows, columns), ``bias``, ``gain``, ``shift`` and ``coefficient`` (rows, 1).
+        The last layer is the head. Layer :data:`EMBEDDING` has ``frequency`` and ``phase`` (numbers,
+        frequencies), ``mixing`` (numbers times outputs, frequencies) and ``offset`` (numbers times outputs,
+        1), and ``scale`` (inputs of the first layer, 1).
         """
         if self.n_periodic:
             mixtures = PERIODIC_OUTPUTS * self.n_periodic
@@ -131,6 +140,8 @@ class Architecture:
             yield EMBEDDING, "phase", self.n_periodic, PERIODIC_FREQUENCIES
             yield EMBEDDING, "mixing", mixtures, PERIODIC_FREQUENCIES
             yield EMBEDDING, "offset", mixtures, 1
+        if self.scaled:
+            yield EMBEDDING, "scale", self.fan_in, 1
         fan_in = self.fan_in
         for layer, width in enumerate((*self.widths, self.n_outputs)):
             yield layer, "weight", width, fan_in
@@ -139,6 +150,8 @@ class Architecture:
             if self.normalization == "layer" and layer < self.depth:
                 yield layer, "gain", width, 1
                 yield layer, "shift", width, 1
+            if self.parametric and layer < self.depth:
+                yield layer, "coefficient", width, 1
             fan_in = width
 
     @property

@@ -19,8 +19,8 @@ from parallelmlp_search.packing.architecture import EMBEDDING, Architecture
 
 __all__ = [
     "ALIGNMENT",
+    "DECAYING",
     "EMBEDDING",
-    "SLOW_RATE",
     "Architecture",
     "Block",
     "Bucket",
@@ -34,8 +34,8 @@ __all__ = [
 ALIGNMENT = 16
 """Blocks start at multiples of 16 elements: 64 bytes in float32, one cache line, the widest vector load."""
 
-SLOW_RATE = 0.1
-"""Learning rate of frequencies and phases, in units of the member's (RealMLP, Holzmueller et al. 2024)."""
+DECAYING = frozenset({"weight", "scale", "coefficient", "frequency", "mixing"})
+"""Kinds of blocks that weight decay reaches; it spares what shifts: biases, phases, offsets, and norms."""
 
 
 def aligned(size: int) -> int:
@@ -70,12 +70,7 @@ class Block:
     @property
     def decays(self) -> bool:
         """Whether weight decay reaches it."""
-        return self.kind in ("weight", "frequency", "mixing")
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether it learns at :data:`SLOW_RATE` of the member's rate."""
-        return self.kind in ("frequency", "phase")
+        return self.kind in DECAYING
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ compacted, saved and turned into plain :class:`torch.nn.Sequential` networks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.bucketing import plan
 from parallelmlp_search.packing.layout import Architecture, Layout
+from parallelmlp_search.packing.modules import ACTIVATION_MODULES, InputScale, Parametric, Residual
 from parallelmlp_search.packing.periodic import Periodic
 
 __all__ = [
-    "Residual",
-    "Sine",
     "block_view",
     "build_module",
     "extract",
@@ -32,40 +31,6 @@ __all__ = [
     "repack",
     "write_member",
 ]
-
-
-class Sine(nn.Module):
-    """``sin(x)`` as a module."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Sine of each element."""
-        return torch.sin(x)
-
-
-class Residual(nn.Sequential):
-    """A block that adds its input to its output."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x + block(x)``."""
-        result: Tensor = x + super().forward(x)  # type: ignore[no-untyped-call]
-        return result
-
-
-_MODULES: dict[str, Callable[[], nn.Module]] = {
-    "identity": nn.Identity,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "selu": nn.SELU,
-    "hardshrink": nn.Hardshrink,
-    "mish": nn.Mish,
-    "silu": nn.SiLU,
-    "softplus": nn.Softplus,
-    "sine": Sine,
-}
 
 
 def block_view(flat: Tensor, layout: Layout, bucket: int, layer: int, kind: str) -> Tensor | None:
@@ -132,33 +97,44 @@ def build_module(
     """A plain network of this architecture, with the weights of a canonical vector if one is given.
 
     Hidden layers are ``Linear, [LayerNorm], activation, [Dropout]``, wrapped into :class:`Residual` where
-    the architecture says so; the head is a ``Linear``. A periodic embedding comes first. Inputs and outputs
-    are row-major, ``(N, D)`` to ``(N, C)``.
+    the architecture says so; the head is a ``Linear``. A periodic embedding comes first, then scales of the
+    inputs; activations with coefficients are :class:`Parametric`. Inputs and outputs are row-major,
+    ``(N, D)`` to ``(N, C)``.
     """
+    if vector is None:
+        return nn.Sequential(*_layers(architecture, dropout))
+    with torch.device("meta"):  # nothing is drawn that would be overwritten
+        network = nn.Sequential(*_layers(architecture, dropout))
+    network.to(vector.dtype).to_empty(device=vector.device)
+    offset = 0
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(vector[offset : offset + parameter.numel()].view(parameter.shape))
+            offset += parameter.numel()
+    return network
+
+
+def _layers(architecture: Architecture, dropout: float) -> list[nn.Module]:
+    """Modules of a network, one after the other, with weights as torch draws them."""
     layers: list[nn.Module] = []
     if architecture.n_periodic:
         layers.append(Periodic(architecture.n_inputs, architecture.n_periodic))
+    if architecture.scaled:
+        layers.append(InputScale(architecture.fan_in))
     fan_in = architecture.fan_in
     for layer, width in enumerate(architecture.widths):
         block: list[nn.Module] = [nn.Linear(fan_in, width, bias=architecture.bias)]
         if architecture.normalization == "layer":
             block.append(nn.LayerNorm(width))
-        block.append(_MODULES[architecture.activation]())
+        activation = ACTIVATION_MODULES[architecture.activation]()
+        block.append(Parametric(activation, width) if architecture.parametric else activation)
         if dropout > 0:
             block.append(nn.Dropout(dropout))
         residual = bool(architecture.residual) and architecture.residual[layer]
         layers.extend([Residual(*block)] if residual else block)
         fan_in = width
     layers.append(nn.Linear(fan_in, architecture.n_outputs, bias=architecture.bias))
-    network = nn.Sequential(*layers)
-    if vector is not None:
-        network.to(vector.dtype)
-        offset = 0
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.copy_(vector[offset : offset + parameter.numel()].view(parameter.shape))
-                offset += parameter.numel()
-    return network
+    return layers
 
 
 def module_architecture(module: nn.Sequential) -> Architecture:
@@ -170,15 +146,15 @@ def module_architecture(module: nn.Sequential) -> Architecture:
         If the network holds a module that a packed population has no place for, or holds the right ones in
         another order or with other settings.
     """
-    names = {type(factory()): name for name, factory in _MODULES.items()}
+    names = {type(factory()): name for name, factory in ACTIVATION_MODULES.items()}
     linears: list[nn.Linear] = []
     residual: list[bool] = []
     activations: set[str] = set()
-    normalized = dropout = False
+    normalized = dropout = scaled = parametric = False
     embedding: Periodic | None = None
 
     def visit(block: nn.Sequential, inside: bool) -> None:
-        nonlocal normalized, dropout, embedding
+        nonlocal normalized, dropout, scaled, parametric, embedding
         for part in block:
             if isinstance(part, Residual):
                 visit(part, True)
@@ -191,12 +167,17 @@ def module_architecture(module: nn.Sequential) -> Architecture:
                 dropout = True
             elif isinstance(part, Periodic):
                 embedding = part
+            elif isinstance(part, InputScale):
+                scaled = True
+            elif isinstance(part, Parametric) and type(part.activation) in names:
+                parametric = True
+                activations.add(names[type(part.activation)])
             elif type(part) in names:
                 activations.add(names[type(part)])
             else:
                 raise InvalidParameterError(
-                    f"a packed network is made of Linear, LayerNorm, Dropout, Residual, Periodic and known "
-                    f"activations, but got {type(part).__name__}"
+                    f"a packed network is made of Linear, LayerNorm, Dropout, Residual, Periodic, InputScale "
+                    f"and known activations, Parametric or not, but got {type(part).__name__}"
                 )
 
     visit(module, False)
@@ -204,6 +185,11 @@ def module_architecture(module: nn.Sequential) -> Architecture:
         raise InvalidParameterError(
             f"a packed network has one Linear or more and one activation for all its hidden layers, "
             f"but got {len(linears)} Linear and the activations {sorted(activations)}"
+        )
+    if scaled and residual[0]:
+        raise InvalidParameterError(
+            "a packed network adds no inputs with scales to a layer, but got InputScale "
+            "before a Residual: put a Linear between"
         )
     architecture = Architecture(
         n_inputs=linears[0].in_features if embedding is None else embedding.n_inputs,
@@ -215,6 +201,8 @@ def module_architecture(module: nn.Sequential) -> Architecture:
         residual=tuple(residual[:-1]),
         dropout=dropout,
         n_periodic=0 if embedding is None else embedding.n_numbers,
+        scaled=scaled,
+        parametric=parametric,
     )
     # the right modules in another order, or with other settings, would train as a different network
     with torch.device("meta"):
@@ -223,8 +211,8 @@ def module_architecture(module: nn.Sequential) -> Architecture:
         if expected != got:
             raise InvalidParameterError(
                 f"a packed network repeats Linear, [LayerNorm], activation, [Dropout], all with their "
-                f"default settings, behind a Periodic if any, and ends in a Linear: expected {expected} "
-                f"next, but got {got}"
+                f"default settings, behind Periodic and InputScale if any, and ends in a Linear: expected "
+                f"{expected} next, but got {got}"
             )
     return architecture
 

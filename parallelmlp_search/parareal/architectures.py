@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,10 @@ def deep_config(config: MLPConfig, depth_factor: int) -> MLPConfig:
     Every hidden layer is repeated; widths stay as they are. Without residual connections and layer
     normalisation networks of such depths do not train, so both are switched on, unless the factor is 1.
 
+    Normalised layers need no help to begin with, so a deep network has no scales, no coefficients and no
+    data-driven start, and one rate for all layers: that of the neural tangent parametrisation becomes the one
+    it stands for at the network's width, at the same pace of decay.
+
     Raises
     ------
     InvalidParameterError
@@ -37,10 +43,32 @@ def deep_config(config: MLPConfig, depth_factor: int) -> MLPConfig:
         )
     if not config.widths:
         raise InvalidParameterError("config must have a hidden layer to deepen, but is a linear model")
+    config = _with_one_rate(config)
     if depth_factor == 1:
         return config
     widths = tuple(width for width in config.widths for _ in range(depth_factor))
     return config.replace(widths=widths, residual=True, normalization="layer")
+
+
+def _with_one_rate(config: MLPConfig) -> MLPConfig:
+    """The same network by a recipe without what only shallow ones are trained with."""
+    factor = 1.0
+    if config.parametrization == "neural_tangent":
+        factor = math.sqrt(sum(config.widths) / config.depth)
+    data_driven = config.initialization == "data_driven"
+    return config.replace(
+        parametrization="standard",
+        learning_rate=config.learning_rate / factor,
+        weight_decay=config.weight_decay * factor,
+        embedding_rate=config.embedding_rate * factor,
+        weight_decay_schedule="constant",
+        dropout_schedule="constant",
+        bias_rate=1.0,
+        input_scale_rate=0.0,
+        feature_share=1.0,
+        parametric_rate=0.0,
+        initialization="kaiming_uniform" if data_driven else config.initialization,
+    )
 
 
 def deep_mlp(

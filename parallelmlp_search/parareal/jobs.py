@@ -176,7 +176,7 @@ def build_network(
     """
     sizes = {"n_inputs": n_inputs, "n_outputs": n_outputs, "n_numbers": n_numbers}
     architecture = Architecture.of(config, **sizes)
-    vector = initial_vector(architecture, config.initialization, config.seed, repeat=repeat).float()
+    vector = initial_vector(architecture, config, repeat=repeat).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + repeat)
         model: nn.Sequential = deep_mlp(config, vector=vector, **sizes)

@@ -1,7 +1,7 @@
 """How a deep network is trained: one flat buffer of parameters, one fused update, averaged weights.
 
 The same for the serial twin and for each slice, and the same recipe that trains the members of a population:
-decay of weights alone, an embedding whose frequencies learn slowly, closed-form schedules, clipping by the
+decay of weights alone, an embedding that learns at its own rate, closed-form schedules, clipping by the
 norm of the whole network, weights averaged over about the last tenth of training.
 """
 
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from parallelmlp_search.engine.optimizer import AVERAGE_EVERY, average_share
 from parallelmlp_search.engine.schedule import schedule_factors
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
-from parallelmlp_search.packing.layout import SLOW_RATE
 from parallelmlp_search.packing.periodic import Periodic
 from parallelmlp_search.space import MLPConfig
 
@@ -46,6 +45,7 @@ class Recipe:
     momentum: float = 0.9
     schedule: str = "cosine"
     clip_norm: float | None = None
+    embedding_rate: float = 0.1
     averages: bool = True
 
     def __post_init__(self) -> None:
@@ -71,44 +71,43 @@ class Recipe:
             momentum=config.momentum,
             schedule=config.schedule,
             clip_norm=config.clip_norm,
+            embedding_rate=config.embedding_rate,
         )
 
 
 @dataclass(frozen=True)
 class Span:
-    """Parameters in a row, whether they decay, and their learning rate in units of the network's."""
+    """Parameters in a row, whether they decay, and whether they belong to an embedding."""
 
     place: slice
     decays: bool
-    factor: float
+    embeds: bool
 
 
 class FlatParameters:
     """The parameters of some modules as views of one buffer, their gradients as views of another.
 
-    Weights come first, then what does not decay: biases, gains, shifts. Frequencies and phases of an
-    embedding are last.
+    Weights come first, then what does not decay: biases, gains, shifts. Those of an embedding are last.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.modules = list(modules)
         found = [p for module in self.modules for p in module.parameters() if p.requires_grad]
         unique = list(dict.fromkeys(found))
-        treatment = {id(p): (p.ndim < 2, 1.0) for p in unique}  # without decay, share of the rate
+        treatment = {id(p): (p.ndim < 2, False) for p in unique}  # without decay, of an embedding
         for embedding in (m for module in self.modules for m in module.modules() if isinstance(m, Periodic)):
-            treatment[id(embedding.frequency)] = (False, SLOW_RATE)
-            treatment[id(embedding.phase)] = (True, SLOW_RATE)
-            treatment[id(embedding.offset)] = (True, 1.0)
-        kinds = ((False, 1.0), (True, 1.0), (False, SLOW_RATE), (True, SLOW_RATE))
+            treatment[id(embedding.frequency)] = treatment[id(embedding.mixing)] = (False, True)
+            treatment[id(embedding.phase)] = treatment[id(embedding.offset)] = (True, True)
+        kinds = ((False, False), (True, False), (False, True), (True, True))
         groups = [[p for p in unique if treatment[id(p)] == kind] for kind in kinds]
         ordered = [p for group in groups for p in group]
         self.spans: list[Span] = []
         """Parts of :attr:`values` that are treated alike, none of them empty."""
-        for group, (spared, factor) in zip(groups, kinds, strict=True):
+        for group, (spared, embeds) in zip(groups, kinds, strict=True):
             start = self.spans[-1].place.stop if self.spans else 0
             if group:
                 place = slice(start, start + sum(p.numel() for p in group))
-                self.spans.append(Span(place, not spared, factor))
+                self.spans.append(Span(place, not spared, embeds))
         size = sum(p.numel() for p in ordered)
         example = ordered[0] if ordered else torch.zeros(0)
         if len({(p.dtype, p.device) for p in ordered}) > 1:
@@ -203,7 +202,7 @@ class FlatOptimizer:
             return
         rate = self._rates[min(number, len(self._rates) - 1)]
         for group, span in zip(self._optimizer.param_groups, self.flat.spans, strict=True):
-            group["lr"] = span.factor * rate
+            group["lr"] = self.recipe.embedding_rate * rate if span.embeds else rate
         self._optimizer.step()
         if self.average is not None and (number == 0 or (number + 1) % AVERAGE_EVERY == 0):
             with torch.no_grad():

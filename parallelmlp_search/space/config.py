@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from dataclasses import replace as dataclass_replace
 from itertools import pairwise
-from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
-
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+from parallelmlp_search.space import checks
 
 __all__ = [
     "ACTIVATIONS",
     "FIELD_NAMES",
+    "HEAD_INITIALIZATIONS",
     "INITIALIZATIONS",
     "MOST_EMBEDDED",
     "NORMALIZATIONS",
     "NUMERIC_EMBEDDINGS",
     "OPTIMIZERS",
+    "PARAMETRIZATIONS",
     "PERIODIC_FREQUENCIES",
     "PERIODIC_OUTPUTS",
     "SCHEDULES",
@@ -53,7 +52,10 @@ INITIALIZATIONS: tuple[str, ...] = (
     "xavier_uniform",
     "xavier_normal",
     "lecun_normal",
+    "data_driven",
 )
+HEAD_INITIALIZATIONS: tuple[str, ...] = ("same", "zero")
+PARAMETRIZATIONS: tuple[str, ...] = ("standard", "neural_tangent")
 NORMALIZATIONS: tuple[str, ...] = ("none", "layer")
 NUMERIC_EMBEDDINGS: tuple[str, ...] = ("piecewise", "none", "periodic")
 
@@ -86,8 +88,13 @@ class MLPConfig:
     weight_decay
         Decay of the weights, >= 0, as a rate per unit of learning rate: decoupled in AdamW, added to the
         gradient in SGD.
+    weight_decay_schedule
+        One of `SCHEDULES`, of the decay over the whole training, by which that of the learning rate is
+        multiplied.
     dropout
         Share of hidden activations that are zeroed while training, in [0, 1).
+    dropout_schedule
+        One of `SCHEDULES`, of that share over the whole training.
     label_smoothing
         Share of probability spread over all classes, in [0, 1); a regression ignores it.
     optimizer
@@ -102,7 +109,22 @@ class MLPConfig:
         Rows of a minibatch, >= 1.
     initialization
         One of `INITIALIZATIONS`. ``"kaiming_uniform"`` is that of ``torch.nn.Linear`` (a = sqrt 5, bias
-        uniform within 1 / sqrt(fan in)).
+        uniform within 1 / sqrt(fan in)). ``"data_driven"`` looks at training rows: every neuron starts with a
+        variance of one over them, and with its zero near one of them.
+    head_initialization
+        ``"same"`` as the hidden layers, or ``"zero"``, so that all outputs start at zero.
+    parametrization
+        ``"standard"``, or ``"neural_tangent"``, in which the weights are ``W / sqrt(fan in)`` and the
+        optimiser sees ``W``: wide layers learn more slowly. Weight decay keeps its own pace.
+    bias_rate
+        Learning rate of the biases in units of `learning_rate`, > 0.
+    input_scale_rate
+        Learning rate of a scale of each input, in the same units; 0 for no such scales. They start at 1, and
+        weight decay reaches them.
+    parametric_rate
+        Learning rate, in the same units, of a coefficient ``a`` of every hidden neuron, whose activation
+        ``s`` then is ``z + a (s(z) - z)``; 0 for no such coefficients. They start at 1, and weight decay
+        reaches them.
     bias
         Whether the linear maps, the head included, have a bias.
     residual
@@ -116,6 +138,13 @@ class MLPConfig:
         ``"piecewise"``: pieces (piecewise linear encoding, Gorishniy et al. 2022), where the preprocessing
         makes any. ``"periodic"``: three mixtures of sixteen waves whose frequencies it learns (PBLD,
         Holzmueller et al. 2024), where the table has at most 64 numbers.
+    feature_share
+        Share of the columns that the network sees, in (0, 1]; which ones, its seed decides.
+    frequency_scale
+        Standard deviation of the first frequencies of a periodic embedding, in waves a unit of the scaled
+        number, > 0.
+    embedding_rate
+        Learning rate of a periodic embedding in units of `learning_rate`, > 0.
     seed
         Non-negative integer that decides the initial weights.
 
@@ -129,7 +158,9 @@ class MLPConfig:
     activation: str = "relu"
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    weight_decay_schedule: str = "constant"
     dropout: float = 0.0
+    dropout_schedule: str = "constant"
     label_smoothing: float = 0.0
     optimizer: str = "adamw"
     beta1: float = 0.9
@@ -138,36 +169,49 @@ class MLPConfig:
     schedule: str = "constant"
     batch_size: int = 128
     initialization: str = "kaiming_uniform"
+    head_initialization: str = "same"
+    parametrization: str = "standard"
     bias: bool = True
+    bias_rate: float = 1.0
+    input_scale_rate: float = 0.0
+    parametric_rate: float = 0.0
     residual: bool = False
     normalization: str = "none"
     clip_norm: float | None = None
     numeric_embedding: str = "piecewise"
+    feature_share: float = 1.0
+    frequency_scale: float = 0.1
+    embedding_rate: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
         def keep(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        keep("widths", _widths(self.widths))
-        keep("activation", _name("activation", self.activation, ACTIVATIONS))
-        keep("learning_rate", _positive("learning_rate", self.learning_rate))
-        keep("weight_decay", _non_negative("weight_decay", self.weight_decay))
-        keep("dropout", _share("dropout", self.dropout))
-        keep("label_smoothing", _share("label_smoothing", self.label_smoothing))
-        keep("optimizer", _name("optimizer", self.optimizer, OPTIMIZERS))
-        keep("beta1", _share("beta1", self.beta1))
-        keep("beta2", _share("beta2", self.beta2))
-        keep("momentum", _share("momentum", self.momentum))
-        keep("schedule", _name("schedule", self.schedule, SCHEDULES))
-        keep("batch_size", _whole("batch_size", self.batch_size, least=1))
-        keep("initialization", _name("initialization", self.initialization, INITIALIZATIONS))
-        keep("bias", _switch("bias", self.bias))
-        keep("residual", _switch("residual", self.residual))
-        keep("normalization", _name("normalization", self.normalization, NORMALIZATIONS))
-        keep("clip_norm", None if self.clip_norm is None else _positive("clip_norm", self.clip_norm))
-        keep("numeric_embedding", _name("numeric_embedding", self.numeric_embedding, NUMERIC_EMBEDDINGS))
-        keep("seed", _whole("seed", self.seed, least=0))
+        keep("widths", checks.widths(self.widths))
+        keep("activation", checks.name("activation", self.activation, ACTIVATIONS))
+        keep("optimizer", checks.name("optimizer", self.optimizer, OPTIMIZERS))
+        keep("initialization", checks.name("initialization", self.initialization, INITIALIZATIONS))
+        keep("normalization", checks.name("normalization", self.normalization, NORMALIZATIONS))
+        keep("parametrization", checks.name("parametrization", self.parametrization, PARAMETRIZATIONS))
+        head = checks.name("head_initialization", self.head_initialization, HEAD_INITIALIZATIONS)
+        keep("head_initialization", head)
+        embedding = checks.name("numeric_embedding", self.numeric_embedding, NUMERIC_EMBEDDINGS)
+        keep("numeric_embedding", embedding)
+        for name in ("schedule", "weight_decay_schedule", "dropout_schedule"):
+            keep(name, checks.name(name, getattr(self, name), SCHEDULES))
+        for name in ("learning_rate", "bias_rate", "frequency_scale", "embedding_rate"):
+            keep(name, checks.positive(name, getattr(self, name)))
+        for name in ("weight_decay", "input_scale_rate", "parametric_rate"):
+            keep(name, checks.non_negative(name, getattr(self, name)))
+        for name in ("dropout", "label_smoothing", "beta1", "beta2", "momentum"):
+            keep(name, checks.share(name, getattr(self, name)))
+        keep("feature_share", checks.positive("feature_share", self.feature_share, most=1.0))
+        for name in ("bias", "residual"):
+            keep(name, checks.switch(name, getattr(self, name)))
+        keep("batch_size", checks.whole("batch_size", self.batch_size, least=1))
+        keep("seed", checks.whole("seed", self.seed, least=0))
+        keep("clip_norm", None if self.clip_norm is None else checks.positive("clip_norm", self.clip_norm))
 
     @property
     def depth(self) -> int:
@@ -178,13 +222,19 @@ class MLPConfig:
         """Everything but the seed, hashable: two configurations that share it are the same choice."""
         return tuple(getattr(self, name) for name in FIELD_NAMES if name != "seed")
 
+    @property
+    def has_scales(self) -> bool:
+        """Whether inputs have scales: learned ones, or zeros that hide columns."""
+        return self.input_scale_rate > 0 or self.feature_share < 1
+
     def n_embedded(self, n_numbers: int) -> int:
         """How many of a table's numbers the network embeds, which is all of them or none."""
         wanted = self.numeric_embedding == "periodic" and n_numbers <= MOST_EMBEDDED
         return n_numbers if wanted else 0
 
     def n_parameters(self, n_inputs: int, n_outputs: int, *, n_numbers: int = 0) -> int:
-        """Trainable numbers of the network: weights, biases, LayerNorm's gains and shifts, embedding.
+        """Trainable numbers of the network: weights, biases, LayerNorm's gains and shifts, embedding, scales,
+        coefficients of activations.
 
         Parameters
         ----------
@@ -193,16 +243,18 @@ class MLPConfig:
         n_numbers
             How many of the columns are numbers, >= 0.
         """
-        n_inputs = _whole("n_inputs", n_inputs, least=1)
-        n_outputs = _whole("n_outputs", n_outputs, least=1)
-        embedded = self.n_embedded(_whole("n_numbers", n_numbers, least=0))
+        n_inputs = checks.whole("n_inputs", n_inputs, least=1)
+        n_outputs = checks.whole("n_outputs", n_outputs, least=1)
+        embedded = self.n_embedded(checks.whole("n_numbers", n_numbers, least=0))
         # frequencies and phases; weights and biases of the mixtures
         embedding = embedded * (2 * PERIODIC_FREQUENCIES + PERIODIC_OUTPUTS * (PERIODIC_FREQUENCIES + 1))
         sizes = (n_inputs + PERIODIC_OUTPUTS * embedded, *self.widths, n_outputs)
         weights = sum(before * after for before, after in pairwise(sizes))
         biases = sum(sizes[1:]) if self.bias else 0
         norms = 2 * sum(self.widths) if self.normalization == "layer" else 0
-        return weights + biases + norms + embedding
+        scales = sizes[0] if self.has_scales else 0
+        coefficients = sum(self.widths) if self.parametric_rate else 0
+        return weights + biases + norms + embedding + scales + coefficients
 
     def replace(self, **changes: Any) -> MLPConfig:
         """A copy with some fields changed; unknown names raise `InvalidParameterError`."""
@@ -231,61 +283,3 @@ def _known(values: Mapping[str, object]) -> None:
         if name not in FIELD_NAMES:
             hint = near_miss(str(name), FIELD_NAMES)
             raise InvalidParameterError(f"a configuration has no field {name!r}{hint}")
-
-
-def _name(parameter: str, value: object, allowed: tuple[str, ...]) -> str:
-    if isinstance(value, str) and value in allowed:
-        return str(value)
-    hint = near_miss(value, allowed) if isinstance(value, str) else ""
-    raise InvalidParameterError(f"{parameter} must be one of {', '.join(allowed)}, but got {value!r}{hint}")
-
-
-def _number(parameter: str, value: object, rule: str) -> float:
-    # bool is a subclass of int: `dropout=True` is a slip, not a rate of 1.
-    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    raise InvalidParameterError(f"{parameter} must be {rule}, but got {value!r}")
-
-
-def _positive(parameter: str, value: object) -> float:
-    number = _number(parameter, value, "a finite number > 0")
-    if number <= 0.0:
-        raise InvalidParameterError(f"{parameter} must be > 0, but got {value!r}")
-    return number
-
-
-def _non_negative(parameter: str, value: object) -> float:
-    number = _number(parameter, value, "a finite number >= 0")
-    if number < 0.0:
-        raise InvalidParameterError(f"{parameter} must be >= 0, but got {value!r}")
-    return number
-
-
-def _share(parameter: str, value: object) -> float:
-    number = _number(parameter, value, "a number in [0, 1)")
-    if not 0.0 <= number < 1.0:
-        raise InvalidParameterError(f"{parameter} must be in [0, 1), but got {value!r}")
-    return number
-
-
-def _whole(parameter: str, value: object, least: int) -> int:
-    # A whole float is let through, since tables and JSON turn a column of integers with gaps into floats.
-    whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
-    if not whole or isinstance(value, bool | np.bool_):
-        raise InvalidParameterError(f"{parameter} must be an integer >= {least}, but got {value!r}")
-    number = int(value)  # type: ignore[call-overload]
-    if number < least:
-        raise InvalidParameterError(f"{parameter} must be >= {least}, but got {value!r}")
-    return int(number)
-
-
-def _switch(parameter: str, value: object) -> bool:
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    raise InvalidParameterError(f"{parameter} must be True or False, but got {value!r}")
-
-
-def _widths(value: object) -> tuple[int, ...]:
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise InvalidParameterError(f"widths must be a sequence of integers >= 1, but got {value!r}")
-    return tuple(_whole("widths", width, least=1) for width in value)

@@ -7,36 +7,28 @@ from parallelmlp_search.space.search_space import SearchSpace
 
 __all__ = ["KNOWN", "known_configs"]
 
-KNOWN: tuple[MLPConfig, ...] = (
-    # RealMLP's defaults for classes and for numbers (Holzmueller et al. 2024): their learning rates 0.04 and
-    # 0.2 belong to weights of unit variance, which under ours of 1 / fan in are rates of 0.0025 and 0.0125
-    MLPConfig(
-        widths=(256,) * 3, activation="selu", learning_rate=0.0025, weight_decay=0.02, dropout=0.1,
-        beta2=0.95, schedule="cosine_log", batch_size=256,
-    ),
-    MLPConfig(
-        widths=(256,) * 3, activation="mish", learning_rate=0.0125, weight_decay=0.02, dropout=0.1,
-        beta2=0.95, schedule="cosine_log", batch_size=256,
-    ),
-    # the MLP that TabM makes its ensembles of (Gorishniy et al. 2024), half as wide
-    MLPConfig(
-        widths=(256,) * 3, activation="relu", learning_rate=0.002, weight_decay=3e-4, dropout=0.1,
-        beta2=0.999, schedule="flat_cosine", batch_size=256,
-    ),
-    # smaller ones with more regularisation, the best of eight on most tables here
-    MLPConfig(
-        widths=(128,) * 2, activation="silu", learning_rate=0.004, weight_decay=0.02, dropout=0.1,
-        beta2=0.95, schedule="cosine", batch_size=256,
-    ),
-    MLPConfig(
-        widths=(128,) * 2, activation="silu", learning_rate=0.004, weight_decay=0.02, dropout=0.1,
-        beta2=0.95, schedule="cosine", batch_size=256, numeric_embedding="none",
-    ),
-    MLPConfig(
-        widths=(96,), activation="silu", learning_rate=0.008, weight_decay=0.05, dropout=0.3,
-        beta2=0.95, schedule="cosine", batch_size=256,
-    ),
+# What RealMLP's authors arrived at (Holzmueller et al. 2024), at half the width and with what did better
+# here: no coefficients of activations, a head that starts like the others, biases at full rate, one cosine.
+_REAL = MLPConfig(
+    widths=(128,) * 2, activation="silu", parametrization="neural_tangent", initialization="data_driven",
+    learning_rate=0.04, weight_decay=0.02, weight_decay_schedule="flat_cosine", dropout=0.2,
+    dropout_schedule="flat_cosine", beta2=0.95, schedule="cosine", batch_size=256, input_scale_rate=6.0,
+    numeric_embedding="periodic",
 )  # fmt: skip
+
+KNOWN: tuple[MLPConfig, ...] = (
+    _REAL,
+    # scales of inputs help most tables and harm some
+    _REAL.replace(input_scale_rate=0.0, dropout=0.3),
+    # gentler, for tables that are soon learned by heart
+    _REAL.replace(learning_rate=0.01, weight_decay=0.1, numeric_embedding="none", dropout=0.3),
+    # pieces where they do better than waves
+    _REAL.replace(numeric_embedding="piecewise"),
+    _REAL.replace(widths=(256,) * 3, activation="mish", learning_rate=0.03),
+    _REAL.replace(widths=(96,), activation="relu", frequency_scale=0.3),
+    _REAL.replace(batch_size=128, activation="mish", weight_decay=0.06),
+    _REAL.replace(learning_rate=0.1, activation="mish", embedding_rate=1.0),
+)
 
 
 def known_configs(space: SearchSpace) -> tuple[MLPConfig, ...]:

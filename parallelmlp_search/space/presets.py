@@ -12,6 +12,7 @@ from parallelmlp_search.space.domains import Categorical, Float, Int
 __all__ = ["PRESETS"]
 
 _DEEPER = When("depth", at_least=2)
+_PERIODIC = When("numeric_embedding", equals="periodic")
 
 PRESETS: Mapping[str, Mapping[str, Domain]] = {
     # The 10,000 networks of the ParallelMLPs benchmark (Farias, Ludermir, Bastos-Filho; arXiv 2206.08369):
@@ -32,23 +33,30 @@ PRESETS: Mapping[str, Mapping[str, Domain]] = {
         "schedule": Categorical(("cosine",)),
         "batch_size": Categorical((128,)),
     },
-    # All layers of a network share one width: such networks pack into full buckets, and unequal widths have
-    # not been worth their cost on tables.
+    # Round what RealMLP's authors have found (Holzmueller et al. 2024), whose ingredients were tried one by
+    # one (docs/quality.md). All layers of a network share one width: such networks pack into full buckets,
+    # and unequal widths have not been worth their cost on tables. Smoothed labels cost log-loss dearly.
     "default": {
         "depth": Int(1, 3),
-        "width": Categorical((32, 48, 64, 96, 128, 192, 256)),
+        "width": Categorical((64, 96, 128, 192, 256)),
         "activation": Categorical(("relu", "silu", "gelu", "selu", "mish", "tanh")),
-        "learning_rate": Float(5e-4, 2e-2, log=True),
-        "weight_decay": Float(1e-5, 1e-1, log=True),
+        "parametrization": Categorical(("neural_tangent",)),
+        "initialization": Categorical(("data_driven",)),
+        "learning_rate": Float(5e-3, 0.2, log=True),
+        "weight_decay": Float(1e-3, 0.2, log=True),
+        "weight_decay_schedule": Categorical(("flat_cosine",)),
         "dropout": Categorical((0.0, 0.05, 0.1, 0.2, 0.3, 0.4)),
-        "label_smoothing": Categorical((0.0, 0.05, 0.1)),
+        "dropout_schedule": Categorical(("flat_cosine",)),
         "optimizer": Categorical(("adamw",)),
-        "beta2": Categorical((0.95, 0.99, 0.999)),
+        "beta2": Categorical((0.95, 0.99)),
         "schedule": Categorical(("cosine", "flat_cosine", "cosine_log")),
         "batch_size": Categorical((128, 256)),
         "normalization": Categorical(("none", "layer"), when=_DEEPER),
         "residual": Categorical((False, True), when=_DEEPER),
+        "input_scale_rate": Categorical((0.0, 2.0, 6.0)),
         "numeric_embedding": Categorical(("none", "piecewise", "periodic")),
+        "frequency_scale": Float(0.03, 0.5, log=True, when=_PERIODIC),
+        "embedding_rate": Categorical((0.1, 0.3, 1.0), when=_PERIODIC),
     },
     # Candidates for layer-parallel training: without residual connections and normalisation they would not
     # train at these depths, so both are fixed.

@@ -16,11 +16,13 @@ from parallelmlp_search.engine import (
     History,
     Population,
     TrainingRows,
+    device_step,
     device_training,
     train,
 )
 from parallelmlp_search.engine import acceleration as acceleration_module
 from parallelmlp_search.engine.acceleration import choose_acceleration
+from parallelmlp_search.engine.batches import dropout_fields
 from parallelmlp_search.engine.cuda_graph import WARM_UP_STEPS, GraphedStep
 from parallelmlp_search.engine.device_step import DeviceStep
 from parallelmlp_search.engine.population import FLAT_NAMES
@@ -46,6 +48,23 @@ CONFIGS = [
     MLPConfig(widths=(), learning_rate=0.02, seed=5),
     MLPConfig(widths=(8, 4), numeric_embedding="periodic", weight_decay=0.1, learning_rate=0.02, seed=6),
     MLPConfig(widths=(7,), numeric_embedding="periodic", optimizer="sgd", learning_rate=0.05, seed=7),
+    *(
+        MLPConfig(
+            widths=(8, 5),
+            parametrization="neural_tangent",
+            optimizer=optimizer,
+            learning_rate=0.05,
+            weight_decay=0.3,
+            weight_decay_schedule="flat_cosine",
+            bias_rate=0.1,
+            input_scale_rate=0.5,
+            parametric_rate=0.2,
+            numeric_embedding=embedding,
+            seed=8,
+        )
+        for optimizer in ("adamw", "sgd")
+        for embedding in ("periodic", "none")
+    ),
 ]
 
 
@@ -107,6 +126,7 @@ def test_one_launch_for_the_optimizer_or_many_operations(fused: bool, capture: C
         loss="cross_entropy",
         constants=constant_table(configs, **tables_of),
         most_steps=13,
+        total_steps=stream.steps(6),
         fused=fused,
     )
     alive = torch.zeros(len(configs), dtype=torch.bool)
@@ -187,6 +207,27 @@ def test_dropout_does_not_depend_on_neighbours(capture: Capture) -> None:
     assert not torch.allclose(without.state(0).vectors["parameters"], other.vectors["parameters"])
 
 
+def test_dropout_follows_its_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the noise of a CPU, so that both ways can be compared."""
+    if torch.cuda.is_available():
+        pytest.skip("the noise of the CPU is not at hand on a GPU")
+
+    def field(seed: int, step: Tensor, layer: int, width: int, n_rows: int) -> Tensor:
+        return dropout_fields(seed, int(step), layer + 1, width, n_rows)[layer]
+
+    monkeypatch.setattr(device_step, "uniform_field", field)
+    configs = [
+        MLPConfig(widths=(9,), dropout=0.6, dropout_schedule="cosine", learning_rate=0.01, seed=1),
+        MLPConfig(widths=(9,), dropout=0.2, learning_rate=0.01, seed=2),
+    ]
+    expected, _ = _train(configs, "none", None)
+    got, _ = _train(configs, "graph", lambda work: work)
+    torch.testing.assert_close(got.parameters, expected.parameters, rtol=1e-11, atol=1e-12)
+    constant = [config.replace(dropout_schedule="constant") for config in configs]
+    other, _ = _train(constant, "graph", lambda work: work)
+    assert not torch.allclose(other.parameters, expected.parameters)
+
+
 def test_where_windows_end_does_not_matter(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     configs = [*CONFIGS, MLPConfig(widths=(8,), dropout=0.3, seed=6)]
     whole, _ = _train(configs, "graph", capture, evaluate_every=None)
@@ -227,6 +268,7 @@ def test_the_kernel_and_the_graph_share_a_population(capture: Capture) -> None:
     got, history = _train(configs, "persistent", capture, dtype=torch.float32)
     plan = choose_acceleration(
         got.layout,
+        got.row_configs(),
         loss="cross_entropy",
         dtype=torch.float32,
         device=got.parameters.device,
@@ -291,7 +333,8 @@ def test_an_interrupt_is_met_between_windows(capture: Capture) -> None:
     assert population.step == 7  # two epochs
 
 
-LAYOUT = Population.create(CONFIGS, **SIZES).layout
+_POPULATION = Population.create(CONFIGS, **SIZES)
+LAYOUT, ROW_CONFIGS = _POPULATION.layout, _POPULATION.row_configs()
 
 
 @pytest.mark.parametrize(
@@ -317,7 +360,12 @@ def test_the_choice(
 ) -> None:
     monkeypatch.setattr(acceleration_module, "runs_on", lambda device: installed)
     plan = choose_acceleration(
-        LAYOUT, loss="cross_entropy", dtype=torch.float32, device=device, acceleration=acceleration
+        LAYOUT,
+        ROW_CONFIGS,
+        loss="cross_entropy",
+        dtype=torch.float32,
+        device=device,
+        acceleration=acceleration,
     )
     assert (bool(plan.persistent), bool(plan.graph)) == (kernel, graph)
     assert plan.is_plain == (not kernel and not graph)
@@ -335,16 +383,18 @@ def test_the_choice(
 def test_in_a_hurry_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acceleration_module, "runs_on", lambda device: True)
     options: dict[str, Any] = {"loss": "cross_entropy", "dtype": torch.float32, "device": "cuda"}
-    assert not choose_acceleration(LAYOUT, seconds_left=10.0, **options).persistent
-    assert choose_acceleration(LAYOUT, seconds_left=1000.0, **options).persistent
+    assert not choose_acceleration(LAYOUT, ROW_CONFIGS, seconds_left=10.0, **options).persistent
+    assert choose_acceleration(LAYOUT, ROW_CONFIGS, seconds_left=1000.0, **options).persistent
     # who asks for it by name gets it
-    assert choose_acceleration(LAYOUT, seconds_left=10.0, acceleration="persistent", **options).persistent
+    assert choose_acceleration(
+        LAYOUT, ROW_CONFIGS, seconds_left=10.0, acceleration="persistent", **options
+    ).persistent
 
 
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"loss": "cross_entropy", "dtype": torch.float32, "device": "cpu"}
     with pytest.raises(InvalidParameterError, match="but got 'grapf'; did you mean 'graph'"):
-        choose_acceleration(LAYOUT, acceleration="grapf", **options)
+        choose_acceleration(LAYOUT, ROW_CONFIGS, acceleration="grapf", **options)
     monkeypatch.setattr(acceleration_module, "runs_on", lambda device: False)
     with pytest.raises(InvalidParameterError, match="must not be 'persistent' on cpu without Triton"):
-        choose_acceleration(LAYOUT, acceleration="persistent", **options)
+        choose_acceleration(LAYOUT, ROW_CONFIGS, acceleration="persistent", **options)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from parallelmlp_search.engine import Population
-from parallelmlp_search.engine.initialization import initial_vector
+from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
+from parallelmlp_search.engine.initialization import LOOKED_AT, initial_vector
+from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing import Architecture
-from parallelmlp_search.packing.pack import build_module, read_member
+from parallelmlp_search.packing.pack import build_module, extract, read_member
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import INITIALIZATIONS
 
@@ -35,9 +36,13 @@ def _named(architecture: Architecture, vector: torch.Tensor) -> dict[str, torch.
     return {name: p.detach() for name, p in build_module(architecture, vector).named_parameters()}
 
 
-@pytest.mark.parametrize("scheme", INITIALIZATIONS)
+def _drawn(scheme: str, *, seed: int = 0, repeat: int = 0) -> torch.Tensor:
+    return initial_vector(SHAPE, MLPConfig(widths=(H,), initialization=scheme, seed=seed), repeat=repeat)
+
+
+@pytest.mark.parametrize("scheme", DEVIATIONS)
 def test_statistics_of_each_scheme(scheme: str) -> None:
-    parameters = _named(SHAPE, initial_vector(SHAPE, scheme, seed=0))
+    parameters = _named(SHAPE, _drawn(scheme))
     for name, fan_in, fan_out in (("0.weight", D, H), ("3.weight", H, C)):
         weights = parameters[name].numpy().ravel()
         expected = DEVIATIONS[scheme](fan_in, fan_out)
@@ -63,21 +68,126 @@ def test_statistics_of_each_scheme(scheme: str) -> None:
 def test_the_default_is_that_of_torch() -> None:
     torch.manual_seed(0)
     reference = torch.nn.Linear(D, H)
-    ours = _named(SHAPE, initial_vector(SHAPE, "kaiming_uniform", seed=0))
+    ours = _named(SHAPE, _drawn("kaiming_uniform"))
     for name, theirs in (("0.weight", reference.weight), ("0.bias", reference.bias)):
         assert float(ours[name].std()) == pytest.approx(float(theirs.detach().std()), rel=0.08)
         assert float(ours[name].abs().max()) == pytest.approx(float(theirs.detach().abs().max()), rel=0.02)
 
 
+def test_every_scheme_that_looks_at_no_rows_is_tested() -> None:
+    assert set(DEVIATIONS) == set(INITIALIZATIONS) - {"data_driven"}
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize(("residual", "normalization"), [(False, "none"), (True, "none"), (False, "layer")])
+def test_neurons_fit_the_rows_that_they_look_at(activation: str, residual: bool, normalization: str) -> None:
+    """Variance one, and zero near one of the rows, in every hidden layer, however the inputs are scaled."""
+    config = MLPConfig(
+        widths=(9, 9, 5),
+        activation=activation,
+        residual=residual,
+        normalization=normalization,
+        initialization="data_driven",
+        input_scale_rate=1.0,
+        seed=4,
+    )
+    rows = 40.0 * torch.randn(LOOKED_AT, 6, generator=torch.Generator().manual_seed(0)) + 7.0
+    architecture = Architecture.of(config, n_inputs=6, n_outputs=2)
+    network = build_module(architecture, initial_vector(architecture, config, rows=rows))
+    found: list[torch.Tensor] = []
+    linears = [module for module in network.modules() if isinstance(module, torch.nn.Linear)]
+    for linear in linears:
+        linear.register_forward_hook(lambda module, seen, outputs: found.append(outputs.detach()))
+    network(rows.double())
+    for outputs in found[:-1]:
+        torch.testing.assert_close(outputs.std(0, unbiased=False), torch.ones(outputs.shape[1]).double())
+        # near a row, but never at one, where rounding would decide
+        assert float(outputs.abs().amin(0).min()) > 1e-6
+        assert float(outputs.abs().amin(0).max()) < 0.5
+    assert not linears[-1].bias.any()
+    # fewer distinct zeros than neurons would be bends in one place
+    zeros = found[0].abs().argmin(0)
+    assert len(zeros.unique()) > 6
+
+
+def test_neurons_that_do_not_vary_stay_finite() -> None:
+    config = MLPConfig(widths=(3,), initialization="data_driven", bias=False)
+    vector = initial_vector(Architecture.of(config, n_inputs=2, n_outputs=1), config, rows=torch.ones(5, 2))
+    assert bool(vector.isfinite().all())
+    with pytest.raises(InvalidParameterError, match="needs rows"):
+        initial_vector(Architecture.of(config, n_inputs=2, n_outputs=1), config)
+
+
+@pytest.mark.parametrize("scheme", INITIALIZATIONS)
+def test_a_head_may_start_at_zero(scheme: str) -> None:
+    config = MLPConfig(widths=(H,), initialization=scheme, head_initialization="zero")
+    vector = initial_vector(SHAPE, config, rows=torch.randn(10, D))
+    named = _named(SHAPE, vector)
+    assert not named["3.weight"].any()
+    assert not named["3.bias"].any()
+    assert named["0.weight"].any()
+
+
+@pytest.mark.parametrize("rate", [0.0, 3.0])
+@pytest.mark.parametrize("embedding", ["none", "periodic"])
+def test_columns_that_a_member_does_not_see_never_count(rate: float, embedding: str) -> None:
+    config = MLPConfig(
+        widths=(6,),
+        feature_share=0.5,
+        input_scale_rate=rate,
+        numeric_embedding=embedding,
+        initialization="data_driven",
+        learning_rate=0.05,
+        weight_decay=0.1,
+        batch_size=8,
+        seed=3,
+    )
+    sizes = {"n_inputs": 8, "n_outputs": 1, "n_numbers": 5}
+    rows = torch.randn(40, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    population = Population.create([config], rows=rows, dtype=torch.float64, **sizes)
+    network = extract(population.parameters, population.layout, 0)
+    hidden = [c for c in range(8) if torch.equal(network(rows), network(_moved(rows, c)))]
+    assert len(hidden) == 4
+    train(
+        population,
+        TrainingRows(rows, torch.arange(40) % 2),
+        stream=BatchStream(40, 8, 0),
+        loss="binary_logits",
+        until_epoch=8,
+        total_epochs=8,
+    )
+    trained = extract(population.parameters, population.layout, 0)
+    assert not torch.equal(trained(rows), network(rows))
+    for column in range(8):
+        same = torch.equal(trained(rows), trained(_moved(rows, column)))
+        assert same == (column in hidden)
+    other = Population.create([config.replace(seed=4)], rows=rows, dtype=torch.float64, **sizes)
+    network = extract(other.parameters, other.layout, 0)
+    assert hidden != [c for c in range(8) if torch.equal(network(rows), network(_moved(rows, c)))]
+
+
+def _moved(rows: torch.Tensor, column: int) -> torch.Tensor:
+    moved = rows.clone()
+    moved[:, column] += 1.0
+    return moved
+
+
+def test_drawing_leaves_the_generator_of_torch_alone() -> None:
+    before = torch.get_rng_state()
+    config = MLPConfig(widths=(H,), initialization="data_driven")
+    build_module(SHAPE, initial_vector(SHAPE, config, rows=torch.ones(10, D)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_seeds_repeats_and_schemes_differ() -> None:
-    first = initial_vector(SHAPE, "kaiming_uniform", seed=0)
+    first = _drawn("kaiming_uniform")
     assert first.dtype == torch.float64
     assert first.shape == (SHAPE.n_parameters,)
-    assert torch.equal(first, initial_vector(SHAPE, "kaiming_uniform", seed=0))
-    assert torch.equal(first, initial_vector(SHAPE, "kaiming_uniform", seed=0, repeat=0))
-    assert not torch.equal(first, initial_vector(SHAPE, "kaiming_uniform", seed=1))
-    assert not torch.equal(first, initial_vector(SHAPE, "kaiming_uniform", seed=0, repeat=1))
-    assert not torch.equal(first, initial_vector(SHAPE, "xavier_uniform", seed=0))
+    assert torch.equal(first, _drawn("kaiming_uniform"))
+    assert torch.equal(first, _drawn("kaiming_uniform", repeat=0))
+    assert not torch.equal(first, _drawn("kaiming_uniform", seed=1))
+    assert not torch.equal(first, _drawn("kaiming_uniform", repeat=1))
+    assert not torch.equal(first, _drawn("xavier_uniform"))
 
 
 @pytest.mark.parametrize("merge", [True, False])
@@ -90,7 +200,7 @@ def test_a_member_starts_alike_whoever_it_is_packed_with(merge: bool) -> None:
     )
     vector = read_member(packed.parameters, packed.layout, len(others))
     assert torch.equal(vector, read_member(alone.parameters, alone.layout, 0))
-    assert torch.equal(vector, initial_vector(alone.layout.architecture(0), config.initialization, 42))
+    assert torch.equal(vector, initial_vector(alone.layout.architecture(0), config))
     # the same in float32, but for the rounding
     single = Population.create([config], n_inputs=4, n_outputs=2)
     assert torch.equal(read_member(single.parameters, single.layout, 0), vector.float())

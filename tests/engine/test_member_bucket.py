@@ -254,12 +254,133 @@ def test_depth_width_and_outputs(n_outputs: int, n_inputs: int) -> None:
     assert not close(other, expected, ("parameters",), 3e-5)
 
 
+ACTIVE = ["relu", "tanh", "selu", "mish", "silu", "hardshrink", "identity", "sigmoid"]
+
+KINDS = [  # every part of a network that is not a plain layer, alone and together, padded and not
+    MLPConfig(
+        widths=((8, 8, 8), (11, 8), (5,), (), (29, 29))[seed % 5],
+        activation=ACTIVE[seed % len(ACTIVE)],
+        optimizer="sgd",
+        learning_rate=0.03,
+        weight_decay=0.1,
+        weight_decay_schedule="cosine",
+        bias=seed % 7 != 3,
+        bias_rate=0.5,
+        dropout=(0.0, 0.25, 0.5)[seed % 3],
+        dropout_schedule=("constant", "flat_cosine")[seed % 2],
+        normalization=("none", "layer")[seed // 2 % 2] if seed % 5 != 2 else "none",
+        residual=seed // 4 % 2 == 0,
+        input_scale_rate=(0.0, 2.0)[seed // 3 % 2],
+        feature_share=(0.5, 1.0, 1.0)[seed // 13 % 3],
+        parametric_rate=(0.0, 0.5)[seed // 5 % 2],
+        parametrization=("standard", "neural_tangent")[seed // 6 % 2],
+        numeric_embedding=("none", "periodic")[seed // 7 % 2],
+        frequency_scale=(0.1, 3.0)[seed % 2],
+        clip_norm=(None, 0.5)[seed // 11 % 2],
+        label_smoothing=0.1 * (seed % 2),
+        batch_size=24,
+        seed=seed,
+    )
+    for seed in range(120)
+]
+
+
+@pytest.mark.parametrize(
+    ("loss", "n_outputs", "weighted"),
+    [
+        ("binary_logits", 1, False),
+        ("cross_entropy", 3, True),
+        ("cross_entropy", 19, False),
+        ("squared_error", 1, True),
+        ("squared_error", 2, False),
+    ],
+)
+def test_every_part_of_a_network(loss: str, n_outputs: int, weighted: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(100, 8, generator=generator)
+    target = torch.randint(0, max(2, n_outputs), (100,), generator=generator)
+    if loss == "squared_error":
+        target = torch.randn(n_outputs, 100, generator=generator)
+    weight = torch.rand(100, generator=generator) if weighted else None
+    populations = []
+    for use, factor in ((True, 1.0), (False, 1.0), (True, 1.001)):
+        population = Population.create(KINDS, n_inputs=8, n_outputs=n_outputs, n_numbers=7)
+        assert all(is_covered(bucket, loss) for bucket in population.layout.buckets)
+        train(
+            population,
+            TrainingRows(factor * inputs, target, weight),
+            stream=BatchStream(100, 24, 3),
+            loss=loss,
+            until_epoch=3,
+            total_epochs=10,
+            compiled=use,
+        )
+        populations.append(population)
+    got, expected, other = populations
+    assert not bool((got.failed_at >= 0).any())
+    for member, config in enumerate(KINDS):
+        pair = [read_member(p.parameters, p.layout, member) for p in (got, expected)]
+        torch.testing.assert_close(*pair, rtol=2e-4, atol=2e-5, msg=lambda text, c=config: f"{c}: {text}")
+    assert not close(other, expected, ("parameters",), 2e-4)
+    shapes = [bucket.shape for bucket in got.layout.buckets]
+    for switch in ("scaled", "parametric", "n_periodic", "dropout", "bias", "clip"):
+        assert {bool(getattr(shape, switch)) for shape in shapes} == {True, False}, switch
+    assert any(shape.residual and shape.residual[0] and shape.n_periodic for shape in shapes)
+    assert {shape.normalization for shape in shapes} == {"none", "layer"}
+    assert any(bucket.is_padded and bucket.shape.parametric for bucket in got.layout.buckets)
+
+
+def test_adamw_of_every_part_starts_alike() -> None:
+    """Two steps, of which the second already divides by what the first has left behind."""
+    configs = [config.replace(optimizer="adamw", learning_rate=1e-3) for config in KINDS]
+    populations = []
+    for use in (True, False):
+        population = Population.create(configs, n_inputs=8, n_outputs=3, n_numbers=7)
+        rows = TrainingRows(torch.ones(48, 8).cumsum(0).sin() * torch.arange(8), torch.arange(48) % 3)
+        train(
+            population,
+            rows,
+            stream=BatchStream(48, 24, 0),
+            loss="cross_entropy",
+            until_epoch=1,
+            total_epochs=5,
+            compiled=use,
+        )
+        populations.append(population)
+    got, expected = populations
+    for name in NAMES[:3]:
+        torch.testing.assert_close(got.flats[name], expected.flats[name], rtol=2e-3, atol=2e-5)
+
+
+def test_windows_with_dropout_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = [config.replace(optimizer="adamw", learning_rate=1e-3) for config in KINDS[:30]]
+    ends = []
+    for most in (1 << 21, 8 * 29 * 24 * 3, 1):
+        monkeypatch.setattr(bucket_steps, "WINDOW_FIELDS", most)
+        population = Population.create(configs, n_inputs=8, n_outputs=1, n_numbers=7)
+        rows = TrainingRows(torch.ones(64, 8).cumsum(0).sin(), torch.arange(64) % 2)
+        train(
+            population,
+            rows,
+            stream=BatchStream(64, 24, 0),
+            loss="binary_logits",
+            until_epoch=9,
+            total_epochs=9,
+            compiled=True,
+        )
+        ends.append(population.parameters)
+    assert torch.equal(ends[0], ends[1])
+    assert torch.equal(ends[0], ends[2])
+
+
 def test_beside_members_of_other_kinds() -> None:
-    configs = [*members("adamw")[:6], MLPConfig(widths=(5, 5), batch_size=16, dropout=0.3)]
+    others = MLPConfig(widths=(5, 5), batch_size=16, dropout=0.3)
+    configs = [*members("adamw")[:6], others, others.replace(activation="sine")]
     populations: list[Tensor] = []
     for use in (True, False):
-        population = Population.create(configs, n_inputs=5, n_outputs=1)
-        assert {is_covered(bucket, "binary_logits") for bucket in population.layout.buckets} == {True, False}
+        population = Population.create(configs, n_inputs=5, n_outputs=1, merge=False)
+        covered = [is_covered(bucket, "binary_logits") for bucket in population.layout.buckets]
+        assert {True, False} == set(covered)
         rows = TrainingRows(torch.ones(64, 5).cumsum(0) % 7, torch.arange(64) % 2)
         train(
             population,
@@ -292,8 +413,8 @@ def test_what_the_one_call_does_not_cover() -> None:
     assert covered(n_inputs=2048)
     assert not covered(n_inputs=2049)
     assert not covered(n_outputs=2)
-    assert not covered(loss="squared_error")
+    assert covered(loss="squared_error")
+    assert covered(normalization="layer", dropout=0.5, parametric_rate=0.1, input_scale_rate=1.0)
+    assert not covered(loss="huber:1.0")
     assert not covered(activation="sine")
-    assert not covered(normalization="layer")
-    assert not covered(dropout=0.5)
-    assert not covered(widths=(4,), residual=True)
+    assert not covered(widths=(2049,))

@@ -1,4 +1,4 @@
-"""Plain networks of any shape, member by member in one call, against the ordinary way of a bucket."""
+"""Networks of any shape, member by member in one call, against the ordinary way of a bucket."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ configs = st.builds(
     bias=st.booleans(),
     label_smoothing=st.sampled_from([0.0, 0.2]),
     clip_norm=st.sampled_from([None, 0.01, 100.0]),
+    dropout=st.sampled_from([0.0, 0.0, 0.3]),
+    # over one or two neurons the slope of what normalises is as large as it likes
+    normalization=st.just("none"),
+    residual=st.booleans(),
+    parametric_rate=st.sampled_from([0.0, 0.5]),
+    input_scale_rate=st.sampled_from([0.0, 2.0]),
+    numeric_embedding=st.sampled_from(["none", "none", "periodic"]),
     seed=st.integers(0, 3),
 )
 
@@ -44,21 +51,26 @@ configs = st.builds(
 @given(
     st.lists(configs, min_size=1, max_size=13),
     st.sampled_from([1, 1, 2, 3, 15, 16, 17, 33]),
+    st.booleans(),
     sizes,
     st.sampled_from([1, 2, 7, 13, 16, 31, 33]),
     st.sampled_from(["even", "weighted", "half of them nothing"]),
 )
-def test_any_shape(members: list[MLPConfig], n_outputs: int, n_inputs: int, batch: int, kind: str) -> None:
+def test_any_shape(
+    members: list[MLPConfig], n_outputs: int, regression: bool, n_inputs: int, batch: int, kind: str
+) -> None:
     generator = torch.Generator().manual_seed(n_inputs * batch)
     n_rows, loss = 70, "binary_logits" if n_outputs == 1 else "cross_entropy"
     inputs = torch.randn(n_rows, n_inputs, generator=generator)
     target = torch.randint(0, max(2, n_outputs), (n_rows,), generator=generator)
+    if regression:
+        loss, target = "squared_error", torch.randn(n_outputs, n_rows, generator=generator)
     weight = None if kind == "even" else torch.rand(n_rows, generator=generator)
     if weight is not None and kind != "weighted":
         weight[::2] = 0.0
     found = []
     for compiled in (True, False):
-        population = Population.create(members, n_inputs=n_inputs, n_outputs=n_outputs)
+        population = Population.create(members, n_inputs=n_inputs, n_outputs=n_outputs, n_numbers=n_inputs)
         assert all(is_covered(bucket, loss) for bucket in population.layout.buckets)
         history = train(
             population,

@@ -13,7 +13,13 @@ from parallelmlp_search.space import SCHEDULES, MLPConfig
 
 CONFIGS = [
     MLPConfig(
-        widths=(3,), schedule=name, learning_rate=0.01 * (i + 1), weight_decay=0.1 * i, beta1=0.9 - 0.1 * i
+        widths=(3,),
+        schedule=name,
+        weight_decay_schedule=SCHEDULES[-1 - i],
+        optimizer=("adamw", "sgd")[i // 2 % 2],
+        learning_rate=0.01 * (i + 1),
+        weight_decay=0.1 * i,
+        beta1=0.9 - 0.1 * i,
     )
     for i, name in enumerate(SCHEDULES)
 ]
@@ -28,7 +34,9 @@ def test_coefficients_are_those_of_the_optimizer() -> None:
     vectors = MemberVectors.of(population.row_configs(), "cpu")
     table = coefficient_table(vectors, 3, 80, 90, frozen=frozen).float()
     for step in (3, 40, 82):
-        expected = torch.cat(list(optimizer._coefficients(step)), dim=1).squeeze(2)
+        local = optimizer._prepare(step)
+        assert optimizer._tables is not None
+        expected = torch.cat([tables[0][local] for tables in optimizer._tables], dim=1).squeeze(2)
         torch.testing.assert_close(table[step - 3], expected, rtol=1e-6, atol=0.0)
     assert bool((table[:, 0, 1] == 0).all())
 

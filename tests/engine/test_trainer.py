@@ -347,8 +347,8 @@ def test_rows_of_no_weight_are_never_seen() -> None:
     [
         (TrainingRows(INPUTS[:, 1:], TARGET), r"inputs must have shape \(n, 5\), but got \(50, 4\)"),
         (TrainingRows(INPUTS[0], TARGET), r"inputs must have shape \(n, 5\), but got \(5,\)"),
-        (TrainingRows(INPUTS, TARGET[1:]), r"target must have one entry for each of 50 rows, .* \(49,\)"),
-        (TrainingRows(INPUTS, TARGET, torch.ones(49)), r"weight must have one entry for each of 50 rows"),
+        (TrainingRows(INPUTS, TARGET[1:]), r"target must have shape \(50,\), but got \(49,\)"),
+        (TrainingRows(INPUTS, TARGET, torch.ones(49)), r"weight must have shape \(50,\), but got \(49,\)"),
         (TrainingRows(INPUTS, TARGET + 1), "target must hold classes from 0 to 2, but got 3"),
         (TrainingRows(INPUTS, TARGET - 1), "target must hold classes from 0 to 2, but got -1"),
     ],
@@ -360,6 +360,9 @@ def test_rows_that_do_not_fit_are_refused(rows: TrainingRows, words: str, dtype:
     options = {"stream": BatchStream(50, 16, 9), "loss": "cross_entropy", "until_epoch": 1, "total_epochs": 1}
     with pytest.raises(InvalidParameterError, match=words):
         train(population, replace(rows, inputs=rows.inputs.to(dtype)), **options)  # type: ignore[arg-type]
+    numbers = TrainingRows(INPUTS.to(dtype), torch.zeros(2, N_ROWS, dtype=dtype))
+    with pytest.raises(InvalidParameterError, match=r"target must have shape \(3, 50\), but got \(2, 50\)"):
+        train(population, numbers, **{**options, "loss": "squared_error"})  # type: ignore[arg-type]
     other = torch.float64 if dtype == torch.float32 else torch.float32
     with pytest.raises(InvalidParameterError, match=f"dtype of the population, {dtype}, but got {other}"):
         train(population, TrainingRows(INPUTS.to(other), TARGET), **options)  # type: ignore[arg-type]

@@ -95,6 +95,7 @@ class Problem:
             n_inputs=self.inputs.shape[1],
             n_outputs=self.n_outputs,
             n_numbers=self.n_numbers,
+            rows=self.inputs,
             dtype=self.inputs.dtype,
             merge=merge,
         )
@@ -114,21 +115,27 @@ class Problem:
         architecture = Architecture.of(
             config, n_inputs=self.inputs.shape[1], n_outputs=self.n_outputs, n_numbers=self.n_numbers
         )
-        start = initial_vector(architecture, config.initialization, config.seed).to(self.inputs.dtype)
+        start = initial_vector(architecture, config, rows=self.inputs).to(self.inputs.dtype)
         network = build_module(architecture, start, dropout=config.dropout)
+        if config.parametrization == "neural_tangent":
+            _reparametrize(network, TangentLinear.of)
         noises = _share_dropout(network)
         optimizer = _optimizer(config, network)
         stream = self.stream
         widest = max(config.widths, default=0)
         for step in range(self.n_steps):
             rows = stream.rows(step)
+            progress = step / stream.steps(self.total_epochs)
             if noises:
                 fields = dropout_fields(self.seed, step, len(noises), widest, self.batch_size)
                 for noise, field in zip(noises, fields, strict=True):
                     noise.field = field
-            factor = SCHEDULES[config.schedule](step / stream.steps(self.total_epochs))
+                    noise.rate = config.dropout * SCHEDULES[config.dropout_schedule](progress)
+            factor = SCHEDULES[config.schedule](progress)
+            decay = SCHEDULES[config.weight_decay_schedule](progress)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * group["share"] * factor
+                group["weight_decay"] = config.weight_decay * decay if group["decays"] else 0.0
             optimizer.zero_grad()
             target = self.target[:, rows] if self.target.ndim == 2 else self.target[rows]
             losses = _row_losses(self.loss, network(self.inputs[rows]), target, config.label_smoothing)
@@ -140,6 +147,7 @@ class Problem:
             if config.clip_norm is not None:
                 nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
             optimizer.step()
+        _reparametrize(network, lambda child: child.plain() if isinstance(child, TangentLinear) else None)
         return module_vector(network)
 
     def difference(self, population: Population, member: int, expected: Tensor) -> float:
@@ -149,19 +157,55 @@ class Problem:
         return float((vector - expected).abs().max())
 
 
+class TangentLinear(nn.Module):
+    """A linear map in the neural tangent parametrisation, written out: ``W x / sqrt(fan in) + b``."""
+
+    def __init__(self, weight: Tensor, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = bias
+
+    @classmethod
+    def of(cls, child: nn.Module) -> TangentLinear | None:
+        """That of a plain one, or None for other modules."""
+        if not isinstance(child, nn.Linear):
+            return None
+        return cls(child.weight.detach() * math.sqrt(child.in_features), child.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight / math.sqrt(self.weight.shape[1]), self.bias)
+
+    def plain(self) -> nn.Linear:
+        """The same function as an ordinary linear map."""
+        n_out, n_in = self.weight.shape
+        linear = nn.Linear(n_in, n_out, bias=self.bias is not None, dtype=self.weight.dtype)
+        linear.weight.data.copy_(self.weight.detach() / math.sqrt(n_in))
+        if self.bias is not None:
+            linear.bias = self.bias
+        return linear
+
+
+def _reparametrize(network: nn.Module, other: Callable[[nn.Module], nn.Module | None]) -> None:
+    """Put what ``other`` makes of a child into its place, where it makes something."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            found = other(child)
+            if found is not None:
+                setattr(parent, name, found)
+
+
 def _optimizer(config: MLPConfig, network: nn.Module) -> torch.optim.Optimizer:
-    """Torch's own, with decay on the weights of linear maps and waves only, and slow waves."""
+    """Torch's own, with the rate and the decay that each kind of parameter has."""
     groups: list[dict[str, Any]] = []
-    for name, parameter in network.named_parameters():
-        kind = name.rpartition(".")[2]
-        decays = kind in ("frequency", "mixing") or (kind == "weight" and parameter.ndim == 2)
-        groups.append(
-            {
-                "params": [parameter],
-                "weight_decay": config.weight_decay if decays else 0.0,
-                "share": 0.1 if kind in ("frequency", "phase") else 1.0,
-            }
-        )
+    for module in network.modules():
+        linear = isinstance(module, nn.Linear | TangentLinear)
+        for kind, parameter in module.named_parameters(recurse=False):
+            shares = {"scale": config.input_scale_rate or 1e-30, "coefficient": config.parametric_rate}
+            shares |= dict.fromkeys(("frequency", "phase", "mixing", "offset"), config.embedding_rate)
+            if linear:
+                shares["bias"] = config.bias_rate
+            decays = (linear and kind == "weight") or kind in ("frequency", "mixing", "scale", "coefficient")
+            groups.append({"params": [parameter], "decays": decays, "share": shares.get(kind, 1.0)})
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2))
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)

@@ -24,7 +24,7 @@ DEPTHS = range(5)
 
 def _table() -> list[MLPConfig]:
     """A member for each activation, optimiser and depth; everything else drawn, the same in every run."""
-    rng = random.Random(0)
+    rng = random.Random(1)
     table = []
     for activation in ACTIVATIONS:
         for optimizer in OPTIMIZERS:

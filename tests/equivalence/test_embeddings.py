@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from parallelmlp_search.engine import optimizer as optimizer_module
 from parallelmlp_search.space import MLPConfig
 
 N_NUMBERS = 3
@@ -60,7 +59,7 @@ def test_steps_packed_are_steps_alone(make_problem: Callable[..., Any], merge: b
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_waves_that_learn_faster_or_other_numbers_must_differ(
-    make_problem: Callable[..., Any], optimizer: str, monkeypatch: pytest.MonkeyPatch
+    make_problem: Callable[..., Any], optimizer: str
 ) -> None:
     config = MLPConfig(
         widths=(8,), numeric_embedding="periodic", optimizer=optimizer, learning_rate=0.02, batch_size=16
@@ -68,7 +67,7 @@ def test_waves_that_learn_faster_or_other_numbers_must_differ(
     problem = make_problem(n_numbers=N_NUMBERS, n_steps=10)
     expected = problem.alone(config)
     assert problem.difference(problem.packed([config], merge=True), 0, expected) < 1e-10
-    monkeypatch.setattr(optimizer_module, "SLOW_RATE", 0.2)
-    assert problem.difference(problem.packed([config], merge=True), 0, expected) > 1e-6
+    faster = config.replace(embedding_rate=0.2)
+    assert problem.difference(problem.packed([faster], merge=True), 0, expected) > 1e-6
     fewer = make_problem(n_numbers=N_NUMBERS - 1, n_steps=10)
     assert fewer.alone(config).shape != expected.shape

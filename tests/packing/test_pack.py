@@ -13,9 +13,8 @@ from torch import nn
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing import Architecture, plan
+from parallelmlp_search.packing.modules import Residual, Sine
 from parallelmlp_search.packing.pack import (
-    Residual,
-    Sine,
     block_view,
     build_module,
     extract,
@@ -207,7 +206,7 @@ L = nn.Linear
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        (nn.Sequential(L(D, 4), nn.PReLU(), L(4, C)), "known activations, but got PReLU"),
+        (nn.Sequential(L(D, 4), nn.PReLU(), L(4, C)), "known activations, Parametric or not, but got PReLU"),
         (nn.Sequential(L(D, 4), nn.BatchNorm1d(4), nn.ReLU(), L(4, C)), "but got BatchNorm1d"),
         (nn.Sequential(nn.Sequential(L(D, 4), nn.ReLU()), L(4, C)), "but got Sequential"),  # nested
         (nn.Sequential(L(D, 4), nn.ReLU(), L(4, 4), nn.Tanh(), L(4, C)), r"activations \['relu', 'tanh'\]"),

@@ -67,7 +67,7 @@ def test_an_embedding_belongs_to_the_first_block() -> None:
     config = MLPConfig(widths=(11, 8), residual=True, numeric_embedding="periodic", weight_decay=0.5)
     sizes = {"n_inputs": 5, "n_outputs": 2, "n_numbers": 2}
     architecture = Architecture.of(config, **sizes)
-    vector = initial_vector(architecture, "kaiming_uniform", 3).float()
+    vector = initial_vector(architecture, config.replace(seed=3)).float()
     network = deep_mlp(config, vector=vector, **sizes)
     assert len(network) == 3
     rows = torch.randn(9, 5)
@@ -76,7 +76,7 @@ def test_an_embedding_belongs_to_the_first_block() -> None:
     assert counted_cost(network[0], rows) > counted_cost(network[0][1], torch.randn(9, 11))
 
 
-def test_waves_learn_slowly_and_phases_do_not_decay() -> None:
+def test_embeddings_learn_slowly_and_phases_do_not_decay() -> None:
     """The first step of Adam has the size of the rate."""
     torch.manual_seed(0)
     config = MLPConfig(widths=(8,), numeric_embedding="periodic")
@@ -90,7 +90,7 @@ def test_waves_learn_slowly_and_phases_do_not_decay() -> None:
     assert len(steps) == 4 + 4
     for name, after in network.named_parameters():
         kind = name.rpartition(".")[2]
-        share = 0.1 if kind in ("frequency", "phase") else 1.0
+        share = 0.1 if kind in ("frequency", "phase", "mixing", "offset") else 1.0
         keep = 1.0 - share * 0.02 if kind in ("frequency", "mixing", "weight") else 1.0
         expected = before[name] * keep + share * steps[name]
         torch.testing.assert_close(after.detach(), expected, rtol=0.0, atol=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.space import ACTIVATIONS, PRESETS, MLPConfig, SearchSpace
+from parallelmlp_search.space import ACTIVATIONS, NUMERIC_EMBEDDINGS, PRESETS, MLPConfig, SearchSpace
 
 
 def test_paper_is_exactly_the_papers_ten_thousand() -> None:
@@ -30,7 +30,11 @@ def test_default_covers_its_ranges() -> None:
     assert {config.activation for config in configs} == {"relu", "silu", "gelu", "selu", "mish", "tanh"}
     assert {config.batch_size for config in configs} == {128, 256}
     assert all(len(set(config.widths)) == 1 for config in configs)
-    assert all(5e-4 <= config.learning_rate <= 2e-2 for config in configs)
+    assert all(5e-3 <= config.learning_rate <= 0.2 for config in configs)
+    assert {config.numeric_embedding for config in configs} == set(NUMERIC_EMBEDDINGS)
+    waves = [config for config in configs if config.numeric_embedding == "periodic"]
+    assert len({config.frequency_scale for config in waves}) == len(waves)
+    assert {config.frequency_scale for config in configs if config not in waves} == {0.1}
     shallow = [config for config in configs if config.depth == 1]
     assert not any(config.residual or config.normalization == "layer" for config in shallow)
     assert any(config.residual and config.normalization == "layer" for config in configs)

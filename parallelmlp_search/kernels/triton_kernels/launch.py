@@ -20,7 +20,7 @@ from parallelmlp_search.space import ACTIVATIONS
 
 __all__ = ["CONSTANTS", "PersistentTraining", "StepTables", "obstacle", "padded"]
 
-CONSTANTS = ("mix_first", "mix_second", "momentum", "weight_decay", "clip_norm", "smoothing")
+CONSTANTS = ("mix_first", "mix_second", "momentum", "clip_norm", "smoothing")
 """Rows of the table of per-member constants."""
 
 KERNEL_LOSSES = ("cross_entropy", "binary_logits", "squared_error")
@@ -72,6 +72,8 @@ def obstacle(bucket: Bucket, *, loss: str, dtype: torch.dtype) -> str | None:
         return "embeddings are not in the kernel"
     if any(shape.residual):
         return "residual layers are not in the kernel"
+    if shape.scaled or shape.parametric:
+        return "scales of inputs and coefficients of activations are not in the kernel"
     if padded(shape.n_outputs) > MOST_OUTPUTS:
         return f"{shape.n_outputs} outputs are too many for one multiprocessor"
     if max(_hidden_weights(shape, a.widths) for a in bucket.architectures) > MOST_WEIGHTS:
@@ -97,7 +99,7 @@ class StepTables:
     first_position
         Position of ``order[0]``.
     coefficients
-        ``(steps, 4, P)``: rate, keep, scale and offset of each step.
+        ``(steps, 4, P)``: rate, keep (of SGD the decay), scale and offset of each step.
     shares
         ``(steps,)``: share of the new weights in their average, 0 where it is left alone.
     """
@@ -301,7 +303,7 @@ class PersistentTraining:
             Inputs (n, D), target and weights of the training rows, on the device.
         tables
             Order of the rows and coefficients of the steps.
-        constants : Tensor of shape (6, P)
+        constants : Tensor of shape (5, P)
             See :data:`CONSTANTS`.
         loss_sums, failed_at : Tensor of shape (P,)
             Sums of the losses, in the dtype of the weights; int64 steps of failure, or -1.

@@ -68,11 +68,12 @@ def train_members(
     parameters, first, second, average
         Flat buffers, updated in place.
     coefficients
-        (steps, 4, P): learning rate, ``keep``, ``scale`` and ``offset`` of each step from the first on.
+        (steps, 4, P): learning rate, ``keep`` (of SGD the decay), ``scale`` and ``offset`` of each step from
+        the first on.
     shares
         (steps,): share of the new weights in their average, 0 where the average is left alone.
     constants
-        (6, P): 1 - beta1, 1 - beta2, momentum, weight decay, largest gradient norm, label smoothing.
+        (5, P): 1 - beta1, 1 - beta2, momentum, largest gradient norm, label smoothing.
     loss_sums, failed_at
         (P,): the sum of the losses of all steps is added; the first step whose loss was not finite, or -1.
     scratch
@@ -90,9 +91,8 @@ def train_members(
     mix_1 = tl.load(constants + row)
     mix_2 = tl.load(constants + n_members + row)
     momentum = tl.load(constants + 2 * n_members + row)
-    decay = tl.load(constants + 3 * n_members + row)
-    largest_norm = tl.load(constants + 4 * n_members + row)
-    smoothing = tl.load(constants + 5 * n_members + row)
+    largest_norm = tl.load(constants + 3 * n_members + row)
+    smoothing = tl.load(constants + 4 * n_members + row)
 
     d = tl.arange(0, D_PAD)
     h1 = tl.arange(0, H1_PAD)
@@ -247,25 +247,25 @@ def train_members(
         if STREAM:
             w1 = streamed_update(
                 own, inside_1, w1, g_w1, share,
-                mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW, SCRATCH,
+                mix_1, mix_2, keep, scale, offset, momentum, keep, rate, ADAMW, SCRATCH,
             )  # fmt: skip
             if DEPTH == 2:
                 w2 = streamed_update(
                     own, inside_2, w2, g_w2, share,
-                    mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW, SCRATCH,
+                    mix_1, mix_2, keep, scale, offset, momentum, keep, rate, ADAMW, SCRATCH,
                 )  # fmt: skip
         else:
             w1, m_w1, v_w1 = update(
-                w1, g_w1, m_w1, v_w1, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW
+                w1, g_w1, m_w1, v_w1, mix_1, mix_2, keep, scale, offset, momentum, keep, rate, ADAMW
             )
             a_w1 += share * (w1 - a_w1)
             if DEPTH == 2:
                 w2, m_w2, v_w2 = update(
-                    w2, g_w2, m_w2, v_w2, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW
+                    w2, g_w2, m_w2, v_w2, mix_1, mix_2, keep, scale, offset, momentum, keep, rate, ADAMW
                 )
                 a_w2 += share * (w2 - a_w2)
         w3, m_w3, v_w3 = update(
-            w3, g_w3, m_w3, v_w3, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW
+            w3, g_w3, m_w3, v_w3, mix_1, mix_2, keep, scale, offset, momentum, keep, rate, ADAMW
         )
         a_w3 += share * (w3 - a_w3)
         if BIAS:

@@ -97,7 +97,7 @@ def test_the_kernels_compile_for_a_gpu(tmp_path: Path) -> None:
     jobs = [
         training_job(DEPTH=2, STREAM=True, H1_PAD=16, ACTIVATION="any", CLIP=True, WEIGHTED=True),
         *ragged_jobs()[1:],
-        ("flat_step", {"ADAMW": True, "AVERAGING": True, "FACTOR": 0.1, "SIZE": 1024}, {"num_warps": 4}),
+        ("flat_step", {"ADAMW": True, "AVERAGING": True, "FACTORED": True, "SIZE": 1024}, {"num_warps": 4}),
     ]
     sizes = compiled(jobs, tmp_path)
     assert [name for name, _, _ in sizes] == [name for name, _, _ in jobs]
@@ -128,7 +128,7 @@ def test_every_specialisation_compiles(capability: int, tmp_path: Path) -> None:
     jobs += [*ragged_jobs("fp32", "float32", "tf32"), *ragged_jobs("bf16"), *ragged_jobs("fp16")]
     jobs += [*ragged_jobs("fp64", "float64"), *ragged_jobs()]
     jobs.append(
-        ("flat_step", {"ADAMW": False, "AVERAGING": False, "FACTOR": 1.0, "SIZE": 1024}, {"num_warps": 4})
+        ("flat_step", {"ADAMW": False, "AVERAGING": False, "FACTORED": False, "SIZE": 1024}, {"num_warps": 4})
     )
     for name, _, options in jobs:
         if name != "train_members":

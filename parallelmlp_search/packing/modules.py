@@ -1,0 +1,83 @@
+"""Plain modules that a packed network is made of where torch has none, and the names of its activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ACTIVATION_MODULES", "InputScale", "Parametric", "Residual", "Sine"]
+
+
+class Sine(nn.Module):
+    """``sin(x)`` as a module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sine of each element."""
+        return torch.sin(x)
+
+
+class InputScale(nn.Module):
+    """Each input times a scale that is learned, and starts at 1 (Holzmueller et al. 2024).
+
+    Parameters
+    ----------
+    n_inputs
+        Inputs ``D``.
+    """
+
+    def __init__(self, n_inputs: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(n_inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows ``(N, D)`` to ``(N, D)``."""
+        return x * self.scale
+
+
+class Parametric(nn.Module):
+    """An activation ``s`` with a coefficient of each neuron: ``z + a (s(z) - z)`` (Holzmueller et al. 2024).
+
+    Parameters
+    ----------
+    activation
+        ``s``.
+    width
+        Neurons ``H``, whose coefficients start at 1.
+    """
+
+    def __init__(self, activation: nn.Module, width: int) -> None:
+        super().__init__()
+        self.activation = activation
+        self.coefficient = nn.Parameter(torch.ones(width))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Rows ``(N, H)`` to ``(N, H)``."""
+        return torch.lerp(z, self.activation(z), self.coefficient)
+
+
+class Residual(nn.Sequential):
+    """A block that adds its input to its output."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x + block(x)``."""
+        result: Tensor = x + super().forward(x)  # type: ignore[no-untyped-call]
+        return result
+
+
+ACTIVATION_MODULES: dict[str, Callable[[], nn.Module]] = {
+    "identity": nn.Identity,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "selu": nn.SELU,
+    "hardshrink": nn.Hardshrink,
+    "mish": nn.Mish,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "sine": Sine,
+}
