@@ -19,6 +19,7 @@ __all__ = [
     "MOST_EMBEDDED",
     "NORMALIZATIONS",
     "NUMERIC_EMBEDDINGS",
+    "NUMERIC_SCALINGS",
     "OPTIMIZERS",
     "PARAMETRIZATIONS",
     "PERIODIC_FREQUENCIES",
@@ -58,6 +59,7 @@ HEAD_INITIALIZATIONS: tuple[str, ...] = ("same", "zero")
 PARAMETRIZATIONS: tuple[str, ...] = ("standard", "neural_tangent")
 NORMALIZATIONS: tuple[str, ...] = ("none", "layer")
 NUMERIC_EMBEDDINGS: tuple[str, ...] = ("piecewise", "none", "periodic")
+NUMERIC_SCALINGS: tuple[str, ...] = ("common", "quantile")
 
 PERIODIC_FREQUENCIES = 16
 """Waves that a number becomes in a periodic embedding."""
@@ -138,6 +140,9 @@ class MLPConfig:
         ``"piecewise"``: pieces (piecewise linear encoding, Gorishniy et al. 2022), where the preprocessing
         makes any. ``"periodic"``: three mixtures of sixteen waves whose frequencies it learns (PBLD,
         Holzmueller et al. 2024), where the table has at most 64 numbers.
+    numeric_scaling
+        One of `NUMERIC_SCALINGS`: ``"common"`` as the preprocessing scales numbers, or ``"quantile"``, the
+        normal scores of their quantiles, for numbers with long tails.
     feature_share
         Share of the columns that the network sees, in (0, 1]; which ones, its seed decides.
     frequency_scale
@@ -179,6 +184,7 @@ class MLPConfig:
     normalization: str = "none"
     clip_norm: float | None = None
     numeric_embedding: str = "piecewise"
+    numeric_scaling: str = "common"
     feature_share: float = 1.0
     frequency_scale: float = 0.1
     embedding_rate: float = 0.1
@@ -198,6 +204,7 @@ class MLPConfig:
         keep("head_initialization", head)
         embedding = checks.name("numeric_embedding", self.numeric_embedding, NUMERIC_EMBEDDINGS)
         keep("numeric_embedding", embedding)
+        keep("numeric_scaling", checks.name("numeric_scaling", self.numeric_scaling, NUMERIC_SCALINGS))
         for name in ("schedule", "weight_decay_schedule", "dropout_schedule"):
             keep(name, checks.name(name, getattr(self, name), SCHEDULES))
         for name in ("learning_rate", "bias_rate", "frequency_scale", "embedding_rate"):
