@@ -40,8 +40,8 @@ class Case:
     rivals
         Who takes part besides ours.
     m3_members
-        Networks that M3 trains at once, each number a contender of its own; None for all of them. A product
-        of hidden units, outputs and rows of all does not fit memory everywhere.
+        Networks that M3 trains at once: as many as memory allows, None for all of them, which is what the
+        paper does; and a part that suits caches, which it does not do, a contender of its own.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Case:
     rows: int = 1000
     optimizer: str = "adamw"
     rivals: tuple[str, ...] = ("sequential", "m3", "vmap")
-    m3_members: tuple[int | None, ...] = (None, 1000)
+    m3_members: tuple[int | None, int] = (None, 1000)
     group: str = "paper"
 
     def configs(self) -> list[MLPConfig]:

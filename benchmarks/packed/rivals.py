@@ -127,8 +127,8 @@ class M3(_Timed):
     authors' own code.
     """
 
-    def __init__(self, case: Case, threads: int, members: int | None = None) -> None:
-        self.name, self.threads = f"m3_{threads}_{members or 'all'}", threads
+    def __init__(self, case: Case, threads: int, members: int | None = None, name: str = "m3") -> None:
+        self.name, self.threads = f"{name}_{threads}", threads
         self._case = case
         configs = case.configs()
         if members is not None:
