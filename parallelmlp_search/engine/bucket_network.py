@@ -75,8 +75,7 @@ class BucketNetwork:
         dropout: Tensor | None = None,
         compiled: bool | None = None,
     ) -> None:
-        if compiled is None:
-            compiled = uses_compiled(dtype, device)
+        compiled = uses_compiled(dtype, device, wanted=compiled)
         arena.restart()
         shape = bucket.shape
         self.depth = shape.depth

@@ -7,6 +7,8 @@ The plain twin is the ordinary way of a bucket:
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
 from parallelmlp_search.kernels.compiled import CompiledActivations, CompiledMembers, MemberRows
-from parallelmlp_search.packing.layout import Bucket
+from parallelmlp_search.packing.layout import Architecture, Bucket
 
 __all__ = ["MemberBucket", "is_covered"]
 
@@ -33,6 +35,12 @@ def is_covered(bucket: Bucket, loss: str) -> bool:
     if max(shape.fan_in, *shape.widths, shape.n_outputs) > WIDEST:
         return False
     return {a.activation for a in bucket.architectures} <= CompiledActivations.names()
+
+
+@lru_cache(maxsize=1 << 14)
+def _true_shapes(architecture: Architecture) -> tuple[tuple[int, int], ...]:
+    """Rows and columns of each block of a member."""
+    return tuple(block[2:] for block in architecture.block_shapes())
 
 
 class MemberBucket:
@@ -69,7 +77,7 @@ class MemberBucket:
             [population.flats[name] for name in names],
             [(b.kind, b.layer, b.offset, b.rows, b.columns, b.decays, group_of[b]) for b in bucket.blocks],
             [ACTIVATION_KERNELS[a.activation] for a in bucket.architectures],
-            [[block[2:] for block in a.block_shapes()] for a in bucket.architectures],
+            [_true_shapes(architecture) for architecture in bucket.architectures],
             torch.tensor(settings, dtype=torch.float64),
             residual=shape.residual or (False,) * shape.depth,
             n_numbers=shape.n_periodic,

@@ -19,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from parallelmlp_search._optional import require
+from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS, ActivationKernel
 from parallelmlp_search.kernels.losses import Loss, get_loss
 
@@ -43,10 +45,29 @@ def _installed() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def uses_compiled(dtype: torch.dtype, device: torch.device | str) -> bool:
-    """Whether training with this dtype on this device uses the compiled loops unless told otherwise."""
-    wanted = os.environ.get("PMLP_COMPILED", "1") != "0"
-    return wanted and dtype == torch.float32 and torch.device(device).type == "cpu" and _installed()
+def uses_compiled(dtype: torch.dtype, device: torch.device | str, *, wanted: bool | None = None) -> bool:
+    """Whether training with this dtype on this device uses the compiled loops.
+
+    With ``wanted`` None it does where it can, unless the environment says otherwise.
+
+    Raises
+    ------
+    InvalidParameterError
+        If they are wanted where they do not apply.
+    MissingDependencyError
+        If they are wanted and numba is not installed.
+    """
+    applies = dtype == torch.float32 and torch.device(device).type == "cpu"
+    if wanted is None:
+        return applies and os.environ.get("PMLP_COMPILED", "1") != "0" and _installed()
+    if wanted and not applies:
+        raise InvalidParameterError(
+            f"compiled must be False or None but for float32 on a CPU, "
+            f"but got True for {str(dtype).removeprefix('torch.')} on {torch.device(device)}"
+        )
+    if wanted:
+        require("numba", extra="compiled", purpose="for the compiled loops")
+    return wanted
 
 
 @cache

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from parallelmlp_search.kernels.compiled_functions import inner, loop
 from parallelmlp_search.kernels.compiled_layers import (
     MIXTURES,
     WAVES,
@@ -33,7 +34,7 @@ from parallelmlp_search.kernels.compiled_layers import (
     times,
 )
 from parallelmlp_search.kernels.compiled_loops import binary_rows, cross_entropy_rows
-from parallelmlp_search.kernels.compiled_math import ZERO, F, activate_and_slope, inner, loop, slope_times
+from parallelmlp_search.kernels.compiled_math import ZERO, F, activate_and_slope, slope_times
 from parallelmlp_search.kernels.compiled_places import (
     BIAS,
     COEFFICIENT,

@@ -16,7 +16,8 @@ pytest.importorskip("numba")
 from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
-from parallelmlp_search.kernels import ACTIVATION_KERNELS, compiled, get_loss
+from parallelmlp_search.exceptions import InvalidParameterError, MissingDependencyError
+from parallelmlp_search.kernels import ACTIVATION_KERNELS, compiled, compiled_functions, get_loss
 from parallelmlp_search.kernels.compiled import CompiledActivations, compiled_loops, compiled_loss
 from parallelmlp_search.kernels.compiled_members import member_steps
 from parallelmlp_search.packing.pack import read_member
@@ -240,8 +241,31 @@ def test_where_the_loops_apply(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PMLP_COMPILED", "0")
     assert not compiled.uses_compiled(torch.float32, "cpu")
     monkeypatch.delenv("PMLP_COMPILED")
+    assert not compiled.uses_compiled(torch.float32, "cpu", wanted=False)
+    assert compiled.uses_compiled(torch.float32, "cpu", wanted=True)
+    with pytest.raises(InvalidParameterError, match=r"compiled must be False or None .* float64 on cpu"):
+        compiled.uses_compiled(torch.float64, "cpu", wanted=True)
+    with pytest.raises(InvalidParameterError, match="but got True for float32 on cuda"):
+        compiled.uses_compiled(torch.float32, "cuda", wanted=True)
     monkeypatch.setattr(compiled, "_installed", lambda: False)
     assert not compiled.uses_compiled(torch.float32, "cpu")
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(MissingDependencyError, match=r"parallelmlp-search\[compiled\]"):
+        compiled.uses_compiled(torch.float32, "cpu", wanted=True)
+
+
+def test_machine_code_on_disk_is_that_of_all_its_sources(tmp_path: Path) -> None:
+    folder = Path(compiled_functions.__file__).parent
+    loops = [member_steps, *(getattr(compiled_loops(), name) for name in ("adamw", "sgd", "cross_entropy"))]
+    for loop in loops:
+        assert loop._cache._cache_file._source_stamp[1] == compiled_functions.sources_digest(folder)
+    (tmp_path / "compiled_a.py").write_text("x = 1\n")
+    (tmp_path / "other.py").write_text("x = 1\n")
+    first = compiled_functions.sources_digest(tmp_path)
+    (tmp_path / "other.py").write_text("x = 2\n")
+    assert compiled_functions.sources_digest(tmp_path) == first
+    (tmp_path / "compiled_a.py").write_text("x = 2\n")
+    assert compiled_functions.sources_digest(tmp_path) != first
 
 
 def test_loops_are_compiled_where_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
