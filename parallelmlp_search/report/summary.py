@@ -243,7 +243,7 @@ def _interval_words(honest: Record) -> str:
     if _finite(honest.get("naive")):
         words.append(f"{honest['naive']:,.{decimals}f} before the correction")
     if _finite(honest.get("averaging")) and honest["averaging"]:
-        words.append(f"{honest['averaging']:+,.{decimals}f} of it for averaging the folds")
+        words.append(f"{honest['averaging']:+,.{decimals}f} of it for averaging folds")
     return ", ".join(words)
 
 
