@@ -91,6 +91,7 @@ class ShardData:
             n_outputs=self.head.n_outputs,
             n_pieces=self.n_pieces,
             n_numbers=self.n_numbers,
+            classifies=self.head.classifies,
         )
 
     def seen_by(self, config: MLPConfig) -> ShardData:

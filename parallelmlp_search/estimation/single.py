@@ -26,7 +26,8 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
     widths, activation, learning_rate, weight_decay, weight_decay_schedule, dropout, dropout_schedule, \
     label_smoothing, optimizer, beta1, beta2, momentum, schedule, batch_size, initialization, \
     head_initialization, parametrization, bias, bias_rate, input_scale_rate, parametric_rate, residual, \
-    normalization, clip_norm, numeric_embedding, feature_share, frequency_scale, embedding_rate
+    normalization, clip_norm, numeric_embedding, feature_share, frequency_scale, \
+    embedding_rate, submembers, sharing
         The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
     seed : int, default=None
         Seed of the initial weights; None takes it from ``random_state``.
@@ -96,6 +97,8 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
         feature_share: float = 1.0,
         frequency_scale: float = 0.1,
         embedding_rate: float = 0.1,
+        submembers: int = 1,
+        sharing: str = "mini",
         seed: int | None = None,
         max_epochs: int | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
@@ -130,6 +133,8 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
         self.feature_share = feature_share
         self.frequency_scale = frequency_scale
         self.embedding_rate = embedding_rate
+        self.submembers = submembers
+        self.sharing = sharing
         self.seed = seed
         self.max_epochs = max_epochs
         self.class_weight = class_weight
@@ -147,7 +152,8 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
     widths, activation, learning_rate, weight_decay, weight_decay_schedule, dropout, dropout_schedule, \
     label_smoothing, optimizer, beta1, beta2, momentum, schedule, batch_size, initialization, \
     head_initialization, parametrization, bias, bias_rate, input_scale_rate, parametric_rate, residual, \
-    normalization, clip_norm, numeric_embedding, feature_share, frequency_scale, embedding_rate
+    normalization, clip_norm, numeric_embedding, feature_share, frequency_scale, \
+    embedding_rate, submembers, sharing
         The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
     seed : int, default=None
         Seed of the initial weights; None takes it from ``random_state``.
@@ -206,6 +212,8 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
         feature_share: float = 1.0,
         frequency_scale: float = 0.1,
         embedding_rate: float = 0.1,
+        submembers: int = 1,
+        sharing: str = "mini",
         seed: int | None = None,
         max_epochs: int | None = None,
         loss: str | None = None,
@@ -240,6 +248,8 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
         self.feature_share = feature_share
         self.frequency_scale = frequency_scale
         self.embedding_rate = embedding_rate
+        self.submembers = submembers
+        self.sharing = sharing
         self.seed = seed
         self.max_epochs = max_epochs
         self.loss = loss

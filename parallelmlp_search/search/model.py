@@ -211,11 +211,12 @@ class TrainedModel:
         for number, fold in enumerate(values["folds"]):
             preprocessor = TablePreprocessor.from_dict(fold["preprocessor"])
             head = Head(**fold["head"])
-            sizes = {
+            sizes: dict[str, Any] = {
                 "n_inputs": preprocessor.n_features_out_,
                 "n_outputs": head.n_outputs,
                 "n_pieces": preprocessor.n_pieces_,
                 "n_numbers": preprocessor.n_numbers_,
+                "classifies": head.classifies,
             }
             architectures = [Architecture.of(config, **sizes) for config in configs]
             # a copy: a file's memory is not aligned, and products of unaligned weights differ in the last bit
