@@ -16,7 +16,7 @@ from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
-from parallelmlp_search.kernels.compiled import CompiledActivations, CompiledMembers, MemberRows
+from parallelmlp_search.kernels.compiled import CompiledActivations, CompiledMembers, MemberRows, Unfolding
 from parallelmlp_search.packing.layout import Bucket
 
 __all__ = ["MemberBucket", "is_covered"]
@@ -28,13 +28,20 @@ WIDEST = 2048
 def is_covered(bucket: Bucket, loss: str) -> bool:
     """Whether the one call does everything that the members of a bucket ask for, given the loss."""
     shape = bucket.shape
-    if shape.is_folded:
-        return False
     if loss not in ("squared_error", "binary_logits" if shape.n_outputs == 1 else "cross_entropy"):
         return False
     if max(shape.fan_in, *shape.widths, shape.n_outputs) > WIDEST:
         return False
     return {a.activation for a in bucket.architectures} <= CompiledActivations.names()
+
+
+def _unfolding(bucket: Bucket) -> Unfolding:
+    """What the members of a bucket stand for."""
+    return Unfolding(
+        bucket.shape.submembers,
+        [(kind, layer, rows, columns) for layer, kind, rows, columns in bucket.shape.unfolded.block_shapes()],
+        [[block[2:] for block in a.unfolded.block_shapes()] for a in bucket.architectures],
+    )
 
 
 class MemberBucket:
@@ -74,6 +81,7 @@ class MemberBucket:
             [[block[2:] for block in a.block_shapes()] for a in bucket.architectures],
             torch.tensor(settings, dtype=torch.float64),
             residual=shape.residual or (False,) * shape.depth,
+            unfolding=_unfolding(bucket) if shape.is_folded else None,
             n_numbers=shape.n_periodic,
             adaptive=adaptive,
         )

@@ -19,9 +19,11 @@ __all__ = [
     "COEFFICIENT",
     "FREQUENCY",
     "GAIN",
+    "INPUT_ADAPTER",
     "KINDS",
     "MIXING",
     "OFFSET",
+    "OUTPUT_ADAPTER",
     "PHASE",
     "SCALE",
     "SHIFT",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 WEIGHT, BIAS, GAIN, SHIFT, COEFFICIENT, SCALE, FREQUENCY, PHASE, MIXING, OFFSET = range(10)
+INPUT_ADAPTER, OUTPUT_ADAPTER = 10, 11
 
 KINDS = {
     "weight": WEIGHT,
@@ -45,6 +48,8 @@ KINDS = {
     "phase": PHASE,
     "mixing": MIXING,
     "offset": OFFSET,
+    "input_adapter": INPUT_ADAPTER,
+    "output_adapter": OUTPUT_ADAPTER,
 }
 """Number of each kind of block."""
 
@@ -63,7 +68,7 @@ def zeros(size: Any) -> Any:
 def place_blocks(blocks: Any, shapes: Any, room: Any, begins: Any, spots: Any) -> Any:
     """Where each block begins in a member's own buffer, and where the last one ends.
 
-    ``begins`` (blocks,) is written, and ``spots`` (layers + 1, 10): the same by layer and kind, what lies
+    ``begins`` (blocks,) is written, and ``spots`` (layers + 1, 12): the same by layer and kind, what lies
     before the first layer in the last line, -1 for what there is not. Weights have ``room`` behind them, for
     what products write beyond a row.
     """
