@@ -1,9 +1,10 @@
 """How fast packed training is, held against other ways to train the same networks, in one run.
 
 ``python -m benchmarks.packed_training`` measures every case and writes
-``benchmarks/results/packed_training.json``, the table in ``docs/speed.md`` and a plot; ``--only NAME`` does
-some of them and keeps the other figures; ``--quick`` takes a minute, writes nothing and prints one line of
-JSON last; ``--profile`` says where the time of a step goes; ``--scaling`` trains 100 to 100,000 members.
+``benchmarks/results/packed_training.json``, the tables in ``docs/speed.md`` and the README and a plot;
+``--only NAME`` does some of them and keeps the other figures; ``--quick`` takes a minute, writes nothing and
+prints one line of JSON last; ``--profile`` says where the time of a step goes; ``--scaling`` trains 100 to
+100,000 members.
 
 It is the protocol of the paper (10,000 networks of widths 1 to 100 and ten activations) without four faults
 of the original: labels are real and are learned, the rival that trains one network at a time slices tensors
@@ -16,9 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from benchmarks.packed.cases import CASES, QUICK, find
@@ -26,25 +27,35 @@ from benchmarks.packed.diagram import diagram
 from benchmarks.packed.machine import describe
 from benchmarks.packed.measure import measure
 from benchmarks.packed.profile import profile, profile_table
-from benchmarks.packed.report import fill, plot, ragged_share, scaling_table, table
+from benchmarks.packed.report import plot, published, scaling_table, short_table
 from benchmarks.packed.scaling import scale
+from benchmarks.publishing import ROOT, fill, marks
 
-FOLDER = Path(__file__).parent / "results"
+FOLDER = ROOT / "benchmarks" / "results"
 RESULTS = FOLDER / "packed_training.json"
 SCALING = FOLDER / "packed_training_scaling.json"
 PROFILE = FOLDER / "packed_training_profile.json"
-DOCS = Path(__file__).parent.parent / "docs" / "speed.md"
+DIAGRAM = FOLDER / "packed_training.svg"
+DOCS = ROOT / "docs" / "speed.md"
+README = ROOT / "README.md"
 
 PROFILED = (*QUICK, "paper, D=10 N=128 C=10", "ragged")
+SHORT = (*QUICK, "paper, D=10 N=128 C=10", "ragged")
+"""What the README shows."""
 
 
 def line(row: dict[str, Any]) -> str:
-    """A case in one line."""
+    """A case in one line: times, how many times faster with quantiles, and fractions of what is possible."""
     times = ", ".join(f"{name} {value['median']:.2f}" for name, value in row["microseconds"].items())
-    ratios = ", ".join(f"{name} {value['median']:.2f}x" for name, value in row["ratios"].items())
-    parts = ", ".join(f"{value['median']:.0%}" for value in row["gemm_fraction"].values())
+    ratios = ", ".join(
+        f"{name} {value['median']:.2f}x ({value['q10']:.2f} to {value['q90']:.2f})"
+        for name, value in row["ratios"].items()
+    )
+    peak = ", ".join(f"{value['median']:.0%}" for value in row["gemm_fraction"].values())
+    copies = ", ".join(f"{value:.0%}" for value in row["bandwidth_fraction"].values())
     return (
-        f"{row['case']}: us a member-step: {times}; {ratios}; GEMM fraction {parts}; {row['seconds']:.0f} s"
+        f"{row['case']}: us a member-step: {times}; {ratios}; "
+        f"product peak {peak}; copy bandwidth {copies}; {row['seconds']:.0f} s"
     )
 
 
@@ -52,7 +63,9 @@ def quick() -> None:
     """Two cases within a minute; the last line is JSON."""
     # just the rivals of the four figures
     rivals = dict(zip(QUICK, (("sequential", "m3"), ("vmap",)), strict=True))
-    rows = {name: measure(replace(find(name), rivals=rivals[name]), rounds=2, brief=True) for name in QUICK}
+    rows = {}
+    for name in QUICK:
+        rows[name] = measure(replace(find(name), rivals=rivals[name]), rounds=2, brief=True)
     for row in rows.values():
         print(line(row), flush=True)
     paper, layers = (rows[name] for name in QUICK)
@@ -68,10 +81,16 @@ def quick() -> None:
     )
 
 
-def store(rows: dict[str, dict[str, Any]]) -> None:
-    """Write the figures in the order of the cases."""
-    ordered = [rows[case.name] for case in CASES if case.name in rows]
-    RESULTS.write_text(json.dumps({"rows": ordered}, indent=1) + "\n")
+def ordered(rows: dict[str, dict[str, Any]], names: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Figures in the order of ``names``, or of the cases."""
+    return [rows[name] for name in names or (case.name for case in CASES) if name in rows]
+
+
+def publish(rows: dict[str, dict[str, Any]]) -> None:
+    """Put the figures into the documentation, the README and the diagram."""
+    fill(DOCS, marks("packed_training"), published(ordered(rows)))
+    fill(README, marks("packed_training"), short_table(ordered(rows, SHORT)))
+    DIAGRAM.write_text(diagram(ordered(rows)))
 
 
 def main() -> None:
@@ -81,7 +100,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=[case.name for case in CASES], metavar="NAME")
     parser.add_argument("--profile", action="store_true", help="where the time of a step goes")
     parser.add_argument("--scaling", action="store_true", help="100 to 100,000 members")
-    parser.add_argument("--plot", action="store_true", help="draw the figures that are there")
+    parser.add_argument("--plot", action="store_true", help="draw and publish the figures that are there")
     parser.add_argument("--rounds", type=int, default=5, help="times that everyone's turn comes")
     parser.add_argument("--with", dest="extra", action="append", choices=["sklearn", "jax"], default=[])
     arguments = parser.parse_args()
@@ -91,12 +110,12 @@ def main() -> None:
         print(text)
         if not arguments.only:
             PROFILE.write_text(json.dumps({"machine": describe(), "rows": found}, indent=1) + "\n")
-            fill(DOCS, "profile", text)
+            fill(DOCS, marks("profile"), text)
         return
     if arguments.scaling:
         sizes = scale()
         SCALING.write_text(json.dumps({"machine": describe(), "rows": sizes}, indent=1) + "\n")
-        fill(DOCS, "scaling", scaling_table(sizes))
+        fill(DOCS, marks("scaling"), scaling_table(sizes))
         return
     if arguments.quick:
         quick()
@@ -104,10 +123,9 @@ def main() -> None:
     rows = {row["case"]: row for row in json.loads(RESULTS.read_text())["rows"]} if RESULTS.exists() else {}
     if arguments.plot:
         scaling = json.loads(SCALING.read_text())["rows"] if SCALING.exists() else []
-        ordered = [rows[case.name] for case in CASES if case.name in rows]
-        (FOLDER / "packed_training.svg").write_text(diagram(ordered))
+        publish(rows)
         if find_spec("plotly") is not None:
-            plot(ordered, scaling, FOLDER / "packed_training.html")
+            plot(ordered(rows), scaling, FOLDER / "packed_training.html")
         return
     machine = describe()
     for case in CASES:
@@ -116,10 +134,9 @@ def main() -> None:
         row = measure(case, rounds=arguments.rounds, extra=tuple(arguments.extra))
         rows[case.name] = row | {"machine": machine, "day": time.strftime("%Y-%m-%d")}
         print(line(row), flush=True)
-        store(rows)
-    ordered = [rows[case.name] for case in CASES if case.name in rows]
-    print(table(ordered) + "\n\n" + ragged_share(ordered))
-    fill(DOCS, "packed_training", table(ordered) + "\n\n" + ragged_share(ordered))
+        RESULTS.write_text(json.dumps({"rows": ordered(rows)}, indent=1) + "\n")
+    print(published(ordered(rows)))
+    publish(rows)
 
 
 if __name__ == "__main__":

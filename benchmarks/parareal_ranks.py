@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from parallelmlp_search.parareal import (
     World,
     decompose,
     deep_mlp,
+    end_rank,
     join,
     measure_pace,
     output_gradient,
@@ -32,11 +34,14 @@ from parallelmlp_search.parareal import (
     resnet1001,
     vgg16,
 )
-from parallelmlp_search.parareal.cost import Link, measure_slices, play
+from parallelmlp_search.parareal.cost import Link, play
+from parallelmlp_search.parareal.pace import core_wait, measure_slices
 from parallelmlp_search.space import MLPConfig
 
 ROOT = Path(__file__).parent.parent
 CLASSES, INPUTS = 26, 64
+FREE_SECONDS = 5e-5
+"""A step in which no rank waits longer for a core, because another program has it, counts as free."""
 
 
 def config_of(spec: dict[str, int]) -> MLPConfig:
@@ -50,32 +55,36 @@ def serial_model(spec: dict[str, int]) -> nn.Sequential:
     return deep_mlp(config_of(spec), n_inputs=INPUTS, n_outputs=CLASSES)
 
 
-def seconds_of(step: Callable[[], object], repeats: int, together: bool = True) -> list[float]:
-    """Seconds of each step after some that warm up; ``together`` if all ranks take part."""
-    took = []
+def seconds_of(step: Callable[[], object], repeats: int) -> tuple[list[float], list[float]]:
+    """Seconds of each step after some that warm up, and for how much of it this rank was without a core."""
+    took, waited = [], []
     for number in range(repeats + 5):
-        started = time.perf_counter()
+        before, started = core_wait(), time.perf_counter()
         step()
         if number >= 5:
             took.append(time.perf_counter() - started)
-    return took
+            waited.append(core_wait() - before)
+    return took, waited
 
 
 def link_of(world: World, n_bytes: int) -> Link:
     """Latency and bandwidth between ranks 0 and 1, from messages there and back."""
     found = []
-    for size in (1, max(64, n_bytes // 4) * 4):
+    for size in (1, max(64, n_bytes // 4)):
         tensor = torch.zeros(size)
         world.barrier()
         times = []
         for _ in range(200):
             started = time.perf_counter()
             if world.rank == 0:
-                dist.send(tensor, 1)
-                dist.recv(tensor, 1)
+                world.send_forward(tensor)
+                world.expect_backward((size,), tensor.dtype)
+                world.receive()
             elif world.rank == 1:
-                dist.recv(tensor, 0)
-                dist.send(tensor, 0)
+                world.expect_forward((size,), tensor.dtype)
+                world.receive()
+                world.send_backward(tensor)
+            world.end_step()
             times.append((time.perf_counter() - started) / 2)
         found.append(statistics.median(times))
     latency, long = found
@@ -93,17 +102,26 @@ def steps(world: World, spec: dict[str, int]) -> dict[str, Any]:
 
     def sliced(slices: int) -> PararealNetwork:
         torch.manual_seed(2)
-        return decompose(serial_model(spec), slices, x[:4])
+        return decompose(serial_model(spec), slices, x)
 
     alone = DistributedParareal(sliced(1), Alone(), recipe, x)
     ranked = DistributedParareal(sliced(2), world, recipe, x)
     parallel, pipelines = data_parallel(world, spec, x, y), pipeline_steps(world, spec, x, y)
     times: dict[str, list[float]] = {}
 
+    disturbed: list[float] = []
+
     def add(name: str, step: Callable[[], object], only: int | None = None) -> None:
+        """Times of steps for which no rank had to wait for a core, or of all where that leaves too few."""
         world.barrier()
-        if only is None or only == world.rank:
-            times.setdefault(name, []).extend(seconds_of(step, repeats))
+        mine = only is None or only == world.rank
+        took, waited = seconds_of(step, repeats) if mine else ([0.0] * repeats, [0.0] * repeats)
+        waits = torch.tensor(waited, dtype=torch.float64)
+        dist.all_reduce(waits, op=dist.ReduceOp.MAX)
+        free = [seconds for seconds, wait in zip(took, waits.tolist(), strict=True) if wait < FREE_SECONDS]
+        disturbed.append(1.0 - len(free) / repeats)
+        if mine:
+            times.setdefault(name, []).extend(free if len(free) >= repeats // 4 else took)
         world.barrier()
 
     rounds = []
@@ -132,7 +150,7 @@ def steps(world: World, spec: dict[str, int]) -> dict[str, Any]:
         message = link.seconds(4 * n_rows * spec["width"])
         by_rank[slices] = {
             "step": play(measured, [message] * (slices - 1)),
-            "ranks": [vars(t) if hasattr(t, "__dict__") else t.__dict__ for t in measured],
+            "ranks": [asdict(times) for times in measured],
         }
     world.barrier()
     curves = {
@@ -146,6 +164,7 @@ def steps(world: World, spec: dict[str, int]) -> dict[str, Any]:
     return {
         "spec": spec,
         "rounds": rounds,
+        "disturbed": statistics.mean(disturbed),
         "quantiles": {n: [quantile(v, q) for q in (0.1, 0.25, 0.5, 0.75, 0.9)] for n, v in times.items()},
         "link": {"latency": link.latency, "bandwidth": link.bandwidth},
         "predictions": curves,
@@ -240,7 +259,7 @@ def main() -> None:
     if world.rank == 0:
         output.write_text(json.dumps(found))
     world.barrier()
-    world.leave()
+    end_rank()
 
 
 if __name__ == "__main__":

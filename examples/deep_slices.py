@@ -2,6 +2,7 @@
 
 Run it from the repository: python examples/deep_slices.py
 With one rank a slice, each on a core or a GPU of its own: torchrun --nproc-per-node 2 examples/deep_slices.py
+With twice as many ranks, two copies of the network share each minibatch.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from torch import nn
 
 from parallelmlp_search import MLPConfig
 from parallelmlp_search.parareal import (
+    LOOPBACK,
     Alone,
     DistributedParareal,
-    Link,
     Recipe,
     decompose,
     deep_mlp,
+    end_rank,
     join,
     measure_pace,
     output_gradient,
@@ -56,7 +58,8 @@ def train(slices: int, world: Alone) -> float | None:
     engine = DistributedParareal(network, world, recipe, X[:BATCH])
     for step in range(n_steps):
         batch = torch.arange(step * BATCH, (step + 1) * BATCH) % n_train
-        engine.step(X[batch], output_gradient("cross_entropy", y[batch]))
+        mine = batch.tensor_split(world.replicas)[world.replica]
+        engine.step(X[mine], output_gradient("cross_entropy", y[mine], share=len(mine) / BATCH))
     with engine.weights(engine.optimizer.average):
         outputs = engine.predict(X[n_train:])
     return None if outputs is None else float((outputs.argmax(dim=1) == y[n_train:]).float().mean())
@@ -66,9 +69,7 @@ def forecast() -> None:
     """What more devices would do, joined as two processes of one host are."""
     example = torch.randn(BATCH, 36)
     model = serial_network()
-    found = predictions(
-        model, example, (2, 4, 8, 16), pace=measure_pace(model, example), link=Link(80e-6, 4e9)
-    )
+    found = predictions(model, example, (2, 4, 8, 16), pace=measure_pace(model, example), link=LOOPBACK)
     for row in found:
         print(f"{row.slices:2d} devices: {row.speedup:.1f} times as fast, {100 * row.efficiency:.0f} % busy")
     print("recommended slices:", recommended(found))
@@ -79,10 +80,9 @@ def main() -> None:
     if "RANK" in os.environ:  # started by torchrun
         world = join(SLICES)
         accuracy = train(SLICES, world)
-        if accuracy is not None:
-            print(f"accuracy over {SLICES} ranks: {accuracy:.3f}")
-        world.leave()
-        return
+        if accuracy is not None and world.replica == 0:
+            print(f"accuracy over {SLICES * world.replicas} ranks: {accuracy:.3f}")
+        end_rank()
     print(f"accuracy of the serial network: {train(1, Alone()):.3f}")
     print(f"accuracy in {SLICES} slices: {train(SLICES, Alone()):.3f}")
     forecast()

@@ -354,13 +354,16 @@ def study(
     """Copy a finished run into an Optuna study, for dashboards and plots."""
     from parallelmlp_search.integrations.optuna import study_from_run
     from parallelmlp_search.search import RunDirectory
+    from parallelmlp_search.search.learned import quiet
 
-    made = study_from_run(RunDirectory.open(run), storage, study_name=name)
+    with quiet():
+        made = study_from_run(RunDirectory.open(run), storage, study_name=name)
+    n_trials = len(made.get_trials(deepcopy=False))
     screen = terminal()
     if as_json:
-        screen.json({"study": made.study_name, "storage": storage, "trials": len(made.trials)})
+        screen.json({"study": made.study_name, "storage": storage, "trials": n_trials})
     else:
-        screen.note(f"{len(made.trials):,} trials are now the study {made.study_name!r} in {storage}")
+        screen.note(f"{n_trials:,} trials are now the study {made.study_name!r} in {storage}")
 
 
 app.command()(guarded(promote))

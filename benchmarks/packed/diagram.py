@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from benchmarks.packed.report import RIVALS
+
 __all__ = ["diagram"]
 
 WIDTH, LEFT, RIGHT, TOP, BAR, GAP = 860, 270, 60, 70, 12, 10
-NAMES = {"sequential": "one at a time", "m3": "M3", "vmap": "vmap", "sklearn": "scikit-learn", "jax": "JAX"}
-COLOURS = dict(zip(NAMES, ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"), strict=True))
+COLOURS = dict(zip(RIVALS, ("#0072b2", "#d55e00", "#f0a070", "#009e73", "#cc79a7", "#e69f00"), strict=True))
 
 
 def diagram(rows: list[dict[str, Any]]) -> str:
     """A bar for each case and rival on a logarithmic scale; lines go from the tenth to the ninetieth part."""
-    shown = [row for row in rows if any(kind in row["ratios"] for kind in NAMES)]
-    highest = [row["ratios"][kind]["q90"] for row in shown for kind in NAMES if kind in row["ratios"]]
+    shown = [row for row in rows if any(kind in row["ratios"] for kind in RIVALS)]
+    highest = [row["ratios"][kind]["q90"] for row in shown for kind in RIVALS if kind in row["ratios"]]
     largest = max(highest, default=1.0)
     decades = max(1, math.ceil(math.log10(largest)))
 
@@ -24,7 +25,7 @@ def diagram(rows: list[dict[str, Any]]) -> str:
 
     parts, y = [], float(TOP)
     for row in shown:
-        kinds = [kind for kind in NAMES if kind in row["ratios"]]
+        kinds = [kind for kind in RIVALS if kind in row["ratios"]]
         middle = y + BAR * len(kinds) / 2 + 4
         parts.append(f'<text x="{LEFT - 8}" y="{middle}" text-anchor="end">{row["case"]}</text>')
         for kind in kinds:
@@ -52,10 +53,10 @@ def diagram(rows: list[dict[str, Any]]) -> str:
         "</text>",
     ]
     spot = float(LEFT)
-    for kind in NAMES:
+    for kind in RIVALS:
         if any(kind in row["ratios"] for row in shown):
             head.append(f'<rect x="{spot}" y="36" width="12" height="12" fill="{COLOURS[kind]}"/>')
-            head.append(f'<text x="{spot + 17}" y="46">{NAMES[kind]}</text>')
+            head.append(f'<text x="{spot + 17}" y="46">{RIVALS[kind]}</text>')
             spot += 130
     for decade in range(decades + 1):
         spot = x(10.0**decade)

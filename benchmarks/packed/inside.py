@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numba
@@ -15,11 +16,12 @@ import numpy as np
 import torch
 
 from parallelmlp_search.kernels import compiled_products
+from parallelmlp_search.kernels.compiled_functions import OPTIONS
 from parallelmlp_search.kernels.compiled_loops import binary_rows, cross_entropy_rows
-from parallelmlp_search.kernels.compiled_math import CODES, OPTIONS, F, activate_and_slope, slope_times
+from parallelmlp_search.kernels.compiled_math import CODES, F, activate_and_slope, slope_times
 from parallelmlp_search.kernels.compiled_updates import adamw_stretch
 
-__all__ = ["inside"]
+__all__ = ["Part", "inside"]
 
 products, weight_products = compiled_products.products, compiled_products.weight_products
 turn, dots, outer = compiled_products.transposed, compiled_products.dots, compiled_products.outer
@@ -113,8 +115,16 @@ def _microseconds(function: Callable[..., Any], *arguments: Any) -> float:
         times = int(times * max(2.0, 0.12 / max(spent, 1e-6)))
 
 
-def inside(sizes: tuple[int, ...], n_rows: int, activation: str) -> dict[str, float]:
-    """Microseconds of each part of a step of one member: ``sizes`` are inputs, widths and outputs.
+@dataclass
+class Part:
+    """Microseconds of a part of a member's step, and the FLOP of its products, if it has any."""
+
+    microseconds: float = 0.0
+    flop: float = 0.0
+
+
+def inside(sizes: tuple[int, ...], n_rows: int, activation: str) -> dict[str, Part]:
+    """What each part of a step of one member takes: ``sizes`` are inputs, widths and outputs.
 
     Rows should fill whole vectors.
     """
@@ -126,22 +136,25 @@ def inside(sizes: tuple[int, ...], n_rows: int, activation: str) -> dict[str, fl
     widest = max(sizes) + 16
     p, result = numbers(widest * widest), numbers(widest * widest)
     x, z, d, columns = (numbers(widest * n_rows) for _ in range(4))
-    parts: dict[str, float] = {}
+    parts: dict[str, Part] = {}
 
-    def add(part: str, function: Callable[..., Any], *arguments: Any) -> None:
-        parts[part] = parts.get(part, 0.0) + _microseconds(function, *arguments)
+    def add(part: str, function: Callable[..., Any], *arguments: Any, flop: float = 0.0) -> None:
+        found = parts.setdefault(part, Part())
+        found.microseconds += _microseconds(function, *arguments)
+        found.flop += flop
 
     code, lanes = CODES[activation], compiled_products.LANES
     for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+        flop = 2.0 * n_in * n_out * n_rows
         where = "first layer" if layer == 0 else "deeper layers and head"
-        add(f"product: {where} forward", _forward, p, n_out, n_in, x, n_rows, z)
+        add(f"product: {where} forward", _forward, p, n_out, n_in, x, n_rows, z, flop=flop)
         name = f"product: gradient of weights, {where}"
         if layer == 0:
             filled = -(-n_in // 16) * 16
-            add(name, _first_weights, d, n_out, columns, filled, n_rows, result)
+            add(name, _first_weights, d, n_out, columns, filled, n_rows, result, flop=flop)
             continue
-        add(name, _weights, d, n_out, x, n_in, columns, lanes, n_rows, result)
-        add("product: gradient of inputs", _back, p, n_out, n_in, d, n_rows, z)
+        add(name, _weights, d, n_out, x, n_in, columns, lanes, n_rows, result, flop=flop)
+        add("product: gradient of inputs", _back, p, n_out, n_in, d, n_rows, z, flop=flop)
         used = n_in * n_rows
         add("activations and their slopes", _activate, code, z[:used], x[:used])
         if not 7 <= code <= 9:

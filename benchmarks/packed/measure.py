@@ -13,8 +13,8 @@ import torch
 
 from benchmarks.packed.cases import Case
 from benchmarks.packed.extra_rivals import make
-from benchmarks.packed.machine import copy_bandwidth, gemm_peak
-from benchmarks.packed.ours import Packed
+from benchmarks.packed.machine import ProductRates, copy_bandwidth, product_rates
+from benchmarks.packed.ours import Packed, steps_a_call
 from benchmarks.packed.rivals import M3, OneAtATime, Vmap
 
 __all__ = ["measure", "quantiles"]
@@ -58,7 +58,10 @@ def contenders(case: Case, cores: int, extra: tuple[str, ...], brief: bool) -> l
         if "sequential" in case.rivals:
             found.append(OneAtATime(case, threads))
         if "m3" in case.rivals:
-            found.append(M3(case, threads))
+            many, few = case.m3_members
+            found.append(M3(case, threads, many))
+            if not brief:
+                found.append(M3(case, threads, few, "parts"))
         if "vmap" in case.rivals:
             sizes = VMAP_CHUNKS if case.group == "uniform" else (VMAP_CHUNKS[-1],)
             found.extend(Vmap(case, threads, chunk) for chunk in sizes)
@@ -70,26 +73,29 @@ def measure(case: Case, *, rounds: int, extra: tuple[str, ...] = (), brief: bool
     """Seconds a member-step of every contender, and how many times faster ours is.
 
     Ours runs on all cores and is held against each rival's better of one thread and all threads; vmap also
-    has the better of two chunk sizes. The FLOP are those of the matrix products alone, while the time is
-    that of the whole step, optimiser included. ``brief`` leaves out our side without its compiled loops.
+    has the better of two sizes of its stacks. Fractions of the peak (:class:`.machine.ProductRates`) count
+    the FLOP of the matrix products alone, while the time is that of the whole step, optimiser included.
+    ``brief`` leaves out our side without its compiled loops, and M3 in parts.
     """
     cores = os.cpu_count() or 1
     started = time.monotonic()
     torch.manual_seed(0)
     everyone = contenders(case, cores, extra, brief)
     samples: dict[str, list[float]] = {contender.name: [] for contender in everyone}
-    peaks: dict[int, list[float]] = {threads: [] for threads in sorted({1, cores})}
+    rates = {threads: ProductRates() for threads in sorted({1, cores})}
     for _ in range(rounds):
-        for threads in peaks:
-            peaks[threads].append(gemm_peak(threads))
+        for threads, known in rates.items():
+            rates[threads] = known.best(product_rates(threads))
         for contender in everyone:
             samples[contender.name].append(contender.sample())
     megabytes = {c.name: c.megabytes for c in everyone if isinstance(c, Packed)}
     for contender in everyone:
         contender.close()
-    bandwidths = {threads: copy_bandwidth(threads) for threads in peaks}
+    bandwidths = {threads: copy_bandwidth(threads) for threads in rates}
     configs = case.configs()
     flops, state = case.product_flops(configs), case.state_bytes(configs)
+    steps = steps_a_call(case, configs)
+    kept = case.kept_bytes(configs, steps)
     own, alone = samples[f"packed_{cores}"], samples["packed_1"]
 
     def best_of(kind: str) -> list[float] | None:
@@ -97,7 +103,7 @@ def measure(case: Case, *, rounds: int, extra: tuple[str, ...] = (), brief: bool
         return min(runs, key=statistics.median) if runs else None
 
     ratios = {}
-    for kind in ("sequential", "m3", "vmap", "sklearn", "jax"):
+    for kind in ("sequential", "m3", "parts", "vmap", "sklearn", "jax"):
         rival = best_of(kind)
         if rival is not None:
             ratios[kind] = quantiles([theirs / ours for theirs, ours in zip(rival, own, strict=True)])
@@ -106,12 +112,12 @@ def measure(case: Case, *, rounds: int, extra: tuple[str, ...] = (), brief: bool
     if "plain_1" in samples:
         plain = samples["plain_1"]
         ratios["compiled"] = quantiles([slow / fast for slow, fast in zip(plain, alone, strict=True)])
-    fractions, shares = {}, {}
-    for threads, peak in peaks.items():
+    fractions, shares, streams = {}, {}, {}
+    for threads, known in rates.items():
         ours = samples[f"packed_{threads}"]
-        # against the best product seen in the whole run: a slow moment must not flatter
-        fractions[str(threads)] = quantiles([flops / seconds / max(peak) for seconds in ours])
-        shares[str(threads)] = statistics.median(state / seconds for seconds in ours) / bandwidths[threads]
+        fractions[str(threads)] = quantiles([flops / seconds / known.peak for seconds in ours])
+        seconds = statistics.median(ours) * bandwidths[threads]
+        shares[str(threads)], streams[str(threads)] = kept / seconds, state / seconds
     return {
         "case": case.name,
         "group": case.group,
@@ -127,8 +133,10 @@ def measure(case: Case, *, rounds: int, extra: tuple[str, ...] = (), brief: bool
         "epoch_seconds": statistics.median(own) * len(configs) * math.ceil(case.rows / case.batch),
         "ratios": ratios,
         "gemm_fraction": fractions,
+        "steps_a_call": steps,
         "bandwidth_fraction": shares,
-        "gemm_gflops": {str(threads): max(peak) / 1e9 for threads, peak in peaks.items()},
+        "streamed_fraction": streams,
+        "product_gflops": {str(threads): known.gflops() for threads, known in rates.items()},
         "copy_gigabytes": {str(threads): value / 1e9 for threads, value in bandwidths.items()},
         "megabytes": megabytes,
         "rounds": rounds,

@@ -14,10 +14,11 @@ import torch
 from benchmarks.packed.cases import Case
 from parallelmlp_search.distribute.shards import ShardData, cut_work
 from parallelmlp_search.engine import BatchStream, Head, Population, TrainingRows, train
+from parallelmlp_search.engine.bucket_steps import window_steps
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["Packed", "Shards", "cut"]
+__all__ = ["Packed", "Shards", "cut", "steps_a_call"]
 
 
 def shard_data(case: Case) -> ShardData:
@@ -41,6 +42,14 @@ def shard_data(case: Case) -> ShardData:
 def cut(case: Case, configs: list[MLPConfig]) -> list[tuple[int, ...]]:
     """Members of each shard, by the cut of a search."""
     return cut_work(configs, shard_data(case))
+
+
+def steps_a_call(case: Case, configs: list[MLPConfig]) -> float:
+    """Steps that a member takes before its weights leave the caches: a window of its shard, on average."""
+    shards = [[case.architecture(configs[member]) for member in shard] for shard in cut(case, configs)]
+    # harmonic, since it is the traffic of a step that adds up
+    calls = sum(len(shard) / window_steps(shard, min(case.batch, case.rows)) for shard in shards)
+    return len(configs) / calls
 
 
 class Shards:

@@ -6,17 +6,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from benchmarks.packed.cases import Case
-from benchmarks.packed.inside import inside
-from benchmarks.packed.machine import gemm_peak
+from benchmarks.packed.machine import product_rates
 from benchmarks.packed.ours import Shards, cut
 from parallelmlp_search.engine import bucket_network, bucket_steps, optimizer, products, trainer
-from parallelmlp_search.kernels import compiled
+from parallelmlp_search.kernels import compiled, members
+from parallelmlp_search.space import MLPConfig
 
 __all__ = ["profile", "profile_table"]
 
@@ -72,7 +73,7 @@ def _timed(clock: _Clock) -> Iterator[None]:
     put(trainer.TrainingRows, "batch", "rows of the batch")
     put(compiled.CompiledActivations, "forward", "activations forward")
     put(compiled.CompiledActivations, "backward", "activations backward")
-    put(compiled.CompiledMembers, "__call__", "one call: all of several steps")
+    put(members.CompiledMembers, "__call__", "one call: all of several steps")
     for name in ("get_loss", "compiled_loss"):
         original = getattr(bucket_steps, name)
         undo.append((bucket_steps, name, original))
@@ -126,14 +127,7 @@ def profile(case: Case, *, members: int = 2000, steps: int = 30) -> dict[str, An
         "calls_a_step": 1.0,
     }
     flops = case.product_flops([configs[m] for shard in chosen for m in shard])
-    peak = gemm_peak(1)
-    # the member in the middle of the population stands for all of them
-    middle = sorted(configs, key=lambda config: (case.product_flops([config]), config.activation))
-    typical = middle[len(middle) // 2]
-    sizes = (case.inputs, *typical.widths, case.outputs)
-    own = inside(sizes, case.batch, typical.activation)
-    in_products = sum(value for part, value in own.items() if part.startswith("product"))
-    own_flops = case.product_flops([typical])
+    rates = product_rates(1)
     return {
         "case": case.name,
         "members": count,
@@ -141,43 +135,60 @@ def profile(case: Case, *, members: int = 2000, steps: int = 30) -> dict[str, An
         "microseconds": whole * per,
         "microseconds_with_clocks": observed * per,
         "parts": parts,
-        "gemm_gflops": peak / 1e9,
-        "typical": {"sizes": sizes, "activation": typical.activation, "parts": own},
-        "product_gflops": own_flops / in_products / 1e3,
-        "product_floor_microseconds": flops / peak * 1e6,
+        "product_gflops": rates.gflops(),
+        "product_floor_microseconds": flops / rates.peak * 1e6,
+        "typical": _typical(case, configs) if find_spec("numba") is not None else None,
+    }
+
+
+def _typical(case: Case, configs: list[MLPConfig]) -> dict[str, Any]:
+    """The inside of the one call, part by part, for the member in the middle of the population."""
+    from benchmarks.packed.inside import inside
+
+    middle = sorted(configs, key=lambda config: (case.product_flops([config]), config.activation))
+    typical = middle[len(middle) // 2]
+    sizes = (case.inputs, *typical.widths, case.outputs)
+    parts = inside(sizes, case.batch, typical.activation)
+    return {
+        "sizes": sizes,
+        "activation": typical.activation,
+        "parts": {name: asdict(part) for name, part in parts.items()},
     }
 
 
 def profile_table(row: dict[str, Any]) -> str:
-    """The profile as a Markdown table."""
-    total = row["microseconds_with_clocks"]
+    """The profile as Markdown tables."""
+    total, rates = row["microseconds_with_clocks"], row["product_gflops"]
     lines = [
-        f"**{row['case']}**: {row['microseconds']:.2f} us a member-step on one core, "
-        f"{row['microseconds_with_clocks']:.2f} with the clocks; at the peak the products alone would take "
-        f"{row['product_floor_microseconds']:.2f} us.",
+        f"**{row['case']}**: {row['microseconds']:.2f} us a member-step on one core, {total:.2f} with the "
+        f"clocks; at the peak of {rates['peak']:.0f} GFLOP/s the products alone would take "
+        f"{row['product_floor_microseconds']:.2f} us. The library's products reach {rates['library']:.0f}.",
         "",
         "| part of a step | us a member-step | share | calls a step and shard |",
         "|---|---|---|---|",
     ]
-    for part, value in row["parts"].items():
-        lines.append(
-            f"| {part} | {value['microseconds']:.2f} | {value['microseconds'] / total:.0%} "
-            f"| {value['calls_a_step']:.2g} |"
-        )
+    lines += [
+        f"| {part} | {value['microseconds']:.2f} | {value['microseconds'] / total:.0%} "
+        f"| {value['calls_a_step']:.2g} |"
+        for part, value in row["parts"].items()
+    ]
     typical = row["typical"]
-    own = sum(typical["parts"].values())
+    if typical is None:
+        return "\n".join(lines)
+    parts = typical["parts"]
+    own = sum(part["microseconds"] for part in parts.values())
+    flop = sum(part["flop"] for part in parts.values())
+    rate = flop / sum(part["microseconds"] for part in parts.values() if part["flop"]) / 1e3
     lines += [
         "",
         f"Inside the call, of one member of sizes {'-'.join(map(str, typical['sizes']))} "
-        f"({typical['activation']}), part by part: {own:.2f} us. Its products run at "
-        f"{row['product_gflops']:.0f} GFLOP/s; the library's product of 1,024 by 1,024 at "
-        f"{row['gemm_gflops']:.0f}.",
+        f"({typical['activation']}), part by part: {own:.2f} us. Its products run at {rate:.0f} GFLOP/s, "
+        f"{rate / rates['peak']:.0%} of the peak.",
         "",
-        "| part of the call | us | share |",
-        "|---|---|---|",
+        "| part of the call | us | share | GFLOP/s |",
+        "|---|---|---|---|",
     ]
-    lines += [
-        f"| {part} | {value:.2f} | {value / own:.0%} |"
-        for part, value in sorted(typical["parts"].items(), key=lambda item: -item[1])
-    ]
+    for name, part in sorted(parts.items(), key=lambda item: -item[1]["microseconds"]):
+        gflops = f"{part['flop'] / part['microseconds'] / 1e3:.0f}" if part["flop"] else ""
+        lines.append(f"| {name} | {part['microseconds']:.2f} | {part['microseconds'] / own:.0%} | {gflops} |")
     return "\n".join(lines)

@@ -5,9 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["fill", "plot", "ragged_share", "scaling_table", "table"]
+__all__ = [
+    "RIVALS",
+    "peak_line",
+    "plot",
+    "published",
+    "ragged_share",
+    "scaling_table",
+    "short_table",
+    "table",
+]
 
-RIVALS = {"sequential": "one at a time", "m3": "M3", "vmap": "vmap", "sklearn": "scikit-learn", "jax": "JAX"}
+RIVALS = {
+    "sequential": "one at a time",
+    "m3": "M3",
+    "parts": "M3 in parts",
+    "vmap": "vmap",
+    "sklearn": "scikit-learn",
+    "jax": "JAX",
+}
+"""What each rival is called, by the kind of its ratios."""
 
 
 def _ratio(row: dict[str, Any], kind: str) -> str:
@@ -18,13 +35,24 @@ def _ratio(row: dict[str, Any], kind: str) -> str:
     return f"{value['median']:.{digits}f} ({value['q10']:.{digits}f} to {value['q90']:.{digits}f})"
 
 
+def _cores(rows: list[dict[str, Any]]) -> int:
+    return max((int(core) for row in rows for core in row["gemm_fraction"]), default=1)
+
+
+def _percent(parts: dict[str, Any]) -> str:
+    """Medians, or plain numbers, of one core and of all."""
+    values = [part["median"] if isinstance(part, dict) else part for part in parts.values()]
+    return " and ".join(f"{value:.0%}" for value in values)
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The cases as a Markdown table."""
     kinds = [kind for kind in RIVALS if any(kind in row["ratios"] for row in rows)]
-    cores = max((int(core) for row in rows for core in row["gemm_fraction"]), default=1)
+    cores = _cores(rows)
     head = ["population", "us a member-step, 1 core", f"{cores} cores"]
     head.append("1 core, without numba")
-    head += [f"x {RIVALS[kind]}" for kind in kinds] + [f"{cores} workers", f"GEMM peak, 1 and {cores} cores"]
+    head += [f"x {RIVALS[kind]}" for kind in kinds]
+    head += [f"{cores} workers", f"product peak, 1 and {cores} cores", f"copy bandwidth, 1 and {cores} cores"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
         times = row["microseconds"]
@@ -33,9 +61,45 @@ def table(rows: list[dict[str, Any]]) -> str:
         cells.append(f"{times['plain_1']['median']:.2f}" if "plain_1" in times else "")
         cells += [_ratio(row, kind) for kind in kinds]
         cells.append(f"{row['ratios']['workers']['median']:.2f}" if "workers" in row["ratios"] else "")
-        cells.append(" and ".join(f"{v['median']:.0%}" for v in row["gemm_fraction"].values()))
+        cells += [_percent(row["gemm_fraction"]), _percent(row["bandwidth_fraction"])]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def short_table(rows: list[dict[str, Any]]) -> str:
+    """The few cases that say most, for the README."""
+    kinds = [kind for kind in RIVALS if any(kind in row["ratios"] for row in rows)]
+    cores = _cores(rows)
+    head = ["population", f"us a member-step, {cores} cores", *(f"x {RIVALS[kind]}" for kind in kinds)]
+    head.append("product peak")
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in rows:
+        cells = [row["case"], f"{row['microseconds'][f'packed_{cores}']['median']:.2f}"]
+        cells += [_ratio(row, kind) for kind in kinds]
+        cells.append(f"{row['gemm_fraction'][str(cores)]['median']:.0%}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def peak_line(rows: list[dict[str, Any]]) -> str:
+    """What the fractions are fractions of: the highest rates seen in the runs of all cases."""
+    if not rows:
+        return ""
+    told = []
+    for cores in rows[0]["product_gflops"]:
+        rates = [row["product_gflops"][cores] for row in rows]
+        peak, library = (max(rate[name] for rate in rates) for name in ("peak", "library"))
+        copies = max(row["copy_gigabytes"][cores] for row in rows)
+        told.append(
+            f"{cores} core{'s' if cores != '1' else ''}: {peak:.0f} GFLOP/s at best, {library:.0f} in the "
+            f"library's products, and copies of {copies:.0f} GB/s"
+        )
+    return "This machine reaches on " + "; on ".join(told) + "."
+
+
+def published(rows: list[dict[str, Any]]) -> str:
+    """All that the documentation shows of the cases."""
+    return "\n\n".join(part for part in (table(rows), peak_line(rows), ragged_share(rows)) if part)
 
 
 def ragged_share(rows: list[dict[str, Any]]) -> str:
@@ -66,16 +130,6 @@ def scaling_table(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]
     return "\n".join(lines)
-
-
-def fill(path: Path, name: str, text: str) -> None:
-    """Put a text between the marks of a name in a document; without them nothing is written."""
-    marks = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-    document = path.read_text(encoding="utf-8")
-    before, found, rest = document.partition(marks[0])
-    _, closed, after = rest.partition(marks[1])
-    if found and closed:
-        path.write_text(f"{before}{marks[0]}{text}\n{marks[1]}{after}", encoding="utf-8")
 
 
 def plot(rows: list[dict[str, Any]], scaling: list[dict[str, Any]], path: Path) -> None:

@@ -127,12 +127,12 @@ class M3(_Timed):
     authors' own code.
     """
 
-    def __init__(self, case: Case, threads: int) -> None:
-        self.name, self.threads = f"m3_{threads}", threads
+    def __init__(self, case: Case, threads: int, members: int | None = None, name: str = "m3") -> None:
+        self.name, self.threads = f"{name}_{threads}", threads
         self._case = case
         configs = case.configs()
-        if case.m3_members is not None:
-            configs = spread(case, configs, case.m3_members)
+        if members is not None:
+            configs = spread(case, configs, members)
         configs.sort(key=lambda config: (config.activation, config.widths))
         widths = [config.widths[0] for config in configs]
         self._members = len(configs)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from parallelmlp_search.command_line.session import terminal
 from parallelmlp_search.command_line.tables import Source, plain
 from parallelmlp_search.data import read_table
 from parallelmlp_search.distribute import one_thread
+from parallelmlp_search.engine.checkpoint import read_json
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.parareal import Link, promote
 from parallelmlp_search.parareal.candidates import candidates, forecast
+from parallelmlp_search.parareal.promoted import FOLDER
 from parallelmlp_search.report import forecast_page, promotion_page
 from parallelmlp_search.search import Problem, RunDirectory
 from parallelmlp_search.search.preparation import Preparation
@@ -31,6 +34,26 @@ def problem_of(directory: RunDirectory) -> Problem:
     """The problem of a run that ``pmlp search`` has started."""
     source = Source.of_run(directory.info(), directory.path)
     return source.problem(read_table(source.path(directory.path)))
+
+
+def measured_steps(directory: RunDirectory) -> dict[tuple[int, int, int], float]:
+    """Seconds of a step by trial, depth and slices, as last promoted, where devices were measured."""
+    path = directory.path / FOLDER / "promotion.json"
+    if not path.is_file():
+        return {}
+    rows = read_json(path)["contenders"]
+    found = [row for row in rows if row["slices"] == 1 or row["ranks"] > 1]
+    return {(row["trial"], row["depth"], row["slices"]): row["step_seconds"] for row in found}
+
+
+def with_measured(forecast: dict[str, Any], measured: dict[tuple[int, int, int], float]) -> dict[str, Any]:
+    """A forecast with the measured steps beside the predicted ones, None where there are none."""
+
+    def step(slices: int) -> float | None:
+        return measured.get((forecast["trial"], forecast["depth"], slices))
+
+    rows = [row | {"measured": step(row["slices"])} for row in forecast["predictions"]]
+    return forecast | {"measured_serial": step(1), "predictions": rows}
 
 
 def show_forecast(
@@ -58,7 +81,7 @@ def show_forecast(
             device_flops=None if gflops is None else gflops * 1e9,
             link=link,
         )
-    rows = [plain(item.to_dict()) for item in found]
+    rows = [plain(with_measured(item.to_dict(), measured_steps(directory))) for item in found]
     screen = terminal()
     if as_json:
         screen.json(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -48,6 +48,10 @@ class NumericEncoder:
         joined = [np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)]
         low, high, center, scale, gaps, grid = joined
         return cls(scaling, low, high, center, scale, gaps > 0, grid)
+
+    def without_gaps(self) -> NumericEncoder:
+        """The same without a column for gaps, for a second encoding of the same numbers."""
+        return replace(self, gappy=np.zeros_like(self.gappy))
 
     @property
     def n_columns(self) -> int:

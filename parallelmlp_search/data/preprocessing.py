@@ -22,16 +22,16 @@ from .piecewise import PiecewiseEncoder
 __all__ = ["TablePreprocessor"]
 
 _CHUNK_VALUES = 1 << 21
-_FORMAT = 2
+_FORMAT = 3
 
 
 class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg, misc]
     """Turn any table into a finite float32 matrix, and new tables into the same columns.
 
-    The columns of the result are, in this order: the pieces of numbers; scaled numbers; an indicator for each
-    number that had gaps; the parts of dates; categories. Identifiers and constant columns are left out. See
-    `recognise_columns`, `NumericEncoder`, `PiecewiseEncoder`, `DateEncoder` and `CategoryEncoder` for what
-    happens to each kind.
+    The columns of the result are, in this order: normal scores of numbers; the pieces of numbers; scaled
+    numbers; an indicator for each number that had gaps; the parts of dates; categories. Identifiers and
+    constant columns are left out. See `recognise_columns`, `NumericEncoder`, `PiecewiseEncoder`,
+    `DateEncoder` and `CategoryEncoder` for what happens to each kind.
 
     Parameters
     ----------
@@ -44,6 +44,8 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
     max_categories
         In columns with more than `max_one_hot` categories, how many of the most frequent ones get a column of
         their own; the rest share one, and the frequency is added as a number.
+    quantiles
+        Whether numbers are also encoded as the normal scores of their quantiles.
     numeric_bins
         Bins into which each number is also cut for a piecewise linear encoding; 0 for none. See
         `PiecewiseEncoder`.
@@ -61,8 +63,10 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         Their names, of shape (n_features_in_,); only if the training table had names.
     n_features_out_
         Columns of the result, D.
+    n_quantiles_
+        How many of them, the first ones, are normal scores of numbers.
     n_pieces_
-        How many of them, the first ones, are pieces of numbers.
+        How many of them, those behind the scores, are pieces of numbers.
     n_numbers_
         How many of them, those behind the pieces, are scaled numbers.
     """
@@ -73,12 +77,14 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         scaling: Scaling = "robust",
         max_one_hot: int = 10,
         max_categories: int = 64,
+        quantiles: bool = False,
         numeric_bins: int = 0,
         column_kinds: Mapping[str, str] | None = None,
     ) -> None:
         self.scaling = scaling
         self.max_one_hot = max_one_hot
         self.max_categories = max_categories
+        self.quantiles = quantiles
         self.numeric_bins = numeric_bins
         self.column_kinds = column_kinds
 
@@ -105,6 +111,11 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             if chunks
             else None
         )
+        scores = (
+            NumericEncoder.fit((numeric_matrix(frame, chunk) for chunk in chunks), "quantile").without_gaps()
+            if chunks and self.quantiles
+            else None
+        )
         pieces = (
             PiecewiseEncoder.fit((numeric_matrix(frame, chunk) for chunk in chunks), self.numeric_bins)
             if chunks and self.numeric_bins
@@ -121,7 +132,7 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             for name, kind in schema.kinds.items()
             if kind in ("categorical", "boolean")
         }
-        self._set_state(schema, has_names(X), numbers, pieces, dates, categories)
+        self._set_state(schema, has_names(X), scores, numbers, pieces, dates, categories)
         if self.n_features_out_ == 0:
             found = ", ".join(f"{column.name!r} ({column.kind})" for column in list(schema)[:5])
             raise DataError(
@@ -170,6 +181,7 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             "parameters": parameters,
             "schema": self.schema_.to_dict(),
             "named": hasattr(self, "feature_names_in_"),
+            "scores": self._scores.to_dict() if self._scores is not None else None,
             "numbers": self._numbers.to_dict() if self._numbers is not None else None,
             "pieces": self._pieces.to_dict() if self._pieces is not None else None,
             "dates": {name: encoder.to_dict() for name, encoder in self._dates.items()},
@@ -193,6 +205,7 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         preprocessor._set_state(
             TableSchema.from_dict(state["schema"]),
             bool(state["named"]),
+            NumericEncoder.from_dict(state["scores"]) if state["scores"] is not None else None,
             NumericEncoder.from_dict(state["numbers"]) if state["numbers"] is not None else None,
             PiecewiseEncoder.from_dict(state["pieces"]) if state["pieces"] is not None else None,
             {name: DateEncoder.from_dict(part) for name, part in state["dates"].items()},
@@ -216,6 +229,7 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         self,
         schema: TableSchema,
         named: bool,
+        scores: NumericEncoder | None,
         numbers: NumericEncoder | None,
         pieces: PiecewiseEncoder | None,
         dates: dict[str, DateEncoder],
@@ -227,16 +241,21 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             self.feature_names_in_ = np.array(schema.names, dtype=object)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_  # of an earlier fit
+        self._scores = scores
         self._numbers = numbers
         self._pieces = pieces
         self._dates = dates
         self._categories = categories
         self.n_features_out_ = sum(width for _, width in self._blocks())
+        self.n_quantiles_ = 0 if scores is None else scores.n_columns
         self.n_pieces_ = 0 if pieces is None else pieces.width
         self.n_numbers_ = 0 if numbers is None else numbers.n_columns
 
     def _blocks(self) -> Iterator[tuple[list[str], int]]:
         """Names and number of the columns that each encoder fills, in the order of the result."""
+        if self._scores is not None:
+            names = self.schema_.of_kind("numeric")
+            yield [f"{name}__score" for name in names], self._scores.n_columns
         if self._pieces is not None:
             yield self._pieces.names(self.schema_.of_kind("numeric")), self._pieces.width
         if self._numbers is not None:
@@ -269,9 +288,12 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         start = 0
         if self._numbers is not None:
             values = numeric_matrix(frame, list(self.schema_.of_kind("numeric")))
+            if self._scores is not None:
+                start = self._scores.n_columns
+                self._scores.encode(values, out[:, :start])
             if self._pieces is not None:
-                start = self._pieces.width
-                self._pieces.encode(values, out[:, :start])
+                self._pieces.encode(values, out[:, start : start + self._pieces.width])
+                start += self._pieces.width
             self._numbers.encode(values, out[:, start : start + self._numbers.width])
             start += self._numbers.width
         for encoders in (self._dates, self._categories):

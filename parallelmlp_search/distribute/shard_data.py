@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from parallelmlp_search.engine import Head, TrainingRows
@@ -37,8 +38,10 @@ class ShardData:
         How outputs become predictions, what training minimises, what counts.
     seed
         Seed of the batches and of dropout.
+    n_quantiles
+        How many columns, the first ones, are normal scores of numbers, which not every configuration sees.
     n_pieces
-        How many columns, the first ones, are pieces of numbers, which not every configuration sees.
+        How many columns, those behind the scores, are pieces of numbers, which not every one sees either.
     n_numbers
         How many columns, those behind the pieces, are the numbers themselves.
     """
@@ -52,6 +55,7 @@ class ShardData:
     loss: str
     metric: Metric
     seed: int
+    n_quantiles: int = 0
     n_pieces: int = 0
     n_numbers: int = 0
     stored: Path | None = field(default=None, compare=False)
@@ -72,7 +76,7 @@ class ShardData:
     def __getstate__(self) -> dict[str, Any]:
         if self.stored is None:
             return dict(self.__dict__)
-        names = ("head", "loss", "metric", "seed", "n_pieces", "n_numbers", "stored")
+        names = ("head", "loss", "metric", "seed", "n_quantiles", "n_pieces", "n_numbers", "stored")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -89,25 +93,36 @@ class ShardData:
             config,
             n_inputs=self.n_inputs,
             n_outputs=self.head.n_outputs,
+            n_quantiles=self.n_quantiles,
             n_pieces=self.n_pieces,
             n_numbers=self.n_numbers,
             classifies=self.head.classifies,
         )
 
+    def predicting(self, inputs: Tensor) -> ShardData:
+        """The same data with other rows ``(n, D)`` to predict after training."""
+        return replace(self, prediction_inputs=inputs, stored=None)
+
     def seen_by(self, config: MLPConfig) -> ShardData:
-        """The same rows with those columns alone that a configuration sees; nothing is copied."""
-        first = self.architecture(config).first_input
-        if not first:
+        """The same rows with those columns alone that a configuration sees; one run of them is not copied."""
+        runs = self.architecture(config).columns
+        if runs == ((0, self.n_inputs),):
             return self
 
         def seen(inputs: Tensor | None) -> Tensor | None:
-            return None if inputs is None else inputs[:, first:]
+            if inputs is None:
+                return None
+            parts = [inputs[:, first:end] for first, end in runs]
+            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
+        rows = seen(self.rows.inputs)
+        assert rows is not None
         return replace(
             self,
-            rows=replace(self.rows, inputs=self.rows.inputs[:, first:]),
+            rows=replace(self.rows, inputs=rows),
             validation_inputs=seen(self.validation_inputs),
             prediction_inputs=seen(self.prediction_inputs),
+            n_quantiles=0,
             n_pieces=0,
             stored=None,
         )

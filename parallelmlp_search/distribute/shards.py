@@ -151,11 +151,11 @@ def cut_work(
     want larger ones.
     """
     architectures = [data.architecture(config) for config in configs]
-    alike: dict[tuple[int, int], list[int]] = {}
+    alike: dict[tuple[int, tuple[tuple[int, int], ...]], list[int]] = {}
     total = 0
     for member, config in enumerate(configs):
         batch = data.batch_rows(config)
-        alike.setdefault((batch, architectures[member].first_input), []).append(member)
+        alike.setdefault((batch, architectures[member].columns), []).append(member)
         total += batch * architectures[member].n_activations
     elements = cache_scale * min(SHARD_ELEMENTS, max(LEAST_ELEMENTS, total // LEAST_SHARDS))
     shards: list[tuple[int, ...]] = []

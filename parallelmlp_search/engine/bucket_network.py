@@ -76,14 +76,13 @@ class BucketNetwork:
         dropout: Tensor | None = None,
         compiled: bool | None = None,
     ) -> None:
-        if compiled is None:
-            compiled = uses_compiled(dtype, device)
+        compiled = uses_compiled(dtype, device, wanted=compiled)
         arena.restart()
         shape = bucket.shape
         self.depth = shape.depth
         self.training = training
         self.n_members = bucket.n_members
-        self.columns = slice(shape.first_input, shape.first_input + shape.n_inputs)
+        self._columns = shape.columns or ((0, shape.n_inputs),)
         self._dropout = training and shape.dropout
         self._normalize = shape.normalization == "layer"
         if self._dropout:
@@ -169,6 +168,11 @@ class BucketNetwork:
                 self._first_gradient = FirstLayerGradient(
                     self.n_members, width, shape.n_inputs, n_rows, storage
                 )
+
+    def seen(self, rows: Tensor) -> Tensor:
+        """The columns of rows ``(n, *)`` that the members see, ``(n, D)``; a view where they are one run."""
+        runs = [rows[:, first:end] for first, end in self._columns]
+        return runs[0] if len(runs) == 1 else torch.cat(runs, dim=1)
 
     def _keep_rates(self, rates: Tensor, device: torch.device | str, dtype: torch.dtype) -> None:
         self._rates = rates.to(device=device, dtype=torch.float32)  # as precise as the fields

@@ -13,12 +13,12 @@ from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
-from parallelmlp_search.kernels.compiled import MemberRows, compiled_loss
+from parallelmlp_search.kernels.compiled import compiled_loss
 from parallelmlp_search.kernels.losses import get_loss
-from parallelmlp_search.packing import flops_per_step
-from parallelmlp_search.packing.layout import Layout
+from parallelmlp_search.kernels.members import MemberRows
+from parallelmlp_search.packing import Architecture, flops_per_step
 
-__all__ = ["MOST_STEPS", "Batch", "BucketSteps"]
+__all__ = ["MOST_STEPS", "Batch", "BucketSteps", "window_steps"]
 
 MOST_STEPS = 32
 """Steps that a bucket takes at most before it is the next one's turn.
@@ -39,10 +39,14 @@ Batch = tuple[Tensor, Tensor, Tensor | None]
 """Inputs ``(N, D)``, target, and weights of the rows or None."""
 
 
-def _window(layout: Layout, n_rows: int, n_fields: int) -> int:
-    """Steps at once, by counted work: clocks would end windows elsewhere each time."""
-    work = sum(flops_per_step(a, n_rows) for bucket in layout.buckets for a in bucket.architectures)
-    inputs = n_rows * max(1, layout.buckets[0].shape.n_inputs)
+def window_steps(architectures: Sequence[Architecture], n_rows: int, n_fields: int = 0) -> int:
+    """Steps that the members of a population take at once.
+
+    By counted work, inputs and numbers of dropout a step (``n_fields``): clocks would end windows elsewhere
+    each time.
+    """
+    work = sum(flops_per_step(a, n_rows) for a in architectures)
+    inputs = n_rows * max(1, architectures[0].n_inputs)
     most = min(MOST_STEPS, int(WINDOW_FLOP / work), WINDOW_INPUTS // inputs)
     return max(1, min(most, WINDOW_FIELDS // n_fields) if n_fields else most)
 
@@ -98,7 +102,9 @@ class BucketSteps:
         self._known_fields: dict[int, list[Tensor]] = {}
         self._depth = max((shape.depth for shape in dropping), default=0)
         self._width = max(field_width, *(max(shape.widths, default=0) for shape in dropping), 0)
-        self.window = _window(layout, stream.batch_size, self._depth * self._width * stream.batch_size)
+        members = [a for bucket in layout.buckets for a in bucket.architectures]
+        n_fields = self._depth * self._width * stream.batch_size
+        self.window = window_steps(members, stream.batch_size, n_fields)
         """Steps that may be asked for at once; the result does not depend on it."""
         self._losses = torch.zeros(self.window, layout.n_members, dtype=dtype, device=device)
         if all(self._covered):

@@ -82,7 +82,7 @@ class FoldedNetwork:
             dropout=None if dropout is None else dropout.repeat_interleave(self._at_once, 0),
             compiled=compiled,
         )
-        self.columns = self._plain.columns
+        self.seen = self._plain.seen
         # behind the buffers of the plain network, which begins the arena anew
         self._parameters = bind(arena.take(layout.size), layout, 0)
         self._unfolded = [self._apart(tensors) for tensors in self._parameters]

@@ -7,6 +7,8 @@ The plain twin is the ordinary way of a bucket:
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,8 +18,9 @@ from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
-from parallelmlp_search.kernels.compiled import CompiledActivations, CompiledMembers, MemberRows, Unfolding
-from parallelmlp_search.packing.layout import Bucket
+from parallelmlp_search.kernels.compiled import CompiledActivations
+from parallelmlp_search.kernels.members import CompiledMembers, MemberRows, Unfolding
+from parallelmlp_search.packing.layout import Architecture, Bucket
 
 __all__ = ["MemberBucket", "is_covered"]
 
@@ -35,12 +38,18 @@ def is_covered(bucket: Bucket, loss: str) -> bool:
     return {a.activation for a in bucket.architectures} <= CompiledActivations.names()
 
 
+@lru_cache(maxsize=1 << 14)
+def _true_shapes(architecture: Architecture) -> tuple[tuple[int, int], ...]:
+    """Rows and columns of each block of a member."""
+    return tuple(block[2:] for block in architecture.block_shapes())
+
+
 def _unfolding(bucket: Bucket) -> Unfolding:
     """What the members of a bucket stand for."""
     return Unfolding(
         bucket.shape.submembers,
         [(kind, layer, rows, columns) for layer, kind, rows, columns in bucket.shape.unfolded.block_shapes()],
-        [[block[2:] for block in a.unfolded.block_shapes()] for a in bucket.architectures],
+        [_true_shapes(architecture.unfolded) for architecture in bucket.architectures],
     )
 
 
@@ -78,7 +87,7 @@ class MemberBucket:
             [population.flats[name] for name in names],
             [(b.kind, b.layer, b.offset, b.rows, b.columns, b.decays, group_of[b]) for b in bucket.blocks],
             [ACTIVATION_KERNELS[a.activation] for a in bucket.architectures],
-            [[block[2:] for block in a.block_shapes()] for a in bucket.architectures],
+            [_true_shapes(architecture) for architecture in bucket.architectures],
             torch.tensor(settings, dtype=torch.float64),
             residual=shape.residual or (False,) * shape.depth,
             unfolding=_unfolding(bucket) if shape.is_folded else None,

@@ -91,6 +91,6 @@ class PackedNetwork:
             window = slice(start, start + self.n_rows)
             for number, bucket in enumerate(self.buckets):
                 first, last = self.layout.row_offsets[number : number + 2]
-                own = rows[window, bucket.columns]
+                own = bucket.seen(rows[window])
                 result[first:last, :, window] = bucket.predict(views[number], own)
         return result

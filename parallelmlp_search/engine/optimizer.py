@@ -97,10 +97,11 @@ class PackedOptimizer:
         self._adaptive = adaptive
         self._rates = vector([config.learning_rate for config in configs])
         self._decays = vector([config.weight_decay for config in configs])
-        self._betas = vector([c.beta1 for c in configs]), vector([c.beta2 for c in configs])
+        betas = vector([c.beta1 for c in configs]), vector([c.beta2 for c in configs])
+        # the few values that occur, and who has which: powers of each are taken once
+        self._betas = [torch.unique(beta, return_inverse=True) for beta in betas]
         self._dtype, self._device = dtype, device
-        self._mix_first = (1.0 - self._betas[0]).to(device, dtype).view(-1, 1)
-        self._mix_second = (1.0 - self._betas[1]).to(device, dtype).view(-1, 1)
+        self._mix_first, self._mix_second = ((1.0 - beta).to(device, dtype).view(-1, 1) for beta in betas)
         self._momentum = vector([config.momentum for config in configs]).to(device, dtype).view(-1, 1)
         self._clips = vector([c.clip_norm or float("inf") for c in configs]).to(device, dtype)
         self._frozen = torch.zeros(len(configs), dtype=torch.bool)
@@ -112,12 +113,12 @@ class PackedOptimizer:
             factor_groups(bucket, configs[span])
             for bucket, span in zip(population.layout.buckets, self._spans, strict=True)
         ]
-        self._pieces = [self._cut(number) for number in range(len(population.layout.buckets))]
+        self._known_pieces: dict[int, list[_Piece]] = {}
         self._table_start = -1
         self._tables: list[list[Tensor]] | None = None
         self._numbers: list[list[NDArray[np.float32]]] = []
         self._compiled: list[_CompiledStep] | None = None
-        if uses_compiled(dtype, device) if compiled is None else compiled:
+        if uses_compiled(dtype, device, wanted=compiled):
             self._compiled = [
                 _CompiledStep(
                     population,
@@ -135,8 +136,13 @@ class PackedOptimizer:
         blocks = (block for bucket in self.population.layout.buckets for block in bucket.blocks)
         return max(block.row_size for block in blocks)
 
+    def _pieces(self, number: int) -> list[_Piece]:
+        """The blocks of a bucket in pieces of whole members that fit the cache, cut where first asked for."""
+        if number not in self._known_pieces:
+            self._known_pieces[number] = self._cut(number)
+        return self._known_pieces[number]
+
     def _cut(self, number: int) -> list[_Piece]:
-        """Cut the blocks of a bucket into pieces of whole members that fit the cache."""
         layout, flats = self.population.layout, self.population.flats
         bucket = layout.buckets[number]
         first_row = layout.row_offsets[number]
@@ -224,7 +230,7 @@ class PackedOptimizer:
         decays = schedule_factors(self._decay_schedules, progress) * self._decays
         keeps = torch.where(self._adaptive, 1.0 - rates * decays, decays)
         counts = (steps + 1.0).unsqueeze(1)
-        first, second = (1.0 - beta**counts for beta in self._betas)
+        first, second = ((1.0 - values**counts)[:, which] for values, which in self._betas)
         # a rate of 0 becomes one so small that nothing moves, instead of a division by zero
         floors = rates.clamp(min=1e-30)
         scales = first / (floors * second.sqrt())
@@ -235,8 +241,10 @@ class PackedOptimizer:
         """Stop stacked rows ``(P,)`` bool for good: their parameters, moments and rates become zero."""
         self._frozen |= rows.cpu()
         self._tables = None
-        for pieces in self._pieces:
-            for piece in pieces:
+        for number, span in enumerate(self._spans):
+            if not bool(rows[span].any()):
+                continue
+            for piece in self._pieces(number):
                 dead = rows[piece.rows]
                 if bool(dead.any()):
                     for tensor in (piece.parameter, piece.gradient, piece.first, piece.second, piece.average):
@@ -244,14 +252,14 @@ class PackedOptimizer:
 
     def clip(self) -> None:
         """Scale the gradient of each member with a ``clip_norm`` down to that norm, as torch does."""
-        for number in range(len(self._pieces)):
+        for number in range(len(self._spans)):
             self.clip_bucket(number)
 
     def clip_bucket(self, number: int) -> None:
         """:meth:`clip` for the members of one bucket."""
         if not self.population.layout.buckets[number].shape.clip:
             return
-        pieces = self._pieces[number]
+        pieces = self._pieces(number)
         squares = torch.zeros(self.population.n_members, dtype=self._dtype, device=self._device)
         for piece in pieces:
             squares[piece.rows] += piece.gradient.square().sum(dim=1)
@@ -261,7 +269,7 @@ class PackedOptimizer:
 
     def step(self) -> None:
         """Take the step of number ``population.step`` and count it."""
-        for number in range(len(self._pieces)):
+        for number in range(len(self._spans)):
             self.step_bucket(number)
         self.advance()
 
@@ -286,7 +294,7 @@ class PackedOptimizer:
         bucket = self.population.layout.buckets[number]
         adamw = bucket.shape.optimizer == "adamw"
         coefficients = [table[local].unbind(0) for table in self._tables[number]]
-        for piece in self._pieces[number]:
+        for piece in self._pieces(number):
             rate, keep, scale, offset = coefficients[piece.group]
             rows = piece.local
             whole = rows.stop - rows.start == bucket.n_members

@@ -63,14 +63,26 @@ def _group_rate(kind: str, config: MLPConfig) -> float:
     return 1.0
 
 
-def _factors(block: Block, config: MLPConfig, architecture: Architecture) -> tuple[float, float, float]:
-    rate = _group_rate(block.kind, config)
-    if block.kind != "weight" or config.parametrization == "standard":
-        return rate, rate if config.optimizer == "adamw" else 1.0, rate
+def _tangent(block: Block, architecture: Architecture, optimizer: str) -> tuple[float, float, float]:
+    """Factors of weights ``W / sqrt(fan in)``."""
     fan_in = architecture.fan_in if block.layer == 0 else architecture.widths[block.layer - 1]
-    if config.optimizer == "adamw":
-        return rate / fan_in**0.5, rate, rate / fan_in
-    return rate / fan_in, float(fan_in), 1.0
+    if optimizer == "adamw":
+        return 1.0 / fan_in**0.5, 1.0, 1.0 / fan_in
+    return 1.0 / fan_in, float(fan_in), 1.0
+
+
+def _factors(block: Block, bucket: Bucket, configs: Sequence[MLPConfig]) -> NDArray[np.float64]:
+    """Rate, decay and epsilon of a block, ``(3, P)``; most blocks have nothing but ones."""
+    factors = np.ones((3, len(configs)))
+    if block.kind != "weight":
+        factors[:] = [_group_rate(block.kind, config) for config in configs]
+        if bucket.shape.optimizer != "adamw":
+            factors[1] = 1.0
+        return factors
+    for row, (config, architecture) in enumerate(zip(configs, bucket.architectures, strict=True)):
+        if config.parametrization != "standard":
+            factors[:, row] = _tangent(block, architecture, bucket.shape.optimizer)
+    return factors
 
 
 def factor_groups(bucket: Bucket, configs: Sequence[MLPConfig]) -> list[tuple[RateFactors, list[Block]]]:
@@ -85,10 +97,8 @@ def factor_groups(bucket: Bucket, configs: Sequence[MLPConfig]) -> list[tuple[Ra
     """
     groups: dict[bytes, tuple[RateFactors, list[Block]]] = {}
     for block in bucket.blocks:
-        pairs = zip(configs, bucket.architectures, strict=True)
-        factors = np.array([_factors(block, config, architecture) for config, architecture in pairs])
-        columns = RateFactors(*np.ascontiguousarray(factors.T))
-        groups.setdefault(factors.tobytes(), (columns, []))[1].append(block)
+        factors = _factors(block, bucket, configs)
+        groups.setdefault(factors.tobytes(), (RateFactors(*factors), []))[1].append(block)
     return list(groups.values())
 
 

@@ -18,6 +18,7 @@ from parallelmlp_search.engine.cuda_graph import Capture
 from parallelmlp_search.engine.device_training import DeviceTraining, train_in_windows
 from parallelmlp_search.engine.network import PackedNetwork, window_rows
 from parallelmlp_search.engine.population import Population
+from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.kernels.compiled import uses_compiled
 
 __all__ = ["Evaluation", "History", "TrainingRows", "predict", "train"]
@@ -156,11 +157,19 @@ def train(
     Returns
     -------
     History
+
+    Raises
+    ------
+    InvalidParameterError
+        If the rows do not fit the population or the loss, or a value is unknown or cannot be had here.
+    MissingDependencyError
+        If ``compiled`` is true and numba is not installed.
     """
     started = time.monotonic()
     layout = population.layout
     inputs = rows.inputs
     dtype, device = inputs.dtype, inputs.device
+    _check_rows(population, rows, loss)
     plan = choose_acceleration(
         layout,
         population.row_configs(),
@@ -185,7 +194,7 @@ def train(
         dtype=dtype,
         device=device,
         field_width=field_width or 0,
-        compiled=uses_compiled(dtype, device) if compiled is None else compiled,
+        compiled=uses_compiled(dtype, device, wanted=compiled),
     )
     history = History()
     alive = population.failed_at < 0
@@ -236,6 +245,33 @@ def train(
             break
     history.seconds = time.monotonic() - started
     return history
+
+
+def _check_rows(population: Population, rows: TrainingRows, loss: str) -> None:
+    """Rows that do not fit would be read, and written, beyond their end by loops that check no bounds."""
+    shape = population.layout.buckets[0].shape
+    inputs, target = rows.inputs, rows.target
+    if inputs.ndim != 2 or inputs.shape[1] != shape.n_inputs:
+        raise InvalidParameterError(
+            f"inputs must have shape (n, {shape.n_inputs}), but got {tuple(inputs.shape)}"
+        )
+    if inputs.dtype != population.parameters.dtype:
+        raise InvalidParameterError(
+            f"inputs must have the dtype of the population, {population.parameters.dtype}, "
+            f"but got {inputs.dtype}"
+        )
+    n_rows, of_classes = inputs.shape[0], loss in ("cross_entropy", "binary_logits")
+    expected = (n_rows,) if of_classes else (shape.n_outputs, n_rows)
+    for name, tensor, wanted in (("target", target, expected), ("weight", rows.weight, (n_rows,))):
+        if tensor is not None and tuple(tensor.shape) != wanted:
+            raise InvalidParameterError(f"{name} must have shape {wanted}, but got {tuple(tensor.shape)}")
+    if loss == "cross_entropy" and target.numel():
+        lowest, highest = (int(value) for value in torch.aminmax(target))
+        if lowest < 0 or highest >= shape.n_outputs:
+            raise InvalidParameterError(
+                f"target must hold classes from 0 to {shape.n_outputs - 1}, "
+                f"but got {lowest if lowest < 0 else highest}"
+            )
 
 
 def _train_on_device(

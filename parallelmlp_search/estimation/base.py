@@ -141,6 +141,10 @@ class SearchEstimator(TableEstimator):
         depth_factor: int | None = None,
         epochs: int | None = None,
         launch: bool = False,
+        replicas: int = 1,
+        restarts: int = 0,
+        device: str = "auto",
+        timeout: float = 20.0,
     ) -> Self:
         """Deepen the best finalists, train them in slices of depth, and take them in if they help.
 
@@ -151,7 +155,7 @@ class SearchEstimator(TableEstimator):
         ----------
         X, y, sample_weight, groups, time
             What the estimator was fitted on.
-        top, slices, depth_factor, epochs, launch
+        top, slices, depth_factor, epochs, launch, replicas, restarts, device, timeout
             See :func:`parallelmlp_search.parareal.promote`.
 
         Returns
@@ -182,6 +186,10 @@ class SearchEstimator(TableEstimator):
             depth_factor=depth_factor,
             epochs=epochs,
             launch=launch,
+            replicas=replicas,
+            restarts=restarts,
+            device=device,
+            timeout=timeout,
         )
         if self.promotion_.honest_after is not None:
             self.honest_score_ = float(self.promotion_.honest_after)

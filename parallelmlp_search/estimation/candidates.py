@@ -16,6 +16,7 @@ from optuna.trial import Trial, TrialState
 
 from parallelmlp_search.estimation.distributions import Distribution
 from parallelmlp_search.exceptions import InvalidParameterError, PMLPWarning
+from parallelmlp_search.integrations.optuna.desk import ask
 from parallelmlp_search.integrations.optuna.suggest import suggest
 from parallelmlp_search.search.learned import named_sampler, quiet
 from parallelmlp_search.search.samplers import draw_fresh
@@ -163,7 +164,7 @@ class StudyCandidates:
         """Ask the study's own sampler, enqueued trials first."""
         batch = []
         for _ in range(min(count, self._left)):
-            trial = self.study.ask()
+            trial = ask(self.study)
             self._running[trial.number] = trial
             self._left -= 1
             batch.append(_candidate(self.space, suggest(trial, self.space, seed=0), trial))

@@ -19,6 +19,7 @@ from parallelmlp_search.engine import MemberState
 from parallelmlp_search.estimation.candidates import Candidate, Candidates
 from parallelmlp_search.estimation.folds import Fold, train_on_folds
 from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.integrations.optuna.interrupts import Interrupts
 from parallelmlp_search.search.rungs import ladder, ladder_cost, promoted
 from parallelmlp_search.search.workers import Workers
 
@@ -118,6 +119,8 @@ class PackedRounds:
         One in this many goes on at each rung, or None.
     workers, n_workers
         Where shards run, and how many at once.
+    interrupts
+        Holds interrupts back while candidates are asked and told.
     verbose
         Above 0, each batch is announced; above 1, each score.
 
@@ -142,6 +145,7 @@ class PackedRounds:
         reduction_factor: int | None,
         workers: Workers,
         n_workers: int,
+        interrupts: Interrupts,
         verbose: int,
     ) -> None:
         self.folds = list(folds)
@@ -150,6 +154,7 @@ class PackedRounds:
         self.reduction_factor = reduction_factor
         self.workers = workers
         self.n_workers = n_workers
+        self.interrupts = interrupts
         self.verbose = verbose
         self.rows: list[dict[str, Any]] = []
         self.tried: list[Candidate] = []
@@ -205,7 +210,8 @@ class PackedRounds:
         ladder_of_folds = self._ladder()
         for rung, until in enumerate(ladder_of_folds):
             last = rung == len(ladder_of_folds) - 1
-            rows = self._rung(batch, alive, states, until)
+            with self.interrupts.allowed():
+                rows = self._rung(batch, alive, states, until)
             for number in alive:
                 self.rows += rows[number]
                 self.tried.append(batch[number])

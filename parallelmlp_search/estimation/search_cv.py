@@ -39,6 +39,7 @@ from parallelmlp_search.estimation.single import SingleMLPClassifier, SingleMLPR
 from parallelmlp_search.estimation.single_base import SingleMLP
 from parallelmlp_search.estimation.table_estimator import LARGEST_SEED, seed_from
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
+from parallelmlp_search.integrations.optuna.interrupts import Interrupts
 from parallelmlp_search.integrations.optuna.optimize import MOST_AT_ONCE, trials_at_once
 from parallelmlp_search.search.workers import Workers
 from parallelmlp_search.space import SearchSpace
@@ -224,7 +225,7 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
             with_training_rows=self.return_train_score,
         )
         n_workers = 1 if _on_gpu(folds) else worker_count(self.n_jobs)
-        with one_thread(), contextlib.ExitStack() as stack:
+        with one_thread(), Interrupts() as interrupts, contextlib.ExitStack() as stack:
             stack.callback(candidates.close)
             rounds = PackedRounds(
                 folds,
@@ -233,6 +234,7 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
                 reduction_factor=self.reduction_factor,
                 workers=Workers(stack, n_workers, on_gpu=_on_gpu(folds)),
                 n_workers=n_workers,
+                interrupts=interrupts,
                 verbose=self.verbose,
             )
             rounds.run(at_once, asks_for_scores=isinstance(candidates, StudyCandidates))

@@ -26,7 +26,7 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
     widths, activation, learning_rate, weight_decay, weight_decay_schedule, dropout, dropout_schedule, \
     label_smoothing, optimizer, beta1, beta2, momentum, schedule, batch_size, initialization, \
     head_initialization, parametrization, bias, bias_rate, input_scale_rate, parametric_rate, residual, \
-    normalization, clip_norm, numeric_embedding, feature_share, frequency_scale, \
+    normalization, clip_norm, numeric_embedding, numeric_scaling, feature_share, frequency_scale, \
     embedding_rate, submembers, sharing
         The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
     seed : int, default=None
@@ -94,6 +94,7 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
         normalization: str = "none",
         clip_norm: float | None = None,
         numeric_embedding: str = "piecewise",
+        numeric_scaling: str = "common",
         feature_share: float = 1.0,
         frequency_scale: float = 0.1,
         embedding_rate: float = 0.1,
@@ -130,6 +131,7 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
         self.normalization = normalization
         self.clip_norm = clip_norm
         self.numeric_embedding = numeric_embedding
+        self.numeric_scaling = numeric_scaling
         self.feature_share = feature_share
         self.frequency_scale = frequency_scale
         self.embedding_rate = embedding_rate
@@ -152,7 +154,7 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
     widths, activation, learning_rate, weight_decay, weight_decay_schedule, dropout, dropout_schedule, \
     label_smoothing, optimizer, beta1, beta2, momentum, schedule, batch_size, initialization, \
     head_initialization, parametrization, bias, bias_rate, input_scale_rate, parametric_rate, residual, \
-    normalization, clip_norm, numeric_embedding, feature_share, frequency_scale, \
+    normalization, clip_norm, numeric_embedding, numeric_scaling, feature_share, frequency_scale, \
     embedding_rate, submembers, sharing
         The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
     seed : int, default=None
@@ -209,6 +211,7 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
         normalization: str = "none",
         clip_norm: float | None = None,
         numeric_embedding: str = "piecewise",
+        numeric_scaling: str = "common",
         feature_share: float = 1.0,
         frequency_scale: float = 0.1,
         embedding_rate: float = 0.1,
@@ -245,6 +248,7 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
         self.normalization = normalization
         self.clip_norm = clip_norm
         self.numeric_embedding = numeric_embedding
+        self.numeric_scaling = numeric_scaling
         self.feature_share = feature_share
         self.frequency_scale = frequency_scale
         self.embedding_rate = embedding_rate

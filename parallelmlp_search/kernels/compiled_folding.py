@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from parallelmlp_search.kernels.compiled_functions import inner
 from parallelmlp_search.kernels.compiled_layers import times
-from parallelmlp_search.kernels.compiled_math import ONE, ZERO, inner
+from parallelmlp_search.kernels.compiled_math import ONE, ZERO
 from parallelmlp_search.kernels.compiled_places import INPUT_ADAPTER, OUTPUT_ADAPTER, SCALE, WEIGHT
 from parallelmlp_search.kernels.compiled_vectors import LANES, load, multiply_add, splat, total
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from parallelmlp_search.kernels.compiled_functions import inner
 from parallelmlp_search.kernels.compiled_math import (
     ONE,
     TWO,
     ZERO,
     F,
     activate_and_slope,
-    inner,
     slope_times,
 )
 from parallelmlp_search.kernels.compiled_products import dots, products, row_sums

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from parallelmlp_search.kernels.compiled_functions import inner, loop
 from parallelmlp_search.kernels.compiled_math import (
     HALF,
     ONE,
@@ -22,9 +23,7 @@ from parallelmlp_search.kernels.compiled_math import (
     activate,
     activate_in_place,
     exp,
-    inner,
     log,
-    loop,
     slope_times,
 )
 

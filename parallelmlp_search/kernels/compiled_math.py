@@ -2,13 +2,10 @@
 
 Exponential and logarithm are polynomials (Cephes, relative error below 2e-7), since only code without calls
 is turned into vector instructions. Comparisons are written so that NaN passes through.
-
-Who changes this file must also touch those that import it: numba keeps their machine code by their own dates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import llvmlite.ir
@@ -16,42 +13,21 @@ import numba
 import numpy as np
 from numba.extending import intrinsic
 
+from parallelmlp_search.kernels.compiled_functions import inner
+
 __all__ = [
     "CODES",
     "HALF",
     "ONE",
-    "OPTIONS",
     "ZERO",
     "F",
     "activate",
     "activate_and_slope",
     "activate_in_place",
     "exp",
-    "inner",
     "log",
-    "loop",
     "slope_times",
 ]
-
-# contract: fused multiply-add; nsz: no care for the sign of zero. Sums keep their order.
-OPTIONS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
-
-
-def inner(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled into whoever calls it."""
-    compiled: Callable[..., Any] = numba.njit(**OPTIONS)(function)
-    return compiled
-
-
-def loop(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Called from Python; kept on disk, so that only the first use ever waits for the compiler."""
-    compiled: Callable[..., Any]
-    try:
-        compiled = numba.njit(**OPTIONS, nogil=True, cache=True)(function)
-    except RuntimeError:  # no folder that could be written to
-        compiled = numba.njit(**OPTIONS, nogil=True)(function)
-    return compiled
-
 
 F = np.float32
 ZERO, HALF, ONE, TWO = F(0.0), F(0.5), F(1.0), F(2.0)

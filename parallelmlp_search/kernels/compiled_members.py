@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from parallelmlp_search.kernels.compiled_folding import fold, unfold
+from parallelmlp_search.kernels.compiled_functions import inner, loop
 from parallelmlp_search.kernels.compiled_layers import MIXTURES, embed, embed_backward, squared_error_rows
 from parallelmlp_search.kernels.compiled_loops import binary_rows, cross_entropy_rows
-from parallelmlp_search.kernels.compiled_math import ONE, ZERO, F, inner, loop
+from parallelmlp_search.kernels.compiled_math import ONE, ZERO, F
 from parallelmlp_search.kernels.compiled_passes import Network, backward_pass, forward_pass, memory_of
 from parallelmlp_search.kernels.compiled_places import (
     BIAS,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from parallelmlp_search.kernels.compiled_functions import inner
 from parallelmlp_search.kernels.compiled_layers import (
     MIXTURES,
     WAVES,
@@ -23,7 +24,7 @@ from parallelmlp_search.kernels.compiled_layers import (
     scale_weights,
     times,
 )
-from parallelmlp_search.kernels.compiled_math import ONE, activate_and_slope, inner, slope_times
+from parallelmlp_search.kernels.compiled_math import ONE, activate_and_slope, slope_times
 from parallelmlp_search.kernels.compiled_places import BIAS, COEFFICIENT, GAIN, SCALE, SHIFT, WEIGHT, zeros
 from parallelmlp_search.kernels.compiled_products import (
     dots,

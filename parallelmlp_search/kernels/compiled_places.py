@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from parallelmlp_search.kernels.compiled_math import inner
+from parallelmlp_search.kernels.compiled_functions import inner
 from parallelmlp_search.kernels.compiled_products import whole
 
 __all__ = [

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from parallelmlp_search.kernels.compiled_math import ZERO, inner
+from parallelmlp_search.kernels.compiled_functions import inner
+from parallelmlp_search.kernels.compiled_math import ZERO
 from parallelmlp_search.kernels.compiled_vectors import (
     LANES,
     add,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from parallelmlp_search.kernels.compiled_math import ONE, ZERO, F, inner
+from parallelmlp_search.kernels.compiled_functions import inner
+from parallelmlp_search.kernels.compiled_math import ONE, ZERO, F
 from parallelmlp_search.kernels.compiled_products import whole
 from parallelmlp_search.kernels.compiled_vectors import (
     LANES,

@@ -119,7 +119,8 @@ def modified_matmul(
         if backend == "triton":
             kernel_module("ragged", activations.device, purpose="for backend 'triton'")
         result = operator(activations, weight, layout.flat_runs, backend)
-    return result if bias is None else result + bias.unsqueeze(1)
+    # under autocast the bias may be wider than the result, which would widen it in turn
+    return result if bias is None else result + bias.to(result.dtype).unsqueeze(1)
 
 
 def _check_dtypes(activations: Tensor, weight: Tensor, bias: Tensor | None, backend: str) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.packing.layout import MatmulLayout
@@ -16,16 +18,19 @@ __all__ = ["loop_matmul", "scatter_matmul"]
 
 
 @lru_cache(maxsize=64)
-def _indices(layout: MatmulLayout) -> tuple[Tensor, Tensor]:
-    """For each weight, the stacked input neuron that it reads and the stacked output that it feeds."""
+def _indices(layout: MatmulLayout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each weight, the stacked input neuron that it reads and the stacked output that it feeds.
+
+    Plain arrays: a tensor that was made while a compiler traced would be a fake one for good.
+    """
     inputs, outputs = [], []
     in_offset = out_offset = 0
     for n_in, n_out in zip(layout.in_widths, layout.out_widths, strict=True):
-        inputs.append(torch.arange(in_offset, in_offset + n_in).repeat(n_out))
-        outputs.append(torch.arange(out_offset, out_offset + n_out).repeat_interleave(n_in))
+        inputs.append(np.tile(np.arange(in_offset, in_offset + n_in), n_out))
+        outputs.append(np.repeat(np.arange(out_offset, out_offset + n_out), n_in))
         in_offset += n_in
         out_offset += n_out
-    return torch.cat(inputs), torch.cat(outputs)
+    return np.concatenate(inputs), np.concatenate(outputs)
 
 
 def scatter_matmul(activations: Tensor, weight: Tensor, layout: MatmulLayout) -> Tensor:
@@ -43,7 +48,7 @@ def scatter_matmul(activations: Tensor, weight: Tensor, layout: MatmulLayout) ->
     -------
     Tensor of shape (layout.n_out, N)
     """
-    sources, targets = (index.to(activations.device) for index in _indices(layout))
+    sources, targets = (torch.as_tensor(index, device=activations.device) for index in _indices(layout))
     products = weight.unsqueeze(1) * activations[sources]
     result = activations.new_zeros(layout.n_out, activations.shape[1])
     return result.index_add(0, targets, products)

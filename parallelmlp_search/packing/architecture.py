@@ -18,13 +18,14 @@ EMBEDDING = -1
 class Architecture:
     """Everything that decides which tensors a member has and which operations its training needs.
 
-    The network sees ``n_inputs`` columns of the rows, from column ``first_input`` on; the first
-    ``n_periodic`` of them enter a periodic embedding. ``residual[l]`` says whether hidden layer ``l`` adds
-    its own input; it is only ever true where both widths agree. ``dropout`` and ``clip`` say whether the
-    member uses them at all, not how much; ``scaled`` and ``parametric`` whether its inputs have scales and
-    its activations coefficients. With more than one of ``submembers`` the member is an ensemble of so many,
-    which share their weights in the way of ``sharing``; what it says is the mean of their outputs, or of the
-    probabilities that those stand for if it ``classifies``.
+    The network sees ``n_inputs`` columns of the rows, those of ``columns`` (``(first, end)`` of each run,
+    empty for all); the first ``n_periodic`` of them enter a periodic embedding. ``residual[l]`` says whether
+    hidden layer ``l`` adds its own input; it is only ever true where both widths agree, and never of inputs
+    with scales. ``dropout`` and ``clip`` say whether the member uses them at all, not how much; ``scaled``
+    and ``parametric`` whether its inputs have scales and its activations coefficients. With more than one of
+    ``submembers`` the member is an ensemble of so many, which share their weights in the way of ``sharing``;
+    what it says is the mean of their outputs, or of the probabilities that those stand for if it
+    ``classifies``.
     """
 
     n_inputs: int
@@ -37,7 +38,7 @@ class Architecture:
     optimizer: str = "adamw"
     dropout: bool = False
     clip: bool = False
-    first_input: int = 0
+    columns: tuple[tuple[int, int], ...] = ()
     n_periodic: int = 0
     scaled: bool = False
     parametric: bool = False
@@ -52,6 +53,7 @@ class Architecture:
         *,
         n_inputs: int,
         n_outputs: int,
+        n_quantiles: int = 0,
         n_pieces: int = 0,
         n_numbers: int = 0,
         classifies: bool = False,
@@ -66,16 +68,18 @@ class Architecture:
             Columns of the rows.
         n_outputs
             Outputs ``C``.
+        n_quantiles
+            How many columns, the first ones, are normal scores of the numbers: all of them or none.
         n_pieces
-            How many columns, the first ones, are pieces of numbers; not every configuration sees them.
+            How many columns, those behind the scores, are pieces of numbers.
         n_numbers
-            How many columns, those behind the pieces, are the numbers themselves.
+            How many columns, those behind the pieces, are the numbers as they are scaled for all.
         classifies
             Whether the outputs are logits: one for two classes, or one a class.
         """
-        first_input = 0 if config.numeric_embedding == "piecewise" else n_pieces
+        columns = _columns(config, n_inputs, n_quantiles, n_pieces, n_numbers)
         n_periodic = config.n_embedded(n_numbers)
-        n_inputs -= first_input
+        n_inputs = sum(end - first for first, end in columns)
         scaled = config.has_scales
         fan_ins = (n_inputs + PERIODIC_OUTPUTS * n_periodic, *config.widths)
         return cls(
@@ -92,7 +96,7 @@ class Architecture:
             optimizer=config.optimizer,
             dropout=config.dropout > 0,
             clip=config.clip_norm is not None,
-            first_input=first_input,
+            columns=columns,
             n_periodic=n_periodic,
             scaled=scaled,
             parametric=config.parametric_rate > 0,
@@ -152,7 +156,7 @@ class Architecture:
         """
         return (
             self.depth,
-            self.first_input,
+            self.columns,
             self.n_periodic,
             self.n_inputs,
             self.n_outputs,
@@ -211,3 +215,22 @@ class Architecture:
     def n_parameters(self) -> int:
         """Number of trained scalars of one member."""
         return sum(rows * columns for _, _, rows, columns in self.block_shapes())
+
+
+def _columns(
+    config: MLPConfig, n_inputs: int, n_quantiles: int, n_pieces: int, n_numbers: int
+) -> tuple[tuple[int, int], ...]:
+    """Runs of columns that a configuration sees, with numbers first where it embeds them."""
+    numbers, others = n_quantiles + n_pieces, n_quantiles + n_pieces + n_numbers
+    runs = [(numbers, n_inputs)]
+    if config.numeric_scaling == "quantile" and n_quantiles:
+        runs = [(0, n_quantiles), (others, n_inputs)]
+    if config.numeric_embedding == "piecewise":
+        runs.insert(len(runs) - 1, (n_quantiles, numbers))
+    joined: list[tuple[int, int]] = []
+    for first, end in runs:
+        if joined and joined[-1][1] == first:
+            joined[-1] = (joined[-1][0], end)
+        elif first < end:
+            joined.append((first, end))
+    return tuple(joined)

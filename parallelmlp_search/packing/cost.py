@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from parallelmlp_search.packing.layout import Architecture
 
@@ -54,6 +55,7 @@ class MemberCost:
     n_bytes: int
 
 
+@lru_cache(maxsize=1 << 14)
 def flops_per_step(architecture: Architecture, n_rows: int) -> float:
     """FLOP of one training step of one member on ``n_rows`` rows.
 

@@ -4,17 +4,20 @@ from parallelmlp_search.parareal.architectures import deep_config, deep_mlp, res
 from parallelmlp_search.parareal.bridges import automatic_coarse, automatic_preprocessor
 from parallelmlp_search.parareal.checkpoint import Keeper
 from parallelmlp_search.parareal.comparison import Promotion
-from parallelmlp_search.parareal.cost import Link, Pace, Prediction, measure_pace, predictions, recommended
+from parallelmlp_search.parareal.cost import LOOPBACK, Link, Prediction, predictions, recommended
 from parallelmlp_search.parareal.decompose import decompose
 from parallelmlp_search.parareal.distributed import DistributedParareal
+from parallelmlp_search.parareal.joining import end_rank, join
 from parallelmlp_search.parareal.network import PararealNetwork, Slice, adjoint
+from parallelmlp_search.parareal.pace import Pace, measure_pace
 from parallelmlp_search.parareal.promote import promote
 from parallelmlp_search.parareal.promoted import load_model, load_promoted
 from parallelmlp_search.parareal.recipe import Recipe
 from parallelmlp_search.parareal.training import output_gradient
-from parallelmlp_search.parareal.world import Alone, World, join
+from parallelmlp_search.parareal.world import Alone, World
 
 __all__ = [
+    "LOOPBACK",
     "Alone",
     "DistributedParareal",
     "Keeper",
@@ -32,6 +35,7 @@ __all__ = [
     "decompose",
     "deep_config",
     "deep_mlp",
+    "end_rank",
     "join",
     "load_model",
     "load_promoted",

@@ -31,6 +31,10 @@ operations."""
 CALL_COST = 4e5
 """The same for one call of a module, some 10 us."""
 
+MESSAGE_COST = 4e6
+"""The same for a message from slice to slice and for waking up what deals with it, whose code the caches have
+forgotten by then: some 60 us, of which the socket takes 6."""
+
 
 @dataclass(frozen=True)
 class BlockFacts:
@@ -86,7 +90,8 @@ def dry_run(blocks: Sequence[nn.Module], example: Tensor, *, measured: bool = Fa
                 f"every block must map one tensor of {example.shape[0]} rows to another, but block {number} "
                 f"({type(block).__name__}) gives {tuple(y.shape) if isinstance(y, Tensor) else type(y)}"
             )
-        cost = measured_cost(block, x) if measured else counted_cost(block, x)
+        first = number == 0
+        cost = measured_cost(block, x, first=first) if measured else counted_cost(block, x, first=first)
         n_parameters = sum(p.numel() for p in block.parameters() if p.requires_grad)
         facts.append(BlockFacts(tuple(x.shape[1:]), tuple(y.shape[1:]), n_parameters, cost))
         x = y.detach()
@@ -110,8 +115,12 @@ class statistics_kept:
                 buffer.copy_(before[name])
 
 
-def counted_cost(block: nn.Module, x: Tensor) -> float:
-    """Floating-point operations, or what takes as long, of forward and backward of a minibatch ``x``."""
+def counted_cost(block: nn.Module, x: Tensor, *, first: bool = False) -> float:
+    """Floating-point operations, or what takes as long, of forward and backward of a minibatch ``x``.
+
+    ``first`` says that ``x`` is the network's input, by which nobody wants a gradient: a product is then two
+    of three.
+    """
     total = 0.0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -119,13 +128,14 @@ def counted_cost(block: nn.Module, x: Tensor) -> float:
         if isinstance(module, nn.Identity):
             return
         total += CALL_COST
+        product = 4.0 if first and inputs and inputs[0] is x else 6.0
         if isinstance(module, nn.Linear):
-            total += 6.0 * output.numel() * module.in_features
+            total += product * output.numel() * module.in_features
         elif isinstance(module, Periodic):
             total += WAVE_COST * output.shape[0] * module.frequency.numel()
         elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             window = math.prod(module.kernel_size) * module.in_channels // module.groups
-            total += 6.0 * output.numel() * window
+            total += product * output.numel() * window
         else:
             total += ELEMENT_COST * max(output.numel(), inputs[0].numel() if inputs else 0)
 
@@ -140,13 +150,13 @@ def counted_cost(block: nn.Module, x: Tensor) -> float:
     return total
 
 
-def measured_cost(block: nn.Module, x: Tensor, *, repeats: int = 5) -> float:
+def measured_cost(block: nn.Module, x: Tensor, *, first: bool = False, repeats: int = 5) -> float:
     """Seconds of forward and backward of a minibatch ``x``, the median of some repeats."""
     twin = copy.deepcopy(block)
     seconds = []
     for _ in range(repeats + 1):
         leaf = x.detach().clone()
-        if leaf.is_floating_point():
+        if leaf.is_floating_point() and not first:
             leaf.requires_grad_()
         _synchronize(x.device)
         started = time.perf_counter()
@@ -163,8 +173,13 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def balanced_cuts(costs: Sequence[float], slices: int, *, extra: float = 0.0) -> tuple[int, ...]:
-    """Where to cut blocks so that the dearest slice is as cheap as can be.
+def balanced_cuts(
+    costs: Sequence[float], slices: int, *, extra: float = 0.0, message: float = 0.0, sweep: float = 0.0
+) -> tuple[int, ...]:
+    """Where to cut blocks so that a step is as short as can be.
+
+    A later slice has more time: what it waits for arrives later, and its gradient comes back earlier. Two
+    messages lie between the first slice and the second, and two messages and a sweep between any other two.
 
     Parameters
     ----------
@@ -173,8 +188,10 @@ def balanced_cuts(costs: Sequence[float], slices: int, *, extra: float = 0.0) ->
     slices
         Number ``T`` of slices; each gets one block at least.
     extra
-        What every slice but the first costs besides: its preprocessor. Head and coarse networks do not count,
-        since they run while all other slices wait.
+        What every slice but the first costs besides: its preprocessor. The head does not count, since all
+        other slices wait for it.
+    message, sweep
+        Cost of a message, one way, and of a coarse network, there and back.
 
     Returns
     -------
@@ -192,9 +209,10 @@ def balanced_cuts(costs: Sequence[float], slices: int, *, extra: float = 0.0) ->
         raise InvalidParameterError(
             f"slices must be at most {len(costs)}, the number of blocks before the head, but got {slices}"
         )
-    extras = [0.0, *[extra] * (slices - 1)]
-    low = max(max(costs), sum(costs) / slices)
-    high = sum(costs) + sum(extras)
+    # what a slice has besides its blocks, less the time that it has more than the first
+    extras = [0.0, *(extra - 2.0 * j * message - (j - 1) * sweep for j in range(1, slices))]
+    low = min(0.0, *extras) if slices > 1 else 0.0
+    high = sum(costs) + max(0.0, *extras) if slices > 1 else sum(costs)
     best = _greedy(costs, extras, high)
     for _ in range(60):
         limit = 0.5 * (low + high)
@@ -208,16 +226,15 @@ def balanced_cuts(costs: Sequence[float], slices: int, *, extra: float = 0.0) ->
 
 
 def _greedy(costs: Sequence[float], extras: Sequence[float], limit: float) -> tuple[int, ...] | None:
-    """Cuts with no slice above a limit, or None; every slice takes as much as it may."""
-    slices, cuts, block = len(extras), [], 0
-    for j, extra in enumerate(extras):
-        if j:
-            cuts.append(block)
-        total = extra + costs[block]
-        block += 1
+    """Cuts with no slice above a limit, or None; every slice takes as little as it may, from the last on."""
+    slices, cuts, block = len(extras), [], len(costs)
+    for j in range(slices - 1, -1, -1):
+        block -= 1
+        total = extras[j] + costs[block]
         if total > limit:
             return None
-        while block < len(costs) - (slices - 1 - j) and total + costs[block] <= limit:
+        while block > j and total + costs[block - 1] <= limit:
+            block -= 1
             total += costs[block]
-            block += 1
-    return tuple(cuts) if block == len(costs) else None
+        cuts.append(block)
+    return tuple(reversed(cuts[:-1])) if block == 0 else None

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import joblib
 import torch
 
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
 from parallelmlp_search.parareal.architectures import deep_config, deep_mlp
-from parallelmlp_search.parareal.cost import (
-    LOOPBACK,
-    Link,
-    Pace,
-    Prediction,
-    measure_pace,
-    predictions,
-    recommended,
-)
+from parallelmlp_search.parareal.cost import LOOPBACK, Link, Prediction, predictions, recommended
+from parallelmlp_search.parareal.pace import Pace, measure_pace
+from parallelmlp_search.parareal.recipe import Recipe
+from parallelmlp_search.parareal.training import output_gradient
 from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.search.trial import config_of_row
 from parallelmlp_search.space import MLPConfig
@@ -124,9 +119,7 @@ def candidates(directory: RunDirectory, top: int, depth_factor: int | None) -> l
 
 def devices_here() -> int:
     """GPUs of this host, or the cores that this program may use."""
-    if torch.cuda.device_count() > 1:
-        return torch.cuda.device_count()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return torch.cuda.device_count() if torch.cuda.device_count() > 1 else int(joblib.cpu_count())
 
 
 def forecast(
@@ -136,30 +129,40 @@ def forecast(
     device_flops: float | None = None,
     link: Link = LOOPBACK,
     devices: int | None = None,
+    slices: int | None = None,
 ) -> list[Forecast]:
     """Predict step times of candidates on several devices.
 
     Parameters
     ----------
     data
-        Rows of a fold, for their sizes.
+        Rows of a fold, of which a minibatch is tried.
     device_flops
         Operations a second of each device; measured here, on one core, by default.
     link
         Connection between devices.
     devices
         Most slices to recommend; any number by default.
+    slices
+        A number of slices to predict besides those that are always predicted.
     """
     found = []
     for candidate in chosen:
         config = candidate.config
+        seen = data.seen_by(config)
         with torch.random.fork_rng(devices=[]):
-            seen = data.architecture(config)
-            n_inputs = seen.n_inputs
-            model = deep_mlp(config, n_inputs=n_inputs, n_outputs=seen.n_outputs, n_numbers=seen.n_periodic)
-        example = torch.randn(config.batch_size, n_inputs, generator=torch.Generator().manual_seed(0))
-        pace = measure_pace(model, example) if device_flops is None else Pace.of_device(device_flops)
-        rows = predictions(model, example, SLICES, pace=pace, link=link)
+            model = deep_mlp(
+                config, n_inputs=seen.n_inputs, n_outputs=seen.head.n_outputs, n_numbers=seen.n_numbers
+            )
+        example, target, weight = seen.rows.batch(torch.arange(seen.batch_rows(config)))
+        if device_flops is None:
+            loss = output_gradient(seen.loss, target, weight, smoothing=config.label_smoothing)
+            pace = measure_pace(model, example, loss, recipe=Recipe.of(config, 1000))
+        else:
+            pace = Pace.of_device(device_flops)
+        clipped = config.clip_norm is not None
+        counts = sorted({*SLICES, slices or SLICES[0]})
+        rows = predictions(model, example, counts, pace=pace, link=link, clipped=clipped)
         allowed = [row for row in rows if devices is None or row.slices <= devices]
         found.append(Forecast(candidate.trial, config.depth, tuple(rows), recommended(allowed)))
     return found

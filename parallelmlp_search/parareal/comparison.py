@@ -29,6 +29,9 @@ from parallelmlp_search.selection import (
 
 __all__ = ["Contender", "Promotion", "judge"]
 
+NOTABLE_WAIT = 0.05
+"""Share of the time without a core from which it is said."""
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -50,6 +53,10 @@ class Contender:
         What the cost model says of a step on as many devices as slices, or None.
     ranks
         Processes that it was trained with.
+    waited
+        Share of the time that other programs on the same cores cost it.
+    failure
+        Why training ended early on some fold, or None.
     weight
         Share in the new ensemble.
     """
@@ -63,6 +70,8 @@ class Contender:
     step_seconds: float
     predicted_step_seconds: float | None
     ranks: int
+    waited: float = 0.0
+    failure: str | None = None
     weight: float = 0.0
 
 
@@ -124,7 +133,7 @@ def judge(
     target, weight = preparation.metric_target(rows), preparation.weights(rows)
     base = directory.load_model()
     decision = plain_decision(base)
-    contenders, members, found = [], [], []
+    contenders, members, found, sound = [], [], [], []
     for candidate, seen in zip(chosen, forecasts, strict=True):
         for count in dict.fromkeys(task.slices for task in tasks):
             mine = [t for t in tasks if t.key.startswith(f"trial-{candidate.trial}-{count}-")]
@@ -144,13 +153,16 @@ def judge(
                     step_seconds=sorted(outcome["step_seconds"] for outcome in outcomes)[len(outcomes) // 2],
                     predicted_step_seconds=predicted.get(count),
                     ranks=outcomes[0]["ranks"],
+                    waited=max(outcome.get("waited", 0.0) for outcome in outcomes),
+                    failure=next((outcome["failure"] for outcome in outcomes if outcome["failure"]), None),
                 )
             )
             states = tuple(job.weights(task) for task in mine)
             cuts = tuple(outcomes[0]["cuts"])
             members.append(PromotedMember(candidate.trial, candidate.config, count, cuts, states))
             found.append(predictions)
-    if all(not math.isfinite(contender.score) for contender in contenders):
+            sound.append(all(math.isfinite(outcome["error"]) for outcome in outcomes))
+    if not any(sound):
         raise SearchFailedError(
             "every promoted network diverged: lower the learning rate, or the depth factor"
         )
@@ -238,6 +250,10 @@ def _remarks(
 ) -> list[str]:
     """Whether it pays, in sentences."""
     found = []
+    for ended in (c for c in contenders if c.failure):
+        trial = f"trial {ended.trial}"
+        whom = f"{trial} in {ended.slices} slices" if ended.slices > 1 else f"the serial twin of {trial}"
+        found.append(f"{whom} did not come to its end: {ended.failure}")
     pairs = {c.trial: c for c in contenders if c.slices == 1}
     for sliced in (c for c in contenders if c.slices > 1):
         serial = pairs[sliced.trial]
@@ -261,6 +277,12 @@ def _remarks(
             )
         else:
             found.append(f"over {sliced.ranks} ranks a step was {speed:.2f} times as fast")
+    waited = max(contender.waited for contender in contenders)
+    if waited > NOTABLE_WAIT:
+        found.append(
+            f"a core was wanted and had by other programs or ranks for {100 * min(1.0, waited):.0f} % of the "
+            "time: on free cores steps would be shorter"
+        )
     if not used:
         found.append(
             "the ensemble is no better with them on out-of-fold rows and stays as it was: depth does not pay"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.parareal.blocks import (
-    BlockFacts,
+    MESSAGE_COST,
     balanced_cuts,
     counted_cost,
     dry_run,
@@ -29,6 +29,9 @@ Bridge = Callable[[Shape, Shape], nn.Module]
 """Makes a module from the shape of a row that it takes and of the one that it gives."""
 
 BALANCES = ("counted", "measured")
+
+MESSAGE_SECONDS = 6e-5
+"""A message with all that is done about it, as :data:`MESSAGE_COST` has it."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,16 @@ def decompose(
     >>> network.n_slices, network(torch.zeros(5, 8)).shape
     (3, torch.Size([5, 2]))
     """
-    cut = plan_cuts(model, slices, example, head=head, cuts=cuts, balance=balance, preprocessor=preprocessor)
+    cut = plan_cuts(
+        model,
+        slices,
+        example,
+        head=head,
+        cuts=cuts,
+        balance=balance,
+        coarse=coarse,
+        preprocessor=preprocessor,
+    )
     blocks = list(model) if share else list(copy.deepcopy(model))
     tail = blocks[cut.n_blocks :]
     bounds = (*cut.starts, cut.n_blocks)
@@ -134,6 +146,7 @@ def plan_cuts(
     head: int = 1,
     cuts: Sequence[int] | None = None,
     balance: str = "counted",
+    coarse: Bridge | Sequence[nn.Module] | None = None,
     preprocessor: Bridge | Sequence[nn.Module] | None = None,
 ) -> Cut:
     """Where :func:`decompose` cuts, with shapes and costs; parameters and errors as there."""
@@ -154,10 +167,17 @@ def plan_cuts(
     facts = dry_run(list(model), example, measured=measured)
     n_blocks = len(model) - head
     costs = [fact.cost for fact in facts[:n_blocks]]
-    starts = tuple(cuts) if cuts is not None else ()
-    if cuts is None:
-        guess = _guess_cost(facts, n_blocks, slices, example, preprocessor, measured)
-        starts = balanced_cuts(costs, slices, extra=guess)
+    starts = tuple(cuts or ())
+    if cuts is None and slices > 1:
+        middle = facts[n_blocks // 2].inputs
+        rows = example.new_zeros(example.shape[0], *middle)
+        starts = balanced_cuts(
+            costs,
+            slices,
+            extra=_bridge_cost(preprocessor or automatic_preprocessor, example, middle, measured, first=True),
+            message=MESSAGE_SECONDS if measured else MESSAGE_COST,
+            sweep=_bridge_cost(coarse or automatic_coarse, rows, middle, measured),
+        )
     elif list(starts) != sorted({*starts}) or len(starts) != slices - 1:
         raise InvalidParameterError(f"cuts must be {slices - 1} growing numbers of blocks, but got {cuts!r}")
     elif starts and not (starts[0] > 0 and starts[-1] < n_blocks):
@@ -169,24 +189,19 @@ def plan_cuts(
     return Cut(starts, n_blocks, shapes, totals)
 
 
-def _guess_cost(
-    facts: Sequence[BlockFacts],
-    n_blocks: int,
-    slices: int,
-    example: Tensor,
-    preprocessor: Bridge | Sequence[nn.Module] | None,
-    measured: bool,
+def _bridge_cost(
+    make: Bridge | Sequence[nn.Module], rows: Tensor, outputs: Shape, measured: bool, *, first: bool = False
 ) -> float:
-    """What a preprocessor costs a slice: that of one to the middle of the network."""
-    if slices == 1 or isinstance(preprocessor, Sequence):
+    """What a preprocessor or a coarse network costs: that of one in the middle of the network."""
+    if isinstance(make, Sequence):
         return 0.0
-    make = preprocessor or automatic_preprocessor
     with torch.random.fork_rng(devices=[]):  # a trial, which must not move the weights of the real ones
         try:
-            bridge = make(facts[0].inputs, facts[n_blocks // 2].inputs).to(example.device, example.dtype)
+            bridge = make(tuple(rows.shape[1:]), outputs).to(rows.device, rows.dtype)
         except InvalidParameterError:
             return 0.0  # the middle is no place for a cut
-        return measured_cost(bridge, example) if measured else counted_cost(bridge, example)
+        cost = measured_cost if measured else counted_cost
+        return cost(bridge, rows, first=first)
 
 
 def _bridge(

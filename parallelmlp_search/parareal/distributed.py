@@ -55,9 +55,10 @@ class DistributedParareal:
         Whether the first slice's rank alone has the input and passes it to the others; by default every rank
         brings its own rows, which saves a message a step.
     autocast
-        Type of the products on GPUs, such as ``torch.bfloat16``, or None for that of the parameters.
+        Type of the products, such as ``torch.bfloat16`` on GPUs, or None for that of the parameters, which
+        stay as they are, as do messages.
     seed
-        Seed of dropout: each step and slice has its own noise, whatever rank it is on.
+        Seed of dropout: each step, slice and replica has its own noise, whatever rank it is on.
 
     Raises
     ------
@@ -105,6 +106,7 @@ class DistributedParareal:
         self.numbers = list(range(network.n_slices)) if alone else [world.slice]
         self.flat = FlatParameters(self.parts)
         self.optimizer = FlatOptimizer(self.flat, recipe, world.sum_over_slices)
+        self._agreed_rows: dict[int, int] = {}  # by number of the piece
         self._drops = any(
             isinstance(m, nn.Dropout) and m.p > 0 for part in self.parts for m in part.modules()
         )
@@ -147,7 +149,7 @@ class DistributedParareal:
         """
         pieces: list[Tensor | None] = [inputs] if accumulate == 1 else []
         if accumulate > 1:
-            if inputs is None:
+            if inputs is None or self.broadcast:
                 raise InvalidParameterError("accumulate must be 1 where the input is broadcast")
             pieces.extend(inputs.tensor_split(accumulate))
         functions = [output_gradient] if callable(output_gradient) else list(output_gradient)
@@ -174,33 +176,36 @@ class DistributedParareal:
         this rank computes; gradients leave before the fine network's backward pass begins.
         """
         world = self.world
-        if self.broadcast:
-            n_rows = self.batch_rows if inputs is None else inputs.shape[0]
-            inputs = world.share_input(inputs, (n_rows, *self.input_shape), self.dtype)
-        if inputs is None:
+        if inputs is None and not self.broadcast:
             raise InvalidParameterError("inputs must be given on every rank unless they are broadcast")
-        if tuple(inputs.shape[1:]) != self.input_shape:
+        if inputs is not None and tuple(inputs.shape[1:]) != self.input_shape:
             raise InvalidParameterError(
                 f"inputs must have rows of shape {self.input_shape}, but got {tuple(inputs.shape[1:])}"
             )
-        n_rows = inputs.shape[0]
+        n_rows = self.batch_rows if inputs is None else inputs.shape[0]
+        if self._agreed_rows.get(noise[1]) != n_rows:  # a message of another length would end gloo, not tell
+            world.agree({"the rows of a minibatch": n_rows}, in_chain=True)
+            self._agreed_rows[noise[1]] = n_rows
+        if self.broadcast:
+            inputs = world.share_input(inputs, (n_rows, *self.input_shape), self.dtype)
+        assert inputs is not None
         before, after = not self.is_first, not self.is_last
         if before:
             world.expect_forward((n_rows, *self.shapes[self.numbers[0] - 1]), self.dtype)
         passages = []
         for number, part in zip(self.numbers, self.parts, strict=True):
             if self._drops:
-                torch.manual_seed(_noise_seed(self.seed, *noise, number))
+                torch.manual_seed(_noise_seed(self.seed, *noise, number, world.replica))
             with self._cast():
                 passages.append(Passage(part, inputs))
         corrected = world.receive() if before else None
         for passage in passages:
             with self._cast():
-                corrected = passage.correct(corrected)
+                corrected = passage.correct(corrected).to(self.dtype)  # what a message would be
         assert corrected is not None
         loss = None
         if after:
-            world.send_forward(self._checked(corrected.to(self.dtype), n_rows))
+            world.send_forward(self._checked(corrected, n_rows))
             # only now: between two GPUs messages keep the order in which they were announced
             world.expect_backward((n_rows, *self.shapes[self.numbers[-1]]), self.dtype)
             gradient = world.receive()
@@ -242,6 +247,7 @@ class DistributedParareal:
 
     def predict(self, inputs: Tensor, *, window: int = 2048) -> Tensor | None:
         """Outputs ``(n, ...)`` of rows that every rank has, where the last slice is; nothing is learned."""
+        self.world.agree({"the rows to predict": inputs.shape[0], "window": window}, in_chain=True)
         found = []
         modes = [part.training for part in self.parts]
         for part in self.parts:
@@ -266,10 +272,11 @@ class DistributedParareal:
                 corrected = world.receive()
             for part, (start, end) in zip(self.parts, ends, strict=True):
                 corrected = end if corrected is None else end + part.correction(corrected - start)
+                corrected = corrected.to(self.dtype)
             assert corrected is not None
             if self.is_last:
                 return self.parts[-1].finish(corrected).to(self.dtype)
-        world.send_forward(self._checked(corrected.to(self.dtype), rows.shape[0]))
+        world.send_forward(self._checked(corrected, rows.shape[0]))
         world.end_step()
         return None
 
@@ -297,6 +304,8 @@ class DistributedParareal:
         }
 
 
-def _noise_seed(seed: int, step: int, piece: int, number: int) -> int:
-    """Seed of the dropout of one slice in one step."""
-    return int(np.random.SeedSequence([seed, step, piece, number]).generate_state(1, np.uint64)[0] >> 1)
+def _noise_seed(seed: int, step: int, piece: int, number: int, replica: int) -> int:
+    """Seed of the dropout of one slice of a replica in one step."""
+    return int(
+        np.random.SeedSequence([seed, step, piece, number, replica]).generate_state(1, np.uint64)[0] >> 1
+    )

@@ -130,6 +130,7 @@ def save_rows(folder: Path, fold: int, data: ShardData, n_classes: int | None) -
         "metric": data.metric.name,
         "n_classes": n_classes,
         "seed": data.seed,
+        "n_quantiles": data.n_quantiles,
         "n_pieces": data.n_pieces,
         "n_numbers": data.n_numbers,
     }
@@ -154,6 +155,7 @@ def load_rows(folder: Path, fold: int, device: torch.device | str = "cpu") -> Sh
         loss=facts["loss"],
         metric=get_metric(facts["metric"], head.task, n_classes=facts["n_classes"]),
         seed=facts["seed"],
+        n_quantiles=facts["n_quantiles"],
         n_pieces=facts["n_pieces"],
         n_numbers=facts["n_numbers"],
     )
@@ -243,6 +245,7 @@ def run_task(
                 "steps": found.steps,
                 "seconds": found.seconds,
                 "step_seconds": found.step_seconds,
+                "waited": found.waited,
                 "parameters": n_parameters,
                 "cuts": list(cuts),
                 "ranks": world.slices * world.replicas,

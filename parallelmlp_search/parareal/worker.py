@@ -6,11 +6,11 @@ Works through the tasks of a job, each over all ranks. A rank that fails leaves 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,7 +19,7 @@ import torch
 from parallelmlp_search.engine.checkpoint import write_json
 from parallelmlp_search.exceptions import DistributedError, PMLPError
 from parallelmlp_search.parareal.jobs import LAUNCHER, Job, run_task
-from parallelmlp_search.parareal.world import World, join
+from parallelmlp_search.parareal.joining import end_rank, join
 
 __all__ = ["main"]
 
@@ -50,7 +50,6 @@ def main(arguments: list[str]) -> NoReturn:
     torch.set_num_threads(1)
     if launcher := os.environ.get(LAUNCHER):
         end_with(int(launcher))
-    world: World | None = None
     try:
         job = Job.load(folder)
         (folder / f"rank-{rank}.pid").write_text(str(os.getpid()), encoding="ascii")
@@ -66,14 +65,11 @@ def main(arguments: list[str]) -> NoReturn:
         print(f"error: {sentence}", file=sys.stderr, flush=True)
         if isinstance(error, DistributedError):
             time.sleep(PATIENCE_SECONDS)
-        # at once: closing connections to a dead peer may wait for it
-        os._exit(1)
-    with contextlib.suppress(RuntimeError):
-        world.leave()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # at once: everything is on disk, and an interpreter that is taken down under running threads may abort
-    os._exit(0)
+        end_rank(1)  # closing connections to a dead peer may wait for it
+    except Exception:  # a mistake of ours, whose words the launcher finds in the log
+        traceback.print_exc()
+        end_rank(1)
+    end_rank()
 
 
 if __name__ == "__main__":

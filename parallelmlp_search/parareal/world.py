@@ -10,24 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from parallelmlp_search.exceptions import DistributedError, InvalidParameterError
+from parallelmlp_search.parareal.neighbours import MOST_BYTES, Neighbour
 
-__all__ = ["DEVICES", "Alone", "World", "join"]
-
-DEVICES = ("auto", "cpu", "cuda")
-
-TIMEOUT_SECONDS = 20.0
+__all__ = ["Alone", "World"]
 
 NOTE_BYTES = 2048
 """Room for what each rank says about its plan."""
@@ -58,7 +52,7 @@ class Alone:
     def end_step(self) -> None:
         """Nothing is under way."""
 
-    def agree(self, note: Mapping[str, Any]) -> None:
+    def agree(self, note: Mapping[str, Any], *, in_chain: bool = False) -> None:
         """Always."""
 
     def share_input(self, inputs: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -103,6 +97,10 @@ class World(Alone):
         Slice and replica of this rank, from 0, and how many replicas there are.
     mesh
         The ranks as a device mesh with the dimensions ``replica`` and ``slice``; None with one replica.
+    neighbours
+        By rank, those next in the chain that are reached without gloo, which are those on the same host.
+    chained
+        Whether that holds for the whole chain.
     """
 
     def __init__(self, rank: int, size: int, slices: int, device: torch.device) -> None:
@@ -113,9 +111,11 @@ class World(Alone):
         self.mesh: DeviceMesh | None = None
         self.slice_group: dist.ProcessGroup | None = None
         self.replica_group: dist.ProcessGroup | None = None
+        self.neighbours: dict[int, Neighbour] = {}
+        self.chained = False
         self.step = 0
         self._under_way: list[tuple[dist.Work, Tensor]] = []
-        self._expected: list[tuple[dist.Work, Tensor, int]] = []
+        self._expected: list[tuple[dist.Work | None, Tensor, int]] = []
         self._buffers: dict[tuple[Any, ...], Tensor] = {}
 
     # ------------------------------------------------------------------ along the chain
@@ -133,16 +133,25 @@ class World(Alone):
         if key not in self._buffers:
             self._buffers[key] = torch.empty(shape, dtype=dtype, device=self.device)
         buffer = self._buffers[key]
-        with self._told(peer):
-            work = dist.irecv(buffer, peer)
-        assert work is not None
+        work = None
+        if not self._is_near(peer, buffer):
+            with self._told(peer):
+                work = dist.irecv(buffer, peer)
+            assert work is not None
         self._expected.append((work, buffer, peer))
+
+    def _is_near(self, peer: int, tensor: Tensor) -> bool:
+        """Whether a message goes from socket to socket; both ends find the same."""
+        return peer in self.neighbours and tensor.nbytes <= MOST_BYTES
 
     def receive(self) -> Tensor:
         """What was expected first."""
         work, buffer, peer = self._expected.pop(0)
         with self._told(peer):
-            work.wait()
+            if work is None:
+                self.neighbours[peer].receive(buffer)
+            else:
+                work.wait()
         return buffer
 
     def send_forward(self, corrected: Tensor) -> None:
@@ -155,6 +164,10 @@ class World(Alone):
 
     def _send(self, tensor: Tensor, peer: int) -> None:
         tensor = tensor.contiguous()
+        if self._is_near(peer, tensor):
+            with self._told(peer):
+                self.neighbours[peer].send(tensor)
+            return
         with self._told(peer):
             work = dist.isend(tensor, peer)
         assert work is not None
@@ -195,9 +208,25 @@ class World(Alone):
         return [float(value) for value in tensor.tolist()]
 
     def sum_over_slices(self, value: Tensor) -> Tensor:
-        """Sum over the slices of a replica, such as of squared norms."""
-        with self._told(None):
-            dist.all_reduce(value, group=self.slice_group)
+        """Sum over the slices of a replica, such as of squared norms; the same bits on every rank."""
+        if not self.chained:
+            with self._told(None):
+                dist.all_reduce(value, group=self.slice_group)
+            return value
+        before, after = self.rank - 1, self.rank + 1  # to the last slice and back, 3 us from each to the next
+        heard = torch.empty_like(value)
+        if self.slice > 0:
+            with self._told(before):
+                self.neighbours[before].receive(heard)
+            value = value + heard
+        if self.slice < self.slices - 1:
+            with self._told(after):
+                self.neighbours[after].send(value)
+                self.neighbours[after].receive(heard)
+            value = heard
+        if self.slice > 0:
+            with self._told(before):
+                self.neighbours[before].send(value)
         return value
 
     def sum_over_replicas(self, gradients: Tensor) -> None:
@@ -212,13 +241,15 @@ class World(Alone):
         with self._told(None):
             dist.all_reduce(ready)
 
-    def agree(self, note: Mapping[str, Any]) -> None:
+    def agree(self, note: Mapping[str, Any], *, in_chain: bool = False) -> None:
         """Compare what every rank believes about the run.
 
         Parameters
         ----------
         note
             JSON-able facts that must be the same everywhere: shapes, dtype, number of slices, ...
+        in_chain
+            Only among the slices of this replica.
 
         Raises
         ------
@@ -231,20 +262,24 @@ class World(Alone):
         mine = torch.zeros(NOTE_BYTES, dtype=torch.uint8)
         mine[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
         mine = mine.to(self.device)
-        notes = [torch.empty_like(mine) for _ in range(self.size)]
+        first, count = (self.replica * self.slices, self.slices) if in_chain else (0, self.size)
+        notes = [torch.empty_like(mine) for _ in range(count)]
         with self._told(None):
-            dist.all_gather(notes, mine)
+            dist.all_gather(notes, mine, group=self.slice_group if in_chain else None)
         read = [json.loads(bytes(other.tolist()).rstrip(b"\0")) for other in notes]
-        for rank, other in enumerate(read):
+        for rank, other in enumerate(read, start=first):
             for name in sorted({*read[0], *other}):
                 if other.get(name) != read[0].get(name):
                     raise DistributedError(
-                        f"ranks must agree on {name}, but rank 0 has {read[0].get(name)!r} "
+                        f"ranks must agree on {name}, but rank {first} has {read[0].get(name)!r} "
                         f"and rank {rank} has {other.get(name)!r}"
                     )
 
     def leave(self) -> None:
         """Close all connections."""
+        for neighbour in self.neighbours.values():
+            neighbour.close()
+        self.neighbours = {}
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -253,7 +288,7 @@ class World(Alone):
         """Turn what the transport says of a lost peer into one sentence."""
         try:
             yield
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             if isinstance(error, DistributedError):
                 raise
             whom = "the other ranks" if peer is None else f"rank {peer} (slice {peer % self.slices + 1})"
@@ -265,102 +300,3 @@ class World(Alone):
                 f"at step {self.step}: see what ended it, and start again to go on from the last checkpoint "
                 f"({reason[:160]})"
             ) from error
-
-
-def _store(rank: int, size: int, patience: timedelta) -> Store:
-    """Where ranks find each other: that of torchrun if there is one, else rank 0's.
-
-    A restart has keys of its own, or its ranks would look for those that have died.
-    """
-    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = dist.TCPStore(  # type: ignore[attr-defined]
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        size,
-        is_master=rank == 0 and not hosted,
-        timeout=patience,
-    )
-    return PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-
-
-def join(slices: int | None = None, *, device: str = "auto", timeout: float = TIMEOUT_SECONDS) -> World:
-    """Become one rank of the world that ``torchrun`` has started.
-
-    Parameters
-    ----------
-    slices
-        Slices ``T``; the number of ranks must be a multiple of it, and is the default.
-    device
-        ``auto`` (a GPU of its own for each rank where there are as many, else the CPU), ``cpu`` or ``cuda``.
-        Ranks on GPUs talk over NCCL, others over gloo.
-    timeout
-        Seconds after which silence counts as death.
-
-    Raises
-    ------
-    DistributedError
-        If this process was not started by ``torchrun``, or the others cannot be reached.
-    InvalidParameterError
-        If the number of ranks is no multiple of ``slices``.
-    """
-    missing = [
-        name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ
-    ]
-    if missing:
-        raise DistributedError(
-            f"ranks are started by torchrun, but the variable {missing[0]} is not set: "
-            "use `torchrun --nproc-per-node T SCRIPT`"
-        )
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    local, on_host = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    slices = size if slices is None else slices
-    if slices < 1 or size % slices:
-        raise InvalidParameterError(
-            f"the number of ranks must be a multiple of slices={slices}, but torchrun has started {size}"
-        )
-    if device not in DEVICES:
-        raise InvalidParameterError(f"device must be auto, cpu or cuda, but got {device!r}")
-    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.device_count() >= on_host)
-    if on_gpu and torch.cuda.device_count() < on_host:
-        raise InvalidParameterError(
-            f"device is 'cuda', but {on_host} ranks share {torch.cuda.device_count()} GPUs: use cpu"
-        )
-    place = torch.device("cuda", local) if on_gpu else torch.device("cpu")
-    if on_gpu:
-        torch.cuda.set_device(place)
-    patience = timedelta(seconds=timeout)
-    try:
-        dist.init_process_group(
-            "nccl" if on_gpu else "gloo",
-            store=_store(rank, size, patience),
-            rank=rank,
-            world_size=size,
-            timeout=patience,
-        )
-    except (RuntimeError, ValueError) as error:
-        raise DistributedError(
-            f"rank {rank} could not reach the others: {' '.join(str(error).split())}"
-        ) from error
-    world = World(rank, size, slices, place)
-    if world.replicas == 1:
-        world.slice_group = dist.group.WORLD
-        return world
-    chains = [list(range(r * slices, (r + 1) * slices)) for r in range(size // slices)]
-    columns = [list(range(j, size, slices)) for j in range(slices)]
-    for ranks in chains:
-        group = dist.new_group(ranks, timeout=patience)
-        if rank in ranks:
-            world.slice_group = group
-    for ranks in columns:
-        group = dist.new_group(ranks, timeout=patience)
-        if rank in ranks:
-            world.replica_group = group
-    assert world.slice_group is not None
-    assert world.replica_group is not None
-    world.mesh = DeviceMesh.from_group(
-        [world.replica_group, world.slice_group],
-        place.type,
-        mesh=torch.arange(size).view(-1, slices),
-        mesh_dim_names=("replica", "slice"),
-    )
-    return world

@@ -24,6 +24,7 @@ def forecast_page(forecasts: Sequence[Record], link: str) -> RenderableType:
         for name in (
             "slices",
             "step",
+            "measured",
             "fine",
             "sweep",
             "messages",
@@ -34,12 +35,15 @@ def forecast_page(forecasts: Sequence[Record], link: str) -> RenderableType:
         ):
             table.add_column(name, justify="right")
         serial = forecast["predictions"][0]["serial"]
-        table.add_row("1", _milliseconds(serial), *["-"] * 4, "1.0", "100 %", "-")
+        known = _milliseconds(forecast.get("measured_serial"))
+        table.add_row("1", _milliseconds(serial), known, *["-"] * 4, "1.0", "100 %", "-")
         for row in forecast["predictions"]:
             best = row["slices"] == forecast["recommended"]
             table.add_row(
                 str(row["slices"]),
-                *(_milliseconds(row[name]) for name in ("step", "fine", "sweep", "communication", "update")),
+                _milliseconds(row["step"]),
+                _milliseconds(row.get("measured")),
+                *(_milliseconds(row[name]) for name in ("fine", "sweep", "communication", "update")),
                 f"{row['speedup']:.1f}",
                 f"{100 * row['efficiency']:.0f} %",
                 compact(row["parameters"]),

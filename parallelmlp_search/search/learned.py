@@ -8,6 +8,7 @@ search that is resumed draws again what it drew before.
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import time
 import warnings
@@ -208,7 +209,9 @@ def named_sampler(name: str, seed: int, source: Sequence[FrozenTrial] = ()) -> B
         # groups keep conditional names apart; the liar keeps a batch from crowding into one place
         return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
     if name == "gp":
-        return GPSampler(seed=seed, warn_independent_sampling=False)
+        hushed: dict[str, Any] = {"warn_independent_sampling": False}
+        known = inspect.signature(GPSampler).parameters  # from Optuna 4.5 on it can be told so
+        return GPSampler(seed=seed, **{name: value for name, value in hushed.items() if name in known})
     require("cmaes", extra="cmaes", purpose="to draw by CMA-ES")
     return CmaEsSampler(seed=seed, source_trials=list(source) or None, warn_independent_sampling=False)
 

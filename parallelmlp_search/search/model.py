@@ -53,10 +53,13 @@ class FoldModel:
             write_member(parameters, layout, member, vector)
         return cls(preprocessor, head, layout, parameters)
 
-    def columns(self, config: MLPConfig) -> slice:
-        """Columns of the preprocessed rows that the network of a configuration sees."""
-        first = 0 if config.numeric_embedding == "piecewise" else self.preprocessor.n_pieces_
-        return slice(first, self.preprocessor.n_features_out_)
+    def seen(self, config: MLPConfig, inputs: Tensor) -> Tensor:
+        """The columns of preprocessed rows ``(n, *)`` that the network of a configuration sees."""
+        return torch.cat([inputs[:, first:end] for first, end in self.architecture(config).columns], dim=1)
+
+    def architecture(self, config: MLPConfig) -> Architecture:
+        """Architecture of a configuration on rows of this fold."""
+        return _architecture(config, self.preprocessor, self.head)
 
     def combine(self, frame: pd.DataFrame, weights: Tensor) -> Tensor:
         """Weighted mean ``(C, n)`` of the members' predictions; ``weights`` (P,) in member order."""
@@ -211,14 +214,7 @@ class TrainedModel:
         for number, fold in enumerate(values["folds"]):
             preprocessor = TablePreprocessor.from_dict(fold["preprocessor"])
             head = Head(**fold["head"])
-            sizes: dict[str, Any] = {
-                "n_inputs": preprocessor.n_features_out_,
-                "n_outputs": head.n_outputs,
-                "n_pieces": preprocessor.n_pieces_,
-                "n_numbers": preprocessor.n_numbers_,
-                "classifies": head.classifies,
-            }
-            architectures = [Architecture.of(config, **sizes) for config in configs]
+            architectures = [_architecture(config, preprocessor, head) for config in configs]
             # a copy: a file's memory is not aligned, and products of unaligned weights differ in the last bit
             parameters = tensors[f"fold{number}"].clone()
             folds.append(FoldModel(preprocessor, head, plan(architectures), parameters))
@@ -238,3 +234,15 @@ class TrainedModel:
             decision=None if decision is None else tuple(decision),
             refitted=bool(values["refitted"]),
         )
+
+
+def _architecture(config: MLPConfig, preprocessor: TablePreprocessor, head: Head) -> Architecture:
+    return Architecture.of(
+        config,
+        n_inputs=preprocessor.n_features_out_,
+        n_outputs=head.n_outputs,
+        n_quantiles=preprocessor.n_quantiles_,
+        n_pieces=preprocessor.n_pieces_,
+        n_numbers=preprocessor.n_numbers_,
+        classifies=head.classifies,
+    )

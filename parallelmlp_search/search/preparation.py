@@ -49,6 +49,9 @@ MOST_CHOOSING_ROWS = 10_000
 MOST_BINS, FEWEST_BINS, MOST_PIECES = 48, 4, 256
 """Bins of a numeric column, and columns that they may add in all."""
 
+MOST_QUANTILES = 256
+"""Numeric columns above which none is encoded twice."""
+
 ROWS_OF_BIN = 20
 """Rows of the table that a bin should have."""
 
@@ -243,7 +246,10 @@ class Preparation:
         """A part that trains on some rows; preprocessing is fitted on them too, or on ``fit``."""
         fit = train if fit is None else fit
         preprocessor = TablePreprocessor(
-            scaling=self.settings.scaling, numeric_bins=self._numeric_bins(), column_kinds=self.column_kinds
+            scaling=self.settings.scaling,
+            quantiles=self._has_quantiles(),
+            numeric_bins=self._numeric_bins(),
+            column_kinds=self.column_kinds,
         )
         preprocessor.fit(self.problem.frame.iloc[fit])
         inputs = preprocessor.transform(self.problem.frame.iloc[train])
@@ -271,10 +277,17 @@ class Preparation:
             loss=self.settings.loss or head.default_loss,
             metric=self.comparing,
             seed=seed,
+            n_quantiles=preprocessor.n_quantiles_,
             n_pieces=preprocessor.n_pieces_,
             n_numbers=preprocessor.n_numbers_,
         )
         return Part(preprocessor, head, data, np.empty(0, dtype=np.intp) if predict is None else predict)
+
+    def _has_quantiles(self) -> bool:
+        """Whether numbers are also encoded as normal scores: where networks may ask for them."""
+        n_numeric = sum(kind == "numeric" for kind in self.column_kinds.values())
+        asked = "numeric_scaling" in self.settings.space.domains and self.settings.scaling != "quantile"
+        return asked and n_numeric <= MOST_QUANTILES
 
     def _numeric_bins(self) -> int:
         """Bins of the piecewise linear encoding: 48, or fewer so that they add at most some 256 inputs."""

@@ -13,6 +13,7 @@ import torch
 
 from parallelmlp_search.distribute import ShardData, one_thread, worker_count
 from parallelmlp_search.exceptions import BudgetWarning, SearchFailedError
+from parallelmlp_search.kernels.compiled import compiled_in_time
 from parallelmlp_search.search.budget import Clock, FinalistPlan, Throughput
 from parallelmlp_search.search.devices import CUDA_CACHE_SCALE, resolve_device
 from parallelmlp_search.search.finalists import CrossFit, cross_fit, moments_fit
@@ -148,6 +149,8 @@ def _begin(
     """Prepare, plan and screen."""
     settings.check_task(problem.task)
     device = resolve_device(settings.device)
+    left = None if settings.time_limit is None else clock.left
+    compiled = stack.enter_context(compiled_in_time(device, left))
     on_gpu = device != "cpu"
     throughput = Throughput(1 if on_gpu else worker_count(n_jobs))
     cache_scale = CUDA_CACHE_SCALE if on_gpu else 1
@@ -169,6 +172,11 @@ def _begin(
         directory.update(splits=_splits(preparation, plan), metric=preparation.metric.name, task=problem.task)
     reporter.start_training()
     trials, cut = _screen(data, settings, plan, journal, throughput, reporter, clock, cache_scale, screener)
+    if not compiled:
+        cut.append(
+            "the compiled loops were left out, since compiling them takes most of a minute the first time: "
+            "python -m parallelmlp_search.kernels.compiled"
+        )
     return _Stage(
         preparation,
         data,

@@ -39,6 +39,9 @@ MOST_TRIALS = 20_000
 
 SMALLEST_EXTENSION = 8
 
+PATIENCE = 4
+"""Extensions in a row without a better leader after which screening leaves its time to the finalists."""
+
 
 @dataclass(frozen=True)
 class ScreeningPlan:
@@ -119,6 +122,7 @@ class Screening:
         self.cut: list[str] = []
         self._states: dict[int, MemberState] = {}
         self._past: list[list[float]] = [[] for _ in plan.rungs]
+        self._leaders: list[float] = []  # lowest error of full training before each extension
         self._cut_short = False
         self._draws = Draws(
             settings, plan.n_fresh, plan.n_refined, len(plan.rungs) - 1, journal, plan.deadline
@@ -170,7 +174,13 @@ class Screening:
         return self.data.architecture(config).n_parameters  # type: ignore[arg-type]
 
     def _extension(self) -> int:
-        """Trials beyond the plan that there is time for, none if they were hardly worth a round."""
+        """Trials beyond the plan that there is time for, none if they were hardly worth a round.
+
+        None either once the last ones have not brought a better leader.
+        """
+        self._leaders.append(min(self._past[-1], default=math.inf))
+        if len(self._leaders) > PATIENCE and self._leaders[-1] >= self._leaders[-1 - PATIENCE]:
+            return 0
         room = min(self.plan.capacity, MOST_TRIALS - len(self.trials))
         extension = self._affordable(room) // 2  # later rungs take the other half
         return extension if extension >= SMALLEST_EXTENSION else 0

@@ -19,6 +19,7 @@ __all__ = [
     "MOST_EMBEDDED",
     "NORMALIZATIONS",
     "NUMERIC_EMBEDDINGS",
+    "NUMERIC_SCALINGS",
     "OPTIMIZERS",
     "PARAMETRIZATIONS",
     "PERIODIC_FREQUENCIES",
@@ -59,6 +60,7 @@ HEAD_INITIALIZATIONS: tuple[str, ...] = ("same", "zero")
 PARAMETRIZATIONS: tuple[str, ...] = ("standard", "neural_tangent")
 NORMALIZATIONS: tuple[str, ...] = ("none", "layer")
 NUMERIC_EMBEDDINGS: tuple[str, ...] = ("piecewise", "none", "periodic")
+NUMERIC_SCALINGS: tuple[str, ...] = ("common", "quantile")
 SHARINGS: tuple[str, ...] = ("mini", "full")
 
 PERIODIC_FREQUENCIES = 16
@@ -140,6 +142,9 @@ class MLPConfig:
         ``"piecewise"``: pieces (piecewise linear encoding, Gorishniy et al. 2022), where the preprocessing
         makes any. ``"periodic"``: three mixtures of sixteen waves whose frequencies it learns (PBLD,
         Holzmueller et al. 2024), where the table has at most 64 numbers.
+    numeric_scaling
+        One of `NUMERIC_SCALINGS`: ``"common"`` as the preprocessing scales numbers, or ``"quantile"``, the
+        normal scores of their quantiles, for numbers with long tails.
     feature_share
         Share of the columns that the network sees, in (0, 1]; which ones, its seed decides.
     frequency_scale
@@ -189,6 +194,7 @@ class MLPConfig:
     normalization: str = "none"
     clip_norm: float | None = None
     numeric_embedding: str = "piecewise"
+    numeric_scaling: str = "common"
     feature_share: float = 1.0
     frequency_scale: float = 0.1
     embedding_rate: float = 0.1
@@ -210,6 +216,7 @@ class MLPConfig:
         keep("head_initialization", head)
         embedding = checks.name("numeric_embedding", self.numeric_embedding, NUMERIC_EMBEDDINGS)
         keep("numeric_embedding", embedding)
+        keep("numeric_scaling", checks.name("numeric_scaling", self.numeric_scaling, NUMERIC_SCALINGS))
         keep("sharing", checks.name("sharing", self.sharing, SHARINGS))
         for name in ("schedule", "weight_decay_schedule", "dropout_schedule"):
             keep(name, checks.name(name, getattr(self, name), SCHEDULES))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from parallelmlp_search.space.conditions import When
-from parallelmlp_search.space.config import ACTIVATIONS
+from parallelmlp_search.space.config import ACTIVATIONS, NUMERIC_SCALINGS
 from parallelmlp_search.space.domain_base import Domain
 from parallelmlp_search.space.domains import Categorical, Float, Int
 
@@ -55,6 +55,7 @@ PRESETS: Mapping[str, Mapping[str, Domain]] = {
         "residual": Categorical((False, True), when=_DEEPER),
         "input_scale_rate": Categorical((0.0, 2.0, 6.0)),
         "numeric_embedding": Categorical(("none", "piecewise", "periodic")),
+        "numeric_scaling": Categorical(NUMERIC_SCALINGS),
         "frequency_scale": Float(0.03, 0.5, log=True, when=_PERIODIC),
         "embedding_rate": Categorical((0.1, 0.3, 1.0), when=_PERIODIC),
     },

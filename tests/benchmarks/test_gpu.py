@@ -58,6 +58,21 @@ def test_one_at_a_time_is_timed() -> None:
     assert 0 < result["step_seconds"]["least"] <= result["step_seconds"]["greatest"]
 
 
+def test_what_runs_on_a_device_needs_no_more_than_is_promised() -> None:
+    # tests/conftest.py leaves out what imports hypothesis where there is none
+    left_out, on_device = [], []
+    for folder in ("kernels", "engine"):
+        for path in sorted((ROOT / "tests" / folder).rglob("test_*.py")):
+            text = path.read_text(encoding="utf-8")
+            if "\nfrom hypothesis import" in text:
+                left_out.append(path)
+            if "cuda" in text or "device: str" in text or "device)" in text:
+                on_device.append(path)
+    assert left_out
+    assert len(on_device) >= 8
+    assert not set(left_out) & set(on_device)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so_and_fails() -> None:
     done = subprocess.run(

@@ -1,22 +1,27 @@
-"""The benchmark's rivals do what they are held against us for, and its figures are read as written."""
+"""The benchmark's cases are the paper's and more, and its rivals do what they are held against us for."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.packed.cases import CASES, HEADLINE, PAPER_ACTIVATIONS, QUICK, find, like_ragged, ragged
-from benchmarks.packed.diagram import diagram
-from benchmarks.packed.inside import inside
-from benchmarks.packed.measure import quantiles
-from benchmarks.packed.ours import cut
-from benchmarks.packed.report import fill, plot, ragged_share, scaling_table, table
-from benchmarks.packed.rivals import M3, Vmap, spread
+from benchmarks.packed.cases import (
+    CASES,
+    HEADLINE,
+    PAPER_ACTIVATIONS,
+    QUICK,
+    TWO_LAYERS,
+    find,
+    like_ragged,
+    ragged,
+)
+from benchmarks.packed.extra_rivals import make
+from benchmarks.packed.ours import cut, steps_a_call
+from benchmarks.packed.rivals import M3, OneAtATime, Vmap, spread
+from parallelmlp_search.engine.bucket_steps import MOST_STEPS
 from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space import MLPConfig
 
@@ -117,77 +122,61 @@ def test_vmap_learns() -> None:
         assert all(not torch.equal(stack._weights[name], old[name]) for name in old)
 
 
-def test_quantiles_interpolate() -> None:
-    assert quantiles([3.0, 1.0, 2.0]) == {"median": 2.0, "q10": 1.2, "q90": 2.8}
-    assert quantiles([5.0]) == {"median": 5.0, "q10": 5.0, "q90": 5.0}
+def test_a_network_at_a_time_learns() -> None:
+    rival = OneAtATime.__new__(OneAtATime)
+    rival.seconds = 0.0
+    OneAtATime.__init__(rival, replace(SMALL, optimizer="adamw"), torch.get_num_threads())
+    before = [[p.detach().clone() for p in network.parameters()] for network in rival._networks]
+    assert rival._round() == 10 * len(rival._networks) == 10 * len(before)
+    for network, old in zip(rival._networks, before, strict=True):
+        assert all(not torch.equal(p, o) for p, o in zip(network.parameters(), old, strict=True))
 
 
-def _row(name: str, microseconds: float) -> dict[str, object]:
-    figure = {"median": microseconds, "q10": microseconds, "q90": microseconds}
-    return {
-        "case": name,
-        "microseconds": {"packed_1": figure, "packed_2": figure},
-        "ratios": {"m3": {"median": 12.34, "q10": 11.0, "q90": 13.0}},
-        "gemm_fraction": {"1": {"median": 0.5}, "2": {"median": 0.25}},
-        "product_flops": 1e6,
+def test_scikit_learns_networks_are_a_rival_on_request() -> None:
+    case = replace(SMALL, build=lambda: [MLPConfig(widths=(3,), activation="tanh", seed=s) for s in range(9)])
+    rival = make("sklearn", case)
+    assert rival.sample() > 0.0
+    networks = rival._networks  # type: ignore[union-attr]
+    assert len(networks) == 8
+    # two epochs of five batches of eight rows
+    assert {network.t_ for network in networks} == {2 * 40}
+    assert {network.hidden_layer_sizes for network in networks} == {(3,)}
+
+
+def test_jax_steps_are_those_of_adam() -> None:
+    pytest.importorskip("jax")
+    case = replace(SMALL, build=lambda: [MLPConfig(widths=(3,), activation="tanh", seed=s) for s in range(2)])
+    rival = make("jax", case)
+    weights = [layer for state, _, _ in rival._stacks for layer in state[0]]  # type: ignore[union-attr]
+    assert rival.sample() > 0.0
+    after = [layer for state, _, _ in rival._stacks for layer in state[0]]  # type: ignore[union-attr]
+    assert [w.shape for w, _ in after] == [(2, 3, 3), (2, 3, 1)]
+    assert all(bool((new != old).all()) for (new, _), (old, _) in zip(after, weights, strict=True))
+
+
+def test_what_is_varied() -> None:
+    papers = [case for case in CASES if case.group == "paper"]
+    assert {case.rows for case in papers} == {100, 1000, 10_000}
+    assert {(case.inputs, case.batch) for case in papers} == {
+        (inputs, batch) for inputs in (5, 10, 50, 100) for batch in (32, 128, 256)
     }
+    for group in ("paper", "uniform"):
+        assert {case.optimizer for case in CASES if case.group == group} == {"adamw", "sgd"}
+    assert {case.outputs for case in papers} == {1, 10}
+    shapes = {case.configs()[0].widths for case in CASES if case.group == "uniform"}
+    assert {len(widths) for widths in shapes} == {1, 2, 3, 4}
+    assert {widths[0] for widths in shapes} == {8, 16, 32, 64, 128, 256, 512}
+    assert {len(config.widths) for config in ragged()} == {1, 2, 3}
+    assert {width for config in ragged() for width in config.widths} == set(range(1, 129))
 
 
-def test_the_table_and_its_place(tmp_path: Path) -> None:
-    rows = [_row("ragged", 20.0), _row("uniform, FLOP of ragged", 10.0)]
-    text = table(rows)
-    assert "| ragged | 20.00 | 20.00 |" in text
-    assert "12.3 (11.0 to 13.0)" in text
-    assert "50% and 25%" in text
-    assert "50.0 GFLOP/s" in ragged_share(rows)
-    assert ragged_share(rows).endswith("50%.")
-    document = tmp_path / "speed.md"
-    document.write_text("a\n<!-- x -->\nold\n<!-- /x -->\nb\n")
-    fill(document, "x", "new")
-    assert document.read_text() == "a\n<!-- x -->\nnew\n<!-- /x -->\nb\n"
-    fill(document, "y", "newer")
-    assert "newer" not in document.read_text()
-
-
-def _sizes() -> list[dict[str, float]]:
-    keys = ("members", "training_seconds", "microseconds_a_member_step", "creating_seconds")
-    return [dict.fromkeys((*keys, "peak_megabytes", "weights_megabytes"), 10.0**k) for k in (2, 5)]
-
-
-def test_the_table_of_sizes() -> None:
-    assert "| 100,000.0 | 100000.00 |" in scaling_table(_sizes())
-
-
-def test_the_plot_needs_plotly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "plotly", None)
-    with pytest.raises(SystemExit, match=r"pip install .*\[plots\]"):
-        plot([_row("ragged", 20.0)], _sizes(), tmp_path / "plot.html")
-
-
-def test_the_plot_shows_rivals_and_sizes(tmp_path: Path) -> None:
-    pytest.importorskip("plotly")
-    plot([_row("ragged", 20.0)], _sizes(), tmp_path / "plot.html")
-    page = (tmp_path / "plot.html").read_text()
-    assert "ragged" in page
-    assert "peak megabytes" in page
-
-
-def test_the_diagram_has_a_bar_for_each_rival() -> None:
-    rows = [_row("ragged", 20.0), _row("64-64", 20.0)]
-    text = diagram(rows)
-    kinds = sum(len(set(row["ratios"]) & {"sequential", "m3", "vmap"}) for row in rows)
-    legend = len({kind for row in rows for kind in row["ratios"]} & {"sequential", "m3", "vmap"})
-    assert kinds > 0
-    assert text.count("<rect") == 1 + kinds + legend
-    assert text.count(">64-64<") == 1
-
-
-@pytest.mark.slow  # the compiler takes ten seconds
-def test_the_inside_of_the_call() -> None:
-    pytest.importorskip("numba")
-    one, classes = inside((3, 17, 1), 16, "tanh"), inside((3, 17, 18, 17), 16, "gelu")
-    assert set(one) == set(classes)
-    assert all(value > 0.0 for value in (*one.values(), *classes.values()))
-    wide = inside((64, 64, 1), 64, "tanh")
-    name = "product: first layer forward"
-    assert wide[name] > 3.0 * one[name]  # 60 times the work
+def test_bytes_that_come_and_go() -> None:
+    configs = [MLPConfig(widths=(4,))]
+    case = replace(HEADLINE, inputs=5, outputs=3, batch=7)
+    parameters = 5 * 4 + 4 + 4 * 3 + 3
+    assert case.state_bytes(configs) == 7 * 4 * parameters
+    # weights, two moments and the average, both ways
+    assert case.kept_bytes(configs, 16.0) == 8 * 4 * parameters / 16
+    assert steps_a_call(SMALL, SMALL.configs()) == MOST_STEPS
+    wide = replace(TWO_LAYERS, build=lambda: [MLPConfig(widths=(512, 512))] * 40)
+    assert 1.0 <= steps_a_call(wide, wide.configs()) < MOST_STEPS

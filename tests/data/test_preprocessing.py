@@ -377,7 +377,7 @@ def test_saved_and_restored_to_the_bit(scaling: str) -> None:
     assert twin.get_params() == preprocessor.get_params()
     assert twin.to_dict() == preprocessor.to_dict()
     assert not np.array_equal(TablePreprocessor().fit(test).transform(test), preprocessor.transform(test))
-    with pytest.raises(DataError, match="must be saved in format 2, but got 1"):
+    with pytest.raises(DataError, match="must be saved in format 3, but got 1"):
         TablePreprocessor.from_dict({**preprocessor.to_dict(), "format": 1})
 
 

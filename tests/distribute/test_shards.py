@@ -70,6 +70,43 @@ def test_members_that_see_other_columns_are_in_other_shards(make_data: Make) -> 
     assert cut_work(configs, replace(data, n_pieces=0)) == [(0, 1, 2, 3)]
 
 
+def test_scores_of_quantiles_take_the_place_of_numbers(make_data: Make, make_task: Make) -> None:
+    """A network that sees them is the one that a table with them instead of numbers would make."""
+    data = make_data(predict=True)
+    config = MLPConfig(widths=(6,), numeric_embedding="periodic", batch_size=16, numeric_scaling="quantile")
+
+    def shown(columns: list[int], **sizes: int) -> ShardData:
+        return replace(
+            data,
+            rows=replace(data.rows, inputs=data.rows.inputs[:, columns].contiguous()),
+            validation_inputs=data.validation_inputs[:, columns].contiguous(),
+            prediction_inputs=data.prediction_inputs[:, columns].contiguous(),
+            **sizes,
+        )
+
+    # scores, pieces, numbers, and one other column
+    full = shown([0, 1, 2, 2, 3, 4], n_quantiles=2, n_pieces=2, n_numbers=1)
+    full = replace(full, n_quantiles=2, n_pieces=1, n_numbers=2)
+    expected = {
+        "periodic": [0, 1, 4],
+        "none": [0, 1, 4],
+        "piecewise": [0, 1, 2, 4],
+    }
+    for embedding, columns in expected.items():
+        member = config.replace(numeric_embedding=embedding)
+        alone = shown(columns, n_numbers=2)
+        outcome = train_shard(make_task([member], data=full))
+        assert _same(outcome, train_shard(make_task([member], data=alone))), embedding
+        other = train_shard(make_task([member.replace(numeric_scaling="common")], data=full))
+        assert not _same(outcome, other)
+    # without scores both are the same choice
+    numbers = shown([2, 3, 4], n_numbers=2)
+    plain = config.replace(numeric_scaling="common")
+    assert _same(
+        train_shard(make_task([config], data=numbers)), train_shard(make_task([plain], data=numbers))
+    )
+
+
 def test_a_network_without_pieces_trains_as_if_there_were_none(make_data: Make, make_task: Make) -> None:
     """Pieces are the first columns; whoever does not see them is the network that the others would make."""
     data = make_data()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor
@@ -158,6 +160,36 @@ def test_neither_pauses_nor_judging_change_a_bit() -> None:
         assert torch.equal(whole.flats[name], judged.flats[name])
     fewer, _ = trained(configs, use=True, n_steps=39)
     assert not torch.equal(whole.parameters, fewer.parameters)
+
+
+@pytest.mark.parametrize("most", [1, 5])
+def test_where_windows_end_changes_no_bit(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = members("adamw")
+    configs[7] = configs[7].replace(optimizer="sgd", learning_rate=1e30, activation="identity")
+    broken = {4: float("nan")}
+    whole, history = trained(configs, use=True, n_steps=40, broken=broken)
+    monkeypatch.setattr(bucket_steps, "MOST_STEPS", most)
+    cut, other = trained(configs, use=True, n_steps=40, broken=broken)
+    for name in NAMES:
+        assert torch.equal(whole.flats[name], cut.flats[name])
+    assert torch.equal(whole.failed_at, cut.failed_at)
+    assert int((whole.failed_at >= 0).sum()) == 2
+    assert history.member_steps == other.member_steps
+    assert torch.equal(history.train_losses[-1].nan_to_num(), other.train_losses[-1].nan_to_num())
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    options = [{"n_inputs": 5, "weighted": True}, {"n_inputs": 16}, {"n_inputs": 31}, {"n_inputs": 5}]
+
+    def train_one(place: int) -> Population:
+        return trained(members("adamw"), use=True, n_steps=40, **options[place])[0]  # type: ignore[arg-type]
+
+    one_by_one = [train_one(place) for place in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        at_once = list(threads.map(train_one, range(4)))
+    for one, other in zip(one_by_one, at_once, strict=True):
+        assert all(torch.equal(one.flats[name], other.flats[name]) for name in NAMES)
+    assert not torch.equal(one_by_one[0].parameters, one_by_one[3].parameters)
 
 
 def test_a_diverged_member_dies_alone_where_it_would_have() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from parallelmlp_search.engine import (
     train,
 )
 from parallelmlp_search.engine.population import FLAT_NAMES
+from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.pack import read_member, write_member
 from parallelmlp_search.space import MLPConfig
 
@@ -337,6 +339,34 @@ def test_rows_of_no_weight_are_never_seen() -> None:
         TARGET.copy_(kept)
     assert torch.equal(first.parameters, second.parameters)
     assert not torch.equal(first.parameters, plain.parameters)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (TrainingRows(INPUTS[:, 1:], TARGET), r"inputs must have shape \(n, 5\), but got \(50, 4\)"),
+        (TrainingRows(INPUTS[0], TARGET), r"inputs must have shape \(n, 5\), but got \(5,\)"),
+        (TrainingRows(INPUTS, TARGET[1:]), r"target must have shape \(50,\), but got \(49,\)"),
+        (TrainingRows(INPUTS, TARGET, torch.ones(49)), r"weight must have shape \(50,\), but got \(49,\)"),
+        (TrainingRows(INPUTS, TARGET + 1), "target must hold classes from 0 to 2, but got 3"),
+        (TrainingRows(INPUTS, TARGET - 1), "target must hold classes from 0 to 2, but got -1"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(rows: TrainingRows, words: str, dtype: torch.dtype) -> None:
+    # loops that check no bounds would read beyond the end
+    population = _create(dtype=dtype)
+    before = population.parameters.clone()
+    options = {"stream": BatchStream(50, 16, 9), "loss": "cross_entropy", "until_epoch": 1, "total_epochs": 1}
+    with pytest.raises(InvalidParameterError, match=words):
+        train(population, replace(rows, inputs=rows.inputs.to(dtype)), **options)  # type: ignore[arg-type]
+    numbers = TrainingRows(INPUTS.to(dtype), torch.zeros(2, N_ROWS, dtype=dtype))
+    with pytest.raises(InvalidParameterError, match=r"target must have shape \(3, 50\), but got \(2, 50\)"):
+        train(population, numbers, **{**options, "loss": "squared_error"})  # type: ignore[arg-type]
+    other = torch.float64 if dtype == torch.float32 else torch.float32
+    with pytest.raises(InvalidParameterError, match=f"dtype of the population, {dtype}, but got {other}"):
+        train(population, TrainingRows(INPUTS.to(other), TARGET), **options)  # type: ignore[arg-type]
+    assert torch.equal(population.parameters, before)
 
 
 def test_batches_of_rows() -> None:

@@ -87,7 +87,7 @@ def test_predicts_what_the_plain_network_says(numbers: Numbers) -> None:
     inputs = torch.from_numpy(fold.preprocessor.transform(pd.DataFrame(X, columns=model._columns)))
     plain = extract(fold.parameters, fold.layout, 0).eval()
     with torch.inference_mode():
-        outputs = plain(inputs)[:, 0] * fold.head.scale[0] + fold.head.location[0]
+        outputs = plain(fold.seen(model.config_, inputs))[:, 0] * fold.head.scale[0] + fold.head.location[0]
     values = outputs.clamp(fold.head.lower[0], fold.head.upper[0]).numpy()
     np.testing.assert_allclose(model.predict(X), values, rtol=1e-4, atol=1e-5)
 

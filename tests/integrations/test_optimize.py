@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,16 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
-from parallelmlp_search.integrations.optuna import PackedObjective, optimize, suggest
+from parallelmlp_search.integrations.optuna import (
+    Candidate,
+    PackedObjective,
+    constraints_of,
+    optimize,
+    space_to_distributions,
+    suggest,
+)
 from parallelmlp_search.integrations.optuna import candidate as candidate_module
+from parallelmlp_search.integrations.optuna import objective as objective_module
 from parallelmlp_search.space import Categorical, MLPConfig, SearchSpace
 from tests.integrations.conftest import SPACE, Table
 
@@ -114,6 +124,41 @@ def test_a_space_of_ones_own(table: Table) -> None:
         optimize(_study(), *table, lambda trial: 3, n_trials=1)  # type: ignore[arg-type, return-value]
 
 
+def test_distributions_of_optuna_are_a_space(table: Table) -> None:
+    space = space_to_distributions(SPACE) | {"dropout": Categorical((0.1,))}
+    study = _study()
+    optimize(study, *table, space, n_trials=3, max_epochs=1)
+    for trial in study.trials:
+        config = suggest(optuna.trial.FixedTrial(trial.params), space)
+        assert SPACE.domains["widths"].contains(config.widths)
+        assert config.dropout == 0.1
+    with pytest.raises(InvalidParameterError, match="did you mean 'dropout'"):
+        optimize(study, *table, {"dropuot": space_to_distributions(SPACE)["dropout"]}, n_trials=1)
+
+
+@pytest.mark.parametrize("what", ["attribute", "choice", "attribute of the study"])
+def test_what_a_storage_cannot_hold_fails_the_trial_that_wants_it(table: Table, what: str) -> None:
+    class Thing:
+        pass
+
+    def space(trial: optuna.Trial) -> MLPConfig:
+        if trial.number == 1 and what == "attribute":
+            trial.set_user_attr("thing", Thing())
+        if trial.number == 1 and what == "choice":
+            trial.suggest_categorical("thing", [Thing()])  # type: ignore[list-item]
+        if trial.number == 1 and what == "attribute of the study":
+            trial.study.set_user_attr("thing", Thing())
+        return MLPConfig(widths=(trial.suggest_int("width", 4, 8),), batch_size=32, seed=trial.number)
+
+    study = _study(storage="sqlite://")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of Optuna, about the choice
+        optimize(study, *table, space, n_trials=3, max_epochs=1, catch=TypeError)
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    assert study.user_attrs == {}  # signs of life are not among them
+
+
 def test_a_diverged_network_is_a_failed_trial(table: Table) -> None:
     rates = SearchSpace(
         {
@@ -157,14 +202,89 @@ def test_latency_is_milliseconds_of_the_plain_network(table: Table, monkeypatch:
 
 
 def test_constraints_reach_the_sampler(table: Table) -> None:
-    study = _study()
+    asks = {} if hasattr(optuna.Trial, "set_constraint") else {"constraints_func": constraints_of}  # Optuna 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = _study(sampler=optuna.samplers.TPESampler(seed=3, n_startup_trials=4, **asks))
     constraints = {"size": lambda candidate: candidate.n_parameters - 800.0}
     optimize(study, *table, SPACE, n_trials=24, batch_size=8, max_epochs=1, constraints=constraints)
     for trial in study.trials:
-        assert trial.constraints == {"size": trial.user_attrs["n_parameters"] - 800.0}
-    feasible = [trial for trial in study.trials if trial.constraints["size"] <= 0]
+        assert constraints_of(trial) == [trial.user_attrs["n_parameters"] - 800.0]
+    feasible = [trial for trial in study.trials if constraints_of(trial)[0] <= 0]
     assert study.best_trial in feasible
     assert 0 < len(feasible) < 24
+
+
+def test_a_sampler_that_would_not_see_constraints_is_refused(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objective_module, "KNOWS_CONSTRAINTS", False)  # as under Optuna 4
+    constraints = {"size": lambda candidate: candidate.n_parameters - 800.0}
+    with pytest.raises(InvalidParameterError, match="create TPESampler with constraints_func=constraints_of"):
+        optimize(_study(), *table, SPACE, n_trials=2, max_epochs=1, constraints=constraints)
+    study = _study(sampler=optuna.samplers.RandomSampler(seed=0))  # it has no use for them
+    optimize(study, *table, SPACE, n_trials=2, max_epochs=1, constraints=constraints)
+    assert [constraints_of(trial) for trial in study.trials] == [
+        [trial.user_attrs["n_parameters"] - 800.0] for trial in study.trials
+    ]
+
+
+@pytest.mark.parametrize("storage", [None, "sqlite://"])
+@pytest.mark.parametrize("which", ["objective", "constraint"])
+def test_functions_of_ones_own_may_fail(table: Table, which: str, storage: str | None) -> None:
+    def function(candidate: Candidate) -> float:
+        if candidate.config.widths == (12,):
+            raise ZeroDivisionError("on purpose")
+        return -1.0
+
+    more: dict[str, Any] = {"constraints": {"none": function}}
+    if which == "objective":
+        more = {"objectives": ("score", function)}
+    directions = ["maximize", "minimize"][: len(more.get("objectives", "1"))]
+
+    def study() -> optuna.Study:
+        sampler = optuna.samplers.RandomSampler(seed=0)
+        return optuna.create_study(directions=directions, sampler=sampler, storage=storage)
+
+    caught = study()
+    optimize(caught, *table, SPACE, n_trials=9, max_epochs=1, catch=ZeroDivisionError, **more)
+    for trial in caught.trials:
+        fails = trial.params["widths"] == "12"
+        assert trial.state is (TrialState.FAIL if fails else TrialState.COMPLETE)
+        assert ("on purpose" in trial.user_attrs.get("failure", "")) is fails
+    assert 0 < sum(trial.state is TrialState.FAIL for trial in caught.trials) < 9
+    with pytest.raises(ZeroDivisionError):
+        optimize(uncaught := study(), *table, SPACE, n_trials=9, max_epochs=1, **more)
+    assert all(trial.state.is_finished() for trial in uncaught.trials)
+    assert any(trial.state is TrialState.FAIL for trial in uncaught.trials)
+
+
+@pytest.mark.parametrize("storage", [None, "sqlite://"])
+def test_trials_are_told_of_as_in_optunas_own_loop(table: Table, storage: str | None) -> None:
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logging.getLogger("optuna").addHandler(handler)
+    objective = PackedObjective(*table, SPACE, max_epochs=9)
+
+    def lines(loop: Any) -> list[tuple[int, str]]:
+        study = _study(
+            study_name="s", storage=storage, pruner=optuna.pruners.MedianPruner(n_startup_trials=2)
+        )
+        records.clear()
+        loop(study)
+        return [(record.levelno, record.getMessage().strip()) for record in records]
+
+    try:
+        ours = lines(lambda study: optimize(study, objective, n_trials=8, batch_size=1))
+        assert ours == lines(lambda study: study.optimize(objective, n_trials=8))
+        batch = lines(lambda study: optimize(study, objective, n_trials=8, batch_size=8))
+    finally:
+        logging.getLogger("optuna").removeHandler(handler)
+    assert {"finished" in line for _, line in ours} == {True, False}
+    assert len(batch) == 8
+    assert {level for level, _ in batch} == {logging.INFO}
 
 
 def test_callbacks_see_each_trial_and_may_stop(table: Table) -> None:

@@ -71,6 +71,11 @@ def test_importances_are_shares_of_all_that_was_free(study: optuna.Study) -> Non
 
 def test_parallel_coordinates_run_through_every_parameter(study: optuna.Study) -> None:
     figure = visualization.plot_parallel_coordinate(study, params=FREE)
+    if figure.data[0].type == "parcoords":  # Optuna 4
+        (coordinates,) = figure.data
+        assert [dimension.label for dimension in coordinates.dimensions[1:]] == FREE
+        assert {len(dimension["values"]) for dimension in coordinates.dimensions} == {6}
+        return
     lines = [line for line in figure.data if line.x[0] is not None]
     assert [len(line.x) for line in lines] == [1 + len(FREE)] * 6  # the score, then the parameters
     assert list(figure.layout.xaxis.ticktext[1:]) == FREE

@@ -7,9 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from typer.testing import CliRunner
 
@@ -24,6 +29,7 @@ from parallelmlp_search.cli import app
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.integrations.optuna import (
     PackedObjective,
+    RefinementSampler,
     RungPruner,
     SharedStudy,
     open_storage,
@@ -31,8 +37,10 @@ from parallelmlp_search.integrations.optuna import (
     optimize,
     space_to_distributions,
 )
-from parallelmlp_search.integrations.optuna.attendance import FIRST, RETRY_OF, Attendance
+from parallelmlp_search.integrations.optuna.attendance import FIRST, RETRY_OF, Attendance, superfluous
+from parallelmlp_search.integrations.optuna.batch import Batch
 from parallelmlp_search.search import Problem, RunDirectory, SearchSettings, screen
+from parallelmlp_search.search.distributions import asked_of
 from parallelmlp_search.space import SearchSpace
 from tests.integrations.conftest import SPACE, Table
 
@@ -64,12 +72,29 @@ def folder(table: Table, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _start(folder: Path, storage: str, n_trials: int, epochs: int) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-c", WORKER, str(folder), storage, str(n_trials), str(epochs)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+Start = Callable[[str, int, int], subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
+    """Starts workers; none of them outlives the test."""
+    workers = []
+
+    def start(storage: str, n_trials: int, epochs: int) -> subprocess.Popen[str]:
+        arguments = [sys.executable, "-c", WORKER, str(folder), storage, str(n_trials), str(epochs)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        worker = subprocess.Popen(
+            arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        workers.append(worker)
+        return worker
+
+    yield start
+    for worker in workers:
+        if worker.poll() is None:
+            worker.kill()
+        if worker.stdout is not None and not worker.stdout.closed:
+            worker.communicate()
 
 
 def _running(storage: str) -> list[FrozenTrial]:
@@ -93,7 +118,7 @@ def _kill_while_training(workers: list[subprocess.Popen[str]], storage: str) -> 
         time.sleep(0.2)
         for pid in holders & set(left):
             left.pop(pid).send_signal(signal.SIGKILL)
-    assert not left, "a worker never got a trial"
+    assert not left, [worker.communicate() for worker in left.values() if worker.poll() is not None]
     for worker in workers:
         worker.communicate()
         assert worker.returncode == -signal.SIGKILL
@@ -112,15 +137,18 @@ def _check_all_there(storage: str, n_trials: int) -> list[FrozenTrial]:
         if RETRY_OF in trial.user_attrs:
             lost = trials[trial.user_attrs[RETRY_OF]]
             assert lost.state is TrialState.FAIL
+            if trial.number in superfluous(trials):  # two workers have found the same one dead
+                assert (trial.state, trial.intermediate_values) == (TrialState.FAIL, {})
+                continue
             assert lost.params.items() <= trial.params.items()  # it may have been asking still
             assert lost.user_attrs["worker"] != trial.user_attrs["worker"]
     return trials
 
 
 @pytest.mark.parametrize("place", ["journal:{}/study.log", "sqlite:///{}/study.db"])
-def test_a_killed_worker_loses_nothing(folder: Path, place: str) -> None:
+def test_a_killed_worker_loses_nothing(folder: Path, start: Start, place: str) -> None:
     storage = place.format(folder)
-    workers = [_start(folder, storage, 24, 27) for _ in range(2)]
+    workers = [start(storage, 24, 6561) for _ in range(2)]
     _kill_while_training(workers[:1], storage)
     out, _ = workers[1].communicate(timeout=120)
     assert workers[1].returncode == 0, out
@@ -130,9 +158,9 @@ def test_a_killed_worker_loses_nothing(folder: Path, place: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["journal:{}/study.log", "sqlite:///{}/study.db"])
-def test_eight_workers_of_which_two_are_killed(folder: Path, place: str) -> None:
+def test_eight_workers_of_which_two_are_killed(folder: Path, start: Start, place: str) -> None:
     storage = place.format(folder)
-    workers = [_start(folder, storage, 400, 81) for _ in range(8)]
+    workers = [start(storage, 400, 2187) for _ in range(8)]
     _kill_while_training(workers[2:4], storage)
     for worker in workers[:2] + workers[4:]:
         out, _ = worker.communicate(timeout=600)
@@ -258,6 +286,100 @@ def test_only_the_dead_are_swept_and_only_once(tmp_path: Path) -> None:
     assert again[0].system_attrs["fixed_params"] == lost.params
 
 
+def _left_running(study: optuna.Study) -> optuna.Trial:
+    """A trial of a worker that has gone."""
+    with Attendance(study, 10.0) as victim:
+        trial = _ask(study)
+        for name, value in {**victim.marks, "seed": 7}.items():
+            trial.set_user_attr(name, value)
+    return trial
+
+
+def test_a_sweeper_that_dies_in_between_loses_nothing(
+    tmp_path: Path, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has enqueued the trial again, and could not end it any more."""
+    storage = f"journal:{tmp_path}/study.log"
+    study = optuna.create_study(storage=open_storage(storage), study_name="s", direction="maximize")
+    lost = _left_running(study)
+    with Attendance(study, 10.0) as sweeper, monkeypatch.context() as patch:
+        patch.setattr(Attendance, "_end_trial", lambda *_: False)
+        sweeper.sweep()
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING, TrialState.WAITING]
+    optimize(study, *table, SPACE, n_trials=1, max_epochs=1)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert study.trials[1].user_attrs["seed"] == 7  # and is the same network again
+    assert study.trials[1].params == lost.params
+
+
+def test_who_dies_before_it_has_asked_leaves_what_was_enqueued(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name="s")
+    study.enqueue_trial({"dropout": 0.2})
+    with Attendance(study, 10.0) as victim:
+        study.ask().set_user_attr("worker", victim.worker)
+    with Attendance(study, 10.0) as sweeper:
+        assert sweeper.sweep() == [0]
+    assert _ask(study).params["dropout"] == 0.2
+
+
+def test_of_two_repetitions_the_first_is_trained(tmp_path: Path, table: Table) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
+    lost = _left_running(study)
+    with Attendance(study, 10.0) as one, Attendance(study, 10.0) as other:
+        # both look before either writes
+        one._enqueue_again(study.trials[0])
+        other._enqueue_again(study.trials[0])
+        assert one._end_trial(lost.number)
+        assert not other._end_trial(lost.number)
+    optimize(study, *table, SPACE, n_trials=2, max_epochs=1)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.COMPLETE, TrialState.FAIL]
+    assert study.trials[2].intermediate_values == {}
+    assert "repeats the same" in study.trials[2].user_attrs["failure"]
+
+
+def test_what_was_finished_after_all_is_not_repeated(tmp_path: Path, table: Table) -> None:
+    study = optuna.create_study(
+        storage=open_storage(f"journal:{tmp_path}/study.log"), study_name="s", direction="maximize"
+    )
+    alive = _left_running(study)
+    with Attendance(study, 10.0) as sweeper:
+        sweeper._enqueue_again(study.trials[0])
+        study.tell(alive, 0.5)
+        assert not sweeper._end_trial(alive.number)
+    optimize(study, *table, SPACE, n_trials=1, max_epochs=1)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE, TrialState.FAIL]
+    assert study.trials[0].value == 0.5
+
+
+def test_who_joins_while_the_study_is_being_made_waits(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its maker has enqueued initial trials, and not yet said what the study is about."""
+    storage = f"journal:{tmp_path}/study.log"
+    problem = Problem(pd.DataFrame(table[0], columns=list("abcde")), table[1], "binary")
+    settings = SearchSettings(search_space=SPACE, n_trials=6, max_epochs=1)
+    config = SPACE.sample(1, np.random.default_rng(0))[0]
+    study = optuna.create_study(storage=open_storage(storage), study_name="s", direction="maximize")
+    study.enqueue_trial(asked_of(SPACE, config)[0], user_attrs={"origin": "initial"})
+    twin = SharedStudy("sqlite://", "twin")
+    screen(problem, settings, twin, n_jobs=1)
+    looks: list[bool] = []
+    check = SharedStudy._terms
+
+    def terms(self: SharedStudy, joined: optuna.Study) -> dict[str, Any]:
+        """The maker goes on a little after the other has begun to wait."""
+        looks.append("question" in joined.user_attrs)
+        later = threading.Timer(0.3, study.set_user_attr, ["question", twin._study.user_attrs["question"]])
+        later.start()
+        return check(self, joined)
+
+    monkeypatch.setattr(SharedStudy, "_terms", terms)
+    assert screen(problem, settings, SharedStudy(storage, "s"), n_jobs=1) == 6
+    assert looks == [False]
+    assert study.trials[0].params["learning_rate"] == config.learning_rate
+
+
 def test_a_trial_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     storage = f"journal:{tmp_path}/study.log"
     study = optuna.create_study(storage=open_storage(storage), study_name="s")
@@ -272,35 +394,86 @@ def test_a_trial_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     assert lines[0] == 3
 
 
-def test_a_worker_that_was_taken_for_dead_lets_go(table: Table, tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["while it trains", "while it tells"])
+@pytest.mark.parametrize("place", ["journal:{}/study.log", "sqlite:///{}/study.db"])
+def test_a_worker_that_was_taken_for_dead_lets_go(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, moment: str
+) -> None:
     """Its trials were finished by another; it goes on with the others and tells nothing twice."""
-    study = optuna.create_study(storage=f"sqlite:///{tmp_path}/s.db", direction="maximize")
-    objective = PackedObjective(*table, SPACE, max_epochs=3)
-
-    def take_over(study: optuna.Study, trial: FrozenTrial) -> None:
-        others = [t for t in study.get_trials(deepcopy=False) if t.state is TrialState.RUNNING]
-        if others and not taken:
-            taken.append(others[-1].number)
-            study.tell(others[-1].number, state=TrialState.FAIL)
-
+    study = optuna.create_study(
+        storage=open_storage(place.format(tmp_path)), direction="maximize", sampler=RandomSampler(seed=0)
+    )
+    other = open_study(place.format(tmp_path))
     taken: list[int] = []
-    optimize(study, objective, n_trials=8, batch_size=8, callbacks=[take_over])
-    states = Counter(trial.state for trial in study.trials)
-    assert states == {TrialState.COMPLETE: 7, TrialState.FAIL: 1}
+
+    def take_over(*_: Any) -> float:
+        if not taken:
+            taken.append(other.get_trials(states=(TrialState.RUNNING,))[-1].number)
+            other.tell(taken[0], state=TrialState.FAIL)
+        return 0.0
+
+    advance = Batch.advance
+    if moment == "while it trains":
+        monkeypatch.setattr(Batch, "advance", lambda *args, **how: (take_over(), advance(*args, **how))[1])
+    told: list[int] = []
+    optimize(
+        study,
+        PackedObjective(*table, SPACE, max_epochs=3, constraints={"none": take_over}),
+        n_trials=8,
+        batch_size=8,
+        callbacks=[lambda study, trial: told.append(trial.number)],
+    )
+    assert [trial.state for trial in study.trials] == [
+        TrialState.FAIL if number == taken[0] else TrialState.COMPLETE for number in range(8)
+    ]
+    assert study.trials[taken[0]].value is None
+    assert sorted(told) == [number for number in range(8) if number != taken[0]]
 
 
 @pytest.mark.parametrize("place", ["sqlite:///{}/study.db", "journal:{}/study.log"])
-def test_a_storage_changes_no_result(table: Table, tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    ("sampler", "pruner"),
+    [
+        (
+            partial(TPESampler, n_startup_trials=6),
+            SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+        ),
+        (partial(TPESampler, n_startup_trials=6), HyperbandPruner(1, 9, 3)),
+        (partial(RefinementSampler, n_startup_trials=6), RungPruner(3)),
+        (partial(NSGAIISampler, population_size=6), RungPruner(3)),
+        (partial(CmaEsSampler, n_startup_trials=6, warn_independent_sampling=False), NopPruner()),
+    ],
+    ids=["tpe", "hyperband", "refinement", "nsga", "cmaes"],
+)
+def test_a_storage_changes_no_result(
+    table: Table, tmp_path: Path, place: str, sampler: Callable[..., BaseSampler], pruner: BasePruner
+) -> None:
+    """What samplers and pruners write on trials, and on those that were enqueued, included."""
+
     def facts(storage: Any) -> list[tuple[Any, ...]]:
         study = optuna.create_study(
+            study_name="same",  # Hyperband chooses brackets by it
             storage=storage,
             direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=1, n_startup_trials=6, multivariate=True),
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+            sampler=sampler(seed=1),
+            pruner=pruner,
         )
-        study.enqueue_trial({"widths": "12", "learning_rate": 0.01, "dropout": 0.0, "batch_size": 32})
+        study.enqueue_trial({"widths": "12", "learning_rate": 0.01}, user_attrs={"whose": "mine"})
         optimize(study, *table, SPACE, n_trials=20, batch_size=6, max_epochs=9)
-        return [(t.number, t.params, t.intermediate_values, t.value, t.state) for t in study.trials]
+        study.enqueue_trial({"learning_rate": 0.02})
+        optimize(study, *table, SPACE, n_trials=4, batch_size=2, max_epochs=9)
+        assert study.trials[20].params["learning_rate"] == 0.02
+        return [
+            (t.number, t.params, t.intermediate_values, t.value, t.state, *attributes(t))
+            for t in study.trials
+        ]
+
+    def attributes(trial: FrozenTrial) -> tuple[dict[str, Any], dict[str, Any]]:
+        own = ("worker", "train_seconds")
+        user = {name: value for name, value in trial.user_attrs.items() if name not in own}
+        # pickles of the same state may differ
+        pickled = {name: len(value) > 0 for name, value in trial.system_attrs.items() if "optimizer" in name}
+        return user, trial.system_attrs | pickled
 
     assert facts(None) == facts(open_storage(place.format(tmp_path)))
 

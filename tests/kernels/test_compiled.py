@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +16,8 @@ pytest.importorskip("numba")
 from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
-from parallelmlp_search.kernels import ACTIVATION_KERNELS, compiled, get_loss
+from parallelmlp_search.exceptions import InvalidParameterError, MissingDependencyError
+from parallelmlp_search.kernels import ACTIVATION_KERNELS, compiled, compiled_functions, get_loss
 from parallelmlp_search.kernels.compiled import CompiledActivations, compiled_loops, compiled_loss
 from parallelmlp_search.kernels.compiled_members import member_steps
 from parallelmlp_search.packing.pack import read_member
@@ -235,8 +241,73 @@ def test_where_the_loops_apply(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PMLP_COMPILED", "0")
     assert not compiled.uses_compiled(torch.float32, "cpu")
     monkeypatch.delenv("PMLP_COMPILED")
+    assert not compiled.uses_compiled(torch.float32, "cpu", wanted=False)
+    assert compiled.uses_compiled(torch.float32, "cpu", wanted=True)
+    with pytest.raises(InvalidParameterError, match=r"compiled must be False or None .* float64 on cpu"):
+        compiled.uses_compiled(torch.float64, "cpu", wanted=True)
+    with pytest.raises(InvalidParameterError, match="but got True for float32 on cuda"):
+        compiled.uses_compiled(torch.float32, "cuda", wanted=True)
     monkeypatch.setattr(compiled, "_installed", lambda: False)
     assert not compiled.uses_compiled(torch.float32, "cpu")
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(MissingDependencyError, match=r"parallelmlp-search\[compiled\]"):
+        compiled.uses_compiled(torch.float32, "cpu", wanted=True)
+
+
+def test_machine_code_on_disk_is_that_of_all_its_sources(tmp_path: Path) -> None:
+    folder = Path(compiled_functions.__file__).parent
+    loops = [member_steps, *(getattr(compiled_loops(), name) for name in ("adamw", "sgd", "cross_entropy"))]
+    for loop in loops:
+        assert loop._cache._cache_file._source_stamp[1] == compiled_functions.sources_digest(folder)
+    (tmp_path / "compiled_a.py").write_text("x = 1\n")
+    (tmp_path / "other.py").write_text("x = 1\n")
+    first = compiled_functions.sources_digest(tmp_path)
+    (tmp_path / "other.py").write_text("x = 2\n")
+    assert compiled_functions.sources_digest(tmp_path) == first
+    (tmp_path / "compiled_a.py").write_text("x = 2\n")
+    assert compiled_functions.sources_digest(tmp_path) != first
+
+
+def test_loops_are_compiled_where_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, before any worker starts; and with little time left search and workers do without."""
+    monkeypatch.delenv("PMLP_COMPILED", raising=False)
+    compilations: list[bool] = []
+    monkeypatch.setattr(compiled, "compile_all", lambda: compilations.append(True))
+    monkeypatch.setattr(compiled, "_are_ready", lambda: False)
+    enough = compiled.WORTH_COMPILING * compiled.COMPILE_SECONDS
+    for seconds in (None, enough):
+        with compiled.compiled_in_time("cpu", seconds) as ready:
+            assert ready
+            assert compiled.uses_compiled(torch.float32, "cpu")
+    assert len(compilations) == 2
+    for before in (None, "1"):
+        if before is not None:
+            monkeypatch.setenv("PMLP_COMPILED", before)
+        with compiled.compiled_in_time("cpu", enough - 1.0) as ready:
+            assert not ready
+            assert not compiled.uses_compiled(torch.float32, "cpu")
+        assert os.environ.get("PMLP_COMPILED") == before
+    with compiled.compiled_in_time("cuda", 1.0) as ready:
+        assert ready
+    monkeypatch.setattr(compiled, "_are_ready", lambda: True)
+    with compiled.compiled_in_time("cpu", 1.0) as ready:
+        assert ready
+        assert compiled.uses_compiled(torch.float32, "cpu")
+    assert len(compilations) == 2
+
+
+def test_machine_code_is_found_where_it_is_kept(tmp_path: Path) -> None:
+    compiled.compile_all()
+    assert compiled._are_ready()
+    look = "from parallelmlp_search.kernels import compiled; print(compiled._are_ready())"
+    done = subprocess.run(
+        [sys.executable, "-c", look],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "False"
 
 
 def test_predicting_agrees_with_the_plain_path() -> None:

@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from parallelmlp_search.engine import Population
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.kernels import BACKEND_DTYPES, BACKENDS, choose_backend, modified_matmul
 from parallelmlp_search.kernels.operator import operator
-from parallelmlp_search.kernels.triton_kernels import availability
+from parallelmlp_search.kernels.triton_kernels import availability, ragged_launch
+from parallelmlp_search.kernels.triton_kernels.launch import PersistentTraining
 from parallelmlp_search.packing import MatmulLayout
+from parallelmlp_search.space import MLPConfig
 
 RAGGED = MatmulLayout((2, 3, 40, 7, 7), (3, 3, 2, 5, 50))
 
@@ -41,6 +44,18 @@ def test_fake_tensors_have_the_shape_of_the_result() -> None:
         assert modified_matmul(activations, weight, RAGGED).shape == (RAGGED.n_out, 9)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_tracing_leaves_nothing_fake_behind(backend: str, device: str) -> None:
+    layout = MatmulLayout((2, 3, 5), (4, 1, 2))  # which no other test has put into a cache
+    real = torch.ones(layout.n_in, 4, device=device), torch.ones(layout.n_weights, device=device)
+    with FakeTensorMode():
+        activations = torch.empty(layout.n_in, 4, device=device)
+        weight = torch.empty(layout.n_weights, device=device)
+        assert modified_matmul(activations, weight, layout, backend=backend).shape == (7, 4)
+    result = modified_matmul(*real, layout, backend=backend)
+    assert result[:, 0].tolist() == [2, 2, 2, 2, 3, 5, 5]
+
+
 def test_torch_compile_sees_through_it(device: str) -> None:
     activations, weight = _arguments(device)
 
@@ -59,6 +74,12 @@ def test_autocast_casts_as_torchs_own_products_do(backend: str, device: str) -> 
         double = modified_matmul(activations.double(), weight.double(), RAGGED, backend="batched")
     assert result.dtype == torch.bfloat16
     assert double.dtype == torch.float64
+    bias = torch.randn(RAGGED.n_out, device=device)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        shifted = modified_matmul(activations, weight, RAGGED, bias=bias, backend=backend)
+    # a bias of float32 is cast as well, as by torch.nn.functional.linear
+    assert shifted.dtype == torch.bfloat16
+    assert torch.equal(shifted, result + bias.bfloat16().unsqueeze(1))
     result.float().sum().backward()
     assert activations.grad is not None
     assert activations.grad.dtype == torch.float32
@@ -158,13 +179,22 @@ def test_which_backend_is_chosen(
     assert choose_backend(layout, device, dtype) == expected
 
 
-def test_tf32_follows_torchs_switch() -> None:
+def test_tf32_follows_torchs_switch(device: str) -> None:
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("highest")
         assert availability.tile_precision(torch.float32) == "ieee"
+        assert ragged_launch._settings(torch.float32)["PRECISION"] == "ieee"
         torch.set_float32_matmul_precision("high")
         assert availability.tile_precision(torch.float32) == "tf32"
         assert availability.tile_precision(torch.float64) == "ieee"
+        # and reaches the launches
+        assert ragged_launch._settings(torch.float32)["PRECISION"] == "tf32"
+        assert ragged_launch._settings(torch.float64)["PRECISION"] == "ieee"
+        layout = Population.create([MLPConfig(widths=(4,))], n_inputs=3, n_outputs=1).layout
+        training = PersistentTraining(
+            layout, [0], loss="binary_logits", batch_sizes=[8], weighted=False, device=device
+        )
+        assert [entry.settings["PRECISION"] for lane in training.lanes for entry in lane.launches] == ["tf32"]
     finally:
         torch.set_float32_matmul_precision(before)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import os
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.parareal import Link, Pace, decompose, deep_mlp, measure_pace, output_gradient
-from parallelmlp_search.parareal.cost import (
-    Prediction,
-    SliceTimes,
-    measure_slices,
-    play,
-    predictions,
-    recommended,
-)
+from parallelmlp_search.parareal.cost import Prediction, play, predict_slices, predictions, recommended
+from parallelmlp_search.parareal.pace import SliceTimes, core_wait, measure_slices
 from parallelmlp_search.space import MLPConfig
 
 CONFIG = MLPConfig(widths=(64,) * 64, residual=True, normalization="layer")
@@ -33,6 +31,23 @@ def test_a_step_by_hand() -> None:
     # a slow last slice is not waited for by messages
     slow = [times[0], SliceTimes(forward=9.0, backward=20.0, sweep=1.0, sweep_back=2.0)]
     assert play(slow, [1.0]) == pytest.approx(9 + 1 + 2 + 20)
+
+
+def test_a_step_with_clipping_by_hand() -> None:
+    times = [
+        SliceTimes(forward=1.0, backward=2.0, update=0.5),
+        SliceTimes(forward=1.0, backward=4.0, sweep=1.0, sweep_back=2.0, update=1.0),
+        SliceTimes(forward=1.0, backward=2.0, sweep=1.0, sweep_back=2.0, head=0.5, update=0.25),
+    ]
+    # forward 1, sweeps 1 and 1, head 0.5, sweeps back 2 and 2; backward passes end at 9.5, 11.5 and 7.5
+    free = Link(0.0, 1e9)
+    assert play(times, [0.0, 0.0]) == pytest.approx(12.5)
+    # the norm is complete when the second slice has ended, and on its way back for one message more
+    assert play(times, [0.0, 0.0], 0.25) == pytest.approx(11.5 + 0.25 + 0.25 + 1.0)
+    assert predict_slices(times, 20.0, [8.0, 8.0], free, clipped=True).step == pytest.approx(12.5)
+    slow = predict_slices(times, 20.0, [0.0, 0.0], Link(1.0, 1e9), clipped=True)
+    assert slow.communication == pytest.approx(8.0)
+    assert predict_slices(times, 20.0, [0.0, 0.0], Link(1.0, 1e9)).communication == pytest.approx(4.0)
 
 
 def predicted(**changes: object) -> list[Prediction]:
@@ -75,6 +90,30 @@ def test_measured_pace_predicts_the_network_that_it_was_measured_on() -> None:
     assert times[1].sweep > 0 < times[1].head
     # loose, since other work may run beside the tests; the benchmark reports the true difference
     assert 0.2 < play(times, [0.0]) / half.step < 5.0
+
+
+@pytest.mark.skipif(not Path("/proc/thread-self/schedstat").is_file(), reason="nobody counts here")
+def test_waiting_for_a_core_is_noticed() -> None:
+    """Two threads that want the same core."""
+    core = {min(os.sched_getaffinity(0))}
+
+    def spin(waited: list[float]) -> None:
+        os.sched_setaffinity(0, core)  # of this thread
+        before, until = core_wait(), time.monotonic() + 0.5
+        while time.monotonic() < until:
+            torch.randn(300, 300).sum()  # without the interpreter's lock
+        waited.append(core_wait() - before)
+
+    def waits(n_threads: int) -> float:
+        waited: list[float] = []
+        threads = [threading.Thread(target=spin, args=(waited,)) for _ in range(n_threads)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sum(waited)
+
+    assert waits(4) > 0.5 > core_wait() - core_wait()
 
 
 @pytest.mark.parametrize(("latency", "bandwidth"), [(-1.0, 1.0), (0.0, 0.0)])

@@ -31,7 +31,11 @@ from parallelmlp_search.space import MLPConfig
         ([1.0] * 8, 2, {}, (4,)),
         ([1.0] * 8, 8, {}, (1, 2, 3, 4, 5, 6, 7)),  # one block a slice
         ([5.0, 1.0, 1.0, 1.0, 1.0, 1.0], 2, {}, (1,)),  # one block outweighs the others
+        ([1.0] * 9, 2, {}, (4,)),  # the second has more time in any case
         ([1.0] * 8, 2, {"extra": 2.0}, (5,)),  # a preprocessor behind the cut
+        ([1.0] * 8, 2, {"message": 1.0}, (3,)),  # two messages that the second slice need not wait for
+        ([1.0] * 12, 3, {"message": 0.25, "sweep": 1.0}, (3, 7)),  # 3 with 4.5 with 6 to do in the time
+        ([1.0] * 9, 3, {"message": 100.0}, (1, 2)),  # one block at least
         ([1.0] * 3, 3, {"extra": 9.0}, (1, 2)),  # dear ones, which cannot be avoided
         ([1.0] * 5, 1, {}, ()),
     ],

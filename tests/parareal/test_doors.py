@@ -121,6 +121,14 @@ def test_launched_ranks_train_what_one_process_trains(searched: Path) -> None:
     assert done.returncode == 0, done.stderr
     launched = json.loads(done.stdout)
     assert [row["ranks"] for row in launched["contenders"]] == [1, 2]
+    dry = ["promote", str(run), "--depth-factor", "4", "--dry-run", "--gflops", "40"]
+    (told,) = json.loads(pmlp(*dry, "--json").stdout)
+    measured = {row["slices"]: row["measured"] for row in told["predictions"]}
+    assert measured == dict.fromkeys(measured) | {2: launched["contenders"][1]["step_seconds"]}
+    assert told["measured_serial"] == launched["contenders"][0]["step_seconds"]
+    assert f"{1000 * measured[2]:.2f} ms" in pmlp(*dry).stdout
+    (other,) = json.loads(pmlp(*dry, "--depth-factor", "5", "--json").stdout)  # another network
+    assert other["measured_serial"] is None
     for one, other in zip(here["contenders"], launched["contenders"], strict=True):
         assert one["score"] == pytest.approx(other["score"], rel=1e-3)
     assert "over 2 ranks" in " ".join(launched["remarks"])
@@ -141,6 +149,8 @@ def test_estimators_promote(tmp_path: Path) -> None:
     assert RunDirectory.open(tmp_path / "run").result()["promotion"]["used"] == model.promotion_.used
     with pytest.raises(RunDirectoryError, match="searched on other data"):
         model.promote(frame, y.to_numpy()[::-1], slices=2)
+    with pytest.raises(ValueError, match="replicas and restarts are for ranks"):
+        model.promote(frame, y, slices=2, replicas=2)
     with pytest.raises(RunDirectoryError, match="fit with a run_directory"):
         ParallelMLPClassifier("small", n_trials=4, max_epochs=2, random_state=0).fit(frame, y).promote(
             frame, y

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.kernels import get_loss
 from parallelmlp_search.parareal import PararealNetwork, Slice, adjoint, decompose, deep_mlp, output_gradient
 from parallelmlp_search.parareal.decompose import plan_cuts
 from parallelmlp_search.space import MLPConfig
@@ -76,6 +77,26 @@ def test_the_adjoint_sweeps_give_the_gradients_of_backpropagation(slices: int, t
     for parameter, gradient in zip(network.parameters(), expected, strict=True):
         assert parameter.grad is not None
         assert (parameter.grad - gradient).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_of_one_network_is_that_of_a_population(weighted: bool, smoothing: float) -> None:
+    outputs = torch.randn(11, 4, dtype=torch.float64)
+    target = torch.randint(0, 4, (11,))
+    weight = torch.rand(11, dtype=torch.float64) if weighted else None
+    expected = torch.empty(1, 4, 11, dtype=torch.float64)
+    smooth = torch.full((1,), smoothing, dtype=torch.float64)
+    packed = outputs.T.contiguous().unsqueeze(0)
+    loss = get_loss("cross_entropy")(packed, target, expected, weight, smooth)
+    for share in (1.0, 0.25):
+        function = output_gradient("cross_entropy", target, weight, smoothing=smoothing, share=share)
+        value, gradient = function(outputs)
+        assert value.shape == ()
+        torch.testing.assert_close(value, share * loss[0], rtol=0.0, atol=1e-14)
+        torch.testing.assert_close(gradient, share * expected[0].T, rtol=0.0, atol=1e-14)
+    other = output_gradient("cross_entropy", target.roll(1), weight, smoothing=smoothing)(outputs)
+    assert abs(float(other[0] - loss[0])) > 1e-3
 
 
 def test_the_adjoint_by_hand() -> None:

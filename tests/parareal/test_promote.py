@@ -7,18 +7,20 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
+from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError, SearchFailedError
 from parallelmlp_search.parareal import Link, load_model, load_promoted, promote
 from parallelmlp_search.parareal import comparison as verdict
-from parallelmlp_search.parareal.candidates import candidates, forecast
+from parallelmlp_search.parareal.candidates import Candidate, candidates, forecast
 from parallelmlp_search.parareal.promoted import PromotedModel
 from parallelmlp_search.search import Problem, RunDirectory
 from parallelmlp_search.search.preparation import Preparation
+from parallelmlp_search.space import MLPConfig
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +114,37 @@ def test_promoting_again_recalls_what_was_trained(
         promote(RunDirectory.open(folder), problem, slices=3, depth_factor=4, epochs=12)
 
 
+def test_networks_that_ended_early_are_named(
+    promoted: tuple[Path, verdict.Promotion], problem: Problem, tmp_path: Path
+) -> None:
+    """One slice of one fold lost its way; the serial twin did not."""
+    folder, before = promoted
+    assert not any("come to its end" in sentence for sentence in before.remarks)
+    copy = Path(shutil.copytree(folder, tmp_path / "run"))
+    (path,) = copy.glob("promotion/*/*-2-slices-fold-1/outcome.json")
+    outcome = json.loads(path.read_text())
+    path.write_text(json.dumps(outcome | {"failure": "its loss became nan in epoch 3", "waited": 1.5}))
+    after, _ = promote(RunDirectory.open(copy), problem, slices=2, depth_factor=4, epochs=12)
+    assert "in 2 slices did not come to its end: its loss became nan in epoch 3" in after.remarks[0]
+    assert after.contenders[0].failure is None
+    assert any("had by other programs or ranks for 100 % of the time" in words for words in after.remarks)
+
+
+def test_when_every_network_diverges_that_is_said(
+    run_folder: Path, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("parallelmlp_search.parareal.promote")
+
+    def hasty(*arguments: Any) -> list[Candidate]:
+        config = MLPConfig(widths=(8, 8, 8), optimizer="sgd", learning_rate=1e30, schedule="constant")
+        return [replace(found, config=config) for found in candidates(*arguments)]
+
+    monkeypatch.setattr(module, "candidates", hasty)
+    with pytest.raises(SearchFailedError, match="every promoted network diverged: lower the learning rate"):
+        promote(RunDirectory.open(run_folder), problem, slices=2, epochs=2)
+    assert not (run_folder / "promoted").exists()
+
+
 def test_networks_that_do_not_help_stay_outside(run_folder: Path, problem: Problem) -> None:
     directory = RunDirectory.open(run_folder)
     before = directory.result()
@@ -190,3 +223,7 @@ def test_forecasts_recommend_within_the_devices_at_hand(finished: Path, problem:
     assert two.recommended == 2
     assert far.recommended == 1
     assert [row["slices"] for row in free.to_dict()["predictions"]][-1] == 64
+    (seven,) = forecast(chosen, data=data, device_flops=1e10, link=link, slices=7)
+    found = {p.slices: p.step for p in seven.predictions}
+    assert {p.slices: p.step for p in free.predictions}.items() < found.items()
+    assert found[8] < found[7] < found[6]

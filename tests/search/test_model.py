@@ -57,9 +57,8 @@ def _one_by_one(model: TrainedModel, problem: Problem, weights: list[float]) -> 
         inputs = torch.from_numpy(fold.preprocessor.transform(problem.frame))
         for member, weight in enumerate(weights):
             network = extract(fold.parameters, fold.layout, member).eval()
-            seen = fold.columns(model.configs[member])
             with torch.no_grad():
-                outputs = network(inputs[:, seen]).T[None]
+                outputs = network(fold.seen(model.configs[member], inputs)).T[None]
             total = total + weight * fold.head.predictions(outputs)[0].double()
     mean = total / len(model.folds)
     if model.classes is not None:
@@ -147,11 +146,11 @@ def test_a_fold_predicts_what_its_shard_predicted(make_problem: Make) -> None:
     """Each embedding sees its own columns, in training and afterwards, and when it comes back from a file."""
     frame = make_problem("diamonds", 120).frame
     frame.loc[::7, "depth"] = np.nan  # one more column, which is no number
-    preprocessor = TablePreprocessor(numeric_bins=4).fit(frame)
+    preprocessor = TablePreprocessor(numeric_bins=4, quantiles=True).fit(frame)
     inputs = torch.from_numpy(preprocessor.transform(frame))
-    assert (preprocessor.n_pieces_, preprocessor.n_numbers_) == (4 * 6, 6)
+    assert (preprocessor.n_quantiles_, preprocessor.n_pieces_, preprocessor.n_numbers_) == (6, 4 * 6, 6)
     head = Head("regression", 1, location=(0.0,), scale=(1.0,), lower=(-9.0,), upper=(9.0,))
-    target = inputs[:, preprocessor.n_pieces_ : preprocessor.n_pieces_ + 1].T.contiguous()
+    target = inputs[:, :1].T.contiguous()
     data = ShardData(
         rows=TrainingRows(inputs, target),
         validation_inputs=inputs,
@@ -162,12 +161,21 @@ def test_a_fold_predicts_what_its_shard_predicted(make_problem: Make) -> None:
         loss="squared_error",
         metric=get_metric("rmse", "regression"),
         seed=0,
+        n_quantiles=preprocessor.n_quantiles_,
         n_pieces=preprocessor.n_pieces_,
         n_numbers=preprocessor.n_numbers_,
     )
     configs = [
-        MLPConfig(widths=(5,), numeric_embedding=embedding, batch_size=32, learning_rate=0.01, seed=seed)
+        MLPConfig(
+            widths=(5,),
+            numeric_embedding=embedding,
+            numeric_scaling=scaling,
+            batch_size=32,
+            learning_rate=0.01,
+            seed=seed,
+        )
         for seed, embedding in enumerate(("none", "piecewise", "periodic", "periodic"))
+        for scaling in ("common", "quantile")
     ]
     configs[3] = configs[3].replace(submembers=3, sharing="full")
     vectors, predictions = [], []
@@ -178,12 +186,12 @@ def test_a_fold_predicts_what_its_shard_predicted(make_problem: Make) -> None:
         vectors.append(member.state.vectors["best"])
         predictions.append(member.prediction)
     model = TrainedModel(
-        "regression", None, tuple(configs), (0, 1, 2, 3), torch.full((4,), 0.25),
+        "regression", None, tuple(configs), tuple(range(8)), torch.full((8,), 0.125),
         [FoldModel.pack(preprocessor, head, [data.architecture(c) for c in configs], vectors)],
         list(frame.columns),
     )  # fmt: skip
     for number, prediction in enumerate(predictions):
-        weights = torch.eye(4)[number]
+        weights = torch.eye(8)[number]
         torch.testing.assert_close(model.folds[0].combine(frame, weights), prediction, rtol=1e-4, atol=1e-5)
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))

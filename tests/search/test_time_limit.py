@@ -14,7 +14,17 @@ import pytest
 
 from parallelmlp_search.distribute import ShardTask
 from parallelmlp_search.exceptions import BudgetWarning
-from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchResult, SearchSettings, run
+from parallelmlp_search.kernels import compiled
+from parallelmlp_search.search import (
+    Problem,
+    Progress,
+    RunDirectory,
+    SearchResult,
+    SearchSettings,
+    planning,
+    run,
+    screening,
+)
 
 Make = Callable[..., Any]
 
@@ -82,6 +92,25 @@ def test_work_that_does_not_fit_is_cut_and_on_record(make_problem: Make) -> None
     assert np.isfinite(result.model.predictions(problem.frame.iloc[:50])).all()
     final = result.trials[result.trials["state"] == "complete"]
     assert final["epochs"].max() < 600
+
+
+def test_what_is_not_compiled_in_time_is_on_record(
+    spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "_are_ready", lambda: False)
+    monkeypatch.setattr(compiled, "uses_compiled", lambda dtype, device: True)
+    _, _, sentences = _timed(spam, make_settings(time_limit=20.0), n_jobs=1)
+    assert any("the compiled loops were left out" in sentence for sentence in sentences)
+
+
+def test_screening_ends_when_nothing_gets_better(spam: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time then belongs to the finalists."""
+    monkeypatch.setattr(planning, "MOST_TRIALS", 30)  # the rest are extensions
+    settings = SearchSettings("small", time_limit=4, max_epochs=2)
+    patient, _, _ = _timed(spam, settings, n_jobs=1)
+    monkeypatch.setattr(screening, "PATIENCE", 0)  # no extension is better than itself
+    hurried, _, _ = _timed(spam, settings, n_jobs=1)
+    assert hurried.n_trials == 30 < patient.n_trials
 
 
 def test_work_that_fits_is_not_cut(spam: Problem, make_settings: Make) -> None:

@@ -2,17 +2,13 @@
 
 from parallelmlp_search.integrations.optuna.callback import OptunaCallback
 from parallelmlp_search.integrations.optuna.candidate import Candidate
-from parallelmlp_search.integrations.optuna.objective import PackedObjective
+from parallelmlp_search.integrations.optuna.objective import PackedObjective, constraints_of
 from parallelmlp_search.integrations.optuna.optimize import optimize
 from parallelmlp_search.integrations.optuna.pruner import RungPruner
 from parallelmlp_search.integrations.optuna.refinement import RefinementSampler
 from parallelmlp_search.integrations.optuna.shared import SharedStudy
-from parallelmlp_search.integrations.optuna.study import (
-    configs_from_study,
-    open_storage,
-    open_study,
-    study_from_run,
-)
+from parallelmlp_search.integrations.optuna.storages import open_storage, open_study
+from parallelmlp_search.integrations.optuna.study import configs_from_study, study_from_run
 from parallelmlp_search.integrations.optuna.suggest import suggest
 from parallelmlp_search.search.distributions import (
     space_from_distributions,
@@ -27,6 +23,7 @@ __all__ = [
     "RungPruner",
     "SharedStudy",
     "configs_from_study",
+    "constraints_of",
     "open_storage",
     "open_study",
     "optimize",

@@ -1,8 +1,9 @@
 """Several workers on one study: who is alive, and what becomes of the trials of those who are not.
 
 A worker writes a number on the study that grows while it lives, and its name on every trial that it takes.
-Whoever sees a number stand still for long takes that worker for dead: its running trials fail, once, since
-only one worker can finish a trial, and are enqueued again with the same parameters. Clocks of different
+Whoever sees a number stand still for long takes that worker for dead: its running trials are enqueued again,
+with the same parameters and seed, and fail. Several may see it at once, or be killed while they enqueue: of
+the repetitions of a trial only the first counts, and whoever takes another lets it fail. Clocks of different
 machines need not agree.
 """
 
@@ -20,13 +21,13 @@ from typing import Any, Self
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
-__all__ = ["FIRST", "RETRY_OF", "WORKER", "Attendance", "retried", "surplus"]
+__all__ = ["FIRST", "RETRY_OF", "SEED", "WORKER", "Attendance", "retried", "superfluous", "surplus"]
 
-WORKER, RETRY_OF, FIRST, RETRIES = "worker", "retry_of", "first_try", "retries"
+WORKER, RETRY_OF, FIRST, RETRIES, SEED = "worker", "retry_of", "first_try", "retries", "seed"
 """User attributes of trials: who trains it; the trial that it repeats, the first of that line, and how many
-came before."""
+came before; the seed of its network."""
 
 MISSED_BEATS = 6
 """A worker is taken for dead when it has missed so many signs of life."""
@@ -40,6 +41,19 @@ LEFT = -1
 def retried(trials: list[FrozenTrial]) -> set[int]:
     """Numbers of trials that were left behind and have been enqueued again."""
     return {trial.user_attrs[RETRY_OF] for trial in trials if RETRY_OF in trial.user_attrs}
+
+
+def superfluous(trials: list[FrozenTrial]) -> set[int]:
+    """Numbers of trials that repeat what an earlier one repeats, or what has been finished after all."""
+    first: dict[int, int] = {}
+    found = set()
+    for trial in trials:
+        lost = trial.user_attrs.get(RETRY_OF)
+        if lost is not None:
+            done = trials[lost].state in (TrialState.COMPLETE, TrialState.PRUNED)
+            if done or first.setdefault(lost, trial.number) != trial.number:
+                found.add(trial.number)
+    return found
 
 
 def surplus(trials: list[FrozenTrial], wanted: float) -> set[int]:
@@ -102,7 +116,8 @@ class Attendance:
                 self._sign(LEFT)
 
     def _sign(self, beat: int) -> None:
-        self.study.set_user_attr(f"{WORKER}:{self.worker}", beat)
+        # not among a user's attributes, where hundreds of workers would be in the way
+        self.study._storage.set_study_system_attr(self.study._study_id, f"{WORKER}:{self.worker}", beat)
 
     def _beat(self) -> None:
         beat = 0
@@ -120,7 +135,7 @@ class Attendance:
 
     def _beats(self) -> dict[str, Any]:
         prefix = f"{WORKER}:"
-        attributes = self.study.user_attrs
+        attributes = self.study._storage.get_study_system_attrs(self.study._study_id)
         return {name.removeprefix(prefix): attributes[name] for name in attributes if name.startswith(prefix)}
 
     def _dead(self, worker: str, beats: dict[str, Any]) -> bool:
@@ -140,8 +155,10 @@ class Attendance:
         """Enqueue again what dead workers have left running; the numbers of those trials."""
         if not self.active:
             return []
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        trials = self.study.get_trials(deepcopy=False)
+        running = [trial for trial in trials if trial.state is TrialState.RUNNING]
         beats = self._beats() if running else {}
+        again = retried(trials)
         swept = []
         for trial in running:
             worker = trial.user_attrs.get(WORKER)
@@ -151,19 +168,43 @@ class Attendance:
                 dead = self.alone_with_ours and self._still(f"trial {trial.number}", None)
             else:
                 dead = self._dead(worker, beats)
-            if dead and self._retry(trial):
-                swept.append(trial.number)
+            if dead:
+                if trial.number not in again:
+                    self._enqueue_again(trial)
+                if self._end_trial(trial.number):
+                    swept.append(trial.number)
         return swept
 
-    def _retry(self, trial: FrozenTrial) -> bool:
+    def _enqueue_again(self, trial: FrozenTrial) -> None:
+        """Let somebody repeat a trial; before it ends, so that it is not lost if this worker dies too."""
+        attributes = trial.user_attrs
+        retries = attributes.get(RETRIES, 0)
+        if retries >= MOST_RETRIES:
+            return
+        again = {RETRY_OF: trial.number, FIRST: attributes.get(FIRST, trial.number), RETRIES: retries + 1}
+        again |= {name: attributes[name] for name in (SEED,) if name in attributes}
+        # one that had been enqueued, and has not yet been asked, has parameters all the same
+        params = trial.system_attrs.get("fixed_params", {}) | trial.params
+        self.study.enqueue_trial(params, user_attrs=again)
+
+    def _end_trial(self, number: int) -> bool:
+        """Whether a trial that runs has been made to fail by this worker, and by no other."""
         try:
-            # whoever comes second finds the trial finished
-            self.study.tell(trial.number, state=TrialState.FAIL)
-        except (UpdateFinishedTrialError, ValueError):
+            self.study.tell(number, state=TrialState.FAIL)
+        except (UpdateFinishedTrialError, ValueError):  # whoever comes second finds it finished
             return False
-        retries = trial.user_attrs.get(RETRIES, 0)
-        if retries < MOST_RETRIES:
-            first = trial.user_attrs.get(FIRST, trial.number)
-            again = {RETRY_OF: trial.number, FIRST: first, RETRIES: retries + 1}
-            self.study.enqueue_trial(trial.params, user_attrs=again)
         return True
+
+    def admits(self, trial: Trial) -> bool:
+        """Whether a trial that has been taken is to be trained.
+
+        One that repeats another is not if there is an earlier repetition, since two workers have found the
+        same one dead; nor if the other has come to its end after all.
+        """
+        lost = trial.user_attrs.get(RETRY_OF) if self.active else None
+        if lost is None:
+            return True
+        if trial.number in superfluous(trial.study.get_trials(deepcopy=False)):
+            return False
+        self._end_trial(lost)  # whoever enqueued this one may have died before it did
+        return self.study.get_trials(deepcopy=False)[lost].state is TrialState.FAIL

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 
 from parallelmlp_search.data import Scaling, as_frame, infer_task
 from parallelmlp_search.distribute import MemberOutcome, ShardData
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
-from parallelmlp_search.integrations.optuna.attendance import FIRST
+from parallelmlp_search.integrations.optuna.attendance import FIRST, SEED
 from parallelmlp_search.integrations.optuna.batch import Batch
 from parallelmlp_search.integrations.optuna.candidate import (
     Candidate,
@@ -22,7 +23,7 @@ from parallelmlp_search.integrations.optuna.candidate import (
     checked_objective,
     value_of,
 )
-from parallelmlp_search.integrations.optuna.suggest import suggest
+from parallelmlp_search.integrations.optuna.suggest import resolved, suggest
 from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search.budget import default_epochs
 from parallelmlp_search.search.devices import resolve_device
@@ -31,10 +32,28 @@ from parallelmlp_search.search.rungs import ladder
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["PackedObjective", "PreparedObjective", "Space"]
+__all__ = ["PackedObjective", "PreparedObjective", "Space", "constraints_of"]
+
+KNOWS_CONSTRAINTS = hasattr(Trial, "set_constraint")
+"""Whether a trial has constraints of its own, as from Optuna 5 on; before, samplers asked for them."""
+
+CONSTRAINTS = "constraints"
+"""System attribute under which Optuna 4 keeps the constraints of a trial."""
 
 Space = SearchSpace | str | os.PathLike[str] | Mapping[str, Any] | Callable[[Trial], MLPConfig]
 """A space, or what names one, or a function that lets a trial suggest a configuration."""
+
+
+def constraints_of(trial: FrozenTrial) -> list[float]:
+    """Constraints of a packed trial, for the ``constraints_func`` of samplers of Optuna 4."""
+    if KNOWS_CONSTRAINTS:
+        return list(trial.constraints.values())
+    return list(trial.system_attrs.get(CONSTRAINTS, ()))
+
+
+def _is_blind(sampler: BaseSampler) -> bool:
+    """Whether a sampler could ask for constraints, and does not."""
+    return getattr(sampler, "_constraints_func", True) is None
 
 
 class PreparedObjective:
@@ -89,9 +108,11 @@ class PreparedObjective:
             if not isinstance(config, MLPConfig):
                 raise InvalidParameterError(f"space must return an MLPConfig, but got {config!r}")
             return config
-        # a trial that is tried again because its worker died is the same network
-        number = trial.user_attrs.get(FIRST, trial.number)
-        return suggest(trial, self.space, seed=self.seed + number)
+        attributes = trial.user_attrs
+        seed = self.seed + attributes.get(FIRST, trial.number)
+        if FIRST in attributes:  # a trial that is tried again because its worker died is the same network
+            seed = attributes.get(SEED, seed)
+        return suggest(trial, self.space, seed=seed)
 
     def check(self, study: optuna.Study) -> None:
         """Refuse a study that looks for something else.
@@ -99,8 +120,14 @@ class PreparedObjective:
         Raises
         ------
         InvalidParameterError
-            If the study has not one direction for each objective, or looks for the worst score.
+            If the study has not one direction for each objective, or looks for the worst score; or if its
+            sampler would not see the constraints.
         """
+        if self.constraints and not KNOWS_CONSTRAINTS and _is_blind(study.sampler):
+            raise InvalidParameterError(
+                f"constraints under Optuna {optuna.__version__} need a sampler that asks for them: create "
+                f"{type(study.sampler).__name__} with constraints_func=constraints_of"
+            )
         directions = study.directions
         if len(directions) != len(self.objectives):
             raise InvalidParameterError(
@@ -133,12 +160,17 @@ class PreparedObjective:
         trial.set_user_attr("n_parameters", outcome.n_parameters)
         trial.set_user_attr("epochs", outcome.epochs)
         trial.set_user_attr("train_seconds", outcome.seconds)
-        trial.set_user_attr("seed", config.seed)
+        trial.set_user_attr(SEED, config.seed)
         if outcome.failure is not None:
             trial.set_user_attr("failure", outcome.failure)
             return
-        for name, constraint in self.constraints.items():
-            trial.set_constraint(name, constraint(self._candidate(config, outcome)))
+        candidate = self._candidate(config, outcome)
+        violations = {name: float(constraint(candidate)) for name, constraint in self.constraints.items()}
+        if KNOWS_CONSTRAINTS:
+            for name, violation in violations.items():
+                trial.set_constraint(name, violation)
+        elif violations:
+            trial.storage.set_trial_system_attr(trial._trial_id, CONSTRAINTS, list(violations.values()))
 
     def _candidate(self, config: MLPConfig, outcome: MemberOutcome) -> Candidate:
         return Candidate(config, self.score(outcome), self.data.architecture(config))
@@ -199,7 +231,7 @@ class PackedObjective(PreparedObjective):
         :class:`Candidate`, one for each direction of the study.
     constraints
         Functions of a :class:`Candidate` by name; a trial is feasible where none is above zero. Samplers that
-        know constraints read them (Optuna 5 and later).
+        know constraints read them; under Optuna 4, if they have ``constraints_func=constraints_of``.
     sample_weight, groups, time
         One value a row: its weight, the group that is never torn apart, the moment that orders rows.
     class_weight
@@ -250,15 +282,10 @@ class PackedObjective(PreparedObjective):
             seed=seed,
             device=device,
         )
-        space = space if callable(space) else SearchSpace.resolve(space)
+        space = space if callable(space) else resolved(space)
         objectives = tuple(checked_objective(objective) for objective in objectives)
         if not objectives:
             raise InvalidParameterError("objectives must hold at least one, but got none")
-        if constraints and not hasattr(Trial, "set_constraint"):
-            raise InvalidParameterError(
-                f"constraints need Optuna 5, but this is {optuna.__version__}: give the sampler a "
-                "constraints_func that reads the user attributes of a trial"
-            )
         device = resolve_device(device)
         target = np.asarray(y)
         problem = Problem(

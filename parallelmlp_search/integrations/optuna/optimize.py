@@ -52,7 +52,8 @@ def optimize(
     X, y
         Features and target; or ``X`` is a :class:`PackedObjective`, which is then used as it stands.
     space
-        A search space, a preset's name, a file, a mapping, or a function from a trial to an ``MLPConfig``.
+        A search space, a preset's name, a file, a mapping to domains or distributions of Optuna, or a
+        function from a trial to an ``MLPConfig``.
     n_trials
         Trials to run; None to go on until ``timeout`` or until a callback calls ``study.stop()``.
     timeout
@@ -64,7 +65,8 @@ def optimize(
     n_jobs
         Workers; None for all cores. Results do not depend on it.
     catch
-        Exceptions of a function ``space`` that make a failed trial instead of ending everything.
+        Exceptions of functions of your own (``space``, objectives, constraints) that make a failed trial
+        instead of ending everything.
     callbacks
         Called with the study and each trial that has been told.
     heartbeat

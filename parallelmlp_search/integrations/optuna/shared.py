@@ -20,11 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
-from parallelmlp_search.integrations.optuna.attendance import retried, surplus
+from parallelmlp_search.integrations.optuna.attendance import RETRY_OF, retried, superfluous, surplus
 from parallelmlp_search.integrations.optuna.objective import PreparedObjective
 from parallelmlp_search.integrations.optuna.pruner import RungPruner
 from parallelmlp_search.integrations.optuna.refinement import RefinementSampler
-from parallelmlp_search.integrations.optuna.study import config_of_trial, open_storage
+from parallelmlp_search.integrations.optuna.storages import open_storage
+from parallelmlp_search.integrations.optuna.study import config_of_trial
 from parallelmlp_search.integrations.optuna.trainer import Trainer
 from parallelmlp_search.search import Problem, SearchSettings, Trial
 from parallelmlp_search.search import TrialState as State
@@ -101,7 +102,8 @@ class SharedStudy:
             "rungs": list(rungs),
         }
         direction = StudyDirection.MAXIMIZE if metric.greater_is_better else StudyDirection.MINIMIZE
-        storage = open_storage(self.storage) or self.storage
+        storage = open_storage(self.storage, must_exist=self.must_exist)
+        assert storage is not None
         with quiet():
             if self.must_exist and self.name not in optuna.get_all_study_names(storage):
                 raise RunDirectoryError(
@@ -124,7 +126,11 @@ class SharedStudy:
     def _terms(self, study: optuna.Study) -> dict[str, Any]:
         until = time.monotonic() + PATIENCE_SECONDS
         while TERMS not in study.user_attrs:
-            if study.get_trials(deepcopy=False) or time.monotonic() > until:
+            # whoever makes a study enqueues initial trials before it writes the terms
+            foreign = any(
+                trial.user_attrs.get("origin") != "initial" for trial in study.get_trials(deepcopy=False)
+            )
+            if foreign or time.monotonic() > until:
                 raise InvalidParameterError(
                     f"the study {self.name!r} in {self.storage!r} was not made by a shared search: "
                     "choose another name"
@@ -180,7 +186,8 @@ class SharedStudy:
                 if count == 0:
                     if all(trial.state.is_finished() for trial in trials):
                         break
-                    time.sleep(PAUSE_SECONDS)  # others are still at work, and may yet be killed
+                    with trainer.interrupts.allowed():
+                        time.sleep(PAUSE_SECONDS)  # others are still at work, and may yet be killed
                     continue
                 before = trainer.member_steps
                 trainer.run(count, over, remaining=max(0.0, target - len(trials)), wanted=target)
@@ -204,7 +211,8 @@ class SharedStudy:
     def _share(self, trials: list[FrozenTrial], target: float, others: int) -> int:
         """Trials of the next batch: at first a good many, in the end this worker's part of what is left."""
         waiting = sum(trial.state is TrialState.WAITING for trial in trials)
-        left = max(0.0, target - (len(trials) - len(retried(trials)) - waiting))
+        own = sum(RETRY_OF not in trial.user_attrs for trial in trials)
+        left = max(0.0, target - own + waiting)
         if left == 0:
             return waiting and math.ceil(waiting / (others + 1))
         wanted = LARGEST if left == math.inf else math.ceil(left / (2 * (others + 1)))
@@ -236,7 +244,7 @@ class SharedStudy:
     def _trials(self, objective: PreparedObjective) -> list[Trial]:
         """The trials of the study as those of a search, numbered anew without lost and surplus ones."""
         frozen = self._study.get_trials(deepcopy=False)
-        left_out = retried(frozen) | surplus(frozen, self._wanted)
+        left_out = retried(frozen) | superfluous(frozen) | surplus(frozen, self._wanted)
         found: list[Trial] = []
         for one in frozen:
             config = config_of_trial(one, objective.space)  # type: ignore[arg-type]

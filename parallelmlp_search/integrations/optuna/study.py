@@ -9,21 +9,20 @@ from typing import Any
 
 import optuna
 import pandas as pd
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.integrations.optuna.storages import open_storage
+from parallelmlp_search.integrations.optuna.writing import writer_of
 from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.search.distributions import asked_of, decode_value
 from parallelmlp_search.search.trial import config_of_row
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["config_of_trial", "configs_from_study", "open_storage", "open_study", "study_from_run"]
-
-JOURNAL = "journal:"
+__all__ = ["config_of_trial", "configs_from_study", "study_from_run"]
 
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
@@ -83,7 +82,8 @@ def study_from_run(
         study.set_metric_names([metric.name])  # what axes of plots are called
     study.set_user_attr("honest_score", result["honest"]["score"])
     study.set_user_attr("run", str(directory.path))
-    study.add_trials([_frozen(rows, space) for _, rows in frame.groupby("trial", sort=True)])
+    trials = [_frozen(rows, space) for _, rows in frame.groupby("trial", sort=True)]
+    writer_of(study._storage).create(study._study_id, trials)
     return study
 
 
@@ -137,46 +137,6 @@ def config_of_trial(trial: FrozenTrial, space: SearchSpace) -> MLPConfig | None:
         return space.to_config(values, int(trial.user_attrs.get("seed", trial.number)))
     except (KeyError, InvalidParameterError):
         return None
-
-
-def open_study(storage: str | BaseStorage, name: str | None = None) -> optuna.Study:
-    """An existing study; without a name, the only one that the storage holds.
-
-    Raises
-    ------
-    InvalidParameterError
-        If there is no such study, or no name and not exactly one.
-    """
-    opened = open_storage(storage) or storage
-    names = sorted(optuna.get_all_study_names(opened))
-    if name is None and len(names) == 1:
-        name = names[0]
-    if name is None:
-        raise InvalidParameterError(
-            f"the study must be named, since {storage!r} holds {len(names)}: {', '.join(names) or 'none'}"
-        )
-    if name not in names:
-        raise InvalidParameterError(f"there is no study {name!r} in {storage!r}{near_miss(name, names)}")
-    return optuna.load_study(study_name=name, storage=opened)
-
-
-def open_storage(storage: str | BaseStorage | None) -> str | BaseStorage | None:
-    """A storage as Optuna takes it; ``journal:FILE`` is the file of a journal.
-
-    Raises
-    ------
-    InvalidParameterError
-        If a text is neither that nor a URL.
-    """
-    if not isinstance(storage, str):
-        return storage
-    if storage.startswith(JOURNAL):
-        return JournalStorage(JournalFileBackend(storage.removeprefix(JOURNAL)))
-    if "://" not in storage:
-        raise InvalidParameterError(
-            f"storage must be a URL such as sqlite:///study.db, or journal:FILE, but got {storage!r}"
-        )
-    return storage
 
 
 def _frozen(rows: pd.DataFrame, space: SearchSpace) -> FrozenTrial:

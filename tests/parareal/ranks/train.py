@@ -1,6 +1,6 @@
 """Run by ranks: trains small networks over ranks, and alone, and writes how far apart the weights are.
 
-``train.py SLICES OUTPUT``
+``train.py SLICES OUTPUT SOCKETS``
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from parallelmlp_search.parareal import (
     World,
     decompose,
     deep_mlp,
+    end_rank,
     join,
     output_gradient,
     resnet,
@@ -31,10 +32,12 @@ from parallelmlp_search.space import MLPConfig
 STEPS, ROWS = 20, 24
 os.environ.update(globals().get("ENVIRONMENT", {}))  # of ranks that torchrun has not started
 arguments = globals().get("ARGUMENTS", sys.argv[1:])
-slices, output = int(arguments[0]), Path(arguments[1])
+slices, output, sockets = int(arguments[0]), Path(arguments[1]), arguments[2] == "True"
 torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)
-world = join(slices, device="cpu", timeout=20)
+world = join(slices, device="cpu", timeout=60, sockets=sockets)
+assert isinstance(world, World)
+assert bool(world.neighbours) is world.chained is sockets
 
 generator = torch.Generator().manual_seed(3)
 table = torch.randn(ROWS, 6, generator=generator)
@@ -58,15 +61,35 @@ def unequal() -> PararealNetwork:
 
 
 def normalised() -> PararealNetwork:
-    """Batch normalisation in fine networks, preprocessors and coarse networks."""
+    """Batch normalisation in fine networks, preprocessors and coarse networks.
+
+    Interfaces of 144 KiB, too long for a socket, and of 72.
+    """
     torch.manual_seed(7)
-    return decompose(resnet(29, n_classes=3, channels=2, width=2), slices, images)
+    return decompose(resnet(29, n_classes=3, channels=2, width=3), slices, images)
+
+
+def rounded() -> PararealNetwork:
+    """Without normalisation, so that what passes between slices is in bfloat16 where products are."""
+    torch.manual_seed(8)
+    torch.set_default_dtype(torch.float32)
+    blocks = [nn.Sequential(nn.Linear(6, 6), nn.ReLU()) for _ in range(6)]
+    network = decompose(nn.Sequential(*blocks, nn.Linear(6, 3)), slices, table.float())
+    torch.set_default_dtype(torch.float64)
+    return network
 
 
 def train(
-    network: PararealNetwork, here: Alone, rows: Tensor, recipe: Recipe, accumulate: int, broadcast: bool
+    network: PararealNetwork,
+    here: Alone,
+    rows: Tensor,
+    recipe: Recipe,
+    accumulate: int,
+    *,
+    broadcast: bool = False,
+    autocast: torch.dtype | None = None,
 ) -> dict[str, Tensor]:
-    engine = DistributedParareal(network, here, recipe, rows, broadcast=broadcast, seed=11)
+    engine = DistributedParareal(network, here, recipe, rows, broadcast=broadcast, autocast=autocast, seed=11)
     engine.batch_rows = ROWS // here.replicas
     mine = torch.arange(ROWS).tensor_split(here.replicas)[here.replica]
     pieces = mine.tensor_split(accumulate)
@@ -83,12 +106,14 @@ def difference(
     *,
     accumulate: int = 1,
     broadcast: bool = False,
+    autocast: torch.dtype | None = None,
+    autocast_alone: torch.dtype | None = torch.bfloat16,
     **recipe: object,
 ) -> float:
     """Largest difference of weights and running statistics between this rank and a single process."""
     how = Recipe(total_steps=STEPS, learning_rate=1e-2, weight_decay=1e-2, **recipe)  # type: ignore[arg-type]
-    ranked = train(make(), world, rows, how, accumulate, broadcast)
-    alone = train(make(), Alone(), rows, how, 1, False)
+    ranked = train(make(), world, rows, how, accumulate, broadcast=broadcast, autocast=autocast)
+    alone = train(make(), Alone(), rows, how, 1, autocast=autocast_alone if autocast else None)
     start = make().state_dict()
     moved = max(float((start[name] - alone[name]).abs().max()) for name in ranked)
     assert moved > 1e-3, "nothing was trained"
@@ -103,12 +128,20 @@ found = {
     "broadcast": difference(mlp, table, broadcast=True),
     "batch normalisation": difference(normalised, images),
 }
-if isinstance(world, World) and world.replicas == 1:
+if world.replicas == 1:
     found["dropout"] = difference(lambda: mlp(0.3), table)
+    single = table.float()
+    found["autocast"] = difference(rounded, single, autocast=torch.bfloat16)
+    found["autocast on ranks alone"] = difference(
+        rounded, single, autocast=torch.bfloat16, autocast_alone=None
+    )
     found["accumulated"] = difference(mlp, table, accumulate=3)
 else:
     found["accumulated"] = difference(mlp, table, accumulate=2)
     assert world.mesh is not None
     assert world.mesh.mesh_dim_names == ("replica", "slice")
 (output / f"{world.rank}.json").write_text(json.dumps(found))
-world.leave()
+world.barrier()
+if world.rank == 0:
+    world.leave()  # all of its connections close while others look on
+end_rank()

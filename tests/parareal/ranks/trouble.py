@@ -1,4 +1,4 @@
-"""Run by two ranks: they disagree, and then one falls silent. ``trouble.py OUTPUT``"""
+"""Run by two ranks: they disagree, and then one falls silent. ``trouble.py OUTPUT SOCKETS``"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from parallelmlp_search.parareal import (
     Recipe,
     decompose,
     deep_mlp,
+    end_rank,
     join,
     output_gradient,
 )
@@ -25,7 +27,7 @@ from parallelmlp_search.space import MLPConfig
 os.environ.update(globals().get("ENVIRONMENT", {}))  # of ranks that torchrun has not started
 arguments = globals().get("ARGUMENTS", sys.argv[1:])
 output = Path(arguments[0])
-world = join(2, device="cpu", timeout=4)
+world = join(2, device="cpu", timeout=8, sockets=arguments[1] == "True")
 rows = torch.randn(8, 6)
 heard: dict[str, object] = {}
 
@@ -35,27 +37,38 @@ def network(width: int) -> PararealNetwork:
     return decompose(deep_mlp(config, n_inputs=6, n_outputs=3), 2, rows)
 
 
-def hear(name: str, width: int, **recipe: object) -> None:
+def hear(name: str, act: Callable[[], object]) -> None:
     try:
-        how = Recipe(total_steps=9, **recipe)  # type: ignore[arg-type]
-        DistributedParareal(network(width), world, how, rows)
+        act()
     except PMLPError as error:
         heard[name] = str(error)
 
 
-hear("shapes", 8 + world.rank)
-hear("recipe", 8, learning_rate=0.1 + world.rank)
-engine = DistributedParareal(network(8), world, Recipe(total_steps=9), rows)
-function = output_gradient("cross_entropy", torch.zeros(8, dtype=torch.int64))
-engine.step(rows, function)
+def engine(width: int = 8, **recipe: object) -> DistributedParareal:
+    how = Recipe(total_steps=9, **recipe)  # type: ignore[arg-type]
+    return DistributedParareal(network(width), world, how, rows)
+
+
+def step(trained: DistributedParareal, n_rows: int) -> None:
+    target = torch.zeros(n_rows, dtype=torch.int64)
+    trained.step(rows[:n_rows], output_gradient("cross_entropy", target))
+
+
+hear("shapes", lambda: engine(8 + world.rank))
+hear("recipe", lambda: engine(learning_rate=0.1 + world.rank))
+hear("rows", lambda: step(engine(), 8 - world.rank))
+trained = engine()
+step(trained, 6)
+hear("rows, later", lambda: step(trained, 8 - world.rank))
+hear("prediction", lambda: trained.predict(rows[: 4 + world.rank]))
+step(trained, 6)
 if world.rank == 1:
-    time.sleep(12)  # neither dead nor alive
-    os._exit(0)
+    until = time.monotonic() + 60
+    while not output.is_file() and time.monotonic() < until:
+        time.sleep(0.1)  # neither dead nor alive
+    end_rank()
 started = time.monotonic()
-try:
-    engine.step(rows, function)
-except PMLPError as error:
-    heard["silence"] = str(error)
+hear("silence", lambda: step(trained, 6))
 heard["seconds"] = time.monotonic() - started
 output.write_text(json.dumps(heard))
-os._exit(0)
+end_rank()

@@ -8,6 +8,4 @@ import sys
 from parallelmlp_search.parareal.worker import main
 
 os.environ.update(globals().get("ENVIRONMENT", {}))  # of ranks that torchrun has not started
-code = main(globals().get("ARGUMENTS", sys.argv[1:]))
-if code:
-    sys.exit(code)
+main(globals().get("ARGUMENTS", sys.argv[1:]))

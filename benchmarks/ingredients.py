@@ -1,0 +1,183 @@
+"""What each ingredient of a network is worth: one recipe, and the same with one thing changed.
+
+``python -m benchmarks.ingredients`` trains four networks of each variant as one population on each of the
+twelve bundled sets, twice, on all rows that are not held back, and compares the error of their average with
+that of the recipe's. Nothing is searched and nothing is stopped early. It writes
+``benchmarks/results/ingredients.json`` and fills the table in ``docs/quality.md`` in. What the file holds
+already is not made again; ``--anew`` makes all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+
+from benchmarks.publishing import ROOT, describe_machine, fill, marks
+from benchmarks.quality.errors import error_of
+from benchmarks.quality.sets import BUNDLED, load, split
+from parallelmlp_search.distribute import ShardTask
+from parallelmlp_search.distribute.shards import train_shard
+from parallelmlp_search.search import Problem, SearchSettings
+from parallelmlp_search.search.preparation import Preparation
+from parallelmlp_search.space import KNOWN
+
+RESULTS = ROOT / "benchmarks" / "results" / "ingredients.json"
+DOCUMENT = ROOT / "docs" / "quality.md"
+
+SEEDS = (0, 1)
+N_NETWORKS = 4
+STEPS = 1200
+MOMENTS = 8
+REGRESSION_RATE = 2.5
+"""Learning rates of regressions in units of those of classifications, as RealMLP has them (five times)."""
+
+PLAIN: dict[str, Any] = {
+    "parametrization": "standard",
+    "initialization": "kaiming_uniform",
+    "learning_rate": 0.004,
+    "input_scale_rate": 0.0,
+}
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "the recipe": {},
+    "standard parametrisation": {"parametrization": "standard", "learning_rate": 0.004},
+    "initialised without data": {"initialization": "lecun_normal"},
+    "no scales of inputs": {"input_scale_rate": 0.0},
+    "all three": PLAIN,
+    "coefficients of activations": {"parametric_rate": 0.1},
+    "head starts at zero": {"head_initialization": "zero"},
+    "biases at a tenth of the rate": {"bias_rate": 0.1},
+    "numbers as they are": {"numeric_embedding": "none"},
+    "numbers in pieces": {"numeric_embedding": "piecewise"},
+    "frequencies ten times as high": {"frequency_scale": 1.0},
+    "embeddings at full rate": {"embedding_rate": 1.0},
+    "scores of quantiles": {"numeric_scaling": "quantile"},
+    "scores of quantiles, in pieces": {"numeric_scaling": "quantile", "numeric_embedding": "piecewise"},
+    "60 % of the columns": {"feature_share": 0.6},
+    "labels smoothed by 0.1": {"label_smoothing": 0.1},
+    "constant decay and dropout": {"weight_decay_schedule": "constant", "dropout_schedule": "constant"},
+    "no dropout": {"dropout": 0.0},
+    "dropout 0.35": {"dropout": 0.35},
+    "no decay": {"weight_decay": 0.0},
+    "ten times the decay": {"weight_decay": 0.2},
+    "a quarter of the rate": {"learning_rate": 0.01},
+    "twice the rate": {"learning_rate": 0.08},
+    "schedule cosine_log": {"schedule": "cosine_log"},
+    "schedule flat_cosine": {"schedule": "flat_cosine"},
+    "schedule one_cycle": {"schedule": "one_cycle"},
+    "beta2 0.999": {"beta2": 0.999},
+    "relu": {"activation": "relu"},
+    "selu": {"activation": "selu"},
+    "mish": {"activation": "mish"},
+    "layer normalisation": {"normalization": "layer"},
+    "residual, normalised": {"normalization": "layer", "residual": True, "widths": (128,) * 3},
+    "one layer of 96": {"widths": (96,)},
+    "three layers of 128": {"widths": (128,) * 3},
+    "two layers of 256": {"widths": (256,) * 2},
+    "batches of 128": {"batch_size": 128},
+}
+"""Changes to the first of the known settings."""
+
+
+def run(name: str, seed: int, variant: str) -> dict[str, Any]:
+    """One population: errors of its average on held-back rows, at the end and at the best moment."""
+    torch.set_num_threads(1)
+    table = load(name)
+    train, test = split(table, seed)
+    problem = Problem(frame=table.rows(train), target=table.target[train], task=table.task)  # type: ignore[arg-type]
+    part = Preparation(problem, SearchSettings(seed=seed, device="cpu"), hold_back=False).screening()
+    rows = torch.from_numpy(part.preprocessor.transform(table.rows(test)))
+    data = part.data
+    recipe = KNOWN[0].replace(**VARIANTS[variant])
+    if table.task == "regression":
+        recipe = recipe.replace(learning_rate=REGRESSION_RATE * recipe.learning_rate)
+    epochs = STEPS * recipe.batch_size / len(train)
+    task = ShardTask(
+        key="ingredients",
+        trials=tuple(range(N_NETWORKS)),
+        configs=tuple(recipe.replace(seed=1000 * seed + number) for number in range(N_NETWORKS)),
+        states=(None,) * N_NETWORKS,
+        data=data.predicting(rows),
+        until_epoch=epochs,
+        total_epochs=epochs,
+        evaluate_every=epochs / MOMENTS,
+        keep=(),
+        keep_moments=True,
+    )
+    started = time.process_time()
+    outcome = train_shard(task)
+    seconds = time.process_time() - started
+    moments = [member.moments for member in outcome.members if member.moments is not None]
+    averages = torch.stack([moment.predictions for moment in moments]).double().mean(0).numpy()
+    regression = table.task == "regression"
+    errors = [
+        error_of(table.task, table.target[test], average[0] if regression else average.T)
+        for average in averages
+    ]
+    return {
+        "set": name, "seed": seed, "variant": variant, "steps": STEPS, "networks": len(moments),
+        "error": errors[-1], "best": min(errors), "seconds": seconds, "machine": describe_machine(),
+    }  # fmt: skip
+
+
+def compared(rows: Sequence[Mapping[str, Any]], variant: str, which: str) -> list[float]:
+    """For each set the error of a variant over that of the recipe, less one, the mean of the seeds."""
+    found = {(row["set"], row["seed"], row["variant"]): row[which] for row in rows}
+    changes = []
+    for name in BUNDLED:
+        pairs = [(found.get((name, seed, variant)), found.get((name, seed, "the recipe"))) for seed in SEEDS]
+        ratios = [own / other - 1.0 for own, other in pairs if own is not None and other is not None]
+        if ratios:
+            changes.append(float(np.mean(ratios)))
+    return changes
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Change of the error by each variant, best first; negative is better than the recipe."""
+    lines = []
+    for variant in VARIANTS:
+        changes = compared(rows, variant, "error")
+        if variant == "the recipe" or not changes:
+            continue
+        mean = float(np.exp(np.mean(np.log1p(changes))) - 1.0)
+        best = compared(rows, variant, "best")
+        at_best = float(np.exp(np.mean(np.log1p(best))) - 1.0)
+        worse = sum(change > 0 for change in changes)
+        extremes = f"{min(changes):+.0%} to {max(changes):+.0%}"
+        cells = f"{mean:+.1%} | {at_best:+.1%} | {worse} of {len(changes)} | {extremes}"
+        lines.append((mean, f"| {variant} | {cells} |"))
+    head = ["| changed | error at the end | at the best moment | worse on | range |", "|---|---|---|---|---|"]
+    return "\n".join(head + [line for _, line in sorted(lines)])
+
+
+def main() -> None:
+    """Make the runs that are missing and publish all of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--anew", action="store_true")
+    parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each; default: 2")
+    parser.add_argument("--sets", nargs="+", choices=BUNDLED, default=BUNDLED)
+    arguments = parser.parse_args()
+    known = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    rows: list[dict[str, Any]] = [] if arguments.anew else known
+    present = {(row["set"], row["seed"], row["variant"]) for row in rows}
+    for seed in SEEDS:
+        for name in arguments.sets:
+            missing = [variant for variant in VARIANTS if (name, seed, variant) not in present]
+            jobs = (delayed(run)(name, seed, variant) for variant in missing)
+            rows += Parallel(n_jobs=arguments.jobs)(jobs)
+            if missing:
+                print(f"{name}, seed {seed}: {len(missing)} variants", flush=True)
+            text = ",\n".join("  " + json.dumps(row) for row in rows)
+            RESULTS.write_text(f'{{"rows": [\n{text}\n]}}\n', encoding="utf-8")
+    fill(DOCUMENT, marks("ingredients"), table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""What it costs where a study lives: in memory, in a journal, in SQLite.
+
+``python -m benchmarks.optuna_storages`` lets ``optimize`` train 400 random trials of the default space on
+spambase in each storage; asks, reports and tells such trials one value at a time, without training, as
+Optuna's own loop does; and copies 1,000 finished trials, at once and with ``study.add_trials``. Everything
+runs in turn, several times; ``benchmarks/results/optuna_storages.json`` and the table in ``docs/optuna.md``
+are written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState, create_trial
+
+from benchmarks.optuna_bridge import spambase
+from benchmarks.publishing import ROOT, describe_machine, fill, marks
+from parallelmlp_search.integrations.optuna import (
+    PackedObjective,
+    RungPruner,
+    open_storage,
+    optimize,
+    suggest,
+)
+from parallelmlp_search.integrations.optuna.writing import writer_of
+
+RESULTS = ROOT / "benchmarks" / "results" / "optuna_storages.json"
+DOCS = ROOT / "docs" / "optuna.md"
+MARKS = marks("optuna_storages")
+
+PLACES = {"memory": None, "journal": "journal:{}/study.log", "SQLite": "sqlite:///{}/study.db"}
+
+MAX_EPOCHS = 9
+
+
+@contextmanager
+def new_study(place: str, seed: int) -> Iterator[optuna.Study]:
+    """A study in a storage of its own."""
+    url = PLACES[place]
+    with tempfile.TemporaryDirectory() as folder:
+        yield optuna.create_study(
+            storage=open_storage(url and url.format(folder)),
+            direction="maximize",
+            sampler=optuna.samplers.RandomSampler(seed=seed),
+            pruner=RungPruner(3),
+        )
+
+
+def packed(objective: PackedObjective, place: str, n_trials: int, seed: int) -> float:
+    """Seconds of ``optimize``."""
+    with new_study(place, seed) as study:
+        started = time.perf_counter()
+        optimize(study, objective, n_trials=n_trials)
+        return time.perf_counter() - started
+
+
+def value_by_value(objective: PackedObjective, place: str, n_trials: int, seed: int) -> float:
+    """Milliseconds a trial of what Optuna's own loop writes, untrained; a third goes on at each rung."""
+    with new_study(place, seed) as study:
+        started = time.perf_counter()
+        for number in range(n_trials):
+            trial = study.ask()
+            suggest(trial, "default")
+            last = 0 if number % 3 else 1 if number % 9 else 2
+            for step in objective.steps[: last + 1]:
+                trial.report(number / n_trials, step)
+            for name in ("n_parameters", "epochs", "train_seconds", "seed"):
+                trial.set_user_attr(name, number)
+            if last == len(objective.steps) - 1:
+                study.tell(trial, number / n_trials)
+            else:
+                study.tell(trial, state=TrialState.PRUNED)
+        return 1000 * (time.perf_counter() - started) / n_trials
+
+
+def copied(place: str, n_trials: int, seed: int) -> dict[str, float]:
+    """Seconds of copying finished trials into a new study."""
+    with new_study("memory", seed) as source:
+        for _ in range(n_trials):
+            suggest(source.ask(), "default")
+        trials = [
+            create_trial(
+                value=0.5,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs={
+                    "n_parameters": 1,
+                    "epochs": 9,
+                    "train_seconds": 0.1,
+                    "seed": 0,
+                    "origin": "random",
+                },
+                intermediate_values={0: 0.25, 1: 0.5},
+            )
+            for trial in source.get_trials(deepcopy=False)
+        ]
+    seconds = {}
+    for name in ("at once", "one by one"):
+        with new_study(place, seed) as study:
+            started = time.perf_counter()
+            if name == "at once":
+                writer_of(study._storage).create(study._study_id, trials)
+            else:
+                study.add_trials(trials)
+            seconds[name] = time.perf_counter() - started
+            assert len(study.get_trials(deepcopy=False)) == n_trials
+    return seconds
+
+
+def measure(n_packed: int, n_written: int, n_copied: int, repeats: int) -> dict[str, Any]:
+    """All storages in turn."""
+    objective = PackedObjective(*spambase(), "default", max_epochs=MAX_EPOCHS)
+    for place in PLACES:  # what the first run loads and compiles
+        packed(objective, place, n_packed // 4, 0)
+        copied(place, 2, 0)
+    rows: dict[str, list[dict[str, float]]] = {place: [] for place in PLACES}
+    for seed in range(repeats):
+        for place, runs in rows.items():
+            copies = copied(place, n_copied, seed)
+            runs.append(
+                {
+                    "optimize_seconds": packed(objective, place, n_packed, seed),
+                    "value_by_value_ms": value_by_value(objective, place, n_written, seed),
+                    "at_once_seconds": copies["at once"],
+                    "one_by_one_seconds": copies["one by one"],
+                }
+            )
+            print(place, {name: round(value, 2) for name, value in runs[-1].items()}, flush=True)
+    return {"trials": n_packed, "max_epochs": MAX_EPOCHS, "copied": n_copied, "runs": rows}
+
+
+def table(found: dict[str, Any]) -> str:
+    """The figures as a Markdown table of medians."""
+
+    def middle(place: str, figure: str) -> float:
+        return statistics.median(row[figure] for row in found["runs"][place])
+
+    lines = [
+        f"| where the study lives | `optimize`, {found['trials']:,} random trials | "
+        f"written one value at a time | {found['copied']:,} trials copied, by `add_trials` |",
+        "|---|---|---|---|",
+    ]
+    for place in found["runs"]:
+        seconds, each = middle(place, "optimize_seconds"), middle(place, "value_by_value_ms")
+        once, singly = middle(place, "at_once_seconds"), middle(place, "one_by_one_seconds")
+        lines.append(f"| {place} | {seconds:.1f} s | {each:.1f} ms a trial | {once:.2f} s, {singly:.1f} s |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, write the figures, fill in the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of everything, once, and nothing written"
+    )
+    quick = parser.parse_args().quick
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    found = {"machine": describe_machine()} | (measure(40, 6, 100, 1) if quick else measure(400, 60, 1000, 3))
+    print(table(found))
+    if quick:
+        return
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    fill(Path(DOCS), MARKS, table(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The fastest that this machine multiplies and adds, by the loops that the compiled products are made of.
+
+Needs numba. Both loops release the interpreter's lock, so that several cores can be measured at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from parallelmlp_search.kernels.compiled_functions import OPTIONS
+from parallelmlp_search.kernels.compiled_products import products
+from parallelmlp_search.kernels.compiled_vectors import LANES, add, load, multiply_add, store
+
+__all__ = ["layer_products", "register_multiply_adds"]
+
+CHAINS = 12
+"""Sums that do not wait for each other: more than two units with a delay of four or five cycles can have
+under way, few enough for sixteen registers."""
+
+WIDTH, ROWS = 64, 128
+"""Neurons on both sides of the layer, and rows: 16 KiB of weights and two times 32 KiB."""
+
+
+@numba.njit(**OPTIONS, nogil=True)  # type: ignore[untyped-decorator]
+def _registers(times: Any, numbers: Any, result: Any) -> None:
+    # s <- x s + y with 0 < x < 1 stays near y / (1 - x); the sums begin unequal, or they would be joined
+    x, y = load(numbers, 0), load(numbers, LANES)
+    a, b, c, d = load(numbers, 1), load(numbers, 2), load(numbers, 3), load(numbers, 4)
+    e, f, g, h = load(numbers, 5), load(numbers, 6), load(numbers, 7), load(numbers, 8)
+    i, j, k, l = load(numbers, 9), load(numbers, 10), load(numbers, 11), load(numbers, 12)  # noqa: E741
+    for _ in range(times):
+        a, b, c = multiply_add(x, a, y), multiply_add(x, b, y), multiply_add(x, c, y)
+        d, e, f = multiply_add(x, d, y), multiply_add(x, e, y), multiply_add(x, f, y)
+        g, h, i = multiply_add(x, g, y), multiply_add(x, h, y), multiply_add(x, i, y)
+        j, k, l = multiply_add(x, j, y), multiply_add(x, k, y), multiply_add(x, l, y)  # noqa: E741
+    first, second = add(add(a, b), add(c, d)), add(add(e, f), add(g, h))
+    store(result, 0, add(add(first, second), add(add(i, j), add(k, l))))
+
+
+@numba.njit(**OPTIONS, nogil=True)  # type: ignore[untyped-decorator]
+def _layer(times: Any, weight: Any, rows: Any, result: Any) -> None:
+    for _ in range(times):
+        products(weight, 0, WIDTH, 1, -1, WIDTH, WIDTH, rows, 0, ROWS, result, 0)
+
+
+def register_multiply_adds(times: int) -> float:
+    """Multiply and add vectors that stay in registers, and tell the FLOP."""
+    numbers = np.linspace(0.1, 0.5, 4 * LANES, dtype=np.float32)
+    _registers(times, numbers, np.empty(LANES, dtype=np.float32))
+    return 2.0 * times * CHAINS * LANES
+
+
+def layer_products(times: int) -> float:
+    """Multiply a layer's weights with a minibatch, both in the nearest caches, and tell the FLOP."""
+    weight, rows = (np.full(WIDTH * size, 0.1, dtype=np.float32) for size in (WIDTH, ROWS))
+    _layer(times, weight, rows, np.empty_like(rows))
+    return 2.0 * times * WIDTH * WIDTH * ROWS
