@@ -16,7 +16,7 @@ from benchmarks.packed.cases import Case
 from benchmarks.packed.machine import product_rates
 from benchmarks.packed.ours import Shards, cut
 from parallelmlp_search.engine import bucket_network, bucket_steps, optimizer, products, trainer
-from parallelmlp_search.kernels import compiled, members
+from parallelmlp_search.kernels import compiled
 from parallelmlp_search.space import MLPConfig
 
 __all__ = ["profile", "profile_table"]
@@ -73,7 +73,7 @@ def _timed(clock: _Clock) -> Iterator[None]:
     put(trainer.TrainingRows, "batch", "rows of the batch")
     put(compiled.CompiledActivations, "forward", "activations forward")
     put(compiled.CompiledActivations, "backward", "activations backward")
-    put(members.CompiledMembers, "__call__", "one call: all of several steps")
+    put(compiled.CompiledMembers, "__call__", "one call: all of several steps")
     for name in ("get_loss", "compiled_loss"):
         original = getattr(bucket_steps, name)
         undo.append((bucket_steps, name, original))

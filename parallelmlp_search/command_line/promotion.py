@@ -37,7 +37,7 @@ def problem_of(directory: RunDirectory) -> Problem:
 
 
 def measured_steps(directory: RunDirectory) -> dict[tuple[int, int, int], float]:
-    """Seconds of a step by trial, depth and slices, as last promoted, where devices were measured."""
+    """Seconds of a step by trial, depth and slices of what was promoted last, where devices were measured."""
     path = directory.path / FOLDER / "promotion.json"
     if not path.is_file():
         return {}

@@ -13,9 +13,8 @@ from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
-from parallelmlp_search.kernels.compiled import compiled_loss
+from parallelmlp_search.kernels.compiled import MemberRows, compiled_loss
 from parallelmlp_search.kernels.losses import get_loss
-from parallelmlp_search.kernels.members import MemberRows
 from parallelmlp_search.packing import Architecture, flops_per_step
 
 __all__ = ["MOST_STEPS", "Batch", "BucketSteps", "window_steps"]

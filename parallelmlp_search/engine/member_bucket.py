@@ -18,8 +18,7 @@ from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
-from parallelmlp_search.kernels.compiled import CompiledActivations
-from parallelmlp_search.kernels.members import CompiledMembers, MemberRows, Unfolding
+from parallelmlp_search.kernels.compiled import CompiledActivations, CompiledMembers, MemberRows, Unfolding
 from parallelmlp_search.packing.layout import Architecture, Bucket
 
 __all__ = ["MemberBucket", "is_covered"]

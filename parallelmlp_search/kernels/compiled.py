@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,18 +20,22 @@ from torch import Tensor
 
 from parallelmlp_search._optional import require
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS, ActivationKernel
+from parallelmlp_search.kernels.activations import ActivationKernel
 from parallelmlp_search.kernels.losses import Loss, get_loss
-from parallelmlp_search.kernels.members import CompiledMembers, MemberRows
 
 __all__ = [
     "CompiledActivations",
-    "compile_all",
-    "compiled_in_time",
+    "CompiledMembers",
+    "MemberRows",
+    "Unfolding",
     "compiled_loops",
     "compiled_loss",
     "uses_compiled",
 ]
+
+
+LANES = 16
+"""Rows and columns that fill a vector of float32 where vectors are widest."""
 
 
 @cache
@@ -140,6 +143,195 @@ class CompiledActivations:
             self._loops.backward_activations(rows, saved, codes)
 
 
+class Unfolding(NamedTuple):
+    """What each member of a bucket stands for.
+
+    Attributes
+    ----------
+    n_each
+        So many plain networks.
+    blocks
+        ``(kind, layer, rows, columns)`` of each block of one, padded.
+    shapes
+        ``(P, blocks, 2)``: true rows and columns of the blocks of each member's networks.
+    """
+
+    n_each: int
+    blocks: Sequence[tuple[str, int, int, int]]
+    shapes: Sequence[Sequence[tuple[int, int]]]
+
+
+class CompiledMembers:
+    """Training steps of a bucket, several of them and member by member in one call.
+
+    Parameters
+    ----------
+    flats
+        Flat buffers: parameters, first and second moments, averages.
+    blocks
+        ``(kind, layer, offset, rows, columns, decays, group)`` of each block of the bucket, padded; what lies
+        before the first layer has the layer below zero; the group is that of its coefficients.
+    kernels
+        Kernel of each member; all of them need a loop.
+    shapes
+        ``(P, blocks, 2)``: true rows and columns of each member's blocks.
+    settings
+        ``(P, 4)``: label smoothing, highest norm of the gradient (infinite for none), and the two numbers
+        that the optimiser mixes by.
+    residual
+        For each hidden layer whether it adds its input.
+    unfolding
+        What members stand for, if not each for a plain network.
+    n_numbers
+        Columns that a periodic embedding embeds.
+    adaptive
+        Whether the optimiser is AdamW.
+    """
+
+    def __init__(
+        self,
+        flats: Sequence[Tensor],
+        blocks: Sequence[tuple[str, int, int, int, int, bool, int]],
+        kernels: Sequence[ActivationKernel],
+        shapes: Sequence[Sequence[tuple[int, int]]],
+        settings: Tensor,
+        *,
+        residual: Sequence[bool] = (),
+        unfolding: Unfolding | None = None,
+        n_numbers: int = 0,
+        adaptive: bool,
+    ) -> None:
+        kinds = importlib.import_module("parallelmlp_search.kernels.compiled_places").KINDS
+        last = len(residual) + 1
+        self._flats = tuple(flat.numpy() for flat in flats)
+
+        def place(kind: str, layer: int) -> tuple[int, int]:
+            return kinds[kind], last if layer < 0 else layer
+
+        lines = [
+            (offset, rows, columns, *place(kind, layer), decays, group)
+            for kind, layer, offset, rows, columns, decays, group in blocks
+        ]
+        self._blocks = np.array(lines, dtype=np.int64)
+        unfolding = unfolding or Unfolding(1, [], [[]] * len(kernels))
+        number = {place(block[0], block[1]): number for number, block in enumerate(blocks)}
+        plain = [
+            (number[place(kind, layer)], rows, columns, *place(kind, layer))
+            for kind, layer, rows, columns in unfolding.blocks
+        ]
+        self._n_each = unfolding.n_each
+        self._plain = np.array(plain, dtype=np.int64).reshape(-1, 5)
+        self._plain_shapes = np.array(unfolding.shapes, dtype=np.int64).reshape(len(kernels), -1, 2)
+        codes = [(_codes()[kernel.name], 1) for kernel in kernels]
+        self._members = np.array(codes, dtype=np.int64)
+        self._shapes = np.array(shapes, dtype=np.int64)
+        self._settings = settings.to(torch.float32).numpy()
+        self._residual = np.array(residual, dtype=np.bool_)
+        self._n_numbers, self._adaptive = n_numbers, adaptive
+        self._run = importlib.import_module("parallelmlp_search.kernels.compiled_members").member_steps
+
+    def __call__(
+        self,
+        steps: MemberRows,
+        tables: NDArray[np.float32],
+        averaging: NDArray[np.float32],
+        alive: Tensor,
+        fields: NDArray[np.float32] | None = None,
+        rates: NDArray[np.float32] | None = None,
+    ) -> Tensor:
+        """Losses ``(T, P)``; of members that are not ``alive`` (P,) nothing is done and the loss is 0.
+
+        ``tables`` (groups, T, 4, P) holds rate, keep, A and B of each step, ``averaging`` (T,) the shares of
+        the averages; ``fields`` (T, layers, H, N) and ``rates`` (T, P) belong to dropout, if there is any.
+        """
+        n_steps, n_members = tables.shape[1], len(self._members)
+        losses = np.empty((n_steps, n_members), dtype=np.float32)
+        self._members[:, 1] = alive.numpy()
+        self._run(
+            self._flats,
+            self._blocks,
+            self._plain,
+            self._n_each,
+            steps.n_rows,
+            steps.rows,
+            steps.columns,
+            steps.targets,
+            steps.wanted,
+            steps.shares,
+            self._members,
+            self._shapes,
+            self._plain_shapes,
+            self._settings,
+            np.ascontiguousarray(tables),
+            averaging,
+            _NO_FIELDS if fields is None else fields,
+            np.zeros((n_steps, n_members), dtype=np.float32) if rates is None else rates,
+            self._residual,
+            self._n_numbers,
+            self._adaptive,
+            steps.is_regression,
+            losses,
+        )
+        return torch.from_numpy(losses)
+
+
+_NO_FIELDS = np.zeros((0, 1, 1, 1), dtype=np.float32)
+
+
+class MemberRows:
+    """Batches of several steps as :class:`CompiledMembers` reads them.
+
+    Parameters
+    ----------
+    inputs
+        ``(T, N, D)``.
+    target
+        Classes ``(T, N)``, or numbers of a regression ``(T, C, N)``.
+    weight
+        Weights of the rows ``(T, N)``, or None.
+    """
+
+    def __init__(self, inputs: Tensor, target: Tensor, weight: Tensor | None) -> None:
+        n_steps, n_rows, n_inputs = inputs.shape
+        filled, lanes = -n_rows % LANES + n_rows, -n_inputs % LANES + n_inputs
+        self.n_steps, self.n_rows = n_steps, n_rows
+        self.is_regression = target.ndim == 3
+        rows = torch.zeros(n_steps, n_inputs, filled)
+        rows[:, :, :n_rows] = inputs.transpose(1, 2)
+        columns = torch.zeros(n_steps, n_rows, lanes)
+        columns[:, :, :n_inputs] = inputs
+        if n_inputs < lanes:
+            columns[:, :, n_inputs] = 1.0  # gives the gradient of the biases for nothing
+        targets, shares = torch.zeros(n_steps, filled, dtype=torch.int64), torch.zeros(n_steps, filled)
+        wanted = torch.zeros(n_steps, target.shape[1] if self.is_regression else 1, filled)
+        (wanted if self.is_regression else targets)[..., :n_rows] = target
+        if weight is None:
+            shares[:, :n_rows] = 1.0 / n_rows
+        else:
+            shares[:, :n_rows] = weight / weight.sum(1, keepdim=True).clamp(
+                min=torch.finfo(weight.dtype).tiny
+            )
+        self.rows, self.columns = rows.numpy(), columns.numpy()
+        self.targets, self.wanted, self.shares = targets.numpy(), wanted.numpy(), shares.numpy()
+
+    @classmethod
+    def of(cls, batches: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> MemberRows:
+        """From inputs ``(N, D)``, target ``(N,)`` or ``(C, N)``, and weights of one step after the other."""
+        inputs, targets, weights = zip(*batches, strict=True)
+        given = [weight for weight in weights if weight is not None]
+        return cls(torch.stack(inputs), torch.stack(targets), torch.stack(given) if given else None)
+
+    def fields(self, steps: Sequence[Sequence[Tensor]]) -> NDArray[np.float32]:
+        """Uniform fields ``(H, N)`` of each step and layer as ``(T, layers, H, N)``, N filled up."""
+        filled = self.shares.shape[1]
+        width = steps[0][0].shape[0]
+        found = np.zeros((len(steps), len(steps[0]), width, filled), dtype=np.float32)
+        for step, layers in enumerate(steps):
+            for layer, field in enumerate(layers):
+                found[step, layer, :, : self.n_rows] = field.numpy()
+        return found
+
+
 def compiled_loss(name: str) -> Loss:
     """The loss of a name, as :func:`~parallelmlp_search.kernels.losses.get_loss`, for float32 on a CPU."""
     if name not in ("binary_logits", "cross_entropy"):
@@ -176,80 +368,3 @@ def compiled_loss(name: str) -> Loss:
         return torch.from_numpy(losses)
 
     return loss
-
-
-def compile_all() -> None:
-    """Compile every loop now: ten seconds or so, once a machine, that a first search then does not wait."""
-    loops = compiled_loops()
-    z, vector = torch.zeros(1, 1, 4), np.zeros(16, dtype=np.float32)
-    for kernel in (ACTIVATION_KERNELS["relu"], ACTIVATION_KERNELS["gelu"]):
-        for in_place in (True, False):
-            activations = CompiledActivations(z, torch.zeros_like(z), [kernel], [in_place])
-            activations.forward()
-            activations.backward(torch.zeros_like(z))
-    compiled_loss("binary_logits")(z, torch.zeros(4, dtype=torch.int64), torch.zeros_like(z))
-    relu = ACTIVATION_KERNELS["relu"]
-    blocks = [
-        ("weight", 0, 0, 2, 3, True, 0),
-        ("bias", 0, 16, 2, 1, False, 0),
-        ("weight", 1, 32, 1, 2, True, 0),
-    ]
-    shapes = [[(2, 3), (2, 1), (1, 2)]]
-    settings = torch.full((1, 4), 0.5)
-    members = CompiledMembers(
-        [torch.zeros(64) for _ in range(4)], blocks, [relu], shapes, settings, residual=[False], adaptive=True
-    )
-    steps = MemberRows(torch.zeros(1, 4, 3), torch.zeros(1, 4), None)
-    table = np.ones((1, 1, 4, 1), dtype=np.float32)
-    members(steps, table, np.zeros(1, dtype=np.float32), torch.ones(1))
-    two = torch.zeros(1, 2, 4)
-    compiled_loss("cross_entropy")(two, torch.zeros(4, dtype=torch.int64), torch.zeros_like(two))
-    places, ones = np.array([[0, 4, 1]]), np.ones((4, 1), dtype=np.float32)
-    for step in (loops.adamw, loops.sgd):
-        buffers = [vector.copy() for _ in range(5)]
-        step(*buffers, places, ones, ones[:2], np.float32(0.0))
-
-
-COMPILE_SECONDS = 40.0
-"""What :func:`compile_all` takes the first time, about, with two cores at half the speed of present ones."""
-
-WORTH_COMPILING = 4.0
-"""Times as much time must be left before anything is compiled: loops are about twice as fast as without."""
-
-
-def _are_ready() -> bool:
-    """Whether the machine code of the longest loop lies on this disk, made from its present source."""
-    loop = importlib.import_module("parallelmlp_search.kernels.compiled_members").member_steps
-    try:
-        return bool(loop._cache._cache_file._load_index())
-    except (AttributeError, OSError):  # kept nowhere, or numba has changed
-        return False
-
-
-@contextmanager
-def compiled_in_time(device: torch.device | str, seconds_left: float | None) -> Iterator[bool]:
-    """Have the loops compiled before work begins, or do without them in here where time is short.
-
-    Yields whether nothing is given up for want of time. ``seconds_left`` is None without a time limit.
-    Processes that start in here do the same.
-    """
-    if not uses_compiled(torch.float32, device) or _are_ready():
-        yield True
-        return
-    if seconds_left is None or seconds_left >= WORTH_COMPILING * COMPILE_SECONDS:
-        compile_all()
-        yield True
-        return
-    before = os.environ.get("PMLP_COMPILED")
-    os.environ["PMLP_COMPILED"] = "0"
-    try:
-        yield False
-    finally:
-        if before is None:
-            del os.environ["PMLP_COMPILED"]
-        else:
-            os.environ["PMLP_COMPILED"] = before
-
-
-if __name__ == "__main__":
-    compile_all()

@@ -160,11 +160,13 @@ def predictions(
 ) -> list[Prediction]:
     """Predictions for several numbers of slices, those left out that the network has too few blocks for.
 
-    Nothing is built or trained: operations are counted, and a pace turns them into seconds. ``clipped`` says
-    whether gradients are clipped, for which ranks exchange their norms.
+    Cuts are those that suit the link. Nothing is built or trained: operations are counted, and a pace turns
+    them into seconds. ``clipped`` says whether gradients are clipped, for which ranks exchange their norms.
     """
     facts = dry_run(list(model), example)
     n_blocks = len(model) - head
+    middle = example.shape[0] * math.prod(facts[n_blocks // 2].inputs) * example.element_size()
+    message = link.seconds(middle) / pace.per_operation
     tail = sum(fact.cost for fact in facts[n_blocks:])
     n_head = sum(fact.parameters for fact in facts[n_blocks:])
     n_serial = sum(fact.parameters for fact in facts)
@@ -175,7 +177,7 @@ def predictions(
     for count in slices:
         if count > n_blocks:
             continue
-        cut = plan_cuts(model, count, example, head=head)
+        cut = plan_cuts(model, count, example, head=head, message=message)
         bounds = (*cut.starts, cut.n_blocks)
         times, n_total = [], 0
         for j in range(count):

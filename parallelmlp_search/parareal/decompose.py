@@ -148,8 +148,13 @@ def plan_cuts(
     balance: str = "counted",
     coarse: Bridge | Sequence[nn.Module] | None = None,
     preprocessor: Bridge | Sequence[nn.Module] | None = None,
+    message: float | None = None,
 ) -> Cut:
-    """Where :func:`decompose` cuts, with shapes and costs; parameters and errors as there."""
+    """Where :func:`decompose` cuts, with shapes and costs; parameters and errors as there.
+
+    ``message`` is what a message from slice to slice costs, in the unit of the balance; by default what it
+    costs between two processes of one host.
+    """
     if not isinstance(model, nn.Sequential):
         raise InvalidParameterError(f"model must be an nn.Sequential, but got {type(model).__name__}")
     if isinstance(slices, bool) or not isinstance(slices, int) or slices < 1:
@@ -168,6 +173,8 @@ def plan_cuts(
     n_blocks = len(model) - head
     costs = [fact.cost for fact in facts[:n_blocks]]
     starts = tuple(cuts or ())
+    if message is None:
+        message = MESSAGE_SECONDS if measured else MESSAGE_COST
     if cuts is None and slices > 1:
         middle = facts[n_blocks // 2].inputs
         rows = example.new_zeros(example.shape[0], *middle)
@@ -175,7 +182,7 @@ def plan_cuts(
             costs,
             slices,
             extra=_bridge_cost(preprocessor or automatic_preprocessor, example, middle, measured, first=True),
-            message=MESSAGE_SECONDS if measured else MESSAGE_COST,
+            message=message,
             sweep=_bridge_cost(coarse or automatic_coarse, rows, middle, measured),
         )
     elif list(starts) != sorted({*starts}) or len(starts) != slices - 1:

@@ -13,7 +13,7 @@ import torch
 
 from parallelmlp_search.distribute import ShardData, one_thread, worker_count
 from parallelmlp_search.exceptions import BudgetWarning, SearchFailedError
-from parallelmlp_search.kernels.compiled import compiled_in_time
+from parallelmlp_search.kernels.compiling import compiled_in_time
 from parallelmlp_search.search.budget import Clock, FinalistPlan, Throughput
 from parallelmlp_search.search.devices import CUDA_CACHE_SCALE, resolve_device
 from parallelmlp_search.search.finalists import CrossFit, cross_fit, moments_fit

@@ -17,7 +17,7 @@ from parallelmlp_search.engine import BatchStream, Population, TrainingRows, tra
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.exceptions import InvalidParameterError, MissingDependencyError
-from parallelmlp_search.kernels import ACTIVATION_KERNELS, compiled, compiled_functions, get_loss
+from parallelmlp_search.kernels import ACTIVATION_KERNELS, compiled, compiled_functions, compiling, get_loss
 from parallelmlp_search.kernels.compiled import CompiledActivations, compiled_loops, compiled_loss
 from parallelmlp_search.kernels.compiled_members import member_steps
 from parallelmlp_search.packing.pack import read_member
@@ -272,34 +272,34 @@ def test_loops_are_compiled_where_there_is_time(monkeypatch: pytest.MonkeyPatch)
     """Once, before any worker starts; and with little time left search and workers do without."""
     monkeypatch.delenv("PMLP_COMPILED", raising=False)
     compilations: list[bool] = []
-    monkeypatch.setattr(compiled, "compile_all", lambda: compilations.append(True))
-    monkeypatch.setattr(compiled, "_are_ready", lambda: False)
-    enough = compiled.WORTH_COMPILING * compiled.COMPILE_SECONDS
+    monkeypatch.setattr(compiling, "compile_all", lambda: compilations.append(True))
+    monkeypatch.setattr(compiling, "_are_ready", lambda: False)
+    enough = compiling.WORTH_COMPILING * compiling.COMPILE_SECONDS
     for seconds in (None, enough):
-        with compiled.compiled_in_time("cpu", seconds) as ready:
+        with compiling.compiled_in_time("cpu", seconds) as ready:
             assert ready
             assert compiled.uses_compiled(torch.float32, "cpu")
     assert len(compilations) == 2
     for before in (None, "1"):
         if before is not None:
             monkeypatch.setenv("PMLP_COMPILED", before)
-        with compiled.compiled_in_time("cpu", enough - 1.0) as ready:
+        with compiling.compiled_in_time("cpu", enough - 1.0) as ready:
             assert not ready
             assert not compiled.uses_compiled(torch.float32, "cpu")
         assert os.environ.get("PMLP_COMPILED") == before
-    with compiled.compiled_in_time("cuda", 1.0) as ready:
+    with compiling.compiled_in_time("cuda", 1.0) as ready:
         assert ready
-    monkeypatch.setattr(compiled, "_are_ready", lambda: True)
-    with compiled.compiled_in_time("cpu", 1.0) as ready:
+    monkeypatch.setattr(compiling, "_are_ready", lambda: True)
+    with compiling.compiled_in_time("cpu", 1.0) as ready:
         assert ready
         assert compiled.uses_compiled(torch.float32, "cpu")
     assert len(compilations) == 2
 
 
 def test_machine_code_is_found_where_it_is_kept(tmp_path: Path) -> None:
-    compiled.compile_all()
-    assert compiled._are_ready()
-    look = "from parallelmlp_search.kernels import compiled; print(compiled._are_ready())"
+    compiling.compile_all()
+    assert compiling._are_ready()
+    look = "from parallelmlp_search.kernels import compiling; print(compiling._are_ready())"
     done = subprocess.run(
         [sys.executable, "-c", look],
         env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
@@ -322,7 +322,7 @@ def test_predicting_agrees_with_the_plain_path() -> None:
 
 
 def test_everything_that_training_calls_can_be_compiled_ahead() -> None:
-    compiled.compile_all()
+    compiling.compile_all()
     names = ("forward_activations", "forward_activations_in_place", "backward_activations", "cross_entropy")
     loops = [getattr(compiled_loops(), name) for name in (*names, "binary_logits", "adamw", "sgd")]
     signatures = {loop: list(loop.signatures) for loop in (*loops, member_steps)}

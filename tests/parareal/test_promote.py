@@ -226,4 +226,5 @@ def test_forecasts_recommend_within_the_devices_at_hand(finished: Path, problem:
     (seven,) = forecast(chosen, data=data, device_flops=1e10, link=link, slices=7)
     found = {p.slices: p.step for p in seven.predictions}
     assert {p.slices: p.step for p in free.predictions}.items() < found.items()
+    assert found.keys() - {p.slices for p in free.predictions} == {7}
     assert found[8] < found[7] < found[6]
