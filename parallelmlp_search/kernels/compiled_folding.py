@@ -15,6 +15,7 @@ from parallelmlp_search.kernels.compiled_functions import inner
 from parallelmlp_search.kernels.compiled_layers import times
 from parallelmlp_search.kernels.compiled_math import ONE, ZERO
 from parallelmlp_search.kernels.compiled_places import INPUT_ADAPTER, OUTPUT_ADAPTER, SCALE, WEIGHT
+from parallelmlp_search.kernels.compiled_products import copy
 from parallelmlp_search.kernels.compiled_vectors import LANES, load, multiply_add, splat, total
 
 __all__ = ["fold", "unfold"]
@@ -75,7 +76,7 @@ def unfold(
         adapter, scale, outer = _places(spots, plain[b, 4], k, n_out, n_in)
         if plain[b, 3] != WEIGHT or (adapter < 0 and scale < 0):
             if parted or k == 0:
-                q[to : to + size] = p[start : start + size]
+                copy(p, start, size, q, to)
             continue
         columns = scratch[0, :n_in]
         _factors(p, adapter, scale, columns)
@@ -122,7 +123,7 @@ def fold(
             if adapter >= 0:
                 _factors(p, -1, scale, columns)
                 times(columns, slopes)
-                g[adapter : adapter + n_in] = columns
+                copy(columns, 0, n_in, g, adapter)
         _put(g[to : to + size], h[start : start + size], parted or k == 0)
 
 
@@ -130,7 +131,7 @@ def fold(
 def _put(into: Any, values: Any, first: Any) -> None:
     """Values into their place, or added to what has been there since the first."""
     if first:
-        into[:] = values
+        copy(values, 0, values.size, into, 0)
     else:
         for j in range(into.size):
             into[j] += values[j]

@@ -19,7 +19,7 @@ from parallelmlp_search.kernels.compiled_math import (
     activate_and_slope,
     slope_times,
 )
-from parallelmlp_search.kernels.compiled_products import dots, products, row_sums
+from parallelmlp_search.kernels.compiled_products import copy, dots, products, row_sums
 
 __all__ = [
     "activate_layer",
@@ -272,7 +272,7 @@ def embed(
 
     ``spots`` says where the embedding lies in ``p``, ``waves`` (2, 16 N) is scratch.
     """
-    wide[: n_columns * n_rows] = x[begin : begin + n_columns * n_rows]
+    copy(x, begin, n_columns * n_rows, wide, 0)
     for j in range(n_numbers):
         f, b = spots[6] + j * WAVES, spots[7] + j * WAVES
         _waves(x, begin + j * n_rows, n_rows, p[f : f + WAVES], p[b : b + WAVES], waves[0], waves[1])

@@ -251,13 +251,14 @@ def member_steps(
                     for j in range(size_out):
                         gradient[j] *= part
                 start = t * n_true * n_columns
-                free = backward_pass(
+                in_grad = backward_pass(
                     net, memory, q, h, single_spots, sizes, at, code, flat_columns, start, residual
                 )
                 if folded:
                     fold(p, g, h, k, begins, spots, shape, plain, single_begins, single_shape, factors)
                 if not n_numbers:
                     continue
+                free = memory.grad if in_grad else memory.other
                 # the embedding lies before all submembers: its gradient comes from the sum of theirs
                 if folded:
                     for j in range(mixed.size):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parallelmlp_search.kernels.compiled_functions import inner
+from parallelmlp_search.kernels.compiled_functions import inner, long, maker
 from parallelmlp_search.kernels.compiled_layers import (
     MIXTURES,
     WAVES,
@@ -27,6 +27,7 @@ from parallelmlp_search.kernels.compiled_layers import (
 from parallelmlp_search.kernels.compiled_math import ONE, activate_and_slope, slope_times
 from parallelmlp_search.kernels.compiled_places import BIAS, COEFFICIENT, GAIN, SCALE, SHIFT, WEIGHT, zeros
 from parallelmlp_search.kernels.compiled_products import (
+    copy,
     dots,
     outer,
     products,
@@ -83,7 +84,7 @@ class Memory(NamedTuple):
     scratch: Any
 
 
-@inner
+@maker
 def memory_of(net: Any, padded: Any, room: Any, residual: Any) -> Any:
     """Memory for the largest network of a bucket, of sizes ``padded`` (layers + 1,)."""
     n_rows, n_wide = net.n_rows, padded[0]
@@ -123,7 +124,7 @@ def _compact(product: Any, n_columns: Any, n_out: Any, n_in: Any, g: Any, to: An
             store(g, to + o * n_in + k, load(product, o * n_columns + k))
 
 
-@inner
+@long
 def forward_pass(
     net: Any,
     memory: Any,
@@ -179,7 +180,7 @@ def forward_pass(
             normalize(z, memory.kept[to:end], spread, memory.scratch[0], p, gain, shift, n_out, n_rows)
         if net.keeps_slope:
             if net.parametric:
-                memory.gap[to:end] = z
+                copy(z, 0, z.size, memory.gap, to)
             activate_layer(code, z, y)
             if net.parametric:
                 a = spots[layer, COEFFICIENT]
@@ -202,7 +203,7 @@ def forward_pass(
         x, begin = after, to
 
 
-@inner
+@long
 def backward_pass(
     net: Any,
     memory: Any,
@@ -225,13 +226,13 @@ def backward_pass(
 
     Returns
     -------
-    ndarray
-        Gradient of the mixtures of an embedding, where there is one; it leaves the embedding to the caller.
+    bool
+        Whether the gradient of the mixtures of an embedding, which is left to the caller, lies in
+        ``memory.grad`` and not in ``memory.other``.
     """
     n_layers, n_rows, n_true, n_columns = net.n_layers, net.n_rows, net.n_true, net.n_columns
     before, after, product, turned = memory.before, memory.after, memory.product, memory.turned
     d, free = memory.grad, memory.other
-    past = memory.past
     for layer in range(n_layers - 1, -1, -1):
         n_out, n_in = sizes[layer + 1], sizes[layer]
         w, b = spots[layer, WEIGHT], spots[layer, BIAS]
@@ -269,7 +270,7 @@ def backward_pass(
                     products(p, w + n_inputs, 1, n_in, -1, n_mixed, n_out, d, 0, n_rows, free, 0)
                 if n_layers > 1 and residual[0]:
                     for k in range(n_mixed * n_rows):
-                        free[k] += past[n_inputs * n_rows + k]
+                        free[k] += memory.past[n_inputs * n_rows + k]
             if net.scaled:
                 scale_gradient(p, g, w, spots[n_layers, SCALE], n_out, n_in)
             break
@@ -279,13 +280,13 @@ def backward_pass(
             products(p, w, 1, n_in, -1, n_in, n_out, d, 0, n_rows, free, 0)
         if layer < n_layers - 1 and residual[layer]:
             for k in range(n_in * n_rows):
-                free[k] += past[k]
+                free[k] += memory.past[k]
         d, free = free, d
         below = layer - 1
         to, end = at[below], at[layer]
         z, slope = before[to:end], d[: end - to]
         if residual[below]:
-            past[: end - to] = slope
+            copy(slope, 0, slope.size, memory.past, 0)
         if net.parametric:
             dots_of_rows(d, memory.gap[to:end], n_in, n_rows, g, spots[below, COEFFICIENT])
         # 7 to 9 (gelu, silu, mish) have left the slope itself, 1 to 6 save their output
@@ -310,4 +311,4 @@ def backward_pass(
                 n_in,
                 n_rows,
             )
-    return free
+    return n_layers % 2 == 0

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from parallelmlp_search.kernels.compiled_functions import inner
-from parallelmlp_search.kernels.compiled_products import whole
+from parallelmlp_search.kernels.compiled_functions import inner, maker
+from parallelmlp_search.kernels.compiled_products import copy, whole
 
 __all__ = [
     "BIAS",
@@ -56,7 +56,7 @@ KINDS = {
 LINE = 16
 
 
-@inner
+@maker
 def zeros(size: Any) -> Any:
     """So many zeros that begin with a cache line: vectors across two lines take twice as long."""
     memory = np.zeros(size + LINE, dtype=np.float32)
@@ -91,11 +91,11 @@ def fetch(flat: Any, blocks: Any, shapes: Any, begins: Any, member: Any, own: An
         start = blocks[b, 0] + member * blocks[b, 1] * padded
         to, size = begins[b], shapes[b, 0] * n_columns
         if n_columns == padded:
-            own[to : to + size] = flat[start : start + size]
+            copy(flat, start, size, own, to)
         else:
             for o in range(shapes[b, 0]):
                 row, here = start + o * padded, to + o * n_columns
-                own[here : here + n_columns] = flat[row : row + n_columns]
+                copy(flat, row, n_columns, own, here)
 
 
 @inner
@@ -106,8 +106,8 @@ def put_back(flat: Any, blocks: Any, shapes: Any, begins: Any, member: Any, own:
         start = blocks[b, 0] + member * blocks[b, 1] * padded
         to, size = begins[b], shapes[b, 0] * n_columns
         if n_columns == padded:
-            flat[start : start + size] = own[to : to + size]
+            copy(own, to, size, flat, start)
         else:
             for o in range(shapes[b, 0]):
                 row, here = start + o * padded, to + o * n_columns
-                flat[row : row + n_columns] = own[here : here + n_columns]
+                copy(own, here, n_columns, flat, row)

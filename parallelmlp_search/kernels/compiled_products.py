@@ -27,7 +27,14 @@ from parallelmlp_search.kernels.compiled_vectors import (
     transpose,
 )
 
-__all__ = ["dots", "outer", "products", "row_sums", "transposed", "weight_products", "whole"]
+__all__ = ["copy", "dots", "outer", "products", "row_sums", "transposed", "weight_products", "whole"]
+
+
+@inner
+def copy(values: Any, start: Any, size: Any, into: Any, to: Any) -> None:
+    """``size`` values from ``start`` on to their place in another array."""
+    for k in range(size):
+        into[to + k] = values[start + k]
 
 
 @inner
