@@ -25,7 +25,7 @@ _UNCOUNTED = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
 
 
 def inner(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled into whoever calls it. It makes no arrays and returns none: it looks at what its caller holds."""
+    """Compiled into whoever calls it. It makes and returns no arrays, but looks at those of its caller."""
     compiled: Callable[..., Any] = numba.njit(**OPTIONS, **_UNCOUNTED)(function)
     return compiled
 

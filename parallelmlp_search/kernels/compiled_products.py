@@ -33,8 +33,10 @@ __all__ = ["copy", "dots", "outer", "products", "row_sums", "transposed", "weigh
 @inner
 def copy(values: Any, start: Any, size: Any, into: Any, to: Any) -> None:
     """``size`` values from ``start`` on to their place in another array."""
+    # by slices, whose indices cannot be negative, which it would cost vectors to find out
+    source, target = values[start : start + size], into[to : to + size]
     for k in range(size):
-        into[to + k] = values[start + k]
+        target[k] = source[k]
 
 
 @inner
