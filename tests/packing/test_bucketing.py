@@ -298,3 +298,14 @@ def test_a_fast_device_pads_more_to_launch_less() -> None:
     core, device = plan(members, n_rows=32), plan(members, n_rows=32, speed=200.0)
     assert len(device.buckets) < len(core.buckets) / 4
     assert device.occupancy < core.occupancy
+
+
+@pytest.mark.parametrize("sharing", ["mini", "full"])
+def test_submembers_cost_what_as_many_networks_do_but_for_the_optimiser(sharing: str) -> None:
+    plain = _architecture((32, 16))
+    shared = _architecture((32, 16), submembers=8, sharing=sharing)
+    products = [flops_per_step(a, 64) - 20.0 * a.n_parameters for a in (plain, shared)]
+    assert products[1] == 8 * products[0]
+    assert 7 < member_cost(shared, 64).seconds / member_cost(plain, 64).seconds < 8
+    assert shared.n_parameters < 3 * plain.n_parameters
+    assert 6 < member_bytes(shared, 64) / member_bytes(plain, 64) < 9
