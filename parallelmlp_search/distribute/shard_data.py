@@ -96,6 +96,7 @@ class ShardData:
             n_quantiles=self.n_quantiles,
             n_pieces=self.n_pieces,
             n_numbers=self.n_numbers,
+            classifies=self.head.classifies,
         )
 
     def predicting(self, inputs: Tensor) -> ShardData:

@@ -37,6 +37,7 @@ from parallelmlp_search.kernels.batched import (
     shared_affine,
 )
 from parallelmlp_search.kernels.compiled import uses_compiled
+from parallelmlp_search.kernels.losses import Loss
 from parallelmlp_search.packing.layout import Bucket
 
 __all__ = ["BucketNetwork"]
@@ -180,7 +181,8 @@ class BucketNetwork:
     def draw_dropout(self, fields: Sequence[Tensor], rates: Tensor | None = None) -> None:
         """Threshold shared uniform fields ``(H_max, N)``, one per layer, by each member's own rate.
 
-        ``rates`` (P,) are those of this step, where they have a schedule.
+        ``rates`` (P,) are those of this step, where they have a schedule. Of fields ``(K, H_max, N)`` members
+        take one after the other in turn.
         """
         if not self._dropout:
             return
@@ -189,9 +191,22 @@ class BucketNetwork:
         for layer, field in zip(self.layers, fields, strict=False):
             assert layer.keep is not None
             width = layer.keep.shape[1]
+            keep, rates = layer.keep, self._rates
+            if field.ndim == 3:
+                keep, rates = (t.view(-1, len(field), *t.shape[1:]) for t in (keep, rates))
             # a comparison straight into numbers: 0.13 ns an element against 1.1 by way of booleans
-            torch.ge(field[:width].unsqueeze(0), self._rates, out=layer.keep)
+            torch.ge(field[..., :width, :].unsqueeze(0), rates, out=keep)
             layer.keep.mul_(self._scales)
+
+    def predict(self, parameters: Sequence[LayerTensors], rows: Tensor) -> Tensor:
+        """What members say ``(P, C, N)`` of rows ``(N, D)``, which are their outputs."""
+        return self.forward(parameters, rows)
+
+    def losses(
+        self, loss: Loss, outputs: Tensor, target: Tensor, weight: Tensor | None, smoothing: Tensor | None
+    ) -> Tensor:
+        """Losses ``(P,)`` of outputs of :meth:`forward`, whose gradients :meth:`backward` will read."""
+        return loss(outputs, target, self.output_gradient, weight, smoothing)
 
     def _first_tensors(self, tensors: LayerTensors) -> LayerTensors:
         """The first layer's tensors, its weights times the scales of their inputs."""

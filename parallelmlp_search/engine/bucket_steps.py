@@ -155,7 +155,7 @@ class BucketSteps:
                     drawn = self._fields(step + later)
                     bucket.draw_dropout(drawn, None if rates is None else rates[later])
                 outputs = bucket.forward(views, batch)
-                losses[later, span] = self._loss(outputs, target, bucket.output_gradient, weight, smoothing)
+                losses[later, span] = bucket.losses(self._loss, outputs, target, weight, smoothing)
                 bucket.backward(views, into, batch)
                 self.optimizer.clip_bucket(number)
                 self.optimizer.step_bucket(number, step + later)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ class LayerTensors(NamedTuple):
     """Views of one layer of a bucket: weight (P, O, I); bias, gain, shift and coefficient (P, O, 1) or None.
 
     The first also has the embedding before it and the scales of its inputs (P, 1, I), if there are any.
+    Members of ``K`` submembers have adapters (P, K, I) and (P, K, O) as well, heads (P, K C, I) with biases
+    (P, K C, 1), and where they share fully biases (P, K, O).
     """
 
     weight: Tensor
@@ -42,6 +44,11 @@ class LayerTensors(NamedTuple):
     coefficient: Tensor | None
     embedding: EmbeddingTensors | None = None
     scale: Tensor | None = None
+    input_adapter: Tensor | None = None
+    output_adapter: Tensor | None = None
+
+
+_OTHERS = ("bias", "gain", "shift", "coefficient", "input_adapter", "output_adapter")
 
 
 def bind(flat: Tensor, layout: Layout, bucket: int) -> list[LayerTensors]:
@@ -50,10 +57,8 @@ def bind(flat: Tensor, layout: Layout, bucket: int) -> list[LayerTensors]:
     for layer in range(layout.buckets[bucket].shape.depth + 1):
         weight = block_view(flat, layout, bucket, layer, "weight")
         assert weight is not None
-        bias, gain, shift, coefficient = (
-            block_view(flat, layout, bucket, layer, kind) for kind in ("bias", "gain", "shift", "coefficient")
-        )
-        layers.append(LayerTensors(weight, bias, gain, shift, coefficient))
+        others: dict[str, Any] = {kind: block_view(flat, layout, bucket, layer, kind) for kind in _OTHERS}
+        layers.append(LayerTensors(weight, **others))
     scale = block_view(flat, layout, bucket, EMBEDDING, "scale")
     layers[0] = layers[0]._replace(
         embedding=bind_embedding(flat, layout, bucket),
@@ -142,7 +147,7 @@ def scaled_size(bucket: Bucket) -> int:
 
 
 def arena_size(bucket: Bucket, n_rows: int, training: bool) -> int:
-    """Elements that a bucket takes from the arena, rounded up."""
+    """Elements that a bucket of plain networks takes from the arena, rounded up."""
     shape = bucket.shape
     rows = bucket.n_members * n_rows
     per_layer = 1 + training * (1 + (shape.normalization == "layer") + shape.dropout) + shape.parametric

@@ -205,7 +205,7 @@ class DeviceStep:
             bucket.draw_dropout(fields, None if rates is None else rates[span])
             outputs = bucket.forward(self._parameters[number], batch)
             smoothing = None if self._smoothing is None else self._smoothing[span]
-            self._losses[span] = self._loss(outputs, target, bucket.output_gradient, weight, smoothing)
+            self._losses[span] = bucket.losses(self._loss, outputs, target, weight, smoothing)
             bucket.backward(self._parameters[number], self._gradients[number], batch)
             self._clip(number, span)
             if self._optimizer is None:

@@ -43,6 +43,11 @@ class Head:
         return 1 if self.task == "binary" else self.n_predictions
 
     @property
+    def classifies(self) -> bool:
+        """Whether outputs are logits."""
+        return self.task != "regression"
+
+    @property
     def default_loss(self) -> str:
         """Loss that training minimises unless another is asked for."""
         return {"binary": "binary_logits", "multiclass": "cross_entropy", "regression": "squared_error"}[

@@ -14,6 +14,7 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.layout import Architecture
 from parallelmlp_search.packing.modules import Residual
 from parallelmlp_search.packing.pack import build_module, module_vector
+from parallelmlp_search.packing.submembers import AdaptedLinear, SubmemberHeads
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS
 
@@ -27,6 +28,8 @@ _EMBEDDING_DRAWS: dict[str, Callable[[np.random.Generator, int], NDArray[np.floa
     "mixing": lambda rng, size: rng.uniform(-_MIXING_BOUND, _MIXING_BOUND, size),
     "offset": lambda rng, size: rng.uniform(-_MIXING_BOUND, _MIXING_BOUND, size),
 }
+
+_STARTING_AT_ONE = ("gain", "coefficient", "input_adapter", "output_adapter")
 
 LOOKED_AT = 256
 """Rows that a data-driven initialisation looks at."""
@@ -67,8 +70,9 @@ def initial_vector(
 
         A head that starts at zero has no weights but zeros. An embedding starts as
         :class:`~parallelmlp_search.packing.periodic.Periodic` does, whatever the scheme; scales and
-        coefficients are 1. Columns that the network does not see have a scale and weights of zero, whose
-        gradients are zero then, so that they stay hidden.
+        coefficients are 1, and so are adapters, but for random signs on the inputs of the first layer.
+        Columns that the network does not see have a scale and weights of zero, whose gradients are zero then,
+        so that they stay hidden.
     repeat
         Distinguishes copies of one configuration, such as the folds'.
     rows
@@ -87,8 +91,9 @@ def initial_vector(
         size = n_out * n_in
         if kind == "weight":
             fan_in = n_in
-            weights = _weights(rng, scheme, n_in, n_out)
-            if layer == architecture.depth and config.head_initialization == "zero":
+            head = layer == architecture.depth
+            weights = _weights(rng, scheme, n_in, architecture.n_outputs if head else n_out, size)
+            if head and config.head_initialization == "zero":
                 weights = np.zeros_like(weights)
             if layer == 0:
                 weights.reshape(n_out, n_in)[:, hidden] = 0.0
@@ -105,8 +110,10 @@ def initial_vector(
             pieces.append(torch.from_numpy(rng.uniform(-bound, bound, size)))
         elif kind == "scale":
             pieces.append(torch.from_numpy(1.0 - hidden))
+        elif kind == "input_adapter" and layer == 0:
+            pieces.append(torch.from_numpy(rng.choice([-1.0, 1.0], size)))
         else:
-            start = 1.0 if kind in ("gain", "coefficient") else 0.0
+            start = 1.0 if kind in _STARTING_AT_ONE else 0.0
             pieces.append(torch.full((size,), start, dtype=torch.float64))
     vector = torch.cat(pieces)
     if scheme != "data_driven":
@@ -137,9 +144,8 @@ def _starts_at_zero(layer: int, architecture: Architecture, config: MLPConfig) -
 
 
 def _weights(
-    rng: np.random.Generator, scheme: str, fan_in: int, fan_out: int
+    rng: np.random.Generator, scheme: str, fan_in: int, fan_out: int, size: int
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    size = fan_in * fan_out
     if scheme == "kaiming_uniform":
         bound = 1.0 / math.sqrt(fan_in)
         return rng.uniform(-bound, bound, size)
@@ -161,10 +167,11 @@ def _fitted(architecture: Architecture, vector: Tensor, rows: Tensor, rng: np.ra
 
     Zeros at rows spread the bends of a layer over where the data are, and a variance of one in every layer
     makes learning rates mean the same whatever the table (Holzmueller et al. 2024, whose scheme differs in
-    how it draws the rows).
+    how it draws the rows). What submembers share is fitted to the rows as all of them see them; biases of
+    their own to the rows as each one sees them.
     """
     network = build_module(architecture, vector)
-    linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    linears = [m for m in network.modules() if isinstance(m, nn.Linear | AdaptedLinear | SubmemberHeads)]
     seen = rows
     for part in network:
         if part is linears[-1]:
@@ -172,16 +179,26 @@ def _fitted(architecture: Architecture, vector: Tensor, rows: Tensor, rng: np.ra
         block = part if isinstance(part, Residual) else [part]
         before = seen
         for module in block:
-            if isinstance(module, nn.Linear):
-                outputs = seen @ module.weight.T
-                spread = outputs.std(dim=0, unbiased=False)
-                spread = torch.where(spread > SMALLEST_SPREAD, spread, torch.ones_like(spread))
-                module.weight.div_(spread.unsqueeze(1))
-                if module.bias is not None:
-                    zeros = torch.from_numpy(rng.integers(0, len(seen), len(spread)))
-                    beside = JITTER * torch.from_numpy(rng.normal(size=len(spread)))
-                    module.bias.copy_(beside - (outputs / spread).gather(0, zeros.unsqueeze(0)).squeeze(0))
+            if isinstance(module, nn.Linear | AdaptedLinear):
+                _fit_layer(module, seen, rng)
             seen = module(seen)
         if isinstance(part, Residual):
             seen = before + seen
     return module_vector(network)
+
+
+def _fit_layer(layer: nn.Linear | AdaptedLinear, inputs: Tensor, rng: np.random.Generator) -> None:
+    """Scale the weights of a layer and choose its biases, given its inputs ``(n, I)`` or ``(n, K, I)``."""
+    if isinstance(layer, AdaptedLinear):  # whose factors of outputs are still 1
+        inputs = inputs * layer.input_adapter
+    outputs = inputs @ layer.weight.T
+    spread = outputs.flatten(0, -2).std(dim=0, unbiased=False)
+    spread = torch.where(spread > SMALLEST_SPREAD, spread, torch.ones_like(spread))
+    layer.weight.div_(spread.unsqueeze(1))
+    if layer.bias is None:
+        return
+    # (n, H), or where each submember has biases of its own (n, K, H)
+    candidates = outputs / spread if layer.bias.ndim == 2 else (outputs / spread).flatten(0, -2)
+    zeros = torch.from_numpy(rng.integers(0, len(candidates), tuple(layer.bias.shape)))
+    beside = JITTER * torch.from_numpy(rng.normal(size=tuple(layer.bias.shape)))
+    layer.bias.copy_(beside - candidates.gather(0, zeros.unsqueeze(0)).squeeze(0))

@@ -18,7 +18,7 @@ from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
-from parallelmlp_search.kernels.compiled import CompiledActivations, CompiledMembers, MemberRows
+from parallelmlp_search.kernels.compiled import CompiledActivations, CompiledMembers, MemberRows, Unfolding
 from parallelmlp_search.packing.layout import Architecture, Bucket
 
 __all__ = ["MemberBucket", "is_covered"]
@@ -41,6 +41,15 @@ def is_covered(bucket: Bucket, loss: str) -> bool:
 def _true_shapes(architecture: Architecture) -> tuple[tuple[int, int], ...]:
     """Rows and columns of each block of a member."""
     return tuple(block[2:] for block in architecture.block_shapes())
+
+
+def _unfolding(bucket: Bucket) -> Unfolding:
+    """What the members of a bucket stand for."""
+    return Unfolding(
+        bucket.shape.submembers,
+        [(kind, layer, rows, columns) for layer, kind, rows, columns in bucket.shape.unfolded.block_shapes()],
+        [_true_shapes(architecture.unfolded) for architecture in bucket.architectures],
+    )
 
 
 class MemberBucket:
@@ -80,6 +89,7 @@ class MemberBucket:
             [_true_shapes(architecture) for architecture in bucket.architectures],
             torch.tensor(settings, dtype=torch.float64),
             residual=shape.residual or (False,) * shape.depth,
+            unfolding=_unfolding(bucket) if shape.is_folded else None,
             n_numbers=shape.n_periodic,
             adaptive=adaptive,
         )

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from parallelmlp_search.engine.bucket_network import BucketNetwork
 from parallelmlp_search.engine.buffers import Arena, LayerTensors, arena_size, bind
-from parallelmlp_search.packing.layout import Layout
+from parallelmlp_search.engine.folded_network import FoldedNetwork, folded_size
+from parallelmlp_search.packing.layout import Bucket, Layout
 
 __all__ = ["LayerTensors", "PackedNetwork", "bind", "window_rows"]
 
@@ -19,6 +20,12 @@ takes the last few rows of others with another kernel, which may add in another 
 def window_rows(n_rows: int, most: int) -> int:
     """Rows of a window in which so many rows are predicted: a multiple of :data:`LANES`."""
     return max(LANES, min(most, n_rows) // LANES * LANES)
+
+
+def _size(bucket: Bucket, n_rows: int, training: bool) -> int:
+    """Elements that a bucket takes from the arena."""
+    size = folded_size if bucket.shape.is_folded else arena_size
+    return size(bucket, n_rows, training)
 
 
 class PackedNetwork:
@@ -40,14 +47,15 @@ class PackedNetwork:
     ) -> None:
         self.layout = layout
         self.n_rows = n_rows
-        self.buckets: list[BucketNetwork] = []
-        size = max((arena_size(bucket, n_rows, training) for bucket in layout.buckets), default=0)
+        self.buckets: list[BucketNetwork | FoldedNetwork] = []
+        size = max((_size(bucket, n_rows, training) for bucket in layout.buckets), default=0)
         arena = Arena(size, dtype, device)
         for number, bucket in enumerate(layout.buckets):
             rows = slice(layout.row_offsets[number], layout.row_offsets[number + 1])
             rates = None if dropout is None else dropout[rows].view(-1, 1, 1)
+            network = FoldedNetwork if bucket.shape.is_folded else BucketNetwork
             self.buckets.append(
-                BucketNetwork(
+                network(
                     bucket,
                     n_rows,
                     arena,
@@ -84,5 +92,5 @@ class PackedNetwork:
             for number, bucket in enumerate(self.buckets):
                 first, last = self.layout.row_offsets[number : number + 2]
                 own = bucket.seen(rows[window])
-                result[first:last, :, window] = bucket.forward(views[number], own)
+                result[first:last, :, window] = bucket.predict(views[number], own)
         return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,6 +71,7 @@ class Population:
         n_inputs: int,
         n_outputs: int,
         n_numbers: int = 0,
+        classifies: bool = False,
         states: Sequence[MemberState | None] | None = None,
         repeat: int = 0,
         rows: Tensor | None = None,
@@ -85,6 +87,8 @@ class Population:
             One per member. Members share training rows, so ``n_inputs`` and ``n_outputs`` are common.
         n_numbers
             How many of the inputs, the first ones, are numbers.
+        classifies
+            Whether outputs are logits, which decides how those of submembers are averaged.
         states
             State of each member, None for a fresh one. All members must have taken equally many steps,
             since they read one stream of batches.
@@ -101,10 +105,8 @@ class Population:
             raise InvalidParameterError(
                 f"all members of a population must have taken equally many steps, but got {sorted(steps)}"
             )
-        architectures = [
-            Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs, n_numbers=n_numbers)
-            for config in configs
-        ]
+        sizes: dict[str, Any] = {"n_inputs": n_inputs, "n_outputs": n_outputs, "n_numbers": n_numbers}
+        architectures = [Architecture.of(config, **sizes, classifies=classifies) for config in configs]
         n_rows = max(config.batch_size for config in configs)
         # on a GPU there is no cache to keep to, and one wide bucket is one launch
         on_cpu = torch.device(device).type == "cpu"

@@ -27,7 +27,7 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
     label_smoothing, optimizer, beta1, beta2, momentum, schedule, batch_size, initialization, \
     head_initialization, parametrization, bias, bias_rate, input_scale_rate, parametric_rate, residual, \
     normalization, clip_norm, numeric_embedding, numeric_scaling, feature_share, frequency_scale, \
-    embedding_rate
+    embedding_rate, submembers, sharing
         The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
     seed : int, default=None
         Seed of the initial weights; None takes it from ``random_state``.
@@ -98,6 +98,8 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
         feature_share: float = 1.0,
         frequency_scale: float = 0.1,
         embedding_rate: float = 0.1,
+        submembers: int = 1,
+        sharing: str = "mini",
         seed: int | None = None,
         max_epochs: int | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
@@ -133,6 +135,8 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
         self.feature_share = feature_share
         self.frequency_scale = frequency_scale
         self.embedding_rate = embedding_rate
+        self.submembers = submembers
+        self.sharing = sharing
         self.seed = seed
         self.max_epochs = max_epochs
         self.class_weight = class_weight
@@ -151,7 +155,7 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
     label_smoothing, optimizer, beta1, beta2, momentum, schedule, batch_size, initialization, \
     head_initialization, parametrization, bias, bias_rate, input_scale_rate, parametric_rate, residual, \
     normalization, clip_norm, numeric_embedding, numeric_scaling, feature_share, frequency_scale, \
-    embedding_rate
+    embedding_rate, submembers, sharing
         The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
     seed : int, default=None
         Seed of the initial weights; None takes it from ``random_state``.
@@ -211,6 +215,8 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
         feature_share: float = 1.0,
         frequency_scale: float = 0.1,
         embedding_rate: float = 0.1,
+        submembers: int = 1,
+        sharing: str = "mini",
         seed: int | None = None,
         max_epochs: int | None = None,
         loss: str | None = None,
@@ -246,6 +252,8 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
         self.feature_share = feature_share
         self.frequency_scale = frequency_scale
         self.embedding_rate = embedding_rate
+        self.submembers = submembers
+        self.sharing = sharing
         self.seed = seed
         self.max_epochs = max_epochs
         self.loss = loss

@@ -11,7 +11,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ __all__ = [
     "CompiledActivations",
     "CompiledMembers",
     "MemberRows",
+    "Unfolding",
     "compiled_loops",
     "compiled_loss",
     "uses_compiled",
@@ -142,6 +143,24 @@ class CompiledActivations:
             self._loops.backward_activations(rows, saved, codes)
 
 
+class Unfolding(NamedTuple):
+    """What each member of a bucket stands for.
+
+    Attributes
+    ----------
+    n_each
+        So many plain networks.
+    blocks
+        ``(kind, layer, rows, columns)`` of each block of one, padded.
+    shapes
+        ``(P, blocks, 2)``: true rows and columns of the blocks of each member's networks.
+    """
+
+    n_each: int
+    blocks: Sequence[tuple[str, int, int, int]]
+    shapes: Sequence[Sequence[tuple[int, int]]]
+
+
 class CompiledMembers:
     """Training steps of a bucket, several of them and member by member in one call.
 
@@ -161,6 +180,8 @@ class CompiledMembers:
         that the optimiser mixes by.
     residual
         For each hidden layer whether it adds its input.
+    unfolding
+        What members stand for, if not each for a plain network.
     n_numbers
         Columns that a periodic embedding embeds.
     adaptive
@@ -176,17 +197,31 @@ class CompiledMembers:
         settings: Tensor,
         *,
         residual: Sequence[bool] = (),
+        unfolding: Unfolding | None = None,
         n_numbers: int = 0,
         adaptive: bool,
     ) -> None:
         kinds = importlib.import_module("parallelmlp_search.kernels.compiled_places").KINDS
         last = len(residual) + 1
         self._flats = tuple(flat.numpy() for flat in flats)
+
+        def place(kind: str, layer: int) -> tuple[int, int]:
+            return kinds[kind], last if layer < 0 else layer
+
         lines = [
-            (offset, rows, columns, kinds[kind], last if layer < 0 else layer, decays, group)
+            (offset, rows, columns, *place(kind, layer), decays, group)
             for kind, layer, offset, rows, columns, decays, group in blocks
         ]
         self._blocks = np.array(lines, dtype=np.int64)
+        unfolding = unfolding or Unfolding(1, [], [[]] * len(kernels))
+        number = {place(block[0], block[1]): number for number, block in enumerate(blocks)}
+        plain = [
+            (number[place(kind, layer)], rows, columns, *place(kind, layer))
+            for kind, layer, rows, columns in unfolding.blocks
+        ]
+        self._n_each = unfolding.n_each
+        self._plain = np.array(plain, dtype=np.int64).reshape(-1, 5)
+        self._plain_shapes = np.array(unfolding.shapes, dtype=np.int64).reshape(len(kernels), -1, 2)
         codes = [(_codes()[kernel.name], 1) for kernel in kernels]
         self._members = np.array(codes, dtype=np.int64)
         self._shapes = np.array(shapes, dtype=np.int64)
@@ -215,6 +250,8 @@ class CompiledMembers:
         self._run(
             self._flats,
             self._blocks,
+            self._plain,
+            self._n_each,
             steps.n_rows,
             steps.rows,
             steps.columns,
@@ -223,6 +260,7 @@ class CompiledMembers:
             steps.shares,
             self._members,
             self._shapes,
+            self._plain_shapes,
             self._settings,
             np.ascontiguousarray(tables),
             averaging,

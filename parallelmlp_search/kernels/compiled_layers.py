@@ -19,7 +19,7 @@ from parallelmlp_search.kernels.compiled_math import (
     activate_and_slope,
     slope_times,
 )
-from parallelmlp_search.kernels.compiled_products import dots, products, row_sums
+from parallelmlp_search.kernels.compiled_products import copy, dots, products, row_sums
 
 __all__ = [
     "activate_layer",
@@ -81,14 +81,31 @@ def mix_coefficients(slope: Any, after: Any, gap: Any, p: Any, at: Any, n_out: A
 
 
 @inner
-def drop(values: Any, field: Any, rate: Any, n_out: Any, n_rows: Any) -> None:
-    """Zero the values whose place in a uniform field lies below a rate, and scale the others up."""
+def drop(values: Any, field: Any, rate: Any, n_out: Any, n_rows: Any, n_true: Any, ahead: Any) -> None:
+    """Zero the values whose place in a uniform field lies below a rate, and scale the others up.
+
+    A value's place is that of the row that is ``ahead`` by so many of the true rows, the first ones behind
+    the last.
+    """
     up = ONE / (ONE - rate)
+    if ahead == 0:
+        for o in range(n_out):
+            row = field[o]
+            start = o * n_rows
+            for n in range(n_rows):
+                values[start + n] *= up if row[n] >= rate else ZERO
+        return
+    behind = n_true - ahead
     for o in range(n_out):
-        row = field[o]
-        start = o * n_rows
-        for n in range(n_rows):
-            values[start + n] *= up if row[n] >= rate else ZERO
+        row, own = field[o], values[o * n_rows : o * n_rows + n_true]
+        _drop_rows(own[:behind], row[ahead:n_true], rate, up)
+        _drop_rows(own[behind:], row[:ahead], rate, up)
+
+
+@inner
+def _drop_rows(values: Any, row: Any, rate: Any, up: Any) -> None:
+    for n in range(values.size):
+        values[n] *= up if row[n] >= rate else ZERO
 
 
 @inner
@@ -255,7 +272,7 @@ def embed(
 
     ``spots`` says where the embedding lies in ``p``, ``waves`` (2, 16 N) is scratch.
     """
-    wide[: n_columns * n_rows] = x[begin : begin + n_columns * n_rows]
+    copy(x, begin, n_columns * n_rows, wide, 0)
     for j in range(n_numbers):
         f, b = spots[6] + j * WAVES, spots[7] + j * WAVES
         _waves(x, begin + j * n_rows, n_rows, p[f : f + WAVES], p[b : b + WAVES], waves[0], waves[1])

@@ -16,48 +16,26 @@ from typing import Any
 
 import numpy as np
 
+from parallelmlp_search.kernels.compiled_folding import fold, unfold
 from parallelmlp_search.kernels.compiled_functions import inner, loop
-from parallelmlp_search.kernels.compiled_layers import (
-    MIXTURES,
-    WAVES,
-    activate_layer,
-    dots_of_rows,
-    drop,
-    embed,
-    embed_backward,
-    mix_coefficients,
-    normalize,
-    normalize_backward,
-    scale_gradient,
-    scale_weights,
-    squared_error_rows,
-    times,
-)
+from parallelmlp_search.kernels.compiled_layers import MIXTURES, embed, embed_backward, squared_error_rows
 from parallelmlp_search.kernels.compiled_loops import binary_rows, cross_entropy_rows
-from parallelmlp_search.kernels.compiled_math import ZERO, F, activate_and_slope, slope_times
+from parallelmlp_search.kernels.compiled_math import ONE, ZERO, F
+from parallelmlp_search.kernels.compiled_passes import Network, backward_pass, forward_pass, memory_of
 from parallelmlp_search.kernels.compiled_places import (
     BIAS,
     COEFFICIENT,
     GAIN,
     SCALE,
-    SHIFT,
     WEIGHT,
     fetch,
     place_blocks,
     put_back,
     zeros,
 )
-from parallelmlp_search.kernels.compiled_products import (
-    dots,
-    outer,
-    products,
-    row_sums,
-    transposed,
-    weight_products,
-    whole,
-)
+from parallelmlp_search.kernels.compiled_products import whole
 from parallelmlp_search.kernels.compiled_updates import clip_gradient, follow, update_blocks
-from parallelmlp_search.kernels.compiled_vectors import LANES, add, load, splat, store, total
+from parallelmlp_search.kernels.compiled_vectors import LANES, add, load, splat, total
 
 __all__ = ["member_steps"]
 
@@ -69,15 +47,6 @@ def _sum(values: Any, size: Any) -> Any:
     for part in range(size // LANES):
         found = add(found, load(values, part * LANES))
     return total(found)
-
-
-@inner
-def _compact(product: Any, n_columns: Any, n_out: Any, n_in: Any, g: Any, to: Any) -> None:
-    """The first ``n_in`` columns of each row of a product, one row after the other, into ``g``."""
-    for o in range(n_out):
-        for part in range((n_in + LANES - 1) // LANES):
-            k = part * LANES
-            store(g, to + o * n_in + k, load(product, o * n_columns + k))
 
 
 @inner
@@ -105,6 +74,8 @@ def _losses(
 def member_steps(
     flats: Any,
     blocks: Any,
+    plain: Any,
+    n_submembers: Any,
     n_true: Any,
     rows: Any,
     columns: Any,
@@ -113,6 +84,7 @@ def member_steps(
     shares: Any,
     members: Any,
     shapes: Any,
+    plain_shapes: Any,
     settings: Any,
     tables: Any,
     averaging: Any,
@@ -132,6 +104,9 @@ def member_steps(
         Parameters, first and second moments and averages, each flat; written.
     blocks
         ``(blocks, 7)``, see :mod:`parallelmlp_search.kernels.compiled_places`.
+    plain, n_submembers
+        ``(plain blocks, 5)``, see :mod:`parallelmlp_search.kernels.compiled_folding`, and how many plain
+        networks a member stands for; without lines it is one itself.
     n_true
         Rows of a batch.
     rows, columns
@@ -141,9 +116,9 @@ def member_steps(
         ``(T, N)``: classes; ``(T, C, N)``: numbers of a regression; ``(T, N)``: each row's share of the mean.
     members
         ``(P, 2)``: code of the activation, 1 if alive. The dead are passed over.
-    shapes
-        ``(P, blocks, 2)``: true rows and columns of each block. With one output the loss is that of one
-        logit.
+    shapes, plain_shapes
+        ``(P, blocks, 2)`` and ``(P, plain blocks, 2)``: true rows and columns of each block. With one output
+        the loss is that of one logit.
     settings
         ``(P, 4)``: label smoothing, highest norm of the gradient, and what the optimiser mixes by:
         one minus each beta, or momentum.
@@ -165,67 +140,70 @@ def member_steps(
     n_columns = columns.shape[2]
     flat_rows, flat_columns = rows.reshape(-1), columns.reshape(-1)
     n_layers = residual.size + 1
+    folded = plain.shape[0] > 0
+    single, single_shapes = (plain, plain_shapes) if folded else (blocks, shapes)
     padded = np.zeros(n_layers + 1, dtype=np.int64)
-    n_wide = n_inputs + MIXTURES * n_numbers
-    padded[0] = n_wide
-    for b in range(blocks.shape[0]):
-        if blocks[b, 3] == WEIGHT:
-            padded[blocks[b, 4] + 1] = blocks[b, 1]
-    widest, total_width = 0, 0
-    for layer in range(n_layers):
-        widest = max(widest, padded[layer + 1])
-        total_width += padded[layer + 1]
-    room = max(whole(max(widest, n_wide)), n_columns)
-    begins = np.zeros(blocks.shape[0], dtype=np.int64)
-    spots = np.zeros((n_layers + 1, 10), dtype=np.int64)
-    padded_shapes = blocks[:, 1:3]
-    own_size = place_blocks(blocks, padded_shapes, room, begins, spots)
-    has_bias, normalized = spots[0, BIAS] >= 0, n_layers > 1 and spots[0, GAIN] >= 0
-    parametric, scaled = n_layers > 1 and spots[0, COEFFICIENT] >= 0, spots[n_layers, SCALE] >= 0
+    padded[0] = n_inputs + MIXTURES * n_numbers
+    for b in range(single.shape[0]):
+        if single[b, 3] == WEIGHT:
+            padded[single[b, 4] + 1] = single[b, 1]
+    room = max(whole(padded.max()), n_columns)
+    begins, single_begins = np.zeros(len(blocks), np.int64), np.zeros(len(single), np.int64)
+    spots, single_spots = np.zeros((n_layers + 1, 12), np.int64), np.zeros((n_layers + 1, 12), np.int64)
+    own_size = place_blocks(blocks, blocks[:, 1:3], room, begins, spots)
+    single_size = place_blocks(single, single[:, 1:3], room, single_begins, single_spots)
+    parametric = n_layers > 1 and spots[0, COEFFICIENT] >= 0
     dropping = fields.shape[0] > 0
-    keeps_slope = parametric or dropping
-    # outputs of each layer, one after the other; room for the blocks of products
-    at = np.zeros(n_layers + 1, dtype=np.int64)
-    size = (total_width + LANES) * n_rows
-    before, after = zeros(size), zeros(size)
-    gap = zeros(size if parametric else 0)
-    kept = zeros(size if normalized else 0)
-    inverse = zeros(n_layers * n_rows if normalized else 0)
-    size = (max(widest, MIXTURES * n_numbers) + LANES) * n_rows
-    grad, other = zeros(size), zeros(size)
-    past = zeros(size if residual.any() else 0)
-    product = zeros(max((widest + LANES) * room, (max(widest, n_wide) + LANES) * LANES))
-    turned = zeros(n_rows * room)
-    wide = zeros((n_wide + LANES) * n_rows if n_numbers else 0)
-    waves = np.zeros((2, (WAVES + LANES) * n_rows if n_numbers else 0), dtype=np.float32)
-    slopes = zeros((WAVES + LANES) * n_rows if n_numbers else 0)
-    scaled_size = whole(padded[1] * n_wide) + room
-    scaled_weights = zeros(scaled_size + whole(padded[1]) if scaled else 0)
-    scratch = np.zeros((3, n_rows), dtype=np.float32)
+    net = Network(
+        n_layers,
+        n_inputs,
+        n_numbers,
+        n_true,
+        n_rows,
+        n_columns,
+        spots[0, BIAS] >= 0,
+        n_layers > 1 and spots[0, GAIN] >= 0,
+        parametric,
+        single_spots[n_layers, SCALE] >= 0,
+        dropping,
+        parametric or dropping,
+    )
+    memory = memory_of(net, padded, room, residual)
+    mixed = zeros(MIXTURES * n_numbers * n_rows if folded else 0)
+    factors = np.zeros((2, room if folded else 0), dtype=np.float32)
     p, g = zeros(own_size), zeros(own_size)
     m, v = zeros(own_size), zeros(own_size)
     average = zeros(own_size)
+    # a plain network's parameters and their gradient
+    q, h = p, g
+    if folded:
+        q, h = zeros(single_size), zeros(single_size)
     averages_move = False
     for t in range(n_steps):
         averages_move |= averaging[t] > ZERO
-    sizes = np.zeros(n_layers + 1, dtype=np.int64)
-    sizes[0] = n_wide
+    sizes, at = np.zeros(n_layers + 1, np.int64), np.zeros(n_layers + 1, np.int64)
+    sizes[0] = padded[0]
+    part = ONE / F(n_submembers)
     for member in range(members.shape[0]):
-        code, shape = members[member, 0], shapes[member]
+        code, shape, single_shape = members[member, 0], shapes[member], single_shapes[member]
         if members[member, 1] == 0:
             losses[:, member] = ZERO
             continue
-        for b in range(blocks.shape[0]):
-            if blocks[b, 3] == WEIGHT:
-                sizes[blocks[b, 4] + 1] = shape[b, 0]
+        for b in range(single.shape[0]):
+            if single[b, 3] == WEIGHT:
+                sizes[single[b, 4] + 1] = single_shape[b, 0]
         smoothing, clip, mixes = settings[member, 0], settings[member, 1], settings[member, 2:]
         stop = place_blocks(blocks, shape, room, begins, spots)
+        single_stop = place_blocks(single, single_shape, room, single_begins, single_spots)
         for layer in range(n_layers):
             at[layer + 1] = at[layer] + sizes[layer + 1] * n_rows
-        n_outputs = sizes[n_layers]
+        shape_out = (sizes[n_layers], n_rows)
+        first_out, size_out = at[n_layers - 1], sizes[n_layers] * n_rows
         # what fills vectors up is updated like the rest: old numbers there would fade into slow tiny ones
         for k in range(stop):
             p[k] = m[k] = v[k] = g[k] = ZERO
+        for k in range(single_stop):
+            q[k] = h[k] = ZERO
         fetch(flats[0], blocks, shape, begins, member, p)
         fetch(flats[1], blocks, shape, begins, member, m)
         fetch(flats[2], blocks, shape, begins, member, v)
@@ -234,136 +212,71 @@ def member_steps(
         for t in range(n_steps):
             x, begin = flat_rows, t * n_inputs * n_rows
             if n_numbers:
-                embed(p, spots[n_layers], x, begin, n_inputs, n_numbers, n_rows, wide, waves)
-                x, begin = wide, 0
-            for layer in range(n_layers):
-                n_out, n_in, to, end = sizes[layer + 1], sizes[layer], at[layer], at[layer + 1]
-                w, b = spots[layer, WEIGHT], spots[layer, BIAS]
-                if layer == 0 and scaled:
-                    scale = spots[n_layers, SCALE]
-                    scale_weights(p, w, scale, b, n_out, n_in, scaled_weights, scaled_size)
-                    offset = scaled_size if has_bias else -1
-                    products(scaled_weights, 0, n_in, 1, offset, n_out, n_in, x, begin, n_rows, before, to)
-                else:
-                    products(p, w, n_in, 1, b, n_out, n_in, x, begin, n_rows, before, to)
-                if layer == n_layers - 1:
-                    break
-                z, y = before[to:end], after[to:end]
-                if normalized:
-                    gain, shift = spots[layer, GAIN], spots[layer, SHIFT]
-                    spread = inverse[layer * n_rows : (layer + 1) * n_rows]
-                    normalize(z, kept[to:end], spread, scratch[0], p, gain, shift, n_out, n_rows)
-                if keeps_slope:
-                    if parametric:
-                        gap[to:end] = z
-                    activate_layer(code, z, y)
-                    if parametric:
-                        a = spots[layer, COEFFICIENT]
-                        mix_coefficients(z, y, gap[to:end], p, a, n_out, n_rows)
-                    if dropping:
-                        rate = rates[t, member]
-                        drop(y, fields[t, layer], rate, n_out, n_rows)
-                        drop(z, fields[t, layer], rate, n_out, n_rows)
-                        if parametric:
-                            drop(gap[to:end], fields[t, layer], rate, n_out, n_rows)
-                else:
-                    activate_and_slope(code, z, y)
-                if residual[layer]:
-                    if not keeps_slope and code <= 6:  # the way back needs the activation as it was
-                        slope = before[to:end]
-                        slope[:] = F(1.0)
-                        slope_times(code, y, slope)
-                    for k in range(n_out * n_rows):
-                        y[k] += x[begin + k]
-                x, begin = after, to
-            to = at[n_layers - 1]
-            shape_out = (n_outputs, n_rows)
-            _losses(
-                before[to : to + n_outputs * n_rows].reshape(shape_out),
-                targets[t],
-                wanted[t],
-                shares[t],
-                smoothing,
-                regression,
-                grad[: n_outputs * n_rows].reshape(shape_out),
-                scratch,
-            )
-            losses[t, member] = _sum(scratch[0], n_rows)
-            d, free = grad, other
-            for layer in range(n_layers - 1, -1, -1):
-                n_out, n_in = sizes[layer + 1], sizes[layer]
-                w, b = spots[layer, WEIGHT], spots[layer, BIAS]
-                has_ones = False
-                if layer == 0 and not n_numbers:
-                    start = t * n_true * n_columns
-                    weight_products(d, 0, n_out, flat_columns, start, n_columns, n_true, n_rows, product)
-                    _compact(product, n_columns, n_out, n_in, g, w)
-                    has_ones = n_columns > n_in  # the column after the inputs is 1
-                else:
-                    y, begin = (wide, 0) if layer == 0 else (after, at[layer - 1])
-                    if n_out == 1:
-                        dots(y, begin, n_in, d, 0, n_rows, g, w)
-                    elif n_out <= LANES:
-                        transposed(d, 0, n_out, n_rows, turned, LANES)
-                        weight_products(y, begin, n_in, turned, 0, LANES, n_true, n_rows, product)
-                        for o in range(n_out):
-                            for i in range(n_in):
-                                g[w + o * n_in + i] = product[i * LANES + o]
-                    else:
-                        width = whole(n_in)
-                        transposed(y, begin, n_in, n_rows, turned, width)
-                        weight_products(d, 0, n_out, turned, 0, width, n_true, n_rows, product)
-                        _compact(product, width, n_out, n_in, g, w)
-                if has_bias and has_ones:
-                    for o in range(n_out):
-                        g[b + o] = product[o * n_columns + n_in]
-                elif has_bias:
-                    row_sums(d, 0, n_out, n_rows, g, b)
-                if layer == 0:
-                    if n_numbers:
-                        n_mixed = MIXTURES * n_numbers
-                        if scaled:
-                            products(
-                                scaled_weights, n_inputs, 1, n_in, -1, n_mixed, n_out, d, 0, n_rows, free, 0
-                            )
-                        else:
-                            products(p, w + n_inputs, 1, n_in, -1, n_mixed, n_out, d, 0, n_rows, free, 0)
-                        if n_layers > 1 and residual[0]:
-                            for k in range(n_mixed * n_rows):
-                                free[k] += past[n_inputs * n_rows + k]
-                        place = t * n_inputs * n_rows
-                        embed_backward(
-                            p, g, spots[n_layers], flat_rows, place, n_numbers, n_rows, free, waves, slopes
-                        )
-                    if scaled:
-                        scale_gradient(p, g, w, spots[n_layers, SCALE], n_out, n_in)
-                    break
-                if n_out == 1:
-                    outer(p, w, n_in, d, n_rows, free)
-                else:
-                    products(p, w, 1, n_in, -1, n_in, n_out, d, 0, n_rows, free, 0)
-                if layer < n_layers - 1 and residual[layer]:
-                    for k in range(n_in * n_rows):
-                        free[k] += past[k]
-                d, free = free, d
-                below = layer - 1
-                to, end = at[below], at[layer]
-                z, slope = before[to:end], d[: end - to]
-                if residual[below]:
-                    past[: end - to] = slope
-                if parametric:
-                    dots_of_rows(d, gap[to:end], n_in, n_rows, g, spots[below, COEFFICIENT])
-                # 7 to 9 (gelu, silu, mish) have left the slope itself, 1 to 6 save their output
-                if keeps_slope or 7 <= code <= 9 or (residual[below] and code <= 6):
-                    times(slope, z)
-                else:
-                    slope_times(code, after[to:end] if code <= 6 else z, slope)
-                if normalized:
-                    gain, shift = spots[below, GAIN], spots[below, SHIFT]
-                    spread = inverse[below * n_rows : (below + 1) * n_rows]
-                    normalize_backward(
-                        slope, kept[to:end], spread, scratch[0], scratch[1], p, g, gain, shift, n_in, n_rows
+                embed(p, spots[n_layers], x, begin, n_inputs, n_numbers, n_rows, memory.wide, memory.waves)
+                x, begin = memory.wide, 0
+            loss = ZERO
+            for k in range(n_submembers):
+                if folded:
+                    unfold(p, q, k, begins, spots, shape, plain, single_begins, single_shape, factors)
+                rate, ahead = rates[t, member], k * n_true // n_submembers
+                forward_pass(
+                    net,
+                    memory,
+                    q,
+                    single_spots,
+                    sizes,
+                    at,
+                    code,
+                    x,
+                    begin,
+                    residual,
+                    fields,
+                    t,
+                    rate,
+                    ahead,
+                )
+                gradient = memory.grad[:size_out]
+                _losses(
+                    memory.before[first_out : first_out + size_out].reshape(shape_out),
+                    targets[t],
+                    wanted[t],
+                    shares[t],
+                    smoothing,
+                    regression,
+                    gradient.reshape(shape_out),
+                    memory.scratch,
+                )
+                loss += _sum(memory.scratch[0], n_rows)
+                if n_submembers > 1:
+                    for j in range(size_out):
+                        gradient[j] *= part
+                start = t * n_true * n_columns
+                in_grad = backward_pass(
+                    net, memory, q, h, single_spots, sizes, at, code, flat_columns, start, residual
+                )
+                if folded:
+                    fold(p, g, h, k, begins, spots, shape, plain, single_begins, single_shape, factors)
+                if not n_numbers:
+                    continue
+                free = memory.grad if in_grad else memory.other
+                # the embedding lies before all submembers: its gradient comes from the sum of theirs
+                if folded:
+                    for j in range(mixed.size):
+                        mixed[j] = free[j] + (mixed[j] if k > 0 else ZERO)
+                if k == n_submembers - 1:
+                    embed_backward(
+                        p,
+                        g,
+                        spots[n_layers],
+                        flat_rows,
+                        t * n_inputs * n_rows,
+                        n_numbers,
+                        n_rows,
+                        mixed if folded else free,
+                        memory.waves,
+                        memory.slopes,
                     )
+            losses[t, member] = loss * part
             if clip < F(np.inf):
                 clip_gradient(g, shape, begins, clip, stop)
             update_blocks(p, g, m, v, blocks, shape, begins, tables[:, t, :, member], mixes, adaptive)

@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from parallelmlp_search.kernels.compiled_functions import inner
-from parallelmlp_search.kernels.compiled_products import whole
+from parallelmlp_search.kernels.compiled_functions import inner, maker
+from parallelmlp_search.kernels.compiled_products import copy, whole
 
 __all__ = [
     "BIAS",
     "COEFFICIENT",
     "FREQUENCY",
     "GAIN",
+    "INPUT_ADAPTER",
     "KINDS",
     "MIXING",
     "OFFSET",
+    "OUTPUT_ADAPTER",
     "PHASE",
     "SCALE",
     "SHIFT",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 WEIGHT, BIAS, GAIN, SHIFT, COEFFICIENT, SCALE, FREQUENCY, PHASE, MIXING, OFFSET = range(10)
+INPUT_ADAPTER, OUTPUT_ADAPTER = 10, 11
 
 KINDS = {
     "weight": WEIGHT,
@@ -45,13 +48,15 @@ KINDS = {
     "phase": PHASE,
     "mixing": MIXING,
     "offset": OFFSET,
+    "input_adapter": INPUT_ADAPTER,
+    "output_adapter": OUTPUT_ADAPTER,
 }
 """Number of each kind of block."""
 
 LINE = 16
 
 
-@inner
+@maker
 def zeros(size: Any) -> Any:
     """So many zeros that begin with a cache line: vectors across two lines take twice as long."""
     memory = np.zeros(size + LINE, dtype=np.float32)
@@ -63,7 +68,7 @@ def zeros(size: Any) -> Any:
 def place_blocks(blocks: Any, shapes: Any, room: Any, begins: Any, spots: Any) -> Any:
     """Where each block begins in a member's own buffer, and where the last one ends.
 
-    ``begins`` (blocks,) is written, and ``spots`` (layers + 1, 10): the same by layer and kind, what lies
+    ``begins`` (blocks,) is written, and ``spots`` (layers + 1, 12): the same by layer and kind, what lies
     before the first layer in the last line, -1 for what there is not. Weights have ``room`` behind them, for
     what products write beyond a row.
     """
@@ -86,11 +91,11 @@ def fetch(flat: Any, blocks: Any, shapes: Any, begins: Any, member: Any, own: An
         start = blocks[b, 0] + member * blocks[b, 1] * padded
         to, size = begins[b], shapes[b, 0] * n_columns
         if n_columns == padded:
-            own[to : to + size] = flat[start : start + size]
+            copy(flat, start, size, own, to)
         else:
             for o in range(shapes[b, 0]):
                 row, here = start + o * padded, to + o * n_columns
-                own[here : here + n_columns] = flat[row : row + n_columns]
+                copy(flat, row, n_columns, own, here)
 
 
 @inner
@@ -101,8 +106,8 @@ def put_back(flat: Any, blocks: Any, shapes: Any, begins: Any, member: Any, own:
         start = blocks[b, 0] + member * blocks[b, 1] * padded
         to, size = begins[b], shapes[b, 0] * n_columns
         if n_columns == padded:
-            flat[start : start + size] = own[to : to + size]
+            copy(own, to, size, flat, start)
         else:
             for o in range(shapes[b, 0]):
                 row, here = start + o * padded, to + o * n_columns
-                flat[row : row + n_columns] = own[here : here + n_columns]
+                copy(own, here, n_columns, flat, row)

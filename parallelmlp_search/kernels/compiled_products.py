@@ -27,7 +27,16 @@ from parallelmlp_search.kernels.compiled_vectors import (
     transpose,
 )
 
-__all__ = ["dots", "outer", "products", "row_sums", "transposed", "weight_products", "whole"]
+__all__ = ["copy", "dots", "outer", "products", "row_sums", "transposed", "weight_products", "whole"]
+
+
+@inner
+def copy(values: Any, start: Any, size: Any, into: Any, to: Any) -> None:
+    """``size`` values from ``start`` on to their place in another array."""
+    # by slices, whose indices cannot be negative, which it would cost vectors to find out
+    source, target = values[start : start + size], into[to : to + size]
+    for k in range(size):
+        target[k] = source[k]
 
 
 @inner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS
@@ -22,7 +22,10 @@ class Architecture:
     empty for all); the first ``n_periodic`` of them enter a periodic embedding. ``residual[l]`` says whether
     hidden layer ``l`` adds its own input; it is only ever true where both widths agree, and never of inputs
     with scales. ``dropout`` and ``clip`` say whether the member uses them at all, not how much; ``scaled``
-    and ``parametric`` whether its inputs have scales and its activations coefficients.
+    and ``parametric`` whether its inputs have scales and its activations coefficients. With more than one of
+    ``submembers`` the member is an ensemble of so many, which share their weights in the way of ``sharing``;
+    what it says is the mean of their outputs, or of the probabilities that those stand for if it
+    ``classifies``.
     """
 
     n_inputs: int
@@ -39,6 +42,9 @@ class Architecture:
     n_periodic: int = 0
     scaled: bool = False
     parametric: bool = False
+    submembers: int = 1
+    sharing: str = "mini"
+    classifies: bool = False
 
     @classmethod
     def of(
@@ -50,6 +56,7 @@ class Architecture:
         n_quantiles: int = 0,
         n_pieces: int = 0,
         n_numbers: int = 0,
+        classifies: bool = False,
     ) -> Architecture:
         """The architecture that a configuration has on data of this size.
 
@@ -67,6 +74,8 @@ class Architecture:
             How many columns, those behind the scores, are pieces of numbers.
         n_numbers
             How many columns, those behind the pieces, are the numbers as they are scaled for all.
+        classifies
+            Whether the outputs are logits: one for two classes, or one a class.
         """
         columns = _columns(config, n_inputs, n_quantiles, n_pieces, n_numbers)
         n_periodic = config.n_embedded(n_numbers)
@@ -91,7 +100,31 @@ class Architecture:
             n_periodic=n_periodic,
             scaled=scaled,
             parametric=config.parametric_rate > 0,
+            submembers=config.submembers,
+            sharing="full" if config.shares_fully and config.widths else "mini",
+            classifies=classifies and config.submembers > 1,
         )
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether it stands for several plain networks, each of which is computed with weights of its own."""
+        return self.submembers > 1
+
+    @property
+    def unfolded(self) -> Architecture:
+        """Of each plain network that it stands for, into whose weights adapters and scales are multiplied."""
+        if not self.is_folded:
+            return self
+        return replace(self, submembers=1, sharing="mini", classifies=False, scaled=False)
+
+    def has_adapter(self, layer: int, *, output: bool = False) -> bool:
+        """Whether submembers multiply the inputs, or the outputs, of a layer by factors of their own.
+
+        Heads have none, since each submember has its own.
+        """
+        if not self.is_folded or layer >= self.depth:
+            return False
+        return self.sharing == "full" or (layer == 0 and not output)
 
     @property
     def fan_in(self) -> int:
@@ -105,9 +138,10 @@ class Architecture:
 
     @property
     def n_activations(self) -> int:
-        """Numbers that a row becomes inside the network: embedding, hidden layers, outputs."""
+        """Numbers that a row becomes inside the network: embedding, hidden layers, outputs; in each of the
+        submembers."""
         embedded = self.n_waves + self.fan_in if self.n_periodic else 0
-        return embedded + sum(self.widths) + self.n_outputs
+        return self.submembers * (embedded + sum(self.widths) + self.n_outputs)
 
     @property
     def depth(self) -> int:
@@ -133,6 +167,9 @@ class Architecture:
             self.clip,
             self.scaled,
             self.parametric,
+            self.submembers,
+            self.sharing,
+            self.classifies,
         )
 
     def block_shapes(self) -> Iterator[tuple[int, str, int, int]]:
@@ -142,6 +179,10 @@ class Architecture:
         The last layer is the head. Layer :data:`EMBEDDING` has ``frequency`` and ``phase`` (numbers,
         frequencies), ``mixing`` (numbers times outputs, frequencies) and ``offset`` (numbers times outputs,
         1), and ``scale`` (inputs of the first layer, 1).
+
+        Submembers have ``input_adapter`` and ``output_adapter`` (submembers, inputs or outputs of the layer),
+        the latter with biases of their own, ``bias`` (submembers, outputs). Their heads lie one below the
+        other.
         """
         if self.n_periodic:
             mixtures = PERIODIC_OUTPUTS * self.n_periodic
@@ -153,9 +194,16 @@ class Architecture:
             yield EMBEDDING, "scale", self.fan_in, 1
         fan_in = self.fan_in
         for layer, width in enumerate((*self.widths, self.n_outputs)):
-            yield layer, "weight", width, fan_in
+            n_heads = self.submembers if layer == self.depth else 1
+            own_biases = self.has_adapter(layer, output=True)
+            if self.has_adapter(layer):
+                yield layer, "input_adapter", self.submembers, fan_in
+            yield layer, "weight", n_heads * width, fan_in
+            if own_biases:
+                yield layer, "output_adapter", self.submembers, width
             if self.bias:
-                yield layer, "bias", width, 1
+                rows, columns = (self.submembers, width) if own_biases else (n_heads * width, 1)
+                yield layer, "bias", rows, columns
             if self.normalization == "layer" and layer < self.depth:
                 yield layer, "gain", width, 1
                 yield layer, "shift", width, 1

@@ -61,7 +61,8 @@ def flops_per_step(architecture: Architecture, n_rows: int) -> float:
 
     Two per weight and row forward, four backward, of which the first layer needs only two, since nobody
     asks for the gradient of the input, but for what an embedding adds to it; twenty per parameter for the
-    optimiser. A wave of an embedding counts as 60: its cosine and sine, and what mixes it.
+    optimiser. A wave of an embedding counts as 60: its cosine and sine, and what mixes it. Submembers that
+    share weights have products of their own, but parameters and waves in common.
     """
     total = 60.0 * architecture.n_waves * n_rows
     for product in _products(architecture, n_rows):
@@ -73,6 +74,7 @@ def _products(architecture: Architecture, n_rows: int) -> Iterator[float]:
     """FLOP of a training step in the products of each layer, the head last."""
     fan_in = architecture.fan_in
     embedded = fan_in - architecture.n_inputs
+    n_rows *= architecture.submembers
     for layer, width in enumerate((*architecture.widths, architecture.n_outputs)):
         asked = embedded if layer == 0 else fan_in  # inputs whose gradient is needed
         yield (4.0 * fan_in + 2.0 * asked) * width * n_rows
@@ -87,7 +89,7 @@ def member_cost(architecture: Architecture, n_rows: int) -> MemberCost:
     for layer, (width, product) in enumerate(zip(widths, _products(architecture, n_rows), strict=True)):
         seconds += product / peak_rate(min(width, fan_in) if layer else width)
         # activations and their backward passes: about 2.6 ns an element, 0.4 more with dropout
-        seconds += (2.6e-9 + 0.4e-9 * architecture.dropout) * width * n_rows
+        seconds += (2.6e-9 + 0.4e-9 * architecture.dropout) * width * n_rows * architecture.submembers
         fan_in = width
     # seven passes of the optimiser in cache, some 1.5 ns a parameter
     seconds += 1.5e-9 * architecture.n_parameters
@@ -104,7 +106,10 @@ def member_bytes(architecture: Architecture, n_rows: int, *, item_size: int = 4,
     activations = (3 + architecture.dropout + (architecture.normalization != "none")) * hidden * n_rows
     if architecture.n_periodic:
         activations += 2 * (architecture.n_waves + architecture.fan_in) * n_rows
-    return item_size * (copies * architecture.n_parameters + activations)
+    n_parameters = copies * architecture.n_parameters
+    if architecture.is_folded:  # weights of each submember and their gradients
+        n_parameters += 2 * architecture.submembers * architecture.unfolded.n_parameters
+    return item_size * (n_parameters + architecture.submembers * activations)
 
 
 def bucket_seconds(shape: Architecture, n_members: int, n_rows: int, speed: float = 1.0) -> float:
@@ -118,4 +123,4 @@ def bucket_seconds(shape: Architecture, n_members: int, n_rows: int, speed: floa
 
 def overhead_seconds(shape: Architecture) -> float:
     """Time of the calls of one training step of a bucket, however many members it has."""
-    return BUCKET_OVERHEAD_SECONDS * (1 + shape.depth + (shape.n_periodic > 0)) / 2
+    return BUCKET_OVERHEAD_SECONDS * (1 + shape.depth + (shape.n_periodic > 0) + shape.is_folded) / 2

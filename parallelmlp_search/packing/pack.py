@@ -1,8 +1,9 @@
 """Plain networks into packed tensors and back.
 
 A member outside a population is its canonical vector: for each layer the weights row by row, then biases,
-then the gain and shift of the normalisation, without padding; an embedding comes first. Vectors are what is
-compacted, saved and turned into plain :class:`torch.nn.Sequential` networks.
+then the gain and shift of the normalisation, without padding; an embedding comes first. The whole order is
+that of :meth:`~parallelmlp_search.packing.layout.Architecture.block_shapes`. Vectors are what is compacted,
+saved and turned into plain :class:`torch.nn.Sequential` networks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from parallelmlp_search.packing.bucketing import plan
 from parallelmlp_search.packing.layout import Architecture, Layout
 from parallelmlp_search.packing.modules import ACTIVATION_MODULES, InputScale, Parametric, Residual
 from parallelmlp_search.packing.periodic import Periodic
+from parallelmlp_search.packing.submembers import AdaptedLinear, SubmemberHeads, SubmemberMean, Submembers
 
 __all__ = [
     "block_view",
@@ -98,8 +100,10 @@ def build_module(
 
     Hidden layers are ``Linear, [LayerNorm], activation, [Dropout]``, wrapped into :class:`Residual` where
     the architecture says so; the head is a ``Linear``. A periodic embedding comes first, then scales of the
-    inputs; activations with coefficients are :class:`Parametric`. Inputs and outputs are row-major,
-    ``(N, D)`` to ``(N, C)``.
+    inputs; activations with coefficients are :class:`Parametric`. Submembers that share weights begin with
+    :class:`Submembers` behind those, have :class:`AdaptedLinear` where they differ, and end in
+    :class:`SubmemberHeads` and :class:`SubmemberMean`. Inputs and outputs are row-major, ``(N, D)`` to
+    ``(N, C)``.
     """
     if vector is None:
         return nn.Sequential(*_layers(architecture, dropout))
@@ -121,9 +125,11 @@ def _layers(architecture: Architecture, dropout: float) -> list[nn.Module]:
         layers.append(Periodic(architecture.n_inputs, architecture.n_periodic))
     if architecture.scaled:
         layers.append(InputScale(architecture.fan_in))
+    if architecture.submembers > 1:
+        layers.append(Submembers(architecture.submembers))
     fan_in = architecture.fan_in
     for layer, width in enumerate(architecture.widths):
-        block: list[nn.Module] = [nn.Linear(fan_in, width, bias=architecture.bias)]
+        block: list[nn.Module] = [_linear(architecture, layer, fan_in, width)]
         if architecture.normalization == "layer":
             block.append(nn.LayerNorm(width))
         activation = ACTIVATION_MODULES[architecture.activation]()
@@ -133,8 +139,26 @@ def _layers(architecture: Architecture, dropout: float) -> list[nn.Module]:
         residual = bool(architecture.residual) and architecture.residual[layer]
         layers.extend([Residual(*block)] if residual else block)
         fan_in = width
-    layers.append(nn.Linear(fan_in, architecture.n_outputs, bias=architecture.bias))
+    if architecture.submembers > 1:
+        sizes = architecture.submembers, fan_in, architecture.n_outputs
+        layers.append(SubmemberHeads(*sizes, bias=architecture.bias))
+        layers.append(SubmemberMean(classifies=architecture.classifies))
+    else:
+        layers.append(nn.Linear(fan_in, architecture.n_outputs, bias=architecture.bias))
     return layers
+
+
+def _linear(architecture: Architecture, layer: int, fan_in: int, width: int) -> nn.Linear | AdaptedLinear:
+    if not architecture.has_adapter(layer):
+        return nn.Linear(fan_in, width, bias=architecture.bias)
+    return AdaptedLinear(
+        architecture.submembers,
+        fan_in,
+        width,
+        bias=architecture.bias,
+        full=architecture.has_adapter(layer, output=True),
+        first=layer == 0,
+    )
 
 
 def module_architecture(module: nn.Sequential) -> Architecture:
@@ -147,18 +171,19 @@ def module_architecture(module: nn.Sequential) -> Architecture:
         another order or with other settings.
     """
     names = {type(factory()): name for name, factory in ACTIVATION_MODULES.items()}
-    linears: list[nn.Linear] = []
+    linears: list[nn.Linear | AdaptedLinear | SubmemberHeads] = []
     residual: list[bool] = []
     activations: set[str] = set()
-    normalized = dropout = scaled = parametric = False
+    normalized = dropout = scaled = parametric = classifies = False
+    submembers = 1
     embedding: Periodic | None = None
 
     def visit(block: nn.Sequential, inside: bool) -> None:
-        nonlocal normalized, dropout, scaled, parametric, embedding
+        nonlocal normalized, dropout, scaled, parametric, submembers, classifies, embedding
         for part in block:
             if isinstance(part, Residual):
                 visit(part, True)
-            elif isinstance(part, nn.Linear):
+            elif isinstance(part, nn.Linear | AdaptedLinear | SubmemberHeads):
                 linears.append(part)
                 residual.append(inside)
             elif isinstance(part, nn.LayerNorm):
@@ -169,15 +194,20 @@ def module_architecture(module: nn.Sequential) -> Architecture:
                 embedding = part
             elif isinstance(part, InputScale):
                 scaled = True
+            elif isinstance(part, Submembers):
+                submembers = part.submembers
             elif isinstance(part, Parametric) and type(part.activation) in names:
                 parametric = True
                 activations.add(names[type(part.activation)])
             elif type(part) in names:
                 activations.add(names[type(part)])
+            elif isinstance(part, SubmemberMean):
+                classifies = part.classifies
             else:
                 raise InvalidParameterError(
-                    f"a packed network is made of Linear, LayerNorm, Dropout, Residual, Periodic, InputScale "
-                    f"and known activations, Parametric or not, but got {type(part).__name__}"
+                    f"a packed network is made of Linear, LayerNorm, Dropout, Residual, Periodic, "
+                    f"InputScale, what submembers are made of, and known activations, Parametric or not, "
+                    f"but got {type(part).__name__}"
                 )
 
     visit(module, False)
@@ -203,6 +233,9 @@ def module_architecture(module: nn.Sequential) -> Architecture:
         n_periodic=0 if embedding is None else embedding.n_numbers,
         scaled=scaled,
         parametric=parametric,
+        submembers=submembers,
+        sharing="full" if any(_is_full(linear) for linear in linears) else "mini",
+        classifies=classifies,
     )
     # the right modules in another order, or with other settings, would train as a different network
     with torch.device("meta"):
@@ -211,10 +244,14 @@ def module_architecture(module: nn.Sequential) -> Architecture:
         if expected != got:
             raise InvalidParameterError(
                 f"a packed network repeats Linear, [LayerNorm], activation, [Dropout], all with their "
-                f"default settings, behind Periodic and InputScale if any, and ends in a Linear: expected "
-                f"{expected} next, but got {got}"
+                f"default settings, behind Periodic and InputScale if any, and ends in a Linear, or with "
+                f"Submembers in SubmemberHeads and SubmemberMean: expected {expected} next, but got {got}"
             )
     return architecture
+
+
+def _is_full(linear: nn.Module) -> bool:
+    return isinstance(linear, AdaptedLinear) and linear.output_adapter is not None
 
 
 def _structure(module: nn.Module) -> list[str]:

@@ -25,8 +25,9 @@ def deep_config(config: MLPConfig, depth_factor: int) -> MLPConfig:
     normalisation networks of such depths do not train, so both are switched on, unless the factor is 1.
 
     Normalised layers need no help to begin with, so a deep network has no scales, no coefficients and no
-    data-driven start, and one rate for all layers: that of the neural tangent parametrisation becomes the one
-    it stands for at the network's width, at the same pace of decay.
+    data-driven start; no submembers, since one network is cut into slices; and one rate for all layers: that
+    of the neural tangent parametrisation becomes the one it stands for at the network's width, at the same
+    pace of decay.
 
     Raises
     ------
@@ -67,6 +68,7 @@ def _with_one_rate(config: MLPConfig) -> MLPConfig:
         input_scale_rate=0.0,
         feature_share=1.0,
         parametric_rate=0.0,
+        submembers=1,
         initialization="kaiming_uniform" if data_driven else config.initialization,
     )
 

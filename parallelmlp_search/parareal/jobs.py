@@ -176,7 +176,7 @@ def build_network(
     Fine networks start from the weights of the serial twin, which are those that a member of a population
     would start from; preprocessors and coarse networks from torch's generator, seeded by the configuration.
     """
-    sizes = {"n_inputs": n_inputs, "n_outputs": n_outputs, "n_numbers": n_numbers}
+    sizes: dict[str, Any] = {"n_inputs": n_inputs, "n_outputs": n_outputs, "n_numbers": n_numbers}
     architecture = Architecture.of(config, **sizes)
     vector = initial_vector(architecture, config, repeat=repeat).float()
     with torch.random.fork_rng(devices=[]):

@@ -119,6 +119,8 @@ def summarise(config: MLPConfig) -> str:
     """A configuration in a few words, such as ``128-128 silu lr 0.004``."""
     widths = "-".join(str(width) for width in config.widths) or "linear"
     words = [widths] if not config.widths else [widths, config.activation]
+    if config.submembers > 1:
+        words.append(f"x{config.submembers} {config.sharing}")
     words.append(f"lr {config.learning_rate:.2g}")
     if config.dropout > 0:
         words.append(f"drop {config.dropout:.2g}")

@@ -25,6 +25,7 @@ __all__ = [
     "PERIODIC_FREQUENCIES",
     "PERIODIC_OUTPUTS",
     "SCHEDULES",
+    "SHARINGS",
     "MLPConfig",
 ]
 
@@ -60,6 +61,7 @@ PARAMETRIZATIONS: tuple[str, ...] = ("standard", "neural_tangent")
 NORMALIZATIONS: tuple[str, ...] = ("none", "layer")
 NUMERIC_EMBEDDINGS: tuple[str, ...] = ("piecewise", "none", "periodic")
 NUMERIC_SCALINGS: tuple[str, ...] = ("common", "quantile")
+SHARINGS: tuple[str, ...] = ("mini", "full")
 
 PERIODIC_FREQUENCIES = 16
 """Waves that a number becomes in a periodic embedding."""
@@ -150,6 +152,14 @@ class MLPConfig:
         number, > 0.
     embedding_rate
         Learning rate of a periodic embedding in units of `learning_rate`, > 0.
+    submembers
+        ``K`` >= 1: with more than one the network is an ensemble of so many that share their weights (TabM,
+        Gorishniy et al. 2024). Each has a head and a loss of its own; what the network says is the mean of
+        their outputs.
+    sharing
+        One of `SHARINGS`; counts only with more than one submember. ``"mini"``: submembers differ by a factor
+        on each input of the first layer. ``"full"``: by factors on inputs and outputs and by the biases of
+        every hidden layer.
     seed
         Non-negative integer that decides the initial weights.
 
@@ -188,6 +198,8 @@ class MLPConfig:
     feature_share: float = 1.0
     frequency_scale: float = 0.1
     embedding_rate: float = 0.1
+    submembers: int = 1
+    sharing: str = "mini"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -205,6 +217,7 @@ class MLPConfig:
         embedding = checks.name("numeric_embedding", self.numeric_embedding, NUMERIC_EMBEDDINGS)
         keep("numeric_embedding", embedding)
         keep("numeric_scaling", checks.name("numeric_scaling", self.numeric_scaling, NUMERIC_SCALINGS))
+        keep("sharing", checks.name("sharing", self.sharing, SHARINGS))
         for name in ("schedule", "weight_decay_schedule", "dropout_schedule"):
             keep(name, checks.name(name, getattr(self, name), SCHEDULES))
         for name in ("learning_rate", "bias_rate", "frequency_scale", "embedding_rate"):
@@ -216,7 +229,8 @@ class MLPConfig:
         keep("feature_share", checks.positive("feature_share", self.feature_share, most=1.0))
         for name in ("bias", "residual"):
             keep(name, checks.switch(name, getattr(self, name)))
-        keep("batch_size", checks.whole("batch_size", self.batch_size, least=1))
+        for name in ("batch_size", "submembers"):
+            keep(name, checks.whole(name, getattr(self, name), least=1))
         keep("seed", checks.whole("seed", self.seed, least=0))
         keep("clip_norm", None if self.clip_norm is None else checks.positive("clip_norm", self.clip_norm))
 
@@ -234,6 +248,11 @@ class MLPConfig:
         """Whether inputs have scales: learned ones, or zeros that hide columns."""
         return self.input_scale_rate > 0 or self.feature_share < 1
 
+    @property
+    def shares_fully(self) -> bool:
+        """Whether submembers differ by more than a factor on each input."""
+        return self.submembers > 1 and self.sharing == "full"
+
     def n_embedded(self, n_numbers: int) -> int:
         """How many of a table's numbers the network embeds, which is all of them or none."""
         wanted = self.numeric_embedding == "periodic" and n_numbers <= MOST_EMBEDDED
@@ -241,7 +260,7 @@ class MLPConfig:
 
     def n_parameters(self, n_inputs: int, n_outputs: int, *, n_numbers: int = 0) -> int:
         """Trainable numbers of the network: weights, biases, LayerNorm's gains and shifts, embedding, scales,
-        coefficients of activations.
+        coefficients of activations, adapters of submembers.
 
         Parameters
         ----------
@@ -256,12 +275,18 @@ class MLPConfig:
         # frequencies and phases; weights and biases of the mixtures
         embedding = embedded * (2 * PERIODIC_FREQUENCIES + PERIODIC_OUTPUTS * (PERIODIC_FREQUENCIES + 1))
         sizes = (n_inputs + PERIODIC_OUTPUTS * embedded, *self.widths, n_outputs)
-        weights = sum(before * after for before, after in pairwise(sizes))
-        biases = sum(sizes[1:]) if self.bias else 0
-        norms = 2 * sum(self.widths) if self.normalization == "layer" else 0
+        *hidden, head = (before * after for before, after in pairwise(sizes))
+        neurons = sum(self.widths)
+        shared = not self.shares_fully
+        weights = sum(hidden) + self.submembers * head
+        biases = (neurons if shared else self.submembers * neurons) + self.submembers * n_outputs
+        norms = 2 * neurons if self.normalization == "layer" else 0
         scales = sizes[0] if self.has_scales else 0
-        coefficients = sum(self.widths) if self.parametric_rate else 0
-        return weights + biases + norms + embedding + scales + coefficients
+        coefficients = neurons if self.parametric_rate else 0
+        adapters = 0
+        if self.submembers > 1 and self.widths:
+            adapters = self.submembers * (sizes[0] if shared else sum(sizes[:-2]) + neurons)
+        return weights + self.bias * biases + norms + embedding + scales + coefficients + adapters
 
     def replace(self, **changes: Any) -> MLPConfig:
         """A copy with some fields changed; unknown names raise `InvalidParameterError`."""

@@ -17,7 +17,7 @@ from parallelmlp_search.space.domains import Float
 __all__ = ["check_domains", "width_index"]
 
 _WIDTH = re.compile(r"width_([1-9][0-9]*)")
-_WHOLE = ("widths", "depth", "width", "batch_size", "seed")
+_WHOLE = ("widths", "depth", "width", "batch_size", "submembers", "seed")
 _MAX_DEPTH = 10_000
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from parallelmlp_search.space.conditions import When
-from parallelmlp_search.space.config import ACTIVATIONS, NUMERIC_SCALINGS
+from parallelmlp_search.space.config import ACTIVATIONS, NUMERIC_SCALINGS, SHARINGS
 from parallelmlp_search.space.domain_base import Domain
 from parallelmlp_search.space.domains import Categorical, Float, Int
 
@@ -13,6 +13,7 @@ __all__ = ["PRESETS"]
 
 _DEEPER = When("depth", at_least=2)
 _PERIODIC = When("numeric_embedding", equals="periodic")
+_SHARING = When("submembers", at_least=2)
 
 PRESETS: Mapping[str, Mapping[str, Domain]] = {
     # The 10,000 networks of the ParallelMLPs benchmark (Farias, Ludermir, Bastos-Filho; arXiv 2206.08369):
@@ -58,6 +59,8 @@ PRESETS: Mapping[str, Mapping[str, Domain]] = {
         "numeric_scaling": Categorical(NUMERIC_SCALINGS),
         "frequency_scale": Float(0.03, 0.5, log=True, when=_PERIODIC),
         "embedding_rate": Categorical((0.1, 0.3, 1.0), when=_PERIODIC),
+        "submembers": Categorical((1, 8)),
+        "sharing": Categorical(SHARINGS, when=_SHARING),
     },
     # Candidates for layer-parallel training: without residual connections and normalisation they would not
     # train at these depths, so both are fixed.

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from parallelmlp_search.distribute import ShardData, ShardOutcome, ShardTask, cut_work, shards
 from parallelmlp_search.distribute.shards import one_thread, train_shard
+from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space.config import SHARINGS
 
 Make = Callable[..., Any]
 
@@ -123,6 +125,21 @@ def test_a_network_without_pieces_trains_as_if_there_were_none(make_data: Make, 
     assert _same(blind, trained(slice(2, None), 0, plain))
     seeing = trained(slice(None), 2, plain.replace(numeric_embedding="piecewise"))
     assert seeing.members[0].n_parameters > blind.members[0].n_parameters
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_submembers_predict_the_mean_of_their_probabilities(
+    make_data: Make, make_task: Make, sharing: str
+) -> None:
+    data = make_data(predict=True)
+    config = MLPConfig(widths=(6,), submembers=3, sharing=sharing, learning_rate=0.05, batch_size=16)
+    (outcome,) = train_shard(make_task((config,), data=data, keep=("best",))).members
+    assert outcome.n_parameters == config.n_parameters(5, 1)
+    assert outcome.state is not None
+    module = build_module(data.architecture(config), outcome.state.vectors["best"])
+    each = torch.sigmoid(module[:-1](data.prediction_inputs)[:, :, 0].detach())
+    torch.testing.assert_close(outcome.prediction[1], each.mean(1), rtol=1e-5, atol=1e-6)
+    assert float(each.std(1).max()) > 0.01
 
 
 def test_waves_and_none_see_the_same_columns(make_data: Make, make_task: Make) -> None:

@@ -65,6 +65,17 @@ CONFIGS = [
         for optimizer in ("adamw", "sgd")
         for embedding in ("periodic", "none")
     ),
+    MLPConfig(widths=(8, 5), submembers=3, label_smoothing=0.1, learning_rate=0.02, weight_decay=0.1, seed=9),
+    MLPConfig(
+        widths=(7, 5),
+        submembers=2,
+        sharing="full",
+        optimizer="sgd",
+        learning_rate=0.05,
+        input_scale_rate=0.5,
+        clip_norm=0.5,
+        seed=10,
+    ),
 ]
 
 
@@ -219,6 +230,7 @@ def test_dropout_follows_its_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     configs = [
         MLPConfig(widths=(9,), dropout=0.6, dropout_schedule="cosine", learning_rate=0.01, seed=1),
         MLPConfig(widths=(9,), dropout=0.2, learning_rate=0.01, seed=2),
+        MLPConfig(widths=(9,), submembers=3, dropout=0.2, dropout_schedule="cosine", seed=3),
     ]
     expected, _ = _train(configs, "none", None)
     got, _ = _train(configs, "graph", lambda work: work)

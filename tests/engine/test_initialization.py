@@ -14,7 +14,7 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing import Architecture
 from parallelmlp_search.packing.pack import build_module, extract, read_member
 from parallelmlp_search.space import MLPConfig
-from parallelmlp_search.space.config import INITIALIZATIONS
+from parallelmlp_search.space.config import INITIALIZATIONS, SHARINGS
 
 D, H, C = 40, 500, 3
 SHAPE = Architecture(D, (H,), C, residual=(False,), normalization="layer")
@@ -128,11 +128,49 @@ def test_a_head_may_start_at_zero(scheme: str) -> None:
     assert named["0.weight"].any()
 
 
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_submembers_fit_the_rows_as_they_see_them(sharing: str) -> None:
+    """Variance one over rows and submembers together, and zeros near rows of a submember."""
+    config = MLPConfig(
+        widths=(9, 5), activation="tanh", initialization="data_driven", submembers=4, sharing=sharing, seed=4
+    )
+    rows = 40.0 * torch.randn(LOOKED_AT, 6, generator=torch.Generator().manual_seed(0)) + 7.0
+    architecture = Architecture.of(config, n_inputs=6, n_outputs=2)
+    network = build_module(architecture, initial_vector(architecture, config, rows=rows))
+    found: list[torch.Tensor] = []
+    for module in (network[1], network[3]):
+        module.register_forward_hook(lambda module, seen, outputs: found.append(outputs.detach()))
+    network(rows.double())
+    for layer, outputs in zip((network[1], network[3]), found, strict=True):
+        assert outputs.shape[:2] == (LOOKED_AT, 4)
+        spread = (outputs - layer.bias.detach()).flatten(0, 1).std(0, unbiased=False)
+        torch.testing.assert_close(spread, torch.ones(outputs.shape[2]).double())
+        nearest = outputs.abs().amin(0)  # (K, H)
+        nearest = nearest if sharing == "full" else nearest.amin(0)
+        assert 1e-6 < float(nearest.min()) < float(nearest.max()) < 0.5
+        assert layer.bias.shape == outputs.shape[2 if sharing == "mini" else 1 :]
+
+
+@pytest.mark.parametrize("scheme", ["xavier_normal", "lecun_normal"])
+def test_each_submember_has_a_head_that_starts_like_any_other(scheme: str) -> None:
+    config = MLPConfig(widths=(H,), initialization=scheme, submembers=8)
+    architecture = Architecture.of(config, n_inputs=D, n_outputs=C)
+    heads = _named(architecture, initial_vector(architecture, config))["3.weight"]
+    assert heads.shape == (8 * C, H)
+    expected = DEVIATIONS[scheme](H, C)
+    assert heads.std().item() == pytest.approx(expected, rel=5 / math.sqrt(2 * heads.numel()))
+    assert heads.std().item() != pytest.approx(DEVIATIONS["xavier_normal"](H, 8 * C), rel=1e-3)
+    zero = initial_vector(architecture, config.replace(head_initialization="zero"))
+    assert not _named(architecture, zero)["3.weight"].any()
+
+
 @pytest.mark.parametrize("rate", [0.0, 3.0])
 @pytest.mark.parametrize("embedding", ["none", "periodic"])
-def test_columns_that_a_member_does_not_see_never_count(rate: float, embedding: str) -> None:
+@pytest.mark.parametrize("submembers", [1, 3])
+def test_columns_that_a_member_does_not_see_never_count(rate: float, embedding: str, submembers: int) -> None:
     config = MLPConfig(
         widths=(6,),
+        submembers=submembers,
         feature_share=0.5,
         input_scale_rate=rate,
         numeric_embedding=embedding,

@@ -24,6 +24,7 @@ from parallelmlp_search.engine.member_bucket import is_covered
 from parallelmlp_search.kernels.compiled import CompiledActivations
 from parallelmlp_search.packing.pack import read_member
 from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space.config import SHARINGS
 
 COVERED = sorted(CompiledActivations.names())
 NAMES = ("parameters", "first_moment", "second_moment", "average")
@@ -278,11 +279,15 @@ KINDS = [  # every part of a network that is not a plain layer, alone and togeth
         frequency_scale=(0.1, 3.0)[seed % 2],
         clip_norm=(None, 0.5)[seed // 11 % 2],
         label_smoothing=0.1 * (seed % 2),
+        submembers=(1, 1, 3, 5)[seed // 8 % 4],
+        sharing=SHARINGS[seed // 3 % 2],
         batch_size=24,
         seed=seed,
     )
-    for seed in range(120)
+    for seed in range(200)
 ]
+# narrower ones, which are padded in the buckets of submembers
+KINDS += [c.replace(widths=tuple(width - 1 for width in c.widths)) for c in KINDS if c.submembers > 1][::3]
 
 
 @pytest.mark.parametrize(
@@ -328,6 +333,11 @@ def test_every_part_of_a_network(loss: str, n_outputs: int, weighted: bool) -> N
     assert any(shape.residual and shape.residual[0] and shape.n_periodic for shape in shapes)
     assert {shape.normalization for shape in shapes} == {"none", "layer"}
     assert any(bucket.is_padded and bucket.shape.parametric for bucket in got.layout.buckets)
+    folded = [bucket.shape for bucket in got.layout.buckets if bucket.shape.is_folded]
+    assert {shape.sharing for shape in folded} == set(SHARINGS)
+    for switch in ("scaled", "parametric", "n_periodic", "dropout", "bias", "clip"):
+        assert {bool(getattr(shape, switch)) for shape in folded} == {True, False}, switch
+    assert any(bucket.is_padded and bucket.shape.is_folded for bucket in got.layout.buckets)
 
 
 def test_adamw_of_every_part_starts_alike() -> None:

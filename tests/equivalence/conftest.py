@@ -11,12 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
 from parallelmlp_search.engine.batches import dropout_fields
 from parallelmlp_search.engine.initialization import initial_vector
 from parallelmlp_search.packing import Architecture
 from parallelmlp_search.packing.pack import build_module, module_vector, read_member
+from parallelmlp_search.packing.submembers import AdaptedLinear, SubmemberHeads, SubmemberMean
 from parallelmlp_search.space import MLPConfig
 
 
@@ -37,6 +39,9 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 
+Linear = nn.Linear | AdaptedLinear | SubmemberHeads
+
+
 def _row_losses(name: str, outputs: Tensor, target: Tensor, smoothing: float) -> Tensor:
     """Losses (N,) of the rows of one network, outputs (N, C)."""
     if name == "cross_entropy":
@@ -55,7 +60,10 @@ def _row_losses(name: str, outputs: Tensor, target: Tensor, smoothing: float) ->
 
 
 class SharedDropout(nn.Module):
-    """Dropout whose noise is the layer's shared field instead of torch's own generator."""
+    """Dropout whose noise is the layer's shared field instead of torch's own generator.
+
+    Of K submembers (N, K, H) each takes the noise of the row that is a K-th of the batch further on.
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -64,7 +72,11 @@ class SharedDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rate = torch.tensor(self.rate, dtype=torch.float32)  # as precise as the field
-        dropped = rate > self.field[: x.shape[1]].T
+        dropped = rate > self.field[: x.shape[-1]].T
+        if x.ndim == 3:
+            n_rows, n_submembers, _ = x.shape
+            ahead = [k * n_rows // n_submembers for k in range(n_submembers)]
+            dropped = torch.stack([dropped[[(n + a) % n_rows for n in range(n_rows)]] for a in ahead], dim=1)
         return torch.where(dropped, 0.0, x / (1 - self.rate))
 
 
@@ -118,7 +130,7 @@ class Problem:
         start = initial_vector(architecture, config, rows=self.inputs).to(self.inputs.dtype)
         network = build_module(architecture, start, dropout=config.dropout)
         if config.parametrization == "neural_tangent":
-            _reparametrize(network, TangentLinear.of)
+            _reparametrize(network, lambda child: TangentLinear(child) if isinstance(child, Linear) else None)
         noises = _share_dropout(network)
         optimizer = _optimizer(config, network)
         stream = self.stream
@@ -138,7 +150,12 @@ class Problem:
                 group["weight_decay"] = config.weight_decay * decay if group["decays"] else 0.0
             optimizer.zero_grad()
             target = self.target[:, rows] if self.target.ndim == 2 else self.target[rows]
-            losses = _row_losses(self.loss, network(self.inputs[rows]), target, config.label_smoothing)
+            if isinstance(network[-1], SubmemberMean):
+                outputs = network[:-1](self.inputs[rows]).unbind(1)  # each submember has its own loss
+            else:
+                outputs = [network(self.inputs[rows])]
+            each = [_row_losses(self.loss, own, target, config.label_smoothing) for own in outputs]
+            losses = torch.stack(each).mean(0)
             if self.weight is None:
                 losses.mean().backward()
             else:
@@ -160,29 +177,19 @@ class Problem:
 class TangentLinear(nn.Module):
     """A linear map in the neural tangent parametrisation, written out: ``W x / sqrt(fan in) + b``."""
 
-    def __init__(self, weight: Tensor, bias: nn.Parameter | None) -> None:
+    def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight)
-        self.bias = bias
-
-    @classmethod
-    def of(cls, child: nn.Module) -> TangentLinear | None:
-        """That of a plain one, or None for other modules."""
-        if not isinstance(child, nn.Linear):
-            return None
-        return cls(child.weight.detach() * math.sqrt(child.in_features), child.bias)
+        self.inner = inner
+        self.root = math.sqrt(inner.in_features)
+        inner.weight.data.mul_(self.root)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight / math.sqrt(self.weight.shape[1]), self.bias)
+        return functional_call(self.inner, {"weight": self.inner.weight / self.root}, (x,))
 
-    def plain(self) -> nn.Linear:
+    def plain(self) -> nn.Module:
         """The same function as an ordinary linear map."""
-        n_out, n_in = self.weight.shape
-        linear = nn.Linear(n_in, n_out, bias=self.bias is not None, dtype=self.weight.dtype)
-        linear.weight.data.copy_(self.weight.detach() / math.sqrt(n_in))
-        if self.bias is not None:
-            linear.bias = self.bias
-        return linear
+        self.inner.weight.data.div_(self.root)
+        return self.inner
 
 
 def _reparametrize(network: nn.Module, other: Callable[[nn.Module], nn.Module | None]) -> None:
@@ -198,7 +205,7 @@ def _optimizer(config: MLPConfig, network: nn.Module) -> torch.optim.Optimizer:
     """Torch's own, with the rate and the decay that each kind of parameter has."""
     groups: list[dict[str, Any]] = []
     for module in network.modules():
-        linear = isinstance(module, nn.Linear | TangentLinear)
+        linear = isinstance(module, Linear)
         for kind, parameter in module.named_parameters(recurse=False):
             shares = {"scale": config.input_scale_rate or 1e-30, "coefficient": config.parametric_rate}
             shares |= dict.fromkeys(("frequency", "phase", "mixing", "offset"), config.embedding_rate)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import inspect
 import pickle
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +11,13 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 
 from parallelmlp_search import MLPConfig, ParallelMLPClassifier, SingleMLPClassifier, SingleMLPRegressor
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, SearchFailedError
+from parallelmlp_search.packing import plan
 from parallelmlp_search.packing.pack import extract
 from parallelmlp_search.search import TrainedModel
 from parallelmlp_search.search.budget import default_epochs
@@ -47,6 +50,23 @@ def test_beats_a_floor_on_rows_never_seen() -> None:
     train, test, y_train, y_test = train_test_split(X, y, random_state=0, stratify=y)
     model = SingleMLPClassifier((32, 32), learning_rate=0.01, dropout=0.1, random_state=0).fit(train, y_train)
     assert roc_auc_score(y_test, model.predict_proba(test)[:, 1]) > 0.985
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_submembers_say_the_same_when_they_come_back(n_classes: int, tmp_path: Path) -> None:
+    X, y = load_iris(return_X_y=True)
+    X, y = X[y < n_classes], y[y < n_classes]
+    model = classifier(submembers=4, sharing="full", learning_rate=0.05).fit(X, y)
+    said = model.predict_proba(X)
+    assert np.allclose(said.sum(1), 1.0)
+    assert model.score(X, y) > 0.8
+    model.model_.save(tmp_path)
+    again = TrainedModel.load(tmp_path)
+    frame = pd.DataFrame(X, columns=again.feature_names)
+    assert np.array_equal(again.predictions(frame).T, said)
+    # the mean of logits is another one
+    again.folds[0].layout = plan([replace(again.folds[0].layout.architecture(0), classifies=False)])
+    assert np.abs(again.predictions(frame).T - said).max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", [SingleMLPClassifier, SingleMLPRegressor])

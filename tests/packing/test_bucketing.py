@@ -250,6 +250,30 @@ def test_costs_grow_with_embedded_numbers(widths: tuple[int, ...], n_rows: int, 
     assert fewer.n_activations < more.n_activations
 
 
+@given(WIDTHS, st.integers(1, 500), st.integers(1, 40))
+def test_costs_grow_with_submembers(widths: tuple[int, ...], n_rows: int, submembers: int) -> None:
+    plain = _architecture(widths)
+    fewer, more = (replace(plain, submembers=n) for n in (submembers, submembers + 1))
+    assert flops_per_step(fewer, n_rows) < flops_per_step(more, n_rows)
+    assert member_bytes(fewer, n_rows) < member_bytes(more, n_rows)
+    assert member_cost(fewer, n_rows).seconds < member_cost(more, n_rows).seconds
+    assert bucket_seconds(fewer, 3, n_rows) < bucket_seconds(more, 3, n_rows)
+    assert more.n_activations == (submembers + 1) * plain.n_activations
+    # each has products and activations of its own, and all of them one optimiser
+    count = submembers + 1
+    saved = count * flops_per_step(plain, n_rows) - flops_per_step(more, n_rows)
+    assert saved == 20 * (count * plain.n_parameters - more.n_parameters)
+
+
+def test_submembers_count_where_buckets_and_shards_are_cut() -> None:
+    plain = [_architecture((32,))] * 64
+    shared = [replace(architecture, submembers=4) for architecture in plain]
+    elements = 8 * 35 * 128  # eight plain networks
+    for members, expected in ((plain, 8), (shared, 32)):
+        assert len(plan(members, n_rows=128, bucket_elements=elements).buckets) == expected
+        assert len(cut_shards(members, n_rows=128, shard_elements=elements)) == expected
+
+
 def test_waves_count_where_buckets_and_shards_are_cut() -> None:
     plain = [_architecture((32,))] * 64
     embedded = [replace(architecture, n_periodic=5) for architecture in plain]
@@ -274,3 +298,14 @@ def test_a_fast_device_pads_more_to_launch_less() -> None:
     core, device = plan(members, n_rows=32), plan(members, n_rows=32, speed=200.0)
     assert len(device.buckets) < len(core.buckets) / 4
     assert device.occupancy < core.occupancy
+
+
+@pytest.mark.parametrize("sharing", ["mini", "full"])
+def test_submembers_cost_what_as_many_networks_do_but_for_the_optimiser(sharing: str) -> None:
+    plain = _architecture((32, 16))
+    shared = _architecture((32, 16), submembers=8, sharing=sharing)
+    products = [flops_per_step(a, 64) - 20.0 * a.n_parameters for a in (plain, shared)]
+    assert products[1] == 8 * products[0]
+    assert 7 < member_cost(shared, 64).seconds / member_cost(plain, 64).seconds < 8
+    assert shared.n_parameters < 3 * plain.n_parameters
+    assert 6 < member_bytes(shared, 64) / member_bytes(plain, 64) < 9

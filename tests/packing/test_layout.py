@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from parallelmlp_search.packing import Architecture, Block, Layout, MatmulLayout, Segment, plan
 from parallelmlp_search.packing.layout import ALIGNMENT, aligned
 from parallelmlp_search.space import MLPConfig
-from parallelmlp_search.space.config import ACTIVATIONS, NORMALIZATIONS, NUMERIC_EMBEDDINGS, OPTIMIZERS
+from parallelmlp_search.space.config import (
+    ACTIVATIONS,
+    NORMALIZATIONS,
+    NUMERIC_EMBEDDINGS,
+    OPTIMIZERS,
+    SHARINGS,
+)
 
 CONFIGS = st.builds(
     MLPConfig,
@@ -25,6 +31,8 @@ CONFIGS = st.builds(
     normalization=st.sampled_from(NORMALIZATIONS),
     clip_norm=st.sampled_from([None, 1.0]),
     numeric_embedding=st.sampled_from(NUMERIC_EMBEDDINGS),
+    submembers=st.sampled_from([1, 1, 1, 2, 3]),
+    sharing=st.sampled_from(SHARINGS),
 )
 POPULATIONS = st.lists(CONFIGS, min_size=1, max_size=12)
 
@@ -72,6 +80,9 @@ def test_an_architecture_says_whether_and_not_how_much() -> None:
     assert of(clip_norm=0.1) == of(clip_norm=9.0) != of(clip_norm=None)
     assert of(learning_rate=0.5, weight_decay=0.5, seed=3, batch_size=7) == of()
     assert of(optimizer="sgd").family != of().family
+    assert of(sharing="full") == of()  # alone there is nobody to share with
+    assert len({of(submembers=K, sharing=s).family for K in (1, 2, 3) for s in ("mini", "full")}) == 5
+    assert of(submembers=2, sharing="full", widths=()) == of(submembers=2, widths=())
     # activations and widths may share a bucket
     assert of(activation="tanh").family == of(widths=(9,)).family == of().family
     assert of(widths=(9, 9)).family != of().family

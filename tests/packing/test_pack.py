@@ -25,7 +25,8 @@ from parallelmlp_search.packing.pack import (
     repack,
     write_member,
 )
-from parallelmlp_search.space.config import ACTIVATIONS, NORMALIZATIONS
+from parallelmlp_search.packing.submembers import AdaptedLinear, SubmemberHeads, SubmemberMean, Submembers
+from parallelmlp_search.space.config import ACTIVATIONS, NORMALIZATIONS, SHARINGS
 
 D, C = 5, 3
 
@@ -35,6 +36,8 @@ def architectures(draw: st.DrawFn) -> Architecture:
     widths = tuple(draw(st.lists(st.sampled_from([1, 2, 3, 5, 7, 16]), max_size=4)))
     n_periodic = draw(st.sampled_from([0, 0, 2, D]))
     fan_ins = (D + 3 * n_periodic, *widths)
+    scaled = draw(st.booleans())
+    submembers = draw(st.sampled_from([1, 1, 2, 5]))
     return Architecture(
         n_inputs=D,
         widths=widths,
@@ -44,10 +47,15 @@ def architectures(draw: st.DrawFn) -> Architecture:
         bias=draw(st.booleans()),
         normalization=draw(st.sampled_from(NORMALIZATIONS)) if widths else "none",
         residual=tuple(
-            width == fan_in and draw(st.booleans()) for width, fan_in in zip(widths, fan_ins, strict=False)
+            width == fan_in and not (scaled and layer == 0) and draw(st.booleans())
+            for layer, (width, fan_in) in enumerate(zip(widths, fan_ins, strict=False))
         ),
         dropout=bool(widths) and draw(st.booleans()),
         n_periodic=n_periodic,
+        scaled=scaled,
+        submembers=submembers,
+        sharing=draw(st.sampled_from(SHARINGS)) if widths and submembers > 1 else "mini",
+        classifies=submembers > 1 and draw(st.booleans()),
     )
 
 
@@ -200,6 +208,30 @@ def test_what_changes_no_output_is_accepted() -> None:
     assert module_architecture(nn.Sequential(nn.Linear(D, 4), nn.Identity(), nn.Linear(4, C))).widths == (4,)
 
 
+def test_submembers_come_back_as_what_they_were() -> None:
+    shared = nn.Sequential(
+        Submembers(3), AdaptedLinear(3, D, 4), nn.ReLU(), L(4, 4), nn.ReLU(), SubmemberHeads(3, 4, C),
+        SubmemberMean(classifies=True),
+    )  # fmt: skip
+    layout, flat = pack([shared])
+    assert layout.architecture(0) == Architecture(
+        D, (4, 4), C, residual=(False, False), submembers=3, classifies=True
+    )
+    rows = torch.randn(6, D)
+    assert torch.equal(extract(flat, layout, 0)(rows), shared(rows))
+    assert shared(rows).shape == (6, C)
+    assert shared[:-1](rows).shape == (6, 3, C)
+    assert "submembers=3, in_features=5, out_features=4, bias=True, full=False" in repr(shared)
+    # each starts from signs of its own, and the head of one says nothing about another
+    assert set(shared[1].input_adapter.unique().tolist()) <= {-1.0, 1.0}
+    alone = shared[:-1](rows)
+    with torch.no_grad():
+        shared[5].weight[:C] += 1.0
+    changed = shared[:-1](rows)
+    assert not torch.equal(changed[:, 0], alone[:, 0])
+    assert torch.equal(changed[:, 1:], alone[:, 1:])
+
+
 L = nn.Linear
 
 
@@ -224,6 +256,29 @@ L = nn.Linear
         (
             nn.Sequential(L(D, 4, bias=False), nn.ReLU(), L(4, C)),
             "bias=False.* next, but got Linear.*bias=True",
+        ),
+        (nn.Sequential(Submembers(2), L(D, 4), nn.ReLU(), L(4, C)), "expected AdaptedLinear.*got Linear"),
+        (
+            nn.Sequential(Submembers(2), AdaptedLinear(2, D, 4), nn.ReLU(), SubmemberHeads(2, 4, C)),
+            "expected SubmemberMean.* next, but got nothing more",
+        ),
+        (
+            nn.Sequential(
+                Submembers(2), AdaptedLinear(3, D, 4), nn.ReLU(), SubmemberHeads(2, 4, C), SubmemberMean()
+            ),
+            "got AdaptedLinear.submembers=3",
+        ),
+        (
+            nn.Sequential(
+                Submembers(2),
+                AdaptedLinear(2, D, 4, full=True),
+                nn.ReLU(),
+                AdaptedLinear(2, 4, 4),
+                nn.ReLU(),
+                SubmemberHeads(2, 4, C),
+                SubmemberMean(),
+            ),
+            "got AdaptedLinear.*full=False",
         ),
         (
             nn.Sequential(Residual(L(D, 4), nn.ReLU(), L(4, D), nn.ReLU()), L(D, C)),

@@ -102,8 +102,9 @@ def test_embeddings_learn_slowly_and_phases_do_not_decay() -> None:
 
 @pytest.mark.parametrize("factor", [1, 2, 1000])
 def test_depth_is_scaled(factor: int) -> None:
-    config = deep_config(MLPConfig(widths=(4,)), factor)
+    config = deep_config(MLPConfig(widths=(4,), submembers=3), factor)
     assert config.depth == factor
+    assert config.submembers == 1  # what is cut into slices is one network
     assert config.residual is (factor > 1)
     network = deep_mlp(config, n_inputs=3, n_outputs=1)
     assert torch.isfinite(network(torch.randn(4, 3))).all()

@@ -21,6 +21,7 @@ from parallelmlp_search.space.config import (
     NORMALIZATIONS,
     OPTIMIZERS,
     SCHEDULES,
+    SHARINGS,
     MLPConfig,
 )
 
@@ -44,6 +45,8 @@ CONFIGS = st.builds(
     residual=st.booleans(),
     normalization=st.sampled_from(NORMALIZATIONS),
     clip_norm=st.none() | st.floats(1e-6, 1e6),
+    submembers=st.integers(1, 99),
+    sharing=st.sampled_from(SHARINGS),
     seed=st.integers(0, 2**63),
 )
 
@@ -92,6 +95,9 @@ def test_identity_is_blind_to_the_seed_and_to_nothing_else(config: MLPConfig, se
         ("residual", "yes", "residual must be True or False"),
         ("normalization", "batch", "normalization must be one of none, layer"),
         ("clip_norm", 0.0, r"clip_norm must be > 0, but got 0\.0"),
+        ("submembers", 0, "submembers must be >= 1, but got 0"),
+        ("submembers", 1.5, "submembers must be an integer"),
+        ("sharing", "ful", "did you mean 'full'"),
         ("seed", -1, "seed must be >= 0, but got -1"),
         ("seed", None, "seed must be an integer"),
     ],
@@ -153,6 +159,19 @@ def test_the_papers_ten_activations_come_first() -> None:
         ({"widths": (3, 7), "bias": False}, 5 * 3 + 3 * 7 + 7 * 2),
         ({"widths": (3, 7), "normalization": "layer"}, 5 * 3 + 3 + 3 * 7 + 7 + 7 * 2 + 2 + 2 * (3 + 7)),
         ({"widths": (3, 7), "bias": False, "normalization": "layer"}, 5 * 3 + 3 * 7 + 7 * 2 + 2 * (3 + 7)),
+        # four heads, and four factors of each input
+        ({"widths": (3, 7), "submembers": 4}, 4 * 5 + 5 * 3 + 3 + 3 * 7 + 7 + 4 * (7 * 2 + 2)),
+        # factors on all sides of both hidden layers, and four times their biases
+        (
+            {"widths": (3, 7), "submembers": 4, "sharing": "full"},
+            4 * (5 + 3 + 3 + 7) + 5 * 3 + 3 * 7 + 4 * (3 + 7) + 4 * (7 * 2 + 2),
+        ),
+        (
+            {"widths": (3,), "submembers": 4, "sharing": "full", "bias": False},
+            4 * (5 + 3) + 5 * 3 + 4 * 3 * 2,
+        ),
+        ({"widths": (), "submembers": 4, "sharing": "full"}, 4 * (5 * 2 + 2)),  # four linear models
+        ({"widths": (3,), "sharing": "full"}, 5 * 3 + 3 + 3 * 2 + 2),  # with whom?
     ],
 )
 def test_parameters_counted_by_hand(changes: dict[str, Any], expected: int) -> None:

@@ -203,6 +203,10 @@ def test_wrong_values_are_refused(values: dict[str, Any], words: str) -> None:
             {"batch_size": {"type": "float", "low": 1, "high": 9}},
             "'batch_size' must be an Int or Categorical",
         ),
+        (
+            {"submembers": {"type": "float", "low": 1, "high": 9}},
+            "'submembers' must be an Int or Categorical",
+        ),
         ({"width": [0]}, "widths must be >= 1, but got 0"),
         ({"depth": [-1]}, "depth must be an integer from 0"),
         ({"depth": [1.5]}, r"but got 1\.5"),

@@ -308,6 +308,7 @@ def _bucket(case: Any, **options: Any) -> Any:
         ({"dropout": 0.1}, "cross_entropy", "dropout"),
         ({"normalization": "layer"}, "cross_entropy", "normalisation"),
         ({"widths": (5, 5), "residual": True}, "cross_entropy", "residual"),
+        ({"submembers": 2}, "cross_entropy", "submembers"),
         ({}, "huber:0.5", "huber:0.5"),
     ],
 )

@@ -1,0 +1,193 @@
+"""Submembers that share their weights, as plain modules: the twins of what a packed member unfolds into.
+
+TabM of Gorishniy et al. 2024 ("TabM: Advancing tabular deep learning with parameter-efficient ensembling"),
+after BatchEnsemble of Wen et al. 2020. A network of ``K`` submembers is an ordinary one over rows
+``(N, K, D)``: :class:`Submembers` copies each row, :class:`AdaptedLinear` stands where submembers differ,
+and :class:`SubmemberHeads` and :class:`SubmemberMean` end it. Who trains it by torch takes the last module
+away, so that each submember has a loss of its own; that of the mean would let them lean on each other.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "AdaptedLinear",
+    "SubmemberHeads",
+    "SubmemberMean",
+    "Submembers",
+    "log_probabilities",
+    "logits_of",
+]
+
+
+def _random_signs(*shape: int) -> Tensor:
+    """Factors of -1 and 1, equally likely."""
+    return torch.randint(0, 2, shape).mul_(2).sub_(1).to(torch.get_default_dtype())
+
+
+def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
+    """As torch.nn.Linear draws its weights and biases."""
+    bound = 1.0 / math.sqrt(fan_in)
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+
+class Submembers(nn.Module):
+    """Each row once for each submember.
+
+    Parameters
+    ----------
+    submembers
+        How many, ``K``.
+    """
+
+    def __init__(self, submembers: int) -> None:
+        super().__init__()
+        self.submembers = submembers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows ``(N, D)`` to ``(N, K, D)``."""
+        return x.unsqueeze(1).expand(-1, self.submembers, -1)
+
+    def extra_repr(self) -> str:
+        """Its size."""
+        return f"submembers={self.submembers}"
+
+
+class AdaptedLinear(nn.Module):
+    """A linear map that submembers share but for factors: ``s * (W (r * x)) + b``.
+
+    Parameters
+    ----------
+    submembers
+        How many, ``K``.
+    in_features, out_features
+        Inputs ``I`` and outputs ``O``.
+    bias
+        Whether there are biases.
+    full
+        Whether submembers have factors on the outputs and biases of their own as well.
+    first
+        Whether it is the first layer, whose factors start as random signs, so that submembers differ.
+
+    Attributes
+    ----------
+    input_adapter, output_adapter
+        ``r`` (K, I), and ``s`` (K, O) or None.
+    weight, bias
+        ``W`` (O, I), and ``b`` (O,), (K, O) or None.
+    """
+
+    def __init__(
+        self,
+        submembers: int,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        full: bool = False,
+        first: bool = True,
+    ) -> None:
+        super().__init__()
+        self.submembers, self.in_features, self.out_features = submembers, in_features, out_features
+        factors = _random_signs if first else torch.ones
+        self.input_adapter = nn.Parameter(factors(submembers, in_features))
+        self.weight = _uniform(out_features, in_features, fan_in=in_features)
+        self.output_adapter = nn.Parameter(torch.ones(submembers, out_features)) if full else None
+        own = (submembers,) if full else ()
+        self.bias = _uniform(*own, out_features, fan_in=in_features) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows ``(N, K, I)`` to ``(N, K, O)``."""
+        z = nn.functional.linear(x * self.input_adapter, self.weight)
+        if self.output_adapter is not None:
+            z = z * self.output_adapter
+        return z if self.bias is None else z + self.bias
+
+    def extra_repr(self) -> str:
+        """Its sizes and settings."""
+        return (
+            f"submembers={self.submembers}, in_features={self.in_features}, "
+            f"out_features={self.out_features}, bias={self.bias is not None}, "
+            f"full={self.output_adapter is not None}"
+        )
+
+
+class SubmemberHeads(nn.Module):
+    """A linear map of its own for each submember.
+
+    Parameters
+    ----------
+    submembers
+        How many, ``K``.
+    in_features, out_features
+        Inputs ``I`` and outputs ``C``.
+    bias
+        Whether there are biases.
+
+    Attributes
+    ----------
+    weight, bias
+        ``(K C, I)``, one submember below the other, and ``(K C,)`` or None.
+    """
+
+    def __init__(self, submembers: int, in_features: int, out_features: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.submembers, self.in_features, self.out_features = submembers, in_features, out_features
+        self.weight = _uniform(submembers * out_features, in_features, fan_in=in_features)
+        self.bias = _uniform(submembers * out_features, fan_in=in_features) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows ``(N, K, I)`` to ``(N, K, C)``."""
+        weight = self.weight.view(self.submembers, self.out_features, self.in_features)
+        z = torch.einsum("nki,kci->nkc", x, weight)
+        return z if self.bias is None else z + self.bias.view(self.submembers, self.out_features)
+
+    def extra_repr(self) -> str:
+        """Its sizes and settings."""
+        return (
+            f"submembers={self.submembers}, in_features={self.in_features}, "
+            f"out_features={self.out_features}, bias={self.bias is not None}"
+        )
+
+
+class SubmemberMean(nn.Module):
+    """What all submembers say together: the mean of their outputs, or the logits of the mean of their
+    probabilities.
+
+    Parameters
+    ----------
+    classifies
+        Whether outputs are logits, one for two classes or one a class.
+    """
+
+    def __init__(self, *, classifies: bool = False) -> None:
+        super().__init__()
+        self.classifies = classifies
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs ``(N, K, C)`` to ``(N, C)``."""
+        if not self.classifies:
+            return x.mean(dim=1)
+        shares = log_probabilities(x, dim=2)
+        return logits_of(shares.logsumexp(dim=1) - math.log(x.shape[1]), x.shape[2])
+
+    def extra_repr(self) -> str:
+        """Its setting."""
+        return f"classifies={self.classifies}"
+
+
+def log_probabilities(outputs: Tensor, dim: int) -> Tensor:
+    """Logarithms of the probabilities of all classes along ``dim``, two of them for a single logit."""
+    if outputs.shape[dim] > 1:
+        return outputs.log_softmax(dim)
+    # both from the logit, so that neither is lost to rounding
+    return nn.functional.logsigmoid(torch.cat([-outputs, outputs], dim))
+
+
+def logits_of(shares: Tensor, n_outputs: int) -> Tensor:
+    """The ``n_outputs`` logits ``(.., C, ..)`` of probabilities whose logarithms lie along the axis of 1."""
+    return shares if n_outputs > 1 else shares[:, 1:] - shares[:, :1]
