@@ -21,7 +21,7 @@ BALANCED_TRAININGS = 48
 _FOLDS = ((8, 80), (5, 28), (4, 16))
 """Folds, and the networks that there must be time for."""
 
-SCREENING_SHARE = 0.42
+SCREENING_SHARE = 0.25
 """Share of the training time that screening may take; the rest belongs to the finalists."""
 
 

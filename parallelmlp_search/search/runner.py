@@ -175,21 +175,10 @@ def _begin(
     if not compiled:
         cut.append(
             "the compiled loops were left out, since compiling them takes most of a minute the first time: "
-            "python -m parallelmlp_search.kernels.compiled"
+            "python -m parallelmlp_search.kernels.compiling"
         )
-    return _Stage(
-        preparation,
-        data,
-        workers,
-        plan,
-        journal,
-        throughput,
-        reporter,
-        clock,
-        cache_scale,
-        trials,
-        cut,
-    )
+    stage = (preparation, data, workers, plan, journal, throughput, reporter, clock, cache_scale)
+    return _Stage(*stage, trials=trials, cut=cut)
 
 
 def _agreed_plan(
