@@ -459,7 +459,7 @@ def test_sigterm_keeps_the_run(folder: Path, tmp_path: Path) -> None:
     search.send_signal(signal.SIGTERM)
     _, said = search.communicate(timeout=30)
     assert search.returncode == 130, said
-    assert said.splitlines()[-1].endswith(f"pmlp resume {run}")
+    assert said.splitlines()[-1].endswith(f"pmlp resume {run}"), said
     assert "Traceback" not in said
     assert RunDirectory.open(run).info()["status"] == "interrupted"
 
@@ -586,3 +586,27 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> No
         write_table(pd.DataFrame({"a": [1, "x"]}, dtype=object), str(path))
     assert list(pd.read_parquet(path)["a"]) == [1]
     assert [p.name for p in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_what_an_interrupt_leaves_is_tidied_up_without_a_word(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    left.mkdir()
+    code = f"""
+import os
+from parallelmlp_search.command_line.session import guarded
+@guarded
+def command():
+    from joblib.externals.loky.backend import resource_tracker
+    resource_tracker.register({str(left)!r}, "folder")
+    os._exit(0)
+command()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    for _ in range(100):
+        if not left.exists():
+            break
+        time.sleep(0.1)
+    assert not left.exists()  # by a process that outlives the command
+    assert done.stderr == ""

@@ -102,6 +102,7 @@ def guarded(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
     def command(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         screen = Terminal()
         token = _TERMINAL.set(screen)
+        _hush_tracker()
         try:
             with _our_warnings(screen), _terminable():
                 function(*args, **kwargs)
@@ -205,6 +206,13 @@ def _our_warnings(screen: Terminal) -> Iterator[None]:
 
         warnings.showwarning = show
         yield
+
+
+def _hush_tracker() -> None:
+    """Let joblib's tracker of files, a process of its own, tidy up after an interrupt without a warning."""
+    option = "ignore:resource_tracker:UserWarning"
+    if option not in sys.warnoptions:
+        sys.warnoptions.append(option)  # it is started with the options of this interpreter
 
 
 @contextlib.contextmanager
