@@ -30,6 +30,8 @@ WIDEST = 2048
 def is_covered(bucket: Bucket, loss: str) -> bool:
     """Whether the one call does everything that the members of a bucket ask for, given the loss."""
     shape = bucket.shape
+    if shape.categories:
+        return False
     if loss not in ("squared_error", "binary_logits" if shape.n_outputs == 1 else "cross_entropy"):
         return False
     if max(shape.fan_in, *shape.widths, shape.n_outputs) > WIDEST:
