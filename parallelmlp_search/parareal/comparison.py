@@ -21,6 +21,8 @@ from parallelmlp_search.selection import (
     GreedyEnsemble,
     HonestScore,
     Metric,
+    as_averaged,
+    averaging_gain,
     bias_corrected_score,
     greedy_ensemble,
     tempered,
@@ -202,6 +204,8 @@ def judge(
             complexity=complexity,
             seed=seed_of(preparation.settings.seed, 3),
         )
+        gain = averaging_gain(everyone, target, metric, spread, len(parts), weight=weight)
+        honest = as_averaged(honest, gain)
     else:
         shares = [0.0] * len(shares)
     contenders = [replace(c, weight=share) for c, share in zip(contenders, shares, strict=True)]

@@ -242,6 +242,8 @@ def _interval_words(honest: Record) -> str:
         words.append(f"95 % interval {honest['low']:,.{decimals}f} to {honest['high']:,.{decimals}f}")
     if _finite(honest.get("naive")):
         words.append(f"{honest['naive']:,.{decimals}f} before the correction")
+    if _finite(honest.get("averaging")) and honest["averaging"]:
+        words.append(f"{honest['averaging']:+,.{decimals}f} of it for averaging folds")
     return ", ".join(words)
 
 

@@ -2,8 +2,7 @@
 
 Each configuration is trained up to the moment that cross-fitting chose for it, on the same schedule, from new
 initial weights each time. Nobody judges these networks: no row is left that they have not seen. What is
-reported is still the score of the folds' networks, which saw fewer rows, and of one network a configuration
-where several are averaged here; so it is slightly pessimistic.
+reported is still the score of the folds' networks, which saw fewer rows; so it is slightly pessimistic.
 """
 
 from __future__ import annotations

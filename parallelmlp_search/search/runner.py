@@ -29,7 +29,7 @@ from parallelmlp_search.search.result import SearchResult, trials_frame
 from parallelmlp_search.search.run_directory import RunDirectory
 from parallelmlp_search.search.screening import Screener, Screening, ScreeningPlan
 from parallelmlp_search.search.settings import SearchSettings
-from parallelmlp_search.search.treatment import first_decision, treat
+from parallelmlp_search.search.treatment import average, first_decision, treat
 from parallelmlp_search.search.trial import Trial
 from parallelmlp_search.search.verdict import Verdict, judge, rank
 from parallelmlp_search.search.workers import Workers
@@ -269,6 +269,7 @@ def _finish(stage: _Stage, settings: SearchSettings, directory: RunDirectory | N
             cache_scale=stage.cache_scale,
         )
         cut += missing
+    verdict = average(preparation, fit, verdict, model.decision, len(model.folds))
     result = _result(preparation, model, trials, fit, verdict, last, len(parts), throughput, clock, cut)
     reporter.report("saving", trials)
     if directory is not None:

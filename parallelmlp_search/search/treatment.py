@@ -22,14 +22,16 @@ from parallelmlp_search.search.settings import SearchSettings
 from parallelmlp_search.search.verdict import Verdict, build_model
 from parallelmlp_search.selection import (
     GreedyEnsemble,
+    as_averaged,
     as_predicted,
+    averaging_gain,
     fit_temperature,
     tempered,
     tune_decision,
     weigh,
 )
 
-__all__ = ["first_decision", "treat"]
+__all__ = ["average", "first_decision", "treat"]
 
 MOST_PREDICTING = 4
 """Finalists whose average is looked at first where the choosing rows are held out."""
@@ -102,6 +104,28 @@ def treat(
         seed=seed_of(settings.seed, 3),
     )
     return model, replace(verdict, honest=honest)
+
+
+def average(
+    preparation: Preparation,
+    fit: CrossFit,
+    verdict: Verdict,
+    decision: tuple[float, ...] | None,
+    n_networks: int,
+) -> Verdict:
+    """The honest score, so far that of one network a configuration, becomes that of so many averaged."""
+    if verdict.honest is None:
+        return verdict
+    rows = preparation.reporting_rows[fit.covered.numpy()]
+    gain = averaging_gain(
+        weigh(fit.predictions[:, :, fit.covered], decision),
+        preparation.metric_target(rows),
+        preparation.metric,
+        verdict.ensemble.weights,
+        n_networks,
+        weight=preparation.weights(rows),
+    )
+    return replace(verdict, honest=as_averaged(verdict.honest, gain))
 
 
 def _tunes(preparation: Preparation, settings: SearchSettings) -> bool:

@@ -1,5 +1,6 @@
 """The verdict: metrics of all members at once, leaderboard, greedy ensemble and honest score."""
 
+from parallelmlp_search.selection.averaging import as_averaged, averaging_gain
 from parallelmlp_search.selection.best_cut import at_best_cut
 from parallelmlp_search.selection.calibration import fit_temperature, tempered
 from parallelmlp_search.selection.decisions import Decision, tune_decision, weigh
@@ -17,8 +18,10 @@ __all__ = [
     "HonestScore",
     "Leaderboard",
     "Metric",
+    "as_averaged",
     "as_predicted",
     "at_best_cut",
+    "averaging_gain",
     "bias_corrected_score",
     "default_metric",
     "fit_temperature",

@@ -65,6 +65,8 @@ class HonestScore:
         Score of the choice on the rows that made it.
     n_bootstraps
         Bootstraps that gave a score.
+    averaging
+        What of ``score`` is expected from averaging the networks of all folds, which no row can show.
     """
 
     score: float
@@ -73,6 +75,7 @@ class HonestScore:
     high: float
     naive: float
     n_bootstraps: int
+    averaging: float = 0.0
 
 
 def bias_corrected_score(

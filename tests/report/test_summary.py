@@ -53,6 +53,10 @@ def test_the_summary_tells_everything() -> None:
     text = printed(search_summary(RESULT, BOARD, "runs/my run"))
     assert "roc_auc 0.9138 ± 0.0021" in text
     assert "95 % interval 0.9096 to 0.9180, 0.9152 before the correction" in text
+    assert "averaging" not in text
+    averaged = RESULT | {"honest": RESULT["honest"] | {"averaging": 0.0012}}
+    words = printed(search_summary(averaged, BOARD, "runs/my run"), width=140)
+    assert "0.9152 before the correction, +0.0012 of it for averaging folds" in words
     assert "trial 7, roc_auc 0.9130, 128-128 silu lr 0.004 drop 0.1" in text
     assert "2 networks" in text
     assert text.index("0.75  trial 3") < text.index("0.25  trial 7")

@@ -1,0 +1,102 @@
+"""What averaging the networks of all folds gains, expected and on rows that were held back.
+
+``python -m benchmarks.averaging`` searches each of the twelve bundled sets for 30 seconds, and compares the
+error of the ensemble of a single fold's networks, in the mean of the folds, with that of all folds' average.
+Out-of-fold predictions show the former; the search adds what it expects of the averaging
+(:mod:`parallelmlp_search.selection.averaging`). It writes ``benchmarks/results/averaging.json`` and fills the
+table in ``docs/quality.md`` in. What the file holds already is not made again; ``--anew`` makes all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.publishing import ROOT, describe_machine, fill, marks
+from benchmarks.quality.errors import METRICS, error_of, error_of_score
+from benchmarks.quality.sets import BUNDLED, Table, load, split
+from parallelmlp_search.exceptions import BudgetWarning
+from parallelmlp_search.search import Problem, SearchSettings
+from parallelmlp_search.search import run as search
+from parallelmlp_search.search.model import TrainedModel
+
+RESULTS = ROOT / "benchmarks" / "results" / "averaging.json"
+DOCUMENT = ROOT / "docs" / "quality.md"
+SECONDS = 30.0
+
+
+def held_back(model: TrainedModel, table: Table, rows: np.ndarray[Any, np.dtype[np.intp]]) -> float:
+    """Error of a model on some rows."""
+    values = model.predictions(table.rows(rows))
+    return error_of(table.task, table.target[rows], values[0] if table.task == "regression" else values.T)
+
+
+def run(name: str, seed: int, seconds: float = SECONDS) -> dict[str, Any]:
+    """One search, and its model fold by fold."""
+    table = load(name)
+    train, test = split(table, seed)
+    settings = SearchSettings(time_limit=seconds, metric=METRICS[table.task], seed=seed, device="cpu")
+    problem = Problem(frame=table.rows(train), target=table.target[train], task=table.task)  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BudgetWarning)
+        result = search(problem, settings)
+    if result.honest is None:
+        raise SystemExit(f"{name} is too small for an honest score")
+    model = result.model
+    alone = [held_back(replace(model, folds=[fold]), table, test) for fold in model.folds]
+    honest = error_of_score(table.task, result.honest.score)
+    return {
+        "set": name, "seed": seed, "folds": len(model.folds), "ensemble": len(model.weights),
+        "fold": float(np.mean(alone)), "error": held_back(model, table, test), "honest": honest,
+        "expected": -abs(result.honest.averaging), "machine": describe_machine(),
+    }  # fmt: skip
+
+
+def gains(rows: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+    """Gain by averaging of each search in units of the error of one fold's networks: expected, and real."""
+    expected = [row["expected"] / (row["honest"] - row["expected"]) for row in rows]
+    return expected, [row["error"] / row["fold"] - 1.0 for row in rows]
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a Markdown table, with the mean of all."""
+    lines = [
+        "| set, seed | folds | networks | one fold | all folds | gain | expected |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row, expected, real in zip(rows, *gains(rows), strict=True):
+        lines.append(
+            f"| {row['set']}, {row['seed']} | {row['folds']} | {row['ensemble']} | {row['fold']:.4g} "
+            f"| {row['error']:.4g} | {real:+.1%} | {expected:+.1%} |"
+        )
+    expected, real = (float(np.mean(values)) for values in gains(rows))
+    return "\n".join([*lines, f"| mean | | | | | {real:+.1%} | {expected:+.1%} |"])
+
+
+def main() -> None:
+    """Make the searches that are missing and publish all of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--anew", action="store_true")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    arguments = parser.parse_args()
+    known = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() and not arguments.anew else []
+    rows: list[dict[str, Any]] = known
+    for seed in arguments.seeds:
+        for name in BUNDLED:
+            if any(row["set"] == name and row["seed"] == seed for row in rows):
+                continue
+            rows.append(run(name, seed))
+            print(table_of(rows[-1:]).splitlines()[2], flush=True)
+            text = ",\n".join("  " + json.dumps(row) for row in rows)
+            RESULTS.write_text(f'{{"rows": [\n{text}\n]}}\n', encoding="utf-8")
+    fill(DOCUMENT, marks("averaging"), table_of(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Ingredients: what is compared with what, and the table of the document is that of the figures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from benchmarks.ingredients import DOCUMENT, RESULTS, SEEDS, VARIANTS, compared, run, table
+from benchmarks.publishing import between, marks
+from benchmarks.quality.sets import BUNDLED
+from parallelmlp_search.space import KNOWN
+
+
+def test_every_variant_is_a_change_of_the_recipe() -> None:
+    for name, changes in VARIANTS.items():
+        changed = KNOWN[0].replace(**changes)
+        assert (changed == KNOWN[0]) == (name == "the recipe"), name
+
+
+def _row(name: str, seed: int, variant: str, error: float) -> dict[str, Any]:
+    return {"set": name, "seed": seed, "variant": variant, "error": error, "best": 0.5 * error}
+
+
+def test_changes_are_means_of_ratios_set_by_set() -> None:
+    rows = [
+        _row("vowel", 0, "the recipe", 1.0),
+        _row("vowel", 0, "relu", 1.2),
+        _row("vowel", 1, "the recipe", 2.0),
+        _row("vowel", 1, "relu", 2.0),
+        _row("adult", 0, "the recipe", 4.0),
+        _row("adult", 0, "relu", 3.0),
+        _row("adult", 1, "relu", 3.0),  # whose recipe is missing
+    ]
+    assert compared(rows, "relu", "error") == pytest.approx([0.1, -0.25])
+    assert compared(rows, "selu", "error") == []
+    (line,) = table(rows).splitlines()[2:]
+    mean = math.sqrt(1.1 * 0.75) - 1.0
+    assert line == f"| relu | {mean:+.1%} | {mean:+.1%} | 1 of 2 | -25% to +10% |"
+
+
+def test_a_variant_is_trained_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import ingredients
+
+    monkeypatch.setattr(ingredients, "STEPS", 80)
+    monkeypatch.setattr(ingredients, "N_NETWORKS", 2)
+    found: dict[str, Mapping[str, Any]] = {
+        variant: run("vowel", 0, variant) for variant in ("the recipe", "relu")
+    }
+    for row in found.values():
+        assert row["networks"] == 2
+        assert 0.0 < row["best"] <= row["error"] < math.log(11.0)  # better than no idea of eleven classes
+    assert found["relu"]["error"] != found["the recipe"]["error"]
+
+
+def test_the_document_shows_the_figures() -> None:
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
+    assert {(row["set"], row["seed"], row["variant"]) for row in rows} == {
+        (name, seed, variant) for name in BUNDLED for seed in SEEDS for variant in VARIANTS
+    }
+    text = between(DOCUMENT.read_text(encoding="utf-8"), marks("ingredients"))
+    assert text.strip() == table(rows)
+    assert text.strip() != table(rows[1:])
