@@ -65,7 +65,12 @@ class CategoryEncoder:
         """Columns that `encode` fills."""
         if self.binary:
             return 1
-        return self.shown + (self.shown < len(self.keys)) + bool(self.frequency)
+        return self.n_hot + bool(self.frequency)
+
+    @property
+    def n_hot(self) -> int:
+        """How many of them, the first ones, stand for one category each, or for all that are not shown."""
+        return 0 if self.binary else self.shown + (self.shown < len(self.keys))
 
     def names(self, name: str) -> list[str]:
         """Names of the filled columns."""
@@ -86,7 +91,7 @@ class CategoryEncoder:
             out[:, 0] = np.array([-1.0, 1.0, 0.0], dtype=np.float32)[places]
             return
         others = self.shown < len(self.keys)
-        hot = self.shown + others
+        hot = self.n_hot
         table = np.zeros((hot + 1, hot), dtype=np.float32)
         np.fill_diagonal(table, 1.0)
         out[:, :hot] = table[np.minimum(places, hot - 1) if others else places]

@@ -250,6 +250,13 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         self.n_quantiles_ = 0 if scores is None else scores.n_columns
         self.n_pieces_ = 0 if pieces is None else pieces.width
         self.n_numbers_ = 0 if numbers is None else numbers.n_columns
+        first = self.n_features_out_ - sum(category.width for category in categories.values())
+        found = []
+        for category in categories.values():
+            if not category.binary:
+                found.append((first, category.n_hot))
+            first += category.width
+        self.categories_ = tuple(found)
 
     def _blocks(self) -> Iterator[tuple[list[str], int]]:
         """Names and number of the columns that each encoder fills, in the order of the result."""

@@ -44,6 +44,8 @@ class ShardData:
         How many columns, those behind the scores, are pieces of numbers, which not every one sees either.
     n_numbers
         How many columns, those behind the pieces, are the numbers themselves.
+    categories
+        ``(first, size)`` of the columns that stand for one category each.
     """
 
     rows: TrainingRows
@@ -58,6 +60,7 @@ class ShardData:
     n_quantiles: int = 0
     n_pieces: int = 0
     n_numbers: int = 0
+    categories: tuple[tuple[int, int], ...] = ()
     stored: Path | None = field(default=None, compare=False)
     """File with the tensors, from which another process reads them instead of getting them with each task."""
 
@@ -76,8 +79,8 @@ class ShardData:
     def __getstate__(self) -> dict[str, Any]:
         if self.stored is None:
             return dict(self.__dict__)
-        names = ("head", "loss", "metric", "seed", "n_quantiles", "n_pieces", "n_numbers", "stored")
-        return {name: getattr(self, name) for name in names}
+        sizes = ("n_quantiles", "n_pieces", "n_numbers", "categories")
+        return {name: getattr(self, name) for name in ("head", "loss", "metric", "seed", *sizes, "stored")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state if state["stored"] is None else state | _stored_rows(state["stored"]))
@@ -96,6 +99,7 @@ class ShardData:
             n_quantiles=self.n_quantiles,
             n_pieces=self.n_pieces,
             n_numbers=self.n_numbers,
+            categories=self.categories,
             classifies=self.head.classifies,
         )
 
@@ -117,6 +121,7 @@ class ShardData:
 
         rows = seen(self.rows.inputs)
         assert rows is not None
+        n_hidden = self.n_inputs - rows.shape[1]  # all of them lie before the categories
         return replace(
             self,
             rows=replace(self.rows, inputs=rows),
@@ -124,6 +129,7 @@ class ShardData:
             prediction_inputs=seen(self.prediction_inputs),
             n_quantiles=0,
             n_pieces=0,
+            categories=tuple((first - n_hidden, size) for first, size in self.categories),
             stored=None,
         )
 

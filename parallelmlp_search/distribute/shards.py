@@ -229,6 +229,7 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
         n_inputs=data.n_inputs,
         n_outputs=data.head.n_outputs,
         n_numbers=data.n_numbers,
+        categories=data.categories,
         classifies=data.head.classifies,
         states=task.states,
         repeat=task.repeat,

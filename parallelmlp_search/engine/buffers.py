@@ -32,7 +32,8 @@ __all__ = [
 class LayerTensors(NamedTuple):
     """Views of one layer of a bucket: weight (P, O, I); bias, gain, shift and coefficient (P, O, 1) or None.
 
-    The first also has the embedding before it and the scales of its inputs (P, 1, I), if there are any.
+    The first also has the embedding before it, the scales of its inputs (P, 1, I) and embeddings of
+    categories (P, S, 1), one after the other, if there are any.
     Members of ``K`` submembers have adapters (P, K, I) and (P, K, O) as well, heads (P, K C, I) with biases
     (P, K C, 1), and where they share fully biases (P, K, O).
     """
@@ -46,6 +47,7 @@ class LayerTensors(NamedTuple):
     scale: Tensor | None = None
     input_adapter: Tensor | None = None
     output_adapter: Tensor | None = None
+    category: Tensor | None = None
 
 
 _OTHERS = ("bias", "gain", "shift", "coefficient", "input_adapter", "output_adapter")
@@ -63,6 +65,7 @@ def bind(flat: Tensor, layout: Layout, bucket: int) -> list[LayerTensors]:
     layers[0] = layers[0]._replace(
         embedding=bind_embedding(flat, layout, bucket),
         scale=None if scale is None else scale.transpose(1, 2),
+        category=block_view(flat, layout, bucket, EMBEDDING, "category"),
     )
     return layers
 

@@ -5,6 +5,11 @@ Submember ``k`` of a member is the plain network with the weights ``W_k[o, i] = 
 one. From ``G_k``, the gradient by ``W_k``, come ``dW = sum_k s_k G_k c_k``, ``dc_k[i] = sum_o W s_k G_k`` and
 ``ds_k[o] = sum_i W c_k G_k``. So adapters never touch rows, and everything that plain networks can do,
 submembers can. The plain twins are the modules of :mod:`parallelmlp_search.packing.submembers`.
+
+An embedding of categories is a low rank of the first layer: the weights of their columns are ``V E^T``,
+where ``V`` are those of the numbers that a category becomes, and ``E`` (categories, numbers) those numbers.
+From ``G``, the gradient by ``V E^T``, come ``dV = G E`` and ``dE = G^T V``. The twin is
+:class:`~parallelmlp_search.packing.modules.CategoryEmbedding`.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from parallelmlp_search.engine.bucket_network import BucketNetwork
 from parallelmlp_search.engine.buffers import Arena, LayerTensors, arena_size, bind
 from parallelmlp_search.engine.embedding import EmbeddingTensors
 from parallelmlp_search.kernels.losses import Loss
-from parallelmlp_search.packing.layout import Bucket, unfolded_layout
+from parallelmlp_search.packing.layout import Bucket, aligned, unfolded_layout
 from parallelmlp_search.packing.submembers import log_probabilities, logits_of
 
 __all__ = ["FoldedNetwork", "dropout_shift", "folded_size"]
@@ -37,7 +42,15 @@ def dropout_shift(submember: int, n_submembers: int, n_rows: int) -> int:
 def folded_size(bucket: Bucket, n_rows: int, training: bool) -> int:
     """Elements that a bucket of members to be unfolded takes from the arena, rounded up."""
     layout = unfolded_layout(bucket, _at_once(bucket, training))
-    return arena_size(layout.buckets[0], n_rows, training) + (1 + training) * layout.size
+    first = aligned(math.prod(_first_weights(bucket, training))) if bucket.shape.categories else 0
+    return arena_size(layout.buckets[0], n_rows, training) + (1 + training) * (layout.size + first)
+
+
+def _first_weights(bucket: Bucket, training: bool) -> tuple[int, int, int, int]:
+    """Members, submembers, neurons and inputs of the first layer, embedded."""
+    shape = bucket.shape
+    width = (*shape.widths, shape.n_outputs)[0]
+    return bucket.n_members, _at_once(bucket, training), width, shape.fan_in
 
 
 def _at_once(bucket: Bucket, training: bool) -> int:
@@ -86,7 +99,11 @@ class FoldedNetwork:
         # behind the buffers of the plain network, which begins the arena anew
         self._parameters = bind(arena.take(layout.size), layout, 0)
         self._unfolded = [self._apart(tensors) for tensors in self._parameters]
+        # weights of the first layer, before categories become columns
+        self._runs = list(bucket.shape.input_runs()) if bucket.shape.categories else []
+        self._embedded = arena.take(*_first_weights(bucket, training)) if self._runs else None
         if training:
+            self._embedded_grad = arena.take(*_first_weights(bucket, training)) if self._runs else None
             self.output_gradient = self._plain.output_gradient
             self._gradients = bind(arena.take(layout.size), layout, 0)
             self._grads = [self._apart(tensors) for tensors in self._gradients]
@@ -152,17 +169,43 @@ class FoldedNetwork:
         for number, (tensors, into) in enumerate(zip(parameters, self._unfolded, strict=True)):
             own = _by_submember(tensors, self._submembers, head=number == len(parameters) - 1)
             own = _mapped(own, lambda tensor: tensor[:, chosen] if tensor.shape[1] > 1 else tensor)
-            for source, target in _pairs(own, into):
+            weight = into.weight
+            if number == 0 and self._embedded is not None:
+                weight = self._embedded
+            for source, target in _pairs(own, into._replace(weight=weight)):
                 target.copy_(source)
             for factor in (own.output_adapter, own.input_adapter, own.scale):
                 if factor is not None:
-                    into.weight.mul_(factor)
+                    weight.mul_(factor)
+            if own.category is not None:
+                for columns, inputs, numbers in self._runs:
+                    values = weight[..., inputs]
+                    if numbers is not None:
+                        values = values @ _embedding(own.category, numbers, inputs).transpose(2, 3)
+                    into.weight[..., columns] = values
+
+    def _fold_categories(self, tensors: LayerTensors, into: LayerTensors, grad: LayerTensors) -> LayerTensors:
+        """Gradients of the embedding, and those of the first layer with weights before it."""
+        assert self._embedded is not None
+        assert self._embedded_grad is not None
+        assert tensors.category is not None
+        assert into.category is not None
+        for columns, inputs, numbers in self._runs:
+            values = grad.weight[..., columns]
+            if numbers is not None:
+                product = values.transpose(2, 3) @ self._embedded[..., inputs]
+                _embedding(into.category, numbers, inputs).copy_(product.sum(1, keepdim=True))
+                values = values @ _embedding(tensors.category, numbers, inputs)
+            self._embedded_grad[..., inputs] = values
+        return grad._replace(weight=self._embedded_grad)
 
     def _fold(self, parameters: Sequence[LayerTensors], gradients: Sequence[LayerTensors]) -> None:
         """Gradients of members from those of their submembers."""
         for number, (tensors, into, grad) in enumerate(zip(parameters, gradients, self._grads, strict=True)):
             head = number == len(parameters) - 1
             own, into = (_by_submember(each, self._submembers, head=head) for each in (tensors, into))
+            if own.category is not None:
+                grad = self._fold_categories(own, into, grad)
             columns = own.input_adapter
             if own.scale is not None:
                 columns = own.scale if columns is None else own.scale * columns
@@ -185,6 +228,12 @@ class FoldedNetwork:
                     torch.sum(source, dim=1, keepdim=True, out=target)
                 else:
                     target.copy_(source)
+
+
+def _embedding(category: Tensor, numbers: slice, inputs: slice) -> Tensor:
+    """The part (P, 1, categories, dimension) of a block (P, 1, S, 1) that one column's categories have."""
+    part = category[:, :, numbers, 0]
+    return part.view(*part.shape[:2], -1, inputs.stop - inputs.start)
 
 
 def _mapped(tensors: LayerTensors, change: Callable[[Tensor], Tensor]) -> LayerTensors:

@@ -24,6 +24,7 @@ _MIXING_BOUND = 1.0 / math.sqrt(PERIODIC_FREQUENCIES)
 
 _EMBEDDING_DRAWS: dict[str, Callable[[np.random.Generator, int], NDArray[np.float64]]] = {
     "frequency": lambda rng, size: rng.normal(0.0, 1.0, size),
+    "category": lambda rng, size: rng.normal(0.0, 1.0, size),
     "phase": lambda rng, size: rng.uniform(-math.pi, math.pi, size),
     "mixing": lambda rng, size: rng.uniform(-_MIXING_BOUND, _MIXING_BOUND, size),
     "offset": lambda rng, size: rng.uniform(-_MIXING_BOUND, _MIXING_BOUND, size),
@@ -68,11 +69,11 @@ def initial_vector(
             N(0, 1/fan_in), but each hidden neuron is scaled to a variance of one over rows and its bias
             puts its zero near one of them, layer by layer (the head is not scaled).
 
-        A head that starts at zero has no weights but zeros. An embedding starts as
-        :class:`~parallelmlp_search.packing.periodic.Periodic` does, whatever the scheme; scales and
-        coefficients are 1, and so are adapters, but for random signs on the inputs of the first layer.
-        Columns that the network does not see have a scale and weights of zero, whose gradients are zero then,
-        so that they stay hidden.
+        A head that starts at zero has no weights but zeros. Embeddings start as
+        :class:`~parallelmlp_search.packing.periodic.Periodic` and :class:`torch.nn.Embedding` do, whatever
+        the scheme; scales and coefficients are 1, and so are adapters, but for random signs on the inputs of
+        the first layer. Columns that the network does not see have a scale and weights of zero, whose
+        gradients are zero then, so that they stay hidden.
     repeat
         Distinguishes copies of one configuration, such as the folds'.
     rows
@@ -132,7 +133,8 @@ def _hidden_inputs(
     hidden = np.zeros(architecture.fan_in, dtype=np.bool_)
     if config.feature_share == 1.0:
         return hidden
-    n_inputs, n_numbers = architecture.n_inputs, architecture.n_periodic
+    n_numbers = architecture.n_periodic
+    n_inputs = architecture.fan_in - PERIODIC_OUTPUTS * n_numbers
     n_hidden = n_inputs - max(1, round(config.feature_share * n_inputs))
     hidden[rng.permutation(n_inputs)[:n_hidden]] = True
     hidden[n_inputs:] = np.repeat(hidden[:n_numbers], PERIODIC_OUTPUTS)

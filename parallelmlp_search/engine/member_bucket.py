@@ -32,7 +32,7 @@ def is_covered(bucket: Bucket, loss: str) -> bool:
     shape = bucket.shape
     if loss not in ("squared_error", "binary_logits" if shape.n_outputs == 1 else "cross_entropy"):
         return False
-    if max(shape.fan_in, *shape.widths, shape.n_outputs) > WIDEST:
+    if max(shape.unfolded.fan_in, *shape.widths, shape.n_outputs) > WIDEST:
         return False
     return {a.activation for a in bucket.architectures} <= CompiledActivations.names()
 
@@ -49,6 +49,16 @@ def _unfolding(bucket: Bucket) -> Unfolding:
         bucket.shape.submembers,
         [(kind, layer, rows, columns) for layer, kind, rows, columns in bucket.shape.unfolded.block_shapes()],
         [_true_shapes(architecture.unfolded) for architecture in bucket.architectures],
+        [
+            (
+                columns.start,
+                columns.stop - columns.start,
+                inputs.start,
+                inputs.stop - inputs.start,
+                -1 if numbers is None else numbers.start,
+            )
+            for columns, inputs, numbers in (bucket.shape.input_runs() if bucket.shape.categories else ())
+        ],
     )
 
 

@@ -71,6 +71,7 @@ class Population:
         n_inputs: int,
         n_outputs: int,
         n_numbers: int = 0,
+        categories: Sequence[tuple[int, int]] = (),
         classifies: bool = False,
         states: Sequence[MemberState | None] | None = None,
         repeat: int = 0,
@@ -87,6 +88,8 @@ class Population:
             One per member. Members share training rows, so ``n_inputs`` and ``n_outputs`` are common.
         n_numbers
             How many of the inputs, the first ones, are numbers.
+        categories
+            ``(first, size)`` of the inputs that stand for one category each.
         classifies
             Whether outputs are logits, which decides how those of submembers are averaged.
         states
@@ -106,7 +109,8 @@ class Population:
                 f"all members of a population must have taken equally many steps, but got {sorted(steps)}"
             )
         sizes: dict[str, Any] = {"n_inputs": n_inputs, "n_outputs": n_outputs, "n_numbers": n_numbers}
-        architectures = [Architecture.of(config, **sizes, classifies=classifies) for config in configs]
+        sizes |= {"categories": tuple(categories), "classifies": classifies}
+        architectures = [Architecture.of(config, **sizes) for config in configs]
         n_rows = max(config.batch_size for config in configs)
         # on a GPU there is no cache to keep to, and one wide bucket is one launch
         on_cpu = torch.device(device).type == "cpu"

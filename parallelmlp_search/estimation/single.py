@@ -26,8 +26,8 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
     widths, activation, learning_rate, weight_decay, weight_decay_schedule, dropout, dropout_schedule, \
     label_smoothing, optimizer, beta1, beta2, momentum, schedule, batch_size, initialization, \
     head_initialization, parametrization, bias, bias_rate, input_scale_rate, parametric_rate, residual, \
-    normalization, clip_norm, numeric_embedding, numeric_scaling, feature_share, frequency_scale, \
-    embedding_rate, submembers, sharing
+    normalization, clip_norm, numeric_embedding, numeric_scaling, category_embedding, feature_share, \
+    frequency_scale, embedding_rate, submembers, sharing
         The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
     seed : int, default=None
         Seed of the initial weights; None takes it from ``random_state``.
@@ -95,6 +95,7 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
         clip_norm: float | None = None,
         numeric_embedding: str = "piecewise",
         numeric_scaling: str = "common",
+        category_embedding: str = "none",
         feature_share: float = 1.0,
         frequency_scale: float = 0.1,
         embedding_rate: float = 0.1,
@@ -132,6 +133,7 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
         self.clip_norm = clip_norm
         self.numeric_embedding = numeric_embedding
         self.numeric_scaling = numeric_scaling
+        self.category_embedding = category_embedding
         self.feature_share = feature_share
         self.frequency_scale = frequency_scale
         self.embedding_rate = embedding_rate
@@ -154,8 +156,8 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
     widths, activation, learning_rate, weight_decay, weight_decay_schedule, dropout, dropout_schedule, \
     label_smoothing, optimizer, beta1, beta2, momentum, schedule, batch_size, initialization, \
     head_initialization, parametrization, bias, bias_rate, input_scale_rate, parametric_rate, residual, \
-    normalization, clip_norm, numeric_embedding, numeric_scaling, feature_share, frequency_scale, \
-    embedding_rate, submembers, sharing
+    normalization, clip_norm, numeric_embedding, numeric_scaling, category_embedding, feature_share, \
+    frequency_scale, embedding_rate, submembers, sharing
         The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
     seed : int, default=None
         Seed of the initial weights; None takes it from ``random_state``.
@@ -212,6 +214,7 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
         clip_norm: float | None = None,
         numeric_embedding: str = "piecewise",
         numeric_scaling: str = "common",
+        category_embedding: str = "none",
         feature_share: float = 1.0,
         frequency_scale: float = 0.1,
         embedding_rate: float = 0.1,
@@ -249,6 +252,7 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
         self.clip_norm = clip_norm
         self.numeric_embedding = numeric_embedding
         self.numeric_scaling = numeric_scaling
+        self.category_embedding = category_embedding
         self.feature_share = feature_share
         self.frequency_scale = frequency_scale
         self.embedding_rate = embedding_rate

@@ -154,11 +154,15 @@ class Unfolding(NamedTuple):
         ``(kind, layer, rows, columns)`` of each block of one, padded.
     shapes
         ``(P, blocks, 2)``: true rows and columns of the blocks of each member's networks.
+    runs
+        Where categories are embedded, ``(first column, columns, first input, inputs, start)`` of each run of
+        inputs of the first layer, with the place of an embedding in its block, below zero for no embedding.
     """
 
     n_each: int
     blocks: Sequence[tuple[str, int, int, int]]
     shapes: Sequence[Sequence[tuple[int, int]]]
+    runs: Sequence[tuple[int, int, int, int, int]] = ()
 
 
 class CompiledMembers:
@@ -220,6 +224,7 @@ class CompiledMembers:
             for kind, layer, rows, columns in unfolding.blocks
         ]
         self._n_each = unfolding.n_each
+        self._runs = np.array(unfolding.runs, dtype=np.int64).reshape(-1, 5)
         self._plain = np.array(plain, dtype=np.int64).reshape(-1, 5)
         self._plain_shapes = np.array(unfolding.shapes, dtype=np.int64).reshape(len(kernels), -1, 2)
         codes = [(_codes()[kernel.name], 1) for kernel in kernels]
@@ -252,6 +257,7 @@ class CompiledMembers:
             self._blocks,
             self._plain,
             self._n_each,
+            self._runs,
             steps.n_rows,
             steps.rows,
             steps.columns,

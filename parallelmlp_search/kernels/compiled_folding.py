@@ -5,6 +5,11 @@ What a plain network's weights are made of, and how its gradient is divided up, 
 network: the number of the member's block that it comes from, its padded rows and columns, its kind and its
 layer, as in :mod:`parallelmlp_search.kernels.compiled_places`. A block that is larger in the member has a
 part for each submember, one behind the other; any other is shared.
+
+Where categories are embedded, ``runs`` has a line for each run of inputs of the first layer: first column of
+the rows and how many, first input and how many, and where the run's embedding (columns, inputs) begins in the
+block of all, below zero for columns that are no categories. ``turned`` (2, size of the block) holds each
+embedding with lines for columns, and the gradient like it.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from typing import Any
 from parallelmlp_search.kernels.compiled_functions import inner
 from parallelmlp_search.kernels.compiled_layers import times
 from parallelmlp_search.kernels.compiled_math import ONE, ZERO
-from parallelmlp_search.kernels.compiled_places import INPUT_ADAPTER, OUTPUT_ADAPTER, SCALE, WEIGHT
+from parallelmlp_search.kernels.compiled_places import CATEGORY, INPUT_ADAPTER, OUTPUT_ADAPTER, SCALE, WEIGHT
 from parallelmlp_search.kernels.compiled_products import copy
 from parallelmlp_search.kernels.compiled_vectors import LANES, load, multiply_add, splat, total
 
@@ -56,6 +61,8 @@ def unfold(
     plain_begins: Any,
     plain_shape: Any,
     scratch: Any,
+    runs: Any,
+    turned: Any,
 ) -> None:
     """Parameters of submember ``k`` into ``q``, from those of its member; what all share only with the first.
 
@@ -66,20 +73,31 @@ def unfold(
     plain, plain_begins, plain_shape
         The plain network's blocks, where they begin, and their true rows and columns.
     scratch
-        ``(2, I)`` for the widest layer.
+        ``(4, I)`` for the widest layer.
+    runs, turned
+        See above.
     """
     for b in range(plain.shape[0]):
         source, n_out, n_in = plain[b, 0], plain_shape[b, 0], plain_shape[b, 1]
+        embedded, n_in = _inputs(plain, b, shape, n_in, runs)
         size = n_out * n_in
         parted = shape[source, 0] * shape[source, 1] > size
         start, to = begins[source] + (k * size if parted else 0), plain_begins[b]
         adapter, scale, outer = _places(spots, plain[b, 4], k, n_out, n_in)
-        if plain[b, 3] != WEIGHT or (adapter < 0 and scale < 0):
+        if plain[b, 3] != WEIGHT or (adapter < 0 and scale < 0 and not embedded):
             if parted or k == 0:
                 copy(p, start, size, q, to)
             continue
         columns = scratch[0, :n_in]
         _factors(p, adapter, scale, columns)
+        if embedded:
+            category, n_columns = spots[spots.shape[0] - 1, CATEGORY], plain_shape[b, 1]
+            if k == 0:
+                _turn(p, category, runs, turned[0])
+            for o in range(n_out):
+                _effective(p, start + o * n_in, outer, o, columns, scratch[1])
+                _spread(scratch[1], runs, turned[0], q, to + o * n_columns)
+            continue
         for o in range(n_out):
             row, here = start + o * n_in, to + o * n_in
             own, values = q[here : here + n_in], p[row : row + n_in]
@@ -101,6 +119,8 @@ def fold(
     plain_begins: Any,
     plain_shape: Any,
     scratch: Any,
+    runs: Any,
+    turned: Any,
 ) -> None:
     """Gradient ``h`` of submember ``k``, which is used up, into ``g``, that of its member.
 
@@ -108,10 +128,20 @@ def fold(
     """
     for b in range(plain.shape[0]):
         source, n_out, n_in = plain[b, 0], plain_shape[b, 0], plain_shape[b, 1]
+        embedded, n_in = _inputs(plain, b, shape, n_in, runs)
         size = n_out * n_in
         parted = shape[source, 0] * shape[source, 1] > size
         to, start = begins[source] + (k * size if parted else 0), plain_begins[b]
         adapter, scale, outer = _places(spots, plain[b, 4], k, n_out, n_in)
+        if embedded:
+            columns = scratch[0, :n_in]
+            _factors(p, adapter, scale, columns)
+            turned[1, :] = ZERO
+            for o in range(n_out):
+                _effective(p, to + o * n_in, outer, o, columns, scratch[1])
+                _gather(scratch[1], h, start + o * plain_shape[b, 1], runs, turned, scratch[2])
+                copy(scratch[2], 0, n_in, h, start + o * n_in)  # over what has been read
+            _turn_back(turned[1], runs, g, spots[spots.shape[0] - 1, CATEGORY], k == 0)
         if plain[b, 3] == WEIGHT and (adapter >= 0 or scale >= 0):
             columns, slopes = scratch[0, :n_in], scratch[1, :n_in]
             _factors(p, adapter, scale, columns)
@@ -125,6 +155,84 @@ def fold(
                 times(columns, slopes)
                 copy(columns, 0, n_in, g, adapter)
         _put(g[to : to + size], h[start : start + size], parted or k == 0)
+
+
+@inner
+def _inputs(plain: Any, b: Any, shape: Any, n_in: Any, runs: Any) -> Any:
+    """Whether a block is the weights of a layer behind embedded categories, and the inputs that it has."""
+    if runs.shape[0] > 0 and plain[b, 3] == WEIGHT and plain[b, 4] == 0:
+        return True, shape[plain[b, 0], 1]
+    return False, n_in
+
+
+@inner
+def _effective(p: Any, row: Any, outer: Any, o: Any, columns: Any, into: Any) -> None:
+    """Weights of neuron ``o`` times the factors of its inputs and its own."""
+    factor = p[outer + o] if outer >= 0 else ONE
+    values = p[row : row + columns.size]
+    for i in range(columns.size):
+        into[i] = factor * values[i] * columns[i]
+
+
+@inner
+def _turn(p: Any, category: Any, runs: Any, turned: Any) -> None:
+    """Embeddings with a line for each of their numbers: vectors then go along categories."""
+    for r in range(runs.shape[0]):
+        n_columns, n_numbers, place = runs[r, 1], runs[r, 3], runs[r, 4]
+        if place < 0:
+            continue
+        for c in range(n_columns):
+            for d in range(n_numbers):
+                turned[place + d * n_columns + c] = p[category + place + c * n_numbers + d]
+
+
+@inner
+def _turn_back(turned: Any, runs: Any, g: Any, category: Any, first: Any) -> None:
+    """The gradient of embeddings into its place, or added to what has been there since the first."""
+    for r in range(runs.shape[0]):
+        n_columns, n_numbers, place = runs[r, 1], runs[r, 3], runs[r, 4]
+        if place < 0:
+            continue
+        for c in range(n_columns):
+            for d in range(n_numbers):
+                to = category + place + c * n_numbers + d
+                g[to] = turned[place + d * n_columns + c] + (ZERO if first else g[to])
+
+
+@inner
+def _spread(weights: Any, runs: Any, turned: Any, q: Any, to: Any) -> None:
+    """Weights of a neuron's columns, at ``to`` of ``q``, from those of its inputs."""
+    for r in range(runs.shape[0]):
+        column, n_columns, first, n_inputs, place = runs[r, 0], runs[r, 1], runs[r, 2], runs[r, 3], runs[r, 4]
+        if place < 0:
+            copy(weights, first, n_columns, q, to + column)
+            continue
+        own = q[to + column : to + column + n_columns]
+        own[:] = ZERO
+        for d in range(n_inputs):
+            values = turned[place + d * n_columns : place + (d + 1) * n_columns]
+            for c in range(n_columns):
+                own[c] += weights[first + d] * values[c]
+
+
+@inner
+def _gather(weights: Any, h: Any, start: Any, runs: Any, turned: Any, into: Any) -> None:
+    """Gradient of the weights of a neuron's inputs from that of its columns, at ``start`` of ``h``.
+
+    That of the embeddings is added to ``turned[1]``.
+    """
+    for r in range(runs.shape[0]):
+        column, n_columns, first, n_inputs, place = runs[r, 0], runs[r, 1], runs[r, 2], runs[r, 3], runs[r, 4]
+        if place < 0:
+            copy(h, start + column, n_columns, into, first)
+            continue
+        own = h[start + column : start + column + n_columns]
+        for d in range(n_inputs):
+            values = turned[0, place + d * n_columns : place + (d + 1) * n_columns]
+            slopes = turned[1, place + d * n_columns : place + (d + 1) * n_columns]
+            for c in range(n_columns):
+                slopes[c] += weights[first + d] * own[c]
+            into[first + d] = _dot(own, 0, values, 0, n_columns)
 
 
 @inner

@@ -76,6 +76,7 @@ def member_steps(
     blocks: Any,
     plain: Any,
     n_submembers: Any,
+    runs: Any,
     n_true: Any,
     rows: Any,
     columns: Any,
@@ -107,6 +108,8 @@ def member_steps(
     plain, n_submembers
         ``(plain blocks, 5)``, see :mod:`parallelmlp_search.kernels.compiled_folding`, and how many plain
         networks a member stands for; without lines it is one itself.
+    runs
+        ``(runs, 5)``, see there as well: inputs of the first layer, where categories are embedded.
     n_true
         Rows of a batch.
     rows, columns
@@ -149,7 +152,7 @@ def member_steps(
             padded[single[b, 4] + 1] = single[b, 1]
     room = max(whole(padded.max()), n_columns)
     begins, single_begins = np.zeros(len(blocks), np.int64), np.zeros(len(single), np.int64)
-    spots, single_spots = np.zeros((n_layers + 1, 12), np.int64), np.zeros((n_layers + 1, 12), np.int64)
+    spots, single_spots = np.zeros((n_layers + 1, 13), np.int64), np.zeros((n_layers + 1, 13), np.int64)
     own_size = place_blocks(blocks, blocks[:, 1:3], room, begins, spots)
     single_size = place_blocks(single, single[:, 1:3], room, single_begins, single_spots)
     parametric = n_layers > 1 and spots[0, COEFFICIENT] >= 0
@@ -170,7 +173,8 @@ def member_steps(
     )
     memory = memory_of(net, padded, room, residual)
     mixed = zeros(MIXTURES * n_numbers * n_rows if folded else 0)
-    factors = np.zeros((2, room if folded else 0), dtype=np.float32)
+    factors = np.zeros((4, room if folded else 0), dtype=np.float32)
+    turned_categories = np.zeros((2, np.sum(runs[:, 1] * runs[:, 3])), dtype=np.float32)
     p, g = zeros(own_size), zeros(own_size)
     m, v = zeros(own_size), zeros(own_size)
     average = zeros(own_size)
@@ -217,7 +221,20 @@ def member_steps(
             loss = ZERO
             for k in range(n_submembers):
                 if folded:
-                    unfold(p, q, k, begins, spots, shape, plain, single_begins, single_shape, factors)
+                    unfold(
+                        p,
+                        q,
+                        k,
+                        begins,
+                        spots,
+                        shape,
+                        plain,
+                        single_begins,
+                        single_shape,
+                        factors,
+                        runs,
+                        turned_categories,
+                    )
                 rate, ahead = rates[t, member], k * n_true // n_submembers
                 forward_pass(
                     net,
@@ -255,7 +272,21 @@ def member_steps(
                     net, memory, q, h, single_spots, sizes, at, code, flat_columns, start, residual
                 )
                 if folded:
-                    fold(p, g, h, k, begins, spots, shape, plain, single_begins, single_shape, factors)
+                    fold(
+                        p,
+                        g,
+                        h,
+                        k,
+                        begins,
+                        spots,
+                        shape,
+                        plain,
+                        single_begins,
+                        single_shape,
+                        factors,
+                        runs,
+                        turned_categories,
+                    )
                 if not n_numbers:
                     continue
                 free = memory.grad if in_grad else memory.other

@@ -16,6 +16,7 @@ from parallelmlp_search.kernels.compiled_products import copy, whole
 
 __all__ = [
     "BIAS",
+    "CATEGORY",
     "COEFFICIENT",
     "FREQUENCY",
     "GAIN",
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 WEIGHT, BIAS, GAIN, SHIFT, COEFFICIENT, SCALE, FREQUENCY, PHASE, MIXING, OFFSET = range(10)
-INPUT_ADAPTER, OUTPUT_ADAPTER = 10, 11
+INPUT_ADAPTER, OUTPUT_ADAPTER, CATEGORY = 10, 11, 12
 
 KINDS = {
     "weight": WEIGHT,
@@ -50,6 +51,7 @@ KINDS = {
     "offset": OFFSET,
     "input_adapter": INPUT_ADAPTER,
     "output_adapter": OUTPUT_ADAPTER,
+    "category": CATEGORY,
 }
 """Number of each kind of block."""
 
@@ -68,7 +70,7 @@ def zeros(size: Any) -> Any:
 def place_blocks(blocks: Any, shapes: Any, room: Any, begins: Any, spots: Any) -> Any:
     """Where each block begins in a member's own buffer, and where the last one ends.
 
-    ``begins`` (blocks,) is written, and ``spots`` (layers + 1, 12): the same by layer and kind, what lies
+    ``begins`` (blocks,) is written, and ``spots`` (layers + 1, 13): the same by layer and kind, what lies
     before the first layer in the last line, -1 for what there is not. Weights have ``room`` behind them, for
     what products write beyond a row.
     """

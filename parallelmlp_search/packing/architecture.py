@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from parallelmlp_search.space import MLPConfig
-from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS
+from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS, category_dimension
 
 __all__ = ["EMBEDDING", "Architecture"]
 
@@ -25,7 +25,8 @@ class Architecture:
     and ``parametric`` whether its inputs have scales and its activations coefficients. With more than one of
     ``submembers`` the member is an ensemble of so many, which share their weights in the way of ``sharing``;
     what it says is the mean of their outputs, or of the probabilities that those stand for if it
-    ``classifies``.
+    ``classifies``. ``categories`` are ``(first, size)`` of the columns, among those that it sees, that stand
+    for one category each and that it embeds.
     """
 
     n_inputs: int
@@ -45,6 +46,7 @@ class Architecture:
     submembers: int = 1
     sharing: str = "mini"
     classifies: bool = False
+    categories: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of(
@@ -56,6 +58,7 @@ class Architecture:
         n_quantiles: int = 0,
         n_pieces: int = 0,
         n_numbers: int = 0,
+        categories: Sequence[tuple[int, int]] = (),
         classifies: bool = False,
     ) -> Architecture:
         """The architecture that a configuration has on data of this size.
@@ -74,12 +77,17 @@ class Architecture:
             How many columns, those behind the scores, are pieces of numbers.
         n_numbers
             How many columns, those behind the pieces, are the numbers as they are scaled for all.
+        categories
+            ``(first, size)`` of the columns behind the numbers that stand for one category each.
         classifies
             Whether the outputs are logits: one for two classes, or one a class.
         """
         columns = _columns(config, n_inputs, n_quantiles, n_pieces, n_numbers)
         n_periodic = config.n_embedded(n_numbers)
-        n_inputs = sum(end - first for first, end in columns)
+        n_seen = sum(end - first for first, end in columns)
+        # what it does not see lies before all categories
+        embedded = config.embedded((first - n_inputs + n_seen, size) for first, size in categories)
+        n_inputs = n_seen
         scaled = config.has_scales
         fan_ins = (n_inputs + PERIODIC_OUTPUTS * n_periodic, *config.widths)
         return cls(
@@ -90,7 +98,7 @@ class Architecture:
             bias=config.bias,
             normalization=config.normalization,
             residual=tuple(
-                config.residual and width == fan_in and not (scaled and layer == 0)
+                config.residual and width == fan_in and not ((scaled or embedded) and layer == 0)
                 for layer, (width, fan_in) in enumerate(zip(config.widths, fan_ins, strict=False))
             ),
             optimizer=config.optimizer,
@@ -103,33 +111,54 @@ class Architecture:
             submembers=config.submembers,
             sharing="full" if config.shares_fully and config.widths else "mini",
             classifies=classifies and config.submembers > 1,
+            categories=embedded,
         )
 
     @property
     def is_folded(self) -> bool:
-        """Whether it stands for several plain networks, each of which is computed with weights of its own."""
-        return self.submembers > 1
+        """Whether it stands for other networks, plain ones, that are computed with weights of their own:
+        several of them, or one that sees a column for each category."""
+        return self.submembers > 1 or bool(self.categories)
 
     @property
     def unfolded(self) -> Architecture:
         """Of each plain network that it stands for, into whose weights adapters and scales are multiplied."""
         if not self.is_folded:
             return self
-        return replace(self, submembers=1, sharing="mini", classifies=False, scaled=False)
+        return replace(self, submembers=1, sharing="mini", classifies=False, scaled=False, categories=())
 
     def has_adapter(self, layer: int, *, output: bool = False) -> bool:
         """Whether submembers multiply the inputs, or the outputs, of a layer by factors of their own.
 
         Heads have none, since each submember has its own.
         """
-        if not self.is_folded or layer >= self.depth:
+        if self.submembers == 1 or layer >= self.depth:
             return False
         return self.sharing == "full" or (layer == 0 and not output)
 
     @property
     def fan_in(self) -> int:
-        """Inputs of the first layer: the columns, and what the embedding makes of the numbers."""
-        return self.n_inputs + PERIODIC_OUTPUTS * self.n_periodic
+        """Inputs of the first layer: the columns, or what embeddings make of categories in their place, and
+        what the embedding makes of the numbers."""
+        saved = sum(size - category_dimension(size) for _, size in self.categories)
+        return self.n_inputs - saved + PERIODIC_OUTPUTS * self.n_periodic
+
+    def input_runs(self) -> Iterator[tuple[slice, slice, slice | None]]:
+        """Runs of columns (with mixtures of numbers), of the inputs of the first layer that they become, and
+        for those of categories of the embedding's block."""
+        column = place = start = 0
+        for first, size in self.categories:
+            plain = first - column
+            if plain:
+                yield slice(column, first), slice(place, place + plain), None
+            column, place = first + size, place + plain
+            dimension = category_dimension(size)
+            stop = start + size * dimension
+            yield slice(first, column), slice(place, place + dimension), slice(start, stop)
+            place, start = place + dimension, stop
+        if place < self.fan_in:
+            rest = self.fan_in - place
+            yield slice(column, column + rest), slice(place, place + rest), None
 
     @property
     def n_waves(self) -> int:
@@ -170,6 +199,7 @@ class Architecture:
             self.submembers,
             self.sharing,
             self.classifies,
+            self.categories,
         )
 
     def block_shapes(self) -> Iterator[tuple[int, str, int, int]]:
@@ -178,7 +208,8 @@ class Architecture:
         Kinds are ``weight`` (rows, columns), ``bias``, ``gain``, ``shift`` and ``coefficient`` (rows, 1).
         The last layer is the head. Layer :data:`EMBEDDING` has ``frequency`` and ``phase`` (numbers,
         frequencies), ``mixing`` (numbers times outputs, frequencies) and ``offset`` (numbers times outputs,
-        1), and ``scale`` (inputs of the first layer, 1).
+        1), ``category`` (categories times their numbers, 1), one column of the table after the other, and
+        ``scale`` (inputs of the first layer, 1).
 
         Submembers have ``input_adapter`` and ``output_adapter`` (submembers, inputs or outputs of the layer),
         the latter with biases of their own, ``bias`` (submembers, outputs). Their heads lie one below the
@@ -190,6 +221,13 @@ class Architecture:
             yield EMBEDDING, "phase", self.n_periodic, PERIODIC_FREQUENCIES
             yield EMBEDDING, "mixing", mixtures, PERIODIC_FREQUENCIES
             yield EMBEDDING, "offset", mixtures, 1
+        if self.categories:
+            yield (
+                EMBEDDING,
+                "category",
+                sum(size * category_dimension(size) for _, size in self.categories),
+                1,
+            )
         if self.scaled:
             yield EMBEDDING, "scale", self.fan_in, 1
         fan_in = self.fan_in

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from parallelmlp_search.packing.layout import Architecture
+from parallelmlp_search.space.config import CATEGORY_DIMENSIONS, category_dimension
 
 __all__ = [
     "MemberCost",
@@ -62,17 +63,26 @@ def flops_per_step(architecture: Architecture, n_rows: int) -> float:
     Two per weight and row forward, four backward, of which the first layer needs only two, since nobody
     asks for the gradient of the input, but for what an embedding adds to it; twenty per parameter for the
     optimiser. A wave of an embedding counts as 60: its cosine and sine, and what mixes it. Submembers that
-    share weights have products of their own, but parameters and waves in common.
+    share weights have products of their own, but parameters and waves in common; embedded categories have the
+    products of their columns.
     """
     total = 60.0 * architecture.n_waves * n_rows
     for product in _products(architecture, n_rows):
         total += product
-    return total + 20.0 * architecture.n_parameters
+    return total + _unfolding_flops(architecture) + 20.0 * architecture.n_parameters
+
+
+def _unfolding_flops(architecture: Architecture) -> float:
+    """FLOP of a training step in weights of columns from those of embedded categories, and back."""
+    width = (*architecture.widths, architecture.n_outputs)[0]
+    n_embedded = sum(size * category_dimension(size) for _, size in architecture.categories)
+    return 6.0 * architecture.submembers * width * n_embedded
 
 
 def _products(architecture: Architecture, n_rows: int) -> Iterator[float]:
     """FLOP of a training step in the products of each layer, the head last."""
-    fan_in = architecture.fan_in
+    # whatever is embedded of categories, products are those of columns
+    fan_in = architecture.unfolded.fan_in
     embedded = fan_in - architecture.n_inputs
     n_rows *= architecture.submembers
     for layer, width in enumerate((*architecture.widths, architecture.n_outputs)):
@@ -84,13 +94,14 @@ def _products(architecture: Architecture, n_rows: int) -> Iterator[float]:
 def member_cost(architecture: Architecture, n_rows: int) -> MemberCost:
     """Cost of one member in a full bucket, from the measured rates."""
     seconds = WAVE_SECONDS * architecture.n_waves * n_rows
-    fan_in = architecture.fan_in
+    fan_in = architecture.unfolded.fan_in
     widths = (*architecture.widths, architecture.n_outputs)
     for layer, (width, product) in enumerate(zip(widths, _products(architecture, n_rows), strict=True)):
         seconds += product / peak_rate(min(width, fan_in) if layer else width)
         # activations and their backward passes: about 2.6 ns an element, 0.4 more with dropout
         seconds += (2.6e-9 + 0.4e-9 * architecture.dropout) * width * n_rows * architecture.submembers
         fan_in = width
+    seconds += _unfolding_flops(architecture) / peak_rate(CATEGORY_DIMENSIONS)
     # seven passes of the optimiser in cache, some 1.5 ns a parameter
     seconds += 1.5e-9 * architecture.n_parameters
     return MemberCost(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATION_MODULES", "InputScale", "Parametric", "Residual", "Sine"]
+from parallelmlp_search.space.config import category_dimension
+
+__all__ = ["ACTIVATION_MODULES", "CategoryEmbedding", "InputScale", "Parametric", "Residual", "Sine"]
 
 
 class Sine(nn.Module):
@@ -16,6 +18,44 @@ class Sine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Sine of each element."""
         return torch.sin(x)
+
+
+class CategoryEmbedding(nn.Module):
+    """Columns that stand for one category each become what is learned of the category that is there.
+
+    A row of zeros, as of a gap, becomes zeros.
+
+    Parameters
+    ----------
+    n_inputs
+        Columns ``D``, mixtures of numbers included.
+    categories
+        ``(first, size)`` of the columns of each categorical column, in their order.
+
+    Attributes
+    ----------
+    embeddings
+        One ``(size, dimension)`` for each of them.
+    """
+
+    def __init__(self, n_inputs: int, categories: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.n_inputs, self.categories = n_inputs, tuple(categories)
+        sizes = [size for _, size in self.categories]
+        self.embeddings = nn.ModuleList(nn.Embedding(size, category_dimension(size)) for size in sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows ``(N, D)`` to ``(N, inputs of the first layer)``."""
+        parts = []
+        column = 0
+        for (first, size), embedding in zip(self.categories, self.embeddings.parameters(), strict=True):
+            parts += [x[:, column:first], x[:, first : first + size] @ embedding]
+            column = first + size
+        return torch.cat([*parts, x[:, column:]], dim=1)
+
+    def extra_repr(self) -> str:
+        """Its sizes."""
+        return f"n_inputs={self.n_inputs}, categories={self.categories}"
 
 
 class InputScale(nn.Module):

@@ -18,7 +18,13 @@ from torch import Tensor, nn
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.bucketing import plan
 from parallelmlp_search.packing.layout import Architecture, Layout
-from parallelmlp_search.packing.modules import ACTIVATION_MODULES, InputScale, Parametric, Residual
+from parallelmlp_search.packing.modules import (
+    ACTIVATION_MODULES,
+    CategoryEmbedding,
+    InputScale,
+    Parametric,
+    Residual,
+)
 from parallelmlp_search.packing.periodic import Periodic
 from parallelmlp_search.packing.submembers import AdaptedLinear, SubmemberHeads, SubmemberMean, Submembers
 
@@ -99,11 +105,11 @@ def build_module(
     """A plain network of this architecture, with the weights of a canonical vector if one is given.
 
     Hidden layers are ``Linear, [LayerNorm], activation, [Dropout]``, wrapped into :class:`Residual` where
-    the architecture says so; the head is a ``Linear``. A periodic embedding comes first, then scales of the
-    inputs; activations with coefficients are :class:`Parametric`. Submembers that share weights begin with
-    :class:`Submembers` behind those, have :class:`AdaptedLinear` where they differ, and end in
-    :class:`SubmemberHeads` and :class:`SubmemberMean`. Inputs and outputs are row-major, ``(N, D)`` to
-    ``(N, C)``.
+    the architecture says so; the head is a ``Linear``. A periodic embedding comes first, then one of
+    categories, then scales of the inputs; activations with coefficients are :class:`Parametric`. Submembers
+    that share weights begin with :class:`Submembers` behind those, have :class:`AdaptedLinear` where they
+    differ, and end in :class:`SubmemberHeads` and :class:`SubmemberMean`. Inputs and outputs are row-major,
+    ``(N, D)`` to ``(N, C)``.
     """
     if vector is None:
         return nn.Sequential(*_layers(architecture, dropout))
@@ -123,6 +129,8 @@ def _layers(architecture: Architecture, dropout: float) -> list[nn.Module]:
     layers: list[nn.Module] = []
     if architecture.n_periodic:
         layers.append(Periodic(architecture.n_inputs, architecture.n_periodic))
+    if architecture.categories:
+        layers.append(CategoryEmbedding(architecture.unfolded.fan_in, architecture.categories))
     if architecture.scaled:
         layers.append(InputScale(architecture.fan_in))
     if architecture.submembers > 1:
@@ -177,9 +185,10 @@ def module_architecture(module: nn.Sequential) -> Architecture:
     normalized = dropout = scaled = parametric = classifies = False
     submembers = 1
     embedding: Periodic | None = None
+    of_categories: CategoryEmbedding | None = None
 
     def visit(block: nn.Sequential, inside: bool) -> None:
-        nonlocal normalized, dropout, scaled, parametric, submembers, classifies, embedding
+        nonlocal normalized, dropout, scaled, parametric, submembers, classifies, embedding, of_categories
         for part in block:
             if isinstance(part, Residual):
                 visit(part, True)
@@ -192,6 +201,8 @@ def module_architecture(module: nn.Sequential) -> Architecture:
                 dropout = True
             elif isinstance(part, Periodic):
                 embedding = part
+            elif isinstance(part, CategoryEmbedding):
+                of_categories = part
             elif isinstance(part, InputScale):
                 scaled = True
             elif isinstance(part, Submembers):
@@ -206,7 +217,8 @@ def module_architecture(module: nn.Sequential) -> Architecture:
             else:
                 raise InvalidParameterError(
                     f"a packed network is made of Linear, LayerNorm, Dropout, Residual, Periodic, "
-                    f"InputScale, what submembers are made of, and known activations, Parametric or not, "
+                    f"CategoryEmbedding, InputScale, what submembers are made of, and known activations, "
+                    f"Parametric or not, "
                     f"but got {type(part).__name__}"
                 )
 
@@ -216,13 +228,19 @@ def module_architecture(module: nn.Sequential) -> Architecture:
             f"a packed network has one Linear or more and one activation for all its hidden layers, "
             f"but got {len(linears)} Linear and the activations {sorted(activations)}"
         )
+    if of_categories is not None and residual[0]:
+        raise InvalidParameterError(
+            "a packed network adds no embedded categories to a layer, but got CategoryEmbedding "
+            "before a Residual: put a Linear between"
+        )
     if scaled and residual[0]:
         raise InvalidParameterError(
             "a packed network adds no inputs with scales to a layer, but got InputScale "
             "before a Residual: put a Linear between"
         )
+    n_inputs = linears[0].in_features if of_categories is None else of_categories.n_inputs
     architecture = Architecture(
-        n_inputs=linears[0].in_features if embedding is None else embedding.n_inputs,
+        n_inputs=n_inputs if embedding is None else embedding.n_inputs,
         widths=tuple(linear.out_features for linear in linears[:-1]),
         n_outputs=linears[-1].out_features,
         activation=activations.pop() if activations else "identity",
@@ -236,6 +254,7 @@ def module_architecture(module: nn.Sequential) -> Architecture:
         submembers=submembers,
         sharing="full" if any(_is_full(linear) for linear in linears) else "mini",
         classifies=classifies,
+        categories=() if of_categories is None else of_categories.categories,
     )
     # the right modules in another order, or with other settings, would train as a different network
     with torch.device("meta"):
@@ -244,8 +263,9 @@ def module_architecture(module: nn.Sequential) -> Architecture:
         if expected != got:
             raise InvalidParameterError(
                 f"a packed network repeats Linear, [LayerNorm], activation, [Dropout], all with their "
-                f"default settings, behind Periodic and InputScale if any, and ends in a Linear, or with "
-                f"Submembers in SubmemberHeads and SubmemberMean: expected {expected} next, but got {got}"
+                f"default settings, behind Periodic, CategoryEmbedding and InputScale if any, and ends in a "
+                f"Linear, or with Submembers in SubmemberHeads and SubmemberMean: "
+                f"expected {expected} next, but got {got}"
             )
     return architecture
 

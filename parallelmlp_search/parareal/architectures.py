@@ -25,7 +25,8 @@ def deep_config(config: MLPConfig, depth_factor: int) -> MLPConfig:
     normalisation networks of such depths do not train, so both are switched on, unless the factor is 1.
 
     Normalised layers need no help to begin with, so a deep network has no scales, no coefficients and no
-    data-driven start; no submembers, since one network is cut into slices; and one rate for all layers: that
+    data-driven start; no submembers, since one network is cut into slices, and no embedded
+    categories; and one rate for all layers: that
     of the neural tangent parametrisation becomes the one it stands for at the network's width, at the same
     pace of decay.
 
@@ -69,6 +70,7 @@ def _with_one_rate(config: MLPConfig) -> MLPConfig:
         feature_share=1.0,
         parametric_rate=0.0,
         submembers=1,
+        category_embedding="none",
         initialization="kaiming_uniform" if data_driven else config.initialization,
     )
 

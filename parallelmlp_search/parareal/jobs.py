@@ -133,6 +133,7 @@ def save_rows(folder: Path, fold: int, data: ShardData, n_classes: int | None) -
         "n_quantiles": data.n_quantiles,
         "n_pieces": data.n_pieces,
         "n_numbers": data.n_numbers,
+        "categories": data.categories,
     }
     present = {name: tensor.cpu().clone() for name, tensor in tensors.items() if tensor is not None}
     save_tensors(folder / f"rows-{fold}.safetensors", present, facts)
@@ -158,6 +159,7 @@ def load_rows(folder: Path, fold: int, device: torch.device | str = "cpu") -> Sh
         n_quantiles=facts["n_quantiles"],
         n_pieces=facts["n_pieces"],
         n_numbers=facts["n_numbers"],
+        categories=tuple((first, size) for first, size in facts["categories"]),
     )
 
 

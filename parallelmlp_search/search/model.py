@@ -244,5 +244,6 @@ def _architecture(config: MLPConfig, preprocessor: TablePreprocessor, head: Head
         n_quantiles=preprocessor.n_quantiles_,
         n_pieces=preprocessor.n_pieces_,
         n_numbers=preprocessor.n_numbers_,
+        categories=preprocessor.categories_,
         classifies=head.classifies,
     )

@@ -280,6 +280,7 @@ class Preparation:
             n_quantiles=preprocessor.n_quantiles_,
             n_pieces=preprocessor.n_pieces_,
             n_numbers=preprocessor.n_numbers_,
+            categories=preprocessor.categories_,
         )
         return Part(preprocessor, head, data, np.empty(0, dtype=np.intp) if predict is None else predict)
 

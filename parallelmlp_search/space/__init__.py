@@ -3,6 +3,7 @@
 from parallelmlp_search.space.conditions import When
 from parallelmlp_search.space.config import (
     ACTIVATIONS,
+    CATEGORY_EMBEDDINGS,
     INITIALIZATIONS,
     NORMALIZATIONS,
     NUMERIC_EMBEDDINGS,
@@ -19,6 +20,7 @@ from parallelmlp_search.space.search_space import SearchSpace
 
 __all__ = [
     "ACTIVATIONS",
+    "CATEGORY_EMBEDDINGS",
     "INITIALIZATIONS",
     "KNOWN",
     "NORMALIZATIONS",

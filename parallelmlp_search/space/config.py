@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from dataclasses import replace as dataclass_replace
 from itertools import pairwise
@@ -13,6 +13,9 @@ from parallelmlp_search.space import checks
 
 __all__ = [
     "ACTIVATIONS",
+    "CATEGORY_DIMENSIONS",
+    "CATEGORY_EMBEDDINGS",
+    "FEW_CATEGORIES",
     "FIELD_NAMES",
     "HEAD_INITIALIZATIONS",
     "INITIALIZATIONS",
@@ -27,6 +30,7 @@ __all__ = [
     "SCHEDULES",
     "SHARINGS",
     "MLPConfig",
+    "category_dimension",
 ]
 
 ACTIVATIONS: tuple[str, ...] = (
@@ -61,6 +65,7 @@ PARAMETRIZATIONS: tuple[str, ...] = ("standard", "neural_tangent")
 NORMALIZATIONS: tuple[str, ...] = ("none", "layer")
 NUMERIC_EMBEDDINGS: tuple[str, ...] = ("piecewise", "none", "periodic")
 NUMERIC_SCALINGS: tuple[str, ...] = ("common", "quantile")
+CATEGORY_EMBEDDINGS: tuple[str, ...] = ("none", "learned")
 SHARINGS: tuple[str, ...] = ("mini", "full")
 
 PERIODIC_FREQUENCIES = 16
@@ -72,6 +77,17 @@ PERIODIC_OUTPUTS = 3
 MOST_EMBEDDED = 64
 """Numbers of a table above which a periodic embedding embeds none: with 36 it triples the time of a network
 of 128 and 128 neurons, and with the 784 of an image it would be some thirteen times that time."""
+
+FEW_CATEGORIES = 8
+"""Columns of a category that are not embedded, as there is nothing to save."""
+
+CATEGORY_DIMENSIONS = 8
+"""Numbers that a category becomes in a learned embedding, at most."""
+
+
+def category_dimension(n_categories: int) -> int:
+    """Numbers that each of so many categories becomes in a learned embedding."""
+    return min(CATEGORY_DIMENSIONS, (n_categories + 1) // 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +161,9 @@ class MLPConfig:
     numeric_scaling
         One of `NUMERIC_SCALINGS`: ``"common"`` as the preprocessing scales numbers, or ``"quantile"``, the
         normal scores of their quantiles, for numbers with long tails.
+    category_embedding
+        One of `CATEGORY_EMBEDDINGS`: ``"none"``, one column a category, or ``"learned"``: each of more than 8
+        categories becomes ``min(8, ceil(categories / 2))`` numbers, which the network learns.
     feature_share
         Share of the columns that the network sees, in (0, 1]; which ones, its seed decides.
     frequency_scale
@@ -195,6 +214,7 @@ class MLPConfig:
     clip_norm: float | None = None
     numeric_embedding: str = "piecewise"
     numeric_scaling: str = "common"
+    category_embedding: str = "none"
     feature_share: float = 1.0
     frequency_scale: float = 0.1
     embedding_rate: float = 0.1
@@ -217,6 +237,8 @@ class MLPConfig:
         embedding = checks.name("numeric_embedding", self.numeric_embedding, NUMERIC_EMBEDDINGS)
         keep("numeric_embedding", embedding)
         keep("numeric_scaling", checks.name("numeric_scaling", self.numeric_scaling, NUMERIC_SCALINGS))
+        categories = checks.name("category_embedding", self.category_embedding, CATEGORY_EMBEDDINGS)
+        keep("category_embedding", categories)
         keep("sharing", checks.name("sharing", self.sharing, SHARINGS))
         for name in ("schedule", "weight_decay_schedule", "dropout_schedule"):
             keep(name, checks.name(name, getattr(self, name), SCHEDULES))
@@ -258,7 +280,15 @@ class MLPConfig:
         wanted = self.numeric_embedding == "periodic" and n_numbers <= MOST_EMBEDDED
         return n_numbers if wanted else 0
 
-    def n_parameters(self, n_inputs: int, n_outputs: int, *, n_numbers: int = 0) -> int:
+    def embedded(self, categories: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        """Those of a table's ``(first column, columns)`` of categories that the network embeds."""
+        if self.category_embedding == "none":
+            return ()
+        return tuple((first, size) for first, size in categories if size > FEW_CATEGORIES)
+
+    def n_parameters(
+        self, n_inputs: int, n_outputs: int, *, n_numbers: int = 0, categories: Iterable[tuple[int, int]] = ()
+    ) -> int:
         """Trainable numbers of the network: weights, biases, LayerNorm's gains and shifts, embedding, scales,
         coefficients of activations, adapters of submembers.
 
@@ -268,12 +298,17 @@ class MLPConfig:
             Columns that the network sees (D) and values that leave the head (C), both >= 1.
         n_numbers
             How many of the columns are numbers, >= 0.
+        categories
+            ``(first column, columns)`` of the columns that stand for one category each.
         """
         n_inputs = checks.whole("n_inputs", n_inputs, least=1)
         n_outputs = checks.whole("n_outputs", n_outputs, least=1)
         embedded = self.n_embedded(checks.whole("n_numbers", n_numbers, least=0))
         # frequencies and phases; weights and biases of the mixtures
         embedding = embedded * (2 * PERIODIC_FREQUENCIES + PERIODIC_OUTPUTS * (PERIODIC_FREQUENCIES + 1))
+        for _, size in self.embedded(categories):
+            embedding += size * category_dimension(size)
+            n_inputs -= size - category_dimension(size)
         sizes = (n_inputs + PERIODIC_OUTPUTS * embedded, *self.widths, n_outputs)
         *hidden, head = (before * after for before, after in pairwise(sizes))
         neurons = sum(self.widths)

@@ -466,3 +466,33 @@ def test_any_table_is_finite_and_round_trips(
         assert np.array_equal(twin.transform(table), matrix)
         rows = np.concatenate([preprocessor.transform(table.iloc[[row]]) for row in range(8)])
         assert np.array_equal(rows, matrix)  # a row does not depend on the rows beside it
+
+
+def test_columns_of_categories_are_told_apart() -> None:
+    n_rows = 60
+    frame = pd.DataFrame(
+        {
+            "number": np.linspace(0.0, 1.0, n_rows),
+            "two": ["a", "b"] * 30,
+            "five": [f"c{number % 5}" for number in range(n_rows)],
+            "many": [f"d{number % 20}" for number in range(n_rows)],
+        }
+    )
+    frame.loc[3, "five"] = None
+    for preprocessor in (
+        TablePreprocessor(numeric_bins=4),
+        TablePreprocessor(max_one_hot=4, max_categories=6),
+    ):
+        rows = preprocessor.fit(frame).transform(frame)
+        names = list(preprocessor.get_feature_names_out())
+        again = TablePreprocessor.from_dict(preprocessor.to_dict())
+        assert again.categories_ == preprocessor.categories_
+        (first, five), (second, many) = preprocessor.categories_
+        assert five == 5
+        assert many == (20 if preprocessor.max_categories == 64 else 7)  # six, and one for all others
+        assert names[first] == "five=c0"
+        assert all(name.startswith(("many=", "many__other")) for name in names[second : second + many])
+        sums = rows[:, first : first + five].sum(1)
+        assert sums[3] == 0.0
+        assert np.delete(sums, 3).tolist() == [1.0] * (n_rows - 1)
+        assert (rows[:, second : second + many].sum(1) == 1.0).all()

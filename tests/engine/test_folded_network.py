@@ -16,14 +16,16 @@ from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.packing.pack import extract, read_member, write_member
 from parallelmlp_search.space import MLPConfig
-from parallelmlp_search.space.config import SHARINGS
+from parallelmlp_search.space.config import CATEGORY_EMBEDDINGS, SHARINGS
 
-D, N = 5, 11
+D, N = 26, 11
+CATEGORIES = ((3, 9), (12, 3), (15, 10))
+"""Columns of one category each: two numbers, a column, nine, few, ten, and a column behind."""
 
 CONFIGS = st.builds(
     MLPConfig,
-    # 5 + 3 n is as wide as the inputs of an embedding of n numbers: the first layer is residual too
-    widths=st.lists(st.sampled_from([1, 5, 8, 11, 20]), max_size=3).map(tuple),
+    # 26 + 3 n is as wide as the inputs of an embedding of n numbers: the first layer is residual too
+    widths=st.lists(st.sampled_from([1, 5, 8, 26, 32]), max_size=3).map(tuple),
     activation=st.sampled_from(["relu", "tanh", "sigmoid", "silu"]),
     bias=st.booleans(),
     residual=st.booleans(),
@@ -32,6 +34,7 @@ CONFIGS = st.builds(
     input_scale_rate=st.sampled_from([0.0, 2.0]),
     parametric_rate=st.sampled_from([0.0, 0.1]),
     submembers=st.sampled_from([1, 2, 2, 3, 7]),
+    category_embedding=st.sampled_from(CATEGORY_EMBEDDINGS),
     sharing=st.sampled_from(SHARINGS),
     seed=st.integers(0, 5),
 )
@@ -44,7 +47,14 @@ def _rows(n_rows: int, n_classes: int = 3, dtype: torch.dtype = torch.float64) -
 
 
 def _population(configs: list[MLPConfig], **options: object) -> Population:
-    sizes = {"n_inputs": D, "n_outputs": 3, "n_numbers": 2, "classifies": True, "dtype": torch.float64}
+    sizes = {
+        "n_inputs": D,
+        "n_outputs": 3,
+        "n_numbers": 2,
+        "categories": CATEGORIES,
+        "classifies": True,
+        "dtype": torch.float64,
+    }
     population = Population.create(configs, **(sizes | options))  # type: ignore[arg-type]
     for member in range(population.n_members):  # adapters, scales and gains that are not all one
         vector = population.vector(member, population.parameters)
@@ -72,7 +82,8 @@ def test_outputs_and_gradients_are_those_of_autograd(
         bucket.backward(views, into, rows)
         for row, member in enumerate(layout.buckets[number].members):
             plain = extract(population.parameters, layout, member)
-            whole = plain[:-1] if isinstance(bucket, FoldedNetwork) else plain
+            whole = plain[:-1] if configs[member].submembers > 1 else plain
+            assert isinstance(bucket, FoldedNetwork) == layout.architecture(member).is_folded
             each = whole(rows).view(N, -1, n_outputs).unbind(1)
             assert len(each) == configs[member].submembers
             wanted = 0.9 * target.double() + 0.05
@@ -88,7 +99,7 @@ def test_outputs_and_gradients_are_those_of_autograd(
             expected = torch.cat([p.grad.reshape(-1) for p in plain.parameters() if p.grad is not None])
             got = read_member(gradients, layout, member)
             torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-11)
-            counted = configs[member].n_parameters(D, n_outputs, n_numbers=2)
+            counted = configs[member].n_parameters(D, n_outputs, n_numbers=2, categories=CATEGORIES)
             assert len(got) == layout.architecture(member).n_parameters == counted
 
 
@@ -175,6 +186,7 @@ def _train(population: Population, *, epochs: float = 3.0, compiled: bool | None
 MIXED = [
     MLPConfig(widths=(6,), submembers=3, dropout=0.3, learning_rate=0.01, batch_size=8, seed=0),
     MLPConfig(widths=(4, 3), submembers=3, sharing="full", learning_rate=0.01, batch_size=8, seed=1),
+    MLPConfig(widths=(5, 3), category_embedding="learned", learning_rate=0.01, batch_size=8, seed=5),
     MLPConfig(widths=(6,), learning_rate=0.01, batch_size=8, dropout=0.3, seed=2),
     MLPConfig(widths=(7,), submembers=3, learning_rate=0.01, batch_size=8, input_scale_rate=2.0, seed=3),
     MLPConfig(
@@ -194,6 +206,7 @@ def test_trained_members_go_on_from_their_states() -> None:
         n_inputs=D,
         n_outputs=3,
         n_numbers=2,
+        categories=CATEGORIES,
         classifies=True,
         dtype=torch.float64,
         states=[half.state(m) for m in chosen],

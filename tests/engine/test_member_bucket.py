@@ -340,6 +340,45 @@ def test_every_part_of_a_network(loss: str, n_outputs: int, weighted: bool) -> N
     assert any(bucket.is_padded and bucket.shape.is_folded for bucket in got.layout.buckets)
 
 
+@pytest.mark.parametrize(("loss", "n_outputs"), [("binary_logits", 1), ("cross_entropy", 3)])
+def test_embedded_categories(loss: str, n_outputs: int) -> None:
+    categories = ((8, 11), (20, 17))  # behind 8 others and with one between them and one behind
+    configs = [config.replace(category_embedding="learned") for config in KINDS[1::2]]
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(100, 38, generator=generator)
+    for first, size in categories:
+        places = torch.randint(0, size + 1, (100,), generator=generator)
+        inputs[:, first : first + size] = torch.nn.functional.one_hot(places, size + 1)[:, :size].float()
+    target = torch.randint(0, max(2, n_outputs), (100,), generator=generator)
+    populations = []
+    for use, factor in ((True, 1.0), (False, 1.0), (True, 1.001)):
+        population = Population.create(
+            configs, n_inputs=38, n_outputs=n_outputs, n_numbers=7, categories=categories
+        )
+        assert all(is_covered(bucket, loss) for bucket in population.layout.buckets)
+        train(
+            population,
+            TrainingRows(factor * inputs, target),
+            stream=BatchStream(100, 24, 3),
+            loss=loss,
+            until_epoch=2,
+            total_epochs=10,
+            compiled=use,
+        )
+        populations.append(population)
+    got, expected, other = populations
+    for member, config in enumerate(configs):
+        pair = [read_member(p.parameters, p.layout, member) for p in (got, expected)]
+        torch.testing.assert_close(*pair, rtol=2e-4, atol=2e-5, msg=lambda text, c=config: f"{c}: {text}")
+    assert not close(other, expected, ("parameters",), 2e-4)
+    shapes = [bucket.shape for bucket in got.layout.buckets]
+    assert all(shape.categories == categories for shape in shapes)
+    assert {1} < {shape.submembers for shape in shapes}
+    for switch in ("scaled", "n_periodic", "depth", "bias"):
+        assert {bool(getattr(shape, switch)) for shape in shapes} == {True, False}, switch
+    assert any(bucket.is_padded for bucket in got.layout.buckets)
+
+
 def test_adamw_of_every_part_starts_alike() -> None:
     """Two steps, of which the second already divides by what the first has left behind."""
     configs = [config.replace(optimizer="adamw", learning_rate=1e-3) for config in KINDS]

@@ -17,6 +17,7 @@ from parallelmlp_search.engine import BatchStream, Population, TrainingRows, tra
 from parallelmlp_search.engine.batches import dropout_fields
 from parallelmlp_search.engine.initialization import initial_vector
 from parallelmlp_search.packing import Architecture
+from parallelmlp_search.packing.modules import CategoryEmbedding
 from parallelmlp_search.packing.pack import build_module, module_vector, read_member
 from parallelmlp_search.packing.submembers import AdaptedLinear, SubmemberHeads, SubmemberMean
 from parallelmlp_search.space import MLPConfig
@@ -94,6 +95,7 @@ class Problem:
     batch_size: int = 16
     seed: int = 5
     n_numbers: int = 0
+    categories: tuple[tuple[int, int], ...] = ()
 
     @property
     def stream(self) -> BatchStream:
@@ -107,6 +109,7 @@ class Problem:
             n_inputs=self.inputs.shape[1],
             n_outputs=self.n_outputs,
             n_numbers=self.n_numbers,
+            categories=self.categories,
             rows=self.inputs,
             dtype=self.inputs.dtype,
             merge=merge,
@@ -125,10 +128,15 @@ class Problem:
     def alone(self, config: MLPConfig) -> Tensor:
         """Weights of one configuration after as many steps of torch.optim on the same batches."""
         architecture = Architecture.of(
-            config, n_inputs=self.inputs.shape[1], n_outputs=self.n_outputs, n_numbers=self.n_numbers
+            config,
+            n_inputs=self.inputs.shape[1],
+            n_outputs=self.n_outputs,
+            n_numbers=self.n_numbers,
+            categories=self.categories,
         )
         start = initial_vector(architecture, config, rows=self.inputs).to(self.inputs.dtype)
         network = build_module(architecture, start, dropout=config.dropout)
+        _reparametrize(network, lambda child: Lookup(child) if isinstance(child, CategoryEmbedding) else None)
         if config.parametrization == "neural_tangent":
             _reparametrize(network, lambda child: TangentLinear(child) if isinstance(child, Linear) else None)
         noises = _share_dropout(network)
@@ -164,6 +172,7 @@ class Problem:
             if config.clip_norm is not None:
                 nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
             optimizer.step()
+        _reparametrize(network, lambda child: child.inner if isinstance(child, Lookup) else None)
         _reparametrize(network, lambda child: child.plain() if isinstance(child, TangentLinear) else None)
         return module_vector(network)
 
@@ -172,6 +181,23 @@ class Problem:
         vector = read_member(population.parameters, population.layout, member)
         assert bool(vector.isfinite().all())
         return float((vector - expected).abs().max())
+
+
+class Lookup(nn.Module):
+    """An embedding of categories as torch has it: the category's line, looked up; of a gap nothing."""
+
+    def __init__(self, inner: CategoryEmbedding) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts, column = [], 0
+        for (first, size), embedding in zip(self.inner.categories, self.inner.embeddings, strict=True):
+            block = x[:, first : first + size]
+            looked_up = embedding(block.argmax(1)) * block.sum(1, keepdim=True)
+            parts += [x[:, column:first], looked_up]
+            column = first + size
+        return torch.cat([*parts, x[:, column:]], dim=1)
 
 
 class TangentLinear(nn.Module):
@@ -211,7 +237,8 @@ def _optimizer(config: MLPConfig, network: nn.Module) -> torch.optim.Optimizer:
             shares |= dict.fromkeys(("frequency", "phase", "mixing", "offset"), config.embedding_rate)
             if linear:
                 shares["bias"] = config.bias_rate
-            decays = (linear and kind == "weight") or kind in ("frequency", "mixing", "scale", "coefficient")
+            decays = kind in ("frequency", "mixing", "scale", "coefficient")
+            decays |= kind == "weight" and isinstance(module, Linear | nn.Embedding)
             groups.append({"params": [parameter], "decays": decays, "share": shares.get(kind, 1.0)})
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2))

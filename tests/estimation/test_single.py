@@ -69,6 +69,22 @@ def test_submembers_say_the_same_when_they_come_back(n_classes: int, tmp_path: P
     assert np.abs(again.predictions(frame).T - said).max() > 1e-3
 
 
+def test_embedded_categories_say_the_same_when_they_come_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    town = rng.integers(0, 12, 200)
+    X = pd.DataFrame({"x": rng.normal(size=200), "town": [f"town {number}" for number in town]})
+    y = (town % 3 == 0).astype(int)
+    model = classifier(category_embedding="learned", learning_rate=0.02, max_epochs=60).fit(X, y)
+    said = model.predict_proba(X)
+    assert ((said[:, 1] > 0.5) == y).mean() > 0.95
+    model.model_.save(tmp_path)
+    assert np.array_equal(TrainedModel.load(tmp_path).predictions(X).T, said)
+    plain = classifier(learning_rate=0.02, max_epochs=60).fit(X, y).predict_proba(X)
+    assert np.abs(plain - said).max() > 1e-4
+    unknown = pd.DataFrame({"x": [0.0, 0.0], "town": ["elsewhere", None]})
+    np.testing.assert_array_equal(*model.predict_proba(unknown))
+
+
 @pytest.mark.parametrize("kind", [SingleMLPClassifier, SingleMLPRegressor])
 def test_parameters_are_those_of_a_configuration(kind: type[Any]) -> None:
     parameters = inspect.signature(kind).parameters

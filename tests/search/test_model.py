@@ -21,7 +21,7 @@ from parallelmlp_search.packing.pack import extract
 from parallelmlp_search.search import Problem, SearchResult, TrainedModel, run
 from parallelmlp_search.search.model import FoldModel
 from parallelmlp_search.selection import get_metric
-from parallelmlp_search.space import Categorical, Float, MLPConfig, SearchSpace
+from parallelmlp_search.space import CATEGORY_EMBEDDINGS, Categorical, Float, MLPConfig, SearchSpace
 
 Make = Callable[..., Any]
 
@@ -146,6 +146,7 @@ def test_a_fold_predicts_what_its_shard_predicted(make_problem: Make) -> None:
     """Each embedding sees its own columns, in training and afterwards, and when it comes back from a file."""
     frame = make_problem("diamonds", 120).frame
     frame.loc[::7, "depth"] = np.nan  # one more column, which is no number
+    frame["town"] = [f"town {number % 13}" for number in range(len(frame))]
     preprocessor = TablePreprocessor(numeric_bins=4, quantiles=True).fit(frame)
     inputs = torch.from_numpy(preprocessor.transform(frame))
     assert (preprocessor.n_quantiles_, preprocessor.n_pieces_, preprocessor.n_numbers_) == (6, 4 * 6, 6)
@@ -164,12 +165,14 @@ def test_a_fold_predicts_what_its_shard_predicted(make_problem: Make) -> None:
         n_quantiles=preprocessor.n_quantiles_,
         n_pieces=preprocessor.n_pieces_,
         n_numbers=preprocessor.n_numbers_,
+        categories=preprocessor.categories_,
     )
     configs = [
         MLPConfig(
             widths=(5,),
             numeric_embedding=embedding,
             numeric_scaling=scaling,
+            category_embedding=CATEGORY_EMBEDDINGS[seed % 2],
             batch_size=32,
             learning_rate=0.01,
             seed=seed,
@@ -178,6 +181,10 @@ def test_a_fold_predicts_what_its_shard_predicted(make_problem: Make) -> None:
         for scaling in ("common", "quantile")
     ]
     configs[3] = configs[3].replace(submembers=3, sharing="full")
+    # piecewise and common, and periodic and quantile: what is cut off before the categories differs
+    ends = [data.architecture(config) for config in (configs[2], configs[7])]
+    assert [len(a.categories) for a in ends] == [1, 1]
+    assert ends[0].categories[0][0] - ends[1].categories[0][0] == 4 * 6
     vectors, predictions = [], []
     for config in configs:
         task = ShardTask("one", (0,), (config,), (None,), data, 3.0, 3.0, keep=("best",))

@@ -75,7 +75,7 @@ def obstacle(bucket: Bucket, *, loss: str, dtype: torch.dtype) -> str | None:
     if shape.scaled or shape.parametric:
         return "scales of inputs and coefficients of activations are not in the kernel"
     if shape.is_folded:
-        return "submembers that share weights are not in the kernel"
+        return "submembers that share weights and embedded categories are not in the kernel"
     if padded(shape.n_outputs) > MOST_OUTPUTS:
         return f"{shape.n_outputs} outputs are too many for one multiprocessor"
     if max(_hidden_weights(shape, a.widths) for a in bucket.architectures) > MOST_WEIGHTS:
