@@ -82,6 +82,9 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "three layers of 128": {"widths": (128,) * 3},
     "two layers of 256": {"widths": (256,) * 2},
     "batches of 128": {"batch_size": 128},
+    "eight submembers, mini": {"submembers": 8},
+    "eight submembers, full": {"submembers": 8, "sharing": "full"},
+    "embedded categories": {"category_embedding": "learned"},
 }
 """Changes to the first of the known settings."""
 
