@@ -24,7 +24,7 @@ KNOWN: tuple[MLPConfig, ...] = (
     _REAL.replace(learning_rate=0.01, weight_decay=0.1, numeric_embedding="none", dropout=0.3),
     # pieces where they do better than waves
     _REAL.replace(numeric_embedding="piecewise"),
-    # eight submembers that share their weights: where rows are few, a fifth less error than four networks
+    # eight submembers that share their weights
     _REAL.replace(submembers=8),
     _REAL.replace(widths=(256,) * 3, activation="mish", learning_rate=0.03),
     _REAL.replace(widths=(96,), activation="relu", frequency_scale=0.3),
