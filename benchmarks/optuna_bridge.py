@@ -1,7 +1,8 @@
 """Optuna with packed trials: what asking and telling cost, and what one network at a time would take.
 
-``python -m benchmarks.optuna_bridge`` searches spambase for 1,000 trials three times: by our own random
-search, and through ``optimize`` with Optuna's random sampler and with its default one. Then it lets
+``python -m benchmarks.optuna_bridge`` searches spambase for 1,000 trials through ``optimize``, with Optuna's
+random sampler and with its default one, and each time lets our own search train the same trials, which cost
+more or less by what they are. Then it lets
 ``study.optimize`` train scikit-learn's ``MLPClassifier`` on the same tensors, over the same space, with the
 same rungs, sampler and pruner, and sets trials a minute side by side. Everything runs in turn, each side
 several times; ``benchmarks/results/optuna_bridge.json`` and the table in ``docs/optuna.md`` are written.
@@ -14,7 +15,7 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,14 @@ from sklearn.neural_network import MLPClassifier
 
 from benchmarks.publishing import ROOT, describe_machine, fill, marks
 from parallelmlp_search import SearchSpace
-from parallelmlp_search.integrations.optuna import PackedObjective, RungPruner, optimize
+from parallelmlp_search.integrations.optuna import (
+    PackedObjective,
+    RungPruner,
+    configs_from_study,
+    optimize,
+)
 from parallelmlp_search.search import Problem, Progress, SearchSettings, run
-from parallelmlp_search.space import Categorical, Float, Int
+from parallelmlp_search.space import Categorical, Float, Int, MLPConfig
 
 RESULTS = ROOT / "benchmarks" / "results" / "optuna_bridge.json"
 DOCS = ROOT / "docs" / "optuna.md"
@@ -52,8 +58,8 @@ def spambase() -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
     return frame, frame.pop("type").to_numpy()
 
 
-def own_search(n_trials: int, max_epochs: int, seed: int) -> float:
-    """Seconds that our own random search takes to prepare and screen."""
+def own_search(configs: Sequence[MLPConfig], max_epochs: int, seed: int) -> float:
+    """Seconds that our own search takes to prepare, and to screen these trials."""
     X, y = spambase()
     seconds = [0.0]
 
@@ -62,19 +68,29 @@ def own_search(n_trials: int, max_epochs: int, seed: int) -> float:
             seconds[0] = progress.elapsed_seconds
 
     settings = SearchSettings(
-        "default", n_trials, max_epochs=max_epochs, refinement=0.0, n_finalists=1, n_folds=2, seed=seed
+        "default",
+        len(configs),
+        max_epochs=max_epochs,
+        refinement=0.0,
+        n_finalists=1,
+        n_folds=2,
+        initial=tuple(configs),
+        seed=seed,
     )
     run(Problem(X, y, "binary"), settings, callbacks=[watch])
     return seconds[0]
 
 
-def through_optuna(n_trials: int, max_epochs: int, seed: int, sampler: optuna.samplers.BaseSampler) -> float:
-    """Seconds of the same through a study."""
+def through_optuna(
+    n_trials: int, max_epochs: int, seed: int, sampler: optuna.samplers.BaseSampler
+) -> tuple[float, list[MLPConfig]]:
+    """Seconds of a study's trials, and what was trained."""
     X, y = spambase()
     study = optuna.create_study(direction="maximize", sampler=sampler, pruner=RungPruner(3))
     started = time.perf_counter()
     optimize(study, X, y, "default", n_trials=n_trials, max_epochs=max_epochs, seed=seed)
-    return time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    return seconds, configs_from_study(study, SearchSpace.preset("default"), n_trials)
 
 
 def packed_rate(n_trials: int, max_epochs: int, seed: int) -> dict[str, float]:
@@ -144,22 +160,24 @@ def _rate(study: optuna.Study, seconds: float) -> dict[str, float]:
 
 
 def bridge(n_trials: int, max_epochs: int, repeats: int) -> dict[str, Any]:
-    """Our own search against ``optimize``, in turn."""
-    sides: dict[str, Callable[[int], float]] = {
-        "own": lambda seed: own_search(n_trials, max_epochs, seed),
-        "random": lambda seed: through_optuna(
-            n_trials, max_epochs, seed, optuna.samplers.RandomSampler(seed=seed)
-        ),
-        "tpe": lambda seed: through_optuna(n_trials, max_epochs, seed, optuna.samplers.TPESampler(seed=seed)),
+    """``optimize`` against our own search of the same trials, in turn."""
+    samplers: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+        "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+        "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    seconds: dict[str, list[float]] = {name: [] for kind in samplers for name in (kind, f"own_{kind}")}
     for seed in range(repeats):
-        for name, side in sides.items():
-            seconds[name].append(side(seed))
-            print(f"{n_trials:,} trials, seed {seed}, {name}: {seconds[name][-1]:.1f} s", flush=True)
+        for name, sampler in samplers.items():
+            took, configs = through_optuna(n_trials, max_epochs, seed, sampler(seed))
+            seconds[name].append(took)
+            seconds[f"own_{name}"].append(own_search(configs, max_epochs, seed))
+            own = seconds[f"own_{name}"][-1]
+            print(f"{n_trials:,} trials, seed {seed}, {name}: {took:.1f} s, own {own:.1f} s", flush=True)
     ratios = {
-        f"{name}_over_own": [theirs / own for theirs, own in zip(seconds[name], seconds["own"], strict=True)]
-        for name in ("random", "tpe")
+        f"{name}_over_own": [
+            theirs / own for theirs, own in zip(seconds[name], seconds[f"own_{name}"], strict=True)
+        ]
+        for name in samplers
     }
     return {"trials": n_trials, "max_epochs": max_epochs, "seconds": seconds} | ratios
 
@@ -209,13 +227,12 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"| {bridge_['trials']:,} trials of the default space, up to {bridge_['max_epochs']} epochs "
-            "| seconds | of our own search |",
-            "|---|---|---|",
-            f"| our own random search | {shown(seconds['own'], '.0f')} | 1 |",
+            "| seconds | our own search of the same trials | ratio |",
+            "|---|---|---|---|",
             f"| `optimize`, random sampler | {shown(seconds['random'], '.0f')} "
-            f"| {shown(bridge_['random_over_own'], '.2f')} |",
+            f"| {shown(seconds['own_random'], '.0f')} | {shown(bridge_['random_over_own'], '.2f')} |",
             f"| `optimize`, default sampler (TPE) | {shown(seconds['tpe'], '.0f')} "
-            f"| {shown(bridge_['tpe_over_own'], '.2f')} |",
+            f"| {shown(seconds['own_tpe'], '.0f')} | {shown(bridge_['tpe_over_own'], '.2f')} |",
             "",
             f"| 1 or 2 layers of 4 to 64, up to {rate['max_epochs']} epochs "
             "| trials a minute | ours, times |",
@@ -238,16 +255,17 @@ def main() -> None:
     parser.add_argument(
         "--only", choices=("bridge", "rates"), help="measure one part, keep the other's figures"
     )
+    parser.add_argument("--repeats", type=int, default=3, help="seeds; default: 3")
     arguments = parser.parse_args()
-    quick = arguments.quick
+    quick, repeats = arguments.quick, 1 if arguments.quick else arguments.repeats
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     found = json.loads(RESULTS.read_text()) if arguments.only else {}
     found["machine"] = describe_machine()
     if arguments.only != "rates":
-        found["bridge"] = bridge(100 if quick else 1000, 9, 1 if quick else 3)
+        found["bridge"] = bridge(100 if quick else 1000, 9, repeats)
     if arguments.only != "bridge":
-        found["rates"] = rates(100 if quick else 1000, 12 if quick else 40, 27, 1 if quick else 3)
+        found["rates"] = rates(100 if quick else 1000, 12 if quick else 40, 27, repeats)
     print(table(found))
     if quick:
         return
