@@ -124,8 +124,20 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         frame = pd.DataFrame(inputs[part], columns=[f"x{n}" for n in range(inputs.shape[1])])
         frame.assign(y=target[part]).to_parquet(folder / f"{file}.parquet")
     output = folder / "run"
+    task = {"log_loss": "multiclass", "roc_auc": "binary", "rmse": "regression"}[case.metric]
     command = [sys.executable, "-m", "parallelmlp_search", "search", str(folder / "train.parquet")]
-    command += ["--target", "y", "--metric", case.metric, "--time-limit", f"{case.seconds:g}", "--seed", "0"]
+    command += [
+        "--target",
+        "y",
+        "--task",
+        task,
+        "--metric",
+        case.metric,
+        "--time-limit",
+        f"{case.seconds:g}",
+        "--seed",
+        "0",
+    ]
     started = time.monotonic()
     process = subprocess.Popen([*command, "--output", str(output), "--quiet"], stdout=subprocess.DEVNULL)
     peak = 0.0
