@@ -81,7 +81,8 @@ def show_forecast(
             device_flops=None if gflops is None else gflops * 1e9,
             link=link,
         )
-    rows = [plain(with_measured(item.to_dict(), measured_steps(directory))) for item in found]
+    measured = measured_steps(directory)
+    rows = [plain(with_measured(item.to_dict(), measured)) for item in found]
     screen = terminal()
     if as_json:
         screen.json(rows)

@@ -8,12 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.engine.checkpoint import load_tensors, save_tensors
 from parallelmlp_search.packing import Architecture, member_cost
+from parallelmlp_search.packing.pack import seen_columns
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig
 
@@ -114,10 +114,7 @@ class ShardData:
             return self
 
         def seen(inputs: Tensor | None) -> Tensor | None:
-            if inputs is None:
-                return None
-            parts = [inputs[:, first:end] for first, end in runs]
-            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+            return None if inputs is None else seen_columns(inputs, runs)
 
         rows = seen(self.rows.inputs)
         assert rows is not None

@@ -78,11 +78,8 @@ def unfold(
         See above.
     """
     for b in range(plain.shape[0]):
-        source, n_out, n_in = plain[b, 0], plain_shape[b, 0], plain_shape[b, 1]
-        embedded, n_in = _inputs(plain, b, shape, n_in, runs)
-        size = n_out * n_in
-        parted = shape[source, 0] * shape[source, 1] > size
-        start, to = begins[source] + (k * size if parted else 0), plain_begins[b]
+        embedded, n_out, n_in, size, parted, offset = _part(b, k, begins, shape, plain, plain_shape, runs)
+        start, to = offset, plain_begins[b]
         adapter, scale, outer = _places(spots, plain[b, 4], k, n_out, n_in)
         if plain[b, 3] != WEIGHT or (adapter < 0 and scale < 0 and not embedded):
             if parted or k == 0:
@@ -99,11 +96,8 @@ def unfold(
                 _spread(scratch[1], runs, turned[0], q, to + o * n_columns)
             continue
         for o in range(n_out):
-            row, here = start + o * n_in, to + o * n_in
-            own, values = q[here : here + n_in], p[row : row + n_in]
-            factor = p[outer + o] if outer >= 0 else ONE
-            for i in range(n_in):
-                own[i] = factor * values[i] * columns[i]
+            here = to + o * n_in
+            _effective(p, start + o * n_in, outer, o, columns, q[here : here + n_in])
 
 
 @inner
@@ -127,11 +121,8 @@ def fold(
     All others as in :func:`unfold`.
     """
     for b in range(plain.shape[0]):
-        source, n_out, n_in = plain[b, 0], plain_shape[b, 0], plain_shape[b, 1]
-        embedded, n_in = _inputs(plain, b, shape, n_in, runs)
-        size = n_out * n_in
-        parted = shape[source, 0] * shape[source, 1] > size
-        to, start = begins[source] + (k * size if parted else 0), plain_begins[b]
+        embedded, n_out, n_in, size, parted, offset = _part(b, k, begins, shape, plain, plain_shape, runs)
+        to, start = offset, plain_begins[b]
         adapter, scale, outer = _places(spots, plain[b, 4], k, n_out, n_in)
         if embedded:
             columns = scratch[0, :n_in]
@@ -158,11 +149,19 @@ def fold(
 
 
 @inner
-def _inputs(plain: Any, b: Any, shape: Any, n_in: Any, runs: Any) -> Any:
-    """Whether a block is the weights of a layer behind embedded categories, and the inputs that it has."""
-    if runs.shape[0] > 0 and plain[b, 3] == WEIGHT and plain[b, 4] == 0:
-        return True, shape[plain[b, 0], 1]
-    return False, n_in
+def _part(b: Any, k: Any, begins: Any, shape: Any, plain: Any, plain_shape: Any, runs: Any) -> Any:
+    """What block ``b`` of submember ``k`` is in its member.
+
+    Whether it is the weights of a layer behind embedded categories; true rows, columns (there those of the
+    inputs) and size; whether each submember has a part of its own; and where that, or what all share, begins.
+    """
+    source, n_out, n_in = plain[b, 0], plain_shape[b, 0], plain_shape[b, 1]
+    embedded = runs.shape[0] > 0 and plain[b, 3] == WEIGHT and plain[b, 4] == 0
+    if embedded:
+        n_in = shape[source, 1]
+    size = n_out * n_in
+    parted = shape[source, 0] * shape[source, 1] > size
+    return embedded, n_out, n_in, size, parted, begins[source] + (k * size if parted else 0)
 
 
 @inner

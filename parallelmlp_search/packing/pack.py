@@ -37,8 +37,15 @@ __all__ = [
     "pack",
     "read_member",
     "repack",
+    "seen_columns",
     "write_member",
 ]
+
+
+def seen_columns(rows: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
+    """The columns of rows ``(n, *)`` that lie in runs ``(first, end)``; a single run is a view."""
+    parts = [rows[:, first:end] for first, end in runs]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def block_view(flat: Tensor, layout: Layout, bucket: int, layer: int, kind: str) -> Tensor | None:

@@ -25,10 +25,9 @@ def deep_config(config: MLPConfig, depth_factor: int) -> MLPConfig:
     normalisation networks of such depths do not train, so both are switched on, unless the factor is 1.
 
     Normalised layers need no help to begin with, so a deep network has no scales, no coefficients and no
-    data-driven start; no submembers, since one network is cut into slices, and no embedded
-    categories; and one rate for all layers: that
-    of the neural tangent parametrisation becomes the one it stands for at the network's width, at the same
-    pace of decay.
+    data-driven start; no submembers, since one network is cut into slices, and no embedded categories; and
+    one rate for all layers: that of the neural tangent parametrisation becomes the one it stands for at the
+    network's width, at the same pace of decay.
 
     Raises
     ------

@@ -19,7 +19,7 @@ from parallelmlp_search.engine.checkpoint import load_tensors, read_json, save_t
 from parallelmlp_search.engine.network import PackedNetwork, window_rows
 from parallelmlp_search.exceptions import RunDirectoryError
 from parallelmlp_search.packing import Architecture, Layout, plan
-from parallelmlp_search.packing.pack import write_member
+from parallelmlp_search.packing.pack import seen_columns, write_member
 from parallelmlp_search.selection import tempered, weigh
 from parallelmlp_search.space import MLPConfig
 
@@ -55,7 +55,7 @@ class FoldModel:
 
     def seen(self, config: MLPConfig, inputs: Tensor) -> Tensor:
         """The columns of preprocessed rows ``(n, *)`` that the network of a configuration sees."""
-        return torch.cat([inputs[:, first:end] for first, end in self.architecture(config).columns], dim=1)
+        return seen_columns(inputs, self.architecture(config).columns)
 
     def architecture(self, config: MLPConfig) -> Architecture:
         """Architecture of a configuration on rows of this fold."""

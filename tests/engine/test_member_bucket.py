@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -229,27 +231,41 @@ WIDE = [  # products by way of turned gradients (up to a vector of outputs) and 
 ]
 
 
+def _three_ways(
+    configs: list[MLPConfig],
+    rows: TrainingRows,
+    loss: str,
+    *,
+    until_epoch: float,
+    total_epochs: float,
+    **sizes: Any,
+) -> list[Population]:
+    """Trained by the member loop, without it, and by the loop on inputs that are a little larger."""
+    populations = []
+    for use, factor in ((True, 1.0), (False, 1.0), (True, 1.001)):
+        population = Population.create(configs, n_inputs=rows.inputs.shape[1], **sizes)
+        assert all(is_covered(bucket, loss) for bucket in population.layout.buckets)
+        train(
+            population,
+            replace(rows, inputs=factor * rows.inputs),
+            stream=BatchStream(100, 24, 3),
+            loss=loss,
+            until_epoch=until_epoch,
+            total_epochs=total_epochs,
+            compiled=use,
+        )
+        populations.append(population)
+    return populations
+
+
 @pytest.mark.parametrize(("n_outputs", "n_inputs"), [(1, 20), (3, 16), (16, 5), (21, 40)])
 def test_depth_width_and_outputs(n_outputs: int, n_inputs: int) -> None:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(100, n_inputs, generator=generator)
     target = torch.randint(0, max(2, n_outputs), (100,), generator=generator)
     loss = "binary_logits" if n_outputs == 1 else "cross_entropy"
-    populations = []
-    for use, factor in ((True, 1.0), (False, 1.0), (True, 1.001)):
-        population = Population.create(WIDE, n_inputs=n_inputs, n_outputs=n_outputs)
-        assert all(is_covered(bucket, loss) for bucket in population.layout.buckets)
-        train(
-            population,
-            TrainingRows(factor * inputs, target),
-            stream=BatchStream(100, 24, 3),
-            loss=loss,
-            until_epoch=3,
-            total_epochs=20,
-            compiled=use,
-        )
-        populations.append(population)
-    got, expected, other = populations
+    rows = TrainingRows(inputs, target)
+    got, expected, other = _three_ways(WIDE, rows, loss, until_epoch=3, total_epochs=20, n_outputs=n_outputs)
     assert close(got, expected, ("parameters", "average"), 3e-5)
     assert not torch.equal(got.parameters, expected.parameters)
     assert not close(other, expected, ("parameters",), 3e-5)
@@ -307,21 +323,10 @@ def test_every_part_of_a_network(loss: str, n_outputs: int, weighted: bool) -> N
     if loss == "squared_error":
         target = torch.randn(n_outputs, 100, generator=generator)
     weight = torch.rand(100, generator=generator) if weighted else None
-    populations = []
-    for use, factor in ((True, 1.0), (False, 1.0), (True, 1.001)):
-        population = Population.create(KINDS, n_inputs=8, n_outputs=n_outputs, n_numbers=7)
-        assert all(is_covered(bucket, loss) for bucket in population.layout.buckets)
-        train(
-            population,
-            TrainingRows(factor * inputs, target, weight),
-            stream=BatchStream(100, 24, 3),
-            loss=loss,
-            until_epoch=3,
-            total_epochs=10,
-            compiled=use,
-        )
-        populations.append(population)
-    got, expected, other = populations
+    rows = TrainingRows(inputs, target, weight)
+    got, expected, other = _three_ways(
+        KINDS, rows, loss, until_epoch=3, total_epochs=10, n_outputs=n_outputs, n_numbers=7
+    )
     assert not bool((got.failed_at >= 0).any())
     for member, config in enumerate(KINDS):
         pair = [read_member(p.parameters, p.layout, member) for p in (got, expected)]
@@ -350,23 +355,17 @@ def test_embedded_categories(loss: str, n_outputs: int) -> None:
         places = torch.randint(0, size + 1, (100,), generator=generator)
         inputs[:, first : first + size] = torch.nn.functional.one_hot(places, size + 1)[:, :size].float()
     target = torch.randint(0, max(2, n_outputs), (100,), generator=generator)
-    populations = []
-    for use, factor in ((True, 1.0), (False, 1.0), (True, 1.001)):
-        population = Population.create(
-            configs, n_inputs=38, n_outputs=n_outputs, n_numbers=7, categories=categories
-        )
-        assert all(is_covered(bucket, loss) for bucket in population.layout.buckets)
-        train(
-            population,
-            TrainingRows(factor * inputs, target),
-            stream=BatchStream(100, 24, 3),
-            loss=loss,
-            until_epoch=2,
-            total_epochs=10,
-            compiled=use,
-        )
-        populations.append(population)
-    got, expected, other = populations
+    rows = TrainingRows(inputs, target)
+    got, expected, other = _three_ways(
+        configs,
+        rows,
+        loss,
+        until_epoch=2,
+        total_epochs=10,
+        n_outputs=n_outputs,
+        n_numbers=7,
+        categories=categories,
+    )
     for member, config in enumerate(configs):
         pair = [read_member(p.parameters, p.layout, member) for p in (got, expected)]
         torch.testing.assert_close(*pair, rtol=2e-4, atol=2e-5, msg=lambda text, c=config: f"{c}: {text}")
