@@ -228,7 +228,7 @@ def test_a_locked_database_is_asked_again(tmp_path: Path, monkeypatch: pytest.Mo
             raise OperationalError("database is locked", None, Exception())
         commit(self)
 
-    monkeypatch.setattr("parallelmlp_search.integrations.optuna.database.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("parallelmlp_search.integrations.optuna.insistence.PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(Session, "commit", reluctant)
     writer.create(study._study_id, _trials())
     assert len(study.trials) == len(_trials())

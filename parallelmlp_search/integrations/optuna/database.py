@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,15 +19,10 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import insert, update
 from sqlalchemy.orm import Session
 
+from parallelmlp_search.integrations.optuna.insistence import insist
 from parallelmlp_search.integrations.optuna.writing import Change, Writer
 
 __all__ = ["DatabaseWriter"]
-
-TRIES = 5
-"""How often a transaction is begun anew that met with the lock of another."""
-
-PAUSE_SECONDS = 1.0
-"""Longest wait before that."""
 
 AT_ONCE = 500
 """Ids in one question; SQLite takes 999 values."""
@@ -98,15 +91,12 @@ class DatabaseWriter(Writer):
         return self._transaction(lambda session: _change(session, changes)) if changes else set()
 
     def _transaction(self, work: Callable[[Session], Result]) -> Result:
-        for attempt in range(TRIES):
-            try:
-                with _create_scoped_session(self._sessions) as session:
-                    return work(session)
-            except StorageInternalError:  # a database that is locked, or a deadlock
-                if attempt == TRIES - 1:
-                    raise
-                time.sleep(PAUSE_SECONDS * random.random())
-        raise AssertionError("never reached")
+        def transact() -> Result:
+            with _create_scoped_session(self._sessions) as session:
+                return work(session)
+
+        # a database that is locked, or a deadlock
+        return insist(transact, lambda error: isinstance(error, StorageInternalError))
 
 
 def _change(session: Session, changes: Mapping[int, Change]) -> set[int]:

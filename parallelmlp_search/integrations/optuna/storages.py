@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import time
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+from parallelmlp_search.integrations.optuna.insistence import insist
 
 __all__ = ["open_storage", "open_study"]
 
 JOURNAL = "journal:"
 
 SQLITE = "sqlite:///"
-
-TRIES = 5
-"""How often a database is asked that refuses."""
 
 
 def open_storage(storage: str | BaseStorage | None, *, must_exist: bool = False) -> BaseStorage | None:
@@ -67,14 +63,8 @@ def open_storage(storage: str | BaseStorage | None, *, must_exist: bool = False)
 
 def _database(url: str) -> BaseStorage:
     """A database; several workers that find it empty at the same time all try to make its tables."""
-    for _ in range(TRIES - 1):
-        try:
-            return optuna.storages.get_storage(url)
-        except Exception as error:
-            if not hasattr(error, "orig"):  # what a database itself refuses, and may allow the next time
-                raise
-        time.sleep(random.random() / 2)
-    return optuna.storages.get_storage(url)
+    # `orig` is what a database itself has said, which it may not say the next time
+    return insist(lambda: optuna.storages.get_storage(url), lambda error: hasattr(error, "orig"))
 
 
 def open_study(storage: str | BaseStorage, name: str | None = None) -> optuna.Study:
