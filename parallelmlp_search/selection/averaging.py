@@ -24,11 +24,11 @@ from parallelmlp_search.selection.metrics import Metric
 
 __all__ = ["as_averaged", "averaging_gain"]
 
-SHARED = 0.5
+SHARED = 0.35
 """Share of what a single network gains by averaging that an ensemble of any size still gains by averaging
 folds, since its members were trained on the same rows. Measured with ``benchmarks.averaging``."""
 
-DOUBT = 0.5
+DOUBT = 0.4
 """Standard error of the gain in units of the gain, from the same measurements."""
 
 
@@ -67,12 +67,14 @@ def averaging_gain(
 
     Notes
     -----
-    The mean of the members' losses, less the loss of their plain average, over ``1 - 1 / M``, estimates
-    what a single network gains by being averaged with infinitely many others (to second order in their
-    distances). An ensemble has had most of that. But its members share the rows that they were trained on, so
-    that ``r + (1 - r) / M`` of it is left for folds to gain, with `r` found by measurement
-    (:data:`SHARED`), and of that ``1 - 1 / n_networks``. Weights `w` count as
-    ``M = 1 / sum(w ** 2)`` members. Where there is but one, the best of the others is its partner.
+    The mean of the members' losses, less the loss of their plain average, over ``1 - 1 / M``, is how far that
+    mean lies above what infinitely many such networks would have in common (to second order in their
+    distances). So the members' losses, weighted as in the ensemble, less what they have in common, are what a
+    single network gains by averaging; a member that is much worse than the others adds nothing to it. An
+    ensemble has had most of that. But its members share the rows that they were trained on, so that
+    ``r + (1 - r) / M`` of it is left for folds to gain, with `r` found by measurement (:data:`SHARED`), and
+    of that ``1 - 1 / n_networks``. Weights `w` count as ``M = 1 / sum(w ** 2)`` members. Where there is but
+    one, the best of the others is its partner.
     """
     if isinstance(n_networks, bool) or not isinstance(n_networks, Integral) or n_networks < 1:
         raise InvalidParameterError(f"n_networks must be an integer >= 1, but got {n_networks!r}")
@@ -93,8 +95,9 @@ def averaging_gain(
     average = weighted_average(condensed[torch.tensor(members, device=condensed.device)], even)
     together = float(metric.formula.score(average[None], target, weight)[0])
     alone = sum(scores[p] for p in members) / len(members)
-    whole = (together - alone) / (1.0 - 1.0 / len(members))
+    in_common = alone + (together - alone) / (1.0 - 1.0 / len(members))
     shares = weights.double() / weights.double().sum()
+    whole = in_common - sum(float(shares[p]) * scores[p] for p in members)
     left = SHARED + (1.0 - SHARED) * float((shares**2).sum())
     gain = whole * left * (1.0 - 1.0 / n_networks)
     better = gain > 0 if metric.greater_is_better else gain < 0

@@ -82,6 +82,16 @@ def test_who_stands_alone_takes_the_best_of_the_others_as_a_partner() -> None:
     assert averaging_gain(members[:1], target, RMSE, only[:1], 5) == 0.0
 
 
+@pytest.mark.parametrize("factor", [2.0, 5.0, 50.0])
+def test_a_bad_member_makes_nobody_better(factor: float) -> None:
+    """What a network far from the others loses by its errors is nothing that averaging folds would gain."""
+    predictions, target = _networks(2, 1, 20_000, 0.0)
+    only = torch.tensor([1.0, 0.0])
+    fair = averaging_gain(predictions[0], target, RMSE, only, 5)
+    bad = predictions[0] * torch.tensor([1.0, factor]).view(2, 1, 1)
+    assert fair <= averaging_gain(bad, target, RMSE, only, 5) <= 0.0
+
+
 def test_rows_count_by_their_weight() -> None:
     predictions, target = _networks(2, 1, 300, 0.5)
     weights = torch.tensor([0.5, 0.5])
@@ -100,11 +110,11 @@ def test_the_number_of_networks_is_checked() -> None:
 
 def test_a_score_is_moved_and_its_error_widened() -> None:
     honest = HonestScore(2.0, 0.3, 1.5, 2.4, 1.9, 30)
-    moved = as_averaged(honest, -0.2)
+    moved, doubt = as_averaged(honest, -0.2), 0.2 * averaging.DOUBT
     assert moved.score == pytest.approx(1.8)
-    assert moved.standard_error == pytest.approx(math.hypot(0.3, 0.1))
-    assert moved.low == pytest.approx(1.8 - math.hypot(0.5, 0.196))
-    assert moved.high == pytest.approx(1.8 + math.hypot(0.4, 0.196))
+    assert moved.standard_error == pytest.approx(math.hypot(0.3, doubt))
+    assert moved.low == pytest.approx(1.8 - math.hypot(0.5, 1.96 * doubt))
+    assert moved.high == pytest.approx(1.8 + math.hypot(0.4, 1.96 * doubt))
     assert (moved.naive, moved.n_bootstraps, moved.averaging) == (1.9, 30, -0.2)
     assert as_averaged(honest, 0.0) is honest
     unknown = HonestScore(math.nan, math.nan, math.nan, math.nan, 1.9, 0)
