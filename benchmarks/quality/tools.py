@@ -153,6 +153,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "one in 5 promoted": {"reduction_factor": 5},
     "screening 15 %": {"parallelmlp_search.search.planning:SCREENING_SHARE": 0.15},
     "screening 65 %": {"parallelmlp_search.search.planning:SCREENING_SHARE": 0.65},
+    "cheap and dear drawn alike": {"parallelmlp_search.search.samplers:THRIFT": 0.0},
+    "finalists at any cost": {"parallelmlp_search.search.planning:MOST_OF_ONE": 1e9},
     "half as many steps": {"parallelmlp_search.search.budget:FAIR_STEPS": 600},
     "twice as many steps": {"parallelmlp_search.search.budget:FAIR_STEPS": 2400},
     "space small": {"search_space": "small"},

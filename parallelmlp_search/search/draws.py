@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parallelmlp_search.search.journal import Journal
-from parallelmlp_search.search.samplers import draw_fresh, draw_near
+from parallelmlp_search.search.samplers import CANDIDATES, cheaper, draw_fresh, draw_near
 from parallelmlp_search.search.settings import FRESH_SAMPLERS, SearchSettings
 from parallelmlp_search.search.trial import Trial
 from parallelmlp_search.space import MLPConfig, known_configs
@@ -46,6 +46,8 @@ class Draws:
         Keeps draws that depend on the clock.
     deadline
         Reading of the monotonic clock, or None.
+    cost
+        Seconds of training a configuration, if cheap ones are to be preferred.
     """
 
     def __init__(
@@ -56,10 +58,12 @@ class Draws:
         n_rounds: int,
         journal: Journal,
         deadline: float | None,
+        cost: Callable[[MLPConfig], float] | None = None,
     ) -> None:
         self.settings = settings
         self.journal = journal
         self.deadline = deadline
+        self.cost = cost
         self._fresh_left = n_fresh
         self._refined_left = n_refined
         self._portion = max(SMALLEST_DRAW, math.ceil(n_refined / max(1, n_rounds)))
@@ -92,10 +96,14 @@ class Draws:
         space, name = self.settings.space, self.settings.sampler_name
         if fresh and (self._learned is None or self._learned.name):
             name = name if self._learned is None else "random"
-            drawn = draw_fresh(space, name, missing, rng, known=known)
+            # grids and quasi-random points are only evenly spread as a whole
+            cost = self.cost if name == "random" else None
+            drawn = draw_fresh(space, name, _candidates(missing, cost), rng, known=known)
+            drawn = drawn if cost is None else cheaper(drawn, missing, cost, rng)
         elif self._learned is None:
             name = "refined"
-            drawn = draw_near(space, trials, missing, rng, known=known)
+            drawn = draw_near(space, trials, _candidates(missing, self.cost), rng, known=known)
+            drawn = drawn if self.cost is None else cheaper(drawn, missing, self.cost, rng)
         else:
             drawn = self._draw_learned(self._learned, number, missing, trials, rng, known)
         left = 0 if len(drawn) < missing else (self._fresh_left if fresh else self._refined_left) - n
@@ -138,6 +146,11 @@ def _beginning(settings: SearchSettings, n_fresh: int) -> list[tuple[MLPConfig, 
         for config in known_configs(space)[: int(KNOWN_SHARE * n_fresh)]:
             found.setdefault(space.key(config), (config, "known"))
     return list(found.values())
+
+
+def _candidates(n: int, cost: Callable[[MLPConfig], float] | None) -> int:
+    """How many are drawn to take ``n`` of them."""
+    return n if cost is None else CANDIDATES * n
 
 
 def _learned_draws(settings: SearchSettings) -> LearnedDraws | None:

@@ -17,18 +17,20 @@ from parallelmlp_search.search.budget import (
     Throughput,
     default_epochs,
     default_folds,
+    fewest_epochs,
     plan_finalists,
 )
 from parallelmlp_search.search.finalists import moments_fit
 from parallelmlp_search.search.preparation import Preparation
 from parallelmlp_search.search.rungs import ladder, ladder_cost
-from parallelmlp_search.search.samplers import draw_fresh
+from parallelmlp_search.search.samplers import CANDIDATES, cheaper, draw_fresh
 from parallelmlp_search.search.screening import MOST_TRIALS
 from parallelmlp_search.search.settings import SearchSettings
+from parallelmlp_search.search.trial import Trial
 from parallelmlp_search.search.verdict import selection_seconds
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["SearchPlan", "make_plan", "replan_finalists", "training_seconds"]
+__all__ = ["SearchPlan", "affordable_first", "make_plan", "replan_finalists", "training_seconds"]
 
 DEFAULT_TRIALS = 200
 
@@ -39,6 +41,9 @@ CALIBRATION_STEPS = 6
 
 UNTIMED_FOLDS = 5
 """Most folds where no time limit says what they may cost."""
+
+MOST_OF_ONE = 0.25
+"""Most of the finalists' time that one of them may take if others are to be found."""
 
 FIRST_RUNG_STEPS = 40
 """Under a time limit, steps before the first judgement at least; without one it is an epoch at least."""
@@ -123,6 +128,9 @@ def make_plan(
             n_finalists=settings.n_finalists or _default_finalists(n_trials),
             n_folds=preparation.allowed_folds(n_folds),
         )
+    sample = cheaper(
+        draw_fresh(settings.space, "random", CANDIDATES * 64, rng, known=[]), 64, data.epoch_seconds, rng
+    )
     _calibrate(data, sample, throughput)
     epoch = throughput.wall_seconds(_epoch_seconds(data, sample))
     n_predictions = preparation.problem.head.n_predictions
@@ -159,6 +167,28 @@ def make_plan(
         reserve_seconds=reserve,
         fills_time=settings.n_trials is None and n_trials < size,
     )
+
+
+def affordable_first(
+    ranked: Sequence[Trial],
+    preparation: Preparation,
+    data: ShardData,
+    throughput: Throughput,
+    seconds: float,
+) -> list[Trial]:
+    """Trials in their order, but behind all others those that would take too much of the finalists' time.
+
+    A network that would take more than :data:`MOST_OF_ONE` of the ``seconds`` for few epochs on four folds
+    leaves the ensemble without company.
+    """
+    n_rows = data.rows.inputs.shape[0] * _fold_rows(preparation)
+
+    def is_dear(trial: Trial) -> bool:
+        epochs = 3 * fewest_epochs(n_rows / data.batch_rows(trial.config))
+        epoch = throughput.wall_seconds(data.epoch_seconds(trial.config)) * _fold_rows(preparation)
+        return epochs * epoch > MOST_OF_ONE * seconds
+
+    return sorted(ranked, key=is_dear)
 
 
 def replan_finalists(

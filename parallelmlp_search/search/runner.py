@@ -19,7 +19,13 @@ from parallelmlp_search.search.devices import CUDA_CACHE_SCALE, resolve_device
 from parallelmlp_search.search.finalists import CrossFit, cross_fit, moments_fit
 from parallelmlp_search.search.journal import Journal
 from parallelmlp_search.search.model import TrainedModel
-from parallelmlp_search.search.planning import SearchPlan, make_plan, replan_finalists, training_seconds
+from parallelmlp_search.search.planning import (
+    SearchPlan,
+    affordable_first,
+    make_plan,
+    replan_finalists,
+    training_seconds,
+)
 from parallelmlp_search.search.preparation import Preparation, seed_of
 from parallelmlp_search.search.problem import Problem
 from parallelmlp_search.search.progress import Callback
@@ -322,10 +328,11 @@ def _finalists(
         return ranked[: plan.n_finalists], FinalistPlan(plan.max_epochs, plan.n_finalists, plan.n_folds)
 
     def choose() -> dict[str, Any]:
-        leaders = [trial.config for trial in ranked[:16]]
         left = clock.left - plan.reserve_seconds - kept
-        last = replan_finalists(plan, leaders, preparation, data, settings, throughput, left)
-        named = ranked[: settings.n_finalists or MOST_FINALISTS]
+        leaders = affordable_first(ranked, preparation, data, throughput, left)
+        configs = [trial.config for trial in leaders[:16]]
+        last = replan_finalists(plan, configs, preparation, data, settings, throughput, left)
+        named = leaders[: settings.n_finalists or MOST_FINALISTS]
         return asdict(last) | {"trials": [trial.number for trial in named]}
 
     decision = dict(journal.decide("finalists", choose))

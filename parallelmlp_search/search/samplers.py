@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.stats import qmc
@@ -10,12 +10,18 @@ from scipy.stats import qmc
 from parallelmlp_search.search.trial import Trial
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["draw_fresh", "draw_near"]
+__all__ = ["CANDIDATES", "cheaper", "draw_fresh", "draw_near"]
 
 MUTATION_SHARE = 0.7
 """Share of draws near the leaders that change one leader; the others cross two."""
 
 LEADERS = 12
+
+CANDIDATES = 4
+"""Configurations from which one is taken where cheap ones are preferred."""
+
+THRIFT = 1.0
+"""Probabilities fall with this power of the cost; at 1, cheap and dear ones get equal shares of the time."""
 
 
 def draw_fresh(
@@ -74,6 +80,21 @@ def _sobol(space: SearchSpace, n: int, rng: np.random.Generator) -> list[MLPConf
         space.to_config(space.from_unit(point), seed=int(seed))
         for point, seed in zip(points, seeds, strict=True)
     ]
+
+
+def cheaper(
+    configs: Sequence[MLPConfig], n: int, cost: Callable[[MLPConfig], float], rng: np.random.Generator
+) -> list[MLPConfig]:
+    """``n`` of the configurations, the likelier the less they cost, or all if there are no more.
+
+    Drawn one after the other without replacement, with probabilities in proportion to
+    ``cost ** -THRIFT``, by the Gumbel trick (Efraimidis and Spirakis 2006; Kool et al. 2019).
+    """
+    if len(configs) <= n:
+        return list(configs)
+    costs = np.array([cost(config) for config in configs])
+    order = np.argsort(THRIFT * np.log(costs) - rng.gumbel(size=len(costs)))
+    return [configs[index] for index in order[:n]]
 
 
 def draw_near(

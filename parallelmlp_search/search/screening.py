@@ -125,7 +125,14 @@ class Screening:
         self._leaders: list[float] = []  # lowest error of full training before each extension
         self._cut_short = False
         self._draws = Draws(
-            settings, plan.n_fresh, plan.n_refined, len(plan.rungs) - 1, journal, plan.deadline
+            settings,
+            plan.n_fresh,
+            plan.n_refined,
+            len(plan.rungs) - 1,
+            journal,
+            plan.deadline,
+            # with so many trials to make, time is not what counts
+            cost=None if plan.deadline is None else data.epoch_seconds,
         )
 
     def run(self) -> list[Trial]:

@@ -8,6 +8,7 @@ from parallelmlp_search.search import SearchSettings
 from parallelmlp_search.search.budget import Clock
 from parallelmlp_search.search.draws import Draws
 from parallelmlp_search.search.journal import Journal
+from parallelmlp_search.search.trial import RungRecord, Trial
 from parallelmlp_search.space import KNOWN, Categorical, MLPConfig, SearchSpace, known_configs
 from parallelmlp_search.space.config import FIELD_NAMES
 
@@ -49,6 +50,41 @@ def test_spaces_and_samplers_of_ones_own_are_left_alone() -> None:
     assert {origin for _, origin in drawn(SearchSettings(search_space=small, sampler="grid"), 4, 4)} == {
         "grid"
     }
+
+
+def _neurons(config: MLPConfig) -> float:
+    return float(sum(config.widths))
+
+
+def test_where_time_counts_cheap_ones_are_preferred() -> None:
+    """Fresh draws and those near the leaders; what is known to do well is tried whatever it costs."""
+    settings = SearchSettings()
+    journal = Journal(None, 1, Clock(None))
+    found = {}
+    for name, cost in (("plain", None), ("thrifty", _neurons)):
+        draws = Draws(settings, 60, 60, 1, journal, None, cost=cost)
+        fresh = draws.take(0, 60, [])
+        trials = [Trial(n, config, origin, 0) for n, (config, origin) in enumerate(fresh)]
+        for trial in trials:
+            trial.records.append(RungRecord(0, 0, 1.0, float(trial.number % 7), 0.0, 0.0))
+        near = draws.take(1, 60, trials)
+        assert [config for config, _ in fresh[: len(KNOWN)]] == list(KNOWN)
+        assert len({config.identity() for config, _ in [*fresh, *near]}) == 120
+        found[name] = [
+            sum(_neurons(config) for config, origin in drawn if origin != "known") for drawn in (fresh, near)
+        ]
+    assert found["thrifty"][0] < 0.8 * found["plain"][0]
+    assert found["thrifty"][1] < 0.8 * found["plain"][1]
+
+
+@pytest.mark.parametrize("sampler", ["qmc", "grid"])
+def test_points_that_are_spread_evenly_stay_so(sampler: str) -> None:
+    settings = SearchSettings(sampler=sampler)
+    journal = Journal(None, 1, Clock(None))
+    plain, thrifty = (
+        Draws(settings, 30, 0, 1, journal, None, cost=cost).take(0, 30, []) for cost in (None, _neurons)
+    )
+    assert plain == thrifty
 
 
 def _settings_of(config: MLPConfig) -> dict[str, Categorical]:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from parallelmlp_search.search import Problem, SearchSettings
-from parallelmlp_search.search.budget import Clock, Throughput
-from parallelmlp_search.search.planning import SearchPlan, make_plan
+from parallelmlp_search.search.budget import Clock, Throughput, fewest_epochs
+from parallelmlp_search.search.planning import MOST_OF_ONE, SearchPlan, affordable_first, make_plan
 from parallelmlp_search.search.preparation import Preparation
+from parallelmlp_search.search.trial import Trial
+from parallelmlp_search.space import MLPConfig
 
 Make = Callable[..., Any]
 
@@ -92,3 +94,24 @@ def test_a_time_limit_that_is_spent_still_plans_something(spam: Problem, make_se
 @pytest.mark.parametrize("n_trials", [1, 2, 7])
 def test_there_are_never_more_finalists_than_trials(spam: Problem, n_trials: int) -> None:
     assert _plan(spam, SearchSettings("small", n_trials=n_trials)).n_finalists <= n_trials
+
+
+def test_whoever_would_take_too_much_of_the_time_stands_behind(spam: Problem, make_settings: Make) -> None:
+    preparation = Preparation(spam, make_settings())
+    data = preparation.screening().data
+    throughput = Throughput(1)
+    widths = (512, 16, 256, 24)
+    trials = [Trial(n, MLPConfig(widths=(width,) * 3), "random", 0) for n, width in enumerate(widths)]
+
+    def order(seconds: float) -> list[int]:
+        ranked = affordable_first(trials, preparation, data, throughput, seconds)
+        return [trial.config.widths[0] for trial in ranked]
+
+    config = trials[2].config
+    rows = preparation.problem.n_rows
+    epochs = 3 * fewest_epochs(rows / data.batch_rows(config))
+    seconds = epochs * data.epoch_seconds(config) * rows / data.rows.inputs.shape[0] / MOST_OF_ONE
+    assert order(1.01 * seconds) == [16, 256, 24, 512]
+    assert order(0.99 * seconds) == [16, 24, 512, 256]
+    assert order(1e6) == list(widths)
+    assert order(1e-9) == list(widths)  # nobody is affordable: the best go first

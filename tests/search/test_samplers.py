@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parallelmlp_search.search import SAMPLERS, Trial, TrialState
-from parallelmlp_search.search.samplers import LEADERS, draw_fresh, draw_near
+from parallelmlp_search.search.samplers import LEADERS, cheaper, draw_fresh, draw_near
 from parallelmlp_search.search.trial import RungRecord
 from parallelmlp_search.space import Categorical, Float, Int, MLPConfig, SearchSpace, When
 
@@ -169,3 +169,26 @@ def test_children_of_one_leader_have_seeds_of_their_own() -> None:
     assert len({child.seed for child in children}) == 12
     named = [_trial(0, MLPConfig(widths=(2,), seed=1), 0.1)]
     assert all(child.seed in range(5) for child in draw_near(SEEDED, named, 5, _rng(), known=[]))
+
+
+@pytest.mark.parametrize("ratio", [2.0, 10.0])
+def test_the_cheaper_the_likelier(ratio: float) -> None:
+    """Of one cheap and one dear configuration the dear one is taken once in ``1 + ratio`` times."""
+    cheap, dear = MLPConfig(widths=(4,)), MLPConfig(widths=(5,))
+    rng = _rng()
+
+    def cost(config: MLPConfig) -> float:
+        return ratio if config is dear else 1.0
+
+    taken = [cheaper([cheap, dear], 1, cost, rng)[0] for _ in range(4000)]
+    share = sum(config is dear for config in taken) / len(taken)
+    expected = 1.0 / (1.0 + ratio)
+    assert share == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / len(taken)))
+
+
+def test_no_configuration_is_taken_twice_and_few_are_all_taken() -> None:
+    configs = draw_fresh(CONTINUOUS, "random", 20, _rng(), known=[])
+    taken = cheaper(configs, 8, lambda config: float(sum(config.widths)), _rng())
+    assert len(_keys(CONTINUOUS, taken)) == 8
+    assert _keys(CONTINUOUS, taken) < _keys(CONTINUOUS, configs)
+    assert cheaper(configs[:3], 8, lambda config: 1.0, _rng()) == configs[:3]
