@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..exceptions import DataError, InvalidParameterError, near_miss
+from ..space import ColumnGroups
 from .categorical import CategoryEncoder
 from .columns import TableSchema, numeric_matrix, recognise_columns
 from .dates import DateEncoder
@@ -63,12 +64,8 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         Their names, of shape (n_features_in_,); only if the training table had names.
     n_features_out_
         Columns of the result, D.
-    n_quantiles_
-        How many of them, the first ones, are normal scores of numbers.
-    n_pieces_
-        How many of them, those behind the scores, are pieces of numbers.
-    n_numbers_
-        How many of them, those behind the pieces, are scaled numbers.
+    columns_
+        What they are.
     """
 
     def __init__(
@@ -247,16 +244,18 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         self._dates = dates
         self._categories = categories
         self.n_features_out_ = sum(width for _, width in self._blocks())
-        self.n_quantiles_ = 0 if scores is None else scores.n_columns
-        self.n_pieces_ = 0 if pieces is None else pieces.width
-        self.n_numbers_ = 0 if numbers is None else numbers.n_columns
         first = self.n_features_out_ - sum(category.width for category in categories.values())
         found = []
         for category in categories.values():
             if not category.binary:
                 found.append((first, category.n_hot))
             first += category.width
-        self.categories_ = tuple(found)
+        self.columns_ = ColumnGroups(
+            n_quantiles=0 if scores is None else scores.n_columns,
+            n_pieces=0 if pieces is None else pieces.width,
+            n_numbers=0 if numbers is None else numbers.n_columns,
+            categories=tuple(found),
+        )
 
     def _blocks(self) -> Iterator[tuple[list[str], int]]:
         """Names and number of the columns that each encoder fills, in the order of the result."""

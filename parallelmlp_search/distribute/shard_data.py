@@ -15,7 +15,7 @@ from parallelmlp_search.engine.checkpoint import load_tensors, save_tensors
 from parallelmlp_search.packing import Architecture, member_cost
 from parallelmlp_search.packing.pack import seen_columns
 from parallelmlp_search.selection import Metric
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig
 
 __all__ = ["ShardData"]
 
@@ -38,14 +38,8 @@ class ShardData:
         How outputs become predictions, what training minimises, what counts.
     seed
         Seed of the batches and of dropout.
-    n_quantiles
-        How many columns, the first ones, are normal scores of numbers, which not every configuration sees.
-    n_pieces
-        How many columns, those behind the scores, are pieces of numbers, which not every one sees either.
-    n_numbers
-        How many columns, those behind the pieces, are the numbers themselves.
-    categories
-        ``(first, size)`` of the columns that stand for one category each.
+    columns
+        What the columns are; not every configuration sees all of them.
     """
 
     rows: TrainingRows
@@ -57,10 +51,7 @@ class ShardData:
     loss: str
     metric: Metric
     seed: int
-    n_quantiles: int = 0
-    n_pieces: int = 0
-    n_numbers: int = 0
-    categories: tuple[tuple[int, int], ...] = ()
+    columns: ColumnGroups = NO_GROUPS
     stored: Path | None = field(default=None, compare=False)
     """File with the tensors, from which another process reads them instead of getting them with each task."""
 
@@ -79,8 +70,8 @@ class ShardData:
     def __getstate__(self) -> dict[str, Any]:
         if self.stored is None:
             return dict(self.__dict__)
-        sizes = ("n_quantiles", "n_pieces", "n_numbers", "categories")
-        return {name: getattr(self, name) for name in ("head", "loss", "metric", "seed", *sizes, "stored")}
+        names = ("head", "loss", "metric", "seed", "columns", "stored")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state if state["stored"] is None else state | _stored_rows(state["stored"]))
@@ -96,10 +87,7 @@ class ShardData:
             config,
             n_inputs=self.n_inputs,
             n_outputs=self.head.n_outputs,
-            n_quantiles=self.n_quantiles,
-            n_pieces=self.n_pieces,
-            n_numbers=self.n_numbers,
-            categories=self.categories,
+            columns=self.columns,
             classifies=self.head.classifies,
         )
 
@@ -118,15 +106,12 @@ class ShardData:
 
         rows = seen(self.rows.inputs)
         assert rows is not None
-        n_hidden = self.n_inputs - rows.shape[1]  # all of them lie before the categories
         return replace(
             self,
             rows=replace(self.rows, inputs=rows),
             validation_inputs=seen(self.validation_inputs),
             prediction_inputs=seen(self.prediction_inputs),
-            n_quantiles=0,
-            n_pieces=0,
-            categories=tuple((first - n_hidden, size) for first, size in self.categories),
+            columns=self.columns.without(self.n_inputs - rows.shape[1]),
             stored=None,
         )
 

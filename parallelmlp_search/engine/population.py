@@ -15,7 +15,7 @@ from parallelmlp_search.packing.bucketing import CACHE_ELEMENTS, plan
 from parallelmlp_search.packing.cost import GPU_SPEED
 from parallelmlp_search.packing.layout import Architecture, Layout
 from parallelmlp_search.packing.pack import read_member, write_member
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig
 
 __all__ = ["FLAT_NAMES", "MemberState", "Population"]
 
@@ -70,8 +70,7 @@ class Population:
         *,
         n_inputs: int,
         n_outputs: int,
-        n_numbers: int = 0,
-        categories: Sequence[tuple[int, int]] = (),
+        columns: ColumnGroups = NO_GROUPS,
         classifies: bool = False,
         states: Sequence[MemberState | None] | None = None,
         repeat: int = 0,
@@ -86,10 +85,8 @@ class Population:
         ----------
         configs
             One per member. Members share training rows, so ``n_inputs`` and ``n_outputs`` are common.
-        n_numbers
-            How many of the inputs, the first ones, are numbers.
-        categories
-            ``(first, size)`` of the inputs that stand for one category each.
+        columns
+            What the inputs are; all members see all of them.
         classifies
             Whether outputs are logits, which decides how those of submembers are averaged.
         states
@@ -108,8 +105,8 @@ class Population:
             raise InvalidParameterError(
                 f"all members of a population must have taken equally many steps, but got {sorted(steps)}"
             )
-        sizes: dict[str, Any] = {"n_inputs": n_inputs, "n_outputs": n_outputs, "n_numbers": n_numbers}
-        sizes |= {"categories": tuple(categories), "classifies": classifies}
+        sizes: dict[str, Any] = {"n_inputs": n_inputs, "n_outputs": n_outputs}
+        sizes |= {"columns": columns, "classifies": classifies}
         architectures = [Architecture.of(config, **sizes) for config in configs]
         n_rows = max(config.batch_size for config in configs)
         # on a GPU there is no cache to keep to, and one wide bucket is one launch

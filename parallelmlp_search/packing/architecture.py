@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig
 from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS, category_dimension
 
 __all__ = ["EMBEDDING", "Architecture"]
@@ -55,10 +55,7 @@ class Architecture:
         *,
         n_inputs: int,
         n_outputs: int,
-        n_quantiles: int = 0,
-        n_pieces: int = 0,
-        n_numbers: int = 0,
-        categories: Sequence[tuple[int, int]] = (),
+        columns: ColumnGroups = NO_GROUPS,
         classifies: bool = False,
     ) -> Architecture:
         """The architecture that a configuration has on data of this size.
@@ -71,22 +68,15 @@ class Architecture:
             Columns of the rows.
         n_outputs
             Outputs ``C``.
-        n_quantiles
-            How many columns, the first ones, are normal scores of the numbers: all of them or none.
-        n_pieces
-            How many columns, those behind the scores, are pieces of numbers.
-        n_numbers
-            How many columns, those behind the pieces, are the numbers as they are scaled for all.
-        categories
-            ``(first, size)`` of the columns behind the numbers that stand for one category each.
+        columns
+            What the columns are.
         classifies
             Whether the outputs are logits: one for two classes, or one a class.
         """
-        columns = _columns(config, n_inputs, n_quantiles, n_pieces, n_numbers)
-        n_periodic = config.n_embedded(n_numbers)
-        n_seen = sum(end - first for first, end in columns)
-        # what it does not see lies before all categories
-        embedded = config.embedded((first - n_inputs + n_seen, size) for first, size in categories)
+        runs = columns.seen_by(config, n_inputs)
+        n_periodic = config.n_embedded(columns.n_numbers)
+        n_seen = sum(end - first for first, end in runs)
+        embedded = config.embedded(columns.without(n_inputs - n_seen).categories)
         n_inputs = n_seen
         scaled = config.has_scales
         fan_ins = (n_inputs + PERIODIC_OUTPUTS * n_periodic, *config.widths)
@@ -104,7 +94,7 @@ class Architecture:
             optimizer=config.optimizer,
             dropout=config.dropout > 0,
             clip=config.clip_norm is not None,
-            columns=columns,
+            columns=runs,
             n_periodic=n_periodic,
             scaled=scaled,
             parametric=config.parametric_rate > 0,
@@ -253,22 +243,3 @@ class Architecture:
     def n_parameters(self) -> int:
         """Number of trained scalars of one member."""
         return sum(rows * columns for _, _, rows, columns in self.block_shapes())
-
-
-def _columns(
-    config: MLPConfig, n_inputs: int, n_quantiles: int, n_pieces: int, n_numbers: int
-) -> tuple[tuple[int, int], ...]:
-    """Runs of columns that a configuration sees, with numbers first where it embeds them."""
-    numbers, others = n_quantiles + n_pieces, n_quantiles + n_pieces + n_numbers
-    runs = [(numbers, n_inputs)]
-    if config.numeric_scaling == "quantile" and n_quantiles:
-        runs = [(0, n_quantiles), (others, n_inputs)]
-    if config.numeric_embedding == "piecewise":
-        runs.insert(len(runs) - 1, (n_quantiles, numbers))
-    joined: list[tuple[int, int]] = []
-    for first, end in runs:
-        if joined and joined[-1][1] == first:
-            joined[-1] = (joined[-1][0], end)
-        elif first < end:
-            joined.append((first, end))
-    return tuple(joined)

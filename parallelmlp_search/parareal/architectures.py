@@ -11,7 +11,7 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing import Architecture
 from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.packing.periodic import Periodic
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import ColumnGroups, MLPConfig
 
 __all__ = ["Bottleneck", "deep_config", "deep_mlp", "resnet", "resnet1001", "vgg16"]
 
@@ -91,7 +91,8 @@ def deep_mlp(
     vector
         Canonical vector of its weights; fresh ones of torch's own generator by default.
     """
-    architecture = Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs, n_numbers=n_numbers)
+    columns = ColumnGroups(n_numbers=n_numbers)
+    architecture = Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs, columns=columns)
     flat = list(build_module(architecture, vector, dropout=config.dropout))
     blocks: list[nn.Module] = []
     group: list[nn.Module] = []

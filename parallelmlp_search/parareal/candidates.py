@@ -152,7 +152,10 @@ def forecast(
         seen = data.seen_by(config)
         with torch.random.fork_rng(devices=[]):
             model = deep_mlp(
-                config, n_inputs=seen.n_inputs, n_outputs=seen.head.n_outputs, n_numbers=seen.n_numbers
+                config,
+                n_inputs=seen.n_inputs,
+                n_outputs=seen.head.n_outputs,
+                n_numbers=seen.columns.n_numbers,
             )
         example, target, weight = seen.rows.batch(torch.arange(seen.batch_rows(config)))
         if device_flops is None:

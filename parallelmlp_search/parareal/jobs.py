@@ -29,7 +29,7 @@ from parallelmlp_search.parareal.recipe import Recipe
 from parallelmlp_search.parareal.training import Trained, member_outputs, train_network
 from parallelmlp_search.parareal.world import Alone
 from parallelmlp_search.selection import get_metric
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import ColumnGroups, MLPConfig
 
 __all__ = ["LAUNCHER", "Job", "Task", "build_network", "load_rows", "run_task", "save_rows"]
 
@@ -130,10 +130,7 @@ def save_rows(folder: Path, fold: int, data: ShardData, n_classes: int | None) -
         "metric": data.metric.name,
         "n_classes": n_classes,
         "seed": data.seed,
-        "n_quantiles": data.n_quantiles,
-        "n_pieces": data.n_pieces,
-        "n_numbers": data.n_numbers,
-        "categories": data.categories,
+        "columns": data.columns.to_dict(),
     }
     present = {name: tensor.cpu().clone() for name, tensor in tensors.items() if tensor is not None}
     save_tensors(folder / f"rows-{fold}.safetensors", present, facts)
@@ -156,10 +153,7 @@ def load_rows(folder: Path, fold: int, device: torch.device | str = "cpu") -> Sh
         loss=facts["loss"],
         metric=get_metric(facts["metric"], head.task, n_classes=facts["n_classes"]),
         seed=facts["seed"],
-        n_quantiles=facts["n_quantiles"],
-        n_pieces=facts["n_pieces"],
-        n_numbers=facts["n_numbers"],
-        categories=tuple((first, size) for first, size in facts["categories"]),
+        columns=ColumnGroups.from_dict(facts["columns"]),
     )
 
 
@@ -178,12 +172,12 @@ def build_network(
     Fine networks start from the weights of the serial twin, which are those that a member of a population
     would start from; preprocessors and coarse networks from torch's generator, seeded by the configuration.
     """
-    sizes: dict[str, Any] = {"n_inputs": n_inputs, "n_outputs": n_outputs, "n_numbers": n_numbers}
-    architecture = Architecture.of(config, **sizes)
+    sizes: dict[str, Any] = {"n_inputs": n_inputs, "n_outputs": n_outputs}
+    architecture = Architecture.of(config, **sizes, columns=ColumnGroups(n_numbers=n_numbers))
     vector = initial_vector(architecture, config, repeat=repeat).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + repeat)
-        model: nn.Sequential = deep_mlp(config, vector=vector, **sizes)
+        model: nn.Sequential = deep_mlp(config, vector=vector, n_numbers=n_numbers, **sizes)
         rows = max(2, min(config.batch_size, 256))
         return decompose(model, slices, torch.zeros(rows, n_inputs), share=True, cuts=cuts)
 
@@ -205,7 +199,7 @@ def run_task(
         task.slices,
         n_inputs=data.n_inputs,
         n_outputs=data.head.n_outputs,
-        n_numbers=data.n_numbers,
+        n_numbers=data.columns.n_numbers,
         repeat=task.fold + 1,
     )
     stream = BatchStream(inputs.shape[0], config.batch_size, data.seed)

@@ -120,7 +120,7 @@ class PromotedModel(TrainedModel):
                     number,
                     n_inputs=own.shape[1],
                     n_outputs=fold.head.n_outputs,
-                    n_numbers=fold.preprocessor.n_numbers_,
+                    n_numbers=fold.preprocessor.columns_.n_numbers,
                 )
                 with torch.no_grad():
                     outputs = torch.cat(

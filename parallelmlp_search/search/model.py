@@ -241,9 +241,6 @@ def _architecture(config: MLPConfig, preprocessor: TablePreprocessor, head: Head
         config,
         n_inputs=preprocessor.n_features_out_,
         n_outputs=head.n_outputs,
-        n_quantiles=preprocessor.n_quantiles_,
-        n_pieces=preprocessor.n_pieces_,
-        n_numbers=preprocessor.n_numbers_,
-        categories=preprocessor.categories_,
+        columns=preprocessor.columns_,
         classifies=head.classifies,
     )

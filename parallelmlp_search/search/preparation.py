@@ -277,10 +277,7 @@ class Preparation:
             loss=self.settings.loss or head.default_loss,
             metric=self.comparing,
             seed=seed,
-            n_quantiles=preprocessor.n_quantiles_,
-            n_pieces=preprocessor.n_pieces_,
-            n_numbers=preprocessor.n_numbers_,
-            categories=preprocessor.categories_,
+            columns=preprocessor.columns_,
         )
         return Part(preprocessor, head, data, np.empty(0, dtype=np.intp) if predict is None else predict)
 

@@ -1,5 +1,6 @@
 """What may be tried: configurations and the spaces they are drawn from."""
 
+from parallelmlp_search.space.columns import NO_GROUPS, ColumnGroups
 from parallelmlp_search.space.conditions import When
 from parallelmlp_search.space.config import (
     ACTIVATIONS,
@@ -24,12 +25,14 @@ __all__ = [
     "INITIALIZATIONS",
     "KNOWN",
     "NORMALIZATIONS",
+    "NO_GROUPS",
     "NUMERIC_EMBEDDINGS",
     "NUMERIC_SCALINGS",
     "OPTIMIZERS",
     "PRESETS",
     "SCHEDULES",
     "Categorical",
+    "ColumnGroups",
     "Domain",
     "Float",
     "Int",

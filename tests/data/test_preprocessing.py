@@ -486,8 +486,8 @@ def test_columns_of_categories_are_told_apart() -> None:
         rows = preprocessor.fit(frame).transform(frame)
         names = list(preprocessor.get_feature_names_out())
         again = TablePreprocessor.from_dict(preprocessor.to_dict())
-        assert again.categories_ == preprocessor.categories_
-        (first, five), (second, many) = preprocessor.categories_
+        assert again.columns_ == preprocessor.columns_
+        (first, five), (second, many) = preprocessor.columns_.categories
         assert five == 5
         assert many == (20 if preprocessor.max_categories == 64 else 7)  # six, and one for all others
         assert names[first] == "five=c0"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from parallelmlp_search.distribute import ShardData, ShardOutcome, ShardTask, cut_work, shards
 from parallelmlp_search.distribute.shards import one_thread, train_shard
 from parallelmlp_search.packing.pack import build_module
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import ColumnGroups, MLPConfig
 from parallelmlp_search.space.config import SHARINGS
 
 Make = Callable[..., Any]
@@ -63,11 +63,11 @@ def test_batches_larger_than_the_table_share_a_shard(make_data: Make) -> None:
 
 
 def test_members_that_see_other_columns_are_in_other_shards(make_data: Make) -> None:
-    data = replace(make_data(), n_pieces=2)
+    data = replace(make_data(), columns=ColumnGroups(n_pieces=2))
     embeddings = ["none", "piecewise", "none", "piecewise"]
     configs = [MLPConfig(widths=(4,), numeric_embedding=name) for name in embeddings]
     assert sorted(cut_work(configs, data)) == [(0, 2), (1, 3)]
-    assert cut_work(configs, replace(data, n_pieces=0)) == [(0, 1, 2, 3)]
+    assert cut_work(configs, replace(data, columns=ColumnGroups())) == [(0, 1, 2, 3)]
 
 
 def test_scores_of_quantiles_take_the_place_of_numbers(make_data: Make, make_task: Make) -> None:
@@ -75,18 +75,17 @@ def test_scores_of_quantiles_take_the_place_of_numbers(make_data: Make, make_tas
     data = make_data(predict=True)
     config = MLPConfig(widths=(6,), numeric_embedding="periodic", batch_size=16, numeric_scaling="quantile")
 
-    def shown(columns: list[int], **sizes: int) -> ShardData:
+    def shown(columns: list[int], groups: ColumnGroups) -> ShardData:
         return replace(
             data,
             rows=replace(data.rows, inputs=data.rows.inputs[:, columns].contiguous()),
             validation_inputs=data.validation_inputs[:, columns].contiguous(),
             prediction_inputs=data.prediction_inputs[:, columns].contiguous(),
-            **sizes,
+            columns=groups,
         )
 
     # scores, pieces, numbers, and one other column
-    full = shown([0, 1, 2, 2, 3, 4], n_quantiles=2, n_pieces=2, n_numbers=1)
-    full = replace(full, n_quantiles=2, n_pieces=1, n_numbers=2)
+    full = shown([0, 1, 2, 2, 3, 4], ColumnGroups(n_quantiles=2, n_pieces=1, n_numbers=2))
     expected = {
         "periodic": [0, 1, 4],
         "none": [0, 1, 4],
@@ -94,13 +93,13 @@ def test_scores_of_quantiles_take_the_place_of_numbers(make_data: Make, make_tas
     }
     for embedding, columns in expected.items():
         member = config.replace(numeric_embedding=embedding)
-        alone = shown(columns, n_numbers=2)
+        alone = shown(columns, ColumnGroups(n_numbers=2))
         outcome = train_shard(make_task([member], data=full))
         assert _same(outcome, train_shard(make_task([member], data=alone))), embedding
         other = train_shard(make_task([member.replace(numeric_scaling="common")], data=full))
         assert not _same(outcome, other)
     # without scores both are the same choice
-    numbers = shown([2, 3, 4], n_numbers=2)
+    numbers = shown([2, 3, 4], ColumnGroups(n_numbers=2))
     plain = config.replace(numeric_scaling="common")
     assert _same(
         train_shard(make_task([config], data=numbers)), train_shard(make_task([plain], data=numbers))
@@ -117,7 +116,7 @@ def test_a_network_without_pieces_trains_as_if_there_were_none(make_data: Make, 
             data,
             rows=replace(data.rows, inputs=data.rows.inputs[:, columns].contiguous()),
             validation_inputs=data.validation_inputs[:, columns].contiguous(),
-            n_pieces=n_pieces,
+            columns=ColumnGroups(n_pieces=n_pieces),
         )
         return train_shard(make_task([config], data=shown, until_epoch=2.0))
 
@@ -147,7 +146,7 @@ def test_waves_and_none_see_the_same_columns(make_data: Make, make_task: Make) -
     data = make_data(predict=True)
     waves = MLPConfig(widths=(6,), numeric_embedding="periodic", batch_size=16)
     configs = [waves, waves.replace(numeric_embedding="none"), waves.replace(numeric_embedding="piecewise")]
-    full = replace(data, n_pieces=2, n_numbers=2)
+    full = replace(data, columns=ColumnGroups(n_pieces=2, n_numbers=2))
     assert sorted(sorted(shard) for shard in cut_work(configs, full)) == [[0, 1], [2]]
 
     def trained(first: int, config: MLPConfig, n_numbers: int = 2) -> ShardOutcome:
@@ -156,8 +155,7 @@ def test_waves_and_none_see_the_same_columns(make_data: Make, make_task: Make) -
             rows=replace(data.rows, inputs=data.rows.inputs[:, first:].contiguous()),
             validation_inputs=data.validation_inputs[:, first:].contiguous(),
             prediction_inputs=data.prediction_inputs[:, first:].contiguous(),
-            n_pieces=2 - first,
-            n_numbers=n_numbers,
+            columns=ColumnGroups(n_pieces=2 - first, n_numbers=n_numbers),
         )
         return train_shard(make_task((config,), data=shown))
 
@@ -168,7 +166,7 @@ def test_waves_and_none_see_the_same_columns(make_data: Make, make_task: Make) -
     assert trained(0, waves, 1).members[0].n_parameters < outcome.members[0].n_parameters
     assert _same(trained(0, waves, 0), trained(0, configs[1]))
     # another process gets the numbers of columns too
-    assert pickle.loads(pickle.dumps(full)).n_numbers == 2
+    assert pickle.loads(pickle.dumps(full)).columns == full.columns
 
 
 def test_the_cut_is_a_function_of_members_and_data(make_data: Make, make_configs: Make) -> None:

@@ -29,12 +29,12 @@ from parallelmlp_search.engine.population import FLAT_NAMES
 from parallelmlp_search.engine.step_tables import MemberVectors, constant_table, is_averaging, step_tables
 from parallelmlp_search.exceptions import DeviceWarning, InvalidParameterError
 from parallelmlp_search.kernels.triton_kernels.launch import obstacle
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import ColumnGroups, MLPConfig
 
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 
 D, C, N_ROWS = 5, 3, 50
-SIZES = {"n_inputs": D, "n_outputs": C, "n_numbers": 2}
+SIZES = {"n_inputs": D, "n_outputs": C, "columns": ColumnGroups(n_numbers=2)}
 GENERATOR = torch.Generator().manual_seed(1)
 INPUTS = torch.randn(N_ROWS, D, dtype=torch.float64, generator=GENERATOR)
 TARGET = torch.randint(0, C, (N_ROWS,), generator=GENERATOR)

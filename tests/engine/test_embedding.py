@@ -15,7 +15,7 @@ from parallelmlp_search.engine import embedding as embedding_module
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.packing.pack import build_module, extract, read_member
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import ColumnGroups, MLPConfig
 
 D, C, N = 5, 3, 11
 
@@ -39,7 +39,7 @@ def _rows(n_rows: int = N, dtype: torch.dtype = torch.float64) -> tuple[Tensor, 
 
 
 def _population(configs: list[MLPConfig], n_numbers: int, **options: object) -> Population:
-    sizes = {"n_inputs": D, "n_outputs": C, "n_numbers": n_numbers}
+    sizes = {"n_inputs": D, "n_outputs": C, "columns": ColumnGroups(n_numbers=n_numbers)}
     return Population.create(configs, **(sizes | {"dtype": torch.float64} | options))  # type: ignore[arg-type]
 
 

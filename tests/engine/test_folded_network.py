@@ -15,12 +15,13 @@ from parallelmlp_search.engine.folded_network import FoldedNetwork, dropout_shif
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.packing.pack import extract, read_member, write_member
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import ColumnGroups, MLPConfig
 from parallelmlp_search.space.config import CATEGORY_EMBEDDINGS, SHARINGS
 
 D, N = 26, 11
 CATEGORIES = ((3, 9), (12, 3), (15, 10))
 """Columns of one category each: two numbers, a column, nine, few, ten, and a column behind."""
+GROUPS = ColumnGroups(n_numbers=2, categories=CATEGORIES)
 
 CONFIGS = st.builds(
     MLPConfig,
@@ -50,8 +51,7 @@ def _population(configs: list[MLPConfig], **options: object) -> Population:
     sizes = {
         "n_inputs": D,
         "n_outputs": 3,
-        "n_numbers": 2,
-        "categories": CATEGORIES,
+        "columns": GROUPS,
         "classifies": True,
         "dtype": torch.float64,
     }
@@ -205,8 +205,7 @@ def test_trained_members_go_on_from_their_states() -> None:
         [MIXED[m] for m in chosen],
         n_inputs=D,
         n_outputs=3,
-        n_numbers=2,
-        categories=CATEGORIES,
+        columns=GROUPS,
         classifies=True,
         dtype=torch.float64,
         states=[half.state(m) for m in chosen],

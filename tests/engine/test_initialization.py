@@ -13,7 +13,7 @@ from parallelmlp_search.engine.initialization import LOOKED_AT, initial_vector
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing import Architecture
 from parallelmlp_search.packing.pack import build_module, extract, read_member
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import ColumnGroups, MLPConfig
 from parallelmlp_search.space.config import INITIALIZATIONS, SHARINGS
 
 D, H, C = 40, 500, 3
@@ -180,7 +180,7 @@ def test_columns_that_a_member_does_not_see_never_count(rate: float, embedding: 
         batch_size=8,
         seed=3,
     )
-    sizes = {"n_inputs": 8, "n_outputs": 1, "n_numbers": 5}
+    sizes = {"n_inputs": 8, "n_outputs": 1, "columns": ColumnGroups(n_numbers=5)}
     rows = torch.randn(40, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     population = Population.create([config], rows=rows, dtype=torch.float64, **sizes)
     network = extract(population.parameters, population.layout, 0)

@@ -25,7 +25,7 @@ from parallelmlp_search.engine.bucket_steps import MOST_STEPS
 from parallelmlp_search.engine.member_bucket import is_covered
 from parallelmlp_search.kernels.compiled import CompiledActivations
 from parallelmlp_search.packing.pack import read_member
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import ColumnGroups, MLPConfig
 from parallelmlp_search.space.config import SHARINGS
 
 COVERED = sorted(CompiledActivations.names())
@@ -273,6 +273,7 @@ def test_depth_width_and_outputs(n_outputs: int, n_inputs: int) -> None:
 
 ACTIVE = ["relu", "tanh", "selu", "mish", "silu", "hardshrink", "identity", "sigmoid"]
 
+NUMBERS = ColumnGroups(n_numbers=7)
 KINDS = [  # every part of a network that is not a plain layer, alone and together, padded and not
     MLPConfig(
         widths=((8, 8, 8), (11, 8), (5,), (), (29, 29))[seed % 5],
@@ -325,7 +326,7 @@ def test_every_part_of_a_network(loss: str, n_outputs: int, weighted: bool) -> N
     weight = torch.rand(100, generator=generator) if weighted else None
     rows = TrainingRows(inputs, target, weight)
     got, expected, other = _three_ways(
-        KINDS, rows, loss, until_epoch=3, total_epochs=10, n_outputs=n_outputs, n_numbers=7
+        KINDS, rows, loss, until_epoch=3, total_epochs=10, n_outputs=n_outputs, columns=NUMBERS
     )
     assert not bool((got.failed_at >= 0).any())
     for member, config in enumerate(KINDS):
@@ -363,8 +364,7 @@ def test_embedded_categories(loss: str, n_outputs: int) -> None:
         until_epoch=2,
         total_epochs=10,
         n_outputs=n_outputs,
-        n_numbers=7,
-        categories=categories,
+        columns=ColumnGroups(n_numbers=7, categories=categories),
     )
     for member, config in enumerate(configs):
         pair = [read_member(p.parameters, p.layout, member) for p in (got, expected)]
@@ -383,7 +383,7 @@ def test_adamw_of_every_part_starts_alike() -> None:
     configs = [config.replace(optimizer="adamw", learning_rate=1e-3) for config in KINDS]
     populations = []
     for use in (True, False):
-        population = Population.create(configs, n_inputs=8, n_outputs=3, n_numbers=7)
+        population = Population.create(configs, n_inputs=8, n_outputs=3, columns=NUMBERS)
         rows = TrainingRows(torch.ones(48, 8).cumsum(0).sin() * torch.arange(8), torch.arange(48) % 3)
         train(
             population,
@@ -405,7 +405,7 @@ def test_windows_with_dropout_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> 
     ends = []
     for most in (1 << 21, 8 * 29 * 24 * 3, 1):
         monkeypatch.setattr(bucket_steps, "WINDOW_FIELDS", most)
-        population = Population.create(configs, n_inputs=8, n_outputs=1, n_numbers=7)
+        population = Population.create(configs, n_inputs=8, n_outputs=1, columns=NUMBERS)
         rows = TrainingRows(torch.ones(64, 8).cumsum(0).sin(), torch.arange(64) % 2)
         train(
             population,

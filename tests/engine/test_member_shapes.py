@@ -18,7 +18,7 @@ from parallelmlp_search.engine import BatchStream, Population, TrainingRows, tra
 from parallelmlp_search.engine.member_bucket import is_covered
 from parallelmlp_search.kernels.compiled import CompiledActivations
 from parallelmlp_search.packing.pack import read_member
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import ColumnGroups, MLPConfig
 
 EDGES = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33)
 """Around the multiples of what blocks of products hold: 4 and 8 neurons, 8 and 16 lanes."""
@@ -70,7 +70,9 @@ def test_any_shape(
         weight[::2] = 0.0
     found = []
     for compiled in (True, False):
-        population = Population.create(members, n_inputs=n_inputs, n_outputs=n_outputs, n_numbers=n_inputs)
+        population = Population.create(
+            members, n_inputs=n_inputs, n_outputs=n_outputs, columns=ColumnGroups(n_numbers=n_inputs)
+        )
         assert all(is_covered(bucket, loss) for bucket in population.layout.buckets)
         history = train(
             population,

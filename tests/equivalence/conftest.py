@@ -20,7 +20,7 @@ from parallelmlp_search.packing import Architecture
 from parallelmlp_search.packing.modules import CategoryEmbedding
 from parallelmlp_search.packing.pack import build_module, module_vector, read_member
 from parallelmlp_search.packing.submembers import AdaptedLinear, SubmemberHeads, SubmemberMean
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import ColumnGroups, MLPConfig
 
 
 def _one_cycle(t: float) -> float:
@@ -98,6 +98,11 @@ class Problem:
     categories: tuple[tuple[int, int], ...] = ()
 
     @property
+    def columns(self) -> ColumnGroups:
+        """What the inputs are."""
+        return ColumnGroups(n_numbers=self.n_numbers, categories=self.categories)
+
+    @property
     def stream(self) -> BatchStream:
         """A fresh stream of batches."""
         return BatchStream(len(self.inputs), self.batch_size, self.seed)
@@ -108,8 +113,7 @@ class Problem:
             configs,
             n_inputs=self.inputs.shape[1],
             n_outputs=self.n_outputs,
-            n_numbers=self.n_numbers,
-            categories=self.categories,
+            columns=self.columns,
             rows=self.inputs,
             dtype=self.inputs.dtype,
             merge=merge,
@@ -131,8 +135,7 @@ class Problem:
             config,
             n_inputs=self.inputs.shape[1],
             n_outputs=self.n_outputs,
-            n_numbers=self.n_numbers,
-            categories=self.categories,
+            columns=self.columns,
         )
         start = initial_vector(architecture, config, rows=self.inputs).to(self.inputs.dtype)
         network = build_module(architecture, start, dropout=config.dropout)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from parallelmlp_search.packing import Architecture, Block, Layout, MatmulLayout, Segment, plan
 from parallelmlp_search.packing.layout import ALIGNMENT, aligned
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import ColumnGroups, MLPConfig
 from parallelmlp_search.space.config import (
     ACTIVATIONS,
     NORMALIZATIONS,
@@ -49,7 +49,8 @@ def test_parameters_are_counted_as_the_configuration_counts_them(
     config: MLPConfig, n_inputs: int, n_outputs: int
 ) -> None:
     n_numbers = n_inputs // 2
-    architecture = Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs, n_numbers=n_numbers)
+    groups = ColumnGroups(n_numbers=n_numbers)
+    architecture = Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs, columns=groups)
     assert architecture.n_parameters == config.n_parameters(n_inputs, n_outputs, n_numbers=n_numbers)
     assert architecture.n_parameters != config.n_parameters(n_inputs + 1, n_outputs, n_numbers=n_numbers)
     assert architecture.depth == config.depth

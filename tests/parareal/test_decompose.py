@@ -22,7 +22,7 @@ from parallelmlp_search.parareal import (
 )
 from parallelmlp_search.parareal.blocks import balanced_cuts, counted_cost, dry_run, measured_cost
 from parallelmlp_search.parareal.recipe import FlatOptimizer, FlatParameters, Recipe
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import ColumnGroups, MLPConfig
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_an_embedding_belongs_to_the_first_block() -> None:
     # 11 is what five columns become, of which two are numbers: the first layer is residual
     config = MLPConfig(widths=(11, 8), residual=True, numeric_embedding="periodic", weight_decay=0.5)
     sizes = {"n_inputs": 5, "n_outputs": 2, "n_numbers": 2}
-    architecture = Architecture.of(config, **sizes)
+    architecture = Architecture.of(config, n_inputs=5, n_outputs=2, columns=ColumnGroups(n_numbers=2))
     vector = initial_vector(architecture, config.replace(seed=3)).float()
     network = deep_mlp(config, vector=vector, **sizes)
     assert len(network) == 3

@@ -149,7 +149,8 @@ def test_a_fold_predicts_what_its_shard_predicted(make_problem: Make) -> None:
     frame["town"] = [f"town {number % 13}" for number in range(len(frame))]
     preprocessor = TablePreprocessor(numeric_bins=4, quantiles=True).fit(frame)
     inputs = torch.from_numpy(preprocessor.transform(frame))
-    assert (preprocessor.n_quantiles_, preprocessor.n_pieces_, preprocessor.n_numbers_) == (6, 4 * 6, 6)
+    groups = preprocessor.columns_
+    assert (groups.n_quantiles, groups.n_pieces, groups.n_numbers) == (6, 4 * 6, 6)
     head = Head("regression", 1, location=(0.0,), scale=(1.0,), lower=(-9.0,), upper=(9.0,))
     target = inputs[:, :1].T.contiguous()
     data = ShardData(
@@ -162,10 +163,7 @@ def test_a_fold_predicts_what_its_shard_predicted(make_problem: Make) -> None:
         loss="squared_error",
         metric=get_metric("rmse", "regression"),
         seed=0,
-        n_quantiles=preprocessor.n_quantiles_,
-        n_pieces=preprocessor.n_pieces_,
-        n_numbers=preprocessor.n_numbers_,
-        categories=preprocessor.categories_,
+        columns=groups,
     )
     configs = [
         MLPConfig(
