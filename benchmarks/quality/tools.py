@@ -136,6 +136,7 @@ QUICK_PEERS = ("lightgbm", "catboost", "realmlp_td", "hist_gradient_boosting", "
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     # name: fields of SearchSettings, and constants of the package as "module:NAME"
     "without refinement": {"refinement": 0.0},
+    "refinement of 40 %": {"refinement": 0.4},
     "refinement of all but 10 %": {"refinement": 0.9},
     "sampler qmc": {"sampler": "qmc"},
     "sampler tpe": {"sampler": "tpe"},

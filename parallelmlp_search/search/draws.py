@@ -25,7 +25,7 @@ DRAWING_SHARE = 0.1
 
 SMALLEST_DRAW = 8
 
-KNOWN_SHARE = 0.25
+KNOWN_SHARE = 0.5
 """Share of the fresh trials that settings known to do well may make up."""
 
 KNOWING_SAMPLERS = ("random", "qmc", "tpe", "cmaes", "gp")

@@ -113,7 +113,7 @@ class SearchSettings:
     n_finalists: int | None = None
     reduction_factor: int = 3
     sampler: str | BaseSampler = "random"
-    refinement: float = 0.4
+    refinement: float = 0.7
     initial: tuple[MLPConfig, ...] = ()
     scaling: Scaling = "robust"
     numeric_bins: int | None = None

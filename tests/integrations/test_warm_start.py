@@ -120,7 +120,7 @@ def test_from_the_shell(table: Table, tmp_path: Path) -> None:
         return dict(trials["origin"].value_counts())
 
     search("first", "--sampler", "tpe")
-    assert origins("first") == {"random": 5, "tpe": 3}
+    assert origins("first") == {"random": 2, "tpe": 6}
     storage = f"sqlite:///{tmp_path}/study.db"
     study_from_run(tmp_path / "first", storage)
     for number, source in enumerate(

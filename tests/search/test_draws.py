@@ -35,7 +35,7 @@ def test_what_the_user_names_comes_first_and_only_once() -> None:
     assert [origin for _, origin in found].count("known") == len(KNOWN) - 1
 
 
-@pytest.mark.parametrize(("n_fresh", "expected"), [(3, 0), (8, 2), (200, len(KNOWN))])
+@pytest.mark.parametrize(("n_fresh", "expected"), [(1, 0), (3, 1), (8, 4), (200, len(KNOWN))])
 def test_they_leave_room_for_others(n_fresh: int, expected: int) -> None:
     found = drawn(SearchSettings(), n_fresh, n_fresh)
     assert [origin for _, origin in found].count("known") == expected

@@ -22,7 +22,7 @@ from parallelmlp_search.selection import METRICS, tempered, weigh
 Make = Callable[..., Any]
 
 
-F1 = {"metric": "f1", "n_trials": 8, "calibration": "none"}
+F1 = {"metric": "f1", "n_trials": 8, "calibration": "none", "refinement": 0.4}
 
 
 def rare(n_rows: int, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
