@@ -12,11 +12,24 @@ from benchmarks.quality.diagram import diagram
 from benchmarks.quality.summary import bias_of, compare, comparison_table, error_table, label
 from benchmarks.quality.tools import TOOLS
 
-__all__ = ["DIAGRAM", "DOCS", "MARKS", "RESULTS", "merge", "report", "sections", "shown_tools", "write"]
+__all__ = [
+    "DIAGRAM",
+    "DOCS",
+    "MARKS",
+    "README",
+    "RESULTS",
+    "merge",
+    "ranking",
+    "report",
+    "sections",
+    "shown_tools",
+    "write",
+]
 
 RESULTS = ROOT / "benchmarks" / "results" / "quality.json"
 DIAGRAM = ROOT / "benchmarks" / "results" / "quality.svg"
 DOCS = ROOT / "docs" / "quality.md"
+README = ROOT / "README.md"
 MARKS = marks("quality")
 
 MOST_SHARE = 0.75
@@ -52,14 +65,20 @@ def comparable(rows: Sequence[Row], budget: float) -> list[str]:
     return [tool for tool, sets in places.items() if own and len(sets & own) >= MOST_SHARE * len(own)]
 
 
+def ranking(rows: Sequence[Row], budget: float) -> str:
+    """Who is better at a budget, as Markdown; empty where nobody has run."""
+    ranked = comparable(rows, budget)
+    others = [tool for tool in shown_tools(rows, budget) if tool not in ranked]
+    return comparison_table(rows, ranked, others) if ranked else ""
+
+
 def sections(rows: Sequence[Row]) -> str:
     """All tables as Markdown."""
     parts = []
     for budget in sorted({row["budget"] for row in rows if row["budget"] is not None}):
-        ranked, shown = comparable(rows, budget), shown_tools(rows, budget)
-        others = [tool for tool in shown if tool not in ranked]
-        if ranked:
-            parts.append(f"At {budget:g} seconds:\n\n{comparison_table(rows, ranked, others)}\n")
+        shown = shown_tools(rows, budget)
+        if ranked := ranking(rows, budget):
+            parts.append(f"At {budget:g} seconds:\n\n{ranked}\n")
             parts.append(f"{error_table(rows, shown)}\n")
         own = f"ours {budget:g} s"
         variants = dict.fromkeys(
@@ -91,6 +110,8 @@ def report(rows: Sequence[Row], machine: Mapping[str, Any], *, keep: bool) -> st
     longest = max((row["budget"] for row in rows if row["budget"] is not None), default=None)
     if longest is not None and len(tools := comparable(rows, longest)) > 1:
         DIAGRAM.write_text(diagram(compare(rows, tools)))
+        if README.is_file():
+            fill(README, MARKS, ranking(rows, longest))
     words = sections(rows)
     if DOCS.is_file():
         fill(DOCS, MARKS, words)

@@ -11,7 +11,16 @@ import pytest
 from benchmarks.publishing import between
 from benchmarks.quality import publishing
 from benchmarks.quality.diagram import cliques, critical_difference, diagram
-from benchmarks.quality.publishing import DOCS, MARKS, RESULTS, merge, sections, write
+from benchmarks.quality.publishing import (
+    DOCS,
+    MARKS,
+    README,
+    RESULTS,
+    merge,
+    ranking,
+    sections,
+    write,
+)
 from benchmarks.quality.summary import SHIFT, bias_of, compare, comparison_table, error_table
 
 
@@ -120,17 +129,23 @@ def test_a_newer_fit_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
 
 
 def test_a_report_merges_draws_and_fills_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RESULTS", "DIAGRAM", "DOCS"):
+    for name in ("RESULTS", "DIAGRAM", "DOCS", "README"):
         monkeypatch.setattr(publishing, name, tmp_path / name)
-    (tmp_path / "DOCS").write_text(f"before\n{MARKS[0]}old\n{MARKS[1]}\nafter\n")
+    for name in ("DOCS", "README"):
+        (tmp_path / name).write_text(f"before\n{MARKS[0]}old\n{MARKS[1]}\nafter\n")
     publishing.report(ROWS[:3], {}, keep=True)
     words = publishing.report(ROWS[3:], {}, keep=True)
     assert len(json.loads((tmp_path / "RESULTS").read_text())["rows"]) == 6
     assert (tmp_path / "DOCS").read_text() == f"before\n{MARKS[0]}{words}{MARKS[1]}\nafter\n"
+    ranks = ranking(json.loads((tmp_path / "RESULTS").read_text())["rows"], 30.0)
+    assert ranks in words
+    assert between((tmp_path / "README").read_text(), MARKS) == ranks + "\n"
     assert "ours 30 s (1.75)" in (tmp_path / "DIAGRAM").read_text()
     assert publishing.report(ROWS[:1], {}, keep=False) != words
 
 
 def test_the_page_shows_the_figures_on_file() -> None:
-    shown = between(DOCS.read_text(encoding="utf-8"), MARKS)
-    assert shown == sections(json.loads(RESULTS.read_text())["rows"])
+    rows = json.loads(RESULTS.read_text())["rows"]
+    assert between(DOCS.read_text(encoding="utf-8"), MARKS) == sections(rows)
+    longest = max(row["budget"] for row in rows if row["budget"] is not None)
+    assert between(README.read_text(encoding="utf-8"), MARKS) == ranking(rows, longest) + "\n"
