@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parallelmlp_search.search.journal import Journal
-from parallelmlp_search.search.samplers import CANDIDATES, cheaper, draw_fresh, draw_near
+from parallelmlp_search.search.samplers import draw_fresh, draw_near, draw_thriftily
 from parallelmlp_search.search.settings import FRESH_SAMPLERS, SearchSettings
 from parallelmlp_search.search.trial import Trial
 from parallelmlp_search.space import MLPConfig, known_configs
@@ -98,12 +98,14 @@ class Draws:
             name = name if self._learned is None else "random"
             # grids and quasi-random points are only evenly spread as a whole
             cost = self.cost if name == "random" else None
-            drawn = draw_fresh(space, name, _candidates(missing, cost), rng, known=known)
-            drawn = drawn if cost is None else cheaper(drawn, missing, cost, rng)
+            drawn = draw_thriftily(
+                lambda count: draw_fresh(space, name, count, rng, known=known), missing, cost, rng
+            )
         elif self._learned is None:
             name = "refined"
-            drawn = draw_near(space, trials, _candidates(missing, self.cost), rng, known=known)
-            drawn = drawn if self.cost is None else cheaper(drawn, missing, self.cost, rng)
+            drawn = draw_thriftily(
+                lambda count: draw_near(space, trials, count, rng, known=known), missing, self.cost, rng
+            )
         else:
             drawn = self._draw_learned(self._learned, number, missing, trials, rng, known)
         left = 0 if len(drawn) < missing else (self._fresh_left if fresh else self._refined_left) - n
@@ -146,11 +148,6 @@ def _beginning(settings: SearchSettings, n_fresh: int) -> list[tuple[MLPConfig, 
         for config in known_configs(space)[: int(KNOWN_SHARE * n_fresh)]:
             found.setdefault(space.key(config), (config, "known"))
     return list(found.values())
-
-
-def _candidates(n: int, cost: Callable[[MLPConfig], float] | None) -> int:
-    """How many are drawn to take ``n`` of them."""
-    return n if cost is None else CANDIDATES * n
 
 
 def _learned_draws(settings: SearchSettings) -> LearnedDraws | None:

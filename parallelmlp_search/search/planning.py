@@ -23,7 +23,7 @@ from parallelmlp_search.search.budget import (
 from parallelmlp_search.search.finalists import moments_fit
 from parallelmlp_search.search.preparation import Preparation
 from parallelmlp_search.search.rungs import ladder, ladder_cost
-from parallelmlp_search.search.samplers import CANDIDATES, cheaper, draw_fresh
+from parallelmlp_search.search.samplers import draw_fresh, draw_thriftily
 from parallelmlp_search.search.screening import MOST_TRIALS
 from parallelmlp_search.search.settings import SearchSettings
 from parallelmlp_search.search.trial import Trial
@@ -128,8 +128,8 @@ def make_plan(
             n_finalists=settings.n_finalists or _default_finalists(n_trials),
             n_folds=preparation.allowed_folds(n_folds),
         )
-    sample = cheaper(
-        draw_fresh(settings.space, "random", CANDIDATES * 64, rng, known=[]), 64, data.epoch_seconds, rng
+    sample = draw_thriftily(
+        lambda count: draw_fresh(settings.space, "random", count, rng, known=[]), 64, data.epoch_seconds, rng
     )
     _calibrate(data, sample, throughput)
     epoch = throughput.wall_seconds(_epoch_seconds(data, sample))

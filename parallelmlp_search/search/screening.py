@@ -131,7 +131,7 @@ class Screening:
             len(plan.rungs) - 1,
             journal,
             plan.deadline,
-            # with so many trials to make, time is not what counts
+            # trials that are counted and not timed are drawn as the space says
             cost=None if plan.deadline is None else data.epoch_seconds,
         )
 
