@@ -195,15 +195,21 @@ def _two_digits(number: float) -> str:
 
 
 def error_table(rows: Sequence[Mapping[str, Any]], tools: Sequence[str]) -> str:
-    """Errors set by set as Markdown, means over seeds; the lowest in bold, ``-`` where a tool has not run."""
+    """Errors set by set as Markdown; the lowest in bold, ``-`` where a tool has not run.
+
+    Means over the seeds that all tools have run on, of those that have run on the set at all.
+    """
     frame = pd.DataFrame(
         [
-            {"set": row["set"], "tool": label(row), "error": row.get("error", math.inf)}
+            {"set": row["set"], "seed": row["seed"], "tool": label(row), "error": row.get("error", math.inf)}
             for row in rows
             if label(row) in tools
         ]
     )
-    means = frame.groupby(["set", "tool"])["error"].mean().unstack().reindex(columns=list(tools))
+    by_seed = frame.pivot_table(index=["set", "seed"], columns="tool", values="error")
+    ran = by_seed.notna().groupby("set").any()
+    common = (by_seed.notna() | ~ran.reindex(by_seed.index, level="set")).all(axis=1)
+    means = by_seed[common].groupby("set").mean().reindex(index=ran.index, columns=list(tools))
     lines = [f"| | {' | '.join(tools)} |", "|---" * (len(tools) + 1) + "|"]
     for name, errors in means.iterrows():
         cells = []

@@ -81,6 +81,17 @@ def test_tables() -> None:
     assert "| b | 2 | 2 | **1** |" in errors
 
 
+def test_a_seed_that_not_all_have_run_on_is_not_in_the_errors() -> None:
+    more = [row("a", "ours", 3.0, seed=1, budget=30.0), row("b", "ours", 4.0, seed=1, budget=30.0)]
+    both = [*more, row("b", "lightgbm", 6.0, seed=1), row("c", "ours", 1.0, budget=30.0)]
+    errors = error_table([*ROWS[:4], *both], ["ours 30 s", "lightgbm"])
+    assert "| a | **1** | 1.1 |" in errors
+    assert "| b | **3** | 4 |" in errors
+    assert "| c | **1** | - |" in errors
+    apart = error_table([*ROWS[:1], row("a", "lightgbm", 1.0, seed=1)], ["ours 30 s", "lightgbm"])
+    assert "| a | - | - |" in apart
+
+
 def notes(name: str, error: float, reported: float, seed: int = 0) -> dict[str, Any]:
     return row(name, "ours", error, seed=seed, budget=30.0) | {"notes": {"honest": reported}}
 
