@@ -6,7 +6,8 @@ in ``runs/quality`` when it ends, so that it can be interrupted and called again
 ``benchmarks/results/quality.json``.
 
 ``--quick`` compares four tables and three peers at 30 seconds within ten minutes and keeps nothing.
-``--ablation`` compares variants of our own search. Other tools may live in an environment of their own:
+``--ablation`` compares variants of our own search, with one thread each, so that each core can make its own;
+results go to ``benchmarks/results/ablation.json``. Other tools may live in an environment of their own:
 ``--peers-python PATH``.
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 
 from benchmarks.publishing import describe_machine
 from benchmarks.quality.fitting import ROOT, Job, Workshop, jobs_of
-from benchmarks.quality.publishing import report
+from benchmarks.quality.publishing import report, report_variants
 from benchmarks.quality.sets import BUNDLED, SETS
 from benchmarks.quality.tools import OURS, QUICK_PEERS, TOOLS, Tool, find_tool, variant_tools
 
@@ -73,10 +74,16 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tools", nargs="+", metavar="TOOL", help=f"of {', '.join(TOOLS)}, or variants")
     parser.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2")
     parser.add_argument("--seconds", nargs="+", type=float, help="time limits; default: 30 120")
-    parser.add_argument("--threads", type=int, default=2, help="threads and cores of every fit; default: 2")
+    parser.add_argument(
+        "--threads", type=int, help="threads and cores of every fit; default: 2, with --ablation 1"
+    )
     parser.add_argument("--peers-python", metavar="PATH", help="interpreter of the other tools")
     parser.add_argument("--exclusive", type=Path, metavar="FILE", help="lock this file during each fit")
-    parser.add_argument("--folder", type=Path, help="where finished fits are kept; default: runs/quality")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where finished fits are kept; default: runs/quality, with --ablation runs/ablation",
+    )
     parser.add_argument(
         "--most", type=int, metavar="N", help="make N fits at most, and leave the rest to later"
     )
@@ -92,17 +99,18 @@ def main(words: Sequence[str] | None = None) -> None:
     seeds = arguments.seeds or ([0] if quick or arguments.ablation else [0, 1, 2])
     budgets = arguments.seconds or ([QUICK_SECONDS] if quick or arguments.ablation else [30.0, 120.0])
     with tempfile.TemporaryDirectory(prefix="quality-") as temporary:
-        fresh = Path(temporary) if quick and not arguments.keep else ROOT / "runs" / "quality"
+        kept = ROOT / "runs" / ("ablation" if arguments.ablation else "quality")
         workshop = Workshop(
-            arguments.folder or fresh,
-            threads=arguments.threads,
+            arguments.folder or (Path(temporary) if quick and not arguments.keep else kept),
+            threads=arguments.threads or (1 if arguments.ablation else 2),
             peers_python=arguments.peers_python,
             exclusive=arguments.exclusive,
         )
         jobs = jobs_of(sets, seeds, chosen_tools(arguments, workshop), budgets)
         rows = _rows(workshop, jobs, arguments.most)
     if rows:
-        print(report(rows, describe_machine(), keep=arguments.keep or not quick))
+        publish = report_variants if arguments.ablation else report
+        print(publish(rows, describe_machine(), keep=arguments.keep or not quick))
 
 
 def _rows(workshop: Workshop, jobs: Sequence[Job], most: int | None) -> list[dict[str, Any]]:

@@ -9,28 +9,34 @@ from typing import Any
 
 from benchmarks.publishing import ROOT, fill, marks
 from benchmarks.quality.diagram import diagram
-from benchmarks.quality.summary import bias_of, compare, comparison_table, error_table, label
+from benchmarks.quality.summary import bias_of, change_table, compare, comparison_table, error_table, label
 from benchmarks.quality.tools import TOOLS
 
 __all__ = [
+    "ABLATION",
     "DIAGRAM",
     "DOCS",
     "MARKS",
     "README",
     "RESULTS",
+    "VARIANT_MARKS",
     "merge",
     "ranking",
     "report",
+    "report_variants",
     "sections",
     "shown_tools",
+    "variant_sections",
     "write",
 ]
 
 RESULTS = ROOT / "benchmarks" / "results" / "quality.json"
+ABLATION = ROOT / "benchmarks" / "results" / "ablation.json"
 DIAGRAM = ROOT / "benchmarks" / "results" / "quality.svg"
 DOCS = ROOT / "docs" / "quality.md"
 README = ROOT / "README.md"
 MARKS = marks("quality")
+VARIANT_MARKS = marks("ablation")
 
 MOST_SHARE = 0.75
 
@@ -73,20 +79,13 @@ def ranking(rows: Sequence[Row], budget: float) -> str:
 
 
 def sections(rows: Sequence[Row]) -> str:
-    """All tables as Markdown."""
+    """All tables of the comparison as Markdown."""
     parts = []
     for budget in sorted({row["budget"] for row in rows if row["budget"] is not None}):
         shown = shown_tools(rows, budget)
         if ranked := ranking(rows, budget):
             parts.append(f"At {budget:g} seconds:\n\n{ranked}\n")
             parts.append(f"{error_table(rows, shown)}\n")
-        own = f"ours {budget:g} s"
-        variants = dict.fromkeys(
-            label(row) for row in rows if row["tool"] not in TOOLS and row["budget"] == budget
-        )
-        if variants and own in shown:
-            table = comparison_table(rows, [own, *variants])
-            parts.append(f"Variants of the search at {budget:g} seconds:\n\n{table}\n")
     ours = [row for row in rows if row["tool"] == "ours"]
     for kind in ("honest", "naive"):
         bias = bias_of(ours, kind)
@@ -100,13 +99,39 @@ def sections(rows: Sequence[Row]) -> str:
     return "\n".join(parts)
 
 
+def variant_sections(rows: Sequence[Row]) -> str:
+    """What each variant of our own search changes, as Markdown, by seconds."""
+    parts = []
+    for budget in sorted({row["budget"] for row in rows}):
+        here = [row for row in rows if row["budget"] == budget]
+        names = {label(row): row["tool"].removeprefix("ours, ") for row in here if row["tool"] != "ours"}
+        parts.append(f"At {budget:g} seconds:\n\n{change_table(here, names, f'ours {budget:g} s')}\n")
+    return "\n".join(parts)
+
+
+def report_variants(rows: Sequence[Row], machine: Mapping[str, Any], *, keep: bool) -> str:
+    """The table of variants; with ``keep`` it is also merged into the results and the page."""
+    if not keep:
+        return variant_sections(rows)
+    words = variant_sections(_kept(rows, machine, ABLATION))
+    if DOCS.is_file():
+        fill(DOCS, VARIANT_MARKS, words)
+    return words
+
+
+def _kept(rows: Sequence[Row], machine: Mapping[str, Any], path: Path) -> list[Row]:
+    """The rows together with those of a file, which then holds both."""
+    known = json.loads(path.read_text())["rows"] if path.is_file() else []
+    merged = merge(known, rows)
+    write(merged, machine, path)
+    return merged
+
+
 def report(rows: Sequence[Row], machine: Mapping[str, Any], *, keep: bool) -> str:
     """The tables; with ``keep`` they are also merged into the results, the diagram and the page."""
     if not keep:
         return sections(rows)
-    known = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
-    rows = merge(known, rows)
-    write(rows, machine, RESULTS)
+    rows = _kept(rows, machine, RESULTS)
     longest = max((row["budget"] for row in rows if row["budget"] is not None), default=None)
     if longest is not None and len(tools := comparable(rows, longest)) > 1:
         DIAGRAM.write_text(diagram(compare(rows, tools)))

@@ -12,7 +12,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-__all__ = ["Bias", "Comparison", "bias_of", "compare", "comparison_table", "error_table", "label"]
+__all__ = [
+    "Bias",
+    "Change",
+    "Comparison",
+    "bias_of",
+    "change_table",
+    "changes_of",
+    "compare",
+    "comparison_table",
+    "error_table",
+    "label",
+]
 
 SHIFT = 0.01
 """Added to relative excess errors before their geometric mean, so that no tie with the best decides it."""
@@ -147,6 +158,72 @@ def bias_of(rows: Sequence[Mapping[str, Any]], kind: str) -> Bias | None:
     means = np.array([np.mean(differences) for differences in by_set.values()])
     error = float(means.std(ddof=1) / math.sqrt(len(means)))
     return Bias(float(means.mean()), error, len(by_set), sum(map(len, by_set.values())))
+
+
+@dataclass(frozen=True)
+class Change:
+    """What the error of one tool is to that of another, over sets.
+
+    Attributes
+    ----------
+    mean
+        Geometric mean of the ratios of the errors, less one; below zero the first is better.
+    standard_error
+        Of that mean, from the spread over sets; NaN for one set.
+    low, high
+        The least and the largest ratio less one.
+    n_worse, n_sets
+        Sets on which the first has the larger error, and sets on which both have run.
+    """
+
+    mean: float
+    standard_error: float
+    low: float
+    high: float
+    n_worse: int
+    n_sets: int
+
+
+def changes_of(rows: Sequence[Mapping[str, Any]], tool: str, than: str) -> Change | None:
+    """Errors of one against those of another, seed by seed; None where they share no set.
+
+    A fit that failed counts as twice the error of the other.
+    """
+    errors = {(label(row), row["set"], row["seed"]): row.get("error", math.inf) for row in rows}
+    by_set: dict[str, list[float]] = {}
+    for (name, place, seed), error in errors.items():
+        other = errors.get((than, place, seed), math.inf)
+        if name == tool and math.isfinite(other):
+            by_set.setdefault(place, []).append(math.log(2.0 if math.isinf(error) else error / other))
+    if not by_set:
+        return None
+    logs = np.array([np.mean(values) for values in by_set.values()])
+    spread = float(logs.std(ddof=1) / math.sqrt(len(logs))) if len(logs) > 1 else math.nan
+    mean, low, high = np.expm1([logs.mean(), logs.min(), logs.max()]).tolist()
+    return Change(mean, spread, low, high, int((logs > TIE).sum()), len(logs))
+
+
+def change_table(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], than: str) -> str:
+    """What each variant changes, as Markdown, best first; those that share no set are left out.
+
+    Parameters
+    ----------
+    rows
+        Results of fits.
+    names
+        Labels of the variants, and what the table calls them.
+    than
+        Label of what they are variants of.
+    """
+    found = [(changes_of(rows, variant, than), name) for variant, name in names.items()]
+    known = sorted(((change, name) for change, name in found if change), key=lambda one: one[0].mean)
+    lines = ["| changed | error | standard error | worse on | range |", "|---|---|---|---|---|"]
+    lines.extend(
+        f"| {name} | {change.mean:+.1%} | {change.standard_error:.1%} "
+        f"| {change.n_worse} of {change.n_sets} | {change.low:+.0%} to {change.high:+.0%} |"
+        for change, name in known
+    )
+    return "\n".join(lines)
 
 
 def comparison_table(

@@ -16,12 +16,15 @@ from benchmarks.quality.publishing import (
     MARKS,
     README,
     RESULTS,
+    VARIANT_MARKS,
     merge,
     ranking,
+    report_variants,
     sections,
+    variant_sections,
     write,
 )
-from benchmarks.quality.summary import SHIFT, bias_of, compare, comparison_table, error_table
+from benchmarks.quality.summary import SHIFT, bias_of, changes_of, compare, comparison_table, error_table
 
 
 def row(
@@ -90,6 +93,72 @@ def test_a_seed_that_not_all_have_run_on_is_not_in_the_errors() -> None:
     assert "| c | **1** | - |" in errors
     apart = error_table([*ROWS[:1], row("a", "lightgbm", 1.0, seed=1)], ["ours 30 s", "lightgbm"])
     assert "| a | - | - |" in apart
+
+
+def variant(name: str, tool: str, error: float | None, budget: float = 30.0) -> dict[str, Any]:
+    return row(name, tool, error, budget=budget)
+
+
+VARIANT_ROWS = [
+    variant("a", "ours", 1.0),
+    variant("b", "ours", 2.0),
+    variant("a", "ours, 3 folds", 1.1),
+    variant("b", "ours, 3 folds", 2.2),
+    variant("a", "ours, sampler gp", 0.5),
+    variant("b", "ours, sampler gp", None),
+    variant("c", "ours, sampler tpe", 1.0),
+]
+
+
+def test_changes_by_hand() -> None:
+    worse = changes_of(VARIANT_ROWS, "ours, 3 folds 30 s", "ours 30 s")
+    assert worse is not None
+    assert worse.mean == pytest.approx(0.1)
+    assert (worse.n_worse, worse.n_sets) == (2, 2)
+    assert worse.standard_error == pytest.approx(0.0, abs=1e-12)
+    # half the error on one, and twice on the other, where it failed
+    mixed = changes_of(VARIANT_ROWS, "ours, sampler gp 30 s", "ours 30 s")
+    assert mixed is not None
+    assert (mixed.mean, mixed.low, mixed.high) == (
+        pytest.approx(0.0),
+        pytest.approx(-0.5),
+        pytest.approx(1.0),
+    )
+    assert mixed.standard_error == pytest.approx(np.log(2.0))
+    assert mixed.n_worse == 1
+    assert changes_of(VARIANT_ROWS, "ours, sampler tpe 30 s", "ours 30 s") is None
+    # seeds of one set are one observation
+    seeds = [*ROWS, row("a", "lightgbm", 1.331, seed=1), row("a", "ours", 1.1, seed=1, budget=30.0)]
+    one = changes_of(seeds, "lightgbm", "ours 30 s")
+    assert one is not None
+    assert (one.n_sets, one.high) == (2, pytest.approx((1.1 * 1.21) ** 0.5 - 1.0))
+
+
+def test_variants_are_shown_by_seconds() -> None:
+    longer = [variant("a", "ours", 1.0, 60.0), variant("a", "ours, 3 folds", 0.9, 60.0)]
+    words = variant_sections([*VARIANT_ROWS, *longer])
+    assert words.startswith("At 30 seconds:\n\n| changed |")
+    assert "| sampler gp | +0.0% | 69.3% | 1 of 2 | -50% to +100% |\n| 3 folds | +10.0% |" in words
+    assert "At 60 seconds:" in words
+    assert "| 3 folds | -10.0% | nan% | 0 of 1 |" in words
+    assert "tpe" not in words
+
+
+def test_a_report_of_variants_leaves_the_comparison_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ABLATION", "RESULTS", "DIAGRAM", "DOCS", "README"):
+        monkeypatch.setattr(publishing, name, tmp_path / name)
+    (tmp_path / "DOCS").write_text(f"{MARKS[0]}old\n{MARKS[1]}{VARIANT_MARKS[0]}old\n{VARIANT_MARKS[1]}")
+    report_variants(VARIANT_ROWS[:3], {}, keep=True)
+    words = report_variants(VARIANT_ROWS[3:], {}, keep=True)
+    assert len(json.loads((tmp_path / "ABLATION").read_text())["rows"]) == 7
+    assert not (tmp_path / "RESULTS").exists()
+    assert not (tmp_path / "README").exists()
+    page = (tmp_path / "DOCS").read_text()
+    assert between(page, MARKS) == "old\n"
+    assert between(page, VARIANT_MARKS) == words
+    assert report_variants(VARIANT_ROWS[:3], {}, keep=False) != words
 
 
 def notes(name: str, error: float, reported: float, seed: int = 0) -> dict[str, Any]:
