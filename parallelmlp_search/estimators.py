@@ -46,9 +46,10 @@ class ParallelMLPClassifier(ClassifierMixin, LabelTarget, SearchEstimator):  # t
     n_finalists : int, default=None
         Configurations that are cross-fitted.
     sampler : str or optuna.samplers.BaseSampler, default="random"
-        Where configurations come from: ``"random"``, ``"qmc"`` or ``"grid"``, followed by draws near the
-        leaders; ``"tpe"``, ``"cmaes"`` or ``"gp"``, Optuna's sampler of that name after random draws; or a
-        sampler of Optuna, which then draws everything.
+        Where configurations come from: ``"random"`` or ``"qmc"``, followed by draws near the leaders;
+        ``"grid"``, points of a grid as coarse as the number of trials allows, and no others; ``"tpe"``,
+        ``"cmaes"`` or ``"gp"``, Optuna's sampler of that name after random draws; or a sampler of Optuna,
+        which then draws everything.
     initial_configs : list of MLPConfig, path or optuna.Study, default=None
         Configurations to try first; or a finished run or a study, whose best are tried first.
     class_weight : "balanced" or mapping, default=None
@@ -184,9 +185,10 @@ class ParallelMLPRegressor(RegressorMixin, NumericTarget, SearchEstimator):  # t
     n_finalists : int, default=None
         Configurations that are cross-fitted.
     sampler : str or optuna.samplers.BaseSampler, default="random"
-        Where configurations come from: ``"random"``, ``"qmc"`` or ``"grid"``, followed by draws near the
-        leaders; ``"tpe"``, ``"cmaes"`` or ``"gp"``, Optuna's sampler of that name after random draws; or a
-        sampler of Optuna, which then draws everything.
+        Where configurations come from: ``"random"`` or ``"qmc"``, followed by draws near the leaders;
+        ``"grid"``, points of a grid as coarse as the number of trials allows, and no others; ``"tpe"``,
+        ``"cmaes"`` or ``"gp"``, Optuna's sampler of that name after random draws; or a sampler of Optuna,
+        which then draws everything.
     initial_configs : list of MLPConfig, path or optuna.Study, default=None
         Configurations to try first; or a finished run or a study, whose best are tried first.
     loss : str, default=None

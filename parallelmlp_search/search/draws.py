@@ -18,7 +18,7 @@ from parallelmlp_search.space import MLPConfig, known_configs
 if TYPE_CHECKING:
     from parallelmlp_search.search.learned import LearnedDraws
 
-__all__ = ["Draws"]
+__all__ = ["Draws", "thrifty_share"]
 
 DRAWING_SHARE = 0.1
 """Share of the time that is left which a sampler that learns may take for one draw."""
@@ -72,7 +72,7 @@ class Draws:
 
     def extend(self, n: int) -> None:
         """Draw ``n`` more, fresh ones and others in the settings' proportion."""
-        refined = round(self.settings.refinement * n)
+        refined = round(self.settings.refined_share * n)
         self._fresh_left += n - refined
         self._refined_left += refined
 
@@ -135,6 +135,16 @@ class Draws:
 
         # how many it was asked for depends on the clock, so the draws are kept for resuming
         return [MLPConfig.from_dict(values) for values in self.journal.decide(f"drawn-{number}", draw)]
+
+
+def thrifty_share(settings: SearchSettings) -> float:
+    """Share of the draws of which cheap ones are preferred, where a time limit gives reason to."""
+    if settings.sampler == "random":
+        return 1.0
+    if settings.sampler in FRESH_SAMPLERS:
+        return settings.refined_share
+    # before a sampler that learns knows anything, those with a name are given random draws
+    return 1.0 - settings.refinement if isinstance(settings.sampler, str) else 0.0
 
 
 def _beginning(settings: SearchSettings, n_fresh: int) -> list[tuple[MLPConfig, str]]:

@@ -20,6 +20,7 @@ from parallelmlp_search.search.budget import (
     fewest_epochs,
     plan_finalists,
 )
+from parallelmlp_search.search.draws import thrifty_share
 from parallelmlp_search.search.finalists import moments_fit
 from parallelmlp_search.search.preparation import Preparation
 from parallelmlp_search.search.rungs import ladder, ladder_cost
@@ -38,6 +39,9 @@ STATE_BYTES = 220_000_000
 """Memory for the states of members between two rungs, unless a memory limit says less."""
 
 CALIBRATION_STEPS = 6
+
+N_SAMPLED = 64
+"""Configurations whose mean cost stands for that of all that will be drawn."""
 
 UNTIMED_FOLDS = 5
 """Most folds where no time limit says what they may cost."""
@@ -109,7 +113,7 @@ def make_plan(
     trained for a few steps first, to see how fast the machine is.
     """
     rng = np.random.default_rng([settings.seed, 5])
-    sample = draw_fresh(settings.space, "random", 64, rng, known=[])
+    sample = draw_fresh(settings.space, "random", N_SAMPLED, rng, known=[])
     steps_per_epoch = sum(data.rows.inputs.shape[0] / data.batch_rows(config) for config in sample) / len(
         sample
     )
@@ -128,9 +132,7 @@ def make_plan(
             n_finalists=settings.n_finalists or _default_finalists(n_trials),
             n_folds=preparation.allowed_folds(n_folds),
         )
-    sample = draw_thriftily(
-        lambda count: draw_fresh(settings.space, "random", count, rng, known=[]), 64, data.epoch_seconds, rng
-    )
+    sample = _drawn_in_time(settings, data, rng)
     _calibrate(data, sample, throughput)
     epoch = throughput.wall_seconds(_epoch_seconds(data, sample))
     n_predictions = preparation.problem.head.n_predictions
@@ -167,6 +169,17 @@ def make_plan(
         reserve_seconds=reserve,
         fills_time=settings.n_trials is None and n_trials < size,
     )
+
+
+def _drawn_in_time(settings: SearchSettings, data: ShardData, rng: np.random.Generator) -> list[MLPConfig]:
+    """Configurations as a search under a time limit draws them, as many cheap ones as it will prefer."""
+
+    def draw(count: int) -> list[MLPConfig]:
+        return draw_fresh(settings.space, "random", count, rng, known=[])
+
+    n_thrifty = round(N_SAMPLED * thrifty_share(settings))
+    sample = draw_thriftily(draw, n_thrifty, data.epoch_seconds, rng) if n_thrifty else []
+    return sample + draw(N_SAMPLED - n_thrifty) if n_thrifty < N_SAMPLED else sample
 
 
 def affordable_first(
@@ -235,9 +248,7 @@ def _epoch_seconds(data: ShardData, configs: Sequence[MLPConfig]) -> float:
 
 def _refined(n_trials: int, settings: SearchSettings, size: float) -> int:
     """How many of the trials are drawn near the leaders; a small space is simply drawn in full."""
-    if settings.sampler == "grid" or size <= n_trials:
-        return 0
-    return round(settings.refinement * n_trials)
+    return 0 if size <= n_trials else round(settings.refined_share * n_trials)
 
 
 def _default_finalists(n_trials: int) -> int:

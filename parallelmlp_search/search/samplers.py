@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from scipy.stats import qmc
@@ -16,6 +16,15 @@ MUTATION_SHARE = 0.7
 """Share of draws near the leaders that change one leader; the others cross two."""
 
 LEADERS = 12
+
+FINEST = 16
+"""Values of each domain in the finest grid."""
+
+MOST_LISTED = 10_000
+"""Points of a grid that is listed; with all 777,600 of the default space's coarsest that takes 40 seconds."""
+
+TRIES = 20
+"""Points drawn from a larger grid for each that is wanted, since some come again."""
 
 CANDIDATES = 4
 """Configurations from which one is taken where cheap ones are preferred."""
@@ -34,8 +43,8 @@ def draw_fresh(
     space
         Where to draw from.
     sampler
-        ``random``; ``qmc`` for scrambled Sobol points, which leave no large holes; ``grid`` for the
-        points of the coarsest grid that holds enough.
+        ``random``; ``qmc`` for scrambled Sobol points, which leave no large holes; ``grid`` for points
+        of the coarsest grid that holds enough, at random where it holds more.
     n
         How many are wanted.
     rng
@@ -45,12 +54,16 @@ def draw_fresh(
     """
     if sampler == "random":
         return space.sample(n, rng, exclude=known)
-    candidates = _grid(space, n + len(known)) if sampler == "grid" else _sobol(space, n + len(known), rng)
+    candidates: Iterable[MLPConfig] = (
+        _grid(space, n, len(known), rng) if sampler == "grid" else _sobol(space, n + len(known), rng)
+    )
     taken = {_identity(space, config) for config in known}
     chosen: list[MLPConfig] = []
     for config in candidates:
+        if len(chosen) == n:
+            break
         identity = _identity(space, config)
-        if identity not in taken and len(chosen) < n:
+        if identity not in taken:
             taken.add(identity)
             chosen.append(config)
     return chosen
@@ -60,16 +73,24 @@ def _identity(space: SearchSpace, config: MLPConfig) -> object:
     return config if "seed" in space.domains else config.identity()
 
 
-def _grid(space: SearchSpace, n: int) -> list[MLPConfig]:
-    resolution = 1
-    candidates = space.grid(resolution)
-    while len(candidates) < n and resolution < 16:
+def _grid(space: SearchSpace, n: int, n_known: int, rng: np.random.Generator) -> Iterable[MLPConfig]:
+    """Points of the coarsest grid that holds all that are known and as many more, or of the finest there is.
+
+    A grid that is wanted whole comes in its order; of a larger one come points at random, since those that
+    come first would differ in the last names only.
+    """
+    wanted = n + n_known
+    resolution, size = 1, space.grid_size(1)
+    while size < wanted and resolution < FINEST:
         resolution += 1
-        finer = space.grid(resolution)
-        if len(finer) == len(candidates) and resolution > 8:
+        finer = space.grid_size(resolution)
+        if finer == size and resolution > FINEST // 2:
             break
-        candidates = finer
-    return candidates
+        size = finer
+    if size > MOST_LISTED:
+        return (space.grid_point(resolution, rng) for _ in range(TRIES * wanted))
+    points = space.grid(resolution)
+    return points if size <= wanted else [points[index] for index in rng.permutation(len(points))]
 
 
 def _sobol(space: SearchSpace, n: int, rng: np.random.Generator) -> list[MLPConfig]:
@@ -128,7 +149,7 @@ def draw_near(
     ranks = np.arange(len(leaders), 0, -1, dtype=float)
     share = ranks / ranks.sum()
     chosen: list[MLPConfig] = []
-    for _ in range(20 * n):
+    for _ in range(TRIES * n):
         if len(chosen) == n:
             break
         first = leaders[rng.choice(len(leaders), p=share)]

@@ -181,6 +181,11 @@ class SearchSettings:
         kind = type(self.sampler)
         return f"{kind.__module__}.{kind.__qualname__}"
 
+    @property
+    def refined_share(self) -> float:
+        """Share of the trials that are drawn near the leaders: none of a grid's."""
+        return 0.0 if self.sampler == "grid" else self.refinement
+
     def check_task(self, task: str) -> None:
         """Refuse what does not fit the task.
 

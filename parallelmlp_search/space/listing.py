@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from parallelmlp_search.space.domain_base import Domain
 from parallelmlp_search.space.structure import Structure
 
-__all__ = ["combinations", "count"]
+__all__ = ["any_combination", "combinations", "count"]
 
 
 def combinations(structure: Structure, resolution: int | None) -> Iterator[dict[str, Any]]:
@@ -29,6 +31,16 @@ def combinations(structure: Structure, resolution: int | None) -> Iterator[dict[
         del values[name]
 
     return extend(0, {})
+
+
+def any_combination(structure: Structure, resolution: int, rng: np.random.Generator) -> dict[str, Any]:
+    """One of the `combinations`, name by name, all values of a domain alike."""
+    values: dict[str, Any] = {}
+    for name in structure.names:
+        if structure.is_active(name, values):
+            grid = structure.domains[name].grid(resolution)
+            values[name] = grid[rng.integers(len(grid))]
+    return values
 
 
 def count(

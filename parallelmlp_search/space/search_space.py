@@ -15,7 +15,7 @@ from parallelmlp_search.space.config import FIELD_NAMES, MLPConfig
 from parallelmlp_search.space.domain_base import Domain
 from parallelmlp_search.space.domains import domain_from_dict
 from parallelmlp_search.space.files import SUFFIXES, read_mapping, write_mapping
-from parallelmlp_search.space.listing import combinations, count
+from parallelmlp_search.space.listing import any_combination, combinations, count
 from parallelmlp_search.space.presets import PRESETS
 from parallelmlp_search.space.structure import Structure
 
@@ -202,12 +202,20 @@ class SearchSpace:
         None takes all values and needs a finite space. Categorical domains always give all their choices.
         Seeds are 0 unless the space names them.
         """
-        points = count(self._structure, lambda d: len(d.grid(resolution)), lambda d: d.grid(resolution))
+        points = self.grid_size(resolution)
         if points > _LARGEST_GRID:
             raise InvalidParameterError(
                 f"a grid may hold at most {_LARGEST_GRID} points, but this holds {points}"
             )
         return [self._structure.build(values, 0) for values in combinations(self._structure, resolution)]
+
+    def grid_size(self, resolution: int | None = None) -> int | float:
+        """Number of points of `grid`, found without listing them."""
+        return count(self._structure, lambda d: len(d.grid(resolution)), lambda d: d.grid(resolution))
+
+    def grid_point(self, resolution: int, rng: np.random.Generator) -> MLPConfig:
+        """A point of `grid` at random, in each domain all values alike; the grid may be of any size."""
+        return self._structure.build(any_combination(self._structure, resolution, rng), 0)
 
     # Varying
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from optuna.samplers import RandomSampler
 
 from parallelmlp_search.search import SearchSettings
 from parallelmlp_search.search.budget import Clock
-from parallelmlp_search.search.draws import Draws
+from parallelmlp_search.search.draws import Draws, thrifty_share
 from parallelmlp_search.search.journal import Journal
 from parallelmlp_search.search.trial import RungRecord, Trial
 from parallelmlp_search.space import KNOWN, Categorical, MLPConfig, SearchSpace, known_configs
@@ -87,6 +90,29 @@ def test_points_that_are_spread_evenly_stay_so(sampler: str) -> None:
     assert plain == thrifty
 
 
+@pytest.mark.parametrize("sampler", ["random", "qmc", "grid", "tpe", RandomSampler(seed=0)])
+def test_the_plan_knows_of_which_draws_cheap_ones_are_preferred(sampler: Any) -> None:
+    settings = SearchSettings(sampler=sampler, refinement=0.25)
+    weighed: list[MLPConfig] = []
+
+    def cost(config: MLPConfig) -> float:
+        weighed.append(config)
+        return 1.0
+
+    n_refined = round(40 * settings.refined_share)
+    draws = Draws(settings, 40 - n_refined, n_refined, 1, Journal(None, 1, Clock(None)), None, cost=cost)
+    share, trials = 0.0, []
+    for number, n in enumerate((40 - n_refined, n_refined)):
+        weighed.clear()
+        trials = [
+            Trial(k, config, origin, 0) for k, (config, origin) in enumerate(draws.take(number, n, trials))
+        ]
+        for trial in trials:
+            trial.records.append(RungRecord(0, 0, 1.0, float(trial.number % 7), 0.0, 0.0))
+        share += n / 40 if weighed else 0.0
+    assert share == pytest.approx(thrifty_share(settings))
+
+
 def _settings_of(config: MLPConfig) -> dict[str, Categorical]:
     return {name: Categorical((getattr(config, name),)) for name in FIELD_NAMES if name != "seed"}
 
@@ -98,3 +124,12 @@ def test_an_extension_keeps_the_proportion_of_fresh_and_refined() -> None:
     assert draws.wanted(100) == 30
     draws.take(0, 30, [])
     assert 0 < draws.wanted(100) <= 10
+
+
+def test_a_grid_is_extended_by_points_of_a_grid() -> None:
+    settings = SearchSettings(sampler="grid")
+    draws = Draws(settings, 0, 0, 1, Journal(None, 1, Clock(None)), None)
+    draws.extend(40)
+    found = draws.take(0, draws.wanted(100), [])
+    assert [origin for _, origin in found] == ["grid"] * 40
+    assert draws.wanted(100) == 0

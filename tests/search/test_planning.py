@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from parallelmlp_search.search import Problem, SearchSettings
+from parallelmlp_search.search import Problem, SearchSettings, planning
 from parallelmlp_search.search.budget import Clock, Throughput, fewest_epochs
 from parallelmlp_search.search.planning import MOST_OF_ONE, SearchPlan, affordable_first, make_plan
 from parallelmlp_search.search.preparation import Preparation
@@ -94,6 +94,19 @@ def test_a_time_limit_that_is_spent_still_plans_something(spam: Problem, make_se
 @pytest.mark.parametrize("n_trials", [1, 2, 7])
 def test_there_are_never_more_finalists_than_trials(spam: Problem, n_trials: int) -> None:
     assert _plan(spam, SearchSettings("small", n_trials=n_trials)).n_finalists <= n_trials
+
+
+def test_where_dear_ones_are_drawn_too_fewer_are_planned(
+    spam: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Points that are spread evenly cost what they cost."""
+    monkeypatch.setattr(planning, "_calibrate", lambda *_: None)
+    plans = {
+        sampler: _plan(spam, SearchSettings(time_limit=30.0, sampler=sampler, refinement=0.0))
+        for sampler in ("random", "qmc")
+    }
+    n_random, n_even = (plan.n_fresh + plan.n_refined for plan in plans.values())
+    assert n_even < 0.8 * n_random
 
 
 def test_whoever_would_take_too_much_of_the_time_stands_behind(spam: Problem, make_settings: Make) -> None:

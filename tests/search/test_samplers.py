@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parallelmlp_search.search import SAMPLERS, Trial, TrialState
-from parallelmlp_search.search.samplers import LEADERS, cheaper, draw_fresh, draw_near
+from parallelmlp_search.search.samplers import LEADERS, MOST_LISTED, cheaper, draw_fresh, draw_near
 from parallelmlp_search.search.trial import RungRecord
 from parallelmlp_search.space import Categorical, Float, Int, MLPConfig, SearchSpace, When
 
@@ -75,6 +75,32 @@ def test_the_grid_of_a_continuous_space_is_as_coarse_as_it_may_be() -> None:
     few = draw_fresh(CONTINUOUS, "grid", 4, _rng(), known=[])
     many = draw_fresh(CONTINUOUS, "grid", 200, _rng(), known=[])
     assert len({config.learning_rate for config in few}) < len({config.learning_rate for config in many})
+
+
+def test_points_of_a_grid_larger_than_wanted_are_spread_over_it() -> None:
+    """Those that come first would all have the same depth."""
+    listed = draw_fresh(CONTINUOUS, "grid", 13, _rng(), known=[])
+    n_larger = CONTINUOUS.grid_size(2)
+    assert 13 < n_larger < 60
+    assert {config.depth for config in listed} == {1, 3}
+    assert {CONTINUOUS.key(config) for config in listed} < _keys(CONTINUOUS, CONTINUOUS.grid(2))
+    again = draw_fresh(CONTINUOUS, "grid", n_larger - 13, _rng(1), known=listed)
+    assert _keys(CONTINUOUS, listed + again) == _keys(CONTINUOUS, CONTINUOUS.grid(2))
+
+
+def test_a_grid_of_any_size_is_drawn_from_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = SearchSpace.preset("default")
+    assert space.grid_size(1) > MOST_LISTED
+
+    def never(*_: object) -> None:
+        raise AssertionError("the grid was listed")
+
+    monkeypatch.setattr(SearchSpace, "grid", never)
+    drawn = draw_fresh(space, "grid", 60, _rng(), known=[])
+    more = draw_fresh(space, "grid", 60, _rng(), known=drawn)
+    assert len(_keys(space, drawn + more)) == 120
+    assert len({config.learning_rate for config in drawn}) == 1  # the coarsest grid has one value
+    assert len({config.activation for config in drawn}) > 3
 
 
 def test_qmc_draws_leave_no_large_holes() -> None:

@@ -164,6 +164,19 @@ def test_grids_respect_the_resolution() -> None:
         huge.grid()
 
 
+def test_points_of_a_grid_without_listing_it() -> None:
+    rng = np.random.default_rng(0)
+    grid = {RAGGED.key(config) for config in RAGGED.grid(2)}
+    assert RAGGED.grid_size(2) == len(grid)
+    points = [RAGGED.grid_point(2, rng) for _ in range(300)]
+    assert {RAGGED.key(config) for config in points} < grid
+    assert {config.depth for config in points} == {config.depth for config in RAGGED.grid(2)}
+    small = SearchSpace({"width": Int(1, 3), "activation": Categorical(("relu", "tanh"))})
+    assert {small.grid_point(2, rng) for _ in range(100)} == set(small.grid(2))
+    huge = SearchSpace({"width": Int(1, 10_000), "batch_size": Int(1, 10_000)})
+    assert huge.grid_size() == 100_000_000
+
+
 def test_contains_sees_every_field() -> None:
     space = SPACES["fixed_depth"]
     config = space.sample(1, np.random.default_rng(0))[0]
