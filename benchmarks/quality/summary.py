@@ -48,7 +48,8 @@ class Comparison:
     wins
         (tools, tools) sets on which the row's tool has a lower error than the column's; a tie counts a half.
     seconds
-        (tools,) median seconds of a fit per 1,000 rows that trained; NaN where no fit was timed.
+        (tools,) median seconds of a fit per 1,000 rows that trained, of fits with as many threads as any has;
+        NaN where no such fit was timed.
     """
 
     tools: tuple[str, ...]
@@ -98,12 +99,13 @@ def compare(rows: Sequence[Mapping[str, Any]], tools: Sequence[str] | None = Non
     labels = tuple(dict.fromkeys(label(row) for row in rows)) if tools is None else tuple(tools)
     errors: dict[tuple[str, str, int], float] = {}
     seconds: dict[str, list[float]] = {name: [] for name in labels}
+    threads = max((row.get("threads", 0) for row in rows), default=0)
     for row in rows:
         name = label(row)
         if name not in labels:
             continue
         errors[name, row["set"], row["seed"]] = row.get("error", math.nan)
-        if row.get("seconds") is not None:
+        if row.get("seconds") is not None and row.get("threads", 0) == threads:
             seconds[name].append(row["seconds"] / row["train_rows"] * 1000.0)
     places: dict[str, list[int]] = {}
     for _, name, seed in errors:

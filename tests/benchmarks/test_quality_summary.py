@@ -65,6 +65,17 @@ def test_only_common_sets_and_seeds_count() -> None:
         compare([ROWS[0], ROWS[3]])
 
 
+def test_seconds_of_fewer_threads_do_not_count() -> None:
+    rows = [one | {"threads": 2} for one in ROWS]
+    rows[2] |= {"threads": 1, "seconds": 100.0}
+    rows[4] |= {"threads": 1}
+    rows[5] |= {"threads": 1}
+    found = compare(rows)
+    seconds = dict(zip(found.tools, found.seconds, strict=True))
+    assert (seconds["ours 30 s"], seconds["lightgbm"]) == (4.0, 4.0)
+    assert np.isnan(seconds["catboost"])
+
+
 def test_a_failure_ranks_last() -> None:
     rows = [*ROWS[:4], row("a", "catboost", None), ROWS[5]]
     found = compare(rows)
