@@ -12,6 +12,7 @@ from benchmarks.publishing import between
 from benchmarks.quality import publishing
 from benchmarks.quality.diagram import cliques, critical_difference, diagram
 from benchmarks.quality.publishing import (
+    ABLATION,
     DOCS,
     MARKS,
     README,
@@ -240,3 +241,5 @@ def test_the_page_shows_the_figures_on_file() -> None:
     assert between(DOCS.read_text(encoding="utf-8"), MARKS) == sections(rows)
     longest = max(row["budget"] for row in rows if row["budget"] is not None)
     assert between(README.read_text(encoding="utf-8"), MARKS) == ranking(rows, longest) + "\n"
+    variants = json.loads(ABLATION.read_text())["rows"] if ABLATION.exists() else []
+    assert between(DOCS.read_text(encoding="utf-8"), VARIANT_MARKS) == variant_sections(variants)
