@@ -178,8 +178,7 @@ def _drawn_in_time(settings: SearchSettings, data: ShardData, rng: np.random.Gen
         return draw_fresh(settings.space, "random", count, rng, known=[])
 
     n_thrifty = round(N_SAMPLED * thrifty_share(settings))
-    sample = draw_thriftily(draw, n_thrifty, data.epoch_seconds, rng) if n_thrifty else []
-    return sample + draw(N_SAMPLED - n_thrifty) if n_thrifty < N_SAMPLED else sample
+    return draw_thriftily(draw, n_thrifty, data.epoch_seconds, rng) + draw(N_SAMPLED - n_thrifty)
 
 
 def affordable_first(

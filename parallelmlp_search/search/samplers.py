@@ -24,7 +24,7 @@ MOST_LISTED = 10_000
 """Points of a grid that is listed; with all 777,600 of the default space's coarsest that takes 40 seconds."""
 
 TRIES = 20
-"""Points drawn from a larger grid for each that is wanted, since some come again."""
+"""Draws for each configuration that is wanted, since some come again."""
 
 CANDIDATES = 4
 """Configurations from which one is taken where cheap ones are preferred."""
