@@ -28,7 +28,7 @@ from parallelmlp_search.command_line.options import (
     TuneDecision,
 )
 from parallelmlp_search.command_line.promote import promote
-from parallelmlp_search.command_line.session import Commands, guarded, leave, terminal
+from parallelmlp_search.command_line.session import Commands, Ending, guarded, terminal
 
 __all__ = ["app", "main"]
 
@@ -386,10 +386,11 @@ def info(as_json: Json = False) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    ending = Ending()
     try:
         app(prog_name="pmlp")
     except SystemExit as end:
-        leave(end.code if isinstance(end.code, int) else 0)
+        ending.leave(end.code if isinstance(end.code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,10 @@ from benchmarks.quality.errors import METRICS, error_of_score
 from benchmarks.quality.tools import Fit, Task
 from parallelmlp_search.exceptions import BudgetWarning
 from parallelmlp_search.search import Problem, SearchSettings, run
+from parallelmlp_search.space import Categorical, SearchSpace, known
+from parallelmlp_search.space.presets import PRESETS
 
-__all__ = ["divided", "search"]
+__all__ = ["divided", "search", "with_known", "with_space"]
 
 
 def divided(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
@@ -31,10 +33,35 @@ def divided(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[tuple[str
     return fields, constants
 
 
+def with_space(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of the settings, where ``space`` names what the default space shall choose from instead.
+
+    An empty list takes a name out of the space, so that it keeps its default.
+    """
+    choices = fields.get("space", {})
+    domains = {
+        **PRESETS["default"],
+        **{name: Categorical(tuple(values)) for name, values in choices.items() if values},
+    }
+    kept = {name: domain for name, domain in domains.items() if choices.get(name) != []}
+    rest = {name: value for name, value in fields.items() if name != "space"}
+    return {**rest, "search_space": SearchSpace(kept)} if choices else rest
+
+
+def with_known(changes: Mapping[str, Sequence[Any]]) -> None:
+    """Change fields of the settings that searches here begin with, to each of some values in turn."""
+    known.KNOWN = tuple(
+        config.replace(**{name: values[place % len(values)] for name, values in changes.items()})
+        for place, config in enumerate(known.KNOWN)
+    )
+
+
 def search(task: Task) -> Fit:
     """One search within the time limit."""
     started = time.monotonic()
     fields, constants = divided(task.settings)
+    with_known(fields.pop("known", {}))
+    fields = with_space(fields)
     for (module, constant), value in constants.items():
         owner = importlib.import_module(module)
         getattr(owner, constant)  # a variant of something that is no longer there must not pass for one

@@ -134,7 +134,14 @@ QUICK_PEERS = ("lightgbm", "catboost", "realmlp_td", "hist_gradient_boosting", "
 """The first three that are installed take part in ``--quick``; the last two always are."""
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    # name: fields of SearchSettings, and constants of the package as "module:NAME"
+    # name: fields of SearchSettings; "space", choices of the default space by name, none to leave one out;
+    # "known", values of the settings that a search begins with, in turn; constants as "module:NAME"
+    "without one_cycle": {
+        "space": {"schedule": ["cosine", "flat_cosine", "cosine_log"]},
+        "known": {"schedule": ["cosine"]},
+    },
+    "one_cycle in the space alone": {"known": {"schedule": ["cosine"]}},
+    "one_cycle for all to begin with": {"known": {"schedule": ["one_cycle"]}},
     "without refinement": {"refinement": 0.0},
     "refinement of 40 %": {"refinement": 0.4},
     "refinement of all but 10 %": {"refinement": 0.9},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import json
@@ -22,7 +23,7 @@ from typer.core import TyperGroup
 
 from parallelmlp_search.exceptions import PMLPError, PMLPWarning, SearchFailedError, near_miss
 
-__all__ = ["Commands", "Terminal", "guarded", "leave", "terminal"]
+__all__ = ["Commands", "Ending", "Terminal", "guarded", "terminal"]
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
@@ -153,18 +154,36 @@ class Commands(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def leave(code: int) -> NoReturn:
-    """End the program, at once if threads are still at work.
+class Ending:
+    """Ends the program with an exit code, and quickly.
 
-    A worker that is interrupted in the middle of a product cannot be stopped, and the interpreter, which
-    would take its ground away, would crash with a code of its own.
+    Taking apart an interpreter that has loaded everything takes a second, which would count against a time
+    limit and helps nobody. So the program ends as soon as all is done that was registered for the end later
+    than this, which must therefore be made before anything else is imported. A program that fails with a
+    traceback ends as ever.
     """
-    if code and threading.active_count() > 1:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)
+
+    def __init__(self) -> None:
+        self._code: int | None = None
+        atexit.register(self._end)
+
+    def leave(self, code: int) -> NoReturn:
+        """End the program, at once if it has failed while threads are still at work.
+
+        A worker that is interrupted in the middle of a product cannot be stopped, and the interpreter, which
+        would take its ground away, would crash with a code of its own.
+        """
+        self._code = code
+        if code and threading.active_count() > 1:
+            self._end()
+        sys.exit(code)
+
+    def _end(self) -> None:
+        if self._code is not None:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(self._code)
 
 
 def _sentence(error: BaseException) -> str:

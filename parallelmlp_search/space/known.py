@@ -8,7 +8,8 @@ from parallelmlp_search.space.search_space import SearchSpace
 __all__ = ["KNOWN", "known_configs"]
 
 # What RealMLP's authors arrived at (Holzmueller et al. 2024), at half the width and with what did better
-# here: no coefficients of activations, a head that starts like the others, biases at full rate, one cosine.
+# here: no coefficients of activations, a head that starts like the others, biases at full rate, one cosine,
+# half of them with a rise before it, which helps most where a network could still learn when time ends.
 _REAL = MLPConfig(
     widths=(128,) * 2, activation="silu", parametrization="neural_tangent", initialization="data_driven",
     learning_rate=0.04, weight_decay=0.02, weight_decay_schedule="flat_cosine", dropout=0.2,
@@ -16,20 +17,22 @@ _REAL = MLPConfig(
     numeric_embedding="periodic",
 )  # fmt: skip
 
+_RISING = _REAL.replace(schedule="one_cycle")
+
 KNOWN: tuple[MLPConfig, ...] = (
-    _REAL,
+    _RISING,
     # scales of inputs help most tables and harm some
     _REAL.replace(input_scale_rate=0.0, dropout=0.3),
     # gentler, for tables that are soon learned by heart
-    _REAL.replace(learning_rate=0.01, weight_decay=0.1, numeric_embedding="none", dropout=0.3),
+    _RISING.replace(learning_rate=0.01, weight_decay=0.1, numeric_embedding="none", dropout=0.3),
     # pieces where they do better than waves
     _REAL.replace(numeric_embedding="piecewise"),
     # eight submembers that share their weights
-    _REAL.replace(submembers=8),
+    _RISING.replace(submembers=8),
     _REAL.replace(widths=(256,) * 3, activation="mish", learning_rate=0.03),
-    _REAL.replace(widths=(96,), activation="relu", frequency_scale=0.3),
+    _RISING.replace(widths=(96,), activation="relu", frequency_scale=0.3),
     _REAL.replace(batch_size=128, activation="mish", weight_decay=0.06),
-    _REAL.replace(learning_rate=0.1, activation="mish", embedding_rate=1.0),
+    _RISING.replace(learning_rate=0.1, activation="mish", embedding_rate=1.0),
     _REAL.replace(submembers=8, sharing="full", numeric_embedding="piecewise", learning_rate=0.02),
 )
 

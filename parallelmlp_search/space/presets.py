@@ -50,7 +50,7 @@ PRESETS: Mapping[str, Mapping[str, Domain]] = {
         "dropout_schedule": Categorical(("flat_cosine",)),
         "optimizer": Categorical(("adamw",)),
         "beta2": Categorical((0.95, 0.99)),
-        "schedule": Categorical(("cosine", "flat_cosine", "cosine_log")),
+        "schedule": Categorical(("cosine", "flat_cosine", "cosine_log", "one_cycle")),
         "batch_size": Categorical((128, 256)),
         "normalization": Categorical(("none", "layer"), when=_DEEPER),
         "residual": Categorical((False, True), when=_DEEPER),

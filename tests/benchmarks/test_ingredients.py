@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.ingredients import DOCUMENT, RESULTS, SEEDS, VARIANTS, compared, run, table
+from benchmarks.ingredients import DOCUMENT, RECIPE, RESULTS, SEEDS, VARIANTS, compared, run, table
 from benchmarks.publishing import between, marks
 from benchmarks.quality.sets import BUNDLED
-from parallelmlp_search.space import KNOWN
 
 
 def test_every_variant_is_a_change_of_the_recipe() -> None:
     for name, changes in VARIANTS.items():
-        changed = KNOWN[0].replace(**changes)
-        assert (changed == KNOWN[0]) == (name == "the recipe"), name
+        changed = RECIPE.replace(**changes)
+        assert (changed == RECIPE) == (name == "the recipe"), name
 
 
 def _row(name: str, seed: int, variant: str, error: float) -> dict[str, Any]:

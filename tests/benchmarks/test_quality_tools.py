@@ -9,11 +9,12 @@ from sklearn.metrics import log_loss
 
 from benchmarks.quality.boosters import Categories
 from benchmarks.quality.errors import METRICS, error_of, error_of_score
-from benchmarks.quality.ours import divided
+from benchmarks.quality.ours import divided, with_known, with_space
 from benchmarks.quality.sets import BUNDLED, SETS, load, split
 from benchmarks.quality.tools import QUICK_PEERS, TOOLS, VARIANTS, find_tool, variant_tools
 from parallelmlp_search.search import SearchSettings
 from parallelmlp_search.selection import get_metric
+from parallelmlp_search.space import known, known_configs
 
 
 @pytest.mark.parametrize("name", ["vowel", "communities", "iris", "diabetes"])
@@ -81,12 +82,20 @@ def test_no_chance_for_the_truth_is_bad_but_finite() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
-def test_variants_change_something_that_exists(name: str) -> None:
+def test_variants_change_something_that_exists(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fields, constants = divided(VARIANTS[name])
     assert fields or constants
-    changed = SearchSettings(**fields)
+    begun_with = fields.pop("known", None)
+    changed = SearchSettings(**with_space(fields))
     if fields:
         assert changed != SearchSettings()
+    if begun_with is not None:
+        before = known.KNOWN
+        monkeypatch.setattr(known, "KNOWN", before)  # put back afterwards
+        with_known(begun_with)
+        assert len(known.KNOWN) == len(before)
+        assert before != known.KNOWN
+        assert len(known_configs(changed.space)) == len(before)
     for (module, constant), value in constants.items():
         assert getattr(importlib.import_module(module), constant) != value
 
