@@ -15,13 +15,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from joblib import Parallel, delayed
 
 from benchmarks.publishing import ROOT, describe_machine, fill, marks
 from benchmarks.quality.errors import error_of
 from benchmarks.quality.sets import BUNDLED, load, split
+from benchmarks.quality.summary import Change, changes_of
 from parallelmlp_search.distribute import ShardTask
 from parallelmlp_search.distribute.shards import train_shard
 from parallelmlp_search.search import Problem, SearchSettings
@@ -133,32 +133,24 @@ def run(name: str, seed: int, variant: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def compared(rows: Sequence[Mapping[str, Any]], variant: str, which: str) -> list[float]:
-    """For each set the error of a variant over that of the recipe, less one, the mean of the seeds."""
-    found = {(row["set"], row["seed"], row["variant"]): row[which] for row in rows}
-    changes = []
-    for name in BUNDLED:
-        pairs = [(found.get((name, seed, variant)), found.get((name, seed, "the recipe"))) for seed in SEEDS]
-        ratios = [own / other - 1.0 for own, other in pairs if own is not None and other is not None]
-        if ratios:
-            changes.append(float(np.mean(ratios)))
-    return changes
+def compared(rows: Sequence[Mapping[str, Any]], variant: str, which: str) -> Change | None:
+    """What an error of a variant is to that of the recipe; None where no set has both."""
+    fits = [
+        {"tool": row["variant"], "budget": None, "set": row["set"], "seed": row["seed"], "error": row[which]}
+        for row in rows
+    ]
+    return changes_of(fits, variant, "the recipe")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Change of the error by each variant, best first; negative is better than the recipe."""
     lines = []
     for variant in VARIANTS:
-        changes = compared(rows, variant, "error")
-        if variant == "the recipe" or not changes:
+        end, best = compared(rows, variant, "error"), compared(rows, variant, "best")
+        if variant == "the recipe" or end is None or best is None:
             continue
-        mean = float(np.exp(np.mean(np.log1p(changes))) - 1.0)
-        best = compared(rows, variant, "best")
-        at_best = float(np.exp(np.mean(np.log1p(best))) - 1.0)
-        worse = sum(change > 0 for change in changes)
-        extremes = f"{min(changes):+.0%} to {max(changes):+.0%}"
-        cells = f"{mean:+.1%} | {at_best:+.1%} | {worse} of {len(changes)} | {extremes}"
-        lines.append((mean, f"| {variant} | {cells} |"))
+        cells = f"{end.mean:+.1%} | {best.mean:+.1%} | {end.n_worse} of {end.n_sets}"
+        lines.append((end.mean, f"| {variant} | {cells} | {end.low:+.0%} to {end.high:+.0%} |"))
     head = ["| changed | error at the end | at the best moment | worse on | range |", "|---|---|---|---|---|"]
     return "\n".join(head + [line for _, line in sorted(lines)])
 

@@ -25,7 +25,7 @@ __all__ = ["Job", "Workshop", "jobs_of"]
 
 ROOT = Path(__file__).parents[2]
 
-UNTIMED_LIMIT = 1800.0
+UNTIMED_LIMIT = 7200.0
 """Seconds after which a tool that knows no limit is stopped."""
 
 
