@@ -169,7 +169,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         f"| {row['case']} | {row['rows']:,} x {row['columns']:,} | {row['metric']} "
         f"| {row['held_back']:.3f} | {row['linear']:.3f} "
         f"| {row['honest']:.3f} ± {row['honest_standard_error']:.3f} "
-        f"| {row['seconds']:.0f} of {row['limit']:.0f} | {row['peak_megabytes']:,.0f} MB |"
+        f"| {row['seconds']:.1f} of {row['limit']:.0f} | {row['peak_megabytes']:,.0f} MB |"
         for row in rows
     ]
     return "\n".join([head, "|---|---|---|---|---|---|---|---|", *lines])
