@@ -166,6 +166,18 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "half as many steps": {"parallelmlp_search.search.budget:FAIR_STEPS": 600},
     "twice as many steps": {"parallelmlp_search.search.budget:FAIR_STEPS": 2400},
     "space small": {"search_space": "small"},
+    # what the default space has
+    "without embeddings of numbers": {"space": {"numeric_embedding": ["none"]}},
+    "without submembers": {"space": {"submembers": [1]}},
+    "without scores of quantiles": {"space": {"numeric_scaling": ["common"]}},
+    "without dropout": {"space": {"dropout": [0.0]}, "known": {"dropout": [0.0]}},
+    "weights not averaged": {"parallelmlp_search.engine.optimizer:AVERAGE_POWER": 1e12},
+    # what it leaves out
+    "smoothed labels as well": {"space": {"label_smoothing": [0.0, 0.1]}},
+    "60 % of the columns as well": {"space": {"feature_share": [1.0, 0.6]}},
+    "embedded categories as well": {"space": {"category_embedding": ["none", "learned"]}},
+    "coefficients of activations as well": {"space": {"parametric_rate": [0.0, 0.1]}},
+    "heads that start at zero as well": {"space": {"head_initialization": ["same", "zero"]}},
 }
 """Our own search with something changed, for ``--ablation``."""
 
