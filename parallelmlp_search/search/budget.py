@@ -32,6 +32,9 @@ BALANCED_TRAININGS = 48
 _FOLDS = ((8, 80), (5, 28), (4, 16))
 """Folds, and the networks that there must be time for."""
 
+LEAST_SHARE = 0.05
+"""Share of a time limit that training gets even where reading and starting have left nothing."""
+
 SCREENING_SHARE = 0.25
 """Share of the training time that screening may take; the rest belongs to the finalists."""
 
@@ -69,6 +72,14 @@ class Clock:
     def left(self) -> float:
         """Seconds until the limit; infinite without one."""
         return math.inf if self.limit is None else self.limit - self.elapsed
+
+    def for_training(self, reserve: float) -> float:
+        """Seconds for training if ``reserve`` are kept for the end; infinite without a limit.
+
+        At least :data:`LEAST_SHARE` of the limit: better a little late than with networks that have learned
+        nothing.
+        """
+        return math.inf if self.limit is None else max(LEAST_SHARE * self.limit, self.left - reserve)
 
     def deadline(self, reserve: float) -> float | None:
         """Reading of the monotonic clock at which only ``reserve`` seconds are left; None without a limit."""

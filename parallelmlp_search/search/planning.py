@@ -140,7 +140,7 @@ def make_plan(
         0.2 * settings.time_limit,
         0.7 + selection_seconds(preparation.metric, 16, n_predictions, preparation.n_reporting),
     )
-    usable = max(0.05 * settings.time_limit, clock.left - reserve)
+    usable = clock.for_training(reserve)
     screening = SCREENING_SHARE * usable
     finalists = plan_finalists(
         0.85 * (usable - screening),

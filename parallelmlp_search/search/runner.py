@@ -217,11 +217,11 @@ def _finish(stage: _Stage, settings: SearchSettings, directory: RunDirectory | N
     """Cross-fit the finalists, judge, save."""
     preparation, plan, trials, cut = stage.preparation, stage.plan, stage.trials, stage.cut
     journal, throughput, reporter, clock = stage.journal, stage.throughput, stage.reporter, stage.clock
-    deadline = clock.deadline(plan.reserve_seconds)
-    kept = 0.0
-    if settings.refit and deadline is not None:
-        kept = REFIT_SHARE * max(0.0, clock.left - plan.reserve_seconds)
-        deadline -= kept
+    deadline, kept = None, 0.0
+    if settings.time_limit is not None:
+        if settings.refit:
+            kept = REFIT_SHARE * max(0.0, clock.left - plan.reserve_seconds)
+        deadline = time.monotonic() + clock.for_training(plan.reserve_seconds + kept)
     finalists, last = _finalists(
         trials, plan, preparation, stage.data, settings, journal, throughput, clock, kept
     )
@@ -328,7 +328,7 @@ def _finalists(
         return ranked[: plan.n_finalists], FinalistPlan(plan.max_epochs, plan.n_finalists, plan.n_folds)
 
     def choose() -> dict[str, Any]:
-        left = clock.left - plan.reserve_seconds - kept
+        left = clock.for_training(plan.reserve_seconds + kept)
         leaders = affordable_first(ranked, preparation, data, throughput, left)
         configs = [trial.config for trial in leaders[:16]]
         last = replan_finalists(plan, configs, preparation, data, settings, throughput, left)

@@ -49,6 +49,11 @@ class TestClock:
         assert (clock.elapsed, clock.left) == (20, 40)
         assert clock.deadline(0) == 1040
 
+    @pytest.mark.parametrize(("spent", "expected"), [(0, 55), (50, 5), (53, 3), (90, 3)])
+    def test_some_time_is_always_for_training(self, spent: float, expected: float) -> None:
+        assert Clock(60, spent=spent, now=_Now()).for_training(reserve=5) == pytest.approx(expected)
+        assert Clock(None, now=_Now()).for_training(5) == math.inf
+
     def test_deadline_keeps_a_reserve(self) -> None:
         assert Clock(60, now=_Now()).deadline(reserve=5) == 1055
 

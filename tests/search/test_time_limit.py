@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss
 
 from parallelmlp_search.distribute import ShardTask
 from parallelmlp_search.exceptions import BudgetWarning
@@ -75,6 +76,18 @@ def test_time_that_passed_before_counts(spam: Problem) -> None:
     )
     assert seconds <= 2 + 1.6
     assert result.elapsed_seconds >= 4
+
+
+def test_a_search_without_time_still_learns_something(make_problem: Make) -> None:
+    """Reading has taken more than there was: better a little late than worse than guessing."""
+    problem, test = make_problem("satimage", 600), make_problem("satimage", 600, seed=1)
+    settings = SearchSettings(time_limit=6, metric="log_loss")
+    result, seconds, _ = _timed(problem, settings, started=time.monotonic() - 8, n_jobs=1)
+    assert seconds < 6
+    classes, target = np.unique(test.target, return_inverse=True)
+    likely = result.model.predictions(test.frame).T
+    guessing = log_loss(target, np.tile(np.bincount(target) / len(target), (len(target), 1)))
+    assert log_loss(target, likely, labels=range(len(classes))) < 0.6 * guessing
 
 
 def test_work_that_does_not_fit_is_cut_and_on_record(make_problem: Make) -> None:
