@@ -17,7 +17,6 @@ from benchmarks.quality.tools import Fit, Task
 from parallelmlp_search.exceptions import BudgetWarning
 from parallelmlp_search.search import Problem, SearchSettings, run
 from parallelmlp_search.space import Categorical, SearchSpace, known
-from parallelmlp_search.space.presets import PRESETS
 
 __all__ = ["divided", "search", "with_known", "with_space"]
 
@@ -34,18 +33,12 @@ def divided(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[tuple[str
 
 
 def with_space(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields of the settings, where ``space`` names what the default space shall choose from instead.
-
-    An empty list takes a name out of the space, so that it keeps its default.
-    """
-    choices = fields.get("space", {})
-    domains = {
-        **PRESETS["default"],
-        **{name: Categorical(tuple(values)) for name, values in choices.items() if values},
-    }
-    kept = {name: domain for name, domain in domains.items() if choices.get(name) != []}
+    """Fields of the settings, where ``space`` says what the default space shall choose from instead."""
+    if "space" not in fields:
+        return fields
+    changed = {name: Categorical(tuple(values)) for name, values in fields["space"].items()}
     rest = {name: value for name, value in fields.items() if name != "space"}
-    return {**rest, "search_space": SearchSpace(kept)} if choices else rest
+    return {**rest, "search_space": SearchSpace({**SearchSpace.resolve("default").domains, **changed})}
 
 
 def with_known(changes: Mapping[str, Sequence[Any]]) -> None:

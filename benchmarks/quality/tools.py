@@ -134,7 +134,7 @@ QUICK_PEERS = ("lightgbm", "catboost", "realmlp_td", "hist_gradient_boosting", "
 """The first three that are installed take part in ``--quick``; the last two always are."""
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    # name: fields of SearchSettings; "space", choices of the default space by name, none to leave one out;
+    # name: fields of SearchSettings; "space", other choices of the default space by name;
     # "known", values of the settings that a search begins with, in turn; constants as "module:NAME"
     "without one_cycle": {
         "space": {"schedule": ["cosine", "flat_cosine", "cosine_log"]},

@@ -159,7 +159,7 @@ class Ending:
 
     Taking apart an interpreter that has loaded everything takes a second, which would count against a time
     limit and helps nobody. So the program ends as soon as all is done that was registered for the end later
-    than this, which must therefore be made before anything else is imported. A program that fails with a
+    than this, which must therefore be made before the heavy imports. A program that fails with a
     traceback ends as ever.
     """
 
