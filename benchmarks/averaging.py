@@ -3,7 +3,7 @@
 ``python -m benchmarks.averaging`` searches each of the twelve bundled sets for 30 seconds, and compares the
 error of the ensemble of a single fold's networks, in the mean of the folds, with that of all folds' average.
 Out-of-fold predictions show the former; the search adds what it expects of the averaging
-(:mod:`parallelmlp_search.selection.averaging`). It writes ``benchmarks/results/averaging.json`` and fills the
+(:mod:`parallelmlp_search.selection.fold_averaging`). It writes ``benchmarks/results/averaging.json`` and fills the
 table in ``docs/quality.md`` in. What the file holds already is not made again; ``--anew`` makes all of it.
 """
 
@@ -24,7 +24,7 @@ from benchmarks.quality.sets import BUNDLED, Table, load, split
 from parallelmlp_search.exceptions import BudgetWarning
 from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search import run as search
-from parallelmlp_search.search.model import TrainedModel
+from parallelmlp_search.search.finalists.model import TrainedModel
 
 RESULTS = ROOT / "benchmarks" / "results" / "averaging.json"
 DOCUMENT = ROOT / "docs" / "quality.md"

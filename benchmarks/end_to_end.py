@@ -109,8 +109,8 @@ def run_case(case: Case, folder: Path, seed: int) -> dict[str, Any]:
     score = held_back["scores"][case.metric]
     n_test = len(split.test)
     # the held-back quarter has a standard error of its own, about that of the honest score scaled by its rows
-    n_reporting = json.loads((output / "run.json").read_text())["splits"]["reporting"]
-    error = honest["standard_error"] * math.sqrt(1.0 + n_reporting / n_test)
+    n_oof = json.loads((output / "run.json").read_text())["splits"]["reporting"]
+    error = honest["standard_error"] * math.sqrt(1.0 + n_oof / n_test)
     return {
         "case": case.name,
         "options": " ".join(case.options),

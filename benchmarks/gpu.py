@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from benchmarks.publishing import ROOT, describe_machine
 from parallelmlp_search.engine import BatchStream, Population
 from parallelmlp_search.engine.acceleration import choose_acceleration
-from parallelmlp_search.engine.cuda_graph import Capture
-from parallelmlp_search.engine.device_training import DeviceTraining
+from parallelmlp_search.engine.device.cuda_graph import Capture
+from parallelmlp_search.engine.device.training import DeviceTraining
 from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space import ACTIVATIONS, MLPConfig
 

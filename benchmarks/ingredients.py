@@ -25,7 +25,7 @@ from benchmarks.quality.summary import Change, changes_of
 from parallelmlp_search.distribute import ShardTask
 from parallelmlp_search.distribute.shards import train_shard
 from parallelmlp_search.search import Problem, SearchSettings
-from parallelmlp_search.search.preparation import Preparation
+from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.space import KNOWN
 
 RESULTS = ROOT / "benchmarks" / "results" / "ingredients.json"
@@ -34,7 +34,7 @@ DOCUMENT = ROOT / "docs" / "quality.md"
 SEEDS = (0, 1)
 N_NETWORKS = 4
 STEPS = 1200
-MOMENTS = 8
+N_SNAPSHOTS = 8
 REGRESSION_RATE = 2.5
 """Learning rates of regressions in units of those of classifications, as RealMLP has them (five times)."""
 
@@ -113,9 +113,9 @@ def run(name: str, seed: int, variant: str) -> dict[str, Any]:
         data=data.predicting(rows),
         until_epoch=epochs,
         total_epochs=epochs,
-        evaluate_every=epochs / MOMENTS,
+        evaluate_every=epochs / N_SNAPSHOTS,
         keep=(),
-        keep_moments=True,
+        keep_snapshots=True,
     )
     started = time.process_time()
     outcome = train_shard(task)

@@ -28,7 +28,7 @@ from sklearn.neural_network import MLPClassifier
 from benchmarks.publishing import ROOT, describe_machine, fill, marks
 from parallelmlp_search import SearchSpace
 from parallelmlp_search.integrations.optuna import PackedObjective, RungPruner, optimize
-from parallelmlp_search.integrations.optuna.study import config_of_trial
+from parallelmlp_search.integrations.optuna.study.run_study import config_of_trial
 from parallelmlp_search.search import Problem, Progress, SearchSettings, run
 from parallelmlp_search.space import Categorical, Float, Int, MLPConfig
 

@@ -32,7 +32,7 @@ from parallelmlp_search.integrations.optuna import (
     optimize,
     suggest,
 )
-from parallelmlp_search.integrations.optuna.writing import writer_of
+from parallelmlp_search.integrations.optuna.storage.storage_writers import writer_of
 
 RESULTS = ROOT / "benchmarks" / "results" / "optuna_storages.json"
 DOCS = ROOT / "docs" / "optuna.md"

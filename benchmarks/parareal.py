@@ -26,10 +26,10 @@ from benchmarks.parareal_plot import scaling_plot
 from benchmarks.publishing import ROOT, describe_machine
 from parallelmlp_search.data import holdout, infer_task, read_table, split_target
 from parallelmlp_search.parareal import Alone, DistributedParareal, Recipe
-from parallelmlp_search.parareal.jobs import build_network
-from parallelmlp_search.parareal.training import member_outputs, train_network
+from parallelmlp_search.parareal.ranks.jobs import build_network
+from parallelmlp_search.parareal.ranks.training import member_outputs, train_network
 from parallelmlp_search.search import Problem, SearchSettings
-from parallelmlp_search.search.preparation import Preparation
+from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.space import MLPConfig
 
 RESULTS = ROOT / "benchmarks" / "results" / "parareal.json"

@@ -34,8 +34,8 @@ from parallelmlp_search.parareal import (
     resnet1001,
     vgg16,
 )
-from parallelmlp_search.parareal.cost import Link, play
-from parallelmlp_search.parareal.pace import core_wait, measure_slices
+from parallelmlp_search.parareal.method.cost import Link, play
+from parallelmlp_search.parareal.method.profiling import core_wait, measure_slices
 from parallelmlp_search.space import MLPConfig
 
 ROOT = Path(__file__).parent.parent

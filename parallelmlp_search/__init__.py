@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from parallelmlp_search.estimation.search_cv import PackedSearchCV
-    from parallelmlp_search.estimation.single import SingleMLPClassifier, SingleMLPRegressor
-    from parallelmlp_search.estimators import ParallelMLPClassifier, ParallelMLPRegressor
+    from parallelmlp_search.estimators.search_cv import PackedSearchCV
+    from parallelmlp_search.estimators.search_estimators import ParallelMLPClassifier, ParallelMLPRegressor
+    from parallelmlp_search.estimators.single import SingleMLPClassifier, SingleMLPRegressor
     from parallelmlp_search.runs import Run
     from parallelmlp_search.space import MLPConfig, SearchSpace
 
@@ -31,13 +31,13 @@ __all__ = [
 
 _HOMES = {
     "MLPConfig": "parallelmlp_search.space",
-    "PackedSearchCV": "parallelmlp_search.estimation.search_cv",
+    "PackedSearchCV": "parallelmlp_search.estimators",
     "ParallelMLPClassifier": "parallelmlp_search.estimators",
     "ParallelMLPRegressor": "parallelmlp_search.estimators",
     "Run": "parallelmlp_search.runs",
     "SearchSpace": "parallelmlp_search.space",
-    "SingleMLPClassifier": "parallelmlp_search.estimation.single",
-    "SingleMLPRegressor": "parallelmlp_search.estimation.single",
+    "SingleMLPClassifier": "parallelmlp_search.estimators",
+    "SingleMLPRegressor": "parallelmlp_search.estimators",
 }
 
 

@@ -1,5 +1,5 @@
 """``python -m parallelmlp_search`` is ``pmlp``."""
 
-from parallelmlp_search.cli import main
+from parallelmlp_search.cli.app import main
 
 main()

@@ -20,17 +20,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import parallelmlp_search
-from parallelmlp_search.cli import app
-from parallelmlp_search.command_line import runs
-from parallelmlp_search.command_line.runs import EXTRAS
-from parallelmlp_search.command_line.tables import (
-    Source,
-    check_output,
-    parse_bytes,
-    plain,
-    records,
-    write_table,
-)
+from parallelmlp_search.cli import runs
+from parallelmlp_search.cli.app import app
+from parallelmlp_search.cli.runs import EXTRAS
+from parallelmlp_search.cli.tables import Source, check_output, parse_bytes, plain, records, write_table
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, SearchFailedError
 from parallelmlp_search.search import RunDirectory
 
@@ -439,7 +432,7 @@ def test_a_run_from_elsewhere_is_not_resumed(tmp_path: Path) -> None:
 
 def process(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "parallelmlp_search.cli", *map(str, arguments)],
+        [sys.executable, "-m", "parallelmlp_search.cli.app", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -23,7 +23,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from parallelmlp_search import MLPConfig, ParallelMLPClassifier, ParallelMLPRegressor, SearchSpace
 from parallelmlp_search.data import read_table
-from parallelmlp_search.estimation.inputs import memory_bytes
+from parallelmlp_search.estimators.inputs import memory_bytes
 from parallelmlp_search.exceptions import (
     DataError,
     DataWarning,

@@ -1,4 +1,4 @@
-"""The house order: a file imports only from what stands above it, and importing costs what it should.
+"""Layering: a file imports only from packages above its own, and importing costs what it should.
 
 The rules are functions of source text, so that each is also shown to catch a violation.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,19 +18,32 @@ import parallelmlp_search
 PACKAGE = "parallelmlp_search"
 ROOT = Path(parallelmlp_search.__file__).parent
 ORDER = (
-    "exceptions", "_optional", "space", "data", "packing", "kernels", "engine", "selection", "distribute",
-    "search", "parareal", "integrations", "report", "export", "runs",
-    "estimation", "estimators",
-    "command_line", "cli", "__main__",
+    "exceptions", "_optional", "_files", "_signals", "space", "data", "packing", "kernels", "engine",
+    "selection", "distribute", "search", "parareal", "integrations", "report", "runs",
+    "estimators", "cli", "__main__",
 )  # fmt: skip
+"""Packages and files of the top level, from the bottom up."""
+
+SUB_PACKAGES = {
+    "kernels": ("numba", "triton"),
+    "engine": ("device",),
+    "search": ("problem", "run", "proposals", "screening", "finalists"),
+    "parareal": ("architectures", "method", "ranks", "promotion"),
+    "integrations": ("optuna",),
+    "integrations/optuna": ("sampler", "storage", "study"),
+    "report": ("terminal",),
+}
+"""Sub-packages of a package, from the bottom up."""
+
 LOWER_HALF = ORDER[: ORDER.index("search")]
 # scikit-learn brings scipy and joblib along
 LOWER_HALF_IMPORTS = ("joblib", "numpy", "pandas", "pyarrow", "safetensors", "scipy", "sklearn", "torch")
 # files that are imported only where their compiler is there
-COMPILERS = {"kernels/triton_kernels/": {"triton"}, "kernels/compiled": {"numba", "llvmlite"}}
+COMPILERS = {"kernels/triton/": {"triton"}, "kernels/numba/": {"numba", "llvmlite"}}
 TORCH_FILES = ("packing/modules.py", "packing/pack.py", "packing/periodic.py", "packing/submembers.py")
-MOST_LINES = 400
+MAX_LINES = 400
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
+SOURCES = {file: (ROOT / file).read_text(encoding="utf-8") for file in FILES}
 
 
 def imported_modules(source: str, file: str) -> Iterator[str]:
@@ -45,17 +58,17 @@ def imported_modules(source: str, file: str) -> Iterator[str]:
             yield from (".".join([*parts, alias.name]) for alias in node.names)
 
 
-def room(file: str) -> str:
-    """Package, or single file, of the house that a path belongs to: ``space`` for ``space/config.py``."""
+def layer(file: str) -> str:
+    """Top-level package or file that a path belongs to: ``space`` for ``space/config.py``."""
     return file.split("/")[0].removesuffix(".py")
 
 
 def order_violations(source: str, file: str) -> list[str]:
-    """Imports of something that stands below the file's own room, or that is not in the order at all."""
+    """Imports of a layer above the file's own, or of one that is not in the order at all."""
     if file == "__init__.py":
         return []
-    if room(file) not in ORDER:
-        return [f"{file}: {room(file)} has no place in the order"]
+    if layer(file) not in ORDER:
+        return [f"{file}: {layer(file)} has no place in the order"]
     found = []
     for module in imported_modules(source, file):
         parts = module.split(".")
@@ -64,14 +77,70 @@ def order_violations(source: str, file: str) -> list[str]:
         other = parts[1] if len(parts) > 1 else ""
         if other == "__version__":
             continue
-        if other not in ORDER or ORDER.index(other) > ORDER.index(room(file)):
+        if other not in ORDER or ORDER.index(other) > ORDER.index(layer(file)):
             found.append(f"{file} imports {module}")
     return found
 
 
+def resolved(module: str, files: Mapping[str, str]) -> str | None:
+    """File that a dotted name of this package comes from, or None."""
+    parts = module.split(".")
+    if parts[0] != PACKAGE:
+        return None
+    for end in range(len(parts), 1, -1):
+        path = "/".join(parts[1:end])
+        for file in (f"{path}.py", f"{path}/__init__.py"):
+            if file in files:
+                return file
+    return None
+
+
+def child(file: str, package: str) -> str | None:
+    """Sub-package or file directly inside a package that holds a file: ``run`` for ``search/run/trial.py``."""
+    if not file.startswith(f"{package}/"):
+        return None
+    return file.removeprefix(f"{package}/").split("/")[0].removesuffix(".py")
+
+
+def imports_inside(package: str, files: Mapping[str, str]) -> dict[str, set[str]]:
+    """Direct children of a package, each with the children that it imports."""
+    found: dict[str, set[str]] = {}
+    for file, source in files.items():
+        name = child(file, package)
+        if name is None or name == "__init__":
+            continue
+        targets = {resolved(module, files) for module in imported_modules(source, file)}
+        others = {child(target, package) for target in targets if target is not None}
+        found.setdefault(name, set()).update(
+            other for other in others if other not in (None, name, "__init__")
+        )
+    return found
+
+
+def cycle(graph: Mapping[str, set[str]]) -> list[str]:
+    """Names that import each other in a circle; empty where there is none."""
+    left = {name: set(others) for name, others in graph.items()}
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        for name in free:
+            del left[name]
+    return sorted(left)
+
+
+def sub_package_violations(package: str, files: Mapping[str, str]) -> list[str]:
+    """Imports of a sub-package above the importing one, by the order in :data:`SUB_PACKAGES`."""
+    order = SUB_PACKAGES.get(package, ())
+    graph = imports_inside(package, files)
+    folders = {child(file, package) for file in files if file.endswith("/__init__.py")} - {None, "__init__"}
+    found = [f"{package}/{name} has no place in the order" for name in sorted(folders - set(order), key=str)]
+    for position, name in enumerate(order):
+        above = graph.get(name, set()) & set(order[position + 1 :])
+        found += [f"{package}/{name} imports {package}/{other}" for other in sorted(above)]
+    return found
+
+
 def is_torch_free(file: str) -> bool:
-    """Whether the house wants a file to do without torch."""
-    plain = room(file) in ("exceptions", "_optional", "space", "data", "packing", "__init__")
+    """True for files that must not import torch."""
+    plain = layer(file) in ("exceptions", "_optional", "_signals", "space", "data", "packing", "__init__")
     return plain and file not in TORCH_FILES
 
 
@@ -98,12 +167,12 @@ def reexport_violations(source: str, file: str) -> list[str]:
 
 
 def stranger_violations(source: str, file: str) -> list[str]:
-    """Third-party imports that a file of the lower half of the house may not have.
+    """Third-party imports that a file of the lower half of the layers may not have.
 
     Training, on a GPU above all, must do with what an image with PyTorch usually holds. Optional ones are
     asked for through ``_optional`` and stand in no import statement, but for a compiler in what it compiles.
     """
-    if room(file) not in LOWER_HALF:
+    if layer(file) not in LOWER_HALF:
         return []
     allowed = {*sys.stdlib_module_names, PACKAGE, *LOWER_HALF_IMPORTS}
     for start, compilers in COMPILERS.items():
@@ -123,17 +192,42 @@ def absolute_imports(source: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_file_keeps_to_the_house(file: str) -> None:
-    source = (ROOT / file).read_text(encoding="utf-8")
+def test_file_keeps_to_the_layers(file: str) -> None:
+    source = SOURCES[file]
     assert order_violations(source, file) == []
     assert torch_violations(source, file) == []
     assert stranger_violations(source, file) == []
     if file.endswith("/__init__.py"):
         assert reexport_violations(source, file) == []
-    assert len(source.splitlines()) <= MOST_LINES, f"{file} has more than one idea"
+    assert len(source.splitlines()) <= MAX_LINES, f"{file} has more than one idea"
 
 
-def test_the_house_is_there() -> None:
+@pytest.mark.parametrize("package", sorted({str(Path(file).parent) for file in FILES} - {"."}))
+def test_packages_have_no_cycle_and_keep_their_order(package: str) -> None:
+    assert cycle(imports_inside(package, SOURCES)) == []
+    assert sub_package_violations(package, SOURCES) == []
+
+
+def test_the_rules_on_sub_packages_catch_what_they_should() -> None:
+    files = {
+        "search/__init__.py": "",
+        "search/run/__init__.py": "",
+        "search/run/trial.py": "from parallelmlp_search.search.finalists.model import Model",
+        "search/finalists/__init__.py": "",
+        "search/finalists/model.py": "",
+        "search/rest/__init__.py": "",
+        "search/runner.py": "from parallelmlp_search.search.run.trial import Trial",
+    }
+    assert sub_package_violations("search", files) == [
+        "search/rest has no place in the order",
+        "search/run imports search/finalists",
+    ]
+    assert cycle(imports_inside("search", files)) == []
+    files["search/finalists/model.py"] = "from parallelmlp_search.search.runner import run"
+    assert cycle(imports_inside("search", files)) == ["finalists", "run", "runner"]
+
+
+def test_the_layers_are_there() -> None:
     assert "space/config.py" in FILES
     assert "exceptions.py" in FILES
     assert all((path / "__init__.py").exists() for path in ROOT.iterdir() if any(path.glob("*.py")))
@@ -147,13 +241,21 @@ def test_the_house_is_there() -> None:
         ("from parallelmlp_search import engine", "space/config.py", True),
         ("from ..engine.trainer import train", "space/config.py", True),
         ("from .. import engine", "space/config.py", True),
-        ("def f():\n    from parallelmlp_search.cli import main", "estimators.py", True),
-        ("from parallelmlp_search import SearchSpace", "estimators.py", True),  # through the front door
+        (
+            "def f():\n    from parallelmlp_search.cli.app import main",
+            "estimators/single.py",
+            True,
+        ),
+        (
+            "from parallelmlp_search import SearchSpace",
+            "estimators/single.py",
+            True,
+        ),  # through the front door
         ("import json", "attic/config.py", True),
         ("from parallelmlp_search.space import config", "engine/trainer.py", False),
         ("from .config import MLPConfig", "space/domains.py", False),
         ("from ..exceptions import DataError", "space/config.py", False),
-        ("from parallelmlp_search import __version__", "search/run_directory.py", False),
+        ("from parallelmlp_search import __version__", "search/run/run_directory.py", False),
         ("import torch, numpy", "engine/trainer.py", False),
     ],
 )
@@ -196,10 +298,10 @@ def test_the_reexport_rule_catches_what_it_should(source: str, caught: bool) -> 
         ("from typer import Typer", "distribute/executor.py", True),
         ("def f():\n    import rich.table", "selection/metrics.py", True),
         ("import triton", "engine/trainer.py", True),
-        ("import triton.language as tl", "kernels/triton_kernels/ragged.py", False),
+        ("import triton.language as tl", "kernels/triton/ragged.py", False),
         ("import json, numpy, torch", "engine/trainer.py", False),
         ("from .population import Population", "engine/trainer.py", False),
-        ("import optuna", "integrations/optuna/study.py", False),
+        ("import optuna", "integrations/optuna/study/run_study.py", False),
     ],
 )
 def test_the_rule_on_strangers_catches_what_it_should(source: str, file: str, caught: bool) -> None:

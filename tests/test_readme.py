@@ -39,7 +39,7 @@ def test_the_figures_are_those_on_file() -> None:
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"^pmlp (\w+)", README, flags=re.MULTILINE))))
 def test_the_commands_exist(command: str) -> None:
-    from parallelmlp_search.cli import app
+    from parallelmlp_search.cli.app import app
 
     assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
 

@@ -15,11 +15,11 @@ import numba
 import numpy as np
 import torch
 
-from parallelmlp_search.kernels import compiled_products
-from parallelmlp_search.kernels.compiled_functions import OPTIONS
-from parallelmlp_search.kernels.compiled_loops import binary_rows, cross_entropy_rows
-from parallelmlp_search.kernels.compiled_math import CODES, F, activate_and_slope, slope_times
-from parallelmlp_search.kernels.compiled_updates import adamw_stretch
+from parallelmlp_search.kernels.numba import products as compiled_products
+from parallelmlp_search.kernels.numba.decorators import OPTIONS
+from parallelmlp_search.kernels.numba.elementwise import CODES, F, activate_and_slope, slope_times
+from parallelmlp_search.kernels.numba.loops import binary_rows, cross_entropy_rows
+from parallelmlp_search.kernels.numba.optimizer_steps import adamw_stretch
 
 __all__ = ["Part", "inside"]
 

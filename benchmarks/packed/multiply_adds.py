@@ -10,9 +10,9 @@ from typing import Any
 import numba
 import numpy as np
 
-from parallelmlp_search.kernels.compiled_functions import OPTIONS
-from parallelmlp_search.kernels.compiled_products import products
-from parallelmlp_search.kernels.compiled_vectors import LANES, add, load, multiply_add, store
+from parallelmlp_search.kernels.numba.decorators import OPTIONS
+from parallelmlp_search.kernels.numba.products import products
+from parallelmlp_search.kernels.numba.vectors import LANES, add, load, multiply_add, store
 
 __all__ = ["layer_products", "register_multiply_adds"]
 

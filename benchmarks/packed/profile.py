@@ -16,7 +16,7 @@ from benchmarks.packed.cases import Case
 from benchmarks.packed.machine import product_rates
 from benchmarks.packed.ours import Shards, cut
 from parallelmlp_search.engine import bucket_network, bucket_steps, optimizer, products, trainer
-from parallelmlp_search.kernels import compiled
+from parallelmlp_search.kernels.numba import dispatch as compiled
 from parallelmlp_search.space import MLPConfig
 
 __all__ = ["profile", "profile_table"]

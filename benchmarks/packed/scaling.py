@@ -13,8 +13,8 @@ import torch
 from benchmarks.packed.cases import HEADLINE, paper
 from benchmarks.packed.ours import cut, shard_data
 from parallelmlp_search.engine import BatchStream, Population, train
-from parallelmlp_search.kernels.compiled import uses_compiled
-from parallelmlp_search.kernels.compiling import compile_all
+from parallelmlp_search.kernels.numba.compilation import compile_all
+from parallelmlp_search.kernels.numba.dispatch import uses_compiled
 from parallelmlp_search.packing.pack import read_member
 
 __all__ = ["SIZES", "scale"]

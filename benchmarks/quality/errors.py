@@ -13,7 +13,7 @@ __all__ = ["METRICS", "error_of", "error_of_score"]
 METRICS = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
 """The metric of each task by our own name for it."""
 
-LEAST_PROBABILITY = 1e-15
+MIN_PROBABILITY = 1e-15
 """A tool that gives the true class no chance at all is not infinitely bad, as in scikit-learn."""
 
 
@@ -35,7 +35,7 @@ def error_of(task: str, target: NDArray[Any], predictions: NDArray[np.float64]) 
         return float(np.sqrt(np.mean((np.asarray(target, dtype=np.float64) - predictions) ** 2)))
     if task == "binary":
         return 1.0 - float(roc_auc_score(target, predictions[:, 1]))
-    likely = np.clip(predictions, LEAST_PROBABILITY, None)
+    likely = np.clip(predictions, MIN_PROBABILITY, None)
     likely = likely / likely.sum(axis=1, keepdims=True)
     return float(log_loss(target, likely, labels=np.arange(predictions.shape[1])))
 

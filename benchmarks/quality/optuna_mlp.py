@@ -16,7 +16,7 @@ from benchmarks.quality.tools import Fit, Task
 
 __all__ = ["search"]
 
-MOST_EPOCHS, PATIENCE = 200, 15
+MAX_EPOCHS, PATIENCE = 200, 15
 VALIDATION_SHARE = 0.2
 SEARCH_SHARE = 0.95
 
@@ -49,7 +49,7 @@ def search(task: Task) -> Fit:
     def objective(trial: optuna.Trial) -> float:
         model = _network(task, trial)
         error, waited = np.inf, 0
-        for _ in range(MOST_EPOCHS):
+        for _ in range(MAX_EPOCHS):
             if regression:
                 model.partial_fit(inputs[train], target[train])
             else:

@@ -38,7 +38,7 @@ README = ROOT / "README.md"
 MARKS = marks("quality")
 VARIANT_MARKS = marks("ablation")
 
-MOST_SHARE = 0.75
+MAX_SHARE = 0.75
 
 Row = Mapping[str, Any]
 
@@ -68,7 +68,7 @@ def comparable(rows: Sequence[Row], budget: float) -> list[str]:
     """Ours, and those that have run on most of its sets; others would leave few to compare."""
     places = {tool: {row["set"] for row in rows if label(row) == tool} for tool in shown_tools(rows, budget)}
     own = places.get(f"ours {budget:g} s") or max(places.values(), key=len, default=set())
-    return [tool for tool, sets in places.items() if own and len(sets & own) >= MOST_SHARE * len(own)]
+    return [tool for tool, sets in places.items() if own and len(sets & own) >= MAX_SHARE * len(own)]
 
 
 def ranking(rows: Sequence[Row], budget: float) -> str:

@@ -44,7 +44,7 @@ SKLEARN = {
 
 SETS = (*BUNDLED, *SKLEARN)
 
-MOST_ROWS = 12_000
+MAX_ROWS = 12_000
 TEST_SHARE = 0.25
 
 
@@ -115,8 +115,8 @@ def split(table: Table, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """
     rows = np.arange(len(table.target))
     classes = None if table.task == "regression" else table.target
-    if len(rows) > MOST_ROWS:
-        rows, _ = train_test_split(rows, train_size=MOST_ROWS, stratify=classes, random_state=seed)
+    if len(rows) > MAX_ROWS:
+        rows, _ = train_test_split(rows, train_size=MAX_ROWS, stratify=classes, random_state=seed)
     train, test = train_test_split(
         rows,
         test_size=TEST_SHARE,

@@ -1,14 +1,14 @@
 """Tables in, arrays out."""
 
-from .columns import Column, ColumnKind, TableSchema, recognise_columns
-from .fingerprint import fingerprint
-from .frames import as_frame
-from .numeric import Scaling
-from .preprocessing import TablePreprocessor
-from .reading import read_table
-from .splits import Split, folds, holdout
-from .targets import ClassTarget, RegressionTarget, class_weights, combine_weights
-from .task import Task, infer_task, split_target
+from parallelmlp_search.data.columns import Column, ColumnKind, TableSchema, recognise_columns
+from parallelmlp_search.data.fingerprint import fingerprint
+from parallelmlp_search.data.frames import as_frame
+from parallelmlp_search.data.numeric import Scaling
+from parallelmlp_search.data.preprocessing import TablePreprocessor
+from parallelmlp_search.data.reading import read_table
+from parallelmlp_search.data.splits import Split, folds, holdout
+from parallelmlp_search.data.targets import ClassTarget, RegressionTarget, class_weights, combine_weights
+from parallelmlp_search.data.task import Task, infer_task, split_target
 
 __all__ = [
     "ClassTarget",

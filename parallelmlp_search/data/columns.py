@@ -11,9 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..exceptions import DataError, InvalidParameterError, near_miss
-from .coercion import as_codes, as_numbers, as_seconds, category_key, is_fast_numeric
-from .frames import as_frame
+from parallelmlp_search.data.coercion import (
+    as_codes,
+    as_numbers,
+    as_seconds,
+    category_key,
+    is_fast_numeric,
+)
+from parallelmlp_search.data.frames import as_frame
+from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
 
 __all__ = ["COLUMN_KINDS", "Column", "ColumnKind", "TableSchema", "numeric_matrix", "recognise_columns"]
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from .coercion import as_seconds
-from .numeric import NumericEncoder
+from parallelmlp_search.data.coercion import as_seconds
+from parallelmlp_search.data.numeric import NumericEncoder
 
 __all__ = ["DateEncoder"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from .coercion import as_codes
-from .frames import as_frame
+from parallelmlp_search.data.coercion import as_codes
+from parallelmlp_search.data.frames import as_frame
 
 __all__ = ["fingerprint"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ..exceptions import DataError, DataWarning
+from parallelmlp_search.exceptions import DataError, DataWarning
 
 __all__ = ["as_frame", "has_names", "unique_names"]
 

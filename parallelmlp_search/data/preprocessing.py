@@ -11,14 +11,14 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ..exceptions import DataError, InvalidParameterError, near_miss
-from ..space import ColumnGroups
-from .categorical import CategoryEncoder
-from .columns import TableSchema, numeric_matrix, recognise_columns
-from .dates import DateEncoder
-from .frames import as_frame, has_names
-from .numeric import NumericEncoder, Scaling
-from .piecewise import PiecewiseEncoder
+from parallelmlp_search.data.categorical import CategoryEncoder
+from parallelmlp_search.data.columns import TableSchema, numeric_matrix, recognise_columns
+from parallelmlp_search.data.dates import DateEncoder
+from parallelmlp_search.data.frames import as_frame, has_names
+from parallelmlp_search.data.numeric import NumericEncoder, Scaling
+from parallelmlp_search.data.piecewise import PiecewiseEncoder
+from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
+from parallelmlp_search.space import ColumnGroups
 
 __all__ = ["TablePreprocessor"]
 

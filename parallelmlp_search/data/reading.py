@@ -21,8 +21,8 @@ from typing import IO, Literal
 
 import pandas as pd
 
-from ..exceptions import DataError, InvalidParameterError, near_miss
-from .frames import unique_names
+from parallelmlp_search.data.frames import unique_names
+from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
 
 __all__ = ["MISSING_MARKERS", "read_table"]
 

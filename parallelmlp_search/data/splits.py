@@ -18,9 +18,9 @@ from sklearn.model_selection import (
     TimeSeriesSplit,
 )
 
-from ..exceptions import DataError, InvalidParameterError, near_miss
-from .coercion import as_numbers, as_seconds
-from .task import TASKS
+from parallelmlp_search.data.coercion import as_numbers, as_seconds
+from parallelmlp_search.data.task import TASKS
+from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
 
 __all__ = ["Split", "folds", "holdout"]
 

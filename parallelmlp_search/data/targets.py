@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..exceptions import DataError, InvalidParameterError, near_miss
-from .coercion import as_numbers
+from parallelmlp_search.data.coercion import as_numbers
+from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
 
 __all__ = ["ClassTarget", "RegressionTarget", "class_weights", "combine_weights"]
 

@@ -9,9 +9,9 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import pandas as pd
 
-from ..exceptions import DataError, DataWarning, InvalidParameterError, near_miss
-from .coercion import as_codes, as_numbers
-from .frames import as_frame
+from parallelmlp_search.data.coercion import as_codes, as_numbers
+from parallelmlp_search.data.frames import as_frame
+from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, near_miss
 
 __all__ = ["TASKS", "Task", "infer_task", "split_target"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from parallelmlp_search._files import load_tensors, save_tensors
 from parallelmlp_search.engine import Head, TrainingRows
-from parallelmlp_search.engine.checkpoint import load_tensors, save_tensors
 from parallelmlp_search.packing import Architecture, member_cost
 from parallelmlp_search.packing.pack import seen_columns
 from parallelmlp_search.selection import Metric

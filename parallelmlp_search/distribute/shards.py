@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.distribute.memory import is_out_of_memory, release_device_memory
-from parallelmlp_search.distribute.moments import MomentKeeper, Moments
 from parallelmlp_search.distribute.shard_data import ShardData
+from parallelmlp_search.distribute.snapshots import SnapshotKeeper, Snapshots
 from parallelmlp_search.engine import (
     BatchStream,
     Evaluation,
@@ -57,7 +57,7 @@ class ShardTask:
     """One shard: which members, from which states, how far.
 
     ``keep`` names the vectors that come back in the outcome's states. ``states`` holds None for fresh
-    members. With ``keep_moments``, for data that nobody is judged by, the averaged weights and the
+    members. With ``keep_snapshots``, for data that nobody is judged by, the averaged weights and the
     predictions of every moment of evaluation come back, and somebody else chooses.
     """
 
@@ -71,7 +71,7 @@ class ShardTask:
     evaluate_every: float | None = None
     repeat: int = 0
     keep: tuple[str, ...] = ("parameters", "first_moment", "second_moment", "average")
-    keep_moments: bool = False
+    keep_snapshots: bool = False
     deadline: float | None = None
     stop: StopSignal | None = None
 
@@ -86,7 +86,7 @@ class ShardTask:
         buckets = {(shape.family, shape.widths): shape for shape in shapes}
         overhead = sum(overhead_seconds(shape) for shape in buckets.values())
         training = steps * (overhead + sum(self.data.step_seconds(config) for config in self.configs))
-        wanted = self.data.prediction_inputs if self.keep_moments else self.data.validation_inputs
+        wanted = self.data.prediction_inputs if self.keep_snapshots else self.data.validation_inputs
         n_judged = 0 if wanted is None else wanted.shape[0]
         judging = sum(self.data.forward_seconds(config, n_judged) for config in self.configs)
         return training + moments * judging
@@ -115,7 +115,7 @@ class MemberOutcome:
     failure: str | None = None
     state: MemberState | None = None
     prediction: Tensor | None = None
-    moments: Moments | None = None
+    moments: Snapshots | None = None
 
     def record(self) -> dict[str, Any]:
         """Everything but tensors, JSON-able."""
@@ -135,10 +135,10 @@ class ShardOutcome:
     cut: bool = False
 
 
-LEAST_SHARDS = 8
+MIN_SHARDS = 8
 """So many shards are cut where members are few, so that several workers find something to do."""
 
-LEAST_ELEMENTS = 1 << 16
+MIN_ELEMENTS = 1 << 16
 """Hidden activations below which a shard is not cut any smaller for that."""
 
 
@@ -157,7 +157,7 @@ def cut_work(
         batch = data.batch_rows(config)
         alike.setdefault((batch, architectures[member].columns), []).append(member)
         total += batch * architectures[member].n_activations
-    elements = cache_scale * min(SHARD_ELEMENTS, max(LEAST_ELEMENTS, total // LEAST_SHARDS))
+    elements = cache_scale * min(SHARD_ELEMENTS, max(MIN_ELEMENTS, total // MIN_SHARDS))
     shards: list[tuple[int, ...]] = []
     for (batch, _), members in sorted(alike.items()):
         cuts = cut_shards(
@@ -246,10 +246,10 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
 
     judged = None if data.validation_inputs is None else Evaluation(data.validation_inputs, error)
     evaluation, keeper = judged, None
-    if task.keep_moments:
+    if task.keep_snapshots:
         assert judged is None
         assert data.prediction_inputs is not None
-        keeper = MomentKeeper(population, data.head)
+        keeper = SnapshotKeeper(population, data.head)
         evaluation = Evaluation(data.prediction_inputs, keeper)
     history = train(
         population,

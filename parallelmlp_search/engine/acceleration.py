@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from parallelmlp_search.engine.rates import factor_groups
+from parallelmlp_search.engine.parameter_groups import factor_groups
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
-from parallelmlp_search.kernels.triton_kernels.availability import runs_on
-from parallelmlp_search.kernels.triton_kernels.launch import obstacle
+from parallelmlp_search.kernels.triton.availability import runs_on
+from parallelmlp_search.kernels.triton.launch import obstacle
 from parallelmlp_search.packing.layout import Layout
 from parallelmlp_search.space import MLPConfig
 

@@ -36,8 +36,8 @@ from parallelmlp_search.kernels.batched import (
     affine_weight_gradient,
     shared_affine,
 )
-from parallelmlp_search.kernels.compiled import uses_compiled
 from parallelmlp_search.kernels.losses import Loss
+from parallelmlp_search.kernels.numba.dispatch import uses_compiled
 from parallelmlp_search.packing.layout import Bucket
 
 __all__ = ["BucketNetwork"]

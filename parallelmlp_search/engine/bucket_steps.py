@@ -13,13 +13,13 @@ from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
-from parallelmlp_search.kernels.compiled import MemberRows, compiled_loss
 from parallelmlp_search.kernels.losses import get_loss
+from parallelmlp_search.kernels.numba.dispatch import MemberRows, compiled_loss
 from parallelmlp_search.packing import Architecture, flops_per_step
 
-__all__ = ["MOST_STEPS", "Batch", "BucketSteps", "window_steps"]
+__all__ = ["MAX_STEPS", "Batch", "BucketSteps", "window_steps"]
 
-MOST_STEPS = 32
+MAX_STEPS = 32
 """Steps that a bucket takes at most before it is the next one's turn.
 
 Meanwhile its weights and moments stay in a cache. Microseconds a member-step of the paper's population: 2.6
@@ -46,7 +46,7 @@ def window_steps(architectures: Sequence[Architecture], n_rows: int, n_fields: i
     """
     work = sum(flops_per_step(a, n_rows) for a in architectures)
     inputs = n_rows * max(1, architectures[0].n_inputs)
-    most = min(MOST_STEPS, int(WINDOW_FLOP / work), WINDOW_INPUTS // inputs)
+    most = min(MAX_STEPS, int(WINDOW_FLOP / work), WINDOW_INPUTS // inputs)
     return max(1, min(most, WINDOW_FIELDS // n_fields) if n_fields else most)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from parallelmlp_search.engine.embedding import EmbeddingTensors, bind_embedding, embedding_size
 from parallelmlp_search.engine.products import FirstLayerGradient
 from parallelmlp_search.kernels.activations import ActivationKernel
-from parallelmlp_search.kernels.compiled import CompiledActivations
+from parallelmlp_search.kernels.numba.dispatch import CompiledActivations
 from parallelmlp_search.packing.layout import EMBEDDING, Bucket, Layout, aligned
 from parallelmlp_search.packing.pack import block_view
 

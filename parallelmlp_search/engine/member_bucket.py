@@ -18,7 +18,12 @@ from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
-from parallelmlp_search.kernels.compiled import CompiledActivations, CompiledMembers, MemberRows, Unfolding
+from parallelmlp_search.kernels.numba.dispatch import (
+    CompiledActivations,
+    CompiledMembers,
+    Expansion,
+    MemberRows,
+)
 from parallelmlp_search.packing.layout import Architecture, Bucket
 
 __all__ = ["MemberBucket", "is_covered"]
@@ -32,7 +37,7 @@ def is_covered(bucket: Bucket, loss: str) -> bool:
     shape = bucket.shape
     if loss not in ("squared_error", "binary_logits" if shape.n_outputs == 1 else "cross_entropy"):
         return False
-    if max(shape.unfolded.fan_in, *shape.widths, shape.n_outputs) > WIDEST:
+    if max(shape.expanded.fan_in, *shape.widths, shape.n_outputs) > WIDEST:
         return False
     return {a.activation for a in bucket.architectures} <= CompiledActivations.names()
 
@@ -43,12 +48,12 @@ def _true_shapes(architecture: Architecture) -> tuple[tuple[int, int], ...]:
     return tuple(block[2:] for block in architecture.block_shapes())
 
 
-def _unfolding(bucket: Bucket) -> Unfolding:
+def _unfolding(bucket: Bucket) -> Expansion:
     """What the members of a bucket stand for."""
-    return Unfolding(
+    return Expansion(
         bucket.shape.submembers,
-        [(kind, layer, rows, columns) for layer, kind, rows, columns in bucket.shape.unfolded.block_shapes()],
-        [_true_shapes(architecture.unfolded) for architecture in bucket.architectures],
+        [(kind, layer, rows, columns) for layer, kind, rows, columns in bucket.shape.expanded.block_shapes()],
+        [_true_shapes(architecture.expanded) for architecture in bucket.architectures],
         [
             (
                 columns.start,
@@ -99,7 +104,7 @@ class MemberBucket:
             [_true_shapes(architecture) for architecture in bucket.architectures],
             torch.tensor(settings, dtype=torch.float64),
             residual=shape.residual or (False,) * shape.depth,
-            unfolding=_unfolding(bucket) if shape.is_folded else None,
+            unfolding=_unfolding(bucket) if shape.is_expanded else None,
             n_numbers=shape.n_periodic,
             adaptive=adaptive,
         )

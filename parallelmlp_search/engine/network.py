@@ -7,7 +7,7 @@ from torch import Tensor
 
 from parallelmlp_search.engine.bucket_network import BucketNetwork
 from parallelmlp_search.engine.buffers import Arena, LayerTensors, arena_size, bind
-from parallelmlp_search.engine.folded_network import FoldedNetwork, folded_size
+from parallelmlp_search.engine.submember_network import SubmemberNetwork, expanded_size
 from parallelmlp_search.packing.layout import Bucket, Layout
 
 __all__ = ["LayerTensors", "PackedNetwork", "bind", "window_rows"]
@@ -24,7 +24,7 @@ def window_rows(n_rows: int, most: int) -> int:
 
 def _size(bucket: Bucket, n_rows: int, training: bool) -> int:
     """Elements that a bucket takes from the arena."""
-    size = folded_size if bucket.shape.is_folded else arena_size
+    size = expanded_size if bucket.shape.is_expanded else arena_size
     return size(bucket, n_rows, training)
 
 
@@ -47,13 +47,13 @@ class PackedNetwork:
     ) -> None:
         self.layout = layout
         self.n_rows = n_rows
-        self.buckets: list[BucketNetwork | FoldedNetwork] = []
+        self.buckets: list[BucketNetwork | SubmemberNetwork] = []
         size = max((_size(bucket, n_rows, training) for bucket in layout.buckets), default=0)
         arena = Arena(size, dtype, device)
         for number, bucket in enumerate(layout.buckets):
             rows = slice(layout.row_offsets[number], layout.row_offsets[number + 1])
             rates = None if dropout is None else dropout[rows].view(-1, 1, 1)
-            network = FoldedNetwork if bucket.shape.is_folded else BucketNetwork
+            network = SubmemberNetwork if bucket.shape.is_expanded else BucketNetwork
             self.buckets.append(
                 network(
                     bucket,

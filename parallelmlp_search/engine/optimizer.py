@@ -5,7 +5,7 @@ corrected moments ``m' = m / c1`` and ``v' = v / c2``. Written as ``p <- p d - m
 ``A = c1 / (lr sqrt(c2))`` and ``B = eps c1 / lr`` it needs seven passes, whatever differs between members,
 and no state but the two moments. Weight decay reaches weights, scales and coefficients, not what shifts.
 Blocks that learn or decay at other rates than their members have tables of their own, see
-:mod:`parallelmlp_search.engine.rates`.
+:mod:`parallelmlp_search.engine.parameter_groups`.
 
 SGD is that of :class:`torch.optim.SGD`: decay is added to the gradient, momentum has no dampening.
 """
@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from parallelmlp_search.engine.parameter_groups import RateFactors, factor_groups, factored
 from parallelmlp_search.engine.population import Population
-from parallelmlp_search.engine.rates import RateFactors, factor_groups, factored
 from parallelmlp_search.engine.schedule import schedule_factors
-from parallelmlp_search.kernels.compiled import compiled_loops, uses_compiled
+from parallelmlp_search.kernels.numba.dispatch import compiled_loops, uses_compiled
 from parallelmlp_search.packing.layout import Block
 
 __all__ = ["EPSILON", "PackedOptimizer", "average_share"]

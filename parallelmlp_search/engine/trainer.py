@@ -14,12 +14,12 @@ from torch import Tensor
 from parallelmlp_search.engine.acceleration import AccelerationPlan, choose_acceleration
 from parallelmlp_search.engine.batches import BatchStream
 from parallelmlp_search.engine.bucket_steps import Batch, BucketSteps
-from parallelmlp_search.engine.cuda_graph import Capture
-from parallelmlp_search.engine.device_training import DeviceTraining, train_in_windows
+from parallelmlp_search.engine.device.cuda_graph import Capture
+from parallelmlp_search.engine.device.training import DeviceTraining, train_in_windows
 from parallelmlp_search.engine.network import PackedNetwork, window_rows
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.kernels.compiled import uses_compiled
+from parallelmlp_search.kernels.numba.dispatch import uses_compiled
 
 __all__ = ["Evaluation", "History", "TrainingRows", "predict", "train"]
 

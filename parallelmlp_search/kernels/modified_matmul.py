@@ -14,7 +14,7 @@ from torch import Tensor
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.kernels.operator import operator
 from parallelmlp_search.kernels.reference import loop_matmul, scatter_matmul
-from parallelmlp_search.kernels.triton_kernels.availability import kernel_module, runs_on
+from parallelmlp_search.kernels.triton.availability import kernel_module, runs_on
 from parallelmlp_search.packing.layout import MatmulLayout
 
 __all__ = ["BACKENDS", "BACKEND_DTYPES", "choose_backend", "modified_matmul"]
@@ -32,7 +32,7 @@ BACKEND_DTYPES: dict[str, tuple[torch.dtype, ...]] = dict.fromkeys(BACKENDS[1:],
 otherwise: after ``torch.set_float32_matmul_precision("high")``, ``batched``, ``loop`` and ``triton`` use
 TF32 on CUDA devices that have it; ``reference`` never does."""
 
-MOST_LAUNCHES = 4
+MAX_LAUNCHES = 4
 """Runs of equal shape up to which ``auto`` stays with batched products on a GPU: each is a launch of 5 us."""
 
 WIDE = 256
@@ -46,7 +46,7 @@ def choose_backend(layout: MatmulLayout, device: torch.device | str, dtype: torc
     """
     if dtype == torch.float64:
         return "batched"
-    is_ragged = len(layout.runs) > MOST_LAUNCHES
+    is_ragged = len(layout.runs) > MAX_LAUNCHES
     is_wide = layout.n_weights > WIDE * WIDE * layout.n_members
     on_cuda = torch.device(device).type == "cuda"
     return "triton" if on_cuda and is_ragged and not is_wide and runs_on(device) else "batched"

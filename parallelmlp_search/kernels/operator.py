@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.kernels.batched import ragged_backward, ragged_forward
-from parallelmlp_search.kernels.triton_kernels.ragged_launch import triton_backward, triton_forward
+from parallelmlp_search.kernels.triton.ragged_launch import triton_backward, triton_forward
 from parallelmlp_search.packing.layout import MatmulLayout
 
 __all__ = ["operator"]

@@ -105,15 +105,15 @@ class Architecture:
         )
 
     @property
-    def is_folded(self) -> bool:
+    def is_expanded(self) -> bool:
         """Whether it stands for other networks, plain ones, that are computed with weights of their own:
         several of them, or one that sees a column for each category."""
         return self.submembers > 1 or bool(self.categories)
 
     @property
-    def unfolded(self) -> Architecture:
+    def expanded(self) -> Architecture:
         """Of each plain network that it stands for, into whose weights adapters and scales are multiplied."""
-        if not self.is_folded:
+        if not self.is_expanded:
             return self
         return replace(self, submembers=1, sharing="mini", classifies=False, scaled=False, categories=())
 

@@ -82,7 +82,7 @@ def _unfolding_flops(architecture: Architecture) -> float:
 def _products(architecture: Architecture, n_rows: int) -> Iterator[float]:
     """FLOP of a training step in the products of each layer, the head last."""
     # whatever is embedded of categories, products are those of columns
-    fan_in = architecture.unfolded.fan_in
+    fan_in = architecture.expanded.fan_in
     embedded = fan_in - architecture.n_inputs
     n_rows *= architecture.submembers
     for layer, width in enumerate((*architecture.widths, architecture.n_outputs)):
@@ -94,7 +94,7 @@ def _products(architecture: Architecture, n_rows: int) -> Iterator[float]:
 def member_cost(architecture: Architecture, n_rows: int) -> MemberCost:
     """Cost of one member in a full bucket, from the measured rates."""
     seconds = WAVE_SECONDS * architecture.n_waves * n_rows
-    fan_in = architecture.unfolded.fan_in
+    fan_in = architecture.expanded.fan_in
     widths = (*architecture.widths, architecture.n_outputs)
     for layer, (width, product) in enumerate(zip(widths, _products(architecture, n_rows), strict=True)):
         seconds += product / peak_rate(min(width, fan_in) if layer else width)
@@ -118,8 +118,8 @@ def member_bytes(architecture: Architecture, n_rows: int, *, item_size: int = 4,
     if architecture.n_periodic:
         activations += 2 * (architecture.n_waves + architecture.fan_in) * n_rows
     n_parameters = copies * architecture.n_parameters
-    if architecture.is_folded:  # weights of each submember and their gradients
-        n_parameters += 2 * architecture.submembers * architecture.unfolded.n_parameters
+    if architecture.is_expanded:  # weights of each submember and their gradients
+        n_parameters += 2 * architecture.submembers * architecture.expanded.n_parameters
     return item_size * (n_parameters + architecture.submembers * activations)
 
 
@@ -134,4 +134,4 @@ def bucket_seconds(shape: Architecture, n_members: int, n_rows: int, speed: floa
 
 def overhead_seconds(shape: Architecture) -> float:
     """Time of the calls of one training step of a bucket, however many members it has."""
-    return BUCKET_OVERHEAD_SECONDS * (1 + shape.depth + (shape.n_periodic > 0) + shape.is_folded) / 2
+    return BUCKET_OVERHEAD_SECONDS * (1 + shape.depth + (shape.n_periodic > 0) + shape.is_expanded) / 2

@@ -29,7 +29,7 @@ __all__ = [
     "Segment",
     "aligned",
     "build_layout",
-    "unfolded_layout",
+    "expanded_layout",
 ]
 
 ALIGNMENT = 16
@@ -202,10 +202,10 @@ def build_layout(groups: list[tuple[Architecture, list[int]]], architectures: li
     return Layout(buckets=tuple(buckets), size=offset, positions=tuple(positions))
 
 
-def unfolded_layout(bucket: Bucket, n_each: int) -> Layout:
+def expanded_layout(bucket: Bucket, n_each: int) -> Layout:
     """One bucket of plain networks, ``n_each`` of them for each member of a bucket, side by side."""
-    architectures = [a.unfolded for a in bucket.architectures for _ in range(n_each)]
-    return build_layout([(bucket.shape.unfolded, list(range(len(architectures))))], architectures)
+    architectures = [a.expanded for a in bucket.architectures for _ in range(n_each)]
+    return build_layout([(bucket.shape.expanded, list(range(len(architectures))))], architectures)
 
 
 @dataclass(frozen=True)

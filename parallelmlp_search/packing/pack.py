@@ -137,7 +137,7 @@ def _layers(architecture: Architecture, dropout: float) -> list[nn.Module]:
     if architecture.n_periodic:
         layers.append(Periodic(architecture.n_inputs, architecture.n_periodic))
     if architecture.categories:
-        layers.append(CategoryEmbedding(architecture.unfolded.fan_in, architecture.categories))
+        layers.append(CategoryEmbedding(architecture.expanded.fan_in, architecture.categories))
     if architecture.scaled:
         layers.append(InputScale(architecture.fan_in))
     if architecture.submembers > 1:

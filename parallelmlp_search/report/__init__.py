@@ -1,8 +1,8 @@
 """What people see: live progress, summaries, tables."""
 
-from parallelmlp_search.report.console import ConsoleReport
-from parallelmlp_search.report.promotion import forecast_page, promotion_page
-from parallelmlp_search.report.summary import (
+from parallelmlp_search.report.terminal.console import ConsoleReport
+from parallelmlp_search.report.terminal.promotion import forecast_page, promotion_page
+from parallelmlp_search.report.terminal.summary import (
     environment_page,
     evaluation_table,
     leaderboard_table,

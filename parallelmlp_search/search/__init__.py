@@ -1,13 +1,13 @@
 """The search: trials, rungs, budgets, run directories."""
 
-from parallelmlp_search.search.model import TrainedModel
-from parallelmlp_search.search.problem import Problem
-from parallelmlp_search.search.progress import Callback, Progress, Standing
-from parallelmlp_search.search.result import SearchResult
-from parallelmlp_search.search.run_directory import RunDirectory
+from parallelmlp_search.search.finalists.model import TrainedModel
+from parallelmlp_search.search.finalists.result import SearchResult
+from parallelmlp_search.search.problem.problem import Problem
+from parallelmlp_search.search.problem.settings import SAMPLERS, SearchSettings
+from parallelmlp_search.search.run.progress import Callback, Progress, Standing
+from parallelmlp_search.search.run.run_directory import RunDirectory
+from parallelmlp_search.search.run.trial import Trial, TrialState
 from parallelmlp_search.search.runner import run, screen
-from parallelmlp_search.search.settings import SAMPLERS, SearchSettings
-from parallelmlp_search.search.trial import Trial, TrialState
 
 __all__ = [
     "SAMPLERS",

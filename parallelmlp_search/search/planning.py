@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from parallelmlp_search.distribute import ShardData, ShardTask, cut_work, run_shards
-from parallelmlp_search.search.budget import (
+from parallelmlp_search.search.finalists.cross_fitting import snapshots_fit
+from parallelmlp_search.search.finalists.evaluation import selection_seconds
+from parallelmlp_search.search.problem.preparation import Preparation
+from parallelmlp_search.search.problem.settings import SearchSettings
+from parallelmlp_search.search.proposals.proposals import thrifty_share
+from parallelmlp_search.search.proposals.samplers import draw_fresh, draw_thriftily
+from parallelmlp_search.search.run.budget import (
     SCREENING_SHARE,
     Clock,
     FinalistPlan,
@@ -20,15 +26,9 @@ from parallelmlp_search.search.budget import (
     fewest_epochs,
     plan_finalists,
 )
-from parallelmlp_search.search.draws import thrifty_share
-from parallelmlp_search.search.finalists import moments_fit
-from parallelmlp_search.search.preparation import Preparation
-from parallelmlp_search.search.rungs import ladder, ladder_cost
-from parallelmlp_search.search.samplers import draw_fresh, draw_thriftily
-from parallelmlp_search.search.screening import MOST_TRIALS
-from parallelmlp_search.search.settings import SearchSettings
-from parallelmlp_search.search.trial import Trial
-from parallelmlp_search.search.verdict import selection_seconds
+from parallelmlp_search.search.run.trial import Trial
+from parallelmlp_search.search.screening.rungs import ladder, ladder_cost
+from parallelmlp_search.search.screening.screening import MAX_TRIALS
 from parallelmlp_search.space import MLPConfig
 
 __all__ = ["SearchPlan", "affordable_first", "make_plan", "replan_finalists", "training_seconds"]
@@ -46,7 +46,7 @@ N_SAMPLED = 64
 UNTIMED_FOLDS = 5
 """Most folds where no time limit says what they may cost."""
 
-MOST_OF_ONE = 0.25
+MAX_OF_ONE = 0.25
 """Most of the finalists' time that one of them may take if others are to be found."""
 
 FIRST_RUNG_STEPS = 40
@@ -123,7 +123,7 @@ def make_plan(
         n_trials = settings.n_trials or DEFAULT_TRIALS
         epochs = settings.max_epochs or default_epochs(steps_per_epoch)
         n_refined = _refined(n_trials, settings, size)
-        n_folds = settings.n_folds or min(UNTIMED_FOLDS, default_folds(preparation.n_reporting))
+        n_folds = settings.n_folds or min(UNTIMED_FOLDS, default_folds(preparation.n_oof))
         return SearchPlan(
             rungs=ladder(epochs, settings.reduction_factor),
             n_fresh=n_trials - n_refined,
@@ -138,14 +138,14 @@ def make_plan(
     n_predictions = preparation.problem.head.n_predictions
     reserve = min(
         0.2 * settings.time_limit,
-        0.7 + selection_seconds(preparation.metric, 16, n_predictions, preparation.n_reporting),
+        0.7 + selection_seconds(preparation.metric, 16, n_predictions, preparation.n_oof),
     )
     usable = clock.for_training(reserve)
     screening = SCREENING_SHARE * usable
     finalists = plan_finalists(
         0.85 * (usable - screening),
         epoch * _fold_rows(preparation),
-        preparation.n_reporting,
+        preparation.n_oof,
         steps_per_epoch * _fold_rows(preparation),
         max_epochs=settings.max_epochs,
         n_folds=settings.n_folds,
@@ -155,7 +155,7 @@ def make_plan(
     rungs = ladder(finalists.max_epochs, settings.reduction_factor, least=least)
     judging = throughput.wall_seconds(sum(data.judge_seconds(config) for config in sample) / len(sample))
     each = epoch * ladder_cost(rungs, settings.reduction_factor) + 1.5 * judging
-    affordable = max(2, min(MOST_TRIALS, int(0.85 * screening / max(each, 1e-9))))
+    affordable = max(2, min(MAX_TRIALS, int(0.85 * screening / max(each, 1e-9))))
     n_trials = min(affordable, settings.n_trials or affordable)
     n_refined = _refined(n_trials, settings, size)
     return SearchPlan(
@@ -190,7 +190,7 @@ def affordable_first(
 ) -> list[Trial]:
     """Trials in their order, but behind all others those that would take too much of the finalists' time.
 
-    A network that would take more than :data:`MOST_OF_ONE` of the ``seconds`` for few epochs on four folds
+    A network that would take more than :data:`MAX_OF_ONE` of the ``seconds`` for few epochs on four folds
     leaves the ensemble without company.
     """
     n_rows = data.rows.inputs.shape[0] * _fold_rows(preparation)
@@ -198,7 +198,7 @@ def affordable_first(
     def is_dear(trial: Trial) -> bool:
         epochs = 3 * fewest_epochs(n_rows / data.batch_rows(trial.config))
         epoch = throughput.wall_seconds(data.epoch_seconds(trial.config)) * _fold_rows(preparation)
-        return epochs * epoch > MOST_OF_ONE * seconds
+        return epochs * epoch > MAX_OF_ONE * seconds
 
     return sorted(ranked, key=is_dear)
 
@@ -237,7 +237,7 @@ def training_seconds(plan: SearchPlan, data: ShardData, settings: SearchSettings
 
 def _fold_rows(preparation: Preparation) -> float:
     """Rows that are divided into folds, over those that screening trains on."""
-    return preparation.problem.n_rows / preparation.n_reporting if moments_fit(preparation) else 1.0
+    return preparation.problem.n_rows / preparation.n_oof if snapshots_fit(preparation) else 1.0
 
 
 def _epoch_seconds(data: ShardData, configs: Sequence[MLPConfig]) -> float:

@@ -13,12 +13,13 @@ import torch
 
 from parallelmlp_search.distribute import ShardData, one_thread, worker_count
 from parallelmlp_search.exceptions import BudgetWarning, SearchFailedError
-from parallelmlp_search.kernels.compiling import compiled_in_time
-from parallelmlp_search.search.budget import Clock, FinalistPlan, Throughput
-from parallelmlp_search.search.devices import CUDA_CACHE_SCALE, resolve_device
-from parallelmlp_search.search.finalists import CrossFit, cross_fit, moments_fit
-from parallelmlp_search.search.journal import Journal
-from parallelmlp_search.search.model import TrainedModel
+from parallelmlp_search.kernels.numba.compilation import compiled_in_time
+from parallelmlp_search.search.finalists.cross_fitting import CrossFit, cross_fit, snapshots_fit
+from parallelmlp_search.search.finalists.evaluation import Verdict, judge, rank
+from parallelmlp_search.search.finalists.model import TrainedModel
+from parallelmlp_search.search.finalists.postprocessing import average, first_decision, treat
+from parallelmlp_search.search.finalists.refit import REFIT_SHARE, refit
+from parallelmlp_search.search.finalists.result import SearchResult, trials_frame
 from parallelmlp_search.search.planning import (
     SearchPlan,
     affordable_first,
@@ -26,23 +27,22 @@ from parallelmlp_search.search.planning import (
     replan_finalists,
     training_seconds,
 )
-from parallelmlp_search.search.preparation import Preparation, seed_of
-from parallelmlp_search.search.problem import Problem
-from parallelmlp_search.search.progress import Callback
-from parallelmlp_search.search.refit import REFIT_SHARE, refit
-from parallelmlp_search.search.reporting import Reporter
-from parallelmlp_search.search.result import SearchResult, trials_frame
-from parallelmlp_search.search.run_directory import RunDirectory
-from parallelmlp_search.search.screening import Screener, Screening, ScreeningPlan
-from parallelmlp_search.search.settings import SearchSettings
-from parallelmlp_search.search.treatment import average, first_decision, treat
-from parallelmlp_search.search.trial import Trial
-from parallelmlp_search.search.verdict import Verdict, judge, rank
-from parallelmlp_search.search.workers import Workers
+from parallelmlp_search.search.problem.devices import CUDA_CACHE_SCALE, resolve_device
+from parallelmlp_search.search.problem.preparation import Preparation, seed_of
+from parallelmlp_search.search.problem.problem import Problem
+from parallelmlp_search.search.problem.settings import SearchSettings
+from parallelmlp_search.search.run.budget import Clock, FinalistPlan, Throughput
+from parallelmlp_search.search.run.journal import Journal
+from parallelmlp_search.search.run.progress import Callback
+from parallelmlp_search.search.run.reporting import Reporter
+from parallelmlp_search.search.run.run_directory import RunDirectory
+from parallelmlp_search.search.run.trial import Trial
+from parallelmlp_search.search.run.workers import Workers
+from parallelmlp_search.search.screening.screening import Screener, Screening, ScreeningPlan
 
 __all__ = ["run", "screen"]
 
-MOST_FINALISTS = 32
+MAX_FINALISTS = 32
 
 SAVING_SECONDS = 0.7
 """Time under a limit that is left for saving once the ensemble has been trained anew."""
@@ -181,7 +181,7 @@ def _begin(
     if not compiled:
         cut.append(
             "the compiled loops were left out, since compiling them takes most of a minute the first time: "
-            "python -m parallelmlp_search.kernels.compiling"
+            "python -m parallelmlp_search.kernels.numba.compilation"
         )
     stage = (preparation, data, workers, plan, journal, throughput, reporter, clock, cache_scale)
     return _Stage(*stage, trials=trials, cut=cut)
@@ -225,8 +225,8 @@ def _finish(stage: _Stage, settings: SearchSettings, directory: RunDirectory | N
     finalists, last = _finalists(
         trials, plan, preparation, stage.data, settings, journal, throughput, clock, kept
     )
-    hold = not moments_fit(preparation)
-    folds = preparation.folds(last.n_folds, hold_choosing=hold)
+    hold = not snapshots_fit(preparation)
+    folds = preparation.folds(last.n_folds, hold_out_validation=hold)
     parts = [replace(part, data=stage.workers.share(part.data)) for part in folds]
     fit = cross_fit(
         finalists,
@@ -332,7 +332,7 @@ def _finalists(
         leaders = affordable_first(ranked, preparation, data, throughput, left)
         configs = [trial.config for trial in leaders[:16]]
         last = replan_finalists(plan, configs, preparation, data, settings, throughput, left)
-        named = leaders[: settings.n_finalists or MOST_FINALISTS]
+        named = leaders[: settings.n_finalists or MAX_FINALISTS]
         return asdict(last) | {"trials": [trial.number for trial in named]}
 
     decision = dict(journal.decide("finalists", choose))
@@ -379,7 +379,7 @@ def _save(directory: RunDirectory, preparation: Preparation, fit: CrossFit, resu
         {
             "predictions": fit.predictions,
             "covered": fit.covered,
-            "rows": torch.from_numpy(preparation.reporting_rows),
+            "rows": torch.from_numpy(preparation.oof_rows),
             "trials": torch.tensor([trial.number for trial in fit.trials]),
         },
     )
@@ -391,7 +391,7 @@ def _save(directory: RunDirectory, preparation: Preparation, fit: CrossFit, resu
 def _splits(preparation: Preparation, plan: SearchPlan) -> dict[str, Any]:
     return {
         "rows": preparation.problem.n_rows,
-        "reporting": preparation.n_reporting,
-        "choosing": len(preparation.choosing_rows),
+        "reporting": preparation.n_oof,
+        "choosing": len(preparation.validation_rows),
         "folds": plan.n_folds,
     }

@@ -1,13 +1,13 @@
 """The verdict: metrics of all members at once, leaderboard, greedy ensemble and honest score."""
 
-from parallelmlp_search.selection.averaging import as_averaged, averaging_gain
-from parallelmlp_search.selection.best_cut import at_best_cut
+from parallelmlp_search.selection.best_threshold import at_best_cut
+from parallelmlp_search.selection.bias_correction import HonestScore, as_predicted, bias_corrected_score
 from parallelmlp_search.selection.calibration import fit_temperature, tempered
-from parallelmlp_search.selection.decisions import Decision, tune_decision, weigh
 from parallelmlp_search.selection.ensemble import GreedyEnsemble, greedy_ensemble
-from parallelmlp_search.selection.honesty import HonestScore, as_predicted, bias_corrected_score
+from parallelmlp_search.selection.fold_averaging import as_averaged, averaging_gain
 from parallelmlp_search.selection.leaderboard import Entry, Leaderboard
 from parallelmlp_search.selection.metrics import METRICS, TASKS, Metric, default_metric, get_metric
+from parallelmlp_search.selection.thresholds import Decision, tune_decision, weigh
 
 __all__ = [
     "METRICS",

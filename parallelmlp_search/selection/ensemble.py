@@ -25,7 +25,7 @@ __all__ = ["GreedyEnsemble", "greedy_ensemble", "pick_members", "simplest_first"
 CHOICE_SECONDS = 4.0
 """Most seconds on one core, by the formulas' measured costs, for all rounds but the first."""
 
-LEAST_CANDIDATES = 8
+MIN_CANDIDATES = 8
 """Members that later rounds choose from at least, however much a round costs."""
 
 
@@ -151,7 +151,7 @@ def pick_members(
     else:
         candidates = _AveragedCandidates(condensed, target, weight, metric.formula)
         cost = metric.formula.nanoseconds * 1e-9 * condensed[0].numel() * max(1, n_rounds - 1)
-        most = max(LEAST_CANDIDATES, int(seconds / cost))
+        most = max(MIN_CANDIDATES, int(seconds / cost))
     rounding = 1e-12 if condensed.dtype == torch.float64 else 1e-7
 
     picks: list[int] = []

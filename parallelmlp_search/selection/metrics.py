@@ -31,7 +31,7 @@ from parallelmlp_search.selection.formulas import (
     RSquared,
 )
 from parallelmlp_search.selection.inputs import check_inputs, finite_members
-from parallelmlp_search.selection.ranking import RocAuc
+from parallelmlp_search.selection.roc_auc import RocAuc
 
 __all__ = ["METRICS", "TASKS", "Metric", "default_metric", "get_metric", "member_chunks"]
 

@@ -19,7 +19,7 @@ __all__ = [
     "FIELD_NAMES",
     "HEAD_INITIALIZATIONS",
     "INITIALIZATIONS",
-    "MOST_EMBEDDED",
+    "MAX_EMBEDDED",
     "NORMALIZATIONS",
     "NUMERIC_EMBEDDINGS",
     "NUMERIC_SCALINGS",
@@ -74,7 +74,7 @@ PERIODIC_FREQUENCIES = 16
 PERIODIC_OUTPUTS = 3
 """Mixtures of its waves that join the inputs of the first layer."""
 
-MOST_EMBEDDED = 64
+MAX_EMBEDDED = 64
 """Numbers of a table above which a periodic embedding embeds none: with 36 it triples the time of a network
 of 128 and 128 neurons, and with the 784 of an image it would be some thirteen times that time."""
 
@@ -277,7 +277,7 @@ class MLPConfig:
 
     def n_embedded(self, n_numbers: int) -> int:
         """How many of a table's numbers the network embeds, which is all of them or none."""
-        wanted = self.numeric_embedding == "periodic" and n_numbers <= MOST_EMBEDDED
+        wanted = self.numeric_embedding == "periodic" and n_numbers <= MAX_EMBEDDED
         return n_numbers if wanted else 0
 
     def embedded(self, categories: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

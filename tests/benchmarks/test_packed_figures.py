@@ -50,7 +50,7 @@ def test_no_product_is_faster_than_multiply_adds_between_registers() -> None:
 def test_multiply_adds_are_carried_out_and_counted() -> None:
     pytest.importorskip("numba")
     from benchmarks.packed import multiply_adds
-    from parallelmlp_search.kernels.compiled_vectors import LANES
+    from parallelmlp_search.kernels.numba.vectors import LANES
 
     assert multiply_adds.register_multiply_adds(7) == 2 * 7 * multiply_adds.CHAINS * LANES
     assert multiply_adds.layer_products(2) == 2 * 2 * 64 * 64 * 128

@@ -21,7 +21,7 @@ from benchmarks.packed.cases import (
 from benchmarks.packed.extra_rivals import make
 from benchmarks.packed.ours import cut, steps_a_call
 from benchmarks.packed.rivals import M3, OneAtATime, Vmap, spread
-from parallelmlp_search.engine.bucket_steps import MOST_STEPS
+from parallelmlp_search.engine.bucket_steps import MAX_STEPS
 from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space import MLPConfig
 
@@ -177,6 +177,6 @@ def test_bytes_that_come_and_go() -> None:
     assert case.state_bytes(configs) == 7 * 4 * parameters
     # weights, two moments and the average, both ways
     assert case.kept_bytes(configs, 16.0) == 8 * 4 * parameters / 16
-    assert steps_a_call(SMALL, SMALL.configs()) == MOST_STEPS
+    assert steps_a_call(SMALL, SMALL.configs()) == MAX_STEPS
     wide = replace(TWO_LAYERS, build=lambda: [MLPConfig(widths=(512, 512))] * 40)
-    assert 1.0 <= steps_a_call(wide, wide.configs()) < MOST_STEPS
+    assert 1.0 <= steps_a_call(wide, wide.configs()) < MAX_STEPS

@@ -68,7 +68,7 @@ def tape(work: Callable[[], None]) -> Callable[[], None]:
 def capture() -> Callable[[Callable[[], None]], Callable[[], None]]:
     """The stand-in, or on a GPU the real thing."""
     if torch.cuda.is_available():
-        from parallelmlp_search.engine.cuda_graph import capture_on_cuda
+        from parallelmlp_search.engine.device.cuda_graph import capture_on_cuda
 
         return capture_on_cuda(torch.device("cuda"))
     return tape

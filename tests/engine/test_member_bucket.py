@@ -21,9 +21,9 @@ from parallelmlp_search.engine import (
     bucket_steps,
     train,
 )
-from parallelmlp_search.engine.bucket_steps import MOST_STEPS
+from parallelmlp_search.engine.bucket_steps import MAX_STEPS
 from parallelmlp_search.engine.member_bucket import is_covered
-from parallelmlp_search.kernels.compiled import CompiledActivations
+from parallelmlp_search.kernels.numba.dispatch import CompiledActivations
 from parallelmlp_search.packing.pack import read_member
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 from parallelmlp_search.space.config import SHARINGS
@@ -152,7 +152,7 @@ def test_adamw_without_noise_is_exact_to_rounding() -> None:
 def test_neither_pauses_nor_judging_change_a_bit() -> None:
     configs = members("adamw")
     whole, _ = trained(configs, use=True, n_steps=40)
-    assert whole.step > MOST_STEPS
+    assert whole.step > MAX_STEPS
     halves, _ = trained(configs, use=True, n_steps=40, pauses=(3, 21))
     evaluation = Evaluation(torch.randn(9, 5), lambda outputs: outputs.square().mean((1, 2)))
     judged, history = trained(configs, use=True, n_steps=40, evaluation=evaluation, evaluate_every=0.5)
@@ -170,7 +170,7 @@ def test_where_windows_end_changes_no_bit(most: int, monkeypatch: pytest.MonkeyP
     configs[7] = configs[7].replace(optimizer="sgd", learning_rate=1e30, activation="identity")
     broken = {4: float("nan")}
     whole, history = trained(configs, use=True, n_steps=40, broken=broken)
-    monkeypatch.setattr(bucket_steps, "MOST_STEPS", most)
+    monkeypatch.setattr(bucket_steps, "MAX_STEPS", most)
     cut, other = trained(configs, use=True, n_steps=40, broken=broken)
     for name in NAMES:
         assert torch.equal(whole.flats[name], cut.flats[name])
@@ -205,7 +205,7 @@ def test_a_diverged_member_dies_alone_where_it_would_have() -> None:
     assert history.member_steps == expected.member_steps < 20 * len(configs)
     failed = got.failed_at[got.member_rows()].tolist()
     assert failed[4] == 0
-    assert 0 < failed[7] < MOST_STEPS
+    assert 0 < failed[7] < MAX_STEPS
     for member in range(len(configs)):
         vectors = [read_member(got.flats[name], got.layout, member) for name in NAMES]
         if failed[member] >= 0:
@@ -339,11 +339,11 @@ def test_every_part_of_a_network(loss: str, n_outputs: int, weighted: bool) -> N
     assert any(shape.residual and shape.residual[0] and shape.n_periodic for shape in shapes)
     assert {shape.normalization for shape in shapes} == {"none", "layer"}
     assert any(bucket.is_padded and bucket.shape.parametric for bucket in got.layout.buckets)
-    folded = [bucket.shape for bucket in got.layout.buckets if bucket.shape.is_folded]
+    folded = [bucket.shape for bucket in got.layout.buckets if bucket.shape.is_expanded]
     assert {shape.sharing for shape in folded} == set(SHARINGS)
     for switch in ("scaled", "parametric", "n_periodic", "dropout", "bias", "clip"):
         assert {bool(getattr(shape, switch)) for shape in folded} == {True, False}, switch
-    assert any(bucket.is_padded and bucket.shape.is_folded for bucket in got.layout.buckets)
+    assert any(bucket.is_padded and bucket.shape.is_expanded for bucket in got.layout.buckets)
 
 
 @pytest.mark.parametrize(("loss", "n_outputs"), [("binary_logits", 1), ("cross_entropy", 3)])

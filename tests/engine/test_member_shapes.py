@@ -16,7 +16,7 @@ pytest.importorskip("numba")
 
 from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
 from parallelmlp_search.engine.member_bucket import is_covered
-from parallelmlp_search.kernels.compiled import CompiledActivations
+from parallelmlp_search.kernels.numba.dispatch import CompiledActivations
 from parallelmlp_search.packing.pack import read_member
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 

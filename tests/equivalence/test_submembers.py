@@ -69,7 +69,7 @@ def test_steps_packed_are_steps_alone(make_problem: Callable[..., Any]) -> None:
         expected = problem.alone(config)
         for population in populations:
             assert problem.difference(population, member, expected) < 1e-10, config
-    folded = [bucket for bucket in populations[0].layout.buckets if bucket.shape.is_folded]
+    folded = [bucket for bucket in populations[0].layout.buckets if bucket.shape.is_expanded]
     assert len(folded) < len(populations[0].layout.buckets)
     shapes = [bucket.shape for bucket in folded]
     for switch in ("scaled", "parametric", "n_periodic", "bias", "dropout", "clip"):

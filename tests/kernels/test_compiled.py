@@ -17,9 +17,12 @@ from parallelmlp_search.engine import BatchStream, Population, TrainingRows, tra
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.exceptions import InvalidParameterError, MissingDependencyError
-from parallelmlp_search.kernels import ACTIVATION_KERNELS, compiled, compiled_functions, compiling, get_loss
-from parallelmlp_search.kernels.compiled import CompiledActivations, compiled_loops, compiled_loss
-from parallelmlp_search.kernels.compiled_members import member_steps
+from parallelmlp_search.kernels import ACTIVATION_KERNELS, get_loss
+from parallelmlp_search.kernels.numba import compilation as compiling
+from parallelmlp_search.kernels.numba import decorators as compiled_functions
+from parallelmlp_search.kernels.numba import dispatch as compiled
+from parallelmlp_search.kernels.numba.dispatch import CompiledActivations, compiled_loops, compiled_loss
+from parallelmlp_search.kernels.numba.training import member_steps
 from parallelmlp_search.packing.pack import read_member
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import ACTIVATIONS

@@ -11,8 +11,8 @@ from parallelmlp_search.engine import Population
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.kernels import BACKEND_DTYPES, BACKENDS, choose_backend, modified_matmul
 from parallelmlp_search.kernels.operator import operator
-from parallelmlp_search.kernels.triton_kernels import availability, ragged_launch
-from parallelmlp_search.kernels.triton_kernels.launch import PersistentTraining
+from parallelmlp_search.kernels.triton import availability, ragged_launch
+from parallelmlp_search.kernels.triton.launch import PersistentTraining
 from parallelmlp_search.packing import MatmulLayout
 from parallelmlp_search.space import MLPConfig
 

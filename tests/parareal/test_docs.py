@@ -7,7 +7,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from parallelmlp_search.cli import app
+from parallelmlp_search.cli.app import app
 
 TEXT = (Path(__file__).parents[2] / "docs" / "parareal.md").read_text(encoding="utf-8")
 

@@ -17,10 +17,10 @@ from typer.testing import CliRunner, Result
 
 import parallelmlp_search
 from parallelmlp_search import MLPConfig, ParallelMLPClassifier
-from parallelmlp_search.cli import app
+from parallelmlp_search.cli.app import app
 from parallelmlp_search.exceptions import DistributedError, RunDirectoryError
-from parallelmlp_search.parareal.jobs import Job, Task
-from parallelmlp_search.parareal.launch import launch
+from parallelmlp_search.parareal.ranks.jobs import Job, Task
+from parallelmlp_search.parareal.ranks.launch import launch
 from parallelmlp_search.search import RunDirectory
 
 DATASETS = Path(__file__).parents[2] / "datasets"

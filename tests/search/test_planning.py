@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from parallelmlp_search.search import Problem, SearchSettings, planning
-from parallelmlp_search.search.budget import Clock, Throughput, fewest_epochs
-from parallelmlp_search.search.planning import MOST_OF_ONE, SearchPlan, affordable_first, make_plan
-from parallelmlp_search.search.preparation import Preparation
-from parallelmlp_search.search.trial import Trial
+from parallelmlp_search.search.planning import MAX_OF_ONE, SearchPlan, affordable_first, make_plan
+from parallelmlp_search.search.problem.preparation import Preparation
+from parallelmlp_search.search.run.budget import Clock, Throughput, fewest_epochs
+from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.space import MLPConfig
 
 Make = Callable[..., Any]
@@ -123,7 +123,7 @@ def test_whoever_would_take_too_much_of_the_time_stands_behind(spam: Problem, ma
     config = trials[2].config
     rows = preparation.problem.n_rows
     epochs = 3 * fewest_epochs(rows / data.batch_rows(config))
-    seconds = epochs * data.epoch_seconds(config) * rows / data.rows.inputs.shape[0] / MOST_OF_ONE
+    seconds = epochs * data.epoch_seconds(config) * rows / data.rows.inputs.shape[0] / MAX_OF_ONE
     assert order(1.01 * seconds) == [16, 256, 24, 512]
     assert order(0.99 * seconds) == [16, 24, 512, 256]
     assert order(1e6) == list(widths)

@@ -19,7 +19,8 @@ import pandas as pd
 import pytest
 
 from parallelmlp_search.exceptions import RunDirectoryError
-from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchResult, journal, run
+from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchResult, run
+from parallelmlp_search.search.run import journal
 
 Make = Callable[..., Any]
 Same = Callable[[pd.DataFrame, pd.DataFrame], None]
@@ -274,7 +275,7 @@ def test_a_full_disk_is_named_and_the_search_goes_on_afterwards(
 ) -> None:
     from safetensors import SafetensorError
 
-    from parallelmlp_search.engine import checkpoint
+    from parallelmlp_search import _files as checkpoint
 
     save, count = checkpoint.save_file, 0
 

@@ -131,7 +131,7 @@ def _files(folder: Path) -> list[Path]:
 def test_a_finished_run_holds_only_what_is_safe_to_open(
     spam: Problem, make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from parallelmlp_search.search import journal
+    from parallelmlp_search.search.run import journal
 
     monkeypatch.setattr(journal, "WORTH_KEEPING_SECONDS", 0.0)
     kinds: set[str] = set()
@@ -177,14 +177,14 @@ def test_out_of_fold_predictions_on_disk_are_those_of_the_networks_of_the_other_
     spam: Problem, make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each saved prediction is what the fold's network says of a row that it was not trained on."""
-    from parallelmlp_search.search.preparation import Preparation
+    from parallelmlp_search.search.problem.preparation import Preparation
 
     splits: list[tuple[Any, Any]] = []
     part = Preparation._part
 
     def noting(self: Preparation, train: Any, predict: Any, seed: int, **options: Any) -> Any:
         if predict is not None:
-            splits.append((train, np.intersect1d(predict, self.reporting_rows)))
+            splits.append((train, np.intersect1d(predict, self.oof_rows)))
         return part(self, train, predict, seed, **options)
 
     monkeypatch.setattr(Preparation, "_part", noting)

@@ -15,7 +15,7 @@ from sklearn.metrics import log_loss
 
 from parallelmlp_search.distribute import ShardTask
 from parallelmlp_search.exceptions import BudgetWarning
-from parallelmlp_search.kernels import compiling
+from parallelmlp_search.kernels.numba import compilation as compiling
 from parallelmlp_search.search import (
     Problem,
     Progress,
@@ -24,8 +24,8 @@ from parallelmlp_search.search import (
     SearchSettings,
     planning,
     run,
-    screening,
 )
+from parallelmlp_search.search.screening import screening
 
 Make = Callable[..., Any]
 
@@ -118,7 +118,7 @@ def test_what_is_not_compiled_in_time_is_on_record(
 
 def test_screening_ends_when_nothing_gets_better(spam: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time then belongs to the finalists."""
-    monkeypatch.setattr(planning, "MOST_TRIALS", 30)  # the rest are extensions
+    monkeypatch.setattr(planning, "MAX_TRIALS", 30)  # the rest are extensions
     settings = SearchSettings("small", time_limit=4, max_epochs=2)
     patient, _, _ = _timed(spam, settings, n_jobs=1)
     monkeypatch.setattr(screening, "PATIENCE", 0)  # no extension is better than itself
@@ -147,7 +147,7 @@ def test_seconds_left_count_down(spam: Problem) -> None:
 def test_an_interrupted_timed_search_ends_within_what_is_left(
     stage: str, make_problem: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from parallelmlp_search.search import journal
+    from parallelmlp_search.search.run import journal
 
     monkeypatch.setattr(journal, "WORTH_KEEPING_SECONDS", 0.0)
     problem = make_problem("adult", 6000)
@@ -177,7 +177,7 @@ def test_a_round_that_time_cut_ends_screening_for_good(
     spam: Problem, make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Members of a cut round stand at different steps: neither now nor later may they go on together."""
-    from parallelmlp_search.search import journal
+    from parallelmlp_search.search.run import journal
 
     train = journal.run_shards
 
@@ -237,8 +237,8 @@ def test_what_a_starting_worker_loads_is_not_taken_for_slowness(
     spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from parallelmlp_search.search import planning
-    from parallelmlp_search.search.budget import Clock, Throughput
-    from parallelmlp_search.search.preparation import Preparation
+    from parallelmlp_search.search.problem.preparation import Preparation
+    from parallelmlp_search.search.run.budget import Clock, Throughput
 
     rounds: list[int] = []
     real = planning.run_shards

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.selection import METRICS, default_metric, get_metric, metrics
-from parallelmlp_search.selection.ranking import binary_auc
+from parallelmlp_search.selection.roc_auc import binary_auc
 
 P, N = 7, 101
 

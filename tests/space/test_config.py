@@ -17,7 +17,7 @@ from parallelmlp_search.space.config import (
     ACTIVATIONS,
     FIELD_NAMES,
     INITIALIZATIONS,
-    MOST_EMBEDDED,
+    MAX_EMBEDDED,
     NORMALIZATIONS,
     OPTIMIZERS,
     SCHEDULES,
@@ -187,9 +187,9 @@ def test_parameters_of_an_embedding_counted_by_hand() -> None:
     assert config.n_parameters(5, 2, n_numbers=2) == embedding + (5 + 6) * 3 + 3 + 3 * 2 + 2
     assert config.n_parameters(5, 2) == config.replace(numeric_embedding="none").n_parameters(5, 2)
     # tables with so many numbers that it would cost too much get none
-    assert config.n_embedded(MOST_EMBEDDED) == MOST_EMBEDDED
-    assert config.n_embedded(MOST_EMBEDDED + 1) == 0
-    assert config.n_parameters(99, 2, n_numbers=MOST_EMBEDDED + 1) == config.n_parameters(99, 2)
+    assert config.n_embedded(MAX_EMBEDDED) == MAX_EMBEDDED
+    assert config.n_embedded(MAX_EMBEDDED + 1) == 0
+    assert config.n_parameters(99, 2, n_numbers=MAX_EMBEDDED + 1) == config.n_parameters(99, 2)
 
 
 def test_parameters_need_a_shape() -> None:

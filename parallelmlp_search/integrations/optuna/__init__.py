@@ -1,16 +1,16 @@
 """Optuna: studies whose trials are trained in packed batches, and search spaces both ways."""
 
-from parallelmlp_search.integrations.optuna.callback import OptunaCallback
-from parallelmlp_search.integrations.optuna.candidate import Candidate
-from parallelmlp_search.integrations.optuna.objective import PackedObjective, constraints_of
-from parallelmlp_search.integrations.optuna.optimize import optimize
-from parallelmlp_search.integrations.optuna.pruner import RungPruner
-from parallelmlp_search.integrations.optuna.refinement import RefinementSampler
-from parallelmlp_search.integrations.optuna.shared import SharedStudy
-from parallelmlp_search.integrations.optuna.storages import open_storage, open_study
-from parallelmlp_search.integrations.optuna.study import configs_from_study, study_from_run
-from parallelmlp_search.integrations.optuna.suggest import suggest
-from parallelmlp_search.search.distributions import (
+from parallelmlp_search.integrations.optuna.sampler.refinement import RefinementSampler
+from parallelmlp_search.integrations.optuna.storage.storages import open_storage, open_study
+from parallelmlp_search.integrations.optuna.study.callback import OptunaCallback
+from parallelmlp_search.integrations.optuna.study.candidate import Candidate
+from parallelmlp_search.integrations.optuna.study.distributed_study import SharedStudy
+from parallelmlp_search.integrations.optuna.study.objective import PackedObjective, constraints_of
+from parallelmlp_search.integrations.optuna.study.optimize import optimize
+from parallelmlp_search.integrations.optuna.study.pruner import RungPruner
+from parallelmlp_search.integrations.optuna.study.run_study import configs_from_study, study_from_run
+from parallelmlp_search.integrations.optuna.study.suggest import suggest
+from parallelmlp_search.search.proposals.distributions import (
     space_from_distributions,
     space_to_distributions,
 )

@@ -1,0 +1,5 @@
+"""The command line interface ``pmlp``."""
+
+from parallelmlp_search.cli.app import main
+
+__all__ = ["main"]

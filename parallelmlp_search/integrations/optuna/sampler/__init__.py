@@ -1,0 +1,1 @@
+"""Refinement sampler for Optuna studies: elites, trial tree, axes."""

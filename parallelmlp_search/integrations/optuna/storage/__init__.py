@@ -1,0 +1,1 @@
+"""Optuna storages: opening, retrying, batched writes, and a write-back cache."""

@@ -1,0 +1,1 @@
+"""Studies with packed trials: objective, batches, pruner, heartbeat, distributed screening."""

@@ -1,0 +1,370 @@
+"""What numba compiles into the loops: exponential, logarithm, activations and their slopes, in float32.
+
+Exponential and logarithm are polynomials (Cephes, relative error below 2e-7), since only code without calls
+is turned into vector instructions. Comparisons are written so that NaN passes through.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.ir
+import numba
+import numpy as np
+from numba.extending import intrinsic
+
+from parallelmlp_search.kernels.numba.decorators import inner
+
+__all__ = [
+    "CODES",
+    "HALF",
+    "ONE",
+    "ZERO",
+    "F",
+    "activate",
+    "activate_and_slope",
+    "activate_in_place",
+    "exp",
+    "log",
+    "slope_times",
+]
+
+F = np.float32
+ZERO, HALF, ONE, TWO = F(0.0), F(0.5), F(1.0), F(2.0)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _as_float(context: Any, bits: Any) -> Any:
+    """The float32 with the bits of an int32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], llvmlite.ir.FloatType())
+
+    return numba.types.float32(numba.types.int32), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _as_integer(context: Any, number: Any) -> Any:
+    """The int32 with the bits of a float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], llvmlite.ir.IntType(32))
+
+    return numba.types.int32(numba.types.float32), generate
+
+
+@inner
+def exp(x: Any) -> Any:
+    """Exponential, of -87 to 88 and of what lies beyond as of the nearer end."""
+    x = F(-87.0) if x < F(-87.0) else x
+    x = F(88.0) if x > F(88.0) else x
+    k = np.floor(x * F(1.4426950408889634) + HALF)
+    r = x - k * F(0.693359375) - k * F(-2.12194440e-4)
+    y = F(1.9875691500e-4)
+    y = y * r + F(1.3981999507e-3)
+    y = y * r + F(8.3334519073e-3)
+    y = y * r + F(4.1665795894e-2)
+    y = y * r + F(1.6666665459e-1)
+    y = y * r + HALF
+    y = y * (r * r) + r + ONE
+    return y * _as_float((np.int32(k) + np.int32(127)) << np.int32(23))
+
+
+@inner
+def log(x: Any) -> Any:
+    """Logarithm of a positive normal number."""
+    bits = _as_integer(x)
+    exponent = F((bits >> np.int32(23)) - np.int32(126))
+    m = _as_float((bits & np.int32(0x007FFFFF)) | np.int32(0x3F000000))  # in [0.5, 1)
+    small = m < F(0.707106781186547524)
+    exponent = exponent - ONE if small else exponent
+    m = m + m - ONE if small else m - ONE
+    z = m * m
+    y = F(7.0376836292e-2)
+    y = y * m + F(-1.1514610310e-1)
+    y = y * m + F(1.1676998740e-1)
+    y = y * m + F(-1.2420140846e-1)
+    y = y * m + F(1.4249322787e-1)
+    y = y * m + F(-1.6668057665e-1)
+    y = y * m + F(2.0000714765e-1)
+    y = y * m + F(-2.4999993993e-1)
+    y = y * m + F(3.3333331174e-1)
+    y = y * m * z + exponent * F(-2.12194440e-4) - HALF * z
+    return m + y + exponent * F(0.693359375)
+
+
+@inner
+def _sigmoid(z: Any) -> Any:
+    return ONE / (ONE + exp(-z))
+
+
+@inner
+def _normal_parts(z: Any) -> Any:
+    """Distribution and density of the normal distribution (error function: Abramowitz, Stegun 7.1.26)."""
+    x = abs(z) * F(0.7071067811865476)
+    t = ONE / (ONE + F(0.3275911) * x)
+    e = exp(-(x * x))
+    y = F(1.061405429)
+    y = y * t + F(-1.453152027)
+    y = y * t + F(1.421413741)
+    y = y * t + F(-0.284496736)
+    y = y * t + F(0.254829592)
+    tail = HALF * y * t * e
+    return (tail if z < ZERO else ONE - tail), F(0.3989422804014327) * e
+
+
+# Values of an activation, from its input.
+
+
+@inner
+def _value_tanh(z: Any) -> Any:
+    return ONE - TWO / (exp(TWO * z) + ONE)
+
+
+@inner
+def _value_relu(z: Any) -> Any:
+    return ZERO if z < ZERO else z
+
+
+@inner
+def _value_leaky_relu(z: Any) -> Any:
+    return F(0.01) * z if z < ZERO else z
+
+
+@inner
+def _value_elu(z: Any) -> Any:
+    return exp(z) - ONE if z < ZERO else z
+
+
+SELU_SCALE = F(1.0507009873554804934193349852946)
+SELU_SCALE_ALPHA = F(1.0507009873554804934193349852946 * 1.6732632423543772848170429916717)
+
+
+@inner
+def _value_selu(z: Any) -> Any:
+    return SELU_SCALE_ALPHA * (exp(z) - ONE) if z < ZERO else SELU_SCALE * z
+
+
+@inner
+def _value_gelu(z: Any) -> Any:
+    return z * _normal_parts(z)[0]
+
+
+@inner
+def _value_silu(z: Any) -> Any:
+    return z * _sigmoid(z)
+
+
+@inner
+def _value_mish(z: Any) -> Any:
+    e = exp(F(20.0) if z > F(20.0) else z)
+    u = e * (e + TWO)
+    return z * (u / (u + TWO))
+
+
+@inner
+def _value_hardshrink(z: Any) -> Any:
+    return ZERO if (z >= -HALF) and (z <= HALF) else z
+
+
+# Slopes of an activation, from what its kernel saves.
+
+
+@inner
+def _slope_sigmoid(y: Any) -> Any:
+    return y * (ONE - y)
+
+
+@inner
+def _slope_tanh(y: Any) -> Any:
+    return ONE - y * y
+
+
+@inner
+def _slope_relu(y: Any) -> Any:
+    return ZERO if y <= ZERO else ONE
+
+
+@inner
+def _slope_leaky_relu(y: Any) -> Any:
+    return ONE if y > ZERO else F(0.01)
+
+
+@inner
+def _slope_elu(y: Any) -> Any:
+    return ONE if y > ZERO else y + ONE
+
+
+@inner
+def _slope_selu(y: Any) -> Any:
+    return SELU_SCALE if y > ZERO else y + SELU_SCALE_ALPHA
+
+
+@inner
+def _slope_gelu(z: Any) -> Any:
+    distribution, density = _normal_parts(z)
+    return distribution + z * density
+
+
+@inner
+def _slope_silu(z: Any) -> Any:
+    s = _sigmoid(z)
+    return s * (ONE + z * (ONE - s))
+
+
+@inner
+def _slope_mish(z: Any) -> Any:
+    e = exp(F(20.0) if z > F(20.0) else z)
+    u = e * (e + TWO)
+    d = ONE / (u + TWO)
+    return u * d + F(4.0) * z * e * (ONE + e) * d * d
+
+
+@inner
+def _slope_hardshrink(z: Any) -> Any:
+    return ZERO if (z >= -HALF) and (z <= HALF) else ONE
+
+
+_NAMES = "identity sigmoid tanh relu leaky_relu elu selu gelu silu mish hardshrink"
+CODES = {name: code for code, name in enumerate(_NAMES.split())}
+"""Number of each activation that has a loop; a member of another one has the number -1 and is left alone."""
+
+
+@inner
+def activate(code: Any, source: Any, target: Any) -> None:
+    """Activation of one member, by its code."""
+    if code == 0:
+        for k in range(source.size):
+            target[k] = source[k]
+    elif code == 1:
+        for k in range(source.size):
+            target[k] = _sigmoid(source[k])
+    elif code == 2:
+        for k in range(source.size):
+            target[k] = _value_tanh(source[k])
+    elif code == 3:
+        for k in range(source.size):
+            target[k] = _value_relu(source[k])
+    elif code == 4:
+        for k in range(source.size):
+            target[k] = _value_leaky_relu(source[k])
+    elif code == 5:
+        for k in range(source.size):
+            target[k] = _value_elu(source[k])
+    elif code == 6:
+        for k in range(source.size):
+            target[k] = _value_selu(source[k])
+    elif code == 7:
+        for k in range(source.size):
+            target[k] = _value_gelu(source[k])
+    elif code == 8:
+        for k in range(source.size):
+            target[k] = _value_silu(source[k])
+    elif code == 9:
+        for k in range(source.size):
+            target[k] = _value_mish(source[k])
+    elif code == 10:
+        for k in range(source.size):
+            target[k] = _value_hardshrink(source[k])
+
+
+@inner
+def activate_and_slope(code: Any, source: Any, target: Any) -> bool:
+    """As :func:`activate`; where value and slope share an exponential, the slope is left in ``source``.
+
+    Tells whether it is.
+    """
+    if code == 7:
+        for k in range(source.size):
+            z = source[k]
+            distribution, density = _normal_parts(z)
+            target[k] = z * distribution
+            source[k] = distribution + z * density
+    elif code == 8:
+        for k in range(source.size):
+            z = source[k]
+            s = _sigmoid(z)
+            target[k] = z * s
+            source[k] = s * (ONE + z * (ONE - s))
+    elif code == 9:
+        for k in range(source.size):
+            z = source[k]
+            e = exp(F(20.0) if z > F(20.0) else z)
+            u = e * (e + TWO)
+            d = ONE / (u + TWO)
+            target[k] = z * (u * d)
+            source[k] = u * d + F(4.0) * z * e * (ONE + e) * d * d
+    else:
+        activate(code, source, target)
+        return False
+    return True
+
+
+@inner
+def slope_times(code: Any, source: Any, target: Any) -> None:
+    """Multiply ``target`` by the slope of one member, by its code."""
+    if code == 1:
+        for k in range(source.size):
+            target[k] *= _slope_sigmoid(source[k])
+    elif code == 2:
+        for k in range(source.size):
+            target[k] *= _slope_tanh(source[k])
+    elif code == 3:
+        for k in range(source.size):
+            target[k] *= _slope_relu(source[k])
+    elif code == 4:
+        for k in range(source.size):
+            target[k] *= _slope_leaky_relu(source[k])
+    elif code == 5:
+        for k in range(source.size):
+            target[k] *= _slope_elu(source[k])
+    elif code == 6:
+        for k in range(source.size):
+            target[k] *= _slope_selu(source[k])
+    elif code == 7:
+        for k in range(source.size):
+            target[k] *= _slope_gelu(source[k])
+    elif code == 8:
+        for k in range(source.size):
+            target[k] *= _slope_silu(source[k])
+    elif code == 9:
+        for k in range(source.size):
+            target[k] *= _slope_mish(source[k])
+    elif code == 10:
+        for k in range(source.size):
+            target[k] *= _slope_hardshrink(source[k])
+
+
+@inner
+def activate_in_place(code: Any, source: Any) -> None:
+    """Activation of one member, by its code, over what it had."""
+    if code == 1:
+        for k in range(source.size):
+            source[k] = _sigmoid(source[k])
+    elif code == 2:
+        for k in range(source.size):
+            source[k] = _value_tanh(source[k])
+    elif code == 3:
+        for k in range(source.size):
+            source[k] = _value_relu(source[k])
+    elif code == 4:
+        for k in range(source.size):
+            source[k] = _value_leaky_relu(source[k])
+    elif code == 5:
+        for k in range(source.size):
+            source[k] = _value_elu(source[k])
+    elif code == 6:
+        for k in range(source.size):
+            source[k] = _value_selu(source[k])
+    elif code == 7:
+        for k in range(source.size):
+            source[k] = _value_gelu(source[k])
+    elif code == 8:
+        for k in range(source.size):
+            source[k] = _value_silu(source[k])
+    elif code == 9:
+        for k in range(source.size):
+            source[k] = _value_mish(source[k])
+    elif code == 10:
+        for k in range(source.size):
+            source[k] = _value_hardshrink(source[k])

@@ -1,0 +1,217 @@
+"""Loops that numba compiles: one pass over memory where torch needs several, for float32 on a CPU.
+
+Imported only through :mod:`parallelmlp_search.kernels.numba.dispatch`. Everything here has a plain twin in torch
+and agrees with it to rounding.
+
+Functions release the interpreter's lock. Inner loops run over slices whose pointers the compiler can tell
+apart; where input and output may be the same memory there are two functions, or it would take the slow road.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from parallelmlp_search.kernels.numba.decorators import inner, loop
+from parallelmlp_search.kernels.numba.elementwise import (
+    HALF,
+    ONE,
+    ZERO,
+    F,
+    activate,
+    activate_in_place,
+    exp,
+    log,
+    slope_times,
+)
+
+__all__ = [
+    "adamw",
+    "backward_activations",
+    "binary_logits",
+    "binary_rows",
+    "cross_entropy",
+    "cross_entropy_rows",
+    "forward_activations",
+    "forward_activations_in_place",
+    "sgd",
+]
+
+
+@loop
+def forward_activations(z: Any, out: Any, codes: Any) -> None:
+    """Activation of each row of ``z`` (P, K) by its code, into ``out``, which is other memory."""
+    for p in range(z.shape[0]):
+        activate(codes[p], z[p], out[p])
+
+
+@loop
+def forward_activations_in_place(z: Any, codes: Any) -> None:
+    """Activation of each row of ``z`` (P, K) by its code, over it."""
+    for p in range(z.shape[0]):
+        activate_in_place(codes[p], z[p])
+
+
+@loop
+def backward_activations(grad: Any, saved: Any, codes: Any) -> None:
+    """Multiply each row of ``grad`` (P, K) by the slope, from what the activation of the code saves."""
+    for p in range(grad.shape[0]):
+        slope_times(codes[p], saved[p], grad[p])
+
+
+@inner
+def binary_rows(logits: Any, target: Any, shares: Any, s: Any, grad: Any, values: Any) -> None:
+    """What each row of one member's logits (N,) adds to the loss, into ``values``, and its gradient."""
+    for n in range(target.size):
+        values[n] = target[n] + s * (HALF - target[n])
+    for n in range(target.size):
+        z = logits[n]
+        e = exp(-abs(z))
+        inverse = ONE / (ONE + e)
+        wanted = values[n]
+        grad[n] = ((inverse if z >= ZERO else e * inverse) - wanted) * shares[n]
+        # log(1 + e) keeps the absolute precision that a sum of losses needs
+        values[n] = ((ZERO if z < ZERO else z) - z * wanted + log(ONE + e)) * shares[n]
+
+
+@loop
+def binary_logits(outputs: Any, target: Any, shares: Any, smoothing: Any, gradient: Any, losses: Any) -> None:
+    """Binary cross-entropy of logits (P, N): gradient (P, N) and losses (P,)."""
+    values = np.empty(target.size, dtype=np.float32)
+    for p in range(outputs.shape[0]):
+        binary_rows(outputs[p], target, shares, smoothing[p], gradient[p], values)
+        total = ZERO
+        for n in range(target.size):
+            total += values[n]
+        losses[p] = total
+
+
+@inner
+def cross_entropy_rows(
+    outputs: Any, target: Any, shares: Any, s: Any, gradient: Any, highest: Any, total: Any, values: Any
+) -> None:
+    """What each row of one member's logits (C, N) adds to the loss, into ``values``, and its gradient.
+
+    ``highest`` and ``total`` (N,) are scratch.
+    """
+    n_classes, n_rows = outputs.shape
+    spread = s / F(n_classes)
+    first = outputs[0]
+    for n in range(n_rows):
+        highest[n] = first[n]
+        total[n] = ZERO
+        values[n] = ZERO
+    for c in range(1, n_classes):
+        row = outputs[c]
+        for n in range(n_rows):
+            highest[n] = highest[n] if highest[n] > row[n] else row[n]
+    for c in range(n_classes):
+        row, grad = outputs[c], gradient[c]
+        for n in range(n_rows):
+            e = exp(row[n] - highest[n])
+            grad[n] = e
+            total[n] += e
+            values[n] += row[n] - highest[n]
+    for n in range(n_rows):
+        own = outputs[target[n], n] - highest[n]
+        values[n] = (ONE - s) * own + spread * values[n]
+    for n in range(n_rows):
+        values[n] = (log(total[n]) - values[n]) * shares[n]
+        total[n] = ONE / total[n]
+    for c in range(n_classes):
+        grad = gradient[c]
+        for n in range(n_rows):
+            grad[n] = (grad[n] * total[n] - spread) * shares[n]
+    for n in range(n_rows):
+        gradient[target[n], n] -= (ONE - s) * shares[n]
+
+
+@loop
+def cross_entropy(outputs: Any, target: Any, shares: Any, smoothing: Any, gradient: Any, losses: Any) -> None:
+    """Cross-entropy of logits (P, C, N): gradient (P, C, N) and losses (P,)."""
+    n_rows = target.size
+    highest = np.empty(n_rows, dtype=np.float32)
+    total = np.empty(n_rows, dtype=np.float32)
+    values = np.empty(n_rows, dtype=np.float32)
+    for p in range(outputs.shape[0]):
+        cross_entropy_rows(outputs[p], target, shares, smoothing[p], gradient[p], highest, total, values)
+        loss = ZERO
+        for n in range(n_rows):
+            loss += values[n]
+        losses[p] = loss
+
+
+@loop
+def adamw(
+    parameters: Any,
+    gradients: Any,
+    first: Any,
+    second: Any,
+    average: Any,
+    blocks: Any,
+    table: Any,
+    mixes: Any,
+    share: Any,
+) -> None:
+    """One step of a bucket in flat buffers; ``blocks`` holds (offset, row size, decays or not).
+
+    ``table`` (4, P) holds rate, keep, A and B of each member at this step, ``mixes`` (2, P) one minus each
+    beta. The average moves only if ``share`` is above zero.
+    """
+    for b in range(blocks.shape[0]):
+        offset, size, decays = blocks[b, 0], blocks[b, 1], blocks[b, 2]
+        for row in range(table.shape[1]):
+            keep = table[1, row] if decays == 1 else ONE
+            scale, shift = table[2, row], table[3, row]
+            mix_first, mix_second = mixes[0, row], mixes[1, row]
+            begin = offset + row * size
+            p, g = parameters[begin : begin + size], gradients[begin : begin + size]
+            m, v = first[begin : begin + size], second[begin : begin + size]
+            for k in range(size):
+                x = g[k]
+                m_k = m[k] + mix_first * (x - m[k])
+                v_k = v[k] + mix_second * (x * x - v[k])
+                m[k] = m_k
+                v[k] = v_k
+                p[k] = p[k] * keep - m_k / (scale * math.sqrt(v_k) + shift)
+            if share > ZERO:
+                a = average[begin : begin + size]
+                for k in range(size):
+                    a[k] += share * (p[k] - a[k])
+
+
+@loop
+def sgd(
+    parameters: Any,
+    gradients: Any,
+    first: Any,
+    second: Any,
+    average: Any,
+    blocks: Any,
+    table: Any,
+    mixes: Any,
+    share: Any,
+) -> None:
+    """One step of a bucket with momentum: arguments as :func:`adamw`, but in the place of keep the decay, and
+    in ``mixes`` momentum."""
+    for b in range(blocks.shape[0]):
+        offset, size, decays = blocks[b, 0], blocks[b, 1], blocks[b, 2]
+        for row in range(table.shape[1]):
+            rate, momentum = table[0, row], mixes[0, row]
+            decay = table[1, row] if decays == 1 else ZERO
+            begin = offset + row * size
+            p, g, m = (
+                parameters[begin : begin + size],
+                gradients[begin : begin + size],
+                first[begin : begin + size],
+            )
+            for k in range(size):
+                m_k = m[k] * momentum + (g[k] + decay * p[k])
+                m[k] = m_k
+                p[k] -= rate * m_k
+            if share > ZERO:
+                a = average[begin : begin + size]
+                for k in range(size):
+                    a[k] += share * (p[k] - a[k])

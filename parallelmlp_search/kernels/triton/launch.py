@@ -1,0 +1,372 @@
+"""From a layout to launches of the persistent kernel: which members it takes, and in which shapes.
+
+A launch holds members that share everything that the kernel is compiled for: depth, optimiser, bias,
+clipping, and widths padded to a power of two; the activation too, if all of them have the same. Torch-only;
+the kernel itself is imported where it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parallelmlp_search.kernels.triton.availability import kernel_module, tile_precision
+from parallelmlp_search.packing.layout import Architecture, Bucket, Layout
+from parallelmlp_search.space import ACTIVATIONS
+
+__all__ = ["CONSTANTS", "PersistentTraining", "StepTables", "obstacle", "padded"]
+
+CONSTANTS = ("mix_first", "mix_second", "momentum", "clip_norm", "smoothing")
+"""Rows of the table of per-member constants."""
+
+KERNEL_LOSSES = ("cross_entropy", "binary_logits", "squared_error")
+
+ON_CHIP_WEIGHTS = 4096
+"""Padded hidden weights of a member whose moments and average stay in registers as well.
+
+Chosen, like the numbers of warps and rows below, from what the assembler reports for sm_90 (Triton 3.6 and
+3.9, float32): up to here nothing is spilled; at 8192 some 1,000 bytes a thread were, and 250 with
+``STREAM``."""
+
+MAX_WEIGHTS = 16384
+"""Padded hidden weights above which a member does not fit one multiprocessor: 128 wide on 128 inputs."""
+
+MAX_OUTPUTS = 64
+"""Padded outputs that the kernel keeps in registers."""
+
+N_LANES = 8
+"""Launches that may run at once, so that the last programs of one leave no multiprocessor idle."""
+
+
+def padded(size: int) -> int:
+    """The smallest power of two, at least 16, that is not below ``size``."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
+def _hidden_weights(shape: Architecture, widths: Sequence[int]) -> int:
+    total, fan_in = 0, shape.n_inputs
+    for width in widths:
+        total += padded(width) * padded(fan_in)
+        fan_in = width
+    return total
+
+
+def obstacle(bucket: Bucket, *, loss: str, dtype: torch.dtype) -> str | None:
+    """Why the persistent kernel cannot train a bucket, in words, or None if it can."""
+    shape = bucket.shape
+    if dtype != torch.float32:
+        return f"weights are {str(dtype).removeprefix('torch.')}, not float32"
+    if loss not in KERNEL_LOSSES:
+        return f"the loss {loss} is not in the kernel"
+    if shape.depth not in (1, 2):
+        return f"{shape.depth} hidden layers are not in the kernel"
+    if shape.dropout:
+        return "dropout is not in the kernel"
+    if shape.normalization != "none":
+        return "normalisation is not in the kernel"
+    if shape.n_periodic:
+        return "embeddings are not in the kernel"
+    if any(shape.residual):
+        return "residual layers are not in the kernel"
+    if shape.scaled or shape.parametric:
+        return "scales of inputs and coefficients of activations are not in the kernel"
+    if shape.is_expanded:
+        return "submembers that share weights and embedded categories are not in the kernel"
+    if padded(shape.n_outputs) > MAX_OUTPUTS:
+        return f"{shape.n_outputs} outputs are too many for one multiprocessor"
+    if max(_hidden_weights(shape, a.widths) for a in bucket.architectures) > MAX_WEIGHTS:
+        return "a member is too large for one multiprocessor"
+    return None
+
+
+def _warps(largest: int) -> int:
+    """Warps of a program, by the elements of its largest tensor; few, so that several fit at once."""
+    if largest <= 2048:
+        return 4
+    return 8 if largest <= 8192 else 16
+
+
+@dataclass(frozen=True, slots=True)
+class StepTables:
+    """What the steps of one call read: made on the host, or once an epoch, never per step.
+
+    Attributes
+    ----------
+    order
+        Row number at each position of the stream from ``first_position`` on, int32.
+    first_position
+        Position of ``order[0]``.
+    coefficients
+        ``(steps, 4, P)``: rate, keep (of SGD the decay), scale and offset of each step.
+    shares
+        ``(steps,)``: share of the new weights in their average, 0 where it is left alone.
+    """
+
+    order: Tensor
+    first_position: int
+    coefficients: Tensor
+    shares: Tensor
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps."""
+        return int(self.shares.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Members that share everything the kernel is compiled for: their lines of the plan, and that."""
+
+    plan: Tensor
+    settings: dict[str, Any]
+    n_warps: int
+
+    @property
+    def n_scratch(self) -> int:
+        """Elements of scratch that the programs need together."""
+        return 3 * self.settings["SCRATCH"] * self.plan.shape[0] if self.settings["STREAM"] else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Launches that run one after the other, beside those of other lanes, and so may share a scratch."""
+
+    launches: tuple[Launch, ...]
+    scratch: Tensor
+    stream: Any
+
+    @classmethod
+    def of(cls, launches: Sequence[Launch], dtype: torch.dtype, device: torch.device) -> Lane:
+        """A lane of these launches, with a stream of its own on a CUDA device."""
+        size = max(1, *(launch.n_scratch for launch in launches))
+        stream = None
+        if device.type == "cuda":
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        return cls(tuple(launches), torch.empty(size, dtype=dtype, device=device), stream)
+
+    def run(self, start: Callable[[Launch, Tensor], None]) -> None:
+        """Start each launch, on the lane's stream if it has one, after what the current stream holds."""
+        if self.stream is None:
+            for launch in self.launches:
+                start(launch, self.scratch)
+            return
+        self.stream.wait_stream(torch.cuda.current_stream(self.scratch.device))
+        with torch.cuda.stream(self.stream):
+            for launch in self.launches:
+                start(launch, self.scratch)
+
+    def join(self) -> None:
+        """Let the current stream wait for the lane."""
+        if self.stream is not None:
+            torch.cuda.current_stream(self.scratch.device).wait_stream(self.stream)
+
+
+class PersistentTraining:
+    """Trains the members of some buckets of a layout, many steps a launch.
+
+    Parameters
+    ----------
+    layout
+        Layout of the flat buffers.
+    buckets
+        Numbers of the buckets to train; :func:`obstacle` of each must be None.
+    loss
+        One of ``cross_entropy``, ``binary_logits``, ``squared_error``.
+    batch_sizes
+        Rows of a minibatch of each stacked row; members may differ.
+    weighted
+        Whether training rows have weights.
+    device
+        Where everything lives.
+    n_lanes
+        Launches that may run at once; on a CUDA device :data:`N_LANES`, if not given.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        buckets: Sequence[int],
+        *,
+        loss: str,
+        batch_sizes: Sequence[int],
+        weighted: bool,
+        device: torch.device | str,
+        dtype: torch.dtype = torch.float32,
+        n_lanes: int | None = None,
+    ) -> None:
+        self._module = kernel_module("training", device, purpose="for the persistent kernel")
+        self.layout = layout
+        self.loss = loss
+        self.weighted = weighted
+        self._device = torch.device(device)
+        self._precision = tile_precision(dtype)
+        launches = self._group(buckets, batch_sizes)
+        if n_lanes is None:
+            n_lanes = N_LANES if self._device.type == "cuda" else 1
+        self.lanes = tuple(
+            Lane.of(launches[first::n_lanes], dtype, self._device)
+            for first in range(min(n_lanes, len(launches)))
+        )
+
+    def _group(self, buckets: Sequence[int], batch_sizes: Sequence[int]) -> list[Launch]:
+        """Lines of the plan by what the kernel is compiled for, the most expensive launch first."""
+        groups: dict[tuple[Any, ...], list[tuple[float, list[int]]]] = {}
+        for number in buckets:
+            bucket = self.layout.buckets[number]
+            offsets = {(block.layer, block.kind): block for block in bucket.blocks}
+            for position, architecture in enumerate(bucket.architectures):
+                row = self.layout.row_offsets[number] + position
+                batch = batch_sizes[row]
+                widths = architecture.widths
+                shape = bucket.shape
+                key = (
+                    tuple(padded(width) for width in widths),
+                    shape.optimizer,
+                    shape.bias,
+                    shape.clip,
+                    shape.n_inputs,
+                    shape.n_outputs,
+                    16 if batch <= 16 or max(padded(width) for width in widths) == 16 else 32,
+                )
+                starts = []
+                for layer in (0, 1, 2):
+                    # layer 3 of the plan is the head, which a network of depth 1 has as its second
+                    source = shape.depth if layer == 2 else layer
+                    for kind in ("weight", "bias"):
+                        block = None if layer == 1 and shape.depth == 1 else offsets.get((source, kind))
+                        starts.append(0 if block is None else block.offset + position * block.row_size)
+                second = widths[1] if len(widths) == 2 else 0
+                strides = shape.widths[0], shape.widths[-1]
+                activation = ACTIVATIONS.index(architecture.activation)
+                line = [row, batch, 0, 0, widths[0], second, *strides, *starts, 0, activation]
+                cost = float(batch) * _hidden_weights(shape, widths)
+                groups.setdefault(key, []).append((cost, line))
+        launches = []
+        for key in sorted(groups, key=lambda k: (-sum(cost for cost, _ in groups[k]), repr(k))):
+            lines = sorted(groups[key], key=lambda entry: (-entry[0], entry[1][0]))
+            launches.append(self._launch(key, [line for _, line in lines]))
+        return launches
+
+    def _launch(self, key: tuple[Any, ...], lines: list[list[int]]) -> Launch:
+        widths, optimizer, bias, clip, n_inputs, n_outputs, rows = key
+        activations = {line[-1] for line in lines}
+        weights = widths[0] * padded(n_inputs) + (widths[0] * widths[1] if len(widths) == 2 else 0)
+        settings = {
+            "DEPTH": len(widths),
+            # a kernel takes seconds to compile: a mixture shares one that branches
+            "ACTIVATION": ACTIVATIONS[activations.pop()] if len(activations) == 1 else "any",
+            "LOSS": self.loss,
+            "ADAMW": optimizer == "adamw",
+            "BIAS": bias,
+            "CLIP": clip,
+            "WEIGHTED": self.weighted,
+            "STREAM": weights > ON_CHIP_WEIGHTS,
+            "D_PAD": padded(n_inputs),
+            "H1_PAD": widths[0],
+            "H2_PAD": widths[-1],
+            # with many inputs the compiler spills less if one output goes through tl.dot as well
+            "C_PAD": 1 if n_outputs == 1 and n_inputs <= 32 else padded(n_outputs),
+            "ROWS": rows,
+            "PRECISION": self._precision,
+            "D": n_inputs,
+            "C": n_outputs,
+            "SCRATCH": weights,
+        }
+        plan = torch.tensor(lines, dtype=torch.int64).to(self._device)
+        return Launch(plan, settings, n_warps=_warps(max(weights, max(widths) * rows)))
+
+    @property
+    def n_launches(self) -> int:
+        """Launches of each call."""
+        return sum(len(lane.launches) for lane in self.lanes)
+
+    def run(
+        self,
+        flats: Mapping[str, Tensor],
+        rows: tuple[Tensor, Tensor, Tensor | None],
+        tables: StepTables,
+        constants: Tensor,
+        loss_sums: Tensor,
+        failed_at: Tensor,
+        first_steps: Sequence[int] | int,
+        n_steps: Sequence[int] | int | None = None,
+    ) -> None:
+        """Take steps; everything is updated in place.
+
+        Parameters
+        ----------
+        flats
+            ``parameters``, ``first_moment``, ``second_moment`` and ``average`` of the population.
+        rows
+            Inputs (n, D), target and weights of the training rows, on the device.
+        tables
+            Order of the rows and coefficients of the steps.
+        constants : Tensor of shape (5, P)
+            See :data:`CONSTANTS`.
+        loss_sums, failed_at : Tensor of shape (P,)
+            Sums of the losses, in the dtype of the weights; int64 steps of failure, or -1.
+        first_steps, n_steps
+            Number of the first step, and of steps, of all members or of each stacked row; as many as the
+            tables hold, if not given.
+        """
+        steps = tables.n_steps if n_steps is None else n_steps
+
+        def start(launch: Launch, scratch: Tensor) -> None:
+            self._start(
+                launch, scratch, flats, rows, tables, constants, loss_sums, failed_at, first_steps, steps
+            )
+
+        for lane in self.lanes:
+            lane.run(start)
+        for lane in self.lanes:
+            lane.join()
+
+    def _start(
+        self,
+        launch: Launch,
+        scratch: Tensor,
+        flats: Mapping[str, Tensor],
+        rows: tuple[Tensor, Tensor, Tensor | None],
+        tables: StepTables,
+        constants: Tensor,
+        loss_sums: Tensor,
+        failed_at: Tensor,
+        first_steps: Sequence[int] | int,
+        n_steps: Sequence[int] | int,
+    ) -> None:
+        plan = launch.plan
+        for column, values in ((2, first_steps), (3, n_steps)):
+            if isinstance(values, int):
+                plan[:, column] = values
+            else:
+                plan[:, column] = torch.tensor(list(values), device=plan.device)[plan[:, 0]]
+        inputs, target, weight = rows
+        self._module.train_members[(plan.shape[0],)](
+            inputs,
+            target,
+            inputs if weight is None else weight,
+            tables.order,
+            plan,
+            flats["parameters"],
+            flats["first_moment"],
+            flats["second_moment"],
+            flats["average"],
+            tables.coefficients,
+            tables.shares,
+            constants,
+            loss_sums,
+            failed_at,
+            scratch,
+            n_rows=inputs.shape[0],
+            n_members=constants.shape[1],
+            first_position=tables.first_position,
+            PLAN=plan.shape[1],
+            num_warps=launch.n_warps,
+            num_stages=1,
+            enable_fp_fusion=True,
+            **launch.settings,
+        )

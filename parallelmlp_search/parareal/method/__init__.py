@@ -1,0 +1,1 @@
+"""The parareal method: blocks, decomposition, coarse networks, cost model, profiling, training recipe."""

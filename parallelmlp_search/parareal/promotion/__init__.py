@@ -1,0 +1,1 @@
+"""Promotion of finalists of a run to deep parareal networks."""

@@ -1,0 +1,1 @@
+"""Training over several processes: communicator, transport, jobs, checkpoints, launcher."""

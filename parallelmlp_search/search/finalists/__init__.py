@@ -1,0 +1,1 @@
+"""Finalists: cross-fitting, snapshot selection, evaluation, postprocessing, refit, resulting model."""

@@ -1,0 +1,246 @@
+"""What a search leaves behind: networks of every fold, with preprocessing, that predict from a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from parallelmlp_search._files import load_tensors, read_json, save_tensors, write_json
+from parallelmlp_search.data import ClassTarget, TablePreprocessor
+from parallelmlp_search.engine import Head
+from parallelmlp_search.engine.network import PackedNetwork, window_rows
+from parallelmlp_search.exceptions import RunDirectoryError
+from parallelmlp_search.packing import Architecture, Layout, plan
+from parallelmlp_search.packing.pack import seen_columns, write_member
+from parallelmlp_search.selection import tempered, weigh
+from parallelmlp_search.space import MLPConfig
+
+__all__ = ["FoldModel", "TrainedModel"]
+
+FORMAT = 2
+PREDICTION_ROWS = 1024
+
+
+@dataclass
+class FoldModel:
+    """The networks of one fold, packed, with the preprocessing that was fitted on it."""
+
+    preprocessor: TablePreprocessor
+    head: Head
+    layout: Layout
+    parameters: Tensor
+
+    @classmethod
+    def pack(
+        cls,
+        preprocessor: TablePreprocessor,
+        head: Head,
+        architectures: Sequence[Architecture],
+        vectors: Sequence[Tensor],
+    ) -> FoldModel:
+        """Pack canonical vectors."""
+        layout = plan(architectures)
+        parameters = torch.zeros(layout.size, dtype=vectors[0].dtype)
+        for member, vector in enumerate(vectors):
+            write_member(parameters, layout, member, vector)
+        return cls(preprocessor, head, layout, parameters)
+
+    def seen(self, config: MLPConfig, inputs: Tensor) -> Tensor:
+        """The columns of preprocessed rows ``(n, *)`` that the network of a configuration sees."""
+        return seen_columns(inputs, self.architecture(config).columns)
+
+    def architecture(self, config: MLPConfig) -> Architecture:
+        """Architecture of a configuration on rows of this fold."""
+        return _architecture(config, self.preprocessor, self.head)
+
+    def combine(self, frame: pd.DataFrame, weights: Tensor) -> Tensor:
+        """Weighted mean ``(C, n)`` of the members' predictions; ``weights`` (P,) in member order."""
+        inputs = torch.from_numpy(self.preprocessor.transform(frame))
+        n_rows = window_rows(inputs.shape[0], PREDICTION_ROWS)
+        network = PackedNetwork(self.layout, n_rows)
+        shares = weights[torch.tensor(self.layout.members)].to(inputs.dtype)
+        pieces = []
+        # rows in windows, so that memory does not grow with members times rows
+        for start in range(0, inputs.shape[0], 8 * n_rows):
+            outputs = network.predict(self.parameters, inputs[start : start + 8 * n_rows])
+            pieces.append(torch.einsum("p,pcn->cn", shares, self.head.stable_predictions(outputs)))
+        return torch.cat(pieces, dim=1) if pieces else torch.empty(self.head.n_predictions, 0)
+
+
+@dataclass
+class TrainedModel:
+    """An ensemble of networks, each trained once per fold, that predicts from a table.
+
+    The prediction is the weighted mean over networks of the mean over folds, at the model's temperature. The
+    class that is named is the one of the largest probability times its weight.
+
+    Attributes
+    ----------
+    task
+        ``binary``, ``multiclass`` or ``regression``.
+    classes
+        Class labels in the order of the probabilities, or None.
+    configs, trials, weights
+        Configuration, trial number and weight of each network.
+    folds
+        The networks of each fold.
+    feature_names
+        Columns that the model was trained on.
+    target_name
+        Name of the target, if it had one.
+    temperature
+        Of all probabilities; 1 leaves them as they are.
+    decision
+        Weight of each class when one has to be named, with mean 1; None names the most probable.
+    refitted
+        Whether ``folds`` holds networks that were trained on all rows, instead of one fold's each.
+    """
+
+    task: str
+    classes: NDArray[Any] | None
+    configs: tuple[MLPConfig, ...]
+    trials: tuple[int, ...]
+    weights: Tensor
+    folds: list[FoldModel]
+    feature_names: list[str]
+    target_name: str | None = None
+    flat_target: bool = True
+    temperature: float = 1.0
+    decision: tuple[float, ...] | None = None
+    refitted: bool = False
+
+    @property
+    def n_members(self) -> int:
+        """Networks in the ensemble, folds not counted."""
+        return len(self.configs)
+
+    def predictions(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+        """Probabilities ``(classes, n)`` or values ``(outputs, n)`` of the rows of a table.
+
+        Raises
+        ------
+        DataError
+            If a column that the model needs is missing.
+        """
+        values = self._averages(frame)
+        if self.classes is not None:
+            values = tempered(values / values.sum(dim=0, keepdim=True), self.temperature)
+        found: NDArray[np.float64] = values.numpy()
+        return found
+
+    def _averages(self, frame: pd.DataFrame) -> Tensor:
+        """Weighted mean over networks and folds, float64 ``(C, n)``."""
+        total = torch.zeros(self.folds[0].head.n_predictions, len(frame), dtype=torch.float64)
+        for fold in self.folds:
+            total += fold.combine(frame, self.weights).double()
+        return total / len(self.folds)
+
+    def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Number of the class to name ``(n,)``, given the model's probabilities ``(classes, n)``."""
+        decided: NDArray[np.intp] = weigh(torch.from_numpy(probabilities), self.decision).numpy().argmax(0)
+        return decided
+
+    def predict(self, frame: pd.DataFrame) -> NDArray[Any]:
+        """Class labels ``(n,)``, or values ``(n,)`` or ``(n, outputs)``."""
+        values = self.predictions(frame)
+        if self.classes is not None:
+            labels: NDArray[Any] = self.classes[self.decide(values)]
+            return labels
+        return values[0] if self.flat_target else np.ascontiguousarray(values.T)
+
+    def treatment(self) -> dict[str, Any]:
+        """What its predictions go through, JSON-able: temperature, weights by class, networks of a refit."""
+        weights = None
+        if self.decision is not None and self.classes is not None:
+            weights = {str(label): w for label, w in zip(self.classes, self.decision, strict=True)}
+        return {
+            "temperature": self.temperature,
+            "decision": weights,
+            "refitted": len(self.folds) if self.refitted else None,
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write the model: JSON and safetensors, no code."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"fold{number}": fold.parameters for number, fold in enumerate(self.folds)}
+        save_tensors(folder / "weights.safetensors", tensors | {"weights": self.weights})
+        write_json(
+            folder / "model.json",
+            {
+                "format": FORMAT,
+                "task": self.task,
+                "classes": None if self.classes is None else ClassTarget(self.classes).to_dict(),
+                "feature_names": self.feature_names,
+                "target_name": self.target_name,
+                "flat_target": self.flat_target,
+                "temperature": self.temperature,
+                "decision": None if self.decision is None else list(self.decision),
+                "refitted": self.refitted,
+                "trials": list(self.trials),
+                "configs": [config.to_dict() for config in self.configs],
+                "folds": [
+                    {"preprocessor": fold.preprocessor.to_dict(), "head": asdict(fold.head)}
+                    for fold in self.folds
+                ],
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainedModel:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        RunDirectoryError
+            If files are missing, damaged, or of a newer format.
+        """
+        values = read_json(folder / "model.json")
+        if values.get("format") != FORMAT:
+            raise RunDirectoryError(
+                f"{str(folder)!r} holds a model of format {values.get('format')!r}, but this version reads "
+                f"format {FORMAT}: use the version of parallelmlp-search that wrote it"
+            )
+        tensors, _ = load_tensors(folder / "weights.safetensors")
+        configs = tuple(MLPConfig.from_dict(config) for config in values["configs"])
+        folds = []
+        for number, fold in enumerate(values["folds"]):
+            preprocessor = TablePreprocessor.from_dict(fold["preprocessor"])
+            head = Head(**fold["head"])
+            architectures = [_architecture(config, preprocessor, head) for config in configs]
+            # a copy: a file's memory is not aligned, and products of unaligned weights differ in the last bit
+            parameters = tensors[f"fold{number}"].clone()
+            folds.append(FoldModel(preprocessor, head, plan(architectures), parameters))
+        decision = values["decision"]
+        classes = None if values["classes"] is None else ClassTarget.from_dict(values["classes"]).classes_
+        return cls(
+            task=values["task"],
+            classes=classes,
+            configs=configs,
+            trials=tuple(values["trials"]),
+            weights=tensors["weights"],
+            folds=folds,
+            feature_names=list(values["feature_names"]),
+            target_name=values["target_name"],
+            flat_target=values["flat_target"],
+            temperature=float(values["temperature"]),
+            decision=None if decision is None else tuple(decision),
+            refitted=bool(values["refitted"]),
+        )
+
+
+def _architecture(config: MLPConfig, preprocessor: TablePreprocessor, head: Head) -> Architecture:
+    return Architecture.of(
+        config,
+        n_inputs=preprocessor.n_features_out_,
+        n_outputs=head.n_outputs,
+        columns=preprocessor.columns_,
+        classifies=head.classifies,
+    )

@@ -1,0 +1,95 @@
+"""What a search returns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from parallelmlp_search.search.finalists.model import TrainedModel
+from parallelmlp_search.search.run.trial import Trial
+from parallelmlp_search.selection import HonestScore, Leaderboard, Metric
+from parallelmlp_search.space import MLPConfig
+
+__all__ = ["SearchResult", "trials_frame"]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The outcome of a search.
+
+    Attributes
+    ----------
+    leaderboard
+        All trials, best first.
+    model
+        The ensemble that predicts.
+    honest
+        Score of the ensemble on rows that neither trained nor chose it, corrected for the choice; None for
+        tables too small to hold rows back.
+    metric
+        Name of the metric.
+    best_trial, best_config
+        The best single network.
+    n_trials, max_epochs, n_folds
+        What was done.
+    member_steps
+        Training steps of single networks.
+    elapsed_seconds
+        From the start to the end.
+    cut
+        Sentences on what a time limit left out.
+    trials
+        One row a trial and rung.
+    """
+
+    leaderboard: Leaderboard
+    model: TrainedModel
+    honest: HonestScore | None
+    metric: str
+    best_trial: int
+    best_config: MLPConfig
+    n_trials: int
+    max_epochs: int
+    n_folds: int
+    member_steps: int
+    elapsed_seconds: float
+    cut: list[str] = field(default_factory=list)
+    trials: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able summary."""
+        names = (
+            "metric",
+            "best_trial",
+            "n_trials",
+            "max_epochs",
+            "n_folds",
+            "member_steps",
+            "elapsed_seconds",
+            "cut",
+        )
+        weights = self.model.weights.tolist()
+        return (
+            {name: getattr(self, name) for name in names}
+            | self.model.treatment()
+            | {
+                "task": self.model.task,
+                "honest": None if self.honest is None else asdict(self.honest),
+                "best_config": self.best_config.to_dict(),
+                "ensemble": [
+                    {"trial": trial, "weight": weight}
+                    for trial, weight in zip(self.model.trials, weights, strict=True)
+                ],
+            }
+        )
+
+
+def trials_frame(trials: list[Trial], metric: Metric) -> pd.DataFrame:
+    """One row a trial and rung, in order of trial and rung."""
+    frame = pd.DataFrame([row for trial in trials for row in trial.rows()])
+    error = frame["error"].astype("float64")
+    frame.insert(5, "score", metric.to_score(error))
+    frame["failure"] = frame["failure"].astype("string")
+    return frame

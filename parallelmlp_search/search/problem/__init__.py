@@ -1,0 +1,1 @@
+"""Problem definition: table, settings, device, and the prepared arrays of each part."""

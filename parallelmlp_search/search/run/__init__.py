@@ -1,0 +1,1 @@
+"""Run state: trials, time budget, journal, run directory, progress reports, workers."""

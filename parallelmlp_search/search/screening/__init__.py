@@ -1,0 +1,1 @@
+"""Screening: rungs of successive halving, and the rounds that train trials on them."""

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import inspect
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_iris
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import train_test_split
+
+from parallelmlp_search import MLPConfig, ParallelMLPClassifier, SingleMLPClassifier, SingleMLPRegressor
+from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, SearchFailedError
+from parallelmlp_search.packing import plan
+from parallelmlp_search.packing.pack import extract
+from parallelmlp_search.search import TrainedModel
+from parallelmlp_search.search.run.budget import default_epochs
+from parallelmlp_search.space.config import FIELD_NAMES
+
+Numbers = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+
+
+@pytest.fixture(scope="module")
+def numbers() -> Numbers:
+    """Features (120, 4) and values that follow from the first two."""
+    X = np.random.default_rng(0).normal(size=(120, 4))
+    return X, X[:, 0] + 0.5 * X[:, 1]
+
+
+def classifier(**changes: Any) -> SingleMLPClassifier:
+    return SingleMLPClassifier(
+        **{"widths": (8,), "max_epochs": 6, "batch_size": 32, "random_state": 0} | changes
+    )
+
+
+def regressor(**changes: Any) -> SingleMLPRegressor:
+    return SingleMLPRegressor(
+        **{"widths": (8,), "max_epochs": 6, "batch_size": 32, "random_state": 0} | changes
+    )
+
+
+def test_beats_a_floor_on_rows_never_seen() -> None:
+    X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    train, test, y_train, y_test = train_test_split(X, y, random_state=0, stratify=y)
+    model = SingleMLPClassifier((32, 32), learning_rate=0.01, dropout=0.1, random_state=0).fit(train, y_train)
+    assert roc_auc_score(y_test, model.predict_proba(test)[:, 1]) > 0.985
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_submembers_say_the_same_when_they_come_back(n_classes: int, tmp_path: Path) -> None:
+    X, y = load_iris(return_X_y=True)
+    X, y = X[y < n_classes], y[y < n_classes]
+    model = classifier(submembers=4, sharing="full", learning_rate=0.05).fit(X, y)
+    said = model.predict_proba(X)
+    assert np.allclose(said.sum(1), 1.0)
+    assert model.score(X, y) > 0.8
+    model.model_.save(tmp_path)
+    again = TrainedModel.load(tmp_path)
+    frame = pd.DataFrame(X, columns=again.feature_names)
+    assert np.array_equal(again.predictions(frame).T, said)
+    # the mean of logits is another one
+    again.folds[0].layout = plan([replace(again.folds[0].layout.architecture(0), classifies=False)])
+    assert np.abs(again.predictions(frame).T - said).max() > 1e-3
+
+
+def test_embedded_categories_say_the_same_when_they_come_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    town = rng.integers(0, 12, 200)
+    X = pd.DataFrame({"x": rng.normal(size=200), "town": [f"town {number}" for number in town]})
+    y = (town % 3 == 0).astype(int)
+    model = classifier(category_embedding="learned", learning_rate=0.02, max_epochs=60).fit(X, y)
+    said = model.predict_proba(X)
+    assert ((said[:, 1] > 0.5) == y).mean() > 0.95
+    model.model_.save(tmp_path)
+    assert np.array_equal(TrainedModel.load(tmp_path).predictions(X).T, said)
+    plain = classifier(learning_rate=0.02, max_epochs=60).fit(X, y).predict_proba(X)
+    assert np.abs(plain - said).max() > 1e-4
+    unknown = pd.DataFrame({"x": [0.0, 0.0], "town": ["elsewhere", None]})
+    np.testing.assert_array_equal(*model.predict_proba(unknown))
+
+
+@pytest.mark.parametrize("kind", [SingleMLPClassifier, SingleMLPRegressor])
+def test_parameters_are_those_of_a_configuration(kind: type[Any]) -> None:
+    parameters = inspect.signature(kind).parameters
+    assert set(FIELD_NAMES) <= set(parameters)
+    default = MLPConfig()
+    assert all(parameters[name].default == getattr(default, name) for name in FIELD_NAMES if name != "seed")
+    config = MLPConfig(widths=(5, 4), activation="silu", clip_norm=1.0, seed=7)
+    assert kind.from_config(config, max_epochs=3)._config(99) == config
+
+
+def test_predicts_what_the_plain_network_says(numbers: Numbers) -> None:
+    X, y = numbers
+    model = regressor(widths=(6, 5), activation="tanh", normalization="layer", residual=True).fit(X, y)
+    assert isinstance(model.model_, TrainedModel)
+    (fold,) = model.model_.folds
+    inputs = torch.from_numpy(fold.preprocessor.transform(pd.DataFrame(X, columns=model._columns)))
+    plain = extract(fold.parameters, fold.layout, 0).eval()
+    with torch.inference_mode():
+        outputs = plain(fold.seen(model.config_, inputs))[:, 0] * fold.head.scale[0] + fold.head.location[0]
+    values = outputs.clamp(fold.head.lower[0], fold.head.upper[0]).numpy()
+    np.testing.assert_allclose(model.predict(X), values, rtol=1e-4, atol=1e-5)
+
+
+def test_all_rows_train(numbers: Numbers) -> None:
+    X, y = numbers
+    model = regressor().fit(X, y)
+    for row in (0, 60, 119):  # none of them is held back to choose an epoch
+        shifted = y.copy()
+        shifted[row] -= 1.0
+        assert np.abs(regressor().fit(X, shifted).predict(X) - model.predict(X)).max() > 1e-5
+
+
+def test_seeds(numbers: Numbers) -> None:
+    X, y = numbers
+    first = regressor().fit(X, y).predict(X)
+    np.testing.assert_array_equal(first, regressor().fit(X, y).predict(X))
+    assert np.abs(first - regressor(random_state=1).fit(X, y).predict(X)).max() > 1e-3
+    # the weights from one seed, the batches from the other
+    assert np.abs(first - regressor(seed=1).fit(X, y).predict(X)).max() > 1e-3
+    np.testing.assert_array_equal(first, regressor(seed=0).fit(X, y).predict(X))
+    assert regressor(seed=5).fit(X, y).config_.seed == 5
+    np.random.seed(0)  # noqa: NPY002 - what a random_state of None draws from
+    assert (
+        regressor(random_state=None).fit(X, y).config_.seed
+        != regressor(random_state=None).fit(X, y).config_.seed
+    )
+
+
+def test_epochs(numbers: Numbers) -> None:
+    X, y = numbers
+    model = regressor(max_epochs=None).fit(X, y)
+    assert model.n_epochs_ == default_epochs(120 / 128)
+    assert regressor().fit(X, y).n_epochs_ == 6
+    assert model.training_loss_ < regressor(max_epochs=1).fit(X, y).training_loss_
+
+
+def test_weight_zero_is_as_if_absent(numbers: Numbers) -> None:
+    X, y = numbers
+    weight = np.tile([1.0, 0.0, 1.0, 1.0], 30)
+    kept = weight > 0
+    expected = regressor().fit(X[kept], y[kept]).predict(X)
+    wrong = np.where(kept, y, 1000.0)
+    np.testing.assert_array_equal(regressor().fit(X, wrong, sample_weight=weight).predict(X), expected)
+    assert np.abs(regressor().fit(X, y).predict(X) - expected).max() > 1e-4
+
+
+def test_class_weights_move_probabilities(numbers: Numbers) -> None:
+    X, y = numbers
+    rare = (y > 1.0).astype(int)
+    plain = classifier(max_epochs=20).fit(X, rare).predict_proba(X)[:, 1].mean()
+    assert (
+        classifier(max_epochs=20, class_weight="balanced").fit(X, rare).predict_proba(X)[:, 1].mean()
+        > plain + 0.1
+    )
+
+
+def test_a_quantile(numbers: Numbers) -> None:
+    X, y = numbers
+    noisy = y + np.random.default_rng(1).normal(size=120)
+    high = regressor(loss="quantile:0.9", max_epochs=60, learning_rate=0.01).fit(X, noisy).predict(X)
+    low = regressor(loss="quantile:0.1", max_epochs=60, learning_rate=0.01).fit(X, noisy).predict(X)
+    assert np.mean(low <= high) > 0.95
+    assert 0.75 < np.mean(noisy <= high) < 1.0
+
+
+def test_pickle_and_clone(numbers: Numbers) -> None:
+    X, y = numbers
+    model = classifier(widths=[6, 4]).fit(X, y > 0)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    assert clone(model).get_params() == model.get_params()
+    assert not hasattr(clone(model), "model_")
+
+
+def test_the_best_configuration_of_a_search(numbers: Numbers) -> None:
+    X, y = numbers
+    search = ParallelMLPClassifier("small", n_trials=4, max_epochs=9, n_folds=2, random_state=0).fit(X, y > 0)
+    assert search.best_config_ is not None
+    model = SingleMLPClassifier.from_config(search.best_config_, max_epochs=9, random_state=0).fit(X, y > 0)
+    assert model.config_ == search.best_config_
+    assert model.score(X, y > 0) > 0.7
+
+
+def test_a_table_that_tells_nothing(numbers: Numbers) -> None:
+    with pytest.warns(DataWarning, match="no column that tells rows apart"):
+        model = regressor().fit(np.zeros((120, 2)), numbers[1])
+    assert model.predict(np.zeros((2, 2))) == pytest.approx([numbers[1].mean()] * 2)
+    assert model.n_epochs_ == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"max_epochs": 0}, InvalidParameterError, "max_epochs must be an integer >= 1"),
+        ({"activation": "rellu"}, InvalidParameterError, "did you mean 'relu'"),
+        ({"widths": 8}, InvalidParameterError, "widths must be a sequence"),
+        ({"random_state": -1}, InvalidParameterError, "random_state must lie in"),
+        ({"device": "tpu"}, InvalidParameterError, "device must be auto"),
+        ({"loss": "hubert"}, InvalidParameterError, "did you mean 'huber'"),
+        ({"optimizer": "sgd", "learning_rate": 1e30}, SearchFailedError, "stopped being finite"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    changes: dict[str, Any], error: type[Exception], message: str, numbers: Numbers
+) -> None:
+    with pytest.raises(error, match=message):
+        regressor(**changes).fit(*numbers)
+
+
+def test_one_class_is_refused(numbers: Numbers) -> None:
+    with pytest.raises(DataError, match="at least 2 classes"):
+        classifier().fit(numbers[0], np.ones(120, dtype=int))

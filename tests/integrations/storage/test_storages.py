@@ -1,0 +1,91 @@
+"""Storages and studies by name: opened whatever else begins at the same time, or refused in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from sqlalchemy.exc import IntegrityError
+from typer.testing import CliRunner
+
+from parallelmlp_search.cli.app import app
+from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.integrations.optuna import open_storage, open_study
+from tests.integrations.conftest import Table
+
+MISTAKES = {
+    "study.db": "must be a URL such as sqlite:///study.db, or journal:FILE, but got 'study.db'",
+    "journal:": "but got 'journal:'",
+    "": "but got ''",
+    "sqlite:///{}/none/s.db": "there is no folder '{}/none', make it first",
+    "journal:{}/none/s.log": "there is no folder '{}/none', make it first",
+    "sqlite:///{}/words": "file is not a database",
+    "journal:{}/words": "the file is no journal of Optuna",
+    "journal:{}/numbers": "the file is no journal of Optuna",
+    "journal:{}": "directory",
+    "oracal://host/db": "no database is called 'oracal'; sqlite, mysql and postgresql are",
+    "mysql://host/db": "the driver of this database is not installed: pip install what brings 'MySQLdb'",
+    "redis://host": "JournalRedisBackend",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "words").write_text("neither a database\nnor a journal\n")
+    (tmp_path / "numbers").write_text("1\n2\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("storage", MISTAKES)
+def test_what_cannot_be_opened_is_refused_in_a_sentence(folder: Path, storage: str) -> None:
+    before = sorted(folder.iterdir())
+    with pytest.raises(InvalidParameterError) as caught:
+        open_storage(storage.format(folder))
+    sentence = str(caught.value)
+    assert MISTAKES[storage].format(folder) in sentence
+    assert "\n" not in sentence
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("storage", ["sqlite:///{}/s.db", "journal:{}/s.log"])
+def test_reading_makes_no_file(folder: Path, storage: str) -> None:
+    with pytest.raises(InvalidParameterError, match="there is no file"):
+        open_study(storage.format(folder))
+    assert not (folder / "s.db").exists()
+    assert not (folder / "s.log").exists()
+    study = optuna.create_study(storage=open_storage(storage.format(folder)), study_name="mine")
+    assert open_study(storage.format(folder)).study_name == study.study_name
+
+
+def test_workers_that_make_the_tables_at_the_same_time_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals, real = [2], optuna.storages.get_storage
+
+    def made_by_another(url: str) -> optuna.storages.BaseStorage:
+        if refusals[0] > 0:
+            refusals[0] -= 1
+            raise IntegrityError("", None, Exception("UNIQUE constraint failed: alembic_version.version_num"))
+        return real(url)
+
+    monkeypatch.setattr(optuna.storages, "get_storage", made_by_another)
+    assert open_storage(f"sqlite:///{tmp_path}/s.db") is not None
+    refusals[0] = 99
+    with pytest.raises(InvalidParameterError, match=r"cannot open the storage .*UNIQUE"):
+        open_storage(f"sqlite:///{tmp_path}/s.db")
+    assert 90 < refusals[0] < 99
+
+
+@pytest.mark.parametrize("storage", ["sqlite:///{}/none/s.db", "mysql://host/db", "journal:{}/words"])
+def test_the_command_line_tells_it_and_leaves_no_folder(folder: Path, table: Table, storage: str) -> None:
+    pd.DataFrame(table[0], columns=list("abcde")).assign(y=table[1]).to_csv(folder / "t.csv", index=False)
+    url = storage.format(folder)
+    search = ["search", str(folder / "t.csv"), "--target", "y", "--trials", "4", "--output", f"{folder}/run"]
+    for more in (["--storage", url, "--study", "s"], ["--start-from", url]):
+        result = CliRunner().invoke(app, [*search, *more])
+        assert result.exit_code == 2, result.output
+        assert result.output.count("\n") == 1
+        assert f"error: cannot open the storage {url!r}" in result.output
+        assert not (folder / "run").exists()

@@ -1,0 +1,127 @@
+"""Populations trained twice: by the ordinary loop, and by the persistent kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
+from parallelmlp_search.engine.device.step_tables import MemberVectors, constant_table, step_tables
+from parallelmlp_search.kernels.triton.launch import PersistentTraining
+from parallelmlp_search.space import MLPConfig
+
+TOTAL_STEPS = 12
+
+
+@dataclass
+class Kernel:
+    """What the persistent kernel made of a population."""
+
+    population: Population
+    losses: Tensor
+    failed_at: Tensor
+    training: PersistentTraining
+
+
+@dataclass
+class Case:
+    """Training rows and the batch size of everyone."""
+
+    rows: TrainingRows
+    loss: str
+    n_outputs: int
+    batch_size: int
+    device: str
+
+    def population(self, configs: Sequence[MLPConfig]) -> Population:
+        """A fresh one."""
+        return Population.create(
+            configs,
+            n_inputs=self.rows.inputs.shape[1],
+            n_outputs=self.n_outputs,
+            dtype=self.rows.inputs.dtype,
+            device=self.device,
+        )
+
+    def stream(self, batch_size: int | None = None) -> BatchStream:
+        """Batches of the rows."""
+        return BatchStream(self.rows.inputs.shape[0], batch_size or self.batch_size, seed=3)
+
+    def plainly(self, configs: Sequence[MLPConfig], n_steps: int) -> Population:
+        """Trained step by step."""
+        population, stream = self.population(configs), self.stream()
+        train(
+            population,
+            self.rows,
+            stream=stream,
+            loss=self.loss,
+            until_epoch=n_steps * stream.batch_size / stream.n_rows,
+            total_epochs=TOTAL_STEPS * stream.batch_size / stream.n_rows,
+            acceleration="none",
+        )
+        assert population.step == n_steps
+        return population
+
+    def in_kernel(self, configs: Sequence[MLPConfig], windows: Sequence[int]) -> Kernel:
+        """Trained in the kernel, as many steps a launch as ``windows`` say."""
+        population, stream = self.population(configs), self.stream()
+        dtype = self.rows.inputs.dtype
+        training = PersistentTraining(
+            population.layout,
+            range(len(population.layout.buckets)),
+            loss=self.loss,
+            batch_sizes=[stream.batch_size] * len(configs),
+            weighted=self.rows.weight is not None,
+            device=self.device,
+            dtype=dtype,
+        )
+        constants = constant_table(population.row_configs(), dtype=dtype, device=self.device)
+        vectors = MemberVectors.of(population.row_configs(), self.device)
+        losses = torch.zeros(len(configs), dtype=dtype, device=self.device)
+        failed_at = torch.full((len(configs),), -1, device=self.device)
+        for n_steps in windows:
+            tables = step_tables(
+                vectors, stream, population.step, n_steps, TOTAL_STEPS, frozen=failed_at >= 0, dtype=dtype,
+            )  # fmt: skip
+            training.run(
+                population.flats, (self.rows.inputs, self.rows.target, self.rows.weight), tables,
+                constants, losses, failed_at, first_steps=population.step,
+            )  # fmt: skip
+            population.step += n_steps
+        return Kernel(population, losses.cpu(), failed_at.cpu(), training)
+
+
+@pytest.fixture
+def case(device: str) -> Callable[..., Case]:
+    """Makes a case: ``case(loss, n_outputs, ...)``."""
+
+    def make(
+        loss: str,
+        n_outputs: int,
+        *,
+        n_inputs: int = 7,
+        n_rows: int = 45,
+        batch_size: int = 20,
+        weighted: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> Case:
+        # the interpreter shows agreement to the last digits; a device trains in float32
+        dtype = dtype or (torch.float32 if device == "cuda" else torch.float64)
+        generator = torch.Generator().manual_seed(n_inputs)
+
+        def random(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64).to(device, dtype)
+
+        inputs = random(n_rows, n_inputs)
+        weight = random(n_rows).abs() if weighted else None
+        if loss == "squared_error":
+            target = random(n_outputs, n_rows)
+        else:
+            target = torch.randint(0, max(2, n_outputs), (n_rows,), generator=generator).to(device)
+        return Case(TrainingRows(inputs, target, weight), loss, n_outputs, batch_size, device)
+
+    return make

@@ -1,0 +1,350 @@
+"""Ranks over torch.distributed: the same weights as one process, and no hang when something is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+import parallelmlp_search
+from parallelmlp_search.distribute import ShardData
+from parallelmlp_search.engine import Head, TrainingRows
+from parallelmlp_search.exceptions import DistributedError, InvalidParameterError, RunDirectoryError
+from parallelmlp_search.parareal import Alone, DistributedParareal, Keeper, Recipe, join
+from parallelmlp_search.parareal.ranks.jobs import Job, Task, build_network, load_rows, run_task, save_rows
+from parallelmlp_search.parareal.ranks.launch import launch
+from parallelmlp_search.selection import get_metric
+from parallelmlp_search.space import MLPConfig
+
+RANKS = Path(__file__).parent
+
+
+def start_ranks(n_ranks: int, script: str, *arguments: object, hosted: bool = True) -> None:
+    """Run a script on ranks as torchrun would, but from a server that has imported everything once.
+
+    The store is kept here, as torchrun keeps it; else by rank 0, at a port that no connection gets by itself.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["parallelmlp_search.parareal"])
+    host, wait = "127.0.0.1", False
+    store = dist.TCPStore(host, 0, n_ranks, is_master=True, wait_for_workers=wait) if hosted else None
+    port = free_port() if store is None else store.port
+    processes = []
+    for rank in range(n_ranks):
+        environment = {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n_ranks),
+            "LOCAL_WORLD_SIZE": str(n_ranks), "MASTER_ADDR": host, "MASTER_PORT": str(port),
+            "TORCHELASTIC_USE_AGENT_STORE": str(hosted),
+        }  # fmt: skip
+        given = {"ENVIRONMENT": environment, "ARGUMENTS": [str(argument) for argument in arguments]}
+        processes.append(context.Process(target=runpy.run_path, args=(str(RANKS / script), given)))
+    for process in processes:
+        process.start()
+    until = time.monotonic() + 300
+    for process in processes:
+        process.join(max(0.0, until - time.monotonic()))
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+        process.join()
+    assert codes == [0] * n_ranks
+
+
+def free_port() -> int:
+    """A port below those that the system gives to connections."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
+@pytest.mark.parametrize(
+    ("ranks", "slices", "sockets"),
+    [
+        pytest.param(2, 2, True, id="T=2"),
+        pytest.param(3, 3, True, id="T=3"),  # a middle slice that both receives and sends
+        pytest.param(3, 3, False, id="T=3 over gloo"),
+        pytest.param(4, 4, True, id="T=4"),
+        pytest.param(4, 2, True, id="T=2 twice"),  # mixed with data parallelism
+    ],
+)
+def test_ranks_reach_the_weights_of_one_process(
+    ranks: int, slices: int, sockets: bool, tmp_path: Path
+) -> None:
+    start_ranks(ranks, "train.py", slices, tmp_path, sockets)
+    for rank in range(ranks):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        normalised = found.pop("batch normalisation")
+        # the same products, rounded in the same places; then a bit of float32 in the optimiser
+        assert found.pop("autocast", 0.0) < 1e-6 < found.pop("autocast on ranks alone", 1.0)
+        assert len(found) >= 5
+        assert max(found.values()) < 1e-10, (rank, found)
+        if ranks == slices:
+            assert normalised < 1e-10
+        else:  # each replica normalises by its own rows, as in any data-parallel training
+            assert normalised > 1e-10
+
+
+@pytest.mark.parametrize("sockets", [True, False], ids=["sockets", "gloo"])
+def test_disagreement_and_silence_are_told_at_once(tmp_path: Path, sockets: bool) -> None:
+    start_ranks(2, "trouble.py", tmp_path / "heard.json", sockets, hosted=sockets)
+    heard = json.loads((tmp_path / "heard.json").read_text())
+    assert heard["shapes"].startswith("ranks must agree on shapes, but rank 0 has [[8], [8]]")
+    assert "rank 1 has [[9], [9]]" in heard["shapes"]
+    assert "ranks must agree on recipe" in heard["recipe"]
+    rows = "ranks must agree on the rows of a minibatch, but rank 0 has 8 and rank 1 has 7"
+    assert heard["rows"] == heard["rows, later"] == rows
+    assert heard["prediction"].startswith("ranks must agree on the rows to predict, but rank 0 has 4")
+    assert "rank 0 (slice 1 of 2) has heard nothing from rank 1 (slice 2)" in heard["silence"]
+    assert 6 < heard["seconds"] < 25
+
+
+# ---------------------------------------------------------------------- jobs, checkpoints, dead ranks
+
+
+def data(n_rows: int = 320) -> ShardData:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(n_rows, 6, generator=generator)
+    target = (inputs[:, 0] * inputs[:, 1] > 0).long() + (inputs[:, 2] > 1).long()
+    return ShardData(
+        rows=TrainingRows(inputs[100:], target[100:], torch.rand(n_rows - 100, generator=generator)),
+        validation_inputs=inputs[:100],
+        validation_target=target[:100],
+        validation_weight=None,
+        prediction_inputs=inputs[:50],
+        head=Head("multiclass", 3),
+        loss="cross_entropy",
+        metric=get_metric("log_loss", "multiclass", n_classes=3),
+        seed=4,
+    )
+
+
+CONFIG = MLPConfig(
+    widths=(12,) * 8,
+    residual=True,
+    normalization="layer",
+    dropout=0.1,
+    batch_size=32,
+    label_smoothing=0.05,
+    learning_rate=3e-3,
+    schedule="cosine",
+)
+
+
+def job(
+    folder: Path, slices: int = 2, epochs: float = 3, timeout: float = 20.0, config: MLPConfig = CONFIG
+) -> Job:
+    task = Task("network", config, 0, slices, epochs)
+    made = Job(folder, (task,), slices, "cpu", timeout)
+    save_rows(folder, 0, data(), 3)
+    made.save()
+    return made
+
+
+def test_rows_and_jobs_survive_their_files(tmp_path: Path) -> None:
+    made = job(tmp_path)
+    assert Job.load(tmp_path) == made
+    before, after = data(), load_rows(tmp_path, 0)
+    assert torch.equal(before.rows.inputs, after.rows.inputs)
+    assert after.rows.weight is not None
+    assert (after.head, after.loss, after.seed) == (before.head, before.loss, before.seed)
+    assert after.metric.name == "log_loss"
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_training_that_was_cut_off_goes_on_to_the_same_weights(slices: int, tmp_path: Path) -> None:
+    whole, broken = job(tmp_path / "a", slices), job(tmp_path / "b", slices)
+    run_task(whole, whole.tasks[0], Alone())
+
+    class CutOff(Exception):
+        pass
+
+    def stop(step: int) -> None:
+        if step == 15:  # between two checkpoints
+            raise CutOff
+
+    with pytest.raises(CutOff):
+        run_task(broken, broken.tasks[0], Alone(), on_step=stop)
+    assert not broken.is_done(broken.tasks[0])
+    assert (tmp_path / "b" / "network" / "checkpoint" / "latest.json").is_file()
+    steps: list[int] = []
+    run_task(broken, broken.tasks[0], Alone(), on_step=steps.append)
+    assert 1 < steps[0] <= 15  # not from the beginning
+    assert not (tmp_path / "b" / "network" / "checkpoint").exists()
+    assert_same_weights(whole, broken)
+    outcomes = [made.outcome(made.tasks[0]) for made in (whole, broken)]
+    assert outcomes[0]["errors"] == outcomes[1]["errors"]
+    assert len(outcomes[0]["errors"]) == 3
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    def engine(width: int = 12) -> DistributedParareal:
+        config = CONFIG.replace(widths=(width,) * 4)
+        network = build_network(config, 2, n_inputs=6, n_outputs=3)
+        return DistributedParareal(network, Alone(), Recipe(total_steps=5), torch.zeros(2, 6))
+
+    keeper = Keeper(tmp_path, {"name": "ours"})
+    assert keeper.load(engine()) is None
+    keeper.save(engine(), {"best": 1})
+    assert Keeper(tmp_path, {"name": "ours"}).load(engine()) == ({"best": 1}, {})
+    with pytest.raises(RunDirectoryError, match="was written with identity"):
+        Keeper(tmp_path, {"name": "theirs"}).load(engine())
+    with pytest.raises(InvalidParameterError, match="a checkpoint must hold"):
+        Keeper(tmp_path, {"name": "ours"}).load(engine(9))
+    assert sorted({path.suffix for path in tmp_path.iterdir()}) == [".json", ".safetensors"]
+
+
+EPOCHS = 120
+"""So many that a rank can be killed before it has come to the end: 840 steps, a second and a half."""
+
+
+def kill_once_checkpointed(made: Job, rank: int) -> tuple[threading.Thread, list[float]]:
+    """Kill a rank as soon as there is something to go on from; the moment at which it was killed."""
+    moments: list[float] = []
+
+    def wait_and_kill() -> None:
+        latest = made.folder / "network" / "checkpoint" / "latest.json"
+        until = time.monotonic() + 120
+        while not latest.is_file() and time.monotonic() < until:
+            time.sleep(0.01)
+        os.kill(int((made.folder / f"rank-{rank}.pid").read_text()), signal.SIGKILL)
+        moments.append(time.monotonic())
+
+    thread = threading.Thread(target=wait_and_kill)
+    thread.start()
+    return thread, moments
+
+
+def test_replicas_share_the_minibatches_of_a_job(tmp_path: Path) -> None:
+    """Rows have weights, so that a replica's share of the loss is that of its weights."""
+    plain = CONFIG.replace(dropout=0.0)
+    alone, shared = job(tmp_path / "a", config=plain), job(tmp_path / "b", config=plain)
+    run_task(alone, alone.tasks[0], Alone())
+    start_ranks(4, "work.py", shared.folder)
+    outcomes = [made.outcome(made.tasks[0]) for made in (alone, shared)]
+    assert [outcome["ranks"] for outcome in outcomes] == [1, 4]
+    assert outcomes[0]["errors"] == pytest.approx(outcomes[1]["errors"], rel=1e-4)
+    assert outcomes[0]["losses"] == pytest.approx(outcomes[1]["losses"], rel=1e-4)
+
+
+def assert_same_weights(one: Job, other: Job) -> None:
+    first, second = (made.weights(made.tasks[0]) for made in (one, other))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_killed_rank_ends_the_job_with_one_sentence_and_the_restart_goes_on(tmp_path: Path) -> None:
+    whole, broken = job(tmp_path / "a", epochs=EPOCHS), job(tmp_path / "b", epochs=EPOCHS)
+    start_ranks(2, "work.py", whole.folder)
+    thread, killed = kill_once_checkpointed(broken, 1)
+    with pytest.raises(DistributedError) as caught:
+        launch(broken)
+    told = time.monotonic()
+    thread.join()
+    assert 0 < told - killed[0] < 30
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "rank 1 (slice 2 of 2) was killed by signal 9" in message
+    assert "run the same command again" in message
+    step = json.loads((tmp_path / "b" / "network" / "checkpoint" / "latest.json").read_text())["step"]
+    assert 0 < step < EPOCHS * 7
+    launch(broken)
+    assert_same_weights(whole, broken)
+    # and it is what one process trains, to rounding of float32
+    alone = job(tmp_path / "c", epochs=EPOCHS)
+    run_task(alone, alone.tasks[0], Alone())
+    assert alone.outcome(alone.tasks[0])["errors"][0] == pytest.approx(
+        whole.outcome(whole.tasks[0])["errors"][0], rel=1e-4
+    )
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_the_ranks_by_itself(tmp_path: Path) -> None:
+    whole, broken = job(tmp_path / "a", epochs=EPOCHS), job(tmp_path / "b", epochs=EPOCHS)
+    start_ranks(2, "work.py", whole.folder)
+    thread, killed = kill_once_checkpointed(broken, 0)
+    launch(broken, restarts=1)
+    thread.join()
+    assert killed
+    assert_same_weights(whole, broken)
+
+
+@pytest.mark.slow
+def test_ranks_do_not_outlive_the_command(tmp_path: Path) -> None:
+    made = job(tmp_path, epochs=4000)
+    code = (
+        "from pathlib import Path; from parallelmlp_search.parareal.ranks.jobs import Job; "
+        "from parallelmlp_search.parareal.ranks.launch import launch; "
+        f"launch(Job.load(Path({str(tmp_path)!r})))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(parallelmlp_search.__file__).parents[1])}
+    command = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    latest = made.folder / "network" / "checkpoint" / "latest.json"
+    until = time.monotonic() + 60
+    while not latest.is_file() and time.monotonic() < until:
+        time.sleep(0.1)
+    pids = [int(path.read_text()) for path in made.folder.glob("rank-*.pid")]
+    assert len(pids) == 2
+    command.kill()
+    command.wait()
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_failure_inside_a_rank_is_told_in_its_words(tmp_path: Path) -> None:
+    made = job(tmp_path)
+    (tmp_path / "rows-0.safetensors").write_bytes(b"damaged")
+    with pytest.raises(DistributedError, match=r"could not read .*rows-0"):
+        launch(made)
+
+
+def test_ranks_are_started_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(DistributedError, match="started by torchrun, but the variable RANK"):
+        join(2)
+    for name, value in {
+        "RANK": "0",
+        "WORLD_SIZE": "3",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidParameterError, match="multiple of slices=2, but torchrun has started 3"):
+        join(2)
+    with pytest.raises(InvalidParameterError, match="device must be auto, cpu or cuda"):
+        join(3, device="tpu")
+    if torch.cuda.device_count() < 3:
+        with pytest.raises(InvalidParameterError, match="3 ranks share"):
+            join(3, device="cuda")
+
+
+def test_mistakes_in_a_step() -> None:
+    network = build_network(CONFIG, 2, n_inputs=6, n_outputs=3)
+    engine = DistributedParareal(network, Alone(), Recipe(total_steps=5), torch.zeros(2, 6))
+    with pytest.raises(InvalidParameterError, match="inputs must be given"):
+        engine.gradients(None, lambda y: (y.sum(), y))
+    with pytest.raises(InvalidParameterError, match="inputs must have rows of shape"):
+        engine.gradients(torch.zeros(3, 5), lambda y: (y.sum(), y))
+    engine.broadcast = True
+    with pytest.raises(InvalidParameterError, match="accumulate must be 1 where the input is broadcast"):
+        engine.step(torch.zeros(4, 6), lambda y: (y.sum(), y), accumulate=2)
+    engine.broadcast = False
+    with pytest.raises(InvalidParameterError, match="one function a piece, 2, but has 1"):
+        engine.step(torch.zeros(4, 6), lambda y: (y.sum(), y), accumulate=2)

@@ -1,0 +1,226 @@
+"""Decisions and temperatures of a whole search: fitted by the choosing rows, kept, and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.metrics import f1_score, roc_auc_score
+
+from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.search import Problem, RunDirectory, SearchResult, TrainedModel, run
+from parallelmlp_search.search.finalists import postprocessing as treatment
+from parallelmlp_search.search.problem.preparation import Preparation
+from parallelmlp_search.selection import METRICS, tempered, weigh
+
+Make = Callable[..., Any]
+
+
+F1 = {"metric": "f1", "n_trials": 8, "calibration": "none", "refinement": 0.4}
+
+
+def rare(n_rows: int, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
+    """One row in eight is positive, and never likely so."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(rng.normal(size=(n_rows, 4)), columns=list("abcd"))
+    odds = 1.1 * frame["a"] + 0.8 * frame["b"] - 2.5
+    target = np.where(rng.random(n_rows) < 1 / (1 + np.exp(-odds)), "yes", "no")
+    return frame, target.astype(object)
+
+
+@pytest.fixture(scope="module")
+def imbalanced() -> Problem:
+    frame, target = rare(900)
+    return Problem(frame, target, "binary")
+
+
+@pytest.fixture(scope="module")
+def plain(imbalanced: Problem, make_settings: Make) -> SearchResult:
+    return run(imbalanced, make_settings(**F1, tune_decision=False), n_jobs=1)
+
+
+@pytest.fixture(scope="module")
+def tuned(imbalanced: Problem, make_settings: Make) -> SearchResult:
+    return run(imbalanced, make_settings(**F1), n_jobs=1)
+
+
+def test_f1_improves_on_rows_that_were_held_back(plain: SearchResult, tuned: SearchResult) -> None:
+    frame, target = rare(6000, seed=1)
+    before, after = (f1_score(target == "yes", m.model.predict(frame) == "yes") for m in (plain, tuned))
+    assert after > before + 0.1
+    assert tuned.model.decision is not None
+    assert tuned.model.decision[1] > 1 > tuned.model.decision[0]
+    named = tuned.model.predictions(frame)[1] > tuned.model.decision[0] / 2
+    assert np.array_equal(tuned.model.predict(frame) == "yes", named)
+
+
+def test_networks_that_never_name_the_rare_class_can_still_be_told_apart(
+    plain: SearchResult, tuned: SearchResult
+) -> None:
+    first = [found.trials.groupby("trial").head(1)["score"] for found in (plain, tuned)]
+    assert first[1].nunique() > first[0].nunique()
+    assert first[1].median() > 0.1  # at their best cuts they know something
+    frame, target = rare(6000, seed=1)
+    odds = [roc_auc_score(target == "yes", m.model.predictions(frame)[1]) for m in (plain, tuned)]
+    assert odds[1] > odds[0]
+
+
+def test_what_is_reported_is_the_score_of_the_decisions(tuned: SearchResult) -> None:
+    frame, target = rare(20_000, seed=2)
+    truth = f1_score(target == "yes", tuned.model.predict(frame) == "yes")
+    assert tuned.honest is not None
+    assert abs(tuned.honest.score - truth) < 2.5 * tuned.honest.standard_error
+    assert 0.01 < tuned.honest.standard_error < 0.1
+
+
+def test_a_loaded_model_predicts_the_same(tuned: SearchResult, tmp_path: Path) -> None:
+    frame, _ = rare(500, seed=3)
+    tuned.model.save(tmp_path)
+    loaded = TrainedModel.load(tmp_path)
+    assert loaded.decision == tuned.model.decision
+    assert np.array_equal(loaded.predict(frame), tuned.model.predict(frame))
+    assert not np.array_equal(replace(loaded, decision=None).predict(frame), loaded.predict(frame))
+
+
+class Seen:
+    """Keeps what was tuned on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+        tune = treatment.tune_decision
+
+        def noting(predictions: torch.Tensor, target: torch.Tensor, *rest: Any, **values: Any) -> Any:
+            self.calls.append((predictions, target))
+            return tune(predictions, target, *rest, **values)
+
+        monkeypatch.setattr(treatment, "tune_decision", noting)
+
+
+def test_out_of_fold_predictions_tune_where_the_choosing_rows_train(
+    imbalanced: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Seen(monkeypatch)
+    settings = make_settings(**F1 | {"n_trials": 4})
+    found = run(imbalanced, settings, n_jobs=1)
+    preparation = Preparation(imbalanced, settings)
+    (_, (predictions, target)) = seen.calls  # the first is for the average of all finalists
+    rows = preparation.validation_rows
+    assert torch.equal(target, preparation.metric_target(rows))
+    # each row by the networks of the one fold that has not seen it
+    expected = np.full((2, len(rows)), np.nan)
+    parts = preparation.folds(3, hold_out_validation=False)
+    for fold, part in zip(found.model.folds, parts, strict=True):
+        mine = np.isin(rows, part.predicted_rows)
+        expected[:, mine] = fold.combine(imbalanced.frame.iloc[rows[mine]], found.model.weights).numpy()
+    assert np.allclose(predictions.numpy(), expected, atol=1e-5)
+    averages = found.model.predictions(imbalanced.frame.iloc[rows])
+    assert not np.allclose(predictions.numpy(), averages, atol=1e-3)
+
+
+def test_rows_in_time_are_tuned_on_the_last_ones(
+    imbalanced: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Seen(monkeypatch)
+    ordered = replace(imbalanced, time=np.arange(imbalanced.n_rows))
+    settings = make_settings(**F1 | {"n_trials": 4})
+    found = run(ordered, settings, n_jobs=1)
+    (_, (predictions, target)) = seen.calls  # the first is for the average of all finalists
+    rows = Preparation(ordered, settings).validation_rows
+    assert rows.min() > 0.75 * ordered.n_rows  # which no fold has trained on
+    assert np.array_equal(target.numpy(), (ordered.target[rows] == "yes").astype(int))
+    assert np.allclose(predictions.numpy(), found.model.predictions(ordered.frame.iloc[rows]))
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "metric", "tune"), [(19, "f1", True), (120, "roc_auc", True), (120, "f1", False)]
+)
+def test_nothing_is_tuned_without_rows_a_metric_of_labels_or_the_wish(
+    n_rows: int, metric: str, tune: bool, make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Seen(monkeypatch)
+    frame, _ = rare(n_rows)
+    target = np.where(frame["a"] > 0, "yes", "no").astype(object)
+    found = run(
+        Problem(frame, target, "binary"),
+        make_settings(metric=metric, n_trials=2, n_finalists=1, tune_decision=tune, calibration="none"),
+        n_jobs=1,
+    )
+    assert seen.calls == []
+    assert found.model.decision is None
+    assert np.array_equal(
+        found.model.predict(frame), np.array(["no", "yes"])[found.model.predictions(frame).argmax(0)]
+    )
+
+
+def test_a_temperature_changes_probabilities_but_no_class(
+    make_problem: Make, make_settings: Make, tmp_path: Path
+) -> None:
+    letters = make_problem("letter", 900)
+    cold = run(letters, make_settings(n_trials=6, calibration="none"), n_jobs=1)
+    directory = RunDirectory.create(tmp_path / "run")
+    warm = run(letters, make_settings(n_trials=6), directory=directory, n_jobs=1)
+    temperature = warm.model.temperature
+    assert cold.model.temperature == 1.0
+    assert temperature < 0.98  # so few epochs leave the networks shy
+    before, after = (torch.from_numpy(m.model.predictions(letters.frame)) for m in (cold, warm))
+    assert torch.allclose(tempered(before, temperature), after)
+    assert np.array_equal(cold.model.predict(letters.frame), warm.model.predict(letters.frame))
+    assert np.array_equal(directory.load_model().predictions(letters.frame), after.numpy())
+    assert directory.result()["temperature"] == temperature
+    assert warm.honest is not None
+    assert cold.honest is not None
+    kept = load_file(directory.path / "oof.safetensors")
+    plain = mixed(warm, kept)
+    truth = Preparation(letters, make_settings()).metric_target(kept["rows"].numpy())
+    losses = METRICS["log_loss"](torch.stack([plain, tempered(plain, temperature)]), truth)
+    # by as much as the reporting rows, which had no say in it, say
+    assert warm.honest.score - cold.honest.score == pytest.approx(float(losses[1] - losses[0]), abs=1e-5)
+    assert warm.honest.score < cold.honest.score
+
+
+def mixed(found: SearchResult, kept: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Out-of-fold predictions (C, n) of the ensemble."""
+    finalists = kept["trials"].tolist()
+    members = [finalists.index(trial) for trial in found.model.trials]
+    return torch.einsum("p,pcn->cn", found.model.weights, kept["predictions"][members].double())
+
+
+def test_finalists_are_scored_by_what_they_would_decide(
+    imbalanced: Problem, make_settings: Make, tmp_path: Path
+) -> None:
+    directory = RunDirectory.create(tmp_path / "run")
+    found = run(imbalanced, make_settings(**F1 | {"n_finalists": 1}), directory=directory, n_jobs=1)
+    kept = load_file(directory.path / "oof.safetensors")
+    plain = kept["predictions"][0].double()
+    truth = Preparation(imbalanced, make_settings()).metric_target(kept["rows"].numpy())
+    scores = METRICS["f1"](torch.stack([plain, weigh(plain, found.model.decision)]), truth).tolist()
+    # one finalist: its average with itself, so that first and last decision are the same
+    assert found.leaderboard[0].score == pytest.approx(scores[1], abs=1e-9)
+    assert found.honest is not None
+    assert found.honest.naive == pytest.approx(scores[1], abs=1e-9)
+    assert scores[1] > scores[0]
+
+
+def test_a_regression_has_nothing_to_calibrate(make_problem: Make, make_settings: Make) -> None:
+    with pytest.raises(InvalidParameterError, match="calibration needs classes, but got 'temperature'"):
+        run(make_problem("diamonds", 60), make_settings(calibration="temperature"), n_jobs=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"calibration": "temprature"}, "calibration must be one of auto, temperature, none.*did you mean"),
+        ({"tune_decision": "yes"}, "tune_decision must be True or False, but got 'yes'"),
+        ({"refit": 1}, "refit must be True or False, but got 1"),
+    ],
+)
+def test_settings_are_checked(values: dict[str, Any], message: str, make_settings: Make) -> None:
+    with pytest.raises(InvalidParameterError, match=message):
+        make_settings(**values)

@@ -1,0 +1,135 @@
+"""What a search tries, and in which order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from optuna.samplers import RandomSampler
+
+from parallelmlp_search.search import SearchSettings
+from parallelmlp_search.search.proposals.proposals import Draws, thrifty_share
+from parallelmlp_search.search.run.budget import Clock
+from parallelmlp_search.search.run.journal import Journal
+from parallelmlp_search.search.run.trial import RungRecord, Trial
+from parallelmlp_search.space import KNOWN, Categorical, MLPConfig, SearchSpace, known_configs
+from parallelmlp_search.space.config import FIELD_NAMES
+
+
+def drawn(settings: SearchSettings, n_fresh: int = 40, n: int = 40) -> list[tuple[MLPConfig, str]]:
+    draws = Draws(settings, n_fresh, 0, 1, Journal(None, 1, Clock(None)), None)
+    return draws.take(0, n, [])
+
+
+def test_a_search_of_the_default_space_begins_with_what_is_known_to_do_well() -> None:
+    found = drawn(SearchSettings())
+    assert [config for config, _ in found[: len(KNOWN)]] == list(KNOWN)
+    origins = [origin for _, origin in found]
+    assert origins == ["known"] * len(KNOWN) + ["random"] * (40 - len(KNOWN))
+    identities = {config.identity() for config, _ in found}
+    assert len(identities) == 40
+
+
+def test_what_the_user_names_comes_first_and_only_once() -> None:
+    mine = KNOWN[1]
+    found = drawn(SearchSettings(initial=(mine,)))
+    assert found[0] == (mine, "initial")
+    assert [config for config, _ in found].count(mine) == 1
+    assert [origin for _, origin in found].count("known") == len(KNOWN) - 1
+
+
+@pytest.mark.parametrize(("n_fresh", "expected"), [(1, 0), (3, 1), (8, 4), (200, len(KNOWN))])
+def test_they_leave_room_for_others(n_fresh: int, expected: int) -> None:
+    found = drawn(SearchSettings(), n_fresh, n_fresh)
+    assert [origin for _, origin in found].count("known") == expected
+
+
+def test_spaces_and_samplers_of_ones_own_are_left_alone() -> None:
+    space = SearchSpace({"width": Categorical((8, 16)), "learning_rate": Categorical((0.001, 0.01))})
+    assert known_configs(space) == ()
+    assert {origin for _, origin in drawn(SearchSettings(search_space=space), 4, 4)} == {"random"}
+    small = SearchSpace(_settings_of(KNOWN[0]))
+    assert known_configs(small) == (KNOWN[0],)
+    assert {origin for _, origin in drawn(SearchSettings(search_space=small, sampler="grid"), 4, 4)} == {
+        "grid"
+    }
+
+
+def _neurons(config: MLPConfig) -> float:
+    return float(sum(config.widths))
+
+
+def test_where_time_counts_cheap_ones_are_preferred() -> None:
+    """Fresh draws and those near the leaders; what is known to do well is tried whatever it costs."""
+    settings = SearchSettings()
+    journal = Journal(None, 1, Clock(None))
+    found = {}
+    for name, cost in (("plain", None), ("thrifty", _neurons)):
+        draws = Draws(settings, 60, 60, 1, journal, None, cost=cost)
+        fresh = draws.take(0, 60, [])
+        trials = [Trial(n, config, origin, 0) for n, (config, origin) in enumerate(fresh)]
+        for trial in trials:
+            trial.records.append(RungRecord(0, 0, 1.0, float(trial.number % 7), 0.0, 0.0))
+        near = draws.take(1, 60, trials)
+        assert [config for config, _ in fresh[: len(KNOWN)]] == list(KNOWN)
+        assert len({config.identity() for config, _ in [*fresh, *near]}) == 120
+        found[name] = [
+            sum(_neurons(config) for config, origin in drawn if origin != "known") for drawn in (fresh, near)
+        ]
+    assert found["thrifty"][0] < 0.8 * found["plain"][0]
+    assert found["thrifty"][1] < 0.8 * found["plain"][1]
+
+
+@pytest.mark.parametrize("sampler", ["qmc", "grid"])
+def test_points_that_are_spread_evenly_stay_so(sampler: str) -> None:
+    settings = SearchSettings(sampler=sampler)
+    journal = Journal(None, 1, Clock(None))
+    plain, thrifty = (
+        Draws(settings, 30, 0, 1, journal, None, cost=cost).take(0, 30, []) for cost in (None, _neurons)
+    )
+    assert plain == thrifty
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc", "grid", "tpe", RandomSampler(seed=0)])
+def test_the_plan_knows_of_which_draws_cheap_ones_are_preferred(sampler: Any) -> None:
+    settings = SearchSettings(sampler=sampler, refinement=0.25)
+    weighed: list[MLPConfig] = []
+
+    def cost(config: MLPConfig) -> float:
+        weighed.append(config)
+        return 1.0
+
+    n_refined = round(40 * settings.refined_share)
+    draws = Draws(settings, 40 - n_refined, n_refined, 1, Journal(None, 1, Clock(None)), None, cost=cost)
+    share, trials = 0.0, []
+    for number, n in enumerate((40 - n_refined, n_refined)):
+        weighed.clear()
+        trials = [
+            Trial(k, config, origin, 0) for k, (config, origin) in enumerate(draws.take(number, n, trials))
+        ]
+        for trial in trials:
+            trial.records.append(RungRecord(0, 0, 1.0, float(trial.number % 7), 0.0, 0.0))
+        share += n / 40 if weighed else 0.0
+    assert share == pytest.approx(thrifty_share(settings))
+
+
+def _settings_of(config: MLPConfig) -> dict[str, Categorical]:
+    return {name: Categorical((getattr(config, name),)) for name in FIELD_NAMES if name != "seed"}
+
+
+def test_an_extension_keeps_the_proportion_of_fresh_and_refined() -> None:
+    draws = Draws(SearchSettings("small", refinement=0.25), 0, 0, 1, Journal(None, 1, Clock(None)), None)
+    assert draws.wanted(100) == 0
+    draws.extend(40)
+    assert draws.wanted(100) == 30
+    draws.take(0, 30, [])
+    assert 0 < draws.wanted(100) <= 10
+
+
+def test_a_grid_is_extended_by_points_of_a_grid() -> None:
+    settings = SearchSettings(sampler="grid")
+    draws = Draws(settings, 0, 0, 1, Journal(None, 1, Clock(None)), None)
+    draws.extend(40)
+    found = draws.take(0, draws.wanted(100), [])
+    assert [origin for _, origin in found] == ["grid"] * 40
+    assert draws.wanted(100) == 0

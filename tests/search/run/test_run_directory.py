@@ -1,0 +1,230 @@
+"""What a run leaves on disk, and who may open it."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from parallelmlp_search.exceptions import RunDirectoryError
+from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchResult, SearchSettings, run
+from parallelmlp_search.search.run.trial import RungRecord, Trial, TrialState, config_of_row
+from parallelmlp_search.selection import Entry, Leaderboard
+from parallelmlp_search.space import MLPConfig
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDirectory:
+    return RunDirectory.create(tmp_path / "run")
+
+
+def test_a_new_run_is_running(directory: RunDirectory) -> None:
+    info = directory.info()
+    assert info["status"] == "running"
+    assert {"python", "torch", "numpy", "pandas", "scikit-learn"} <= set(info["versions"])
+    assert info["created"].endswith("+00:00")
+
+
+def test_an_empty_folder_is_taken_and_a_full_one_is_not(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    RunDirectory.create(tmp_path / "empty")
+    with pytest.raises(RunDirectoryError, match="already exists and is not empty: choose another folder"):
+        RunDirectory.create(tmp_path / "empty")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunDirectoryError, match="already exists"):
+        RunDirectory.create(tmp_path / "file")
+    RunDirectory.create(tmp_path / "deep" / "er")
+
+
+def test_what_is_no_run_is_refused_with_the_near_miss(directory: RunDirectory, tmp_path: Path) -> None:
+    assert RunDirectory.open(tmp_path / "run").info() == directory.info()
+    with pytest.raises(RunDirectoryError, match=r"is not a run: it holds no run\.json; did you mean 'run'\?"):
+        RunDirectory.open(tmp_path / "runn")
+    with pytest.raises(RunDirectoryError, match="is not a run"):
+        RunDirectory.open(tmp_path / "nowhere" / "else")
+
+
+def test_entries_and_the_source_are_kept(directory: RunDirectory) -> None:
+    directory.set_source({"data": "a.csv", "target": "y"})
+    directory.update(status="interrupted")
+    again = RunDirectory.open(directory.path).info()
+    assert again["source"] == {"data": "a.csv", "target": "y"}
+    assert again["status"] == "interrupted"
+    assert again["created"] == directory.info()["created"]
+
+
+def test_settings_before_they_are_stored(directory: RunDirectory) -> None:
+    with pytest.raises(RunDirectoryError, match="stopped before it began"):
+        directory.settings()
+    directory.update(settings=SearchSettings("small", seed=3).to_dict())
+    assert directory.settings().seed == 3
+
+
+@pytest.mark.parametrize("question", ["result", "leaderboard", "trials", "load_model"])
+def test_an_unfinished_run_has_no_outcome(directory: RunDirectory, question: str) -> None:
+    directory.update(status="interrupted")
+    with pytest.raises(RunDirectoryError, match=r"is interrupted and has no .* yet: .*pmlp resume"):
+        getattr(directory, question)()
+
+
+def test_only_one_writer(directory: RunDirectory) -> None:
+    with (
+        directory.locked(),
+        pytest.raises(RunDirectoryError, match="another process is writing to"),
+        RunDirectory.open(directory.path).locked(),
+    ):
+        pass
+    with directory.locked():
+        pass
+
+
+def test_the_lock_is_released_by_an_error(directory: RunDirectory) -> None:
+    with pytest.raises(KeyboardInterrupt), directory.locked():
+        raise KeyboardInterrupt
+    with directory.locked():
+        pass
+
+
+def test_log_lines_are_json(directory: RunDirectory) -> None:
+    directory.log("round", number=1, path=Path("x"))
+    directory.log("line\nbreak")
+    lines = [json.loads(line) for line in (directory.path / "log.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["round", "line\nbreak"]
+    assert lines[0]["number"] == 1
+
+
+def test_what_is_shrunk_keeps_its_metadata_alone(directory: RunDirectory) -> None:
+    directory.remember("round-000", {"1.parameters": torch.ones(1000)}, {"members": [1]})
+    before = (directory.checkpoints / "round-000.safetensors").stat().st_size
+    directory.shrink("round-000", lambda metadata: metadata | {"shrunk": True})
+    kept = directory.recall("round-000")
+    assert kept is not None
+    assert "1.parameters" not in kept[0]
+    assert kept[1] == {"members": [1], "shrunk": True}
+    assert (directory.checkpoints / "round-000.safetensors").stat().st_size < before - 3900
+    directory.shrink("round-001", lambda metadata: metadata)  # was never there
+    assert directory.recall("round-001") is None
+
+
+def test_what_is_remembered_comes_back_until_it_is_forgotten(directory: RunDirectory) -> None:
+    tensor = torch.randn(5)
+    directory.remember("round-000", {"1.parameters": tensor}, {"members": [1], "error": float("nan")})
+    directory.remember("round-000-0-0001", {}, {"empty": True})
+    kept = directory.recall("round-000")
+    assert kept is not None
+    assert torch.equal(kept[0]["1.parameters"], tensor)
+    assert kept[1]["members"] == [1]
+    assert directory.recall("round-001") is None
+    directory.forget("round-000-")
+    assert directory.recall("round-000-0-0001") is None
+    assert directory.recall("round-000") is not None
+
+
+def test_a_damaged_checkpoint_is_named(directory: RunDirectory) -> None:
+    directory.remember("round-000", {"a": torch.ones(3)}, None)
+    path = directory.checkpoints / "round-000.safetensors"
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(RunDirectoryError, match=r"could not read .*round-000\.safetensors"):
+        directory.recall("round-000")
+    (directory.path / "run.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match=r"could not read .*run\.json"):
+        directory.info()
+
+
+def test_decisions_are_kept(directory: RunDirectory) -> None:
+    assert directory.decisions() == {}
+    directory.decide("draw-0", 12)
+    directory.decide("finalists", [3, 1])
+    assert RunDirectory.open(directory.path).decisions() == {"draw-0": 12, "finalists": [3, 1]}
+
+
+def test_finishing_drops_checkpoints(directory: RunDirectory) -> None:
+    directory.remember("round-000", {"a": torch.ones(3)}, None)
+    directory.finish({"metric": "accuracy"})
+    assert directory.info()["status"] == "finished"
+    assert directory.result() == {"metric": "accuracy"}
+    assert not directory.checkpoints.exists()
+
+
+def test_both_tables_spell_configurations_out(directory: RunDirectory) -> None:
+    configs = [MLPConfig(widths=(8, 16), seed=7), MLPConfig(widths=()), MLPConfig(widths=(4,), clip_norm=0.5)]
+    record = RungRecord(0, 0, 1.0, 0.5, 0.5, 0.1)
+    trials = [Trial(n, config, "random", 0, records=[record]) for n, config in enumerate(configs)]
+    directory.write_table("trials", pd.DataFrame([row for trial in trials for row in trial.rows()]))
+    entries = [
+        Entry(trial=0, metric="rmse", error=0.5, config=configs[0]),
+        Entry(trial=1, metric="rmse", error=0.3, config=configs[1]),
+        Entry(trial=2, metric="rmse", error=0.1, state=str(TrialState.FAILED), config=configs[2]),
+    ]
+    directory.write_table("leaderboard", Leaderboard(entries).to_frame())
+    assert [config_of_row(row) for row in directory.trials().to_dict("records")] == configs
+    assert directory.best_configs(3) == [configs[1], configs[0]]
+    assert directory.best_configs(1) == [configs[1]]
+
+
+def test_a_full_disk_leaves_what_was_there(directory: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory.write_table("trials", pd.DataFrame({"a": [1]}))
+
+    def full(*arguments: Any, **values: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    with pytest.raises(RunDirectoryError, match=r"trials\.parquet.*No space left.*free some space there"):
+        directory.write_table("trials", pd.DataFrame({"a": [2]}))
+    monkeypatch.undo()
+    assert directory.trials()["a"].tolist() == [1]
+    assert not list(directory.path.glob(".*.part"))
+
+
+def test_a_log_that_cannot_be_written_is_a_clear_error(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import builtins
+
+    opening = builtins.open
+
+    def full(path: Any, *arguments: Any, **values: Any) -> Any:
+        if str(path).endswith("log.jsonl"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opening(path, *arguments, **values)
+
+    monkeypatch.setattr(builtins, "open", full)
+    with pytest.raises(RunDirectoryError, match=r"log\.jsonl"):
+        directory.log("round")
+
+
+def test_a_read_only_folder_is_a_clear_error(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(self: Path, *arguments: Any, **values: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", denied)
+    with pytest.raises(RunDirectoryError, match=r"Permission denied.*make the folder writable"):
+        directory.update(status="failed")
+
+
+def test_a_run_of_an_older_version_goes_on_with_the_defaults(
+    found: SearchResult, spam: Problem, make_settings: Callable[..., SearchSettings], tmp_path: Path
+) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "cross-fitting":
+            raise KeyboardInterrupt
+
+    directory = RunDirectory.create(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        run(spam, make_settings(), directory=directory, callbacks=[interrupt], n_jobs=1)
+    settings = directory.info()["settings"]
+    for name in ("tune_decision", "calibration", "refit"):
+        del settings[name]
+    directory.update(settings=settings)
+    with pytest.raises(RunDirectoryError, match="was started with refit=False, but got True"):
+        run(spam, make_settings(refit=True), directory=directory, n_jobs=1)
+    result = run(spam, make_settings(), directory=directory, n_jobs=1)
+    assert result.honest == found.honest

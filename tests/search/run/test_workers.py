@@ -1,0 +1,61 @@
+"""Threads or processes, and that a search does not care."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from parallelmlp_search.search import Problem, SearchSettings
+from parallelmlp_search.search.problem.preparation import Preparation
+from parallelmlp_search.search.run import workers
+from parallelmlp_search.search.run.workers import WORTH_PROCESSES_SECONDS, Workers
+
+
+@pytest.mark.parametrize(
+    ("seconds", "n_workers", "values", "on_gpu", "load", "starts"),
+    [
+        (WORTH_PROCESSES_SECONDS, 2, {}, False, 0.0, True),
+        (0.99 * WORTH_PROCESSES_SECONDS, 2, {}, False, 0.0, False),
+        (5 * WORTH_PROCESSES_SECONDS, 2, {}, False, 1e9, False),
+        (20 * WORTH_PROCESSES_SECONDS, 2, {}, False, 1e9, True),
+        (1e6, 1, {}, False, 0.0, False),
+        (1e6, 2, {"memory_limit": 10**9}, False, 0.0, False),
+        (1e6, 2, {}, True, 0.0, False),
+    ],
+)
+def test_processes_are_for_long_work_on_several_cores(
+    seconds: float,
+    n_workers: int,
+    values: dict[str, Any],
+    on_gpu: bool,
+    load: float,
+    starts: bool,
+    spam: Problem,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    data = Preparation(spam, SearchSettings()).screening().data
+    with contextlib.ExitStack() as stack:
+        chosen = Workers(stack, n_workers, on_gpu=on_gpu, **values)
+        assert chosen.share(data) is data
+        chosen.expect(seconds)
+        shared = chosen.share(data)
+        assert (shared.stored is not None) is starts
+        assert chosen.share(shared) is shared
+
+
+def test_a_search_in_processes_ends_the_same(
+    spam: Problem, make_settings: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from parallelmlp_search.search import run
+
+    settings = make_settings(n_trials=12, max_epochs=3)
+    threads = run(spam, settings, n_jobs=2)
+    monkeypatch.setattr(workers, "WORTH_PROCESSES_SECONDS", 0.0)
+    processes = run(spam, settings, n_jobs=2)
+    columns = [name for name in threads.trials if not name.endswith("_seconds")]
+    assert threads.trials[columns].equals(processes.trials[columns])
+    assert threads.honest == processes.honest
