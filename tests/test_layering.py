@@ -96,7 +96,7 @@ def resolved(module: str, files: Mapping[str, str]) -> str | None:
 
 
 def child(file: str, package: str) -> str | None:
-    """Sub-package or file directly inside a package that holds a file: ``run`` for ``search/run/trial.py``."""
+    """Direct child of a package that holds a file: ``run`` for ``search/run/trial.py``."""
     if not file.startswith(f"{package}/"):
         return None
     return file.removeprefix(f"{package}/").split("/")[0].removesuffix(".py")

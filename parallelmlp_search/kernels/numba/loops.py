@@ -1,7 +1,7 @@
 """Loops that numba compiles: one pass over memory where torch needs several, for float32 on a CPU.
 
-Imported only through :mod:`parallelmlp_search.kernels.numba.dispatch`. Everything here has a plain twin in torch
-and agrees with it to rounding.
+Imported only through :mod:`parallelmlp_search.kernels.numba.dispatch`. Everything here has a plain twin in
+torch and agrees with it to rounding.
 
 Functions release the interpreter's lock. Inner loops run over slices whose pointers the compiler can tell
 apart; where input and output may be the same memory there are two functions, or it would take the slow road.

@@ -69,7 +69,7 @@ def promote(
         Train the parareal networks over ``slices * replicas`` ranks started by torchrun. Without it they are
         trained in this process, slice after slice, to the same weights.
     replicas, restarts, timeout
-        See :func:`parallelmlp_search.parareal.ranks.launch.launch` and :func:`parallelmlp_search.parareal.join`.
+        See :func:`~parallelmlp_search.parareal.launch` and :func:`parallelmlp_search.parareal.join`.
     device
         ``auto``, ``cpu`` or ``cuda``, for ranks.
     link

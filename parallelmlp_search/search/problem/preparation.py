@@ -181,8 +181,8 @@ class Preparation:
             Folds ``S``.
         hold_out_validation
             Whether the choosing rows only judge, in every fold the same ones. Otherwise they belong to the
-            folds like all others, which takes :attr:`trains_on_validation_rows`. The folds, and what is fitted
-            before a network trains, are the same either way.
+            folds like all others, which takes :attr:`trains_on_validation_rows`. The folds, and what is
+            fitted before a network trains, are the same either way.
         """
         if self.is_tiny:
             return [self._part(self.oof_rows, self.oof_rows, seed_of(self.settings.seed, 2, 0))]

@@ -209,7 +209,7 @@ class PackedObjective(PreparedObjective):
 
     Called with a trial it is an ordinary Optuna objective: the trial's network is trained alone, its score
     is reported at every rung, and the study's pruner may end it. Handed to
-    :func:`~parallelmlp_search.integrations.optuna.study.optimize`, many trials are trained at once, each with the
+    :func:`~parallelmlp_search.integrations.optuna.optimize`, many trials are trained at once, each with the
     result that it would have alone, to rounding.
 
     Parameters
