@@ -179,6 +179,8 @@ def test_document_uses_the_terms_of_the_field(file: str) -> None:
 
 LONG = "def f():\n" + "    x = 1\n" * (MAX_BODY_LINES + 1)
 WIDE = "def f(a, b, c, d, e, f, g, h):\n    return 1\n"
+CONSTRUCTOR = "class A:\n    def __init__(self, a, b, c, d, e, f, g, h):\n        self.a = a\n"
+PARAMETERS = "Parameters\n    ----------\n    a, b, c\n"
 
 
 @pytest.mark.parametrize(
@@ -188,8 +190,8 @@ WIDE = "def f(a, b, c, d, e, f, g, h):\n    return 1\n"
         (LONG, "kernels/numba/loops.py", False),
         (WIDE, "search/runner.py", True),
         (WIDE, "cli/app.py", False),
-        (f"class A:\n    {WIDE.replace('def f(', 'def __init__(self, ').replace('    return', '        return')}", "a.py", False),
-        (f"class _A:\n    {WIDE.replace('def f(', 'def __init__(self, ').replace('    return', '        return')}", "a.py", True),
+        (CONSTRUCTOR, "a.py", False),
+        (CONSTRUCTOR.replace("A:", "_A:"), "a.py", True),
         (WIDE.replace(", h", ""), "search/runner.py", False),
         ("x = 1\n" * (MAX_FILE_LINES + 1), "search/runner.py", True),
     ],
@@ -215,7 +217,7 @@ def test_the_rule_on_first_words_catches_what_it_should(docstring: str, caught: 
     ("source", "caught"),
     [
         ('def f(a, b, c):\n    """Do."""\n', "Parameters"),
-        ('def f(a, b, c) -> int:\n    """Do.\n\n    Parameters\n    ----------\n    a, b, c\n    """\n', "Returns"),
+        (f'def f(a, b, c) -> int:\n    """Do.\n\n    {PARAMETERS}    """\n', "Returns"),
         ('def f(a):\n    """Do."""\n    raise ValueError("no")\n', "Raises"),
         ('def f(a):\n    """Do."""\n    try:\n        pass\n    except ValueError:\n        raise\n', None),
         ('def _f(a, b, c):\n    """Do."""\n', None),
