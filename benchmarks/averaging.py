@@ -3,8 +3,9 @@
 ``python -m benchmarks.averaging`` searches each of the twelve bundled sets for 30 seconds, and compares the
 error of the ensemble of a single fold's networks, in the mean of the folds, with that of all folds' average.
 Out-of-fold predictions show the former; the search adds what it expects of the averaging
-(:mod:`parallelmlp_search.selection.fold_averaging`). It writes ``benchmarks/results/averaging.json`` and fills
-in the table in ``docs/quality.md``. What the file holds already is not made again; ``--anew`` makes all of it.
+(:mod:`parallelmlp_search.selection.fold_averaging`). The results are written to
+``benchmarks/results/averaging.json`` and into the table in ``docs/quality.md``. Results that the file already
+holds are kept; ``--anew`` makes all of them again.
 """
 
 from __future__ import annotations
