@@ -25,7 +25,7 @@ from parallelmlp_search.cli.app import app
 from parallelmlp_search.cli.runs import EXTRAS
 from parallelmlp_search.cli.tables import Source, check_output, parse_bytes, plain, records, write_table
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, SearchFailedError
-from parallelmlp_search.search import RunDirectory
+from parallelmlp_search.search import RunDirectory, TrainedModel
 
 ROOT = Path(__file__).parents[1]
 BUDGET = ["--trials", "6", "--max-epochs", "4", "--folds", "3", "--space", "small"]
@@ -133,7 +133,7 @@ def test_every_role_and_setting_arrives(folder: Path) -> None:
         "--memory-limit", "1.5GB", "--device", "cpu", *BUDGET, "--output", run, "--quiet",
     )  # fmt: skip
     directory = RunDirectory.open(run)
-    model, settings = directory.load_model(), directory.settings()
+    model, settings = TrainedModel.load(directory.model_folder), directory.settings()
     assert model.feature_names == ["a", "b", "c", "colour", "day", "sold", "price"]
     assert list(model.classes) == ["high", "low", "middle"]
     assert (settings.seed, settings.metric, settings.n_folds) == (3, "accuracy", 3)
@@ -175,7 +175,7 @@ def test_a_regression_in_the_order_of_time(folder: Path) -> None:
     arguments = ["--target", "price", "--time-column", "day", "--output", run, "--quiet"]
     pmlp("search", folder / "all.csv", *BUDGET, *arguments)
     directory = RunDirectory.open(run)
-    assert "day" not in directory.load_model().feature_names
+    assert "day" not in TrainedModel.load(directory.model_folder).feature_names
     assert directory.result()["metric"] == "rmse"
     result = pmlp("predict", run, folder / "all.csv", "--output", "-")
     frame = pd.read_csv(io.StringIO(result.stdout))
@@ -293,7 +293,7 @@ def test_predictions_in_every_format(
     finished: Path, folder: Path, tmp_path: Path, suffix: str, read: Callable[[Path], pd.DataFrame]
 ) -> None:
     frame = pd.read_csv(folder / "sold.csv")
-    model = RunDirectory.open(finished).load_model()
+    model = TrainedModel.load(RunDirectory.open(finished).model_folder)
     labels, shares = tmp_path / f"labels{suffix}", tmp_path / f"shares{suffix}"
     assert pmlp("predict", finished, folder / "sold.csv", "--output", labels).output == ""
     pmlp("predict", finished, folder / "sold.csv", "--proba", "--output", shares)
@@ -320,7 +320,7 @@ def test_evaluate(finished: Path, folder: Path) -> None:
 
     found = json.loads(pmlp("evaluate", finished, folder / "sold.csv", "--json").stdout)
     frame = pd.read_csv(folder / "sold.csv")
-    model = RunDirectory.open(finished).load_model()
+    model = TrainedModel.load(RunDirectory.open(finished).model_folder)
     assert found["n_rows"] == len(frame)
     assert found["scores"]["accuracy"] == pytest.approx(accuracy_score(frame["sold"], model.predict(frame)))
     area = roc_auc_score(frame["sold"] == "yes", model.predictions(frame)[1])

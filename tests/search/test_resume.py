@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from parallelmlp_search.exceptions import RunDirectoryError
-from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchResult, run
+from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchResult, TrainedModel, run
 from parallelmlp_search.search.run import journal
 
 Make = Callable[..., Any]
@@ -69,7 +69,7 @@ def _assert_same(
     assert result.member_steps == found.member_steps
     expected = found.model.predictions(spam.frame)
     assert np.array_equal(result.model.predictions(spam.frame), expected)
-    assert np.array_equal(directory.load_model().predictions(spam.frame), expected)
+    assert np.array_equal(TrainedModel.load(directory.model_folder).predictions(spam.frame), expected)
     assert directory.info()["status"] == "finished"
 
 
@@ -201,7 +201,8 @@ from pathlib import Path
 specification = importlib.util.spec_from_file_location("tables", sys.argv[1])
 tables = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(tables)
-from parallelmlp_search.search import RunDirectory, journal, run
+from parallelmlp_search.search import RunDirectory, run
+from parallelmlp_search.search.run import journal
 journal.WORTH_KEEPING_SECONDS = 0.0
 folder = Path(sys.argv[2])
 

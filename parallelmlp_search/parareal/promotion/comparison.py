@@ -15,7 +15,7 @@ from parallelmlp_search.exceptions import SearchFailedError
 from parallelmlp_search.parareal.promotion.candidates import Candidate, Forecast
 from parallelmlp_search.parareal.promotion.promoted import PromotedMember, PromotedModel, plain_decision
 from parallelmlp_search.parareal.ranks.jobs import Job, Task
-from parallelmlp_search.search import RunDirectory
+from parallelmlp_search.search import RunDirectory, TrainedModel
 from parallelmlp_search.search.problem.preparation import Part, Preparation, seed_of
 from parallelmlp_search.selection import (
     GreedyEnsemble,
@@ -133,7 +133,7 @@ def judge(
     covered = kept["covered"]
     rows = preparation.oof_rows[covered.numpy()]
     target, weight = preparation.metric_target(rows), preparation.weights(rows)
-    base = directory.load_model()
+    base = TrainedModel.load(directory.model_folder)
     decision = plain_decision(base)
     contenders, members, found, sound = [], [], [], []
     for candidate, seen in zip(chosen, forecasts, strict=True):

@@ -134,7 +134,7 @@ def promote(
         promotion = replace(promotion, seconds=time.monotonic() - started)
         model.save(directory.path / FOLDER)
         _record(directory, promotion, model)
-    base = directory.load_model()
+    base = TrainedModel.load(directory.model_folder)
     return promotion, model if promotion.used else base
 
 
@@ -243,7 +243,7 @@ def _record(directory: RunDirectory, promotion: Promotion, model: PromotedModel)
     write_json(
         directory.path / "result.json",
         result
-        | (model if promotion.used else directory.load_model()).treatment()
+        | (model if promotion.used else TrainedModel.load(directory.model_folder)).treatment()
         | {
             "honest": honest,
             "promotion": {"used": promotion.used, "members": promoted, "honest_of_search": first},

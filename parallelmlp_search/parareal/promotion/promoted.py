@@ -163,7 +163,7 @@ def load_model(directory: RunDirectory) -> TrainedModel:
     """The model of a run that predicts: with promoted networks where they are part of the ensemble."""
     found = _read(directory)
     if found is None or not any(weight > 0 for weight in found.promoted_weights):
-        return directory.load_model()
+        return TrainedModel.load(directory.model_folder)
     return found
 
 
@@ -205,7 +205,7 @@ def _read(directory: RunDirectory) -> PromotedModel | None:
             f"but this version reads "
             f"format {FORMAT}: use the version of parallelmlp-search that wrote them"
         )
-    base = directory.load_model()
+    base = TrainedModel.load(directory.model_folder)
     # copies, since the memory of a file is not aligned
     tensors = {name: value.clone() for name, value in load_tensors(folder / "weights.safetensors")[0].items()}
     members = []

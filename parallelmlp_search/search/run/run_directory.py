@@ -27,7 +27,6 @@ from parallelmlp_search._files import (
     write_json,
 )
 from parallelmlp_search.exceptions import RunDirectoryError, near_miss
-from parallelmlp_search.search.finalists.model import TrainedModel
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.run.trial import config_of_row
@@ -290,10 +289,17 @@ class RunDirectory:
         board = self.leaderboard()
         return [config_of_row(row) for row in board[board["rank"].notna()].head(n).to_dict("records")]
 
-    def load_model(self) -> TrainedModel:
-        """The model that predicts."""
+    @property
+    def model_folder(self) -> Path:
+        """Folder of the trained ensemble, for :meth:`TrainedModel.load`.
+
+        Raises
+        ------
+        RunDirectoryError
+            If the search has not finished.
+        """
         self._require("model/model.json")
-        return TrainedModel.load(self.path / "model")
+        return self.path / "model"
 
     def _require(self, name: str) -> None:
         if not (self.path / name).is_file():

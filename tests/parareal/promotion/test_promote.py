@@ -18,7 +18,7 @@ from parallelmlp_search.parareal import Link, load_model, load_promoted, promote
 from parallelmlp_search.parareal.promotion import comparison as verdict
 from parallelmlp_search.parareal.promotion.candidates import Candidate, candidates, forecast
 from parallelmlp_search.parareal.promotion.promoted import PromotedModel
-from parallelmlp_search.search import Problem, RunDirectory
+from parallelmlp_search.search import Problem, RunDirectory, TrainedModel
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.space import MLPConfig
 
@@ -75,7 +75,7 @@ def test_the_model_of_the_run_is_the_ensemble_that_was_chosen(
 ) -> None:
     folder, outcome = promoted
     directory = RunDirectory.open(folder)
-    model, base = load_model(directory), directory.load_model()
+    model, base = load_model(directory), TrainedModel.load(directory.model_folder)
     result = directory.result()
     assert outcome.used, outcome.remarks  # deep networks are better than these tiny ones
     assert outcome.score_after < outcome.score_before
@@ -148,7 +148,7 @@ def test_when_every_network_diverges_that_is_said(
 def test_networks_that_do_not_help_stay_outside(run_folder: Path, problem: Problem) -> None:
     directory = RunDirectory.open(run_folder)
     before = directory.result()
-    base = directory.load_model()
+    base = TrainedModel.load(directory.model_folder)
     outcome, model = promote(directory, problem, slices=4, depth_factor=400, epochs=1)
     assert not outcome.used
     assert outcome.honest_after == outcome.honest_before == before["honest"]["score"]
@@ -182,7 +182,7 @@ def test_other_data_and_wrong_values_are_refused(run_folder: Path, problem: Prob
 
 
 def test_a_decision_stays_the_same_at_another_temperature(finished: Path, problem: Problem) -> None:
-    base = RunDirectory.open(finished).load_model()
+    base = TrainedModel.load(RunDirectory.open(finished).model_folder)
     base.temperature, base.decision = 0.7, (0.4, 0.6, 0.8, 1.0, 1.4, 1.8)
     model = PromotedModel.of(base, base.weights, (), ())
     assert model.temperature == 1.0

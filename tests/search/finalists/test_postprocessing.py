@@ -172,7 +172,7 @@ def test_a_temperature_changes_probabilities_but_no_class(
     before, after = (torch.from_numpy(m.model.predictions(letters.frame)) for m in (cold, warm))
     assert torch.allclose(tempered(before, temperature), after)
     assert np.array_equal(cold.model.predict(letters.frame), warm.model.predict(letters.frame))
-    assert np.array_equal(directory.load_model().predictions(letters.frame), after.numpy())
+    assert np.array_equal(TrainedModel.load(directory.model_folder).predictions(letters.frame), after.numpy())
     assert directory.result()["temperature"] == temperature
     assert warm.honest is not None
     assert cold.honest is not None

@@ -13,7 +13,7 @@ import torch
 from parallelmlp_search.distribute import ShardTask
 from parallelmlp_search.exceptions import BudgetWarning
 from parallelmlp_search.packing.pack import read_member
-from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchResult, run
+from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchResult, TrainedModel, run
 from parallelmlp_search.search.finalists import refit
 from parallelmlp_search.search.run import journal
 
@@ -132,7 +132,7 @@ def test_an_interrupted_refit_is_played_back(
     assert "refitting" in [progress.stage for progress in seen]
     expected = refitted.model.predictions(spam.frame)
     assert np.array_equal(result.model.predictions(spam.frame), expected)
-    assert np.array_equal(directory.load_model().predictions(spam.frame), expected)
+    assert np.array_equal(TrainedModel.load(directory.model_folder).predictions(spam.frame), expected)
 
 
 def test_within_a_time_limit(spam: Problem, make_settings: Make) -> None:

@@ -66,7 +66,7 @@ def test_settings_before_they_are_stored(directory: RunDirectory) -> None:
     assert directory.settings().seed == 3
 
 
-@pytest.mark.parametrize("question", ["result", "leaderboard", "trials", "load_model"])
+@pytest.mark.parametrize("question", ["result", "leaderboard", "trials", "model_folder"])
 def test_an_unfinished_run_has_no_outcome(directory: RunDirectory, question: str) -> None:
     directory.update(status="interrupted")
     with pytest.raises(RunDirectoryError, match=r"is interrupted and has no .* yet: .*pmlp resume"):
