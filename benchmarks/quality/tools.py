@@ -174,9 +174,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "weights not averaged": {"parallelmlp_search.engine.optimizer:AVERAGE_POWER": 1e12},
     # what it leaves out
     "smoothed labels as well": {"space": {"label_smoothing": [0.0, 0.1]}},
-    "60 % of the columns as well": {"space": {"feature_share": [1.0, 0.6]}},
     "embedded categories as well": {"space": {"category_embedding": ["none", "learned"]}},
-    "coefficients of activations as well": {"space": {"parametric_rate": [0.0, 0.1]}},
     "heads that start at zero as well": {"space": {"head_initialization": ["same", "zero"]}},
 }
 """Our own search with something changed, for ``--ablation``."""

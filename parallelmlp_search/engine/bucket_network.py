@@ -111,20 +111,17 @@ class BucketNetwork:
             kernels = [ACTIVATION_KERNELS[segment.activation] for segment in bucket.segments]
             residual = shape.residual[layer] if shape.residual else False
             # the output may overwrite z unless the backward pass still needs z as it was
-            combined = residual or self._dropout or shape.parametric
+            combined = residual or self._dropout
             separate = training and (combined or not all(kernel.saves_output for kernel in kernels))
             z = empty(width)
             a = empty(width) if separate else z
             keep = empty(width) if self._dropout else None
-            # coefficients need the activation as it was, beside z and the layer's output
-            activated = empty(width) if shape.parametric else None
             own = tuple(part[: z.numel()].view(z.shape) for part in scratch)
             segments = []
             # views are made once: making them costs 2 us each, as much as a call
             for kernel, segment in zip(kernels, bucket.segments, strict=True):
                 rows = slice(segment.start, segment.stop)
                 source = z[rows] if combined and kernel.saves_output else a[rows]
-                source = source if activated is None else activated[rows]
                 segments.append(
                     SegmentViews(
                         kernel,
@@ -138,7 +135,7 @@ class BucketNetwork:
                         gradients=tuple(part[rows] for part in own),
                     )
                 )
-            loops = compiled_activations(z, a, segments) if compiled and activated is None else None
+            loops = compiled_activations(z, a, segments) if compiled else None
             covered = frozenset() if loops is None else loops.covers
             left = [view for view in segments if view.kernel.name not in covered]
             tail = combined or any(view.mask is not None for view in segments)
@@ -237,8 +234,6 @@ class BucketNetwork:
                 if view.mask is not None:
                     view.source.mul_(view.mask)
                 current = view.source
-                if tensors.coefficient is not None:
-                    current = torch.lerp(view.z, current, tensors.coefficient[view.rows], out=view.output)
                 if view.keep is not None:
                     current = torch.mul(current, view.keep, out=view.output)
                 if layer.residual:
@@ -306,20 +301,6 @@ class BucketNetwork:
             torch.sum(into.weight, dim=1, keepdim=True, out=into.scale)
             torch.mul(outer.weight, tensors.scale, out=into.weight)
 
-    def _activation_backward(
-        self, view: SegmentViews, outer: Tensor, target: Tensor, tensors: LayerTensors, into: LayerTensors
-    ) -> None:
-        """From the gradient of a segment's activations to that of what they were computed from."""
-        if tensors.coefficient is None:
-            view.kernel.backward(outer, view.saved, target)
-            return
-        assert into.coefficient is not None
-        product = view.gradients[2]
-        torch.sub(view.source, view.z, out=product).mul_(outer)
-        torch.sum(product, dim=2, keepdim=True, out=into.coefficient[view.rows])
-        view.kernel.backward(outer, view.saved, product)
-        torch.lerp(outer, product, tensors.coefficient[view.rows], out=target)
-
     def backward(
         self, parameters: Sequence[LayerTensors], gradients: Sequence[LayerTensors], rows: Tensor
     ) -> None:
@@ -347,7 +328,7 @@ class BucketNetwork:
                 layer.compiled.backward(inner)
             for view in layer.backward_views:
                 outer = view.gradients[place if layer.keep is None else target]
-                self._activation_backward(view, outer, view.gradients[target], tensors, into)
+                view.kernel.backward(outer, view.saved, view.gradients[target])
             if self._normalize:
                 self._normalize_backward(number, layer, tensors, into, inner)
             if number == 0:

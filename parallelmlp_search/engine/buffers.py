@@ -30,7 +30,7 @@ __all__ = [
 
 
 class LayerTensors(NamedTuple):
-    """Views of one layer of a bucket: weight (P, O, I); bias, gain, shift and coefficient (P, O, 1) or None.
+    """Views of one layer of a bucket: weight (P, O, I); bias, gain and shift (P, O, 1) or None.
 
     The first also has the embedding before it, the scales of its inputs (P, 1, I) and embeddings of
     categories (P, S, 1), one after the other, if there are any.
@@ -42,7 +42,6 @@ class LayerTensors(NamedTuple):
     bias: Tensor | None
     gain: Tensor | None
     shift: Tensor | None
-    coefficient: Tensor | None
     embedding: EmbeddingTensors | None = None
     scale: Tensor | None = None
     input_adapter: Tensor | None = None
@@ -50,7 +49,7 @@ class LayerTensors(NamedTuple):
     category: Tensor | None = None
 
 
-_OTHERS = ("bias", "gain", "shift", "coefficient", "input_adapter", "output_adapter")
+_OTHERS = ("bias", "gain", "shift", "input_adapter", "output_adapter")
 
 
 def bind(flat: Tensor, layout: Layout, bucket: int) -> list[LayerTensors]:
@@ -76,7 +75,7 @@ class SegmentViews(NamedTuple):
     kernel: ActivationKernel
     rows: slice
     z: Tensor
-    source: Tensor  # where the activation is written, before coefficients
+    source: Tensor  # where the activation is written
     output: Tensor  # the segment's rows of the layer's output
     saved: Tensor  # what its backward reads
     mask: Tensor | None  # zeroes padded neurons of activations that are not zero at zero
@@ -153,7 +152,7 @@ def arena_size(bucket: Bucket, n_rows: int, training: bool) -> int:
     """Elements that a bucket of plain networks takes from the arena, rounded up."""
     shape = bucket.shape
     rows = bucket.n_members * n_rows
-    per_layer = 1 + training * (1 + (shape.normalization == "layer") + shape.dropout) + shape.parametric
+    per_layer = 1 + training * (1 + (shape.normalization == "layer") + shape.dropout)
     widths = sum(per_layer * aligned(rows * width) for width in shape.widths)
     scratch = 3 * aligned(rows * max(shape.widths, default=0)) if training else 0
     scratch += training * aligned(first_layer_size(bucket))

@@ -16,7 +16,7 @@ from parallelmlp_search.packing.modules import Residual
 from parallelmlp_search.packing.pack import build_module, module_vector
 from parallelmlp_search.packing.submembers import AdaptedLinear, SubmemberHeads
 from parallelmlp_search.space import MLPConfig
-from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS
+from parallelmlp_search.space.config import PERIODIC_FREQUENCIES
 
 __all__ = ["initial_vector"]
 
@@ -30,7 +30,7 @@ _EMBEDDING_DRAWS: dict[str, Callable[[np.random.Generator, int], NDArray[np.floa
     "offset": lambda rng, size: rng.uniform(-_MIXING_BOUND, _MIXING_BOUND, size),
 }
 
-_STARTING_AT_ONE = ("gain", "coefficient", "input_adapter", "output_adapter")
+_STARTING_AT_ONE = ("gain", "scale", "input_adapter", "output_adapter")
 
 LOOKED_AT = 256
 """Rows that a data-driven initialisation looks at."""
@@ -71,9 +71,7 @@ def initial_vector(
 
         A head that starts at zero has no weights but zeros. Embeddings start as
         :class:`~parallelmlp_search.packing.periodic.Periodic` and :class:`torch.nn.Embedding` do, whatever
-        the scheme; scales and coefficients are 1, and so are adapters, but for random signs on the inputs of
-        the first layer. Columns that the network does not see have a scale and weights of zero, whose
-        gradients are zero then, so that they stay hidden.
+        the scheme; scales are 1, and so are adapters, but for random signs on the inputs of the first layer.
     repeat
         Distinguishes copies of one configuration, such as the folds'.
     rows
@@ -86,7 +84,6 @@ def initial_vector(
     """
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([config.seed, repeat])))
     scheme = config.initialization
-    hidden = _hidden_inputs(architecture, config, rng)
     pieces: list[Tensor] = []
     for layer, kind, n_out, n_in in architecture.block_shapes():
         size = n_out * n_in
@@ -96,8 +93,6 @@ def initial_vector(
             weights = _weights(rng, scheme, n_in, architecture.n_outputs if head else n_out, size)
             if head and config.head_initialization == "zero":
                 weights = np.zeros_like(weights)
-            if layer == 0:
-                weights.reshape(n_out, n_in)[:, hidden] = 0.0
             pieces.append(torch.from_numpy(weights))
         elif kind in _EMBEDDING_DRAWS:
             drawn = _EMBEDDING_DRAWS[kind](rng, size)
@@ -109,8 +104,6 @@ def initial_vector(
         ):
             bound = 1.0 / math.sqrt(fan_in)
             pieces.append(torch.from_numpy(rng.uniform(-bound, bound, size)))
-        elif kind == "scale":
-            pieces.append(torch.from_numpy(1.0 - hidden))
         elif kind == "input_adapter" and layer == 0:
             pieces.append(torch.from_numpy(rng.choice([-1.0, 1.0], size)))
         else:
@@ -123,22 +116,6 @@ def initial_vector(
         raise InvalidParameterError("initialization 'data_driven' needs rows to look at, but got none")
     chosen = torch.from_numpy(rng.choice(rows.shape[0], min(LOOKED_AT, rows.shape[0]), replace=False))
     return _fitted(architecture, vector, rows[chosen.to(rows.device)].cpu().double(), rng)
-
-
-def _hidden_inputs(
-    architecture: Architecture, config: MLPConfig, rng: np.random.Generator
-) -> NDArray[np.bool_]:
-    """Which inputs of the first layer the network does not see, ``(fan_in,)``; mixtures go with their
-    numbers."""
-    hidden = np.zeros(architecture.fan_in, dtype=np.bool_)
-    if config.feature_share == 1.0:
-        return hidden
-    n_numbers = architecture.n_periodic
-    n_inputs = architecture.fan_in - PERIODIC_OUTPUTS * n_numbers
-    n_hidden = n_inputs - max(1, round(config.feature_share * n_inputs))
-    hidden[rng.permutation(n_inputs)[:n_hidden]] = True
-    hidden[n_inputs:] = np.repeat(hidden[:n_numbers], PERIODIC_OUTPUTS)
-    return hidden
 
 
 def _starts_at_zero(layer: int, architecture: Architecture, config: MLPConfig) -> bool:

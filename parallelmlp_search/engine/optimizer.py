@@ -3,7 +3,7 @@
 The update of AdamW (Loshchilov and Hutter 2019) is ``p <- p (1 - lr wd) - lr m' / (sqrt(v') + eps)`` with the
 corrected moments ``m' = m / c1`` and ``v' = v / c2``. Written as ``p <- p d - m / (A sqrt(v) + B)`` with
 ``A = c1 / (lr sqrt(c2))`` and ``B = eps c1 / lr`` it needs seven passes, whatever differs between members,
-and no state but the two moments. Weight decay reaches weights, scales and coefficients, not what shifts.
+and no state but the two moments. Weight decay reaches weights and scales, not what shifts.
 Blocks that learn or decay at other rates than their members have tables of their own, see
 :mod:`parallelmlp_search.engine.parameter_groups`.
 

@@ -23,10 +23,6 @@ from parallelmlp_search.space import MLPConfig
 __all__ = ["RateFactors", "factor_groups", "factored"]
 
 
-STANDSTILL = 1e-30
-"""Rate of scales that only hide columns: nothing moves, and nothing is divided by zero."""
-
-
 class RateFactors(NamedTuple):
     """Factors of the members of a bucket, float64 ``(P,)`` each, for one block or several.
 
@@ -55,9 +51,7 @@ def _group_rate(kind: str, config: MLPConfig) -> float:
     if kind == "bias":
         return config.bias_rate
     if kind == "scale":
-        return config.input_scale_rate or STANDSTILL
-    if kind == "coefficient":
-        return config.parametric_rate
+        return config.input_scale_rate
     if kind in ("frequency", "phase", "mixing", "offset"):
         return config.embedding_rate
     return 1.0

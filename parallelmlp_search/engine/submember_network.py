@@ -266,7 +266,7 @@ def _by_submember(tensors: LayerTensors, n_submembers: int, *, head: bool) -> La
 
 def _pairs(tensors: LayerTensors, others: LayerTensors) -> Iterator[tuple[Tensor, Tensor]]:
     """What both have and what is the same in both, but for factors on weights."""
-    for kind in ("weight", "bias", "gain", "shift", "coefficient"):
+    for kind in ("weight", "bias", "gain", "shift"):
         if getattr(tensors, kind) is not None:
             yield getattr(tensors, kind), getattr(others, kind)
     if tensors.embedding is not None:

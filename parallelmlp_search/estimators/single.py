@@ -25,9 +25,9 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
     ----------
     widths, activation, learning_rate, weight_decay, weight_decay_schedule, dropout, dropout_schedule, \
     label_smoothing, optimizer, beta1, beta2, momentum, schedule, batch_size, initialization, \
-    head_initialization, parametrization, bias, bias_rate, input_scale_rate, parametric_rate, residual, \
-    normalization, clip_norm, numeric_embedding, numeric_scaling, category_embedding, feature_share, \
-    frequency_scale, embedding_rate, submembers, sharing
+    head_initialization, parametrization, bias, bias_rate, input_scale_rate, residual, normalization, \
+    clip_norm, numeric_embedding, numeric_scaling, category_embedding, frequency_scale, embedding_rate, \
+    submembers, sharing
         The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
     seed : int, default=None
         Seed of the initial weights; None takes it from ``random_state``.
@@ -89,14 +89,12 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
         bias: bool = True,
         bias_rate: float = 1.0,
         input_scale_rate: float = 0.0,
-        parametric_rate: float = 0.0,
         residual: bool = False,
         normalization: str = "none",
         clip_norm: float | None = None,
         numeric_embedding: str = "piecewise",
         numeric_scaling: str = "common",
         category_embedding: str = "none",
-        feature_share: float = 1.0,
         frequency_scale: float = 0.1,
         embedding_rate: float = 0.1,
         submembers: int = 1,
@@ -127,14 +125,12 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
         self.bias = bias
         self.bias_rate = bias_rate
         self.input_scale_rate = input_scale_rate
-        self.parametric_rate = parametric_rate
         self.residual = residual
         self.normalization = normalization
         self.clip_norm = clip_norm
         self.numeric_embedding = numeric_embedding
         self.numeric_scaling = numeric_scaling
         self.category_embedding = category_embedding
-        self.feature_share = feature_share
         self.frequency_scale = frequency_scale
         self.embedding_rate = embedding_rate
         self.submembers = submembers
@@ -155,9 +151,9 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
     ----------
     widths, activation, learning_rate, weight_decay, weight_decay_schedule, dropout, dropout_schedule, \
     label_smoothing, optimizer, beta1, beta2, momentum, schedule, batch_size, initialization, \
-    head_initialization, parametrization, bias, bias_rate, input_scale_rate, parametric_rate, residual, \
-    normalization, clip_norm, numeric_embedding, numeric_scaling, category_embedding, feature_share, \
-    frequency_scale, embedding_rate, submembers, sharing
+    head_initialization, parametrization, bias, bias_rate, input_scale_rate, residual, normalization, \
+    clip_norm, numeric_embedding, numeric_scaling, category_embedding, frequency_scale, embedding_rate, \
+    submembers, sharing
         The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
     seed : int, default=None
         Seed of the initial weights; None takes it from ``random_state``.
@@ -208,14 +204,12 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
         bias: bool = True,
         bias_rate: float = 1.0,
         input_scale_rate: float = 0.0,
-        parametric_rate: float = 0.0,
         residual: bool = False,
         normalization: str = "none",
         clip_norm: float | None = None,
         numeric_embedding: str = "piecewise",
         numeric_scaling: str = "common",
         category_embedding: str = "none",
-        feature_share: float = 1.0,
         frequency_scale: float = 0.1,
         embedding_rate: float = 0.1,
         submembers: int = 1,
@@ -246,14 +240,12 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
         self.bias = bias
         self.bias_rate = bias_rate
         self.input_scale_rate = input_scale_rate
-        self.parametric_rate = parametric_rate
         self.residual = residual
         self.normalization = normalization
         self.clip_norm = clip_norm
         self.numeric_embedding = numeric_embedding
         self.numeric_scaling = numeric_scaling
         self.category_embedding = category_embedding
-        self.feature_share = feature_share
         self.frequency_scale = frequency_scale
         self.embedding_rate = embedding_rate
         self.submembers = submembers

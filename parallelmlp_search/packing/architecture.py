@@ -22,7 +22,7 @@ class Architecture:
     empty for all); the first ``n_periodic`` of them enter a periodic embedding. ``residual[l]`` says whether
     hidden layer ``l`` adds its own input; it is only ever true where both widths agree, and never of inputs
     with scales. ``dropout`` and ``clip`` say whether the member uses them at all, not how much; ``scaled``
-    and ``parametric`` whether its inputs have scales and its activations coefficients. With more than one of
+    whether its inputs have scales. With more than one of
     ``submembers`` the member is an ensemble of so many, which share their weights in the way of ``sharing``;
     what it says is the mean of their outputs, or of the probabilities that those stand for if it
     ``classifies``. ``categories`` are ``(first, size)`` of the columns, among those that it sees, that stand
@@ -42,7 +42,6 @@ class Architecture:
     columns: tuple[tuple[int, int], ...] = ()
     n_periodic: int = 0
     scaled: bool = False
-    parametric: bool = False
     submembers: int = 1
     sharing: str = "mini"
     classifies: bool = False
@@ -97,7 +96,6 @@ class Architecture:
             columns=runs,
             n_periodic=n_periodic,
             scaled=scaled,
-            parametric=config.parametric_rate > 0,
             submembers=config.submembers,
             sharing="full" if config.shares_fully and config.widths else "mini",
             classifies=classifies and config.submembers > 1,
@@ -185,7 +183,6 @@ class Architecture:
             self.optimizer,
             self.clip,
             self.scaled,
-            self.parametric,
             self.submembers,
             self.sharing,
             self.classifies,
@@ -195,7 +192,7 @@ class Architecture:
     def block_shapes(self) -> Iterator[tuple[int, str, int, int]]:
         """``(layer, kind, rows, columns)`` of each parameter tensor, in the canonical order.
 
-        Kinds are ``weight`` (rows, columns), ``bias``, ``gain``, ``shift`` and ``coefficient`` (rows, 1).
+        Kinds are ``weight`` (rows, columns), ``bias``, ``gain`` and ``shift`` (rows, 1).
         The last layer is the head. Layer :data:`EMBEDDING` has ``frequency`` and ``phase`` (numbers,
         frequencies), ``mixing`` (numbers times outputs, frequencies) and ``offset`` (numbers times outputs,
         1), ``category`` (categories times their numbers, 1), one column of the table after the other, and
@@ -235,8 +232,6 @@ class Architecture:
             if self.normalization == "layer" and layer < self.depth:
                 yield layer, "gain", width, 1
                 yield layer, "shift", width, 1
-            if self.parametric and layer < self.depth:
-                yield layer, "coefficient", width, 1
             fan_in = width
 
     @property

@@ -35,7 +35,7 @@ __all__ = [
 ALIGNMENT = 16
 """Blocks start at multiples of 16 elements: 64 bytes in float32, one cache line, the widest vector load."""
 
-DECAYING = frozenset({"weight", "scale", "coefficient", "frequency", "mixing", "category"})
+DECAYING = frozenset({"weight", "scale", "frequency", "mixing", "category"})
 """Kinds of blocks that weight decay reaches; it spares what shifts: biases, phases, offsets, and norms."""
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from parallelmlp_search.space.config import category_dimension
 
-__all__ = ["ACTIVATION_MODULES", "CategoryEmbedding", "InputScale", "Parametric", "Residual", "Sine"]
+__all__ = ["ACTIVATION_MODULES", "CategoryEmbedding", "InputScale", "Residual", "Sine"]
 
 
 class Sine(nn.Module):
@@ -74,27 +74,6 @@ class InputScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Rows ``(N, D)`` to ``(N, D)``."""
         return x * self.scale
-
-
-class Parametric(nn.Module):
-    """An activation ``s`` with a coefficient of each neuron: ``z + a (s(z) - z)`` (Holzmueller et al. 2024).
-
-    Parameters
-    ----------
-    activation
-        ``s``.
-    width
-        Neurons ``H``, whose coefficients start at 1.
-    """
-
-    def __init__(self, activation: nn.Module, width: int) -> None:
-        super().__init__()
-        self.activation = activation
-        self.coefficient = nn.Parameter(torch.ones(width))
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Rows ``(N, H)`` to ``(N, H)``."""
-        return torch.lerp(z, self.activation(z), self.coefficient)
 
 
 class Residual(nn.Sequential):

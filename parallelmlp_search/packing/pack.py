@@ -22,7 +22,6 @@ from parallelmlp_search.packing.modules import (
     ACTIVATION_MODULES,
     CategoryEmbedding,
     InputScale,
-    Parametric,
     Residual,
 )
 from parallelmlp_search.packing.periodic import Periodic
@@ -113,7 +112,7 @@ def build_module(
 
     Hidden layers are ``Linear, [LayerNorm], activation, [Dropout]``, wrapped into :class:`Residual` where
     the architecture says so; the head is a ``Linear``. A periodic embedding comes first, then one of
-    categories, then scales of the inputs; activations with coefficients are :class:`Parametric`. Submembers
+    categories, then scales of the inputs. Submembers
     that share weights begin with :class:`Submembers` behind those, have :class:`AdaptedLinear` where they
     differ, and end in :class:`SubmemberHeads` and :class:`SubmemberMean`. Inputs and outputs are row-major,
     ``(N, D)`` to ``(N, C)``.
@@ -147,8 +146,7 @@ def _layers(architecture: Architecture, dropout: float) -> list[nn.Module]:
         block: list[nn.Module] = [_linear(architecture, layer, fan_in, width)]
         if architecture.normalization == "layer":
             block.append(nn.LayerNorm(width))
-        activation = ACTIVATION_MODULES[architecture.activation]()
-        block.append(Parametric(activation, width) if architecture.parametric else activation)
+        block.append(ACTIVATION_MODULES[architecture.activation]())
         if dropout > 0:
             block.append(nn.Dropout(dropout))
         residual = bool(architecture.residual) and architecture.residual[layer]
@@ -189,13 +187,13 @@ def module_architecture(module: nn.Sequential) -> Architecture:
     linears: list[nn.Linear | AdaptedLinear | SubmemberHeads] = []
     residual: list[bool] = []
     activations: set[str] = set()
-    normalized = dropout = scaled = parametric = classifies = False
+    normalized = dropout = scaled = classifies = False
     submembers = 1
     embedding: Periodic | None = None
     of_categories: CategoryEmbedding | None = None
 
     def visit(block: nn.Sequential, inside: bool) -> None:
-        nonlocal normalized, dropout, scaled, parametric, submembers, classifies, embedding, of_categories
+        nonlocal normalized, dropout, scaled, submembers, classifies, embedding, of_categories
         for part in block:
             if isinstance(part, Residual):
                 visit(part, True)
@@ -214,9 +212,6 @@ def module_architecture(module: nn.Sequential) -> Architecture:
                 scaled = True
             elif isinstance(part, Submembers):
                 submembers = part.submembers
-            elif isinstance(part, Parametric) and type(part.activation) in names:
-                parametric = True
-                activations.add(names[type(part.activation)])
             elif type(part) in names:
                 activations.add(names[type(part)])
             elif isinstance(part, SubmemberMean):
@@ -225,7 +220,6 @@ def module_architecture(module: nn.Sequential) -> Architecture:
                 raise InvalidParameterError(
                     f"a packed network is made of Linear, LayerNorm, Dropout, Residual, Periodic, "
                     f"CategoryEmbedding, InputScale, what submembers are made of, and known activations, "
-                    f"Parametric or not, "
                     f"but got {type(part).__name__}"
                 )
 
@@ -257,7 +251,6 @@ def module_architecture(module: nn.Sequential) -> Architecture:
         dropout=dropout,
         n_periodic=0 if embedding is None else embedding.n_numbers,
         scaled=scaled,
-        parametric=parametric,
         submembers=submembers,
         sharing="full" if any(_is_full(linear) for linear in linears) else "mini",
         classifies=classifies,

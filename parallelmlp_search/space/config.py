@@ -27,10 +27,12 @@ __all__ = [
     "PARAMETRIZATIONS",
     "PERIODIC_FREQUENCIES",
     "PERIODIC_OUTPUTS",
+    "REMOVED_FIELDS",
     "SCHEDULES",
     "SHARINGS",
     "MLPConfig",
     "category_dimension",
+    "check_removed",
 ]
 
 ACTIVATIONS: tuple[str, ...] = (
@@ -141,10 +143,6 @@ class MLPConfig:
     input_scale_rate
         Learning rate of a scale of each input, in the same units; 0 for no such scales. They start at 1, and
         weight decay reaches them.
-    parametric_rate
-        Learning rate, in the same units, of a coefficient ``a`` of every hidden neuron, whose activation
-        ``s`` then is ``z + a (s(z) - z)``; 0 for no such coefficients. They start at 1, and weight decay
-        reaches them.
     bias
         Whether the linear maps, the head included, have a bias.
     residual
@@ -164,8 +162,6 @@ class MLPConfig:
     category_embedding
         One of `CATEGORY_EMBEDDINGS`: ``"none"``, one column a category, or ``"learned"``: each of more than 8
         categories becomes ``min(8, ceil(categories / 2))`` numbers, which the network learns.
-    feature_share
-        Share of the columns that the network sees, in (0, 1]; which ones, its seed decides.
     frequency_scale
         Standard deviation of the first frequencies of a periodic embedding, in waves a unit of the scaled
         number, > 0.
@@ -208,14 +204,12 @@ class MLPConfig:
     bias: bool = True
     bias_rate: float = 1.0
     input_scale_rate: float = 0.0
-    parametric_rate: float = 0.0
     residual: bool = False
     normalization: str = "none"
     clip_norm: float | None = None
     numeric_embedding: str = "piecewise"
     numeric_scaling: str = "common"
     category_embedding: str = "none"
-    feature_share: float = 1.0
     frequency_scale: float = 0.1
     embedding_rate: float = 0.1
     submembers: int = 1
@@ -244,11 +238,10 @@ class MLPConfig:
             keep(name, checks.name(name, getattr(self, name), SCHEDULES))
         for name in ("learning_rate", "bias_rate", "frequency_scale", "embedding_rate"):
             keep(name, checks.positive(name, getattr(self, name)))
-        for name in ("weight_decay", "input_scale_rate", "parametric_rate"):
+        for name in ("weight_decay", "input_scale_rate"):
             keep(name, checks.non_negative(name, getattr(self, name)))
         for name in ("dropout", "label_smoothing", "beta1", "beta2", "momentum"):
             keep(name, checks.share(name, getattr(self, name)))
-        keep("feature_share", checks.positive("feature_share", self.feature_share, most=1.0))
         for name in ("bias", "residual"):
             keep(name, checks.switch(name, getattr(self, name)))
         for name in ("batch_size", "submembers"):
@@ -267,8 +260,8 @@ class MLPConfig:
 
     @property
     def has_scales(self) -> bool:
-        """Whether inputs have scales: learned ones, or zeros that hide columns."""
-        return self.input_scale_rate > 0 or self.feature_share < 1
+        """True if each input has a learned scale."""
+        return self.input_scale_rate > 0
 
     @property
     def shares_fully(self) -> bool:
@@ -290,7 +283,7 @@ class MLPConfig:
         self, n_inputs: int, n_outputs: int, *, n_numbers: int = 0, categories: Iterable[tuple[int, int]] = ()
     ) -> int:
         """Trainable numbers of the network: weights, biases, LayerNorm's gains and shifts, embedding, scales,
-        coefficients of activations, adapters of submembers.
+        adapters of submembers.
 
         Parameters
         ----------
@@ -317,11 +310,10 @@ class MLPConfig:
         biases = (neurons if shared else self.submembers * neurons) + self.submembers * n_outputs
         norms = 2 * neurons if self.normalization == "layer" else 0
         scales = sizes[0] if self.has_scales else 0
-        coefficients = neurons if self.parametric_rate else 0
         adapters = 0
         if self.submembers > 1 and self.widths:
             adapters = self.submembers * (sizes[0] if shared else sum(sizes[:-2]) + neurons)
-        return weights + self.bias * biases + norms + embedding + scales + coefficients + adapters
+        return weights + self.bias * biases + norms + embedding + scales + adapters
 
     def replace(self, **changes: Any) -> MLPConfig:
         """A copy with some fields changed; unknown names raise `InvalidParameterError`."""
@@ -336,13 +328,44 @@ class MLPConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MLPConfig:
-        """Configuration from a mapping of field names; fields left out keep their defaults."""
-        _known(values)
-        return cls(**values)
+        """Configuration from a mapping of field names; fields left out keep their defaults.
+
+        Fields of :data:`REMOVED_FIELDS` are dropped where they change nothing.
+
+        Raises
+        ------
+        InvalidParameterError
+            If a field is unknown, breaks its rule, or was removed and changes the network.
+        """
+        kept = {name: value for name, value in values.items() if name not in REMOVED_FIELDS}
+        for name in values.keys() - kept.keys():
+            check_removed(name, values[name])
+        _known(kept)
+        return cls(**kept)
 
 
 FIELD_NAMES: tuple[str, ...] = tuple(field.name for field in fields(MLPConfig))
 """Field names of `MLPConfig`, in their order."""
+
+
+REMOVED_FIELDS: Mapping[str, float] = {"parametric_rate": 0.0, "feature_share": 1.0}
+"""Fields that version 0.1.0 was the last to have, with the value at which they change nothing."""
+
+
+def check_removed(name: str, value: object) -> None:
+    """Refuse a value of a removed field that changes the network.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the value is not the neutral one of :data:`REMOVED_FIELDS`.
+    """
+    neutral = REMOVED_FIELDS[name]
+    if value != neutral:
+        raise InvalidParameterError(
+            f"{name} must be {neutral}, since it was removed after version 0.1.0, but got {value!r}: "
+            "use parallelmlp-search 0.1.0"
+        )
 
 
 def _known(values: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ from parallelmlp_search.space.search_space import SearchSpace
 __all__ = ["KNOWN", "known_configs"]
 
 # What RealMLP's authors arrived at (Holzmueller et al. 2024), at half the width and with what did better
-# here: no coefficients of activations, a head that starts like the others, biases at full rate, one cosine,
+# here: a head that starts like the others, biases at full rate, one cosine,
 # half of them with a rise before it, which helps most where a network could still learn when time ends.
 _REAL = MLPConfig(
     widths=(128,) * 2, activation="silu", parametrization="neural_tangent", initialization="data_driven",

@@ -71,7 +71,6 @@ PRESETS: Mapping[str, Mapping[str, Domain]] = {
         "learning_rate": Float(2e-4, 5e-3, log=True),
         "weight_decay": Float(1e-5, 1e-1, log=True),
         "dropout": Categorical((0.0, 0.05, 0.1, 0.2)),
-        "label_smoothing": Categorical((0.0, 0.05, 0.1)),
         "optimizer": Categorical(("adamw",)),
         "beta2": Categorical((0.95, 0.99, 0.999)),
         "schedule": Categorical(("cosine", "flat_cosine")),

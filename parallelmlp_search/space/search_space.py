@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
-from parallelmlp_search.space.config import FIELD_NAMES, MLPConfig
+from parallelmlp_search.space.config import FIELD_NAMES, REMOVED_FIELDS, MLPConfig, check_removed
 from parallelmlp_search.space.domain_base import Domain
 from parallelmlp_search.space.domains import domain_from_dict
 from parallelmlp_search.space.files import SUFFIXES, read_mapping, write_mapping
@@ -272,7 +272,13 @@ class SearchSpace:
         """Space from a mapping of names to what `domain_from_dict` reads.
 
         A list stands for its choices and a bare value for a constant, so that
-        ``{"activation": ["relu", "tanh"], "batch_size": 128}`` is a space.
+        ``{"activation": ["relu", "tanh"], "batch_size": 128}`` is a space. Fields that were removed are
+        dropped where all their values change nothing.
+
+        Raises
+        ------
+        InvalidParameterError
+            If a name is unknown, a domain is not valid, or a removed field changes the network.
         """
         domains: dict[str, Domain] = {}
         for name, domain in spec.items():
@@ -280,6 +286,9 @@ class SearchSpace:
                 domains[str(name)] = domain if isinstance(domain, Domain) else domain_from_dict(domain)
             except InvalidParameterError as error:
                 raise InvalidParameterError(f"the domain of {name!r} is not valid: {error}") from None
+        for name in REMOVED_FIELDS.keys() & domains.keys():
+            for value in domains.pop(name).grid(2):
+                check_removed(name, value)
         return cls(domains)
 
     @classmethod

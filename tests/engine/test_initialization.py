@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
+from parallelmlp_search.engine import Population
 from parallelmlp_search.engine.initialization import LOOKED_AT, initial_vector
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing import Architecture
-from parallelmlp_search.packing.pack import build_module, extract, read_member
-from parallelmlp_search.space import ColumnGroups, MLPConfig
+from parallelmlp_search.packing.pack import build_module, read_member
+from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import INITIALIZATIONS, SHARINGS
 
 D, H, C = 40, 500, 3
@@ -162,52 +162,6 @@ def test_each_submember_has_a_head_that_starts_like_any_other(scheme: str) -> No
     assert heads.std().item() != pytest.approx(DEVIATIONS["xavier_normal"](H, 8 * C), rel=1e-3)
     zero = initial_vector(architecture, config.replace(head_initialization="zero"))
     assert not _named(architecture, zero)["3.weight"].any()
-
-
-@pytest.mark.parametrize("rate", [0.0, 3.0])
-@pytest.mark.parametrize("embedding", ["none", "periodic"])
-@pytest.mark.parametrize("submembers", [1, 3])
-def test_columns_that_a_member_does_not_see_never_count(rate: float, embedding: str, submembers: int) -> None:
-    config = MLPConfig(
-        widths=(6,),
-        submembers=submembers,
-        feature_share=0.5,
-        input_scale_rate=rate,
-        numeric_embedding=embedding,
-        initialization="data_driven",
-        learning_rate=0.05,
-        weight_decay=0.1,
-        batch_size=8,
-        seed=3,
-    )
-    sizes = {"n_inputs": 8, "n_outputs": 1, "columns": ColumnGroups(n_numbers=5)}
-    rows = torch.randn(40, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    population = Population.create([config], rows=rows, dtype=torch.float64, **sizes)
-    network = extract(population.parameters, population.layout, 0)
-    hidden = [c for c in range(8) if torch.equal(network(rows), network(_moved(rows, c)))]
-    assert len(hidden) == 4
-    train(
-        population,
-        TrainingRows(rows, torch.arange(40) % 2),
-        stream=BatchStream(40, 8, 0),
-        loss="binary_logits",
-        until_epoch=8,
-        total_epochs=8,
-    )
-    trained = extract(population.parameters, population.layout, 0)
-    assert not torch.equal(trained(rows), network(rows))
-    for column in range(8):
-        same = torch.equal(trained(rows), trained(_moved(rows, column)))
-        assert same == (column in hidden)
-    other = Population.create([config.replace(seed=4)], rows=rows, dtype=torch.float64, **sizes)
-    network = extract(other.parameters, other.layout, 0)
-    assert hidden != [c for c in range(8) if torch.equal(network(rows), network(_moved(rows, c)))]
-
-
-def _moved(rows: torch.Tensor, column: int) -> torch.Tensor:
-    moved = rows.clone()
-    moved[:, column] += 1.0
-    return moved
 
 
 def test_drawing_leaves_the_generator_of_torch_alone() -> None:

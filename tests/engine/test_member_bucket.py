@@ -289,8 +289,6 @@ KINDS = [  # every part of a network that is not a plain layer, alone and togeth
         normalization=("none", "layer")[seed // 2 % 2] if seed % 5 != 2 else "none",
         residual=seed // 4 % 2 == 0,
         input_scale_rate=(0.0, 2.0)[seed // 3 % 2],
-        feature_share=(0.5, 1.0, 1.0)[seed // 13 % 3],
-        parametric_rate=(0.0, 0.5)[seed // 5 % 2],
         parametrization=("standard", "neural_tangent")[seed // 6 % 2],
         numeric_embedding=("none", "periodic")[seed // 7 % 2],
         frequency_scale=(0.1, 3.0)[seed % 2],
@@ -334,14 +332,14 @@ def test_every_part_of_a_network(loss: str, n_outputs: int, weighted: bool) -> N
         torch.testing.assert_close(*pair, rtol=2e-4, atol=2e-5, msg=lambda text, c=config: f"{c}: {text}")
     assert not close(other, expected, ("parameters",), 2e-4)
     shapes = [bucket.shape for bucket in got.layout.buckets]
-    for switch in ("scaled", "parametric", "n_periodic", "dropout", "bias", "clip"):
+    for switch in ("scaled", "n_periodic", "dropout", "bias", "clip"):
         assert {bool(getattr(shape, switch)) for shape in shapes} == {True, False}, switch
     assert any(shape.residual and shape.residual[0] and shape.n_periodic for shape in shapes)
     assert {shape.normalization for shape in shapes} == {"none", "layer"}
-    assert any(bucket.is_padded and bucket.shape.parametric for bucket in got.layout.buckets)
+    assert any(bucket.is_padded and bucket.shape.scaled for bucket in got.layout.buckets)
     folded = [bucket.shape for bucket in got.layout.buckets if bucket.shape.is_expanded]
     assert {shape.sharing for shape in folded} == set(SHARINGS)
-    for switch in ("scaled", "parametric", "n_periodic", "dropout", "bias", "clip"):
+    for switch in ("scaled", "n_periodic", "dropout", "bias", "clip"):
         assert {bool(getattr(shape, switch)) for shape in folded} == {True, False}, switch
     assert any(bucket.is_padded and bucket.shape.is_expanded for bucket in got.layout.buckets)
 
@@ -462,7 +460,7 @@ def test_what_the_one_call_does_not_cover() -> None:
     assert not covered(n_inputs=2049)
     assert not covered(n_outputs=2)
     assert covered(loss="squared_error")
-    assert covered(normalization="layer", dropout=0.5, parametric_rate=0.1, input_scale_rate=1.0)
+    assert covered(normalization="layer", dropout=0.5, input_scale_rate=1.0)
     assert not covered(loss="huber:1.0")
     assert not covered(activation="sine")
     assert not covered(widths=(2049,))

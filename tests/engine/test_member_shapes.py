@@ -40,7 +40,6 @@ configs = st.builds(
     # over one or two neurons the slope of what normalises is as large as it likes
     normalization=st.just("none"),
     residual=st.booleans(),
-    parametric_rate=st.sampled_from([0.0, 0.5]),
     input_scale_rate=st.sampled_from([0.0, 2.0]),
     numeric_embedding=st.sampled_from(["none", "none", "periodic"]),
     seed=st.integers(0, 3),

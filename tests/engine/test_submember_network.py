@@ -33,7 +33,6 @@ CONFIGS = st.builds(
     clip_norm=st.sampled_from([None, 0.5]),
     numeric_embedding=st.sampled_from(["none", "periodic"]),
     input_scale_rate=st.sampled_from([0.0, 2.0]),
-    parametric_rate=st.sampled_from([0.0, 0.1]),
     submembers=st.sampled_from([1, 2, 2, 3, 7]),
     category_embedding=st.sampled_from(CATEGORY_EMBEDDINGS),
     sharing=st.sampled_from(SHARINGS),

@@ -236,11 +236,11 @@ def _optimizer(config: MLPConfig, network: nn.Module) -> torch.optim.Optimizer:
     for module in network.modules():
         linear = isinstance(module, Linear)
         for kind, parameter in module.named_parameters(recurse=False):
-            shares = {"scale": config.input_scale_rate or 1e-30, "coefficient": config.parametric_rate}
+            shares = {"scale": config.input_scale_rate}
             shares |= dict.fromkeys(("frequency", "phase", "mixing", "offset"), config.embedding_rate)
             if linear:
                 shares["bias"] = config.bias_rate
-            decays = kind in ("frequency", "mixing", "scale", "coefficient")
+            decays = kind in ("frequency", "mixing", "scale")
             decays |= kind == "weight" and isinstance(module, Linear | nn.Embedding)
             groups.append({"params": [parameter], "decays": decays, "share": shares.get(kind, 1.0)})
     if config.optimizer == "adamw":

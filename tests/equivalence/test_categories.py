@@ -61,7 +61,6 @@ def _table() -> list[MLPConfig]:
                     clip_norm=None if tangent else rng.choice([None, 0.5]),
                     initialization=rng.choice(["data_driven", "kaiming_uniform"]),
                     numeric_embedding=rng.choice(["periodic", "none"]),
-                    feature_share=rng.choice([1.0, 1.0, 0.6]),
                     batch_size=16,
                     seed=len(table),
                 )

@@ -1,4 +1,4 @@
-"""Members with scales, coefficients and rates of their own end with the weights they would have had alone.
+"""Members with scales and rates of their own end with the weights they would have had alone.
 
 The twin writes out what the package folds away: weights divided by the root of their fan-in at every step,
 inputs multiplied row by row, one learning rate and one decay a kind of parameter.
@@ -42,7 +42,6 @@ def _table() -> list[MLPConfig]:
                             bias=rng.random() < 0.75,
                             bias_rate=rng.choice([1.0, 0.1]),
                             input_scale_rate=rng.choice([0.0, 6.0]) if optimizer == "adamw" else 0.5,
-                            parametric_rate=rng.choice([0.0, 0.1]),
                             residual=rng.random() < 0.5,
                             normalization=rng.choice(["none", "layer"]),
                             # the norm is that of plain weights, which the twin does not have
@@ -51,7 +50,6 @@ def _table() -> list[MLPConfig]:
                             head_initialization=rng.choice(["same", "zero"]),
                             numeric_embedding=rng.choice(["periodic", "none"]),
                             embedding_rate=rng.choice([0.1, 0.5]),
-                            feature_share=rng.choice([1.0, 0.4]),
                             frequency_scale=rng.choice([0.1, 1.0]),
                             batch_size=16,
                             seed=len(table),
@@ -70,10 +68,10 @@ def test_steps_packed_are_steps_alone(make_problem: Callable[..., Any], merge: b
     for member, config in enumerate(TABLE):
         assert problem.difference(population, member, problem.alone(config)) < 1e-10, config
     shapes = [bucket.shape for bucket in population.layout.buckets]
-    for switch in ("scaled", "parametric", "n_periodic", "bias", "dropout", "clip"):
+    for switch in ("scaled", "n_periodic", "bias", "dropout", "clip"):
         assert {bool(getattr(shape, switch)) for shape in shapes} == {True, False}, switch
     padded = [bucket.shape for bucket in population.layout.buckets if bucket.is_padded]
-    assert any(shape.parametric and shape.scaled for shape in padded) == merge
+    assert any(shape.n_periodic and shape.scaled for shape in padded) == merge
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -83,10 +81,8 @@ def test_steps_packed_are_steps_alone(make_problem: Callable[..., Any], merge: b
         {"parametrization": "standard"},
         {"bias_rate": 0.2},
         {"input_scale_rate": 0.7},
-        {"parametric_rate": 0.2},
         {"embedding_rate": 0.2},
         {"frequency_scale": 0.2},
-        {"feature_share": 0.5},
         {"head_initialization": "zero"},
         {"initialization": "lecun_normal"},
         {"weight_decay_schedule": "cosine"},
@@ -106,7 +102,6 @@ def test_other_recipes_must_differ(
         weight_decay=0.2,
         dropout=0.2,
         input_scale_rate=0.5,
-        parametric_rate=0.1,
         initialization="data_driven",
         numeric_embedding="periodic",
         batch_size=16,

@@ -43,14 +43,12 @@ def _table() -> list[MLPConfig]:
                         bias=rng.random() < 0.75,
                         bias_rate=rng.choice([1.0, 0.1]),
                         input_scale_rate=rng.choice([0.0, 0.0, 6.0 if optimizer == "adamw" else 0.5]),
-                        parametric_rate=rng.choice([0.0, 0.1]),
                         residual=rng.random() < 0.7,
                         normalization=rng.choice(["none", "layer"]),
                         clip_norm=None if tangent else rng.choice([None, 0.5]),
                         initialization=rng.choice(["data_driven", "kaiming_uniform", "xavier_normal"]),
                         head_initialization=rng.choice(["same", "same", "zero"]),
                         numeric_embedding=rng.choice(["periodic", "none"]),
-                        feature_share=rng.choice([1.0, 1.0, 1.0, 0.4]),
                         batch_size=16,
                         seed=len(table),
                     )
@@ -72,7 +70,7 @@ def test_steps_packed_are_steps_alone(make_problem: Callable[..., Any]) -> None:
     folded = [bucket for bucket in populations[0].layout.buckets if bucket.shape.is_expanded]
     assert len(folded) < len(populations[0].layout.buckets)
     shapes = [bucket.shape for bucket in folded]
-    for switch in ("scaled", "parametric", "n_periodic", "bias", "dropout", "clip"):
+    for switch in ("scaled", "n_periodic", "bias", "dropout", "clip"):
         assert {bool(getattr(shape, switch)) for shape in shapes} == {True, False}, switch
     assert {shape.normalization for shape in shapes} == {"none", "layer"}
     assert any(shape.residual and shape.residual[0] for shape in shapes)
@@ -121,7 +119,6 @@ def test_more_submembers_than_rows(
         {"parametrization": "standard"},
         {"initialization": "data_driven"},
         {"head_initialization": "zero"},
-        {"feature_share": 0.5},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -238,7 +238,7 @@ L = nn.Linear
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        (nn.Sequential(L(D, 4), nn.PReLU(), L(4, C)), "known activations, Parametric or not, but got PReLU"),
+        (nn.Sequential(L(D, 4), nn.PReLU(), L(4, C)), "known activations, but got PReLU"),
         (nn.Sequential(L(D, 4), nn.BatchNorm1d(4), nn.ReLU(), L(4, C)), "but got BatchNorm1d"),
         (nn.Sequential(nn.Sequential(L(D, 4), nn.ReLU()), L(4, C)), "but got Sequential"),  # nested
         (nn.Sequential(L(D, 4), nn.ReLU(), L(4, 4), nn.Tanh(), L(4, C)), r"activations \['relu', 'tanh'\]"),

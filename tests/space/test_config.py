@@ -195,3 +195,17 @@ def test_parameters_of_an_embedding_counted_by_hand() -> None:
 def test_parameters_need_a_shape() -> None:
     with pytest.raises(InvalidParameterError, match="n_inputs must be >= 1, but got 0"):
         MLPConfig().n_parameters(0, 1)
+
+
+def test_removed_fields_are_read_where_they_change_nothing() -> None:
+    values = MLPConfig(widths=(4,)).to_dict()
+    assert MLPConfig.from_dict({**values, "parametric_rate": 0.0, "feature_share": 1.0}) == MLPConfig(
+        widths=(4,)
+    )
+
+
+@pytest.mark.parametrize(("name", "value"), [("parametric_rate", 0.1), ("feature_share", 0.5)])
+def test_removed_fields_that_change_the_network_are_refused(name: str, value: float) -> None:
+    with pytest.raises(InvalidParameterError, match=rf"{name} must be .* but got {value}: use .* 0\.1\.0"):
+        MLPConfig.from_dict({name: value})
+    assert not hasattr(MLPConfig(), name)

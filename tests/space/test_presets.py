@@ -45,6 +45,7 @@ def test_deep_is_deep_and_small_is_small() -> None:
     deep = SearchSpace.preset("deep").sample(500, rng)
     assert {config.depth for config in deep} == set(range(4, 13))
     assert all(config.residual and config.normalization == "layer" for config in deep)
+    assert not any(config.label_smoothing for config in deep)
     small = SearchSpace.preset("small").sample(500, rng)
     assert max(config.n_parameters(20, 2) for config in small) < 6_000
     assert {config.depth for config in small} == {1, 2}

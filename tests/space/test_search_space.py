@@ -272,3 +272,18 @@ def test_ten_thousand_draws_take_less_than_two_seconds() -> None:
         start = time.perf_counter()
         assert len(SPACES[name].sample(10_000, np.random.default_rng(0))) == 10_000
         assert time.perf_counter() - start < 2.0  # 0.35 and 0.6 s measured on one core
+
+
+def test_removed_fields_of_a_space_are_dropped_where_they_change_nothing() -> None:
+    old = {
+        "width": [8, 16],
+        "feature_share": 1.0,
+        "parametric_rate": {"type": "categorical", "choices": [0.0]},
+    }
+    assert SearchSpace.from_dict(old) == SearchSpace.from_dict({"width": [8, 16]})
+
+
+@pytest.mark.parametrize("domain", [[1.0, 0.6], 0.6, {"type": "float", "low": 0.5, "high": 1.0}])
+def test_removed_fields_of_a_space_that_change_networks_are_refused(domain: object) -> None:
+    with pytest.raises(InvalidParameterError, match=r"feature_share .* removed after version 0\.1\.0"):
+        SearchSpace.from_dict({"width": [8, 16], "feature_share": domain})

@@ -1,6 +1,6 @@
 """What one member does between its products, inside a compiled loop: rows of a batch in whole vectors.
 
-Activations leave their slope where their input was, so that the way back through coefficients, dropout and
+Activations leave their slope where their input was, so that the way back through dropout and
 activation is one multiplication.
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from parallelmlp_search.kernels.numba.decorators import inner
 from parallelmlp_search.kernels.numba.elementwise import ONE, TWO, ZERO, F, activate_and_slope, slope_times
+from parallelmlp_search.kernels.numba.member_memory import FREQUENCY, MIXING, OFFSET, PHASE
 from parallelmlp_search.kernels.numba.products import copy, dots, products, row_sums
 
 __all__ = [
@@ -19,7 +20,6 @@ __all__ = [
     "drop",
     "embed",
     "embed_backward",
-    "mix_coefficients",
     "normalize",
     "normalize_backward",
     "scale_gradient",
@@ -55,22 +55,6 @@ def activate_layer(code: Any, before: Any, after: Any) -> None:
         return
     before[:] = ONE
     slope_times(code, after, before)
-
-
-@inner
-def mix_coefficients(slope: Any, after: Any, gap: Any, p: Any, at: Any, n_out: Any, n_rows: Any) -> None:
-    """``z + a (s - z)`` into ``after`` and its slope into ``slope``, from those of ``s``.
-
-    ``gap`` holds ``z`` and becomes ``s - z``, which the gradient of the coefficients is made of.
-    """
-    for o in range(n_out):
-        a = p[at + o]
-        less = a - ONE
-        for k in range(o * n_rows, (o + 1) * n_rows):
-            difference = after[k] - gap[k]
-            gap[k] = difference
-            after[k] += less * difference
-            slope[k] = ONE + a * (slope[k] - ONE)
 
 
 @inner
@@ -267,9 +251,9 @@ def embed(
     """
     copy(x, begin, n_columns * n_rows, wide, 0)
     for j in range(n_numbers):
-        f, b = spots[6] + j * WAVES, spots[7] + j * WAVES
+        f, b = spots[FREQUENCY] + j * WAVES, spots[PHASE] + j * WAVES
         _waves(x, begin + j * n_rows, n_rows, p[f : f + WAVES], p[b : b + WAVES], waves[0], waves[1])
-        mixing, offset = spots[8] + j * MIXTURES * WAVES, spots[9] + j * MIXTURES
+        mixing, offset = spots[MIXING] + j * MIXTURES * WAVES, spots[OFFSET] + j * MIXTURES
         to = (n_columns + j * MIXTURES) * n_rows
         products(p, mixing, WAVES, 1, offset, MIXTURES, WAVES, waves[0], 0, n_rows, wide, to)
 
@@ -293,9 +277,13 @@ def embed_backward(
     nearest cache, those of all numbers would not.
     """
     for j in range(n_numbers):
-        f, b = spots[6] + j * WAVES, spots[7] + j * WAVES
+        f, b = spots[FREQUENCY] + j * WAVES, spots[PHASE] + j * WAVES
         _waves(x, begin + j * n_rows, n_rows, p[f : f + WAVES], p[b : b + WAVES], waves[0], waves[1])
-        mixing, offset, at = spots[8] + j * MIXTURES * WAVES, spots[9] + j * MIXTURES, j * MIXTURES * n_rows
+        mixing, offset, at = (
+            spots[MIXING] + j * MIXTURES * WAVES,
+            spots[OFFSET] + j * MIXTURES,
+            j * MIXTURES * n_rows,
+        )
         row_sums(d, at, MIXTURES, n_rows, g, offset)
         for o in range(MIXTURES):
             dots(waves[0], 0, WAVES, d, at + o * n_rows, n_rows, g, mixing + o * WAVES)

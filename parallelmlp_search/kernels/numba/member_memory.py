@@ -17,12 +17,12 @@ from parallelmlp_search.kernels.numba.products import copy, whole
 __all__ = [
     "BIAS",
     "CATEGORY",
-    "COEFFICIENT",
     "FREQUENCY",
     "GAIN",
     "INPUT_ADAPTER",
     "KINDS",
     "MIXING",
+    "N_KINDS",
     "OFFSET",
     "OUTPUT_ADAPTER",
     "PHASE",
@@ -35,15 +35,15 @@ __all__ = [
     "zeros",
 ]
 
-WEIGHT, BIAS, GAIN, SHIFT, COEFFICIENT, SCALE, FREQUENCY, PHASE, MIXING, OFFSET = range(10)
-INPUT_ADAPTER, OUTPUT_ADAPTER, CATEGORY = 10, 11, 12
+WEIGHT, BIAS, GAIN, SHIFT, SCALE, FREQUENCY, PHASE, MIXING, OFFSET = range(9)
+INPUT_ADAPTER, OUTPUT_ADAPTER, CATEGORY = 9, 10, 11
+N_KINDS = 12
 
 KINDS = {
     "weight": WEIGHT,
     "bias": BIAS,
     "gain": GAIN,
     "shift": SHIFT,
-    "coefficient": COEFFICIENT,
     "scale": SCALE,
     "frequency": FREQUENCY,
     "phase": PHASE,
@@ -70,7 +70,7 @@ def zeros(size: Any) -> Any:
 def place_blocks(blocks: Any, shapes: Any, room: Any, begins: Any, spots: Any) -> Any:
     """Where each block begins in a member's own buffer, and where the last one ends.
 
-    ``begins`` (blocks,) is written, and ``spots`` (layers + 1, 13): the same by layer and kind, what lies
+    ``begins`` (blocks,) is written, and ``spots`` (layers + 1, 12): the same by layer and kind, what lies
     before the first layer in the last line, -1 for what there is not. Weights have ``room`` behind them, for
     what products write beyond a row.
     """

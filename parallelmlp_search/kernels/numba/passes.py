@@ -16,9 +16,7 @@ from parallelmlp_search.kernels.numba.layers import (
     MIXTURES,
     WAVES,
     activate_layer,
-    dots_of_rows,
     drop,
-    mix_coefficients,
     normalize,
     normalize_backward,
     scale_gradient,
@@ -27,7 +25,6 @@ from parallelmlp_search.kernels.numba.layers import (
 )
 from parallelmlp_search.kernels.numba.member_memory import (
     BIAS,
-    COEFFICIENT,
     GAIN,
     SCALE,
     SHIFT,
@@ -61,23 +58,20 @@ class Network(NamedTuple):
     n_columns: Any
     has_bias: Any
     normalized: Any
-    parametric: Any
     scaled: Any
     dropping: Any
-    keeps_slope: Any
 
 
 class Memory(NamedTuple):
     """Where a network is computed, one after the other.
 
     ``before`` and ``after`` hold all layers, activations and what they are computed from, until that becomes
-    their slope; ``gap``, ``kept`` and ``inverse`` what coefficients and normalisation need on the way back;
+    their slope; ``kept`` and ``inverse`` what normalisation needs on the way back;
     ``grad`` and ``other`` take turns as the gradient of a layer, ``past`` as what goes past it.
     """
 
     before: Any
     after: Any
-    gap: Any
     kept: Any
     inverse: Any
     grad: Any
@@ -107,7 +101,6 @@ def memory_of(net: Any, padded: Any, room: Any, residual: Any) -> Any:
     return Memory(
         zeros(size),
         zeros(size),
-        zeros(size if net.parametric else 0),
         zeros(size if net.normalized else 0),
         zeros(net.n_layers * n_rows if net.normalized else 0),
         zeros(turn),
@@ -186,23 +179,15 @@ def forward_pass(
             gain, shift = spots[layer, GAIN], spots[layer, SHIFT]
             spread = memory.inverse[layer * n_rows : (layer + 1) * n_rows]
             normalize(z, memory.kept[to:end], spread, memory.scratch[0], p, gain, shift, n_out, n_rows)
-        if net.keeps_slope:
-            if net.parametric:
-                copy(z, 0, z.size, memory.gap, to)
+        if net.dropping:
             activate_layer(code, z, y)
-            if net.parametric:
-                a = spots[layer, COEFFICIENT]
-                mix_coefficients(z, y, memory.gap[to:end], p, a, n_out, n_rows)
-            if net.dropping:
-                field = fields[t, layer]
-                drop(y, field, rate, n_out, n_rows, net.n_true, ahead)
-                drop(z, field, rate, n_out, n_rows, net.n_true, ahead)
-                if net.parametric:
-                    drop(memory.gap[to:end], field, rate, n_out, n_rows, net.n_true, ahead)
+            field = fields[t, layer]
+            drop(y, field, rate, n_out, n_rows, net.n_true, ahead)
+            drop(z, field, rate, n_out, n_rows, net.n_true, ahead)
         else:
             activate_and_slope(code, z, y)
         if residual[layer]:
-            if not net.keeps_slope and code <= 6:  # the way back needs the activation as it was
+            if not net.dropping and code <= 6:  # the way back needs the activation as it was
                 slope = before[to:end]
                 slope[:] = ONE
                 slope_times(code, y, slope)
@@ -295,10 +280,8 @@ def backward_pass(
         z, slope = before[to:end], d[: end - to]
         if residual[below]:
             copy(slope, 0, slope.size, memory.past, 0)
-        if net.parametric:
-            dots_of_rows(d, memory.gap[to:end], n_in, n_rows, g, spots[below, COEFFICIENT])
         # 7 to 9 (gelu, silu, mish) have left the slope itself, 1 to 6 save their output
-        if net.keeps_slope or 7 <= code <= 9 or (residual[below] and code <= 6):
+        if net.dropping or 7 <= code <= 9 or (residual[below] and code <= 6):
             times(slope, z)
         else:
             slope_times(code, after[to:end] if code <= 6 else z, slope)

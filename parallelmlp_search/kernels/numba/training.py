@@ -22,8 +22,8 @@ from parallelmlp_search.kernels.numba.layers import MIXTURES, embed, embed_backw
 from parallelmlp_search.kernels.numba.loops import binary_rows, cross_entropy_rows
 from parallelmlp_search.kernels.numba.member_memory import (
     BIAS,
-    COEFFICIENT,
     GAIN,
+    N_KINDS,
     SCALE,
     WEIGHT,
     fetch,
@@ -152,10 +152,12 @@ def member_steps(
             padded[single[b, 4] + 1] = single[b, 1]
     room = max(whole(padded.max()), n_columns)
     begins, single_begins = np.zeros(len(blocks), np.int64), np.zeros(len(single), np.int64)
-    spots, single_spots = np.zeros((n_layers + 1, 13), np.int64), np.zeros((n_layers + 1, 13), np.int64)
+    spots, single_spots = (
+        np.zeros((n_layers + 1, N_KINDS), np.int64),
+        np.zeros((n_layers + 1, N_KINDS), np.int64),
+    )
     own_size = place_blocks(blocks, blocks[:, 1:3], room, begins, spots)
     single_size = place_blocks(single, single[:, 1:3], room, single_begins, single_spots)
-    parametric = n_layers > 1 and spots[0, COEFFICIENT] >= 0
     dropping = fields.shape[0] > 0
     net = Network(
         n_layers,
@@ -166,10 +168,8 @@ def member_steps(
         n_columns,
         spots[0, BIAS] >= 0,
         n_layers > 1 and spots[0, GAIN] >= 0,
-        parametric,
         single_spots[n_layers, SCALE] >= 0,
         dropping,
-        parametric or dropping,
     )
     memory = memory_of(net, padded, room, residual)
     mixed = zeros(MIXTURES * n_numbers * n_rows if folded else 0)

@@ -72,8 +72,8 @@ def obstacle(bucket: Bucket, *, loss: str, dtype: torch.dtype) -> str | None:
         return "embeddings are not in the kernel"
     if any(shape.residual):
         return "residual layers are not in the kernel"
-    if shape.scaled or shape.parametric:
-        return "scales of inputs and coefficients of activations are not in the kernel"
+    if shape.scaled:
+        return "scales of inputs are not in the kernel"
     if shape.is_expanded:
         return "submembers that share weights and embedded categories are not in the kernel"
     if padded(shape.n_outputs) > MAX_OUTPUTS:

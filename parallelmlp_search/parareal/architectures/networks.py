@@ -24,7 +24,7 @@ def deep_config(config: MLPConfig, depth_factor: int) -> MLPConfig:
     Every hidden layer is repeated; widths stay as they are. Without residual connections and layer
     normalisation networks of such depths do not train, so both are switched on, unless the factor is 1.
 
-    Normalised layers need no help to begin with, so a deep network has no scales, no coefficients and no
+    Normalised layers need no help to begin with, so a deep network has no scales and no
     data-driven start; no submembers, since one network is cut into slices, and no embedded categories; and
     one rate for all layers: that of the neural tangent parametrisation becomes the one it stands for at the
     network's width, at the same pace of decay.
@@ -66,8 +66,6 @@ def _with_one_rate(config: MLPConfig) -> MLPConfig:
         dropout_schedule="constant",
         bias_rate=1.0,
         input_scale_rate=0.0,
-        feature_share=1.0,
-        parametric_rate=0.0,
         submembers=1,
         category_embedding="none",
         initialization="kaiming_uniform" if data_driven else config.initialization,

@@ -17,7 +17,7 @@ from parallelmlp_search._files import load_tensors, read_json, save_tensors, wri
 from parallelmlp_search.data import ClassTarget, TablePreprocessor
 from parallelmlp_search.engine import Head
 from parallelmlp_search.engine.network import PackedNetwork, window_rows
-from parallelmlp_search.exceptions import RunDirectoryError
+from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
 from parallelmlp_search.packing import Architecture, Layout, plan
 from parallelmlp_search.packing.pack import seen_columns, write_member
 from parallelmlp_search.selection import tempered, weigh
@@ -200,7 +200,8 @@ class TrainedModel:
         Raises
         ------
         RunDirectoryError
-            If files are missing, damaged, or of a newer format.
+            If files are missing, damaged, of a newer format, or hold networks that this version cannot
+            compute.
         """
         values = read_json(folder / "model.json")
         if values.get("format") != FORMAT:
@@ -209,7 +210,7 @@ class TrainedModel:
                 f"format {FORMAT}: use the version of parallelmlp-search that wrote it"
             )
         tensors, _ = load_tensors(folder / "weights.safetensors")
-        configs = tuple(MLPConfig.from_dict(config) for config in values["configs"])
+        configs = tuple(_stored_config(config, folder) for config in values["configs"])
         folds = []
         for number, fold in enumerate(values["folds"]):
             preprocessor = TablePreprocessor.from_dict(fold["preprocessor"])
@@ -234,6 +235,20 @@ class TrainedModel:
             decision=None if decision is None else tuple(decision),
             refitted=bool(values["refitted"]),
         )
+
+
+def _stored_config(values: dict[str, Any], folder: Path) -> MLPConfig:
+    """Configuration of a stored network, also of one of version 0.1.0 that saw only a share of its inputs.
+
+    The scales of its other inputs are zero. They become scales with a learning rate that moves nothing.
+    """
+    if values.get("feature_share", 1.0) < 1.0:
+        rate = values["input_scale_rate"] or 1e-30
+        values = {**values, "feature_share": 1.0, "input_scale_rate": rate}
+    try:
+        return MLPConfig.from_dict(values)
+    except InvalidParameterError as error:
+        raise RunDirectoryError(f"the model in {str(folder)!r} cannot be read: {error}") from None
 
 
 def _architecture(config: MLPConfig, preprocessor: TablePreprocessor, head: Head) -> Architecture:

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from parallelmlp_search.space import MLPConfig
-from parallelmlp_search.space.config import FIELD_NAMES
 
 __all__ = ["RungRecord", "Trial", "TrialState", "config_of_row", "summarise"]
 
@@ -105,14 +104,16 @@ class Trial:
 def config_of_row(row: Mapping[Any, Any] | pd.Series[Any]) -> MLPConfig:
     """The configuration that a row of ``trials.parquet``, or of the leaderboard, spells out."""
     values: dict[str, Any] = {}
-    for name in FIELD_NAMES:
-        value = row[f"config_{name}"]
+    for column in row.keys():  # noqa: SIM118 - iterating over a Series gives its values
+        if not str(column).startswith("config_"):
+            continue
+        name, value = str(column).removeprefix("config_"), row[column]
         if name == "widths":
             widths = value.split("-") if isinstance(value, str) else value
             values[name] = tuple(int(width) for width in widths if width)
         else:
             values[name] = None if value is None or value is pd.NA or value != value else value
-    return MLPConfig(**values)
+    return MLPConfig.from_dict(values)
 
 
 def summarise(config: MLPConfig) -> str:

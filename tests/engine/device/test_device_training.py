@@ -56,7 +56,6 @@ CONFIGS = [
             weight_decay_schedule="flat_cosine",
             bias_rate=0.1,
             input_scale_rate=0.5,
-            parametric_rate=0.2,
             numeric_embedding=embedding,
             seed=8,
         )

@@ -17,6 +17,7 @@ from parallelmlp_search.distribute import ShardData, ShardTask
 from parallelmlp_search.distribute.shards import train_shard
 from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.exceptions import DataError, RunDirectoryError
+from parallelmlp_search.packing import Architecture
 from parallelmlp_search.packing.pack import extract
 from parallelmlp_search.search import Problem, SearchResult, TrainedModel, run
 from parallelmlp_search.search.finalists.model import FoldModel
@@ -140,6 +141,33 @@ def test_a_model_of_another_format_or_without_files_is_refused(found: SearchResu
         TrainedModel.load(tmp_path / "model")
     with pytest.raises(RunDirectoryError, match="there is no file"):
         TrainedModel.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("rate", "stored_rate"), [(2.0, 2.0), (1e-30, 0.0)])
+def test_models_of_version_0_1_0(spam: Problem, tmp_path: Path, rate: float, stored_rate: float) -> None:
+    """Networks that saw a share of their inputs are kept: the scales of the other inputs are zero."""
+    preprocessor = TablePreprocessor().fit(spam.frame)
+    head = Head("regression", 1, location=(0.0,), scale=(1.0,), lower=(-9.0,), upper=(9.0,))
+    config = MLPConfig(widths=(5,), input_scale_rate=rate)
+    n_inputs = preprocessor.n_features_out_
+    architecture = Architecture.of(config, n_inputs=n_inputs, n_outputs=1, columns=preprocessor.columns_)
+    vector = torch.linspace(-0.1, 0.1, architecture.n_parameters)
+    vector[: n_inputs // 2] = 0.0  # scales come first
+    fold = FoldModel.pack(preprocessor, head, [architecture], [vector])
+    names = list(spam.frame.columns)
+    model = TrainedModel("regression", None, (config,), (0,), torch.ones(1), [fold], names)
+    model.save(tmp_path)
+    stored = json.loads((tmp_path / "model.json").read_text())
+    removed = {"feature_share": 0.5, "input_scale_rate": stored_rate, "parametric_rate": 0.0}
+    old = [{**stored["configs"][0], **removed}]
+    (tmp_path / "model.json").write_text(json.dumps({**stored, "configs": old}))
+    again = TrainedModel.load(tmp_path)
+    assert again.configs == (config,)
+    assert np.array_equal(again.predict(spam.frame), model.predict(spam.frame))
+    old[0]["parametric_rate"] = 0.1
+    (tmp_path / "model.json").write_text(json.dumps({**stored, "configs": old}))
+    with pytest.raises(RunDirectoryError, match=r"parametric_rate .* but got 0\.1: use .* 0\.1\.0"):
+        TrainedModel.load(tmp_path)
 
 
 def test_a_fold_predicts_what_its_shard_predicted(make_problem: Make) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from parallelmlp_search.exceptions import RunDirectoryError
+from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
 from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchResult, SearchSettings, run
 from parallelmlp_search.search.run.trial import RungRecord, Trial, TrialState, config_of_row
 from parallelmlp_search.selection import Entry, Leaderboard
@@ -166,6 +166,16 @@ def test_both_tables_spell_configurations_out(directory: RunDirectory) -> None:
     assert [config_of_row(row) for row in directory.trials().to_dict("records")] == configs
     assert directory.best_configs(3) == [configs[1], configs[0]]
     assert directory.best_configs(1) == [configs[1]]
+
+
+def test_rows_of_an_older_version_are_read_unless_a_removed_field_changed_the_network() -> None:
+    record = RungRecord(0, 0, 1.0, 0.5, 0.5, 0.1)
+    config = MLPConfig(widths=(4,))
+    (row,) = Trial(0, config, "random", 0, records=[record]).rows()
+    old = {**row, "config_parametric_rate": 0.0, "config_feature_share": 1.0}
+    assert config_of_row(old) == config_of_row(pd.Series(old)) == config
+    with pytest.raises(InvalidParameterError, match="feature_share must be"):
+        config_of_row({**old, "config_feature_share": 0.6})
 
 
 def test_a_full_disk_leaves_what_was_there(directory: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
