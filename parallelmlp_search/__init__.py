@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from parallelmlp_search.estimators.search_cv import PackedSearchCV
-    from parallelmlp_search.estimators.search_estimators import ParallelMLPClassifier, ParallelMLPRegressor
-    from parallelmlp_search.estimators.single import SingleMLPClassifier, SingleMLPRegressor
+    from parallelmlp_search.estimators.packed_search_cv import PackedSearchCV
+    from parallelmlp_search.estimators.parallel_mlp import ParallelMLPClassifier, ParallelMLPRegressor
+    from parallelmlp_search.estimators.single_mlp import SingleMLPClassifier, SingleMLPRegressor
     from parallelmlp_search.runs import Run
     from parallelmlp_search.space import MLPConfig, SearchSpace
 

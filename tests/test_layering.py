@@ -243,12 +243,12 @@ def test_the_layers_are_there() -> None:
         ("from .. import engine", "space/config.py", True),
         (
             "def f():\n    from parallelmlp_search.cli.app import main",
-            "estimators/single.py",
+            "estimators/single_mlp.py",
             True,
         ),
         (
             "from parallelmlp_search import SearchSpace",
-            "estimators/single.py",
+            "estimators/single_mlp.py",
             True,
         ),  # through the front door
         ("import json", "attic/config.py", True),

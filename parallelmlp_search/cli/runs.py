@@ -21,7 +21,7 @@ from parallelmlp_search import __version__
 from parallelmlp_search.cli.session import terminal
 from parallelmlp_search.cli.tables import STORED_TABLE, Source, plain, records
 from parallelmlp_search.data import read_table
-from parallelmlp_search.estimators.initial import initial_configs
+from parallelmlp_search.estimators.initial_configs import initial_configs
 from parallelmlp_search.exceptions import InvalidParameterError, PMLPError, SearchFailedError
 from parallelmlp_search.report import ConsoleReport, search_summary
 from parallelmlp_search.search import Problem, RunDirectory, SearchSettings, TrainedModel, run

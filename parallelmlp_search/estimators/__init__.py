@@ -1,8 +1,8 @@
 """scikit-learn estimators."""
 
-from parallelmlp_search.estimators.search_cv import PackedSearchCV
-from parallelmlp_search.estimators.search_estimators import ParallelMLPClassifier, ParallelMLPRegressor
-from parallelmlp_search.estimators.single import SingleMLPClassifier, SingleMLPRegressor
+from parallelmlp_search.estimators.packed_search_cv import PackedSearchCV
+from parallelmlp_search.estimators.parallel_mlp import ParallelMLPClassifier, ParallelMLPRegressor
+from parallelmlp_search.estimators.single_mlp import SingleMLPClassifier, SingleMLPRegressor
 
 __all__ = [
     "PackedSearchCV",

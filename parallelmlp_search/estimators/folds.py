@@ -24,7 +24,7 @@ from sklearn.utils.validation import _check_method_params
 from parallelmlp_search.distribute import MemberOutcome, ShardData, ShardTask, cut_work, run_shards
 from parallelmlp_search.engine import MemberState
 from parallelmlp_search.estimators.inputs import table
-from parallelmlp_search.estimators.single_base import SingleMLP, Training
+from parallelmlp_search.estimators.single_mlp_base import SingleMLP, Training
 from parallelmlp_search.search.problem.devices import CUDA_CACHE_SCALE
 from parallelmlp_search.space import MLPConfig
 

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from parallelmlp_search.estimators.constant import ConstantModel
+from parallelmlp_search.estimators.constant_model import ConstantModel
 from parallelmlp_search.estimators.inputs import (
     column_of_rows,
     label_target,

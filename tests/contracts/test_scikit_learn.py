@@ -27,7 +27,7 @@ ESTIMATORS = [
     PackedSearchCV(SingleMLPRegressor(**SINGLE), {"dropout": [0.0, 0.1]}, **PACKED),
 ]
 
-# A row of weight zero is as if it were absent, to the bit (tests/test_estimators.py), but a row of weight
+# A row of weight zero is as if it were absent, to the bit, but a row of weight
 # three is in one fold and one minibatch, while three copies are drawn, shuffled and split one by one.
 STOCHASTIC_ROWS = "folds and minibatches are drawn from rows, so that a weight is not a number of copies"
 EXPECTED_FAILURES = {

@@ -9,7 +9,7 @@ import pytest
 
 BEGINNING = """
 import sys
-from parallelmlp_search.command_line.session import Ending
+from parallelmlp_search.cli.session import Ending
 
 ending = Ending()
 

@@ -14,8 +14,8 @@ import pandas as pd
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
-from parallelmlp_search.estimators.constant import ConstantModel, has_usable_column
-from parallelmlp_search.estimators.initial import initial_configs
+from parallelmlp_search.estimators.constant_model import ConstantModel, has_usable_column
+from parallelmlp_search.estimators.initial_configs import initial_configs
 from parallelmlp_search.estimators.inputs import memory_bytes, table
 from parallelmlp_search.estimators.table_estimator import TableEstimator, constant_model, seed_from
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, RunDirectoryError

@@ -25,7 +25,10 @@ from sklearn.utils.validation import _check_method_params
 from parallelmlp_search._signals import Interrupts
 from parallelmlp_search.data import infer_task
 from parallelmlp_search.distribute import one_thread, worker_count
-from parallelmlp_search.estimators.candidates import (
+from parallelmlp_search.estimators.folds import Fold, last_step, prepare_fold
+from parallelmlp_search.estimators.packed_evaluation import PackedRounds, Scoring
+from parallelmlp_search.estimators.param_distributions import spaces_of
+from parallelmlp_search.estimators.search_candidates import (
     Candidates,
     ListedCandidates,
     StudyCandidates,
@@ -33,11 +36,8 @@ from parallelmlp_search.estimators.candidates import (
     listed,
     study_for,
 )
-from parallelmlp_search.estimators.distributions import spaces_of
-from parallelmlp_search.estimators.folds import Fold, last_step, prepare_fold
-from parallelmlp_search.estimators.rounds import PackedRounds, Scoring
-from parallelmlp_search.estimators.single import SingleMLPClassifier, SingleMLPRegressor
-from parallelmlp_search.estimators.single_base import SingleMLP
+from parallelmlp_search.estimators.single_mlp import SingleMLPClassifier, SingleMLPRegressor
+from parallelmlp_search.estimators.single_mlp_base import SingleMLP
 from parallelmlp_search.estimators.table_estimator import LARGEST_SEED, seed_from
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 from parallelmlp_search.integrations.optuna.study.optimize import MAX_AT_ONCE, trials_at_once

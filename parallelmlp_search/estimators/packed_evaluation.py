@@ -17,8 +17,8 @@ from sklearn.utils.validation import _num_samples
 from parallelmlp_search._signals import Interrupts
 from parallelmlp_search.distribute import MemberOutcome
 from parallelmlp_search.engine import MemberState
-from parallelmlp_search.estimators.candidates import Candidate, Candidates
 from parallelmlp_search.estimators.folds import Fold, train_on_folds
+from parallelmlp_search.estimators.search_candidates import Candidate, Candidates
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.search.screening.rungs import ladder, ladder_cost, promoted

@@ -33,7 +33,7 @@ from parallelmlp_search.exceptions import (
 from parallelmlp_search.search import Progress
 from parallelmlp_search.space.domains import Categorical
 
-DATASETS = Path(__file__).parents[1] / "datasets"
+DATASETS = Path(__file__).parents[2] / "datasets"
 SMALL: dict[str, Any] = {
     "search_space": "small",
     "n_trials": 4,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 
-from parallelmlp_search.estimators.single_base import SingleMLP
+from parallelmlp_search.estimators.single_mlp_base import SingleMLP
 from parallelmlp_search.estimators.table_estimator import LabelTarget, NumericTarget
 
 __all__ = ["SingleMLPClassifier", "SingleMLPRegressor"]

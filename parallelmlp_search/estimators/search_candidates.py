@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
-from parallelmlp_search.estimators.distributions import Distribution
+from parallelmlp_search.estimators.param_distributions import Distribution
 from parallelmlp_search.exceptions import InvalidParameterError, PMLPWarning
 from parallelmlp_search.integrations.optuna.study.study_session import ask
 from parallelmlp_search.integrations.optuna.study.suggest import suggest

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from parallelmlp_search.distribute import MemberOutcome, ShardTask, run_shards
-from parallelmlp_search.estimators.constant import ConstantModel, has_usable_column
+from parallelmlp_search.estimators.constant_model import ConstantModel, has_usable_column
 from parallelmlp_search.estimators.table_estimator import TableEstimator, constant_model, seed_from
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
 from parallelmlp_search.search import SearchSettings, TrainedModel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 
-from parallelmlp_search.estimators.base import SearchEstimator
+from parallelmlp_search.estimators.search_estimator import SearchEstimator
 from parallelmlp_search.estimators.table_estimator import LabelTarget, NumericTarget
 from parallelmlp_search.search import Progress
 from parallelmlp_search.space import MLPConfig, SearchSpace

@@ -27,7 +27,7 @@ from parallelmlp_search.cli.tables import Source, check_output, parse_bytes, pla
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, SearchFailedError
 from parallelmlp_search.search import RunDirectory, TrainedModel
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BUDGET = ["--trials", "6", "--max-epochs", "4", "--folds", "3", "--space", "small"]
 
 
@@ -432,7 +432,7 @@ def test_a_run_from_elsewhere_is_not_resumed(tmp_path: Path) -> None:
 
 def process(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "parallelmlp_search.cli.app", *map(str, arguments)],
+        [sys.executable, "-m", "parallelmlp_search", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -473,7 +473,7 @@ def test_help_is_quick_and_needs_nothing_heavy() -> None:
     code = """
 import sys, time
 start = time.perf_counter()
-from parallelmlp_search.cli import app
+from parallelmlp_search.cli.app import app
 try:
     app(["--help"])
 except SystemExit as end:
@@ -586,7 +586,7 @@ def test_what_an_interrupt_leaves_is_tidied_up_without_a_word(tmp_path: Path) ->
     left.mkdir()
     code = f"""
 import os
-from parallelmlp_search.command_line.session import guarded
+from parallelmlp_search.cli.session import guarded
 @guarded
 def command():
     from joblib.externals.loky.backend import resource_tracker
