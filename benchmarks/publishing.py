@@ -1,4 +1,7 @@
-"""What benchmarks keep beside their figures, and how tables get into documents; needs nothing but torch."""
+"""Description of the machine for files of results, and insertion of tables into documents.
+
+Needs only torch, so that it works on a machine with a GPU where little else is installed.
+"""
 
 from __future__ import annotations
 
@@ -10,34 +13,45 @@ from typing import Any
 
 import torch
 
-__all__ = ["ROOT", "between", "describe_machine", "fill", "marks"]
+__all__ = ["ROOT", "between", "current_commit", "describe_machine", "fill", "git_output", "marks"]
 
 ROOT = Path(__file__).parent.parent
 
 Marks = tuple[str, str]
 
 
+def git_output(*words: str) -> str:
+    """Return what git prints in the checkout; empty without git or outside of a repository."""
+    try:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def current_commit() -> str:
+    """Return the short hash of the checkout, or ``"unknown"`` where git cannot tell."""
+    return git_output("rev-parse", "--short", "HEAD") or "unknown"
+
+
 def describe_machine() -> dict[str, Any]:
-    """Where and with what figures were measured."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
+    """Return the processor, the versions and the commit that figures were measured with."""
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "commit": commit,
+        "commit": current_commit(),
     }
 
 
 def marks(name: str) -> Marks:
-    """The lines of a document between which a table of this name stands."""
+    """Return the comment lines of a document that enclose the table of this name."""
     return f"<!-- {name} -->\n", f"<!-- /{name} -->"
 
 
 def between(text: str, marks: Marks) -> str:
-    """What stands between the marks.
+    """Return the text between the marks.
 
     Raises
     ------
@@ -48,7 +62,7 @@ def between(text: str, marks: Marks) -> str:
 
 
 def fill(path: Path, marks: Marks, text: str) -> None:
-    """Put a text between the marks of a document.
+    """Replace the text between the marks of a document.
 
     Raises
     ------
@@ -64,6 +78,6 @@ def _parts(text: str, marks: Marks) -> tuple[str, str, str]:
     inside, closed, after = rest.partition(marks[1])
     if not (opened and closed):
         raise ValueError(
-            f"a document must hold the marks {marks[0].strip()} and {marks[1]}, but one is missing"
+            f"the document must contain the marks {marks[0].strip()} and {marks[1]}, in this order"
         )
     return before, inside, after

@@ -1,10 +1,9 @@
-"""What this machine can do at best: multiply and add, and copy what no cache can hold."""
+"""Highest rates of this machine: multiply-adds, and copies of arrays that no cache can hold."""
 
 from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -15,30 +14,30 @@ from typing import Any
 
 import torch
 
-from benchmarks.publishing import ROOT
+from benchmarks.publishing import current_commit, git_output
 
 __all__ = ["ProductRates", "copy_bandwidth", "describe", "product_rates"]
 
 LIBRARY_SIZES = (256, 512, 1024)
-"""Sides of the library's square products, of which the best counts: 512 was on the machine of the table, with
-113 to 118 GFLOP/s from 128 to 4,096."""
+"""Sides of the library's square products; the highest rate counts. On the machine of the table 512 was the
+fastest, with 113 to 118 GFLOP/s for sides from 128 to 4,096."""
 
 LOOP_SECONDS = 0.01
-"""What a run of a compiled loop takes at least."""
+"""Shortest run of a compiled loop that is timed."""
 
 
 @dataclass(frozen=True)
 class ProductRates:
-    """FLOP per second in float32, by who multiplies; 0 for what was not measured.
+    """FLOP per second in float32 of three kinds of products; 0 for a kind that was not measured.
 
     Attributes
     ----------
     library
-        Torch's best square product.
+        Fastest square product of torch.
     own
-        The products of the member loop, of 64 by 64 weights with 128 rows.
+        Products of the member loop, 64 by 64 weights with 128 rows.
     multiply_adds
-        Vectors that stay in registers. No product can be faster.
+        Multiply-adds of vectors that stay in registers. No product can be faster.
     """
 
     library: float = 0.0
@@ -47,15 +46,15 @@ class ProductRates:
 
     @property
     def peak(self) -> float:
-        """The most that was reached: what a fraction of the peak is a fraction of."""
+        """Highest of all rates, by which fractions of the peak divide."""
         return max(astuple(self))
 
     def best(self, other: ProductRates) -> ProductRates:
-        """The higher of both, each by itself: a slow moment of the machine must not flatter anybody."""
+        """Return the higher value of each rate, so that a slow moment of the machine raises no fraction."""
         return ProductRates(*map(max, astuple(self), astuple(other)))
 
     def gflops(self) -> dict[str, float]:
-        """All of them and the peak, in units of 1e9, as they are stored."""
+        """Return all rates and the peak in GFLOP/s, as they are stored."""
         names = ("library", "own", "multiply_adds", "peak")
         return {name: getattr(self, name) / 1e9 for name in names}
 
@@ -71,7 +70,7 @@ def _best(run: Callable[[], object], count: int) -> float:
 
 
 def _together(run: Callable[[int], float], times: int, threads: int) -> float:
-    """FLOP per second of as many threads that run at once; ``run`` tells the FLOP of so many times."""
+    """Return FLOP per second of threads that run at once; ``run(times)`` returns the FLOP it computed."""
     found = [0.0] * threads
 
     def work(place: int) -> None:
@@ -87,7 +86,7 @@ def _together(run: Callable[[int], float], times: int, threads: int) -> float:
 
 
 def _loop_rate(run: Callable[[int], float], threads: int, count: int) -> float:
-    run(1)  # compiled here, and in nobody's time
+    run(1)  # compiles
     times = 1
     while True:
         started = time.perf_counter()
@@ -113,7 +112,7 @@ def _library_rate(threads: int, count: int) -> float:
 
 
 def product_rates(threads: int, count: int = 8) -> ProductRates:
-    """Each rate on so many cores at once, the best of ``count`` runs."""
+    """Measure each rate on ``threads`` cores at once, the best of ``count`` runs."""
     library = _library_rate(threads, count)
     if find_spec("numba") is None:
         return ProductRates(library)
@@ -124,7 +123,7 @@ def product_rates(threads: int, count: int = 8) -> ProductRates:
 
 
 def copy_bandwidth(threads: int, size: int = 1 << 25, count: int = 5) -> float:
-    """Bytes per second, read and written, of a copy of 128 MiB."""
+    """Measure bytes per second, read and written, of copies of ``size`` float32 numbers (128 MiB)."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -136,14 +135,11 @@ def copy_bandwidth(threads: int, size: int = 1 << 25, count: int = 5) -> float:
 
 
 def describe() -> dict[str, Any]:
-    """Where and with what the figures were measured."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    # what a benchmark has just written does not make its code another one
-    changed = git("status", "--porcelain", "--", "benchmarks", "parallelmlp_search", ":!benchmarks/results")
+    """Return the processor, the versions and the commit that figures were measured with."""
+    # files of results are written by benchmarks and do not change what the code computes
+    changed = git_output(
+        "status", "--porcelain", "--", "benchmarks", "parallelmlp_search", ":!benchmarks/results"
+    )
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     model = next((line.split(":")[1].strip() for line in flags.splitlines() if "model name" in line), "")
     return {
@@ -152,5 +148,5 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "commit": git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else ""),
+        "commit": current_commit() + ("-dirty" if changed else ""),
     }

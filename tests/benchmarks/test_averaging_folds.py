@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from benchmarks.averaging import DOCUMENT, RESULTS, gains, run, table_of
-from benchmarks.publishing import between, marks
+from benchmarks.averaging import gains, run, table_of
 
 
 def test_gains_are_shares_of_the_error_of_one_fold() -> None:
@@ -30,8 +27,3 @@ def test_a_search_is_judged_fold_by_fold() -> None:
     assert row["folds"] >= 2
     assert 0.0 < row["error"] < row["fold"]  # by log-loss an average is no worse than its parts in the mean
     assert row["expected"] <= 0.0
-
-
-def test_the_document_shows_the_figures() -> None:
-    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
-    assert between(DOCUMENT.read_text(encoding="utf-8"), marks("averaging")) == table_of(rows) + "\n"

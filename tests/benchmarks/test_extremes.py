@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import extremes
-from benchmarks.extremes import CASES, DOCUMENT, RESULTS, Case, linear, run, table
-from benchmarks.publishing import between, marks
+from benchmarks.extremes import CASES, RESULTS, Case, linear, run
 
 
 @pytest.mark.parametrize(
@@ -51,12 +50,10 @@ def test_a_search_is_run_and_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert row["trials"] >= 1
 
 
-def test_the_document_shows_the_figures() -> None:
+def test_figures_on_file_are_sensible_and_in_time() -> None:
     rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
     assert [row["case"] for row in rows] == list(CASES)
-    text = between(DOCUMENT.read_text(encoding="utf-8"), marks("extremes"))
-    assert text.strip() == table(rows)
-    for row in rows:  # sensible, and in time
+    for row in rows:
         better = row["linear"] > row["held_back"]
         assert better == (row["metric"] != "roc_auc"), row["case"]
         assert row["seconds"] <= row["limit"] + 5.0, row["case"]

@@ -1,4 +1,4 @@
-"""Tables between their marks, and that publishing needs nothing that a machine with a GPU may lack."""
+"""Tables between their marks, and a description of the machine that needs neither git nor a full install."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.publishing import ROOT, between, describe_machine, fill, marks
+from benchmarks import publishing
+from benchmarks.packed import machine
+from benchmarks.publishing import ROOT, between, current_commit, describe_machine, fill, marks
 
 
-def test_a_text_takes_the_place_of_another(tmp_path: Path) -> None:
+def test_a_text_replaces_another(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- a -->\nold\n<!-- /a -->\n<!-- b -->\nother\n<!-- /b -->\n")
     for text in ("| 1 |", "| 2 |\n"):
@@ -29,11 +31,26 @@ def test_a_document_without_the_marks_is_left_alone(tmp_path: Path, document: st
     assert page.read_text() == document
 
 
-def test_a_machine_is_described() -> None:
+def test_the_machine_is_described() -> None:
     assert set(describe_machine()) == {"processor", "cores", "python", "torch", "commit"}
 
 
-def test_the_benchmark_on_a_gpu_is_light() -> None:
+def test_the_commit_is_unknown_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert current_commit() == "unknown"
+    assert describe_machine()["commit"] == "unknown"
+    assert machine.describe()["commit"] == "unknown"
+
+
+def test_the_commit_is_unknown_outside_of_a_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert current_commit() == "unknown"
+
+
+def test_the_gpu_benchmark_needs_few_packages() -> None:
     code = """
 import sys
 for name in ("optuna", "typer", "rich"):

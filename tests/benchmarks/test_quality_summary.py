@@ -12,16 +12,11 @@ from benchmarks.publishing import between
 from benchmarks.quality import publishing
 from benchmarks.quality.diagram import cliques, critical_difference, diagram
 from benchmarks.quality.publishing import (
-    ABLATION,
-    DOCS,
     MARKS,
-    README,
-    RESULTS,
     VARIANT_MARKS,
     merge,
     ranking,
     report_variants,
-    sections,
     variant_sections,
     write,
 )
@@ -234,12 +229,3 @@ def test_a_report_merges_draws_and_fills_the_page(tmp_path: Path, monkeypatch: p
     assert between((tmp_path / "README").read_text(), MARKS) == ranks + "\n"
     assert "ours 30 s (1.75)" in (tmp_path / "DIAGRAM").read_text()
     assert publishing.report(ROWS[:1], {}, keep=False) != words
-
-
-def test_the_page_shows_the_figures_on_file() -> None:
-    rows = json.loads(RESULTS.read_text())["rows"]
-    assert between(DOCS.read_text(encoding="utf-8"), MARKS) == sections(rows)
-    longest = max(row["budget"] for row in rows if row["budget"] is not None)
-    assert between(README.read_text(encoding="utf-8"), MARKS) == ranking(rows, longest) + "\n"
-    variants = json.loads(ABLATION.read_text())["rows"] if ABLATION.exists() else []
-    assert between(DOCS.read_text(encoding="utf-8"), VARIANT_MARKS) == variant_sections(variants)
