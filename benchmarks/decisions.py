@@ -20,7 +20,7 @@ import torch
 from benchmarks.publishing import ROOT, describe_machine, fill, marks
 from benchmarks.quality.sets import load, split
 from parallelmlp_search.search import Problem, SearchResult, SearchSettings, run
-from parallelmlp_search.selection import get_metric, tempered, weigh
+from parallelmlp_search.selection import apply_temperature, get_metric, weight_classes
 
 RESULTS = ROOT / "benchmarks" / "results" / "decisions.json"
 DOCS = ROOT / "docs" / "quality.md"
@@ -52,7 +52,7 @@ def calibration(name: str, seed: int) -> dict[str, Any]:
     found, warm, truth = search(name, seed, "log_loss", tune=True)
     temperature = found.model.temperature
     metric = get_metric("log_loss", found.model.task)
-    before, after = metric(torch.stack([tempered(warm, 1.0 / temperature), warm]), truth).tolist()
+    before, after = metric(torch.stack([apply_temperature(warm, 1.0 / temperature), warm]), truth).tolist()
     honest = None if found.honest is None else found.honest.score
     return {"temperature": temperature, "plain": before, "tempered": after, "honest": honest}
 
@@ -64,7 +64,7 @@ def decisions(name: str, seed: int) -> dict[str, Any]:
     for side, tune in (("plain", False), ("tuned", True)):
         found, probabilities, truth = search(name, seed, metric_name, tune=tune)
         metric = get_metric(metric_name, found.model.task)
-        row[side] = float(metric(weigh(probabilities, found.model.decision)[None], truth)[0])
+        row[side] = float(metric(weight_classes(probabilities, found.model.decision)[None], truth)[0])
         row[f"{side}_honest"] = None if found.honest is None else found.honest.score
         row[f"{side}_error"] = None if found.honest is None else found.honest.standard_error
     return row

@@ -19,7 +19,7 @@ from parallelmlp_search.data import ClassTarget, infer_task, split_target
 from parallelmlp_search.data.coercion import as_numbers, as_seconds
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, RunDirectoryError, near_miss
 from parallelmlp_search.search import Problem, TrainedModel
-from parallelmlp_search.selection import METRICS, get_metric, weigh
+from parallelmlp_search.selection import METRICS, get_metric, weight_classes
 
 __all__ = [
     "Source",
@@ -280,7 +280,7 @@ def evaluate(
     else:
         truth = ClassTarget(model.classes).encode(column)
     predictions = torch.from_numpy(np.ascontiguousarray(model.predictions(features)))[None]
-    named = weigh(predictions, model.decision)
+    named = weight_classes(predictions, model.decision)
     chosen = get_metric(metric, model.task)
     fitting = [chosen, *(m for m in METRICS.values() if model.task in m.tasks and m.name != chosen.name)]
     scores = {

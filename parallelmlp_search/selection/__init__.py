@@ -1,33 +1,39 @@
-"""The verdict: metrics of all members at once, leaderboard, greedy ensemble and honest score."""
+"""Metrics, leaderboard, ensemble selection, honest score, calibration and decision thresholds."""
 
-from parallelmlp_search.selection.best_threshold import at_best_cut
-from parallelmlp_search.selection.bias_correction import HonestScore, as_predicted, bias_corrected_score
-from parallelmlp_search.selection.calibration import fit_temperature, tempered
+from parallelmlp_search.selection.best_threshold import at_best_threshold
+from parallelmlp_search.selection.bias_correction import (
+    HonestScore,
+    adjust_for_postprocessing,
+    bias_corrected_score,
+)
+from parallelmlp_search.selection.bootstrap import Bootstrap
+from parallelmlp_search.selection.calibration import apply_temperature, fit_temperature
 from parallelmlp_search.selection.ensemble import GreedyEnsemble, greedy_ensemble
-from parallelmlp_search.selection.fold_averaging import as_averaged, averaging_gain
+from parallelmlp_search.selection.fold_averaging import adjust_for_averaging, averaging_gain
 from parallelmlp_search.selection.leaderboard import Entry, Leaderboard
 from parallelmlp_search.selection.metrics import METRICS, TASKS, Metric, default_metric, get_metric
-from parallelmlp_search.selection.thresholds import Decision, tune_decision, weigh
+from parallelmlp_search.selection.thresholds import DecisionWeights, tune_thresholds, weight_classes
 
 __all__ = [
     "METRICS",
     "TASKS",
-    "Decision",
+    "Bootstrap",
+    "DecisionWeights",
     "Entry",
     "GreedyEnsemble",
     "HonestScore",
     "Leaderboard",
     "Metric",
-    "as_averaged",
-    "as_predicted",
-    "at_best_cut",
+    "adjust_for_averaging",
+    "adjust_for_postprocessing",
+    "apply_temperature",
+    "at_best_threshold",
     "averaging_gain",
     "bias_corrected_score",
     "default_metric",
     "fit_temperature",
     "get_metric",
     "greedy_ensemble",
-    "tempered",
-    "tune_decision",
-    "weigh",
+    "tune_thresholds",
+    "weight_classes",
 ]

@@ -1,8 +1,8 @@
-"""Two classes at each member's own best cut: what a metric of labels is worth once the decision is tuned.
+"""Metrics of labels for two classes, computed at each member's best decision threshold.
 
-Where one class is rare, networks that know a lot may still never find it the more probable one. Then their F1
-is 0 for all of them, and the best of them is any. Compared at its best cut, each shows what it knows. A best
-cut of the very rows that are scored flatters, all members about alike: it compares, and is not for reporting.
+If one class is rare, even a good network may never predict it. F1 is then 0 for all members, and ranking them
+is arbitrary. At its best threshold each member shows how well it separates the classes. The best threshold of
+the scored rows is optimistic for all members alike: such scores compare members but are not reported.
 """
 
 from __future__ import annotations
@@ -13,51 +13,51 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from parallelmlp_search.selection.formulas import Accuracy, Formula, LabelFormula
+from parallelmlp_search.selection.formulas import Accuracy, ClassCounts, Formula, LabelFormula
+from parallelmlp_search.selection.inputs import GroundTruth
 from parallelmlp_search.selection.metrics import Metric
 
-__all__ = ["AtBestCut", "at_best_cut"]
+__all__ = ["BestThreshold", "at_best_threshold"]
 
 
-def at_best_cut(metric: Metric, n_classes: int | None) -> Metric:
-    """The same metric at each member's best cut; itself where that does not apply.
+def at_best_threshold(metric: Metric, n_classes: int | None) -> Metric:
+    """Return the metric at each member's best threshold, or the metric itself if that does not apply.
 
-    It applies to two classes and metrics of labels. The accuracy is left out: it is never the same for all
-    members, and calibrated probabilities have nothing to gain.
+    It applies to two classes and metrics of labels. Accuracy is left out: it is never the same for all
+    members, and a threshold does not improve it if the probabilities are calibrated.
     """
     formula = metric.formula
     if n_classes != 2 or not isinstance(formula, LabelFormula) or isinstance(formula, Accuracy):
         return metric
-    return replace(metric, formula=AtBestCut(formula, metric.greater_is_better))
+    return replace(metric, formula=BestThreshold(formula, metric.greater_is_better))
 
 
 @dataclass(frozen=True)
-class AtBestCut(Formula):
-    """A formula of labels for two classes at the best of all cuts between rows."""
+class BestThreshold(Formula):
+    """Formula of labels for two classes, at the best of all thresholds between rows."""
 
-    nanoseconds: ClassVar[float] = 150.0
+    cost_ns: ClassVar[float] = 150.0
 
     formula: LabelFormula
     greater_is_better: bool = True
 
-    def condense(self, predictions: Tensor, target: Tensor) -> Tensor:
-        return self.formula.condense(predictions, target)
+    def project(self, predictions: Tensor, target: Tensor) -> Tensor:
+        return self.formula.project(predictions, target)
 
-    def score(self, condensed: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        values, order = condensed[:, 0].sort(dim=1)  # (P, N)
-        weights = weight[order]
-        positive = weights * (target[order] == 1)
+    def score(self, projected: Tensor, truth: GroundTruth) -> Tensor:
+        values, order = projected[:, 0].sort(dim=1)  # (P, N)
+        weights = truth.weight[order]
+        positive = weights * (truth.target[order] == 1)
+        # A threshold after a row predicts class 0 for all rows up to this one.
         below, missed = weights.cumsum(1), positive.cumsum(1)
         total, found = below[:, -1:], missed[:, -1:]
-        # named negative: all rows up to this one
         predicted = torch.stack([below, total - below], dim=2).flatten(0, 1)
         hits = torch.stack([below - missed, found - missed], dim=2).flatten(0, 1)
-        of_positive = (weight * (target == 1)).sum()
-        actual = torch.stack([weight.sum() - of_positive, of_positive])
-        scores = self.formula.from_counts(actual, predicted, hits).view(values.shape)
-        # a cut lies between different values; above the last one everything is negative
-        cuts = torch.ones_like(values, dtype=torch.bool)
-        cuts[:, :-1] = values[:, 1:] > values[:, :-1]
-        worst = -torch.inf if self.greater_is_better else torch.inf
-        scores = torch.where(cuts, scores, worst)
+        n_positive = (truth.weight * (truth.target == 1)).sum()
+        actual = torch.stack([truth.weight.sum() - n_positive, n_positive])
+        scores = self.formula.from_counts(ClassCounts(actual, predicted, hits)).view(values.shape)
+        # A threshold lies between different values, or above the last one.
+        valid = torch.ones_like(values, dtype=torch.bool)
+        valid[:, :-1] = values[:, 1:] > values[:, :-1]
+        scores = torch.where(valid, scores, -torch.inf if self.greater_is_better else torch.inf)
         return scores.amax(1) if self.greater_is_better else scores.amin(1)

@@ -1,72 +1,76 @@
-"""A score of the winner that is not flattered by having been chosen.
+"""Honest score: the score of a selected ensemble, corrected for the selection bias.
 
-The best of many members looks better than it is on the rows that chose it. Bootstrap bias corrected
-cross-validation (Tsamardinos, Greasidou and Borboudakis, "Bootstrapping the out-of-sample predictions for
-efficient and accurate cross-validation", Machine Learning 107, 2018) repeats the whole choice on rows drawn
-with replacement and scores it on the rows that were not drawn. No network is trained again.
+The best of many members looks better than it is on the rows that it was selected on. Bootstrap bias corrected
+cross-validation (BBC-CV; Tsamardinos, Greasidou and Borboudakis, "Bootstrapping the out-of-sample predictions
+for efficient and accurate cross-validation", Machine Learning 107, 2018) repeats the selection on bootstrap
+samples of the rows and scores it on the out-of-bag rows. No network is trained again.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
-from parallelmlp_search.selection.bootstrap import draws, spawned, units_of
+from parallelmlp_search.exceptions import SearchFailedError
+from parallelmlp_search.selection.bootstrap import (
+    Bootstrap,
+    BootstrapSample,
+    bootstrap_samples,
+    sampling_units,
+    spawn_seeds,
+)
 from parallelmlp_search.selection.ensemble import (
-    CHOICE_SECONDS,
+    MAX_SELECTION_SECONDS,
     GreedyEnsemble,
-    greedy_ensemble,
+    order_by_complexity,
     pick_members,
-    shares,
-    simplest_first,
+    selection_weights,
     weighted_average,
 )
-from parallelmlp_search.selection.inputs import check_inputs, finite_members
+from parallelmlp_search.selection.inputs import GroundTruth, check_inputs, finite_members
 from parallelmlp_search.selection.metrics import Metric
 
-__all__ = ["HonestScore", "as_predicted", "bias_corrected_score"]
+__all__ = ["HonestScore", "adjust_for_postprocessing", "bias_corrected_score"]
 
-N_ROUNDS = 25
-"""Most picks of an ensemble where nothing else is said."""
+N_ERROR_SAMPLES = 100
+"""Bootstrap samples of a standard error, which is then itself known to 7 %."""
 
-N_REPEATS_FOR_ERROR = 100
-"""Bootstraps behind the standard error, which then is itself known to 7 %."""
-
-ERROR_SECONDS, MIN_REPEATS = 0.5, 10
-"""What the error of treated predictions may take, and its fewest bootstraps however large the table."""
+MAX_ERROR_SECONDS, MIN_ERROR_SAMPLES = 0.5, 10
+"""Time limit of the standard error after postprocessing, and the samples that are drawn in any case."""
 
 MIN_ROWS, MAX_ROWS = 1_000, 10_000
-"""Rows that a repeated choice looks at, however dear or cheap the metric."""
+"""Limits of the default number of rows that a selection is repeated on."""
 
-MAX_DRAWS = 4
-"""Draws tried per bootstrap wanted, since a draw may leave no row, or only one class, outside."""
+MAX_TRIES = 4
+"""Samples drawn per sample wanted: one may leave no out-of-bag row, or only one class."""
 
 
 @dataclass(frozen=True)
 class HonestScore:
-    """What to expect of the chosen member or ensemble on new rows, in the metric's own orientation.
+    """Bias-corrected score of the selected ensemble: its expected score on new rows.
+
+    All scores are in the metric's own orientation.
 
     Parameters
     ----------
     score
-        Mean score of the repeated choices on the rows outside each bootstrap.
+        Mean score of the repeated selections on their out-of-bag rows.
     standard_error
-        Uncertainty of ``score`` because the rows are finitely many.
+        Standard error of ``score``, due to the finite number of rows.
     low, high
-        Interval that holds 95 % of the outside scores, narrowed to what all rows would give.
+        95 % interval of ``score``.
     naive
-        Score of the choice on the rows that made it.
+        Uncorrected score of the ensemble, on the rows that it was selected on.
     n_bootstraps
-        Bootstraps that gave a score.
+        Bootstrap samples that yielded a score.
     averaging
-        What of ``score`` is expected from averaging the networks of all folds, which no row can show.
+        Part of ``score`` that is the expected gain of averaging the networks of all folds.
     """
 
     score: float
@@ -82,174 +86,137 @@ def bias_corrected_score(
     predictions: Tensor,
     target: Any,
     metric: Metric,
+    ensemble: GreedyEnsemble,
     *,
     weight: Any = None,
-    groups: Any = None,
-    ensemble: bool = True,
-    chosen: GreedyEnsemble | None = None,
-    complexity: Any = None,
-    n_bootstraps: int = 30,
-    n_rounds: int | None = None,
-    max_rows: int | None = None,
-    seed: int | np.random.SeedSequence = 0,
+    complexity: Sequence[float] | Tensor | None = None,
+    bootstrap: Bootstrap | None = None,
 ) -> HonestScore:
-    """Score of the choice among members, corrected for the choosing.
+    """Score of a selected ensemble, corrected for the selection.
 
     Parameters
     ----------
     predictions
-        (P, C, N) out-of-fold predictions of all members that were up for choice, not of the best alone.
+        (P, C, N) out-of-fold predictions of all members that were candidates, not only of the best.
     target
         Class numbers (N,), or values (N,) or (C, N).
     metric
-        What chooses and what is reported.
+        Metric of the selection and of the score.
+    ensemble
+        Ensemble that was selected on all rows. Each repeated selection has as many rounds.
     weight
         Row weights (N,), or None.
-    groups
-        (N,) labels; rows of one group are drawn and left out together. None: each row is its own group.
-    ensemble
-        Whether the choice is a greedy ensemble or the best single member.
-    chosen
-        The choice made on all rows, where it is known already; found here where it is None.
     complexity
-        (P,), as in `greedy_ensemble`.
-    n_bootstraps
-        Repetitions of the choice, >= 2.
-    n_rounds
-        Most picks of each ensemble; None for as many as `chosen` tried, or 25. With fewer picks than the real
-        choice the score is too low.
-    max_rows
-        Most rows inside a bootstrap that the repeated choice looks at; all rows outside are scored. None for
-        as many as keep the whole within about `CHOICE_SECONDS` on one core by the metrics' measured costs,
-        1,000 to 10,000.
-    seed
-        Decides every draw; the same on every device.
-
-    Raises
-    ------
-    InvalidParameterError
-        If a parameter breaks its rule.
-    SearchFailedError
-        If no member has a finite score.
-
-    Notes
-    -----
-    The rows outside a bootstrap are a share f of about 0.37 of all, so outside scores spread by
-    sqrt((1 - f) / f) = 1.3 times the standard error on all rows (the delete-d jackknife). ``low`` and
-    ``high`` are their percentiles, drawn towards the mean by that factor. ``standard_error`` is the larger of
-    their spread, narrowed alike, and of the bootstrap error of the chosen predictions on all rows.
-
-    Metrics that rank rows (ROC-AUC) compare out-of-fold predictions of different folds on one scale. Where
-    the folds' networks are calibrated differently, this understates the AUC of each of them.
-
-    Where no bootstrap leaves rows that can be scored (fewer than a handful of rows, or one class only), all
-    fields but ``naive`` are NaN.
-    """
-    if n_rounds is None:
-        n_rounds = len(chosen.scores) if chosen is not None else N_ROUNDS
-    if not ensemble:
-        n_rounds = 1
-    for name, count, least in (
-        ("n_bootstraps", n_bootstraps, 2),
-        ("n_rounds", n_rounds, 1),
-        ("max_rows", 2 if max_rows is None else max_rows, 2),
-    ):
-        if isinstance(count, bool) or not isinstance(count, Integral) or count < least:
-            raise InvalidParameterError(f"{name} must be an integer >= {least}, but got {count!r}")
-    original = predictions
-    predictions, target, weight = check_inputs(predictions, target, weight, metric.formula.target_kind)
-    n_members, _, n_rows = predictions.shape
-    unit_of_row = units_of(groups, n_rows)
-
-    order = simplest_first(complexity, n_members)
-    if chosen is None:
-        chosen = greedy_ensemble(
-            original, target, metric, n_rounds=n_rounds, weight=weight, complexity=complexity
-        )
-    overall = metric.formula.condense(chosen.combine(predictions)[None], target)
-    naive = float(metric.formula.score(overall, target, weight)[0])
-
-    alive = finite_members(predictions).cpu()
-    members = [p for p in order if alive[p]]
-    if members != list(range(n_members)):
-        predictions = predictions[members]
-    condensed = metric.formula.condense(predictions, target)
-
-    seconds = CHOICE_SECONDS / n_bootstraps
-    if max_rows is None:
-        per_row = metric.formula.nanoseconds * 1e-9 * condensed[..., 0].numel() * n_rounds
-        max_rows = min(max(int(seconds / per_row), MIN_ROWS), MAX_ROWS)
-    choice_seed, error_seed = spawned(seed)
-    outside_scores: list[float] = []
-    shares_outside: list[float] = []
-    for counts, share_outside, random in draws(unit_of_row, choice_seed, MAX_DRAWS * n_bootstraps):
-        inside = np.flatnonzero(counts)
-        if len(inside) > max_rows:
-            inside = np.sort(random.choice(inside, max_rows, replace=False))
-        weights = _choose(condensed, target, weight, metric, counts, inside, n_rounds, seconds)
-        score = _outside_score(condensed, target, weight, metric, counts, weights)
-        if math.isfinite(score):
-            outside_scores.append(score)
-            shares_outside.append(share_outside)
-        if len(outside_scores) == n_bootstraps:
-            break
-    if len(outside_scores) < 2:
-        return HonestScore(math.nan, math.nan, math.nan, math.nan, naive, len(outside_scores))
-
-    outside = np.asarray(outside_scores)
-    share = float(np.mean(shares_outside))
-    narrowing = math.sqrt(share / (1.0 - share))
-    mean = float(outside.mean())
-    # "weibull" puts the extremes of 30 draws at 1/31 and 30/31; the default would cut them short.
-    low, high = np.quantile(outside, (0.025, 0.975), method="weibull").tolist()
-    low, high = mean + narrowing * (low - mean), mean + narrowing * (high - mean)
-    spread = narrowing * float(outside.std(ddof=1))
-    error = _bootstrap_error(overall, target, weight, metric, unit_of_row, error_seed)
-    return HonestScore(mean, max(spread, error), low, high, naive, len(outside_scores))
-
-
-def as_predicted(
-    honest: HonestScore,
-    plain: Tensor,
-    treated: Tensor,
-    target: Any,
-    metric: Metric,
-    *,
-    weight: Any = None,
-    groups: Any = None,
-    seed: int | np.random.SeedSequence = 0,
-) -> HonestScore:
-    """Score of a choice whose predictions go through something else before they are given out.
-
-    What they go through (weights of the classes, a temperature) was fitted on other rows, so the difference
-    that it makes on these is not flattered by it, and is added to the corrected score. It is taken for the
-    one ensemble that was chosen here; that choice looked at the plain predictions only.
-
-    Parameters
-    ----------
-    honest
-        Score of the choice, corrected for the choosing.
-    plain, treated
-        (C, N) predictions of the chosen ensemble, before and after.
-    target, metric, weight, groups, seed
-        As in :func:`bias_corrected_score`.
+        (P,), as in :func:`greedy_ensemble`.
+    bootstrap
+        Number of samples, rows, groups and seed; None for the defaults.
 
     Returns
     -------
     HonestScore
-        Moved by the difference; its error is at least that of the treated predictions as they are.
+        All fields but ``naive`` are NaN if fewer than two samples can be scored, because there are only a
+        handful of rows or a single class.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a shape, type or value breaks its rule.
+
+    Notes
+    -----
+    A share f of about 0.37 of the rows is out of bag, so out-of-bag scores spread by sqrt((1 - f) / f) = 1.3
+    times the standard error of the score on all rows (delete-d jackknife). ``low`` and ``high`` are their
+    percentiles, moved towards the mean by that factor. ``standard_error`` is the larger of two: the standard
+    deviation of the out-of-bag scores, divided by the same factor, and the bootstrap standard error of the
+    selected ensemble's score on all rows.
+
+    ROC-AUC ranks out-of-fold predictions of different folds on one scale. If the networks of the folds are
+    calibrated differently, this understates the AUC of each of them.
     """
-    stacked, target, weight = check_inputs(
-        torch.stack([plain, treated]), target, weight, metric.formula.target_kind
-    )
-    before, after = metric(stacked, target, weight).tolist()
-    if torch.equal(plain, treated) or not math.isfinite(after - before):
+    bootstrap = bootstrap or Bootstrap()
+    predictions, truth = check_inputs(predictions, target, weight, metric.formula.target_kind)
+    units = sampling_units(bootstrap.groups, predictions.shape[2])
+    selected = metric.formula.project(ensemble.combine(predictions)[None], truth.target)
+    naive = float(metric.formula.score(selected, truth)[0])
+
+    finite = finite_members(predictions).cpu()
+    members = [p for p in order_by_complexity(complexity, len(predictions)) if finite[p]]
+    if members != list(range(len(predictions))):
+        predictions = predictions[members]
+    candidates = _Candidates(metric.formula.project(predictions, truth.target), truth, metric)
+
+    n_rounds = len(ensemble.scores)
+    seconds = MAX_SELECTION_SECONDS / bootstrap.n_samples
+    max_rows = bootstrap.max_rows
+    if max_rows is None:
+        per_row = metric.formula.cost_ns * 1e-9 * candidates.projected[..., 0].numel() * n_rounds
+        max_rows = min(max(int(seconds / per_row), MIN_ROWS), MAX_ROWS)
+    selection_seed, error_seed = spawn_seeds(bootstrap.seed)
+    scores: list[float] = []
+    shares: list[float] = []
+    for sample in bootstrap_samples(units, selection_seed, MAX_TRIES * bootstrap.n_samples):
+        weights = candidates.select(sample, max_rows, n_rounds, seconds)
+        score = math.nan if weights is None else candidates.out_of_bag_score(sample, weights)
+        if math.isfinite(score):
+            scores.append(score)
+            shares.append(sample.out_of_bag)
+        if len(scores) == bootstrap.n_samples:
+            break
+    if len(scores) < 2:
+        return HonestScore(math.nan, math.nan, math.nan, math.nan, naive, len(scores))
+
+    share = float(np.mean(shares))
+    narrowing = math.sqrt(share / (1.0 - share))
+    mean = float(np.mean(scores))
+    # "weibull" puts the extremes of 30 samples at 1/31 and 30/31; the default gives a too short interval.
+    low, high = np.quantile(scores, (0.025, 0.975), method="weibull").tolist()
+    low, high = mean + narrowing * (low - mean), mean + narrowing * (high - mean)
+    spread = narrowing * float(np.std(scores, ddof=1))
+    error = _standard_error(_Candidates(selected, truth, metric), units, error_seed)
+    return HonestScore(mean, max(spread, error), low, high, naive, len(scores))
+
+
+def adjust_for_postprocessing(
+    honest: HonestScore,
+    plain: Tensor,
+    processed: Tensor,
+    target: Any,
+    metric: Metric,
+    *,
+    weight: Any = None,
+    bootstrap: Bootstrap | None = None,
+) -> HonestScore:
+    """Add the effect of postprocessing (a temperature, decision weights) to an honest score.
+
+    Postprocessing was fitted on other rows, so its effect on these rows is unbiased. It is measured with the
+    selected ensemble only; that ensemble was selected by its plain predictions.
+
+    Parameters
+    ----------
+    honest
+        Score without postprocessing.
+    plain, processed
+        (C, N) out-of-fold predictions of the selected ensemble, before and after.
+    target, metric, weight
+        As in :func:`bias_corrected_score`.
+    bootstrap
+        Groups and seed as in :func:`bias_corrected_score`.
+
+    Returns
+    -------
+    HonestScore
+        Shifted by the effect. Its standard error is at least that of the processed predictions.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    stacked, truth = check_inputs(torch.stack([plain, processed]), target, weight, metric.formula.target_kind)
+    before, after = metric(stacked, truth.target, truth.weight).tolist()
+    if torch.equal(plain, processed) or not math.isfinite(after - before):
         return honest
-    condensed = metric.formula.condense(stacked[1:], target)
-    units = units_of(groups, stacked.shape[2])
-    once = metric.formula.nanoseconds * 1e-9 * condensed.numel()
-    repeats = min(N_REPEATS_FOR_ERROR, max(MIN_REPEATS, int(ERROR_SECONDS / once)))
-    error = _bootstrap_error(condensed, target, weight, metric, units, spawned(seed)[1], repeats)
+    selected = _Candidates(metric.formula.project(stacked[1:], truth.target), truth, metric)
+    seconds = metric.formula.cost_ns * 1e-9 * selected.projected.numel()
+    n_samples = min(N_ERROR_SAMPLES, max(MIN_ERROR_SAMPLES, int(MAX_ERROR_SECONDS / seconds)))
+    units = sampling_units(bootstrap.groups, stacked.shape[2])
+    error = _standard_error(selected, units, spawn_seeds(bootstrap.seed)[1], n_samples)
     shift, score = after - before, honest.score + after - before
     return replace(
         honest,
@@ -261,62 +228,56 @@ def as_predicted(
     )
 
 
-def _choose(
-    condensed: Tensor,
-    target: Tensor,
-    weight: Tensor,
-    metric: Metric,
-    counts: np.ndarray[Any, np.dtype[np.int64]],
-    inside: np.ndarray[Any, np.dtype[np.int64]],
-    n_rounds: int,
-    seconds: float,
-) -> Tensor | None:
-    """(P,) weights of the choice on the rows inside, or None where nothing can be chosen on them."""
-    rows = torch.from_numpy(inside).to(condensed.device)
-    times = torch.from_numpy(counts[inside]).to(weight)
-    inside_weight = weight[rows] * times
-    if float(inside_weight.sum()) <= 0:
-        return None
-    try:
-        picks, _, kept = pick_members(
-            condensed.index_select(2, rows), target[..., rows], inside_weight, metric, n_rounds, seconds
-        )
-    except SearchFailedError:  # rows of one class only, where the metric is not defined
-        return None
-    return shares(picks[:kept], len(condensed))
+@dataclass(frozen=True, eq=False)
+class _Candidates:
+    """Projected predictions (P, K, N) of members, simplest first, with ground truth and metric."""
+
+    projected: Tensor
+    truth: GroundTruth
+    metric: Metric
+
+    def select(self, sample: BootstrapSample, max_rows: int, n_rounds: int, seconds: float) -> Tensor | None:
+        """Repeat the selection on the drawn rows. Return weights (P,), or None if no member has a score."""
+        drawn = np.flatnonzero(sample.counts)
+        if len(drawn) > max_rows:
+            drawn = np.sort(sample.generator.choice(drawn, max_rows, replace=False))
+        rows = torch.from_numpy(drawn).to(self.projected.device)
+        truth = self.truth.take(rows)
+        truth = truth.reweight(truth.weight * torch.from_numpy(sample.counts[drawn]).to(truth.weight))
+        if float(truth.weight.sum()) <= 0:
+            return None
+        try:
+            picks, _, kept = pick_members(
+                self.projected.index_select(2, rows), truth, self.metric, n_rounds, seconds
+            )
+        except SearchFailedError:  # the rows are of one class, for which the metric is not defined
+            return None
+        return selection_weights(picks[:kept], len(self.projected))
+
+    def out_of_bag_score(self, sample: BootstrapSample, weights: Tensor) -> float:
+        """Score of an ensemble on the out-of-bag rows; NaN if there are none."""
+        rows = torch.from_numpy(np.flatnonzero(sample.counts == 0)).to(self.projected.device)
+        truth = self.truth.take(rows)
+        if len(rows) == 0 or float(truth.weight.sum()) <= 0:
+            return math.nan
+        members = weights.nonzero()[:, 0]
+        selected = self.projected[members.to(self.projected.device)].index_select(2, rows)
+        average = weighted_average(selected, weights[members])
+        return float(self.metric.formula.score(average[None], truth)[0])
 
 
-def _outside_score(
-    condensed: Tensor,
-    target: Tensor,
-    weight: Tensor,
-    metric: Metric,
-    counts: np.ndarray[Any, np.dtype[np.int64]],
-    weights: Tensor | None,
-) -> float:
-    rows = torch.from_numpy(np.flatnonzero(counts == 0)).to(condensed.device)
-    if weights is None or len(rows) == 0 or float(weight[rows].sum()) <= 0:
-        return math.nan
-    members = weights.nonzero()[:, 0]
-    picked = condensed[members.to(condensed.device)].index_select(2, rows)
-    average = weighted_average(picked, weights[members])
-    return float(metric.formula.score(average[None], target[..., rows], weight[rows])[0])
-
-
-def _bootstrap_error(
-    overall: Tensor,
-    target: Tensor,
-    weight: Tensor,
-    metric: Metric,
-    unit_of_row: np.ndarray[Any, np.dtype[np.int64]],
+def _standard_error(
+    selected: _Candidates,
+    units: np.ndarray[Any, np.dtype[np.int64]],
     seed: np.random.SeedSequence,
-    repeats: int = N_REPEATS_FOR_ERROR,
+    n_samples: int = N_ERROR_SAMPLES,
 ) -> float:
-    """Standard error of the score of fixed predictions on all rows."""
+    """Bootstrap standard error of the score of one member."""
     scores: list[float] = []
-    for counts, _, _ in draws(unit_of_row, seed, repeats):
-        drawn = weight * torch.from_numpy(counts).to(weight)
-        if float(drawn.sum()) > 0:
-            scores.append(float(metric.formula.score(overall, target, drawn)[0]))
+    for sample in bootstrap_samples(units, seed, n_samples):
+        weight = selected.truth.weight * torch.from_numpy(sample.counts).to(selected.truth.weight)
+        if float(weight.sum()) > 0:
+            truth = selected.truth.reweight(weight)
+            scores.append(float(selected.metric.formula.score(selected.projected, truth)[0]))
     finite = [score for score in scores if math.isfinite(score)]
     return float(np.std(finite, ddof=1)) if len(finite) > 1 else 0.0

@@ -1,32 +1,111 @@
-"""Rows drawn with replacement, whole groups at a time, from streams that a seed decides."""
+"""Bootstrap samples of rows or of whole groups, reproducible from a seed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError
 
-__all__ = ["draws", "spawned", "units_of"]
+__all__ = ["Bootstrap", "BootstrapSample", "bootstrap_samples", "sampling_units", "spawn_seeds"]
+
+Integers = npt.NDArray[np.int64]
 
 
-def draws(
-    unit_of_row: np.ndarray[Any, np.dtype[np.int64]], seed: np.random.SeedSequence, most: int
-) -> Iterator[tuple[np.ndarray[Any, np.dtype[np.int64]], float, np.random.Generator]]:
-    """How often each row is drawn (N,), the share of units left out, and a stream for further draws."""
-    n_units = int(unit_of_row.max()) + 1
-    for child in seed.spawn(most):
-        random = np.random.default_rng(child)
-        drawn = np.bincount(random.integers(n_units, size=n_units), minlength=n_units)
-        yield drawn[unit_of_row], float((drawn == 0).mean()), random
+class BootstrapSample(NamedTuple):
+    """One bootstrap sample.
+
+    Attributes
+    ----------
+    counts
+        (N,) number of times that each row is drawn; 0 marks an out-of-bag row.
+    out_of_bag
+        Share of the sampling units that are not drawn.
+    generator
+        Random numbers for further choices within this sample.
+    """
+
+    counts: Integers
+    out_of_bag: float
+    generator: np.random.Generator
 
 
-def units_of(groups: Any, n_rows: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """(N,) number of the unit that each row is drawn with."""
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """Settings of a bootstrap.
+
+    Parameters
+    ----------
+    n_samples
+        Samples that yield a score, >= 2.
+    max_rows
+        Maximum number of drawn rows that a selection is repeated on; all out-of-bag rows are scored. None
+        chooses 1,000 to 10,000 rows, such that all samples take about 4 seconds on one core.
+    groups
+        (N,) labels; rows of one group are drawn together. None: each row is a unit of its own.
+    seed
+        Seed of the samples; they are the same on every device.
+
+    Raises
+    ------
+    InvalidParameterError
+        If ``n_samples`` or ``max_rows`` breaks its rule.
+    """
+
+    n_samples: int = 30
+    max_rows: int | None = None
+    groups: Any = None
+    seed: int | np.random.SeedSequence = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_samples", "max_rows"):
+            count = getattr(self, name)
+            if name == "max_rows" and count is None:
+                continue
+            if isinstance(count, bool) or not isinstance(count, Integral) or count < 2:
+                raise InvalidParameterError(f"{name} must be an integer >= 2, but got {count!r}")
+
+
+def bootstrap_samples(
+    units: Integers, seed: np.random.SeedSequence, n_samples: int
+) -> Iterator[BootstrapSample]:
+    """Draw units with replacement, as many as there are.
+
+    Parameters
+    ----------
+    units
+        (N,) number of the unit that each row belongs to.
+    seed
+        Seed; each sample has a stream of its own.
+    n_samples
+        Number of samples.
+
+    Yields
+    ------
+    BootstrapSample
+        The samples in order.
+    """
+    n_units = int(units.max()) + 1
+    for child in seed.spawn(n_samples):
+        generator = np.random.default_rng(child)
+        counts = np.bincount(generator.integers(n_units, size=n_units), minlength=n_units)
+        yield BootstrapSample(counts[units], float((counts == 0).mean()), generator)
+
+
+def sampling_units(groups: Any, n_rows: int) -> Integers:
+    """Return the number of each row's sampling unit (N,): its group, or the row itself without groups.
+
+    Raises
+    ------
+    InvalidParameterError
+        If there is not one label per row, or only one group.
+    """
     if groups is None:
         return np.arange(n_rows)
     labels = groups.cpu().numpy() if isinstance(groups, Tensor) else np.asarray(groups)
@@ -36,17 +115,23 @@ def units_of(groups: Any, n_rows: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         )
     unique, numbers = np.unique(labels, return_inverse=True)
     if len(unique) < 2:
-        raise InvalidParameterError("groups must name at least 2 groups, but all rows are of one")
+        raise InvalidParameterError("groups must name at least 2 groups, but all rows belong to one")
     return numbers.astype(np.int64)
 
 
-def spawned(seed: int | np.random.SeedSequence) -> tuple[np.random.SeedSequence, np.random.SeedSequence]:
-    """Two streams; the caller's sequence is left as it was, so that a second call draws the same."""
+def spawn_seeds(seed: int | np.random.SeedSequence) -> tuple[np.random.SeedSequence, np.random.SeedSequence]:
+    """Derive two seeds. The caller's sequence is not changed, so a second call gives the same two.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the seed is neither an integer >= 0 nor a SeedSequence.
+    """
     if not isinstance(seed, np.random.SeedSequence):
         if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
             raise InvalidParameterError(f"seed must be an integer >= 0 or a SeedSequence, but got {seed!r}")
         seed = np.random.SeedSequence(int(seed))
     key = (*seed.spawn_key, 0x5E1EC7)
-    fresh = np.random.SeedSequence(seed.entropy, spawn_key=key, pool_size=seed.pool_size)
-    first, second = fresh.spawn(2)
+    parent = np.random.SeedSequence(seed.entropy, spawn_key=key, pool_size=seed.pool_size)
+    first, second = parent.spawn(2)
     return first, second

@@ -1,8 +1,8 @@
-"""Probabilities that mean what they say: one temperature for all of them.
+"""Temperature scaling of probabilities.
 
-Source: Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017, section 4.2:
-probabilities ``p`` become proportional to ``p ** (1 / T)``, which is dividing the logits by ``T``. The order
-of the classes of a row stays as it is.
+Source: Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017, section 4.2,
+equation 9: the logits are divided by a temperature T, so probabilities p become proportional to p ** (1 / T).
+The order of the classes within a row does not change.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from torch import Tensor
 
 from parallelmlp_search.selection.inputs import check_inputs
 
-__all__ = ["fit_temperature", "tempered"]
+__all__ = ["apply_temperature", "fit_temperature"]
 
-PRIOR_SPREAD = 0.2
-"""Standard deviation of the logarithm of temperatures that is believed in beforehand: networks that are
-stopped at their best moment and averaged are about calibrated."""
+PRIOR_STD = 0.2
+"""Standard deviation of the prior of log T. Networks that are stopped early and averaged are nearly
+calibrated."""
 
-WIDEST = 1.5
-"""Temperatures lie between exp(-WIDEST) and exp(WIDEST)."""
+MAX_LOG_TEMPERATURE = 1.5
+"""Limit of the absolute logarithm of the temperature."""
 
-TINIEST = 1e-12
+MIN_PROBABILITY = 1e-12
 
 
-def tempered(probabilities: Tensor, temperature: float) -> Tensor:
-    """(..., C, N) probabilities at a temperature: flatter above 1, sharper below, themselves at 1."""
+def apply_temperature(probabilities: Tensor, temperature: float) -> Tensor:
+    """Scale probabilities (..., C, N): flatter for temperatures above 1, sharper below, unchanged at 1."""
     if temperature == 1.0:
         return probabilities
-    logs = probabilities.clamp_min(TINIEST).log() / temperature
-    return logs.softmax(dim=-2)
+    logits = probabilities.clamp_min(MIN_PROBABILITY).log() / temperature
+    return logits.softmax(dim=-2)
 
 
 def fit_temperature(
-    predictions: Tensor, target: Any, *, weight: Any = None, spread: float = PRIOR_SPREAD
+    predictions: Tensor, target: Any, *, weight: Any = None, prior_std: float = PRIOR_STD
 ) -> float:
-    """Temperature with the least log-loss, drawn towards 1 where rows are few or say little.
+    """Fit the temperature with the smallest log-loss, shrunk towards 1 if the rows are few.
 
     Parameters
     ----------
@@ -48,40 +48,40 @@ def fit_temperature(
     target
         Class numbers (N,).
     weight
-        Row weights (N,), or None; only their ratios count.
-    spread
-        Standard deviation of a normal prior of log T round 0. The prior weighs as much as some hundred rows.
+        Row weights (N,), or None. Only their ratios matter.
+    prior_std
+        Standard deviation of the normal prior of log T, whose mean is 0.
 
     Returns
     -------
     float
-        1.0 exactly where the likelihood of the rows gains less than one unit (of its logarithm), or where a
-        prediction is missing or infinite. With a gain of G units, log T goes 1 - 1 / G of its way.
+        Temperature. With a log-likelihood gain of G, log T is multiplied by 1 - 1 / G. It is exactly 1.0 for
+        a gain below 1, or if a prediction is missing or infinite.
 
     Raises
     ------
     InvalidParameterError
         If a shape or value breaks its rule.
     """
-    checked, target, weight = check_inputs(predictions[None], target, weight, "classes")
+    checked, truth = check_inputs(predictions[None], target, weight, "classes")
     if not bool(torch.isfinite(checked).all()):
         return 1.0
-    logs = checked[0].double().clamp_min(TINIEST).log()
-    shares = weight / weight.sum()
-    # so many equally weighted rows would know as much (Kish, "Survey sampling", 1965)
-    n_rows = 1.0 / float(shares.square().sum())
+    logits = checked[0].double().clamp_min(MIN_PROBABILITY).log()
+    shares = truth.weight / truth.weight.sum()
+    n_rows = 1.0 / float(shares.square().sum())  # effective sample size (Kish, "Survey sampling", 1965)
 
     def loss(log_temperature: float) -> float:
-        scaled = logs / math.exp(log_temperature)
-        right = scaled.gather(0, target[None])[0] - scaled.logsumexp(dim=0)
-        return -n_rows * float((shares * right).sum())
+        scaled = logits / math.exp(log_temperature)
+        log_likelihood = scaled.gather(0, truth.target[None])[0] - scaled.logsumexp(dim=0)
+        return -n_rows * float((shares * log_likelihood).sum())
 
-    def believed(log_temperature: float) -> float:
-        return loss(log_temperature) + 0.5 * (log_temperature / spread) ** 2
+    def penalized_loss(log_temperature: float) -> float:
+        return loss(log_temperature) + 0.5 * (log_temperature / prior_std) ** 2
 
-    found = minimize_scalar(believed, bounds=(-WIDEST, WIDEST), method="bounded", options={"xatol": 1e-4})
+    bounds = (-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE)
+    found = minimize_scalar(penalized_loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
     log_temperature = float(found.x)
     gain = loss(0.0) - loss(log_temperature)
-    # one parameter gains half a unit by chance alone and loses as much on new rows (Akaike, 1974)
-    trust = max(0.0, 1.0 - 1.0 / gain) if gain > 0 else 0.0
-    return math.exp(trust * log_temperature)
+    # One parameter gains half a unit by chance, and loses as much on new rows (Akaike, 1974).
+    shrinkage = max(0.0, 1.0 - 1.0 / gain) if gain > 0 else 0.0
+    return math.exp(shrinkage * log_temperature)

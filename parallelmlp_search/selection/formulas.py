@@ -1,21 +1,21 @@
-"""The arithmetic of the metrics, for all members at once.
+"""Formulas of the metrics, computed for all members at once.
 
-A formula works in two steps. `Formula.condense` keeps what the metric needs of the predictions: the
-probability of the true class for the log-loss, the residual for an RMSE, the positive row for a binary AUC.
-It is affine, so that the condensed form of an average of members is the average of their condensed forms;
-greedy ensembles and bootstraps work on these small arrays and never on the full predictions.
-`Formula.score` turns condensed predictions into one number a member.
-
-Weights are float64 (N,), >= 0, with a positive sum; a row of weight 0 counts as absent.
+A formula works in two steps. `Formula.project` maps the predictions to the K numbers per row that the metric
+needs: the probability of the true class for the log-loss, the residual for RMSE, the probability of class 1
+for a binary AUC. The map is affine, so the projection of an average of members is the average of their
+projections. Ensemble selection and bootstraps work on these small arrays, never on the full predictions.
+`Formula.score` computes one number per member from them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from parallelmlp_search.selection.inputs import GroundTruth
 
 __all__ = [
     "F1",
@@ -23,6 +23,7 @@ __all__ = [
     "Accuracy",
     "BalancedAccuracy",
     "Brier",
+    "ClassCounts",
     "Formula",
     "LabelFormula",
     "LogLoss",
@@ -36,25 +37,26 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Formula:
-    """Base of all formulas.
+    """Base class of the formulas.
 
-    ``nanoseconds`` is what `score` takes for each condensed number on one core, measured with 32 members and
-    36,000 rows; greedy selection and bootstraps bound their work by it, alike on every machine.
+    ``cost_ns`` is the time of `score` in nanoseconds per projected number, measured on one core with 32
+    members and 36,000 rows. Ensemble selection and bootstraps limit their work by it. It is a constant, so
+    results do not depend on the machine.
     """
 
-    nanoseconds: ClassVar[float] = 4.0
+    cost_ns: ClassVar[float] = 4.0
 
     @property
     def target_kind(self) -> Literal["classes", "values"]:
         """``"classes"`` for an int64 target (N,), ``"values"`` for a float64 target (C, N)."""
         return "classes"
 
-    def condense(self, predictions: Tensor, target: Tensor) -> Tensor:
-        """(P, C, N) predictions -> (P, K, N), affine in the predictions."""
+    def project(self, predictions: Tensor, target: Tensor) -> Tensor:
+        """Map predictions (P, C, N) to (P, K, N); affine in the predictions."""
         return predictions
 
-    def score(self, condensed: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """(P, K, N) condensed, finite predictions -> (P,) float64 scores."""
+    def score(self, projected: Tensor, truth: GroundTruth) -> Tensor:
+        """Compute float64 scores (P,) of projected, finite predictions (P, K, N)."""
         raise NotImplementedError
 
 
@@ -63,31 +65,31 @@ class Formula:
 
 @dataclass(frozen=True)
 class LogLoss(Formula):
-    """Mean of -log of the true class's probability, clipped to [eps, 1 - eps] of the dtype."""
+    """Mean of -log of the probability of the true class, clipped to [eps, 1 - eps] of the dtype."""
 
-    def condense(self, predictions: Tensor, target: Tensor) -> Tensor:
+    def project(self, predictions: Tensor, target: Tensor) -> Tensor:
         n_members, _, n_rows = predictions.shape
         return predictions.gather(1, target.expand(n_members, 1, n_rows))
 
-    def score(self, condensed: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        eps = torch.finfo(condensed.dtype).eps
-        logs = condensed[:, 0].clamp(eps, 1.0 - eps).log_()
-        return -_mean(logs, weight)
+    def score(self, projected: Tensor, truth: GroundTruth) -> Tensor:
+        eps = torch.finfo(projected.dtype).eps
+        logs = projected[:, 0].clamp(eps, 1.0 - eps).log_()
+        return -_mean(logs, truth.weight)
 
 
 @dataclass(frozen=True)
 class SquaredFormula(Formula):
-    """A function of the mean squared residual of each condensed row; quadratic in the members' weights.
+    """Function of the mean squared residual of each projected output.
 
-    An ensemble of such a metric needs only the members' Gram matrices, not their predictions.
+    It is quadratic in the members' weights, so ensemble selection needs only the members' Gram matrices.
     """
 
-    def score(self, condensed: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        squares = torch.stack([_mean(row.square(), weight) for row in condensed.unbind(1)], dim=1)
-        return self.finish(squares, target, weight)
+    def score(self, projected: Tensor, truth: GroundTruth) -> Tensor:
+        squares = [_mean(output.square(), truth.weight) for output in projected.unbind(1)]
+        return self.from_mean_squares(torch.stack(squares, dim=1), truth)
 
-    def finish(self, squares: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """(P, K) mean squared residuals -> (P,) scores."""
+    def from_mean_squares(self, squares: Tensor, truth: GroundTruth) -> Tensor:
+        """Compute scores (P,) from mean squared residuals (P, K)."""
         raise NotImplementedError
 
 
@@ -95,111 +97,126 @@ class SquaredFormula(Formula):
 class Brier(SquaredFormula):
     """Squared distance of the probabilities from the true class; halved for two classes."""
 
-    def condense(self, predictions: Tensor, target: Tensor) -> Tensor:
+    def project(self, predictions: Tensor, target: Tensor) -> Tensor:
         residuals = predictions.double() if predictions.dtype != torch.float64 else predictions.clone()
         n_members, _, n_rows = predictions.shape
         ones = residuals.new_ones(()).expand(n_members, 1, n_rows)
         return residuals.scatter_add_(1, target.expand(n_members, 1, n_rows), -ones)
 
-    def finish(self, squares: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    def from_mean_squares(self, squares: Tensor, truth: GroundTruth) -> Tensor:
         return squares.sum(1) * (0.5 if squares.shape[1] == 2 else 1.0)
 
 
 # --- labels --------------------------------------------------------------------------------------------
 
 
+class ClassCounts(NamedTuple):
+    """Summed weights of rows per class.
+
+    Attributes
+    ----------
+    actual
+        (C,) rows of each class.
+    predicted
+        (P, C) rows for which each member predicts the class.
+    hits
+        (P, C) rows for which the prediction is right.
+    """
+
+    actual: Tensor
+    predicted: Tensor
+    hits: Tensor
+
+
 @dataclass(frozen=True)
 class LabelFormula(Formula):
-    """Needs only the class with the highest probability; the first of them where several tie."""
+    """Function of the predicted class: the one of the highest probability, the first in case of a tie."""
 
-    def condense(self, predictions: Tensor, target: Tensor) -> Tensor:
+    def project(self, predictions: Tensor, target: Tensor) -> Tensor:
         if predictions.shape[1] == 2:
             return predictions[:, 1:] - predictions[:, :1]
         return predictions
 
-    def score(self, condensed: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        n_members, n_condensed, n_rows = condensed.shape
-        if n_condensed == 1:
-            label, n_classes = (condensed[:, 0] > 0).long(), 2
-        else:
-            # max is three times as fast as argmax over a strided axis (27 against 80 ms, 32 x 26 x 15,000).
-            label, n_classes = condensed.max(dim=1).indices, n_condensed
-        hit_weight = (label == target) * weight  # (P, N)
-        total = weight.sum()
-        if not self.needs_counts:
-            return hit_weight.sum(1) / total
+    def score(self, projected: Tensor, truth: GroundTruth) -> Tensor:
+        label, n_classes = _predicted_labels(projected)
+        weight = truth.weight
 
         def per_class(index: Tensor, values: Tensor) -> Tensor:
             zeros = torch.zeros(len(index), n_classes, dtype=torch.float64, device=index.device)
             return zeros.scatter_add_(1, index, values)
 
-        actual = per_class(target[None], weight[None])[0]
-        predicted = per_class(label, weight.expand(n_members, n_rows))
-        hits = per_class(label, hit_weight)
-        return self.from_counts(actual, predicted, hits)
+        actual = per_class(truth.target[None], weight[None])[0]
+        predicted = per_class(label, weight.expand(label.shape))
+        hits = per_class(label, (label == truth.target) * weight)
+        return self.from_counts(ClassCounts(actual, predicted, hits))
 
-    @property
-    def needs_counts(self) -> bool:
-        return True
-
-    def from_counts(self, actual: Tensor, predicted: Tensor, hits: Tensor) -> Tensor:
-        """Weights of rows per class: actual (C,), predicted (P, C), correctly predicted (P, C) -> (P,)."""
+    def from_counts(self, counts: ClassCounts) -> Tensor:
+        """Compute scores (P,) from summed weights per class."""
         raise NotImplementedError
+
+
+def _predicted_labels(projected: Tensor) -> tuple[Tensor, int]:
+    """Predicted classes (P, N) and the number of classes."""
+    if projected.shape[1] == 1:
+        return (projected[:, 0] > 0).long(), 2
+    # max is three times as fast as argmax over a strided axis (27 against 80 ms, 32 x 26 x 15,000).
+    return projected.max(dim=1).indices, projected.shape[1]
 
 
 @dataclass(frozen=True)
 class Accuracy(LabelFormula):
-    """Share of rows whose label is right."""
+    """Share of rows whose predicted class is right."""
 
-    @property
-    def needs_counts(self) -> bool:
-        return False
+    def score(self, projected: Tensor, truth: GroundTruth) -> Tensor:
+        label, _ = _predicted_labels(projected)
+        return ((label == truth.target) * truth.weight).sum(1) / truth.weight.sum()
 
-    def from_counts(self, actual: Tensor, predicted: Tensor, hits: Tensor) -> Tensor:
-        return hits.sum(1) / actual.sum()
+    def from_counts(self, counts: ClassCounts) -> Tensor:
+        return counts.hits.sum(1) / counts.actual.sum()
 
 
 @dataclass(frozen=True)
 class BalancedAccuracy(LabelFormula):
     """Mean recall over the classes that have rows."""
 
-    def from_counts(self, actual: Tensor, predicted: Tensor, hits: Tensor) -> Tensor:
-        seen = actual > 0
-        return (hits[:, seen] / actual[seen]).mean(1)
+    def from_counts(self, counts: ClassCounts) -> Tensor:
+        present = counts.actual > 0
+        return (counts.hits[:, present] / counts.actual[present]).mean(1)
 
 
 @dataclass(frozen=True)
 class F1(LabelFormula):
-    """F1 of class 1 where there are two classes and ``macro`` is off, else the mean F1 over the classes.
+    """F1 of class 1 for two classes unless ``macro`` is True, else the mean F1 over the classes.
 
-    The mean runs over the classes that a row has or the member predicts; without either F1 is 0.
+    The mean runs over the classes that have rows or that the member predicts; the F1 of others is 0.
     """
 
     macro: bool = False
 
-    def from_counts(self, actual: Tensor, predicted: Tensor, hits: Tensor) -> Tensor:
-        both = actual + predicted
-        f1 = torch.where(both > 0, 2 * hits / torch.where(both > 0, both, 1.0), 0.0)
-        if len(actual) == 2 and not self.macro:
+    def from_counts(self, counts: ClassCounts) -> Tensor:
+        both = counts.actual + counts.predicted
+        f1 = torch.where(both > 0, 2 * counts.hits / torch.where(both > 0, both, 1.0), 0.0)
+        if len(counts.actual) == 2 and not self.macro:
             return f1[:, 1]
         return f1.sum(1) / (both > 0).sum(1)
 
 
 @dataclass(frozen=True)
 class Matthews(LabelFormula):
-    """Matthews correlation of predicted and actual class; 0 where either is constant."""
+    """Matthews correlation of predicted and actual class; 0 if either is constant."""
 
-    def from_counts(self, actual: Tensor, predicted: Tensor, hits: Tensor) -> Tensor:
-        total = actual.sum()
-        # Spread as a sum of products of shares, which unlike 1 - sum of squares is exactly 0 for one class.
-        actual, predicted, right = actual / total, predicted / total, hits.sum(1) / total
-        together = right - (predicted * actual).sum(1)
-        spread = (predicted * _others(predicted)).sum(1) * (actual * _others(actual)).sum()
-        return torch.where(spread > 0, together / torch.where(spread > 0, spread, 1.0).sqrt(), 0.0)
+    def from_counts(self, counts: ClassCounts) -> Tensor:
+        total = counts.actual.sum()
+        actual, predicted = counts.actual / total, counts.predicted / total
+        covariance = counts.hits.sum(1) / total - (predicted * actual).sum(1)
+        # A sum of products is exactly 0 for a single class; 1 - sum of squares is not.
+        variances = (predicted * _others(predicted)).sum(1) * (actual * _others(actual)).sum()
+        root = torch.where(variances > 0, variances, 1.0).sqrt()
+        return torch.where(variances > 0, covariance / root, 0.0)
 
 
 def _others(shares: Tensor) -> Tensor:
-    """For each class the summed share of all other classes, without cancellation."""
+    """Summed share of all other classes, for each class, without cancellation."""
     below = shares.cumsum(-1) - shares
     above = shares.flip(-1).cumsum(-1).flip(-1) - shares
     return below + above
@@ -214,7 +231,7 @@ class _Residual(Formula):
     def target_kind(self) -> Literal["classes", "values"]:
         return "values"
 
-    def condense(self, predictions: Tensor, target: Tensor) -> Tensor:
+    def project(self, predictions: Tensor, target: Tensor) -> Tensor:
         return target - predictions.double()
 
 
@@ -222,44 +239,44 @@ class _Residual(Formula):
 class AbsoluteError(_Residual):
     """Mean absolute error, averaged over the outputs."""
 
-    def score(self, condensed: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        return _mean(condensed.abs().mean(1), weight)
+    def score(self, projected: Tensor, truth: GroundTruth) -> Tensor:
+        return _mean(projected.abs().mean(1), truth.weight)
 
 
 @dataclass(frozen=True)
 class Pinball(_Residual):
-    """Mean quantile loss: ``alpha`` times what was predicted too low, 1 - ``alpha`` times too high."""
+    """Mean quantile loss: ``alpha`` times the residual if it is positive, else ``alpha`` - 1 times."""
 
     alpha: float = 0.5
 
-    def score(self, condensed: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        loss = torch.maximum(self.alpha * condensed, (self.alpha - 1.0) * condensed)
-        return _mean(loss.mean(1), weight)
+    def score(self, projected: Tensor, truth: GroundTruth) -> Tensor:
+        loss = torch.maximum(self.alpha * projected, (self.alpha - 1.0) * projected)
+        return _mean(loss.mean(1), truth.weight)
 
 
 @dataclass(frozen=True)
 class RootSquaredError(SquaredFormula, _Residual):
-    """Root of the mean squared error of each output, averaged over the outputs."""
+    """Root mean squared error of each output, averaged over the outputs."""
 
-    def finish(self, squares: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    def from_mean_squares(self, squares: Tensor, truth: GroundTruth) -> Tensor:
         return squares.sqrt().mean(1)
 
 
 @dataclass(frozen=True)
 class RSquared(SquaredFormula, _Residual):
-    """1 - squared error / variance, averaged over the outputs.
+    """1 - mean squared error / variance, averaged over the outputs.
 
-    An output without variance counts 1 where it is predicted exactly and 0 elsewhere.
+    An output without variance scores 1 if it is predicted exactly, else 0.
     """
 
-    def finish(self, squares: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        mean = _mean(target, weight)  # (K,)
-        variance = _mean((target - mean[:, None]).square(), weight)
+    def from_mean_squares(self, squares: Tensor, truth: GroundTruth) -> Tensor:
+        mean = _mean(truth.target, truth.weight)  # (K,)
+        variance = _mean((truth.target - mean[:, None]).square(), truth.weight)
         constant = variance == 0
         r2 = 1.0 - squares / torch.where(constant, 1.0, variance)
         return torch.where(constant, (squares == 0).double(), r2).mean(1)
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    """(..., N) -> (...) weighted mean in float64."""
+    """Weighted mean over the last axis, in float64."""
     return (values.double() * weight).sum(-1) / weight.sum()

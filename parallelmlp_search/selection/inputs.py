@@ -1,7 +1,8 @@
-"""The one convention of this package for predictions, target and row weights, and the checks behind it."""
+"""Predictions, target and row weights in the form that this package computes with."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -9,27 +10,53 @@ from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError
 
-__all__ = ["check_inputs", "finite_members"]
+__all__ = ["GroundTruth", "check_inputs", "finite_members"]
+
+
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """Target and weight of the rows that predictions are scored on.
+
+    Parameters
+    ----------
+    target
+        int64 (N,) class numbers, or float64 (C, N) values.
+    weight
+        float64 (N,), >= 0, with a positive sum. A row of weight 0 counts as absent.
+    """
+
+    target: Tensor
+    weight: Tensor
+
+    def take(self, rows: Tensor) -> GroundTruth:
+        """Return the ground truth of some rows, given by their numbers."""
+        return GroundTruth(self.target[..., rows], self.weight[rows])
+
+    def reweight(self, weight: Tensor) -> GroundTruth:
+        """Return the same target with other row weights (N,)."""
+        return replace(self, weight=weight)
 
 
 def check_inputs(
     predictions: Tensor, target: Any, weight: Any, kind: Literal["classes", "values"]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Check the three and bring them to one device.
+) -> tuple[Tensor, GroundTruth]:
+    """Check predictions, target and row weights, and bring them to one device.
 
     Parameters
     ----------
     predictions
         (P, C, N) float. Half precision is widened to float32.
     target
-        For ``"classes"`` integers (N,) in [0, C); for ``"values"`` numbers (N,) or (C, N), all finite.
+        For ``"classes"`` integers (N,) in [0, C); for ``"values"`` finite numbers (N,) or (C, N).
     weight
         (N,) finite and >= 0 with a positive sum, or None for equal weights.
+    kind
+        ``"classes"`` or ``"values"``.
 
     Returns
     -------
-    (predictions, target, weight)
-        The target as int64 (N,), or float64 (C, N) for values; the weight as float64 (N,).
+    (predictions, truth)
+        Predictions, and target and weight as :class:`GroundTruth`.
 
     Raises
     ------
@@ -54,12 +81,12 @@ def check_inputs(
         target = _checked_classes(target, n_outputs, n_rows)
     else:
         target = _checked_values(target, n_outputs, n_rows)
-    return predictions, target, _checked_weight(weight, n_rows, predictions.device)
+    return predictions, GroundTruth(target, _checked_weight(weight, n_rows, predictions.device))
 
 
 def finite_members(predictions: Tensor) -> Tensor:
-    """(P,) bool: which members have no infinite or missing value in their (C, N) predictions."""
-    # Both ends are NaN where any value is, and no boolean copy of the predictions is needed.
+    """(P,) bool, True for members without an infinite or missing value in their (C, N) predictions."""
+    # Minimum and maximum are NaN if any value is. This needs no boolean copy of the predictions.
     ends = torch.aminmax(predictions.flatten(1), dim=1)
     return torch.isfinite(ends.min) & torch.isfinite(ends.max)
 
@@ -104,16 +131,14 @@ def _checked_weight(weight: Any, n_rows: int, device: torch.device) -> Tensor:
         raise InvalidParameterError(
             f"weight must have one value per row, shape ({n_rows},), but got shape {tuple(given.shape)}"
         )
-    if not bool(torch.isfinite(given).all()) or float(given.min()) < 0:
-        raise InvalidParameterError(f"weight must be finite and >= 0 in every row, but got {_worst(given)}")
+    invalid = given[~torch.isfinite(given) | (given < 0)]
+    if len(invalid):
+        raise InvalidParameterError(
+            f"weight must be finite and >= 0 in every row, but got {float(invalid[0])}"
+        )
     if float(given.sum()) <= 0:
         raise InvalidParameterError("weight must be > 0 in at least one row, but all rows have weight 0")
     return given
-
-
-def _worst(weight: Tensor) -> float:
-    broken = weight[~torch.isfinite(weight) | (weight < 0)]
-    return float(broken[0])
 
 
 def _described(value: object) -> str:

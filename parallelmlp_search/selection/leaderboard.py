@@ -1,4 +1,4 @@
-"""Who came first: trials with their scores, costs and ranks."""
+"""Leaderboard of trials with their scores, costs and ranks."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ class Entry:
     Parameters
     ----------
     trial
-        Its number.
+        Number of the trial.
     metric
         Name of the metric.
     error
-        Lower is better; decides the rank. None or NaN for a trial without a score.
+        Lower is better; determines the rank. None or NaN for a trial without a score.
     score
-        The same in the metric's own orientation.
+        The error in the metric's own orientation.
     standard_error
-        Uncertainty of the score.
+        Standard error of the score.
     rung
-        Highest rung that it reached. A score of a higher rung stands before any of a lower one: it comes
-        from more training and was earned against better rivals, so the two are not compared.
+        Highest rung reached. Trials of a higher rung rank before those of a lower one: they trained longer
+        and were compared with better trials, so scores of different rungs are not comparable.
     n_parameters
-        Weights and biases, the cost that breaks ties.
+        Number of weights and biases; breaks ties.
     train_seconds, epochs
-        What its training took.
+        Time and epochs of training.
     state
-        Such as ``"complete"``, ``"pruned"`` or ``"failed"``; a failed one ranks last whatever its score.
+        ``"complete"``, ``"pruned"`` or ``"failed"``, for example. Failed trials rank last.
     ensemble_weight
-        Its share of the ensemble, 0 to 1.
+        Weight in the ensemble, 0 to 1.
     failure
-        Why it failed, in a sentence.
+        Reason of the failure, one sentence.
     config
-        The configuration, as a mapping or a dataclass.
+        Configuration, a mapping or a dataclass.
     """
 
     trial: int
@@ -63,26 +63,26 @@ class Entry:
 
     @property
     def is_ranked(self) -> bool:
-        """Whether it has a score and did not fail."""
+        """True if the trial has a score and did not fail."""
         return self.state != "failed" and self.error is not None and not math.isnan(self.error)
 
 
 class Leaderboard:
     """Entries, best first.
 
-    They are ordered by rung (higher first), error, number of parameters and trial number, the failed ones
-    last by trial number. Entries of one rung with the same error share a rank, and the next rank skips as
-    many (1, 1, 3); failed ones have none.
+    They are sorted by rung (higher first), error, number of parameters and trial number; failed trials come
+    last, by trial number. Entries of one rung with the same error share a rank (1, 1, 3). Failed trials have
+    no rank.
 
     Parameters
     ----------
     entries
-        In any order, with different trial numbers.
+        Entries in any order, one per trial.
 
     Raises
     ------
     InvalidParameterError
-        If two entries are of the same trial.
+        If two entries have the same trial number.
 
     Examples
     --------
@@ -93,7 +93,7 @@ class Leaderboard:
     """
 
     def __init__(self, entries: Iterable[Entry]) -> None:
-        ordered = sorted(entries, key=_place)
+        ordered = sorted(entries, key=_sort_key)
         seen: set[int] = set()
         for entry in ordered:
             if entry.trial in seen:
@@ -114,59 +114,47 @@ class Leaderboard:
         return self.entries[place]
 
     def __repr__(self) -> str:
-        return (
-            f"Leaderboard({len(self)} entries, best trial {self[0].trial})"
-            if self.entries
-            else "Leaderboard()"
-        )
+        return f"Leaderboard({len(self)} entries, best trial {self[0].trial})" if self else "Leaderboard()"
 
     def top(self, n: int) -> Leaderboard:
-        """The first ``n`` entries, as a leaderboard of their own; fewer where there are fewer."""
+        """Return a leaderboard of the first ``n`` entries, or of all if there are fewer.
+
+        Raises
+        ------
+        InvalidParameterError
+            If ``n`` is negative.
+        """
         if n < 0:
             raise InvalidParameterError(f"n must be >= 0, but got {n}")
         return Leaderboard(self.entries[:n])
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One flat dictionary an entry, best first, of plain Python values that JSON can hold.
+        """Return one flat dictionary per entry, best first, with plain Python values for JSON.
 
-        Configuration fields are named ``config_FIELD``; a missing or non-finite number is None.
+        Configuration fields are named ``config_FIELD``. Missing and non-finite numbers are None.
         """
         records = []
         for rank, entry in zip(self.ranks, self.entries, strict=True):
-            record: dict[str, Any] = {
-                "rank": rank,
-                "trial": entry.trial,
-                "metric": entry.metric,
-                "score": entry.score,
-                "standard_error": entry.standard_error,
-                "error": entry.error,
-                "ensemble_weight": entry.ensemble_weight,
-                "n_parameters": entry.n_parameters,
-                "train_seconds": entry.train_seconds,
-                "epochs": entry.epochs,
-                "rung": entry.rung,
-                "state": entry.state,
-                "failure": entry.failure,
-            }
+            record = {name: rank if name == "rank" else getattr(entry, name) for name in _COLUMNS}
             record.update(_flattened("config", entry.config))
             records.append({name: _plain(value) for name, value in record.items()})
         return records
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an entry, best first, with the columns of `to_records`; ``rank`` is a nullable integer.
+        """Return one row per entry, best first, with the columns of `to_records`.
 
-        Numbers that are missing are NaN. Lists, such as the widths, stay lists in a column of objects.
+        ``rank`` is a nullable integer. Missing numbers are NaN. Lists, such as the widths, are objects.
         """
         records = self.to_records()
-        columns = list(dict.fromkeys(name for record in records for name in record))
-        frame = pd.DataFrame(records, columns=columns or _EMPTY_COLUMNS)
+        columns = dict.fromkeys(name for record in records for name in record)
+        frame = pd.DataFrame(records, columns=list(columns) or list(_COLUMNS))
         frame["rank"] = frame["rank"].astype("Int64")
         for name in ("score", "standard_error", "error"):
             frame[name] = frame[name].astype("float64")
         return frame
 
 
-_EMPTY_COLUMNS: list[str] = [
+_COLUMNS = (
     "rank",
     "trial",
     "metric",
@@ -180,10 +168,10 @@ _EMPTY_COLUMNS: list[str] = [
     "rung",
     "state",
     "failure",
-]
+)
 
 
-def _place(entry: Entry) -> tuple[bool, int, float, int, int]:
+def _sort_key(entry: Entry) -> tuple[bool, int, float, int, int]:
     if not entry.is_ranked or entry.error is None:
         return (True, 0, 0.0, 0, entry.trial)
     return (False, -entry.rung, entry.error, entry.n_parameters, entry.trial)

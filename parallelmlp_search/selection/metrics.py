@@ -1,4 +1,4 @@
-"""Metrics of all members of a population at once, and the registry that names them.
+"""Registry of the metrics, which score all members of a population at once.
 
 Predictions are tensors (P, C, N): members, outputs, rows. In a classification the outputs are the
 probabilities of the C >= 2 classes (binary: two, the second of the positive class); in a regression they are
@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from parallelmlp_search.data.task import TASKS
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.selection.formulas import (
     F1,
@@ -35,37 +36,35 @@ from parallelmlp_search.selection.roc_auc import RocAuc
 
 __all__ = ["METRICS", "TASKS", "Metric", "default_metric", "get_metric", "member_chunks"]
 
-TASKS: tuple[str, ...] = ("binary", "multiclass", "regression")
-
 Scores = TypeVar("Scores", Tensor, "pd.Series[float]", float)
 
 CHUNK_ELEMENTS = 2**20
-"""Most numbers of predictions that one pass holds in temporary copies, one member at least (8 MiB)."""
+"""Maximum number of predictions in the temporary copies of one pass (8 MiB), or those of one member."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A score of predictions, for every member at once.
+    """Metric of predictions.
 
     Parameters
     ----------
     name
-        The name it is found by.
+        Name in the registry.
     greater_is_better
         Whether a higher score is better.
     tasks
-        Those of `TASKS` that it fits.
+        Tasks that it applies to, out of `TASKS`.
     needs
-        What it looks at: ``"probability"``, ``"label"`` (only the most probable class) or ``"value"``.
+        Its input: ``"probability"``, ``"label"`` (the most probable class only) or ``"value"``.
     formula
-        The arithmetic.
+        Formula that computes it.
 
     Notes
     -----
-    Equal to scikit-learn's function of the same kind, row weights included. Where that one warns or fails:
-    a row of weight 0 counts as absent; an AUC with rows of one class only is NaN, and a macro AUC skips
-    classes without rows; R2 of a constant target is 1 where it is predicted exactly, else 0.
-    A member with a missing or infinite prediction scores NaN, which never wins, and leaves the others alone.
+    Metrics equal scikit-learn's functions, including row weights. Where scikit-learn warns or fails: a row of
+    weight 0 counts as absent; AUC is NaN if all rows are of one class, and a macro AUC skips classes without
+    rows; R2 of a constant target is 1 if it is predicted exactly, else 0.
+    A member with a missing or infinite prediction scores NaN, which is never selected.
     """
 
     name: str
@@ -75,7 +74,7 @@ class Metric:
     formula: Formula = field(repr=False)
 
     def __call__(self, predictions: Tensor, target: Any, weight: Any = None) -> Tensor:
-        """Score of every member.
+        """Score every member.
 
         Parameters
         ----------
@@ -89,39 +88,50 @@ class Metric:
         Returns
         -------
         Tensor
-            (P,) float64, in the metric's own orientation; NaN for a member with non-finite predictions.
+            (P,) float64 in the metric's own orientation; NaN for members with non-finite predictions.
 
         Raises
         ------
         InvalidParameterError
             If a shape or value breaks its rule.
         """
-        predictions, target, weight = check_inputs(predictions, target, weight, self.formula.target_kind)
+        predictions, truth = check_inputs(predictions, target, weight, self.formula.target_kind)
         scores = []
         for members in member_chunks(predictions):
             chunk = predictions[members]
-            alive = finite_members(chunk)
-            if not bool(alive.all()):
-                chunk = torch.where(alive[:, None, None], chunk, 0.0)
-            score = self.formula.score(self.formula.condense(chunk, target), target, weight)
-            scores.append(torch.where(alive, score, torch.nan))
+            finite = finite_members(chunk)
+            if not bool(finite.all()):
+                chunk = torch.where(finite[:, None, None], chunk, 0.0)
+            score = self.formula.score(self.formula.project(chunk, truth.target), truth)
+            scores.append(torch.where(finite, score, torch.nan))
         return torch.cat(scores)
 
     def error(self, predictions: Tensor, target: Any, weight: Any = None) -> Tensor:
-        """(P,) lower-is-better version: 1 - score where greater is better, else the score itself."""
+        """Compute the error of every member.
+
+        Parameters
+        ----------
+        predictions, target, weight
+            As for a score.
+
+        Returns
+        -------
+        Tensor
+            (P,) 1 - score if greater scores are better, else the score.
+        """
         return self.to_error(self(predictions, target, weight))
 
     def to_error(self, score: Scores) -> Scores:
-        """Turn scores into errors, of which less is better."""
+        """Turn scores into errors, for which lower is better."""
         return 1.0 - score if self.greater_is_better else score
 
     def to_score(self, error: Scores) -> Scores:
-        """Turn errors into scores, in the metric's own orientation: the inverse of :meth:`to_error`."""
+        """Turn errors into scores in the metric's own orientation. Inverse of :meth:`to_error`."""
         return 1.0 - error if self.greater_is_better else error
 
 
 def member_chunks(predictions: Tensor) -> Iterator[slice]:
-    """Slices of the first axis of (P, C, N) that bound the temporary memory of one pass."""
+    """Split the first axis of (P, C, N) into slices that limit the temporary memory of one pass."""
     n_members = len(predictions)
     size = max(1, CHUNK_ELEMENTS // max(1, predictions[0].numel()))
     return (slice(start, min(start + size, n_members)) for start in range(0, n_members, size))
@@ -149,7 +159,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         )
     }
 )
-"""Every metric by its name. ``"pinball:0.9"`` names the pinball loss of another quantile."""
+"""Metrics by name. ``"pinball:0.9"`` is the pinball loss of another quantile."""
 
 _ALIASES: Mapping[str, str] = MappingProxyType(
     {
@@ -183,27 +193,32 @@ _DEFAULTS: Mapping[str, str] = MappingProxyType(
 
 
 def default_metric(task: str) -> Metric:
-    """ROC-AUC for two classes, log-loss for more, RMSE for numbers."""
+    """Default metric: ROC-AUC for two classes, log-loss for more, RMSE for a regression."""
     return METRICS[_DEFAULTS[_checked_task(task)]]
 
 
 def get_metric(name: str | Metric, task: str, *, n_classes: int | None = None) -> Metric:
-    """The metric of that name, checked against the task.
+    """Find a metric by name and check that it applies to the task.
 
     Parameters
     ----------
     name
         A name of `METRICS`, an alias such as ``"auc"`` or scikit-learn's ``"neg_log_loss"``,
-        ``"pinball:ALPHA"``, or a `Metric` of one's own. Case, spaces and hyphens do not matter.
+        ``"pinball:ALPHA"``, or a custom `Metric`. Case, spaces and hyphens do not matter.
     task
         One of `TASKS`.
     n_classes
-        Checked against the task where given: 2 for binary, 3 or more for multiclass.
+        Number of classes, if known; it is checked against the task.
+
+    Returns
+    -------
+    Metric
+        The metric.
 
     Raises
     ------
     InvalidParameterError
-        If there is no such metric, or it does not fit the task.
+        If there is no such metric, or it does not apply to the task.
     """
     _checked_task(task)
     if n_classes is not None and task != "regression" and (n_classes == 2) != (task == "binary"):

@@ -1,4 +1,4 @@
-"""Area under the ROC curve of many members at once, ties handled exactly."""
+"""Area under the ROC curve of many members at once, with exact treatment of ties."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.selection.formulas import Formula
+from parallelmlp_search.selection.inputs import GroundTruth
 
 __all__ = ["RocAuc", "binary_auc"]
 
 
 @dataclass(frozen=True)
 class RocAuc(Formula):
-    """AUC of class 1 for two classes; for more the mean of one-against-the-rest over the classes.
+    """AUC of class 1 for two classes; for more the mean one-vs-rest AUC over the classes that have rows.
 
-    The mean runs over the classes that have rows; with rows of one class only the AUC is NaN.
+    The AUC is NaN if all rows are of one class.
     """
 
-    nanoseconds: ClassVar[float] = 53.0
+    cost_ns: ClassVar[float] = 53.0
 
-    def condense(self, predictions: Tensor, target: Tensor) -> Tensor:
+    def project(self, predictions: Tensor, target: Tensor) -> Tensor:
         return predictions[:, 1:] if predictions.shape[1] == 2 else predictions
 
-    def score(self, condensed: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        if condensed.shape[1] == 1:
-            return binary_auc(condensed[:, 0], target == 1, weight)
+    def score(self, projected: Tensor, truth: GroundTruth) -> Tensor:
+        target, weight = truth.target, truth.weight
+        if projected.shape[1] == 1:
+            return binary_auc(projected[:, 0], target == 1, weight)
         classes = torch.unique(target[weight > 0]).tolist()
-        areas = [binary_auc(condensed[:, c], target == c, weight) for c in classes]
-        return torch.stack(areas).mean(0)
+        return torch.stack([binary_auc(projected[:, c], target == c, weight) for c in classes]).mean(0)
 
 
 def binary_auc(scores: Tensor, positive: Tensor, weight: Tensor) -> Tensor:
-    """Chance that a positive row scores above a negative one; half for equal scores.
+    """Probability that a positive row scores above a negative one; ties count one half.
 
     Parameters
     ----------
     scores
-        (P, N), finite; equal scores are ties in their own dtype.
+        (P, N), finite. Scores are tied if they are equal in their own dtype.
     positive
         (N,) bool.
     weight
@@ -49,7 +50,7 @@ def binary_auc(scores: Tensor, positive: Tensor, weight: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (P,) float64; NaN where either class has no weight.
+        (P,) float64; NaN if either class has no weight.
     """
     positive_weight, negative_weight = weight * positive, weight * ~positive
     pairs = positive_weight.sum() * negative_weight.sum()
@@ -58,14 +59,14 @@ def binary_auc(scores: Tensor, positive: Tensor, weight: Tensor) -> Tensor:
     order = _ascending(scores)
     ranked = scores.gather(1, order)
     negative = negative_weight.take(order)
-    below = negative.cumsum(1)  # negatives at or below each row, in rank order
-    _share_ties(below, negative, ranked)
+    below = negative.cumsum(1)  # negatives up to each row, in rank order
+    _average_ties(below, negative, ranked)
     return positive_weight.take(order).mul_(below).sum(1) / pairs
 
 
-def _share_ties(below: Tensor, negative: Tensor, ranked: Tensor) -> None:
-    """Give rows of equal score the mean of the sums before and after their run (mid-ranks), in place."""
-    same = torch.zeros_like(ranked, dtype=torch.bool)  # as the next row; never so in a member's last row
+def _average_ties(below: Tensor, negative: Tensor, ranked: Tensor) -> None:
+    """Give tied rows the mean of the sums before and after their run (mid-ranks), in place."""
+    same = torch.zeros_like(ranked, dtype=torch.bool)  # score equals that of the next row; False in the last
     torch.eq(ranked[:, 1:], ranked[:, :-1], out=same[:, :-1])
     tied = same.flatten().nonzero()[:, 0]
     if len(tied) == 0:

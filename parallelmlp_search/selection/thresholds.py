@@ -1,16 +1,15 @@
-"""Which class to name, given probabilities: the most probable one is not the best answer to every metric.
+"""Decision thresholds: class weights w_c, such that the class of the largest ``w_c p_c`` is predicted.
 
-A decision names the class of the largest ``w_c p_c``. For costs of mistakes the best weights follow from the
-costs (Elkan, "The foundations of cost-sensitive learning", IJCAI 2001, section 2): with two classes it is a
-threshold on the probability. For metrics that are no sum over rows, such as F1, and for probabilities that
-are not quite calibrated, the weights are found by trying, on rows that nobody has trained on. scikit-learn's
-`TunedThresholdClassifierCV` does that for two classes.
+The most probable class is not optimal for every metric. If the costs of errors are known, the weights follow
+from them (Elkan, "The foundations of cost-sensitive learning", IJCAI 2001, section 2); with two classes they
+are a threshold on the probability. For metrics that are no sum over rows, such as F1, and for probabilities
+that are not well calibrated, the weights are tuned on rows that were not trained on, like scikit-learn's
+`TunedThresholdClassifierCV` does for two classes.
 
-The rows that tune are few and the best cut of few rows is a matter of luck. So it is sought on bootstraps of
-them, the median is taken, and what the rows outside of the bootstraps gain by it, against the standard error
-of that gain, decides how far to go: with gain ``g`` and error ``e`` the logarithms of the weights are
-multiplied by ``g**2 / (g**2 + (e / 2)**2)``, and by 0 without a gain (shrinkage in the manner of James and
-Stein, "Estimation with quadratic loss", 1961).
+These rows are few, and the best threshold of few rows is noisy. It is therefore searched on bootstrap samples
+and the median is taken. With a mean gain ``g`` on the out-of-bag rows and its standard error ``e``, the
+logarithms of the weights are multiplied by ``g**2 / (g**2 + (e / 2)**2)``, and by 0 without a gain (shrinkage
+as in James and Stein, "Estimation with quadratic loss", 1961).
 """
 
 from __future__ import annotations
@@ -24,67 +23,69 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.selection.bootstrap import draws, spawned, units_of
-from parallelmlp_search.selection.formulas import LabelFormula
-from parallelmlp_search.selection.inputs import check_inputs
+from parallelmlp_search.selection.bootstrap import bootstrap_samples, sampling_units, spawn_seeds
+from parallelmlp_search.selection.formulas import ClassCounts, LabelFormula
+from parallelmlp_search.selection.inputs import GroundTruth, check_inputs
 from parallelmlp_search.selection.metrics import Metric
 
-__all__ = ["Decision", "tune_decision", "weigh"]
+__all__ = ["DecisionWeights", "tune_thresholds", "weight_classes"]
 
 MIN_ROWS = 30
 """With fewer rows nothing is tuned."""
 
 MAX_CLASSES = 64
-"""With more classes nothing is tuned: each weight would rest on a handful of rows."""
+"""With more classes nothing is tuned: each weight would depend on a handful of rows."""
 
-MAX_NUMBERS = 4_000_000
-"""With many classes a bootstrap looks at so many rows that rows times classes squared stay below this."""
+MAX_COUNTS = 4_000_000
+"""Maximum of rows times squared classes that a search over several classes looks at per sample."""
 
-BOOTSTRAPS, BOOTSTRAPS_OF_MANY = 60, 24
-"""Bootstraps for two classes, where all cuts of one take half a millisecond, and for more."""
+N_SAMPLES_BINARY, N_SAMPLES_MULTICLASS = 60, 24
+"""Bootstrap samples for two classes, where a search takes half a millisecond, and for more."""
 
-DOUBT = 0.5
-"""Standard errors of the gain at which weights go half of their way. In 96 made-up cases (2 and 4 classes, a
-rare one of 50 to 2 %, 60 to 1,000 rows, four metrics, 16 draws each) the mean gain on new rows is 0.047, the
-worst mean of a case -0.002 and the worst draw -0.034. All or nothing at half a standard error gains as much,
-but loses 0.005 in its worst case; at a whole one it gains 0.038."""
+SHRINKAGE = 0.5
+"""Gain, in standard errors, at which the log-weights are halved.
 
-PASSES = 3
+In 96 simulated cases (2 and 4 classes, a rare class of 50 to 2 %, 60 to 1,000 rows, four metrics, 16 repeats)
+the mean gain on new rows is 0.047, the worst mean of a case -0.002 and the worst repeat -0.034. All or
+nothing at half a standard error gains as much, but loses 0.005 in its worst case; at one standard error it
+gains 0.038."""
+
+N_PASSES = 3
 
 GRID = torch.linspace(-4.0, 4.0, 81, dtype=torch.float64)
-"""Logarithms of weights that are tried where classes are many: steps of a tenth, factors up to 55."""
+"""Log-weights that are tried with more than two classes: steps of 0.1, factors up to 55."""
 
 ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class Decision:
-    """Weights of the classes, and what they gain.
+class DecisionWeights:
+    """Tuned class weights and their gain.
 
     Attributes
     ----------
     weights
-        One for each class, > 0, with mean 1. With two classes, the second is named where its probability is
-        above ``weights[0] / 2``.
+        One per class, > 0, with mean 1. With two classes the second is predicted if its probability exceeds
+        ``weights[0] / 2``.
     gain
-        Mean gain of score on rows outside of the bootstraps that the weights were sought on.
-    noise
-        Standard error of that gain.
+        Mean gain in score on out-of-bag rows.
+    standard_error
+        Standard error of the gain.
     """
 
     weights: tuple[float, ...]
     gain: float
-    noise: float
+    standard_error: float
 
 
-def weigh(predictions: Tensor, weights: tuple[float, ...] | None) -> Tensor:
-    """(..., C, N) probabilities times the weights of their classes, whose largest is the decision."""
+def weight_classes(predictions: Tensor, weights: tuple[float, ...] | None) -> Tensor:
+    """Multiply probabilities (..., C, N) by class weights; the largest product is the predicted class."""
     if weights is None:
         return predictions
     return predictions * torch.tensor(weights, dtype=predictions.dtype, device=predictions.device)[:, None]
 
 
-def tune_decision(
+def tune_thresholds(
     predictions: Tensor,
     target: Any,
     metric: Metric,
@@ -92,105 +93,105 @@ def tune_decision(
     weight: Any = None,
     groups: Any = None,
     seed: int | np.random.SeedSequence = 0,
-) -> Decision | None:
-    """Weights of the classes that are better than none, or None.
+) -> DecisionWeights | None:
+    """Tune class weights for a metric of labels.
 
     Parameters
     ----------
     predictions
-        (C, N) probabilities of rows that were not trained on. Their score is flattered afterwards: report
-        that of other rows.
+        (C, N) probabilities of rows that were not trained on. The tuned score of these rows is optimistic;
+        report that of other rows.
     target
         Class numbers (N,).
     metric
-        What to improve; it has to look at labels.
+        Metric of labels to improve.
     weight
         Row weights (N,), or None.
     groups
-        (N,) labels; rows of one group are drawn together. None: each row is its own group.
+        (N,) labels; rows of one group are drawn together. None: each row is a unit of its own.
     seed
-        Decides every draw.
+        Seed of the bootstrap samples.
+
+    Returns
+    -------
+    DecisionWeights or None
+        None if no weights improve the metric, or the data are too few to tune.
 
     Raises
     ------
     InvalidParameterError
-        If the metric does not look at labels, or a shape breaks its rule.
+        If the metric does not depend on labels, or a shape breaks its rule.
 
     Notes
     -----
-    With two classes all cuts between neighbouring rows are tried; of equally good ones the middle of the
-    widest plateau, in log-odds, is taken. With more, each class in turn gets the best weight of a grid, three
-    times over.
+    With two classes all thresholds between neighbouring rows are tried; the result is the middle of the
+    widest plateau of best ones, in log-odds. With more classes, each class in turn gets the best weight of a
+    grid, in up to three passes.
     """
     formula = metric.formula
     if metric.needs != "label" or not isinstance(formula, LabelFormula):
-        raise InvalidParameterError(f"metric must look at labels to be tuned for, but got {metric.name!r}")
-    checked, target, weight = check_inputs(predictions[None], target, weight, "classes")
+        raise InvalidParameterError(f"metric must depend on labels to be tuned for, but got {metric.name!r}")
+    checked, truth = check_inputs(predictions[None], target, weight, "classes")
     probabilities = checked[0].double()
     n_classes, n_rows = probabilities.shape
-    units = units_of(groups, n_rows) if groups is None or len(np.unique(np.asarray(groups))) > 1 else None
-    if n_rows < MIN_ROWS or n_classes > MAX_CLASSES or units is None:
+    if n_rows < MIN_ROWS or n_classes > MAX_CLASSES or not bool(torch.isfinite(probabilities).all()):
         return None
-    if not bool(torch.isfinite(probabilities).all()):
+    if groups is not None and len(np.unique(np.asarray(groups))) < 2:
         return None
     sign = 1.0 if metric.greater_is_better else -1.0
+
+    def score(log_weights: Tensor, row_weight: Tensor) -> float:
+        weighted = (probabilities * log_weights.exp()[:, None])[None]
+        rows = truth.reweight(row_weight)
+        return sign * float(formula.score(formula.project(weighted, rows.target), rows)[0])
+
     logs = probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
-    search: _Search = (
-        _TwoClasses(logs, target, formula, sign)
-        if n_classes == 2
-        else _ManyClasses(logs, target, formula, sign)
-    )
-
-    def score(log_weights: Tensor, rows: Tensor) -> float:
-        weighed = (probabilities * log_weights.exp()[:, None])[None]
-        return sign * float(formula.score(formula.condense(weighed, target), target, rows)[0])
-
-    plain = torch.zeros(n_classes, dtype=torch.float64)
-    found, gains, shares = [], [], []
-    most = BOOTSTRAPS if n_classes == 2 else BOOTSTRAPS_OF_MANY
-    for counts, share, _ in draws(units, spawned(seed)[0], most):
-        drawn = torch.from_numpy(counts).to(weight)
-        inside, outside = weight * drawn, weight * (drawn == 0)
-        if float(outside.sum()) <= 0 or float(inside.sum()) <= 0:
+    tuner: _Tuner = (_BinaryTuner if n_classes == 2 else _MulticlassTuner)(logs, truth.target, formula, sign)
+    neutral = torch.zeros(n_classes, dtype=torch.float64)
+    candidates, gains, shares = [], [], []
+    n_samples = N_SAMPLES_BINARY if n_classes == 2 else N_SAMPLES_MULTICLASS
+    for sample in bootstrap_samples(sampling_units(groups, n_rows), spawn_seeds(seed)[0], n_samples):
+        counts = torch.from_numpy(sample.counts).to(truth.weight)
+        drawn, out_of_bag = truth.weight * counts, truth.weight * (counts == 0)
+        if float(out_of_bag.sum()) <= 0 or float(drawn.sum()) <= 0:
             continue
-        log_weights = search(inside)
-        gain = score(log_weights, outside) - score(plain, outside)
+        log_weights = tuner(drawn)
+        gain = score(log_weights, out_of_bag) - score(neutral, out_of_bag)
         if math.isfinite(gain):
-            found.append(log_weights - log_weights.mean())
+            candidates.append(log_weights - log_weights.mean())
             gains.append(gain)
-            shares.append(share)
+            shares.append(sample.out_of_bag)
     if len(gains) < 2:
         return None
-    # the rows outside are a share f of all: the spread is drawn in as for the honest score
+    # delete-d jackknife, as for the honest score
     share = min(0.5, float(np.mean(shares)))
-    noise = math.sqrt(share / (1.0 - share)) * float(np.std(gains, ddof=1))
+    error = math.sqrt(share / (1.0 - share)) * float(np.std(gains, ddof=1))
     gain = float(np.mean(gains))
     if not gain > 0:
         return None
-    trust = gain**2 / (gain**2 + (DOUBT * noise) ** 2)
-    chosen = trust * torch.quantile(torch.stack(found), 0.5, dim=0)
-    if not score(chosen, weight) > score(plain, weight) + ROUNDING:
+    shrinkage = gain**2 / (gain**2 + (SHRINKAGE * error) ** 2)
+    tuned = shrinkage * torch.quantile(torch.stack(candidates), 0.5, dim=0)
+    if not score(tuned, truth.weight) > score(neutral, truth.weight) + ROUNDING:
         return None
-    weights = chosen.exp() / chosen.exp().mean()
-    return Decision(tuple(weights.tolist()), gain, noise)
+    weights = tuned.exp() / tuned.exp().mean()
+    return DecisionWeights(tuple(weights.tolist()), gain, error)
 
 
-class _Search(Protocol):
-    """Finds the best logarithms of weights (C,) for rows that weigh so much (N,)."""
+class _Tuner(Protocol):
+    """Search for the best log-weights (C,), given row weights (N,)."""
 
-    def __call__(self, weight: Tensor) -> Tensor:
-        """The best."""
+    def __call__(self, weight: Tensor) -> Tensor: ...
 
 
-class _TwoClasses:
-    """All cuts between rows, sorted by log-odds once."""
+class _BinaryTuner:
+    """Search over all thresholds between rows, sorted by log-odds once."""
 
     def __init__(self, logs: Tensor, target: Tensor, formula: LabelFormula, sign: float) -> None:
         odds = logs[1] - logs[0]
         self.order = odds.argsort()
         self.positive = target[self.order] == 1
         odds = odds[self.order]
-        self.cuts = (odds[1:] > odds[:-1]).nonzero()[:, 0]  # after these rows
+        self.cuts = (odds[1:] > odds[:-1]).nonzero()[:, 0]  # rows before a threshold
         self.low, self.high = odds[self.cuts], odds[self.cuts + 1]
         self.formula, self.sign = formula, sign
 
@@ -203,69 +204,66 @@ class _TwoClasses:
         below, missed = weight.cumsum(0)[self.cuts], positive.cumsum(0)[self.cuts]
         predicted = torch.stack([below, weight.sum() - below], dim=1)
         hits = torch.stack([below - missed, actual[1] - missed], dim=1)
-        scores = self.sign * self.formula.from_counts(actual, predicted, hits)
-        first, last = widest_plateau(scores, self.low, self.high)
+        scores = self.sign * self.formula.from_counts(ClassCounts(actual, predicted, hits))
+        first, last = _widest_plateau(scores, self.low, self.high)
         threshold = 0.5 * float(self.low[first] + self.high[last])
         return torch.tensor([0.5 * threshold, -0.5 * threshold], dtype=torch.float64)
 
 
-class _ManyClasses:
-    """Coordinate search: one class at a time, over a grid, by counts that are shared between its points."""
+class _MulticlassTuner:
+    """Coordinate search over a grid, one class at a time. All points of the grid are counted in one pass."""
 
     def __init__(self, logs: Tensor, target: Tensor, formula: LabelFormula, sign: float) -> None:
         self.logs, self.target, self.formula, self.sign = logs, target, formula, sign
-        n_classes = len(logs)
-        self.most_rows = max(MIN_ROWS, MAX_NUMBERS // n_classes**2)
+        self.max_rows = max(MIN_ROWS, MAX_COUNTS // len(logs) ** 2)
 
     def __call__(self, weight: Tensor) -> Tensor:
         rows = (weight > 0).nonzero()[:, 0]
-        # evenly spread rather than drawn: the order of rows says nothing that the bootstrap has not mixed
-        rows = rows[:: max(1, -(-len(rows) // self.most_rows))]
-        logs, target, weight = self.logs[:, rows], self.target[rows], weight[rows]
-        chosen = torch.zeros(len(logs), dtype=torch.float64)
-        for _ in range(PASSES):
-            before = chosen.clone()
+        # The bootstrap has shuffled the rows, so an evenly spaced subset is as good as a random one.
+        rows = rows[:: max(1, -(-len(rows) // self.max_rows))]
+        logs, truth = self.logs[:, rows], GroundTruth(self.target[rows], weight[rows])
+        log_weights = torch.zeros(len(logs), dtype=torch.float64)
+        for _ in range(N_PASSES):
+            before = log_weights.clone()
             for label in range(len(logs)):
-                self._improve(chosen, label, logs, target, weight)
-            if torch.equal(chosen, before):
+                self._improve(log_weights, label, logs, truth)
+            if torch.equal(log_weights, before):
                 break
-        return chosen
+        return log_weights
 
-    def _improve(self, chosen: Tensor, label: int, logs: Tensor, target: Tensor, weight: Tensor) -> None:
-        """Give one class the best weight of the grid, if it is better than the one that it has."""
+    def _improve(self, log_weights: Tensor, label: int, logs: Tensor, truth: GroundTruth) -> None:
+        """Give one class the best weight of the grid, if it is better than its current one."""
+        target, weight = truth.target, truth.weight
         n_classes = len(logs)
-        raised = logs + chosen[:, None]
-        raised[label] = -torch.inf
-        rival, other = raised.max(dim=0)
-        # a row goes over to this class at the first point of the grid above the distance
+        others = logs + log_weights[:, None]
+        others[label] = -torch.inf
+        rival, other = others.max(dim=0)
+        # The prediction of a row changes to this class at the first grid point above the distance.
         place = torch.searchsorted(GRID, rival - logs[label], right=True)
         zeros = weight.new_zeros(len(GRID) + 1, n_classes)
-        mine, theirs = target == label, target == other
+        hit_by_label, hit_by_other = target == label, target == other
         predicted = zeros.clone().index_put_((place, torch.full_like(place, label)), weight, accumulate=True)
         predicted.index_put_((place, other), -weight, accumulate=True)
-        hits = zeros.index_put_((place, target), weight * mine - weight * theirs, accumulate=True)
-        at_first = weight.new_zeros(2, n_classes)
-        at_first[0].index_add_(0, other, weight)
-        at_first[1].index_add_(0, target, weight * theirs)
+        change = weight * hit_by_label - weight * hit_by_other
+        hits = zeros.index_put_((place, target), change, accumulate=True)
+        initial = weight.new_zeros(2, n_classes)  # predictions and hits if no row is given this class
+        initial[0].index_add_(0, other, weight)
+        initial[1].index_add_(0, target, weight * hit_by_other)
         actual = weight.new_zeros(n_classes).index_add_(0, target, weight)
-        predicted = (predicted.cumsum(0)[:-1] + at_first[0]).clamp_min(0)
-        hits = (hits.cumsum(0)[:-1] + at_first[1]).clamp_min(0)
-        scores = self.sign * self.formula.from_counts(actual, predicted, hits)
-        now = int((GRID - chosen[label]).abs().argmin())
-        if float(scores.max()) > float(scores[now]) + ROUNDING:
-            first, last = widest_plateau(scores, GRID, GRID)
-            chosen[label] = 0.5 * (GRID[first] + GRID[last])
+        predicted = (predicted.cumsum(0)[:-1] + initial[0]).clamp_min(0)
+        hits = (hits.cumsum(0)[:-1] + initial[1]).clamp_min(0)
+        scores = self.sign * self.formula.from_counts(ClassCounts(actual, predicted, hits))
+        current = int((GRID - log_weights[label]).abs().argmin())
+        if float(scores.max()) > float(scores[current]) + ROUNDING:
+            first, last = _widest_plateau(scores, GRID, GRID)
+            log_weights[label] = 0.5 * (GRID[first] + GRID[last])
 
 
-def widest_plateau(scores: Tensor, low: Tensor, high: Tensor) -> tuple[int, int]:
-    """First and last of the neighbouring places (K,) with the best score that reach furthest.
-
-    Place ``i`` reaches from ``low[i]`` to ``high[i]``.
-    """
+def _widest_plateau(scores: Tensor, low: Tensor, high: Tensor) -> tuple[int, int]:
+    """First and last index of the widest run of best scores (K,); interval i is from low[i] to high[i]."""
     scores = torch.where(torch.isfinite(scores), scores, -torch.inf)
     best = (scores >= scores.max() - ROUNDING).numpy()
     edges = np.flatnonzero(np.diff(np.concatenate([[False], best, [False]]).astype(np.int8)))
     firsts, lasts = edges[::2], edges[1::2] - 1
-    reach = high.numpy()[lasts] - low.numpy()[firsts]
-    widest = int(reach.argmax())
+    widest = int((high.numpy()[lasts] - low.numpy()[firsts]).argmax())
     return int(firsts[widest]), int(lasts[widest])

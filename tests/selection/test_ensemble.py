@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
 from parallelmlp_search.selection import METRICS, ensemble, get_metric, greedy_ensemble
+from parallelmlp_search.selection.inputs import GroundTruth
 
 CASES = [
     *[(name, 2) for name in ("accuracy", "log_loss", "roc_auc", "brier", "mcc", "f1")],
@@ -21,7 +22,7 @@ CASES = [
 
 
 def table(n_classes: int, n_members: int = 9, n_rows: int = 120, seed: int = 0, dtype=torch.float64):
-    """Members that err in different ways: averaging helps."""
+    """Members with different errors, so that averaging helps."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(n_members, max(n_classes, 2), n_rows, generator=generator, dtype=torch.float64)
     skill = torch.linspace(0.4, 1.2, n_members, dtype=torch.float64)[:, None, None]
@@ -77,10 +78,10 @@ def test_equals_the_plain_loop(name, n_classes, weighted):
     assert combined == pytest.approx(found.score, rel=1e-9)
     best_single = metric.error(predictions, target, weight).min().item()
     assert metric.to_error(found.score) <= best_single + 1e-12
-    assert len(set(picks)) > 1  # else averaging was never tested
+    assert len(set(picks)) > 1  # otherwise averaging is not tested
 
 
-def test_another_weighting_chooses_others():
+def test_row_weights_change_the_selection():
     predictions, target = table(5)
     metric = METRICS["log_loss"]
     early = greedy_ensemble(predictions, target, metric, weight=(torch.arange(120) < 30).double())
@@ -90,7 +91,7 @@ def test_another_weighting_chooses_others():
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), n_members=st.integers(1, 4), n_rows=st.integers(2, 8))
-def test_coarse_predictions_with_many_ties(data, n_members, n_rows):
+def test_equals_the_plain_loop_with_many_ties(data, n_members, n_rows):
     levels = st.lists(st.integers(0, 4), min_size=n_rows, max_size=n_rows)
     positive = torch.tensor([data.draw(levels) for _ in range(n_members)], dtype=torch.float64) / 4
     predictions = torch.stack([1 - positive, positive], 1)
@@ -102,7 +103,7 @@ def test_coarse_predictions_with_many_ties(data, n_members, n_rows):
     np.testing.assert_allclose(found.scores, scores, atol=1e-12)
 
 
-def test_one_pick_is_the_best_member():
+def test_one_round_selects_the_best_member():
     predictions, target = table(2)
     found = greedy_ensemble(predictions, target, METRICS["roc_auc"], n_rounds=1)
     assert found.selected == (int(METRICS["roc_auc"](predictions, target).argmax()),)
@@ -110,10 +111,10 @@ def test_one_pick_is_the_best_member():
 
 
 @pytest.mark.parametrize("name", ["log_loss", "brier"])
-def test_the_shortest_of_equal_ensembles(name):
+def test_the_shortest_of_equal_ensembles_is_kept(name):
     predictions, target = table(2, n_members=1)
     found = greedy_ensemble(predictions.repeat(4, 1, 1), target, METRICS[name], n_rounds=6)
-    assert found.selected == (0,)  # four copies: nothing gained by averaging, the first wins
+    assert found.selected == (0,)  # averaging four copies gains nothing: the first
     assert len(found.scores) == 6
     simplest = greedy_ensemble(
         predictions.repeat(4, 1, 1), target, METRICS[name], n_rounds=6, complexity=[9, 9, 2, 2]
@@ -121,7 +122,7 @@ def test_the_shortest_of_equal_ensembles(name):
     assert simplest.selected == (2,)
 
 
-def test_stops_where_nothing_can_be_better():
+def test_stops_at_an_error_of_zero():
     predictions, target = table(2)
     predictions[3] = torch.nn.functional.one_hot(target, 2).T
     found = greedy_ensemble(predictions, target, METRICS["accuracy"])
@@ -129,7 +130,7 @@ def test_stops_where_nothing_can_be_better():
 
 
 @pytest.mark.parametrize(("name", "n_classes"), CASES)
-def test_broken_members_are_never_picked(name, n_classes):
+def test_non_finite_members_are_never_selected(name, n_classes):
     predictions, target = table(n_classes)
     metric = metric_of(name, n_classes)
     keep = [0, 1, 2, 4, 5, 6, 8]
@@ -142,7 +143,7 @@ def test_broken_members_are_never_picked(name, n_classes):
     assert found.combine(predictions).isfinite().all()
 
 
-def test_values_too_large_to_square_are_never_picked():
+def test_members_whose_squares_overflow_are_never_selected():
     predictions, target = table(0)
     predictions[2] = 1e200
     found = greedy_ensemble(predictions, target, METRICS["rmse"])
@@ -150,7 +151,7 @@ def test_values_too_large_to_square_are_never_picked():
     assert math.isfinite(found.score)
 
 
-def test_nothing_to_pick():
+def test_no_member_with_a_finite_score():
     predictions, target = table(2)
     with pytest.raises(SearchFailedError, match="all 9 have a missing or infinite prediction"):
         greedy_ensemble(predictions * torch.nan, target, METRICS["accuracy"])
@@ -167,13 +168,14 @@ def test_single_precision_agrees_with_double(name):
     assert single.combine(predictions.float()).dtype == torch.float32
 
 
-def test_dear_rounds_choose_from_the_best_members(monkeypatch):
+def test_slow_rounds_select_from_the_best_members():
     predictions, target = table(2, n_members=20)
     metric = METRICS["roc_auc"]
     best = set(metric(predictions, target).argsort(descending=True)[:8].tolist())
     everyone = greedy_ensemble(predictions, target, metric)
-    condensed = metric.formula.condense(predictions, target)
-    picks, _, _ = ensemble.pick_members(condensed, target, torch.ones(120).double(), metric, 25, seconds=0.0)
+    projected = metric.formula.project(predictions, target)
+    truth = GroundTruth(target, torch.ones(120).double())
+    picks, _, _ = ensemble.pick_members(projected, truth, metric, 25, seconds=0.0)
     assert set(picks) <= best
     assert not set(everyone.selected) <= best
     found = greedy_ensemble(predictions[sorted(best)], target, metric)
@@ -195,7 +197,7 @@ def test_bad_parameters(changes, message):
         greedy_ensemble(predictions, target, METRICS["accuracy"], **changes)
 
 
-def test_combine_wants_all_members():
+def test_combine_needs_one_prediction_per_member():
     predictions, target = table(2)
     found = greedy_ensemble(predictions, target, METRICS["accuracy"])
     with pytest.raises(InvalidParameterError, match=r"shape \(9, C, N\)"):

@@ -1,4 +1,4 @@
-"""What averaging gains, guessed from out-of-fold predictions of made-up networks of which all is known."""
+"""The estimated gain of averaging folds against simulated networks whose gain is known."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.selection import (
+    Bootstrap,
     HonestScore,
-    as_averaged,
+    adjust_for_averaging,
     averaging_gain,
     bias_corrected_score,
     get_metric,
+    greedy_ensemble,
 )
 from parallelmlp_search.selection import fold_averaging as averaging
 
@@ -22,7 +24,7 @@ RMSE = get_metric("rmse", "regression")
 
 
 def _networks(n_members: int, n_folds: int, n_rows: int, shared: float) -> tuple[Tensor, Tensor]:
-    """Predictions (folds, members, 1, rows) of zeros: noise of variance 1, a share of it common in a fold."""
+    """Predictions (folds, members, 1, rows) of zeros: noise of variance 1, a share of it common to a fold."""
     generator = torch.Generator().manual_seed(0)
     own = torch.randn(n_folds, n_members, 1, n_rows, generator=generator, dtype=torch.float64)
     common = torch.randn(n_folds, 1, 1, n_rows, generator=generator, dtype=torch.float64)
@@ -31,20 +33,20 @@ def _networks(n_members: int, n_folds: int, n_rows: int, shared: float) -> tuple
 
 
 @pytest.mark.parametrize(("n_members", "n_folds"), [(1, 5), (2, 4), (6, 5)])
-def test_the_gain_of_squared_errors_is_found(n_members: int, n_folds: int) -> None:
-    """Without a common part the loss of single networks would fall from sqrt(2) towards 1, the bias alone."""
+def test_gain_of_squared_errors(n_members: int, n_folds: int) -> None:
+    """Without a common part, averaging lowers the loss of single networks from sqrt(2) towards 1."""
     predictions, target = _networks(max(2, n_members), n_folds, 100_000, 0.0)
     weights = torch.zeros(max(2, n_members), dtype=torch.float64)
     weights[:n_members] = 1.0 / n_members
     gain = averaging_gain(predictions[0], target, RMSE, weights, n_folds)
     count = len(weights)
     whole = (math.sqrt(1.0 + 1.0 / count) - math.sqrt(2.0)) / (1.0 - 1.0 / count)
-    left = averaging.SHARED + (1.0 - averaging.SHARED) / n_members
+    left = averaging.REMAINING_GAIN + (1.0 - averaging.REMAINING_GAIN) / n_members
     assert gain == pytest.approx(whole * left * (1.0 - 1.0 / n_folds), rel=0.05)
     assert gain < 0.0
 
 
-def test_more_networks_gain_more_and_one_nothing() -> None:
+def test_gain_grows_with_the_number_of_networks() -> None:
     predictions, target = _networks(3, 1, 500, 0.5)
     weights = torch.tensor([0.5, 0.3, 0.2])
     found = [averaging_gain(predictions[0], target, RMSE, weights, n) for n in (1, 2, 3, 10)]
@@ -59,7 +61,7 @@ def test_equal_members_gain_nothing() -> None:
     assert averaging_gain(twins, target, RMSE, torch.full((3,), 1 / 3), 5) == pytest.approx(0.0, abs=1e-12)
 
 
-def test_a_score_that_averaging_harms_is_not_moved() -> None:
+def test_gain_is_zero_if_averaging_harms() -> None:
     target = torch.tensor([0, 0, 0, 1, 1, 1])
     accuracy = get_metric("accuracy", "binary")
     good = torch.tensor([0.6, 0.6, 0.6, 0.4, 0.4, 0.4])
@@ -70,7 +72,7 @@ def test_a_score_that_averaging_harms_is_not_moved() -> None:
     assert alone == 0.0  # each is wrong once, their average twice
 
 
-def test_who_stands_alone_takes_the_best_of_the_others_as_a_partner() -> None:
+def test_a_single_member_is_compared_with_the_best_other_member() -> None:
     predictions, target = _networks(3, 1, 2000, 0.5)
     members = predictions[0] * torch.tensor([1.0, 3.0, 1.1]).view(3, 1, 1)
     only = torch.tensor([1.0, 0.0, 0.0])
@@ -83,8 +85,8 @@ def test_who_stands_alone_takes_the_best_of_the_others_as_a_partner() -> None:
 
 
 @pytest.mark.parametrize("factor", [2.0, 5.0, 50.0])
-def test_a_bad_member_makes_nobody_better(factor: float) -> None:
-    """What a network far from the others loses by its errors is nothing that averaging folds would gain."""
+def test_a_bad_member_does_not_increase_the_gain(factor: float) -> None:
+    """The large error of a network far from the others is nothing that averaging folds would gain."""
     predictions, target = _networks(2, 1, 20_000, 0.0)
     only = torch.tensor([1.0, 0.0])
     fair = averaging_gain(predictions[0], target, RMSE, only, 5)
@@ -92,7 +94,7 @@ def test_a_bad_member_makes_nobody_better(factor: float) -> None:
     assert fair <= averaging_gain(bad, target, RMSE, only, 5) <= 0.0
 
 
-def test_rows_count_by_their_weight() -> None:
+def test_row_weights_are_used() -> None:
     predictions, target = _networks(2, 1, 300, 0.5)
     weights = torch.tensor([0.5, 0.5])
     heavy = torch.cat([torch.ones(100), torch.zeros(200)])
@@ -102,32 +104,34 @@ def test_rows_count_by_their_weight() -> None:
     )
 
 
-def test_the_number_of_networks_is_checked() -> None:
+def test_number_of_networks_is_checked() -> None:
     predictions, target = _networks(2, 1, 30, 0.5)
     with pytest.raises(InvalidParameterError, match="n_networks must be an integer >= 1, but got 0"):
         averaging_gain(predictions[0], target, RMSE, torch.tensor([0.5, 0.5]), 0)
 
 
-def test_a_score_is_moved_and_its_error_widened() -> None:
+def test_score_is_shifted_and_its_error_increased() -> None:
     honest = HonestScore(2.0, 0.3, 1.5, 2.4, 1.9, 30)
-    moved, doubt = as_averaged(honest, -0.2), 0.2 * averaging.DOUBT
+    moved, error = adjust_for_averaging(honest, -0.2), 0.2 * averaging.RELATIVE_ERROR
     assert moved.score == pytest.approx(1.8)
-    assert moved.standard_error == pytest.approx(math.hypot(0.3, doubt))
-    assert moved.low == pytest.approx(1.8 - math.hypot(0.5, 1.96 * doubt))
-    assert moved.high == pytest.approx(1.8 + math.hypot(0.4, 1.96 * doubt))
+    assert moved.standard_error == pytest.approx(math.hypot(0.3, error))
+    assert moved.low == pytest.approx(1.8 - math.hypot(0.5, 1.96 * error))
+    assert moved.high == pytest.approx(1.8 + math.hypot(0.4, 1.96 * error))
     assert (moved.naive, moved.n_bootstraps, moved.averaging) == (1.9, 30, -0.2)
-    assert as_averaged(honest, 0.0) is honest
+    assert adjust_for_averaging(honest, 0.0) is honest
     unknown = HonestScore(math.nan, math.nan, math.nan, math.nan, 1.9, 0)
-    assert as_averaged(unknown, -0.2) is unknown
+    assert adjust_for_averaging(unknown, -0.2) is unknown
 
 
-def test_the_moved_score_is_that_of_the_average_of_folds() -> None:
-    """With members as far apart as assumed, the score of one fold's ensemble becomes that of all folds'."""
+def test_shifted_score_approaches_that_of_the_average_of_folds() -> None:
+    """Members are as far apart as the constant assumes."""
     n_folds, n_members = 5, 4
-    predictions, target = _networks(n_members, n_folds, 20_000, averaging.SHARED)
+    predictions, target = _networks(n_members, n_folds, 20_000, averaging.REMAINING_GAIN)
     weights = torch.full((n_members,), 1.0 / n_members, dtype=torch.float64)
-    honest = bias_corrected_score(predictions[0], target, RMSE, n_bootstraps=5, max_rows=1000)
-    # its members are nearer to each other than networks of different folds are: half of the variance
+    ensemble = greedy_ensemble(predictions[0], target, RMSE)
+    bootstrap = Bootstrap(n_samples=5, max_rows=1000)
+    honest = bias_corrected_score(predictions[0], target, RMSE, ensemble, bootstrap=bootstrap)
+    # Members of one fold are closer to each other than networks of different folds: half of the variance.
     gain = averaging_gain(predictions[0], target, RMSE, weights, n_folds)
     real = math.sqrt(float(predictions.mean((0, 1)).square().mean())) - honest.score
     assert gain < 0.0

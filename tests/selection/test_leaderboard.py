@@ -1,4 +1,4 @@
-"""Order, ties and what comes out of a leaderboard."""
+"""Leaderboard: order, ties, records and frame."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def entry(trial: int, error: float | None, **changes: object) -> Entry:
     return Entry(**{"trial": trial, "metric": "accuracy", "error": error, "score": score, **changes})
 
 
-def test_best_first_and_ties_by_cost_then_number():
+def test_best_first_with_ties_by_parameters_and_number():
     board = Leaderboard(
         [
             entry(4, 0.3),
@@ -33,7 +33,7 @@ def test_best_first_and_ties_by_cost_then_number():
     assert board.ranks == (1, 1, 1, 4, 5)
 
 
-def test_failed_trials_come_last_whatever_their_score():
+def test_failed_trials_rank_last():
     board = Leaderboard(
         [
             entry(0, 0.0, state="failed", failure="the loss became infinite at step 7"),
@@ -49,7 +49,7 @@ def test_failed_trials_come_last_whatever_their_score():
     assert records[2]["error"] is None
 
 
-def test_a_lucky_score_of_a_low_rung_does_not_lead():
+def test_trials_of_a_higher_rung_rank_first():
     board = Leaderboard(
         [entry(0, 0.05, rung=0, state="pruned"), entry(1, 0.10, rung=2), entry(2, 0.05, rung=2)]
     )
@@ -101,6 +101,6 @@ def test_top():
         board.top(-1)
 
 
-def test_one_trial_once():
+def test_a_trial_number_appears_once():
     with pytest.raises(InvalidParameterError, match="different trials, but got 3 twice"):
         Leaderboard([entry(3, 0.1), entry(3, 0.2)])

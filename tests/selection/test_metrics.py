@@ -1,4 +1,4 @@
-"""Every metric against scikit-learn's function of the same kind, member by member."""
+"""Metrics against scikit-learn's functions, member by member."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ def test_classification_equals_scikit_learn(name, n_classes, ties, weights):
     expected = [CLASSIFICATION[name](target.numpy(), member, plain) for member in predictions.numpy()]
     assert scores.dtype == torch.float64
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-10)
-    assert len(np.unique(expected)) > 1  # members that all score alike would prove nothing
+    assert len(np.unique(expected)) > 1  # members differ
     error = metric.error(predictions, target, weight)
     np.testing.assert_allclose(error, 1 - scores if metric.greater_is_better else scores)
 
 
 @pytest.mark.parametrize(("name", "error"), [("roc_auc", 0.25), ("log_loss", 0.75)])
-def test_a_score_becomes_an_error_and_back_in_any_form(name, error):
+def test_scores_and_errors_are_inverse_for_floats_series_and_tensors(name, error):
     metric = METRICS[name]
     assert metric.to_error(0.75) == error
     assert (
@@ -108,7 +108,7 @@ def test_a_score_becomes_an_error_and_back_in_any_form(name, error):
     assert metric.to_score(error) == 0.75
 
 
-def test_balanced_accuracy_equals_the_function_of_that_name():
+def test_balanced_accuracy_equals_scikit_learn():
     predictions, target = probabilities(3, 3, False)
     expected = [reference.balanced_accuracy_score(target, member.argmax(0)) for member in predictions]
     np.testing.assert_allclose(METRICS["balanced_accuracy"](predictions, target), expected, atol=1e-12)
@@ -139,7 +139,7 @@ def test_a_class_without_rows(name):
     np.testing.assert_allclose(scores, expected, atol=1e-10)
 
 
-def test_rows_of_one_class_have_no_auc_and_no_correlation():
+def test_auc_and_correlation_of_a_single_class():
     for n_classes in (2, 3):
         predictions, _ = probabilities(1, n_classes, False)
         target = torch.zeros(N, dtype=torch.int64)
@@ -174,7 +174,7 @@ def test_auc_counts_pairs(data, n_rows, n_levels):
 
 @pytest.mark.parametrize("name", [*CLASSIFICATION, *REGRESSION])
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_a_broken_member_scores_nan_alone(name, broken):
+def test_a_non_finite_member_scores_nan_alone(name, broken):
     if name in CLASSIFICATION:
         predictions, target = probabilities(1, 3, False)
         metric = get_metric(name, "multiclass")
@@ -198,7 +198,7 @@ def test_chunks_of_members_change_nothing(name, monkeypatch):
     torch.testing.assert_close(METRICS[name](predictions, target), whole, rtol=1e-14, atol=0)
 
 
-def test_certain_and_wrong_is_finite():
+def test_log_loss_of_a_wrong_probability_of_one_is_finite():
     predictions = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]], dtype=torch.float64)
     right, wrong = METRICS["log_loss"](predictions, torch.tensor([0, 1])).tolist()
     assert right < 1e-15
@@ -208,7 +208,7 @@ def test_certain_and_wrong_is_finite():
     )
 
 
-def test_equal_probabilities_mean_the_first_class():
+def test_ties_predict_the_first_class():
     halves = torch.full((1, 2, 3), 0.5)
     thirds = torch.full((1, 3, 3), 1 / 3)
     for predictions in (halves, thirds):
@@ -221,7 +221,7 @@ def test_r2_of_a_constant_target():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_narrow_predictions(dtype):
+def test_half_and_single_precision(dtype):
     predictions, target = probabilities(2, 3, False)
     for name in CLASSIFICATION:
         wide = METRICS[name](predictions.to(dtype).double(), target)

@@ -18,15 +18,16 @@ from parallelmlp_search.parareal.ranks.jobs import Job, Task
 from parallelmlp_search.search import RunDirectory, TrainedModel
 from parallelmlp_search.search.problem.preparation import Part, Preparation, seed_of
 from parallelmlp_search.selection import (
+    Bootstrap,
     GreedyEnsemble,
     HonestScore,
     Metric,
-    as_averaged,
+    adjust_for_averaging,
+    apply_temperature,
     averaging_gain,
     bias_corrected_score,
     greedy_ensemble,
-    tempered,
-    weigh,
+    weight_classes,
 )
 
 __all__ = ["Contender", "Promotion", "judge"]
@@ -141,7 +142,7 @@ def judge(
             mine = [t for t in tasks if t.key.startswith(f"trial-{candidate.trial}-{count}-")]
             outcomes = [job.outcome(task) for task in mine]
             predictions = _out_of_fold(job, mine, parts, preparation, kept["predictions"])[:, covered]
-            predictions = weigh(predictions, decision)
+            predictions = weight_classes(predictions, decision)
             error = float(metric.error(predictions.unsqueeze(0), target, weight)[0])
             predicted = {p.slices: p.step for p in seen.predictions} | {1: seen.predictions[0].serial}
             contenders.append(
@@ -170,7 +171,7 @@ def judge(
         )
     # finalists that the ensemble had left out are not stored any more and may not be picked, but they were up
     # for choice once, so that the correction looks at them as well
-    finalists = weigh(kept["predictions"][:, :, covered], decision)
+    finalists = weight_classes(kept["predictions"][:, :, covered], decision)
     trials = kept["trials"].tolist()
     stored = [trials.index(trial) for trial in base.trials]
     everyone = torch.cat([finalists, torch.stack(found).to(finalists.dtype)])
@@ -183,7 +184,9 @@ def judge(
     old[stored] = base.weights.double()
     plain = GreedyEnsemble(old, (), ()).combine(everyone)
     # as the model gives them out so far; metrics of labels see the same classes at any temperature
-    given = plain if decision is not None or base.classes is None else tempered(plain, base.temperature)
+    given = (
+        plain if decision is not None or base.classes is None else apply_temperature(plain, base.temperature)
+    )
     before = _score(metric, given, target, weight)
     shares = picked.weights[len(stored) :].tolist()
     better = picked.score > before if metric.greater_is_better else picked.score < before
@@ -198,14 +201,15 @@ def judge(
             everyone,
             target,
             metric,
+            GreedyEnsemble(spread, tuple(allowed[i] for i in picked.selected), picked.scores),
             weight=weight,
-            groups=None if groups is None else groups[rows],
-            chosen=GreedyEnsemble(spread, tuple(allowed[i] for i in picked.selected), picked.scores),
             complexity=complexity,
-            seed=seed_of(preparation.settings.seed, 3),
+            bootstrap=Bootstrap(
+                groups=None if groups is None else groups[rows], seed=seed_of(preparation.settings.seed, 3)
+            ),
         )
         gain = averaging_gain(everyone, target, metric, spread, len(parts), weight=weight)
-        honest = as_averaged(honest, gain)
+        honest = adjust_for_averaging(honest, gain)
     else:
         shares = [0.0] * len(shares)
     contenders = [replace(c, weight=share) for c, share in zip(contenders, shares, strict=True)]

@@ -16,6 +16,7 @@ from parallelmlp_search.search.finalists.model import FoldModel, TrainedModel
 from parallelmlp_search.search.problem.preparation import Part, Preparation
 from parallelmlp_search.search.run.trial import Trial, TrialState
 from parallelmlp_search.selection import (
+    Bootstrap,
     Entry,
     GreedyEnsemble,
     HonestScore,
@@ -23,7 +24,7 @@ from parallelmlp_search.selection import (
     Metric,
     bias_corrected_score,
     greedy_ensemble,
-    weigh,
+    weight_classes,
 )
 
 __all__ = ["Verdict", "build_model", "judge", "rank", "selection_seconds"]
@@ -50,7 +51,7 @@ class Verdict:
 
 def selection_seconds(metric: Metric, n_finalists: int, n_predictions: int, n_rows: int) -> float:
     """Predicted seconds of :func:`judge` on one core; it bounds itself by about 8."""
-    once = metric.formula.nanoseconds * 1e-9 * n_finalists * n_predictions * n_rows
+    once = metric.formula.cost_ns * 1e-9 * n_finalists * n_predictions * n_rows
     return 0.2 + min(4.0, once * ROUNDS) + _correction_seconds(once)
 
 
@@ -84,7 +85,7 @@ def judge(
             "every finalist failed or was cut off: give more time, or a tamer search space"
         )
     rows = preparation.oof_rows[fit.covered.numpy()]
-    predictions = weigh(fit.predictions[:, :, fit.covered], decision)
+    predictions = weight_classes(fit.predictions[:, :, fit.covered], decision)
     target, weight = preparation.metric_target(rows), preparation.weights(rows)
     metric = preparation.metric
     errors = metric.error(predictions, target, weight)
@@ -95,7 +96,7 @@ def judge(
             f"no finalist has a finite {metric.name} on its out-of-fold predictions: choose another metric"
         )
     complexity = [float(trial.n_parameters) for trial in fit.trials]
-    once = metric.formula.nanoseconds * 1e-9 * predictions.numel()
+    once = metric.formula.cost_ns * 1e-9 * predictions.numel()
     n_rounds = ROUNDS if seconds > 3.0 * once * ROUNDS else max(5, int(0.3 * seconds / once))
     started = time.monotonic()
     ensemble = greedy_ensemble(
@@ -116,13 +117,10 @@ def judge(
         predictions,
         target,
         metric,
+        ensemble,
         weight=weight,
-        groups=None if groups is None else groups[rows],
-        chosen=ensemble,
         complexity=complexity,
-        n_bootstraps=n_bootstraps,
-        max_rows=max_rows,
-        seed=seed,
+        bootstrap=Bootstrap(n_bootstraps, max_rows, None if groups is None else groups[rows], seed),
     )
     return Verdict(ensemble, honest)
 

@@ -20,7 +20,7 @@ from parallelmlp_search.engine.network import PackedNetwork, window_rows
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
 from parallelmlp_search.packing import Architecture, Layout, plan
 from parallelmlp_search.packing.pack import seen_columns, write_member
-from parallelmlp_search.selection import tempered, weigh
+from parallelmlp_search.selection import apply_temperature, weight_classes
 from parallelmlp_search.space import MLPConfig
 
 __all__ = ["FoldModel", "TrainedModel"]
@@ -132,7 +132,7 @@ class TrainedModel:
         """
         values = self._averages(frame)
         if self.classes is not None:
-            values = tempered(values / values.sum(dim=0, keepdim=True), self.temperature)
+            values = apply_temperature(values / values.sum(dim=0, keepdim=True), self.temperature)
         found: NDArray[np.float64] = values.numpy()
         return found
 
@@ -145,7 +145,9 @@ class TrainedModel:
 
     def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.intp]:
         """Number of the class to name ``(n,)``, given the model's probabilities ``(classes, n)``."""
-        decided: NDArray[np.intp] = weigh(torch.from_numpy(probabilities), self.decision).numpy().argmax(0)
+        decided: NDArray[np.intp] = (
+            weight_classes(torch.from_numpy(probabilities), self.decision).numpy().argmax(0)
+        )
         return decided
 
     def predict(self, frame: pd.DataFrame) -> NDArray[Any]:

@@ -21,14 +21,15 @@ from parallelmlp_search.search.finalists.model import TrainedModel
 from parallelmlp_search.search.problem.preparation import Part, Preparation, seed_of
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.selection import (
+    Bootstrap,
     GreedyEnsemble,
-    as_averaged,
-    as_predicted,
+    adjust_for_averaging,
+    adjust_for_postprocessing,
+    apply_temperature,
     averaging_gain,
     fit_temperature,
-    tempered,
-    tune_decision,
-    weigh,
+    tune_thresholds,
+    weight_classes,
 )
 
 __all__ = ["average", "first_decision", "treat"]
@@ -86,22 +87,21 @@ def treat(
         )
     decision = None
     if tune:
-        decision = _decision(preparation, settings, rows, tempered(probabilities, temperature))
+        decision = _decision(preparation, settings, rows, apply_temperature(probabilities, temperature))
     model = replace(model, temperature=temperature, decision=decision)
     if verdict.honest is None:
         return model, verdict
     rows = preparation.oof_rows[fit.covered.numpy()]
     plain = _normal(verdict.ensemble.combine(fit.predictions[:, :, fit.covered]))
     groups = preparation.problem.groups
-    honest = as_predicted(
+    honest = adjust_for_postprocessing(
         verdict.honest,
-        weigh(plain, first),
-        weigh(tempered(plain, temperature), decision),
+        weight_classes(plain, first),
+        weight_classes(apply_temperature(plain, temperature), decision),
         preparation.metric_target(rows),
         preparation.metric,
         weight=preparation.weights(rows),
-        groups=None if groups is None else groups[rows],
-        seed=seed_of(settings.seed, 3),
+        bootstrap=Bootstrap(groups=None if groups is None else groups[rows], seed=seed_of(settings.seed, 3)),
     )
     return model, replace(verdict, honest=honest)
 
@@ -118,14 +118,14 @@ def average(
         return verdict
     rows = preparation.oof_rows[fit.covered.numpy()]
     gain = averaging_gain(
-        weigh(fit.predictions[:, :, fit.covered], decision),
+        weight_classes(fit.predictions[:, :, fit.covered], decision),
         preparation.metric_target(rows),
         preparation.metric,
         verdict.ensemble.weights,
         n_networks,
         weight=preparation.weights(rows),
     )
-    return replace(verdict, honest=as_averaged(verdict.honest, gain))
+    return replace(verdict, honest=adjust_for_averaging(verdict.honest, gain))
 
 
 def _tunes(preparation: Preparation, settings: SearchSettings) -> bool:
@@ -152,7 +152,7 @@ def _decision(
     if not len(rows):
         return None
     groups = preparation.problem.groups
-    found = tune_decision(
+    found = tune_thresholds(
         probabilities,
         preparation.metric_target(rows),
         preparation.metric,

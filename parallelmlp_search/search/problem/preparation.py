@@ -33,7 +33,7 @@ from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.exceptions import DataError
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
-from parallelmlp_search.selection import Metric, at_best_cut, default_metric, get_metric
+from parallelmlp_search.selection import Metric, at_best_threshold, default_metric, get_metric
 
 __all__ = ["Part", "Preparation", "seed_of"]
 
@@ -116,7 +116,7 @@ class Preparation:
         self.is_tiny = problem.n_rows < SMALLEST_SPLIT or self._rarest() < SMALLEST_CLASS
         # what compares networks: where a decision will be tuned, what they are worth once it is
         tunes = settings.tune_decision and not self.is_tiny
-        self.comparing = at_best_cut(self.metric, n_classes) if tunes else self.metric
+        self.comparing = at_best_threshold(self.metric, n_classes) if tunes else self.metric
         everything = np.arange(problem.n_rows)
         if not hold_back:
             self.oof_rows, self.validation_rows = everything, everything[:0]

@@ -18,7 +18,7 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.search import Problem, RunDirectory, SearchResult, TrainedModel, run
 from parallelmlp_search.search.finalists import postprocessing as treatment
 from parallelmlp_search.search.problem.preparation import Preparation
-from parallelmlp_search.selection import METRICS, tempered, weigh
+from parallelmlp_search.selection import METRICS, apply_temperature, weight_classes
 
 Make = Callable[..., Any]
 
@@ -94,13 +94,13 @@ class Seen:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[torch.Tensor, torch.Tensor]] = []
-        tune = treatment.tune_decision
+        tune = treatment.tune_thresholds
 
         def noting(predictions: torch.Tensor, target: torch.Tensor, *rest: Any, **values: Any) -> Any:
             self.calls.append((predictions, target))
             return tune(predictions, target, *rest, **values)
 
-        monkeypatch.setattr(treatment, "tune_decision", noting)
+        monkeypatch.setattr(treatment, "tune_thresholds", noting)
 
 
 def test_out_of_fold_predictions_tune_where_the_choosing_rows_train(
@@ -170,7 +170,7 @@ def test_a_temperature_changes_probabilities_but_no_class(
     assert cold.model.temperature == 1.0
     assert temperature < 0.98  # so few epochs leave the networks shy
     before, after = (torch.from_numpy(m.model.predictions(letters.frame)) for m in (cold, warm))
-    assert torch.allclose(tempered(before, temperature), after)
+    assert torch.allclose(apply_temperature(before, temperature), after)
     assert np.array_equal(cold.model.predict(letters.frame), warm.model.predict(letters.frame))
     assert np.array_equal(TrainedModel.load(directory.model_folder).predictions(letters.frame), after.numpy())
     assert directory.result()["temperature"] == temperature
@@ -179,7 +179,7 @@ def test_a_temperature_changes_probabilities_but_no_class(
     kept = load_file(directory.path / "oof.safetensors")
     plain = mixed(warm, kept)
     truth = Preparation(letters, make_settings()).metric_target(kept["rows"].numpy())
-    losses = METRICS["log_loss"](torch.stack([plain, tempered(plain, temperature)]), truth)
+    losses = METRICS["log_loss"](torch.stack([plain, apply_temperature(plain, temperature)]), truth)
     # by as much as the reporting rows, which had no say in it, say
     assert warm.honest.score - cold.honest.score == pytest.approx(float(losses[1] - losses[0]), abs=1e-5)
     assert warm.honest.score < cold.honest.score
@@ -200,7 +200,7 @@ def test_finalists_are_scored_by_what_they_would_decide(
     kept = load_file(directory.path / "oof.safetensors")
     plain = kept["predictions"][0].double()
     truth = Preparation(imbalanced, make_settings()).metric_target(kept["rows"].numpy())
-    scores = METRICS["f1"](torch.stack([plain, weigh(plain, found.model.decision)]), truth).tolist()
+    scores = METRICS["f1"](torch.stack([plain, weight_classes(plain, found.model.decision)]), truth).tolist()
     # one finalist: its average with itself, so that first and last decision are the same
     assert found.leaderboard[0].score == pytest.approx(scores[1], abs=1e-9)
     assert found.honest is not None
