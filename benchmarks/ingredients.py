@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -108,7 +109,7 @@ def run(name: str, seed: int, variant: str) -> dict[str, Any]:
         trials=tuple(range(N_NETWORKS)),
         configs=tuple(recipe.replace(seed=1000 * seed + number) for number in range(N_NETWORKS)),
         states=(None,) * N_NETWORKS,
-        data=data.predicting(rows),
+        data=replace(data, prediction_inputs=rows),
         until_epoch=epochs,
         total_epochs=epochs,
         evaluate_every=epochs / N_SNAPSHOTS,
@@ -118,15 +119,15 @@ def run(name: str, seed: int, variant: str) -> dict[str, Any]:
     started = time.process_time()
     outcome = train_shard(task)
     seconds = time.process_time() - started
-    moments = [member.moments for member in outcome.members if member.moments is not None]
-    averages = torch.stack([moment.predictions for moment in moments]).double().mean(0).numpy()
+    snapshots = [member.snapshots for member in outcome.members if member.snapshots is not None]
+    averages = torch.stack([one.predictions for one in snapshots]).double().mean(0).numpy()
     regression = table.task == "regression"
     errors = [
         error_of(table.task, table.target[test], average[0] if regression else average.T)
         for average in averages
     ]
     return {
-        "set": name, "seed": seed, "variant": variant, "steps": STEPS, "networks": len(moments),
+        "set": name, "seed": seed, "variant": variant, "steps": STEPS, "networks": len(snapshots),
         "error": errors[-1], "best": min(errors), "seconds": seconds, "machine": describe_machine(),
     }  # fmt: skip
 

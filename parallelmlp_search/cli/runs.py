@@ -227,7 +227,7 @@ def _interrupted(directory: RunDirectory) -> str:
 
 def _discard_if_untouched(directory: RunDirectory) -> None:
     """Drop the folder of a run that a mistake ended before anything was decided, so that its name is free."""
-    if not directory.decisions() and directory.info().get("status") == "failed":
+    if not directory.entries() and directory.info().get("status") == "failed":
         shutil.rmtree(directory.path, ignore_errors=True)
 
 

@@ -1,19 +1,22 @@
-"""Shards over workers."""
+"""Shards over workers: tasks, data, training, threads and processes, memory."""
 
 from parallelmlp_search.distribute.executor import run_shards, worker_count
 from parallelmlp_search.distribute.memory import return_free_memory
 from parallelmlp_search.distribute.processes import may_start_processes, worker_processes
 from parallelmlp_search.distribute.shard_data import ShardData
 from parallelmlp_search.distribute.shards import (
+    FULL_STATE,
     MemberOutcome,
     ShardOutcome,
     ShardTask,
     cut_work,
     one_thread,
+    shard_tasks,
 )
 from parallelmlp_search.distribute.snapshots import Snapshots
 
 __all__ = [
+    "FULL_STATE",
     "MemberOutcome",
     "ShardData",
     "ShardOutcome",
@@ -24,6 +27,7 @@ __all__ = [
     "one_thread",
     "return_free_memory",
     "run_shards",
+    "shard_tasks",
     "worker_count",
     "worker_processes",
 ]

@@ -1,7 +1,7 @@
-"""Shards over workers, through joblib: threads of this process, or whatever ``joblib.parallel_config`` says.
+"""Shards over workers, through joblib: threads of this process, or the backend of ``joblib.parallel_config``.
 
-Workers only decide how many shards run at once. Which members share a shard and in which order they train is
-settled before, so results do not depend on the number of workers.
+Workers only decide how many shards run at once. Shards are built before, so results do not depend on the
+number of workers.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from parallelmlp_search.exceptions import InvalidParameterError
 __all__ = ["run_shards", "worker_count"]
 
 STOP_SECONDS = 10.0
-"""How long an interrupted run waits for its threads to leave their shards."""
+"""Seconds that an interrupted run waits for its threads to leave their shards."""
 
 
 def worker_count(n_jobs: int | None) -> int:
-    """Number of workers: ``n_jobs`` as joblib reads it; None means all cores, or the active configuration's.
+    """Number of workers: ``n_jobs`` as joblib reads it; None for the active configuration or all cores.
 
     Raises
     ------
@@ -44,10 +44,10 @@ def worker_count(n_jobs: int | None) -> int:
 
 
 def run_shards(tasks: Iterable[ShardTask], *, n_workers: int) -> Iterator[ShardOutcome]:
-    """Outcomes of shards as they finish.
+    """Train shards and yield their outcomes as they finish.
 
-    Tasks are drawn one by one as workers become free, so that an iterable may stop early when time is up.
-    Whatever ends the iteration early, an interrupt included, ends the threads' shards within a step.
+    Tasks are taken one by one as workers become free, so that an iterable can end at a deadline. If the
+    iteration ends early, for example by an interrupt, the shards of all threads end within a step.
     """
     parallel = joblib.Parallel(
         n_jobs=n_workers,
@@ -64,21 +64,21 @@ def run_shards(tasks: Iterable[ShardTask], *, n_workers: int) -> Iterator[ShardO
         for outcome in outcomes:  # noqa: UP028 - not `yield from`, which would end joblib's generator first
             yield outcome
     except BaseException:
-        # a thread that is still inside torch when the interpreter ends would bring it down
-        stop.ring()
+        # a thread that is still inside torch when the interpreter ends would crash it
+        stop.set()
         running.wait(STOP_SECONDS)
         with warnings.catch_warnings():
-            # joblib advises against leaving work unused, which is what an interrupt asks for
+            # joblib warns of unused work, which an interrupt implies
             warnings.simplefilter("ignore")
             outcomes.close()
         raise
     finally:
-        # torch keeps one number for threads that start later: the last worker has left its own there
+        # threads that start later inherit the number that a worker set last
         torch.set_num_threads(n_threads)
 
 
 class _Running:
-    """Trains shards and knows how many threads of this process are at it."""
+    """Trains shards and counts the threads of this process that do."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -95,16 +95,16 @@ class _Running:
                 self._condition.notify_all()
 
     def wait(self, seconds: float) -> None:
-        """Wait until no thread trains, or until the time is over."""
+        """Wait until no thread trains, or until ``seconds`` have passed."""
         with self._condition:
             self._condition.wait_for(lambda: self._count == 0, timeout=seconds)
 
-    def __reduce__(self) -> tuple[type[_Elsewhere], tuple[()]]:
-        return _Elsewhere, ()
+    def __reduce__(self) -> tuple[type[_InWorkerProcess], tuple[()]]:
+        return _InWorkerProcess, ()
 
 
-class _Elsewhere:
-    """Trains shards in another process, which gives back what a shard has used before it takes the next."""
+class _InWorkerProcess:
+    """Trains shards in a worker process, which returns free memory to the system after each."""
 
     def __call__(self, task: ShardTask) -> ShardOutcome:
         try:

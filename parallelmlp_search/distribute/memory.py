@@ -1,7 +1,7 @@
-"""Gives freed memory back, to the system and to a device, and knows when there was too little.
+"""Free memory and errors of too little memory.
 
 The states of thousands of members are allocated by one shard and freed by another, a few hundred kilobytes at
-a time. The C library keeps such holes for itself, and what a process holds grows to twice what it uses.
+a time. The C library keeps such holes, so that a process grows to twice the memory that it uses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["is_out_of_memory", "release_device_memory", "return_free_memory"]
 
 @cache
 def _trim() -> Callable[[int], int] | None:
-    """``malloc_trim`` of glibc; other C libraries do not have it, and some do not need it."""
+    """``malloc_trim`` of glibc, or None with other C libraries."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError, TypeError):
@@ -28,15 +28,15 @@ def _trim() -> Callable[[int], int] | None:
 
 
 def return_free_memory() -> bool:
-    """Return whole free pages to the system; whether any were, which is False where nobody can."""
+    """Return free pages to the system; True if there were any, False without glibc."""
     trim = _trim()
     return trim is not None and bool(trim(0))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Of the CPU, of CUDA, or of a library that reports it in words of its own.
+    """Return True for an out-of-memory error of the CPU, of CUDA, or of a library.
 
-    Not "out of resource", which is Triton's word for a kernel that is too large: halving would not help.
+    Triton's "out of resource" is not one: it names a kernel that is too large for any number of members.
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -45,8 +45,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_device_memory(device: torch.device) -> None:
-    """Give memory that torch keeps for later back to the device: pieces of half the size need other holes."""
-    # a captured graph and its step hold each other, and with them the memory of both
+    """Return memory that torch caches to the device."""
+    # a captured graph and its step reference each other
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,9 +1,8 @@
 """Worker processes for long searches.
 
-Threads take turns in the interpreter. Where operations last some microseconds only, two of them do little
-more than one: 1.2 times as much on a table of 40,000 rows with few members a shard, where two processes
-do 1.9 times as much. But a process takes a second or two and some hundred megabytes to start, and must be
-told the rows. So they are for searches of half a minute and more, and read the rows from files.
+Threads share the interpreter lock. On a table of 40,000 rows with few members per shard, two threads are 1.2
+times as fast as one, two processes 1.9 times. A process takes one or two seconds and some hundred megabytes
+to start. So processes are used for searches of half a minute and more. They read the rows from files.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ from parallelmlp_search.distribute.shard_data import ShardData
 __all__ = ["may_start_processes", "worker_processes"]
 
 IDLE_SECONDS = 30
-"""Workers that have had nothing to do for so long end themselves."""
+"""Seconds after which an idle worker ends."""
 
 WATCH_SECONDS = 1.0
-"""How often a worker looks whether its parent is still there."""
+"""Seconds between two checks of a worker that its parent is alive."""
 
 
 def may_start_processes() -> bool:
-    """Whether nobody has chosen a backend yet, and this process may have children."""
+    """Return True if no joblib backend is configured and this process can have children."""
     backend, configured = get_active_backend()
     alone = configured is None and not backend.nesting_level
     return alone and not multiprocessing.current_process().daemon
 
 
 def _end_with(parent: int, folder: str) -> None:
-    """Runs in a new worker: once its parent is gone, killed or not, the worker and the files go too."""
+    """In a new worker: end it and remove the files once its parent has ended, killed or not."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -53,12 +52,12 @@ def _end_with(parent: int, folder: str) -> None:
 
 @contextlib.contextmanager
 def worker_processes(n_workers: int) -> Iterator[Callable[[ShardData], ShardData]]:
-    """Let shards run in processes of their own.
+    """Run shards in processes.
 
     Yields
     ------
     callable
-        Puts the rows of shards where the processes find them; without it, rows travel with each task.
+        Stores the rows of shards in files that the processes read; otherwise rows are sent with each task.
     """
     with tempfile.TemporaryDirectory(prefix="pmlp-", ignore_cleanup_errors=True) as folder:
         config = joblib.parallel_config(

@@ -1,4 +1,4 @@
-"""What the members of a shard train on, in tensors that several worker processes may read from one file."""
+"""Training and validation rows of shards, as tensors that worker processes can read from one file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from parallelmlp_search._files import load_tensors, save_tensors
@@ -22,24 +23,25 @@ __all__ = ["ShardData"]
 
 @dataclass(frozen=True)
 class ShardData:
-    """What the members of a shard train on and are judged by.
+    """Rows, loss and metric of shards.
 
     Attributes
     ----------
     rows
         Training rows.
     validation_inputs, validation_target, validation_weight
-        Rows that choose epochs and survivors; ``(n, D)``, the target as the metric takes it, ``(n,)`` or
-        None. Without any, all None, no member is judged, and the weights at the end are what predicts,
-        unless the task keeps moments.
+        Inputs ``(n, D)``, target as the metric takes it, and weights ``(n,)`` or None of the rows that
+        evaluate members. All None: members are not evaluated, and the weights at the end predict.
     prediction_inputs
         Rows ``(n, D)`` to predict after training, or None.
     head, loss, metric
-        How outputs become predictions, what training minimises, what counts.
+        Turns outputs into predictions; name of the training loss; metric of the validation rows.
     seed
         Seed of the batches and of dropout.
     columns
-        What the columns are; not every configuration sees all of them.
+        Groups of columns; configurations can leave some out.
+    stored
+        File with the tensors. Another process reads it instead of receiving the tensors with each task.
     """
 
     rows: TrainingRows
@@ -53,12 +55,11 @@ class ShardData:
     seed: int
     columns: ColumnGroups = NO_GROUPS
     stored: Path | None = field(default=None, compare=False)
-    """File with the tensors, from which another process reads them instead of getting them with each task."""
 
     def store(self, folder: Path) -> ShardData:
-        """The same data, its tensors also in a new file of the folder."""
+        """Write the tensors into a new file of the folder and return data that refers to it."""
         path = folder / f"rows-{uuid.uuid4().hex}.safetensors"
-        # clones, since safetensors refuses tensors that overlap
+        # safetensors refuses tensors that overlap, hence the clones
         save_tensors(path, {name: t.clone() for name, t in self._tensors().items() if t is not None})
         return replace(self, stored=path)
 
@@ -77,9 +78,19 @@ class ShardData:
         self.__dict__.update(state if state["stored"] is None else state | _stored_rows(state["stored"]))
 
     @property
+    def n_rows(self) -> int:
+        """Number of training rows."""
+        return self.rows.inputs.shape[0]
+
+    @property
     def n_inputs(self) -> int:
-        """Inputs ``D``."""
+        """Number of inputs ``D``."""
         return self.rows.inputs.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the rows, on which members train."""
+        return self.rows.inputs.device
 
     def architecture(self, config: MLPConfig) -> Architecture:
         """Architecture of a configuration on this data."""
@@ -91,12 +102,8 @@ class ShardData:
             classifies=self.head.classifies,
         )
 
-    def predicting(self, inputs: Tensor) -> ShardData:
-        """The same data with other rows ``(n, D)`` to predict after training."""
-        return replace(self, prediction_inputs=inputs, stored=None)
-
     def seen_by(self, config: MLPConfig) -> ShardData:
-        """The same rows with those columns alone that a configuration sees; one run of them is not copied."""
+        """The same rows with the columns that a configuration uses; adjacent columns are not copied."""
         runs = self.architecture(config).columns
         if runs == ((0, self.n_inputs),):
             return self
@@ -116,8 +123,8 @@ class ShardData:
         )
 
     def batch_rows(self, config: MLPConfig) -> int:
-        """Rows of a batch, which never exceed the training rows."""
-        return min(config.batch_size, self.rows.inputs.shape[0])
+        """Rows of a batch: at most the training rows."""
+        return min(config.batch_size, self.n_rows)
 
     def step_seconds(self, config: MLPConfig) -> float:
         """Predicted seconds of one training step of a member in a full bucket, on one core."""
@@ -125,21 +132,21 @@ class ShardData:
 
     def epoch_seconds(self, config: MLPConfig) -> float:
         """Predicted seconds of one epoch of a member on one core."""
-        return self.step_seconds(config) * self.rows.inputs.shape[0] / self.batch_rows(config)
+        return self.step_seconds(config) * self.n_rows / self.batch_rows(config)
 
-    def judge_seconds(self, config: MLPConfig) -> float:
-        """Predicted seconds of judging a member once."""
+    def evaluation_seconds(self, config: MLPConfig) -> float:
+        """Predicted seconds of one evaluation of a member."""
         rows = self.validation_inputs
         return 0.0 if rows is None else self.forward_seconds(config, rows.shape[0])
 
     def forward_seconds(self, config: MLPConfig, n_rows: int) -> float:
-        """Predicted seconds of a forward pass of a member, a third of a step on as many rows."""
+        """Predicted seconds of a forward pass of a member: a third of a step on the same number of rows."""
         return self.step_seconds(config) * n_rows / (3.0 * self.batch_rows(config))
 
 
 @lru_cache(maxsize=3)
 def _stored_rows(path: Path) -> dict[str, Any]:
-    """Fields of a :class:`ShardData` from its file; a worker keeps the last few, since tasks share them."""
+    """Fields of a :class:`ShardData` from its file; the last few are cached, since tasks share them."""
     tensors, _ = load_tensors(path)
     rows = TrainingRows(tensors["rows.inputs"], tensors["rows.target"], tensors.get("rows.weight"))
     names = ("validation_inputs", "validation_target", "validation_weight", "prediction_inputs")

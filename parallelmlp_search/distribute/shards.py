@@ -1,11 +1,11 @@
-"""Work units: members that share training rows and batch size, trained as one population by one worker."""
+"""Shards: members that share training rows and batch size, trained as one population by one worker."""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +19,7 @@ from parallelmlp_search.distribute.snapshots import SnapshotKeeper, Snapshots
 from parallelmlp_search.engine import (
     BatchStream,
     Evaluation,
+    History,
     MemberState,
     Population,
     predict,
@@ -29,19 +30,40 @@ from parallelmlp_search.packing.bucketing import SHARD_ELEMENTS
 from parallelmlp_search.packing.cost import overhead_seconds
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["MemberOutcome", "ShardOutcome", "ShardTask", "StopSignal", "cut_work", "train_shard"]
+__all__ = [
+    "FULL_STATE",
+    "MemberOutcome",
+    "ShardOutcome",
+    "ShardTask",
+    "StopSignal",
+    "cut_work",
+    "shard_tasks",
+    "train_shard",
+]
+
+FULL_STATE = ("parameters", "first_moment", "second_moment", "average")
+"""Vectors of a state from which training can continue."""
+
+CUDA_CACHE_SCALE = 64
+"""Factor by which shards on a GPU are larger than shards that suit the cache of a core."""
+
+MIN_SHARDS = 8
+"""Shards to aim at where members are few, so that several workers have work."""
+
+MIN_ELEMENTS = 1 << 16
+"""Hidden activations of a shard below which it is not split further to reach :data:`MIN_SHARDS`."""
 
 
 class StopSignal:
     """Tells the threads of this process to abandon their shards.
 
-    Another process gets one that never rings.
+    A copy in another process is never set.
     """
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
-    def ring(self) -> None:
+    def set(self) -> None:
         """Ask for the end."""
         self._event.set()
 
@@ -54,11 +76,31 @@ class StopSignal:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard: which members, from which states, how far.
+    """Members of one shard and the training that they get; built by :func:`shard_tasks`.
 
-    ``keep`` names the vectors that come back in the outcome's states. ``states`` holds None for fresh
-    members. With ``keep_snapshots``, for data that nobody is judged by, the averaged weights and the
-    predictions of every moment of evaluation come back, and somebody else chooses.
+    Attributes
+    ----------
+    key
+        Name of the shard.
+    trials, configs, states
+        Number, configuration and state of each member; None instead of a state for a fresh member.
+    data
+        Rows, loss, metric.
+    until_epoch, total_epochs
+        Epochs of this task and of full training.
+    evaluate_every
+        Epochs between evaluations; None evaluates at the end only.
+    repeat
+        Number of the initialization of each configuration.
+    keep
+        Names of the vectors in the states of the outcome.
+    keep_snapshots
+        Whether averaged weights and predictions of every evaluation are returned. The data then has no
+        validation rows.
+    deadline
+        Reading of :func:`time.monotonic` at which training ends, or None.
+    stop
+        Signal at which training ends.
     """
 
     key: str
@@ -70,7 +112,7 @@ class ShardTask:
     total_epochs: float
     evaluate_every: float | None = None
     repeat: int = 0
-    keep: tuple[str, ...] = ("parameters", "first_moment", "second_moment", "average")
+    keep: tuple[str, ...] = FULL_STATE
     keep_snapshots: bool = False
     deadline: float | None = None
     stop: StopSignal | None = None
@@ -80,16 +122,19 @@ class ShardTask:
         """Predicted seconds on one core."""
         done = max((state.step for state in self.states if state is not None), default=0)
         batch = self.data.batch_rows(self.configs[0])
-        steps = max(0.0, self.until_epoch * self.data.rows.inputs.shape[0] / batch - done)
-        moments = 1.0 if self.evaluate_every is None else math.ceil(self.until_epoch / self.evaluate_every)
+        steps = max(0.0, self.until_epoch * self.data.n_rows / batch - done)
+        evaluations = (
+            1.0 if self.evaluate_every is None else math.ceil(self.until_epoch / self.evaluate_every)
+        )
         shapes = {self.data.architecture(config) for config in self.configs}
         buckets = {(shape.family, shape.widths): shape for shape in shapes}
         overhead = sum(overhead_seconds(shape) for shape in buckets.values())
         training = steps * (overhead + sum(self.data.step_seconds(config) for config in self.configs))
-        wanted = self.data.prediction_inputs if self.keep_snapshots else self.data.validation_inputs
-        n_judged = 0 if wanted is None else wanted.shape[0]
-        judging = sum(self.data.forward_seconds(config, n_judged) for config in self.configs)
-        return training + moments * judging
+        inputs = self.data.prediction_inputs if self.keep_snapshots else self.data.validation_inputs
+        n_evaluated = 0 if inputs is None else inputs.shape[0]
+        return training + evaluations * sum(
+            self.data.forward_seconds(config, n_evaluated) for config in self.configs
+        )
 
     def part(self, members: range) -> ShardTask:
         """The same task for some of the members."""
@@ -103,7 +148,7 @@ class ShardTask:
 
 @dataclass
 class MemberOutcome:
-    """What became of one member: its last error, and, if it failed, why."""
+    """Result of one member: its last error, or the reason why it failed."""
 
     trial: int
     epochs: float
@@ -115,7 +160,7 @@ class MemberOutcome:
     failure: str | None = None
     state: MemberState | None = None
     prediction: Tensor | None = None
-    moments: Snapshots | None = None
+    snapshots: Snapshots | None = None
 
     def record(self) -> dict[str, Any]:
         """Everything but tensors, JSON-able."""
@@ -125,7 +170,7 @@ class MemberOutcome:
 
 @dataclass
 class ShardOutcome:
-    """What became of a shard."""
+    """Result of a shard, or of several together."""
 
     key: str
     members: list[MemberOutcome] = field(default_factory=list)
@@ -134,21 +179,24 @@ class ShardOutcome:
     predicted_seconds: float = 0.0
     cut: bool = False
 
+    def add(self, other: ShardOutcome) -> None:
+        """Append the members of another outcome, and its steps and seconds."""
+        self.members.extend(other.members)
+        self.member_steps += other.member_steps
+        self.seconds += other.seconds
+        self.predicted_seconds += other.predicted_seconds
+        self.cut = self.cut or other.cut
 
-MIN_SHARDS = 8
-"""So many shards are cut where members are few, so that several workers find something to do."""
 
-MIN_ELEMENTS = 1 << 16
-"""Hidden activations below which a shard is not cut any smaller for that."""
+def cut_work(configs: list[MLPConfig], data: ShardData) -> list[tuple[int, ...]]:
+    """Split members into shards: equal batch size and columns, enough of them for several workers.
 
+    The result depends on the members and the data alone.
 
-def cut_work(
-    configs: list[MLPConfig], data: ShardData, *, memory_limit: int | None = None, cache_scale: int = 1
-) -> list[tuple[int, ...]]:
-    """Cut members into shards: equal batch size and columns, enough of them to share out between workers.
-
-    The cut is a function of the members and the data alone. ``cache_scale`` widens shards on devices that
-    want larger ones.
+    Returns
+    -------
+    list of tuple of int
+        Indices of the members of each shard.
     """
     architectures = [data.architecture(config) for config in configs]
     alike: dict[tuple[int, tuple[tuple[int, int], ...]], list[int]] = {}
@@ -157,22 +205,68 @@ def cut_work(
         batch = data.batch_rows(config)
         alike.setdefault((batch, architectures[member].columns), []).append(member)
         total += batch * architectures[member].n_activations
-    elements = cache_scale * min(SHARD_ELEMENTS, max(MIN_ELEMENTS, total // MIN_SHARDS))
+    scale = 1 if data.device.type == "cpu" else CUDA_CACHE_SCALE
+    elements = scale * min(SHARD_ELEMENTS, max(MIN_ELEMENTS, total // MIN_SHARDS))
     shards: list[tuple[int, ...]] = []
     for (batch, _), members in sorted(alike.items()):
         cuts = cut_shards(
-            [architectures[member] for member in members],
-            n_rows=batch,
-            memory_limit=memory_limit,
-            shard_elements=elements,
+            [architectures[member] for member in members], n_rows=batch, shard_elements=elements
         )
         shards.extend(tuple(members[index] for index in cut) for cut in cuts)
     return shards
 
 
+def shard_tasks(
+    key: str,
+    configs: Mapping[int, MLPConfig],
+    data: ShardData,
+    *,
+    until_epoch: float,
+    total_epochs: float,
+    states: Mapping[int, MemberState] | None = None,
+    **options: Any,
+) -> list[ShardTask]:
+    """Tasks that train members up to an epoch, split into shards by :func:`cut_work`.
+
+    Parameters
+    ----------
+    key
+        Start of the names of the shards.
+    configs
+        Configuration of each member, by its number.
+    data
+        Rows, loss, metric. Its device decides on the size of the shards.
+    until_epoch, total_epochs
+        Epochs of these tasks and of full training.
+    states
+        States of members that go on, by their numbers; a member without one starts fresh.
+    options
+        Further fields of :class:`ShardTask`.
+
+    Returns
+    -------
+    list of ShardTask
+    """
+    states = states or {}
+    trials = list(configs)
+    return [
+        ShardTask(
+            key=f"{key}-{place:04d}",
+            trials=tuple(trials[index] for index in cut),
+            configs=tuple(configs[trials[index]] for index in cut),
+            states=tuple(states.get(trials[index]) for index in cut),
+            data=data,
+            until_epoch=until_epoch,
+            total_epochs=total_epochs,
+            **options,
+        )
+        for place, cut in enumerate(cut_work(list(configs.values()), data))
+    ]
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One intra-operator thread in here: the same bits whatever the number of workers."""
+    """Use one intra-operator thread, so that results do not depend on the number of workers."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -182,7 +276,7 @@ def one_thread() -> Iterator[None]:
 
 
 def train_shard(task: ShardTask) -> ShardOutcome:
-    """Train a shard on one thread; halve it and go on where memory runs out."""
+    """Train a shard on one thread; where memory runs out, train its halves one after the other."""
     with one_thread():
         return _train(task)
 
@@ -195,35 +289,25 @@ def _train(task: ShardTask) -> ShardOutcome:
             raise
         reason = str(error).splitlines()[0] if str(error) else "out of memory"
     # outside of the except block, so that the buffers of the failed attempt are freed first
-    release_device_memory(task.data.rows.inputs.device)
+    release_device_memory(task.data.device)
+    outcome = ShardOutcome(task.key)
     if len(task.configs) == 1:
-        return _without_memory(task, reason)
+        n_parameters = task.data.architecture(task.configs[0]).n_parameters
+        failure = f"out of memory: {reason}"
+        outcome.members.append(
+            MemberOutcome(task.trials[0], 0.0, math.nan, math.nan, n_parameters, 0.0, failure=failure)
+        )
+        return outcome
     middle = len(task.configs) // 2
-    halves = [_train(task.part(range(middle))), _train(task.part(range(middle, len(task.configs))))]
-    return ShardOutcome(
-        key=task.key,
-        members=[member for half in halves for member in half.members],
-        member_steps=sum(half.member_steps for half in halves),
-        seconds=sum(half.seconds for half in halves),
-        predicted_seconds=sum(half.predicted_seconds for half in halves),
-        cut=any(half.cut for half in halves),
-    )
-
-
-def _without_memory(task: ShardTask, reason: str) -> ShardOutcome:
-    config = task.configs[0]
-    n_parameters = task.data.architecture(config).n_parameters
-    outcome = MemberOutcome(
-        task.trials[0], 0.0, math.nan, math.nan, n_parameters, 0.0, failure=f"out of memory: {reason}"
-    )
-    return ShardOutcome(task.key, [outcome])
+    for members in (range(middle), range(middle, len(task.configs))):
+        outcome.add(_train(task.part(members)))
+    return outcome
 
 
 def _train_whole(task: ShardTask) -> ShardOutcome:
     started = time.monotonic()
     data = task.data.seen_by(task.configs[0])
-    rows = data.rows
-    device = rows.inputs.device
+    inputs = data.rows.inputs
     population = Population.create(
         task.configs,
         n_inputs=data.n_inputs,
@@ -232,11 +316,58 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
         classifies=data.head.classifies,
         states=task.states,
         repeat=task.repeat,
-        rows=rows.inputs,
-        dtype=rows.inputs.dtype,
-        device=device,
+        rows=inputs,
+        dtype=inputs.dtype,
+        device=data.device,
     )
-    stream = BatchStream(rows.inputs.shape[0], task.configs[0].batch_size, data.seed)
+    keeper = SnapshotKeeper(population, data.head) if task.keep_snapshots else None
+    history = train(
+        population,
+        data.rows,
+        stream=BatchStream(data.n_rows, task.configs[0].batch_size, data.seed),
+        loss=data.loss,
+        until_epoch=task.until_epoch,
+        total_epochs=task.total_epochs,
+        evaluation=_evaluation(data, keeper),
+        evaluate_every=task.evaluate_every,
+        deadline=task.deadline,
+        stopped=task.stop or (lambda: False),
+    )
+    predictions = None
+    if data.prediction_inputs is not None and keeper is None:
+        which = "average" if data.validation_inputs is None else "best"
+        outputs = predict(population, data.prediction_inputs, which=which)
+        predictions = data.head.stable_predictions(outputs).cpu()
+    if data.device.type == "cuda":
+        # one copy of everything: the states of thousands of members are tens of thousands of small copies
+        population.flats = {name: flat.cpu() for name, flat in population.flats.items()}
+    outcome = ShardOutcome(
+        task.key,
+        member_steps=history.member_steps,
+        seconds=time.monotonic() - started,
+        predicted_seconds=task.predicted_seconds,
+        cut=history.cut,
+    )
+    outcome.members = _members(task, population, history)
+    costs = [data.epoch_seconds(config) for config in task.configs]
+    rows = population.member_rows().tolist()
+    for number, (member, row) in enumerate(zip(outcome.members, rows, strict=True)):
+        member.seconds = outcome.seconds * costs[number] / sum(costs)
+        if predictions is not None:
+            member.prediction = predictions[row].clone()
+        if keeper is not None:
+            member.snapshots = keeper.snapshots(number, row, history.epochs)
+    return outcome
+
+
+def _evaluation(data: ShardData, keeper: SnapshotKeeper | None) -> Evaluation | None:
+    """Evaluation during training: snapshots of the rows to predict, or errors of the validation rows."""
+    if keeper is not None:
+        assert data.validation_inputs is None
+        assert data.prediction_inputs is not None
+        return Evaluation(data.prediction_inputs, keeper)
+    if data.validation_inputs is None:
+        return None
 
     def error(outputs: Tensor) -> Tensor:
         assert data.validation_target is not None
@@ -244,65 +375,32 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
             data.head.predictions(outputs), data.validation_target, data.validation_weight
         )
 
-    judged = None if data.validation_inputs is None else Evaluation(data.validation_inputs, error)
-    evaluation, keeper = judged, None
-    if task.keep_snapshots:
-        assert judged is None
-        assert data.prediction_inputs is not None
-        keeper = SnapshotKeeper(population, data.head)
-        evaluation = Evaluation(data.prediction_inputs, keeper)
-    history = train(
-        population,
-        rows,
-        stream=stream,
-        loss=data.loss,
-        until_epoch=task.until_epoch,
-        total_epochs=task.total_epochs,
-        evaluation=evaluation,
-        evaluate_every=task.evaluate_every,
-        deadline=task.deadline,
-        stopped=task.stop or (lambda: False),
-    )
-    predictions = None
-    if data.prediction_inputs is not None and keeper is None:
-        which = "average" if judged is None else "best"
-        outputs = predict(population, data.prediction_inputs, which=which)
-        predictions = data.head.stable_predictions(outputs).cpu()
-    if device.type == "cuda":
-        # once as a whole: states of thousands of members are tens of thousands of small copies
-        population.flats = {name: flat.cpu() for name, flat in population.flats.items()}
-    seconds = time.monotonic() - started
-    costs = [data.epoch_seconds(config) for config in task.configs]
-    total_cost = sum(costs)
-    outcome = ShardOutcome(
-        task.key,
-        member_steps=history.member_steps,
-        seconds=seconds,
-        predicted_seconds=task.predicted_seconds,
-        cut=history.cut,
-    )
-    for member, row in enumerate(population.member_rows().tolist()):
-        state = population.state(member, task.keep)
+    return Evaluation(data.validation_inputs, error)
+
+
+def _members(task: ShardTask, population: Population, history: History) -> list[MemberOutcome]:
+    """Outcomes of all members, without seconds and predictions."""
+    is_validated = task.data.validation_inputs is not None
+    members = []
+    for number, row in enumerate(population.member_rows().tolist()):
+        state = population.state(number, task.keep)
         best = float(population.best_error[row])
-        last = float(history.errors[-1][row]) if judged is not None and history.errors else best
         failure = None
         if state.failed_at >= 0:
             failure = f"the loss stopped being finite at step {state.failed_at}"
-        elif judged is not None and not math.isfinite(best):
+        elif is_validated and not math.isfinite(best):
             failure = "no prediction could be scored"
-        outcome.members.append(
+        members.append(
             MemberOutcome(
-                trial=task.trials[member],
+                trial=task.trials[number],
                 epochs=history.epochs[-1] if history.epochs else task.until_epoch,
-                error=last,
+                error=float(history.errors[-1][row]) if is_validated and history.errors else best,
                 train_loss=float(history.train_losses[-1][row]) if history.train_losses else math.nan,
-                n_parameters=population.layout.architecture(member).n_parameters,
-                seconds=seconds * costs[member] / total_cost,
+                n_parameters=population.layout.architecture(number).n_parameters,
+                seconds=0.0,
                 best_epoch=state.best_epoch,
                 failure=failure,
                 state=state,
-                prediction=None if predictions is None else predictions[row].clone(),
-                moments=None if keeper is None else keeper.moments(member, row, history.epochs),
             )
         )
-    return outcome
+    return members

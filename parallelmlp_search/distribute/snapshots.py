@@ -1,4 +1,4 @@
-"""Snapshots of training: what members weighed and predicted then, for those who choose among them later."""
+"""Snapshots of training: weights and predictions of members at each evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["SnapshotKeeper", "Snapshots"]
 
 @dataclass(frozen=True)
 class Snapshots:
-    """One member at each of ``T`` moments.
+    """``T`` snapshots of one member.
 
     Attributes
     ----------
@@ -23,25 +23,21 @@ class Snapshots:
     weights
         Canonical vectors of its averaged weights, ``(T, n_parameters)``.
     predictions
-        Of the rows that were to be predicted, ``(T, C, n)``.
+        Predictions of the rows that were to be predicted, ``(T, C, n)``.
     """
 
     epochs: Tensor
     weights: Tensor
     predictions: Tensor
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The same as a mapping."""
-        return {"epochs": self.epochs, "weights": self.weights, "predictions": self.predictions}
-
 
 class SnapshotKeeper:
-    """Keeps what all members of a population predict whenever it is asked to judge them.
+    """Copies averaged weights and predictions of all members at each evaluation.
 
     Parameters
     ----------
     population
-        Its averaged weights are copied at each moment.
+        The members.
     head
         Turns outputs into predictions.
     """
@@ -53,13 +49,25 @@ class SnapshotKeeper:
         self._predictions: list[Tensor] = []
 
     def __call__(self, outputs: Tensor) -> Tensor:
-        """Take in outputs ``(P, C, n)``; nobody is judged yet, so that all errors ``(P,)`` are NaN."""
+        """Take outputs ``(P, C, n)`` and return errors ``(P,)``, which are NaN: nothing is scored yet."""
         self._flats.append(self._population.flats["average"].to("cpu", copy=True))
         self._predictions.append(self._head.stable_predictions(outputs).cpu())
         return torch.full((outputs.shape[0],), torch.nan, dtype=torch.float64)
 
-    def moments(self, member: int, row: int, epochs: list[float]) -> Snapshots:
-        """The moments of a member, given its stacked row."""
+    def snapshots(self, member: int, row: int, epochs: list[float]) -> Snapshots:
+        """Snapshots of one member.
+
+        Parameters
+        ----------
+        member, row
+            Number of the member and of its stacked row.
+        epochs
+            Epochs of each snapshot.
+
+        Returns
+        -------
+        Snapshots
+        """
         return Snapshots(
             torch.tensor(epochs, dtype=torch.float64),
             torch.stack([self._population.vector(member, flat) for flat in self._flats]),

@@ -25,7 +25,6 @@ from parallelmlp_search.distribute import MemberOutcome, ShardData, ShardTask, c
 from parallelmlp_search.engine import MemberState
 from parallelmlp_search.estimators.inputs import table
 from parallelmlp_search.estimators.single_mlp_base import SingleMLP, Training
-from parallelmlp_search.search.problem.devices import CUDA_CACHE_SCALE
 from parallelmlp_search.space import MLPConfig
 
 __all__ = ["Fold", "KnowingPipeline", "last_step", "prepare_fold", "train_on_folds"]
@@ -277,8 +276,7 @@ def train_on_folds(
             continue
         configs = [fold.config(fields[number]) for number in numbers]
         last = until[place] >= total[place]
-        scale = 1 if data.rows.inputs.device.type == "cpu" else CUDA_CACHE_SCALE
-        for cut in cut_work(configs, data, cache_scale=scale):
+        for cut in cut_work(configs, data):
             key = f"fold-{place:03d}-{len(tasks):05d}"
             places[key] = place
             tasks.append(

@@ -21,7 +21,7 @@ from parallelmlp_search.estimators.folds import Fold, train_on_folds
 from parallelmlp_search.estimators.search_candidates import Candidate, Candidates
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.search.run.workers import Workers
-from parallelmlp_search.search.screening.rungs import ladder, ladder_cost, promoted
+from parallelmlp_search.search.screening.rungs import advancing, ladder, ladder_cost
 
 __all__ = ["PackedRounds", "Scoring"]
 
@@ -230,7 +230,7 @@ class PackedRounds:
                 self.candidates.report(batch[number], means[number], int(max(until)))
             errors = {number: -mean for number, mean in means.items()}
             past = self._past.setdefault(rung, [])
-            onward = set(promoted(errors, past, self.reduction_factor))
+            onward = set(advancing(errors, past, self.reduction_factor))
             past += errors.values()
             for number in alive:
                 if number not in onward:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from parallelmlp_search.distribute import ShardData, ShardTask, cut_work, run_shards
+from parallelmlp_search.distribute import ShardData, run_shards, shard_tasks
 from parallelmlp_search.search.finalists.cross_fitting import snapshots_fit
 from parallelmlp_search.search.finalists.evaluation import selection_seconds
 from parallelmlp_search.search.problem.preparation import Preparation
@@ -38,7 +38,7 @@ DEFAULT_TRIALS = 200
 STATE_BYTES = 220_000_000
 """Memory for the states of members between two rungs, unless a memory limit says less."""
 
-CALIBRATION_STEPS = 6
+TIMED_STEPS = 6
 
 N_SAMPLED = 64
 """Configurations whose mean cost stands for that of all that will be drawn."""
@@ -133,7 +133,7 @@ def make_plan(
             n_folds=preparation.allowed_folds(n_folds),
         )
     sample = _drawn_in_time(settings, data, rng)
-    _calibrate(data, sample, throughput)
+    _time_machine(data, sample, throughput)
     epoch = throughput.wall_seconds(_epoch_seconds(data, sample))
     n_predictions = preparation.problem.head.n_predictions
     reserve = min(
@@ -153,7 +153,7 @@ def make_plan(
     )
     least = min(1.0, FIRST_RUNG_STEPS / max(1.0, steps_per_epoch))
     rungs = ladder(finalists.max_epochs, settings.reduction_factor, least=least)
-    judging = throughput.wall_seconds(sum(data.judge_seconds(config) for config in sample) / len(sample))
+    judging = throughput.wall_seconds(sum(data.evaluation_seconds(config) for config in sample) / len(sample))
     each = epoch * ladder_cost(rungs, settings.reduction_factor) + 1.5 * judging
     affordable = max(2, min(MAX_TRIALS, int(0.85 * screening / max(each, 1e-9))))
     n_trials = min(affordable, settings.n_trials or affordable)
@@ -263,27 +263,16 @@ def _capacity(data: ShardData, sample: Sequence[MLPConfig], settings: SearchSett
     return max(4, int(room * settings.reduction_factor / (2.0 * state)))
 
 
-def _calibrate(data: ShardData, sample: Sequence[MLPConfig], throughput: Throughput) -> None:
-    """Train a sample for a few steps on all workers, to learn how measured time compares with predicted.
+def _time_machine(data: ShardData, sample: Sequence[MLPConfig], throughput: Throughput) -> None:
+    """Train a sample for a few steps on all workers, and compare measured with predicted seconds.
 
-    Twice, and only the second time counts: a process that has just started loads libraries, compiled loops
-    and rows, which took eight times as long as the steps.
+    The first of two passes does not count: a process that has just started loads libraries, compiled loops
+    and rows, which takes eight times as long as the steps.
     """
     configs = [config.replace(batch_size=sample[0].batch_size) for config in sample]
-    batch = data.batch_rows(configs[0])
-    epochs = CALIBRATION_STEPS * batch / data.rows.inputs.shape[0]
-    members = cut_work(configs, data)[: max(2, 2 * throughput.n_workers)]
-    tasks = [
-        ShardTask(
-            key=f"calibration-{number}",
-            trials=cut,
-            configs=tuple(configs[member] for member in cut),
-            states=(None,) * len(cut),
-            data=data,
-            until_epoch=epochs,
-            total_epochs=epochs,
-        )
-        for number, cut in enumerate(members)
+    epochs = TIMED_STEPS * data.batch_rows(configs[0]) / data.n_rows
+    tasks = shard_tasks("timing", dict(enumerate(configs)), data, until_epoch=epochs, total_epochs=epochs)[
+        : max(2, 2 * throughput.n_workers)
     ]
     for outcome in run_shards(tasks, n_workers=throughput.n_workers):
         outcome.members.clear()

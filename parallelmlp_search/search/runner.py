@@ -27,7 +27,7 @@ from parallelmlp_search.search.planning import (
     replan_finalists,
     training_seconds,
 )
-from parallelmlp_search.search.problem.devices import CUDA_CACHE_SCALE, resolve_device
+from parallelmlp_search.search.problem.devices import resolve_device
 from parallelmlp_search.search.problem.preparation import Preparation, seed_of
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
@@ -137,7 +137,6 @@ class _Stage:
     throughput: Throughput
     reporter: Reporter
     clock: Clock
-    cache_scale: int
     trials: list[Trial]
     cut: list[str]
 
@@ -159,9 +158,8 @@ def _begin(
     compiled = stack.enter_context(compiled_in_time(device, left))
     on_gpu = device != "cpu"
     throughput = Throughput(1 if on_gpu else worker_count(n_jobs))
-    cache_scale = CUDA_CACHE_SCALE if on_gpu else 1
     preparation = Preparation(problem, settings, device)
-    journal = Journal(directory, throughput.n_workers, clock)
+    journal = Journal(throughput, directory, clock)
     reporter = Reporter(callbacks, preparation.metric, clock, throughput)
     reporter.report("preparing")
     data = preparation.screening().data
@@ -177,13 +175,13 @@ def _begin(
     if directory is not None:
         directory.update(splits=_splits(preparation, plan), metric=preparation.metric.name, task=problem.task)
     reporter.start_training()
-    trials, cut = _screen(data, settings, plan, journal, throughput, reporter, clock, cache_scale, screener)
+    trials, cut = _screen(data, settings, plan, journal, throughput, reporter, clock, screener)
     if not compiled:
         cut.append(
             "the compiled loops were left out, since compiling them takes most of a minute the first time: "
             "python -m parallelmlp_search.kernels.numba.compilation"
         )
-    stage = (preparation, data, workers, plan, journal, throughput, reporter, clock, cache_scale)
+    stage = (preparation, data, workers, plan, journal, throughput, reporter, clock)
     return _Stage(*stage, trials=trials, cut=cut)
 
 
@@ -208,8 +206,8 @@ def _agreed_plan(
         # those who cannot agree leave no decision behind
         return agree(make_plan(preparation, data, settings, clock, throughput)).to_dict()
 
-    resumed = journal.has_decided("plan")
-    plan = SearchPlan.from_dict(journal.decide("plan", make))
+    resumed = "plan" in journal
+    plan = SearchPlan.from_dict(journal.entry("plan", make))
     return agree(plan) if resumed else plan
 
 
@@ -240,7 +238,6 @@ def _finish(stage: _Stage, settings: SearchSettings, directory: RunDirectory | N
         trials=trials,
         deadline=deadline,
         required=last.n_finalists,
-        cache_scale=stage.cache_scale,
     )
     reporter.report("selecting", trials)
     decision = first_decision(preparation, settings, parts, fit)
@@ -261,7 +258,6 @@ def _finish(stage: _Stage, settings: SearchSettings, directory: RunDirectory | N
             throughput=throughput,
             share=stage.workers.share,
             deadline=clock.deadline(SAVING_SECONDS),
-            cache_scale=stage.cache_scale,
         )
         cut += missing
     verdict = average(preparation, fit, verdict, model.decision, len(model.folds))
@@ -283,7 +279,6 @@ def _screen(
     throughput: Throughput,
     reporter: Reporter,
     clock: Clock,
-    cache_scale: int,
     screener: Screener | None,
 ) -> tuple[list[Trial], list[str]]:
     deadline = None
@@ -294,7 +289,7 @@ def _screen(
     amount = ScreeningPlan(plan.rungs, plan.n_fresh, plan.n_refined, plan.capacity, deadline, plan.fills_time)
     if screener is not None:
         return screener.screen(data, settings, amount, throughput, reporter)
-    screening = Screening(data, settings, amount, journal, throughput, reporter, cache_scale)
+    screening = Screening(data, settings, amount, journal, throughput, reporter)
     trials = screening.run()
     wanted = min(settings.n_trials or 0, settings.space.size())
     if deadline is not None and len(trials) < wanted and not reporter.stopped:
@@ -335,7 +330,7 @@ def _finalists(
         named = leaders[: settings.n_finalists or MAX_FINALISTS]
         return asdict(last) | {"trials": [trial.number for trial in named]}
 
-    decision = dict(journal.decide("finalists", choose))
+    decision = dict(journal.entry("finalists", choose))
     chosen = [trials[number] for number in decision.pop("trials")]
     return chosen, FinalistPlan(**decision)
 

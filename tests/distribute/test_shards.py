@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelmlp_search.distribute import ShardData, ShardOutcome, ShardTask, cut_work, shards
+from parallelmlp_search.distribute import ShardData, ShardOutcome, ShardTask, cut_work, shard_tasks, shards
 from parallelmlp_search.distribute.shards import one_thread, train_shard
 from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space import ColumnGroups, MLPConfig
@@ -174,16 +174,30 @@ def test_the_cut_is_a_function_of_members_and_data(make_data: Make, make_configs
     assert cut_work(configs, make_data()) == cut_work(list(configs), make_data())
 
 
-def test_wide_members_are_cut_into_chunks_that_a_wider_cache_joins(make_data: Make) -> None:
+def test_shards_on_a_device_are_larger(make_data: Make) -> None:
     configs = [MLPConfig(widths=(512,), batch_size=96, seed=seed) for seed in range(64)]
-    one_core = cut_work(configs, make_data())
+    data = make_data()
+    one_core = cut_work(configs, data)
     assert len(one_core) > 1
-    assert len(cut_work(configs, make_data(), cache_scale=64)) < len(one_core)
+    elsewhere = replace(data, rows=replace(data.rows, inputs=data.rows.inputs.to("meta")))
+    assert len(cut_work(configs, elsewhere)) < len(one_core)
 
 
-def test_a_memory_limit_cuts_finer(make_data: Make) -> None:
-    configs = [MLPConfig(widths=(64, 64), batch_size=96, seed=seed) for seed in range(16)]
-    assert len(cut_work(configs, make_data())) < len(cut_work(configs, make_data(), memory_limit=400_000))
+def test_tasks_hold_every_member_with_its_state_and_the_options(make_data: Make, make_configs: Make) -> None:
+    data, configs = make_data(), dict(zip(range(40, 52), make_configs(12), strict=True))
+    configs[41] = configs[41].replace(batch_size=8)
+    first = shard_tasks("first", configs, data, until_epoch=1, total_epochs=4)
+    assert [task.key for task in first] == [f"first-{place:04d}" for place in range(len(first))]
+    assert len(first) > 1
+    states = {m.trial: m.state for task in first for m in train_shard(task).members if m.trial != 45}
+    second = shard_tasks("second", configs, data, until_epoch=2, total_epochs=4, states=states, repeat=3)
+    for task in second:
+        assert task.configs == tuple(configs[trial] for trial in task.trials)
+        assert task.states == tuple(states.get(trial) for trial in task.trials)
+        assert (task.until_epoch, task.total_epochs, task.repeat, task.data) == (2, 4, 3, data)
+    assert sorted(trial for task in second for trial in task.trials) == sorted(configs)
+    with pytest.raises(TypeError, match="unknown"):
+        shard_tasks("third", configs, data, until_epoch=2, total_epochs=4, unknown=1)
 
 
 # ---------------------------------------------------------------------- prediction of cost

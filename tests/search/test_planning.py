@@ -100,7 +100,7 @@ def test_where_dear_ones_are_drawn_too_fewer_are_planned(
     spam: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Points that are spread evenly cost what they cost."""
-    monkeypatch.setattr(planning, "_calibrate", lambda *_: None)
+    monkeypatch.setattr(planning, "_time_machine", lambda *_: None)
     plans = {
         sampler: _plan(spam, SearchSettings(time_limit=30.0, sampler=sampler, refinement=0.0))
         for sampler in ("random", "qmc")

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def keep_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of these small searches take less than what is worth keeping otherwise."""
-    monkeypatch.setattr(journal, "WORTH_KEEPING_SECONDS", 0.0)
+    monkeypatch.setattr(journal, "MIN_KEPT_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_an_interrupted_search_ends_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if kept == "shards":
-        monkeypatch.setattr(journal, "WORTH_KEEPING_SECONDS", 0.0)
+        monkeypatch.setattr(journal, "MIN_KEPT_SECONDS", 0.0)
     n_jobs = 1 if kept == "rounds" else 2
     directory = RunDirectory.create(tmp_path / "run")
     seen: list[Progress] = []
@@ -203,7 +203,7 @@ tables = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(tables)
 from parallelmlp_search.search import RunDirectory, run
 from parallelmlp_search.search.run import journal
-journal.WORTH_KEEPING_SECONDS = 0.0
+journal.MIN_KEPT_SECONDS = 0.0
 folder = Path(sys.argv[2])
 
 def slowly(progress):

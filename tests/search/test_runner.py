@@ -133,7 +133,7 @@ def test_a_finished_run_holds_only_what_is_safe_to_open(
 ) -> None:
     from parallelmlp_search.search.run import journal
 
-    monkeypatch.setattr(journal, "WORTH_KEEPING_SECONDS", 0.0)
+    monkeypatch.setattr(journal, "MIN_KEPT_SECONDS", 0.0)
     kinds: set[str] = set()
     checkpoints: set[str] = set()
 

@@ -149,7 +149,7 @@ def test_an_interrupted_timed_search_ends_within_what_is_left(
 ) -> None:
     from parallelmlp_search.search.run import journal
 
-    monkeypatch.setattr(journal, "WORTH_KEEPING_SECONDS", 0.0)
+    monkeypatch.setattr(journal, "MIN_KEPT_SECONDS", 0.0)
     problem = make_problem("adult", 6000)
     settings = SearchSettings("default", time_limit=5)
     directory = RunDirectory.create(tmp_path / "run")
@@ -214,13 +214,13 @@ def test_screening_goes_on_while_there_is_time(spam: Problem, monkeypatch: pytes
     """A plan that took the machine for thirty times as slow as it is does not leave the time unused."""
     from parallelmlp_search.search import planning
 
-    measured = planning._calibrate
+    measured = planning._time_machine
 
     def misled(data: Any, sample: Any, throughput: Any) -> None:
         measured(data, sample, throughput)
         throughput._measured *= 30.0
 
-    monkeypatch.setattr(planning, "_calibrate", misled)
+    monkeypatch.setattr(planning, "_time_machine", misled)
     plans: list[planning.SearchPlan] = []
     make = planning.make_plan
     monkeypatch.setattr(

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parallelmlp_search.distribute import ShardOutcome, ShardTask, cut_work
+from parallelmlp_search.distribute import ShardOutcome, ShardTask, shard_tasks
 from parallelmlp_search.search.finalists.snapshot_selection import FoldNetwork, SnapshotSelection
 from parallelmlp_search.search.problem.preparation import Part, Preparation
 from parallelmlp_search.search.run.budget import Throughput
@@ -101,7 +101,6 @@ def cross_fit(
     trials: Sequence[Trial],
     deadline: float | None = None,
     required: int | None = None,
-    cache_scale: int = 1,
 ) -> CrossFit:
     """Train finalists on every fold.
 
@@ -124,9 +123,7 @@ def cross_fit(
         With a deadline, how many finalists were planned; those beyond are extra and not missed.
     """
     groups = _groups(finalists, None if deadline is None else required or len(finalists))
-    tasks_of_group = [
-        _tasks(number, group, parts, max_epochs, cache_scale) for number, group in enumerate(groups)
-    ]
+    tasks_of_group = [_tasks(number, group, parts, max_epochs) for number, group in enumerate(groups)]
     choice = SnapshotSelection(preparation, parts)
     total = sum(len(tasks) for tasks in tasks_of_group)
 
@@ -142,7 +139,7 @@ def cross_fit(
     def strip(outcome: ShardOutcome) -> None:
         for member in outcome.members:
             if member.failure is not None:
-                member.state = member.prediction = member.moments = None
+                member.state = member.prediction = member.snapshots = None
 
     fold_of = {task.key: task.repeat - 1 for tasks in tasks_of_group for task in tasks}
     results: dict[int, dict[int, FoldNetwork]] = {trial.number: {} for trial in finalists}
@@ -150,7 +147,6 @@ def cross_fit(
     by_number = {trial.number: trial for trial in finalists}
     stopped: set[int] = set()
     for done, outcome in enumerate(journal.run(in_time(), strip), start=1):
-        throughput.add(outcome)
         if outcome.cut:
             stopped.update(member.trial for member in outcome.members)
         for member in outcome.members:
@@ -159,8 +155,8 @@ def cross_fit(
             records[member.trial].append(record)
             if member.failure is not None:
                 trial.state, trial.failure = TrialState.FAILED, member.failure
-            elif member.moments is not None:
-                chosen = choice.offer(member.trial, fold_of[outcome.key], member.moments)
+            elif member.snapshots is not None:
+                chosen = choice.offer(member.trial, fold_of[outcome.key], member.snapshots)
                 results[member.trial].update(chosen)
             elif member.state is not None and member.prediction is not None:
                 results[member.trial][fold_of[outcome.key]] = FoldNetwork(
@@ -257,30 +253,22 @@ def _groups(finalists: Sequence[Trial], required: int | None) -> list[list[Trial
     return [group for group in groups if group]
 
 
-def _tasks(
-    number: int, group: Sequence[Trial], parts: Sequence[Part], max_epochs: int, cache_scale: int
-) -> list[ShardTask]:
+def _tasks(number: int, group: Sequence[Trial], parts: Sequence[Part], max_epochs: int) -> list[ShardTask]:
     """Shards of a group on every fold, the most expensive first."""
-    tasks = []
+    tasks: list[ShardTask] = []
     for fold, part in enumerate(parts):
         keep_snapshots = part.data.validation_inputs is None
-        cuts = cut_work([trial.config for trial in group], part.data, cache_scale=cache_scale)
-        for place, cut in enumerate(cuts):
-            tasks.append(
-                ShardTask(
-                    key=f"finalists-{number:02d}-{fold:02d}-{place:04d}",
-                    trials=tuple(group[index].number for index in cut),
-                    configs=tuple(group[index].config for index in cut),
-                    states=(None,) * len(cut),
-                    data=part.data,
-                    until_epoch=max_epochs,
-                    total_epochs=max_epochs,
-                    evaluate_every=max(1.0, max_epochs / (N_SNAPSHOTS if keep_snapshots else EVALUATIONS)),
-                    repeat=fold + 1,
-                    keep=() if keep_snapshots else ("best",),
-                    keep_snapshots=keep_snapshots,
-                )
-            )
+        tasks += shard_tasks(
+            f"finalists-{number:02d}-{fold:02d}",
+            {trial.number: trial.config for trial in group},
+            part.data,
+            until_epoch=max_epochs,
+            total_epochs=max_epochs,
+            evaluate_every=max(1.0, max_epochs / (N_SNAPSHOTS if keep_snapshots else EVALUATIONS)),
+            repeat=fold + 1,
+            keep=() if keep_snapshots else ("best",),
+            keep_snapshots=keep_snapshots,
+        )
     return sorted(tasks, key=lambda task: (-task.predicted_seconds, task.key))
 
 

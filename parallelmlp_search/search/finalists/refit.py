@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from parallelmlp_search.distribute import ShardData, ShardOutcome, ShardTask, cut_work
+from parallelmlp_search.distribute import ShardData, ShardOutcome, ShardTask, shard_tasks
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit
 from parallelmlp_search.search.finalists.model import FoldModel, TrainedModel
 from parallelmlp_search.search.problem.preparation import Part, Preparation, seed_of
@@ -61,7 +61,6 @@ def refit(
     throughput: Throughput,
     share: Callable[[ShardData], ShardData],
     deadline: float | None = None,
-    cache_scale: int = 1,
 ) -> tuple[TrainedModel, list[str]]:
     """Replace the folds' networks by networks that were trained on all rows.
 
@@ -107,20 +106,17 @@ def refit(
         left = SAFETY * (deadline - time.monotonic())
         return max(0, min(wanted, int(left / max(throughput.wall_seconds(once), 1e-9))))
 
-    repeats = int(journal.decide("refit", affordable))
+    repeats = int(journal.entry("refit", affordable))
     if repeats == 0:
         return model, ["the ensemble was not trained anew on all rows, since there was no time left for it"]
     tasks = [
         task
         for repeat in range(repeats)
-        for task in _tasks(
-            members, data, repeat, n_folds, max_epochs, preparation.settings.seed, deadline, cache_scale
-        )
+        for task in _tasks(members, data, repeat, n_folds, max_epochs, preparation.settings.seed, deadline)
     ]
     repeat_of = {task.key: task.repeat - n_folds - 1 for task in tasks}
     vectors: list[dict[int, Tensor]] = [{} for _ in range(repeats)]
     for outcome in journal.run(tasks, _drop_failures):
-        throughput.add(outcome)
         for member in outcome.members:
             # networks that a deadline has stopped are not what was chosen
             if member.state is not None and not outcome.cut:
@@ -141,29 +137,22 @@ def _tasks(
     max_epochs: int,
     seed: int,
     deadline: float | None,
-    cache_scale: int,
 ) -> list[ShardTask]:
     """Shards of all members once: those that stop at the same moment train together."""
     # batches of their own: otherwise the repeats would differ by their initial weights alone
     data = replace(data, seed=seed_of(seed, 4, repeat))
     tasks: list[ShardTask] = []
-    for until in sorted({member.epochs for member in members}):
-        mine = [member for member in members if member.epochs == until]
-        for cut in cut_work([member.config for member in mine], data, cache_scale=cache_scale):
-            tasks.append(
-                ShardTask(
-                    key=f"refit-{repeat:02d}-{len(tasks):04d}",
-                    trials=tuple(mine[index].trial for index in cut),
-                    configs=tuple(mine[index].config for index in cut),
-                    states=(None,) * len(cut),
-                    data=data,
-                    until_epoch=until,
-                    total_epochs=max_epochs,
-                    repeat=n_folds + 1 + repeat,
-                    keep=("average",),
-                    deadline=deadline,
-                )
-            )
+    for place, until in enumerate(sorted({member.epochs for member in members})):
+        tasks += shard_tasks(
+            f"refit-{repeat:02d}-{place:02d}",
+            {member.trial: member.config for member in members if member.epochs == until},
+            data,
+            until_epoch=until,
+            total_epochs=max_epochs,
+            repeat=n_folds + 1 + repeat,
+            keep=("average",),
+            deadline=deadline,
+        )
     return tasks
 
 

@@ -1,4 +1,4 @@
-"""Where tensors live: a device by its name."""
+"""Devices by name."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import torch
 
 from parallelmlp_search.exceptions import InvalidParameterError
 
-__all__ = ["CUDA_CACHE_SCALE", "resolve_device"]
-
-CUDA_CACHE_SCALE = 64
-"""A GPU wants chunks this many times larger than a core's cache."""
+__all__ = ["resolve_device"]
 
 
 def resolve_device(name: str) -> str:
-    """The device of a name, checked: ``auto`` is a GPU where there is one."""
+    """Device of a name; ``auto`` is a GPU where there is one.
+
+    Raises
+    ------
+    InvalidParameterError
+        If there is no such device.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind = name.partition(":")[0]

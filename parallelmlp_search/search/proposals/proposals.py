@@ -134,7 +134,7 @@ class Draws:
             return [config.to_dict() for config in drawn]
 
         # how many it was asked for depends on the clock, so the draws are kept for resuming
-        return [MLPConfig.from_dict(values) for values in self.journal.decide(f"drawn-{number}", draw)]
+        return [MLPConfig.from_dict(values) for values in self.journal.entry(f"drawn-{number}", draw)]
 
 
 def thrifty_share(settings: SearchSettings) -> float:

@@ -96,14 +96,14 @@ class Throughput:
     def __init__(self, n_workers: int) -> None:
         self.n_workers = n_workers
         self.member_steps = 0
-        self.remembered_steps = 0
+        self.recalled_steps = 0
         self._measured = 0.0
         self._predicted = 0.0
 
-    def add(self, outcome: ShardOutcome, *, remembered: bool = False) -> None:
-        """Learn from a shard; ``remembered`` if it was trained before an interruption."""
+    def add(self, outcome: ShardOutcome, *, recalled: bool = False) -> None:
+        """Learn from a shard; ``recalled`` if it was trained before an interruption."""
         self.member_steps += outcome.member_steps
-        self.remembered_steps += outcome.member_steps if remembered else 0
+        self.recalled_steps += outcome.member_steps if recalled else 0
         if outcome.predicted_seconds > 0 and not outcome.cut:
             fade = 0.97
             self._measured = fade * self._measured + outcome.seconds

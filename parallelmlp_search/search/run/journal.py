@@ -1,8 +1,8 @@
-"""Remembers finished shards and decisions, so that an interrupted search can be played back to where it was.
+"""Journal of a search: finished shards and entries, from which an interrupted search is replayed.
 
-A search is a function of its settings, its data, and what was decided from the clock. The journal keeps the
-results of shards and those decisions on disk; playing the search again with them in hand leads to the same
-place without training anything twice. Without a run directory nothing is kept.
+A search is a function of its settings, its data, and a few values that depend on the clock. The journal
+keeps the outcomes of shards and those values on disk. Replaying the search with them leads to the same place
+without training anything twice. Without a run directory nothing is kept.
 """
 
 from __future__ import annotations
@@ -14,99 +14,107 @@ from torch import Tensor
 
 from parallelmlp_search.distribute import MemberOutcome, ShardOutcome, ShardTask, Snapshots, run_shards
 from parallelmlp_search.engine import MemberState
-from parallelmlp_search.search.run.budget import Clock
+from parallelmlp_search.search.run.budget import Clock, Throughput
 from parallelmlp_search.search.run.run_directory import RunDirectory
 
 __all__ = ["Journal"]
 
 Value = TypeVar("Value")
 
-WORTH_KEEPING_SECONDS = 0.4
-"""A shard that took less is trained again rather than written to disk."""
+MIN_KEPT_SECONDS = 0.4
+"""A shard that took less is trained again instead of being written to disk."""
 
 
 class Journal:
-    """Memory of one search.
+    """Trains shards and records the progress of one search.
 
     Parameters
     ----------
+    throughput
+        Number of workers; learns from every shard.
     directory
-        Where to keep it, or None.
-    n_workers
-        How many shards run at once.
+        Run directory, or None to keep nothing.
     clock
-        Tells how much time has been spent, which is kept beside the results.
+        Time that has been spent, which is kept beside the outcomes.
     """
 
-    def __init__(self, directory: RunDirectory | None, n_workers: int, clock: Clock) -> None:
+    def __init__(
+        self, throughput: Throughput, directory: RunDirectory | None = None, clock: Clock | None = None
+    ) -> None:
+        self.throughput = throughput
         self.directory = directory
-        self.clock = clock
-        self.n_workers = n_workers
-        self._decisions = {} if directory is None else directory.decisions()
+        self._clock = clock or Clock(None)
+        self._entries = {} if directory is None else directory.entries()
 
-    def has_decided(self, key: str) -> bool:
-        """Whether there is a decision of this name."""
-        return key in self._decisions
+    def __contains__(self, key: str) -> bool:
+        return key in self._entries
 
-    def decide(self, key: str, choose: Callable[[], Value]) -> Value:
-        """The decision of this name: the one that was made before, or a new one."""
-        if not self.has_decided(key):
-            self._decisions[key] = choose()
+    def entry(self, key: str, compute: Callable[[], Value]) -> Value:
+        """Value recorded under a key; without one, it is computed and recorded."""
+        if key not in self._entries:
+            self._entries[key] = compute()
             if self.directory is not None:
-                self.directory.decide(key, self._decisions[key])
-        value: Value = self._decisions[key]
+                self.directory.record(key, self._entries[key])
+        value: Value = self._entries[key]
         return value
 
     def run(
         self, tasks: Iterable[ShardTask], strip: Callable[[ShardOutcome], None]
     ) -> Iterator[ShardOutcome]:
-        """Outcomes of tasks, trained or remembered, in no particular order.
+        """Outcomes of tasks, trained or recalled, in no particular order.
 
-        ``strip`` may drop states that can no longer matter; it sees each outcome once, before it is kept.
+        ``strip`` can drop states that are not needed any more, before an outcome is written.
         """
-        remembered: list[ShardOutcome] = []
+        recalled: list[ShardOutcome] = []
 
         def pending() -> Iterator[ShardTask]:
             for task in tasks:
-                outcome = None if self.directory is None else self._recall(task.key)
+                outcome = self._recall(task.key)
                 if outcome is None:
                     yield task
                 else:
-                    remembered.append(outcome)
+                    recalled.append(outcome)
 
-        for outcome in run_shards(pending(), n_workers=self.n_workers):
+        for outcome in run_shards(pending(), n_workers=self.throughput.n_workers):
+            self.throughput.add(outcome)
             strip(outcome)
-            if self.directory is not None and outcome.seconds >= WORTH_KEEPING_SECONDS and not outcome.cut:
-                self.directory.remember(outcome.key, *_pack(outcome))
-                self.directory.update(spent_seconds=self.clock.elapsed)
+            if outcome.seconds >= MIN_KEPT_SECONDS and not outcome.cut:
+                self._keep(outcome)
             yield outcome
-        for outcome in remembered:
+        for outcome in recalled:
+            self.throughput.add(outcome, recalled=True)
             strip(outcome)
             yield outcome
-
-    def _recall(self, key: str) -> ShardOutcome | None:
-        assert self.directory is not None
-        kept = self.directory.recall(key)
-        return None if kept is None else _unpack(key, *kept)
 
     def recall_round(self, key: str) -> ShardOutcome | None:
-        """All that a finished round left behind, as one outcome, or None."""
-        return None if self.directory is None else self._recall(key)
+        """Outcome of a finished round, or None."""
+        outcome = self._recall(key)
+        if outcome is not None:
+            self.throughput.add(outcome, recalled=True)
+        return outcome
 
-    def close_round(self, key: str, outcome: ShardOutcome, before: str | None) -> None:
-        """Keep a finished round as a whole; its shards, and the states of the round before, go."""
+    def close_round(self, outcome: ShardOutcome, previous: str | None) -> None:
+        """Keep a finished round; its shards and the states of the previous round are deleted."""
         if self.directory is None:
             return
-        self.directory.remember(key, *_pack(outcome))
-        self.directory.update(spent_seconds=self.clock.elapsed)
-        self.directory.forget(f"{key}-")
-        if before is not None:
-            self.directory.shrink(before, _without_states)
+        self._keep(outcome)
+        self.directory.forget(f"{outcome.key}-")
+        if previous is not None:
+            self.directory.shrink(previous, _without_states)
 
     def log(self, event: str, **details: Any) -> None:
-        """Note what happened."""
+        """Append an event to the log of the run."""
         if self.directory is not None:
             self.directory.log(event, **details)
+
+    def _keep(self, outcome: ShardOutcome) -> None:
+        if self.directory is not None:
+            self.directory.remember(outcome.key, *_pack(outcome))
+            self.directory.update(spent_seconds=self._clock.elapsed)
+
+    def _recall(self, key: str) -> ShardOutcome | None:
+        kept = None if self.directory is None else self.directory.recall(key)
+        return None if kept is None else _unpack(key, *kept)
 
 
 def _pack(outcome: ShardOutcome) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -126,8 +134,8 @@ def _pack(outcome: ShardOutcome) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 tensors[f"{member.trial}.{name}"] = vector
         if member.prediction is not None:
             tensors[f"{member.trial}:prediction"] = member.prediction
-        if member.moments is not None:
-            for name, tensor in member.moments.tensors().items():
+        if member.snapshots is not None:
+            for name, tensor in vars(member.snapshots).items():
                 tensors[f"{member.trial}:moments:{name}"] = tensor
         members.append(record)
     names = ("member_steps", "seconds", "predicted_seconds", "cut")
@@ -154,8 +162,8 @@ def _unpack(key: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> S
             member.state = MemberState(vectors.get(str(member.trial), {}), **state)
         member.prediction = tensors.get(f"{member.trial}:prediction")
         start = f"{member.trial}:moments:"
-        moments = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
-        if moments:
-            member.moments = Snapshots(**moments)
+        snapshots = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+        if snapshots:
+            member.snapshots = Snapshots(**snapshots)
         members.append(member)
     return ShardOutcome(key, members, **metadata)

@@ -42,7 +42,7 @@ class Reporter:
         leaders = sorted(scored, key=lambda trial: trial.standing)[:STANDINGS]
         elapsed = self.clock.elapsed
         training = max(1e-9, elapsed - self._training_since)
-        steps = self.throughput.member_steps - self.throughput.remembered_steps
+        steps = self.throughput.member_steps - self.throughput.recalled_steps
         progress = Progress(
             stage=stage,
             metric=self.metric.name,

@@ -41,8 +41,8 @@ class RunDirectory:
     """A folder that belongs to one search.
 
     Use :meth:`create` or :meth:`open`. ``run.json`` holds the settings and how the run stands;
-    ``checkpoints/`` what has been computed, pruned to what resuming needs; ``decisions.json`` what was
-    decided from the clock, so that a resumed run decides the same; ``trials.parquet``,
+    ``checkpoints/`` what has been computed, pruned to what resuming needs; ``journal.json`` values
+    that depend on the clock, so that a resumed run uses the same; ``trials.parquet``,
     ``leaderboard.parquet``, ``oof.safetensors``, ``result.json`` and ``model/`` the outcome; ``log.jsonl``
     what happened when.
     """
@@ -238,14 +238,16 @@ class RunDirectory:
         for path in self.checkpoints.glob(f"{prefix}*.safetensors"):
             path.unlink(missing_ok=True)
 
-    def decisions(self) -> dict[str, Any]:
-        """What was decided from the clock so far."""
-        path = self.path / "decisions.json"
-        return dict(read_json(path)) if path.is_file() else {}
+    def entries(self) -> dict[str, Any]:
+        """Entries of the journal: values that depend on the clock, by key."""
+        for name in ("journal.json", "decisions.json"):  # the second is that of older versions
+            if (self.path / name).is_file():
+                return dict(read_json(self.path / name))
+        return {}
 
-    def decide(self, key: str, value: Any) -> None:
-        """Remember a decision."""
-        write_json(self.path / "decisions.json", self.decisions() | {key: value})
+    def record(self, key: str, value: Any) -> None:
+        """Add an entry to the journal."""
+        write_json(self.path / "journal.json", self.entries() | {key: value})
 
     # ------------------------------------------------------------------ outcome
 

@@ -1,11 +1,11 @@
-"""Successive halving as pure functions of scores (Jamieson and Talwalkar 2016; Li et al. 2020)."""
+"""Successive halving as functions of errors (Jamieson and Talwalkar 2016; Li et al. 2020)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-__all__ = ["ladder", "ladder_cost", "promoted", "survivors"]
+__all__ = ["advancing", "ladder", "ladder_cost", "survivors"]
 
 MAX_RUNGS = 4
 
@@ -13,9 +13,22 @@ MAX_RUNGS = 4
 def ladder(
     max_epochs: int, reduction_factor: int, *, n_rungs: int = MAX_RUNGS, least: float = 1.0
 ) -> tuple[float, ...]:
-    """Epochs at which members are judged, each ``reduction_factor`` times the one before.
+    """Epochs of each rung, each ``reduction_factor`` times the one before.
 
-    ``least`` is the shortest first rung; a table with many rows may be judged before an epoch is over.
+    Parameters
+    ----------
+    max_epochs
+        Epochs of the last rung.
+    reduction_factor
+        Ratio between rungs.
+    n_rungs
+        Most rungs.
+    least
+        Least epochs of the first rung; below 1 where a table has many rows.
+
+    Returns
+    -------
+    tuple of float
 
     >>> ladder(27, 3)
     (1.0, 3.0, 9.0, 27.0)
@@ -27,7 +40,7 @@ def ladder(
     rungs = [float(max_epochs)]
     for step in range(1, n_rungs):
         epochs = max_epochs / reduction_factor**step
-        # whole epochs where they fit, so that a rung ends where its history says
+        # whole epochs where possible, so that a rung ends with an epoch
         whole = epochs >= 2 or least >= 1
         epochs = max(least, float(int(epochs)) if whole else round(epochs, 3))
         if 2 * epochs > rungs[0]:
@@ -37,29 +50,29 @@ def ladder(
 
 
 def survivors(n_trials: int, reduction_factor: int) -> int:
-    """How many of ``n_trials`` scored at a rung may go on: one in ``reduction_factor``, at least one."""
+    """Trials of ``n_trials`` at a rung that can advance: one in ``reduction_factor``, at least one."""
     return math.ceil(n_trials / reduction_factor)
 
 
-def promoted(cohort: Mapping[int, float], past: Sequence[float], reduction_factor: int) -> list[int]:
-    """Members of a cohort that go on to the next rung.
+def advancing(cohort: Mapping[int, float], past: Sequence[float], reduction_factor: int) -> list[int]:
+    """Trials of a cohort that advance to the next rung.
 
-    A trial goes on if it is among the best ``1 / reduction_factor`` of all trials that this rung has ever
-    scored, so that later cohorts, drawn near the leaders, get the room that they earn.
+    A trial advances if it is among the best ``1 / reduction_factor`` of all trials that the rung has ever
+    scored. Later cohorts, drawn near the elites, then take the places that their errors deserve.
 
     Parameters
     ----------
     cohort
-        Error of each trial that has just been scored, lower is better; NaN or infinite if it failed.
+        Error of each trial of the cohort, lower is better; NaN or infinite if it failed.
     past
         Errors of earlier cohorts at the same rung.
     reduction_factor
-        One in this many is promoted.
+        One in this many advances.
 
     Returns
     -------
     list of int
-        Trials, best first; ties go to the lower number. A failed trial is never promoted.
+        Trials, best first; ties go to the lower number. A failed trial never advances.
     """
     finite = sorted((error, trial) for trial, error in cohort.items() if math.isfinite(error))
     earlier = sorted(error for error in past if math.isfinite(error))
@@ -76,7 +89,7 @@ def promoted(cohort: Mapping[int, float], past: Sequence[float], reduction_facto
 
 
 def ladder_cost(rungs: Sequence[float], reduction_factor: int) -> float:
-    """Epochs that a trial takes on average on its way up the ladder."""
+    """Mean epochs of a trial on all rungs."""
     cost = share = before = 0.0
     for step, epochs in enumerate(rungs):
         share = 1.0 / reduction_factor**step

@@ -7,22 +7,12 @@ new trials: fresh ones first, then draws near the leaders.
 
 from __future__ import annotations
 
-import heapq
 import math
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from parallelmlp_search.distribute import (
-    MemberOutcome,
-    ShardData,
-    ShardOutcome,
-    ShardTask,
-    cut_work,
-    return_free_memory,
-)
-from parallelmlp_search.engine import MemberState
+from parallelmlp_search.distribute import MemberOutcome, ShardData
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.proposals.proposals import Draws
@@ -30,7 +20,8 @@ from parallelmlp_search.search.run.budget import Throughput
 from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.reporting import Reporter
 from parallelmlp_search.search.run.trial import RungRecord, Trial, TrialState
-from parallelmlp_search.search.screening.rungs import promoted, survivors
+from parallelmlp_search.search.screening.rung_loop import Cohort, RungLoop
+from parallelmlp_search.search.screening.rungs import advancing, survivors
 from parallelmlp_search.selection import Metric
 
 __all__ = ["MAX_TRIALS", "Screener", "Screening", "ScreeningPlan"]
@@ -109,7 +100,6 @@ class Screening:
         journal: Journal,
         throughput: Throughput,
         reporter: Reporter,
-        cache_scale: int = 1,
     ) -> None:
         self.data = data
         self.settings = settings
@@ -117,13 +107,11 @@ class Screening:
         self.journal = journal
         self.throughput = throughput
         self.reporter = reporter
-        self.cache_scale = cache_scale
         self.trials: list[Trial] = []
         self.cut: list[str] = []
-        self._states: dict[int, MemberState] = {}
+        self._loop = RungLoop(journal)
         self._past: list[list[float]] = [[] for _ in plan.rungs]
         self._leaders: list[float] = []  # lowest error of full training before each extension
-        self._cut_short = False
         self._draws = Draws(
             settings,
             plan.n_fresh,
@@ -148,7 +136,7 @@ class Screening:
             waiting = self._round(number, waiting)
             number += 1
             # kept, so that a resumed run ends its screening where this one did
-            if self.journal.decide(f"ended-{number}", self._is_over):
+            if self.journal.entry(f"ended-{number}", self._is_over):
                 break
         for trial in self.trials:
             if trial.state is TrialState.WAITING:
@@ -156,7 +144,7 @@ class Screening:
         return self.trials
 
     def _is_over(self) -> bool:
-        return self._cut_short or self._time_is_up() or self.reporter.stopped
+        return self._loop.is_incomplete or self._time_is_up() or self.reporter.stopped
 
     # ------------------------------------------------------------------ drawing
 
@@ -164,10 +152,10 @@ class Screening:
         """New trials for a round: as many as the freed room and the budget allow."""
         wanted = due = self._draws.wanted(self.plan.capacity - alive)
         if due == 0 and not alive and self.plan.fills_time:
-            self._draws.extend(self.journal.decide(f"extend-{number}", self._extension))
+            self._draws.extend(self.journal.entry(f"extend-{number}", self._extension))
             wanted = due = self._draws.wanted(self.plan.capacity)
         if self.plan.deadline is not None:
-            wanted = self.journal.decide(f"draw-{number}", lambda: self._affordable(due))
+            wanted = self.journal.entry(f"draw-{number}", lambda: self._affordable(due))
         if wanted <= 0:
             return []
         new = [
@@ -209,99 +197,42 @@ class Screening:
     # ------------------------------------------------------------------ one round
 
     def _round(self, number: int, waiting: dict[int, list[int]]) -> dict[int, list[int]]:
-        """Train every cohort to its rung; return who goes on to which rung."""
-        key = f"round-{number:03d}"
-        remembered = self.journal.recall_round(key)
+        """Train every cohort to its rung; return the trials that advance, by their next rung."""
+        cohorts = [self._cohort(rung, waiting[rung]) for rung in sorted(waiting)]
         scored: dict[int, dict[int, float]] = {rung: {} for rung in waiting}
-        contenders = {rung: _Contenders(self._room(rung, len(cohort))) for rung, cohort in waiting.items()}
-        rung_of = {trial: rung for rung, cohort in waiting.items() for trial in cohort}
-        kept = ShardOutcome(key)
-
-        def strip(outcome: ShardOutcome) -> None:
-            for member in outcome.members:
-                contenders[rung_of[member.trial]].offer(member)
-
-        if remembered is not None:
-            outcomes: Iterator[ShardOutcome] = iter([remembered])
-            total = 1
-        else:
-            tasks = self._tasks(key, waiting)
-            total = len(tasks)
-            outcomes = self.journal.run(self._in_time(tasks), strip)
-        self._states.clear()
-        for done, outcome in enumerate(outcomes, start=1):
-            self.throughput.add(outcome, remembered=remembered is not None)
-            for member in outcome.members:
-                rung = rung_of[member.trial]
+        done = total = 1
+        shards = self._loop.train(f"round-{number:03d}", cohorts, deadline=self.plan.deadline, min_shards=1)
+        for shard in shards:
+            rung, done, total = shard.cohort.number, shard.done, shard.total
+            for member in shard.members:
                 self._record(number, rung, member)
                 scored[rung][member.trial] = self.trials[member.trial].error
-                if self.trials[member.trial].state is TrialState.FAILED:
-                    member.state = None
-            kept.members.extend(outcome.members)
-            kept.member_steps += outcome.member_steps
-            kept.seconds += outcome.seconds
-            kept.predicted_seconds += outcome.predicted_seconds
-            kept.cut = kept.cut or outcome.cut
             self._report(number, waiting, done, total)
         going_on: dict[int, list[int]] = {}
         for rung in sorted(waiting):
-            cohort = self._cut_down(rung, scored[rung])
+            cohort = self._advance(rung, scored[rung])
             if cohort:
                 going_on[rung + 1] = cohort
-        moving = {trial for cohort in going_on.values() for trial in cohort}
-        for member in kept.members:
-            if member.trial not in moving:
-                member.state = None
-            elif member.state is not None:
-                self._states[member.trial] = member.state
-        missing = len(rung_of) - len(kept.members)
+        alive = {trial for cohort in going_on.values() for trial in cohort}
+        self._loop.advance(alive)
+        missing = self._loop.missing
         if missing:
             self.cut.append(
                 f"{missing} trials of round {number} were left out when the time for screening was up"
             )
-        # members of a round that time has cut stand at different steps and cannot go on together
-        self._cut_short = kept.cut = kept.cut or missing > 0
-        if remembered is None:
-            kept.members.sort(key=lambda member: member.trial)
-            self.journal.close_round(key, kept, f"round-{number - 1:03d}" if number else None)
-        self.journal.log(
-            "round", round=number, trials=len(self.trials), promoted=len(moving), missing=missing
-        )
-        return_free_memory()
-        self._report(number, waiting, total, total, rung_completed=True, alive=len(moving))
+        self.journal.log("round", round=number, trials=len(self.trials), advanced=len(alive), missing=missing)
+        self._report(number, waiting, done, total, rung_completed=True, alive=len(alive))
         return going_on
 
-    def _room(self, rung: int, cohort: int) -> int:
-        return survivors(cohort + len(self._past[rung]), self.settings.reduction_factor)
-
-    def _tasks(self, key: str, waiting: dict[int, list[int]]) -> list[ShardTask]:
-        """Shards of a round, highest rung first: the longest work begins earliest."""
-        tasks = []
-        for rung in sorted(waiting, reverse=True):
-            trials = [self.trials[number] for number in waiting[rung]]
-            cuts = cut_work([trial.config for trial in trials], self.data, cache_scale=self.cache_scale)
-            for place, cut in enumerate(cuts):
-                members = [trials[index] for index in cut]
-                tasks.append(
-                    ShardTask(
-                        key=f"{key}-{rung}-{place:04d}",
-                        trials=tuple(trial.number for trial in members),
-                        configs=tuple(trial.config for trial in members),
-                        states=tuple(self._states.get(trial.number) for trial in members),
-                        data=self.data,
-                        until_epoch=self.plan.rungs[rung],
-                        total_epochs=self.plan.rungs[-1],
-                        deadline=self.plan.deadline,
-                    )
-                )
-        return tasks
-
-    def _in_time(self, tasks: list[ShardTask]) -> Iterator[ShardTask]:
-        """Tasks until the time for screening is up; the first always runs."""
-        for place, task in enumerate(tasks):
-            if place > 0 and self._time_is_up():
-                return
-            yield task
+    def _cohort(self, rung: int, numbers: list[int]) -> Cohort:
+        return Cohort(
+            rung,
+            {number: self.trials[number].config for number in numbers},
+            self.data,
+            until_epoch=self.plan.rungs[rung],
+            total_epochs=self.plan.rungs[-1],
+            room=survivors(len(numbers) + len(self._past[rung]), self.settings.reduction_factor),
+        )
 
     def _record(self, number: int, rung: int, member: MemberOutcome) -> None:
         trial = self.trials[member.trial]
@@ -312,17 +243,15 @@ class Screening:
             trial.state = TrialState.FAILED
             trial.failure = member.failure
 
-    def _cut_down(self, rung: int, scored: dict[int, float]) -> list[int]:
-        """Promote from a cohort and prune the others."""
+    def _advance(self, rung: int, scored: dict[int, float]) -> list[int]:
+        """Trials of a cohort that advance to the next rung; the others are pruned."""
         past = self._past[rung]
         last = rung == len(self.plan.rungs) - 1
-        chosen = [] if last else promoted(scored, past, self.settings.reduction_factor)
+        chosen = [] if last else advancing(scored, past, self.settings.reduction_factor)
         past.extend(error for _, error in sorted(scored.items()))
-        staying = set(chosen)
-        for number in scored:
-            trial = self.trials[number]
-            if number not in staying and trial.state is not TrialState.FAILED:
-                trial.state = TrialState.PRUNED
+        for number in scored.keys() - set(chosen):
+            if self.trials[number].state is not TrialState.FAILED:
+                self.trials[number].state = TrialState.PRUNED
         return chosen
 
     def _report(
@@ -346,28 +275,3 @@ class Screening:
             done=done,
             total=total,
         )
-
-
-class _Contenders:
-    """Keeps the states of those who can still be promoted, and lets go of all others at once.
-
-    Memory then holds one state per promotion, not one per trial.
-    """
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-
-    def offer(self, member: MemberOutcome) -> None:
-        """Take a member in; whoever falls out of the best ``room`` loses its state."""
-
-        def drop() -> None:
-            member.state = None
-
-        if member.failure is not None or not math.isfinite(member.error):
-            drop()
-            return
-        # the worst is on top: largest error first, then the highest number
-        heapq.heappush(self._heap, (-member.error, -member.trial, drop))
-        if len(self._heap) > self.room:
-            heapq.heappop(self._heap)[2]()

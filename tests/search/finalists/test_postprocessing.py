@@ -208,7 +208,7 @@ def test_finalists_are_scored_by_what_they_would_decide(
     assert scores[1] > scores[0]
 
 
-def test_a_regression_has_nothing_to_calibrate(make_problem: Make, make_settings: Make) -> None:
+def test_a_regression_has_nothing_to_time_machine(make_problem: Make, make_settings: Make) -> None:
     with pytest.raises(InvalidParameterError, match="calibration needs classes, but got 'temperature'"):
         run(make_problem("diamonds", 60), make_settings(calibration="temperature"), n_jobs=1)
 

@@ -115,7 +115,7 @@ def test_an_interrupted_refit_is_played_back(
     tasks: list[ShardTask],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(journal, "WORTH_KEEPING_SECONDS", 0.0)
+    monkeypatch.setattr(journal, "MIN_KEPT_SECONDS", 0.0)
 
     def interrupt(progress: Progress) -> None:
         if progress.stage == "saving":

@@ -138,10 +138,10 @@ def test_a_damaged_checkpoint_is_named(directory: RunDirectory) -> None:
 
 
 def test_decisions_are_kept(directory: RunDirectory) -> None:
-    assert directory.decisions() == {}
-    directory.decide("draw-0", 12)
-    directory.decide("finalists", [3, 1])
-    assert RunDirectory.open(directory.path).decisions() == {"draw-0": 12, "finalists": [3, 1]}
+    assert directory.entries() == {}
+    directory.record("draw-0", 12)
+    directory.record("finalists", [3, 1])
+    assert RunDirectory.open(directory.path).entries() == {"draw-0": 12, "finalists": [3, 1]}
 
 
 def test_finishing_drops_checkpoints(directory: RunDirectory) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelmlp_search.search.screening.rungs import ladder, ladder_cost, promoted, survivors
+from parallelmlp_search.search.screening.rungs import advancing, ladder, ladder_cost, survivors
 
 ERRORS = st.one_of(st.floats(0, 10), st.sampled_from([0.5, math.nan, math.inf]))
 COHORTS = st.lists(ERRORS, min_size=1, max_size=60).map(lambda errors: dict(enumerate(errors)))
@@ -52,42 +52,42 @@ def test_survivors(n: int, factor: int, expected: int) -> None:
 
 def test_the_best_third_goes_on_best_first() -> None:
     cohort = {10: 0.5, 11: 0.1, 12: 0.9, 13: 0.3, 14: 0.7, 15: 0.2}
-    assert promoted(cohort, [], 3) == [11, 15]
-    assert promoted(cohort, [], 2) == [11, 15, 13]
+    assert advancing(cohort, [], 3) == [11, 15]
+    assert advancing(cohort, [], 2) == [11, 15, 13]
 
 
 def test_ties_go_to_the_lower_number() -> None:
-    assert promoted({7: 0.5, 3: 0.5, 5: 0.5}, [], 3) == [3]
+    assert advancing({7: 0.5, 3: 0.5, 5: 0.5}, [], 3) == [3]
 
 
 def test_failed_trials_take_room_but_never_go_on() -> None:
     cohort = {0: math.nan, 1: math.inf, 2: 0.4, 3: math.nan, 4: 0.6, 5: -math.inf}
-    assert promoted(cohort, [], 3) == [2, 4]
-    assert promoted({0: math.nan, 1: math.inf}, [], 2) == []
-    assert promoted({}, [0.1, 0.2], 2) == []
+    assert advancing(cohort, [], 3) == [2, 4]
+    assert advancing({0: math.nan, 1: math.inf}, [], 2) == []
+    assert advancing({}, [0.1, 0.2], 2) == []
 
 
 def test_a_later_cohort_is_judged_against_all_before_it() -> None:
     cohort = {0: 0.5, 1: 0.6, 2: 0.7}
-    assert promoted(cohort, [], 3) == [0]
+    assert advancing(cohort, [], 3) == [0]
     # nine better ones went before: of twelve, four may be ahead, and all four are taken
-    assert promoted(cohort, [0.1] * 9, 3) == []
+    assert advancing(cohort, [0.1] * 9, 3) == []
     # nine worse ones: the whole cohort is among the best four
-    assert promoted(cohort, [0.9] * 9, 3) == [0, 1, 2]
+    assert advancing(cohort, [0.9] * 9, 3) == [0, 1, 2]
     # a failed one of the past gives room and is never ahead
-    assert promoted(cohort, [math.nan] * 9, 3) == [0, 1, 2]
+    assert advancing(cohort, [math.nan] * 9, 3) == [0, 1, 2]
 
 
 def test_equal_errors_of_the_past_stand_ahead() -> None:
-    assert promoted({0: 0.5}, [0.5, 0.6, 0.7], 4) == []
-    assert promoted({0: 0.4999}, [0.5, 0.6, 0.7], 4) == [0]
+    assert advancing({0: 0.5}, [0.5, 0.6, 0.7], 4) == []
+    assert advancing({0: 0.4999}, [0.5, 0.6, 0.7], 4) == [0]
 
 
 @given(cohort=COHORTS, past=st.lists(ERRORS, max_size=40), factor=st.integers(2, 5))
 def test_promotion_is_a_prefix_of_the_ranking(
     cohort: dict[int, float], past: list[float], factor: int
 ) -> None:
-    chosen = promoted(cohort, past, factor)
+    chosen = advancing(cohort, past, factor)
     ranking = sorted((error, trial) for trial, error in cohort.items() if math.isfinite(error))
     assert chosen == [trial for _, trial in ranking[: len(chosen)]]
     room = survivors(len(cohort) + len(past), factor)
@@ -100,7 +100,7 @@ def test_promotion_is_a_prefix_of_the_ranking(
 def test_the_order_of_a_cohort_does_not_matter(cohort: dict[int, float], factor: int, seed: object) -> None:
     items = list(cohort.items())
     seed.shuffle(items)  # type: ignore[attr-defined]
-    assert promoted(dict(items), [0.3], factor) == promoted(cohort, [0.3], factor)
+    assert advancing(dict(items), [0.3], factor) == advancing(cohort, [0.3], factor)
 
 
 # ---------------------------------------------------------------------- cost
