@@ -27,7 +27,7 @@ from parallelmlp_search.distribute import ShardTask
 from parallelmlp_search.distribute.shards import train_shard
 from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search.problem.preparation import Preparation
-from parallelmlp_search.space import KNOWN
+from parallelmlp_search.space import TUNED_DEFAULTS
 
 RESULTS = ROOT / "benchmarks" / "results" / "ingredients.json"
 DOCUMENT = ROOT / "docs" / "quality.md"
@@ -39,7 +39,7 @@ N_SNAPSHOTS = 8
 REGRESSION_RATE = 2.5
 """Learning rates of regressions in units of those of classifications, as RealMLP has them (five times)."""
 
-RECIPE = KNOWN[0].replace(schedule="cosine")
+RECIPE = TUNED_DEFAULTS[0].replace(schedule="cosine")
 """The first of the settings that a search begins with, on a plain cosine."""
 
 PLAIN: dict[str, Any] = {

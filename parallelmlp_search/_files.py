@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: safetensors and JSON, written aside and renamed."""
+"""Atomic writing and validated reading of JSON and safetensors files."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from parallelmlp_search.exceptions import RunDirectoryError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["load_metadata", "load_tensors", "read_json", "save_tensors", "write_atomic", "write_json"]
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a temporary path beside ``path`` and rename the result.
+    """Call ``write`` with a temporary path beside ``path`` and rename the result to ``path``.
+
+    Missing folders are created. If writing fails, an existing file keeps its content.
 
     Raises
     ------
     RunDirectoryError
-        If the disk is full or the folder cannot be written; what was there before stays as it was.
+        If the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -36,17 +38,17 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        # safetensors and pyarrow report what the system said in errors of their own
+        # safetensors and pyarrow raise their own errors with the system's message
         text = str(error).lower()
         full = getattr(error, "errno", None) == errno.ENOSPC or "no space" in text
         if not (isinstance(error, OSError) or full or "os error" in text):
             raise
-        cure = "free some space there" if full else "make the folder writable"
-        raise RunDirectoryError(f"could not write {str(path)!r} ({error}): {cure} and resume") from error
+        advice = "free some space there" if full else "make the folder writable"
+        raise RunDirectoryError(f"could not write {str(path)!r} ({error}): {advice} and run again") from error
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, keys in order of insertion, atomically."""
+    """Write a JSON file atomically. NumPy scalars become numbers."""
     text = json.dumps(value, indent=1, allow_nan=True, default=_plain)
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
@@ -54,11 +56,11 @@ def write_json(path: Path, value: Any) -> None:
 def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         return value.item()
-    raise TypeError(f"{type(value).__name__} has no place in a JSON file")
+    raise TypeError(f"JSON cannot hold a {type(value).__name__}")
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON.
+    """Return the content of a JSON file.
 
     Raises
     ------
@@ -74,17 +76,30 @@ def read_json(path: Path) -> Any:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Any = None) -> None:
-    """Write tensors with JSON-able metadata into one safetensors file, atomically."""
+    """Write tensors and metadata to a safetensors file atomically.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    tensors
+        Tensors of any shape and dtype by name.
+    metadata
+        Anything that JSON can hold.
+    """
+    import torch
+    from safetensors.torch import save_file
+
     content = {name: tensor.contiguous() for name, tensor in tensors.items()}
     if not content:
-        # the format wants at least one tensor
+        # the format needs at least one tensor
         content = {"empty": torch.zeros(0)}
     header = {"metadata": json.dumps(metadata, default=_plain)}
     write_atomic(path, lambda temporary: save_file(content, temporary, metadata=header))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
-    """Tensors and metadata that :func:`save_tensors` wrote.
+    """Return the tensors and the metadata that `save_tensors` wrote.
 
     Raises
     ------
@@ -96,7 +111,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
 
 
 def load_metadata(path: Path) -> Any:
-    """The metadata alone, however large the tensors beside it; errors as of :func:`load_tensors`."""
+    """Return the metadata that `save_tensors` wrote, without reading the tensors."""
     with _opened(path) as file:
         return _metadata(file)
 

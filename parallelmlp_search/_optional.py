@@ -1,4 +1,4 @@
-"""Optional dependencies, asked for by name together with the extra that brings them."""
+"""Imports of optional dependencies."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["require"]
 
 
 def require(module: str, *, extra: str, purpose: str) -> Any:
-    """Import an optional module, or say how to install it.
+    """Import an optional module. If it is missing, the error says how to install it.
 
     Parameters
     ----------
     module
         Dotted name to import, for example ``"yaml"``.
     extra
-        Extra of this distribution that brings the module.
+        Extra of this distribution that installs the module.
     purpose
-        What needs it, in words that fit after the module's name: ``"to read a YAML search space"``.
+        Purpose of the module in the error message: ``"to read a YAML search space"``.
 
     Returns
     -------
@@ -30,8 +30,8 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
     Raises
     ------
     MissingDependencyError
-        If the module, or a parent of it, is not installed. A module that is installed but whose own import
-        fails for want of something else raises its own error, which names what is really missing.
+        If the module or a parent of it is not installed. An installed module that lacks a dependency of its
+        own raises its own error.
     """
     try:
         return importlib.import_module(module)

@@ -1,7 +1,6 @@
 """Errors and warnings.
 
-Every message is one clear sentence that names the parameter or column, the rule it broke, the value it had
-and, where one is close by, the name that was probably meant.
+A message names the parameter or column, the rule, the value and, if there is one, a similar valid name.
 """
 
 from __future__ import annotations
@@ -26,50 +25,50 @@ __all__ = [
 
 
 class PMLPError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base class of all errors of this package."""
 
 
 class InvalidParameterError(PMLPError, ValueError):
-    """A parameter has a value that its rule forbids."""
+    """A parameter has an invalid value."""
 
 
 class DataError(PMLPError, ValueError):
-    """A table cannot be used as it is: a column is missing, the target is constant, no row is left."""
+    """A table cannot be used: for example, a column is missing or the target is constant."""
 
 
 class SearchFailedError(PMLPError, RuntimeError):
-    """A search ended without one usable network."""
+    """A search ended without a usable network."""
 
 
 class RunDirectoryError(PMLPError, RuntimeError):
-    """A run directory is missing, locked by another writer, or does not belong to the data at hand."""
+    """A run directory or file is missing, damaged, locked, not writable or belongs to other data."""
 
 
 class DistributedError(PMLPError, RuntimeError):
-    """Ranks of a distributed run lost each other, or disagree about what they do together."""
+    """Ranks of a distributed run lost their connection or disagree about the task."""
 
 
 class MissingDependencyError(PMLPError, ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed; the message names the extra that installs it."""
 
 
 class PMLPWarning(UserWarning):
-    """Base of every warning that this package issues."""
+    """Base class of all warnings of this package."""
 
 
 class DataWarning(PMLPWarning):
-    """Something in a table was repaired or ignored."""
+    """A part of a table was repaired or ignored."""
 
 
 class BudgetWarning(PMLPWarning):
-    """A time or memory budget forced the search to leave something out."""
+    """A part of the search was left out because of a time or memory budget."""
 
 
 class DeviceWarning(PMLPWarning):
-    """A device that was asked for, or that is present, is not used."""
+    """A requested or available device is not used."""
 
 
 def near_miss(name: str, candidates: Iterable[str]) -> str:
-    """End of an error sentence: ``"; did you mean 'income'?"``, or nothing where no candidate is close."""
+    """Return ``"; did you mean 'income'?"`` for an error message, or ``""`` if no candidate is similar."""
     close = get_close_matches(name, list(candidates), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

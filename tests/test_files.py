@@ -1,4 +1,4 @@
-"""Files are whole or not there, and every failure says what to do."""
+"""Atomic writing and validated reading of files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import errno
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from parallelmlp_search import _files as checkpoint
 from parallelmlp_search._files import load_tensors, read_json, save_tensors, write_atomic, write_json
 from parallelmlp_search.exceptions import RunDirectoryError
 
@@ -22,7 +23,7 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_tensors_and_metadata_come_back_bit_for_bit(tmp_path: Path) -> None:
+def test_tensors_and_metadata_round_trip_bit_for_bit(tmp_path: Path) -> None:
     tensors = {
         "single": torch.randn(3, 5),
         "double": torch.tensor([math.pi, float("nan"), -0.0, 5e-324], dtype=torch.float64),
@@ -44,14 +45,14 @@ def test_tensors_and_metadata_come_back_bit_for_bit(tmp_path: Path) -> None:
     assert _names(path.parent) == ["file.safetensors"]
 
 
-def test_no_tensors_at_all(tmp_path: Path) -> None:
+def test_a_file_without_tensors(tmp_path: Path) -> None:
     save_tensors(tmp_path / "a", {}, {"kept": 1})
     assert load_tensors(tmp_path / "a")[1] == {"kept": 1}
     save_tensors(tmp_path / "b", {"x": torch.ones(1)})
     assert load_tensors(tmp_path / "b")[1] is None
 
 
-def test_parts_of_one_buffer_can_be_saved(tmp_path: Path) -> None:
+def test_views_of_one_buffer_can_be_saved(tmp_path: Path) -> None:
     flat = torch.arange(10.0)
     save_tensors(tmp_path / "a", {"first": flat[:4], "second": flat[4:]})
     loaded, _ = load_tensors(tmp_path / "a")
@@ -64,28 +65,28 @@ def test_json_round_trip(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", value)
     assert read_json(tmp_path / "a.json") == value
     assert list(json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))) == list(value)
-    with pytest.raises(TypeError, match="set has no place in a JSON file"):
+    with pytest.raises(TypeError, match="JSON cannot hold a set"):
         write_json(tmp_path / "b.json", {1, 2})
     assert _names(tmp_path) == ["a.json"]
 
 
-def test_a_writer_that_fails_leaves_the_old_file_and_no_crumbs(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     path = tmp_path / "kept.json"
     write_json(path, {"version": 1})
 
-    def half(temporary: Path) -> None:
+    def write_half(temporary: Path) -> None:
         temporary.write_text("{'half", encoding="utf-8")
         raise ZeroDivisionError("the writer broke")
 
     with pytest.raises(ZeroDivisionError):
-        write_atomic(path, half)
+        write_atomic(path, write_half)
     assert read_json(path) == {"version": 1}
     assert _names(tmp_path) == ["kept.json"]
     write_json(path, {"version": 2})
     assert read_json(path) == {"version": 2}
 
 
-def test_the_file_is_not_visible_before_it_is_whole(tmp_path: Path) -> None:
+def test_the_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "file"
     seen: list[bool] = []
 
@@ -104,17 +105,20 @@ def test_the_file_is_not_visible_before_it_is_whole(tmp_path: Path) -> None:
     [
         (
             OSError(errno.ENOSPC, "No space left on device"),
-            r"could not write .*free some space there and resume",
+            r"could not write .*free some space there and run again",
         ),
         (
             RuntimeError("I/O error: No space left on device (os error 28)"),
-            "free some space there and resume",
+            "free some space there and run again",
         ),
-        (RuntimeError("I/O error: Permission denied (os error 13)"), "make the folder writable and resume"),
-        (PermissionError(errno.EACCES, "Permission denied"), "make the folder writable and resume"),
+        (
+            RuntimeError("I/O error: Permission denied (os error 13)"),
+            "make the folder writable and run again",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied"), "make the folder writable and run again"),
     ],
 )
-def test_a_full_disk_says_so(
+def test_a_failed_write_names_the_cause_and_the_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
 ) -> None:
     path = tmp_path / "weights.safetensors"
@@ -123,7 +127,7 @@ def test_a_full_disk_says_so(
     def full(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(RunDirectoryError, match=words) as caught:
         save_tensors(path, {"new": torch.ones(2)})
     assert caught.value.__cause__ is error
@@ -135,18 +139,24 @@ def test_a_full_disk_says_so(
     assert _names(tmp_path) == ["weights.safetensors"]
 
 
-def test_other_errors_of_a_writer_pass_through(tmp_path: Path) -> None:
-    def confused(temporary: Path) -> None:
+def test_other_errors_of_a_writer_propagate(tmp_path: Path) -> None:
+    def fail(temporary: Path) -> None:
         raise ValueError("unknown namespace")
 
     with pytest.raises(ValueError, match="unknown namespace"):
-        write_atomic(tmp_path / "a", confused)
+        write_atomic(tmp_path / "a", fail)
 
 
-def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "folder").write_text("no folder")
     with pytest.raises(RunDirectoryError, match=r"could not write .*make the folder writable"):
         write_json(tmp_path / "folder" / "a.json", {})
+
+
+def test_importing_the_module_does_not_import_torch() -> None:
+    code = "import sys; import parallelmlp_search._files; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_missing_and_damaged_files(tmp_path: Path) -> None:
@@ -164,7 +174,7 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 1, 7, 40, 0.5, -1])
-def test_a_cut_off_tensor_file(tmp_path: Path, keep: float) -> None:
+def test_a_truncated_tensor_file(tmp_path: Path, keep: float) -> None:
     path = tmp_path / "weights.safetensors"
     save_tensors(path, {"weights": torch.randn(100)}, {"step": 3})
     size = path.stat().st_size
@@ -173,8 +183,8 @@ def test_a_cut_off_tensor_file(tmp_path: Path, keep: float) -> None:
         load_tensors(path)
 
 
-def test_a_foreign_file(tmp_path: Path) -> None:
+def test_a_file_of_another_format(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    path.write_bytes(b"not a tensor in sight" * 100)
+    path.write_bytes(b"no tensors here" * 100)
     with pytest.raises(RunDirectoryError, match="could not read"):
         load_tensors(path)

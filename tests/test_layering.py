@@ -18,8 +18,8 @@ import parallelmlp_search
 PACKAGE = "parallelmlp_search"
 ROOT = Path(parallelmlp_search.__file__).parent
 ORDER = (
-    "exceptions", "_optional", "_files", "_signals", "space", "data", "packing", "kernels", "engine",
-    "selection", "distribute", "search", "parareal", "integrations", "report", "runs",
+    "exceptions", "_checks", "_optional", "_files", "_signals", "space", "data", "packing", "kernels",
+    "engine", "selection", "distribute", "search", "parareal", "integrations", "report", "runs",
     "estimators", "cli", "__main__",
 )  # fmt: skip
 """Packages and files of the top level, from the bottom up."""
@@ -140,7 +140,8 @@ def sub_package_violations(package: str, files: Mapping[str, str]) -> list[str]:
 
 def is_torch_free(file: str) -> bool:
     """True for files that must not import torch."""
-    plain = layer(file) in ("exceptions", "_optional", "_signals", "space", "data", "packing", "__init__")
+    private = ("_checks", "_optional", "_signals")
+    plain = layer(file) in ("exceptions", *private, "space", "data", "packing", "__init__")
     return plain and file not in TORCH_FILES
 
 

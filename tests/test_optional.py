@@ -1,4 +1,4 @@
-"""Optional dependencies are imported, or asked for by name."""
+"""Imports of optional dependencies."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from parallelmlp_search._optional import require
 from parallelmlp_search.exceptions import MissingDependencyError
 
 
-def test_what_is_there_is_imported() -> None:
+def test_an_installed_module_is_imported() -> None:
     assert require("json", extra="none", purpose="for a test") is json
 
 
 @pytest.mark.parametrize("module", ["no_such_module_here", "no_such_module_here.part"])
-def test_what_is_missing_names_module_purpose_and_extra(module: str) -> None:
+def test_a_missing_module_raises_an_error_with_purpose_and_extra(module: str) -> None:
     with pytest.raises(MissingDependencyError) as caught:
         require(module, extra="polars", purpose="to read a polars frame")
     assert str(caught.value) == (
@@ -26,7 +26,9 @@ def test_what_is_missing_names_module_purpose_and_extra(module: str) -> None:
     assert isinstance(caught.value, ImportError)
 
 
-def test_a_broken_module_keeps_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_lacks_a_dependency_raises_its_own_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "broken_for_test.py").write_text("import no_such_module_here\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="no_such_module_here") as caught:

@@ -16,7 +16,7 @@ from benchmarks.quality.errors import METRICS, error_of_score
 from benchmarks.quality.tools import Fit, Task
 from parallelmlp_search.exceptions import BudgetWarning
 from parallelmlp_search.search import Problem, SearchSettings, run
-from parallelmlp_search.space import Categorical, SearchSpace, known
+from parallelmlp_search.space import Categorical, SearchSpace, tuned_defaults
 
 __all__ = ["divided", "search", "with_known", "with_space"]
 
@@ -43,9 +43,9 @@ def with_space(fields: dict[str, Any]) -> dict[str, Any]:
 
 def with_known(changes: Mapping[str, Sequence[Any]]) -> None:
     """Change fields of the settings that searches here begin with, to each of some values in turn."""
-    known.KNOWN = tuple(
+    tuned_defaults.TUNED_DEFAULTS = tuple(
         config.replace(**{name: values[place % len(values)] for name, values in changes.items()})
-        for place, config in enumerate(known.KNOWN)
+        for place, config in enumerate(tuned_defaults.TUNED_DEFAULTS)
     )
 
 

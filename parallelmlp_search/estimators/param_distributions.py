@@ -19,7 +19,7 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.search.proposals.distributions import space_from_distributions
 from parallelmlp_search.space import Domain, Float, Int, SearchSpace
 from parallelmlp_search.space.conditions import plain_value
-from parallelmlp_search.space.domain_base import check_count, check_unit, moved
+from parallelmlp_search.space.domain_base import check_resolution, check_unit
 from parallelmlp_search.space.domains import domain_from_dict
 
 __all__ = ["Distribution", "spaces_of"]
@@ -68,11 +68,7 @@ class Distribution(Domain):
             raise InvalidParameterError(
                 f"a grid needs lists of values, but got {_name_of(self.distribution)}: draw at random instead"
             )
-        return [self.quantile((index + 0.5) / n) for index in range(check_count(n))]
-
-    def neighbour(self, value: object, rng: np.random.Generator, scale: float) -> Any:
-        """A value near ``value``; see `Domain.neighbour`."""
-        return self.quantile(moved(self.unit(value), rng, scale))
+        return [self.quantile((index + 0.5) / n) for index in range(check_resolution(n))]
 
     def to_dict(self) -> dict[str, Any]:
         """Refused: there is no telling what a distribution is made of."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from parallelmlp_search.packing.layout import Architecture
-from parallelmlp_search.space.config import CATEGORY_DIMENSIONS, category_dimension
+from parallelmlp_search.space.config import MAX_CATEGORY_DIMENSION, category_dimension
 
 __all__ = [
     "MemberCost",
@@ -101,7 +101,7 @@ def member_cost(architecture: Architecture, n_rows: int) -> MemberCost:
         # activations and their backward passes: about 2.6 ns an element, 0.4 more with dropout
         seconds += (2.6e-9 + 0.4e-9 * architecture.dropout) * width * n_rows * architecture.submembers
         fan_in = width
-    seconds += _unfolding_flops(architecture) / peak_rate(CATEGORY_DIMENSIONS)
+    seconds += _unfolding_flops(architecture) / peak_rate(MAX_CATEGORY_DIMENSION)
     # seven passes of the optimiser in cache, some 1.5 ns a parameter
     seconds += 1.5e-9 * architecture.n_parameters
     return MemberCost(

@@ -1,4 +1,4 @@
-"""What may be tried: configurations and the spaces they are drawn from."""
+"""Configurations of networks and search spaces of configurations."""
 
 from parallelmlp_search.space.columns import NO_GROUPS, ColumnGroups
 from parallelmlp_search.space.conditions import When
@@ -15,15 +15,14 @@ from parallelmlp_search.space.config import (
 )
 from parallelmlp_search.space.domain_base import Domain
 from parallelmlp_search.space.domains import Categorical, Float, Int, domain_from_dict
-from parallelmlp_search.space.known import KNOWN, known_configs
 from parallelmlp_search.space.presets import PRESETS
 from parallelmlp_search.space.search_space import SearchSpace
+from parallelmlp_search.space.tuned_defaults import TUNED_DEFAULTS, tuned_defaults_in
 
 __all__ = [
     "ACTIVATIONS",
     "CATEGORY_EMBEDDINGS",
     "INITIALIZATIONS",
-    "KNOWN",
     "NORMALIZATIONS",
     "NO_GROUPS",
     "NUMERIC_EMBEDDINGS",
@@ -31,6 +30,7 @@ __all__ = [
     "OPTIMIZERS",
     "PRESETS",
     "SCHEDULES",
+    "TUNED_DEFAULTS",
     "Categorical",
     "ColumnGroups",
     "Domain",
@@ -40,5 +40,5 @@ __all__ = [
     "SearchSpace",
     "When",
     "domain_from_dict",
-    "known_configs",
+    "tuned_defaults_in",
 ]

@@ -1,4 +1,4 @@
-"""What the columns of a prepared table are, and which of them a configuration sees."""
+"""Groups of the columns of a preprocessed table."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ __all__ = ["NO_GROUPS", "ColumnGroups"]
 
 @dataclass(frozen=True, slots=True)
 class ColumnGroups:
-    """Columns of a prepared table by what they are; the groups follow each other in this order.
+    """Groups of the columns of a preprocessed table, in this order.
 
     Attributes
     ----------
     n_quantiles
-        How many columns, the first ones, are normal scores of the numbers: all of them or none.
+        Number of columns with normal scores of numbers: one per number, or 0.
     n_pieces
-        How many columns, those behind the scores, are pieces of numbers.
+        Number of columns of the piecewise linear encoding of numbers.
     n_numbers
-        How many columns, those behind the pieces, are the numbers as they are scaled for all.
+        Number of columns with scaled numbers.
     categories
-        ``(first, size)`` of the columns behind the numbers that stand for one category each.
+        ``(first column, number of columns)`` of each one-hot encoded category. They follow the numbers, with
+        other columns between them.
     """
 
     n_quantiles: int = 0
@@ -33,39 +34,39 @@ class ColumnGroups:
     categories: tuple[tuple[int, int], ...] = ()
 
     def seen_by(self, config: MLPConfig, n_inputs: int) -> tuple[tuple[int, int], ...]:
-        """Runs ``(first, end)`` of the ``n_inputs`` columns that a configuration sees.
+        """Return the ranges ``(first, end)`` of the ``n_inputs`` columns that a configuration uses.
 
-        The numbers that it embeds come first; what it does not see lies before all categories.
+        Numbers with a periodic embedding come first. All unused columns lie before the categories.
         """
         numbers = self.n_quantiles + self.n_pieces
-        runs = [(numbers, n_inputs)]
+        ranges = [(numbers, n_inputs)]
         if config.numeric_scaling == "quantile" and self.n_quantiles:
-            runs = [(0, self.n_quantiles), (numbers + self.n_numbers, n_inputs)]
+            ranges = [(0, self.n_quantiles), (numbers + self.n_numbers, n_inputs)]
         if config.numeric_embedding == "piecewise":
-            runs.insert(len(runs) - 1, (self.n_quantiles, numbers))
-        joined: list[tuple[int, int]] = []
-        for first, end in runs:
-            if joined and joined[-1][1] == first:
-                joined[-1] = (joined[-1][0], end)
+            ranges.insert(len(ranges) - 1, (self.n_quantiles, numbers))
+        merged: list[tuple[int, int]] = []
+        for first, end in ranges:
+            if merged and merged[-1][1] == first:
+                merged[-1] = (merged[-1][0], end)
             elif first < end:
-                joined.append((first, end))
-        return tuple(joined)
+                merged.append((first, end))
+        return tuple(merged)
 
-    def without(self, n_hidden: int) -> ColumnGroups:
-        """Groups of the columns that a configuration sees which does not see ``n_hidden`` of them."""
-        categories = tuple((first - n_hidden, size) for first, size in self.categories)
+    def without(self, n_unused: int) -> ColumnGroups:
+        """Return the groups of the columns that remain after a configuration drops ``n_unused`` of them."""
+        categories = tuple((first - n_unused, size) for first, size in self.categories)
         return ColumnGroups(n_numbers=self.n_numbers, categories=categories)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able values."""
+        """Return plain values that JSON can hold; `from_dict` is the inverse."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ColumnGroups:
-        """The groups that :meth:`to_dict` wrote."""
+        """Return the groups that `to_dict` wrote."""
         categories = tuple((first, size) for first, size in values["categories"])
         return cls(**{**values, "categories": categories})
 
 
 NO_GROUPS = ColumnGroups()
-"""Columns of which nothing is known but that they are inputs."""
+"""Groups of a table whose columns are plain inputs."""

@@ -1,4 +1,4 @@
-"""When a name counts: conditions on another name of the space, and the plain values both are made of."""
+"""Conditions on the value of another name of a search space."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from parallelmlp_search._checks import is_number
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 
 __all__ = ["When", "is_same", "plain_value"]
@@ -22,19 +23,24 @@ _UNSET: Any = object()
 class When:
     """Condition on the value of another name.
 
-    A name whose condition fails, or that depends on a name which does not count itself, is inactive: it is
-    not drawn and the configuration keeps its default.
+    A name is inactive if its condition fails or refers to an inactive name. Inactive names are not sampled,
+    and the configuration keeps their default.
 
     Parameters
     ----------
     name
-        The other name; ``"depth"`` may always be asked for.
+        The other name. ``"depth"`` is valid in every space.
     equals
-        The one value for which the condition holds.
+        Only value for which the condition holds.
     among
         Values for which it holds.
     at_least, at_most
         Bounds, included. Both together make an interval.
+
+    Raises
+    ------
+    InvalidParameterError
+        If not exactly one of `equals`, `among` and the bounds is given, or a value is of the wrong type.
 
     Examples
     --------
@@ -58,8 +64,9 @@ class When:
         at_least: float | None = None,
         at_most: float | None = None,
     ) -> None:
-        bounded = at_least is not None or at_most is not None
-        if [equals is not _UNSET, among is not None, bounded].count(True) != 1:
+        bounds = {"at_least": at_least, "at_most": at_most}
+        is_bounded = at_least is not None or at_most is not None
+        if [equals is not _UNSET, among is not None, is_bounded].count(True) != 1:
             raise InvalidParameterError(
                 f"a condition on {name!r} must have exactly one of equals, among and bounds "
                 "(at_least, at_most)"
@@ -71,15 +78,12 @@ class When:
             values = (plain_value("equals", equals),)
         elif among is not None:
             values = tuple(plain_value("among", value) for value in among)
-        for parameter, bound in (("at_least", at_least), ("at_most", at_most)):
-            if bound is not None and (
-                not isinstance(bound, Real) or isinstance(bound, bool) or math.isnan(bound)
-            ):
-                raise InvalidParameterError(f"{parameter} must be a number, but got {bound!r}")
         object.__setattr__(self, "name", str(name))
         object.__setattr__(self, "among", values)
-        object.__setattr__(self, "at_least", None if at_least is None else plain_value("at_least", at_least))
-        object.__setattr__(self, "at_most", None if at_most is None else plain_value("at_most", at_most))
+        for parameter, bound in bounds.items():
+            if bound is not None and (not is_number(bound) or math.isnan(bound)):
+                raise InvalidParameterError(f"{parameter} must be a number, but got {bound!r}")
+            object.__setattr__(self, parameter, None if bound is None else plain_value(parameter, bound))
 
     def __repr__(self) -> str:
         spec = self.to_dict()
@@ -87,17 +91,17 @@ class When:
         return f"When({', '.join([repr(self.name), *(f'{key}={value!r}' for key, value in spec.items())])})"
 
     def holds(self, value: object) -> bool:
-        """Whether the other name's value fulfils the condition."""
+        """Return True if the value of the other name fulfils the condition."""
         if self.among is not None:
             return any(is_same(value, allowed) for allowed in self.among)
-        if not isinstance(value, Real) or isinstance(value, bool):
+        if not is_number(value):
             return False
         return (self.at_least is None or float(value) >= self.at_least) and (
             self.at_most is None or float(value) <= self.at_most
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The condition as plain values; `from_dict` is the inverse."""
+        """Return plain values that JSON, YAML and TOML can hold; `from_dict` is the inverse."""
         spec: dict[str, Any] = {"name": self.name}
         if self.among is not None:
             listed = [list(value) if isinstance(value, tuple) else value for value in self.among]
@@ -110,7 +114,13 @@ class When:
 
     @classmethod
     def from_dict(cls, spec: object) -> When:
-        """Condition from a mapping with the keys of the constructor."""
+        """Return the condition that a mapping describes; its keys are the constructor's parameters.
+
+        Raises
+        ------
+        InvalidParameterError
+            If a key is unknown or missing, or a value breaks its rule.
+        """
         if not isinstance(spec, Mapping) or "name" not in spec:
             raise InvalidParameterError(f"when must be a mapping with the key 'name', but got {spec!r}")
         for key in spec:
@@ -120,11 +130,19 @@ class When:
 
 
 def plain_value(parameter: str, value: object) -> Any:
-    """A value as plain Python: numpy scalars unwrapped, lists and arrays turned into tuples."""
+    """Return a value as plain Python: numpy scalars are unwrapped, lists and arrays become tuples.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the value is of another type, or holds one.
+    """
     if isinstance(value, bool | np.bool_):
         return bool(value)
-    if value is None or isinstance(value, str):
-        return None if value is None else str(value)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real) and not math.isnan(value):
@@ -137,5 +155,5 @@ def plain_value(parameter: str, value: object) -> Any:
 
 
 def is_same(a: object, b: object) -> bool:
-    """Equality that tells True from 1."""
-    return type(a) is type(b) and a == b if isinstance(a, bool) or isinstance(b, bool) else a == b
+    """Return True for equal values; unlike ``==``, True and 1 differ."""
+    return isinstance(a, bool) == isinstance(b, bool) and a == b

@@ -1,4 +1,4 @@
-"""One network and how it is trained, as plain values."""
+"""Configuration of a network and its training."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from dataclasses import replace as dataclass_replace
 from itertools import pairwise
 from typing import Any
 
+from parallelmlp_search._checks import (
+    check_boolean,
+    check_choice,
+    check_fraction,
+    check_integer,
+    check_non_negative,
+    check_positive,
+)
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
-from parallelmlp_search.space import checks
 
 __all__ = [
     "ACTIVATIONS",
-    "CATEGORY_DIMENSIONS",
     "CATEGORY_EMBEDDINGS",
-    "FEW_CATEGORIES",
     "FIELD_NAMES",
     "HEAD_INITIALIZATIONS",
     "INITIALIZATIONS",
+    "MAX_CATEGORY_DIMENSION",
     "MAX_EMBEDDED",
+    "MAX_ONE_HOT",
     "NORMALIZATIONS",
     "NUMERIC_EMBEDDINGS",
     "NUMERIC_SCALINGS",
@@ -50,7 +57,7 @@ ACTIVATIONS: tuple[str, ...] = (
     "softplus",
     "sine",
 )
-"""The paper's ten in its order, then three of our own."""
+"""The ten activations of the ParallelMLPs paper in its order, and three more."""
 
 OPTIMIZERS: tuple[str, ...] = ("adamw", "sgd")
 SCHEDULES: tuple[str, ...] = ("constant", "linear", "cosine", "flat_cosine", "cosine_log", "one_cycle")
@@ -71,112 +78,111 @@ CATEGORY_EMBEDDINGS: tuple[str, ...] = ("none", "learned")
 SHARINGS: tuple[str, ...] = ("mini", "full")
 
 PERIODIC_FREQUENCIES = 16
-"""Waves that a number becomes in a periodic embedding."""
+"""Number of frequencies per number in a periodic embedding."""
 
 PERIODIC_OUTPUTS = 3
-"""Mixtures of its waves that join the inputs of the first layer."""
+"""Number of outputs per number of a periodic embedding."""
 
 MAX_EMBEDDED = 64
-"""Numbers of a table above which a periodic embedding embeds none: with 36 it triples the time of a network
-of 128 and 128 neurons, and with the 784 of an image it would be some thirteen times that time."""
+"""Largest number of numeric columns for which a periodic embedding is used: 36 of them triple the time of a
+network of two layers of 128 neurons, and the 784 of an image would take about thirteen times as long."""
 
-FEW_CATEGORIES = 8
-"""Columns of a category that are not embedded, as there is nothing to save."""
+MAX_ONE_HOT = 8
+"""Largest number of categories that stay one-hot encoded, since an embedding would save nothing."""
 
-CATEGORY_DIMENSIONS = 8
-"""Numbers that a category becomes in a learned embedding, at most."""
+MAX_CATEGORY_DIMENSION = 8
+"""Largest dimension of a learned embedding of a category."""
 
 
 def category_dimension(n_categories: int) -> int:
-    """Numbers that each of so many categories becomes in a learned embedding."""
-    return min(CATEGORY_DIMENSIONS, (n_categories + 1) // 2)
+    """Return the dimension of the learned embedding of a column with this many categories."""
+    return min(MAX_CATEGORY_DIMENSION, (n_categories + 1) // 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MLPConfig:
-    """A multi-layer perceptron and the recipe that trains it.
+    """Multi-layer perceptron and its training.
 
-    Values are checked and turned into plain Python ones (``np.int64(3)`` becomes ``3``, a list becomes a
-    tuple), so that equal configurations compare, hash and serialise alike.
+    Values are validated and become plain Python objects (``np.int64(3)`` becomes ``3``, a list becomes a
+    tuple), so that equal configurations compare, hash and serialize alike.
 
     Parameters
     ----------
     widths
-        Neurons of each hidden layer, first to last; empty means a linear model.
+        Neurons of each hidden layer; empty for a linear model.
     activation
-        One of `ACTIVATIONS`, used after every hidden layer.
+        Activation of all hidden layers, one of `ACTIVATIONS`.
     learning_rate
         Peak learning rate, > 0.
     weight_decay
-        Decay of the weights, >= 0, as a rate per unit of learning rate: decoupled in AdamW, added to the
-        gradient in SGD.
+        Weight decay, >= 0: decoupled and multiplied by the learning rate in AdamW, added to the gradient in
+        SGD.
     weight_decay_schedule
-        One of `SCHEDULES`, of the decay over the whole training, by which that of the learning rate is
-        multiplied.
+        Schedule of the weight decay over the whole training, one of `SCHEDULES`. It is multiplied by the
+        schedule of the learning rate.
     dropout
-        Share of hidden activations that are zeroed while training, in [0, 1).
+        Fraction of hidden activations that are zeroed in training, in [0, 1).
     dropout_schedule
-        One of `SCHEDULES`, of that share over the whole training.
+        Schedule of the dropout over the whole training, one of `SCHEDULES`.
     label_smoothing
-        Share of probability spread over all classes, in [0, 1); a regression ignores it.
+        Probability that is spread over all classes, in [0, 1); regressions ignore it.
     optimizer
         One of `OPTIMIZERS`.
     beta1, beta2
-        Decay rates of the two moments of AdamW, in [0, 1).
+        Decay rates of the two moment estimates of AdamW, in [0, 1).
     momentum
         Momentum of SGD, in [0, 1).
     schedule
-        One of `SCHEDULES`, of the learning rate over the whole training.
+        Schedule of the learning rate over the whole training, one of `SCHEDULES`.
     batch_size
         Rows of a minibatch, >= 1.
     initialization
         One of `INITIALIZATIONS`. ``"kaiming_uniform"`` is that of ``torch.nn.Linear`` (a = sqrt 5, bias
-        uniform within 1 / sqrt(fan in)). ``"data_driven"`` looks at training rows: every neuron starts with a
-        variance of one over them, and with its zero near one of them.
+        uniform within 1 / sqrt(fan in)). ``"data_driven"`` uses training rows: the pre-activation of every
+        neuron starts with unit variance over them and is near zero at one of them.
     head_initialization
-        ``"same"`` as the hidden layers, or ``"zero"``, so that all outputs start at zero.
+        ``"same"`` as the hidden layers, or ``"zero"``, for outputs that start at zero.
     parametrization
-        ``"standard"``, or ``"neural_tangent"``, in which the weights are ``W / sqrt(fan in)`` and the
-        optimiser sees ``W``: wide layers learn more slowly. Weight decay keeps its own pace.
+        ``"standard"``, or ``"neural_tangent"``: the weights are ``W / sqrt(fan in)`` and the optimizer
+        updates ``W``, so that wide layers learn more slowly. Weight decay is not affected.
     bias_rate
-        Learning rate of the biases in units of `learning_rate`, > 0.
+        Learning rate of the biases relative to `learning_rate`, > 0.
     input_scale_rate
-        Learning rate of a scale of each input, in the same units; 0 for no such scales. They start at 1, and
-        weight decay reaches them.
+        Learning rate of a scale of each input relative to `learning_rate`; 0 for no scales. They start at 1
+        and are subject to weight decay.
     bias
-        Whether the linear maps, the head included, have a bias.
+        True for a bias in all linear maps, the head included.
     residual
-        Whether a hidden block adds its own input to its output, where both have the same width.
+        True for residual connections around hidden layers whose input and output have the same width.
     normalization
-        One of `NORMALIZATIONS`; ``"layer"`` puts a LayerNorm with gain and shift into each hidden block.
+        ``"none"``, or ``"layer"`` for a LayerNorm with gain and shift in each hidden layer.
     clip_norm
-        Largest Euclidean norm of the member's whole gradient, > 0, or None for no clipping.
+        Largest Euclidean norm of the whole gradient, > 0, or None for no clipping.
     numeric_embedding
-        One of `NUMERIC_EMBEDDINGS`: what the network sees of each number besides the number itself.
-        ``"piecewise"``: pieces (piecewise linear encoding, Gorishniy et al. 2022), where the preprocessing
-        makes any. ``"periodic"``: three mixtures of sixteen waves whose frequencies it learns (PBLD,
-        Holzmueller et al. 2024), where the table has at most 64 numbers.
+        Inputs in addition to each number, one of `NUMERIC_EMBEDDINGS`. ``"piecewise"``: piecewise linear
+        encoding (Gorishniy et al. 2022), if the preprocessing computes it. ``"periodic"``: three combinations
+        of sixteen waves with learned frequencies (PBLD, Holzmueller et al. 2024), if the table has at most 64
+        numbers.
     numeric_scaling
-        One of `NUMERIC_SCALINGS`: ``"common"`` as the preprocessing scales numbers, or ``"quantile"``, the
-        normal scores of their quantiles, for numbers with long tails.
+        ``"common"`` for the scaling of the preprocessing, or ``"quantile"`` for the normal scores of the
+        quantiles, which suit long tails.
     category_embedding
-        One of `CATEGORY_EMBEDDINGS`: ``"none"``, one column a category, or ``"learned"``: each of more than 8
-        categories becomes ``min(8, ceil(categories / 2))`` numbers, which the network learns.
+        ``"none"`` for one-hot encoding, or ``"learned"``: columns of more than 8 categories get a learned
+        embedding of dimension ``min(8, ceil(categories / 2))``.
     frequency_scale
-        Standard deviation of the first frequencies of a periodic embedding, in waves a unit of the scaled
-        number, > 0.
+        Standard deviation of the initial frequencies of a periodic embedding, in periods per unit of the
+        scaled number, > 0.
     embedding_rate
-        Learning rate of a periodic embedding in units of `learning_rate`, > 0.
+        Learning rate of a periodic embedding relative to `learning_rate`, > 0.
     submembers
-        ``K`` >= 1: with more than one the network is an ensemble of so many that share their weights (TabM,
-        Gorishniy et al. 2024). Each has a head and a loss of its own; what the network says is the mean of
-        their outputs.
+        Number ``K`` >= 1 of submembers. With more than one, the network is an ensemble of ``K`` submembers
+        that share weights (TabM, Gorishniy et al. 2024). Each has its own head and loss; the prediction is
+        the mean of their outputs.
     sharing
-        One of `SHARINGS`; counts only with more than one submember. ``"mini"``: submembers differ by a factor
-        on each input of the first layer. ``"full"``: by factors on inputs and outputs and by the biases of
-        every hidden layer.
+        Difference between submembers, one of `SHARINGS`. ``"mini"``: a factor on each input of the first
+        layer. ``"full"``: factors on the inputs and outputs of every hidden layer, and its biases.
     seed
-        Non-negative integer that decides the initial weights.
+        Seed of the initial weights, >= 0.
 
     Raises
     ------
@@ -220,34 +226,21 @@ class MLPConfig:
         def keep(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        keep("widths", checks.widths(self.widths))
-        keep("activation", checks.name("activation", self.activation, ACTIVATIONS))
-        keep("optimizer", checks.name("optimizer", self.optimizer, OPTIMIZERS))
-        keep("initialization", checks.name("initialization", self.initialization, INITIALIZATIONS))
-        keep("normalization", checks.name("normalization", self.normalization, NORMALIZATIONS))
-        keep("parametrization", checks.name("parametrization", self.parametrization, PARAMETRIZATIONS))
-        head = checks.name("head_initialization", self.head_initialization, HEAD_INITIALIZATIONS)
-        keep("head_initialization", head)
-        embedding = checks.name("numeric_embedding", self.numeric_embedding, NUMERIC_EMBEDDINGS)
-        keep("numeric_embedding", embedding)
-        keep("numeric_scaling", checks.name("numeric_scaling", self.numeric_scaling, NUMERIC_SCALINGS))
-        categories = checks.name("category_embedding", self.category_embedding, CATEGORY_EMBEDDINGS)
-        keep("category_embedding", categories)
-        keep("sharing", checks.name("sharing", self.sharing, SHARINGS))
-        for name in ("schedule", "weight_decay_schedule", "dropout_schedule"):
-            keep(name, checks.name(name, getattr(self, name), SCHEDULES))
+        keep("widths", _checked_widths(self.widths))
+        for name, allowed in _CHOICES.items():
+            keep(name, check_choice(name, getattr(self, name), allowed))
         for name in ("learning_rate", "bias_rate", "frequency_scale", "embedding_rate"):
-            keep(name, checks.positive(name, getattr(self, name)))
+            keep(name, check_positive(name, getattr(self, name)))
         for name in ("weight_decay", "input_scale_rate"):
-            keep(name, checks.non_negative(name, getattr(self, name)))
+            keep(name, check_non_negative(name, getattr(self, name)))
         for name in ("dropout", "label_smoothing", "beta1", "beta2", "momentum"):
-            keep(name, checks.share(name, getattr(self, name)))
+            keep(name, check_fraction(name, getattr(self, name)))
         for name in ("bias", "residual"):
-            keep(name, checks.switch(name, getattr(self, name)))
-        for name in ("batch_size", "submembers"):
-            keep(name, checks.whole(name, getattr(self, name), least=1))
-        keep("seed", checks.whole("seed", self.seed, least=0))
-        keep("clip_norm", None if self.clip_norm is None else checks.positive("clip_norm", self.clip_norm))
+            keep(name, check_boolean(name, getattr(self, name)))
+        for name, minimum in (("batch_size", 1), ("submembers", 1), ("seed", 0)):
+            keep(name, check_integer(name, getattr(self, name), minimum))
+        if self.clip_norm is not None:
+            keep("clip_norm", check_positive("clip_norm", self.clip_norm))
 
     @property
     def depth(self) -> int:
@@ -255,7 +248,7 @@ class MLPConfig:
         return len(self.widths)
 
     def identity(self) -> tuple[object, ...]:
-        """Everything but the seed, hashable: two configurations that share it are the same choice."""
+        """Return all fields but the seed, hashable."""
         return tuple(getattr(self, name) for name in FIELD_NAMES if name != "seed")
 
     @property
@@ -265,39 +258,43 @@ class MLPConfig:
 
     @property
     def shares_fully(self) -> bool:
-        """Whether submembers differ by more than a factor on each input."""
+        """True if submembers have factors and biases in every hidden layer."""
         return self.submembers > 1 and self.sharing == "full"
 
     def n_embedded(self, n_numbers: int) -> int:
-        """How many of a table's numbers the network embeds, which is all of them or none."""
-        wanted = self.numeric_embedding == "periodic" and n_numbers <= MAX_EMBEDDED
-        return n_numbers if wanted else 0
+        """Return the number of numeric columns with a periodic embedding: all of them or none."""
+        is_embedded = self.numeric_embedding == "periodic" and n_numbers <= MAX_EMBEDDED
+        return n_numbers if is_embedded else 0
 
     def embedded(self, categories: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-        """Those of a table's ``(first column, columns)`` of categories that the network embeds."""
+        """Return the categories, as ``(first column, number of columns)``, with a learned embedding."""
         if self.category_embedding == "none":
             return ()
-        return tuple((first, size) for first, size in categories if size > FEW_CATEGORIES)
+        return tuple((first, size) for first, size in categories if size > MAX_ONE_HOT)
 
     def n_parameters(
         self, n_inputs: int, n_outputs: int, *, n_numbers: int = 0, categories: Iterable[tuple[int, int]] = ()
     ) -> int:
-        """Trainable numbers of the network: weights, biases, LayerNorm's gains and shifts, embedding, scales,
-        adapters of submembers.
+        """Return the number of trainable parameters of the network.
 
         Parameters
         ----------
         n_inputs, n_outputs
-            Columns that the network sees (D) and values that leave the head (C), both >= 1.
+            Number of columns that the network uses (D) and of outputs of the head (C), both >= 1.
         n_numbers
-            How many of the columns are numbers, >= 0.
+            Number of numeric columns among them, >= 0.
         categories
-            ``(first column, columns)`` of the columns that stand for one category each.
+            ``(first column, number of columns)`` of each one-hot encoded category.
+
+        Returns
+        -------
+        int
+            Number of parameters, those of all submembers included.
         """
-        n_inputs = checks.whole("n_inputs", n_inputs, least=1)
-        n_outputs = checks.whole("n_outputs", n_outputs, least=1)
-        embedded = self.n_embedded(checks.whole("n_numbers", n_numbers, least=0))
-        # frequencies and phases; weights and biases of the mixtures
+        n_inputs = check_integer("n_inputs", n_inputs, 1)
+        n_outputs = check_integer("n_outputs", n_outputs, 1)
+        embedded = self.n_embedded(check_integer("n_numbers", n_numbers, 0))
+        # frequencies and phases; weights and biases of the outputs
         embedding = embedded * (2 * PERIODIC_FREQUENCIES + PERIODIC_OUTPUTS * (PERIODIC_FREQUENCIES + 1))
         for _, size in self.embedded(categories):
             embedding += size * category_dimension(size)
@@ -316,21 +313,21 @@ class MLPConfig:
         return weights + self.bias * biases + norms + embedding + scales + adapters
 
     def replace(self, **changes: Any) -> MLPConfig:
-        """A copy with some fields changed; unknown names raise `InvalidParameterError`."""
-        _known(changes)
+        """Return a copy with some fields changed."""
+        _check_names(changes)
         return dataclass_replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as values that JSON can hold; `from_dict` is the inverse."""
+        """Return all fields as values that JSON can hold; `from_dict` is the inverse."""
         values: dict[str, Any] = {name: getattr(self, name) for name in FIELD_NAMES}
         values["widths"] = list(self.widths)
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MLPConfig:
-        """Configuration from a mapping of field names; fields left out keep their defaults.
+        """Return the configuration that a mapping of fields describes; other fields keep their defaults.
 
-        Fields of :data:`REMOVED_FIELDS` are dropped where they change nothing.
+        Fields of :data:`REMOVED_FIELDS` are dropped if they do not change the network.
 
         Raises
         ------
@@ -340,25 +337,41 @@ class MLPConfig:
         kept = {name: value for name, value in values.items() if name not in REMOVED_FIELDS}
         for name in values.keys() - kept.keys():
             check_removed(name, values[name])
-        _known(kept)
+        _check_names(kept)
         return cls(**kept)
 
 
+_CHOICES = {
+    "activation": ACTIVATIONS,
+    "weight_decay_schedule": SCHEDULES,
+    "dropout_schedule": SCHEDULES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "initialization": INITIALIZATIONS,
+    "head_initialization": HEAD_INITIALIZATIONS,
+    "parametrization": PARAMETRIZATIONS,
+    "normalization": NORMALIZATIONS,
+    "numeric_embedding": NUMERIC_EMBEDDINGS,
+    "numeric_scaling": NUMERIC_SCALINGS,
+    "category_embedding": CATEGORY_EMBEDDINGS,
+    "sharing": SHARINGS,
+}
+
 FIELD_NAMES: tuple[str, ...] = tuple(field.name for field in fields(MLPConfig))
-"""Field names of `MLPConfig`, in their order."""
+"""Names of the fields of `MLPConfig`, in order."""
 
 
 REMOVED_FIELDS: Mapping[str, float] = {"parametric_rate": 0.0, "feature_share": 1.0}
-"""Fields that version 0.1.0 was the last to have, with the value at which they change nothing."""
+"""Fields that were removed after version 0.1.0, with the value that does not change the network."""
 
 
 def check_removed(name: str, value: object) -> None:
-    """Refuse a value of a removed field that changes the network.
+    """Check that a removed field does not change the network.
 
     Raises
     ------
     InvalidParameterError
-        If the value is not the neutral one of :data:`REMOVED_FIELDS`.
+        If the value differs from that of :data:`REMOVED_FIELDS`.
     """
     neutral = REMOVED_FIELDS[name]
     if value != neutral:
@@ -368,7 +381,13 @@ def check_removed(name: str, value: object) -> None:
         )
 
 
-def _known(values: Mapping[str, object]) -> None:
+def _checked_widths(value: object) -> tuple[int, ...]:
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise InvalidParameterError(f"widths must be a sequence of integers >= 1, but got {value!r}")
+    return tuple(check_integer("widths", width, 1) for width in value)
+
+
+def _check_names(values: Mapping[str, object]) -> None:
     for name in values:
         if name not in FIELD_NAMES:
             hint = near_miss(str(name), FIELD_NAMES)

@@ -1,46 +1,38 @@
-"""What every domain is: a map from the unit interval to values, and the moves and checks they share."""
+"""Base class of the domains."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from numbers import Integral, Real
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.space.conditions import When
 
-__all__ = [
-    "BELOW_ONE",
-    "Domain",
-    "check_count",
-    "check_log",
-    "check_order",
-    "check_scale",
-    "check_unit",
-    "counted_grid",
-    "counted_neighbour",
-    "integer",
-    "is_number",
-    "member",
-    "moved",
-    "real",
-    "without_defaults",
-]
+__all__ = ["BELOW_ONE", "Domain", "check_resolution", "check_unit", "reflected_step"]
 
 BELOW_ONE = math.nextafter(1.0, 0.0)
+"""Largest float below 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Domain(ABC):
-    """What `Float`, `Int` and `Categorical` share. Frozen and hashable.
+    """Values that a name may take. Frozen and hashable.
 
-    Every domain is a map from the unit interval to its values, so that random, quasi-random and evolutionary
-    samplers need to know nothing else: `quantile` goes from [0, 1) to a value and `unit` comes back (to the
-    middle of the value's cell, where several numbers lead to one value).
+    A domain maps the unit interval to its values, so that random, quasi-random and evolutionary samplers need
+    nothing else. `quantile` maps a number in [0, 1) to a value. `unit` maps the value back, to the middle of
+    its cell where several numbers map to one value.
+
+    A domain is countable if `n_values` is finite. `value_at` and `index_of` exist for countable domains only.
+
+    Parameters
+    ----------
+    when
+        Condition for the name to be active, or None for a name that always is.
     """
 
     when: When | None = field(default=None, kw_only=True)
@@ -48,148 +40,167 @@ class Domain(ABC):
     @property
     @abstractmethod
     def n_values(self) -> int | float:
-        """How many values there are: an int, or ``math.inf``."""
+        """Number of values: an int, or ``math.inf``."""
+
+    @property
+    def is_ordered(self) -> bool:
+        """True if values of neighbouring indices are close to each other."""
+        return True
 
     @abstractmethod
     def contains(self, value: object) -> bool:
-        """Whether the value belongs to the domain."""
+        """Return True if the value belongs to the domain."""
 
     @abstractmethod
     def quantile(self, u: float) -> Any:
-        """Value at ``u`` in [0, 1)."""
+        """Return the value at ``u`` in [0, 1)."""
 
     @abstractmethod
     def unit(self, value: object) -> float:
-        """Number in [0, 1) that `quantile` maps to the value."""
-
-    @abstractmethod
-    def grid(self, n: int | None = None) -> list[Any]:
-        """At most ``n`` values spread over the domain, ends included; None means all of a finite domain."""
-
-    @abstractmethod
-    def neighbour(self, value: object, rng: np.random.Generator, scale: float) -> Any:
-        """A value near ``value``.
-
-        ``scale`` is the standard deviation of the move in units of the whole domain. Where the values can be
-        counted the result differs from ``value`` whenever there is another one.
-        """
-
-    @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """The domain as values that JSON, YAML and TOML can hold; `domain_from_dict` is the inverse."""
-
-    def __repr__(self) -> str:
-        # Only what differs from the default: the text ends up in error messages.
-        given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
-        given.sort(key=lambda pair: pair[0] == "when")
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given)})"
-
-    def sample(self, rng: np.random.Generator) -> Any:
-        """A random value."""
-        return self.quantile(float(rng.random()))
+        """Return a number in [0, 1) that `quantile` maps to the value, up to rounding."""
 
     @abstractmethod
     def value_at(self, index: int) -> Any:
-        """Value number ``index`` of a domain whose values can be counted."""
+        """Return value number ``index`` of a countable domain."""
 
     @abstractmethod
     def index_of(self, value: Any) -> int:
-        """Inverse of `value_at`."""
+        """Return the index of a value; the inverse of `value_at`."""
+
+    def check(self, value: object) -> Any:
+        """Return the value if it belongs to the domain.
+
+        Raises
+        ------
+        InvalidParameterError
+            If it does not.
+        """
+        if not self.contains(value):
+            raise InvalidParameterError(f"value must belong to {self!r}, but got {value!r}")
+        return value
+
+    def sample(self, rng: np.random.Generator) -> Any:
+        """Return a random value."""
+        return self.quantile(float(rng.random()))
+
+    def grid(self, n: int | None = None) -> list[Any]:
+        """Return at most ``n`` evenly spread values, both ends included; None means all values.
+
+        Raises
+        ------
+        InvalidParameterError
+            If ``n`` is below 1, or None for a continuous domain.
+        """
+        count = int(self.n_values)
+        if n is None or check_resolution(n) >= count:
+            return [self.value_at(index) for index in range(count)]
+        if n == 1:
+            return [self.quantile(0.5)]
+        return list(dict.fromkeys(self.quantile(min(i / (n - 1), BELOW_ONE)) for i in range(n)))
+
+    def neighbour(self, value: object, rng: np.random.Generator, scale: float) -> Any:
+        """Return a random value near ``value``.
+
+        Parameters
+        ----------
+        value
+            Value of the domain.
+        rng
+            Source of random numbers.
+        scale
+            Standard deviation of the move in units of the whole domain, > 0.
+
+        Returns
+        -------
+        value
+            Value of the domain. In a countable domain of several values it differs from ``value``.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the value does not belong to the domain or ``scale`` is not positive.
+        """
+        if not scale > 0.0:
+            raise InvalidParameterError(f"scale must be > 0, but got {scale!r}")
+        if math.isinf(self.n_values):
+            return self.quantile(reflected_step(self.unit(value), rng, scale))
+        index = self.index_of(self.check(value))
+        last = int(self.n_values) - 1
+        if not self.is_ordered:
+            # all other values are equally near
+            offset = int(rng.integers(1, last + 1)) if last else 0
+            return self.value_at((index + offset) % (last + 1))
+        other = self.quantile(reflected_step(self.unit(value), rng, scale))
+        if last == 0 or self.index_of(other) != index:
+            return other
+        # the move stayed in the cell of the value: go one step instead
+        step = 1 if index == 0 or (index < last and bool(rng.integers(2))) else -1
+        return self.value_at(index + step)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON, YAML and TOML can hold; `domain_from_dict` is the inverse."""
+        values: dict[str, Any] = {"type": type(self).__name__.lower()}
+        for name, value in self._given():
+            values[name] = value.to_dict() if isinstance(value, When) else _listed(value)
+        return values
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._given())})"
+
+    def _given(self) -> Iterator[tuple[str, Any]]:
+        """Fields that differ from their default, ``when`` last."""
+        for one in sorted(fields(self), key=lambda one: one.name == "when"):
+            value = getattr(self, one.name)
+            if value != one.default:
+                yield one.name, value
 
 
-def counted_grid(domain: Domain, n: int | None) -> list[Any]:
-    """At most ``n`` of a counted domain's values, ends included."""
-    count = int(domain.n_values)
-    if n is None or check_count(n) >= count:
-        return [domain.value_at(index) for index in range(count)]
-    if n == 1:
-        return [domain.quantile(0.5)]
-    return list(dict.fromkeys(domain.quantile(min(i / (n - 1), BELOW_ONE)) for i in range(n)))
+def reflected_step(u: float, rng: np.random.Generator, scale: float) -> float:
+    """Return ``u`` moved by a normal step and reflected at 0 and 1, so that the ends do not collect mass.
 
+    Parameters
+    ----------
+    u
+        Number in [0, 1).
+    rng
+        Source of random numbers.
+    scale
+        Standard deviation of the step.
 
-def counted_neighbour(domain: Domain, value: object, rng: np.random.Generator, scale: float) -> Any:
-    """A move along the unit interval, or one step where the move would not leave the value's cell."""
-    index = domain.index_of(member(domain, value))
-    other = domain.quantile(moved(domain.unit(value), rng, scale))
-    last = int(domain.n_values) - 1
-    if last == 0 or domain.index_of(other) != index:
-        return other
-    step = 1 if index == 0 or (index < last and bool(rng.integers(2))) else -1
-    return domain.value_at(index + step)
-
-
-def moved(u: float, rng: np.random.Generator, scale: float) -> float:
-    """Normal step from ``u``, reflected at both ends, so that the ends do not collect mass."""
-    folded = (u + check_scale(scale) * float(rng.standard_normal())) % 2.0
-    return min(folded if folded < 1.0 else 2.0 - folded, BELOW_ONE)
-
-
-def without_defaults(required: dict[str, Any], optional: dict[str, Any]) -> dict[str, Any]:
-    """Mapping for a file: optional keys only where they say something."""
-    kept = {key: value for key, value in optional.items() if value is not None and value is not False}
-    if "when" in kept:
-        kept["when"] = kept["when"].to_dict()
-    return required | kept
-
-
-def member(domain: Domain, value: object) -> Any:
-    """The value, if it belongs to the domain."""
-    if not domain.contains(value):
-        raise InvalidParameterError(f"value must belong to {domain!r}, but got {value!r}")
-    return value
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a real number, numpy's included, and not a boolean."""
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def real(parameter: str, value: object) -> float:
-    """A finite number as a plain float."""
-    if is_number(value) and math.isfinite(value):
-        return float(value)
-    raise InvalidParameterError(f"{parameter} must be a finite number, but got {value!r}")
-
-
-def integer(parameter: str, value: object) -> int:
-    """An integer as a plain int."""
-    if isinstance(value, Integral) and not isinstance(value, bool):
-        return int(value)
-    raise InvalidParameterError(f"{parameter} must be an integer, but got {value!r}")
-
-
-def check_order(low: float, high: float) -> None:
-    """Refuse an empty interval."""
-    if low > high:
-        raise InvalidParameterError(f"low must be <= high, but got low={low!r} and high={high!r}")
-
-
-def check_log(log: object, low: float, has_step: bool) -> None:
-    """Refuse a logarithm of what has none, or of a stepped domain."""
-    if not isinstance(log, bool):
-        raise InvalidParameterError(f"log must be True or False, but got {log!r}")
-    if log and low <= 0:
-        raise InvalidParameterError(f"low must be > 0 where log is True, but got {low!r}")
-    if log and has_step:
-        raise InvalidParameterError("step must be left out where log is True")
+    Returns
+    -------
+    float
+        Number in [0, 1).
+    """
+    position = (u + scale * float(rng.standard_normal())) % 2.0
+    return min(position if position < 1.0 else 2.0 - position, BELOW_ONE)
 
 
 def check_unit(u: float) -> float:
-    """The number, if it is in [0, 1)."""
+    """Return the number if it is in [0, 1).
+
+    Raises
+    ------
+    InvalidParameterError
+        If it is not.
+    """
     if not 0.0 <= u < 1.0:
         raise InvalidParameterError(f"u must be in [0, 1), but got {u!r}")
     return u
 
 
-def check_count(n: int) -> int:
-    """The number, if it can count grid points."""
+def check_resolution(n: int) -> int:
+    """Return the number of grid points if it is at least 1.
+
+    Raises
+    ------
+    InvalidParameterError
+        If it is not.
+    """
     if n < 1:
         raise InvalidParameterError(f"resolution must be >= 1, but got {n!r}")
     return n
 
 
-def check_scale(scale: float) -> float:
-    """The number, if it can be the size of a move."""
-    if not scale > 0.0:
-        raise InvalidParameterError(f"scale must be > 0, but got {scale!r}")
-    return scale
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value

@@ -1,33 +1,16 @@
-"""Domains: the values that one name may take, and the condition under which the name counts at all."""
+"""Domains of numbers and choices."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-import numpy as np
-
+from parallelmlp_search._checks import check_boolean, check_finite, check_integer, check_positive, is_number
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.space.conditions import When, is_same, plain_value
-from parallelmlp_search.space.domain_base import (
-    BELOW_ONE,
-    Domain,
-    check_count,
-    check_log,
-    check_order,
-    check_scale,
-    check_unit,
-    counted_grid,
-    counted_neighbour,
-    integer,
-    is_number,
-    member,
-    moved,
-    real,
-    without_defaults,
-)
+from parallelmlp_search.space.domain_base import BELOW_ONE, Domain, check_resolution, check_unit
 
 __all__ = ["Categorical", "Float", "Int", "domain_from_dict"]
 
@@ -41,11 +24,11 @@ class Float(Domain):
     low, high
         Ends; ``low <= high``.
     log
-        Spread evenly over the logarithm; needs ``low > 0`` and no step.
+        Spread values evenly over the logarithm; needs ``low > 0`` and no step.
     step
-        Only ``low``, ``low + step``, ... up to ``high``.
+        Restrict the values to ``low``, ``low + step``, ... up to ``high``.
     when
-        Condition without which the name does not count.
+        Condition for the name to be active.
     """
 
     low: float
@@ -54,25 +37,22 @@ class Float(Domain):
     step: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "low", real("low", self.low))
-        object.__setattr__(self, "high", real("high", self.high))
-        check_order(self.low, self.high)
-        check_log(self.log, self.low, self.step is not None)
+        object.__setattr__(self, "low", check_finite("low", self.low))
+        object.__setattr__(self, "high", check_finite("high", self.high))
         if self.step is not None:
-            object.__setattr__(self, "step", real("step", self.step))
-            if self.step <= 0.0:
-                raise InvalidParameterError(f"step must be > 0, but got {self.step!r}")
+            object.__setattr__(self, "step", check_positive("step", self.step))
+        _check_range(self, has_step=self.step is not None)
 
     @property
     def n_values(self) -> int | float:
-        """How many values there are: infinitely many unless there is a step or ``low == high``."""
+        """Number of values: infinite unless there is a step or ``low == high``."""
         if self.step is not None:
-            # 0.3 / 0.1 is 2.9999999999999996: a hair of tolerance keeps the last value in.
+            # 0.3 / 0.1 is 2.9999999999999996: the tolerance keeps the last value
             return math.floor((self.high - self.low) / self.step * (1.0 + 1e-12) + 1e-9) + 1
         return 1 if self.low == self.high else math.inf
 
     def contains(self, value: object) -> bool:
-        """Whether the value is a number of the interval and, where there is a step, lies on it."""
+        """Return True for a number of the interval that lies on the step, if there is one."""
         if not is_number(value):
             return False
         number = float(value)
@@ -86,7 +66,6 @@ class Float(Domain):
         )
 
     def quantile(self, u: float) -> float:
-        """Value at ``u`` in [0, 1)."""
         u = check_unit(u)
         if self.step is not None:
             return self.value_at(int(u * self.n_values))
@@ -97,8 +76,8 @@ class Float(Domain):
         return min(max(value, self.low), self.high)
 
     def unit(self, value: object) -> float:
-        """Number in [0, 1) that `quantile` maps to the value, up to rounding."""
-        number = float(member(self, value))
+        """Return a number in [0, 1) that `quantile` maps to the value, up to rounding."""
+        number = float(self.check(value))
         if self.step is not None:
             return (self.index_of(number) + 0.5) / self.n_values
         if self.low == self.high:
@@ -110,42 +89,33 @@ class Float(Domain):
         return min(max(u, 0.0), BELOW_ONE)
 
     def grid(self, n: int | None = None) -> list[float]:
-        """At most ``n`` values, evenly spaced (in the logarithm where `log`), both ends included."""
+        """Return at most ``n`` evenly spread values, both ends included; None means all values.
+
+        Raises
+        ------
+        InvalidParameterError
+            If ``n`` is below 1, or None for a continuous domain.
+        """
         if math.isfinite(self.n_values):
-            return counted_grid(self, n)
+            return Domain.grid(self, n)
         if n is None:
             raise InvalidParameterError(
                 f"resolution must be given for a continuous domain, but got None for {self!r}"
             )
-        if check_count(n) == 1:
+        if check_resolution(n) == 1:
             return [self.quantile(0.5)]
         inner = [self.quantile(i / (n - 1)) for i in range(1, n - 1)]
         return list(dict.fromkeys([self.low, *inner, self.high]))
 
-    def neighbour(self, value: object, rng: np.random.Generator, scale: float) -> float:
-        """A value near ``value``; see `Domain.neighbour`."""
-        if math.isfinite(self.n_values):
-            return float(counted_neighbour(self, value, rng, scale))
-        return self.quantile(moved(self.unit(value), rng, scale))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The domain as plain values."""
-        return without_defaults(
-            {"type": "float", "low": self.low, "high": self.high},
-            {"log": self.log, "step": self.step, "when": self.when},
-        )
-
     def value_at(self, index: int) -> float:
-        """Value number ``index`` of a domain with a step."""
         if self.step is None or index == 0:
             return self.low
-        # 0.1 + 2 * 0.1 is to be 0.3: two ways to reach a value must give one configuration.
+        # rounded, so that 0.1 + 2 * 0.1 is 0.3 and equal values give one configuration
         digits = 11 - math.floor(math.log10(self.step))
         value = round(self.low + index * self.step, digits)
         return min(max(value, self.low), self.high)
 
     def index_of(self, value: Any) -> int:
-        """Inverse of `value_at`."""
         return round((float(value) - self.low) / self.step) if self.step is not None else 0
 
 
@@ -160,9 +130,9 @@ class Int(Domain):
     log
         Weigh each integer by its share of the logarithm; needs ``low >= 1`` and a step of 1.
     step
-        Only ``low``, ``low + step``, ... up to ``high``.
+        Restrict the values to ``low``, ``low + step``, ... up to ``high``.
     when
-        Condition without which the name does not count.
+        Condition for the name to be active.
     """
 
     low: int
@@ -171,28 +141,23 @@ class Int(Domain):
     step: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "low", integer("low", self.low))
-        object.__setattr__(self, "high", integer("high", self.high))
-        object.__setattr__(self, "step", integer("step", self.step))
-        check_order(self.low, self.high)
-        check_log(self.log, self.low, self.step != 1)
-        if self.step < 1:
-            raise InvalidParameterError(f"step must be >= 1, but got {self.step!r}")
+        object.__setattr__(self, "low", check_integer("low", self.low))
+        object.__setattr__(self, "high", check_integer("high", self.high))
+        object.__setattr__(self, "step", check_integer("step", self.step, 1))
+        _check_range(self, has_step=self.step != 1)
 
     @property
     def n_values(self) -> int:
-        """How many values there are."""
         return (self.high - self.low) // self.step + 1
 
     def contains(self, value: object) -> bool:
-        """Whether the value is a whole number of the range that lies on the step."""
+        """Return True for a whole number of the range that lies on the step."""
         if not is_number(value) or not float(value).is_integer():
             return False
         number = int(value)
         return bool(self.low <= number <= self.high) and (number - self.low) % self.step == 0
 
     def quantile(self, u: float) -> int:
-        """Value at ``u`` in [0, 1)."""
         u = check_unit(u)
         if not self.log:
             return self.value_at(int(u * self.n_values))
@@ -200,52 +165,33 @@ class Int(Domain):
         return min(max(math.floor(math.exp(bottom + u * (top - bottom)) + 0.5), self.low), self.high)
 
     def unit(self, value: object) -> float:
-        """Middle of the value's cell."""
-        number = int(member(self, value))
+        """Return the middle of the value's cell."""
+        number = int(self.check(value))
         if not self.log:
             return (self.index_of(number) + 0.5) / self.n_values
         bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
         return ((math.log(number - 0.5) + math.log(number + 0.5)) / 2 - bottom) / (top - bottom)
 
-    def grid(self, n: int | None = None) -> list[int]:
-        """At most ``n`` values spread over the range, both ends included; None means all."""
-        return counted_grid(self, n)
-
-    def neighbour(self, value: object, rng: np.random.Generator, scale: float) -> int:
-        """Another value near ``value``; see `Domain.neighbour`."""
-        return int(counted_neighbour(self, value, rng, scale))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The domain as plain values."""
-        return without_defaults(
-            {"type": "int", "low": self.low, "high": self.high},
-            {"log": self.log, "step": self.step if self.step != 1 else None, "when": self.when},
-        )
-
     def value_at(self, index: int) -> int:
-        """Integer number ``index`` of the range."""
         return self.low + self.step * index
 
     def index_of(self, value: Any) -> int:
-        """Inverse of `value_at`."""
         return (int(value) - self.low) // self.step
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Categorical(Domain):
-    """Any values of a list, each as likely as the next; one value makes a constant.
+    """Values of a list, all equally likely; one value makes a constant.
+
+    Numbers in rising order are ordered: `neighbour` then prefers close values. Otherwise all other choices
+    are equally near.
 
     Parameters
     ----------
     choices
         Strings, numbers, booleans, None or tuples of these, all different. Lists become tuples.
     when
-        Condition without which the name does not count.
-
-    Notes
-    -----
-    Numbers in rising order are taken as ordered: `neighbour` then prefers the ones close by. Otherwise any
-    other choice is equally near.
+        Condition for the name to be active.
     """
 
     choices: tuple[Any, ...]
@@ -263,55 +209,43 @@ class Categorical(Domain):
 
     @property
     def n_values(self) -> int:
-        """How many choices there are."""
         return len(self.choices)
 
     @property
     def is_ordered(self) -> bool:
-        """Whether all choices are numbers in rising order."""
+        """True if all choices are numbers in rising order."""
         return all(is_number(choice) for choice in self.choices) and list(self.choices) == sorted(
             self.choices
         )
 
     def contains(self, value: object) -> bool:
-        """Whether the value is one of the choices."""
+        """Return True if the value is one of the choices."""
         return self._find(value) is not None
 
     def quantile(self, u: float) -> Any:
-        """Value at ``u`` in [0, 1)."""
         return self.choices[int(check_unit(u) * len(self.choices))]
 
     def unit(self, value: object) -> float:
-        """Middle of the value's cell."""
+        """Return the middle of the value's cell."""
         return (self.index_of(value) + 0.5) / len(self.choices)
 
     def grid(self, n: int | None = None) -> list[Any]:
-        """All choices, whatever ``n`` is: to leave some out would be arbitrary."""
+        """Return all choices for any ``n``, since leaving some out would be arbitrary."""
         if n is not None:
-            check_count(n)
+            check_resolution(n)
         return list(self.choices)
 
-    def neighbour(self, value: object, rng: np.random.Generator, scale: float) -> Any:
-        """Another choice; see `Domain.neighbour`."""
-        if self.is_ordered:
-            return counted_neighbour(self, value, rng, scale)
-        check_scale(scale)
-        index = self.index_of(value)
-        if len(self.choices) == 1:
-            return self.choices[0]
-        return self.choices[(index + int(rng.integers(1, len(self.choices)))) % len(self.choices)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The domain as plain values; tuples become lists."""
-        choices = [_listed(choice) for choice in self.choices]
-        return without_defaults({"type": "categorical", "choices": choices}, {"when": self.when})
-
     def value_at(self, index: int) -> Any:
-        """Choice number ``index``."""
         return self.choices[index]
 
     def index_of(self, value: Any) -> int:
-        """Inverse of `value_at`."""
+        """Return the index of a value; the inverse of `value_at`.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the value is not one of the choices.
+        """
         index = self._find(value)
         if index is None:
             raise InvalidParameterError(f"value must be one of {list(self.choices)}, but got {value!r}")
@@ -323,20 +257,22 @@ class Categorical(Domain):
         return next((i for i, choice in enumerate(self.choices) if is_same(choice, value)), None)
 
 
-_KINDS: dict[str, type[Float | Int | Categorical]] = {"float": Float, "int": Int, "categorical": Categorical}
-_KEYS = {
-    "float": ("type", "low", "high", "log", "step", "when"),
-    "int": ("type", "low", "high", "log", "step", "when"),
-    "categorical": ("type", "choices", "when"),
-}
-_REQUIRED = {"float": ("low", "high"), "int": ("low", "high"), "categorical": ("choices",)}
+_TYPES: dict[str, type[Float | Int | Categorical]] = {"float": Float, "int": Int, "categorical": Categorical}
 
 
 def domain_from_dict(spec: object) -> Float | Int | Categorical:
-    """Domain from what a file holds.
+    """Return the domain that an entry of a file describes.
 
-    A mapping is `Domain.to_dict` read backwards, with ``type`` one of float, int and categorical; a list
-    stands for its choices; any other value stands for itself, as a constant.
+    Parameters
+    ----------
+    spec
+        A mapping as written by `Domain.to_dict`, with ``type`` one of float, int and categorical; or a list
+        of choices; or any other value, as a constant.
+
+    Returns
+    -------
+    Domain
+        The domain.
 
     Raises
     ------
@@ -348,20 +284,27 @@ def domain_from_dict(spec: object) -> Float | Int | Categorical:
     if not isinstance(spec, Mapping):
         return Categorical((spec,))
     kind = spec.get("type", "categorical" if "choices" in spec else None)
-    if kind not in _KINDS:
-        hint = near_miss(kind, _KINDS) if isinstance(kind, str) else ""
-        raise InvalidParameterError(f"type must be one of {', '.join(_KINDS)}, but got {kind!r}{hint}")
+    if kind not in _TYPES:
+        hint = near_miss(kind, _TYPES) if isinstance(kind, str) else ""
+        raise InvalidParameterError(f"type must be one of {', '.join(_TYPES)}, but got {kind!r}{hint}")
+    defaults = {one.name: one.default for one in fields(_TYPES[kind])}
     for key in spec:
-        if key not in _KEYS[kind]:
-            hint = near_miss(str(key), _KEYS[kind])
+        if key not in ("type", *defaults):
+            hint = near_miss(str(key), defaults)
             raise InvalidParameterError(f"a domain of type {kind} has no key {key!r}{hint}")
-    for key in _REQUIRED[kind]:
-        if key not in spec:
+    for key, default in defaults.items():
+        if default is MISSING and key not in spec:
             raise InvalidParameterError(f"a domain of type {kind} must have the key {key!r}")
     arguments = {key: value for key, value in spec.items() if key not in ("type", "when")}
     when = When.from_dict(spec["when"]) if spec.get("when") is not None else None
-    return _KINDS[kind](**arguments, when=when)
+    return _TYPES[kind](**arguments, when=when)
 
 
-def _listed(value: Any) -> Any:
-    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+def _check_range(domain: Float | Int, *, has_step: bool) -> None:
+    low, high, log = domain.low, domain.high, check_boolean("log", domain.log)
+    if low > high:
+        raise InvalidParameterError(f"low must be <= high, but got low={low!r} and high={high!r}")
+    if log and low <= 0:
+        raise InvalidParameterError(f"low must be > 0 where log is True, but got {low!r}")
+    if log and has_step:
+        raise InvalidParameterError("step must be left out where log is True")

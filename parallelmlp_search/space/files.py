@@ -1,4 +1,4 @@
-"""Search spaces on disk: YAML, TOML and JSON."""
+"""Reading and writing of search spaces as YAML, TOML and JSON."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parallelmlp_search._files import write_atomic
 from parallelmlp_search._optional import require
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 
@@ -17,19 +18,19 @@ __all__ = ["SUFFIXES", "read_mapping", "write_mapping"]
 
 SUFFIXES: tuple[str, ...] = (".yaml", ".yml", ".toml", ".json")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-# YAML 1.1 reads 1e-3 as a string, for want of a dot; every other reader takes it for a number.
+# YAML 1.1 reads 1e-3 as a string, since it has no dot; TOML and JSON read it as a number
 _YAML_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 
 
 def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Mapping that a file holds; its suffix, one of `SUFFIXES`, tells how it is written.
+    """Return the mapping in a file; its suffix, one of `SUFFIXES`, names the format.
 
     Raises
     ------
     InvalidParameterError
-        If the file is missing, cannot be parsed, or holds something else than a mapping.
+        If the file is missing, cannot be parsed, or does not hold a mapping.
     MissingDependencyError
-        If it is YAML and PyYAML is not installed.
+        If the file is YAML and PyYAML is not installed.
     """
     file = Path(path)
     suffix = _suffix(file)
@@ -52,7 +53,7 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_mapping(path: str | os.PathLike[str], content: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write a mapping of mappings in the manner of the file's suffix; `read_mapping` is the inverse."""
+    """Write a mapping of mappings in the format of the file's suffix; `read_mapping` is the inverse."""
     file = Path(path)
     suffix = _suffix(file)
     if suffix == ".json":
@@ -62,7 +63,7 @@ def write_mapping(path: str | os.PathLike[str], content: Mapping[str, Mapping[st
     else:
         yaml = require("yaml", extra="yaml", purpose="to write a YAML search space")
         text = yaml.safe_dump(dict(content), sort_keys=False, default_flow_style=None)
-    file.write_text(text, encoding="utf-8")
+    write_atomic(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _suffix(file: Path) -> str:
@@ -84,7 +85,7 @@ def _parse(file: Path, parse: Any, text: str, failure: type[Exception]) -> Any:
 
 
 def _loader(yaml: Any) -> Any:
-    """PyYAML's safe loader with numbers like ``1e-3`` read as such."""
+    """PyYAML's safe loader that also reads ``1e-3`` as a number."""
     loader: Any = type("_SpaceLoader", (yaml.SafeLoader,), {})
     loader.add_implicit_resolver("tag:yaml.org,2002:float", _YAML_FLOAT, list("-+.0123456789"))
     return loader
@@ -106,17 +107,11 @@ def _toml_key(key: str) -> str:
 def _toml_value(name: str, value: Any) -> str:
     if value is None:
         raise InvalidParameterError(
-            f"the domain of {name!r} holds None, which TOML cannot say: use YAML or JSON"
+            f"the domain of {name!r} holds None, which TOML cannot express: use YAML or JSON"
         )
-    if isinstance(value, str):
-        return json.dumps(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return repr(value)  # shortest text that reads back as the same number
     if isinstance(value, Mapping):
         inner = ", ".join(f"{_toml_key(key)} = {_toml_value(name, item)}" for key, item in value.items())
         return f"{{ {inner} }}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml_value(name, item) for item in value)}]"
-    return str(value)
+    return json.dumps(value)  # strings, numbers and booleans look as in JSON

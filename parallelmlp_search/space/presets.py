@@ -1,4 +1,4 @@
-"""The named search spaces, as plain tables of domains."""
+"""Presets: search spaces by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PRESETS: Mapping[str, Mapping[str, Domain]] = {
         "activation": Categorical(ACTIVATIONS[:10]),
         "seed": Int(0, 9),
     },
-    # Seconds on a laptop: for trying things out and for tests.
+    # For first trials and tests: a search takes seconds on a laptop.
     "small": {
         "depth": Int(1, 2),
         "width": Categorical((16, 24, 32, 48, 64)),
@@ -34,9 +34,9 @@ PRESETS: Mapping[str, Mapping[str, Domain]] = {
         "schedule": Categorical(("cosine",)),
         "batch_size": Categorical((128,)),
     },
-    # Round what RealMLP's authors have found (Holzmueller et al. 2024), whose ingredients were tried one by
-    # one (docs/quality.md). All layers of a network share one width: such networks pack into full buckets,
-    # and unequal widths have not been worth their cost on tables. Smoothed labels cost log-loss dearly.
+    # Around the defaults of RealMLP (Holzmueller et al. 2024), whose parts were tested one by one
+    # (docs/quality.md). All layers of a network have the same width: such networks fill their buckets, and
+    # different widths did not pay on tables. Label smoothing is left out, since it increases the log loss.
     "default": {
         "depth": Int(1, 3),
         "width": Categorical((64, 96, 128, 192, 256)),
@@ -62,8 +62,8 @@ PRESETS: Mapping[str, Mapping[str, Domain]] = {
         "submembers": Categorical((1, 8)),
         "sharing": Categorical(SHARINGS, when=_SHARING),
     },
-    # Candidates for layer-parallel training: without residual connections and normalisation they would not
-    # train at these depths, so both are fixed.
+    # Candidates for layer-parallel training. Networks of these depths train only with residual connections
+    # and normalization.
     "deep": {
         "depth": Int(4, 12),
         "width": Categorical((48, 64, 96, 128)),

@@ -1,7 +1,8 @@
-"""A search space: which configurations may be tried, and how to draw, vary and list them."""
+"""Search spaces: sampling, varying and enumerating configurations."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,33 +12,35 @@ from typing import Any
 import numpy as np
 
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
-from parallelmlp_search.space.config import FIELD_NAMES, REMOVED_FIELDS, MLPConfig, check_removed
+from parallelmlp_search.space.config import REMOVED_FIELDS, MLPConfig, check_removed
 from parallelmlp_search.space.domain_base import Domain
 from parallelmlp_search.space.domains import domain_from_dict
+from parallelmlp_search.space.enumeration import combinations, count_combinations
 from parallelmlp_search.space.files import SUFFIXES, read_mapping, write_mapping
-from parallelmlp_search.space.listing import any_combination, combinations, count
 from parallelmlp_search.space.presets import PRESETS
 from parallelmlp_search.space.structure import Structure
 
 __all__ = ["SearchSpace"]
 
-_LARGEST_GRID = 5_000_000
-_LARGEST_LISTING = 100_000
-# Twenty-five known configurations in a row mean that about nine in ten are known, and listing the rest is
-# cheaper than looking for it. A space too large to list is only given up on when it yields nothing any more.
-_FEW_REJECTIONS = 25
-_MANY_REJECTIONS = 5_000
+_MAX_GRID_POINTS = 5_000_000
+_MAX_ENUMERATED = 100_000
+"""Size of a space up to which `SearchSpace.sample` enumerates what is left of it."""
+
+# After 25 known configurations in a row about nine in ten are known, and enumerating the rest is cheaper.
+# A larger space is given up after 5,000.
+_MAX_REJECTIONS_SMALL = 25
+_MAX_REJECTIONS_LARGE = 5_000
 
 
 class SearchSpace:
-    """Names and their domains; immutable and hashable.
+    """Names and their domains. Immutable and hashable.
 
     Parameters
     ----------
     domains
-        Domain of each name. Names are fields of `MLPConfig` and the structural ``depth``, ``width`` (all
-        hidden layers that width) and ``width_1``, ``width_2``, ... (each its own, active where the network is
-        that deep), which build ``widths``. Fields without a domain keep the default of `MLPConfig`.
+        Domain of each name. Names are fields of `MLPConfig`, ``depth``, ``width`` (of all hidden layers) and
+        ``width_1``, ``width_2``, ... (of one layer each, active where the network is that deep). The last
+        three build ``widths``. Fields without a domain keep the default of `MLPConfig`.
 
     Raises
     ------
@@ -46,8 +49,8 @@ class SearchSpace:
 
     Notes
     -----
-    ``values`` stands for a dict of the active names only. The unit cube has one dimension a name, in the
-    order of `names`; dimensions of inactive names are ignored.
+    ``values`` is a dict of the active names only. The unit cube has one dimension per name, in the order of
+    `names`; dimensions of inactive names are ignored.
 
     Examples
     --------
@@ -62,38 +65,51 @@ class SearchSpace:
 
     @property
     def domains(self) -> Mapping[str, Domain]:
-        """Domain of each name, as given."""
+        """Domain of each name, in the order given."""
         return MappingProxyType(self._structure.domains)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names in the order in which they are decided: conditions come before what depends on them."""
+        """Names in an order in which each comes after the names that its conditions refer to."""
         return self._structure.names
 
     @property
     def n_dimensions(self) -> int:
-        """Dimensions of the unit cube that `from_unit` reads."""
-        return len(self._structure.names)
+        """Number of dimensions of the unit cube."""
+        return len(self.names)
 
-    # Drawing
+    # Sampling
 
     def sample(
         self, n: int, rng: np.random.Generator, *, exclude: Iterable[MLPConfig] = ()
     ) -> list[MLPConfig]:
-        """Random configurations, no two alike and none of ``exclude``.
+        """Return distinct random configurations.
 
-        Two configurations are alike if they differ in nothing but the seed, unless the space names ``seed``.
-        Each gets a seed of its own from ``rng``, again unless the space names it.
+        Seeds are not compared, and each configuration gets its own seed, unless the space names ``seed``.
+
+        Parameters
+        ----------
+        n
+            Number of configurations, >= 0.
+        rng
+            Source of random numbers.
+        exclude
+            Configurations to leave out.
 
         Returns
         -------
         list of MLPConfig
-            ``n`` of them, fewer where the space holds no more.
+            ``n`` configurations, or fewer if the space holds no more.
+
+        Raises
+        ------
+        InvalidParameterError
+            If ``n`` is negative.
         """
         if n < 0:
             raise InvalidParameterError(f"n must be >= 0, but got {n!r}")
         seen = {self.key(config) for config in exclude}
-        patience = _FEW_REJECTIONS if self.size() <= _LARGEST_LISTING else _MANY_REJECTIONS
+        max_rejections = _MAX_REJECTIONS_SMALL if self.size() <= _MAX_ENUMERATED else _MAX_REJECTIONS_LARGE
         found: list[MLPConfig] = []
         rejected = 0
         while len(found) < n:
@@ -101,9 +117,8 @@ class SearchSpace:
             key = self.key(config)
             if key in seen:
                 rejected += 1
-                # So many draws in a row without anything new: little is left, so list it instead.
-                if rejected >= patience:
-                    found += self._remaining(n - len(found), seen, rng)
+                if rejected >= max_rejections:
+                    found += self._sample_remaining(n - len(found), seen, rng)
                     break
                 continue
             rejected = 0
@@ -112,73 +127,58 @@ class SearchSpace:
         return found
 
     def sample_values(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Random values of the active names."""
-        return self._from_unit(rng.random(len(self._structure.names)).tolist())
+        """Return random values of the active names."""
+        return self.from_unit(rng.random(self.n_dimensions))
 
     def from_unit(self, vector: Sequence[float] | np.ndarray[Any, Any]) -> dict[str, Any]:
-        """Values at a point of the unit cube, shape ``(n_dimensions,)``, each coordinate in [0, 1)."""
-        point = [float(u) for u in vector]
-        if len(point) != len(self._structure.names):
+        """Return the values at a point of the unit cube, shape ``(n_dimensions,)``, entries in [0, 1).
+
+        Raises
+        ------
+        InvalidParameterError
+            If the number of coordinates is wrong, or one is outside [0, 1).
+        """
+        if len(vector) != self.n_dimensions:
             raise InvalidParameterError(
-                f"vector must have {len(self._structure.names)} coordinates, but got {len(point)}"
+                f"vector must have {self.n_dimensions} coordinates, but got {len(vector)}"
             )
-        return self._from_unit(point)
+        point = dict(zip(self.names, map(float, vector), strict=True))
+        return self._structure.choose(lambda name, domain: domain.quantile(point[name]))
 
     def to_unit(self, values: Mapping[str, Any]) -> list[float]:
-        """Point of the unit cube that `from_unit` maps to the values; 0.5 where a name is inactive."""
-        self._check_values(values)
-        return [
-            self._structure.domains[name].unit(values[name]) if name in values else 0.5
-            for name in self._structure.names
-        ]
+        """Return the point of the unit cube that `from_unit` maps to the values; 0.5 for inactive names."""
+        self._structure.check(values)
+        return [self.domains[name].unit(values[name]) if name in values else 0.5 for name in self.names]
 
     def is_active(self, name: str, values: Mapping[str, Any]) -> bool:
-        """Whether a name counts, given the values of the active names that come before it in `names`."""
+        """Return True if a name is active, given the values of the active names before it in `names`."""
         return self._structure.is_active(name, values)
 
     # Values and configurations
 
     def to_config(self, values: Mapping[str, Any], seed: int = 0) -> MLPConfig:
-        """Configuration of some values; ``seed`` is used unless the values name one.
+        """Return the configuration of some values; ``seed`` is used unless the values hold one.
 
         Raises
         ------
         InvalidParameterError
             If a name is missing, inactive or unknown, or a value is outside its domain.
         """
-        self._check_values(values)
+        self._structure.check(values)
         return self._structure.build(values, seed)
 
     def to_values(self, config: MLPConfig) -> dict[str, Any]:
-        """Values of the active names that give this configuration; the inverse of `to_config`.
+        """Return the values of the active names in a configuration; the inverse of `to_config`.
 
         Raises
         ------
         InvalidParameterError
-            If the configuration is not of this space.
+            If the configuration is not in this space.
         """
-        values: dict[str, Any] = {}
-        for name in self._structure.names:
-            if self._structure.depth is not None and config.depth != self._structure.depth:
-                raise InvalidParameterError(
-                    f"depth must be {self._structure.depth} in this space, but got {config.depth}"
-                )
-            if self._structure.is_active(name, values):
-                value = self._structure.read(config, name)
-                if not self._structure.domains[name].contains(value):
-                    raise InvalidParameterError(
-                        f"{name} must belong to {self._structure.domains[name]!r}, but got {value!r}"
-                    )
-                values[name] = value
-        built = self._structure.build(values, config.seed)
-        for field in FIELD_NAMES:
-            expected, actual = getattr(built, field), getattr(config, field)
-            if expected != actual:
-                raise InvalidParameterError(f"{field} must be {expected!r} here, but got {actual!r}")
-        return values
+        return self._structure.values_of(config)
 
     def contains(self, config: MLPConfig) -> bool:
-        """Whether the space could give this configuration; the seed counts only where the space names it."""
+        """Return True if the space holds the configuration; the seed is compared only if it has a domain."""
         try:
             self.to_values(config)
         except InvalidParameterError:
@@ -186,94 +186,127 @@ class SearchSpace:
         return True
 
     def key(self, config: MLPConfig) -> tuple[object, ...]:
-        """What tells configurations apart here: everything, the seed only where the space names it."""
+        """Return a hashable identity: all fields, the seed only if it has a domain."""
         identity = config.identity()
-        return (*identity, config.seed) if "seed" in self._structure.domains else identity
+        return (*identity, config.seed) if "seed" in self.domains else identity
 
-    # Listing
+    # Enumerating
 
     def size(self) -> int | float:
-        """Number of different configurations; ``math.inf`` where an active domain is continuous."""
-        return count(self._structure, lambda domain: domain.n_values, lambda domain: domain.grid())
+        """Return the number of distinct configurations; ``math.inf`` if an active domain is continuous."""
+        return count_combinations(self._structure, None)
 
     def grid(self, resolution: int | None = None) -> list[MLPConfig]:
-        """Every combination of at most ``resolution`` values a domain, first name slowest.
+        """Return every combination of at most ``resolution`` values per domain, the first name slowest.
 
-        None takes all values and needs a finite space. Categorical domains always give all their choices.
-        Seeds are 0 unless the space names them.
+        None takes all values. Categorical domains always give all their choices. Seeds are 0 unless the space
+        names them.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the grid is too large, or ``resolution`` is None and a domain is continuous.
         """
-        points = self.grid_size(resolution)
-        if points > _LARGEST_GRID:
+        n_points = self.grid_size(resolution)
+        if n_points > _MAX_GRID_POINTS:
             raise InvalidParameterError(
-                f"a grid may hold at most {_LARGEST_GRID} points, but this holds {points}"
+                f"a grid may hold at most {_MAX_GRID_POINTS} points, but this holds {n_points}"
             )
         return [self._structure.build(values, 0) for values in combinations(self._structure, resolution)]
 
-    def grid_size(self, resolution: int | None = None) -> int | float:
-        """Number of points of `grid`, found without listing them."""
-        return count(self._structure, lambda d: len(d.grid(resolution)), lambda d: d.grid(resolution))
+    def grid_size(self, resolution: int | None = None) -> int:
+        """Return the number of points of `grid` without building it.
+
+        Raises
+        ------
+        InvalidParameterError
+            If ``resolution`` is None and an active domain is continuous.
+        """
+        n_points = count_combinations(self._structure, resolution)
+        if math.isinf(n_points):
+            raise InvalidParameterError("resolution must be given for a space with continuous domains")
+        return int(n_points)
 
     def grid_point(self, resolution: int, rng: np.random.Generator) -> MLPConfig:
-        """A point of `grid` at random, in each domain all values alike; the grid may be of any size."""
-        return self._structure.build(any_combination(self._structure, resolution, rng), 0)
+        """Return a random point of a `grid` of any size, all values of a domain being equally likely."""
+
+        def pick(_: str, domain: Domain) -> Any:
+            values = domain.grid(resolution)
+            return values[rng.integers(len(values))]
+
+        return self._structure.build(self._structure.choose(pick), 0)
 
     # Varying
 
     def mutate(self, config: MLPConfig, rng: np.random.Generator, scale: float = 0.2) -> MLPConfig:
-        """A configuration near this one: about two of its names moved, by ``scale`` of their domain.
+        """Return a configuration near another one, in which about two names are moved.
 
-        Names that become active by the move are drawn afresh. Where the space does not name ``seed``, the
-        result gets a new one.
+        Names that become active get random values. The seed is new unless the space names ``seed``.
+
+        Parameters
+        ----------
+        config
+            Configuration of this space.
+        rng
+            Source of random numbers.
+        scale
+            Standard deviation of the moves in units of the domains.
+
+        Returns
+        -------
+        MLPConfig
+            Configuration of this space.
         """
         values = self.to_values(config)
-        free = [name for name in values if self._structure.domains[name].n_values > 1]
-        moves = {name for name in free if rng.random() < 2.0 / len(free)}
-        if free and not moves:
-            moves = {free[int(rng.integers(len(free)))]}
-        result: dict[str, Any] = {}
-        for name in self._structure.names:
-            if not self._structure.is_active(name, result):
-                continue
-            domain = self._structure.domains[name]
+        free = [name for name in values if self.domains[name].n_values > 1]
+        moved = {name for name in free if rng.random() < 2.0 / len(free)}
+        if free and not moved:
+            moved = {free[int(rng.integers(len(free)))]}
+
+        def vary(name: str, domain: Domain) -> Any:
             if name not in values:
-                result[name] = domain.sample(rng)
-            elif name in moves:
-                result[name] = domain.neighbour(values[name], rng, scale)
-            else:
-                result[name] = values[name]
-        return self._configure(result, rng)
+                return domain.sample(rng)
+            return domain.neighbour(values[name], rng, scale) if name in moved else values[name]
+
+        return self._configure(self._structure.choose(vary), rng)
 
     def crossover(self, a: MLPConfig, b: MLPConfig, rng: np.random.Generator) -> MLPConfig:
-        """A configuration that takes each name from one of two parents at random.
+        """Return a configuration that takes each name from one of two parents at random.
 
-        A name that is active in the child and in neither parent is drawn afresh.
+        A name that is active in neither parent gets a random value.
+
+        Parameters
+        ----------
+        a, b
+            Configurations of this space.
+        rng
+            Source of random numbers.
+
+        Returns
+        -------
+        MLPConfig
+            Configuration of this space.
         """
         parents = (self.to_values(a), self.to_values(b))
-        result: dict[str, Any] = {}
-        for name in self._structure.names:
-            if self._structure.is_active(name, result):
-                offers = [values[name] for values in parents if name in values]
-                chosen = (
-                    offers[int(rng.integers(len(offers)))]
-                    if offers
-                    else self._structure.domains[name].sample(rng)
-                )
-                result[name] = chosen
-        return self._configure(result, rng)
+
+        def inherit(name: str, domain: Domain) -> Any:
+            offers = [values[name] for values in parents if name in values]
+            return offers[int(rng.integers(len(offers)))] if offers else domain.sample(rng)
+
+        return self._configure(self._structure.choose(inherit), rng)
 
     # Files
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """The space as values that JSON, YAML and TOML can hold; `from_dict` is the inverse."""
-        return {name: domain.to_dict() for name, domain in self._structure.domains.items()}
+        """Return plain values that JSON, YAML and TOML can hold; `from_dict` is the inverse."""
+        return {name: domain.to_dict() for name, domain in self.domains.items()}
 
     @classmethod
     def from_dict(cls, spec: Mapping[str, Any]) -> SearchSpace:
-        """Space from a mapping of names to what `domain_from_dict` reads.
+        """Return the space that a mapping of names describes, each as in `domain_from_dict`.
 
-        A list stands for its choices and a bare value for a constant, so that
-        ``{"activation": ["relu", "tanh"], "batch_size": 128}`` is a space. Fields that were removed are
-        dropped where all their values change nothing.
+        A list holds choices and another value is a constant: ``{"activation": ["relu", "tanh"],
+        "batch_size": 128}`` is a space. Removed fields are dropped if they do not change the network.
 
         Raises
         ------
@@ -293,16 +326,22 @@ class SearchSpace:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SearchSpace:
-        """Space from a file that ends in .yaml, .yml, .toml or .json."""
+        """Return the space in a .yaml, .yml, .toml or .json file."""
         return cls.from_dict(read_mapping(path))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the space to a file that ends in .yaml, .yml, .toml or .json."""
+        """Write the space to a .yaml, .yml, .toml or .json file."""
         write_mapping(path, self.to_dict())
 
     @classmethod
     def preset(cls, name: str) -> SearchSpace:
-        """One of the named spaces: ``"paper"``, ``"small"``, ``"default"`` or ``"deep"``."""
+        """Return one of the presets ``"paper"``, ``"small"``, ``"default"`` and ``"deep"``.
+
+        Raises
+        ------
+        InvalidParameterError
+            If there is no preset of this name.
+        """
         if name not in PRESETS:
             raise InvalidParameterError(
                 f"preset must be one of {', '.join(PRESETS)}, but got {name!r}{near_miss(str(name), PRESETS)}"
@@ -311,7 +350,13 @@ class SearchSpace:
 
     @classmethod
     def resolve(cls, spec: SearchSpace | str | os.PathLike[str] | Mapping[str, Any]) -> SearchSpace:
-        """Space from whatever a user may give: a space, a preset's name, a file or a mapping."""
+        """Return the space that a user specifies by a space, a preset's name, a file or a mapping.
+
+        Raises
+        ------
+        InvalidParameterError
+            If it is none of these, or not valid.
+        """
         if isinstance(spec, SearchSpace):
             return spec
         if isinstance(spec, Mapping):
@@ -325,58 +370,31 @@ class SearchSpace:
         )
 
     def __eq__(self, other: object) -> bool:
-        """Same names with the same domains in the same order: such spaces draw alike."""
+        """Return True for the same names and domains in the same order: such spaces sample alike."""
         if not isinstance(other, SearchSpace):
             return NotImplemented
-        return list(self._structure.domains.items()) == list(other.domains.items())
+        return list(self.domains.items()) == list(other.domains.items())
 
     def __hash__(self) -> int:
-        return hash(tuple(self._structure.domains.items()))
+        return hash(tuple(self.domains.items()))
 
     def __repr__(self) -> str:
-        inner = ", ".join(f"{name!r}: {domain!r}" for name, domain in self._structure.domains.items())
+        inner = ", ".join(f"{name!r}: {domain!r}" for name, domain in self.domains.items())
         return f"SearchSpace({{{inner}}})"
 
-    # Inner workings
-
-    def _from_unit(self, point: Sequence[float]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for name, u in zip(self._structure.names, point, strict=True):
-            if self._structure.is_active(name, values):
-                values[name] = self._structure.domains[name].quantile(u)
-        return values
-
     def _configure(self, values: Mapping[str, Any], rng: np.random.Generator) -> MLPConfig:
-        # Drawn whether or not it is used, so that naming `seed` does not shift the stream of the others.
+        # a seed is drawn even if it is not used, so that naming `seed` does not change the other values
         return self._structure.build(values, int(rng.integers(2**31)))
 
-    def _check_values(self, values: Mapping[str, Any]) -> None:
-        for name in values:
-            if name not in self._structure.domains:
-                raise InvalidParameterError(
-                    f"the space has no name {name!r}{near_miss(str(name), self._structure.domains)}"
-                )
-        decided: dict[str, Any] = {}
-        for name in self._structure.names:
-            active = self._structure.is_active(name, decided)
-            if active != (name in values):
-                state = "missing, but active" if active else "given, but inactive"
-                raise InvalidParameterError(f"{name} is {state} under the other values")
-            if active:
-                if not self._structure.domains[name].contains(values[name]):
-                    raise InvalidParameterError(
-                        f"{name} must belong to {self._structure.domains[name]!r}, but got {values[name]!r}"
-                    )
-                decided[name] = values[name]
-
-    def _remaining(self, n: int, seen: set[tuple[object, ...]], rng: np.random.Generator) -> list[MLPConfig]:
-        """Up to ``n`` of the configurations not yet seen, by listing them, where they are few enough."""
-        if self.size() > _LARGEST_LISTING:
+    def _sample_remaining(
+        self, n: int, seen: set[tuple[object, ...]], rng: np.random.Generator
+    ) -> list[MLPConfig]:
+        """Up to ``n`` configurations that are not in ``seen``, by enumeration of a small space."""
+        if self.size() > _MAX_ENUMERATED:
             return []
         left = [
-            v
-            for v in combinations(self._structure, None)
-            if self.key(self._structure.build(v, 0)) not in seen
+            values
+            for values in combinations(self._structure, None)
+            if self.key(self._structure.build(values, 0)) not in seen
         ]
-        chosen = rng.permutation(len(left))[:n]
-        return [self._configure(left[int(i)], rng) for i in chosen]
+        return [self._configure(left[int(i)], rng) for i in rng.permutation(len(left))[:n]]

@@ -14,7 +14,7 @@ from benchmarks.quality.sets import BUNDLED, SETS, load, split
 from benchmarks.quality.tools import QUICK_PEERS, TOOLS, VARIANTS, find_tool, variant_tools
 from parallelmlp_search.search import SearchSettings
 from parallelmlp_search.selection import get_metric
-from parallelmlp_search.space import known, known_configs
+from parallelmlp_search.space import tuned_defaults, tuned_defaults_in
 
 
 @pytest.mark.parametrize("name", ["vowel", "communities", "iris", "diabetes"])
@@ -90,12 +90,12 @@ def test_variants_change_something_that_exists(name: str, monkeypatch: pytest.Mo
     if fields:
         assert changed != SearchSettings()
     if begun_with is not None:
-        before = known.KNOWN
-        monkeypatch.setattr(known, "KNOWN", before)  # put back afterwards
+        before = tuned_defaults.TUNED_DEFAULTS
+        monkeypatch.setattr(tuned_defaults, "TUNED_DEFAULTS", before)  # put back afterwards
         with_known(begun_with)
-        assert len(known.KNOWN) == len(before)
-        assert before != known.KNOWN
-        assert len(known_configs(changed.space)) == len(before)
+        assert len(tuned_defaults.TUNED_DEFAULTS) == len(before)
+        assert before != tuned_defaults.TUNED_DEFAULTS
+        assert len(tuned_defaults_in(changed.space)) == len(before)
     for (module, constant), value in constants.items():
         assert getattr(importlib.import_module(module), constant) != value
 

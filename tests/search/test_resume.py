@@ -274,11 +274,10 @@ def test_a_full_disk_is_named_and_the_search_goes_on_afterwards(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    import safetensors.torch
     from safetensors import SafetensorError
 
-    from parallelmlp_search import _files as checkpoint
-
-    save, count = checkpoint.save_file, 0
+    save, count = safetensors.torch.save_file, 0
 
     def filling(tensors: Any, path: Any, **values: Any) -> None:
         nonlocal count
@@ -295,7 +294,7 @@ def test_a_full_disk_is_named_and_the_search_goes_on_afterwards(
 
     directory = RunDirectory.create(tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", filling)
+        patch.setattr(safetensors.torch, "save_file", filling)
         with pytest.raises(
             RunDirectoryError, match=r"could not write .*No space left.*: free some space there"
         ):

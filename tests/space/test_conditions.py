@@ -1,4 +1,4 @@
-"""`When`: what holds, what does not, and what cannot be said."""
+"""`When`: values that fulfil a condition, and invalid conditions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`MLPConfig`: every rule refuses, every plain value survives, and sizes agree with counting by hand."""
+"""`MLPConfig`: rules of the fields, round trips and numbers of parameters."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_round_trips(config: MLPConfig) -> None:
 
 
 @given(CONFIGS, st.integers(0, 2**31))
-def test_identity_is_blind_to_the_seed_and_to_nothing_else(config: MLPConfig, seed: int) -> None:
+def test_identity_ignores_only_the_seed(config: MLPConfig, seed: int) -> None:
     assert hash(config.replace(seed=seed).identity()) == hash(config.identity())
     assert config.replace(seed=seed).identity() == config.identity()
     assert config.replace(batch_size=config.batch_size + 1).identity() != config.identity()
@@ -69,36 +69,36 @@ def test_identity_is_blind_to_the_seed_and_to_nothing_else(config: MLPConfig, se
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("widths", (8, 0), "widths must be >= 1, but got 0"),
+        ("widths", (8, 0), "widths must be an integer >= 1, but got 0"),
         ("widths", 64, "widths must be a sequence"),
         ("widths", "64", "widths must be a sequence"),
         ("widths", (8.5,), r"but got 8\.5"),
         ("activation", "rellu", "did you mean 'relu'"),
         ("activation", 3, "activation must be one of"),
-        ("learning_rate", -3, "learning_rate must be > 0, but got -3"),
+        ("learning_rate", -3, "learning_rate must be a finite number > 0, but got -3"),
         ("learning_rate", float("nan"), "learning_rate must be a finite number > 0, but got nan"),
         ("learning_rate", float("inf"), "but got inf"),
         ("learning_rate", "0.1", "but got '0.1'"),
-        ("weight_decay", -1e-9, "weight_decay must be >= 0"),
-        ("dropout", 1.0, r"dropout must be in \[0, 1\), but got 1\.0"),
+        ("weight_decay", -1e-9, "weight_decay must be a finite number >= 0"),
+        ("dropout", 1.0, r"dropout must be a number in \[0, 1\), but got 1\.0"),
         ("dropout", True, "but got True"),
-        ("label_smoothing", -0.1, r"label_smoothing must be in \[0, 1\)"),
+        ("label_smoothing", -0.1, r"label_smoothing must be a number in \[0, 1\)"),
         ("optimizer", "adam", "did you mean 'adamw'"),
-        ("beta1", 1, "beta1 must be in"),
-        ("beta2", 1.5, "beta2 must be in"),
-        ("momentum", -1, "momentum must be in"),
+        ("beta1", 1, "beta1 must be a number in"),
+        ("beta2", 1.5, "beta2 must be a number in"),
+        ("momentum", -1, "momentum must be a number in"),
         ("schedule", "cosinus", "did you mean 'cosine'"),
-        ("batch_size", 0, "batch_size must be >= 1, but got 0"),
+        ("batch_size", 0, "batch_size must be an integer >= 1, but got 0"),
         ("batch_size", True, "batch_size must be an integer"),
         ("initialization", "kaiming", "initialization must be one of"),
         ("bias", 1, "bias must be True or False, but got 1"),
         ("residual", "yes", "residual must be True or False"),
         ("normalization", "batch", "normalization must be one of none, layer"),
-        ("clip_norm", 0.0, r"clip_norm must be > 0, but got 0\.0"),
-        ("submembers", 0, "submembers must be >= 1, but got 0"),
+        ("clip_norm", 0.0, r"clip_norm must be a finite number > 0, but got 0\.0"),
+        ("submembers", 0, "submembers must be an integer >= 1, but got 0"),
         ("submembers", 1.5, "submembers must be an integer"),
         ("sharing", "ful", "did you mean 'full'"),
-        ("seed", -1, "seed must be >= 0, but got -1"),
+        ("seed", -1, "seed must be an integer >= 0, but got -1"),
         ("seed", None, "seed must be an integer"),
     ],
 )
@@ -107,14 +107,14 @@ def test_each_rule_names_field_and_value(field: str, value: Any, words: str) -> 
         MLPConfig(**{field: value})
 
 
-def test_unknown_fields_are_refused_with_the_near_miss() -> None:
+def test_unknown_fields_are_refused_with_a_hint() -> None:
     with pytest.raises(InvalidParameterError, match="no field 'learning_rat'; did you mean 'learning_rate'"):
         MLPConfig.from_dict({"learning_rat": 0.1})
     with pytest.raises(InvalidParameterError, match="no field 'wdths'"):
         MLPConfig().replace(wdths=(3,))
 
 
-def test_foreign_numbers_become_plain_ones() -> None:
+def test_numpy_values_become_plain_python() -> None:
     config = MLPConfig(
         widths=np.array([3, 4]),  # type: ignore[arg-type]
         learning_rate=np.float64(0.5),
@@ -142,7 +142,7 @@ def test_it_is_frozen_and_keyword_only() -> None:
     assert FIELD_NAMES[-1] == "seed"
 
 
-def test_the_papers_ten_activations_come_first() -> None:
+def test_the_ten_activations_of_the_paper_come_first() -> None:
     assert ACTIVATIONS[:10] == (
         "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "selu", "hardshrink", "mish",
     )  # fmt: skip
@@ -171,7 +171,7 @@ def test_the_papers_ten_activations_come_first() -> None:
             4 * (5 + 3) + 5 * 3 + 4 * 3 * 2,
         ),
         ({"widths": (), "submembers": 4, "sharing": "full"}, 4 * (5 * 2 + 2)),  # four linear models
-        ({"widths": (3,), "sharing": "full"}, 5 * 3 + 3 + 3 * 2 + 2),  # with whom?
+        ({"widths": (3,), "sharing": "full"}, 5 * 3 + 3 + 3 * 2 + 2),  # a single submember has no adapters
     ],
 )
 def test_parameters_counted_by_hand(changes: dict[str, Any], expected: int) -> None:
@@ -186,14 +186,14 @@ def test_parameters_of_an_embedding_counted_by_hand() -> None:
     embedding = 2 * (16 + 16 + 3 * 16 + 3)
     assert config.n_parameters(5, 2, n_numbers=2) == embedding + (5 + 6) * 3 + 3 + 3 * 2 + 2
     assert config.n_parameters(5, 2) == config.replace(numeric_embedding="none").n_parameters(5, 2)
-    # tables with so many numbers that it would cost too much get none
+    # tables with more numbers get no embedding
     assert config.n_embedded(MAX_EMBEDDED) == MAX_EMBEDDED
     assert config.n_embedded(MAX_EMBEDDED + 1) == 0
     assert config.n_parameters(99, 2, n_numbers=MAX_EMBEDDED + 1) == config.n_parameters(99, 2)
 
 
-def test_parameters_need_a_shape() -> None:
-    with pytest.raises(InvalidParameterError, match="n_inputs must be >= 1, but got 0"):
+def test_the_number_of_parameters_needs_valid_sizes() -> None:
+    with pytest.raises(InvalidParameterError, match="n_inputs must be an integer >= 1, but got 0"):
         MLPConfig().n_parameters(0, 1)
 
 

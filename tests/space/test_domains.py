@@ -1,4 +1,4 @@
-"""Domains: values stay inside, `quantile` and `unit` undo each other, and files give back what they got."""
+"""Domains: values stay inside, `quantile` and `unit` are inverse, and files round-trip."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ DOMAINS = floats() | ints() | CATEGORICALS
 
 
 @given(DOMAINS, UNIT)
-def test_quantile_stays_inside_and_unit_undoes_it(domain: Domain, u: float) -> None:
+def test_quantiles_are_inside_and_unit_is_the_inverse(domain: Domain, u: float) -> None:
     value = domain.quantile(u)
     assert domain.contains(value)
     back = domain.unit(value)
@@ -78,7 +78,7 @@ def test_samples_and_neighbours_stay_inside(domain: Domain, seed: int) -> None:
 
 
 @given(DOMAINS, st.integers(1, 12))
-def test_grids_are_inside_distinct_and_no_longer_than_asked(domain: Domain, n: int) -> None:
+def test_grids_are_inside_distinct_and_at_most_n_long(domain: Domain, n: int) -> None:
     grid = domain.grid(n)
     assert grid
     assert all(domain.contains(value) for value in grid)
@@ -101,19 +101,19 @@ def test_full_grids_have_as_many_values_as_the_domain(domain: Domain) -> None:
 
 
 @given(DOMAINS)
-def test_files_give_back_what_they_got(domain: Domain) -> None:
+def test_dicts_round_trip(domain: Domain) -> None:
     assert domain_from_dict(json.loads(json.dumps(domain.to_dict()))) == domain
     assert hash(domain_from_dict(domain.to_dict())) == hash(domain)
 
 
 @given(DOMAINS)
-def test_the_representation_can_be_read_back(domain: Domain) -> None:
+def test_the_representation_evaluates_to_the_domain(domain: Domain) -> None:
     names: dict[str, Any] = {"Float": Float, "Int": Int, "Categorical": Categorical, "When": When}
     assert eval(repr(domain), names) == domain
 
 
 @given(ints(), st.integers(-100, 300))
-def test_an_integer_is_inside_exactly_if_it_is_listed(domain: Int, value: int) -> None:
+def test_an_integer_is_inside_exactly_if_the_grid_holds_it(domain: Int, value: int) -> None:
     assert domain.contains(value) == (value in domain.grid())
 
 
@@ -131,20 +131,20 @@ def test_ends_are_reached() -> None:
         assert domain.quantile(below_one) == domain.high
 
 
-def test_draws_are_even_where_they_should_be() -> None:
+def test_samples_are_spread_evenly() -> None:
     rng = np.random.default_rng(0)
     counts = np.bincount([Int(0, 4).sample(rng) for _ in range(5_000)], minlength=5)
     assert counts.min() > 900  # 1000 expected, standard deviation 28
     drawn = [Float(1e-4, 1.0, log=True).sample(rng) for _ in range(4_000)]
     assert np.mean(np.array(drawn) < 1e-2) == pytest.approx(0.5, abs=0.04)
-    # Without the logarithm the same share lies near 1 %: the two must not be mistaken for each other.
+    # Without the logarithm the share is near 1 %.
     drawn = [Float(1e-4, 1.0).sample(rng) for _ in range(4_000)]
     assert np.mean(np.array(drawn) < 1e-2) < 0.03
     small = sum(Int(1, 100, log=True).sample(rng) <= 10 for _ in range(2_000)) / 2_000
     assert small == pytest.approx(math.log(21) / math.log(201), abs=0.05)
 
 
-def test_a_small_scale_stays_near_and_a_large_one_does_not() -> None:
+def test_the_scale_sets_the_size_of_moves() -> None:
     rng = np.random.default_rng(0)
     domain = Float(0.0, 1.0)
     near = [abs(domain.neighbour(0.5, rng, 0.01) - 0.5) for _ in range(300)]
@@ -163,7 +163,7 @@ def _moves(domain: Categorical, value: object) -> list[Any]:
     return [domain.neighbour(value, rng, 1e-6) for _ in range(60)]
 
 
-def test_true_is_not_one() -> None:
+def test_true_and_one_differ() -> None:
     assert Categorical((1, True)).n_values == 2
     assert not Categorical((1, 2)).contains(True)
     assert not Int(0, 3).contains(True)
@@ -180,12 +180,12 @@ def test_true_is_not_one() -> None:
         (lambda: Float(2, 1), r"low must be <= high, but got low=2\.0 and high=1\.0"),
         (lambda: Float(0, 1, log=True), r"low must be > 0 where log is True, but got 0\.0"),
         (lambda: Float(1, 2, log=True, step=0.5), "step must be left out"),
-        (lambda: Float(1, 2, step=-1), r"step must be > 0, but got -1"),
+        (lambda: Float(1, 2, step=-1), r"step must be a finite number > 0, but got -1"),
         (lambda: Float(math.nan, 1), "low must be a finite number, but got nan"),
         (lambda: Float("a", 1), "low must be a finite number, but got 'a'"),  # type: ignore[arg-type]
         (lambda: Float(1, 2, log="yes"), "log must be True or False"),  # type: ignore[arg-type]
         (lambda: Int(1.5, 2), r"low must be an integer, but got 1\.5"),  # type: ignore[arg-type]
-        (lambda: Int(1, 5, step=0), "step must be >= 1, but got 0"),
+        (lambda: Int(1, 5, step=0), "step must be an integer >= 1, but got 0"),
         (lambda: Int(1, 5, log=True, step=2), "step must be left out"),
         (lambda: Categorical(()), "choices must hold at least one value"),
         (lambda: Categorical((1, 1.0)), r"choices must all differ, but got 1\.0 twice"),

@@ -1,4 +1,4 @@
-"""Search spaces on disk."""
+"""Search spaces in files."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def test_round_trip(tmp_path: Path, suffix: str, preset: str) -> None:
     assert SearchSpace.resolve(str(path)) == space
 
 
-def test_none_can_be_said_in_yaml_and_json_only(tmp_path: Path) -> None:
+def test_yaml_and_json_can_hold_none_and_toml_cannot(tmp_path: Path) -> None:
     space = SearchSpace.preset("deep")  # clip_norm may be None
     for suffix in (".json", ".yaml"):
         space.save(tmp_path / f"deep{suffix}")
         assert SearchSpace.load(tmp_path / f"deep{suffix}") == space
-    with pytest.raises(InvalidParameterError, match="'clip_norm' holds None, which TOML cannot say"):
+    with pytest.raises(InvalidParameterError, match="'clip_norm' holds None, which TOML cannot express"):
         space.save(tmp_path / "deep.toml")
     assert not (tmp_path / "deep.toml").exists()
 
 
 HAND_WRITTEN = {
     ".yaml": """
-learning_rate: {type: float, low: 1e-4, high: 1e-1, log: true}   # no dot, which YAML 1.1 takes for text
+learning_rate: {type: float, low: 1e-4, high: 1e-1, log: true}   # text in YAML 1.1, since it has no dot
 depth: {type: int, low: 1, high: 3}
 width: [32, 64]
 residual: {choices: [false, true], when: {name: depth, at_least: 2}}
@@ -82,18 +82,18 @@ def test_hand_written(tmp_path: Path, suffix: str) -> None:
         ("a.json", '{"depht": [1]}', "no name 'depht'; did you mean 'depth'"),
     ],
 )
-def test_broken_files_say_why(tmp_path: Path, name: str, text: str, words: str) -> None:
+def test_invalid_files_are_refused(tmp_path: Path, name: str, text: str, words: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(InvalidParameterError, match=words):
         SearchSpace.load(tmp_path / name)
 
 
-def test_missing_files_say_so(tmp_path: Path) -> None:
+def test_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidParameterError, match=r"none\.toml' cannot be read"):
         SearchSpace.resolve(tmp_path / "none.toml")
 
 
-def test_resolve_takes_what_a_user_may_give() -> None:
+def test_resolve_accepts_spaces_presets_files_and_mappings() -> None:
     space = SearchSpace.preset("small")
     assert SearchSpace.resolve(space) is space
     assert SearchSpace.resolve("small") == space
@@ -105,7 +105,9 @@ def test_resolve_takes_what_a_user_may_give() -> None:
         SearchSpace.resolve(3)  # type: ignore[arg-type]
 
 
-def test_without_pyyaml_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_pyyaml_raises_an_error_with_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
     (tmp_path / "a.yaml").write_text("width: 3", encoding="utf-8")
     with pytest.raises(MissingDependencyError, match=r"pip install 'parallelmlp-search\[yaml\]'"):

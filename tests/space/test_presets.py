@@ -1,4 +1,4 @@
-"""The presets hold what their names promise."""
+"""Presets and tuned defaults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.space import ACTIVATIONS, NUMERIC_EMBEDDINGS, PRESETS, MLPConfig, SearchSpace
 
 
-def test_paper_is_exactly_the_papers_ten_thousand() -> None:
+def test_paper_holds_the_ten_thousand_networks_of_the_paper() -> None:
     space = SearchSpace.preset("paper")
     grid = space.grid()
     assert space.size() == len(grid) == 10_000
@@ -51,7 +51,7 @@ def test_deep_is_deep_and_small_is_small() -> None:
     assert {config.depth for config in small} == {1, 2}
 
 
-def test_unknown_presets_name_the_near_miss() -> None:
+def test_unknown_presets_are_refused_with_a_hint() -> None:
     assert set(PRESETS) == {"paper", "small", "default", "deep"}
     with pytest.raises(InvalidParameterError, match="but got 'defautl'; did you mean 'default'"):
         SearchSpace.preset("defautl")

@@ -13,7 +13,7 @@ from parallelmlp_search.search.problem.settings import FRESH_SAMPLERS, SearchSet
 from parallelmlp_search.search.proposals.samplers import draw_fresh, draw_near, draw_thriftily
 from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.trial import Trial
-from parallelmlp_search.space import MLPConfig, known_configs
+from parallelmlp_search.space import MLPConfig, tuned_defaults_in
 
 if TYPE_CHECKING:
     from parallelmlp_search.search.proposals.optuna_sampler import LearnedDraws
@@ -155,7 +155,7 @@ def _beginning(settings: SearchSettings, n_fresh: int) -> list[tuple[MLPConfig, 
     space = settings.space
     found = {space.key(config): (config, "initial") for config in settings.initial}
     if settings.sampler in KNOWING_SAMPLERS:
-        for config in known_configs(space)[: int(KNOWN_SHARE * n_fresh)]:
+        for config in tuned_defaults_in(space)[: int(KNOWN_SHARE * n_fresh)]:
             found.setdefault(space.key(config), (config, "known"))
     return list(found.values())
 

@@ -12,7 +12,7 @@ from parallelmlp_search.search.proposals.proposals import Draws, thrifty_share
 from parallelmlp_search.search.run.budget import Throughput
 from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.trial import RungRecord, Trial
-from parallelmlp_search.space import KNOWN, Categorical, MLPConfig, SearchSpace, known_configs
+from parallelmlp_search.space import TUNED_DEFAULTS, Categorical, MLPConfig, SearchSpace, tuned_defaults_in
 from parallelmlp_search.space.config import FIELD_NAMES
 
 
@@ -23,22 +23,22 @@ def drawn(settings: SearchSettings, n_fresh: int = 40, n: int = 40) -> list[tupl
 
 def test_a_search_of_the_default_space_begins_with_what_is_known_to_do_well() -> None:
     found = drawn(SearchSettings())
-    assert [config for config, _ in found[: len(KNOWN)]] == list(KNOWN)
+    assert [config for config, _ in found[: len(TUNED_DEFAULTS)]] == list(TUNED_DEFAULTS)
     origins = [origin for _, origin in found]
-    assert origins == ["known"] * len(KNOWN) + ["random"] * (40 - len(KNOWN))
+    assert origins == ["known"] * len(TUNED_DEFAULTS) + ["random"] * (40 - len(TUNED_DEFAULTS))
     identities = {config.identity() for config, _ in found}
     assert len(identities) == 40
 
 
 def test_what_the_user_names_comes_first_and_only_once() -> None:
-    mine = KNOWN[1]
+    mine = TUNED_DEFAULTS[1]
     found = drawn(SearchSettings(initial=(mine,)))
     assert found[0] == (mine, "initial")
     assert [config for config, _ in found].count(mine) == 1
-    assert [origin for _, origin in found].count("known") == len(KNOWN) - 1
+    assert [origin for _, origin in found].count("known") == len(TUNED_DEFAULTS) - 1
 
 
-@pytest.mark.parametrize(("n_fresh", "expected"), [(1, 0), (3, 1), (8, 4), (200, len(KNOWN))])
+@pytest.mark.parametrize(("n_fresh", "expected"), [(1, 0), (3, 1), (8, 4), (200, len(TUNED_DEFAULTS))])
 def test_they_leave_room_for_others(n_fresh: int, expected: int) -> None:
     found = drawn(SearchSettings(), n_fresh, n_fresh)
     assert [origin for _, origin in found].count("known") == expected
@@ -46,10 +46,10 @@ def test_they_leave_room_for_others(n_fresh: int, expected: int) -> None:
 
 def test_spaces_and_samplers_of_ones_own_are_left_alone() -> None:
     space = SearchSpace({"width": Categorical((8, 16)), "learning_rate": Categorical((0.001, 0.01))})
-    assert known_configs(space) == ()
+    assert tuned_defaults_in(space) == ()
     assert {origin for _, origin in drawn(SearchSettings(search_space=space), 4, 4)} == {"random"}
-    small = SearchSpace(_settings_of(KNOWN[0]))
-    assert known_configs(small) == (KNOWN[0],)
+    small = SearchSpace(_settings_of(TUNED_DEFAULTS[0]))
+    assert tuned_defaults_in(small) == (TUNED_DEFAULTS[0],)
     assert {origin for _, origin in drawn(SearchSettings(search_space=small, sampler="grid"), 4, 4)} == {
         "grid"
     }
@@ -71,7 +71,7 @@ def test_where_time_counts_cheap_ones_are_preferred() -> None:
         for trial in trials:
             trial.records.append(RungRecord(0, 0, 1.0, float(trial.number % 7), 0.0, 0.0))
         near = draws.take(1, 60, trials)
-        assert [config for config, _ in fresh[: len(KNOWN)]] == list(KNOWN)
+        assert [config for config, _ in fresh[: len(TUNED_DEFAULTS)]] == list(TUNED_DEFAULTS)
         assert len({config.identity() for config, _ in [*fresh, *near]}) == 120
         found[name] = [
             sum(_neurons(config) for config, origin in drawn if origin != "known") for drawn in (fresh, near)

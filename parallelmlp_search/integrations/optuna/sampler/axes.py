@@ -13,10 +13,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from parallelmlp_search._checks import is_number
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.search.proposals.distributions import number_domain
 from parallelmlp_search.space import Categorical, Float, Int
-from parallelmlp_search.space.domain_base import is_number
 
 __all__ = ["Axis"]
 

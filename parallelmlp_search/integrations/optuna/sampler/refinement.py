@@ -16,10 +16,10 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from parallelmlp_search._checks import check_finite, check_integer
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.integrations.optuna.sampler.elites import Leaders
 from parallelmlp_search.integrations.optuna.sampler.trial_tree import Node, Visited, open_place
-from parallelmlp_search.space.domain_base import integer, real
 
 __all__ = ["RefinementSampler"]
 
@@ -88,16 +88,16 @@ class RefinementSampler(BaseSampler):
         crossover_share: float = 0.3,
         seed: int | None = None,
     ) -> None:
-        self.n_startup_trials = integer("n_startup_trials", n_startup_trials)
-        self.n_leaders = integer("n_leaders", n_leaders)
-        self.crossover_share = real("crossover_share", crossover_share)
+        self.n_startup_trials = check_integer("n_startup_trials", n_startup_trials)
+        self.n_leaders = check_integer("n_leaders", n_leaders)
+        self.crossover_share = check_finite("crossover_share", crossover_share)
         if self.n_startup_trials < 0:
             raise InvalidParameterError(f"n_startup_trials must be >= 0, but got {n_startup_trials!r}")
         if self.n_leaders < 1:
             raise InvalidParameterError(f"n_leaders must be >= 1, but got {n_leaders!r}")
         if not 0.0 <= self.crossover_share <= 1.0:
             raise InvalidParameterError(f"crossover_share must be in [0, 1], but got {crossover_share!r}")
-        if seed is not None and integer("seed", seed) < 0:
+        if seed is not None and check_integer("seed", seed) < 0:
             raise InvalidParameterError(f"seed must be None or an integer >= 0, but got {seed!r}")
         self._seed = _new_seed() if seed is None else int(seed)
         self._forget()

@@ -1,7 +1,7 @@
-"""Which names and values a search space may hold.
+"""Validation of the names and domains of a search space.
 
-A space may name every field of `MLPConfig`, and the structural names ``depth``, ``width`` (all hidden layers
-that width) and ``width_1``, ``width_2``, ... (each layer its own), which together build ``widths``.
+A space may name every field of `MLPConfig`. It may also name ``depth``, ``width`` (of all hidden layers) and
+``width_1``, ``width_2``, ... (of one layer each), which together build ``widths``.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from parallelmlp_search.space.config import FIELD_NAMES, MLPConfig
 from parallelmlp_search.space.domain_base import Domain
 from parallelmlp_search.space.domains import Float
 
-__all__ = ["check_domains", "width_index"]
+__all__ = ["check_domains", "layer_of"]
 
 _WIDTH = re.compile(r"width_([1-9][0-9]*)")
-_WHOLE = ("widths", "depth", "width", "batch_size", "submembers", "seed")
+_INTEGERS = ("widths", "depth", "width", "batch_size", "submembers", "seed")
 _MAX_DEPTH = 10_000
 
 
-def width_index(name: str) -> int | None:
-    """Layer that ``width_3`` stands for, counted from 1; None for any other name."""
+def layer_of(name: str) -> int | None:
+    """Return the hidden layer that ``width_3`` belongs to, counted from 1; None for any other name."""
     match = _WIDTH.fullmatch(name)
     return int(match.group(1)) if match else None
 
 
 def check_domains(domains: Mapping[str, Domain]) -> None:
-    """Refuse names and values that no configuration could take.
+    """Check that every name and value can occur in a configuration.
 
     Raises
     ------
     InvalidParameterError
-        Naming the domain and what is wrong with it.
+        If a name is unknown, a value breaks the rule of its field, or names of widths contradict each other.
     """
     for name, domain in domains.items():
         if not isinstance(domain, Domain):
             raise InvalidParameterError(
                 f"the domain of {name!r} must be a Float, Int or Categorical, but got {domain!r}"
             )
-        if name not in (*FIELD_NAMES, "depth", "width") and width_index(name) is None:
+        if name not in (*FIELD_NAMES, "depth", "width") and layer_of(name) is None:
             hint = near_miss(name, (*FIELD_NAMES, "depth", "width", "width_1"))
             raise InvalidParameterError(f"a search space has no name {name!r}{hint}")
         _check_values(name, domain)
@@ -48,12 +48,12 @@ def check_domains(domains: Mapping[str, Domain]) -> None:
 
 
 def _check_values(name: str, domain: Domain) -> None:
-    whole = name in _WHOLE or width_index(name) is not None
-    if whole and isinstance(domain, Float):
+    is_layer_width = layer_of(name) is not None
+    if isinstance(domain, Float) and (name in _INTEGERS or is_layer_width):
         raise InvalidParameterError(
             f"the domain of {name!r} must be an Int or Categorical, but got {domain!r}"
         )
-    # An interval is valid where both its ends are; a categorical shows all of its choices.
+    # an interval is valid if both its ends are; the grid of a categorical holds all choices
     for value in domain.grid(2):
         try:
             if name == "depth":
@@ -61,7 +61,7 @@ def _check_values(name: str, domain: Domain) -> None:
                     raise InvalidParameterError(
                         f"depth must be an integer from 0 to {_MAX_DEPTH}, but got {value!r}"
                     )
-            elif name == "width" or width_index(name) is not None:
+            elif name == "width" or is_layer_width:
                 MLPConfig(widths=(value,))
             else:
                 MLPConfig(**{name: value})
@@ -72,21 +72,21 @@ def _check_values(name: str, domain: Domain) -> None:
 
 
 def _check_widths(domains: Mapping[str, Domain]) -> None:
-    numbered = sorted(index for index in map(width_index, domains) if index is not None)
-    structural = [name for name in domains if name in ("depth", "width") or width_index(name) is not None]
+    layers = sorted(layer for layer in map(layer_of, domains) if layer is not None)
+    structural = [name for name in domains if name in ("depth", "width") or layer_of(name) is not None]
     if "widths" in domains and structural:
         raise InvalidParameterError(f"a search space may name either widths or {structural[0]}, but got both")
-    if numbered and "width" in domains:
-        raise InvalidParameterError(
-            f"a search space may name either width or width_{numbered[0]}, but got both"
-        )
-    if not numbered:
+    if not layers:
         return
-    deepest = int(max(domains["depth"].grid())) if "depth" in domains else numbered[-1]
-    for index in range(1, max(deepest, numbered[-1]) + 1):
-        if index not in numbered:
+    if "width" in domains:
+        raise InvalidParameterError(
+            f"a search space may name either width or width_{layers[0]}, but got both"
+        )
+    max_depth = int(max(domains["depth"].grid())) if "depth" in domains else layers[-1]
+    for layer in range(1, max(max_depth, layers[-1]) + 1):
+        if layer not in layers:
             raise InvalidParameterError(
-                f"a space of depth {deepest} must name width_{index}, but it is missing"
+                f"a space of depth {max_depth} must name width_{layer}, but it is missing"
             )
-        if index > deepest:
-            raise InvalidParameterError(f"width_{index} is never used, since depth is at most {deepest}")
+        if layer > max_depth:
+            raise InvalidParameterError(f"width_{layer} is never used, since depth is at most {max_depth}")
