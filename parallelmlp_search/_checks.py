@@ -102,7 +102,7 @@ def check_integer(parameter: str, value: object, minimum: int | None = None) -> 
     is_whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
     if not is_whole or isinstance(value, bool):
         _refuse(parameter, rule, value)
-    number = int(value)  # type: ignore[call-overload]
+    number: int = int(value)  # type: ignore[call-overload]
     return number if minimum is None or number >= minimum else _refuse(parameter, rule, value)
 
 
