@@ -685,7 +685,7 @@ class TestAsAnEstimator:
         ("changes", "message"),
         [
             ({"param_distributions": {"learning_rat": [0.1]}}, "did you mean 'learning_rate'"),
-            ({"param_distributions": {"dropout": [1.5]}}, "dropout must be in"),
+            ({"param_distributions": {"dropout": [1.5]}}, "dropout must be a number in"),
             ({"param_distributions": {"dropout": []}}, "at least one value"),
             (
                 {"param_distributions": {"dropout": stats.uniform(0, 0.5)}},
