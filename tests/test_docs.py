@@ -13,13 +13,13 @@ import pytest
 
 from benchmarks import (
     averaging,
-    decisions,
     end_to_end,
     extremes,
     ingredients,
     optuna_bridge,
     optuna_storages,
     packed_training,
+    postprocessing,
     refinement_sampler,
 )
 from benchmarks.packed.profile import profile_table
@@ -183,7 +183,9 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/optuna.md", "optuna_storages"): lambda: optuna_storages.table(_on_file(optuna_storages.RESULTS)),
     ("docs/quality.md", "ablation"): lambda: quality.variant_sections(_on_file(quality.ABLATION)["rows"]),
     ("docs/quality.md", "averaging"): lambda: averaging.table_of(_on_file(averaging.RESULTS)["rows"]),
-    ("docs/quality.md", "decisions"): lambda: decisions.tables(_on_file(decisions.RESULTS)["rows"]),
+    ("docs/quality.md", "postprocessing"): lambda: postprocessing.tables(
+        _on_file(postprocessing.RESULTS)["rows"]
+    ),
     ("docs/quality.md", "extremes"): lambda: extremes.table(_on_file(extremes.RESULTS)["rows"]),
     ("docs/quality.md", "ingredients"): lambda: ingredients.table(_on_file(ingredients.RESULTS)["rows"]),
     ("docs/quality.md", "quality"): lambda: quality.sections(_on_file(quality.RESULTS)["rows"]),
@@ -197,6 +199,21 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/speed.md", "scaling"): lambda: scaling_table(_on_file(packed_training.SCALING)["rows"]),
 }
 """Generated tables of the documents, each made again from its file of results."""
+
+
+def test_the_architecture_is_short_and_all_decisions_are_listed() -> None:
+    assert len(TEXTS["docs/architecture.md"].splitlines()) <= 150
+    files = sorted(path.name for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    rows = re.findall(
+        r"^\| \[(\d+)\]\((\S+)\) \| (.*) \|$", TEXTS["docs/decisions/README.md"], flags=re.MULTILINE
+    )
+    assert [name for _, name, _ in rows] == files
+    for place, (number, name, title) in enumerate(rows, start=1):
+        lines = TEXTS[f"docs/decisions/{name}"].splitlines()
+        assert lines[0] == f"# {number}: {title}"
+        assert int(number) == place
+        sections = [line for line in lines if line.startswith("## ")]
+        assert sections == ["## Context", "## Measurement", "## Decision"], name
 
 
 def test_every_generated_table_is_known() -> None:

@@ -1,10 +1,10 @@
-"""What a temperature and tuned decisions are worth on rows that were held back.
+"""Value of calibration and tuned decision thresholds on held-back rows.
 
-``python -m benchmarks.decisions`` searches a few tables and scores the held-back quarter with and without
-what was fitted on the choosing rows: the same networks with and without their temperature by log-loss, and
-two searches, one that tunes the decision and one that does not, by a metric of labels. Rows are kept in
-``benchmarks/results/decisions.json``, each as soon as it is measured; ``--sets``, ``--seeds`` and ``--kinds``
-measure some of them (anew), and the tables of ``docs/quality.md`` are filled in from all that are there.
+``python -m benchmarks.postprocessing`` searches a few tables and scores the held-back quarter: by log-loss
+the same networks with and without their temperature, and by a metric of labels two searches, with and
+without tuned thresholds. Each row is written to ``benchmarks/results/decisions.json`` when it is measured.
+``--sets``, ``--seeds`` and ``--kinds`` select rows to measure again. All rows on file go into
+``docs/quality.md``.
 """
 
 from __future__ import annotations
@@ -26,16 +26,33 @@ RESULTS = ROOT / "benchmarks" / "results" / "decisions.json"
 DOCS = ROOT / "docs" / "quality.md"
 
 EPOCHS = {"vowel": 60, "credit_g": 60, "telco_churn": 15, "satimage": 15}
-"""Tables and epochs of full training, some hundreds of steps."""
+"""Epochs of full training for each table, some hundreds of steps."""
 
 LABELS = {"credit_g": "balanced_accuracy", "telco_churn": "f1"}
-"""Tables and metrics for which decisions are tuned."""
+"""Metric of labels for each table whose thresholds are tuned."""
 
 N_TRIALS = 60
 
 
 def search(name: str, seed: int, metric: str, *, tune: bool) -> tuple[SearchResult, torch.Tensor, Any]:
-    """Outcome, probabilities (C, n) of the held-back rows, and their classes."""
+    """Search a table and predict its held-back rows.
+
+    Parameters
+    ----------
+    name
+        Table, a key of :data:`EPOCHS`.
+    seed
+        Seed of the split and of the search.
+    metric
+        Metric of the search.
+    tune
+        Tune decision thresholds.
+
+    Returns
+    -------
+    tuple
+        Result of the search, probabilities ``(C, n)`` of the held-back rows, and their classes ``(n,)``.
+    """
     table = load(name)
     train, test = split(table, seed)
     problem = Problem(frame=table.rows(train), target=table.target[train], task=table.task)  # type: ignore[arg-type]
@@ -48,17 +65,18 @@ def search(name: str, seed: int, metric: str, *, tune: bool) -> tuple[SearchResu
 
 
 def calibration(name: str, seed: int) -> dict[str, Any]:
-    """Log-loss with and without the temperature, and reported."""
-    found, warm, truth = search(name, seed, "log_loss", tune=True)
+    """Measure log-loss on held-back rows with and without the temperature, and the honest score."""
+    found, calibrated, truth = search(name, seed, "log_loss", tune=True)
     temperature = found.model.temperature
     metric = get_metric("log_loss", found.model.task)
-    before, after = metric(torch.stack([apply_temperature(warm, 1.0 / temperature), warm]), truth).tolist()
+    uncalibrated = apply_temperature(calibrated, 1.0 / temperature)
+    before, after = metric(torch.stack([uncalibrated, calibrated]), truth).tolist()
     honest = None if found.honest is None else found.honest.score
     return {"temperature": temperature, "plain": before, "tempered": after, "honest": honest}
 
 
-def decisions(name: str, seed: int) -> dict[str, Any]:
-    """Score of the most probable class and of tuned decisions, each by a search of its own."""
+def thresholds(name: str, seed: int) -> dict[str, Any]:
+    """Measure the score of most probable classes and of tuned thresholds, each with its own search."""
     metric_name = LABELS[name]
     row: dict[str, Any] = {"metric": metric_name}
     for side, tune in (("plain", False), ("tuned", True)):
@@ -71,7 +89,7 @@ def decisions(name: str, seed: int) -> dict[str, Any]:
 
 
 def tables(rows: dict[str, dict[str, Any]]) -> str:
-    """The figures as Markdown."""
+    """Return all rows as two Markdown tables."""
     lines = [
         "| set, seed | temperature | log-loss without | with | change | reported |",
         "|---|---|---|---|---|---|",
@@ -82,7 +100,7 @@ def tables(rows: dict[str, dict[str, Any]]) -> str:
             f"| {row['set']}, {row['seed']} | {row['temperature']:.3f} | {row['plain']:.4f} "
             f"| {row['tempered']:.4f} | {change:+.1%} | {row['honest']:.4f} |"
         )
-    lines += ["", "| set, seed, metric | most probable class | reported | tuned decision | reported |"]
+    lines += ["", "| set, seed, metric | most probable class | reported | tuned thresholds | reported |"]
     lines.append("|---|---|---|---|---|")
     for row in (rows[key] for key in sorted(rows) if key.startswith("decision")):
         sides = [
@@ -94,7 +112,7 @@ def tables(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure the selected rows, print all rows, and update the document."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", nargs="+", choices=EPOCHS, default=list(EPOCHS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
@@ -105,7 +123,7 @@ def main() -> None:
     kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"rows": {}}
     for seed in chosen.seeds:
         for name in chosen.sets:
-            for kind, measure in (("calibration", calibration), ("decision", decisions)):
+            for kind, measure in (("calibration", calibration), ("decision", thresholds)):
                 if kind not in chosen.kinds or (kind == "decision" and name not in LABELS):
                     continue
                 started = time.process_time()
@@ -114,7 +132,7 @@ def main() -> None:
                 kept["machine"] = describe_machine()
                 RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     print(tables(kept["rows"]))
-    fill(DOCS, marks("decisions"), tables(kept["rows"]))
+    fill(DOCS, marks("postprocessing"), tables(kept["rows"]))
 
 
 if __name__ == "__main__":
