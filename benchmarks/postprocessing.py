@@ -57,7 +57,7 @@ def search(name: str, seed: int, metric: str, *, tune: bool) -> tuple[SearchResu
     train, test = split(table, seed)
     problem = Problem(frame=table.rows(train), target=table.target[train], task=table.task)  # type: ignore[arg-type]
     settings = SearchSettings(
-        n_trials=N_TRIALS, max_epochs=EPOCHS[name], metric=metric, tune_decision=tune, seed=seed
+        n_trials=N_TRIALS, max_epochs=EPOCHS[name], metric=metric, tune_thresholds=tune, seed=seed
     )
     found = run(problem, settings, n_jobs=1)
     probabilities = np.ascontiguousarray(found.model.predictions(table.rows(test)))

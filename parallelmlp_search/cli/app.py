@@ -199,7 +199,7 @@ def search(
         n_folds=folds,
         sampler=sampler,
         initial=initial(start_from, start_study, search_space),
-        tune_decision=tune_decision,
+        tune_thresholds=tune_decision,
         calibration=calibration,
         refit=refit,
         seed=seed,

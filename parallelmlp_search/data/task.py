@@ -74,7 +74,9 @@ def infer_task(y: Any, task: str | None = None) -> Task:
     values = [value for value, count in zip(values, counts, strict=True) if count]
     counts = counts[counts > 0]
     if len(values) == 1:
-        raise DataError(f"the target must have at least two values, but every row has {_plain(values[0])!r}")
+        raise DataError(
+            f"the target must have at least two values or classes, but every row has {_plain(values[0])!r}"
+        )
     numeric = _is_numeric(column, values)
     numbers = np.array([float(value) for value in values]) if numeric else np.zeros(0)
     whole = numeric and bool(np.all(np.isfinite(numbers)) and np.all(numbers == np.floor(numbers)))

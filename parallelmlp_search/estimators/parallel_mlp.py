@@ -159,7 +159,7 @@ class ParallelMLPClassifier(ClassifierMixin, LabelTarget, SearchEstimator):  # t
         self.verbose = verbose
 
     def _treatment(self) -> dict[str, Any]:
-        return {"tune_decision": self.tune_decision, "calibration": self.calibration}
+        return {"tune_thresholds": self.tune_decision, "calibration": self.calibration}
 
 
 class ParallelMLPRegressor(RegressorMixin, NumericTarget, SearchEstimator):  # type: ignore[misc]

@@ -259,7 +259,8 @@ def _capacity(data: ShardData, sample: Sequence[MLPConfig], settings: SearchSett
     """Members that may be alive at once: the states of two generations of survivors must fit."""
     mean = sum(data.architecture(config).n_parameters for config in sample) / len(sample)
     state = 4 * 4 * mean
-    room = STATE_BYTES if settings.memory_limit is None else min(STATE_BYTES, 0.4 * settings.memory_limit)
+    limit = settings.memory_bytes
+    room = STATE_BYTES if limit is None else min(STATE_BYTES, 0.4 * limit)
     return max(4, int(room * settings.reduction_factor / (2.0 * state)))
 
 

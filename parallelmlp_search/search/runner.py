@@ -152,7 +152,6 @@ def _begin(
     screener: Screener | None,
 ) -> _Stage:
     """Prepare, plan and screen."""
-    settings.check_task(problem.task)
     device = resolve_device(settings.device)
     left = None if settings.time_limit is None else clock.left
     compiled = stack.enter_context(compiled_in_time(device, left))
@@ -163,7 +162,7 @@ def _begin(
     reporter = Reporter(callbacks, preparation.metric, clock, throughput)
     reporter.report("preparing")
     data = preparation.screening().data
-    workers = Workers(stack, throughput.n_workers, on_gpu=on_gpu, memory_limit=settings.memory_limit)
+    workers = Workers(stack, throughput.n_workers, on_gpu=on_gpu, memory_limit=settings.memory_bytes)
     if settings.time_limit is not None:
         workers.expect(settings.time_limit)
     data = workers.share(data)

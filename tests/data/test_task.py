@@ -81,7 +81,7 @@ def test_asked_for(y: object, asked: str, task: str) -> None:
 @pytest.mark.parametrize(
     ("y", "asked", "message"),
     [
-        (["a", "a"], None, "must have at least two values, but every row has 'a'"),
+        (["a", "a"], None, "must have at least two values or classes, but every row has 'a'"),
         ([1.0, 1.0], None, "every row has 1.0"),
         ([np.nan, np.nan], None, "has no values: all of its rows are missing"),
         ([None, None], "regression", "has no values"),

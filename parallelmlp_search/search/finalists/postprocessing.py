@@ -129,7 +129,7 @@ def average(
 
 
 def _tunes(preparation: Preparation, settings: SearchSettings) -> bool:
-    return settings.tune_decision and preparation.metric.needs == "label" and not preparation.is_tiny
+    return settings.tune_thresholds and preparation.metric.needs == "label" and not preparation.is_tiny
 
 
 def _choosing(

@@ -26,7 +26,6 @@ from parallelmlp_search.data import (
     combine_weights,
     folds,
     holdout,
-    recognise_columns,
 )
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import Head, TrainingRows
@@ -90,6 +89,7 @@ class Preparation:
     def __init__(
         self, problem: Problem, settings: SearchSettings, device: str = "cpu", *, hold_back: bool = True
     ) -> None:
+        settings.check_task(problem.task)
         self.problem = problem
         self.settings = settings
         self.device = device
@@ -112,10 +112,10 @@ class Preparation:
             else default_metric(problem.task)
         )
         # kinds are a property of the whole table: a column that is constant inside one fold stays what it is
-        self.column_kinds = recognise_columns(problem.frame).kinds
+        self.column_kinds = problem.columns.kinds
         self.is_tiny = problem.n_rows < SMALLEST_SPLIT or self._rarest() < SMALLEST_CLASS
         # what compares networks: where a decision will be tuned, what they are worth once it is
-        tunes = settings.tune_decision and not self.is_tiny
+        tunes = settings.tune_thresholds and not self.is_tiny
         self.comparing = at_best_threshold(self.metric, n_classes) if tunes else self.metric
         everything = np.arange(problem.n_rows)
         if not hold_back:

@@ -1,8 +1,9 @@
-"""What a search is asked to do, as plain values that land in ``run.json``."""
+"""Settings of a search, as plain values that are kept in ``run.json``."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
@@ -10,97 +11,130 @@ from typing import TYPE_CHECKING, Any
 
 from parallelmlp_search.data import Scaling
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+from parallelmlp_search.kernels import get_loss
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-__all__ = ["FRESH_SAMPLERS", "SAMPLERS", "SearchSettings", "check_sampler"]
+__all__ = ["FRESH_SAMPLERS", "SAMPLERS", "SearchSettings", "check_sampler", "parse_memory"]
 
 SAMPLERS = ("random", "qmc", "grid", "tpe", "cmaes", "gp")
-"""Samplers by name: the first three draw afresh and leave learning to refinement near the leaders, the others
-are Optuna's and learn themselves."""
+"""Samplers by name. The first three draw afresh and leave learning to refinement; the others are Optuna's."""
 
 FRESH_SAMPLERS = SAMPLERS[:3]
 
 CALIBRATIONS = ("auto", "temperature", "none")
-"""Ways to make probabilities mean what they say; by default a temperature, where there are any."""
+
+LOSSES = {
+    "binary": ("binary_logits",),
+    "multiclass": ("cross_entropy",),
+    "regression": ("squared_error", "huber", "quantile"),
+}
+"""Losses of each task."""
+
+_SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
 
 
 def check_sampler(sampler: object) -> None:
-    """Refuse what is neither one of :data:`SAMPLERS` nor a sampler of Optuna, told without importing it.
+    """Check that a sampler is one of :data:`SAMPLERS` or a sampler of Optuna, without importing Optuna.
 
     Raises
     ------
     InvalidParameterError
         If it is neither.
     """
-    hint = ""
     if isinstance(sampler, str):
-        known = sampler in SAMPLERS
-        hint = near_miss(sampler, SAMPLERS)
+        known, hint = sampler in SAMPLERS, near_miss(sampler, SAMPLERS)
     else:
-        known = not isinstance(sampler, type) and callable(getattr(sampler, "sample_independent", None))
+        has_method = callable(getattr(sampler, "sample_independent", None))
+        known, hint = has_method and not isinstance(sampler, type), ""
     if not known:
         raise InvalidParameterError(
             f"sampler must be one of {', '.join(SAMPLERS)} or a sampler of Optuna, but got {sampler!r}{hint}"
         )
 
 
+def parse_memory(limit: Any) -> int | None:
+    """Bytes of a memory limit: None, a number of bytes, or a text such as ``2GB``, ``512 MiB`` or ``3e9``.
+
+    >>> parse_memory("2GB"), parse_memory("1.5 GiB"), parse_memory(3e9)
+    (2000000000, 1610612736, 3000000000)
+
+    Raises
+    ------
+    InvalidParameterError
+        If it is none of these, or below one byte.
+    """
+    if limit is None:
+        return None
+    size = math.nan
+    if isinstance(limit, str):
+        if match := _SIZE.fullmatch(limit):
+            power = " kmgt".index(match[2].lower() or " ")
+            size = float(match[1]) * (1024 if match[3] else 1000) ** power
+    elif isinstance(limit, Real) and not isinstance(limit, bool):
+        size = float(limit)
+    if not (math.isfinite(size) and size >= 1):
+        raise InvalidParameterError(
+            f"memory_limit must be bytes > 0 or a size such as '2GB' or '512MiB', but got {limit!r}"
+        )
+    return int(size)
+
+
 @dataclass(frozen=True)
 class SearchSettings:
-    """Everything that decides the outcome of a search, but for the data.
+    """Everything that determines the result of a search, except the data.
 
     Parameters
     ----------
     search_space
-        What may be tried: a :class:`~parallelmlp_search.space.SearchSpace` or the name of a preset.
+        A :class:`~parallelmlp_search.space.SearchSpace` or the name of a preset.
     n_trials
-        Configurations to train; None lets the time limit or the size of the table decide.
+        Configurations to train; None for 200, or as many as the time limit allows.
     time_limit
-        Seconds for everything, from reading to saving; None for no limit. A search without one is
-        deterministic.
+        Seconds from reading to saving; None for no limit. A search without a limit is deterministic.
     max_epochs
-        Epochs of full training; None chooses them from the size of the table and the time limit.
+        Epochs of full training; None derives them from the size of the table and the time limit.
     metric
-        What counts; None takes the task's default.
+        Metric by name; None for the default of the task, or the pinball loss of a quantile loss.
     loss
-        What training minimises; None takes the task's default.
+        Training loss by name; None for the default of the task.
     n_folds
         Folds of the finalists' cross-fitting; None chooses 3 to 8.
     n_finalists
-        Configurations that are cross-fitted; None chooses 2 to 32.
+        Configurations that are cross-fitted, at most the number of trials; None chooses 2 to 32.
     reduction_factor
-        One in this many trials is promoted from a rung to the next.
+        One in this many trials advances from a rung to the next.
     sampler
-        Where configurations come from. ``random``, ``qmc`` (scrambled Sobol points) and ``grid`` draw afresh,
-        and draws near the leaders follow. ``tpe``, ``cmaes`` and ``gp`` begin with random draws, and Optuna's
-        sampler of that name follows. A sampler of Optuna, given as an object, draws everything; in
-        ``run.json`` its class stands for it.
+        Source of configurations. ``random``, ``qmc`` (scrambled Sobol points) and ``grid`` draw afresh;
+        proposals near the elites follow. ``tpe``, ``cmaes`` and ``gp`` begin with random draws; Optuna's
+        sampler of that name follows. A sampler of Optuna, given as an object, draws everything;
+        ``run.json`` holds the name of its class.
     refinement
-        Share of the trials that are drawn with what the others have taught, in [0, 1].
+        Share of the trials that are proposed from the results of others, in [0, 1].
     initial
-        Configurations to try first, each of the space.
+        Configurations to try first, each in the space.
     scaling
         How numeric columns are scaled: ``robust``, ``quantile`` or ``standard``.
     numeric_bins
-        Bins of the piecewise linear encoding of numeric columns, 0 for none; None chooses 48, or fewer where
-        numeric columns are many or rows few.
-    tune_decision
-        Whether the classes' weights in naming one are tuned for a metric that looks at labels (accuracy,
-        balanced_accuracy, f1, f1_macro, mcc); with other metrics the most probable class is named.
+        Bins of the piecewise linear encoding of numeric columns, 0 for none; None for 48, or fewer where
+        there are many numeric columns or few rows.
+    tune_thresholds
+        True to tune decision thresholds for a metric of labels (accuracy, balanced_accuracy, f1, f1_macro,
+        mcc). Otherwise the most probable class is predicted.
     calibration
-        ``temperature`` to fit one temperature to all probabilities, as far as the choosing rows give evidence
-        for it, or ``none``; ``auto`` is the first for classes and the second for numbers.
+        ``temperature`` to fit one temperature to all probabilities, ``none``, or ``auto``: ``temperature``
+        for classes, ``none`` for a regression.
     refit
-        Whether the networks of the ensemble are trained anew on all rows, to predict instead of those of the
-        folds.
+        True to train the networks of the ensemble again on all rows, and predict with them.
     seed
         Seed of everything random.
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     memory_limit
-        Bytes that the search may add to the memory of its process; None for no limit.
+        Bytes that the search can add to the memory of its process, also as a text such as ``2GB``; None for
+        no limit.
     """
 
     search_space: SearchSpace | str = "default"
@@ -117,12 +151,12 @@ class SearchSettings:
     initial: tuple[MLPConfig, ...] = ()
     scaling: Scaling = "robust"
     numeric_bins: int | None = None
-    tune_decision: bool = True
+    tune_thresholds: bool = True
     calibration: str = "auto"
     refit: bool = False
     seed: int = 0
     device: str = "auto"
-    memory_limit: int | None = None
+    memory_limit: int | str | None = None
     space: SearchSpace = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -134,23 +168,10 @@ class SearchSettings:
                 f"search_space must be a SearchSpace or the name of a preset, but got {space!r}"
             )
         object.__setattr__(self, "space", space)
-        for name, lowest in (
-            ("n_trials", 1),
-            ("max_epochs", 1),
-            ("n_folds", 2),
-            ("n_finalists", 1),
-            ("numeric_bins", 0),
-        ):
-            value = getattr(self, name)
-            whole = isinstance(value, Integral) and not isinstance(value, bool)
-            if value is not None and not (whole and value >= lowest):
-                raise InvalidParameterError(f"{name} must be an integer >= {lowest}, but got {value!r}")
-        for name, unit in (("time_limit", "seconds"), ("memory_limit", "bytes")):
-            value = getattr(self, name)
-            known = isinstance(value, Real) and not isinstance(value, bool)
-            if value is not None and not (known and value > 0 and math.isfinite(value)):
-                raise InvalidParameterError(f"{name} must be > 0 {unit}, but got {value!r}")
-        for name in ("tune_decision", "refit"):
+        object.__setattr__(self, "initial", tuple(self.initial))
+        object.__setattr__(self, "memory_limit", parse_memory(self.memory_limit))
+        self._check_numbers()
+        for name in ("tune_thresholds", "refit"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParameterError(f"{name} must be True or False, but got {getattr(self, name)!r}")
         if self.calibration not in CALIBRATIONS:
@@ -158,20 +179,40 @@ class SearchSettings:
                 f"calibration must be one of {', '.join(CALIBRATIONS)}, but got {self.calibration!r}"
                 f"{near_miss(str(self.calibration), CALIBRATIONS)}"
             )
+        # run.json holds the dotted name of the class of a sampler object
+        if not (isinstance(self.sampler, str) and "." in self.sampler):
+            check_sampler(self.sampler)
+        for config in self.initial:
+            if not isinstance(config, MLPConfig):
+                raise InvalidParameterError(f"initial must hold configurations, but got {config!r}")
+            space.to_values(config)  # raises for a configuration outside of the space
+        if self.loss is not None:
+            kind, _, level = str(self.loss).partition(":")
+            if self.metric is None and kind == "quantile":
+                object.__setattr__(self, "metric", f"pinball:{level or '0.5'}")
+
+    def _check_numbers(self) -> None:
+        lowest = {"n_trials": 1, "max_epochs": 1, "n_folds": 2, "n_finalists": 1, "numeric_bins": 0}
+        for name, least in lowest.items():
+            value = getattr(self, name)
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= least):
+                raise InvalidParameterError(f"{name} must be an integer >= {least}, but got {value!r}")
+        limit = self.time_limit
+        known = isinstance(limit, Real) and not isinstance(limit, bool)
+        if limit is not None and not (known and limit > 0 and math.isfinite(limit)):
+            raise InvalidParameterError(f"time_limit must be > 0 seconds, but got {limit!r}")
         if self.reduction_factor < 2:
             raise InvalidParameterError(f"reduction_factor must be >= 2, but got {self.reduction_factor!r}")
         if not 0 <= self.refinement <= 1:
             raise InvalidParameterError(f"refinement must lie in [0, 1], but got {self.refinement!r}")
-        # a dotted name is what remains of an object on disk
-        if not (isinstance(self.sampler, str) and "." in self.sampler):
-            check_sampler(self.sampler)
-        object.__setattr__(self, "initial", tuple(self.initial))
-        for config in self.initial:
-            if not isinstance(config, MLPConfig):
-                raise InvalidParameterError(f"initial must hold configurations, but got {config!r}")
-            space.to_values(config)  # says what is not of the space
         if self.seed < 0:
             raise InvalidParameterError(f"seed must be >= 0, but got {self.seed!r}")
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Bytes of `memory_limit`, or None."""
+        return parse_memory(self.memory_limit)
 
     @property
     def sampler_name(self) -> str:
@@ -183,17 +224,25 @@ class SearchSettings:
 
     @property
     def refined_share(self) -> float:
-        """Share of the trials that are drawn near the leaders: none of a grid's."""
+        """Share of the trials that are proposed near the elites; 0 for a grid."""
         return 0.0 if self.sampler == "grid" else self.refinement
 
     def check_task(self, task: str) -> None:
-        """Refuse what does not fit the task.
+        """Check that loss and calibration fit a task.
 
         Raises
         ------
         InvalidParameterError
-            If a regression is to be calibrated.
+            If they do not.
         """
+        if self.loss is not None:
+            kind = str(self.loss).partition(":")[0]
+            if kind not in LOSSES[task]:
+                raise InvalidParameterError(
+                    f"loss must be one of {', '.join(LOSSES[task])}, but got {self.loss!r}"
+                    f"{near_miss(kind, LOSSES[task])}"
+                )
+            get_loss(self.loss)  # checks the number after the colon
         if self.calibration == "temperature" and task == "regression":
             raise InvalidParameterError(
                 f"calibration needs classes, but got {self.calibration!r} for a regression: leave it out"
@@ -210,7 +259,14 @@ class SearchSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SearchSettings:
-        """The settings that :meth:`to_dict` wrote."""
+        """Settings that :meth:`to_dict` wrote, also in older versions.
+
+        Raises
+        ------
+        InvalidParameterError
+            If a field is unknown or breaks a rule.
+        """
+        values = {_OLD_NAMES.get(name, name): value for name, value in values.items()}
         known = {f.name for f in fields(cls) if f.init}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -220,3 +276,7 @@ class SearchSettings:
         space = SearchSpace.from_dict(values["search_space"])
         initial = tuple(MLPConfig.from_dict(config) for config in values.get("initial", ()))
         return cls(**{**values, "search_space": space, "initial": initial})
+
+
+_OLD_NAMES = {"tune_decision": "tune_thresholds"}
+"""Names of fields in ``run.json`` of older versions."""

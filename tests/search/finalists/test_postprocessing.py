@@ -43,7 +43,7 @@ def imbalanced() -> Problem:
 
 @pytest.fixture(scope="module")
 def plain(imbalanced: Problem, make_settings: Make) -> SearchResult:
-    return run(imbalanced, make_settings(**F1, tune_decision=False), n_jobs=1)
+    return run(imbalanced, make_settings(**F1, tune_thresholds=False), n_jobs=1)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_nothing_is_tuned_without_rows_a_metric_of_labels_or_the_wish(
     target = np.where(frame["a"] > 0, "yes", "no").astype(object)
     found = run(
         Problem(frame, target, "binary"),
-        make_settings(metric=metric, n_trials=2, n_finalists=1, tune_decision=tune, calibration="none"),
+        make_settings(metric=metric, n_trials=2, n_finalists=1, tune_thresholds=tune, calibration="none"),
         n_jobs=1,
     )
     assert seen.calls == []
@@ -217,7 +217,7 @@ def test_a_regression_has_nothing_to_time_machine(make_problem: Make, make_setti
     ("values", "message"),
     [
         ({"calibration": "temprature"}, "calibration must be one of auto, temperature, none.*did you mean"),
-        ({"tune_decision": "yes"}, "tune_decision must be True or False, but got 'yes'"),
+        ({"tune_thresholds": "yes"}, "tune_thresholds must be True or False, but got 'yes'"),
         ({"refit": 1}, "refit must be True or False, but got 1"),
     ],
 )

@@ -29,7 +29,7 @@ from parallelmlp_search.space import Categorical, Float, Int, SearchSpace, When
         ({"time_limit": -3}, r"time_limit must be > 0 seconds, but got -3"),
         ({"time_limit": math.nan}, r"time_limit must be > 0 seconds, but got nan"),
         ({"time_limit": math.inf}, r"time_limit must be > 0 seconds, but got inf"),
-        ({"memory_limit": 0}, r"memory_limit must be > 0 bytes, but got 0"),
+        ({"memory_limit": 0}, r"memory_limit must be bytes > 0"),
         ({"reduction_factor": 1}, r"reduction_factor must be >= 2, but got 1"),
         ({"refinement": 1.5}, r"refinement must lie in \[0, 1\], but got 1.5"),
         ({"refinement": math.nan}, r"refinement must lie in \[0, 1\], but got nan"),
@@ -87,6 +87,68 @@ def test_an_unknown_field_is_named() -> None:
     values = SearchSettings("small").to_dict() | {"n_trial": 3}
     with pytest.raises(InvalidParameterError, match=r"no field 'n_trial'; did you mean 'n_trials'\?"):
         SearchSettings.from_dict(values)
+
+
+def test_names_of_older_versions_are_read() -> None:
+    values = SearchSettings("small", tune_thresholds=False).to_dict()
+    old = {name.replace("tune_thresholds", "tune_decision"): value for name, value in values.items()}
+    assert "tune_decision" in old
+    assert SearchSettings.from_dict(old).to_dict() == values
+
+
+@pytest.mark.parametrize(
+    ("limit", "size"),
+    [
+        (None, None),
+        (10**9, 10**9),
+        (3e9, 3 * 10**9),
+        ("3e9", 3 * 10**9),
+        ("2GB", 2 * 10**9),
+        ("2G", 2 * 10**9),
+        ("1.5 GiB", 3 * 2**29),
+        ("512 mib", 2**29),
+        (".5kB", 500),
+        ("4096", 4096),
+    ],
+)
+def test_a_memory_limit_is_a_number_of_bytes_or_a_size(limit: Any, size: int | None) -> None:
+    settings = SearchSettings("small", memory_limit=limit)
+    assert settings.memory_limit == settings.memory_bytes == size
+
+
+@pytest.mark.parametrize("limit", [0, -1, "GB", "2 2", "-1GB", "1.2.3MB", "2 apples", True, math.nan, [1]])
+def test_other_memory_limits_are_refused(limit: Any) -> None:
+    with pytest.raises(InvalidParameterError, match="memory_limit must be bytes > 0 or a size such as"):
+        SearchSettings("small", memory_limit=limit)
+
+
+@pytest.mark.parametrize(
+    ("loss", "task", "message"),
+    [
+        (None, "binary", None),
+        ("binary_logits", "binary", None),
+        ("squared_error", "binary", "loss must be one of binary_logits, but got 'squared_error'"),
+        ("cross_entropy", "regression", "loss must be one of squared_error, huber, quantile"),
+        ("hubr", "regression", r"but got 'hubr'; did you mean 'huber'\?"),
+        ("huber:2", "regression", None),
+        ("quantile:1.5", "regression", r"level of the quantile loss must lie in \(0, 1\)"),
+        ("quantile:x", "regression", "a number behind its colon"),
+    ],
+)
+def test_a_loss_must_fit_the_task(loss: str | None, task: str, message: str | None) -> None:
+    settings = SearchSettings("small", loss=loss)
+    if message is None:
+        settings.check_task(task)
+    else:
+        with pytest.raises(InvalidParameterError, match=message):
+            settings.check_task(task)
+
+
+def test_a_quantile_loss_has_its_own_metric() -> None:
+    assert SearchSettings("small", loss="quantile:0.9").metric == "pinball:0.9"
+    assert SearchSettings("small", loss="quantile").metric == "pinball:0.5"
+    assert SearchSettings("small", loss="quantile:0.9", metric="mae").metric == "mae"
+    assert SearchSettings("small", loss="huber").metric is None
 
 
 def test_a_preset_is_resolved_once() -> None:

@@ -231,7 +231,7 @@ def test_a_run_of_an_older_version_goes_on_with_the_defaults(
     with pytest.raises(KeyboardInterrupt):
         run(spam, make_settings(), directory=directory, callbacks=[interrupt], n_jobs=1)
     settings = directory.info()["settings"]
-    for name in ("tune_decision", "calibration", "refit"):
+    for name in ("tune_thresholds", "calibration", "refit"):
         del settings[name]
     directory.update(settings=settings)
     with pytest.raises(RunDirectoryError, match="was started with refit=False, but got True"):

@@ -278,7 +278,7 @@ class PackedObjective(PreparedObjective):
             reduction_factor=reduction_factor,
             scaling=scaling,
             numeric_bins=numeric_bins,
-            tune_decision=False,  # trials report the plain metric
+            tune_thresholds=False,  # trials report the plain metric
             seed=seed,
             device=device,
         )

@@ -1,0 +1,121 @@
+"""Values that belong to rows beside the features: weights, groups, times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from parallelmlp_search.data.coercion import as_numbers, as_seconds
+from parallelmlp_search.exceptions import DataError, InvalidParameterError
+
+__all__ = ["group_codes", "refuse_rows", "row_times", "row_values", "row_weights"]
+
+
+def row_values(values: Any, n_rows: int, label: str) -> pd.Series:
+    """One value per row, none of them missing.
+
+    Parameters
+    ----------
+    values
+        Array, list, or series of pandas or polars, of shape (n_rows,).
+    n_rows
+        Number of rows.
+    label
+        Name of the values in messages.
+
+    Returns
+    -------
+    pandas.Series of shape (n_rows,)
+
+    Raises
+    ------
+    InvalidParameterError
+        If the shape is another.
+    DataError
+        If a value is missing.
+    """
+    if hasattr(values, "to_pandas"):
+        values = values.to_pandas()
+    shape = np.shape(values)
+    if shape != (n_rows,):
+        raise InvalidParameterError(f"{label} must have the shape ({n_rows},), but has {shape}")
+    column = values if isinstance(values, pd.Series) else pd.Series(np.asarray(values))
+    refuse_rows(column.isna().to_numpy(), column, f"{label} must have a value in every row")
+    return column
+
+
+def row_weights(values: Any, n_rows: int, label: str) -> npt.NDArray[np.float64] | None:
+    """Weights of rows, or None where all rows have the same.
+
+    Parameters
+    ----------
+    values, n_rows, label
+        As of :func:`row_values`.
+
+    Returns
+    -------
+    array of shape (n_rows,), or None
+
+    Raises
+    ------
+    InvalidParameterError
+        If the shape is another, or all weights are zero.
+    DataError
+        If a weight is missing, negative or not finite.
+    """
+    column = row_values(values, n_rows, label)
+    weights = as_numbers(column)
+    refuse_rows(~(np.isfinite(weights) & (weights >= 0)), column, f"{label} must hold numbers >= 0")
+    if not weights.any():
+        raise InvalidParameterError(f"{label} must be > 0 in at least one row, but all weights are zero")
+    return None if weights.min() == weights.max() else weights
+
+
+def group_codes(column: pd.Series) -> npt.NDArray[np.int64]:
+    """Numbers of the groups of rows, in order of appearance."""
+    return pd.factorize(column)[0].astype(np.int64)
+
+
+def row_times(column: pd.Series, label: str) -> npt.NDArray[Any]:
+    """Numbers, or else dates, of rows.
+
+    Raises
+    ------
+    DataError
+        If a row has neither.
+    """
+    numbers = as_numbers(column)
+    if not np.isnan(numbers).any():
+        return numbers
+    dates = as_seconds(column)
+    refuse_rows(np.isnat(dates), column, f"{label} must hold a number or a date in every row")
+    return dates
+
+
+def refuse_rows(wrong: npt.NDArray[np.bool_], column: pd.Series, rule: str) -> None:
+    """Refuse a column if any of its rows breaks a rule.
+
+    Parameters
+    ----------
+    wrong
+        Rows that break the rule, of shape (n_rows,).
+    column
+        Values of the rows; the index numbers them.
+    rule
+        Start of the message.
+
+    Raises
+    ------
+    DataError
+        If there is such a row; the message names the first.
+    """
+    if not wrong.any():
+        return
+    row = int(np.argmax(wrong))
+    found = column.iloc[row]
+    value = found.item() if isinstance(found, np.generic) else found
+    shown = "nothing" if pd.isna(found) else repr(value)
+    raise DataError(f"{rule}, but row {column.index[row]} has {shown}")
