@@ -32,7 +32,7 @@ from parallelmlp_search.integrations.optuna import (
     optimize,
     suggest,
 )
-from parallelmlp_search.integrations.optuna.storage.storage_writers import writer_of
+from parallelmlp_search.integrations.optuna.storage.storage_writers import get_writer
 
 RESULTS = ROOT / "benchmarks" / "results" / "optuna_storages.json"
 DOCS = ROOT / "docs" / "optuna.md"
@@ -109,7 +109,7 @@ def copied(place: str, n_trials: int, seed: int) -> dict[str, float]:
         with new_study(place, seed) as study:
             started = time.perf_counter()
             if name == "at once":
-                writer_of(study._storage).create(study._study_id, trials)
+                get_writer(study._storage).create(study._study_id, trials)
             else:
                 study.add_trials(trials)
             seconds[name] = time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Ctrl-C that waits until what is being written on a study is written."""
+"""Interrupts that wait until the current write is finished."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ __all__ = ["Interrupts"]
 
 
 class Interrupts:
-    """Holds interrupts back, but for where they are allowed.
+    """Context that defers Ctrl-C to the points where it is allowed.
 
-    An interrupt in the middle of a storage's work leaves it half done: a trial that runs although nobody
-    knows its number, a lock that is never released. So the first one waits for the next moment at which it is
-    allowed; a second one does not. SIGTERM is treated alike where somebody has made an interrupt of it. Does
-    nothing outside the main thread, which no interrupt reaches.
+    An interrupt in the middle of a write leaves it half done: a running trial whose number is unknown, a lock
+    that is never released. So the first interrupt waits for the next allowed point; a second one does not
+    wait. SIGTERM is deferred too if it has a Python handler. Outside of the main thread, which alone receives
+    signals, the context does nothing.
     """
 
     def __init__(self) -> None:
-        self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
-        self._waiting: int | None = None
-        self._open = False
+        self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._pending: int | None = None
+        self._is_allowed = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 handler = signal.getsignal(number)
                 if callable(handler):
-                    self._before[number] = handler
-                    signal.signal(number, self._note)
+                    self._handlers[number] = handler
+                    signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -41,30 +41,30 @@ class Interrupts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if error is None:
             self.check()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._open or self._waiting is not None:
-            self._waiting = None
-            self._before[number](number, frame)
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._is_allowed or self._pending is not None:
+            self._pending = None
+            self._handlers[number](number, frame)
         else:
-            self._waiting = number
+            self._pending = number
 
     def check(self) -> None:
-        """Let an interrupt that has been waiting through."""
-        if self._waiting is not None:
-            number, self._waiting = self._waiting, None
-            self._before[number](number, None)
+        """Handle a pending interrupt."""
+        if self._pending is not None:
+            number, self._pending = self._pending, None
+            self._handlers[number](number, None)
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
-        """Where nothing is written, and which may take long."""
-        self._open = True
+        """Allow interrupts inside the context, which must not write."""
+        self._is_allowed = True
         try:
             self.check()
             yield
         finally:
-            self._open = False
+            self._is_allowed = False

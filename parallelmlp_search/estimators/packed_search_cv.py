@@ -40,7 +40,7 @@ from parallelmlp_search.estimators.single_mlp import SingleMLPClassifier, Single
 from parallelmlp_search.estimators.single_mlp_base import SingleMLP
 from parallelmlp_search.estimators.table_estimator import LARGEST_SEED, seed_from
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
-from parallelmlp_search.integrations.optuna.study.optimize import MAX_AT_ONCE, trials_at_once
+from parallelmlp_search.integrations.optuna.study.optimize import MAX_BATCH_SIZE, resolve_batch_size
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.space import SearchSpace
 
@@ -294,15 +294,16 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
         n_trials = DEFAULT_TRIALS if self.n_trials is None else int(self.n_trials)
         wanted = None if self.batch_size == "auto" else int(self.batch_size)
         if study is not None:
-            return StudyCandidates(study, spaces, n_trials), wanted or trials_at_once(study, "auto", n_trials)
+            batch_size = wanted or resolve_batch_size(study, "auto", n_trials)
+            return StudyCandidates(study, spaces, n_trials), batch_size
         if self.sampler == "grid":
             if self.n_trials is not None:
                 raise InvalidParameterError(
                     f"n_trials must be left out where sampler is 'grid', which tries all, but got {n_trials}"
                 )
-            return ListedCandidates(listed(spaces)), wanted or MAX_AT_ONCE
+            return ListedCandidates(listed(spaces)), wanted or MAX_BATCH_SIZE
         found = drawn(spaces, "qmc" if self.sampler == "qmc" else "random", n_trials, rng)
-        return ListedCandidates(found), wanted or MAX_AT_ONCE
+        return ListedCandidates(found), wanted or MAX_BATCH_SIZE
 
     def _keep_results(self, rounds: PackedRounds, prefix: str, scorers: Any, refit_metric: Any) -> None:
         """Everything that follows from the scores."""

@@ -1,4 +1,4 @@
-"""A small table, and studies that say nothing."""
+"""Small table, quiet studies, storages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 import optuna
 import pytest
 from numpy.typing import NDArray
+from optuna.storages import BaseStorage
 
+from parallelmlp_search.integrations.optuna import open_storage
 from parallelmlp_search.space import Categorical, Float, SearchSpace
 
 Table = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -21,6 +23,16 @@ SPACE = SearchSpace(
         "batch_size": Categorical((32,)),
     }
 )
+
+UNTESTED_VERSION = "99.0.0"
+"""Version of Optuna whose storages are written one by one."""
+
+
+def open_existing(url: str) -> BaseStorage:
+    """Open a storage that is not None."""
+    storage = open_storage(url)
+    assert storage is not None
+    return storage
 
 
 @pytest.fixture(autouse=True)

@@ -64,7 +64,7 @@ def test_the_front_matter_is_what_the_template_asks_for() -> None:
     assert 'name = "parallelmlp-search"' in project
 
 
-@pytest.mark.parametrize("name", ["n_startup_trials", "n_leaders", "crossover_share", "seed"])
+@pytest.mark.parametrize("name", ["n_startup_trials", "n_elites", "crossover_share", "seed"])
 def test_the_readme_names_the_defaults(name: str) -> None:
     default = (RefinementSampler.__init__.__kwdefaults__ or {})[name]
     assert f"{name}={default}" in README

@@ -1,4 +1,4 @@
-"""Optuna: studies whose trials are trained in packed batches, and search spaces both ways."""
+"""Optuna: studies whose trials are trained in packed batches, samplers, storages, conversion of spaces."""
 
 from parallelmlp_search.integrations.optuna.sampler.refinement import RefinementSampler
 from parallelmlp_search.integrations.optuna.storage.storages import open_storage, open_study

@@ -31,8 +31,8 @@ from benchmarks.refinement_sampler import DOCS, MARKS, RESULTS, conditional, tab
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.integrations.optuna import RefinementSampler, optimize
 from parallelmlp_search.integrations.optuna.sampler.axes import Axis
-from parallelmlp_search.integrations.optuna.sampler.elites import Leaders
-from parallelmlp_search.integrations.optuna.sampler.refinement import REACHES
+from parallelmlp_search.integrations.optuna.sampler.elites import Elites
+from parallelmlp_search.integrations.optuna.sampler.refinement import MUTATION_REACHES
 from tests.integrations.conftest import SPACE, Table
 
 X = FloatDistribution(0.0, 1.0)
@@ -179,7 +179,7 @@ def test_trials_of_others_are_not_repeated() -> None:
 
 def test_a_copy_is_moved_off_a_continuous_parent() -> None:
     # only a choice of two is free to move, so half of the children would be the parent itself
-    study = optuna.create_study(sampler=RefinementSampler(seed=0, n_startup_trials=1, n_leaders=1))
+    study = optuna.create_study(sampler=RefinementSampler(seed=0, n_startup_trials=1, n_elites=1))
     study.enqueue_trial({"x": 0.5, "c": "p"})
 
     def objective(trial: optuna.Trial) -> float:
@@ -223,7 +223,7 @@ def test_about_two_parameters_of_a_parent_move() -> None:
     assert 1.8 < np.mean(counts) < 2.5
     steps = np.abs(np.concatenate(moved))
     # the median of |N(0, s)| is 0.67 s: the three reaches are in it, fine and coarse
-    assert 0.67 * REACHES[0] < np.median(steps) < 0.67 * REACHES[2]
+    assert 0.67 * MUTATION_REACHES[0] < np.median(steps) < 0.67 * MUTATION_REACHES[2]
     assert steps.max() > 0.4
     assert np.mean(steps < 0.02) > 0.05
 
@@ -289,8 +289,8 @@ def test_a_value_of_another_distribution_is_taken_where_it_fits(
 def test_any_choices_have_places(choices: tuple[Any, ...]) -> None:
     axis = Axis.of(CategoricalDistribution(choices))
     for choice in choices:
-        assert axis.domain.contains(axis.place(choice))
-        assert axis.value(axis.place(choice)) is choice
+        assert axis.domain.contains(axis.encode(choice))
+        assert axis.decode(axis.encode(choice)) is choice
     with pytest.raises(InvalidParameterError, match="float, int or categorical"):
         Axis.of(None)  # type: ignore[arg-type]
 
@@ -307,7 +307,7 @@ def test_choices_in_rising_order_have_neighbours() -> None:
 
 
 def _order(trials: Sequence[FrozenTrial], *directions: StudyDirection, count: int = 12) -> list[int]:
-    leaders = Leaders(directions, count)
+    leaders = Elites(directions, count)
     for number, trial in enumerate(trials):
         trial.number = number
         leaders.add(trial)
@@ -394,7 +394,7 @@ def test_hyperbands_brackets_share_their_leaders() -> None:
     study.optimize(objective, n_trials=60)
     (records,) = sampler._records.values()
     (record,) = records.values()
-    assert record.leaders.n_told == 59
+    assert record.elites.n_finished == 59
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
     assert study.best_value < 1.0
 
@@ -408,9 +408,9 @@ def test_a_trial_is_looked_at_until_it_has_finished() -> None:
     (records,) = study.sampler._records.values()
     (record,) = records.values()
     study.ask()
-    assert len(record._open) <= 1
+    assert len(record._unfinished) <= 1
     assert len(record.plans) <= 2
-    assert len(record.leaders._ordered) == 12
+    assert len(record.elites._ordered) == 12
 
 
 def test_many_threads_ask_one_study() -> None:
@@ -450,13 +450,13 @@ def test_packed_trials_are_refined(table: Table, storage: str | None, tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"n_startup_trials": -1}, "n_startup_trials must be >= 0, but got -1"),
+        ({"n_startup_trials": -1}, "n_startup_trials must be an integer >= 0, but got -1"),
         ({"n_startup_trials": 2.5}, "n_startup_trials must be an integer"),
-        ({"n_leaders": 0}, "n_leaders must be >= 1, but got 0"),
-        ({"n_leaders": True}, "n_leaders must be an integer"),
+        ({"n_elites": 0}, "n_elites must be an integer >= 1, but got 0"),
+        ({"n_elites": True}, "n_elites must be an integer"),
         ({"crossover_share": 1.5}, r"crossover_share must be in \[0, 1\], but got 1.5"),
         ({"crossover_share": math.nan}, "crossover_share must be a finite number"),
-        ({"seed": -1}, "seed must be None or an integer >= 0, but got -1"),
+        ({"seed": -1}, "seed must be an integer >= 0, but got -1"),
         ({"seed": "0"}, "seed must be an integer"),
     ],
 )
@@ -482,7 +482,7 @@ def test_the_pages_figures_are_those_on_file() -> None:
     assert between(PAGE, MARKS) == table(rows) + "\n"
 
 
-@pytest.mark.parametrize("name", ["n_startup_trials", "n_leaders", "crossover_share"])
+@pytest.mark.parametrize("name", ["n_startup_trials", "n_elites", "crossover_share"])
 def test_the_page_names_the_defaults(name: str) -> None:
     default = (RefinementSampler.__init__.__kwdefaults__ or {})[name]
     assert re.search(rf"`{name}` \({default}\)", PAGE)

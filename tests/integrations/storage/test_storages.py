@@ -1,4 +1,4 @@
-"""Storages and studies by name: opened whatever else begins at the same time, or refused in one sentence."""
+"""Storages and studies are opened by URL and name, or refused with a one-sentence error."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ MISTAKES = {
     "sqlite:///{}/none/s.db": "there is no folder '{}/none', make it first",
     "journal:{}/none/s.log": "there is no folder '{}/none', make it first",
     "sqlite:///{}/words": "file is not a database",
-    "journal:{}/words": "the file is no journal of Optuna",
-    "journal:{}/numbers": "the file is no journal of Optuna",
+    "journal:{}/words": "the file is not an Optuna journal",
+    "journal:{}/numbers": "the file is not an Optuna journal",
     "journal:{}": "directory",
-    "oracal://host/db": "no database is called 'oracal'; sqlite, mysql and postgresql are",
-    "mysql://host/db": "the driver of this database is not installed: pip install what brings 'MySQLdb'",
+    "oracal://host/db": "there is no database 'oracal'; use sqlite, mysql, postgresql, or journal:FILE",
+    "mysql://host/db": "this database is not installed: install the package that provides 'MySQLdb'",
     "redis://host": "JournalRedisBackend",
 }
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("storage", MISTAKES)
-def test_what_cannot_be_opened_is_refused_in_a_sentence(folder: Path, storage: str) -> None:
+def test_invalid_storages_are_refused_in_one_sentence(folder: Path, storage: str) -> None:
     before = sorted(folder.iterdir())
     with pytest.raises(InvalidParameterError) as caught:
         open_storage(storage.format(folder))
@@ -50,7 +50,7 @@ def test_what_cannot_be_opened_is_refused_in_a_sentence(folder: Path, storage: s
 
 
 @pytest.mark.parametrize("storage", ["sqlite:///{}/s.db", "journal:{}/s.log"])
-def test_reading_makes_no_file(folder: Path, storage: str) -> None:
+def test_reading_creates_no_file(folder: Path, storage: str) -> None:
     with pytest.raises(InvalidParameterError, match="there is no file"):
         open_study(storage.format(folder))
     assert not (folder / "s.db").exists()
@@ -59,27 +59,27 @@ def test_reading_makes_no_file(folder: Path, storage: str) -> None:
     assert open_study(storage.format(folder)).study_name == study.study_name
 
 
-def test_workers_that_make_the_tables_at_the_same_time_wait_for_each_other(
+def test_creation_of_tables_by_several_workers_is_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusals, real = [2], optuna.storages.get_storage
+    n_failures, real = [2], optuna.storages.get_storage
 
-    def made_by_another(url: str) -> optuna.storages.BaseStorage:
-        if refusals[0] > 0:
-            refusals[0] -= 1
+    def fail_first(url: str) -> optuna.storages.BaseStorage:
+        if n_failures[0] > 0:
+            n_failures[0] -= 1
             raise IntegrityError("", None, Exception("UNIQUE constraint failed: alembic_version.version_num"))
         return real(url)
 
-    monkeypatch.setattr(optuna.storages, "get_storage", made_by_another)
+    monkeypatch.setattr(optuna.storages, "get_storage", fail_first)
     assert open_storage(f"sqlite:///{tmp_path}/s.db") is not None
-    refusals[0] = 99
+    n_failures[0] = 99
     with pytest.raises(InvalidParameterError, match=r"cannot open the storage .*UNIQUE"):
         open_storage(f"sqlite:///{tmp_path}/s.db")
-    assert 90 < refusals[0] < 99
+    assert 90 < n_failures[0] < 99
 
 
 @pytest.mark.parametrize("storage", ["sqlite:///{}/none/s.db", "mysql://host/db", "journal:{}/words"])
-def test_the_command_line_tells_it_and_leaves_no_folder(folder: Path, table: Table, storage: str) -> None:
+def test_the_command_line_prints_the_error(folder: Path, table: Table, storage: str) -> None:
     pd.DataFrame(table[0], columns=list("abcde")).assign(y=table[1]).to_csv(folder / "t.csv", index=False)
     url = storage.format(folder)
     search = ["search", str(folder / "t.csv"), "--target", "y", "--trials", "4", "--output", f"{folder}/run"]

@@ -1,4 +1,4 @@
-"""Several workers on one study: nothing lost, nothing twice, and one question for all."""
+"""Several workers on one study: no trial is lost or trained twice, and all have the same settings."""
 
 from __future__ import annotations
 
@@ -38,11 +38,16 @@ from parallelmlp_search.integrations.optuna import (
     space_to_distributions,
 )
 from parallelmlp_search.integrations.optuna.study.batch import Batch
-from parallelmlp_search.integrations.optuna.study.heartbeat import FIRST, RETRY_OF, Attendance, superfluous
+from parallelmlp_search.integrations.optuna.study.heartbeat import (
+    FIRST_TRY_ATTR,
+    RETRY_OF_ATTR,
+    Heartbeat,
+    duplicate_retries,
+)
 from parallelmlp_search.search import Problem, RunDirectory, SearchSettings, screen
 from parallelmlp_search.search.proposals.distributions import asked_of
 from parallelmlp_search.space import SearchSpace
-from tests.integrations.conftest import SPACE, Table
+from tests.integrations.conftest import SPACE, UNTESTED_VERSION, Table
 
 WORKER = """
 import sys
@@ -77,7 +82,7 @@ Start = Callable[[str, int, int], subprocess.Popen[str]]
 
 @pytest.fixture
 def start(folder: Path) -> Iterator[Start]:
-    """Starts workers; none of them outlives the test."""
+    """Starts workers and ends them with the test."""
     workers = []
 
     def start(storage: str, n_trials: int, epochs: int) -> subprocess.Popen[str]:
@@ -106,7 +111,7 @@ def _running(storage: str) -> list[FrozenTrial]:
 
 
 def _kill_while_training(workers: list[subprocess.Popen[str]], storage: str) -> None:
-    """Kill the workers as soon as each of them has trials in hand."""
+    """Kill the workers as soon as each of them has running trials."""
     left = {worker.pid: worker for worker in workers}
     deadline = time.monotonic() + 120
     while left and time.monotonic() < deadline:
@@ -125,22 +130,24 @@ def _kill_while_training(workers: list[subprocess.Popen[str]], storage: str) -> 
 
 
 def _check_all_there(storage: str, n_trials: int) -> list[FrozenTrial]:
-    """Every wanted trial is finished once, and what was left behind was finished by someone else."""
+    """Check that each trial is finished once, lost ones by another worker."""
     trials = open_study(storage, "together").get_trials(deepcopy=False)
     assert all(trial.state.is_finished() for trial in trials)
-    own = [trial for trial in trials if RETRY_OF not in trial.user_attrs][:n_trials]
+    own = [trial for trial in trials if RETRY_OF_ATTR not in trial.user_attrs][:n_trials]
     assert len(own) == n_trials
     done = (TrialState.COMPLETE, TrialState.PRUNED)
-    finished = Counter(trial.user_attrs.get(FIRST, trial.number) for trial in trials if trial.state in done)
+    finished = Counter(
+        trial.user_attrs.get(FIRST_TRY_ATTR, trial.number) for trial in trials if trial.state in done
+    )
     assert finished == Counter(trial.number for trial in own)
     for trial in trials:
-        if RETRY_OF in trial.user_attrs:
-            lost = trials[trial.user_attrs[RETRY_OF]]
+        if RETRY_OF_ATTR in trial.user_attrs:
+            lost = trials[trial.user_attrs[RETRY_OF_ATTR]]
             assert lost.state is TrialState.FAIL
-            if trial.number in superfluous(trials):  # two workers have found the same one dead
+            if trial.number in duplicate_retries(trials):  # two workers have enqueued the same trial
                 assert (trial.state, trial.intermediate_values) == (TrialState.FAIL, {})
                 continue
-            assert lost.params.items() <= trial.params.items()  # it may have been asking still
+            assert lost.params.items() <= trial.params.items()  # the worker may have died while it asked
             assert lost.user_attrs["worker"] != trial.user_attrs["worker"]
     return trials
 
@@ -153,7 +160,7 @@ def test_a_killed_worker_loses_nothing(folder: Path, start: Start, place: str) -
     out, _ = workers[1].communicate(timeout=120)
     assert workers[1].returncode == 0, out
     trials = _check_all_there(storage, 24)
-    assert any(RETRY_OF in trial.user_attrs for trial in trials)
+    assert any(RETRY_OF_ATTR in trial.user_attrs for trial in trials)
 
 
 @pytest.mark.slow
@@ -169,12 +176,9 @@ def test_eight_workers_of_which_two_are_killed(folder: Path, start: Start, place
     assert len({trial.user_attrs["worker"] for trial in trials}) == 8
 
 
-# ---------------------------------------------------------------------- the command line
-
-
 def _search(folder: Path, output: str, *arguments: str, code: int = 0) -> str:
-    how = ["--target", "y", "--space", str(folder / "space.json"), "--max-epochs", "4", "--folds", "2"]
-    data = ["search", str(folder / "table.csv"), *how, "--output", str(folder / output)]
+    options = ["--target", "y", "--space", str(folder / "space.json"), "--max-epochs", "4", "--folds", "2"]
+    data = ["search", str(folder / "table.csv"), *options, "--output", str(folder / output)]
     result = CliRunner().invoke(app, [*data, *arguments])
     assert result.exit_code == code, (result.output, result.exception)
     return result.output
@@ -193,7 +197,7 @@ def test_two_runs_share_their_trials(folder: Path) -> None:
     assert second.result()["member_steps"] < first.result()["member_steps"]
 
 
-def test_screening_alone_makes_no_run(folder: Path) -> None:
+def test_screening_alone_creates_no_run(folder: Path) -> None:
     together = [
         "--storage",
         f"sqlite:///{folder}/study.db",
@@ -209,7 +213,7 @@ def test_screening_alone_makes_no_run(folder: Path) -> None:
     assert len(open_study(found["storage"]).trials) == 12
 
 
-def test_mistakes_of_sharing(folder: Path) -> None:
+def test_invalid_sharing_is_refused(folder: Path) -> None:
     storage = f"sqlite:///{folder}/study.db"
     together = ["--storage", storage, "--study", "s", "--trials", "6", "--quiet"]
     _search(folder, "run", *together)
@@ -239,97 +243,94 @@ def test_every_sampler_can_be_shared(table: Table, sampler: str) -> None:
     assert screen(problem, settings, shared, n_jobs=1) == 20
 
 
-def test_workers_agree_once_and_on_a_sampler_that_can_be_shared(
+def test_settings_are_checked_once_and_grids_are_refused(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prints: list[str] = []
+    fingerprints: list[str] = []
     fingerprint = Problem.fingerprint
     monkeypatch.setattr(
-        Problem, "fingerprint", lambda problem: prints.append("again") or fingerprint(problem)
+        Problem, "fingerprint", lambda problem: fingerprints.append("again") or fingerprint(problem)
     )
     problem = Problem(pd.DataFrame(table[0], columns=list("abcde")), table[1], "binary")
     settings = SearchSettings(search_space=SPACE, n_trials=4, max_epochs=1)
     assert screen(problem, settings, SharedStudy("sqlite://", "memory"), n_jobs=1) == 4
-    assert len(prints) == 1
+    assert len(fingerprints) == 1
     with pytest.raises(InvalidParameterError, match="'grid' cannot be shared"):
         screen(problem, replace(settings, sampler="grid"), SharedStudy("sqlite://", "memory"), n_jobs=1)
-    assert len(prints) == 1
-
-
-# ---------------------------------------------------------------------- parts
+    assert len(fingerprints) == 1
 
 
 def _ask(study: optuna.Study, space: SearchSpace = SPACE) -> optuna.Trial:
     return study.ask(space_to_distributions(space))
 
 
-def test_only_the_dead_are_swept_and_only_once(tmp_path: Path) -> None:
+def test_only_trials_of_dead_workers_are_retried_and_only_once(tmp_path: Path) -> None:
     storage = f"journal:{tmp_path}/study.log"
     maker = optuna.create_study(storage=open_storage(storage), study_name="s")
-    lost, unsigned = _ask(maker), _ask(maker)
-    with Attendance(maker, 0.05) as living:
-        with Attendance(open_study(storage), 0.05) as leaver:
-            for name, value in leaver.marks.items():
+    lost, unnamed = _ask(maker), _ask(maker)
+    with Heartbeat(maker, 0.05) as living:
+        with Heartbeat(open_study(storage), 0.05) as leaver:
+            for name, value in leaver.owner_attrs.items():
                 lost.set_user_attr(name, value)
             time.sleep(0.5)
-            assert living.sweep() == []
-            assert living.others() == 1
-        assert living.others() == 0
-        watcher = Attendance(open_study(storage), 0.05, alone_with_ours=True)
-        assert living.sweep() == [lost.number]
-        assert watcher.sweep() == []  # lost is told already, and the other has only just been seen
+            assert living.retry_lost_trials() == []
+            assert living.n_other_workers() == 1
+        assert living.n_other_workers() == 0
+        watcher = Heartbeat(open_study(storage), 0.05, all_workers_beat=True)
+        assert living.retry_lost_trials() == [lost.number]
+        assert watcher.retry_lost_trials() == []  # the lost trial is told, and the other was seen only now
         time.sleep(0.5)
-        assert living.sweep() == []  # may be the trial of a plain loop
-        assert watcher.sweep() == [unsigned.number]
+        assert living.retry_lost_trials() == []  # may belong to a worker without heartbeat
+        assert watcher.retry_lost_trials() == [unnamed.number]
     again = [trial for trial in maker.trials if trial.state is TrialState.WAITING]
-    assert [trial.user_attrs[RETRY_OF] for trial in again] == [lost.number, unsigned.number]
+    assert [trial.user_attrs[RETRY_OF_ATTR] for trial in again] == [lost.number, unnamed.number]
     assert again[0].system_attrs["fixed_params"] == lost.params
 
 
 def _left_running(study: optuna.Study) -> optuna.Trial:
-    """A trial of a worker that has gone."""
-    with Attendance(study, 10.0) as victim:
+    """A running trial of a worker that has stopped."""
+    with Heartbeat(study, 10.0) as victim:
         trial = _ask(study)
-        for name, value in {**victim.marks, "seed": 7}.items():
+        for name, value in {**victim.owner_attrs, "seed": 7}.items():
             trial.set_user_attr(name, value)
     return trial
 
 
-def test_a_sweeper_that_dies_in_between_loses_nothing(
+def test_a_worker_that_dies_after_enqueuing_a_retry_loses_nothing(
     tmp_path: Path, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has enqueued the trial again, and could not end it any more."""
+    """It has enqueued the retry and not ended the lost trial."""
     storage = f"journal:{tmp_path}/study.log"
     study = optuna.create_study(storage=open_storage(storage), study_name="s", direction="maximize")
     lost = _left_running(study)
-    with Attendance(study, 10.0) as sweeper, monkeypatch.context() as patch:
-        patch.setattr(Attendance, "_end_trial", lambda *_: False)
-        sweeper.sweep()
+    with Heartbeat(study, 10.0) as survivor, monkeypatch.context() as patch:
+        patch.setattr(Heartbeat, "_end_trial", lambda *_: False)
+        survivor.retry_lost_trials()
     assert [trial.state for trial in study.trials] == [TrialState.RUNNING, TrialState.WAITING]
     optimize(study, *table, SPACE, n_trials=1, max_epochs=1)
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
-    assert study.trials[1].user_attrs["seed"] == 7  # and is the same network again
+    assert study.trials[1].user_attrs["seed"] == 7  # the same network
     assert study.trials[1].params == lost.params
 
 
-def test_who_dies_before_it_has_asked_leaves_what_was_enqueued(tmp_path: Path) -> None:
+def test_an_enqueued_trial_is_retried_with_its_parameters(tmp_path: Path) -> None:
     study = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name="s")
     study.enqueue_trial({"dropout": 0.2})
-    with Attendance(study, 10.0) as victim:
+    with Heartbeat(study, 10.0) as victim:
         study.ask().set_user_attr("worker", victim.worker)
-    with Attendance(study, 10.0) as sweeper:
-        assert sweeper.sweep() == [0]
+    with Heartbeat(study, 10.0) as survivor:
+        assert survivor.retry_lost_trials() == [0]
     assert _ask(study).params["dropout"] == 0.2
 
 
-def test_of_two_repetitions_the_first_is_trained(tmp_path: Path, table: Table) -> None:
+def test_the_first_of_two_retries_is_trained(tmp_path: Path, table: Table) -> None:
     storage = f"sqlite:///{tmp_path}/study.db"
     study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
     lost = _left_running(study)
-    with Attendance(study, 10.0) as one, Attendance(study, 10.0) as other:
-        # both look before either writes
-        one._enqueue_again(study.trials[0])
-        other._enqueue_again(study.trials[0])
+    with Heartbeat(study, 10.0) as one, Heartbeat(study, 10.0) as other:
+        # both read before either writes
+        one._enqueue_retry(study.trials[0])
+        other._enqueue_retry(study.trials[0])
         assert one._end_trial(lost.number)
         assert not other._end_trial(lost.number)
     optimize(study, *table, SPACE, n_trials=2, max_epochs=1)
@@ -338,24 +339,24 @@ def test_of_two_repetitions_the_first_is_trained(tmp_path: Path, table: Table) -
     assert "repeats the same" in study.trials[2].user_attrs["failure"]
 
 
-def test_what_was_finished_after_all_is_not_repeated(tmp_path: Path, table: Table) -> None:
+def test_a_trial_that_was_finished_after_all_is_not_retried(tmp_path: Path, table: Table) -> None:
     study = optuna.create_study(
         storage=open_storage(f"journal:{tmp_path}/study.log"), study_name="s", direction="maximize"
     )
     alive = _left_running(study)
-    with Attendance(study, 10.0) as sweeper:
-        sweeper._enqueue_again(study.trials[0])
+    with Heartbeat(study, 10.0) as survivor:
+        survivor._enqueue_retry(study.trials[0])
         study.tell(alive, 0.5)
-        assert not sweeper._end_trial(alive.number)
+        assert not survivor._end_trial(alive.number)
     optimize(study, *table, SPACE, n_trials=1, max_epochs=1)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE, TrialState.FAIL]
     assert study.trials[0].value == 0.5
 
 
-def test_who_joins_while_the_study_is_being_made_waits(
+def test_a_worker_waits_for_the_creator_of_the_study(
     table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its maker has enqueued initial trials, and not yet said what the study is about."""
+    """The creator has enqueued initial trials and not yet written the settings."""
     storage = f"journal:{tmp_path}/study.log"
     problem = Problem(pd.DataFrame(table[0], columns=list("abcde")), table[1], "binary")
     settings = SearchSettings(search_space=SPACE, n_trials=6, max_epochs=1)
@@ -364,42 +365,42 @@ def test_who_joins_while_the_study_is_being_made_waits(
     study.enqueue_trial(asked_of(SPACE, config)[0], user_attrs={"origin": "initial"})
     twin = SharedStudy("sqlite://", "twin")
     screen(problem, settings, twin, n_jobs=1)
-    looks: list[bool] = []
-    check = SharedStudy._terms
+    had_settings: list[bool] = []
+    check = SharedStudy._wait_for_terms
 
     def terms(self: SharedStudy, joined: optuna.Study) -> dict[str, Any]:
-        """The maker goes on a little after the other has begun to wait."""
-        looks.append("question" in joined.user_attrs)
+        """The creator writes the settings after the other has begun to wait."""
+        had_settings.append("question" in joined.user_attrs)
         later = threading.Timer(0.3, study.set_user_attr, ["question", twin._study.user_attrs["question"]])
         later.start()
         return check(self, joined)
 
-    monkeypatch.setattr(SharedStudy, "_terms", terms)
+    monkeypatch.setattr(SharedStudy, "_wait_for_terms", terms)
     assert screen(problem, settings, SharedStudy(storage, "s"), n_jobs=1) == 6
-    assert looks == [False]
+    assert had_settings == [False]
     assert study.trials[0].params["learning_rate"] == config.learning_rate
 
 
-def test_a_trial_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
+def test_a_trial_that_kills_its_workers_is_not_retried_forever(tmp_path: Path) -> None:
     storage = f"journal:{tmp_path}/study.log"
     study = optuna.create_study(storage=open_storage(storage), study_name="s")
     for _ in range(5):
-        with Attendance(study, 10.0) as victim:
+        with Heartbeat(study, 10.0) as victim:
             trial = _ask(study)
-            for name, value in victim.marks.items():
+            for name, value in victim.owner_attrs.items():
                 trial.set_user_attr(name, value)
-        with Attendance(study, 10.0) as survivor:
-            survivor.sweep()
-    lines = Counter(trial.user_attrs.get(FIRST, trial.number) for trial in study.trials)
-    assert lines[0] == 3
+        with Heartbeat(study, 10.0) as survivor:
+            survivor.retry_lost_trials()
+    tries = Counter(trial.user_attrs.get(FIRST_TRY_ATTR, trial.number) for trial in study.trials)
+    assert tries[0] == 3
 
 
 @pytest.mark.parametrize("moment", ["while it trains", "while it tells"])
 @pytest.mark.parametrize("place", ["journal:{}/study.log", "sqlite:///{}/study.db"])
-def test_a_worker_that_was_taken_for_dead_lets_go(
+def test_a_worker_that_was_taken_for_dead_drops_its_lost_trials(
     table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, moment: str
 ) -> None:
-    """Its trials were finished by another; it goes on with the others and tells nothing twice."""
+    """Another worker has finished one of its trials; it goes on with the others and tells none twice."""
     study = optuna.create_study(
         storage=open_storage(place.format(tmp_path)), direction="maximize", sampler=RandomSampler(seed=0)
     )
@@ -430,6 +431,7 @@ def test_a_worker_that_was_taken_for_dead_lets_go(
     assert sorted(told) == [number for number in range(8) if number != taken[0]]
 
 
+@pytest.mark.parametrize("version", [optuna.__version__, UNTESTED_VERSION], ids=["batches", "one-by-one"])
 @pytest.mark.parametrize("place", ["sqlite:///{}/study.db", "journal:{}/study.log"])
 @pytest.mark.parametrize(
     ("sampler", "pruner"),
@@ -446,13 +448,19 @@ def test_a_worker_that_was_taken_for_dead_lets_go(
     ids=["tpe", "hyperband", "refinement", "nsga", "cmaes"],
 )
 def test_a_storage_changes_no_result(
-    table: Table, tmp_path: Path, place: str, sampler: Callable[..., BaseSampler], pruner: BasePruner
+    table: Table,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    version: str,
+    sampler: Callable[..., BaseSampler],
+    pruner: BasePruner,
 ) -> None:
-    """What samplers and pruners write on trials, and on those that were enqueued, included."""
+    """Attributes that samplers and pruners write are included, also on enqueued trials."""
 
-    def facts(storage: Any) -> list[tuple[Any, ...]]:
+    def contents(storage: Any) -> list[tuple[Any, ...]]:
         study = optuna.create_study(
-            study_name="same",  # Hyperband chooses brackets by it
+            study_name="same",  # Hyperband hashes it to choose brackets
             storage=storage,
             direction="maximize",
             sampler=sampler(seed=1),
@@ -471,25 +479,26 @@ def test_a_storage_changes_no_result(
     def attributes(trial: FrozenTrial) -> tuple[dict[str, Any], dict[str, Any]]:
         own = ("worker", "train_seconds")
         user = {name: value for name, value in trial.user_attrs.items() if name not in own}
-        # pickles of the same state may differ
+        # pickles of equal states may differ
         pickled = {name: len(value) > 0 for name, value in trial.system_attrs.items() if "optimizer" in name}
         return user, trial.system_attrs | pickled
 
-    assert facts(None) == facts(open_storage(place.format(tmp_path)))
+    monkeypatch.setattr(optuna, "__version__", version)
+    assert contents(None) == contents(open_storage(place.format(tmp_path)))
 
 
-def test_rungs_promote_one_in_three_of_all_that_they_have_scored() -> None:
+def test_one_in_three_of_all_trials_of_a_rung_advances() -> None:
     rng = np.random.default_rng(0)
     study = optuna.create_study(direction="maximize", pruner=RungPruner(3))
     scores = rng.random(30)
-    going_on = []
+    advanced = []
     for start in (0, 9, 18):
         batch = [study.ask() for _ in range(9)]
         for trial in batch:
             trial.report(scores[trial.number], 1)
-        going_on += [trial.number for trial in batch if not trial.should_prune()]
+        advanced += [trial.number for trial in batch if not trial.should_prune()]
         seen = np.sort(scores[: start + 9])[::-1]
-        assert {n for n in going_on if n >= start} == {
+        assert {n for n in advanced if n >= start} == {
             n for n in range(start, start + 9) if scores[n] >= seen[len(seen) // 3 - 1]
         }
     last = study.ask()

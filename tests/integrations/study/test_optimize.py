@@ -218,7 +218,7 @@ def test_constraints_reach_the_sampler(table: Table) -> None:
 def test_a_sampler_that_would_not_see_constraints_is_refused(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objective_module, "KNOWS_CONSTRAINTS", False)  # as under Optuna 4
+    monkeypatch.setattr(objective_module, "HAS_TRIAL_CONSTRAINTS", False)  # as under Optuna 4
     constraints = {"size": lambda candidate: candidate.n_parameters - 800.0}
     with pytest.raises(InvalidParameterError, match="create TPESampler with constraints_func=constraints_of"):
         optimize(_study(), *table, SPACE, n_trials=2, max_epochs=1, constraints=constraints)

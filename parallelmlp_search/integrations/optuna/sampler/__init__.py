@@ -1,1 +1,1 @@
-"""Refinement sampler for Optuna studies: elites, trial tree, axes."""
+"""Refinement sampler for Optuna studies: elites, the tree of tried values, axes."""

@@ -1,4 +1,4 @@
-"""An Optuna distribution of any kind as a domain, so that the moves of our own search fit any study."""
+"""Optuna distributions as domains, so that the moves of this package's search fit any study."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ __all__ = ["Axis"]
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A parameter: its distribution, and the domain that its *places* belong to.
+    """Parameter with its distribution and a domain, whose values encode those of the distribution.
 
-    The place of a number is the number itself. Choices may be anything at all, also what a domain would not
-    hold, so the place of a choice is its index: a number where the choices are numbers in rising order, and
-    have neighbours; else a text, and any other choice is equally near.
+    A number is encoded as itself, a choice by its index, because choices may be anything. The index is an
+    integer if the choices are increasing numbers, which have neighbours, else a string.
     """
 
     distribution: BaseDistribution
@@ -35,26 +34,26 @@ class Axis:
 
     @classmethod
     def of(cls, distribution: BaseDistribution) -> Axis:
-        """Axis of a distribution.
+        """Return the axis of a distribution.
 
         Raises
         ------
         InvalidParameterError
-            If the distribution is none of the three kinds that Optuna has.
+            If the distribution is not a float, int or categorical one.
         """
         if isinstance(distribution, FloatDistribution | IntDistribution):
             return cls(distribution, number_domain(distribution))
         if isinstance(distribution, CategoricalDistribution):
             choices = distribution.choices
-            if _is_rising(choices):
+            if _is_increasing(choices):
                 return cls(distribution, Int(0, len(choices) - 1))
             return cls(distribution, Categorical(tuple(str(index) for index in range(len(choices)))))
         raise InvalidParameterError(
             f"a distribution must be a float, int or categorical one, but got {distribution!r}"
         )
 
-    def place(self, value: Any) -> Any:
-        """Place of a value; what lies on a step is rounded to it, so that equal values have equal places."""
+    def encode(self, value: Any) -> Any:
+        """Return the code of a value; stepped floats are rounded, so that equal values have equal codes."""
         if isinstance(self.distribution, CategoricalDistribution):
             index = int(self.distribution.to_internal_repr(value))
             return index if isinstance(self.domain, Int) else str(index)
@@ -62,14 +61,14 @@ class Axis:
             return self.domain.value_at(self.domain.index_of(value))
         return value
 
-    def value(self, place: Any) -> Any:
-        """Value at a place."""
+    def decode(self, code: Any) -> Any:
+        """Return the value of a code."""
         if isinstance(self.distribution, CategoricalDistribution):
-            return self.distribution.choices[int(place)]
-        return place
+            return self.distribution.choices[int(code)]
+        return code
 
     def accepts(self, other: BaseDistribution, value: Any) -> bool:
-        """Whether a value that was drawn from another distribution, of another trial, fits this one."""
+        """Return True if a value from another trial's distribution fits this one."""
         if type(other) is not type(self.distribution):
             return False
         if isinstance(self.distribution, CategoricalDistribution):
@@ -77,7 +76,7 @@ class Axis:
         return self.domain.contains(value)
 
 
-def _is_rising(choices: tuple[Any, ...]) -> bool:
+def _is_increasing(choices: tuple[Any, ...]) -> bool:
     return all(is_number(choice) for choice in choices) and all(
         low < high for low, high in itertools.pairwise(choices)
     )

@@ -1,4 +1,4 @@
-"""The refinement of our own search as a sampler for any study of Optuna."""
+"""Refinement of this package's search as a sampler for any Optuna study."""
 
 from __future__ import annotations
 
@@ -18,60 +18,58 @@ from optuna.trial import FrozenTrial
 
 from parallelmlp_search._checks import check_finite, check_integer
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.integrations.optuna.sampler.elites import Leaders
-from parallelmlp_search.integrations.optuna.sampler.trial_tree import Node, Visited, open_place
+from parallelmlp_search.integrations.optuna.sampler.elites import Elites
+from parallelmlp_search.integrations.optuna.sampler.trial_tree import Node, TrialTree, untried_code
 
 __all__ = ["RefinementSampler"]
 
-REACHES = (0.05, 0.15, 0.4)
-"""Standard deviations of a move, in units of the whole domain: fine and coarse steps both occur."""
+MUTATION_REACHES = (0.05, 0.15, 0.4)
+"""Standard deviations of a move, in units of the whole domain; a trial gets one at random."""
 
-CROSSING_REACH = 0.05
+CROSSOVER_REACH = 0.05
 
-MOVES = 2.0
-"""How many parameters of a parent are moved on average."""
+MEAN_MOVES = 2.0
+"""Mean number of moved parameters."""
 
 
 class RefinementSampler(BaseSampler):
-    """Small changes of the leading trials, and crosses of two of them.
+    """Evolutionary sampler: mutations of the best trials, and crossovers of two of them.
 
-    The first trials are random. Each later one changes one of the leaders, the better ones more often, in
-    about two of its parameters, or crosses two leaders. No model is fitted, so a trial costs a fraction of a
-    millisecond however many there are; and since the number of the trial chooses parents and moves, trials
-    that are asked for in batches, before any is told, are as different as those that come one by one.
+    The first trials are random. Each later one mutates about two parameters of an elite, the better ones more
+    often, or crosses two elites. No model is fitted, so a trial costs a fraction of a millisecond for any
+    number of trials. The number of a trial determines its parents and moves, so trials that are asked in a
+    batch, before any is told, differ as much as those asked one by one.
 
-    Spaces may be conditional: a parameter that the parent has not, or has from another distribution, is
-    drawn afresh. Trials that have been, whatever became of them, are not repeated as long as anything else
-    is left.
+    Search spaces may be conditional: a parameter that the parent lacks, or has from another distribution, is
+    sampled at random. No trial is repeated while untried ones are left, whatever its state.
 
     Parameters
     ----------
     n_startup_trials
-        Complete or pruned trials before the first change; all until then are random.
-    n_leaders
-        How many of the best trials have children.
+        Number of complete or pruned trials before the first refined one; until then, trials are random.
+    n_elites
+        Number of best trials that serve as parents.
     crossover_share
-        Share of later trials that cross two leaders; the others change one.
+        Share of refined trials that cross two elites; the others mutate one.
     seed
-        Of all that is random; None for another one each time.
+        Random seed; None for a different one each time.
 
     Raises
     ------
     InvalidParameterError
-        If a parameter breaks its rule.
+        If a parameter is out of range.
 
     Notes
     -----
-    Leaders are the complete trials by value, then the pruned ones, of which those that came further and were
-    better there lead. Feasible trials come before infeasible ones. With several objectives, fronts of trials
-    that do not dominate each other take the place of values. Infinite values never lead; failed and running
-    trials neither.
+    Elites are complete trials by value, then pruned trials by last step and value. Feasible trials come
+    before infeasible ones. With several objectives, nondominated fronts take the place of values. Trials with
+    an infinite value, failed and running trials are never elites.
 
-    With one trial at a time the same seed gives the same trials. As any sampler of Optuna, it takes another
-    seed where ``study.optimize`` runs several threads.
+    The same seed gives the same trials if they run one at a time. As with all samplers of Optuna, threads of
+    ``study.optimize`` change the seed.
 
-    There is no relative sampling: the parents and moves of a trial are chosen before its first parameter,
-    and so are joint for all of them, also for those that a relative search space could not know.
+    There is no relative sampling. Parents and moves are chosen before the first parameter and apply to all
+    parameters jointly, also to those that a relative search space would not contain.
 
     Examples
     --------
@@ -84,36 +82,40 @@ class RefinementSampler(BaseSampler):
         self,
         *,
         n_startup_trials: int = 24,
-        n_leaders: int = 12,
+        n_elites: int = 12,
         crossover_share: float = 0.3,
         seed: int | None = None,
     ) -> None:
-        self.n_startup_trials = check_integer("n_startup_trials", n_startup_trials)
-        self.n_leaders = check_integer("n_leaders", n_leaders)
+        self.n_startup_trials = check_integer("n_startup_trials", n_startup_trials, 0)
+        self.n_elites = check_integer("n_elites", n_elites, 1)
         self.crossover_share = check_finite("crossover_share", crossover_share)
-        if self.n_startup_trials < 0:
-            raise InvalidParameterError(f"n_startup_trials must be >= 0, but got {n_startup_trials!r}")
-        if self.n_leaders < 1:
-            raise InvalidParameterError(f"n_leaders must be >= 1, but got {n_leaders!r}")
         if not 0.0 <= self.crossover_share <= 1.0:
             raise InvalidParameterError(f"crossover_share must be in [0, 1], but got {crossover_share!r}")
-        if seed is not None and check_integer("seed", seed) < 0:
-            raise InvalidParameterError(f"seed must be None or an integer >= 0, but got {seed!r}")
-        self._seed = _new_seed() if seed is None else int(seed)
+        self._seed = _new_seed() if seed is None else check_integer("seed", seed, 0)
         self._forget()
 
     def reseed_rng(self) -> None:
-        """Take another seed, as threads of ``study.optimize`` ask for."""
+        """Change the seed, as threads of ``study.optimize`` need."""
         self._seed = _new_seed()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing; see the notes above."""
+        """Return an empty space: there is no relative sampling."""
         return {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Nothing; see the notes above."""
+        """Return no parameters: there is no relative sampling.
+
+        Parameters
+        ----------
+        study, trial, search_space
+            As of :class:`optuna.samplers.BaseSampler`.
+
+        Returns
+        -------
+        dict
+        """
         return {}
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -123,73 +125,82 @@ class RefinementSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """The parent's value, moved or not, or a random one where there is none."""
+        """Return the parent's value, moved or not, or a random one if the parent has none.
+
+        Parameters
+        ----------
+        study, trial, param_name, param_distribution
+            As of :class:`optuna.samplers.BaseSampler`.
+
+        Returns
+        -------
+        float, int, str or any choice
+        """
         record = self._record(study)
         plan = record.plans.get(trial.number) or self._plan(study, trial)
-        rng = _stream(plan.seed, trial.number, 1 + zlib.crc32(param_name.encode("utf-8", "surrogatepass")))
+        rng = _generator(plan.seed, trial.number, 1 + zlib.crc32(param_name.encode("utf-8", "surrogatepass")))
         with self._lock:
-            axis = record.visited.axis(param_name, param_distribution)
-            given = plan.values.get(param_name)
-            if given is None or not axis.accepts(*given):
-                place = axis.domain.sample(rng)
+            axis = record.tree.axis(param_name, param_distribution)
+            inherited = plan.values.get(param_name)
+            if inherited is None or not axis.accepts(*inherited):
+                code = axis.domain.sample(rng)
             else:
-                place = axis.place(given[1])
+                code = axis.encode(inherited[1])
                 if param_name in plan.moves:
-                    place = axis.domain.neighbour(place, rng, plan.reach)
-            n_known = len(trial.params)
-            # others may have come in between: fixed parameters, and those of a single value
-            node = plan.node if plan.node and plan.n_known == n_known else record.visited.add(trial)
-            place = open_place(node, axis, place, rng, plan.reach)
-            plan.node, plan.n_known = node.enter(param_name, axis, place), n_known + 1
-        return axis.value(place)
-
-    # What is known of a study
+                    code = axis.domain.neighbour(code, rng, plan.reach)
+            n_params = len(trial.params)
+            # fixed parameters and those with a single value are not sampled and may have come in between
+            node = plan.node if plan.node and plan.n_params == n_params else record.tree.add(trial)
+            code = untried_code(node, axis, code, rng, plan.reach)
+            plan.node, plan.n_params = node.child(param_name, axis, code), n_params + 1
+        return axis.decode(code)
 
     def _plan(self, study: Study, trial: FrozenTrial) -> _Plan:
-        # all of them under Hyperband too: complete trials lead, and these are comparable between brackets
-        trials = study._get_trials(deepcopy=False, use_cache=True)
+        # The trials of all brackets of Hyperband, whose `study` shows one bracket only: complete trials are
+        # comparable between brackets.
+        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
         record = self._record(study)
         with self._lock:
             record.read(trials)
-            rng = _stream(self._seed, trial.number)
-            leaders = record.leaders.best(rng) if record.leaders.n_told >= self.n_startup_trials else []
-            plan = self._refine(leaders, rng) if leaders else _Plan(self._seed)
+            rng = _generator(self._seed, trial.number)
+            elites = record.elites.best(rng) if record.elites.n_finished >= self.n_startup_trials else []
+            plan = self._refine(elites, rng) if elites else _Plan(self._seed)
             record.plans[trial.number] = plan
         return plan
 
-    def _refine(self, leaders: Sequence[FrozenTrial], rng: np.random.Generator) -> _Plan:
-        share = np.arange(len(leaders), 0, -1, dtype=float)
+    def _refine(self, elites: Sequence[FrozenTrial], rng: np.random.Generator) -> _Plan:
+        share = np.arange(len(elites), 0, -1, dtype=float)
         share /= share.sum()
-        first = leaders[int(rng.choice(len(leaders), p=share))]
+        first = elites[int(rng.choice(len(elites), p=share))]
         values = _values(first)
-        reach = float(rng.choice(REACHES))
-        if len(leaders) > 1 and rng.random() < self.crossover_share:
-            second = _values(leaders[int(rng.choice(len(leaders), p=share))])
+        reach = float(rng.choice(MUTATION_REACHES))
+        if len(elites) > 1 and rng.random() < self.crossover_share:
+            second = _values(elites[int(rng.choice(len(elites), p=share))])
             for name, value in second.items():
-                # a parameter that only one parent has comes from that one
+                # a parameter of one parent only is inherited from that one
                 if name not in values or rng.random() < 0.5:
                     values[name] = value
-            reach = CROSSING_REACH
+            reach = CROSSOVER_REACH
         free = [name for name, (distribution, _) in values.items() if not distribution.single()]
-        moves = {name for name in free if rng.random() < MOVES / len(free)}
+        moves = {name for name in free if rng.random() < MEAN_MOVES / len(free)}
         if free and not moves:
             moves = {free[int(rng.integers(len(free)))]}
         return _Plan(self._seed, values, frozenset(moves), reach)
 
-    def _record(self, study: Study) -> _Record:
+    def _record(self, study: Study) -> _StudyRecord:
         with self._lock:
             records = self._records.setdefault(study._storage, {})
             if study._study_id not in records:
-                records[study._study_id] = _Record(Leaders(study.directions, self.n_leaders))
+                records[study._study_id] = _StudyRecord(Elites(study.directions, self.n_elites))
             return records[study._study_id]
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._records: WeakKeyDictionary[BaseStorage, dict[int, _Record]]
+        self._records: WeakKeyDictionary[BaseStorage, dict[int, _StudyRecord]]
         self._records = WeakKeyDictionary()
 
     def __getstate__(self) -> dict[str, Any]:
-        # what is known of studies is read again from them
+        # records are read again from the studies
         return {name: value for name, value in vars(self).items() if name not in ("_lock", "_records")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -199,43 +210,42 @@ class RefinementSampler(BaseSampler):
 
 @dataclass(slots=True)
 class _Plan:
-    """What a trial takes from its parents, a random one nothing, and the node that it has come to."""
+    """Values that a trial inherits, none for a random one, and the tree node of its parameters so far."""
 
     seed: int
     values: dict[str, tuple[BaseDistribution, Any]] = field(default_factory=dict)
     moves: frozenset[str] = frozenset()
-    reach: float = REACHES[-1]
+    reach: float = MUTATION_REACHES[-1]
     node: Node | None = None
-    n_known: int = 0
+    n_params: int = 0
 
 
-class _Record:
-    """What has been read of a study, so that each trial is looked at only until it has finished."""
+class _StudyRecord:
+    """Trials read from a study; each trial is read only until it has finished."""
 
-    def __init__(self, leaders: Leaders) -> None:
-        self.leaders = leaders
-        self.visited = Visited()
+    def __init__(self, elites: Elites) -> None:
+        self.elites = elites
+        self.tree = TrialTree()
         self.plans: dict[int, _Plan] = {}
         self._n_read = 0
-        self._open: dict[int, int] = {}  # parameters that were seen of each unfinished trial, by place
+        self._unfinished: dict[int, int] = {}  # known parameters by index of the trial
 
     def read(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take in what has happened since the last time; ``trials`` is only ever longer than before."""
-        places = [*self._open, *range(self._n_read, len(trials))]
+        """Read what has changed in the trials of the study since the last time."""
+        indices = [*self._unfinished, *range(self._n_read, len(trials))]
         self._n_read = max(self._n_read, len(trials))
-        for place in places:
-            if place >= len(trials):
-                continue  # another thread has a fresher list
-            trial = trials[place]
-            n_known = self._open.get(place, 0)
-            if len(trial.params) > n_known:
-                self.visited.add(trial)
+        for index in indices:
+            if index >= len(trials):
+                continue  # another thread has read a longer list
+            trial = trials[index]
+            if len(trial.params) > self._unfinished.get(index, 0):
+                self.tree.add(trial)
             if trial.state.is_finished():
-                self.leaders.add(trial)
-                self._open.pop(place, None)
+                self.elites.add(trial)
+                self._unfinished.pop(index, None)
                 self.plans.pop(trial.number, None)
             else:
-                self._open[place] = len(trial.params)
+                self._unfinished[index] = len(trial.params)
 
 
 def _values(trial: FrozenTrial) -> dict[str, tuple[BaseDistribution, Any]]:
@@ -243,7 +253,7 @@ def _values(trial: FrozenTrial) -> dict[str, tuple[BaseDistribution, Any]]:
     return {name: (distributions[name], value) for name, value in trial.params.items()}
 
 
-def _stream(seed: int, *key: int) -> np.random.Generator:
+def _generator(seed: int, *key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 

@@ -1,4 +1,4 @@
-"""Which values have been had already: a tree of all trials, branching parameter by parameter."""
+"""Tree of the tried values of a study, branching parameter by parameter."""
 
 from __future__ import annotations
 
@@ -11,70 +11,82 @@ from optuna.trial import FrozenTrial
 
 from parallelmlp_search.integrations.optuna.sampler.axes import Axis
 
-__all__ = ["Node", "Visited", "open_place"]
+__all__ = ["Node", "TrialTree", "untried_code"]
 
-TRIES = 8
-"""Draws before the open values of a parameter are looked through one by one."""
+MAX_RANDOM_MOVES = 8
+"""Random moves before the untried values of a parameter are searched one by one."""
 
 
 class Node:
-    """What is known to follow some values: the parameter that was asked for next, and the values it had.
+    """Node of a trial tree: the next parameter and the values that it was given.
 
     Attributes
     ----------
-    above
-        The node that this one follows; None for the root.
+    parent
+        Parent node; None for the root.
     name, axis
-        The parameter; None where no trial has gone on from here.
-    below
-        Node by place of the parameter's value.
+        Next parameter; None if no trial has continued from here.
+    children
+        Nodes by code of the parameter's value.
     is_mixed
-        Whether trials went on with different parameters, so that the values cannot be counted.
+        True if trials continued with different parameters, so that values cannot be counted.
     """
 
-    __slots__ = ("above", "axis", "below", "is_mixed", "name", "was_closed")
+    __slots__ = ("_was_exhausted", "axis", "children", "is_mixed", "name", "parent")
 
-    def __init__(self, above: Node | None) -> None:
-        self.above = above
+    def __init__(self, parent: Node | None) -> None:
+        self.parent = parent
         self.name: str | None = None
         self.axis: Axis | None = None
-        self.below: dict[Any, Node] = {}
+        self.children: dict[Any, Node] = {}
         self.is_mixed = False
-        self.was_closed = False
+        self._was_exhausted = False
 
-    def is_closed(self) -> bool:
-        """Whether all that can follow has been had; nothing is known to follow a leaf, so it is closed."""
-        if self.was_closed or self.axis is None:
+    def is_exhausted(self) -> bool:
+        """Return True if all that can follow has been tried; a leaf is exhausted, as nothing follows it."""
+        if self._was_exhausted or self.axis is None:
             return True
-        if self.is_mixed or len(self.below) < self.axis.domain.n_values:
+        if self.is_mixed or len(self.children) < self.axis.domain.n_values:
             return False
-        self.was_closed = all(node.is_closed() for node in self.below.values())
-        return self.was_closed
+        self._was_exhausted = all(node.is_exhausted() for node in self.children.values())
+        return self._was_exhausted
 
-    def leads_nowhere(self, place: Any) -> bool:
-        """Whether a value of the parameter only leads to trials that have been."""
-        node = self.below.get(place)
-        return node is not None and node.is_closed()
+    def is_tried(self, code: Any) -> bool:
+        """Return True if a value of the parameter leads to tried trials only."""
+        node = self.children.get(code)
+        return node is not None and node.is_exhausted()
 
-    def enter(self, name: str, axis: Axis, place: Any) -> Node:
-        """The node after a value, made where it is new."""
+    def child(self, name: str, axis: Axis, code: Any) -> Node:
+        """Return the node that follows a value, created if needed.
+
+        Parameters
+        ----------
+        name, axis
+            The parameter.
+        code
+            Code of its value.
+
+        Returns
+        -------
+        Node
+        """
         if self.name is None:
             self.name, self.axis = name, axis
         elif self.name != name or (
             self.axis is not axis and self.axis is not None and self.axis.distribution != axis.distribution
         ):
             self.is_mixed = True
-        node = self.below.get(place)
+        node = self.children.get(code)
         if node is None:
-            node = self.below[place] = Node(self)
-            one: Node | None = self
-            while one is not None:  # a leaf that somebody goes on from is none
-                one.was_closed = False
-                one = one.above
+            node = self.children[code] = Node(self)
+            ancestor: Node | None = self
+            while ancestor is not None:  # a leaf that a trial continues from may not be exhausted
+                ancestor._was_exhausted = False
+                ancestor = ancestor.parent
         return node
 
 
-class Visited:
+class TrialTree:
     """Tree of the trials of a study, in the order in which each asked for its parameters."""
 
     def __init__(self) -> None:
@@ -82,37 +94,54 @@ class Visited:
         self._axes: dict[str, Axis] = {}
 
     def axis(self, name: str, distribution: BaseDistribution) -> Axis:
-        """Axis of a parameter; made anew only where its distribution changes."""
+        """Return the axis of a parameter, created anew if its distribution has changed."""
         axis = self._axes.get(name)
         if axis is None or (axis.distribution is not distribution and axis.distribution != distribution):
             axis = self._axes[name] = Axis.of(distribution)
         return axis
 
     def add(self, trial: FrozenTrial) -> Node:
-        """The node that a trial has come to."""
+        """Add the parameters of a trial and return its last node."""
         node = self.root
         distributions = trial.distributions
         for name, value in trial.params.items():
             axis = self.axis(name, distributions[name])
-            node = node.enter(name, axis, axis.place(value))
+            node = node.child(name, axis, axis.encode(value))
         return node
 
 
-def open_place(node: Node, axis: Axis, place: Any, rng: np.random.Generator, reach: float) -> Any:
-    """A place as near ``place`` as luck has it, that leads to a trial which has not been, if there is one."""
-    if not node.leads_nowhere(place) or node.is_closed():
-        return place
-    for _ in range(TRIES):
-        other = axis.domain.neighbour(place, rng, reach)
-        if not node.leads_nowhere(other):
+def untried_code(node: Node, axis: Axis, code: Any, rng: np.random.Generator, reach: float) -> Any:
+    """Return a code near ``code`` that leads to an untried trial, or ``code`` if there is none.
+
+    Parameters
+    ----------
+    node
+        Node of the values chosen so far.
+    axis
+        The next parameter.
+    code
+        Preferred code of its value.
+    rng
+        Random generator.
+    reach
+        Standard deviation of a move, in units of the domain.
+
+    Returns
+    -------
+    float, int or str
+    """
+    if not node.is_tried(code) or node.is_exhausted():
+        return code
+    for _ in range(MAX_RANDOM_MOVES):
+        other = axis.domain.neighbour(code, rng, reach)
+        if not node.is_tried(other):
             return other
     if math.isinf(axis.domain.n_values):
         return axis.domain.sample(rng)
-    # at most all values that have been had come before one that is open
-    count = int(axis.domain.n_values)
-    start = int(rng.integers(count))
-    for step in range(min(count, len(node.below) + 1)):
-        other = axis.domain.value_at((start + step) % count)
-        if not node.leads_nowhere(other):
+    n_values = int(axis.domain.n_values)
+    start = int(rng.integers(n_values))
+    for offset in range(min(n_values, len(node.children) + 1)):
+        other = axis.domain.value_at((start + offset) % n_values)
+        if not node.is_tried(other):
             return other
-    return place
+    return code

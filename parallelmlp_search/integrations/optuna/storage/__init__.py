@@ -1,1 +1,1 @@
-"""Optuna storages: opening, retrying, batched writes, and a write-back cache."""
+"""Optuna storages: opening, retries, writing in batches, and a write-back copy in memory."""

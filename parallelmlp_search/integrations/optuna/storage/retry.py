@@ -1,4 +1,4 @@
-"""Another try where a database refuses for the moment: it is locked, or another worker makes its tables."""
+"""Retries of calls that a database may refuse for a moment."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["insist"]
+__all__ = ["call_with_retry"]
 
-TRIES = 5
-"""How often a database is asked."""
+MAX_ATTEMPTS = 5
 
-PAUSE_SECONDS = 1.0
-"""Longest wait in between; by chance, so that workers who met do not meet again."""
+MAX_PAUSE_SECONDS = 1.0
+"""Longest pause between attempts; pauses are random, so that workers do not collide again."""
 
 Result = TypeVar("Result")
 
 
-def insist(work: Callable[[], Result], refused: Callable[[Exception], bool]) -> Result:
-    """What ``work()`` returns, done again where it has ``refused`` with an error that may not come again."""
-    for _ in range(TRIES - 1):
+def call_with_retry(call: Callable[[], Result], is_transient: Callable[[Exception], bool]) -> Result:
+    """Return ``call()``, repeated as long as it raises a transient error, at most five times."""
+    for _ in range(MAX_ATTEMPTS - 1):
         try:
-            return work()
+            return call()
         except Exception as error:
-            if not refused(error):
+            if not is_transient(error):
                 raise
-        time.sleep(PAUSE_SECONDS * random.random())
-    return work()
+        time.sleep(MAX_PAUSE_SECONDS * random.random())
+    return call()

@@ -1,4 +1,4 @@
-"""Storages and studies by what a user calls them, with one sentence where they cannot be opened."""
+"""Storages and studies opened by URL or name, with a one-sentence error where that fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
-from parallelmlp_search.integrations.optuna.storage.retry import insist
+from parallelmlp_search.integrations.optuna.storage.retry import call_with_retry
 
 __all__ = ["open_storage", "open_study"]
 
@@ -20,19 +20,23 @@ SQLITE = "sqlite:///"
 
 
 def open_storage(storage: str | BaseStorage | None, *, must_exist: bool = False) -> BaseStorage | None:
-    """A storage as Optuna takes it; ``journal:FILE`` is the file of a journal.
+    """Open a storage for Optuna; ``journal:FILE`` is a journal file.
 
     Parameters
     ----------
     storage
-        A text is opened, everything else is returned as it is.
+        A string is opened; everything else is returned as it is.
     must_exist
-        Whether a file has to be there already, as when a study is to be read; else it is made.
+        If True, a file must exist already, as when a study is read; else it is created.
+
+    Returns
+    -------
+    optuna.storages.BaseStorage or None
 
     Raises
     ------
     InvalidParameterError
-        If a text is neither a URL nor ``journal:FILE``, or what it names cannot be opened.
+        If a string is neither a URL nor ``journal:FILE``, or the storage cannot be opened.
     """
     if not isinstance(storage, str):
         return storage
@@ -55,25 +59,23 @@ def open_storage(storage: str | BaseStorage | None, *, must_exist: bool = False)
             if os.path.exists(file):
                 _check_journal(file)
             return JournalStorage(JournalFileBackend(file))
-        return _database(storage)
-    except Exception as error:  # databases, their drivers, files: each has errors of its own
+        # Several workers may create the tables of an empty database at the same time. Errors of the database
+        # itself have an attribute `orig`.
+        return call_with_retry(
+            lambda: optuna.storages.get_storage(storage), lambda error: hasattr(error, "orig")
+        )
+    except Exception as error:  # databases, drivers and files raise different errors
         reason = _reason(storage, error)
         raise InvalidParameterError(f"cannot open the storage {storage!r}: {reason}") from error
 
 
-def _database(url: str) -> BaseStorage:
-    """A database; several workers that find it empty at the same time all try to make its tables."""
-    # `orig` is what a database itself has said, which it may not say the next time
-    return insist(lambda: optuna.storages.get_storage(url), lambda error: hasattr(error, "orig"))
-
-
 def open_study(storage: str | BaseStorage, name: str | None = None) -> optuna.Study:
-    """An existing study; without a name, the only one that the storage holds.
+    """Open an existing study; without a name, the only one in the storage.
 
     Raises
     ------
     InvalidParameterError
-        If there is no such storage or study, or no name and not exactly one.
+        If the storage or the study does not exist, or the name is missing and there is not exactly one study.
     """
     opened = open_storage(storage, must_exist=True)
     assert opened is not None
@@ -90,37 +92,38 @@ def open_study(storage: str | BaseStorage, name: str | None = None) -> optuna.St
 
 
 def _check_journal(file: str) -> None:
-    """Refuse a file that is something else, to which a journal would be added."""
+    """Raise an error for another kind of file, because a journal would be appended to it."""
     with open(file, "rb") as lines:
         first = lines.readline()
     if first and "op_code" not in json.loads(first):
-        raise ValueError(f"{file} is no journal")
+        raise ValueError(f"{file} is not a journal")
 
 
 def _file_of(storage: str) -> str | None:
-    """The file that a journal or a database of SQLite lives in; None for databases elsewhere."""
+    """Return the file of a journal or of an SQLite database; None for other databases."""
     if storage.startswith(JOURNAL):
         return storage.removeprefix(JOURNAL)
     file = storage.removeprefix(SQLITE).partition("?")[0]
     return file if storage.startswith(SQLITE) and file not in ("", ":memory:") else None
 
 
-def _reason(storage: str, error: BaseException) -> str:
-    """Why a storage could not be opened, in a few words."""
+def _reason(storage: str, error: Exception) -> str:
+    """Return a short reason for the failure to open a storage."""
     if isinstance(error, ImportError):
-        missing = next((e.name for e in _chain(error) if isinstance(e, ModuleNotFoundError)), None)
-        return f"the driver of this database is not installed: pip install what brings {missing or 'it'!r}"
+        missing = next((e.name for e in _causes(error) if isinstance(e, ModuleNotFoundError)), None)
+        package = f"the package that provides {missing!r}" if missing else "it"
+        return f"the driver of this database is not installed: install {package} with pip"
     if isinstance(error, ValueError | KeyError | TypeError | AssertionError) and storage.startswith(JOURNAL):
-        return "the file is no journal of Optuna, choose another"
+        return "the file is not an Optuna journal, choose another"
     if type(error).__name__ == "NoSuchModuleError":
         kind = storage.partition("://")[0]
-        return f"no database is called {kind!r}; sqlite, mysql and postgresql are, or give journal:FILE"
+        return f"there is no database {kind!r}; use sqlite, mysql, postgresql, or journal:FILE"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
-def _chain(error: BaseException | None) -> list[BaseException]:
-    """An error, and what it came from."""
+def _causes(error: BaseException | None) -> list[BaseException]:
+    """Return an error and the errors that it came from."""
     found = []
     while error is not None and error not in found:
         found.append(error)

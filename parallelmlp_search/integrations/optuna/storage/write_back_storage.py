@@ -1,10 +1,10 @@
-"""A study in a storage, worked on in memory: what is changed is noted, and written at once."""
+"""Working copy of a study in memory, from which changes are written to its storage in batches."""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
@@ -12,123 +12,134 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from parallelmlp_search.integrations.optuna.storage.storage_writers import Change
+from parallelmlp_search.integrations.optuna.storage.trial_writer import (
+    TrialUpdate,
+    apply_update,
+    changed_items,
+    difference,
+)
 
-__all__ = ["Mirror"]
+__all__ = ["WriteBackStorage"]
 
 
-class Mirror(InMemoryStorage):
-    """The trials of one study in memory, under the numbers that they have there, which are also their ids.
+class WriteBackStorage(InMemoryStorage):
+    """Copy of one study in memory, which knows what has changed since it was last refreshed.
+
+    The ids of its trials are their numbers. It refuses values that the original storage would refuse.
 
     Parameters
     ----------
     study_id
-        Id of the study in its storage, since samplers remember the study that they know by it.
-    directions, name
-        Of the study.
-
-    Attributes
-    ----------
-    n_known
-        Trials that the storage has as well; those with higher numbers are new.
-    changes
-        Changes of the trials that were there before, by their numbers.
-    study_attrs
-        Attributes of the study that were set here: whether it is a user's, its name, its value.
+        Id of the study in its storage; the copy has the same, because samplers remember studies by id.
+    directions
+        Directions of the study.
+    name
+        Name of the study.
     """
 
     def __init__(self, study_id: int, directions: Sequence[StudyDirection], name: str) -> None:
         super().__init__()
-        self._quiet = True
-        self._max_study_id = study_id - 1
+        for _ in range(study_id):  # ids count from 0
+            self.delete_study(self.create_new_study(directions))
         self.study_id = self.create_new_study(directions, name)
-        self.forget()
+        self._take_snapshot()
 
-    def forget(self) -> None:
-        """Note from here on: what has been noted is written."""
-        self.n_known = len(self.get_all_trials(self.study_id, deepcopy=False))
-        self.changes: dict[int, Change] = {}
-        self.study_attrs: dict[tuple[bool, str], Any] = {}
-        self._quiet = False
+    def _trials(self) -> list[FrozenTrial]:
+        return self.get_all_trials(self.study_id, deepcopy=False)
 
-    @property
-    def new(self) -> list[FrozenTrial]:
-        """Trials that were made here."""
-        return self.get_all_trials(self.study_id, deepcopy=False)[self.n_known :]
+    def _study_attrs(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self.get_study_user_attrs(self.study_id), self.get_study_system_attrs(self.study_id)
 
-    def look(
-        self, trials: Sequence[FrozenTrial], user_attrs: dict[str, Any], system_attrs: dict[str, Any]
+    def _take_snapshot(self) -> None:
+        trials = self._trials()
+        self._n_known = len(trials)
+        self._unfinished = [_copy(trial) for trial in trials if not trial.state.is_finished()]
+        self._known_attrs = [dict(attrs) for attrs in self._study_attrs()]
+
+    def refresh(
+        self, trials: Sequence[FrozenTrial], user_attrs: Mapping[str, Any], system_attrs: Mapping[str, Any]
     ) -> None:
-        """Take over what others have done: all trials and attributes of the study as its storage has them."""
-        self._quiet = True
-        mine = self.get_all_trials(self.study_id, deepcopy=False)
+        """Adopt the state of the original storage.
+
+        Parameters
+        ----------
+        trials
+            All trials of the study.
+        user_attrs, system_attrs
+            Attributes of the study.
+        """
+        own = self._trials()
         for trial in trials:
-            if trial.number >= len(mine):
+            if trial.number >= len(own):
                 self.create_new_trial(self.study_id, template_trial=trial)
-            elif not mine[trial.number].state.is_finished():
-                twin = copy.copy(trial)
-                twin._trial_id = trial.number
-                self._set_trial(trial.number, twin)
-                self._update_cache(trial.number, self.study_id)
+            elif not own[trial.number].state.is_finished():
+                update = difference(own[trial.number], trial)
+                if update.claimed:
+                    self.set_trial_state_values(trial.number, TrialState.RUNNING)
+                apply_update(self, trial.number, update)
         for name, value in user_attrs.items():
             self.set_study_user_attr(self.study_id, name, value)
         for name, value in system_attrs.items():
             self.set_study_system_attr(self.study_id, name, value)
-        self.forget()
+        self._take_snapshot()
 
-    def _noted(self, trial_id: int) -> Change:
-        """The change of a trial; one that nobody reads if the trial is new, or nothing is to be noted."""
-        if self._quiet or trial_id >= self.n_known:
-            return Change()
-        return self.changes.setdefault(trial_id, Change())
+    def new_trials(self) -> list[FrozenTrial]:
+        """Return the trials that were created here."""
+        return self._trials()[self._n_known :]
+
+    def updates(self) -> dict[int, TrialUpdate]:
+        """Return the updates of the other trials, by number."""
+        trials = self._trials()
+        updates = {old.number: difference(old, trials[old.number]) for old in self._unfinished}
+        return {number: update for number, update in updates.items() if update != TrialUpdate()}
+
+    def changed_study_attrs(self) -> list[dict[str, Any]]:
+        """Return the user attributes and the system attributes of the study that were set."""
+        return [
+            changed_items(old, new) for old, new in zip(self._known_attrs, self._study_attrs(), strict=True)
+        ]
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        """Note a parameter."""
-        if not self._quiet:
-            distribution_to_json(distribution)  # refuses what the storage would refuse, before all is asked
+        """Set a parameter, if a storage can hold its distribution.
+
+        Parameters
+        ----------
+        trial_id, param_name, param_value_internal, distribution
+            As of :class:`optuna.storages.BaseStorage`.
+        """
+        distribution_to_json(distribution)
         super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
-        self._noted(trial_id).params[param_name] = (param_value_internal, distribution)
-
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
-        """Note that a trial was taken, or has ended."""
-        changed = super().set_trial_state_values(trial_id, state, values)
-        if changed:
-            change = self._noted(trial_id)
-            if state is TrialState.RUNNING:
-                change.taken = True
-            else:
-                change.state, change.values = state, values
-        return changed
-
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """Note a report."""
-        super().set_trial_intermediate_value(trial_id, step, intermediate_value)
-        self._noted(trial_id).intermediate_values[step] = intermediate_value
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Note a user's attribute of a trial."""
-        json.dumps(value)  # refuses what the storage would refuse
-        super().set_trial_user_attr(trial_id, key, value)
-        self._noted(trial_id).user_attrs[key] = value
+        """Set a user attribute of a trial, if a storage can hold it.
 
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Note what a sampler or pruner writes on a trial."""
-        super().set_trial_system_attr(trial_id, key, value)
-        self._noted(trial_id).system_attrs[key] = value
+        Parameters
+        ----------
+        trial_id, key, value
+            As of :class:`optuna.storages.BaseStorage`.
+        """
+        json.dumps(value)
+        super().set_trial_user_attr(trial_id, key, value)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Note a user's attribute of the study."""
+        """Set a user attribute of the study, if a storage can hold it.
+
+        Parameters
+        ----------
+        study_id, key, value
+            As of :class:`optuna.storages.BaseStorage`.
+        """
         json.dumps(value)
         super().set_study_user_attr(study_id, key, value)
-        if not self._quiet:
-            self.study_attrs[True, key] = value
 
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Note what a sampler writes on the study."""
-        super().set_study_system_attr(study_id, key, value)
-        if not self._quiet:
-            self.study_attrs[False, key] = value
+
+def _copy(trial: FrozenTrial) -> FrozenTrial:
+    """Copy a trial and what Optuna's ``Trial`` changes in place."""
+    copied = copy.copy(trial)
+    copied.params = dict(trial.params)
+    copied.intermediate_values = dict(trial.intermediate_values)
+    copied.user_attrs = dict(trial.user_attrs)
+    copied.system_attrs = dict(trial.system_attrs)
+    return copied

@@ -1,1 +1,1 @@
-"""Studies with packed trials: objective, batches, pruner, heartbeat, distributed screening."""
+"""Studies of packed trials: objective, batches, pruner, heartbeat, screening shared by workers."""

@@ -1,4 +1,4 @@
-"""Configurations of trials, trained together from rung to rung."""
+"""Batch of configurations, trained together from rung to rung."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Batch:
     configs
         One per member.
     data
-        What they train on and are judged by, where worker processes find it.
+        Training and validation rows.
     total_epochs
         Epochs of full training.
     n_workers
-        Shards that run at once.
+        Number of shards that run at the same time.
     """
 
     def __init__(
@@ -46,12 +46,21 @@ class Batch:
     def advance(
         self, members: Sequence[int], until_epoch: float, *, deadline: float | None = None
     ) -> dict[int, MemberOutcome]:
-        """Train members on, all of which stand at the same epoch.
+        """Train members of equal epochs on.
+
+        Parameters
+        ----------
+        members
+            Members to train.
+        until_epoch
+            Epochs of the next rung.
+        deadline
+            Reading of :func:`time.monotonic` after which no shard begins, or None.
 
         Returns
         -------
         dict of MemberOutcome
-            By member; with a deadline, a reading of :func:`time.monotonic`, those that were reached.
+            Outcomes by member, without members that a deadline left out.
         """
         chosen = [self.configs[member] for member in members]
         last = until_epoch >= self.total_epochs
@@ -83,5 +92,5 @@ class Batch:
         return outcomes
 
     def keep(self, members: Sequence[int]) -> None:
-        """Forget the states of all others, which will not go on."""
+        """Drop the states of all other members."""
         self._states = {member: self._states[member] for member in members if member in self._states}

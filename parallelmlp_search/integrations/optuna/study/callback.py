@@ -1,11 +1,10 @@
-"""For those who keep Optuna's own loop: a search that reports to a trial and can be pruned by it."""
+"""Callback for Optuna's own loop: a search reports to a trial and can be pruned by it."""
 
 from __future__ import annotations
 
 import optuna
-from optuna.study import StudyDirection
 
-from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.integrations.optuna.study.candidate import check_direction
 from parallelmlp_search.search import Progress
 from parallelmlp_search.selection import METRICS
 
@@ -18,14 +17,14 @@ class OptunaCallback:
     Parameters
     ----------
     trial
-        The trial that the objective was called with.
+        Trial that the objective was called with.
 
     Raises
     ------
     optuna.TrialPruned
-        Out of ``fit``, if the study's pruner says so; Optuna takes it from there.
+        From ``fit``, if the study's pruner ends the trial; Optuna handles it.
     InvalidParameterError
-        If the study looks for the worst score.
+        From ``fit``, if the study's direction does not suit the metric.
 
     Examples
     --------
@@ -43,20 +42,13 @@ class OptunaCallback:
         if not progress.rung_completed or progress.best_score is None:
             return
         if self._step == 0:
-            self._check(progress.metric)
+            metric = METRICS.get(progress.metric.partition(":")[0])
+            if metric is not None:
+                direction = self.trial.study.direction
+                check_direction(direction, progress.metric, maximize=metric.greater_is_better)
         self.trial.report(progress.best_score, self._step)
         self._step += 1
         if self.trial.should_prune():
             raise optuna.TrialPruned(
                 f"after {self._step} rungs at {progress.metric} {progress.best_score:.4g}"
-            )
-
-    def _check(self, name: str) -> None:
-        metric = METRICS.get(name.partition(":")[0])
-        direction = self.trial.study.direction
-        if metric is not None and (direction is StudyDirection.MAXIMIZE) != metric.greater_is_better:
-            wanted = "maximize" if metric.greater_is_better else "minimize"
-            raise InvalidParameterError(
-                f"the study must {wanted} {name}, but its direction is {direction.name.lower()}: "
-                f"create it with {wanted!r}"
             )

@@ -1,4 +1,4 @@
-"""A trained network as objectives see it, and what they make of it."""
+"""Trained networks as user-defined objectives see them, and checks of objectives."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from optuna.study import StudyDirection
 
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.packing import Architecture
 from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["OBJECTIVES", "Candidate", "Objective", "checked_objective", "value_of"]
+__all__ = ["OBJECTIVES", "Candidate", "Objective", "check_direction", "check_objective", "evaluate_objective"]
 
 OBJECTIVES = ("score", "n_parameters", "latency_ms")
 
-LATENCY_CALLS = 31
+N_LATENCY_CALLS = 31
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained network, as objectives of one's own see it.
+    """Trained network, as user-defined objectives and constraints see it.
 
     Attributes
     ----------
     config
         Its configuration.
     score
-        Metric on the rows that judge, in the metric's own orientation.
+        Metric on the validation rows, in the metric's own orientation.
     architecture
         Sizes of its tensors.
     """
@@ -41,16 +42,16 @@ class Candidate:
 
     @property
     def n_parameters(self) -> int:
-        """Trained scalars."""
+        """Number of trained parameters."""
         return self.architecture.n_parameters
 
     def latency_ms(self) -> float:
-        """Median milliseconds of predicting one row with the plain network, on one thread of the CPU."""
+        """Median milliseconds to predict one row with the plain network, on one CPU thread."""
         module = build_module(self.architecture).eval()
         row = torch.zeros(1, self.architecture.n_inputs)
         seconds = []
         with torch.inference_mode():
-            for _ in range(LATENCY_CALLS):
+            for _ in range(N_LATENCY_CALLS):
                 started = time.perf_counter()
                 module(row)
                 seconds.append(time.perf_counter() - started)
@@ -61,13 +62,13 @@ Objective = str | Callable[[Candidate], float]
 """One of :data:`OBJECTIVES`, or a function of the trained candidate."""
 
 
-def checked_objective(objective: Objective) -> Objective:
-    """The objective itself, if it is one.
+def check_objective(objective: Objective) -> Objective:
+    """Return an objective if it is valid.
 
     Raises
     ------
     InvalidParameterError
-        If it is a name of none.
+        If it is neither a function nor one of :data:`OBJECTIVES`.
     """
     if not callable(objective) and objective not in OBJECTIVES:
         raise InvalidParameterError(
@@ -77,9 +78,34 @@ def checked_objective(objective: Objective) -> Objective:
     return objective
 
 
-def value_of(objective: Objective, candidate: Candidate) -> float:
-    """What an objective makes of a candidate."""
+def evaluate_objective(objective: Objective, candidate: Candidate) -> float:
+    """Return the value of an objective for a candidate."""
     if callable(objective):
         return float(objective(candidate))
     value = getattr(candidate, objective)
     return float(value() if callable(value) else value)
+
+
+def check_direction(direction: StudyDirection, name: str, *, maximize: bool) -> None:
+    """Check that a study optimizes a value in the right direction.
+
+    Parameters
+    ----------
+    direction
+        Direction of the study.
+    name
+        Name of the value, for the message.
+    maximize
+        True if larger values are better.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the direction is the other one.
+    """
+    if (direction is StudyDirection.MAXIMIZE) != maximize:
+        wanted = "maximize" if maximize else "minimize"
+        raise InvalidParameterError(
+            f"the study must {wanted} {name}, but its direction is {direction.name.lower()}: "
+            f"create it with {wanted!r}"
+        )

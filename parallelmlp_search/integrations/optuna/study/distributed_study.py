@@ -1,8 +1,8 @@
-"""One screening shared by several workers, on one machine or many: a study in a storage is what they share.
+"""Screening shared by several workers, on one machine or many, through a study in a storage.
 
-Each worker asks for batches, trains them packed and tells the outcome; a storage of Optuna is all that they
-need in common. Workers may come and go: the trials of one that was killed are trained by another. When the
-study has all its trials, every worker that stays goes on to finalists from all of them.
+Each worker asks for batches, trains them packed and tells the results. Workers may come and go: the trials of
+a killed worker are trained by another. Once the study has all its trials, each remaining worker selects
+finalists from all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
 from parallelmlp_search.integrations.optuna.sampler.refinement import RefinementSampler
 from parallelmlp_search.integrations.optuna.storage.storages import open_storage
-from parallelmlp_search.integrations.optuna.study.heartbeat import RETRY_OF, retried, superfluous, surplus
+from parallelmlp_search.integrations.optuna.study.heartbeat import (
+    RETRY_OF_ATTR,
+    duplicate_retries,
+    excess_trials,
+    retried_trials,
+)
 from parallelmlp_search.integrations.optuna.study.objective import PreparedObjective
 from parallelmlp_search.integrations.optuna.study.pruner import RungPruner
 from parallelmlp_search.integrations.optuna.study.run_study import config_of_trial
@@ -39,37 +44,36 @@ from parallelmlp_search.selection import Metric
 
 __all__ = ["SharedStudy", "check_shareable"]
 
-TERMS = "question"
-"""User attribute of the study: what all its workers must agree on."""
+TERMS_ATTR = "question"
+"""User attribute of the study: the settings on which all its workers must agree."""
 
-PATIENCE_SECONDS = 30.0
-"""How long a worker waits for the one that made the study to write its terms."""
+MAX_WAIT_SECONDS = 30.0
+"""Longest wait of a worker for the creator of the study to write its settings."""
 
-PAUSE_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
-SMALLEST, LARGEST = 4, 128
-"""Trials of a batch."""
+MIN_BATCH_SIZE, MAX_BATCH_SIZE = 4, 128
 
-FRESH_WITHOUT_END = 64
-"""Random trials before refinement where no number of trials is given."""
+N_STARTUP_TRIALS = 64
+"""Random trials before refinement if the number of trials is not given."""
 
 
 @dataclass
 class SharedStudy:
-    """Screens together with whoever works on the same study.
+    """Screening together with the other workers of a study.
 
     Parameters
     ----------
     storage
-        URL of a storage of Optuna, or ``journal:FILE``.
+        URL of an Optuna storage, or ``journal:FILE``.
     name
         Name of the study.
     heartbeat
-        Seconds between signs of life.
+        Seconds between heartbeats.
     n_jobs
-        Workers inside this process; None for all cores.
+        Number of workers inside this process; None for all cores.
     must_exist
-        Whether the study has to be there already, as when a run is resumed.
+        If True, the study must exist already, as when a run is resumed.
     """
 
     storage: str
@@ -81,15 +85,31 @@ class SharedStudy:
     def agree(
         self, problem: Problem, settings: SearchSettings, metric: Metric, rungs: tuple[float, ...]
     ) -> tuple[float, ...]:
-        """Make the study, or join it if it asks the same question; the rungs are those of its maker.
+        """Create the study, or join it if it has the same settings.
+
+        Parameters
+        ----------
+        problem
+            Table and target.
+        settings
+            Search space, seed, sampler.
+        metric
+            Metric of the trials.
+        rungs
+            Epochs of the rungs, if the study is created.
+
+        Returns
+        -------
+        tuple of float
+            Epochs of the rungs of the study.
 
         Raises
         ------
         InvalidParameterError
-            If the study has other data, another space, metric or seed, or was not made by a search; or if
+            If the study has other data, another space, metric or seed, or was not created by a search, or if
             the sampler cannot be shared.
         RunDirectoryError
-            If it has to be there and is not.
+            If the study must exist and does not.
         """
         check_shareable(settings)
         self._metric, self._settings = metric, settings
@@ -113,20 +133,20 @@ class SharedStudy:
                 study = optuna.create_study(storage=storage, study_name=self.name, direction=direction)
             except optuna.exceptions.DuplicatedStudyError:
                 study = optuna.load_study(study_name=self.name, storage=storage)
-                self._check(terms, self._terms(study))
+                self._check_terms(terms, self._wait_for_terms(study))
             else:
                 for config in settings.initial:
                     params, _ = asked_of(settings.space, config)
                     study.enqueue_trial(params, user_attrs={"origin": "initial"})
-                study.set_user_attr(TERMS, terms)
+                study.set_user_attr(TERMS_ATTR, terms)
         study.pruner = RungPruner(settings.reduction_factor)
         self._study = study
-        return tuple(study.user_attrs[TERMS]["rungs"])
+        return tuple(study.user_attrs[TERMS_ATTR]["rungs"])
 
-    def _terms(self, study: optuna.Study) -> dict[str, Any]:
-        until = time.monotonic() + PATIENCE_SECONDS
-        while TERMS not in study.user_attrs:
-            # whoever makes a study enqueues initial trials before it writes the terms
+    def _wait_for_terms(self, study: optuna.Study) -> dict[str, Any]:
+        until = time.monotonic() + MAX_WAIT_SECONDS
+        while TERMS_ATTR not in study.user_attrs:
+            # the creator of a study enqueues initial trials before it writes the terms
             foreign = any(
                 trial.user_attrs.get("origin") != "initial" for trial in study.get_trials(deepcopy=False)
             )
@@ -135,20 +155,18 @@ class SharedStudy:
                     f"the study {self.name!r} in {self.storage!r} was not made by a shared search: "
                     "choose another name"
                 )
-            time.sleep(PAUSE_SECONDS)
-        return dict(study.user_attrs[TERMS])
+            time.sleep(POLL_SECONDS)
+        return dict(study.user_attrs[TERMS_ATTR])
 
-    def _check(self, mine: dict[str, Any], theirs: dict[str, Any]) -> None:
-        for name, value in mine.items():
-            if name != "rungs" and theirs.get(name) != value:
+    def _check_terms(self, own: dict[str, Any], terms: dict[str, Any]) -> None:
+        for name, value in own.items():
+            if name != "rungs" and terms.get(name) != value:
                 short = name in ("metric", "seed", "reduction_factor")
-                detail = f": {theirs.get(name)!r}, but got {value!r}" if short else ""
+                detail = f": {terms.get(name)!r}, but got {value!r}" if short else ""
                 raise InvalidParameterError(
                     f"the study {self.name!r} was started with another {name.replace('_', ' ')}{detail}; "
                     "join it with the same, or choose another name"
                 )
-
-    # ------------------------------------------------------------------ screening
 
     def screen(
         self,
@@ -158,11 +176,30 @@ class SharedStudy:
         throughput: Throughput,
         reporter: Reporter,
     ) -> tuple[list[Trial], list[str]]:
-        """Train batches until the study has its trials, or the deadline is reached."""
+        """Train batches until the study has its trials, or the deadline is reached.
+
+        Parameters
+        ----------
+        data
+            Training and validation rows.
+        settings
+            Search space and sampler.
+        plan
+            Rungs, number of trials, deadline.
+        throughput
+            Counts the steps of this worker.
+        reporter
+            Receives progress, and may stop the screening.
+
+        Returns
+        -------
+        tuple of (list of Trial, list of str)
+            Trials of all workers, numbered from 0, and sentences on what a deadline left out.
+        """
         study = self._study
-        self._wanted = target = self._target(settings, plan)
+        self._n_trials = n_trials = _number_of_trials(settings, plan)
         with quiet():
-            study.sampler = _sampler(settings, target)
+            study.sampler = _sampler(settings, n_trials)
         objective = PreparedObjective(data, settings.space, self._metric, plan.rungs, settings.seed)
         trainer = Trainer(
             study,
@@ -170,63 +207,44 @@ class SharedStudy:
             self.n_jobs,
             heartbeat=self.heartbeat,
             deadline=plan.deadline,
-            alone_with_ours=True,
+            all_workers_beat=True,
         )
 
-        def over() -> bool:
+        def is_over() -> bool:
             late = plan.deadline is not None and time.monotonic() >= plan.deadline
             return late or reporter.stopped
 
         n_batches = 0
         with quiet(), trainer:
-            while not over():
-                trainer.attendance.sweep()
+            while not is_over():
+                trainer.heartbeat.retry_lost_trials()
                 trials = study.get_trials(deepcopy=False)
-                count = self._share(trials, target, trainer.attendance.others())
+                count = _batch_size(trials, n_trials, trainer.heartbeat.n_other_workers())
                 if count == 0:
                     if all(trial.state.is_finished() for trial in trials):
                         break
                     with trainer.interrupts.allowed():
-                        time.sleep(PAUSE_SECONDS)  # others are still at work, and may yet be killed
+                        time.sleep(POLL_SECONDS)  # other workers still train, and may be killed
                     continue
                 before = trainer.member_steps
-                trainer.run(count, over, remaining=max(0.0, target - len(trials)), wanted=target)
+                trainer.run_batch(
+                    count, is_over, n_remaining=max(0.0, n_trials - len(trials)), max_trials=n_trials
+                )
                 throughput.member_steps += trainer.member_steps - before
                 n_batches += 1
-                self._report(reporter, self._trials(objective), plan, n_batches, target, final=False)
+                self._report(reporter, self._trials(objective), plan, n_batches, final=False)
         found = self._trials(objective)
-        self._report(reporter, found, plan, n_batches, target, final=True)
+        self._report(reporter, found, plan, n_batches, final=True)
         for trial in found:
             if trial.state is State.WAITING:
                 trial.state = State.PRUNED
         cut = []
-        if plan.deadline is not None and len(found) < target < math.inf:
-            cut.append(f"{len(found)} of {target:.0f} trials were begun in the time for screening")
+        if plan.deadline is not None and len(found) < n_trials < math.inf:
+            cut.append(f"{len(found)} of {n_trials:.0f} trials were begun in the time for screening")
         return found, cut
 
-    def _target(self, settings: SearchSettings, plan: ScreeningPlan) -> float:
-        wanted = math.inf if plan.deadline is not None and settings.n_trials is None else 0.0
-        return min(max(wanted, float(plan.n_fresh + plan.n_refined)), settings.space.size())
-
-    def _share(self, trials: list[FrozenTrial], target: float, others: int) -> int:
-        """Trials of the next batch: at first a good many, in the end this worker's part of what is left."""
-        waiting = sum(trial.state is TrialState.WAITING for trial in trials)
-        own = sum(RETRY_OF not in trial.user_attrs for trial in trials)
-        left = max(0.0, target - own + waiting)
-        if left == 0:
-            return waiting and math.ceil(waiting / (others + 1))
-        wanted = LARGEST if left == math.inf else math.ceil(left / (2 * (others + 1)))
-        return int(min(left, max(SMALLEST, min(LARGEST, wanted))))
-
     def _report(
-        self,
-        reporter: Reporter,
-        trials: list[Trial],
-        plan: ScreeningPlan,
-        n_batches: int,
-        target: float,
-        *,
-        final: bool,
+        self, reporter: Reporter, trials: list[Trial], plan: ScreeningPlan, n_batches: int, *, final: bool
     ) -> None:
         finished = sum(trial.state is not State.WAITING for trial in trials)
         reporter.report(
@@ -238,16 +256,16 @@ class SharedStudy:
             n_rungs=len(plan.rungs),
             alive=len(trials) - finished,
             done=finished,
-            total=len(trials) if target == math.inf else int(target),
+            total=len(trials) if self._n_trials == math.inf else int(self._n_trials),
         )
 
     def _trials(self, objective: PreparedObjective) -> list[Trial]:
-        """The trials of the study as those of a search, numbered anew without lost and surplus ones."""
+        """Return the study's trials as trials of a search, numbered anew without lost and excess ones."""
         frozen = self._study.get_trials(deepcopy=False)
-        left_out = retried(frozen) | superfluous(frozen) | surplus(frozen, self._wanted)
+        left_out = retried_trials(frozen) | duplicate_retries(frozen) | excess_trials(frozen, self._n_trials)
         found: list[Trial] = []
         for one in frozen:
-            config = config_of_trial(one, objective.space)  # type: ignore[arg-type]
+            config = config_of_trial(one, self._settings.space)
             if one.number in left_out or config is None:
                 continue
             found.append(_as_trial(len(found), one, config, objective, self._settings.sampler_name))
@@ -255,15 +273,32 @@ class SharedStudy:
 
 
 def check_shareable(settings: SearchSettings) -> None:
-    """Refuse settings that several workers cannot share.
+    """Check that several workers can share a search.
 
     Raises
     ------
     InvalidParameterError
-        If the sampler draws a grid, of which each worker would draw every point.
+        If the sampler draws a grid, because each worker would draw all of it.
     """
     if settings.sampler == "grid":
         raise InvalidParameterError("sampler 'grid' cannot be shared: use random, qmc, tpe, cmaes or gp")
+
+
+def _number_of_trials(settings: SearchSettings, plan: ScreeningPlan) -> float:
+    """Return the number of trials of the study; infinite if only the deadline ends it."""
+    wanted = math.inf if plan.deadline is not None and settings.n_trials is None else 0.0
+    return min(max(wanted, float(plan.n_fresh + plan.n_refined)), settings.space.size())
+
+
+def _batch_size(trials: list[FrozenTrial], n_trials: float, n_other_workers: int) -> int:
+    """Return the size of the next batch: half of this worker's share of what is left, within limits."""
+    waiting = sum(trial.state is TrialState.WAITING for trial in trials)
+    own = sum(RETRY_OF_ATTR not in trial.user_attrs for trial in trials)
+    left = max(0.0, n_trials - own + waiting)
+    if left == 0:
+        return waiting and math.ceil(waiting / (n_other_workers + 1))
+    wanted = MAX_BATCH_SIZE if left == math.inf else math.ceil(left / (2 * (n_other_workers + 1)))
+    return int(min(left, max(MIN_BATCH_SIZE, min(MAX_BATCH_SIZE, wanted))))
 
 
 def _as_trial(
@@ -288,13 +323,13 @@ def _as_trial(
     return trial
 
 
-def _sampler(settings: SearchSettings, target: float) -> BaseSampler:
-    """The sampler of this worker: seeded by chance, so that workers do not draw alike."""
+def _sampler(settings: SearchSettings, n_trials: float) -> BaseSampler:
+    """Return a sampler with a random seed, so that workers do not draw the same trials."""
     name = settings.sampler_name
     seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1)
     if name == "random":
-        fresh = FRESH_WITHOUT_END if target == math.inf else round((1 - settings.refinement) * target)
-        return RefinementSampler(n_startup_trials=fresh, seed=seed)
+        n_startup = N_STARTUP_TRIALS if n_trials == math.inf else round((1 - settings.refinement) * n_trials)
+        return RefinementSampler(n_startup_trials=n_startup, seed=seed)
     if name == "qmc":
         return QMCSampler(scramble=True, seed=settings.seed, warn_independent_sampling=False)
     return named_sampler(name, seed)

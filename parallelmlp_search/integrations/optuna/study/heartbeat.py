@@ -1,10 +1,9 @@
-"""Several workers on one study: who is alive, and what becomes of the trials of those who are not.
+"""Heartbeats of several workers on one study, and retries of the trials of dead workers.
 
-A worker writes a number on the study that grows while it lives, and its name on every trial that it takes.
-Whoever sees a number stand still for long takes that worker for dead: its running trials are enqueued again,
-with the same parameters and seed, and fail. Several may see it at once, or be killed while they enqueue: of
-the repetitions of a trial only the first counts, and whoever takes another lets it fail. Clocks of different
-machines need not agree.
+A worker writes a growing counter on the study, and its name on every trial that it claims. A worker whose
+counter stands still for long is taken for dead: its running trials are enqueued again, with the same
+parameters and seed, and fail. Two workers may do so at the same time, or die in between. So only the first
+retry of a trial counts, and a worker that claims another one lets it fail. Clocks need not agree.
 """
 
 from __future__ import annotations
@@ -23,32 +22,51 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-__all__ = ["FIRST", "RETRY_OF", "SEED", "WORKER", "Attendance", "retried", "superfluous", "surplus"]
+__all__ = [
+    "FIRST_TRY_ATTR",
+    "RETRY_OF_ATTR",
+    "SEED_ATTR",
+    "Heartbeat",
+    "duplicate_retries",
+    "excess_trials",
+    "retried_trials",
+]
 
-WORKER, RETRY_OF, FIRST, RETRIES, SEED = "worker", "retry_of", "first_try", "retries", "seed"
-"""User attributes of trials: who trains it; the trial that it repeats, the first of that line, and how many
-came before; the seed of its network."""
+WORKER_ATTR = "worker"
+"""User attribute of a trial: the worker that trains it. Also the prefix of counters on the study."""
 
-MISSED_BEATS = 6
-"""A worker is taken for dead when it has missed so many signs of life."""
+RETRY_OF_ATTR = "retry_of"
+"""User attribute of a trial: the number of the trial that it retries."""
+
+FIRST_TRY_ATTR = "first_try"
+"""User attribute of a trial: the first number in a chain of retries."""
+
+RETRIES_ATTR = "retries"
+"""User attribute of a trial: the number of retries before it."""
+
+SEED_ATTR = "seed"
+"""User attribute of a trial: the seed of its network."""
+
+MAX_MISSED_BEATS = 6
+"""A worker is taken for dead after this many missed heartbeats."""
 
 MAX_RETRIES = 2
-"""A trial that has ended so many workers more is not tried again."""
 
-LEFT = -1
-
-
-def retried(trials: list[FrozenTrial]) -> set[int]:
-    """Numbers of trials that were left behind and have been enqueued again."""
-    return {trial.user_attrs[RETRY_OF] for trial in trials if RETRY_OF in trial.user_attrs}
+STOPPED = -1
+"""Counter of a worker that has left."""
 
 
-def superfluous(trials: list[FrozenTrial]) -> set[int]:
-    """Numbers of trials that repeat what an earlier one repeats, or what has been finished after all."""
+def retried_trials(trials: list[FrozenTrial]) -> set[int]:
+    """Return the numbers of trials that were enqueued again."""
+    return {trial.user_attrs[RETRY_OF_ATTR] for trial in trials if RETRY_OF_ATTR in trial.user_attrs}
+
+
+def duplicate_retries(trials: list[FrozenTrial]) -> set[int]:
+    """Return the numbers of retries that come after another one, or whose original was finished after all."""
     first: dict[int, int] = {}
     found = set()
     for trial in trials:
-        lost = trial.user_attrs.get(RETRY_OF)
+        lost = trial.user_attrs.get(RETRY_OF_ATTR)
         if lost is not None:
             done = trials[lost].state in (TrialState.COMPLETE, TrialState.PRUNED)
             if done or first.setdefault(lost, trial.number) != trial.number:
@@ -56,50 +74,49 @@ def superfluous(trials: list[FrozenTrial]) -> set[int]:
     return found
 
 
-def surplus(trials: list[FrozenTrial], wanted: float) -> set[int]:
-    """Numbers of trials beyond the ``wanted`` first, those that repeat others not counted.
+def excess_trials(trials: list[FrozenTrial], n_trials: float) -> set[int]:
+    """Return the numbers of trials beyond the first ``n_trials``, retries not counted.
 
-    Workers that ask at the same time begin more than is left; by the numbers all of them see the same ones as
-    too many.
+    Workers that ask at the same time begin too many trials; by the numbers, all agree on the excess ones.
     """
-    own = [trial.number for trial in trials if RETRY_OF not in trial.user_attrs]
-    return set(own[int(wanted) :]) if wanted < len(own) else set()
+    own = [trial.number for trial in trials if RETRY_OF_ATTR not in trial.user_attrs]
+    return set(own[int(n_trials) :]) if n_trials < len(own) else set()
 
 
-class Attendance:
-    """Presence of this worker on a study, and a watch over the others.
+class Heartbeat:
+    """Heartbeat of this worker on a study, and a watch over the other workers.
 
-    Does nothing for a study in memory, which nobody else can work on.
+    Does nothing for a study in memory, which no other worker can reach.
 
     Parameters
     ----------
     study
         The study.
-    heartbeat
-        Seconds between signs of life.
-    alone_with_ours
-        Whether all workers of the study keep attendance, so that a running trial without a name has been left
-        behind by one that was killed before it could sign.
+    interval
+        Seconds between heartbeats.
+    all_workers_beat
+        True if all workers of the study have a heartbeat. Then a running trial without a worker's name is
+        also taken for lost: its worker died before it could write the name.
     """
 
-    def __init__(self, study: optuna.Study, heartbeat: float, *, alone_with_ours: bool = False) -> None:
+    def __init__(self, study: optuna.Study, interval: float, *, all_workers_beat: bool = False) -> None:
         self.study = study
-        self.heartbeat = heartbeat
-        self.alone_with_ours = alone_with_ours
+        self.interval = interval
+        self.all_workers_beat = all_workers_beat
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.active = not isinstance(study._storage, InMemoryStorage)
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="attendance", daemon=True)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._seen: dict[str, tuple[Any, float]] = {}
 
     @property
-    def marks(self) -> dict[str, str]:
-        """What this worker writes on its trials."""
-        return {WORKER: self.worker} if self.active else {}
+    def owner_attrs(self) -> dict[str, str]:
+        """User attributes that mark the trials of this worker."""
+        return {WORKER_ATTR: self.worker} if self.active else {}
 
     def __enter__(self) -> Self:
         if self.active:
-            self._sign(0)
+            self._write(0)
             self._thread.start()
         return self
 
@@ -110,101 +127,103 @@ class Attendance:
         trace: TracebackType | None,
     ) -> None:
         if self.active:
-            self._end.set()
+            self._stopped.set()
             self._thread.join()
-            with contextlib.suppress(Exception):  # the storage may be what went wrong
-                self._sign(LEFT)
+            with contextlib.suppress(Exception):  # the storage may be the cause of an error
+                self._write(STOPPED)
 
-    def _sign(self, beat: int) -> None:
-        # not among a user's attributes, where hundreds of workers would be in the way
-        self.study._storage.set_study_system_attr(self.study._study_id, f"{WORKER}:{self.worker}", beat)
+    def _write(self, count: int) -> None:
+        # a system attribute, because user attributes are shown to the user
+        name = f"{WORKER_ATTR}:{self.worker}"
+        self.study._storage.set_study_system_attr(self.study._study_id, name, count)
 
-    def _beat(self) -> None:
-        beat = 0
-        while not self._end.wait(self.heartbeat):
-            beat += 1
-            with contextlib.suppress(Exception):  # a locked database: the next sign may get through
-                self._sign(beat)
+    def _run(self) -> None:
+        count = 0
+        while not self._stopped.wait(self.interval):
+            count += 1
+            with contextlib.suppress(Exception):  # a locked database: the next heartbeat may get through
+                self._write(count)
 
-    def others(self) -> int:
-        """Other workers that have not left and whose sign of life has not stood still for long."""
+    def n_other_workers(self) -> int:
+        """Return the number of other workers that are alive."""
         if not self.active:
             return 0
-        beats = self._beats()
-        return sum(not self._dead(worker, beats) for worker in beats if worker != self.worker)
+        counts = self._counts()
+        return sum(not self._is_dead(worker, counts) for worker in counts if worker != self.worker)
 
-    def _beats(self) -> dict[str, Any]:
-        prefix = f"{WORKER}:"
+    def _counts(self) -> dict[str, Any]:
+        prefix = f"{WORKER_ATTR}:"
         attributes = self.study._storage.get_study_system_attrs(self.study._study_id)
         return {name.removeprefix(prefix): attributes[name] for name in attributes if name.startswith(prefix)}
 
-    def _dead(self, worker: str, beats: dict[str, Any]) -> bool:
-        beat = beats.get(worker)
-        return beat == LEFT or self._still(f"worker {worker}", beat)
+    def _is_dead(self, worker: str, counts: dict[str, Any]) -> bool:
+        count = counts.get(worker)
+        return count == STOPPED or self._is_stale(f"worker {worker}", count)
 
-    def _still(self, name: str, sign: Any) -> bool:
-        """Whether a sign has not changed for too long since this worker first saw it."""
+    def _is_stale(self, name: str, value: Any) -> bool:
+        """Return True if a value has not changed for too long since this worker first saw it."""
         now = time.monotonic()
-        last, since = self._seen.setdefault(name, (sign, now))
-        if last != sign:
-            self._seen[name] = (sign, now)
+        last, since = self._seen.setdefault(name, (value, now))
+        if last != value:
+            self._seen[name] = (value, now)
             return False
-        return now - since > MISSED_BEATS * self.heartbeat
+        return now - since > MAX_MISSED_BEATS * self.interval
 
-    def sweep(self) -> list[int]:
-        """Enqueue again what dead workers have left running; the numbers of those trials."""
+    def retry_lost_trials(self) -> list[int]:
+        """Enqueue the running trials of dead workers again and return their numbers."""
         if not self.active:
             return []
         trials = self.study.get_trials(deepcopy=False)
         running = [trial for trial in trials if trial.state is TrialState.RUNNING]
-        beats = self._beats() if running else {}
-        again = retried(trials)
-        swept = []
+        counts = self._counts() if running else {}
+        retried = retried_trials(trials)
+        ended = []
         for trial in running:
-            worker = trial.user_attrs.get(WORKER)
+            worker = trial.user_attrs.get(WORKER_ATTR)
             if worker == self.worker:
                 continue
             if worker is None:
-                dead = self.alone_with_ours and self._still(f"trial {trial.number}", None)
+                is_lost = self.all_workers_beat and self._is_stale(f"trial {trial.number}", None)
             else:
-                dead = self._dead(worker, beats)
-            if dead:
-                if trial.number not in again:
-                    self._enqueue_again(trial)
+                is_lost = self._is_dead(worker, counts)
+            if is_lost:
+                if trial.number not in retried:
+                    self._enqueue_retry(trial)
                 if self._end_trial(trial.number):
-                    swept.append(trial.number)
-        return swept
+                    ended.append(trial.number)
+        return ended
 
-    def _enqueue_again(self, trial: FrozenTrial) -> None:
-        """Let somebody repeat a trial; before it ends, so that it is not lost if this worker dies too."""
+    def _enqueue_retry(self, trial: FrozenTrial) -> None:
+        """Enqueue a trial again, before it ends, so that it is not lost if this worker dies in between."""
         attributes = trial.user_attrs
-        retries = attributes.get(RETRIES, 0)
+        retries = attributes.get(RETRIES_ATTR, 0)
         if retries >= MAX_RETRIES:
             return
-        again = {RETRY_OF: trial.number, FIRST: attributes.get(FIRST, trial.number), RETRIES: retries + 1}
-        again |= {name: attributes[name] for name in (SEED,) if name in attributes}
-        # one that had been enqueued, and has not yet been asked, has parameters all the same
+        user_attrs = {
+            RETRY_OF_ATTR: trial.number,
+            FIRST_TRY_ATTR: attributes.get(FIRST_TRY_ATTR, trial.number),
+            RETRIES_ATTR: retries + 1,
+        }
+        if SEED_ATTR in attributes:
+            user_attrs[SEED_ATTR] = attributes[SEED_ATTR]
+        # the parameters of an enqueued trial are fixed before they are asked
         params = trial.system_attrs.get("fixed_params", {}) | trial.params
-        self.study.enqueue_trial(params, user_attrs=again)
+        self.study.enqueue_trial(params, user_attrs=user_attrs)
 
     def _end_trial(self, number: int) -> bool:
-        """Whether a trial that runs has been made to fail by this worker, and by no other."""
+        """Let a running trial fail; returns False if another worker has finished it."""
         try:
             self.study.tell(number, state=TrialState.FAIL)
-        except (UpdateFinishedTrialError, ValueError):  # whoever comes second finds it finished
+        except (UpdateFinishedTrialError, ValueError):
             return False
         return True
 
-    def admits(self, trial: Trial) -> bool:
-        """Whether a trial that has been taken is to be trained.
-
-        One that repeats another is not if there is an earlier repetition, since two workers have found the
-        same one dead; nor if the other has come to its end after all.
-        """
-        lost = trial.user_attrs.get(RETRY_OF) if self.active else None
+    def should_train(self, trial: Trial) -> bool:
+        """Return False for a duplicate retry, or a retry of a trial that was finished after all."""
+        lost = trial.user_attrs.get(RETRY_OF_ATTR) if self.active else None
         if lost is None:
             return True
-        if trial.number in superfluous(trial.study.get_trials(deepcopy=False)):
+        if trial.number in duplicate_retries(trial.study.get_trials(deepcopy=False)):
             return False
-        self._end_trial(lost)  # whoever enqueued this one may have died before it did
+        self._end_trial(lost)  # the worker that enqueued the retry may have died before it did
         return self.study.get_trials(deepcopy=False)[lost].state is TrialState.FAIL

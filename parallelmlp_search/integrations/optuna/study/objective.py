@@ -1,4 +1,4 @@
-"""What a trial is worth: its network trained on one part of a table and judged by another."""
+"""Objective of a study: networks trained on one part of a table and scored on its validation rows."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial
 
 from parallelmlp_search.data import Scaling, as_frame, infer_task
 from parallelmlp_search.distribute import MemberOutcome, ShardData
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
+from parallelmlp_search.integrations.optuna.compatibility import (
+    CONSTRAINTS_ATTR,
+    HAS_TRIAL_CONSTRAINTS,
+    constraint_values,
+)
 from parallelmlp_search.integrations.optuna.study.batch import Batch
 from parallelmlp_search.integrations.optuna.study.candidate import (
     Candidate,
     Objective,
-    checked_objective,
-    value_of,
+    check_direction,
+    check_objective,
+    evaluate_objective,
 )
-from parallelmlp_search.integrations.optuna.study.heartbeat import FIRST, SEED
-from parallelmlp_search.integrations.optuna.study.suggest import resolved, suggest
+from parallelmlp_search.integrations.optuna.study.heartbeat import FIRST_TRY_ATTR, SEED_ATTR
+from parallelmlp_search.integrations.optuna.study.suggest import resolve_space, suggest
 from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search.problem.devices import resolve_device
 from parallelmlp_search.search.problem.preparation import Preparation
@@ -34,39 +38,26 @@ from parallelmlp_search.space import MLPConfig, SearchSpace
 
 __all__ = ["PackedObjective", "PreparedObjective", "Space", "constraints_of"]
 
-KNOWS_CONSTRAINTS = hasattr(Trial, "set_constraint")
-"""Whether a trial has constraints of its own, as from Optuna 5 on; before, samplers asked for them."""
-
-CONSTRAINTS = "constraints"
-"""System attribute under which Optuna 4 keeps the constraints of a trial."""
-
 Space = SearchSpace | str | os.PathLike[str] | Mapping[str, Any] | Callable[[Trial], MLPConfig]
-"""A space, or what names one, or a function that lets a trial suggest a configuration."""
+"""Search space, name of a preset, file, mapping, or function from a trial to a configuration."""
 
 
 def constraints_of(trial: FrozenTrial) -> list[float]:
-    """Constraints of a packed trial, for the ``constraints_func`` of samplers of Optuna 4."""
-    if KNOWS_CONSTRAINTS:
-        return list(trial.constraints.values())
-    return list(trial.system_attrs.get(CONSTRAINTS, ()))
-
-
-def _is_blind(sampler: BaseSampler) -> bool:
-    """Whether a sampler could ask for constraints, and does not."""
-    return getattr(sampler, "_constraints_func", True) is None
+    """Return the constraints of a packed trial, as ``constraints_func`` of samplers of Optuna 4."""
+    return constraint_values(trial)
 
 
 class PreparedObjective:
-    """The question that the trials of a study answer, on tensors that are prepared already.
+    """Objective of a study on prepared tensors.
 
     Parameters
     ----------
     data
-        What networks train on and are judged by.
+        Training and validation rows.
     space
-        A search space, or a function from a trial to a configuration.
+        Search space, or function from a trial to a configuration.
     metric
-        What is reported, in its own orientation.
+        Metric to report, in its own orientation.
     rungs
         Epochs at which trials report.
     seed
@@ -96,34 +87,42 @@ class PreparedObjective:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """Steps under which the rungs report: their epochs, or 1, 2, ... where those are not whole."""
+        """Optuna steps of the rungs: their epochs, or 1, 2, ... if these are not whole."""
         if all(epochs == int(epochs) for epochs in self.rungs):
             return tuple(int(epochs) for epochs in self.rungs)
         return tuple(range(1, len(self.rungs) + 1))
 
     def configure(self, trial: Trial) -> MLPConfig:
-        """The configuration that a trial suggests."""
+        """Return the configuration that a trial suggests.
+
+        Raises
+        ------
+        InvalidParameterError
+            If a user-defined space returns something else.
+        """
         if not isinstance(self.space, SearchSpace):
             config = self.space(trial)
             if not isinstance(config, MLPConfig):
                 raise InvalidParameterError(f"space must return an MLPConfig, but got {config!r}")
             return config
         attributes = trial.user_attrs
-        seed = self.seed + attributes.get(FIRST, trial.number)
-        if FIRST in attributes:  # a trial that is tried again because its worker died is the same network
-            seed = attributes.get(SEED, seed)
+        seed = self.seed + attributes.get(FIRST_TRY_ATTR, trial.number)
+        if FIRST_TRY_ATTR in attributes:  # the retry of a lost trial trains the same network
+            seed = attributes.get(SEED_ATTR, seed)
         return suggest(trial, self.space, seed=seed)
 
     def check(self, study: optuna.Study) -> None:
-        """Refuse a study that looks for something else.
+        """Check that a study fits the objectives and constraints.
 
         Raises
         ------
         InvalidParameterError
-            If the study has not one direction for each objective, or looks for the worst score; or if its
-            sampler would not see the constraints.
+            If the number of directions differs from the number of objectives, a direction is wrong, or the
+            sampler would ignore the constraints.
         """
-        if self.constraints and not KNOWS_CONSTRAINTS and _is_blind(study.sampler):
+        # samplers of Optuna 4 that know constraints have `_constraints_func`
+        ignores_constraints = getattr(study.sampler, "_constraints_func", True) is None
+        if self.constraints and not HAS_TRIAL_CONSTRAINTS and ignores_constraints:
             raise InvalidParameterError(
                 f"constraints under Optuna {optuna.__version__} need a sampler that asks for them: create "
                 f"{type(study.sampler).__name__} with constraints_func=constraints_of"
@@ -135,42 +134,46 @@ class PreparedObjective:
                 f"but got {len(self.objectives)}"
             )
         for objective, direction in zip(self.objectives, directions, strict=True):
-            if callable(objective):
-                continue
-            up = objective == "score" and self.metric.greater_is_better
-            if (direction is StudyDirection.MAXIMIZE) != up:
-                name = self.metric.name if objective == "score" else objective
-                wanted = "maximize" if up else "minimize"
-                raise InvalidParameterError(
-                    f"the study must {wanted} {name}, but its direction is {direction.name.lower()}: "
-                    f"create it with {wanted!r}"
-                )
+            if objective == "score":
+                check_direction(direction, self.metric.name, maximize=self.metric.greater_is_better)
+            elif not callable(objective):
+                check_direction(direction, objective, maximize=False)
 
     def score(self, outcome: MemberOutcome) -> float:
-        """Score of a member, in the metric's own orientation."""
+        """Return the score of a member, in the metric's own orientation."""
         return self.metric.to_score(outcome.error)
 
     def values(self, config: MLPConfig, outcome: MemberOutcome) -> list[float]:
-        """Values of a trial whose training is complete."""
+        """Return the values of a completely trained trial."""
         candidate = self._candidate(config, outcome)
-        return [value_of(objective, candidate) for objective in self.objectives]
+        return [evaluate_objective(objective, candidate) for objective in self.objectives]
 
-    def note(self, trial: Trial, config: MLPConfig, outcome: MemberOutcome) -> None:
-        """Keep on a trial what its values do not say."""
+    def set_attributes(self, trial: Trial, config: MLPConfig, outcome: MemberOutcome) -> None:
+        """Write sizes, times, seed, failure and constraints of a member on its trial.
+
+        Parameters
+        ----------
+        trial
+            The trial.
+        config
+            Its configuration.
+        outcome
+            Outcome of its training.
+        """
         trial.set_user_attr("n_parameters", outcome.n_parameters)
         trial.set_user_attr("epochs", outcome.epochs)
         trial.set_user_attr("train_seconds", outcome.seconds)
-        trial.set_user_attr(SEED, config.seed)
+        trial.set_user_attr(SEED_ATTR, config.seed)
         if outcome.failure is not None:
             trial.set_user_attr("failure", outcome.failure)
             return
         candidate = self._candidate(config, outcome)
         violations = {name: float(constraint(candidate)) for name, constraint in self.constraints.items()}
-        if KNOWS_CONSTRAINTS:
+        if HAS_TRIAL_CONSTRAINTS:
             for name, violation in violations.items():
                 trial.set_constraint(name, violation)
         elif violations:
-            trial.storage.set_trial_system_attr(trial._trial_id, CONSTRAINTS, list(violations.values()))
+            trial.storage.set_trial_system_attr(trial._trial_id, CONSTRAINTS_ATTR, list(violations.values()))
 
     def _candidate(self, config: MLPConfig, outcome: MemberOutcome) -> Candidate:
         return Candidate(config, self.score(outcome), self.data.architecture(config))
@@ -181,7 +184,7 @@ class PreparedObjective:
         Raises
         ------
         optuna.TrialPruned
-            If the study's pruner says so.
+            If the study's pruner ends the trial.
         SearchFailedError
             If the network diverged.
         """
@@ -191,53 +194,52 @@ class PreparedObjective:
         for rung, epochs in enumerate(self.rungs):
             (outcome,) = batch.advance([0], epochs).values()
             if outcome.failure is not None:
-                self.note(trial, config, outcome)
+                self.set_attributes(trial, config, outcome)
                 raise SearchFailedError(f"trial {trial.number} failed: {outcome.failure}")
             if len(self.objectives) > 1:
                 continue
             trial.report(self.score(outcome), self.steps[rung])
             if rung < len(self.rungs) - 1 and trial.should_prune():
-                self.note(trial, config, outcome)
+                self.set_attributes(trial, config, outcome)
                 raise optuna.TrialPruned
-        self.note(trial, config, outcome)
+        self.set_attributes(trial, config, outcome)
         values = self.values(config, outcome)
         return values[0] if len(values) == 1 else tuple(values)
 
 
 class PackedObjective(PreparedObjective):
-    """The question that the trials of a study answer, asked one at a time or many at once.
+    """Objective of a study on a table, for single trials or packed batches.
 
-    Called with a trial it is an ordinary Optuna objective: the trial's network is trained alone, its score
-    is reported at every rung, and the study's pruner may end it. Handed to
-    :func:`~parallelmlp_search.integrations.optuna.optimize`, many trials are trained at once, each with the
-    result that it would have alone, to rounding.
+    Called with a trial, it is an ordinary Optuna objective: it trains one network, reports its score at every
+    rung, and obeys the study's pruner. With :func:`~parallelmlp_search.integrations.optuna.optimize`, many
+    trials are trained together. Each gets the result that it would get alone, up to rounding.
 
     Parameters
     ----------
     X, y
-        Features and target of ``n`` rows, as the estimators take them.
+        Features ``(n_samples, n_features)`` and target, as for the estimators.
     space
-        A search space, a preset's name, a file, a mapping, or a function from a trial to a configuration.
+        Search space, name of a preset, file, mapping, or function from a trial to a configuration.
     task
-        ``binary``, ``multiclass``, ``regression``, ``classification``, or None to tell from ``y``.
+        ``binary``, ``multiclass``, ``regression``, ``classification``, or None to infer it from ``y``.
     metric
-        What is reported, in its own orientation; None for the task's default.
+        Metric to report, in its own orientation; None for the default of the task.
     max_epochs
         Epochs of full training; None chooses by the size of the table.
     reduction_factor
-        Rungs, at which scores are reported, are this many times apart.
+        Ratio of the epochs of successive rungs, at which scores are reported.
     objectives
-        What a trial's values are: names of :data:`OBJECTIVES` or functions of a
-        :class:`Candidate`, one for each direction of the study.
+        Values of a trial: names among :data:`OBJECTIVES` or functions of a :class:`Candidate`, one per
+        direction of the study.
     constraints
-        Functions of a :class:`Candidate` by name; a trial is feasible where none is above zero. Samplers that
-        know constraints read them; under Optuna 4, if they have ``constraints_func=constraints_of``.
+        Functions of a :class:`Candidate`, by name. A trial is feasible if none is above zero. With Optuna 4,
+        create the sampler with ``constraints_func=constraints_of``.
     sample_weight, groups, time
-        One value a row: its weight, the group that is never torn apart, the moment that orders rows.
+        One value per row, or None: weight, group that stays in one part, time by which rows are split.
     class_weight
-        None, ``balanced`` or a mapping.
+        None, ``balanced`` or a mapping from class to weight.
     scaling, numeric_bins
-        How numeric columns are scaled, and into how many pieces they are also encoded; 0 for none.
+        Scaling of numeric columns, and the number of bins that they are also encoded in; 0 for none.
     seed
         Seed of the split, of the batches, and, together with the number of the trial, of the weights.
     device
@@ -249,6 +251,11 @@ class PackedObjective(PreparedObjective):
         Epochs at which trials report.
     metric
         The metric.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a parameter is invalid.
     """
 
     def __init__(
@@ -282,8 +289,8 @@ class PackedObjective(PreparedObjective):
             seed=seed,
             device=device,
         )
-        space = space if callable(space) else resolved(space)
-        objectives = tuple(checked_objective(objective) for objective in objectives)
+        space = space if callable(space) else resolve_space(space)
+        objectives = tuple(check_objective(objective) for objective in objectives)
         if not objectives:
             raise InvalidParameterError("objectives must hold at least one, but got none")
         device = resolve_device(device)

@@ -1,4 +1,4 @@
-"""Promotion against all that a rung has ever scored, as a pruner."""
+"""Pruner with the rule of this package's search: successive halving over all trials of a rung."""
 
 from __future__ import annotations
 
@@ -16,16 +16,21 @@ __all__ = ["RungPruner"]
 
 
 class RungPruner(BasePruner):
-    """Ends a trial that is not among the best ``1 / reduction_factor`` of all that reported at its step.
+    """Prunes a trial that is not among the best ``1 / reduction_factor`` of all that reported at its step.
 
-    It is how our own search promotes (Jamieson and Talwalkar 2016; Li et al. 2020, without brackets): a late
-    trial is measured by all that came before it, and a batch gets one verdict whatever the order in it, if
-    all its trials report before the first is judged.
+    This is successive halving without brackets (Jamieson and Talwalkar 2016; Li et al. 2020): a trial is
+    compared with all trials that reported before it. If all trials of a batch report before the first is
+    judged, their order does not matter.
 
     Parameters
     ----------
     reduction_factor
-        One in this many goes on, at least one.
+        One in this many trials advances, at least one.
+
+    Raises
+    ------
+    InvalidParameterError
+        If ``reduction_factor`` is below 2.
     """
 
     def __init__(self, reduction_factor: int = 3) -> None:
@@ -34,7 +39,7 @@ class RungPruner(BasePruner):
         self.reduction_factor = reduction_factor
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether the trial ends at the step that it has reported last."""
+        """Return True if the trial ends at the step that it has reported last."""
         step = trial.last_step
         if step is None:
             return False

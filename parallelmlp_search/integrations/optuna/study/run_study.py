@@ -1,4 +1,4 @@
-"""A finished run as a study, for dashboards, plots, and studies that go on from it."""
+"""Finished runs as studies, for dashboards and plots, and configurations from studies."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import os
 import warnings
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.integrations.optuna.storage.storage_writers import writer_of
+from parallelmlp_search.integrations.optuna.sampler.elites import Elites
+from parallelmlp_search.integrations.optuna.storage.storage_writers import get_writer
 from parallelmlp_search.integrations.optuna.storage.storages import open_storage
 from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.search.proposals.distributions import asked_of, decode_value
@@ -35,29 +36,29 @@ def study_from_run(
 ) -> optuna.Study:
     """Copy a finished run into a new study.
 
-    Finalists become complete trials, whose value is the out-of-fold score; all others are pruned, or failed.
-    Each has its scores by rung as intermediate values, and epochs, seconds, parameters and origin as user
-    attributes. The study's own attributes hold the honest score.
+    Finalists become complete trials with the out-of-fold score as value; the others are pruned or failed.
+    Scores by rung become intermediate values; epochs, seconds, parameters and origin become user attributes.
+    The study has the honest score as a user attribute.
 
     Parameters
     ----------
     run
         Folder of a finished run.
     storage
-        Where the study goes: None for memory, a URL such as ``sqlite:///study.db``, ``journal:FILE`` for a
+        Storage of the study: None for memory, a URL such as ``sqlite:///study.db``, ``journal:FILE`` for a
         journal, or a storage.
     study_name
-        Name of the study; the folder's by default.
+        Name of the study; by default that of the folder.
 
     Returns
     -------
     optuna.Study
-        With trials numbered as in the run.
+        Study with trials numbered as in the run.
 
     Raises
     ------
     RunDirectoryError
-        If the run has not finished.
+        If the run is not finished.
     InvalidParameterError
         If the storage already has a study of this name, or cannot be opened.
     """
@@ -79,28 +80,32 @@ def study_from_run(
         ) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([metric.name])  # what axes of plots are called
+        study.set_metric_names([metric.name])  # labels of plot axes
     study.set_user_attr("honest_score", result["honest"]["score"])
     study.set_user_attr("run", str(directory.path))
-    trials = [_frozen(rows, space) for _, rows in frame.groupby("trial", sort=True)]
-    writer_of(study._storage).create(study._study_id, trials)
+    trials = [_trial_of_rows(rows, space) for _, rows in frame.groupby("trial", sort=True)]
+    get_writer(study._storage).create(study._study_id, trials)
     return study
 
 
 def configs_from_study(study: optuna.Study, space: SearchSpace, n: int) -> list[MLPConfig]:
-    """Configurations of the best trials of a study, to begin another search with.
+    """Return the configurations of the best trials of a study, as a start for another search.
 
-    Complete trials come first, by their value, then pruned ones, by how far they got and their last report.
-    Trials whose parameters are not of the space are passed over.
+    Complete trials come first, by value, then pruned trials, by last step and value. Trials whose parameters
+    do not belong to the space are skipped.
 
     Parameters
     ----------
     study
-        A study with a single direction, whose parameters are named as in the space.
+        Study with a single direction and the parameter names of the space.
     space
-        The space that the configurations must belong to.
+        Space of the configurations.
     n
-        How many at most.
+        Largest number of configurations.
+
+    Returns
+    -------
+    list of MLPConfig
 
     Raises
     ------
@@ -111,16 +116,12 @@ def configs_from_study(study: optuna.Study, space: SearchSpace, n: int) -> list[
         raise InvalidParameterError(
             f"the study must have one direction to say which trials are best, but has {len(study.directions)}"
         )
-    sign = -1.0 if study.direction is StudyDirection.MAXIMIZE else 1.0
-    ranked: list[tuple[tuple[int, float, int], FrozenTrial]] = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-        if trial.state is TrialState.COMPLETE and trial.value is not None:
-            ranked.append(((-(10**9), sign * trial.value, trial.number), trial))
-        elif trial.last_step is not None:
-            value = sign * trial.intermediate_values[trial.last_step]
-            ranked.append(((-trial.last_step, value, trial.number), trial))
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    elites = Elites(study.directions, len(trials))
+    for trial in trials:
+        elites.add(trial)
     found: dict[tuple[object, ...], MLPConfig] = {}
-    for _, trial in sorted(ranked, key=lambda pair: pair[0]):
+    for trial in elites.best(np.random.default_rng(0)):
         config = config_of_trial(trial, space)
         if config is not None and len(found) < n:
             found.setdefault(space.key(config), config)
@@ -128,7 +129,7 @@ def configs_from_study(study: optuna.Study, space: SearchSpace, n: int) -> list[
 
 
 def config_of_trial(trial: FrozenTrial, space: SearchSpace) -> MLPConfig | None:
-    """The configuration that a trial's parameters spell out, or None if they are not of the space."""
+    """Return the configuration of a trial's parameters, or None if they do not belong to the space."""
     values: dict[str, Any] = {}
     try:
         for name in space.names:
@@ -139,7 +140,8 @@ def config_of_trial(trial: FrozenTrial, space: SearchSpace) -> MLPConfig | None:
         return None
 
 
-def _frozen(rows: pd.DataFrame, space: SearchSpace) -> FrozenTrial:
+def _trial_of_rows(rows: pd.DataFrame, space: SearchSpace) -> FrozenTrial:
+    """Return the rows of a trial, one per rung, as an Optuna trial."""
     rows = rows.sort_values("rung")
     last = rows.iloc[-1]
     state = _STATES[str(last["state"])]

@@ -1,4 +1,4 @@
-"""A configuration from a trial, name by name, so that conditional spaces stay conditional."""
+"""Configurations suggested by a trial, parameter by parameter, so that spaces may be conditional."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from optuna.trial import BaseTrial
 from parallelmlp_search.search.proposals.distributions import space_from_distributions, suggest_values
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["resolved", "suggest"]
+__all__ = ["resolve_space", "suggest"]
 
 
-def resolved(space: SearchSpace | str | os.PathLike[str] | Mapping[str, Any]) -> SearchSpace:
-    """A space, or what names one; a mapping may hold distributions of Optuna."""
+def resolve_space(space: SearchSpace | str | os.PathLike[str] | Mapping[str, Any]) -> SearchSpace:
+    """Return a space given as itself, a preset's name, a file, or a mapping to domains or distributions."""
     if isinstance(space, Mapping):
         space = {
             name: space_from_distributions({name: one}).domains[name]
@@ -33,9 +33,9 @@ def suggest(
     *,
     seed: int | None = None,
 ) -> MLPConfig:
-    """Let the trial's sampler choose a configuration.
+    """Let a trial's sampler choose a configuration.
 
-    Names are asked for one after the other, and only those that count under the values before them: a
+    Parameters are asked one after the other, and only those that are active given the values before them: a
     network of one layer never suggests the width of a second.
 
     Parameters
@@ -43,9 +43,9 @@ def suggest(
     trial
         Trial of a study, or a :class:`optuna.trial.FixedTrial`.
     space
-        A space, a preset's name, a file, or a mapping to domains or distributions of Optuna.
+        Search space, name of a preset, file, or mapping to domains or Optuna distributions.
     seed
-        Seed of the configuration, unless the space names ``seed``; None for the trial's number.
+        Seed of the configuration if the space does not contain ``seed``; None for the trial's number.
 
     Returns
     -------
@@ -53,8 +53,8 @@ def suggest(
 
     Examples
     --------
-    Conditions of one's own need no space at all: call ``trial.suggest_float`` and its like, and return an
+    For your own conditions, call ``trial.suggest_float`` and so on, and return an
     :class:`~parallelmlp_search.space.MLPConfig`.
     """
-    space = resolved(space)
+    space = resolve_space(space)
     return space.to_config(suggest_values(trial, space), trial.number if seed is None else seed)

@@ -1,4 +1,4 @@
-"""Trains batches of a study's trials, from asking to telling."""
+"""Training of batches of a study's trials, from asking to telling."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Self
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from parallelmlp_search._signals import Interrupts
 from parallelmlp_search.distribute import MemberOutcome, one_thread, worker_count
 from parallelmlp_search.integrations.optuna.study.batch import Batch
-from parallelmlp_search.integrations.optuna.study.heartbeat import SEED, Attendance, surplus
+from parallelmlp_search.integrations.optuna.study.heartbeat import SEED_ATTR, Heartbeat, excess_trials
 from parallelmlp_search.integrations.optuna.study.objective import PreparedObjective
-from parallelmlp_search.integrations.optuna.study.study_session import AskedTrial, Desk, ask
+from parallelmlp_search.integrations.optuna.study.study_session import StudySession, ask, reopen_trial
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.space import MLPConfig
 
@@ -28,14 +28,36 @@ __all__ = ["StudyCallback", "Trainer"]
 
 StudyCallback = Callable[[optuna.Study, FrozenTrial], None]
 
-TIME_UP, REPEATED = "the time was up before it was trained", "another repeats the same trial"
+TIME_LIMIT_EXCEEDED = "the time limit was exceeded before it was trained"
+
+DUPLICATE_RETRY = "another trial repeats the same one"
 
 logger = logging.getLogger("optuna.parallelmlp_search")
-"""Below Optuna's own, so that its verbosity and its lines are those of any study."""
+"""Below Optuna's own logger, so that its verbosity and format apply."""
 
 
 class Trainer:
-    """Trains batches of a study, from asking to telling; whatever ends it, no trial is left running."""
+    """Trains batches of a study; no trial is left running, whatever ends the training.
+
+    Parameters
+    ----------
+    study
+        Study to work on.
+    objective
+        Objective of its trials.
+    n_jobs
+        Number of workers; None for all cores.
+    catch
+        Exceptions of user-defined functions that fail a trial.
+    callbacks
+        Functions called with the study and each finished trial.
+    heartbeat
+        Seconds between heartbeats.
+    deadline
+        Reading of :func:`time.monotonic` after which no training begins, or None.
+    all_workers_beat
+        True if all workers of the study have a heartbeat.
+    """
 
     def __init__(
         self,
@@ -47,7 +69,7 @@ class Trainer:
         heartbeat: float = 10.0,
         deadline: float | None = None,
         *,
-        alone_with_ours: bool = False,
+        all_workers_beat: bool = False,
     ) -> None:
         self.study = study
         self.objective = objective
@@ -55,21 +77,21 @@ class Trainer:
         self.catch = catch
         self.callbacks = callbacks
         self.deadline = deadline
-        self.attendance = Attendance(study, heartbeat, alone_with_ours=alone_with_ours)
+        self.heartbeat = Heartbeat(study, heartbeat, all_workers_beat=all_workers_beat)
         self.interrupts = Interrupts()
         self.member_steps = 0
-        self._desk = Desk(study, self.attendance.marks)
+        self._session = StudySession(study, self.heartbeat.owner_attrs)
         self._running: set[int] = set()
         self._told: list[int] = []
         self._stack = contextlib.ExitStack()
+        self._data = objective.data
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.interrupts)
         self._stack.enter_context(one_thread())
-        self._stack.enter_context(self.attendance)
-        data = self.objective.data
-        self._workers = Workers(self._stack, self.n_workers, on_gpu=data.rows.inputs.is_cuda)
-        self._data = data
+        self._stack.enter_context(self.heartbeat)
+        on_gpu = self._data.rows.inputs.is_cuda
+        self._workers = Workers(self._stack, self.n_workers, on_gpu=on_gpu)
         return self
 
     def __exit__(
@@ -80,56 +102,55 @@ class Trainer:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def run(
+    def run_batch(
         self,
         count: int,
-        stopped: Callable[[], bool],
+        is_stopped: Callable[[], bool],
         *,
-        remaining: float = 0.0,
-        wanted: float = math.inf,
+        n_remaining: float = 0.0,
+        max_trials: float = math.inf,
     ) -> None:
-        """One batch of ``count`` trials.
+        """Train one batch of trials.
 
         Parameters
         ----------
         count
-            How many to ask for.
-        stopped
-            Tells whether to ask for no more.
-        remaining
-            How many more are expected to follow.
-        wanted
-            Trials that the study shall have in all; what comes on top, since others asked as well, fails.
+            Number of trials to ask.
+        is_stopped
+            Returns True if no more trials are to be asked.
+        n_remaining
+            Number of trials that are expected after this batch.
+        max_trials
+            Number of trials of the study; excess ones, which several workers may ask together, fail.
         """
         try:
-            trials = self._ask(count, stopped)
-            if trials and wanted < math.inf:
-                too_many = surplus(self.study.get_trials(deepcopy=False), wanted) & set(trials)
-                if too_many:
+            trials = self._ask(count, is_stopped)
+            if trials and max_trials < math.inf:
+                excess = excess_trials(self.study.get_trials(deepcopy=False), max_trials) & set(trials)
+                if excess:
                     with self._stage() as study:
-                        for number in too_many:
+                        for number in excess:
                             self._tell(study, number, state=TrialState.FAIL)
                 trials = {number: config for number, config in trials.items() if number in self._running}
             if trials:
-                self._expect(list(trials.values()), remaining)
+                self._start_processes(list(trials.values()), n_remaining)
                 self._train(trials)
         except BaseException:
-            self._give_up()
+            self._fail_running_trials()
             raise
 
-    def _give_up(self) -> None:
-        """Leave no trial running, whatever has happened."""
+    def _fail_running_trials(self) -> None:
         self._told.clear()
-        with self._desk.stage() as (study, _):
-            for number in self._desk.running(study, self._running):
+        with self._session.stage() as (study, _):
+            for number in self._session.running_trials(study, self._running):
                 study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
         self._running.clear()
 
-    def _expect(self, configs: list[MLPConfig], remaining: float) -> None:
-        """Start worker processes where what is coming is worth it."""
+    def _start_processes(self, configs: list[MLPConfig], n_remaining: float) -> None:
+        """Start worker processes if the expected work is worth it."""
         data = self.objective.data
-        each = sum(data.epoch_seconds(config) for config in configs) / len(configs)
-        seconds = each * self.objective.rungs[-1] * (len(configs) + remaining) / 3
+        mean = sum(data.epoch_seconds(config) for config in configs) / len(configs)
+        seconds = mean * self.objective.rungs[-1] * (len(configs) + n_remaining) / 3
         if self.deadline is not None:
             seconds = min(seconds, self.n_workers * (self.deadline - time.monotonic()))
         self._workers.expect(seconds)
@@ -137,13 +158,13 @@ class Trainer:
 
     @contextlib.contextmanager
     def _stage(self) -> Iterator[optuna.Study]:
-        """Work on the study as it is now; callbacks see what was told when it has been written."""
+        """Work on the current study; callbacks are called after its changes are written."""
         numbers: dict[int, int | None] = {}
         try:
-            with self._desk.stage() as (study, numbers):
+            with self._session.stage() as (study, numbers):
                 yield study
         finally:
-            # trials that another worker has finished, having taken this one for dead, are let go
+            # another worker took this one for dead and finished its trials
             self._running -= {number for number, real in numbers.items() if real is None}
         self._call_back([number for number in self._told if numbers.get(number, number) is not None])
 
@@ -151,59 +172,65 @@ class Trainer:
         self._told = []
         if not told or not (self.callbacks or logger.isEnabledFor(logging.WARNING)):
             return
-        trials, best = self.study.get_trials(deepcopy=False), self._best()
+        trials, best = self.study.get_trials(deepcopy=False), self._describe_best()
         for number in told:
-            _announce(trials[number], best)
+            _log_trial(trials[number], best)
             for callback in self.callbacks:
                 with self.interrupts.allowed():
                     callback(self.study, copy.deepcopy(trials[number]))
 
-    def _best(self) -> str:
-        """How the best trial is told of, or nothing."""
+    def _describe_best(self) -> str:
         if not logger.isEnabledFor(logging.INFO) or len(self.study.directions) > 1:
             return ""
-        with contextlib.suppress(ValueError):  # none is complete, or none feasible
+        with contextlib.suppress(ValueError):  # no trial is complete and feasible
             best = self.study.best_trial
             return f" Best is trial {best.number} with value: {best.value}."
         return ""
 
-    def _ask(self, count: int, stopped: Callable[[], bool]) -> dict[int, MLPConfig]:
-        """Configurations of new trials by their numbers; those that need no training are told."""
+    def _ask(self, count: int, is_stopped: Callable[[], bool]) -> dict[int, MLPConfig]:
+        """Return the configurations of new trials by number; trials without training are told."""
         configs: dict[int, MLPConfig] = {}
-        begun: list[int] = []
+        asked: list[int] = []
         numbers: dict[int, int | None] = {}
         try:
-            with self._desk.stage() as (study, numbers):
+            with self._session.stage() as (study, numbers):
                 for _ in range(count):
                     late = self.deadline is not None and time.monotonic() >= self.deadline
-                    if late or stopped() or study._stop_flag:
+                    if late or is_stopped():
                         break
                     self.interrupts.check()
                     trial = ask(study)
-                    begun.append(trial.number)
-                    if not self.attendance.admits(trial):
-                        trial.set_user_attr("failure", REPEATED)
-                        study.tell(trial, state=TrialState.FAIL)
-                        continue
-                    state = TrialState.FAIL
-                    try:
-                        configs[trial.number] = self.objective.configure(trial)
-                    except optuna.TrialPruned:
-                        state = TrialState.PRUNED
-                    except self.catch as error:
-                        trial.set_user_attr("failure", repr(error))
-                    if trial.number not in configs:
-                        study.tell(trial, state=state)
-                    elif not self._desk.direct:
-                        # whoever tries it again if this worker dies does it with the same seed
-                        trial.set_user_attr(SEED, configs[trial.number].seed)
+                    asked.append(trial.number)
+                    config = self._configure(study, trial)
+                    if config is not None:
+                        configs[trial.number] = config
         finally:
-            real = {number: number if self._desk.direct else numbers.get(number) for number in begun}
+            in_memory = self._session.in_memory
+            real = {number: number if in_memory else numbers.get(number) for number in asked}
             self._running |= {kept for kept in real.values() if kept is not None}
-        done = [kept for number in begun if number not in configs and (kept := real[number]) is not None]
+        done = [kept for number in asked if number not in configs and (kept := real[number]) is not None]
         self._running -= set(done)
         self._call_back(done)
         return {kept: config for number, config in configs.items() if (kept := real[number]) is not None}
+
+    def _configure(self, study: optuna.Study, trial: Trial) -> MLPConfig | None:
+        """Return the configuration of a trial, or tell the trial and return None."""
+        state = TrialState.FAIL
+        if self.heartbeat.should_train(trial):
+            try:
+                config = self.objective.configure(trial)
+            except optuna.TrialPruned:
+                state = TrialState.PRUNED
+            except self.catch as error:
+                trial.set_user_attr("failure", repr(error))
+            else:
+                if not self._session.in_memory:
+                    trial.set_user_attr(SEED_ATTR, config.seed)  # for a retry, if this worker dies
+                return config
+        else:
+            trial.set_user_attr("failure", DUPLICATE_RETRY)
+        study.tell(trial, state=state)
+        return None
 
     def _train(self, trials: dict[int, MLPConfig]) -> None:
         objective = self.objective
@@ -215,7 +242,7 @@ class Trainer:
                 outcomes = batch.advance(alive, epochs, deadline=self.deadline)
             self.member_steps += batch.member_steps
             batch.member_steps = 0
-            onward = self._settle(
+            onward = self._finish_rung(
                 {numbers[member]: configs[member] for member in alive},
                 {numbers[member]: outcome for member, outcome in outcomes.items()},
                 rung,
@@ -225,62 +252,63 @@ class Trainer:
             if not alive:
                 return
 
-    def _settle(
+    def _finish_rung(
         self, trials: dict[int, MLPConfig], outcomes: dict[int, MemberOutcome], rung: int
     ) -> set[int]:
-        """Report, judge and tell what a rung has brought; numbers of the trials that go on."""
-        objective, epochs = self.objective, self.objective.rungs[rung]
-        last = rung == len(objective.rungs) - 1
-        prunes = len(objective.objectives) == 1
+        """Report, prune and tell the trials of a rung; returns the numbers of those that advance."""
+        epochs = self.objective.rungs[rung]
+        is_last = rung == len(self.objective.rungs) - 1
+        prunes = len(self.objective.objectives) == 1
         with self._stage() as study:
             healthy = []
             for number, config in trials.items():
-                outcome = outcomes.get(number)
-                with self._ours(number):
-                    trial = AskedTrial(study, number)
-                    if outcome is None:
-                        # its turn had not come when the time was up
-                        state = TrialState.PRUNED if rung > 0 and prunes else TrialState.FAIL
-                        trial.set_user_attr("failure", TIME_UP)
-                        self._tell(study, number, state=state)
-                    elif outcome.failure is not None:
-                        objective.note(trial, config, outcome)
-                        self._tell(study, number, state=TrialState.FAIL)
-                    else:
-                        if prunes and outcome.epochs >= epochs:
-                            trial.report(objective.score(outcome), objective.steps[rung])
+                with self._unless_lost(number):
+                    trial = self._report(study, number, config, outcomes.get(number), rung)
+                    if trial is not None:
                         healthy.append(trial)
-            # all report before anyone is judged, so that the order within a batch does not matter
-            judged = prunes and not last
+            # all trials report before the first is judged, so that their order does not matter
+            judged = prunes and not is_last
             pruned = {trial.number for trial in healthy if judged and trial.should_prune()}
             onward = set()
             for trial in healthy:
                 number, config = trial.number, trials[trial.number]
                 outcome = outcomes[number]
-                short = outcome.epochs < epochs
-                with self._ours(number):
-                    if short and not prunes:
-                        objective.note(trial, config, outcome)
+                is_short = outcome.epochs < epochs
+                with self._unless_lost(number):
+                    if is_short and not prunes:
+                        self.objective.set_attributes(trial, config, outcome)
                         self._tell(study, number, state=TrialState.FAIL)
-                    elif last or short or number in pruned:
-                        self._end(study, trial, config, outcome, complete=last and not short)
+                    elif is_last or is_short or number in pruned:
+                        self._end(study, trial, config, outcome, complete=is_last and not is_short)
                     else:
                         onward.add(number)
         return onward & self._running
 
+    def _report(
+        self, study: optuna.Study, number: int, config: MLPConfig, outcome: MemberOutcome | None, rung: int
+    ) -> Trial | None:
+        """Report the score of a trial and return it; a trial without a score is told instead."""
+        prunes = len(self.objective.objectives) == 1
+        trial = reopen_trial(study, number)
+        if outcome is None:
+            trial.set_user_attr("failure", TIME_LIMIT_EXCEEDED)
+            self._tell(study, number, state=TrialState.PRUNED if rung > 0 and prunes else TrialState.FAIL)
+            return None
+        if outcome.failure is not None:
+            self.objective.set_attributes(trial, config, outcome)
+            self._tell(study, number, state=TrialState.FAIL)
+            return None
+        if prunes and outcome.epochs >= self.objective.rungs[rung]:
+            trial.report(self.objective.score(outcome), self.objective.steps[rung])
+        return trial
+
     def _end(
-        self,
-        study: optuna.Study,
-        trial: AskedTrial,
-        config: MLPConfig,
-        outcome: MemberOutcome,
-        *,
-        complete: bool,
+        self, study: optuna.Study, trial: Trial, config: MLPConfig, outcome: MemberOutcome, *, complete: bool
     ) -> None:
-        """Tell a trial that is complete or pruned; objectives and constraints of a user's own may fail."""
+        """Tell a complete or pruned trial; it fails if a user-defined function does."""
         values, state = None, None if complete else TrialState.PRUNED
         try:
-            self.objective.note(trial, config, outcome)
+            self.objective.set_attributes(trial, config, outcome)
             if complete:
                 values = self.objective.values(config, outcome)
         except self.catch as error:
@@ -301,20 +329,20 @@ class Trainer:
         study.tell(number, values, state, skip_if_finished=True)
         self._running.discard(number)
         self._told.append(number)
-        if self._desk.direct:
+        if self._session.in_memory:
             self._call_back([number])
 
     @contextlib.contextmanager
-    def _ours(self, number: int) -> Iterator[None]:
-        """Let go of a trial that another worker has finished, having taken this one for dead."""
+    def _unless_lost(self, number: int) -> Iterator[None]:
+        """Drop a trial that another worker has finished, because it took this one for dead."""
         try:
             yield
         except UpdateFinishedTrialError:
             self._running.discard(number)
 
 
-def _announce(trial: FrozenTrial, best: str) -> None:
-    """Say what became of a trial, as Optuna's own loop does."""
+def _log_trial(trial: FrozenTrial, best: str) -> None:
+    """Log the end of a trial as Optuna's own loop does."""
     if trial.state is TrialState.COMPLETE:
         values = trial.values
         shown = f"value: {values[0]}" if len(values) == 1 else f"values: {values}"
@@ -322,6 +350,6 @@ def _announce(trial: FrozenTrial, best: str) -> None:
     elif trial.state is TrialState.PRUNED:
         logger.info(f"Trial {trial.number} pruned. ")
     elif trial.state is TrialState.FAIL:
-        reason = trial.user_attrs.get("failure", "it has no value that counts")
-        level = logging.INFO if reason in (TIME_UP, REPEATED) else logging.WARNING
+        reason = trial.user_attrs.get("failure", "it has no finite value")
+        level = logging.INFO if reason in (TIME_LIMIT_EXCEEDED, DUPLICATE_RETRY) else logging.WARNING
         logger.log(level, f"Trial {trial.number} failed with parameters: {trial.params} because: {reason}.")
