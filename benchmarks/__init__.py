@@ -1,1 +1,1 @@
-"""Benchmarks: each prints a table and writes its figures to ``benchmarks/results``."""
+"""Benchmarks. Each prints a table and writes its figures to ``benchmarks/results``."""

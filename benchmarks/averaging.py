@@ -1,11 +1,10 @@
-"""What averaging the networks of all folds gains, expected and on rows that were held back.
+"""Gain of averaging the networks of all folds: expected, and measured on held-back rows.
 
-``python -m benchmarks.averaging`` searches each of the twelve bundled sets for 30 seconds, and compares the
-error of the ensemble of a single fold's networks, in the mean of the folds, with that of all folds' average.
-Out-of-fold predictions show the former; the search adds what it expects of the averaging
-(:mod:`parallelmlp_search.selection.fold_averaging`). The results are written to
-``benchmarks/results/averaging.json`` and into the table in ``docs/quality.md``. Results that the file already
-holds are kept; ``--anew`` makes all of them again.
+``python -m benchmarks.averaging`` searches each of the twelve bundled tables for 30 seconds. It compares the
+error of the ensemble of one fold's networks, in the mean of the folds, with that of the average over all
+folds. Out-of-fold predictions show the former, and the search estimates the gain
+(:mod:`parallelmlp_search.selection.fold_averaging`). It writes ``benchmarks/results/averaging.json`` and the
+table in ``docs/quality.md``. Results on file are kept; ``--anew`` repeats all of them.
 """
 
 from __future__ import annotations
@@ -33,13 +32,28 @@ SECONDS = 30.0
 
 
 def held_back(model: TrainedModel, table: Table, rows: np.ndarray[Any, np.dtype[np.intp]]) -> float:
-    """Error of a model on some rows."""
+    """Return the error of a model on some rows."""
     values = model.predictions(table.rows(rows))
     return error_of(table.task, table.target[rows], values[0] if table.task == "regression" else values.T)
 
 
 def run(name: str, seed: int, seconds: float = SECONDS) -> dict[str, Any]:
-    """One search, and its model fold by fold."""
+    """Search a table and score the model fold by fold.
+
+    Parameters
+    ----------
+    name
+        Table.
+    seed
+        Seed of the split and of the search.
+    seconds
+        Time limit of the search.
+
+    Returns
+    -------
+    dict
+        Row of the results file.
+    """
     table = load(name)
     train, test = split(table, seed)
     settings = SearchSettings(time_limit=seconds, metric=METRICS[table.task], seed=seed, device="cpu")
@@ -60,30 +74,30 @@ def run(name: str, seed: int, seconds: float = SECONDS) -> dict[str, Any]:
 
 
 def gains(rows: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
-    """Gain by averaging of each search in units of the error of one fold's networks: expected, and real."""
+    """Return the expected and the measured gain of each search, relative to the error of one fold."""
     expected = [row["expected"] / (row["honest"] - row["expected"]) for row in rows]
     return expected, [row["error"] / row["fold"] - 1.0 for row in rows]
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a Markdown table, with the mean of all."""
+    """Return the rows as a Markdown table, with their mean."""
     lines = [
         "| set, seed | folds | networks | one fold | all folds | gain | expected |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row, expected, real in zip(rows, *gains(rows), strict=True):
+    for row, expected, measured in zip(rows, *gains(rows), strict=True):
         lines.append(
             f"| {row['set']}, {row['seed']} | {row['folds']} | {row['ensemble']} | {row['fold']:.4g} "
-            f"| {row['error']:.4g} | {real:+.1%} | {expected:+.1%} |"
+            f"| {row['error']:.4g} | {measured:+.1%} | {expected:+.1%} |"
         )
-    expected, real = (float(np.mean(values)) for values in gains(rows))
-    return "\n".join([*lines, f"| mean | | | | | {real:+.1%} | {expected:+.1%} |"])
+    expected, measured = (float(np.mean(values)) for values in gains(rows))
+    return "\n".join([*lines, f"| mean | | | | | {measured:+.1%} | {expected:+.1%} |"])
 
 
 def main() -> None:
-    """Make the searches that are missing and publish all of them."""
+    """Run the missing searches and publish all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--anew", action="store_true")
+    parser.add_argument("--anew", action="store_true", help="repeat the searches on file")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     arguments = parser.parse_args()
     known = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() and not arguments.anew else []

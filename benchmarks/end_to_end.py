@@ -1,7 +1,7 @@
-"""From a table to an honest score: what a search reports, and what rows say that it never saw.
+"""Whole searches: honest score, score on held-back rows, time and memory.
 
-``python -m benchmarks.end_to_end`` runs ``pmlp`` as a user would, in processes of their own, on three
-quarters of bundled data sets, evaluates on the quarter that was held back, and writes
+``python -m benchmarks.end_to_end`` runs ``pmlp`` as a user would, each time in a new process, on three
+quarters of a bundled table, and evaluates the run on the held-back quarter. It writes
 ``benchmarks/results/end_to_end.json`` and the table in the README. ``--only NAME`` runs one of the rows.
 """
 
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ MARKS = marks("end_to_end")
 
 @dataclass(frozen=True)
 class Case:
-    """One search."""
+    """One search with the command line."""
 
     name: str
     data: str
@@ -61,7 +62,7 @@ CASES = (
 
 
 def tree_megabytes(pid: int) -> float:
-    """Memory of a process and all below it, pages that several share counted once (Linux)."""
+    """Return the memory of a process and its descendants in MiB; shared pages count once (Linux)."""
     total = 0.0
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
@@ -69,12 +70,69 @@ def tree_megabytes(pid: int) -> float:
         for task in Path(f"/proc/{pid}/task").iterdir():
             total += sum(tree_megabytes(int(child)) for child in (task / "children").read_text().split())
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        pass  # it has just ended
+        pass  # the process has just ended
     return total
 
 
+def search(data: Path, output: Path, options: Sequence[str]) -> tuple[float, float]:
+    """Run ``pmlp search`` in a new process.
+
+    Parameters
+    ----------
+    data
+        Table.
+    output
+        Run directory to make.
+    options
+        Further options.
+
+    Returns
+    -------
+    tuple
+        Seconds, and the highest memory in MiB.
+
+    Raises
+    ------
+    SystemExit
+        If the search fails.
+    """
+    command = [sys.executable, "-m", "parallelmlp_search", "search", str(data), "--output", str(output)]
+    command += ["--quiet", *options]
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, tree_megabytes(process.pid))
+        time.sleep(0.25)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}")
+    return time.monotonic() - started, peak
+
+
+def evaluate(run: Path, data: Path) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return the scores of a run on a table, and the summary of the run."""
+    command = [sys.executable, "-m", "parallelmlp_search", "evaluate", str(run), str(data), "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)["scores"], json.loads((run / "result.json").read_text())
+
+
 def run_case(case: Case, folder: Path, seed: int) -> dict[str, Any]:
-    """Search on three quarters of the rows and evaluate on the rest."""
+    """Search three quarters of the rows and evaluate the run on the rest.
+
+    Parameters
+    ----------
+    case
+        The search.
+    folder
+        Empty folder for tables and run.
+    seed
+        Seed of the split and of the search.
+
+    Returns
+    -------
+    dict
+        Row of the results file.
+    """
     frame = read_table(ROOT / "datasets" / f"{case.data}.csv.gz")
     _, target = split_target(frame, case.target)
     split = holdout(np.asarray(target), fraction=0.25, task=infer_task(target), seed=1000 + seed)
@@ -82,33 +140,13 @@ def run_case(case: Case, folder: Path, seed: int) -> dict[str, Any]:
     frame.iloc[split.train].reset_index(drop=True).to_parquet(train)
     frame.iloc[split.test].reset_index(drop=True).to_parquet(test)
     output = folder / "run"
-    command = [sys.executable, "-m", "parallelmlp_search", "search", str(train), "--target", case.target]
-    command += [
-        "--metric",
-        case.metric,
-        "--seed",
-        str(seed),
-        "--output",
-        str(output),
-        "--quiet",
-        *case.options,
-    ]
-    started = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    peak = 0.0
-    while process.poll() is None:
-        peak = max(peak, tree_megabytes(process.pid))
-        time.sleep(0.25)
-    seconds = time.monotonic() - started
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}")
-    evaluate = [sys.executable, "-m", "parallelmlp_search", "evaluate", str(output), str(test), "--json"]
-    held_back = json.loads(subprocess.run(evaluate, check=True, capture_output=True, text=True).stdout)
-    summary = json.loads((output / "result.json").read_text())
+    options = ["--target", case.target, "--metric", case.metric, "--seed", str(seed), *case.options]
+    seconds, peak = search(train, output, options)
+    scores, summary = evaluate(output, test)
     honest = summary["honest"]
-    score = held_back["scores"][case.metric]
+    score = scores[case.metric]
     n_test = len(split.test)
-    # the held-back quarter has a standard error of its own, about that of the honest score scaled by its rows
+    # the held-back score has a standard error too, about that of the honest score scaled by its rows
     n_oof = json.loads((output / "run.json").read_text())["splits"]["reporting"]
     error = honest["standard_error"] * math.sqrt(1.0 + n_oof / n_test)
     return {
@@ -129,12 +167,12 @@ def run_case(case: Case, folder: Path, seed: int) -> dict[str, Any]:
         "ensemble": len(summary["ensemble"]),
         "member_steps": summary["member_steps"],
         "cut": summary["cut"],
-        "metrics": held_back["scores"],
+        "metrics": scores,
     }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as a Markdown table, as it stands in the README."""
+    """Return the rows as the Markdown table of the README."""
     lines = [
         "| search | metric | held back | honest score | seconds | networks | peak memory |",
         "|---|---|---|---|---|---|---|",
@@ -151,7 +189,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Run the cases and write the figures."""
+    """Run the cases, write the figures and update the README."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=[case.name for case in CASES], action="append")
     parser.add_argument("--seed", type=int, default=0)

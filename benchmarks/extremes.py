@@ -1,9 +1,9 @@
-"""Tables at the edges, made up: few rows, many columns, a rare class, many classes, a million rows.
+"""Extreme synthetic tables: few rows, many columns, a rare class, many classes, a million rows.
 
-``python -m benchmarks.extremes`` searches each of them through ``pmlp`` within a time limit, in a process of
-its own, and compares the score on rows that were held back with that of a linear model, which is what a
-sensible model must beat. It writes ``benchmarks/results/extremes.json`` and fills the table in
-``docs/quality.md`` in. ``--only NAME`` runs one of them.
+``python -m benchmarks.extremes`` searches each of them with ``pmlp`` under a time limit, each in a new
+process, and compares the score on held-back rows with that of a linear model, which a sensible model must
+beat. It writes ``benchmarks/results/extremes.json`` and the table in ``docs/quality.md``. ``--only NAME``
+runs one.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +26,19 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.end_to_end import tree_megabytes
+from benchmarks.end_to_end import evaluate, search
 from benchmarks.publishing import ROOT, describe_machine, fill, marks
 
 RESULTS = ROOT / "benchmarks" / "results" / "extremes.json"
 DOCUMENT = ROOT / "docs" / "quality.md"
 
 Made = tuple[NDArray[np.float32], NDArray[Any]]
+"""Inputs ``(rows, columns)`` and target ``(rows,)`` of a synthetic table."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A made-up table, the seconds for it, and what counts."""
+    """A synthetic table, its time limit in seconds, and its metric."""
 
     make: Callable[[np.random.Generator], Made]
     seconds: float
@@ -48,7 +46,7 @@ class Case:
 
 
 def _scores(rng: np.random.Generator, inputs: NDArray[np.float32], n_outputs: int) -> NDArray[np.float32]:
-    """Outputs of a random network of one layer, with unit variance."""
+    """Return outputs of a random network with one hidden layer, scaled to unit variance."""
     hidden = np.tanh(inputs @ rng.normal(0.0, 1.0 / math.sqrt(inputs.shape[1]), (inputs.shape[1], 32)) * 2.0)
     scores = hidden @ rng.normal(0.0, 1.0, (32, n_outputs))
     return np.asarray(scores / scores.std(axis=0), dtype=np.float32)
@@ -59,35 +57,35 @@ def _numbers(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.fl
 
 
 def tiny(rng: np.random.Generator) -> Made:
-    """150 rows of three classes that overlap."""
+    """Make 150 rows of three overlapping classes."""
     inputs = _numbers(rng, 150, 4)
     scores = _scores(rng, inputs, 3) + 0.2 * _numbers(rng, 150, 3)
     return inputs, scores.argmax(axis=1)
 
 
 def wide(rng: np.random.Generator) -> Made:
-    """1,000 columns, of which ten count."""
+    """Make 1,000 columns, ten of which matter."""
     inputs = _numbers(rng, 3000, 1000)
     scores = _scores(rng, inputs[:, :10], 1)[:, 0] + 0.5 * rng.standard_normal(3000)
     return inputs, (scores > 0).astype(np.int64)
 
 
 def rare(rng: np.random.Generator) -> Made:
-    """One row in a hundred belongs to the class that is looked for."""
+    """Make a table where one row in a hundred belongs to the positive class."""
     inputs = _numbers(rng, 40_000, 12)
     scores = _scores(rng, inputs, 1)[:, 0] + 0.3 * rng.standard_normal(40_000)
     return inputs, (scores > np.quantile(scores, 0.99)).astype(np.int64)
 
 
 def many_classes(rng: np.random.Generator) -> Made:
-    """Fifty classes."""
+    """Make fifty classes."""
     inputs = _numbers(rng, 20_000, 16)
     scores = _scores(rng, inputs, 50) + 0.3 * _numbers(rng, 20_000, 50)
     return inputs, scores.argmax(axis=1)
 
 
 def million(rng: np.random.Generator) -> Made:
-    """A million rows of ten numbers."""
+    """Make a million rows of ten numbers."""
     inputs = _numbers(rng, 1_000_000, 10)
     return inputs, _scores(rng, inputs, 1)[:, 0] + 0.3 * rng.standard_normal(1_000_000)
 
@@ -102,7 +100,20 @@ CASES: Mapping[str, Case] = {
 
 
 def linear(case: Case, train: Made, test: Made) -> float:
-    """Score of a linear model on the held-back rows."""
+    """Fit a linear model and return its score on the held-back rows.
+
+    Parameters
+    ----------
+    case
+        Names the metric.
+    train, test
+        Inputs and target of both parts.
+
+    Returns
+    -------
+    float
+        Score by the metric.
+    """
     if case.metric == "rmse":
         model: Any = LinearRegression().fit(*train)
         return float(root_mean_squared_error(test[1], model.predict(test[0])))
@@ -114,7 +125,7 @@ def linear(case: Case, train: Made, test: Made) -> float:
 
 
 def run(name: str, folder: Path) -> dict[str, Any]:
-    """Search three quarters of a table, and score the last."""
+    """Search three quarters of a table and score the last one; return the row of the results file."""
     case = CASES[name]
     inputs, target = case.make(np.random.default_rng(0))
     stratify = None if case.metric == "rmse" else target
@@ -125,36 +136,14 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         frame.assign(y=target[part]).to_parquet(folder / f"{file}.parquet")
     output = folder / "run"
     task = {"log_loss": "multiclass", "roc_auc": "binary", "rmse": "regression"}[case.metric]
-    command = [sys.executable, "-m", "parallelmlp_search", "search", str(folder / "train.parquet")]
-    command += [
-        "--target",
-        "y",
-        "--task",
-        task,
-        "--metric",
-        case.metric,
-        "--time-limit",
-        f"{case.seconds:g}",
-        "--seed",
-        "0",
-    ]
-    started = time.monotonic()
-    process = subprocess.Popen([*command, "--output", str(output), "--quiet"], stdout=subprocess.DEVNULL)
-    peak = 0.0
-    while process.poll() is None:
-        peak = max(peak, tree_megabytes(process.pid))
-        time.sleep(0.25)
-    seconds = time.monotonic() - started
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}")
-    evaluate = [sys.executable, "-m", "parallelmlp_search", "evaluate", str(output)]
-    evaluate += [str(folder / "test.parquet"), "--json"]
-    held_back = json.loads(subprocess.run(evaluate, check=True, capture_output=True, text=True).stdout)
-    summary = json.loads((output / "result.json").read_text())
+    options = ["--target", "y", "--task", task, "--metric", case.metric]
+    options += ["--time-limit", f"{case.seconds:g}", "--seed", "0"]
+    seconds, peak = search(folder / "train.parquet", output, options)
+    scores, summary = evaluate(output, folder / "test.parquet")
     return {
         "case": name, "rows": len(train), "columns": inputs.shape[1], "metric": case.metric,
         "limit": case.seconds, "seconds": seconds, "peak_megabytes": peak,
-        "held_back": held_back["scores"][case.metric], "honest": summary["honest"]["score"],
+        "held_back": scores[case.metric], "honest": summary["honest"]["score"],
         "honest_standard_error": summary["honest"]["standard_error"],
         "linear": linear(case, (inputs[train], target[train]), (inputs[test], target[test])),
         "trials": summary["n_trials"], "folds": summary["n_folds"], "ensemble": len(summary["ensemble"]),
@@ -163,7 +152,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
+    """Return the rows as a Markdown table."""
     head = "| table | rows that train | metric | held back | linear model | honest score | seconds | memory |"
     lines = [
         f"| {row['case']} | {row['rows']:,} x {row['columns']:,} | {row['metric']} "
@@ -176,7 +165,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Run the cases and write the figures."""
+    """Run the cases, write the figures and update the document."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=list(CASES), action="append")
     chosen = parser.parse_args().only or list(CASES)

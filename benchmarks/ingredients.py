@@ -1,10 +1,10 @@
-"""What each ingredient of a network is worth: one recipe, and the same with one thing changed.
+"""Value of each ingredient of a network: one recipe against variants with one change.
 
 ``python -m benchmarks.ingredients`` trains four networks of each variant as one population on each of the
-twelve bundled sets, twice, on all rows that are not held back, and compares the error of their average with
-that of the recipe's. Nothing is searched and nothing is stopped early. It writes
-``benchmarks/results/ingredients.json`` and fills the table in ``docs/quality.md`` in. What the file holds
-already is not made again; ``--anew`` makes all of it.
+twelve bundled tables, twice, on all rows that are not held back, and compares the error of their average with
+that of the recipe. There is no search and no early stopping. It writes
+``benchmarks/results/ingredients.json`` and the table in ``docs/quality.md``. Results on file are kept;
+``--anew`` repeats all of them.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ N_NETWORKS = 4
 STEPS = 1200
 N_SNAPSHOTS = 8
 REGRESSION_RATE = 2.5
-"""Learning rates of regressions in units of those of classifications, as RealMLP has them (five times)."""
+"""Learning rate of regressions relative to that of classifications; RealMLP uses a factor of five."""
 
 RECIPE = TUNED_DEFAULTS[0].replace(schedule="cosine")
-"""The first of the settings that a search begins with, on a plain cosine."""
+"""First of the configurations that a search starts with, on a plain cosine schedule."""
 
 PLAIN: dict[str, Any] = {
     "parametrization": "standard",
@@ -88,11 +88,26 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "eight submembers, full": {"submembers": 8, "sharing": "full"},
     "embedded categories": {"category_embedding": "learned"},
 }
-"""Changes to the first of the known settings."""
+"""Changes of the recipe by the name of the variant, as on file and in the table."""
 
 
 def run(name: str, seed: int, variant: str) -> dict[str, Any]:
-    """One population: errors of its average on held-back rows, at the end and at the best moment."""
+    """Train one population and score its average on held-back rows, at the end and at the best snapshot.
+
+    Parameters
+    ----------
+    name
+        Table.
+    seed
+        Seed of the split and of the networks.
+    variant
+        Key of :data:`VARIANTS`.
+
+    Returns
+    -------
+    dict
+        Row of the results file.
+    """
     torch.set_num_threads(1)
     table = load(name)
     train, test = split(table, seed)
@@ -133,7 +148,22 @@ def run(name: str, seed: int, variant: str) -> dict[str, Any]:
 
 
 def compared(rows: Sequence[Mapping[str, Any]], variant: str, which: str) -> Change | None:
-    """What an error of a variant is to that of the recipe; None where no set has both."""
+    """Compare the errors of a variant with those of the recipe.
+
+    Parameters
+    ----------
+    rows
+        Rows of the results file.
+    variant
+        Key of :data:`VARIANTS`.
+    which
+        ``"error"``, at the end, or ``"best"``, at the best snapshot.
+
+    Returns
+    -------
+    Change or None
+        None if no table has both.
+    """
     fits = [
         {"tool": row["variant"], "budget": None, "set": row["set"], "seed": row["seed"], "error": row[which]}
         for row in rows
@@ -142,7 +172,7 @@ def compared(rows: Sequence[Mapping[str, Any]], variant: str, which: str) -> Cha
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Change of the error by each variant, best first; negative is better than the recipe."""
+    """Return the changes of the error as a Markdown table, best first; negative is better."""
     lines = []
     for variant in VARIANTS:
         end, best = compared(rows, variant, "error"), compared(rows, variant, "best")
@@ -155,9 +185,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Make the runs that are missing and publish all of them."""
+    """Run what is missing and publish all rows."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--anew", action="store_true")
+    parser.add_argument("--anew", action="store_true", help="repeat the runs on file")
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each; default: 2")
     parser.add_argument("--sets", nargs="+", choices=BUNDLED, default=BUNDLED)
     arguments = parser.parse_args()

@@ -1,11 +1,11 @@
-"""Optuna with packed trials: what asking and telling cost, and what one network at a time would take.
+"""Optuna with packed trials: overhead over our own search, and gain over one network at a time.
 
 ``python -m benchmarks.optuna_bridge`` searches spambase for 1,000 trials through ``optimize``, with Optuna's
-random sampler and with its default one, and each time lets our own search train the same trials, which cost
-more or less by what they are. Then it lets
-``study.optimize`` train scikit-learn's ``MLPClassifier`` on the same tensors, over the same space, with the
-same rungs, sampler and pruner, and sets trials a minute side by side. Everything runs in turn, each side
-several times; ``benchmarks/results/optuna_bridge.json`` and the table in ``docs/optuna.md`` are written.
+random sampler and its default one. Each time our own search trains the same trials, because their cost
+depends on their configurations. Then ``study.optimize`` trains scikit-learn's ``MLPClassifier`` on the same
+tensors, over the same space, with the same rungs, sampler and pruner, for a comparison of trials per minute.
+All sides take turns, several times. It writes ``benchmarks/results/optuna_bridge.json`` and the table in
+``docs/optuna.md``.
 """
 
 from __future__ import annotations
@@ -45,17 +45,32 @@ PLAIN = SearchSpace(
         "batch_size": Categorical((32,)),
     }
 )
-"""What scikit-learn's networks and ours both offer."""
+"""Space that scikit-learn's networks and ours have in common."""
 
 
 def spambase() -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
-    """Features and target."""
+    """Return features and target of spambase."""
     frame = pd.read_csv(ROOT / "datasets" / "spambase.csv.gz")
     return frame, frame.pop("type").to_numpy()
 
 
 def own_search(configs: Sequence[MLPConfig], max_epochs: int, seed: int) -> float:
-    """Seconds that our own search takes to prepare, and to screen these trials."""
+    """Return the seconds that our own search takes to prepare and to screen given trials.
+
+    Parameters
+    ----------
+    configs
+        Configurations of the trials.
+    max_epochs
+        Epochs of full training.
+    seed
+        Seed of the search.
+
+    Returns
+    -------
+    float
+        Seconds until the last report of the screening.
+    """
     X, y = spambase()
     seconds = [0.0]
 
@@ -80,20 +95,33 @@ def own_search(configs: Sequence[MLPConfig], max_epochs: int, seed: int) -> floa
 def through_optuna(
     n_trials: int, max_epochs: int, seed: int, sampler: optuna.samplers.BaseSampler
 ) -> tuple[float, list[MLPConfig]]:
-    """Seconds of a study's trials, and what was trained, in the order of asking."""
+    """Run a study with ``optimize``.
+
+    Parameters
+    ----------
+    n_trials, max_epochs, seed
+        As of ``optimize``.
+    sampler
+        Sampler of the study.
+
+    Returns
+    -------
+    tuple
+        Seconds, and the configurations in the order of asking.
+    """
     X, y = spambase()
     study = optuna.create_study(direction="maximize", sampler=sampler, pruner=RungPruner(3))
     started = time.perf_counter()
     optimize(study, X, y, "default", n_trials=n_trials, max_epochs=max_epochs, seed=seed)
     seconds = time.perf_counter() - started
-    # not the best first: the later ones would then earn no promotion, and cost our search less
+    # in the order of asking: with the best trials first, later ones would not advance and cost less
     space = SearchSpace.preset("default")
     configs = [config_of_trial(trial, space) for trial in study.get_trials(deepcopy=False)]
     return seconds, [config for config in configs if config is not None]
 
 
 def packed_rate(n_trials: int, max_epochs: int, seed: int) -> dict[str, float]:
-    """Trials a minute of packed training over the plain space."""
+    """Return trials per minute of ``optimize`` over :data:`PLAIN`; parameters are those of ``optimize``."""
     X, y = spambase()
     objective = PackedObjective(X, y, PLAIN, max_epochs=max_epochs, numeric_bins=0, seed=seed)
     study = _random_study(seed)
@@ -105,12 +133,27 @@ def packed_rate(n_trials: int, max_epochs: int, seed: int) -> dict[str, float]:
 def one_by_one_rate(
     n_trials: int, max_epochs: int, seed: int, n_jobs: int, *, prunes: bool
 ) -> dict[str, float]:
-    """Trials a minute of scikit-learn's networks in Optuna's own loop, on the same tensors."""
+    """Return trials per minute of scikit-learn's networks in Optuna's own loop, on the same tensors.
+
+    Parameters
+    ----------
+    n_trials, max_epochs, seed
+        As of :func:`packed_rate`.
+    n_jobs
+        Trials at once.
+    prunes
+        Use ``partial_fit`` and prune at the rungs; otherwise each network trains to its end.
+
+    Returns
+    -------
+    dict
+        Trials per minute and other figures of the study.
+    """
     X, y = spambase()
     objective = PackedObjective(X, y, PLAIN, max_epochs=max_epochs, numeric_bins=0, seed=seed)
     data = objective.data
     train, target = data.rows.inputs.numpy(), data.rows.target.numpy().ravel()
-    judge, truth = data.validation_inputs.numpy(), data.validation_target.numpy()
+    validation, truth = data.validation_inputs.numpy(), data.validation_target.numpy()
 
     def alone(trial: optuna.Trial) -> float:
         config = objective.configure(trial)
@@ -127,7 +170,7 @@ def one_by_one_rate(
             for _ in range(int(epochs) - done):
                 network.partial_fit(train, target, classes=[0.0, 1.0])
             done = int(epochs)
-            score = float(roc_auc_score(truth, network.predict_proba(judge)[:, 1]))
+            score = float(roc_auc_score(truth, network.predict_proba(validation)[:, 1]))
             trial.report(score, done)
             if prunes and done < objective.rungs[-1] and trial.should_prune():
                 raise optuna.TrialPruned
@@ -159,7 +202,20 @@ def _rate(study: optuna.Study, seconds: float) -> dict[str, float]:
 
 
 def bridge(n_trials: int, max_epochs: int, repeats: int) -> dict[str, Any]:
-    """``optimize`` against our own search of the same trials, in turn."""
+    """Time ``optimize`` and our own search of the same trials in turns.
+
+    Parameters
+    ----------
+    n_trials, max_epochs
+        As of ``optimize``.
+    repeats
+        Seeds, from 0.
+
+    Returns
+    -------
+    dict
+        Seconds of both sides and their ratios.
+    """
     samplers: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
         "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
         "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
@@ -182,9 +238,23 @@ def bridge(n_trials: int, max_epochs: int, repeats: int) -> dict[str, Any]:
 
 
 def rates(n_packed: int, n_alone: int, max_epochs: int, repeats: int) -> dict[str, Any]:
-    """Trials a minute of packed training against Optuna's own loop over scikit-learn, in turn.
+    """Measure trials per minute of packed training and of Optuna's own loop over scikit-learn in turns.
 
-    The loop has the better of two ways to use the cores: two trials at a time, or all cores for each.
+    The loop gets the better of two ways to use the cores: one trial at a time on all cores, or two at a time.
+
+    Parameters
+    ----------
+    n_packed, n_alone
+        Trials of packed training and of the loop.
+    max_epochs
+        Epochs of full training.
+    repeats
+        Seeds, from 0.
+
+    Returns
+    -------
+    dict
+        Figures of all runs and ratios of both sides.
     """
     found: dict[str, list[dict[str, float]]] = {"packed": [], "pruned": [], "whole": []}
     for seed in range(repeats):
@@ -209,7 +279,7 @@ def rates(n_packed: int, n_alone: int, max_epochs: int, repeats: int) -> dict[st
 
 
 def table(found: dict[str, Any]) -> str:
-    """The figures as a Markdown table: medians, and the range where there were several runs."""
+    """Return the figures as Markdown tables: medians, and ranges if there were several runs."""
 
     def shown(values: list[float], form: str) -> str:
         middle = format(statistics.median(values), form)
@@ -246,13 +316,13 @@ def table(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, write the figures, fill in the table."""
+    """Measure, write the figures and update the document."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="a tenth of the trials, once, and nothing written"
+        "--quick", action="store_true", help="a tenth of the trials, one seed; writes nothing"
     )
     parser.add_argument(
-        "--only", choices=("bridge", "rates"), help="measure one part, keep the other's figures"
+        "--only", choices=("bridge", "rates"), help="measure one part and keep the figures of the other"
     )
     parser.add_argument("--repeats", type=int, default=3, help="seeds; default: 3")
     arguments = parser.parse_args()

@@ -1,10 +1,10 @@
-"""What it costs where a study lives: in memory, in a journal, in SQLite.
+"""Cost of the storage of a study: memory, journal or SQLite.
 
-``python -m benchmarks.optuna_storages`` lets ``optimize`` train 400 random trials of the default space on
-spambase in each storage; asks, reports and tells such trials one value at a time, without training, as
-Optuna's own loop does; and copies 1,000 finished trials, at once and with ``study.add_trials``. Everything
-runs in turn, several times; ``benchmarks/results/optuna_storages.json`` and the table in ``docs/optuna.md``
-are written.
+``python -m benchmarks.optuna_storages`` does three things in each storage: it trains 400 random trials of the
+default space on spambase with ``optimize``; it asks, reports and tells such trials one value at a time
+without training, as Optuna's own loop does; and it copies 1,000 finished trials, at once and with
+``study.add_trials``. All storages take turns, several times. It writes
+``benchmarks/results/optuna_storages.json`` and the table in ``docs/optuna.md``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MAX_EPOCHS = 9
 
 @contextmanager
 def new_study(place: str, seed: int) -> Iterator[optuna.Study]:
-    """A study in a storage of its own."""
+    """Create a study in a new storage of a kind of :data:`PLACES`."""
     url = PLACES[place]
     with tempfile.TemporaryDirectory() as folder:
         yield optuna.create_study(
@@ -57,7 +57,7 @@ def new_study(place: str, seed: int) -> Iterator[optuna.Study]:
 
 
 def packed(objective: PackedObjective, place: str, n_trials: int, seed: int) -> float:
-    """Seconds of ``optimize``."""
+    """Return the seconds of ``optimize`` for a new study of ``n_trials``."""
     with new_study(place, seed) as study:
         started = time.perf_counter()
         optimize(study, objective, n_trials=n_trials)
@@ -65,7 +65,7 @@ def packed(objective: PackedObjective, place: str, n_trials: int, seed: int) -> 
 
 
 def value_by_value(objective: PackedObjective, place: str, n_trials: int, seed: int) -> float:
-    """Milliseconds a trial of what Optuna's own loop writes, untrained; a third goes on at each rung."""
+    """Return the milliseconds per trial of the writes of Optuna's own loop; a third advances at each rung."""
     with new_study(place, seed) as study:
         started = time.perf_counter()
         for number in range(n_trials):
@@ -84,7 +84,7 @@ def value_by_value(objective: PackedObjective, place: str, n_trials: int, seed: 
 
 
 def copied(place: str, n_trials: int, seed: int) -> dict[str, float]:
-    """Seconds of copying finished trials into a new study."""
+    """Return the seconds of copying ``n_trials`` finished trials into a new study, by the way of copying."""
     with new_study("memory", seed) as source:
         for _ in range(n_trials):
             suggest(source.ask(), "default")
@@ -118,9 +118,22 @@ def copied(place: str, n_trials: int, seed: int) -> dict[str, float]:
 
 
 def measure(n_packed: int, n_written: int, n_copied: int, repeats: int) -> dict[str, Any]:
-    """All storages in turn."""
+    """Measure all storages in turns.
+
+    Parameters
+    ----------
+    n_packed, n_written, n_copied
+        Trials to train, to write without training, and to copy.
+    repeats
+        Seeds, from 0.
+
+    Returns
+    -------
+    dict
+        Figures of all runs by storage.
+    """
     objective = PackedObjective(*spambase(), "default", max_epochs=MAX_EPOCHS)
-    for place in PLACES:  # what the first run loads and compiles
+    for place in PLACES:  # the first run loads libraries and compiles
         packed(objective, place, n_packed // 4, 0)
         copied(place, 2, 0)
     rows: dict[str, list[dict[str, float]]] = {place: [] for place in PLACES}
@@ -140,7 +153,7 @@ def measure(n_packed: int, n_written: int, n_copied: int, repeats: int) -> dict[
 
 
 def table(found: dict[str, Any]) -> str:
-    """The figures as a Markdown table of medians."""
+    """Return the medians as a Markdown table."""
 
     def middle(place: str, figure: str) -> float:
         return statistics.median(row[figure] for row in found["runs"][place])
@@ -158,10 +171,10 @@ def table(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, write the figures, fill in the table."""
+    """Measure, write the figures and update the document."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="a tenth of everything, once, and nothing written"
+        "--quick", action="store_true", help="a tenth of everything, one seed; writes nothing"
     )
     quick = parser.parse_args().quick
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -1,15 +1,15 @@
-"""How fast packed training is, held against other ways to train the same networks, in one run.
+"""Speed of packed training against other ways to train the same networks, in one run.
 
 ``python -m benchmarks.packed_training`` measures every case and writes
-``benchmarks/results/packed_training.json``, the tables in ``docs/speed.md`` and the README and a plot;
-``--only NAME`` does some of them and keeps the other figures; ``--quick`` takes a minute, writes nothing and
-prints one line of JSON last; ``--profile`` says where the time of a step goes; ``--scaling`` trains 100 to
-100,000 members.
+``benchmarks/results/packed_training.json``, the tables in ``docs/speed.md`` and the README, and a plot.
+``--only NAME`` measures some cases and keeps the other figures. ``--quick`` takes a minute, writes nothing
+and prints one line of JSON last. ``--profile`` shows where the time of a step goes. ``--scaling`` trains 100
+to 100,000 members.
 
-It is the protocol of the paper (10,000 networks of widths 1 to 100 and ten activations) without four faults
-of the original: labels are real and are learned, the rival that trains one network at a time slices tensors
-instead of waiting for a data loader, all contenders take turns in one run, and clocks are read when the work
-is done. Everything runs on the CPU, in float32.
+The protocol is that of the paper (10,000 networks of widths 1 to 100 and ten activations) with four
+corrections: labels can be learned, the one-at-a-time rival slices tensors instead of waiting for a data
+loader, all contenders take turns in one run, and clocks are read when the work is done. Everything runs on
+the CPU, in float32.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ README = ROOT / "README.md"
 
 PROFILED = (*QUICK, "paper, D=10 N=128 C=10", "ragged")
 SHORT = (*QUICK, "paper, D=10 N=128 C=10", "ragged")
-"""What the README shows."""
+"""Cases of the README."""
 
 
 def line(row: dict[str, Any]) -> str:
-    """A case in one line: times, how many times faster with quantiles, and fractions of what is possible."""
+    """Return a case as one line: times, speed-ups with quantiles, and fractions of the peaks."""
     times = ", ".join(f"{name} {value['median']:.2f}" for name, value in row["microseconds"].items())
     ratios = ", ".join(
         f"{name} {value['median']:.2f}x ({value['q10']:.2f} to {value['q90']:.2f})"
@@ -60,8 +60,8 @@ def line(row: dict[str, Any]) -> str:
 
 
 def quick() -> None:
-    """Two cases within a minute; the last line is JSON."""
-    # just the rivals of the four figures
+    """Measure two cases within a minute; the last printed line is JSON."""
+    # only the rivals of the four figures
     rivals = dict(zip(QUICK, (("sequential", "m3"), ("vmap",)), strict=True))
     rows = {}
     for name in QUICK:
@@ -82,26 +82,26 @@ def quick() -> None:
 
 
 def ordered(rows: dict[str, dict[str, Any]], names: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """Figures in the order of ``names``, or of the cases."""
+    """Return rows in the order of ``names``, or of the cases."""
     return [rows[name] for name in names or (case.name for case in CASES) if name in rows]
 
 
 def publish(rows: dict[str, dict[str, Any]]) -> None:
-    """Put the figures into the documentation, the README and the diagram."""
+    """Update the document, the README and the diagram."""
     fill(DOCS, marks("packed_training"), published(ordered(rows)))
     fill(README, marks("packed_training"), short_table(ordered(rows, SHORT)))
     DIAGRAM.write_text(diagram(ordered(rows)))
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure the selected cases and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two cases within a minute")
     parser.add_argument("--only", action="append", choices=[case.name for case in CASES], metavar="NAME")
     parser.add_argument("--profile", action="store_true", help="where the time of a step goes")
     parser.add_argument("--scaling", action="store_true", help="100 to 100,000 members")
-    parser.add_argument("--plot", action="store_true", help="draw and publish the figures that are there")
-    parser.add_argument("--rounds", type=int, default=5, help="times that everyone's turn comes")
+    parser.add_argument("--plot", action="store_true", help="redraw and publish the figures on file")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of every contender")
     parser.add_argument("--with", dest="extra", action="append", choices=["sklearn", "jax"], default=[])
     arguments = parser.parse_args()
     if arguments.profile:

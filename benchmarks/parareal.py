@@ -1,9 +1,9 @@
-"""Depth over devices: accuracy, step times and rivals, measured and predicted.
+"""Parareal networks: accuracy and step times against rivals and the cost model.
 
-``python -m benchmarks.parareal`` trains deep networks serially and in slices to the same number of epochs,
-times steps of two ranks against one process, data parallelism and pipelines, compares with the cost model,
-and writes ``benchmarks/results/parareal.json`` and a plot. ``--quick`` ends within three minutes and writes
-nothing. ``--only accuracy|speed|images`` measures a part anew and keeps the others.
+``python -m benchmarks.parareal`` trains deep networks serially and in slices for the same number of epochs,
+times steps of two ranks against one process, data parallelism and pipelines, and compares them with the cost
+model. It writes ``benchmarks/results/parareal.json`` and a plot. ``--quick`` takes less than three minutes
+and writes nothing. ``--only accuracy|speed|images`` repeats one part and keeps the others.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ TARGETS = {"letter": "lettr", "satimage": "classes", "mnist5k": "target"}
 EPOCHS = {"letter": 8, "satimage": 20, "mnist5k": 20}
 DEPTH, WIDTH, BATCH = 32, 96, 128
 SEEDS = 6
-"""Three are too few: on satimage one seed differs by 0.6 points from the next."""
+"""Three are too few: on satimage, accuracy differs by 0.6 points between seeds."""
 NETWORKS = ((64, 96), (64, 128), (128, 96), (256, 64))
-"""Depths and widths whose steps are timed."""
+"""Depths and widths of the networks whose steps are timed."""
 
 
 def accuracy(quick: bool) -> list[dict[str, Any]]:
-    """Accuracy on held-back rows of the serial network and of 2 and 4 slices, at equal epochs."""
+    """Measure the accuracy on held-back rows of the serial network and of 2 and 4 slices, at equal epochs."""
     found = []
     for name in ("satimage",) if quick else TARGETS:
         for seed in range(3 if quick else SEEDS):
@@ -56,7 +56,24 @@ def accuracy(quick: bool) -> list[dict[str, Any]]:
 
 
 def trained(name: str, slices: int, seed: int, epochs: int) -> dict[str, Any]:
-    """One network: trained on three quarters, its epoch chosen there, judged on the last quarter."""
+    """Train a network on three quarters of the rows, epoch included, and score it on the last quarter.
+
+    Parameters
+    ----------
+    name
+        Table.
+    slices
+        Slices of depth; 1 for the serial network.
+    seed
+        Seed of the split and of the network.
+    epochs
+        Epochs of training.
+
+    Returns
+    -------
+    dict
+        Row of the results file.
+    """
     frame = read_table(ROOT / "datasets" / f"{name}.csv.gz")
     features, target = split_target(frame, TARGETS[name])
     labels = target.to_numpy()
@@ -95,7 +112,27 @@ def trained(name: str, slices: int, seed: int, epochs: int) -> dict[str, Any]:
 
 
 def ranks(kind: str, spec: dict[str, Any], n_ranks: int) -> dict[str, Any]:
-    """Run a part of :mod:`benchmarks.parareal_ranks` with torchrun."""
+    """Run a part of :mod:`benchmarks.parareal_ranks` with torchrun.
+
+    Parameters
+    ----------
+    kind
+        ``"steps"`` or ``"images"``.
+    spec
+        Settings of the part.
+    n_ranks
+        Ranks of one thread each.
+
+    Returns
+    -------
+    dict
+        Figures of the first rank.
+
+    Raises
+    ------
+    SystemExit
+        If a rank fails.
+    """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "found.json"
         command = [
@@ -110,7 +147,7 @@ def ranks(kind: str, spec: dict[str, Any], n_ranks: int) -> dict[str, Any]:
 
 
 def speed(quick: bool, networks: tuple[tuple[int, int], ...] = NETWORKS) -> list[dict[str, Any]]:
-    """Step times, rivals and predictions for networks of growing depth."""
+    """Time the steps of networks of growing depth, with rivals and predictions."""
     found = []
     for depth, width in networks[:1] if quick else networks:
         spec = {"depth": depth, "width": width, "rows": BATCH, "repeats": 20, "rounds": 2 if quick else 5}
@@ -122,7 +159,7 @@ def speed(quick: bool, networks: tuple[tuple[int, int], ...] = NETWORKS) -> list
 
 
 def summary(row: dict[str, Any]) -> dict[str, Any]:
-    """Ratios of one network: medians over rounds, each of which holds all sides."""
+    """Return the ratios of one network as medians over rounds, each of which has all sides."""
     rounds = row["rounds"]
 
     def ratio(name: str) -> float:
@@ -152,7 +189,7 @@ def summary(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def images(quick: bool) -> list[dict[str, Any]]:
-    """Real steps of VGG-16 and ResNet-1001 over four ranks."""
+    """Train VGG-16 and ResNet-1001 for a few steps over four ranks."""
     specs = [{"network": "vgg16", "rows": 32, "steps": 4 if quick else 12, "rate": 1e-4}]
     if not quick:
         specs.append({"network": "resnet1001", "rows": 8, "steps": 8, "rate": 1e-4})
@@ -160,14 +197,14 @@ def images(quick: bool) -> list[dict[str, Any]]:
     for spec in specs:
         row = ranks("images", spec, 4)
         losses = ", ".join(f"{loss:.2f}" for loss in row["losses"])
-        print(f"{spec['network']}: {row['step_seconds']:.2f} s a step, losses {losses}", flush=True)
+        print(f"{spec['network']}: {row['step_seconds']:.2f} s per step, losses {losses}", flush=True)
         found.append(row)
     return found
 
 
-def verdict(results: dict[str, Any]) -> dict[str, Any]:
-    """The few numbers that count."""
-    loss = {}
+def overview(results: dict[str, Any]) -> dict[str, Any]:
+    """Return the gains in accuracy and the summaries of step times, rounded."""
+    gained = {}
     rows = results.get("accuracy", [])
     points = {(row["data"], row["slices"], row["seed"]): 100 * row["accuracy"] for row in rows}
     for name in sorted({row["data"] for row in rows}):
@@ -175,12 +212,12 @@ def verdict(results: dict[str, Any]) -> dict[str, Any]:
         for slices in (2, 4):
             gains = [points[name, slices, seed] - points[name, 1, seed] for seed in seeds]
             spread = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
-            loss[f"{name}, {slices} slices"] = {
+            gained[f"{name}, {slices} slices"] = {
                 "mean": round(statistics.mean(gains), 2),
                 "standard_error": round(spread, 2),
                 "first_three": round(statistics.mean(gains[:3]), 2),
             }
-    found: dict[str, Any] = {"accuracy_points_against_serial": loss}
+    found: dict[str, Any] = {"accuracy_points_against_serial": gained}
     for row in results.get("speed", []):
         spec = row["spec"]
         found[f"depth {spec['depth']}, width {spec['width']}"] = {
@@ -190,13 +227,13 @@ def verdict(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure the selected parts, print an overview and write the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="under three minutes; writes nothing")
-    parser.add_argument("--only", choices=("accuracy", "speed", "images"), help="measure one part anew")
-    parser.add_argument("--depth", type=int, help="with --only speed, networks of this depth alone")
+    parser.add_argument("--only", choices=("accuracy", "speed", "images"), help="repeat one part")
+    parser.add_argument("--depth", type=int, help="with --only speed, only networks of this depth")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
@@ -213,11 +250,11 @@ def main() -> None:
         if arguments.only in (None, name):
             results[name] = measure(arguments.quick)
             results.setdefault("machine", {})[name] = describe_machine()
-            if not arguments.quick:  # a part that is done is kept
+            if not arguments.quick:  # keep finished parts
                 RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     if not arguments.quick and "speed" in results:
         PLOT.write_text(scaling_plot(results["speed"]), encoding="utf-8")
-    print(json.dumps(verdict(results)))
+    print(json.dumps(overview(results)))
 
 
 if __name__ == "__main__":

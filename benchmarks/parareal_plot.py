@@ -1,4 +1,4 @@
-"""The scaling plot of :mod:`benchmarks.parareal`: plain SVG, so that nothing has to be installed for it."""
+"""Scaling plot of :mod:`benchmarks.parareal` as plain SVG, which needs no library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
 def scaling_plot(rows: list[dict[str, Any]]) -> str:
-    """Speed-up over slices: lines are predicted, rings were timed rank by rank, dots measured over ranks."""
+    """Draw speed-up over slices: predictions as lines, ranks timed alone as rings, two ranks as dots."""
     largest = max(p["slices"] for row in rows for p in row["predictions"]["quiet"])
     top = max(4.0, math.ceil(max(p["speedup"] for row in rows for p in row["predictions"]["quiet"])))
 

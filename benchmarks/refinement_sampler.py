@@ -1,8 +1,7 @@
-"""The refinement as a sampler of Optuna: what a trial costs, and what a number of trials finds.
+"""``RefinementSampler`` against Optuna's random and TPE samplers: cost of a trial, and best result.
 
-``python -m benchmarks.refinement_sampler`` holds it against Optuna's random and TPE samplers in one run, and
-writes ``benchmarks/results/refinement_sampler.json`` and the table in ``docs/refinement_sampler.md``.
-About two minutes on one core.
+``python -m benchmarks.refinement_sampler`` writes ``benchmarks/results/refinement_sampler.json`` and the
+table in ``docs/refinement_sampler.md``. It takes about two minutes on one core.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 
 
 def ten_parameters(trial: optuna.Trial) -> float:
-    """A cheap question: eight numbers, an integer and a choice."""
+    """Cheap objective of eight numbers, an integer and a category."""
     loss = sum((trial.suggest_float(f"x{index}", 0, 1) - 0.5) ** 2 for index in range(8))
     return loss + trial.suggest_int("count", 1, 50) / 50 + trial.suggest_categorical("kind", [0, 1, 2])
 
 
 def conditional(trial: optuna.Trial) -> float:
-    """A question with branches: layers with a width each, and an optimiser with a parameter of its own."""
+    """Conditional objective: layers with a width each, and an optimizer with its own parameter."""
     depth = trial.suggest_int("depth", 1, 3)
     loss = 0.3 * abs(depth - 2)
     for layer in range(depth):
@@ -54,14 +53,14 @@ def conditional(trial: optuna.Trial) -> float:
 
 
 def cost(n_before: int, n: int = 100) -> dict[str, Any]:
-    """Milliseconds of asking, suggesting ten parameters and telling, after ``n_before`` trials."""
+    """Measure the milliseconds to ask, suggest ten parameters and tell, after ``n_before`` trials."""
     past = optuna.create_study(sampler=RandomSampler(seed=0))
     past.optimize(ten_parameters, n_trials=n_before)
     row: dict[str, Any] = {"trials_before": n_before}
     for name, make in SAMPLERS.items():
         study = optuna.create_study(sampler=make(0))
         study.add_trials(past.get_trials(deepcopy=False))
-        study.optimize(ten_parameters, n_trials=1)  # the first look at what has been is paid once
+        study.optimize(ten_parameters, n_trials=1)  # reads all earlier trials, once
         seconds = []
         for _ in range(n if name != "tpe" or n_before < 5000 else 10):
             started = time.perf_counter()
@@ -73,7 +72,20 @@ def cost(n_before: int, n: int = 100) -> dict[str, Any]:
 
 
 def worth(n_trials: int, batch: int, n_seeds: int = 20) -> dict[str, Any]:
-    """Best loss of the conditional question, with trials asked for in batches; the lower the better."""
+    """Find the best loss of the conditional objective, with trials asked in batches; lower is better.
+
+    Parameters
+    ----------
+    n_trials, batch
+        Trials of a study, and trials per batch.
+    n_seeds
+        Studies of each sampler.
+
+    Returns
+    -------
+    dict
+        Quantiles over the seeds by sampler.
+    """
     row: dict[str, Any] = {"trials": n_trials, "batch": batch, "seeds": n_seeds}
     for name, make in SAMPLERS.items():
         best = []
@@ -89,7 +101,7 @@ def worth(n_trials: int, batch: int, n_seeds: int = 20) -> dict[str, Any]:
 
 
 def packed(n_trials: int = 128, n_seeds: int = 5) -> dict[str, Any]:
-    """Best ROC-AUC of packed trials on credit_g, and the seconds they took."""
+    """Find the best ROC-AUC of packed trials on credit_g, and measure their seconds."""
     table = pd.read_csv(ROOT / "datasets" / "credit_g.csv.gz")
     objective = PackedObjective(table.drop(columns="class"), table["class"], "default", max_epochs=9)
     row: dict[str, Any] = {"trials": n_trials, "seeds": n_seeds}
@@ -106,11 +118,11 @@ def packed(n_trials: int = 128, n_seeds: int = 5) -> dict[str, Any]:
 
 
 def table(rows: dict[str, list[dict[str, Any]]]) -> str:
-    """The figures as Markdown."""
+    """Return the figures as a Markdown table."""
     lines = ["| | random | TPE | refinement |", "|---|---|---|---|"]
 
-    def line(what: str, values: list[str]) -> None:
-        lines.append(f"| {what} | {' | '.join(values)} |")
+    def line(title: str, values: list[str]) -> None:
+        lines.append(f"| {title} | {' | '.join(values)} |")
 
     for row in rows["cost"]:
         costs = [f"{row[name]['median_ms']:.2f} ms" for name in SAMPLERS]
@@ -118,7 +130,7 @@ def table(rows: dict[str, list[dict[str, Any]]]) -> str:
     for row in rows["worth"]:
         way = "one by one" if row["batch"] == 1 else f"in batches of {row['batch']}"
         losses = [f"{row[name]['median']:.3f}" for name in SAMPLERS]
-        line(f"best loss of {row['trials']} trials {way}, conditional question", losses)
+        line(f"best loss of {row['trials']} trials {way}, conditional objective", losses)
     for row in rows["packed"]:
         scores = [f"{row[name]['median']:.4f} ({row[name]['seconds']:.0f} s)" for name in SAMPLERS]
         line(f"best ROC-AUC of {row['trials']} packed trials in batches of 16, credit_g", scores)
@@ -126,7 +138,7 @@ def table(rows: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print, write the figures and update the document."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rows = {
         "cost": [cost(n_before) for n_before in (100, 1000, 10_000)],

@@ -1,9 +1,9 @@
-"""The same candidates on the same folds: packed, one by one, and scikit-learn's own networks one by one.
+"""``PackedSearchCV`` against ``GridSearchCV`` on the same candidates and folds.
 
-``python -m benchmarks.search_cv`` runs :class:`~parallelmlp_search.PackedSearchCV`, ``GridSearchCV`` over
-:class:`~parallelmlp_search.SingleMLPClassifier`, which trains each of these networks alone, and
-``GridSearchCV`` over scikit-learn's ``MLPClassifier`` of the same widths, rates, batches and epochs, in
-turns, and writes ``benchmarks/results/search_cv.json``. ``--only NAME`` runs one of the cases.
+``python -m benchmarks.search_cv`` runs three searches in turns: :class:`~parallelmlp_search.PackedSearchCV`;
+``GridSearchCV`` over :class:`~parallelmlp_search.SingleMLPClassifier`, which trains each of these networks
+alone; and ``GridSearchCV`` over scikit-learn's ``MLPClassifier`` of the same widths, learning rates, batches
+and epochs. It writes ``benchmarks/results/search_cv.json``. ``--only NAME`` runs one of the cases.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SPACE = {
 
 @dataclass(frozen=True)
 class Case:
-    """One search."""
+    """One grid search."""
 
     name: str
     data: str
@@ -60,7 +60,7 @@ CASES = (
 
 
 def sides(case: Case) -> dict[str, Any]:
-    """The searches that are compared."""
+    """Return the searches that are compared, by name."""
     network = SingleMLPClassifier(max_epochs=case.epochs, random_state=0)
     options: dict[str, Any] = {"cv": case.n_folds, "scoring": "neg_log_loss", "refit": False}
     options["n_jobs"] = case.n_jobs
@@ -83,7 +83,7 @@ def sides(case: Case) -> dict[str, Any]:
 
 
 def run_case(case: Case, repeats: int) -> dict[str, Any]:
-    """Time all sides in turns."""
+    """Time all searches of a case in turns and return the row of the results file."""
     table = read_table(ROOT / "datasets" / f"{case.data}.csv.gz")
     X, y = table.drop(columns=case.target), table[case.target].astype(str)
     seconds: dict[str, list[float]] = {}
@@ -93,7 +93,7 @@ def run_case(case: Case, repeats: int) -> dict[str, Any]:
             fresh = clone(search)
             started = time.perf_counter()
             with warnings.catch_warnings():
-                # so few epochs do not converge, and are not meant to
+                # so few epochs are not meant to converge
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 fresh.fit(X, y)
             seconds.setdefault(name, []).append(time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""What is trained: populations, data with labels that can be learned, and the work in a step."""
+"""Populations to train, data with labels that can be learned, and the work of a step."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class Case:
 
     Attributes
     ----------
-    members
-        Networks, of which a rival that cannot take them all trains a sample.
+    build
+        Function that returns the population. A rival that cannot train all of it trains a sample.
     inputs, outputs, batch, rows
         ``D``, ``C``, ``N`` and rows of the table. One output means two classes and one logit.
     rivals
-        Who takes part besides ours.
+        Contenders besides ours.
     m3_members
-        Networks that M3 trains at once: as many as memory allows, None for all of them, which is what the
-        paper does; and a part that suits caches, which it does not do, a contender of its own.
+        Networks that M3 trains at once, for two contenders: as many as memory allows (None for all, as in the
+        paper), and a part that fits the caches, which the paper does not do.
     """
 
     name: str
@@ -56,12 +56,12 @@ class Case:
     group: str = "paper"
 
     def configs(self) -> list[MLPConfig]:
-        """The population, each member with the batch size and the optimiser of the case."""
+        """Return the population, each member with the batch size and the optimizer of the case."""
         changes = {"batch_size": self.batch, "optimizer": self.optimizer, "learning_rate": 1e-3}
         return [config.replace(**changes) for config in self.build()]
 
     def data(self) -> tuple[Tensor, Tensor]:
-        """Inputs ``(rows, D)`` and classes ``(rows,)`` that a random network of 16 neurons has chosen."""
+        """Return inputs ``(rows, D)`` and classes ``(rows,)`` of a random network of 16 neurons."""
         generator = torch.Generator().manual_seed(self.inputs)
         inputs = torch.randn(self.rows, self.inputs, generator=generator)
         first = torch.randn(self.inputs, 16, generator=generator)
@@ -69,24 +69,24 @@ class Case:
         return inputs, (scores - scores.mean(0)).argmax(1)
 
     def architecture(self, config: MLPConfig) -> Architecture:
-        """Architecture of a member."""
+        """Return the architecture of a member."""
         return Architecture.of(config, n_inputs=self.inputs, n_outputs=self.outputs)
 
     def product_flops(self, configs: list[MLPConfig]) -> float:
-        """FLOP of the matrix products of one step, averaged over members; the optimiser is not counted."""
+        """Return the FLOP of the matrix products of one step (mean over members), without the optimizer."""
         architectures = [self.architecture(config) for config in configs]
         total = sum(flops_per_step(a, self.batch) - 20.0 * a.n_parameters for a in architectures)
         return total / len(configs)
 
     def state_bytes(self, configs: list[MLPConfig]) -> float:
-        """Bytes that Adam reads and writes a member-step if nothing stays in a cache.
+        """Return the bytes that Adam reads and writes per member-step if nothing stays in a cache.
 
-        Weights and both moments go both ways, gradients are read.
+        Weights and both moments are read and written, gradients are read.
         """
         return 28.0 * self._parameters(configs)
 
     def kept_bytes(self, configs: list[MLPConfig], steps: float) -> float:
-        """Bytes a member-step if weights, moments and averages come and go once in so many steps."""
+        """Return the bytes per member-step if weights, moments and averages move once per ``steps``."""
         return 32.0 * self._parameters(configs) / steps
 
     def _parameters(self, configs: list[MLPConfig]) -> float:
@@ -94,7 +94,7 @@ class Case:
 
 
 def paper(repetitions: int = 10) -> list[MLPConfig]:
-    """The paper's population: widths 1 to 100, ten activations, ten repetitions."""
+    """Return the paper's population: widths 1 to 100, ten activations, ten repetitions."""
     return [
         MLPConfig(widths=(width,), activation=activation, seed=repetition)
         for width in range(1, 101)
@@ -104,12 +104,12 @@ def paper(repetitions: int = 10) -> list[MLPConfig]:
 
 
 def uniform(widths: tuple[int, ...], members: int) -> list[MLPConfig]:
-    """Equal networks, each with weights of its own."""
+    """Return equal networks with different seeds."""
     return [MLPConfig(widths=widths, seed=seed) for seed in range(members)]
 
 
 def ragged(members: int = 960) -> list[MLPConfig]:
-    """Widths 1 to 128 in each layer, depth 1 to 3, ten activations mixed."""
+    """Return networks of widths 1 to 128 in each layer, depths 1 to 3, and ten activations."""
     generator = torch.Generator().manual_seed(0)
     configs = []
     for seed in range(members):
@@ -119,11 +119,10 @@ def ragged(members: int = 960) -> list[MLPConfig]:
 
 
 def like_ragged(members: int = 960) -> list[MLPConfig]:
-    """Equal networks of two layers, ten activations, with the FLOP of :func:`ragged`."""
+    """Return equal networks of two layers and ten activations, with the FLOP of :func:`ragged`."""
     case = Case("", list, 50, 10, 128)
     wanted = case.product_flops(ragged(members))
     width = min(range(8, 129), key=lambda w: abs(case.product_flops(uniform((w, w), 1)) - wanted))
-    # activations in blocks, as in a population of ten kinds
     return [
         config.replace(activation=PAPER_ACTIVATIONS[config.seed % 10])
         for config in uniform((width, width), members)
@@ -183,9 +182,9 @@ CASES: tuple[Case, ...] = (
 )
 
 QUICK = ("paper, D=10 N=32 C=1", "64-64, D=50 N=128 C=10")
-"""What ``--quick`` measures."""
+"""Cases of ``--quick``."""
 
 
 def find(name: str) -> Case:
-    """The case of a name."""
+    """Return the case of a name."""
     return next(case for case in CASES if case.name == name)

@@ -1,4 +1,4 @@
-"""How many times faster, as plain SVG, so that nothing has to be installed for it."""
+"""Diagram of speed-ups as plain SVG, which needs no library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLOURS = dict(zip(RIVALS, ("#0072b2", "#d55e00", "#f0a070", "#009e73", "#cc79a7
 
 
 def diagram(rows: list[dict[str, Any]]) -> str:
-    """A bar for each case and rival on a logarithmic scale; lines go from the tenth to the ninetieth part."""
+    """Draw a bar for each case and rival on a logarithmic scale, with a line from q10 to q90."""
     shown = [row for row in rows if any(kind in row["ratios"] for kind in RIVALS)]
     highest = [row["ratios"][kind]["q90"] for row in shown for kind in RIVALS if kind in row["ratios"]]
     largest = max(highest, default=1.0)

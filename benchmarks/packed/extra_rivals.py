@@ -1,4 +1,4 @@
-"""Rivals that are asked for by name: scikit-learn's MLP, one at a time, and JAX's vmap over equal shapes."""
+"""Optional rivals: scikit-learn's MLP, one at a time, and JAX's vmap over equal shapes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["JaxVmap", "ScikitLearn"]
 
 
 class ScikitLearn:
-    """``MLPClassifier.fit`` for some epochs on the same batches; it knows relu, tanh and sigmoid."""
+    """``MLPClassifier.fit`` for two epochs with the same batch size; other activations become relu."""
 
     name = "sklearn"
 
@@ -43,7 +43,7 @@ class ScikitLearn:
         self.sample()
 
     def sample(self) -> float:
-        """Seconds a member-step."""
+        """Return the seconds per member-step."""
         from sklearn.exceptions import ConvergenceWarning
 
         started = time.perf_counter()
@@ -55,11 +55,11 @@ class ScikitLearn:
         return (time.perf_counter() - started) / steps
 
     def close(self) -> None:
-        """Nothing is left to end."""
+        """Do nothing: no process was started."""
 
 
 class JaxVmap:
-    """``jit(vmap(grad))`` with Adam written out, for stacks of equal networks; all threads that XLA takes."""
+    """``jit(vmap(grad))`` with a hand-written Adam, over stacks of equal networks, on all threads of XLA."""
 
     name = "jax_vmap"
 
@@ -74,7 +74,7 @@ class JaxVmap:
         for config in case.configs():
             kinds.setdefault((config.widths, config.activation), []).append(config)
         keys = sorted(kinds, key=lambda key: (case.product_flops([kinds[key][0]]), key[1]))
-        # a stack is compiled for each shape, so a mixed population is sampled
+        # each shape compiles a stack, so a mixed population is sampled
         chosen = keys if len(keys) <= 5 else [keys[int((p + 0.5) * len(keys) / 5)] for p in range(5)]
         inputs, target = case.data()
         size = min(case.batch, case.rows)
@@ -136,7 +136,7 @@ class JaxVmap:
         return [(weights, zeros, zeros, 0.0), jax.jit(step), members]
 
     def sample(self) -> float:
-        """Seconds a member-step."""
+        """Return the seconds per member-step."""
         started = time.perf_counter()
         steps = 0
         for stack in self._stacks:
@@ -149,9 +149,9 @@ class JaxVmap:
         return (time.perf_counter() - started) / steps
 
     def close(self) -> None:
-        """Nothing is left to end."""
+        """Do nothing: no process was started."""
 
 
 def make(name: str, case: Case) -> ScikitLearn | JaxVmap:
-    """The rival of a name."""
+    """Return the rival of a name."""
     return {"sklearn": ScikitLearn, "jax": JaxVmap}[name](case)

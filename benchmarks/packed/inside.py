@@ -1,6 +1,6 @@
-"""What the one call spends its time on: each of its parts by itself, thousands of times on one member.
+"""Time of each part of the compiled member loop, measured alone, thousands of times on one member.
 
-The parts run inside a compiled loop, where no clock could be put around them without slowing them down.
+A clock inside the compiled loop would slow it down.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ turn, dots, outer = compiled_products.transposed, compiled_products.dots, compil
 ONE, NONE, RATE = F(1.0), F(0.0), F(1e3)
 
 
-def _often(function: Callable[..., Any]) -> Callable[..., Any]:
+def _compiled_loop(function: Callable[..., Any]) -> Callable[..., Any]:
     compiled: Callable[..., Any] = numba.njit(**OPTIONS)(function)
     return compiled
 
 
-@_often
+@_compiled_loop
 def _forward(times: Any, p: Any, n_out: Any, n_in: Any, x: Any, n_rows: Any, z: Any) -> None:
     for _ in range(times):
         products(p, 0, n_in, 1, 0, n_out, n_in, x, 0, n_rows, z, 0)
 
 
-@_often
+@_compiled_loop
 def _back(times: Any, p: Any, n_out: Any, n_in: Any, d: Any, n_rows: Any, z: Any) -> None:
     for _ in range(times):
         if n_out == 1:
@@ -48,7 +48,7 @@ def _back(times: Any, p: Any, n_out: Any, n_in: Any, d: Any, n_rows: Any, z: Any
             products(p, 0, 1, n_in, -1, n_in, n_out, d, 0, n_rows, z, 0)
 
 
-@_often
+@_compiled_loop
 def _first_weights(
     times: Any, d: Any, n_out: Any, columns: Any, n_columns: Any, n_rows: Any, result: Any
 ) -> None:
@@ -56,7 +56,7 @@ def _first_weights(
         weight_products(d, 0, n_out, columns, 0, n_columns, n_rows, n_rows, result)
 
 
-@_often
+@_compiled_loop
 def _weights(
     times: Any, d: Any, n_out: Any, a: Any, n_in: Any, columns: Any, lanes: Any, n_rows: Any, result: Any
 ) -> None:
@@ -72,38 +72,38 @@ def _weights(
             weight_products(d, 0, n_out, columns, 0, width, n_rows, n_rows, result)
 
 
-@_often
+@_compiled_loop
 def _activate(times: Any, code: Any, z: Any, a: Any) -> None:
     for _ in range(times):
         activate_and_slope(code, z, a)
 
 
-@_often
+@_compiled_loop
 def _slope(times: Any, code: Any, a: Any, d: Any) -> None:
     for _ in range(times):
         slope_times(code, a, d)
 
 
-@_often
+@_compiled_loop
 def _binary(times: Any, z: Any, target: Any, shares: Any, d: Any, values: Any) -> None:
     for _ in range(times):
         binary_rows(z, target, shares, NONE, d, values)
 
 
-@_often
+@_compiled_loop
 def _classes(times: Any, z: Any, target: Any, shares: Any, d: Any, highest: Any, sums: Any, v: Any) -> None:
     for _ in range(times):
         cross_entropy_rows(z, target, shares, NONE, d, highest, sums, v)
 
 
-@_often
+@_compiled_loop
 def _adam(times: Any, p: Any, g: Any, m: Any, v: Any, size: Any) -> None:
     for _ in range(times):
         adamw_stretch(p, g, m, v, 0, size, ONE, RATE, ONE, (NONE, NONE))
 
 
 def _microseconds(function: Callable[..., Any], *arguments: Any) -> float:
-    """Of one call, after the compiler has done its work."""
+    """Return the microseconds of one call, after compilation."""
     function(1, *arguments)
     times = 100
     while True:
@@ -117,20 +117,32 @@ def _microseconds(function: Callable[..., Any], *arguments: Any) -> float:
 
 @dataclass
 class Part:
-    """Microseconds of a part of a member's step, and the FLOP of its products, if it has any."""
+    """Microseconds of a part of a member's step, and the FLOP of its products, if any."""
 
     microseconds: float = 0.0
     flop: float = 0.0
 
 
 def inside(sizes: tuple[int, ...], n_rows: int, activation: str) -> dict[str, Part]:
-    """What each part of a step of one member takes: ``sizes`` are inputs, widths and outputs.
+    """Time each part of a step of one member.
 
-    Rows should fill whole vectors.
+    Parameters
+    ----------
+    sizes
+        Inputs, widths and outputs of the member.
+    n_rows
+        Rows of a batch; a multiple of the vector length.
+    activation
+        Activation of the hidden layers.
+
+    Returns
+    -------
+    dict of Part
+        By the names of the profile on file.
     """
     generator = torch.Generator().manual_seed(0)
 
-    def numbers(size: int) -> Any:  # torch begins each at a cache line, as the call does
+    def numbers(size: int) -> Any:  # torch aligns each to a cache line, as the member loop does
         return torch.rand(size, generator=generator).add_(0.1).numpy()
 
     widest = max(sizes) + 16

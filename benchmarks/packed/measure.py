@@ -1,4 +1,4 @@
-"""All contenders of a case in turn, round after round, so that a disturbance meets everyone."""
+"""Measurement of all contenders of a case in turns, so that a disturbance affects all of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import os
 import statistics
 import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -23,21 +24,21 @@ VMAP_CHUNKS = (32, 256)
 
 
 class Contender(Protocol):
-    """Somebody who trains networks."""
+    """Way to train the networks of a case."""
 
     name: str
 
     def sample(self) -> float:
-        """Seconds a member-step."""
+        """Return the seconds per member-step."""
         ...
 
     def close(self) -> None:
-        """End what was started."""
+        """End all processes."""
         ...
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
-    """Median, and the tenth and ninetieth of a hundred parts, by interpolation."""
+    """Return the median and the tenth and ninetieth percentiles, interpolated."""
     ordered = sorted(values)
 
     def at(share: float) -> float:
@@ -50,7 +51,23 @@ def quantiles(values: list[float]) -> dict[str, float]:
 
 
 def contenders(case: Case, cores: int, extra: tuple[str, ...], brief: bool) -> list[Contender]:
-    """Who takes part: rivals with one thread and with all of them."""
+    """Return the contenders of a case; rivals run with one thread and with all threads.
+
+    Parameters
+    ----------
+    case
+        Names its rivals.
+    cores
+        Cores of this machine.
+    extra
+        Names of optional rivals.
+    brief
+        Leave out our side without the compiled loops, and M3 in parts.
+
+    Returns
+    -------
+    list of Contender
+    """
     found: list[Contender] = [Packed(case, workers) for workers in sorted({1, cores})]
     if find_spec("numba") is not None and not brief:
         found.append(Packed(case, 1, compiled=False))
@@ -70,12 +87,25 @@ def contenders(case: Case, cores: int, extra: tuple[str, ...], brief: bool) -> l
 
 
 def measure(case: Case, *, rounds: int, extra: tuple[str, ...] = (), brief: bool = False) -> dict[str, Any]:
-    """Seconds a member-step of every contender, and how many times faster ours is.
+    """Measure the seconds per member-step of every contender, and the speed-up of ours.
 
-    Ours runs on all cores and is held against each rival's better of one thread and all threads; vmap also
-    has the better of two sizes of its stacks. Fractions of the peak (:class:`.machine.ProductRates`) count
-    the FLOP of the matrix products alone, while the time is that of the whole step, optimiser included.
-    ``brief`` leaves out our side without its compiled loops, and M3 in parts.
+    Ours runs on all cores. Each rival counts with the better of one thread and all threads, vmap also with
+    the better of two sizes of its stacks. Fractions of the peak (:class:`.machine.ProductRates`) count the
+    FLOP of the matrix products, divided by the time of the whole step, optimizer included.
+
+    Parameters
+    ----------
+    case
+        Population and table.
+    rounds
+        Turns of each contender.
+    extra, brief
+        As of :func:`contenders`.
+
+    Returns
+    -------
+    dict
+        Row of the results file.
     """
     cores = os.cpu_count() or 1
     started = time.monotonic()
@@ -93,31 +123,8 @@ def measure(case: Case, *, rounds: int, extra: tuple[str, ...] = (), brief: bool
         contender.close()
     bandwidths = {threads: copy_bandwidth(threads) for threads in rates}
     configs = case.configs()
-    flops, state = case.product_flops(configs), case.state_bytes(configs)
-    steps = steps_a_call(case, configs)
-    kept = case.kept_bytes(configs, steps)
-    own, alone = samples[f"packed_{cores}"], samples["packed_1"]
-
-    def best_of(kind: str) -> list[float] | None:
-        runs = [values for name, values in samples.items() if name.startswith(kind)]
-        return min(runs, key=statistics.median) if runs else None
-
-    ratios = {}
-    for kind in ("sequential", "m3", "parts", "vmap", "sklearn", "jax"):
-        rival = best_of(kind)
-        if rival is not None:
-            ratios[kind] = quantiles([theirs / ours for theirs, ours in zip(rival, own, strict=True)])
-    if cores > 1:
-        ratios["workers"] = quantiles([one / all_ for one, all_ in zip(alone, own, strict=True)])
-    if "plain_1" in samples:
-        plain = samples["plain_1"]
-        ratios["compiled"] = quantiles([slow / fast for slow, fast in zip(plain, alone, strict=True)])
-    fractions, shares, streams = {}, {}, {}
-    for threads, known in rates.items():
-        ours = samples[f"packed_{threads}"]
-        fractions[str(threads)] = quantiles([flops / seconds / known.peak for seconds in ours])
-        seconds = statistics.median(ours) * bandwidths[threads]
-        shares[str(threads)], streams[str(threads)] = kept / seconds, state / seconds
+    flops, steps = case.product_flops(configs), steps_a_call(case, configs)
+    own = samples[f"packed_{cores}"]
     return {
         "case": case.name,
         "group": case.group,
@@ -131,14 +138,48 @@ def measure(case: Case, *, rounds: int, extra: tuple[str, ...] = (), brief: bool
         "product_flops": flops,
         "microseconds": {name: quantiles([1e6 * s for s in values]) for name, values in samples.items()},
         "epoch_seconds": statistics.median(own) * len(configs) * math.ceil(case.rows / case.batch),
-        "ratios": ratios,
-        "gemm_fraction": fractions,
+        "ratios": _ratios(samples, cores),
+        "gemm_fraction": {
+            str(threads): quantiles(
+                [flops / seconds / known.peak for seconds in samples[f"packed_{threads}"]]
+            )
+            for threads, known in rates.items()
+        },
         "steps_a_call": steps,
-        "bandwidth_fraction": shares,
-        "streamed_fraction": streams,
+        "bandwidth_fraction": _shares(case.kept_bytes(configs, steps), samples, bandwidths),
+        "streamed_fraction": _shares(case.state_bytes(configs), samples, bandwidths),
         "product_gflops": {str(threads): known.gflops() for threads, known in rates.items()},
         "copy_gigabytes": {str(threads): value / 1e9 for threads, value in bandwidths.items()},
         "megabytes": megabytes,
         "rounds": rounds,
         "seconds": time.monotonic() - started,
+    }
+
+
+def _ratios(samples: Mapping[str, list[float]], cores: int) -> dict[str, dict[str, float]]:
+    """Return quantiles over rounds of the speed-up of ours over each rival, of workers, and of numba."""
+
+    def over(slow: list[float], fast: list[float]) -> dict[str, float]:
+        return quantiles([one / other for one, other in zip(slow, fast, strict=True)])
+
+    own, alone = samples[f"packed_{cores}"], samples["packed_1"]
+    ratios = {}
+    for kind in ("sequential", "m3", "parts", "vmap", "sklearn", "jax"):
+        runs = [values for name, values in samples.items() if name.startswith(kind)]
+        if runs:
+            ratios[kind] = over(min(runs, key=statistics.median), own)
+    if cores > 1:
+        ratios["workers"] = over(alone, own)
+    if "plain_1" in samples:
+        ratios["compiled"] = over(samples["plain_1"], alone)
+    return ratios
+
+
+def _shares(
+    n_bytes: float, samples: Mapping[str, list[float]], bandwidths: Mapping[int, float]
+) -> dict[str, float]:
+    """Return the share of the copy bandwidth that ``n_bytes`` per member-step need, by threads."""
+    return {
+        str(threads): n_bytes / (statistics.median(samples[f"packed_{threads}"]) * bandwidth)
+        for threads, bandwidth in bandwidths.items()
     }

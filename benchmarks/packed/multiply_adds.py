@@ -1,6 +1,6 @@
-"""The fastest that this machine multiplies and adds, by the loops that the compiled products are made of.
+"""Highest multiply-add rate of this machine, by the loops that the compiled products consist of.
 
-Needs numba. Both loops release the interpreter's lock, so that several cores can be measured at once.
+Needs numba. Both loops release the GIL, so several cores can be measured at once.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from parallelmlp_search.kernels.numba.vectors import LANES, add, load, multiply_
 __all__ = ["layer_products", "register_multiply_adds"]
 
 CHAINS = 12
-"""Sums that do not wait for each other: more than two units with a delay of four or five cycles can have
-under way, few enough for sixteen registers."""
+"""Independent sums: enough for two units with a latency of four or five cycles, and few enough for sixteen
+registers."""
 
 WIDTH, ROWS = 64, 128
-"""Neurons on both sides of the layer, and rows: 16 KiB of weights and two times 32 KiB."""
+"""Neurons on both sides of the layer, and rows: 16 KiB of weights and twice 32 KiB of activations."""
 
 
 @numba.njit(**OPTIONS, nogil=True)  # type: ignore[untyped-decorator]
 def _registers(times: Any, numbers: Any, result: Any) -> None:
-    # s <- x s + y with 0 < x < 1 stays near y / (1 - x); the sums begin unequal, or they would be joined
+    # s <- x s + y with 0 < x < 1 converges to y / (1 - x); equal sums would be merged by the compiler
     x, y = load(numbers, 0), load(numbers, LANES)
     a, b, c, d = load(numbers, 1), load(numbers, 2), load(numbers, 3), load(numbers, 4)
     e, f, g, h = load(numbers, 5), load(numbers, 6), load(numbers, 7), load(numbers, 8)
@@ -47,14 +47,14 @@ def _layer(times: Any, weight: Any, rows: Any, result: Any) -> None:
 
 
 def register_multiply_adds(times: int) -> float:
-    """Multiply and add vectors that stay in registers, and tell the FLOP."""
+    """Multiply and add vectors that stay in registers, and return the FLOP."""
     numbers = np.linspace(0.1, 0.5, 4 * LANES, dtype=np.float32)
     _registers(times, numbers, np.empty(LANES, dtype=np.float32))
     return 2.0 * times * CHAINS * LANES
 
 
 def layer_products(times: int) -> float:
-    """Multiply a layer's weights with a minibatch, both in the nearest caches, and tell the FLOP."""
+    """Multiply a layer's weights by a minibatch, both in the nearest caches, and return the FLOP."""
     weight, rows = (np.full(WIDTH * size, 0.1, dtype=np.float32) for size in (WIDTH, ROWS))
     _layer(times, weight, rows, np.empty_like(rows))
     return 2.0 * times * WIDTH * WIDTH * ROWS

@@ -1,4 +1,4 @@
-"""Our side: a population cut into shards as a search cuts it, trained by workers of one thread each."""
+"""Our contender: a population cut into shards as a search cuts it, trained by workers of one thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Packed", "Shards", "cut", "steps_a_call"]
 
 
 def shard_data(case: Case) -> ShardData:
-    """The data of a case, as a search hands it to its shards."""
+    """Return the data of a case as a search passes it to its shards."""
     inputs, target = case.data()
     binary = case.outputs == 1
     head = Head("binary" if binary else "multiclass", max(2, case.outputs))
@@ -40,20 +40,30 @@ def shard_data(case: Case) -> ShardData:
 
 
 def cut(case: Case, configs: list[MLPConfig]) -> list[tuple[int, ...]]:
-    """Members of each shard, by the cut of a search."""
+    """Return the members of each shard, as a search cuts them."""
     return cut_work(configs, shard_data(case))
 
 
 def steps_a_call(case: Case, configs: list[MLPConfig]) -> float:
-    """Steps that a member takes before its weights leave the caches: a window of its shard, on average."""
+    """Return the mean number of steps of a member before its weights leave the caches (a window)."""
     shards = [[case.architecture(configs[member]) for member in shard] for shard in cut(case, configs)]
-    # harmonic, since it is the traffic of a step that adds up
+    # harmonic mean, because the traffic per step is what adds up
     calls = sum(len(shard) / window_steps(shard, min(case.batch, case.rows)) for shard in shards)
     return len(configs) / calls
 
 
 class Shards:
-    """Shards of one worker, kept between samples."""
+    """Shards of one worker, kept between samples.
+
+    Parameters
+    ----------
+    case
+        Table and batches.
+    configs
+        Whole population.
+    shards
+        Members of each shard of this worker.
+    """
 
     def __init__(self, case: Case, configs: list[MLPConfig], shards: list[tuple[int, ...]]) -> None:
         data = shard_data(case)
@@ -99,14 +109,16 @@ def _work(
 
 
 class Packed:
-    """A population in some worker processes.
+    """Population in worker processes.
 
     Parameters
     ----------
+    case
+        Population and table.
     workers
-        Processes; shards are dealt out by their FLOP before the clock starts.
+        Processes. Shards are assigned by their FLOP before the clock starts.
     compiled
-        Whether the compiled loops may be used, where they are installed.
+        Use the compiled loops if numba is installed.
     """
 
     def __init__(self, case: Case, workers: int, *, compiled: bool = True) -> None:
@@ -114,7 +126,7 @@ class Packed:
         self.name = f"packed_{workers}" if compiled else f"plain_{workers}"
         self._members = len(configs)
         shards = cut(case, configs)
-        hands: list[list[tuple[int, ...]]] = [[] for _ in range(workers)]
+        assigned: list[list[tuple[int, ...]]] = [[] for _ in range(workers)]
         loads = [0.0] * workers
         costs = {
             shard: case.product_flops([configs[m] for m in shard]) * len(shard) + 2e5 * len(shard)
@@ -122,15 +134,15 @@ class Packed:
         }
         for shard in sorted(shards, key=lambda shard: -costs[shard]):
             lightest = loads.index(min(loads))
-            hands[lightest].append(shard)
+            assigned[lightest].append(shard)
             loads[lightest] += costs[shard]
         context = multiprocessing.get_context("spawn")
         self._connections: list[Any] = []
         self._processes = []
-        for hand in hands:
+        for own_shards in assigned:
             here, there = context.Pipe()
             process = context.Process(
-                target=_work, args=(there, case.name, configs, hand, compiled), daemon=True
+                target=_work, args=(there, case.name, configs, own_shards, compiled), daemon=True
             )
             process.start()
             self._connections.append(here)
@@ -139,12 +151,12 @@ class Packed:
             connection.recv()
         self.megabytes = 0.0
         self._steps = 2
-        self.sample()  # warm
-        for _ in range(2):  # few steps are slow ones: what a call begins with is shared among them
+        self.sample()  # warm-up
+        for _ in range(2):  # the start of a call makes few steps look slow
             self._steps = max(8, min(400, int(1.0 / (self.sample() * self._members))))
 
     def sample(self) -> float:
-        """Seconds a member-step, all workers running at once."""
+        """Return the seconds per member-step with all workers at once."""
         started = time.perf_counter()
         for connection in self._connections:
             connection.send(self._steps)

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: a clock around every part of it, on one thread."""
+"""Profile of a training step: a clock around each of its parts, on one thread."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["profile", "profile_table"]
 
 
 class _Clock:
-    """Seconds by part; a part inside another one is counted once, for itself."""
+    """Seconds by part; time in a nested part counts for that part only."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -31,7 +31,7 @@ class _Clock:
         self._inner = [0.0]
 
     def wrap(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, its time booked on ``part``."""
+        """Return the function with its time added to ``part``."""
 
         def timed(*arguments: Any, **options: Any) -> Any:
             self._inner.append(0.0)
@@ -59,7 +59,7 @@ PRODUCTS = {
 
 @contextmanager
 def _timed(clock: _Clock) -> Iterator[None]:
-    """Clocks around the parts of a step; everything is put back at the end."""
+    """Wrap the parts of a step in clocks, and restore them at the end."""
     undo: list[tuple[Any, str, Any]] = []
 
     def put(owner: Any, name: str, part: str) -> None:
@@ -96,7 +96,22 @@ def _timed(clock: _Clock) -> Iterator[None]:
 
 
 def profile(case: Case, *, members: int = 2000, steps: int = 30) -> dict[str, Any]:
-    """Microseconds a member-step by part, for shards from all over a population."""
+    """Measure the microseconds per member-step of each part, for shards spread over a population.
+
+    Parameters
+    ----------
+    case
+        Population and table.
+    members
+        Members to train, about.
+    steps
+        Steps to time.
+
+    Returns
+    -------
+    dict
+        Row of the results file.
+    """
     torch.set_num_threads(1)
     configs = case.configs()
     shards = cut(case, configs)
@@ -142,7 +157,7 @@ def profile(case: Case, *, members: int = 2000, steps: int = 30) -> dict[str, An
 
 
 def _typical(case: Case, configs: list[MLPConfig]) -> dict[str, Any]:
-    """The inside of the one call, part by part, for the member in the middle of the population."""
+    """Profile the inside of the member loop for the median member of the population."""
     from benchmarks.packed.inside import inside
 
     middle = sorted(configs, key=lambda config: (case.product_flops([config]), config.activation))
@@ -157,14 +172,14 @@ def _typical(case: Case, configs: list[MLPConfig]) -> dict[str, Any]:
 
 
 def profile_table(row: dict[str, Any]) -> str:
-    """The profile as Markdown tables."""
+    """Return the profile as Markdown tables."""
     total, rates = row["microseconds_with_clocks"], row["product_gflops"]
     lines = [
-        f"**{row['case']}**: {row['microseconds']:.2f} us a member-step on one core, {total:.2f} with the "
+        f"**{row['case']}**: {row['microseconds']:.2f} us per member-step on one core, {total:.2f} with the "
         f"clocks; at the peak of {rates['peak']:.0f} GFLOP/s the products alone would take "
         f"{row['product_floor_microseconds']:.2f} us. The library's products reach {rates['library']:.0f}.",
         "",
-        "| part of a step | us a member-step | share | calls a step and shard |",
+        "| part of a step | us per member-step | share | calls per step and shard |",
         "|---|---|---|---|",
     ]
     lines += [
@@ -181,7 +196,7 @@ def profile_table(row: dict[str, Any]) -> str:
     rate = flop / sum(part["microseconds"] for part in parts.values() if part["flop"]) / 1e3
     lines += [
         "",
-        f"Inside the call, of one member of sizes {'-'.join(map(str, typical['sizes']))} "
+        f"Inside the call, for one member of sizes {'-'.join(map(str, typical['sizes']))} "
         f"({typical['activation']}), part by part: {own:.2f} us. Its products run at {rate:.0f} GFLOP/s, "
         f"{rate / rates['peak']:.0%} of the peak.",
         "",

@@ -1,4 +1,4 @@
-"""Figures as a table in the documentation, and as a plot."""
+"""Tables for the documents, and a page of plots."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RIVALS = {
     "sklearn": "scikit-learn",
     "jax": "JAX",
 }
-"""What each rival is called, by the kind of its ratios."""
+"""Name of each rival in tables, by the kind of its ratios."""
 
 
 def _ratio(row: dict[str, Any], kind: str) -> str:
@@ -40,16 +40,16 @@ def _cores(rows: list[dict[str, Any]]) -> int:
 
 
 def _percent(parts: dict[str, Any]) -> str:
-    """Medians, or plain numbers, of one core and of all."""
+    """Return medians, or plain numbers, of one core and of all cores."""
     values = [part["median"] if isinstance(part, dict) else part for part in parts.values()]
     return " and ".join(f"{value:.0%}" for value in values)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The cases as a Markdown table."""
+    """Return the cases as a Markdown table."""
     kinds = [kind for kind in RIVALS if any(kind in row["ratios"] for row in rows)]
     cores = _cores(rows)
-    head = ["population", "us a member-step, 1 core", f"{cores} cores"]
+    head = ["population", "us per member-step, 1 core", f"{cores} cores"]
     head.append("1 core, without numba")
     head += [f"x {RIVALS[kind]}" for kind in kinds]
     head += [f"{cores} workers", f"product peak, 1 and {cores} cores", f"copy bandwidth, 1 and {cores} cores"]
@@ -67,10 +67,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def short_table(rows: list[dict[str, Any]]) -> str:
-    """The few cases that say most, for the README."""
+    """Return the short table of the README."""
     kinds = [kind for kind in RIVALS if any(kind in row["ratios"] for row in rows)]
     cores = _cores(rows)
-    head = ["population", f"us a member-step, {cores} cores", *(f"x {RIVALS[kind]}" for kind in kinds)]
+    head = ["population", f"us per member-step, {cores} cores", *(f"x {RIVALS[kind]}" for kind in kinds)]
     head.append("product peak")
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
@@ -82,7 +82,7 @@ def short_table(rows: list[dict[str, Any]]) -> str:
 
 
 def peak_line(rows: list[dict[str, Any]]) -> str:
-    """What the fractions are fractions of: the highest rates seen in the runs of all cases."""
+    """Return a sentence with the highest rates in the runs of all cases, by which fractions divide."""
     if not rows:
         return ""
     told = []
@@ -98,12 +98,12 @@ def peak_line(rows: list[dict[str, Any]]) -> str:
 
 
 def published(rows: list[dict[str, Any]]) -> str:
-    """All that the documentation shows of the cases."""
+    """Return all that the document shows of the cases."""
     return "\n\n".join(part for part in (table(rows), peak_line(rows), ragged_share(rows)) if part)
 
 
 def ragged_share(rows: list[dict[str, Any]]) -> str:
-    """What share of a uniform population's throughput a ragged one of equal FLOP reaches."""
+    """Return a sentence that compares a ragged population with a uniform one of equal FLOP."""
     by_name = {row["case"]: row for row in rows}
     ragged, equal = by_name.get("ragged"), by_name.get("uniform, FLOP of ragged")
     if ragged is None or equal is None:
@@ -118,9 +118,9 @@ def ragged_share(rows: list[dict[str, Any]]) -> str:
 
 
 def scaling_table(rows: list[dict[str, Any]]) -> str:
-    """Time and memory by the number of members."""
+    """Return time and memory by the number of members as a Markdown table."""
     lines = [
-        "| members | seconds, 20 steps | us a member-step | seconds to create | memory | of it weights |",
+        "| members | seconds, 20 steps | us per member-step | seconds to create | memory | weights |",
         "|---|---|---|---|---|---|",
     ]
     lines += [
@@ -133,7 +133,20 @@ def scaling_table(rows: list[dict[str, Any]]) -> str:
 
 
 def plot(rows: list[dict[str, Any]], scaling: list[dict[str, Any]], path: Path) -> None:
-    """How many times faster, as bars with quantiles, and time by the number of members, as a web page."""
+    """Write a web page with speed-ups as bars and time by the number of members.
+
+    Parameters
+    ----------
+    rows, scaling
+        Rows of both results files.
+    path
+        HTML file to write.
+
+    Raises
+    ------
+    SystemExit
+        If plotly is not installed.
+    """
     try:
         from plotly import graph_objects
         from plotly.subplots import make_subplots
@@ -145,14 +158,14 @@ def plot(rows: list[dict[str, Any]], scaling: list[dict[str, Any]], path: Path) 
         subplot_titles=("times faster than each rival, all cores", "seconds for twenty steps, one core"),
     )
     for kind, name in RIVALS.items():
-        with_it = [row for row in rows if kind in row["ratios"]]
-        if not with_it:
+        shown = [row for row in rows if kind in row["ratios"]]
+        if not shown:
             continue
-        ratios = [row["ratios"][kind] for row in with_it]
+        ratios = [row["ratios"][kind] for row in shown]
         figure.add_trace(
             graph_objects.Bar(
                 name=name,
-                x=[row["case"] for row in with_it],
+                x=[row["case"] for row in shown],
                 y=[ratio["median"] for ratio in ratios],
                 error_y={
                     "array": [ratio["q90"] - ratio["median"] for ratio in ratios],

@@ -1,7 +1,7 @@
-"""The other ways to train the same networks, each written as well as its kind allows.
+"""Rivals: other ways to train the same networks, each as fast as its kind allows.
 
-Every rival answers ``sample()``: seconds a member-step, measured over a second or so. Data lies in memory and
-minibatches are slices of tensors; optimisers are torch's fused ones.
+``sample()`` of a rival returns the seconds per member-step, measured over about a second. Data is in memory,
+minibatches are slices of tensors, and optimizers are torch's fused ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from parallelmlp_search.space import MLPConfig
 __all__ = ["M3", "OneAtATime", "Vmap"]
 
 SELECTED = 24
-"""Networks of a population that one-at-a-time rivals train: evenly spread over its FLOP."""
+"""Networks that one-at-a-time rivals train, evenly spread over the FLOP of the population."""
 
 
 def _optimizer(case: Case, parameters: list[Tensor]) -> torch.optim.Optimizer:
@@ -32,7 +32,7 @@ def _optimizer(case: Case, parameters: list[Tensor]) -> torch.optim.Optimizer:
 
 
 def _loss(case: Case) -> Callable[[Tensor, Tensor], Tensor]:
-    """Mean loss of outputs ``(N, C)``."""
+    """Return the mean loss of outputs ``(N, C)``."""
     if case.outputs == 1:
         return lambda out, y: F.binary_cross_entropy_with_logits(out[:, 0], y)
     return F.cross_entropy
@@ -43,7 +43,21 @@ def _targets(case: Case, target: Tensor) -> Tensor:
 
 
 def spread(case: Case, configs: list[MLPConfig], count: int) -> list[MLPConfig]:
-    """Members evenly spread over the population sorted by FLOP, kinds of activation mixed."""
+    """Return members evenly spread over the population sorted by FLOP, with mixed activations.
+
+    Parameters
+    ----------
+    case
+        Sizes of the task.
+    configs
+        Population.
+    count
+        Members to return at most.
+
+    Returns
+    -------
+    list of MLPConfig
+    """
     order = sorted(range(len(configs)), key=lambda m: (case.product_flops([configs[m]]), m * 7919 % 1009))
     if len(order) <= count:
         return [configs[m] for m in order]
@@ -51,7 +65,7 @@ def spread(case: Case, configs: list[MLPConfig], count: int) -> list[MLPConfig]:
 
 
 class _Batches:
-    """Slices of a shuffled table, one after the other, without end."""
+    """Endless slices of a shuffled table."""
 
     def __init__(self, case: Case) -> None:
         inputs, target = case.data()
@@ -65,7 +79,7 @@ class _Batches:
 
 
 class _Timed:
-    """Counts how many member-steps fit about a second, and keeps to it."""
+    """Rival whose sample takes about a second; the constructor determines the rounds for it."""
 
     name: str
     threads: int
@@ -80,11 +94,11 @@ class _Timed:
         self._rounds = max(1, min(2000, int(self.seconds / once)))
 
     def _round(self) -> int:
-        """Do a piece of work and say how many member-steps it was."""
+        """Train one round and return its member-steps."""
         raise NotImplementedError
 
     def sample(self) -> float:
-        """Seconds a member-step."""
+        """Return the seconds per member-step."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -95,11 +109,11 @@ class _Timed:
             torch.set_num_threads(before)
 
     def close(self) -> None:
-        """Nothing is left to end."""
+        """Do nothing: no process was started."""
 
 
 class OneAtATime(_Timed):
-    """One network after the other: nn.Sequential, slices of tensors, a fused optimiser."""
+    """One network after the other: ``nn.Sequential`` and a fused optimizer."""
 
     def __init__(self, case: Case, threads: int) -> None:
         self.name, self.threads = f"sequential_{threads}", threads
@@ -122,9 +136,9 @@ class OneAtATime(_Timed):
 class M3(_Timed):
     """The paper's modified matrix multiplication under autograd: broadcast product, then scatter-add.
 
-    Feature-major, so that the sum over a member's neurons adds whole rows; activations on contiguous parts,
-    split once; four parameters for the whole population. Written so it needs a quarter of the time of the
-    authors' own code.
+    It is feature-major, so the sum over a member's neurons adds whole rows. Activations apply to contiguous
+    parts that are split once, and four parameters hold the whole population. It needs a quarter of the time
+    of the authors' code.
     """
 
     def __init__(self, case: Case, threads: int, members: int | None = None, name: str = "m3") -> None:
@@ -195,10 +209,10 @@ def _function(name: str) -> Callable[[Tensor], Tensor]:
 
 
 class Vmap(_Timed):
-    """``torch.func``: one function of a network's weights, mapped over networks of equal shape.
+    """``torch.func.vmap`` of a function of one network's weights over networks of equal shape.
 
-    Stacks of ``chunk`` members train one after the other; a smaller one may stay in cache. Populations of
-    many shapes are sampled: a stack may only hold members of one shape and activation.
+    Stacks of ``chunk`` members train one after the other; a smaller stack may stay in the cache. Populations
+    of many shapes are sampled, because a stack holds members of one shape and activation only.
     """
 
     def __init__(self, case: Case, threads: int, chunk: int) -> None:
@@ -225,7 +239,7 @@ class Vmap(_Timed):
 
 
 class _Stack:
-    """Equal networks whose weights are stacked along a first axis."""
+    """Equal networks with weights stacked along a first axis."""
 
     def __init__(self, case: Case, members: list[MLPConfig]) -> None:
         networks = [build_module(case.architecture(config)) for config in members]
@@ -242,7 +256,7 @@ class _Stack:
         self._optimizer = _optimizer(case, list(self._weights.values()))
 
     def step(self, rows: Tensor, target: Tensor) -> int:
-        """One step of every network of the stack; says how many there are."""
+        """Train every network of the stack for one step and return their number."""
         for name, gradient in self._gradient(self._weights, rows, target).items():
             self._weights[name].grad = gradient
         self._optimizer.step()

@@ -1,4 +1,4 @@
-"""Time and memory from 100 to 100,000 members: shards are made, trained and read out one after the other."""
+"""Time and memory from 100 to 100,000 members; shards are created, trained and read one after the other."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def _megabytes() -> float:
 
 
 def _train(connection: Connection, members: int) -> None:
-    """Train so many members of the paper's kinds on one thread and keep the weights of all."""
+    """Train ``members`` of the paper's kinds on one thread and keep all weights."""
     torch.set_num_threads(1)
     case = HEADLINE
     kinds = [c.replace(batch_size=case.batch, learning_rate=1e-3) for c in paper(1)]
-    # 617 shares no factor with 1,000, so that any part of the list holds all widths and activations
+    # 617 and 1,000 are coprime, so any part of the list holds all widths and activations
     configs = [kinds[m * 617 % len(kinds)].replace(seed=m) for m in range(members)]
     data = shard_data(case)
     stream = BatchStream(case.rows, case.batch, 0)
     if uses_compiled(torch.float32, "cpu"):
-        compile_all()  # loading them from disk takes half a second that is no part of training
+        compile_all()  # loading from disk takes half a second
     before = _megabytes()
     creating = training = 0.0
     weights = []
@@ -75,7 +75,7 @@ def _train(connection: Connection, members: int) -> None:
 
 
 def scale() -> list[dict[str, Any]]:
-    """A process for each number of members; memory is what came on top of the libraries."""
+    """Measure each number of members in a new process; memory excludes the libraries."""
     context = multiprocessing.get_context("spawn")
     rows = []
     for members in SIZES:
