@@ -1,4 +1,4 @@
-"""Tables in, arrays out."""
+"""Tables: reading, column recognition, encoding, targets, weights and splits."""
 
 from parallelmlp_search.data.columns import Column, ColumnKind, TableSchema, recognise_columns
 from parallelmlp_search.data.fingerprint import fingerprint

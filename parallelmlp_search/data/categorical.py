@@ -1,4 +1,4 @@
-"""One column of categories as numbers for a network."""
+"""Encoder of a categorical column."""
 
 from __future__ import annotations
 
@@ -16,29 +16,45 @@ from parallelmlp_search.data.numeric import NumericEncoder
 __all__ = ["CategoryEncoder"]
 
 _BOOLEAN_KEYS = ("False", "True")
+# other spellings of a category, tried in this order
 _ALIASES = {"0": "False", "1": "True", "false": "False", "true": "True", "FALSE": "False", "TRUE": "True"}
 _REVERSED = {"False": "0", "True": "1"}
 
 
 @dataclass(frozen=True, eq=False)
 class CategoryEncoder:
-    """Categories of one column; gaps and categories that were not there in training are all zeros.
+    """Encoder of the categories of one column. Missing values and unseen categories become zeros.
 
     - Two categories: one column, -1 for the first and +1 for the second.
-    - Up to `max_one_hot` categories: one 0/1 column each.
-    - More: one 0/1 column for each of the `max_categories` most frequent, one for all the others, and the
-      frequency of the category on a logarithmic scale.
+    - Up to `max_one_hot` categories: one-hot columns.
+    - More: one-hot columns for the `max_categories` most frequent categories, one column for all others, and
+      the scaled logarithm of the category's frequency.
     """
 
-    keys: tuple[str, ...]  # in the order of the columns: sorted, or by falling frequency where there are many
-    shown: int  # how many of them have a column of their own
-    frequency: tuple[float, ...]  # scaled, one a key; empty where it is not used
+    keys: tuple[str, ...]  # sorted, or by decreasing frequency if there are more than `max_one_hot`
+    shown: int  # number of keys, the first ones, with a one-hot column of their own
+    frequency: tuple[float, ...]  # scaled log-frequency of each key; empty if not used
 
     @classmethod
     def fit(
         cls, column: pd.Series, *, max_one_hot: int, max_categories: int, boolean: bool = False
     ) -> CategoryEncoder:
-        """Learn the categories of a column."""
+        """Learn the categories of a column.
+
+        Parameters
+        ----------
+        column
+            Training column of shape (rows,).
+        max_one_hot, max_categories
+            Limits as described above.
+        boolean
+            True for a boolean column, whose categories are ``False`` and ``True`` even if one is absent.
+
+        Returns
+        -------
+        CategoryEncoder
+            Fitted encoder.
+        """
         codes, found = as_keys(column)
         counts = np.bincount(codes[codes >= 0], minlength=len(found))
         present = {key: int(count) for key, count in zip(found, counts, strict=True) if count}
@@ -47,7 +63,7 @@ class CategoryEncoder:
         if len(present) <= max(2, max_one_hot):
             return cls(tuple(sorted(present, key=_order)), len(present), ())
         keys = sorted(present, key=lambda key: (-present[key], _order(key)))
-        # scaled over rows, not over categories: the middle of the rows is 0, where gaps and new ones are too
+        # Scaled over rows, not over categories: the median row is 0, like missing values.
         sizes = np.log1p(np.array([present[key] for key in keys], dtype=np.float64))[:, None]
         scaler = NumericEncoder.fit([np.repeat(sizes, [present[key] for key in keys], axis=0)])
         scaled = np.zeros((len(keys), 1), dtype=np.float32)
@@ -57,19 +73,19 @@ class CategoryEncoder:
 
     @property
     def binary(self) -> bool:
-        """Whether the column is written as -1 and +1."""
+        """True if the column is encoded as -1 and +1."""
         return len(self.keys) == 2
 
     @property
     def width(self) -> int:
-        """Columns that `encode` fills."""
+        """Number of columns that `encode` fills."""
         if self.binary:
             return 1
         return self.n_hot + bool(self.frequency)
 
     @property
     def n_hot(self) -> int:
-        """How many of them, the first ones, stand for one category each, or for all that are not shown."""
+        """Number of one-hot columns, which come first, including that of all other categories."""
         return 0 if self.binary else self.shown + (self.shown < len(self.keys))
 
     def names(self, name: str) -> list[str]:
@@ -82,24 +98,22 @@ class CategoryEncoder:
         return [*names, f"{name}__frequency"] if self.frequency else names
 
     def encode(self, column: pd.Series, out: npt.NDArray[np.float32]) -> None:
-        """Write a column of shape (rows,) into `out` of shape (rows, width)."""
+        """Encode a column of shape (rows,) into `out` of shape (rows, width)."""
         codes, found = as_keys(column)
         index = {key: position for position, key in enumerate(self.keys)}
-        # the last place, -1, is for gaps and for categories that are new
+        # place -1, the last one, is that of missing values and unseen categories
         places = np.array([*(_find(key, index) for key in found), -1], dtype=np.intp)[codes]
         if self.binary:
             out[:, 0] = np.array([-1.0, 1.0, 0.0], dtype=np.float32)[places]
             return
-        others = self.shown < len(self.keys)
-        hot = self.n_hot
-        table = np.zeros((hot + 1, hot), dtype=np.float32)
-        np.fill_diagonal(table, 1.0)
-        out[:, :hot] = table[np.minimum(places, hot - 1) if others else places]
+        one_hot = np.eye(self.n_hot + 1, self.n_hot, dtype=np.float32)
+        has_other = self.shown < len(self.keys)
+        out[:, : self.n_hot] = one_hot[np.minimum(places, self.n_hot - 1) if has_other else places]
         if self.frequency:
-            out[:, hot] = np.array([*self.frequency, 0.0], dtype=np.float32)[places]
+            out[:, self.n_hot] = np.array([*self.frequency, 0.0], dtype=np.float32)[places]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
+        """Return a form that JSON can hold."""
         return {"keys": list(self.keys), "shown": self.shown, "frequency": list(self.frequency)}
 
     @classmethod
@@ -109,7 +123,7 @@ class CategoryEncoder:
 
 
 def _order(key: str) -> tuple[int, float, str]:
-    """Numbers before texts, and by size."""
+    """Sort key: numbers by value, then texts."""
     try:
         number = float(key)
     except ValueError:
@@ -118,7 +132,7 @@ def _order(key: str) -> tuple[int, float, str]:
 
 
 def _find(key: str, index: Mapping[str, int]) -> int:
-    """Place of a category; written in another way (``7.0``, ``true``, 1 for True) it is still found."""
+    """Place of a category, also if it is spelled differently (``7.0``, ``true``, 1 for True); else -1."""
     place = index.get(key)
     if place is not None:
         return place

@@ -1,7 +1,7 @@
-"""Any column as numbers, as points in time, or as category keys, whatever dtype it comes in.
+"""Conversion of a column of any dtype to numbers, dates or category keys.
 
-The same three readings serve recognition, fitting and prediction, so a column that comes back as text instead
-of numbers (or the reverse) is still understood. Texts are read once per distinct value, not once per row.
+Recognition, fitting and prediction share these conversions, so a column may have another dtype in prediction
+than in training. Texts are parsed once per distinct value, not once per row.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ __all__ = [
     "as_seconds",
     "category_key",
     "is_fast_numeric",
+    "plain_value",
 ]
 
 Codes = npt.NDArray[np.intp]
@@ -29,22 +30,22 @@ Floats = npt.NDArray[np.float64]
 _ISO_TIME = r"\d{1,2}(:?\d{2}(:?\d{2}([.,]\d+)?)?)?\s*(Z|UTC|[+-]\d{2}(:?\d{2})?)?"
 _ISO_DATE = re.compile(rf"\d{{4}}[-/]\d{{1,2}}([-/]\d{{1,2}}([T ]{_ISO_TIME})?)?")
 _COMPACT_DATE = re.compile(r"(1[5-9]|2[0-4])\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
-_LARGEST_EXACT = 2.0**53
+_MAX_EXACT_INTEGER = 2.0**53
 
 
 def is_fast_numeric(dtype: Any) -> bool:
-    """Whether a column of this dtype is a plain numpy array of real numbers."""
+    """True if a column of this dtype is a plain NumPy array of real numbers."""
     return isinstance(dtype, np.dtype) and dtype.kind in "iuf"
 
 
 def as_codes(column: pd.Series) -> tuple[Codes, list[Any]]:
-    """Distinct non-missing values of a column and, for every row, the index of its value (-1 for a gap).
+    """Factorize a column.
 
     Returns
     -------
-    codes of shape (rows,), values
-        Values appear in the order of their first row, or in that of the categories of a categorical column,
-        which may hold values that no row has.
+    (codes, values)
+        Index of each row's value, of shape (rows,), -1 for a missing one; and the distinct values in order of
+        appearance. For a categorical column they are its categories, some of which no row may have.
     """
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.cat.codes.to_numpy().astype(np.intp), list(column.cat.categories)
@@ -61,7 +62,7 @@ def _dense(column: pd.Series) -> pd.Series:
 
 
 def _object_codes(column: pd.Series) -> tuple[Codes, list[Any]]:
-    """Codes of a column of objects, in which ``1``, ``True`` and unhashable values need care."""
+    """Factorize a column of objects, keeping ``1`` and ``True`` apart and accepting unhashable values."""
     values = column.to_numpy(dtype=object)
     missing = np.asarray(pd.isna(column))
     codes = np.full(len(values), -1, dtype=np.intp)
@@ -72,7 +73,7 @@ def _object_codes(column: pd.Series) -> tuple[Codes, list[Any]]:
         key = (type(value), value)
         try:
             position = index.get(key)
-        except TypeError:  # lists, dictionaries, arrays: told apart by how they are written
+        except TypeError:  # lists, dictionaries, arrays: compared as texts
             value = str(value)
             key = (str, value)
             position = index.get(key)
@@ -84,7 +85,7 @@ def _object_codes(column: pd.Series) -> tuple[Codes, list[Any]]:
 
 
 def as_numbers(column: pd.Series) -> Floats:
-    """Read a column as float64 of shape (rows,); what is no number becomes NaN, infinities stay."""
+    """Convert a column to float64 of shape (rows,). Values that are no numbers become NaN."""
     dtype = column.dtype
     if isinstance(dtype, np.dtype):
         if dtype.kind in "iufb":
@@ -101,13 +102,13 @@ def as_numbers(column: pd.Series) -> Floats:
     elif pd.api.types.is_numeric_dtype(dtype):  # nullable and Arrow numbers and booleans
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     codes, values = as_codes(column)
-    return _spread(codes, np.array([_number(value) for value in values], dtype=np.float64))
+    return _take(codes, np.array([_number(value) for value in values], dtype=np.float64))
 
 
 def _number(value: Any) -> float:
     if isinstance(value, str):
         value = value.strip()
-        if "_" in value:  # Python reads 1_000 as a number, people who write codes do not
+        if "_" in value:  # Python reads 1_000 as a number, but here it is a code
             return np.nan
     elif isinstance(value, (pd.Timedelta, np.timedelta64)):
         return float(pd.Timedelta(value).total_seconds())
@@ -120,9 +121,9 @@ def _number(value: Any) -> float:
 
 
 def as_seconds(column: pd.Series) -> npt.NDArray[np.datetime64]:
-    """Read a column as ``datetime64[s]`` in UTC of shape (rows,); what is no date becomes NaT.
+    """Convert a column to ``datetime64[s]`` in UTC of shape (rows,). Values that are no dates become NaT.
 
-    Times without a zone are taken as UTC. Texts must look like ISO 8601; whole numbers like ``20240131``.
+    Times without a zone are in UTC. Texts must be in ISO 8601; whole numbers like ``20240131``.
     """
     dtype = column.dtype
     if isinstance(dtype, pd.DatetimeTZDtype):
@@ -138,7 +139,7 @@ def as_seconds(column: pd.Series) -> npt.NDArray[np.datetime64]:
         return np.full(len(column), np.datetime64("NaT"), dtype="datetime64[s]")
     texts = [_date_text(value) for value in values]
     parsed = pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601", errors="coerce", utc=True)
-    return _spread(codes, parsed.dt.tz_localize(None).to_numpy(dtype="datetime64[s]"))
+    return _take(codes, parsed.dt.tz_localize(None).to_numpy(dtype="datetime64[s]"))
 
 
 def _date_text(value: Any) -> str | None:
@@ -151,12 +152,12 @@ def _date_text(value: Any) -> str | None:
 
 
 def as_keys(column: pd.Series) -> tuple[Codes, list[str]]:
-    """Codes of a column, and its distinct values as category keys; blank texts count as gaps.
+    """Factorize a column by category keys. Blank texts count as missing.
 
     Returns
     -------
-    codes of shape (rows,), keys
-        ``keys[codes[row]]`` is the key of a row; -1 marks a gap. The keys are distinct.
+    (codes, keys)
+        Index of each row's key, of shape (rows,), -1 for a missing one; and the distinct keys.
     """
     codes, values = as_codes(column)
     index: dict[str, int] = {}
@@ -170,7 +171,7 @@ def as_keys(column: pd.Series) -> tuple[Codes, list[str]]:
 
 
 def category_key(value: Any) -> str:
-    """Text under which a category is known: ``7``, ``7.0`` and ``"7"`` are one, ``True`` is ``"True"``."""
+    """Text that identifies a category: ``7``, ``7.0`` and ``"7"`` are the same, ``True`` is ``"True"``."""
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, (bool, np.bool_)):
@@ -179,7 +180,7 @@ def category_key(value: Any) -> str:
         return str(int(value))
     if isinstance(value, numbers.Real):
         number = float(value)
-        return str(int(number)) if number.is_integer() and abs(number) <= _LARGEST_EXACT else repr(number)
+        return str(int(number)) if number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER else repr(number)
     if isinstance(value, np.datetime64):
         value = pd.Timestamp(value)
     if hasattr(value, "isoformat"):
@@ -189,8 +190,13 @@ def category_key(value: Any) -> str:
     return str(value).strip()
 
 
-def _spread(codes: Codes, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Values of the rows from those of the codes; the gap, -1, takes the last place."""
-    gap = np.datetime64("NaT", "s") if values.dtype.kind == "M" else np.nan
-    spread: npt.NDArray[Any] = np.append(values, np.array([gap], dtype=values.dtype))[codes]
-    return spread
+def plain_value(value: Any) -> Any:
+    """Return a NumPy scalar as a Python value, and any other value as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _take(codes: Codes, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Look up the values of rows by their codes; code -1 gives NaN or NaT."""
+    missing = np.datetime64("NaT", "s") if values.dtype.kind == "M" else np.nan
+    looked_up: npt.NDArray[Any] = np.append(values, np.array([missing], dtype=values.dtype))[codes]
+    return looked_up

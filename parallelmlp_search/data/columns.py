@@ -1,11 +1,11 @@
-"""What each column of a table is: number, boolean, category, date, identifier, or nothing at all."""
+"""Recognition of the kind of each column of a table."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +26,14 @@ __all__ = ["COLUMN_KINDS", "Column", "ColumnKind", "TableSchema", "numeric_matri
 ColumnKind = Literal["numeric", "boolean", "categorical", "datetime", "identifier", "constant"]
 COLUMN_KINDS: tuple[ColumnKind, ...] = get_args(ColumnKind)
 
-PARSED_SHARE = 0.95
-"""Share of the present values that must read as numbers (or dates) for a text column to count as such."""
-DISTINCT_SHARE = 0.95
-"""Share of distinct values from which a text column is an identifier."""
-IDENTIFIER_ROWS = 100
-"""Rows below which an integer column is never an identifier."""
-TEXT_IDENTIFIER_ROWS = 30
-"""Rows below which a text column is never an identifier."""
-IDENTIFIER_STEP = 2.0
-"""Largest mean step of a monotonic integer identifier: half of a numbered table is still recognised."""
+MIN_PARSED_SHARE = 0.95
+"""Minimum share of numbers (or dates) among the non-missing values of a numeric (or date) text column."""
+MIN_DISTINCT_SHARE = 0.95
+"""Minimum share of distinct values of a text identifier."""
+MIN_IDENTIFIER_ROWS, MIN_TEXT_IDENTIFIER_ROWS = 100, 30
+"""Minimum number of rows for an integer and a text column to be recognised as identifiers."""
+MAX_IDENTIFIER_STEP = 2.0
+"""Maximum mean step of a monotonic identifier, so that a random half of a numbered table is recognised."""
 
 _IDENTIFIER_NAME = re.compile(
     r"(^|[\W_])(id|idx|index|uuid|guid|rownames?|row_?number|unnamed: \d+)$", re.IGNORECASE
@@ -46,7 +44,7 @@ _CHUNK_VALUES = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its name, what it is, and why in a few words."""
+    """Name and kind of a column, and the reason for the kind."""
 
     name: str
     kind: ColumnKind
@@ -55,7 +53,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class TableSchema:
-    """The columns of a table in their order."""
+    """Columns of a table in their order."""
 
     columns: tuple[Column, ...]
 
@@ -72,7 +70,7 @@ class TableSchema:
 
     @property
     def kinds(self) -> dict[str, ColumnKind]:
-        """Kind by name; as `overrides` of another table it makes that one be read in the same way."""
+        """Kind by name. As `overrides` for another table, they make recognition unnecessary there."""
         return {column.name: column.kind for column in self.columns}
 
     def of_kind(self, *kinds: ColumnKind) -> tuple[str, ...]:
@@ -80,7 +78,7 @@ class TableSchema:
         return tuple(column.name for column in self.columns if column.kind in kinds)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
+        """Return a form that JSON can hold."""
         return {"columns": [[column.name, column.kind, column.reason] for column in self.columns]}
 
     @classmethod
@@ -90,49 +88,43 @@ class TableSchema:
 
 
 def recognise_columns(frame: Any, *, overrides: Mapping[str, str] | None = None) -> TableSchema:
-    """Find out what each column of a table is.
+    """Recognise the kind of each column of a table.
 
-    - *constant*: one value in every row, or no value at all.
+    - *constant*: the same value in all rows, or only missing values.
     - *boolean*: a boolean dtype, or objects that are all booleans.
-    - *numeric*: a numeric or duration dtype, or text of which 95 % of the present values are numbers.
-    - *datetime*: a date dtype, or text of which 95 % of the present values look like ISO 8601.
-    - *identifier*: a number or name of the row, which tells nothing about new rows. Text with 30 rows or more
-      of which 95 % are distinct; integers without gaps in 100 rows or more that are all distinct and either
-      run up or down in steps of about one or are named like an identifier. Floats never are.
-    - *categorical*: the rest.
+    - *numeric*: a numeric or duration dtype, or text with at least 95 % numbers.
+    - *datetime*: a date dtype, or text with at least 95 % ISO 8601 dates.
+    - *identifier*: a number or name of the row, which says nothing about new rows. Text of at least 30 rows
+      with 95 % distinct values; or at least 100 integers, all distinct and none missing, that increase or
+      decrease in steps of about one or whose column is named like an identifier. Floats never are.
+    - *categorical*: all other columns.
 
     Parameters
     ----------
     frame
-        Anything that `as_frame` takes.
+        Any table that `as_frame` accepts.
     overrides
-        Kind by column name; it wins over what is found.
+        Kind by column name. These columns are not looked at.
 
-    Raises
-    ------
-    DataError
-        If `overrides` names a column that the table does not have.
-    InvalidParameterError
-        If `overrides` names a kind that there is not.
+    Returns
+    -------
+    TableSchema
+        Kinds of all columns.
     """
     frame = as_frame(frame)
-    chosen = _checked_overrides(overrides, list(frame.columns))
-    fast = [
-        name
-        for name, dtype in frame.dtypes.items()
-        if is_fast_numeric(dtype) and cast("str", name) not in chosen
-    ]
-    found = _recognise_numbers(frame, cast("list[str]", fast))
+    kinds = _checked_overrides(overrides, list(frame.columns))
+    fast = [str(name) for name, dtype in frame.dtypes.items() if is_fast_numeric(dtype) and name not in kinds]
+    found = _recognise_numbers(frame, fast)
     for name in frame.columns:
-        if name in chosen:
-            found[name] = Column(name, chosen[name], "as asked for")
+        if name in kinds:
+            found[name] = Column(name, kinds[name], "set by the user")
         elif name not in found:
             found[name] = _recognise(frame[name], name)
     return TableSchema(tuple(found[name] for name in frame.columns))
 
 
 def numeric_matrix(frame: pd.DataFrame, names: list[str]) -> npt.NDArray[np.float64]:
-    """Columns `names` of a frame as float64 of shape (rows, columns); what is no number becomes NaN."""
+    """Convert columns to float64 of shape (rows, columns). Values that are no numbers become NaN."""
     part = frame if names == list(frame.columns) else frame[names]
     if all(is_fast_numeric(dtype) for dtype in set(part.dtypes)):
         return part.to_numpy(dtype=np.float64)
@@ -143,37 +135,40 @@ def numeric_matrix(frame: pd.DataFrame, names: list[str]) -> npt.NDArray[np.floa
 
 
 def _checked_overrides(overrides: Mapping[str, str] | None, names: list[str]) -> dict[str, ColumnKind]:
-    chosen: dict[str, ColumnKind] = {}
+    kinds: dict[str, ColumnKind] = {}
     for name, kind in (overrides or {}).items():
         if name not in names:
-            raise DataError(f"no column {name!r} whose kind could be set{near_miss(str(name), names)}")
+            raise DataError(
+                f"the kind of column {name!r} cannot be set: there is no such column"
+                f"{near_miss(str(name), names)}"
+            )
         if kind not in COLUMN_KINDS:
             raise InvalidParameterError(
                 f"the kind of column {name!r} must be one of {', '.join(COLUMN_KINDS)}, "
                 f"but got {kind!r}{near_miss(str(kind), COLUMN_KINDS)}"
             )
-        chosen[name] = kind
-    return chosen
+        kinds[name] = kind
+    return kinds
 
 
 def _recognise_numbers(frame: pd.DataFrame, names: list[str]) -> dict[str, Column]:
-    """Columns with a plain numeric dtype, many at a time."""
+    """Recognise columns of a plain numeric dtype, many at a time."""
     found: dict[str, Column] = {}
     rows = len(frame)
     width = max(1, _CHUNK_VALUES // max(1, rows))
     for start in range(0, len(names), width):
         chunk = names[start : start + width]
         values = numeric_matrix(frame, chunk)
-        gaps = np.isnan(values).sum(axis=0)
+        n_missing = np.isnan(values).sum(axis=0)
         low = np.fmin.reduce(values, axis=0, initial=np.inf)
         high = np.fmax.reduce(values, axis=0, initial=-np.inf)
         with np.errstate(over="ignore", invalid="ignore"):
             spread = high - low  # at least rows - 1 where all values are distinct integers
         for position, name in enumerate(chunk):
-            if gaps[position] == rows:
-                found[name] = Column(name, "constant", "no value at all")
-            elif gaps[position] == 0 and low[position] == high[position]:
-                found[name] = Column(name, "constant", "one value in every row")
+            if n_missing[position] == rows:
+                found[name] = Column(name, "constant", "all values missing")
+            elif n_missing[position] == 0 and low[position] == high[position]:
+                found[name] = Column(name, "constant", "same value in all rows")
             elif (
                 frame.dtypes[name].kind in "iu"
                 and spread[position] >= rows - 1
@@ -186,30 +181,29 @@ def _recognise_numbers(frame: pd.DataFrame, names: list[str]) -> dict[str, Colum
 
 
 def _integer_identifier(values: npt.NDArray[np.float64], name: str) -> str | None:
-    """Why a column of whole numbers is an identifier; None where it is not."""
-    if len(values) < IDENTIFIER_ROWS or np.isnan(values).any():
+    """Return the reason why a column of whole numbers is an identifier, or None if it is not."""
+    if len(values) < MIN_IDENTIFIER_ROWS or np.isnan(values).any():
         return None
     steps = np.diff(values)
-    if ((steps > 0).all() or (steps < 0).all()) and abs(float(steps.mean())) <= IDENTIFIER_STEP:
-        return "numbers the rows"
-    if (_IDENTIFIER_NAME.search(name) or _IDENTIFIER_CAMEL.search(name)) and len(np.unique(values)) == len(
-        values
-    ):
-        return "named like an identifier, and no value repeats"
+    if ((steps > 0).all() or (steps < 0).all()) and abs(float(steps.mean())) <= MAX_IDENTIFIER_STEP:
+        return "row number"
+    is_named = _IDENTIFIER_NAME.search(name) or _IDENTIFIER_CAMEL.search(name)
+    if is_named and len(np.unique(values)) == len(values):
+        return "named like an identifier, values distinct"
     return None
 
 
 def _recognise(column: pd.Series, name: str) -> Column:
-    """One column of any other dtype."""
+    """Recognise a column of any other dtype."""
     codes, values = as_codes(column)
     counts = np.bincount(codes[codes >= 0], minlength=len(values))
     present = int(counts.sum())
     distinct = int((counts > 0).sum())
-    # blank texts count as gaps; any() ends at the first value that is none
+    # blank texts count as missing
     if not any(category_key(value) for value, count in zip(values, counts, strict=True) if count):
-        return Column(name, "constant", "no value at all")
+        return Column(name, "constant", "all values missing")
     if distinct == 1 and present == len(column):
-        return Column(name, "constant", "one value in every row")
+        return Column(name, "constant", "same value in all rows")
     dtype = column.dtype
     if pd.api.types.is_bool_dtype(dtype) and not isinstance(dtype, pd.CategoricalDtype):
         return Column(name, "boolean", "true or false")
@@ -218,26 +212,26 @@ def _recognise(column: pd.Series, name: str) -> Column:
     if pd.api.types.is_timedelta64_dtype(dtype):
         return Column(name, "numeric", "durations in seconds")
     if pd.api.types.is_numeric_dtype(dtype):  # nullable, Arrow or sparse numbers
-        reason = (
-            _integer_identifier(as_numbers(column), name) if pd.api.types.is_integer_dtype(dtype) else None
-        )
+        reason = None
+        if pd.api.types.is_integer_dtype(dtype):
+            reason = _integer_identifier(as_numbers(column), name)
         return Column(name, "identifier", reason) if reason else Column(name, "numeric", "numbers")
     if not isinstance(dtype, pd.CategoricalDtype):
         if all(isinstance(value, (bool, np.bool_)) for value in values):
             return Column(name, "boolean", "true or false")
         listed = pd.Series(values, dtype=object)
         numbers = as_numbers(listed)
-        if counts[~np.isnan(numbers)].sum() >= PARSED_SHARE * present:
+        if counts[~np.isnan(numbers)].sum() >= MIN_PARSED_SHARE * present:
             whole = present == len(column) and bool(np.all(numbers == np.floor(numbers)))
             reason = _integer_identifier(numbers[codes], name) if whole else None
-            return (
-                Column(name, "identifier", reason) if reason else Column(name, "numeric", "numbers as text")
-            )
-        if counts[~np.isnat(as_seconds(listed))].sum() >= PARSED_SHARE * present:
+            if reason:
+                return Column(name, "identifier", reason)
+            return Column(name, "numeric", "numbers as text")
+        if counts[~np.isnat(as_seconds(listed))].sum() >= MIN_PARSED_SHARE * present:
             return Column(name, "datetime", "dates as text")
     texts = any(isinstance(value, str) for value in values) or not all(np.isscalar(value) for value in values)
-    if texts and present >= TEXT_IDENTIFIER_ROWS:
+    if texts and present >= MIN_TEXT_IDENTIFIER_ROWS:
         keys = len({category_key(value) for value, count in zip(values, counts, strict=True) if count})
-        if keys >= DISTINCT_SHARE * present:
-            return Column(name, "identifier", "nearly every value is distinct")
+        if keys >= MIN_DISTINCT_SHARE * present:
+            return Column(name, "identifier", "nearly all values distinct")
     return Column(name, "categorical", f"{distinct} categories")

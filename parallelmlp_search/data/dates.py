@@ -1,4 +1,4 @@
-"""One column of dates as numbers for a network: where in the year, week and day, and how long ago."""
+"""Encoder of a date column: year, elapsed days, and position in the year, the week and the day."""
 
 from __future__ import annotations
 
@@ -22,50 +22,46 @@ _CYCLIC = ("month", "weekday", "hour")
 
 @dataclass(frozen=True, eq=False)
 class DateEncoder:
-    """Parts of a date in UTC that vary in training.
+    """Encoder of those parts of a date in UTC that vary in the training rows.
 
-    Year and elapsed days are scaled like numbers; month, weekday and hour become a sine and a cosine. A gap
-    is 0 in every part and 1 in an indicator of its own, which is there only if the training rows had gaps.
+    Year and elapsed days are scaled like numbers; month, weekday and hour become a sine and a cosine. A
+    missing date is 0 in every part. If training dates were missing, an indicator column marks them.
     """
 
     linear: tuple[str, ...]
     cyclic: tuple[str, ...]
     scaler: NumericEncoder  # of the linear parts
-    gappy: bool
+    has_missing: bool
 
     @classmethod
     def fit(cls, column: pd.Series) -> DateEncoder:
-        """Learn which parts vary, and their spread."""
-        moments = as_seconds(column)
-        known = ~np.isnat(moments)
-        parts = _calendar(moments[known])
+        """Learn the parts that vary, and their scales."""
+        times = as_seconds(column)
+        known = ~np.isnat(times)
+        parts = _calendar(times[known])
         varying = [name for name, part in parts.items() if len(part) and part.min() != part.max()]
         linear = tuple(name for name in _LINEAR if name in varying)
         values = np.stack([parts[name] for name in linear], axis=1) if linear else np.zeros((0, 0))
         scaler = NumericEncoder.fit([values])
-        return cls(
-            linear,
-            tuple(name for name in _CYCLIC if name in varying),
-            scaler,
-            bool(known.any() and not known.all()),
-        )
+        cyclic = tuple(name for name in _CYCLIC if name in varying)
+        return cls(linear, cyclic, scaler, bool(known.any() and not known.all()))
 
     @property
     def width(self) -> int:
-        """Columns that `encode` fills."""
-        return len(self.linear) + 2 * len(self.cyclic) + self.gappy
+        """Number of columns that `encode` fills."""
+        return len(self.linear) + 2 * len(self.cyclic) + self.has_missing
 
     def names(self, name: str) -> list[str]:
         """Names of the filled columns."""
         names = [f"{name}__{part}" for part in self.linear]
         names += [f"{name}__{part}_{wave}" for part in self.cyclic for wave in ("sin", "cos")]
-        return [*names, f"{name}__missing"] if self.gappy else names
+        return [*names, f"{name}__missing"] if self.has_missing else names
 
     def encode(self, column: pd.Series, out: npt.NDArray[np.float32]) -> None:
-        """Write a column of shape (rows,) into `out` of shape (rows, width)."""
-        moments = as_seconds(column)
-        gap = np.isnat(moments)
-        parts = _calendar(np.where(gap, np.datetime64(0, "s"), moments))
+        """Encode a column of shape (rows,) into `out` of shape (rows, width)."""
+        times = as_seconds(column)
+        missing = np.isnat(times)
+        parts = _calendar(np.where(missing, np.datetime64(0, "s"), times))
         width = len(self.linear)
         if width:
             self.scaler.encode(np.stack([parts[name] for name in self.linear], axis=1), out[:, :width])
@@ -73,31 +69,32 @@ class DateEncoder:
             angle = 2.0 * np.pi * parts[name]
             out[:, width + 2 * position] = np.sin(angle)
             out[:, width + 2 * position + 1] = np.cos(angle)
-        out[gap] = 0.0
-        if self.gappy:
-            out[:, -1] = gap
+        out[missing] = 0.0
+        if self.has_missing:
+            out[:, -1] = missing
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form; floats keep every bit."""
+        """Return a form that JSON can hold; floats keep every bit."""
         return {
             "linear": list(self.linear),
             "cyclic": list(self.cyclic),
             "scaler": self.scaler.to_dict(),
-            "gappy": self.gappy,
+            "has_missing": self.has_missing,
         }
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> DateEncoder:
-        """Inverse of `to_dict`."""
+        """Inverse of `to_dict`. It also reads the key "gappy" of older versions."""
         scaler = NumericEncoder.from_dict(state["scaler"])
-        return cls(tuple(state["linear"]), tuple(state["cyclic"]), scaler, state["gappy"])
+        has_missing = state["has_missing"] if "has_missing" in state else state["gappy"]
+        return cls(tuple(state["linear"]), tuple(state["cyclic"]), scaler, has_missing)
 
 
-def _calendar(moments: npt.NDArray[np.datetime64]) -> dict[str, npt.NDArray[np.float64]]:
-    """Year, days since 1970, and turns of the year, the week and the day, each of shape (rows,)."""
-    seconds = moments.astype(np.int64)
+def _calendar(times: npt.NDArray[np.datetime64]) -> dict[str, npt.NDArray[np.float64]]:
+    """Year, days since 1970, and fractions of the year, the week and the day, each of shape (rows,)."""
+    seconds = times.astype(np.int64)
     days = np.floor_divide(seconds, _DAY)
-    months = moments.astype("datetime64[M]").astype(np.int64)
+    months = times.astype("datetime64[M]").astype(np.int64)
     return {
         "year": np.floor_divide(months, 12).astype(np.float64) + 1970.0,
         "elapsed_days": seconds / _DAY,

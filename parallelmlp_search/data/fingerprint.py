@@ -1,4 +1,4 @@
-"""A short text that is the same for the same data and for no other."""
+"""Fingerprint of tables."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ __all__ = ["fingerprint"]
 
 
 def fingerprint(*tables: Any) -> str:
-    """SHA-256, in hexadecimal, of the values, names, dtypes and order of columns of tables.
+    """Return the SHA-256, in hexadecimal, of the values, names, dtypes and order of the columns of tables.
 
-    The same in every session, on every machine and with every supported version of pandas. The index does not
-    count; the two text dtypes of pandas do not differ.
+    It does not depend on the machine, the version of pandas, the index, or the text dtype (object or string).
 
     Parameters
     ----------
     tables
-        Anything that `as_frame` takes, or None.
+        Tables that `as_frame` accepts, or None.
     """
     digest = hashlib.sha256()
     for table in tables:
@@ -45,7 +44,7 @@ def _feed(digest: Any, *texts: str) -> None:
         digest.update(content)
 
 
-def _array(digest: Any, values: npt.NDArray[Any]) -> None:
+def _feed_array(digest: Any, values: npt.NDArray[Any]) -> None:
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     digest.update(little.view(np.uint8).reshape(-1) if little.size else b"")
 
@@ -55,17 +54,16 @@ def _add_column(digest: Any, column: pd.Series, name: str) -> None:
     if isinstance(dtype, np.dtype) and dtype.kind in "biuf":
         _feed(digest, name, dtype.name)
         values = column.to_numpy()
-        # every NaN has the same bits here, and -0.0 stays apart from 0.0
-        _array(
-            digest, np.where(np.isnan(values), np.nan, values).astype(dtype) if dtype.kind == "f" else values
-        )
+        if dtype.kind == "f":  # give every NaN the same bits
+            values = np.where(np.isnan(values), np.nan, values).astype(dtype)
+        _feed_array(digest, values)
     elif isinstance(dtype, np.dtype) and dtype.kind in "mM":
         _feed(digest, name, dtype.name)
-        _array(digest, column.to_numpy().view(np.int64))
+        _feed_array(digest, column.to_numpy().view(np.int64))
     else:
         text = pd.api.types.is_object_dtype(dtype) or isinstance(dtype, pd.StringDtype)
         codes, distinct = as_codes(column)
         _feed(digest, name, "text" if text else str(dtype).partition("(")[0], str(len(distinct)))
         for value in distinct:
             _feed(digest, "str" if isinstance(value, str) else type(value).__name__, str(value))
-        _array(digest, codes.astype(np.int64))
+        _feed_array(digest, codes.astype(np.int64))

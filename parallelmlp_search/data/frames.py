@@ -1,4 +1,4 @@
-"""Any table that people hold (pandas, polars, Arrow, numpy, scipy sparse, lists) as one pandas frame."""
+"""Conversion of tables (pandas, polars, Arrow, NumPy, SciPy sparse, lists) to a pandas frame."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ __all__ = ["as_frame", "has_names", "unique_names"]
 
 
 def as_frame(X: Any) -> pd.DataFrame:
-    """View a table as a pandas frame with unique text names, without a copy where pandas allows it.
+    """Convert a table to a pandas frame with unique text names, without a copy if pandas allows it.
 
     Parameters
     ----------
     X
-        pandas frame, series or array; anything with ``to_pandas`` (polars, Arrow), lazy polars frames;
-        numpy array of shape (rows,) or (rows, columns), structured ones included; scipy sparse matrix (it is
-        made dense); mapping of columns; list of rows. Columns without names are called ``x0``, ``x1``, ...
+        pandas frame, series or array; object with ``to_pandas`` (polars, Arrow); lazy polars frame; NumPy
+        array of shape (rows,) or (rows, columns), or structured; SciPy sparse matrix (made dense); mapping of
+        columns; list of rows. Columns without names are called ``x0``, ``x1``, ...
 
     Returns
     -------
     pandas.DataFrame of shape (rows, columns)
-        The index is that of `X` where it has one. The caller must not write into it.
+        It has the index of `X`, if there is one. It may share memory with `X`, so do not write into it.
 
     Raises
     ------
     DataError
-        If `X` has more than two axes, complex numbers, or is no table at all.
+        If `X` has more than two axes or complex numbers, or is no table.
     """
     if not isinstance(X, (pd.DataFrame, pd.Series)) and hasattr(X, "collect") and hasattr(X, "lazy"):
         X = X.collect()
@@ -50,7 +50,7 @@ def as_frame(X: Any) -> pd.DataFrame:
     if sparse.issparse(X):
         X = X.toarray()
     elif isinstance(X, Sequence) and not isinstance(X, (str, bytes)):
-        # by way of objects, so that a list of rows keeps numbers and texts apart
+        # objects keep numbers and texts of a list apart
         try:
             X = np.array(X) if _only_numbers(X) else np.array(X, dtype=object)
         except ValueError:
@@ -69,13 +69,13 @@ def as_frame(X: Any) -> pd.DataFrame:
         X = X[:, None]
     names = pd.Index([f"x{column}" for column in range(X.shape[1])])
     if X.dtype.kind == "f" and X.dtype.itemsize not in (4, 8):
-        X = X.astype(np.float64)  # half and extended precision, of which pandas takes only part
+        X = X.astype(np.float64)  # pandas does not support half and extended precision everywhere
     frame = pd.DataFrame(X, columns=names, copy=False)
     return frame.infer_objects() if X.dtype == object else frame
 
 
 def has_names(X: Any) -> bool:
-    """Whether the columns of `X` carry names of their own, so that they are found by name."""
+    """True if the columns of `X` have names, so that they are found by name."""
     columns = getattr(X, "columns", None)
     if isinstance(columns, pd.Index):
         return not isinstance(columns, pd.RangeIndex)
@@ -89,7 +89,7 @@ def has_names(X: Any) -> bool:
 
 
 def unique_names(names: Sequence[str], label: str = "the table") -> list[str]:
-    """Number repeated names: ``a, a, b`` becomes ``a, a.1, b``, with a `DataWarning` that lists them."""
+    """Number repeated names, with a `DataWarning`: ``a, a, b`` becomes ``a, a.1, b``."""
     if len(set(names)) == len(names):
         return list(names)
     taken = set(names)

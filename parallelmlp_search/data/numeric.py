@@ -1,4 +1,4 @@
-"""Numbers for a network: scaled, kept within bounds, gaps filled and marked; all columns at once."""
+"""Encoder of numeric columns: scaling, clipping and indicators of missing values, all columns at once."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ __all__ = ["NumericEncoder", "Scaling"]
 Floats = npt.NDArray[np.float64]
 Scaling = Literal["robust", "quantile", "standard"]
 
-_HUGE = 1e100  # larger values are cut to this, so that no difference or square overflows
-_TINY = 1e-200  # a smaller spread counts as none, so that no reciprocal overflows
-_FAR = 1e6  # bound of a scaled value; the smooth clip has reached its limit of 3 long before
-_QUANTILES = 256
+_MAX_VALUE = 1e100  # values are clipped to this, so that no difference or square overflows
+_MIN_SPREAD = 1e-200  # a smaller spread counts as zero, so that no reciprocal overflows
+_MAX_SCALED = 1e6  # limit of a scaled value; the smooth clip has reached its limit of 3 long before
+_N_QUANTILES = 256
 
 
 @dataclass(frozen=True, eq=False)
 class NumericEncoder:
-    """Scales the columns of a matrix of shape (rows, d) and appends a 0/1 column for each that had gaps.
+    """Scaler of a matrix of shape (rows, d), with an indicator column for each column with missing values.
 
     ``robust`` (Holzmueller et al. 2024, "Better by Default", RealMLP): ``z = s (x - median)`` with ``s`` the
     reciprocal of the interquartile range, else 2 / (max - min), else 0; then ``z / sqrt(1 + (z / 3)^2)``.
     ``standard``: ``(x - mean) / deviation``. ``quantile``: the normal score of the empirical quantile.
 
-    A gap becomes 0, the middle of the training values. Infinities become the smallest or largest finite value
-    of the training rows.
+    A missing value becomes 0. Infinities become the smallest or largest finite training value.
     """
 
     scaling: Scaling
@@ -38,56 +37,55 @@ class NumericEncoder:
     high: Floats  # (d,) largest
     center: Floats  # (d,)
     scale: Floats  # (d,)
-    gappy: npt.NDArray[np.bool_]  # (d,) gets an indicator
-    grid: Floats  # (q, d) quantiles of the training values; (0, d) unless scaling is "quantile"
+    has_missing: npt.NDArray[np.bool_]  # (d,) True for columns with an indicator
+    grid: Floats  # (q, d) quantiles of the training values; (0, d) for other scalings
 
     @classmethod
     def fit(cls, chunks: Iterable[Floats], scaling: Scaling = "robust") -> NumericEncoder:
-        """Learn from matrices of shape (rows, columns) that make up the columns one after the other."""
+        """Fit to columns that come as consecutive matrices of shape (rows, columns)."""
         parts = [_statistics(chunk, scaling) for chunk in chunks]
         joined = [np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)]
-        low, high, center, scale, gaps, grid = joined
-        return cls(scaling, low, high, center, scale, gaps > 0, grid)
+        low, high, center, scale, n_missing, grid = joined
+        return cls(scaling, low, high, center, scale, n_missing > 0, grid)
 
-    def without_gaps(self) -> NumericEncoder:
-        """The same without a column for gaps, for a second encoding of the same numbers."""
-        return replace(self, gappy=np.zeros_like(self.gappy))
+    def without_indicators(self) -> NumericEncoder:
+        """Return an encoder without indicators, for a second encoding of the same columns."""
+        return replace(self, has_missing=np.zeros_like(self.has_missing))
 
     @property
     def n_columns(self) -> int:
-        """Columns d that it scales."""
+        """Number of scaled columns, d."""
         return len(self.low)
 
     @property
     def width(self) -> int:
-        """Columns that `encode` fills: d and the indicators."""
-        return self.n_columns + int(self.gappy.sum())
+        """Number of columns that `encode` fills: d and the indicators."""
+        return self.n_columns + int(self.has_missing.sum())
 
     def names(self, columns: Sequence[str]) -> list[str]:
         """Names of the filled columns."""
-        gappy = [f"{name}__missing" for name, gaps in zip(columns, self.gappy, strict=True) if gaps]
-        return [*columns, *gappy]
+        pairs = zip(columns, self.has_missing, strict=True)
+        return [*columns, *(f"{name}__missing" for name, has_missing in pairs if has_missing)]
 
     def encode(self, values: Floats, out: npt.NDArray[np.float32]) -> None:
-        """Write the scaled values of shape (rows, d) and the indicators into `out` of shape (rows, width)."""
-        gap = np.isnan(values)
-        endless = np.isinf(values)
-        if endless.any():
-            values = np.where(endless, np.where(values > 0, self.high, self.low), values)
-        z = np.clip(values, -_HUGE, _HUGE)
+        """Encode values of shape (rows, d) into `out` of shape (rows, width)."""
+        missing = np.isnan(values)
+        infinite = np.isinf(values)
+        if infinite.any():
+            values = np.where(infinite, np.where(values > 0, self.high, self.low), values)
+        z = np.clip(values, -_MAX_VALUE, _MAX_VALUE)
         if self.scaling == "quantile":
             z = self._normal_scores(z)
         else:
             z -= self.center
             with np.errstate(over="ignore"):
                 z *= self.scale
-            np.clip(z, -_FAR, _FAR, out=z)
+            np.clip(z, -_MAX_SCALED, _MAX_SCALED, out=z)
             if self.scaling == "robust":
                 z /= np.sqrt(1.0 + np.square(z / 3.0))
-        z[gap] = 0.0
-        width = len(self.low)
-        out[:, :width] = z
-        out[:, width:] = gap[:, self.gappy]
+        z[missing] = 0.0
+        out[:, : self.n_columns] = z
+        out[:, self.n_columns :] = missing[:, self.has_missing]
 
     def _normal_scores(self, values: Floats) -> Floats:
         levels = np.linspace(0.0, 1.0, len(self.grid))
@@ -95,7 +93,7 @@ class NumericEncoder:
         scores = np.zeros_like(values)
         for column in np.flatnonzero(self.scale):  # np.interp takes one column at a time
             known, grid = values[:, column], self.grid[:, column]
-            # from below and from above, so that a value that fills many quantiles gets the middle of them
+            # the mean from below and above: a value that fills many quantiles gets their middle
             below = np.interp(known, grid, levels)
             above = 1.0 - np.interp(-known, -grid[::-1], levels)
             scores[:, column] = 0.5 * (below + above)
@@ -104,34 +102,28 @@ class NumericEncoder:
         return scores
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form; floats keep every bit."""
-        return {
-            "scaling": self.scaling,
-            "low": self.low.tolist(),
-            "high": self.high.tolist(),
-            "center": self.center.tolist(),
-            "scale": self.scale.tolist(),
-            "gappy": self.gappy.tolist(),
-            "grid": self.grid.tolist(),
-        }
+        """Return a form that JSON can hold; floats keep every bit."""
+        arrays = ("low", "high", "center", "scale", "has_missing", "grid")
+        return {"scaling": self.scaling, **{name: getattr(self, name).tolist() for name in arrays}}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> NumericEncoder:
-        """Inverse of `to_dict`."""
+        """Inverse of `to_dict`. It also reads the key "gappy" of older versions."""
         low, high, center, scale = (
             np.array(state[name], dtype=np.float64) for name in ("low", "high", "center", "scale")
         )
         grid = np.array(state["grid"], dtype=np.float64).reshape(len(state["grid"]), len(low))
-        return cls(state["scaling"], low, high, center, scale, np.array(state["gappy"], dtype=np.bool_), grid)
+        has_missing = np.array(state["has_missing"] if "has_missing" in state else state["gappy"], np.bool_)
+        return cls(state["scaling"], low, high, center, scale, has_missing, grid)
 
 
 def _statistics(values: Floats, scaling: Scaling) -> tuple[npt.NDArray[Any], ...]:
-    """low, high, center, scale, gaps of shape (columns,) and the grid of shape (q, columns)."""
+    """low, high, center, scale and missing values of shape (columns,); grid of shape (q, columns)."""
     rows, columns = values.shape
-    gaps = np.isnan(values).sum(axis=0)
-    # one sort answers every question below; NaN goes to the end, so the finite values come first
+    n_missing = np.isnan(values).sum(axis=0)
+    # NaN is sorted to the end
     ordered = np.ascontiguousarray(values.T, dtype=np.float64)
-    ordered = np.where(np.isfinite(ordered), np.clip(ordered, -_HUGE, _HUGE), np.nan)
+    ordered = np.where(np.isfinite(ordered), np.clip(ordered, -_MAX_VALUE, _MAX_VALUE), np.nan)
     ordered.sort(axis=1)
     count = np.isfinite(ordered).sum(axis=1)
     ordered[count == 0] = 0.0
@@ -147,27 +139,23 @@ def _statistics(values: Floats, scaling: Scaling) -> tuple[npt.NDArray[Any], ...
         return result
 
     if rows == 0:
-        nothing = np.zeros(columns)
-        return nothing, nothing, nothing, nothing, gaps, np.zeros((0, columns))
+        zeros = np.zeros(columns)
+        return zeros, zeros, zeros, zeros, n_missing, np.zeros((0, columns))
     low, high = ordered[:, 0], ordered[every, last]
     spread = high - low
     grid = np.zeros((0, columns))
     if scaling == "standard":
         known = np.isfinite(ordered)
         center = ordered.sum(axis=1, where=known) / np.maximum(count, 1)
-        deviation = np.sqrt(
-            np.square(ordered - center[:, None]).sum(axis=1, where=known) / np.maximum(count, 1)
-        )
-        scale = np.where(spread > _TINY, 1.0 / np.maximum(deviation, _TINY), 0.0)
+        squares = np.square(ordered - center[:, None]).sum(axis=1, where=known)
+        deviation = np.sqrt(squares / np.maximum(count, 1))
+        scale = np.where(spread > _MIN_SPREAD, 1.0 / np.maximum(deviation, _MIN_SPREAD), 0.0)
     else:
         center = quantile(0.5)
-        middle = quantile(0.75) - quantile(0.25)
-        scale = np.where(
-            middle > _TINY,
-            1.0 / np.maximum(middle, _TINY),
-            np.where(spread > _TINY, 2.0 / np.maximum(spread, _TINY), 0.0),
-        )
+        iqr = quantile(0.75) - quantile(0.25)
+        of_range = np.where(spread > _MIN_SPREAD, 2.0 / np.maximum(spread, _MIN_SPREAD), 0.0)
+        scale = np.where(iqr > _MIN_SPREAD, 1.0 / np.maximum(iqr, _MIN_SPREAD), of_range)
         if scaling == "quantile":
-            levels = np.linspace(0.0, 1.0, min(rows, _QUANTILES))
+            levels = np.linspace(0.0, 1.0, min(rows, _N_QUANTILES))
             grid = np.maximum.accumulate(np.stack([quantile(level) for level in levels]), axis=0)
-    return low.copy(), high.copy(), center, scale, gaps, grid
+    return low.copy(), high.copy(), center, scale, n_missing, grid

@@ -1,4 +1,4 @@
-"""A whole table as the float32 matrix that the networks see."""
+"""Encoder of a whole table as the float32 input matrix of the networks."""
 
 from __future__ import annotations
 
@@ -24,15 +24,26 @@ __all__ = ["TablePreprocessor"]
 
 _CHUNK_VALUES = 1 << 21
 _FORMAT = 3
+_NUMERIC: dict[str, type[NumericEncoder] | type[PiecewiseEncoder]] = {
+    "scores": NumericEncoder,
+    "pieces": PiecewiseEncoder,
+    "numbers": NumericEncoder,
+}
+"""Encoders of all numeric columns together, in the order of the result."""
+_COLUMNS: dict[str, type[DateEncoder] | type[CategoryEncoder]] = {
+    "dates": DateEncoder,
+    "categories": CategoryEncoder,
+}
+"""Encoders of single columns, in the order of the result."""
 
 
 class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg, misc]
-    """Turn any table into a finite float32 matrix, and new tables into the same columns.
+    """Encode a table as a finite float32 matrix, and new tables in the same columns.
 
-    The columns of the result are, in this order: normal scores of numbers; the pieces of numbers; scaled
-    numbers; an indicator for each number that had gaps; the parts of dates; categories. Identifiers and
-    constant columns are left out. See `recognise_columns`, `NumericEncoder`, `PiecewiseEncoder`,
-    `DateEncoder` and `CategoryEncoder` for what happens to each kind.
+    The columns of the result are, in this order: normal scores of numbers, piecewise linear encoding, scaled
+    numbers, indicators of missing numbers, parts of dates, categories. Identifiers and constant columns are
+    left out. See `recognise_columns`, `NumericEncoder`, `PiecewiseEncoder`, `DateEncoder` and
+    `CategoryEncoder`.
 
     Parameters
     ----------
@@ -40,32 +51,31 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         ``"robust"`` (RealMLP's robust scale and smooth clip), ``"quantile"`` (normal scores) or
         ``"standard"``.
     max_one_hot
-        Categories up to which a column becomes one 0/1 column a category; two categories always become a
-        single column of -1 and +1.
+        Maximum number of categories of a column that is one-hot encoded in full. Two categories always become
+        a single column of -1 and +1.
     max_categories
-        In columns with more than `max_one_hot` categories, how many of the most frequent ones get a column of
-        their own; the rest share one, and the frequency is added as a number.
+        Number of one-hot columns if there are more than `max_one_hot` categories. The most frequent ones get
+        one each, all others share one, and the frequency is added as a number.
     quantiles
-        Whether numbers are also encoded as the normal scores of their quantiles.
+        If True, numbers are also encoded as normal scores of their quantiles.
     numeric_bins
-        Bins into which each number is also cut for a piecewise linear encoding; 0 for none. See
-        `PiecewiseEncoder`.
+        Number of bins of an additional piecewise linear encoding of numbers; 0 for none.
     column_kinds
-        Kind by column name where it should not be found out, for example ``{"zip": "categorical"}`` or, to
-        read a part of a table like the whole, ``recognise_columns(whole).kinds``.
+        Kind by column name, for columns that are not to be recognised: ``{"zip": "categorical"}``. With
+        ``recognise_columns(whole).kinds`` a part of a table is encoded like the whole.
 
     Attributes
     ----------
     schema_
         Kind of each column.
     n_features_in_
-        Columns of the training table.
+        Number of columns of the training table.
     feature_names_in_
-        Their names, of shape (n_features_in_,); only if the training table had names.
+        Their names, of shape (n_features_in_,), if the training table had names.
     n_features_out_
-        Columns of the result, D.
+        Number of columns of the result, D.
     columns_
-        What they are.
+        Groups of these columns.
     """
 
     def __init__(
@@ -86,7 +96,7 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         self.column_kinds = column_kinds
 
     def fit(self, X: Any, y: Any = None) -> TablePreprocessor:
-        """Learn from a table of shape (rows, columns), anything that `as_frame` takes; `y` is not used.
+        """Fit to a table of shape (rows, columns), anything that `as_frame` accepts; `y` is not used.
 
         Raises
         ------
@@ -98,38 +108,32 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         self._check_parameters()
         frame = as_frame(X)
         if not len(frame):
-            raise DataError("the table to learn from has no rows")
+            raise DataError("the training table has no rows")
         schema = recognise_columns(frame, overrides=self.column_kinds)
-        numeric = list(schema.of_kind("numeric"))
-        width = max(1, _CHUNK_VALUES // len(frame))
-        chunks = [numeric[start : start + width] for start in range(0, len(numeric), width)]
-        numbers = (
-            NumericEncoder.fit((numeric_matrix(frame, chunk) for chunk in chunks), self.scaling)
-            if chunks
-            else None
-        )
-        scores = (
-            NumericEncoder.fit((numeric_matrix(frame, chunk) for chunk in chunks), "quantile").without_gaps()
-            if chunks and self.quantiles
-            else None
-        )
-        pieces = (
-            PiecewiseEncoder.fit((numeric_matrix(frame, chunk) for chunk in chunks), self.numeric_bins)
-            if chunks and self.numeric_bins
-            else None
-        )
-        dates = {name: DateEncoder.fit(frame[name]) for name in schema.of_kind("datetime")}
-        categories = {
-            name: CategoryEncoder.fit(
+        encoders: dict[str, NumericEncoder | PiecewiseEncoder] = {}
+        if numeric := list(schema.of_kind("numeric")):
+            width = max(1, _CHUNK_VALUES // len(frame))
+            chunks = [numeric[start : start + width] for start in range(0, len(numeric), width)]
+
+            def matrices() -> Iterator[npt.NDArray[np.float64]]:
+                return (numeric_matrix(frame, chunk) for chunk in chunks)
+
+            if self.quantiles:
+                encoders["scores"] = NumericEncoder.fit(matrices(), "quantile").without_indicators()
+            if self.numeric_bins:
+                encoders["pieces"] = PiecewiseEncoder.fit(matrices(), self.numeric_bins)
+            encoders["numbers"] = NumericEncoder.fit(matrices(), self.scaling)
+        columns: dict[str, DateEncoder | CategoryEncoder] = {
+            name: DateEncoder.fit(frame[name]) for name in schema.of_kind("datetime")
+        }
+        for name in schema.of_kind("categorical", "boolean"):
+            columns[name] = CategoryEncoder.fit(
                 frame[name],
                 max_one_hot=self.max_one_hot,
                 max_categories=self.max_categories,
-                boolean=kind == "boolean",
+                boolean=schema.kinds[name] == "boolean",
             )
-            for name, kind in schema.kinds.items()
-            if kind in ("categorical", "boolean")
-        }
-        self._set_state(schema, has_names(X), scores, numbers, pieces, dates, categories)
+        self._set_state(schema, has_names(X), encoders, columns)
         if self.n_features_out_ == 0:
             found = ", ".join(f"{column.name!r} ({column.kind})" for column in list(schema)[:5])
             raise DataError(
@@ -139,11 +143,11 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         return self
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
-        """Matrix of a table, of shape (rows, D): float32, C-contiguous, finite.
+        """Encode a table as a float32 matrix of shape (rows, D), C-contiguous and finite.
 
-        Columns are found by name, whatever their order, and others are ignored; arrays without names go by
-        position. A column may come in another dtype than in training. Categories that are new, and text where
-        there was a number, count as gaps.
+        Columns are found by name, in any order, and others are ignored; arrays without names go by position.
+        A column may have another dtype than in training. Unseen categories, and texts in a numeric column,
+        count as missing.
 
         Raises
         ------
@@ -158,17 +162,19 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             self._encode(frame.iloc[start : start + rows], out[start : start + rows])
         return out
 
-    def fit_transform(self, X: Any, y: Any = None) -> npt.NDArray[np.float32]:
-        """Learn from a table and return its matrix."""
-        return self.fit(X, y).transform(X)
-
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """Names of the columns of the result, of shape (D,)."""
         check_is_fitted(self, "schema_")
-        return np.array([name for names, _ in self._blocks() for name in names], dtype=object)
+        numeric = self.schema_.of_kind("numeric")
+        names = []
+        for key, encoder in self._numeric.items():
+            names += encoder.names([f"{name}__score" for name in numeric] if key == "scores" else numeric)
+        for name, column_encoder in self._columns.items():
+            names += column_encoder.names(name)
+        return np.array(names, dtype=object)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form that restores the same transform to the bit."""
+        """Return a form that JSON can hold and that restores the same transform to the bit."""
         check_is_fitted(self, "schema_")
         parameters = self.get_params(deep=False)
         if self.column_kinds is not None:
@@ -178,11 +184,11 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             "parameters": parameters,
             "schema": self.schema_.to_dict(),
             "named": hasattr(self, "feature_names_in_"),
-            "scores": self._scores.to_dict() if self._scores is not None else None,
-            "numbers": self._numbers.to_dict() if self._numbers is not None else None,
-            "pieces": self._pieces.to_dict() if self._pieces is not None else None,
-            "dates": {name: encoder.to_dict() for name, encoder in self._dates.items()},
-            "categories": {name: encoder.to_dict() for name, encoder in self._categories.items()},
+            **{key: self._numeric[key].to_dict() if key in self._numeric else None for key in _NUMERIC},
+            **{
+                key: {name: part.to_dict() for name, part in self._columns.items() if isinstance(part, kind)}
+                for key, kind in _COLUMNS.items()
+            },
         }
 
     @classmethod
@@ -192,7 +198,7 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         Raises
         ------
         DataError
-            If the form is that of another version.
+            If the format is that of another version.
         """
         if state.get("format") != _FORMAT:
             raise DataError(
@@ -202,11 +208,8 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         preprocessor._set_state(
             TableSchema.from_dict(state["schema"]),
             bool(state["named"]),
-            NumericEncoder.from_dict(state["scores"]) if state["scores"] is not None else None,
-            NumericEncoder.from_dict(state["numbers"]) if state["numbers"] is not None else None,
-            PiecewiseEncoder.from_dict(state["pieces"]) if state["pieces"] is not None else None,
-            {name: DateEncoder.from_dict(part) for name, part in state["dates"].items()},
-            {name: CategoryEncoder.from_dict(part) for name, part in state["categories"].items()},
+            {key: kind.from_dict(state[key]) for key, kind in _NUMERIC.items() if state[key] is not None},
+            {n: kind.from_dict(part) for key, kind in _COLUMNS.items() for n, part in state[key].items()},
         )
         return preprocessor
 
@@ -226,11 +229,8 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         self,
         schema: TableSchema,
         named: bool,
-        scores: NumericEncoder | None,
-        numbers: NumericEncoder | None,
-        pieces: PiecewiseEncoder | None,
-        dates: dict[str, DateEncoder],
-        categories: dict[str, CategoryEncoder],
+        numeric: dict[str, NumericEncoder | PiecewiseEncoder],
+        columns: dict[str, DateEncoder | CategoryEncoder],
     ) -> None:
         self.schema_ = schema
         self.n_features_in_ = len(schema)
@@ -238,41 +238,25 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             self.feature_names_in_ = np.array(schema.names, dtype=object)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_  # of an earlier fit
-        self._scores = scores
-        self._numbers = numbers
-        self._pieces = pieces
-        self._dates = dates
-        self._categories = categories
-        self.n_features_out_ = sum(width for _, width in self._blocks())
-        first = self.n_features_out_ - sum(category.width for category in categories.values())
-        found = []
-        for category in categories.values():
-            if not category.binary:
-                found.append((first, category.n_hot))
-            first += category.width
+        self._numeric = numeric
+        self._columns = columns
+        start = sum(encoder.width for encoder in numeric.values())
+        one_hot = []
+        for column in columns.values():
+            if isinstance(column, CategoryEncoder) and not column.binary:
+                one_hot.append((start, column.n_hot))
+            start += column.width
+        self.n_features_out_ = start
+        numbers = numeric.get("numbers")
         self.columns_ = ColumnGroups(
-            n_quantiles=0 if scores is None else scores.n_columns,
-            n_pieces=0 if pieces is None else pieces.width,
-            n_numbers=0 if numbers is None else numbers.n_columns,
-            categories=tuple(found),
+            n_quantiles=numeric["scores"].width if "scores" in numeric else 0,
+            n_pieces=numeric["pieces"].width if "pieces" in numeric else 0,
+            n_numbers=numbers.n_columns if isinstance(numbers, NumericEncoder) else 0,
+            categories=tuple(one_hot),
         )
 
-    def _blocks(self) -> Iterator[tuple[list[str], int]]:
-        """Names and number of the columns that each encoder fills, in the order of the result."""
-        if self._scores is not None:
-            names = self.schema_.of_kind("numeric")
-            yield [f"{name}__score" for name in names], self._scores.n_columns
-        if self._pieces is not None:
-            yield self._pieces.names(self.schema_.of_kind("numeric")), self._pieces.width
-        if self._numbers is not None:
-            yield self._numbers.names(self.schema_.of_kind("numeric")), self._numbers.width
-        for name, date in self._dates.items():
-            yield date.names(name), date.width
-        for name, category in self._categories.items():
-            yield category.names(name), category.width
-
     def _aligned(self, X: Any) -> pd.DataFrame:
-        """Table with at least the used columns under their training names."""
+        """Return a frame that has the used columns under their training names."""
         frame = as_frame(X)
         if not (hasattr(self, "feature_names_in_") and has_names(X)):
             if frame.shape[1] != self.n_features_in_:
@@ -292,17 +276,11 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
 
     def _encode(self, frame: pd.DataFrame, out: npt.NDArray[np.float32]) -> None:
         start = 0
-        if self._numbers is not None:
+        if self._numeric:
             values = numeric_matrix(frame, list(self.schema_.of_kind("numeric")))
-            if self._scores is not None:
-                start = self._scores.n_columns
-                self._scores.encode(values, out[:, :start])
-            if self._pieces is not None:
-                self._pieces.encode(values, out[:, start : start + self._pieces.width])
-                start += self._pieces.width
-            self._numbers.encode(values, out[:, start : start + self._numbers.width])
-            start += self._numbers.width
-        for encoders in (self._dates, self._categories):
-            for name, encoder in encoders.items():
-                encoder.encode(frame[name], out[:, start : start + encoder.width])
+            for encoder in self._numeric.values():
+                encoder.encode(values, out[:, start : start + encoder.width])
                 start += encoder.width
+        for name, column_encoder in self._columns.items():
+            column_encoder.encode(frame[name], out[:, start : start + column_encoder.width])
+            start += column_encoder.width

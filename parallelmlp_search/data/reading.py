@@ -1,4 +1,4 @@
-"""Tables from files: delimited text (plain or compressed), Parquet, Feather and standard input."""
+"""Reading of tables: delimited text (plain or compressed), Parquet, Feather and standard input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import pandas as pd
 
@@ -27,7 +27,7 @@ from parallelmlp_search.exceptions import DataError, InvalidParameterError, near
 __all__ = ["MISSING_MARKERS", "read_table"]
 
 MISSING_MARKERS = ("", "NA", "NaN", "nan", "null", "NULL", "N/A", "?")
-"""The only texts that are read as gaps. ``None``, ``-`` or ``n/a`` may well be the names of classes."""
+"""Texts that are read as missing values. ``None``, ``-`` and ``n/a`` may be names of classes."""
 
 _TEXT = {".csv": None, ".tsv": "\t", ".tab": "\t", ".txt": None, ".dat": None, ".data": None}
 _PARQUET = {".parquet", ".pq"}
@@ -52,16 +52,23 @@ _UNREADABLE = (
 )
 
 Compression = Literal["gzip", "bz2", "xz", "zip"] | None
+_FIRST_BYTES: dict[bytes, Compression] = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bz2",
+    b"\xfd7zXZ\x00": "xz",
+    b"PK\x03\x04": "zip",
+}
+_OPENERS: dict[str, Any] = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 
 
 @dataclass(frozen=True)
 class _Dialect:
-    """How a text table is laid out, as far as its first records tell."""
+    """Format of a text table, found from its first records."""
 
     delimiter: str
     decimal: str
     names: list[str]
-    surplus: Literal["none", "front", "back"]  # where records carry one field more than the header
+    surplus: Literal["none", "front", "back"]  # one field more than the header has
 
 
 def read_table(
@@ -76,21 +83,21 @@ def read_table(
         ``.bz2``, ``.xz`` or ``.zip``; of a ``.parquet`` or ``.feather`` file; or ``"-"`` for delimited text
         on standard input.
     delimiter
-        One character. By default it is found from the first records: comma, semicolon, tab or bar. In tables
-        with semicolons or tabs, numbers with a decimal comma are recognised as well.
+        One character. By default comma, semicolon, tab or bar, found from the first records. With semicolons
+        or tabs, numbers with a decimal comma are recognised.
     encoding
-        By default a byte order mark decides, else UTF-8, else Latin-1.
+        By default that of a byte order mark, else UTF-8, else Latin-1.
 
     Returns
     -------
     pandas.DataFrame of shape (rows, columns)
-        Column names are unique texts (repeated ones are numbered, with a `DataWarning`), the index counts the
-        rows from 0. Only the texts in `MISSING_MARKERS` count as gaps.
+        Column names are unique texts (repeated ones are numbered, with a `DataWarning`). The index counts the
+        rows from 0. Only the texts in `MISSING_MARKERS` are missing values.
 
     Raises
     ------
     DataError
-        If there is no such file, it has no rows, its suffix is unknown or its contents cannot be read.
+        If the file does not exist, has no rows or an unknown suffix, or cannot be read.
     InvalidParameterError
         If `delimiter` is not a single character or `encoding` is not known.
     """
@@ -126,7 +133,7 @@ def read_table(
         elif not compressed and suffix in _FEATHER:
             frame = _plain_columns(pd.read_feather(path), str(path))
         elif suffix in _TEXT or compressed:
-            # a compressed file with a single or an unusual suffix can only be text
+            # a compressed file without a known suffix is text
             with path.open("rb") as stream:
                 return _read_text(stream, str(path), delimiter or _TEXT.get(suffix), encoding)
         else:
@@ -147,7 +154,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _plain_columns(frame: pd.DataFrame, label: str) -> pd.DataFrame:
-    """Turn a named index into columns, drop an unnamed one, make the names unique texts."""
+    """Turn a named index into columns, drop an unnamed one, and make the names unique texts."""
     named = [name for name in frame.index.names if name is not None]
     frame = frame.reset_index(level=named).reset_index(drop=True) if named else frame.reset_index(drop=True)
     frame.columns = pd.Index(unique_names([str(name) for name in frame.columns], label))
@@ -176,39 +183,27 @@ def _read_text(stream: IO[bytes], label: str, delimiter: str | None, encoding: s
         ) from error
     except (*_UNREADABLE, csv.Error) as error:
         raise DataError(f"{label!r} cannot be read: {_first_line(error)}") from error
-    raise AssertionError("the loop above returns or raises")
+    raise AssertionError("the loop returns or raises")
 
 
 def _compression(stream: IO[bytes]) -> Compression:
-    """Tell a compressed stream by its first bytes, whatever its name says."""
+    """Detect compression by the first bytes, not by the name."""
     start = stream.read(6)
     stream.seek(0)
-    if start.startswith(b"\x1f\x8b"):
-        return "gzip"
-    if start.startswith(b"BZh"):
-        return "bz2"
-    if start.startswith(b"\xfd7zXZ\x00"):
-        return "xz"
-    return "zip" if start.startswith(b"PK\x03\x04") else None
+    return next((name for first, name in _FIRST_BYTES.items() if start.startswith(first)), None)
 
 
 def _sample(stream: IO[bytes], compression: Compression) -> bytes:
     stream.seek(0)
-    if compression == "gzip":
-        return gzip.GzipFile(fileobj=stream).read(_SAMPLE_BYTES)
-    if compression == "bz2":
-        return bz2.BZ2File(stream).read(_SAMPLE_BYTES)
-    if compression == "xz":
-        return lzma.LZMAFile(stream).read(_SAMPLE_BYTES)
     if compression == "zip":
         with zipfile.ZipFile(stream) as archive:
             members = [entry for entry in archive.namelist() if not entry.endswith("/")]
             if len(members) != 1:
-                raise DataError(
-                    f"a zip file must hold exactly one table, but this one holds {len(members)} files"
-                )
+                raise DataError(f"a zip file must hold exactly one table, but holds {len(members)} files")
             with archive.open(members[0]) as member:
                 return member.read(_SAMPLE_BYTES)
+    if compression is not None:
+        stream = _OPENERS[compression](stream)
     return stream.read(_SAMPLE_BYTES)
 
 
@@ -228,20 +223,20 @@ def _parse(
     compression: Compression,
 ) -> pd.DataFrame:
     whole = len(sample) < _SAMPLE_BYTES
-    # an incremental decoder leaves out a character that the end of the sample cut in two
+    # an incremental decoder drops an incomplete character at the end of the sample
     text = codecs.getincrementaldecoder(encoding)().decode(sample, final=whole).lstrip("\ufeff")
     if "\x00" in text:
         raise DataError(f"{label!r} cannot be read: it holds zero bytes, so it is no text table")
     dialect = _dialect(text, whole, delimiter, label)
     names = list(dialect.names)
     if dialect.surplus == "front":
-        names.insert(0, "index")  # R writes row names without a name for their column
+        names.insert(0, "index")  # R writes no name for the column of row names
     elif dialect.surplus == "back":
         names.append("")
     names = [name if name else f"Unnamed: {position}" for position, name in enumerate(names)]
     names = unique_names(names, label)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # fields would be lost
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # else fields are lost
         frame = pd.read_csv(
             stream,
             sep=dialect.delimiter,
@@ -262,7 +257,7 @@ def _parse(
 
 
 def _records(text: str, delimiter: str, whole: bool) -> list[list[str]]:
-    """First records of the sample; the last one of a sample that was cut is left out."""
+    """First records of the sample, without the last one if the sample does not hold the whole table."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     records: list[list[str]] = []
     try:
@@ -275,7 +270,7 @@ def _records(text: str, delimiter: str, whole: bool) -> list[list[str]]:
             if not whole and len(records) > 1:
                 records.pop()
     except csv.Error:
-        pass  # a field longer than the csv module takes; what was read before it is enough
+        pass  # a field is too long for the csv module; the records before it suffice
     return records
 
 
@@ -303,10 +298,10 @@ def _dialect(text: str, whole: bool, delimiter: str | None, label: str) -> _Dial
 
 
 def _sniff(text: str, whole: bool) -> str:
-    """Delimiter under which the header has several fields and most records as many as the header.
+    """Find the delimiter with which most records have as many fields as the header, and at least two.
 
-    Quoted fields are parsed as such, so delimiters inside them do not count. A tie goes to the delimiter that
-    makes more columns; a table without any of the delimiters is a single column.
+    Delimiters inside quoted fields do not count. In case of a tie the one with more columns is taken. Without
+    any of the delimiters the table is a single column.
     """
     best, best_score = ",", (0.0, 1)
     for delimiter in _DELIMITERS:

@@ -1,4 +1,4 @@
-"""Targets and weights: classes as indices, numbers on the scale of the networks, a weight for every row."""
+"""Encoding of targets: classes as indices, standardized numbers; and weights of rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn.utils.class_weight import compute_sample_weight
 
-from parallelmlp_search.data.coercion import as_numbers
+from parallelmlp_search.data.coercion import as_numbers, plain_value
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
 
 __all__ = ["ClassTarget", "RegressionTarget", "class_weights", "combine_weights"]
@@ -18,31 +19,31 @@ __all__ = ["ClassTarget", "RegressionTarget", "class_weights", "combine_weights"
 Floats = npt.NDArray[np.float64]
 
 _NO_WEIGHT = "sample_weight must be positive for at least one row, but all weights are 0"
-_LARGEST_WEIGHT = float(np.finfo(np.float32).max)
-_LARGEST_TARGET = 1e300  # differences of two such values are still finite
+_MAX_WEIGHT = float(np.finfo(np.float32).max)
+_MAX_TARGET = 1e300  # differences of two such values are still finite
 
 
 @dataclass(frozen=True, eq=False)
 class ClassTarget:
-    """Classes of a target and their indices.
+    """Encoder of the classes of a target as indices.
 
     Attributes
     ----------
     classes_
-        Distinct classes of shape (C,), sorted as `numpy.unique` sorts them, in their own dtype.
+        Distinct classes of shape (C,), sorted, in their own dtype.
     """
 
     classes_: npt.NDArray[Any]
 
     @classmethod
     def fit(cls, y: Any) -> ClassTarget:
-        """Learn the classes of a target of shape (rows,).
+        """Fit to a target of shape (rows,).
 
         Raises
         ------
         DataError
-            If the target has gaps or fewer than two classes, mixes numbers and texts, or holds anything but
-            texts, numbers and booleans.
+            If the target has missing values or fewer than two classes, mixes numbers and texts, or has other
+            values than texts, numbers and booleans.
         """
         values = _class_values(y)
         try:
@@ -52,12 +53,14 @@ class ClassTarget:
             raise DataError(
                 f"the classes must be of one type, but the target mixes {' and '.join(kinds)}"
             ) from None
-        other = [value for value in map(_plain, classes) if not isinstance(value, (str, bool, int, float))]
+        other = [
+            value for value in map(plain_value, classes) if not isinstance(value, (str, bool, int, float))
+        ]
         if other or classes.dtype.kind not in "biufUO":
             found = repr(other[0]) if other else str(classes[0])
             raise DataError(f"classes must be texts, numbers or booleans, but the target has {found}")
         if len(classes) < 2:
-            only = f"only one class, {_plain(classes[0])!r}" if len(classes) else "no rows"
+            only = f"only one class, {plain_value(classes[0])!r}" if len(classes) else "no rows"
             raise DataError(f"the target must have at least two classes, but has {only}")
         return cls(classes)
 
@@ -65,35 +68,27 @@ class ClassTarget:
         return len(self.classes_)
 
     def encode(self, y: Any) -> npt.NDArray[np.int64]:
-        """Indices of classes, of shape (rows,).
+        """Encode classes as indices of shape (rows,).
 
         Raises
         ------
         DataError
-            If a class was not there in training, or is missing.
+            If a class is missing, or was not in the training target.
         """
         values = _class_values(y)
-        index = {_plain(value): position for position, value in enumerate(self.classes_)}
+        index = {plain_value(value): position for position, value in enumerate(self.classes_)}
         codes, distinct = pd.factorize(values)
-        places = np.array([index.get(_plain(value), -1) for value in distinct], dtype=np.int64)
+        places = np.array([index.get(plain_value(value), -1) for value in distinct], dtype=np.int64)
         if (places < 0).any():
-            unseen = _plain(distinct[int(np.argmax(places < 0))])
+            unseen = plain_value(distinct[int(np.argmax(places < 0))])
             known = [str(value) for value in self.classes_]
             raise DataError(f"class {unseen!r} was not in the training target{near_miss(str(unseen), known)}")
-        encoded: npt.NDArray[np.int64] = places[codes] if len(places) else np.zeros(0, dtype=np.int64)
-        return encoded
-
-    def decode(self, index: npt.ArrayLike) -> npt.NDArray[Any]:
-        """Classes of indices of any shape."""
-        return self.classes_[np.asarray(index, dtype=np.int64)]
+        return places[codes]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form; classes keep their values and their dtype."""
-        classes = [_plain(value) for value in self.classes_]
-        return {
-            "dtype": "object" if self.classes_.dtype.kind == "O" else self.classes_.dtype.str,
-            "classes": classes,
-        }
+        """Return a form that JSON can hold; classes keep their values and dtype."""
+        dtype = "object" if self.classes_.dtype.kind == "O" else self.classes_.dtype.str
+        return {"dtype": dtype, "classes": [plain_value(value) for value in self.classes_]}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> ClassTarget:
@@ -101,12 +96,8 @@ class ClassTarget:
         return cls(np.array(state["classes"], dtype=state["dtype"]))
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def _class_values(y: Any) -> npt.NDArray[Any]:
-    """Classes of the rows as an array of shape (rows,) without gaps, in the narrowest dtype that fits."""
+    """Classes of rows as an array of shape (rows,) without missing values, in the narrowest dtype."""
     if hasattr(y, "to_pandas"):
         y = y.to_pandas()
     if isinstance(y, (pd.Index, pd.api.extensions.ExtensionArray)):
@@ -115,15 +106,12 @@ def _class_values(y: Any) -> npt.NDArray[Any]:
         y = y.iloc[:, 0] if y.shape[1] == 1 else y.to_numpy()
     missing = np.asarray(pd.isna(y if isinstance(y, (pd.Series, np.ndarray)) else np.asarray(y)))
     if missing.any():
-        raise DataError(f"the target must have no gaps, but has {int(missing.sum())}")
+        raise DataError(f"the target must have no missing values, but has {int(missing.sum())}")
     if isinstance(y, pd.Series) and isinstance(y.dtype, pd.CategoricalDtype):
         y = y.astype(y.cat.categories.dtype)
     if isinstance(y, pd.Series) and not isinstance(y.dtype, np.dtype):
-        y = (
-            y.infer_objects().to_numpy()
-            if y.dtype.name not in ("boolean", "bool[pyarrow]")
-            else y.to_numpy(dtype=bool)
-        )
+        is_boolean = y.dtype.name in ("boolean", "bool[pyarrow]")
+        y = y.to_numpy(dtype=bool) if is_boolean else y.infer_objects().to_numpy()
     values = np.asarray(y)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
@@ -132,19 +120,19 @@ def _class_values(y: Any) -> npt.NDArray[Any]:
     if values.dtype == object:
         narrow = pd.Series(values).infer_objects().to_numpy()
         return narrow if narrow.dtype.kind in "biuf" else values
-    return values.astype(object) if values.dtype.kind == "T" else values  # variable-length texts of numpy
+    return values.astype(object) if values.dtype.kind == "T" else values  # variable-length strings
 
 
 @dataclass(frozen=True, eq=False)
 class RegressionTarget:
-    """Standardises a numeric target, output by output.
+    """Standardization of a numeric target, output by output.
 
     Attributes
     ----------
     mean_, scale_
         Weighted mean and standard deviation of shape (C,); a constant output has scale 1.
     low_, high_
-        Range of the training target of shape (C,), over the rows with a positive weight.
+        Range of the training target, of shape (C,), over the rows of positive weight.
     """
 
     mean_: Floats
@@ -154,42 +142,47 @@ class RegressionTarget:
 
     @classmethod
     def fit(cls, y: Any, sample_weight: npt.ArrayLike | None = None) -> RegressionTarget:
-        """Learn from a target of shape (rows,) or (rows, C).
+        """Fit to a target of shape (rows,) or (rows, C).
 
         Raises
         ------
         DataError
-            If the target has no rows, gaps, infinities, or values that are no numbers.
+            If the target has no rows, or values that are missing, infinite or no numbers.
         InvalidParameterError
-            If the weights are not valid, see `combine_weights`.
+            If the weights are invalid, see `combine_weights`.
         """
         values = _numeric_target(y)
         if not values.size:
             raise DataError("the target has no rows")
         values = values.reshape(len(values), -1)
-        exact = _checked_weights(
-            "sample_weight", 1.0 if sample_weight is None else sample_weight, len(values)
-        )
-        if not exact.any():
+        given = 1.0 if sample_weight is None else sample_weight
+        weights = _checked_weights("sample_weight", given, len(values))
+        if not weights.any():
             raise InvalidParameterError(_NO_WEIGHT)
-        values, exact = values[exact > 0], exact[exact > 0]
-        exact /= exact.sum()
+        values, weights = values[weights > 0], weights[weights > 0]
+        weights /= weights.sum()
         low, high = values.min(axis=0), values.max(axis=0)
         size = np.maximum(np.abs(values).max(axis=0), np.finfo(np.float64).tiny)
-        shrunk = values / size  # so that no square overflows
-        mean = exact @ shrunk
-        deviation = np.sqrt(exact @ np.square(shrunk - mean)) * size
-        # min and max tell a constant exactly, rounding in the deviation does not
+        scaled = values / size  # so that no square overflows
+        mean = weights @ scaled
+        deviation = np.sqrt(weights @ np.square(scaled - mean)) * size
+        # minimum and maximum detect a constant exactly; the deviation has rounding errors
         constant = (low == high) | (deviation <= 0) | ~np.isfinite(deviation)
         return cls(np.where(low == high, low, mean * size), np.where(constant, 1.0, deviation), low, high)
 
     @property
     def n_outputs(self) -> int:
-        """Outputs, C."""
+        """Number of outputs, C."""
         return len(self.mean_)
 
     def encode(self, y: Any, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
-        """Standardised target, in the shape of `y`, (rows,) or (rows, C)."""
+        """Standardize a target. The result has the shape of `y`, (rows,) or (rows, C).
+
+        Raises
+        ------
+        DataError
+            If the number of outputs differs from training, or a value is not a finite number.
+        """
         values = _numeric_target(y)
         outputs = 1 if values.ndim == 1 else values.shape[1]
         if outputs != self.n_outputs:
@@ -198,29 +191,9 @@ class RegressionTarget:
             )
         return ((values - self.mean_) / self.scale_).astype(dtype)
 
-    def decode(self, z: npt.ArrayLike) -> Floats:
-        """Values on the scale of the target; the last axis of `z` is C, or anything with one output."""
-        return np.asarray(z, dtype=np.float64) * self.scale_ + self.mean_
-
-    def clip(self, decoded: npt.ArrayLike) -> Floats:
-        """Values on the scale of the target, kept inside the range of the training target."""
-        clipped: Floats = np.clip(np.asarray(decoded, dtype=np.float64), self.low_, self.high_)
-        return clipped
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form; floats keep every bit."""
-        return {name: getattr(self, name).tolist() for name in ("mean_", "scale_", "low_", "high_")}
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> RegressionTarget:
-        """Inverse of `to_dict`."""
-        return cls(
-            *(np.array(state[name], dtype=np.float64) for name in ("mean_", "scale_", "low_", "high_"))
-        )
-
 
 def _numeric_target(y: Any) -> Floats:
-    """Target as finite float64 of shape (rows,) or (rows, C)."""
+    """Convert a target to finite float64 of shape (rows,) or (rows, C)."""
     if hasattr(y, "to_pandas"):
         y = y.to_pandas()
     if isinstance(y, pd.DataFrame):
@@ -237,11 +210,11 @@ def _numeric_target(y: Any) -> Floats:
             values = as_numbers(pd.Series(array.ravel(), dtype=object)).reshape(array.shape)
     if values.ndim not in (1, 2):
         raise DataError(f"a regression target must have one or two axes, but has the shape {values.shape}")
-    wrong = ~(np.abs(values) <= _LARGEST_TARGET)
+    wrong = ~(np.abs(values) <= _MAX_TARGET)
     if wrong.any():
         row = int(np.argwhere(wrong)[0][0])
         first = y.iloc[row] if isinstance(y, (pd.Series, pd.DataFrame)) else np.asarray(y)[row]
-        found = first.tolist() if isinstance(first, (pd.Series, np.ndarray)) else _plain(first)
+        found = first.tolist() if isinstance(first, (pd.Series, np.ndarray)) else plain_value(first)
         raise DataError(f"a regression target must hold finite numbers, but row {row} has {found!r}")
     return values
 
@@ -251,62 +224,77 @@ def class_weights(
     class_weight: str | Mapping[Any, float] | None,
     classes: npt.ArrayLike,
 ) -> Floats | None:
-    """Weight of each row by its class, of shape (rows,); None without `class_weight`.
+    """Return the weight of each row's class.
 
     Parameters
     ----------
     y_encoded
         Indices into `classes`, of shape (rows,).
     class_weight
-        ``"balanced"`` for rows / (present classes x rows of the class), or the weight by class; classes that
-        are not named weigh 1.
+        ``"balanced"`` for rows / (present classes x rows of the class), or the weight of each class; classes
+        that are left out have weight 1.
     classes
-        The classes, of shape (C,).
+        Classes of shape (C,).
+
+    Returns
+    -------
+    numpy.ndarray of shape (rows,) or None
+        None without `class_weight`.
 
     Raises
     ------
     InvalidParameterError
-        If `class_weight` is another text, names a class that there is not, or has a weight that is negative
+        If `class_weight` is another text, names a class that does not exist, or has a weight that is negative
         or not finite.
     """
     if class_weight is None:
         return None
     encoded = np.asarray(y_encoded, dtype=np.int64)
-    names = [_plain(value) for value in np.asarray(classes)]
+    names = [plain_value(value) for value in np.asarray(classes)]
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise InvalidParameterError(
                 f"class_weight must be None, 'balanced' or a mapping, but got {class_weight!r}"
                 f"{near_miss(class_weight, ['balanced'])}"
             )
-        counts = np.bincount(encoded, minlength=len(names))
-        by_class = len(encoded) / (max(1, int((counts > 0).sum())) * np.maximum(counts, 1))
-        return np.asarray(by_class[encoded], dtype=np.float64)
+        return np.asarray(compute_sample_weight("balanced", encoded), dtype=np.float64)
     if not isinstance(class_weight, Mapping):
         raise InvalidParameterError(
             f"class_weight must be None, 'balanced' or a mapping, but got {class_weight!r}"
         )
     by_class = np.ones(len(names))
     for name, weight in class_weight.items():
-        if _plain(name) not in names:
+        if plain_value(name) not in names:
             raise InvalidParameterError(
-                f"class_weight names the class {_plain(name)!r}, which the target does not have"
+                f"class_weight names the class {plain_value(name)!r}, which the target does not have"
                 f"{near_miss(str(name), map(str, names))}"
             )
         if not isinstance(weight, (int, float, np.number)) or not 0 <= weight < np.inf:
             raise InvalidParameterError(
-                f"class_weight of {_plain(name)!r} must be >= 0 and finite, but got {weight!r}"
+                f"class_weight of {plain_value(name)!r} must be >= 0 and finite, but got {weight!r}"
             )
-        by_class[names.index(_plain(name))] = weight
+        by_class[names.index(plain_value(name))] = weight
     return by_class[encoded]
 
 
 def combine_weights(
     sample_weight: npt.ArrayLike | None, class_row_weights: npt.ArrayLike | None, n: int
 ) -> npt.NDArray[np.float32] | None:
-    """Product of the weights given for rows and those of their classes, of shape (n,); None without either.
+    """Multiply the weights of rows and those of their classes.
 
-    A single number as `sample_weight` holds for every row.
+    Parameters
+    ----------
+    sample_weight
+        Weights of shape (n,), or one number for all rows, or None.
+    class_row_weights
+        Weights of the rows' classes, of shape (n,), or None.
+    n
+        Number of rows.
+
+    Returns
+    -------
+    numpy.ndarray of shape (n,) or None
+        None without either.
 
     Raises
     ------
@@ -317,7 +305,7 @@ def combine_weights(
     checked = [_checked_weights(name, weights, n) for name, weights in given.items() if weights is not None]
     if not checked:
         return None
-    product = np.minimum(np.prod(checked, axis=0), _LARGEST_WEIGHT)
+    product = np.minimum(np.prod(checked, axis=0), _MAX_WEIGHT)
     total: npt.NDArray[np.float32] = product.astype(np.float32)
     if not total.any():
         raise InvalidParameterError(_NO_WEIGHT)
@@ -333,7 +321,7 @@ def _checked_weights(name: str, given: npt.ArrayLike, n: int) -> Floats:
         weights = np.full(n, float(weights))
     if weights.shape != (n,):
         raise InvalidParameterError(f"{name} must have the shape ({n},), but has {weights.shape}")
-    wrong = ~((weights >= 0) & (weights <= _LARGEST_WEIGHT))
+    wrong = ~((weights >= 0) & (weights <= _MAX_WEIGHT))
     if wrong.any():
         row = int(np.argmax(wrong))
         raise InvalidParameterError(f"{name} must be >= 0 and finite, but row {row} has {weights[row]}")

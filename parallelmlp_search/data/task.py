@@ -1,31 +1,45 @@
-"""What is to be predicted: the target column and the task that its values suggest."""
+"""Target column of a table, and the task inferred from its values."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pandas as pd
 
-from parallelmlp_search.data.coercion import as_codes, as_numbers
+from parallelmlp_search.data.coercion import as_codes, as_numbers, plain_value
 from parallelmlp_search.data.frames import as_frame
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, near_miss
 
-__all__ = ["TASKS", "Task", "infer_task", "split_target"]
+__all__ = ["TASKS", "Task", "check_task", "infer_task", "split_target"]
 
 Task = Literal["binary", "multiclass", "regression"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
-MANY_CLASSES = 10
-"""Whole numbers with more distinct values than this are a quantity."""
-ROWS_PER_CLASS = 20
-"""Rows that each of several whole numbers must have to count as a class."""
+MAX_INTEGER_CLASSES = 10
+"""Maximum number of distinct integers of a target that counts as classes."""
+MIN_ROWS_PER_CLASS = 20
+"""Minimum number of rows of each of these integers."""
+
+
+def check_task(task: str, choices: Sequence[str] = TASKS) -> None:
+    """Check the name of a task.
+
+    Raises
+    ------
+    InvalidParameterError
+        If it is none of `choices`.
+    """
+    if task not in choices:
+        raise InvalidParameterError(
+            f"task must be one of {', '.join(choices)}, but got {task!r}{near_miss(str(task), choices)}"
+        )
 
 
 def infer_task(y: Any, task: str | None = None) -> Task:
-    """Tell the task from a target of shape (rows,) or (rows, outputs); gaps are left out.
+    """Infer the task from a target of shape (rows,) or (rows, outputs). Missing values are ignored.
 
     - Texts, booleans and categories are classes: two make ``"binary"``, more ``"multiclass"``.
     - Numbers with exactly two values, both whole, are ``"binary"``.
@@ -35,24 +49,21 @@ def infer_task(y: Any, task: str | None = None) -> Task:
     Parameters
     ----------
     y
-        The target.
+        Target.
     task
         ``"binary"``, ``"multiclass"``, ``"regression"`` or ``"classification"`` (two classes or more) to set
-        the task; the target is then only checked against it.
+        the task. The target is then only checked against it.
 
     Raises
     ------
     DataError
-        If the target has no values, only one class, is a date, names every row instead of grouping them, or
-        does not fit `task`.
+        If the target has no values, only one class, dates, a class for nearly every row, or values that do
+        not suit `task`.
     InvalidParameterError
         If `task` is none of the above.
     """
-    choices = (*TASKS, "classification")
-    if task is not None and task not in choices:
-        raise InvalidParameterError(
-            f"task must be one of {', '.join(choices)}, but got {task!r}{near_miss(str(task), choices)}"
-        )
+    if task is not None:
+        check_task(task, (*TASKS, "classification"))
     frame = _target_frame(y)
     if frame.shape[1] > 1:
         if task not in (None, "regression"):
@@ -74,9 +85,8 @@ def infer_task(y: Any, task: str | None = None) -> Task:
     values = [value for value, count in zip(values, counts, strict=True) if count]
     counts = counts[counts > 0]
     if len(values) == 1:
-        raise DataError(
-            f"the target must have at least two values or classes, but every row has {_plain(values[0])!r}"
-        )
+        only = plain_value(values[0])
+        raise DataError(f"the target must have at least two values or classes, but every row has {only!r}")
     numeric = _is_numeric(column, values)
     numbers = np.array([float(value) for value in values]) if numeric else np.zeros(0)
     whole = numeric and bool(np.all(np.isfinite(numbers)) and np.all(numbers == np.floor(numbers)))
@@ -84,10 +94,10 @@ def infer_task(y: Any, task: str | None = None) -> Task:
         if len(values) == 2 and whole:
             return "binary"
         integers = not pd.api.types.is_float_dtype(column.dtype)
-        if whole and integers and len(values) <= MANY_CLASSES and counts.min() >= ROWS_PER_CLASS:
+        if whole and integers and len(values) <= MAX_INTEGER_CLASSES and counts.min() >= MIN_ROWS_PER_CLASS:
             return "multiclass"
         return "regression"
-    crowded = len(values) >= ROWS_PER_CLASS and len(values) > len(column) / 2
+    crowded = len(values) >= MIN_ROWS_PER_CLASS and len(values) > len(column) / 2
     if crowded and (not numeric or not whole):
         what = "numbers" if numeric else "values"
         raise DataError(
@@ -101,27 +111,28 @@ def infer_task(y: Any, task: str | None = None) -> Task:
 
 
 def split_target(frame: Any, target: str, *, drop: Iterable[str] = ()) -> tuple[pd.DataFrame, pd.Series]:
-    """Part a table into its features and its target; rows without a target are left out with a `DataWarning`.
+    """Split a table into features and target. Rows without a target are left out with a `DataWarning`.
 
     Parameters
     ----------
     frame
-        Anything that `as_frame` takes.
+        Any table that `as_frame` accepts.
     target
         Name of the target column.
     drop
-        Names of further columns that are no features (groups, times, weights).
+        Names of other columns that are no features (groups, times, weights).
 
     Returns
     -------
-    X of shape (rows, columns), y of shape (rows,)
-        Both keep the index of `frame`, so ``frame.loc[y.index, "weight"]`` are the weights of the same rows.
-        Whole numbers that were floats only because of the gaps become integers again.
+    (X, y)
+        Features of shape (rows, columns) and target of shape (rows,). Both keep the index of `frame`, so
+        ``frame.loc[y.index, "weight"]`` are the weights of the same rows. Whole numbers that were floats
+        because of missing values become integers again.
 
     Raises
     ------
     DataError
-        If a column is not there, no row has a target, or no feature is left.
+        If a column does not exist, no row has a target, or no feature is left.
     """
     frame = as_frame(frame)
     dropped = [target, *drop]
@@ -133,12 +144,12 @@ def split_target(frame: Any, target: str, *, drop: Iterable[str] = ()) -> tuple[
     if X.shape[1] == 0:
         raise DataError(f"the table has no feature beside the target {target!r}")
     present = y.notna()
-    gaps = int((~present).sum())
-    if gaps == len(y):
+    n_missing = int((~present).sum())
+    if n_missing == len(y):
         raise DataError(f"the target {target!r} has no values: all {len(y)} rows are missing")
-    if gaps:
-        noun = "row whose target" if gaps == 1 else "rows whose target"
-        warnings.warn(f"{gaps} {noun} {target!r} is missing left out", DataWarning, stacklevel=2)
+    if n_missing:
+        rows = "1 row is" if n_missing == 1 else f"{n_missing} rows are"
+        warnings.warn(f"{rows} left out: the target {target!r} is missing", DataWarning, stacklevel=2)
         X, y = X[present], y[present]
         if y.dtype == object:
             y = y.infer_objects()
@@ -178,9 +189,5 @@ def _check_numbers(column: pd.Series, label: str) -> None:
         row = present.index[position]
         raise DataError(
             f"task 'regression' takes numbers, "
-            f"but {label} has {_plain(present.iloc[position])!r} in row {_plain(row)}"
+            f"but {label} has {plain_value(present.iloc[position])!r} in row {plain_value(row)}"
         )
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value

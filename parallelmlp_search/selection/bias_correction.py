@@ -117,11 +117,6 @@ def bias_corrected_score(
         All fields but ``naive`` are NaN if fewer than two samples can be scored, because there are only a
         handful of rows or a single class.
 
-    Raises
-    ------
-    InvalidParameterError
-        If a shape, type or value breaks its rule.
-
     Notes
     -----
     A share f of about 0.37 of the rows is out of bag, so out-of-bag scores spread by sqrt((1 - f) / f) = 1.3

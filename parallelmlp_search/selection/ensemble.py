@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -174,7 +174,7 @@ def pick_members(
     SearchFailedError
         If no member has a finite score.
     """
-    candidates: _Candidates
+    candidates: _AveragedCandidates | _QuadraticCandidates
     n_kept = len(projected)
     if isinstance(metric.formula, SquaredFormula):
         candidates = _QuadraticCandidates(projected, truth, metric.formula)
@@ -253,21 +253,11 @@ def weighted_average(predictions: Tensor, weights: Tensor) -> Tensor:
     return average
 
 
-class _Candidates(Protocol):
-    """Candidates of a round: averages of the selected members and one more member each."""
-
-    def scores(self) -> Tensor:
-        """(P,) score of each average."""
-
-    def keep(self, members: Tensor) -> None:
-        """Drop all other members, before the first pick."""
-
-    def add(self, pick: int) -> None:
-        """Add a candidate to the selected members."""
-
-
 class _AveragedCandidates:
-    """Compute every average, a few members at a time."""
+    """Candidates of a round: averages of the selected members and one more member each.
+
+    Every average is computed, a few members at a time.
+    """
 
     def __init__(self, projected: Tensor, truth: GroundTruth, formula: Formula) -> None:
         self.projected, self.truth, self.formula = projected, truth, formula
@@ -275,6 +265,7 @@ class _AveragedCandidates:
         self.n_picks = 0
 
     def scores(self) -> Tensor:
+        """(P,) score of each average."""
         chunks = member_chunks(self.projected)
         return torch.cat([self.formula.score(self._averages(members), self.truth) for members in chunks])
 
@@ -283,17 +274,19 @@ class _AveragedCandidates:
         return chunk if self.total is None else (chunk + self.total).div_(self.n_picks + 1)
 
     def keep(self, members: Tensor) -> None:
+        """Drop all other members, before the first pick."""
         if len(members) < len(self.projected):
             self.projected = self.projected[members.to(self.projected.device)]
 
     def add(self, pick: int) -> None:
+        """Add a candidate to the selected members."""
         member = self.projected[pick]
         self.total = member.clone() if self.total is None else self.total.add_(member)
         self.n_picks += 1
 
 
 class _QuadraticCandidates:
-    """Compute squared errors of averages from the Gram matrices G of the residuals.
+    """Candidates for squared errors, computed from the Gram matrices G of the residuals.
 
     Let c count how often each member is among the n picks. With member p added, the mean squared residual is
     (c'Gc + 2 (Gc)_p + G_pp) / (n + 1)^2. A round computes P numbers instead of P x N.

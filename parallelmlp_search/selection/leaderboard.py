@@ -116,36 +116,17 @@ class Leaderboard:
     def __repr__(self) -> str:
         return f"Leaderboard({len(self)} entries, best trial {self[0].trial})" if self else "Leaderboard()"
 
-    def top(self, n: int) -> Leaderboard:
-        """Return a leaderboard of the first ``n`` entries, or of all if there are fewer.
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per entry, best first, with plain Python values.
 
-        Raises
-        ------
-        InvalidParameterError
-            If ``n`` is negative.
-        """
-        if n < 0:
-            raise InvalidParameterError(f"n must be >= 0, but got {n}")
-        return Leaderboard(self.entries[:n])
-
-    def to_records(self) -> list[dict[str, Any]]:
-        """Return one flat dictionary per entry, best first, with plain Python values for JSON.
-
-        Configuration fields are named ``config_FIELD``. Missing and non-finite numbers are None.
+        Configuration fields are named ``config_FIELD``. ``rank`` is a nullable integer. Missing and
+        non-finite numbers are NaN. Lists, such as the widths, are objects.
         """
         records = []
         for rank, entry in zip(self.ranks, self.entries, strict=True):
             record = {name: rank if name == "rank" else getattr(entry, name) for name in _COLUMNS}
             record.update(_flattened("config", entry.config))
             records.append({name: _plain(value) for name, value in record.items()})
-        return records
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row per entry, best first, with the columns of `to_records`.
-
-        ``rank`` is a nullable integer. Missing numbers are NaN. Lists, such as the widths, are objects.
-        """
-        records = self.to_records()
         columns = dict.fromkeys(name for record in records for name in record)
         frame = pd.DataFrame(records, columns=list(columns) or list(_COLUMNS))
         frame["rank"] = frame["rank"].astype("Int64")

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from parallelmlp_search.data.task import TASKS
+from parallelmlp_search.data.task import TASKS, check_task
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.selection.formulas import (
     F1,
@@ -194,7 +194,8 @@ _DEFAULTS: Mapping[str, str] = MappingProxyType(
 
 def default_metric(task: str) -> Metric:
     """Default metric: ROC-AUC for two classes, log-loss for more, RMSE for a regression."""
-    return METRICS[_DEFAULTS[_checked_task(task)]]
+    check_task(task)
+    return METRICS[_DEFAULTS[task]]
 
 
 def get_metric(name: str | Metric, task: str, *, n_classes: int | None = None) -> Metric:
@@ -220,7 +221,7 @@ def get_metric(name: str | Metric, task: str, *, n_classes: int | None = None) -
     InvalidParameterError
         If there is no such metric, or it does not apply to the task.
     """
-    _checked_task(task)
+    check_task(task)
     if n_classes is not None and task != "regression" and (n_classes == 2) != (task == "binary"):
         rule = "2 for task 'binary'" if task == "binary" else "at least 3 for task 'multiclass'"
         raise InvalidParameterError(f"n_classes must be {rule}, but got {n_classes}")
@@ -262,11 +263,3 @@ def _pinball(parameter: str) -> Metric:
         if alpha == 0.5
         else Metric(f"pinball:{alpha:g}", False, _REGRESSION, "value", Pinball(alpha))
     )
-
-
-def _checked_task(task: str) -> str:
-    if task not in TASKS:
-        raise InvalidParameterError(
-            f"task must be one of {', '.join(TASKS)}, but got {task!r}" + near_miss(str(task), TASKS)
-        )
-    return task

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -146,7 +146,8 @@ def tune_thresholds(
         return sign * float(formula.score(formula.project(weighted, rows.target), rows)[0])
 
     logs = probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
-    tuner: _Tuner = (_BinaryTuner if n_classes == 2 else _MulticlassTuner)(logs, truth.target, formula, sign)
+    tuner_of = _BinaryTuner if n_classes == 2 else _MulticlassTuner
+    tuner = tuner_of(logs, truth.target, formula, sign)
     neutral = torch.zeros(n_classes, dtype=torch.float64)
     candidates, gains, shares = [], [], []
     n_samples = N_SAMPLES_BINARY if n_classes == 2 else N_SAMPLES_MULTICLASS
@@ -177,14 +178,8 @@ def tune_thresholds(
     return DecisionWeights(tuple(weights.tolist()), gain, error)
 
 
-class _Tuner(Protocol):
-    """Search for the best log-weights (C,), given row weights (N,)."""
-
-    def __call__(self, weight: Tensor) -> Tensor: ...
-
-
 class _BinaryTuner:
-    """Search over all thresholds between rows, sorted by log-odds once."""
+    """Search for the best log-weights (2,) over all thresholds between rows, given row weights (N,)."""
 
     def __init__(self, logs: Tensor, target: Tensor, formula: LabelFormula, sign: float) -> None:
         odds = logs[1] - logs[0]
@@ -211,7 +206,7 @@ class _BinaryTuner:
 
 
 class _MulticlassTuner:
-    """Coordinate search over a grid, one class at a time. All points of the grid are counted in one pass."""
+    """Search for the best log-weights (C,) over a grid, one class at a time, given row weights (N,)."""
 
     def __init__(self, logs: Tensor, target: Tensor, formula: LabelFormula, sign: float) -> None:
         self.logs, self.target, self.formula, self.sign = logs, target, formula, sign

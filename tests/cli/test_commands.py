@@ -201,7 +201,7 @@ def test_rows_without_a_target_are_left_out_with_one_line(folder: Path) -> None:
     arguments = ["--target", "sold", *BUDGET, "--output", folder / "gaps"]
     result = pmlp("search", folder / "gaps.csv", *arguments)
     spoken = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
-    assert spoken == ["warning: 5 rows whose target 'sold' is missing left out"]
+    assert spoken == ["warning: 5 rows are left out: the target 'sold' is missing"]
     assert ".py" not in result.stderr
 
 

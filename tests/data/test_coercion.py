@@ -1,4 +1,4 @@
-"""Numbers, dates and category keys out of columns of any dtype."""
+"""Conversion of columns of any dtype to numbers, dates and category keys."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_dates_in_date_dtypes() -> None:
     assert np.isnat(as_seconds(plain)[1])
 
 
-def test_keys_do_not_depend_on_how_a_value_is_written() -> None:
+def test_keys_do_not_depend_on_the_spelling() -> None:
     codes, keys = as_keys(pd.Series([7, 7.0, "7", " 7 ", True, None, "", 7.5], dtype=object))
     assert keys == ["7", "True", "7.5"]
     assert codes.tolist() == [0, 0, 0, 0, 1, -1, -1, 2]

@@ -1,4 +1,4 @@
-"""Equal data, equal fingerprint; any difference shows."""
+"""Fingerprints are equal for equal data only."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def test_copies_and_other_indices_are_the_same() -> None:
         FRAME.drop(columns="k"),
     ],
 )
-def test_every_difference_shows(other: pd.DataFrame) -> None:
+def test_any_difference_changes_the_fingerprint(other: pd.DataFrame) -> None:
     assert fingerprint(FRAME) != fingerprint(other)
 
 
-def test_texts_and_tables_cannot_run_into_each_other() -> None:
+def test_boundaries_of_texts_and_tables_change_the_fingerprint() -> None:
     assert fingerprint(pd.DataFrame({"a": ["xy", "z"]})) != fingerprint(pd.DataFrame({"a": ["x", "yz"]}))
     assert fingerprint([1.0], [2.0]) != fingerprint([1.0, 2.0])
     assert fingerprint([1.0], None) != fingerprint([1.0])

@@ -1,4 +1,4 @@
-"""Every form of a table becomes the same frame."""
+"""Conversion of tables to pandas frames."""
 
 from __future__ import annotations
 
@@ -103,6 +103,6 @@ def test_names_become_unique_texts() -> None:
         (None, "must be a table, but got NoneType"),
     ],
 )
-def test_what_is_no_table_is_refused(table: object, message: str) -> None:
+def test_errors(table: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         as_frame(table)

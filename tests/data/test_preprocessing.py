@@ -1,4 +1,4 @@
-"""Any table becomes a finite matrix, and the same table always the same matrix."""
+"""Encoding of tables: finite matrices, reproducible to the bit."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def restored(preprocessor: TablePreprocessor) -> TablePreprocessor:
 
 
 def mixed(rows: int = 120) -> pd.DataFrame:
-    """A table with a column of every kind and gaps everywhere."""
+    """A table with a column of every kind and missing values in all of them."""
     rng = np.random.default_rng(rows)
     frame = pd.DataFrame(
         {
@@ -69,7 +69,7 @@ def mixed(rows: int = 120) -> pd.DataFrame:
 # numbers
 
 
-def test_robust_scaling_is_that_of_realmlp() -> None:
+def test_robust_scaling_equals_realmlp() -> None:
     x = RNG.lognormal(size=400)
     median, (low, high) = np.median(x), np.quantile(x, [0.25, 0.75])
     z = (x - median) / (high - low)
@@ -99,18 +99,18 @@ def test_standard_and_quantile_scaling() -> None:
 
 
 @pytest.mark.parametrize("scaling", ["robust", "standard", "quantile"])
-def test_gaps_become_the_middle_and_are_marked(scaling: str) -> None:
-    train = pd.DataFrame({"gappy": [1.0, 2.0, np.nan, 4.0, 9.0], "full": [1.0, 2.0, 3.0, 4.0, 5.0]})
+def test_missing_numbers_are_zero_and_marked(scaling: str) -> None:
+    train = pd.DataFrame({"holes": [1.0, 2.0, np.nan, 4.0, 9.0], "full": [1.0, 2.0, 3.0, 4.0, 5.0]})
     result = encoded(train, scaling=scaling)
-    assert list(result) == ["gappy", "full", "gappy__missing"]
-    assert result["gappy__missing"].tolist() == [0, 0, 1, 0, 0]
-    assert result["gappy"][2] == 0
-    later = encoded(train, pd.DataFrame({"gappy": [1.0], "full": [np.nan]}), scaling=scaling)
-    assert later["full"].tolist() == [0]  # no indicator without gaps in training
+    assert list(result) == ["holes", "full", "holes__missing"]
+    assert result["holes__missing"].tolist() == [0, 0, 1, 0, 0]
+    assert result["holes"][2] == 0
+    later = encoded(train, pd.DataFrame({"holes": [1.0], "full": [np.nan]}), scaling=scaling)
+    assert later["full"].tolist() == [0]  # no indicator without missing training values
 
 
 @pytest.mark.parametrize("scaling", ["robust", "standard", "quantile"])
-def test_infinities_are_the_extremes_of_training(scaling: str) -> None:
+def test_infinities_become_the_extremes_of_training(scaling: str) -> None:
     train = np.array([[1.0], [2.0], [3.0], [10.0], [np.inf], [-np.inf]])
     test = np.array([[np.inf], [10.0], [-np.inf], [1.0]])
     result = encoded(train, test, scaling=scaling)["x0"]
@@ -136,7 +136,7 @@ def test_extreme_numbers_stay_finite(column: list[float], scaling: str) -> None:
         encoded(pd.DataFrame({"x": column}), pd.DataFrame(test, columns=["x"]), scaling=scaling)
 
 
-def test_numbers_of_every_dtype_mean_the_same() -> None:
+def test_numbers_do_not_depend_on_the_dtype() -> None:
     plain = pd.DataFrame({"x": [1.0, np.nan, 3.0, 7.0]})
     wanted = TablePreprocessor().fit_transform(plain)
     for dtype in ("Int64", "Float64", "float32", "int64[pyarrow]", "object", "category"):
@@ -150,7 +150,7 @@ def test_numbers_of_every_dtype_mean_the_same() -> None:
     assert np.array_equal(TablePreprocessor().fit(plain).transform(spoilt), wanted)
 
 
-def test_chunks_of_columns_and_rows_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_columns_and_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     import parallelmlp_search.data.columns as columns
     import parallelmlp_search.data.preprocessing as preprocessing
 
@@ -173,7 +173,7 @@ def test_two_categories_are_one_signed_column() -> None:
     assert result["flag=True"].tolist() == [1, -1, 0, 0]
 
 
-def test_few_categories_are_one_hot_and_new_ones_are_zeros() -> None:
+def test_few_categories_are_one_hot_and_unseen_ones_are_zeros() -> None:
     train = pd.DataFrame({"c": ["b", "a", "c", None]})
     result = encoded(train, pd.DataFrame({"c": ["a", "z", None, " c "]}))
     assert list(result) == ["c=a", "c=b", "c=c"]
@@ -200,10 +200,10 @@ def test_many_categories_are_ranked_by_frequency() -> None:
     assert "c__other" not in encoded(train, max_one_hot=5)  # every category has a column
     assert len(encoded(train, max_one_hot=12)) == 12
     even = pd.DataFrame({"c": [f"k{i}" for i in range(12)] * 3})
-    assert len(encoded(even)) == 12  # equal frequencies say nothing
+    assert len(encoded(even)) == 12  # no column for equal frequencies
 
 
-def test_categories_are_known_however_they_are_written() -> None:
+def test_categories_do_not_depend_on_the_spelling() -> None:
     train = pd.DataFrame(
         {"code": pd.Categorical([1, 2, 3]), "flag": [True, False, None], "bit": pd.Categorical([0, 1, 1])}
     )
@@ -260,7 +260,7 @@ def test_parts_that_do_not_vary_are_left_out() -> None:
 # tables
 
 
-def test_columns_by_name_whatever_their_order() -> None:
+def test_columns_are_found_by_name_in_any_order() -> None:
     train = mixed()
     preprocessor = TablePreprocessor().fit(train)
     wanted = preprocessor.transform(train)
@@ -286,7 +286,7 @@ def test_arrays_by_position() -> None:
 
 @pytest.mark.parametrize("form", ["polars", "arrow", "mapping"])
 def test_other_kinds_of_tables(form: str) -> None:
-    train = mixed().drop(columns="flag")  # objects of booleans and gaps have no Arrow twin by themselves
+    train = mixed().drop(columns="flag")  # Arrow has no type for objects of booleans and missing values
     table = pl.from_pandas(train)
     other = {"polars": table, "arrow": table.to_arrow(), "mapping": train.to_dict(orient="list")}[form]
     preprocessor = TablePreprocessor().fit(train)
@@ -300,7 +300,7 @@ def test_sparse_tables() -> None:
     assert np.array_equal(preprocessor.transform(sparse.coo_array(dense)), preprocessor.transform(dense))
 
 
-def test_nothing_to_learn_from() -> None:
+def test_tables_without_rows_or_usable_columns() -> None:
     with pytest.raises(DataError, match=r"no usable column: it has 'id' \(identifier\), 'same' \(constant\)"):
         TablePreprocessor().fit(pd.DataFrame({"id": range(100), "same": 1}))
     with pytest.raises(DataError, match="no usable column: it has no columns at all"):
@@ -335,7 +335,7 @@ def test_parameters_are_checked(parameters: dict[str, Any], message: str) -> Non
         TablePreprocessor(**parameters).fit(pd.DataFrame({"x": [1.0, 2.0]}))
 
 
-def test_kinds_of_the_whole_serve_a_fold() -> None:
+def test_kinds_of_the_whole_table_apply_to_a_fold() -> None:
     whole = pd.DataFrame(
         {
             "x": [1.0] * 9 + [2.0],
@@ -351,7 +351,7 @@ def test_kinds_of_the_whole_serve_a_fold() -> None:
     assert list(encoded(empty, whole, column_kinds=kinds)) == ["x", "b=True"]
 
 
-def test_it_is_a_transformer_of_scikit_learn() -> None:
+def test_is_a_scikit_learn_transformer() -> None:
     train = mixed()
     preprocessor = TablePreprocessor(max_one_hot=12, column_kinds={"count": "categorical"})
     copy = clone(preprocessor)
@@ -379,6 +379,17 @@ def test_saved_and_restored_to_the_bit(scaling: str) -> None:
     assert not np.array_equal(TablePreprocessor().fit(test).transform(test), preprocessor.transform(test))
     with pytest.raises(DataError, match="must be saved in format 3, but got 1"):
         TablePreprocessor.from_dict({**preprocessor.to_dict(), "format": 1})
+
+
+def test_reads_the_keys_of_older_versions() -> None:
+    train, test = mixed(), mixed(130)
+    preprocessor = TablePreprocessor(quantiles=True, numeric_bins=4).fit(train)
+    written = json.dumps(preprocessor.to_dict())
+    old = written.replace('"has_missing"', '"gappy"')
+    assert old.count('"gappy"') == 4  # scores, numbers, a date column and its scaler
+    read = TablePreprocessor.from_dict(json.loads(old))
+    assert np.array_equal(read.transform(test), preprocessor.transform(test))
+    assert read.to_dict() == preprocessor.to_dict()
 
 
 # real tables
@@ -468,7 +479,7 @@ def test_any_table_is_finite_and_round_trips(
         assert np.array_equal(rows, matrix)  # a row does not depend on the rows beside it
 
 
-def test_columns_of_categories_are_told_apart() -> None:
+def test_column_groups() -> None:
     n_rows = 60
     frame = pd.DataFrame(
         {

@@ -1,4 +1,4 @@
-"""Files in, frames out: dialects, encodings, compression, and what the errors say."""
+"""Reading of files: dialects, encodings, compression, errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write(folder: Path, text: str, name: str = "table.csv", encoding: str = "utf
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_delimiter_is_found_although_quoted_fields_hold_all_of_them(tmp_path: Path, delimiter: str) -> None:
+def test_delimiter_is_found_if_quoted_fields_hold_others(tmp_path: Path, delimiter: str) -> None:
     rows = [f'"a{delimiter}, ; | b"', "1.5", "x"]
     text = delimiter.join(["text", "number", "class"]) + "\n" + (delimiter.join(rows) + "\n") * 3
     frame = read_table(write(tmp_path, text))
@@ -38,7 +38,7 @@ def test_delimiter_is_found_although_quoted_fields_hold_all_of_them(tmp_path: Pa
     assert frame["number"].tolist() == [1.5] * 3
 
 
-def test_given_delimiter_wins(tmp_path: Path) -> None:
+def test_given_delimiter_is_used(tmp_path: Path) -> None:
     path = write(tmp_path, "a,b c\n1,2 3\n")
     assert list(read_table(path).columns) == ["a", "b c"]
     assert list(read_table(path, delimiter=" ").columns) == ["a,b", "c"]
@@ -47,12 +47,14 @@ def test_given_delimiter_wins(tmp_path: Path) -> None:
 def test_semicolons_with_decimal_commas(tmp_path: Path) -> None:
     frame = read_table(write(tmp_path, "a;b\n1,5;2,25\n-3;4,0\n"))
     assert frame["a"].tolist() == [1.5, -3.0]
-    mixed = read_table(write(tmp_path, "a;b\n1,5;2.25\n-3;4.0\n"))  # points elsewhere: commas are no decimals
+    mixed = read_table(
+        write(tmp_path, "a;b\n1,5;2.25\n-3;4.0\n")
+    )  # decimal points elsewhere: commas are no decimals
     assert mixed["a"].tolist() == ["1,5", "-3"]
     assert mixed["b"].tolist() == [2.25, 4.0]
 
 
-def test_text_column_with_commas_does_not_beat_the_semicolon(tmp_path: Path) -> None:
+def test_semicolons_with_commas_in_texts(tmp_path: Path) -> None:
     frame = read_table(write(tmp_path, "id;text\n1;a, b, c\n2;d, e, f\n"))
     assert frame.shape == (2, 2)
     assert frame["text"].tolist() == ["a, b, c", "d, e, f"]
@@ -69,7 +71,7 @@ def test_line_breaks_inside_quotes_and_windows_line_ends(tmp_path: Path) -> None
     assert frame["b"].tolist() == [1, 2]
 
 
-def test_spaces_after_delimiters_are_no_part_of_values(tmp_path: Path) -> None:
+def test_spaces_after_delimiters_are_dropped(tmp_path: Path) -> None:
     frame = read_table(write(tmp_path, "age, job\n39, State-gov\n40, ?\n"))
     assert list(frame.columns) == ["age", "job"]
     assert frame["job"][0] == "State-gov"
@@ -83,19 +85,19 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
     assert frame["stadt"].tolist() == ["Köln", "Málaga"]
 
 
-def test_latin_1_far_behind_the_sample(tmp_path: Path) -> None:
+def test_latin_1_after_the_sample(tmp_path: Path) -> None:
     text = "number,city\n" + "1,Bonn\n" * 60_000 + "2,Köln\n"
     assert read_table(write(tmp_path, text, encoding="latin-1"))["city"].iloc[-1] == "Köln"
     assert read_table(write(tmp_path, text, encoding="utf-8"))["city"].iloc[-1] == "Köln"
 
 
-def test_sample_that_cuts_a_character_in_two(tmp_path: Path) -> None:
+def test_sample_ends_inside_a_character(tmp_path: Path) -> None:
     for pad in range(3):
         text = "a,b\n" + "x" * pad + "ü,1\n" * 70_000
         assert read_table(write(tmp_path, text))["a"].iloc[-1] == "ü"
 
 
-def test_given_encoding_wins_and_is_checked(tmp_path: Path) -> None:
+def test_given_encoding_is_used_and_checked(tmp_path: Path) -> None:
     path = write(tmp_path, "a,b\nŁódź,1\n", encoding="cp1250")
     assert read_table(path, encoding="cp1250")["a"][0] == "Łódź"
     with pytest.raises(DataError, match="cannot be read as 'utf-8' text"):
@@ -106,13 +108,13 @@ def test_given_encoding_wins_and_is_checked(tmp_path: Path) -> None:
         read_table(path, encoding="utf-9")
 
 
-def test_only_the_listed_texts_are_gaps(tmp_path: Path) -> None:
-    gaps = ["", '""', "NA", "NaN", "nan", "null", "NULL", "N/A", "?"]
+def test_only_the_listed_texts_are_missing(tmp_path: Path) -> None:
+    missing = ["", '""', "NA", "NaN", "nan", "null", "NULL", "N/A", "?"]
     kept = ["None", "none", "n/a", "-", "nil", "#N/A", "<NA>", "inf "]
-    text = "a,b\n" + "".join(f"{value},1\n" for value in gaps + kept)
+    text = "a,b\n" + "".join(f"{value},1\n" for value in missing + kept)
     frame = read_table(write(tmp_path, text))
-    assert frame["a"].isna().tolist() == [True] * len(gaps) + [False] * len(kept)
-    assert frame["a"].tolist()[len(gaps)] == "None"
+    assert frame["a"].isna().tolist() == [True] * len(missing) + [False] * len(kept)
+    assert frame["a"].tolist()[len(missing)] == "None"
 
 
 def test_repeated_names_are_numbered_with_a_warning(tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_row_names_without_a_header_and_trailing_delimiters(tmp_path: Path) -> N
     assert list(unnamed.columns) == ["Unnamed: 0", "a"]
 
 
-def test_uneven_rows_are_refused_rather_than_cut(tmp_path: Path) -> None:
+def test_uneven_rows_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 2 has 3 fields, but the header has 2"):
         read_table(write(tmp_path, "a,b\n1,2\n3,4,5\n"))
     late = "a,b\n" + "1,2\n" * 500 + "3,4,5\n"
@@ -153,7 +155,7 @@ TEXT = "a,b\n1,x\n2,y\n"
         ("t.csv.gz", gzip.compress),
         ("t.csv.bz2", bz2.compress),
         ("t.tsv.xz", lzma.compress),
-        ("t.gz", gzip.compress),  # nothing says what is inside
+        ("t.gz", gzip.compress),  # no inner suffix
         ("t.csv", gzip.compress),  # the suffix hides the compression
         ("T.CSV", bytes),
         ("my.data.2024.txt", bytes),
@@ -174,7 +176,7 @@ def test_zip_holds_one_table(tmp_path: Path) -> None:
     assert read_table(path)["b"].tolist() == ["x", "y"]
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("u.csv", TEXT)
-    with pytest.raises(DataError, match="must hold exactly one table, but this one holds 2 files"):
+    with pytest.raises(DataError, match="must hold exactly one table, but holds 2 files"):
         read_table(path)
 
 
@@ -243,7 +245,7 @@ def test_errors_name_the_file_the_rule_and_the_near_miss(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "gaps"),
+    ("name", "shape", "missing"),
     [
         ("adult", (48842, 15), 6465),
         ("credit_g", (1000, 21), 0),
@@ -255,10 +257,10 @@ def test_errors_name_the_file_the_rule_and_the_near_miss(tmp_path: Path) -> None
         ("wine_quality", (6497, 13), 0),
     ],
 )
-def test_real_tables(name: str, shape: tuple[int, int], gaps: int) -> None:
+def test_real_tables(name: str, shape: tuple[int, int], missing: int) -> None:
     frame = read_table(DATASETS / f"{name}.csv.gz")
     assert frame.shape == shape
-    assert int(frame.isna().sum().sum()) == gaps
+    assert int(frame.isna().sum().sum()) == missing
 
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=6).map(str.strip)
@@ -269,7 +271,7 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), m
     rows=st.lists(st.tuples(WORDS, st.integers(-9, 9), WORDS), min_size=3, max_size=20),
     delimiter=st.sampled_from([",", ";", "\t", "|"]),
 )
-def test_what_pandas_writes_quoted_comes_back(
+def test_quoted_tables_of_pandas_round_trip(
     tmp_path: Path, rows: list[tuple[str, int, str]], delimiter: str
 ) -> None:
     frame = pd.DataFrame(rows, columns=["first", "number", "last"])

@@ -1,4 +1,4 @@
-"""Who trains and who tests: balance, groups, time, and the smallest tables."""
+"""Splits: stratification, groups, time, and the smallest tables."""
 
 from __future__ import annotations
 
@@ -91,9 +91,11 @@ def test_smallest_tables(y: list[Any]) -> None:
 
 
 def test_holdout_needs_more_rows_than_classes() -> None:
-    with pytest.raises(DataError, match="3 rows of 3 classes cannot be parted: every class needs a row"):
+    with pytest.raises(
+        DataError, match="3 rows of 3 classes cannot be split: every class needs a training row"
+    ):
         holdout([0, 1, 2], fraction=0.3, task="multiclass")
-    with pytest.raises(DataError, match="at least 2 rows are needed to part them, but there are 1"):
+    with pytest.raises(DataError, match="at least 2 rows are needed for a split, but there are 1"):
         holdout([0], fraction=0.3, task="regression")
 
 
@@ -111,7 +113,7 @@ def test_regression_is_stratified_on_quantiles() -> None:
         check_folds(parts, 500)
         assert all((y[part.test] > median).sum() == 50 for part in parts)
     plain = [(y[RNG.permutation(500)[:100]] > median).sum() for _ in range(20)]
-    assert any(count != 50 for count in plain)  # chance alone would not do it
+    assert any(count != 50 for count in plain)  # without stratification counts differ
 
 
 def test_regression_with_several_outputs_ties_and_few_rows() -> None:
@@ -143,7 +145,7 @@ def test_groups_are_on_one_side(task: str) -> None:
         assert 100 < len(part.test) < 200
 
 
-def test_groups_of_one_class_each_are_spread() -> None:
+def test_groups_of_a_single_class_are_balanced() -> None:
     groups = np.repeat(np.arange(20), 10)
     y = np.where(groups < 4, "rare", "common")
     for part in folds(y, n_folds=4, task="binary", groups=groups):
@@ -153,13 +155,13 @@ def test_groups_of_one_class_each_are_spread() -> None:
         assert set(y[split.train]) == set(y[split.test]) == {"rare", "common"}
 
 
-def test_the_only_group_of_a_class_trains() -> None:
+def test_the_only_group_of_a_class_is_in_training() -> None:
     groups = np.repeat(np.arange(6), 5)
     y = np.where(groups == 0, 1, 0)
     for seed in range(10):
         split = holdout(y, fraction=0.5, task="binary", groups=groups, seed=seed)
         assert 0 in groups[split.train]
-    with pytest.raises(DataError, match="no group can be held back, since each has a class"):
+    with pytest.raises(DataError, match="no group can be held out, since each has a class"):
         holdout([0, 0, 1, 1], fraction=0.5, task="binary", groups=[0, 0, 1, 1])
     check_folds(folds([0, 0, 1, 1], n_folds=2, task="binary", groups=[0, 0, 1, 1]), 4)
 
@@ -170,7 +172,7 @@ def test_uneven_groups_leave_no_fold_empty() -> None:
     check_folds(folds(y, n_folds=4, task="binary", groups=groups), 506)
 
 
-def test_many_groups_are_fast_and_whole() -> None:
+def test_many_groups_are_fast_and_not_divided() -> None:
     groups = np.arange(20_000) // 2
     y = RNG.integers(0, 2, 20_000)
     parts = folds(y, n_folds=5, task="binary", groups=groups)
@@ -180,13 +182,13 @@ def test_many_groups_are_fast_and_whole() -> None:
 
 def test_group_errors() -> None:
     y = np.arange(8) % 2
-    with pytest.raises(DataError, match="3 folds need as many groups, but there are 2"):
+    with pytest.raises(DataError, match="3 folds need at least 3 groups, but got 2"):
         folds(y, n_folds=3, task="binary", groups=np.arange(8) // 4)
-    with pytest.raises(DataError, match="at least 2 groups are needed to hold one back"):
+    with pytest.raises(DataError, match="at least 2 groups are needed to hold one out"):
         holdout(y, fraction=0.5, task="binary", groups=np.zeros(8))
     with pytest.raises(DataError, match="groups must have one value for each of the 8 rows, but has 3"):
         folds(y, n_folds=2, task="binary", groups=[1, 2, 3])
-    with pytest.raises(DataError, match="groups must have no gaps, but row 1 has none"):
+    with pytest.raises(DataError, match="groups must have no missing values, but row 1 has none"):
         folds(y, n_folds=2, task="binary", groups=["a", None] * 4)
 
 
@@ -203,7 +205,7 @@ TIMES = {
 
 
 @pytest.mark.parametrize("name", TIMES)
-def test_time_trains_on_the_past_only(name: str) -> None:
+def test_training_rows_are_earlier(name: str) -> None:
     y = RNG.integers(0, 2, 100)
     split = holdout(y, fraction=0.2, task="binary", time=TIMES[name])
     check_split(split, 100)
@@ -240,7 +242,7 @@ def test_time_errors() -> None:
         folds(y, n_folds=2, task="regression", time=["2024-01-01", "2024-01-02", None] * 2)
     with pytest.raises(DataError, match="row 1 has 'monday'"):
         folds(y, n_folds=2, task="regression", time=["2024-01-01", "monday"] * 3)
-    with pytest.raises(InvalidParameterError, match="only one of groups and time"):
+    with pytest.raises(InvalidParameterError, match="by groups or by time"):
         folds(y, n_folds=2, task="regression", time=range(6), groups=range(6))
 
 
@@ -267,15 +269,15 @@ def test_n_folds_is_checked(n_folds: Any) -> None:
 
 
 def test_target_is_checked() -> None:
-    with pytest.raises(DataError, match="5 folds need as many rows, but there are 4"):
+    with pytest.raises(DataError, match="5 folds need at least 5 rows, but there are 4"):
         folds([0, 1, 0, 1], n_folds=5, task="binary")
-    with pytest.raises(DataError, match="must have no gaps, but has 1"):
+    with pytest.raises(DataError, match="must have no missing values, but has 1"):
         folds(["a", None, "b"], n_folds=2, task="binary")
     with pytest.raises(DataError, match="must have one column"):
         folds(np.zeros((4, 2)), n_folds=2, task="binary")
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_changes_the_rows() -> None:
     y = RNG.integers(0, 3, 200)
     groups = np.arange(200) // 4
     for task in ("multiclass", "regression"):

@@ -1,4 +1,4 @@
-"""Target and task."""
+"""Target column and task."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ DATASETS = Path(__file__).resolve().parents[2] / "datasets"
         (pd.Series([True, None, False], dtype=object), "binary"),
         (pd.Series([1, 2, 3], dtype="category"), "multiclass"),
         (pd.Categorical([1.5, 2.5, 1.5]), "binary"),
-        (np.array(["1", "2", "3"]), "multiclass"),  # numbers as text are the names of classes
+        (np.array(["1", "2", "3"]), "multiclass"),  # numbers as texts are classes
         ([0, 1, 1], "binary"),
         ([-1.0, 1.0, 1.0], "binary"),
         ([0.5, 1.5, 1.5], "regression"),
         (np.repeat(np.arange(10), 20), "multiclass"),
         (np.repeat(np.arange(10.0), 20), "regression"),  # floats
-        (np.repeat(np.arange(10), 19), "regression"),  # too few rows a value
+        (np.repeat(np.arange(10), 19), "regression"),  # too few rows per value
         (np.repeat(np.arange(11), 20), "regression"),  # too many values
         (pd.Series(np.repeat(np.arange(3), 20), dtype="Int64"), "multiclass"),
         (np.arange(100), "regression"),
@@ -74,7 +74,7 @@ def test_inferred_on_real_tables(name: str, target: str, task: str) -> None:
         ([True, False], "regression", "regression"),
     ],
 )
-def test_asked_for(y: object, asked: str, task: str) -> None:
+def test_given_task(y: object, asked: str, task: str) -> None:
     assert infer_task(y, asked) == task
 
 
@@ -96,7 +96,7 @@ def test_asked_for(y: object, asked: str, task: str) -> None:
         (np.zeros((4, 2)), "binary", "takes a target with one column, but got 2 columns"),
     ],
 )
-def test_refused(y: object, asked: str | None, message: str) -> None:
+def test_errors(y: object, asked: str | None, message: str) -> None:
     with pytest.raises(DataError, match=message):
         infer_task(pd.Series(y) if isinstance(y, pd.DatetimeIndex) else y, asked)
 
@@ -106,22 +106,22 @@ def test_unknown_task_has_a_near_miss() -> None:
         infer_task([0, 1], "regresion")
 
 
-def test_split_target_leaves_rows_without_target_out() -> None:
+def test_split_target_leaves_out_rows_without_target() -> None:
     frame = pd.DataFrame({"x": [1, 2, 3, 4], "y": [0, None, 2, None], "w": [1, 1, 2, 2]}, index=[5, 6, 7, 8])
-    with pytest.warns(DataWarning, match="2 rows whose target 'y' is missing left out"):
+    with pytest.warns(DataWarning, match="2 rows are left out: the target 'y' is missing"):
         X, y = split_target(frame, "y", drop=["w"])
     assert list(X.columns) == ["x"]
     assert y.tolist() == [0, 2]
-    assert y.dtype == np.int64  # floats only because of the gaps
+    assert y.dtype == np.int64  # floats because of missing values
     assert frame.loc[y.index, "w"].tolist() == [1, 2]
 
 
 def test_split_target_keeps_real_floats_and_restores_booleans() -> None:
-    with pytest.warns(DataWarning, match="1 row whose target"):
+    with pytest.warns(DataWarning, match="1 row is left out"):
         _, y = split_target(pd.DataFrame({"x": [1, 2, 3], "y": [0.5, None, 2]}), "y")
     assert y.dtype == np.float64
     frame = pd.DataFrame({"x": [1, 2, 3], "y": pd.Series([True, None, False], dtype=object)})
-    with pytest.warns(DataWarning, match="1 row whose target"):
+    with pytest.warns(DataWarning, match="1 row is left out"):
         _, y = split_target(frame, "y")
     assert y.dtype == bool
 
