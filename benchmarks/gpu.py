@@ -1,10 +1,10 @@
 """Packed training on one GPU: the paper's population, as CUDA graphs and in the persistent kernel.
 
-``make gpu`` runs the tests of the kernels on the device and then this. ``python -m benchmarks.gpu`` trains
-the 10,000 networks of the paper (widths 1 to 100, ten activations, ten repetitions) on 10,000 rows, times
-whole epochs with the device synchronised, against one network at a time on the same card in the same run,
-counts bytes and FLOPs against what the card was just measured to do, prints a table and writes
-``benchmarks/results/gpu.json``. ``--check`` only asks whether there is a GPU.
+``python -m benchmarks.gpu`` trains the 10,000 networks of the paper (widths 1 to 100, ten activations, ten
+repetitions) on 10,000 rows. It times whole epochs with the device synchronized, against one network at a time
+on the same card in the same run, and relates bytes and FLOPs to the rates of the card, which it measures
+first. It prints a table and writes ``benchmarks/results/gpu.json``. ``--check`` only checks for a GPU. ``make
+gpu`` runs the tests of the kernels on the device before it.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space import ACTIVATIONS, MLPConfig
 
 RESULTS = ROOT / "benchmarks" / "results" / "gpu.json"
-NO_GPU = "benchmarks.gpu needs a CUDA device that torch can use, and there is none: run `make test` instead"
+NO_GPU = "benchmarks.gpu needs a CUDA device that torch can use, but found none; run `make test` instead"
 
 PAPER_ACTIVATIONS = ACTIVATIONS[:10]
 WARM_UP_EPOCHS = 2
 TOTAL_EPOCHS = 1000
-"""Horizon of the schedules, far behind what is timed."""
+"""Length of the schedules, far beyond the timed epochs."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Size of the task, and how many members of the paper's population take part."""
+    """Size of the task, and number of members of the paper's population."""
 
     n_members: int = 10_000
     n_rows: int = 10_000
@@ -50,12 +50,12 @@ class Case:
 
     @property
     def loss(self) -> str:
-        """Loss of so many outputs."""
+        """Loss for the number of outputs."""
         return "binary_logits" if self.n_outputs == 1 else "cross_entropy"
 
 
 def paper_population(case: Case) -> list[MLPConfig]:
-    """The first members of the paper's population, every width and activation before any repetition."""
+    """Return the first members of the paper's population, all widths and activations before repetitions."""
     configs = []
     for number in range(case.n_members):
         repetition, place = divmod(number, 1000)
@@ -72,7 +72,7 @@ def paper_population(case: Case) -> list[MLPConfig]:
 
 
 def make_rows(case: Case, device: str) -> tuple[Tensor, Tensor, None]:
-    """Rows with labels that can be learned: those of a random network."""
+    """Return rows with the labels of a random network."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(case.n_rows, case.n_inputs, generator=generator)
     hidden = torch.tanh(inputs @ torch.randn(case.n_inputs, 16, generator=generator) / case.n_inputs**0.5)
@@ -82,15 +82,17 @@ def make_rows(case: Case, device: str) -> tuple[Tensor, Tensor, None]:
 
 @dataclass(frozen=True)
 class Work:
-    """What an epoch of the whole population must do, counted.
+    """Counted work of an epoch of the whole population.
 
     Attributes
     ----------
     flops
-        Products, two a multiplication, and twenty a parameter for the optimiser.
+        Two per multiplication in the products, and twenty per parameter for the optimizer.
     weight_bytes
-        Traffic of weights, gradients and moments if they go through device memory at each step: the weights
-        are read and the gradients written by the passes, and the optimiser reads four and writes three.
+        Traffic of weights, gradients and moments if they pass through device memory at each step: the passes
+        read the weights and write the gradients, and the optimizer reads four arrays and writes three.
+    n_parameters, steps
+        Parameters of the population, and steps of an epoch.
     """
 
     flops: float
@@ -100,7 +102,7 @@ class Work:
 
 
 def count_work(configs: Sequence[MLPConfig], case: Case) -> Work:
-    """Count an epoch."""
+    """Count the work of an epoch."""
     steps = -(-case.n_rows // case.batch_size)
     hidden = sum(config.widths[0] for config in configs)
     n_parameters = hidden * (case.n_inputs + 1 + case.n_outputs) + len(configs) * case.n_outputs
@@ -120,7 +122,22 @@ def synchronize(device: str) -> None:
 
 
 def timed(work: Callable[[], object], device: str, repetitions: int) -> list[float]:
-    """Seconds of each repetition, with the device idle before and after."""
+    """Time repetitions with the device idle before and after each.
+
+    Parameters
+    ----------
+    work
+        Function to time.
+    device
+        Device to synchronize.
+    repetitions
+        Calls of the function.
+
+    Returns
+    -------
+    list of float
+        Seconds of each call.
+    """
     seconds = []
     for _ in range(repetitions):
         synchronize(device)
@@ -132,14 +149,33 @@ def timed(work: Callable[[], object], device: str, repetitions: int) -> list[flo
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:
-    """Least, median and greatest."""
+    """Return minimum, median and maximum."""
     return {"least": min(values), "median": statistics.median(values), "greatest": max(values)}
 
 
 def packed_epochs(
     case: Case, acceleration: str, device: str, repetitions: int, capture: Capture | None = None
 ) -> dict[str, Any]:
-    """Train the population; seconds of each timed epoch, and what became of the loss."""
+    """Train the population and time its epochs.
+
+    Parameters
+    ----------
+    case
+        Sizes of the task.
+    acceleration
+        Path of training, as of ``train``.
+    device
+        Device of the population.
+    repetitions
+        Timed epochs.
+    capture
+        Replacement for CUDA graphs, in tests.
+
+    Returns
+    -------
+    dict
+        Seconds per epoch, losses before and during the timed epochs, and the paths of the buckets.
+    """
     configs = paper_population(case)
     rows = make_rows(case, device)
     population = Population.create(
@@ -200,7 +236,24 @@ def packed_epochs(
 
 
 def sequential_step(case: Case, device: str, n_networks: int, n_steps: int) -> dict[str, Any]:
-    """Seconds of a step of one network at a time: slices of tensors, fused Adam, no data loader."""
+    """Time the steps of one network at a time: slices of tensors, fused Adam, no data loader.
+
+    Parameters
+    ----------
+    case
+        Sizes of the task.
+    device
+        Device of the networks.
+    n_networks
+        Networks, spread evenly over the population.
+    n_steps
+        Timed steps of each.
+
+    Returns
+    -------
+    dict
+        Quantiles of the seconds per step.
+    """
     inputs, target, _ = make_rows(case, device)
     configs = paper_population(case)
     chosen = [configs[(2 * i + 1) * len(configs) // (2 * n_networks)] for i in range(n_networks)]
@@ -236,7 +289,7 @@ def sequential_step(case: Case, device: str, n_networks: int, n_steps: int) -> d
 
 
 def measure_card(device: str, size: int = 8192) -> dict[str, float]:
-    """Bytes a second of a copy, read and written, and FLOP a second of a large product in both precisions."""
+    """Measure bytes per second of a copy, read and written, and FLOP per second of a large product."""
     source = torch.empty(size * size * 4, device=device)
     copy = torch.empty_like(source)
     copy.copy_(source)
@@ -259,7 +312,21 @@ def measure_card(device: str, size: int = 8192) -> dict[str, float]:
 def account(
     row: dict[str, Any], work: Work, card: dict[str, float], sequential: float, n_members: int
 ) -> None:
-    """Add to a row of results what the figures mean: ratios, and what the card would need at its best."""
+    """Add ratios and lower bounds of the time to a row of results.
+
+    Parameters
+    ----------
+    row
+        Row of :func:`packed_epochs`, which is changed.
+    work
+        Counted work of an epoch.
+    card
+        Rates of the card.
+    sequential
+        Seconds per step of one network at a time.
+    n_members
+        Members of the population.
+    """
     seconds = row["epoch_seconds"]["median"]
     precision = "ieee" if row["precision"] == "highest" else "tf32"
     peak = card[f"{precision}_flops_per_second"]
@@ -268,15 +335,15 @@ def account(
     row["flops_per_second"] = work.flops / seconds
     row["share_of_gemm_peak"] = work.flops / seconds / peak
     row["seconds_at_gemm_peak"] = work.flops / peak
-    # weights stay on the multiprocessor in the persistent kernel, so that only a graph pays for this
+    # the persistent kernel keeps weights on the multiprocessor, so this bound applies to graphs only
     row["seconds_for_weights_through_memory"] = work.weight_bytes / card["copy_bytes_per_second"]
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """One line a way of training."""
+    """Return a Markdown table with one line per path."""
     lines = [
-        "| training | precision | s an epoch | times one at a time | us a member-step | of the GEMM peak |"
-        " floor: FLOPs | floor: weights through memory |",
+        "| training | precision | s per epoch | x one at a time | us per member-step | share of GEMM peak |"
+        " lower bound: FLOPs | lower bound: weights through memory |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
@@ -290,7 +357,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def describe(device: str) -> dict[str, Any]:
-    """Where the figures were measured, and with which compiler."""
+    """Return device, CUDA and Triton versions, and the machine."""
     try:
         import triton
 
@@ -302,9 +369,9 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write; 1 where there is no GPU."""
+    """Measure, print and write; return 1 without a GPU."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only ask whether there is a GPU")
+    parser.add_argument("--check", action="store_true", help="only check for a GPU")
     parser.add_argument("--members", type=int, default=Case.n_members)
     parser.add_argument("--rows", type=int, default=Case.n_rows)
     parser.add_argument("--inputs", type=int, default=Case.n_inputs)
@@ -340,7 +407,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(
             f"\n{case.n_members:,} members, {case.n_rows:,} rows, {case.n_inputs} inputs, {n_outputs} outputs"
         )
-        print(f"one network at a time: {1e6 * sequential['step_seconds']['median']:.0f} us a step")
+        print(f"one network at a time: {1e6 * sequential['step_seconds']['median']:.0f} us per step")
         print(table(rows), flush=True)
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

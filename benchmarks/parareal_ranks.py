@@ -1,5 +1,7 @@
-"""What the ranks of :mod:`benchmarks.parareal` run, started by torchrun: ``parareal_ranks.py KIND OUTPUT
-SPEC``."""
+"""Program of the ranks of :mod:`benchmarks.parareal`.
+
+torchrun starts it as ``parareal_ranks.py KIND OUTPUT SPEC``.
+"""
 
 from __future__ import annotations
 
@@ -41,22 +43,22 @@ from parallelmlp_search.space import MLPConfig
 ROOT = Path(__file__).parent.parent
 CLASSES, INPUTS = 26, 64
 FREE_SECONDS = 5e-5
-"""A step in which no rank waits longer for a core, because another program has it, counts as free."""
+"""Longest wait for a core, in seconds, of a step that counts as undisturbed by other programs."""
 
 
 def config_of(spec: dict[str, int]) -> MLPConfig:
-    """The network whose steps are timed."""
+    """Return the configuration of the timed network."""
     return MLPConfig(widths=(spec["width"],) * spec["depth"], residual=True, normalization="layer")
 
 
 def serial_model(spec: dict[str, int]) -> nn.Sequential:
-    """The same weights on every rank."""
+    """Return the serial network, with the same weights on every rank."""
     torch.manual_seed(1)
     return deep_mlp(config_of(spec), n_inputs=INPUTS, n_outputs=CLASSES)
 
 
 def seconds_of(step: Callable[[], object], repeats: int) -> tuple[list[float], list[float]]:
-    """Seconds of each step after some that warm up, and for how much of it this rank was without a core."""
+    """Return the seconds of each step after a warm-up, and the part that this rank waited for a core."""
     took, waited = [], []
     for number in range(repeats + 5):
         before, started = core_wait(), time.perf_counter()
@@ -68,7 +70,7 @@ def seconds_of(step: Callable[[], object], repeats: int) -> tuple[list[float], l
 
 
 def link_of(world: World, n_bytes: int) -> Link:
-    """Latency and bandwidth between ranks 0 and 1, from messages there and back."""
+    """Measure latency and bandwidth between ranks 0 and 1 with round trips."""
     found = []
     for size in (1, max(64, n_bytes // 4)):
         tensor = torch.zeros(size)
@@ -92,27 +94,80 @@ def link_of(world: World, n_bytes: int) -> Link:
 
 
 def steps(world: World, spec: dict[str, int]) -> dict[str, Any]:
-    """Step times of two ranks against one process, of the rivals, and what the cost model says."""
-    n_rows, repeats = spec["rows"], spec["repeats"]
+    """Time the steps of two ranks, of one process and of the rivals, and predict them with the cost model."""
+    n_rows = spec["rows"]
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(n_rows, INPUTS, generator=generator)
     y = torch.randint(0, CLASSES, (n_rows,), generator=generator)
+    times, rounds, disturbed = _time_rounds(world, spec, x, y)
+    message_bytes = 4 * n_rows * spec["width"]
+    link = link_of(world, message_bytes)
+    model = serial_model(spec)
+    world.barrier()
+    busy = measure_pace(model, x, repeats=30)  # on both ranks at once
+    world.barrier()
+    if world.rank != 0:
+        world.barrier()
+        return {}
+    quiet = measure_pace(model, x, repeats=30)
+    by_rank = {}
+    for slices in (2, 4):
+        function = output_gradient("cross_entropy", y)
+        measured = measure_slices(_sliced(spec, slices, x), x, function, repeats=30, recipe=_recipe())
+        by_rank[slices] = {
+            "step": play(measured, [link.seconds(message_bytes)] * (slices - 1)),
+            "ranks": [asdict(times) for times in measured],
+        }
+    world.barrier()
+    curves = {
+        name: [
+            {"slices": p.slices, "step": p.step, "speedup": p.speedup, "communication": p.communication,
+             "fine": p.fine, "sweep": p.sweep, "serial": p.serial}
+            for p in predictions(model, x, (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64), pace=pace, link=link)
+        ]
+        for name, pace in (("quiet", quiet), ("busy", busy))
+    }  # fmt: skip
+    return {
+        "spec": spec,
+        "rounds": rounds,
+        "disturbed": disturbed,
+        "quantiles": {n: [quantile(v, q) for q in (0.1, 0.25, 0.5, 0.75, 0.9)] for n, v in times.items()},
+        "link": {"latency": link.latency, "bandwidth": link.bandwidth},
+        "predictions": curves,
+        "rank_by_rank": by_rank,
+    }
+
+
+def _recipe() -> Recipe:
+    return Recipe(total_steps=100_000, schedule="constant")
+
+
+def _sliced(spec: dict[str, int], slices: int, x: Tensor) -> PararealNetwork:
+    torch.manual_seed(2)
+    return decompose(serial_model(spec), slices, x)
+
+
+def _time_rounds(
+    world: World, spec: dict[str, int], x: Tensor, y: Tensor
+) -> tuple[dict[str, list[float]], list[dict[str, float]], float]:
+    """Time all sides in turns.
+
+    Returns
+    -------
+    tuple
+        Seconds of all steps by side, medians of each round by side (on the first rank), and the mean share of
+        steps in which a rank waited for a core.
+    """
+    repeats = spec["repeats"]
     function = output_gradient("cross_entropy", y)
-    recipe = Recipe(total_steps=100_000, schedule="constant")
-
-    def sliced(slices: int) -> PararealNetwork:
-        torch.manual_seed(2)
-        return decompose(serial_model(spec), slices, x)
-
-    alone = DistributedParareal(sliced(1), Alone(), recipe, x)
-    ranked = DistributedParareal(sliced(2), world, recipe, x)
+    alone = DistributedParareal(_sliced(spec, 1, x), Alone(), _recipe(), x)
+    ranked = DistributedParareal(_sliced(spec, 2, x), world, _recipe(), x)
     parallel, pipelines = data_parallel(world, spec, x, y), pipeline_steps(world, spec, x, y)
     times: dict[str, list[float]] = {}
-
     disturbed: list[float] = []
 
     def add(name: str, step: Callable[[], object], only: int | None = None) -> None:
-        """Times of steps for which no rank had to wait for a core, or of all where that leaves too few."""
+        """Add the times of undisturbed steps, or of all steps if too few are undisturbed."""
         world.barrier()
         mine = only is None or only == world.rank
         took, waited = seconds_of(step, repeats) if mine else ([0.0] * repeats, [0.0] * repeats)
@@ -135,50 +190,30 @@ def steps(world: World, spec: dict[str, int]) -> dict[str, Any]:
             add(name, step)
         if world.rank == 0:
             rounds.append({n: statistics.median(v[before.get(n, 0) :]) for n, v in times.items()})
-    link = link_of(world, 4 * n_rows * spec["width"])
-    model = serial_model(spec)
-    world.barrier()
-    busy = measure_pace(model, x, repeats=30)  # on both ranks at once
-    world.barrier()
-    if world.rank != 0:
-        world.barrier()
-        return {}
-    quiet = measure_pace(model, x, repeats=30)
-    by_rank = {}
-    for slices in (2, 4):
-        measured = measure_slices(sliced(slices), x, function, repeats=30, recipe=recipe)
-        message = link.seconds(4 * n_rows * spec["width"])
-        by_rank[slices] = {
-            "step": play(measured, [message] * (slices - 1)),
-            "ranks": [asdict(times) for times in measured],
-        }
-    world.barrier()
-    curves = {
-        name: [
-            {"slices": p.slices, "step": p.step, "speedup": p.speedup, "communication": p.communication,
-             "fine": p.fine, "sweep": p.sweep, "serial": p.serial}
-            for p in predictions(model, x, (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64), pace=pace, link=link)
-        ]
-        for name, pace in (("quiet", quiet), ("busy", busy))
-    }  # fmt: skip
-    return {
-        "spec": spec,
-        "rounds": rounds,
-        "disturbed": statistics.mean(disturbed),
-        "quantiles": {n: [quantile(v, q) for q in (0.1, 0.25, 0.5, 0.75, 0.9)] for n, v in times.items()},
-        "link": {"latency": link.latency, "bandwidth": link.bandwidth},
-        "predictions": curves,
-        "rank_by_rank": by_rank,
-    }
+    return times, rounds, statistics.mean(disturbed)
 
 
 def quantile(values: list[float], share: float) -> float:
-    """A quantile of some seconds."""
+    """Return a quantile without interpolation."""
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
 def data_parallel(world: World, spec: dict[str, int], x: Tensor, y: Tensor) -> Callable[[], object]:
-    """torch's DistributedDataParallel, each rank with its part of the minibatch, fused AdamW."""
+    """Return a step of torch's DistributedDataParallel with fused AdamW.
+
+    Parameters
+    ----------
+    world
+        Ranks; each takes its part of the minibatch.
+    spec
+        Depth and width of the network.
+    x, y
+        Inputs and classes of the minibatch.
+
+    Returns
+    -------
+    callable
+    """
     model = nn.parallel.DistributedDataParallel(serial_model(spec), gradient_as_bucket_view=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     mine = torch.arange(len(x)).tensor_split(world.size)[world.rank]
@@ -195,7 +230,22 @@ def data_parallel(world: World, spec: dict[str, int], x: Tensor, y: Tensor) -> C
 def pipeline_steps(
     world: World, spec: dict[str, int], x: Tensor, y: Tensor
 ) -> dict[str, Callable[[], object]]:
-    """torch.distributed.pipelining over the two halves of the serial network, fused AdamW."""
+    """Return steps of torch.distributed.pipelining over both halves of the network, with fused AdamW.
+
+    Parameters
+    ----------
+    world
+        Two ranks, one for each half.
+    spec
+        Depth and width of the network.
+    x, y
+        Inputs and classes of the minibatch.
+
+    Returns
+    -------
+    dict of callable
+        By the name of the schedule.
+    """
     found: dict[str, Callable[[], object]] = {}
     kinds = [("GPipe", ScheduleGPipe, 2), ("GPipe", ScheduleGPipe, 4), ("1F1B", Schedule1F1B, 4)]
     for name, schedule_type, pieces in kinds:
@@ -219,7 +269,7 @@ def pipeline_steps(
 
 
 def images(world: World, spec: dict[str, Any]) -> dict[str, Any]:
-    """A few real steps of an image network over as many ranks as slices."""
+    """Train an image network for a few steps, one rank per slice."""
     table = pd.read_csv(ROOT / "datasets" / "mnist5k.csv.gz").sample(frac=1.0, random_state=0)
     labels = torch.from_numpy(table.pop("target").to_numpy().copy())
     pixels = torch.from_numpy(table.to_numpy(dtype="float32").copy()).view(-1, 1, 28, 28) / 255.0
@@ -251,7 +301,7 @@ def images(world: World, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run as one rank."""
+    """Run one rank."""
     kind, output, spec = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
     torch.set_num_threads(1)
     world = join(device="cpu", timeout=300)

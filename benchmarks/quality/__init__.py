@@ -1,1 +1,1 @@
-"""How good what a search finds is, beside other tools: ``python -m benchmarks.quality``."""
+"""Quality of the search against other tools: ``python -m benchmarks.quality``."""

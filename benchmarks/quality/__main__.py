@@ -1,14 +1,13 @@
-"""The quality of what a search finds, beside other tools, on tables that none of them was tuned on here.
+"""Quality of the search against other tools.
 
-``python -m benchmarks.quality`` compares all tools that are installed on the bundled tables and on those of
-scikit-learn, at 30 and 120 seconds, over three seeds, with two threads each. It takes hours; each fit is kept
-in ``runs/quality`` when it ends, so that it can be interrupted and called again. Results go to
+``python -m benchmarks.quality`` compares all installed tools on the bundled tables and on those of
+scikit-learn, at 30 and 120 seconds, over three seeds, with two threads each. It takes hours. Each fit is kept
+in ``runs/quality`` when it ends, so the benchmark can be interrupted and called again. Results go to
 ``benchmarks/results/quality.json``.
 
 ``--quick`` compares four tables and three peers at 30 seconds within ten minutes and keeps nothing.
-``--ablation`` compares variants of our own search, with one thread each, so that each core can make its own;
-results go to ``benchmarks/results/ablation.json``. Other tools may live in an environment of their own:
-``--peers-python PATH``.
+``--ablation`` compares variants of our own search with one thread each, so each core can run one; results go
+to ``benchmarks/results/ablation.json``. ``--peers-python PATH`` names an environment for the other tools.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.publishing import describe_machine
-from benchmarks.quality.fitting import ROOT, Job, Workshop, jobs_of
+from benchmarks.quality.fitting import ROOT, FitRunner, Job, jobs_of
 from benchmarks.quality.publishing import report, report_variants
 from benchmarks.quality.sets import BUNDLED, SETS
 from benchmarks.quality.tools import OURS, QUICK_PEERS, TOOLS, Tool, find_tool, variant_tools
@@ -32,8 +31,8 @@ QUICK_SECONDS = 30.0
 N_QUICK_PEERS = 3
 
 
-def chosen_tools(arguments: argparse.Namespace, workshop: Workshop) -> list[Tool]:
-    """Tools to compare, those left out that are not installed, each with a sentence."""
+def chosen_tools(arguments: argparse.Namespace, runner: FitRunner) -> list[Tool]:
+    """Return the tools to compare; print a message for each tool that is not installed."""
     if arguments.tools:
         wanted = [find_tool(name) for name in arguments.tools]
     elif arguments.ablation:
@@ -44,16 +43,16 @@ def chosen_tools(arguments: argparse.Namespace, workshop: Workshop) -> list[Tool
         wanted = list(TOOLS.values())
     found = []
     for tool in wanted:
-        sentence = workshop.missing(tool)
-        if sentence is None:
+        message = runner.missing(tool)
+        if message is None:
             found.append(tool)
         else:
-            print(sentence, flush=True)
+            print(message, flush=True)
     return found[: 1 + N_QUICK_PEERS] if arguments.quick and not arguments.tools else found
 
 
-def told(row: dict[str, Any]) -> str:
-    """One line on a fit."""
+def progress_line(row: dict[str, Any]) -> str:
+    """Return one line about a fit."""
     budget = "" if row["budget"] is None else f" {row['budget']:g} s"
     name = f"{row['set']}, seed {row['seed']}, {row['tool']}{budget}"
     if "failure" in row:
@@ -62,7 +61,7 @@ def told(row: dict[str, Any]) -> str:
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.quality",
         description=__doc__,
@@ -82,17 +81,17 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--folder",
         type=Path,
-        help="where finished fits are kept; default: runs/quality, with --ablation runs/ablation",
+        help="folder of finished fits; default: runs/quality, with --ablation runs/ablation",
     )
     parser.add_argument(
-        "--most", type=int, metavar="N", help="make N fits at most, and leave the rest to later"
+        "--most", type=int, metavar="N", help="run at most N fits and leave the others for later"
     )
-    parser.add_argument("--keep", action="store_true", help="write results though --quick was asked for")
+    parser.add_argument("--keep", action="store_true", help="write results in spite of --quick")
     return parser.parse_args(words)
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Make the fits that are wanted and not yet made, then compare."""
+    """Run the selected fits that are not on file, then compare all of them."""
     arguments = parse(words)
     quick = arguments.quick
     sets = arguments.sets or (QUICK_SETS if quick else BUNDLED if arguments.ablation else SETS)
@@ -100,34 +99,34 @@ def main(words: Sequence[str] | None = None) -> None:
     budgets = arguments.seconds or ([QUICK_SECONDS] if quick or arguments.ablation else [30.0, 120.0])
     with tempfile.TemporaryDirectory(prefix="quality-") as temporary:
         kept = ROOT / "runs" / ("ablation" if arguments.ablation else "quality")
-        workshop = Workshop(
+        runner = FitRunner(
             arguments.folder or (Path(temporary) if quick and not arguments.keep else kept),
             threads=arguments.threads or (1 if arguments.ablation else 2),
             peers_python=arguments.peers_python,
             exclusive=arguments.exclusive,
         )
-        jobs = jobs_of(sets, seeds, chosen_tools(arguments, workshop), budgets)
-        rows = _rows(workshop, jobs, arguments.most)
+        jobs = jobs_of(sets, seeds, chosen_tools(arguments, runner), budgets)
+        rows = _rows(runner, jobs, arguments.most)
     if rows:
         publish = report_variants if arguments.ablation else report
         print(publish(rows, describe_machine(), keep=arguments.keep or not quick))
 
 
-def _rows(workshop: Workshop, jobs: Sequence[Job], most: int | None) -> list[dict[str, Any]]:
-    """Rows of the jobs that were made before or could be made now."""
-    rows, made = [], 0
+def _rows(runner: FitRunner, jobs: Sequence[Job], most: int | None) -> list[dict[str, Any]]:
+    """Return the rows of all jobs that are on file or can run now."""
+    rows, n_run = [], 0
     for job in jobs:
-        before = workshop.known(job)
+        before = runner.known(job)
         if before is not None:
             rows.append(before)
-        elif most is None or made < most:
-            made += 1
-            rows.append(workshop.row(job))
-            print(told(rows[-1]), flush=True)
+        elif most is None or n_run < most:
+            n_run += 1
+            rows.append(runner.row(job))
+            print(progress_line(rows[-1]), flush=True)
     return rows
 
 
 if __name__ == "__main__":
-    # whoever stops the benchmark politely leaves no temporary folder behind
+    # SIGTERM ends the program normally, so that temporary folders are removed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     main()

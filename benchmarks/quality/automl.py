@@ -1,4 +1,4 @@
-"""Tools that search over many kinds of models within a time limit."""
+"""Tools that search over many kinds of models under a time limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["autogluon", "flaml"]
 
 
 def flaml(task: Task) -> Fit:
-    """FLAML: boosted trees, forests and linear models, the cheapest first."""
+    """Fit FLAML: boosted trees, forests and linear models, the cheapest first."""
     from flaml import AutoML
 
     model = AutoML()
@@ -41,7 +41,7 @@ def flaml(task: Task) -> Fit:
 
 
 def autogluon(task: Task) -> Fit:
-    """AutoGluon with one of its presets; ``settings["presets"]`` names it."""
+    """Fit AutoGluon with the presets in ``task.settings``."""
     from autogluon.tabular import TabularPredictor
 
     metric = {"roc_auc": "roc_auc", "log_loss": "log_loss", "rmse": "root_mean_squared_error"}
@@ -50,7 +50,7 @@ def autogluon(task: Task) -> Fit:
         label=target,
         eval_metric=metric[METRICS[task.task]],
         problem_type=task.task,
-        path=tempfile.mkdtemp(prefix="autogluon-", dir="."),  # the folder of the fit, which is removed
+        path=tempfile.mkdtemp(prefix="autogluon-", dir="."),  # inside the folder of the fit, which is removed
         verbosity=0,
     )
     predictor.fit(

@@ -1,4 +1,4 @@
-"""Boosted trees with their libraries' own defaults; categories are handed over as categories."""
+"""Boosted trees with the defaults of their libraries; categories are passed as categories."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ __all__ = ["Categories", "catboost", "hist_gradient_boosting", "lightgbm", "pred
 
 
 class Categories:
-    """Text columns as pandas' categories of the rows that train; one that is new is a gap."""
+    """Text columns as pandas categories of the training rows; unseen categories become missing values.
+
+    Parameters
+    ----------
+    features
+        Training rows.
+    columns
+        Names of the text columns.
+    """
 
     def __init__(self, features: pd.DataFrame, columns: tuple[str, ...]) -> None:
         self.kinds = {
@@ -22,7 +30,7 @@ class Categories:
         }
 
     def __call__(self, features: pd.DataFrame) -> pd.DataFrame:
-        """The same columns, those of categories typed as such."""
+        """Return the table with its text columns as categories."""
         columns = {}
         for column, kind in self.kinds.items():
             values = features[column]
@@ -31,7 +39,7 @@ class Categories:
 
 
 def predictor(task: Task, model: Any, prepare: Any) -> Fit:
-    """How a scikit-learn-like model predicts from a raw table."""
+    """Return the fit of a model with scikit-learn's interface; ``prepare`` converts raw tables."""
 
     def predict(features: pd.DataFrame) -> NDArray[np.float64]:
         ready = prepare(features)
@@ -42,7 +50,7 @@ def predictor(task: Task, model: Any, prepare: Any) -> Fit:
 
 
 def lightgbm(task: Task) -> Fit:
-    """LightGBM: 100 trees of 31 leaves."""
+    """Fit LightGBM: 100 trees of 31 leaves."""
     from lightgbm import LGBMClassifier, LGBMRegressor
 
     kind = LGBMRegressor if task.task == "regression" else LGBMClassifier
@@ -53,7 +61,7 @@ def lightgbm(task: Task) -> Fit:
 
 
 def xgboost(task: Task) -> Fit:
-    """XGBoost: 100 trees of depth 6."""
+    """Fit XGBoost: 100 trees of depth 6."""
     from xgboost import XGBClassifier, XGBRegressor
 
     kind = XGBRegressor if task.task == "regression" else XGBClassifier
@@ -64,7 +72,7 @@ def xgboost(task: Task) -> Fit:
 
 
 def catboost(task: Task) -> Fit:
-    """CatBoost: 1,000 trees of depth 6, the learning rate its own choice."""
+    """Fit CatBoost: 1,000 trees of depth 6, with its automatic learning rate."""
     from catboost import CatBoostClassifier, CatBoostRegressor
 
     kind = CatBoostRegressor if task.task == "regression" else CatBoostClassifier
@@ -77,7 +85,7 @@ def catboost(task: Task) -> Fit:
     )
 
     def prepare(features: pd.DataFrame) -> pd.DataFrame:
-        # it takes no gaps among texts
+        # CatBoost accepts no missing values among texts
         return features.assign(**{c: features[c].fillna("(none)").astype(object) for c in task.categorical})
 
     model.fit(prepare(task.features), task.target)
@@ -85,7 +93,7 @@ def catboost(task: Task) -> Fit:
 
 
 def hist_gradient_boosting(task: Task) -> Fit:
-    """scikit-learn's boosted trees; it stops early by itself where rows are many."""
+    """Fit scikit-learn's boosted trees, which stop early on large tables."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     kind = HistGradientBoostingRegressor if task.task == "regression" else HistGradientBoostingClassifier

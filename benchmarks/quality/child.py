@@ -1,6 +1,6 @@
-"""One fit in a process of its own: from ``job.json`` of a folder to ``outcome.json`` and ``predictions.npy``.
+"""Process of one fit: reads ``job.json`` in a folder, writes ``outcome.json`` and ``predictions.npy``.
 
-It runs in the interpreter of the tool, which needs NumPy, pandas and scikit-learn beside the tool itself.
+It runs in the interpreter of the tool, which needs NumPy, pandas and scikit-learn besides the tool.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["end_with_parent", "keep_to", "main", "processor_seconds", "version_o
 
 
 def version_of(package: str) -> str:
-    """Version of an importable package."""
+    """Return the version of an importable package."""
     known = importlib.metadata.packages_distributions().get(package.partition(".")[0], [package])
     names = [package.replace(".", "-"), *known]
     for name in names:
@@ -38,19 +38,21 @@ def version_of(package: str) -> str:
 
 
 def keep_to(threads: int) -> None:
-    """Leave this process, and all it starts, no more cores than threads (Linux)."""
+    """Restrict this process and its children to as many cores as threads (Linux)."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def processor_seconds(pid: int) -> float:
-    """Seconds of all cores that a process, and all below it, have used; NaN but on Linux.
+    """Return the CPU seconds of a process and its descendants; NaN on systems other than Linux.
 
-    On a machine that does other work too, this says more than a clock.
+    On a machine with other work, they mean more than wall time.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks = sum(int(field) for field in fields[11:15])  # own and ended children, user and system
+        ticks = sum(
+            int(field) for field in fields[11:15]
+        )  # user and system time of the process and of its ended children
         total = ticks / os.sysconf("SC_CLK_TCK")
         for thread in Path(f"/proc/{pid}/task").iterdir():
             children = (thread / "children").read_text().split()
@@ -61,7 +63,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def end_with_parent() -> None:
-    """End this process, and all it has started, within a second of its parent's end, however that came."""
+    """End this process and its children within a second after the parent has ended for any reason."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -73,13 +75,13 @@ def end_with_parent() -> None:
 
 
 def main(folder: Path) -> None:
-    """Fit, predict the held-back rows, write."""
+    """Fit, predict the held-back rows, and write both files."""
     job: dict[str, Any] = json.loads((folder / "job.json").read_text())
     keep_to(job["threads"])
     table = load(job["set"])
     train, test = np.load(folder / "train.npy"), np.load(folder / "test.npy")
     module, _, function = job["fit"].partition(":")
-    importlib.import_module(job["package"])  # imports cost what they cost, for all; they are not timed
+    importlib.import_module(job["package"])  # imports are not timed
     fit = getattr(importlib.import_module(module), function)
     task = Task(
         task=table.task,

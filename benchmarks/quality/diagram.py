@@ -1,4 +1,4 @@
-"""The critical-difference diagram: which tools can be told apart.
+"""Critical-difference diagram: joins tools that the Nemenyi test cannot distinguish.
 
 Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7, 2006.
 """
@@ -19,16 +19,28 @@ WIDTH, MARGIN, TOP, STEP = 760.0, 210.0, 70.0, 20.0
 
 
 def critical_difference(n_tools: int, n_sets: int, level: float = 0.05) -> float:
-    """Nemenyi's difference of mean ranks below which two tools cannot be told apart.
+    """Return the difference of mean ranks below which Nemenyi's test cannot distinguish two tools.
 
-    ``q sqrt(k (k + 1) / (6 n))`` with q the quantile of the studentised range over sqrt 2.
+    ``q sqrt(k (k + 1) / (6 n))``, where ``q`` is the quantile of the studentized range divided by
+    ``sqrt(2)``.
+
+    Parameters
+    ----------
+    n_tools, n_sets
+        ``k`` and ``n``.
+    level
+        Significance level.
+
+    Returns
+    -------
+    float
     """
     quantile = float(studentized_range.ppf(1.0 - level, n_tools, np.inf)) / math.sqrt(2.0)
     return quantile * math.sqrt(n_tools * (n_tools + 1) / (6.0 * n_sets))
 
 
 def cliques(ranks: list[float], difference: float) -> list[tuple[int, int]]:
-    """Longest runs (first, last) of two or more ascending mean ranks that lie within a difference."""
+    """Return the longest runs ``(first, last)`` of ascending mean ranks within a difference."""
     runs: list[tuple[int, int]] = []
     for first in range(len(ranks)):
         last = max(place for place in range(first, len(ranks)) if ranks[place] - ranks[first] <= difference)
@@ -38,7 +50,7 @@ def cliques(ranks: list[float], difference: float) -> list[tuple[int, int]]:
 
 
 def diagram(comparison: Comparison) -> str:
-    """The diagram as SVG: better tools to the left, a bar over those that cannot be told apart."""
+    """Draw the diagram as SVG: better tools on the left, a bar over those that are not distinguishable."""
     ranks = comparison.mean_ranks.tolist()
     n_tools = len(ranks)
     difference = critical_difference(n_tools, len(comparison.sets))

@@ -1,4 +1,4 @@
-"""The errors of TabArena: 1 - ROC-AUC for two classes, log-loss for more, RMSE for numbers."""
+"""Errors as in TabArena: 1 - ROC-AUC for two classes, log-loss for more, RMSE for regression."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sklearn.metrics import log_loss, roc_auc_score
 __all__ = ["METRICS", "error_of", "error_of_score"]
 
 METRICS = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
-"""The metric of each task by our own name for it."""
+"""Name of the metric of each task."""
 
 MIN_PROBABILITY = 1e-15
-"""A tool that gives the true class no chance at all is not infinitely bad, as in scikit-learn."""
+"""Lower bound of probabilities, so that the log-loss stays finite, as in scikit-learn."""
 
 
 def error_of(task: str, target: NDArray[Any], predictions: NDArray[np.float64]) -> float:
-    """Error of predictions on held-back rows.
+    """Return the error of predictions on held-back rows.
 
     Parameters
     ----------
@@ -28,6 +28,16 @@ def error_of(task: str, target: NDArray[Any], predictions: NDArray[np.float64]) 
         (n,) class numbers or values.
     predictions
         (n, classes) probabilities, or (n,) values.
+
+    Returns
+    -------
+    float
+        Lower is better.
+
+    Raises
+    ------
+    ValueError
+        If a prediction is not finite.
     """
     if not np.isfinite(predictions).all():
         raise ValueError("predictions must be finite, but some are not")
@@ -35,11 +45,11 @@ def error_of(task: str, target: NDArray[Any], predictions: NDArray[np.float64]) 
         return float(np.sqrt(np.mean((np.asarray(target, dtype=np.float64) - predictions) ** 2)))
     if task == "binary":
         return 1.0 - float(roc_auc_score(target, predictions[:, 1]))
-    likely = np.clip(predictions, MIN_PROBABILITY, None)
-    likely = likely / likely.sum(axis=1, keepdims=True)
-    return float(log_loss(target, likely, labels=np.arange(predictions.shape[1])))
+    probabilities = np.clip(predictions, MIN_PROBABILITY, None)
+    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
+    return float(log_loss(target, probabilities, labels=np.arange(predictions.shape[1])))
 
 
 def error_of_score(task: str, score: float) -> float:
-    """Error that stands for a score in the metric's own orientation."""
+    """Return the error that corresponds to a score."""
     return 1.0 - score if task == "binary" else score

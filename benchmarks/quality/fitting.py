@@ -1,4 +1,4 @@
-"""Fits: each in a child process with a hard limit, each kept in a file of its own as soon as it ends."""
+"""Fits: each in a child process with a hard time limit, kept in its own file when it ends."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from benchmarks.quality.errors import error_of
 from benchmarks.quality.sets import load, split
 from benchmarks.quality.tools import Tool
 
-__all__ = ["Job", "Workshop", "jobs_of"]
+__all__ = ["FitRunner", "Job", "jobs_of"]
 
 ROOT = Path(__file__).parents[2]
 
 UNTIMED_LIMIT = 7200.0
-"""Seconds after which a tool that knows no limit is stopped."""
+"""Seconds after which a tool without a time limit is stopped."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One fit: a set, a seed, a tool, and the seconds it is told, or None."""
+    """One fit: a table, a seed, a tool, and its time limit in seconds, or None."""
 
     set: str
     seed: int
@@ -40,21 +40,37 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Name of its file."""
+        """Name of the file of the fit."""
         budget = "untimed" if self.seconds is None else f"{self.seconds:g}s"
         tool = re.sub(r"[^a-z0-9]+", "-", self.tool.name.lower())
         return f"{self.set}.{self.seed}.{tool}.{budget}"
 
     @property
     def limit(self) -> float:
-        """Seconds after which the process is ended; generous, since overruns show in the figures."""
+        """Seconds after which the process is ended; generous, because overruns show in the figures."""
         return UNTIMED_LIMIT if self.seconds is None else 2.0 * self.seconds + 60.0
 
 
 def jobs_of(
     sets: Sequence[str], seeds: Sequence[int], tools: Sequence[Tool], budgets: Sequence[float]
 ) -> list[Job]:
-    """All fits, in an order that gives whole comparisons early: seed by seed, set by set."""
+    """Return all fits, seed by seed and table by table, so that comparisons are complete early.
+
+    Parameters
+    ----------
+    sets
+        Names of tables.
+    seeds
+        Seeds of splits and fits.
+    tools
+        Tools to compare.
+    budgets
+        Time limits in seconds, for tools that accept one.
+
+    Returns
+    -------
+    list of Job
+    """
     return [
         Job(name, seed, tool, seconds)
         for seed in seeds
@@ -64,19 +80,19 @@ def jobs_of(
     ]
 
 
-class Workshop:
-    """Where fits are made and kept.
+class FitRunner:
+    """Runs fits and keeps their rows.
 
     Parameters
     ----------
     folder
-        One JSON file a finished fit.
+        Holds one JSON file per finished fit.
     threads
-        Threads, and cores, of every fit.
+        Threads and cores of every fit.
     peers_python
-        Interpreter that the other tools are installed in.
+        Interpreter with the other tools; this one by default.
     exclusive
-        A file that is locked during each fit, so that others on the machine who lock it too wait; or None.
+        File that is locked during each fit, for other programs to wait on; or None.
     """
 
     def __init__(
@@ -94,7 +110,7 @@ class Workshop:
         folder.mkdir(parents=True, exist_ok=True)
 
     def missing(self, tool: Tool) -> str | None:
-        """A sentence on why a tool cannot take part, or None."""
+        """Return a message if a tool is not installed, else None."""
         interpreter = self._interpreter(tool)
         look = (
             f"import importlib.util as u, sys; sys.exit(u.find_spec({tool.package.split('.')[0]!r}) is None)"
@@ -107,23 +123,23 @@ class Workshop:
         return sys.executable if tool.is_ours else self.peers_python
 
     def known(self, job: Job) -> dict[str, Any] | None:
-        """The row of a fit that was made before, or None."""
+        """Return the row of a finished fit, or None."""
         path = self.folder / f"{job.key}.json"
         row: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
         return row
 
     def row(self, job: Job) -> dict[str, Any]:
-        """The row of a fit: read if it was made before, else made and kept."""
+        """Return the row of a fit; run and keep it if there is none on file."""
         before = self.known(job)
         if before is not None:
             return before
-        row = self._make(job)
+        row = self._run(job)
         path = self.folder / f"{job.key}.json"
         path.with_suffix(".part").write_text(json.dumps(row) + "\n")
         path.with_suffix(".part").replace(path)
         return row
 
-    def _make(self, job: Job) -> dict[str, Any]:
+    def _run(self, job: Job) -> dict[str, Any]:
         table = load(job.set)
         train, test = split(table, job.seed)
         row: dict[str, Any] = {
@@ -152,7 +168,7 @@ class Workshop:
             }
             (folder / "job.json").write_text(json.dumps(description))
             with _locked(self.exclusive):
-                failure = self._run(job, folder)
+                failure = self._run_child(job, folder)
             if failure is not None:
                 return row | {"failure": failure}
             predictions = np.load(folder / "predictions.npy")
@@ -164,10 +180,10 @@ class Workshop:
         row |= {"error": error} | outcome
         return row
 
-    def _run(self, job: Job, folder: Path) -> str | None:
-        """Run the child; a sentence if it failed."""
+    def _run_child(self, job: Job, folder: Path) -> str | None:
+        """Run the child process and return a message if it failed."""
         threads = {f"{library}_NUM_THREADS": str(self.threads) for library in ("OMP", "MKL", "OPENBLAS")}
-        # the child works in its own folder, so that whatever a tool leaves behind goes with it
+        # the child works in the folder of the fit, so files that a tool leaves are removed with it
         environment = os.environ | threads | {"PYTHONPATH": str(ROOT)}
         command = [self._interpreter(job.tool), "-m", "benchmarks.quality.child", str(folder)]
         with (folder / "errors.txt").open("w") as errors:
@@ -184,7 +200,7 @@ class Workshop:
             except subprocess.TimeoutExpired:
                 return f"not finished after {job.limit:.0f} s"
             finally:
-                # whatever it has started, and itself if it is too slow or we are interrupted
+                # ends its children, and itself after the limit or an interrupt
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
@@ -196,7 +212,7 @@ class Workshop:
 
 @contextlib.contextmanager
 def _locked(path: Path | None) -> Iterator[None]:
-    """Hold a file's lock, so that programs that ask for it too wait."""
+    """Lock a file, so that other programs can wait on it."""
     if path is None:
         yield
         return

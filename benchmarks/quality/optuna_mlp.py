@@ -1,4 +1,4 @@
-"""What many do today: Optuna over scikit-learn's MLP, one network after the other."""
+"""Common practice: Optuna over scikit-learn's MLP, one network after the other."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SEARCH_SHARE = 0.95
 
 
 def search(task: Task) -> Fit:
-    """TPE over depth, width, rate, decay and batch size.
+    """Search depth, width, learning rate, decay and batch size with TPE.
 
-    Networks train epoch by epoch on four fifths of the rows, and stop after 15 epochs without a better one on
-    the last fifth, so that the limit is kept to an epoch. The best network of the best epoch predicts.
+    Networks train epoch by epoch on four fifths of the rows and stop after 15 epochs without improvement on
+    the last fifth, so the time limit is kept to one epoch. The best network at its best epoch predicts.
     """
     import optuna
     from sklearn.model_selection import train_test_split
@@ -38,7 +38,7 @@ def search(task: Task) -> Fit:
     regression = task.task == "regression"
     location, scale = (float(task.target.mean()), float(task.target.std())) if regression else (0.0, 1.0)
     target = (task.target - location) / scale if regression else task.target
-    train, judge = train_test_split(
+    train, validation = train_test_split(
         np.arange(len(target)),
         test_size=VALIDATION_SHARE,
         stratify=None if regression else target,
@@ -54,9 +54,13 @@ def search(task: Task) -> Fit:
                 model.partial_fit(inputs[train], target[train])
             else:
                 model.partial_fit(inputs[train], target[train], classes=np.arange(task.n_classes))
-            predictions = model.predict(inputs[judge]) if regression else model.predict_proba(inputs[judge])
+            predictions = (
+                model.predict(inputs[validation]) if regression else model.predict_proba(inputs[validation])
+            )
             now = (
-                error_of(task.task, target[judge], predictions) if np.isfinite(predictions).all() else np.inf
+                error_of(task.task, target[validation], predictions)
+                if np.isfinite(predictions).all()
+                else np.inf
             )
             waited = 0 if now < error else waited + 1
             error = min(now, error)
@@ -68,7 +72,7 @@ def search(task: Task) -> Fit:
 
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=task.seed))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of networks that overflow
+        warnings.simplefilter("ignore")  # networks that overflow
         study.optimize(objective, timeout=deadline - time.monotonic(), catch=(ValueError, FloatingPointError))
     model = best["model"]
 

@@ -1,4 +1,4 @@
-"""Our own search, by its settings."""
+"""Our own search, configured by settings."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from parallelmlp_search.exceptions import BudgetWarning
 from parallelmlp_search.search import Problem, SearchSettings, run
 from parallelmlp_search.space import Categorical, SearchSpace, tuned_defaults
 
-__all__ = ["divided", "search", "with_known", "with_space"]
+__all__ = ["search", "split_settings", "with_known", "with_space"]
 
 
-def divided(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
-    """Fields of the settings, and constants of modules."""
+def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
+    """Return fields of ``SearchSettings``, and constants by ``(module, name)``."""
     fields = {name: value for name, value in settings.items() if ":" not in name}
     constants = {}
     for name, value in settings.items():
@@ -33,7 +33,7 @@ def divided(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[tuple[str
 
 
 def with_space(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields of the settings, where ``space`` says what the default space shall choose from instead."""
+    """Return the fields with ``space`` replaced by the default space with these choices."""
     if "space" not in fields:
         return fields
     changed = {name: Categorical(tuple(values)) for name, values in fields["space"].items()}
@@ -42,7 +42,7 @@ def with_space(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_known(changes: Mapping[str, Sequence[Any]]) -> None:
-    """Change fields of the settings that searches here begin with, to each of some values in turn."""
+    """Change fields of the configurations that searches start with, cycling through values."""
     tuned_defaults.TUNED_DEFAULTS = tuple(
         config.replace(**{name: values[place % len(values)] for name, values in changes.items()})
         for place, config in enumerate(tuned_defaults.TUNED_DEFAULTS)
@@ -50,14 +50,14 @@ def with_known(changes: Mapping[str, Sequence[Any]]) -> None:
 
 
 def search(task: Task) -> Fit:
-    """One search within the time limit."""
+    """Run one search under the time limit."""
     started = time.monotonic()
-    fields, constants = divided(task.settings)
+    fields, constants = split_settings(task.settings)
     with_known(fields.pop("known", {}))
     fields = with_space(fields)
     for (module, constant), value in constants.items():
         owner = importlib.import_module(module)
-        getattr(owner, constant)  # a variant of something that is no longer there must not pass for one
+        getattr(owner, constant)  # fails for a constant that no longer exists
         setattr(owner, constant, value)
     settings = SearchSettings(
         time_limit=task.seconds, metric=METRICS[task.task], seed=task.seed, device="cpu", **fields

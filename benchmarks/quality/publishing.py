@@ -1,4 +1,4 @@
-"""What lies under ``benchmarks/results``, and what of it stands in the docs."""
+"""Results files and the tables of the documents made from them."""
 
 from __future__ import annotations
 
@@ -38,25 +38,36 @@ README = ROOT / "README.md"
 MARKS = marks("quality")
 VARIANT_MARKS = marks("ablation")
 
-MAX_SHARE = 0.75
+MIN_SHARE = 0.75
+"""Share of our tables that a tool must have run on to be ranked."""
 
 Row = Mapping[str, Any]
 
 
 def merge(known: Iterable[Row], new: Iterable[Row]) -> list[Row]:
-    """Rows of both, a newer fit in the place of an older one, in a fixed order."""
+    """Return the rows of both in a fixed order; a newer fit replaces an older one."""
     rows = {(row["set"], row["seed"], row["tool"], row["budget"]): row for row in [*known, *new]}
     return [rows[key] for key in sorted(rows, key=lambda key: (*key[:3], key[3] or 0.0))]
 
 
 def write(rows: Sequence[Row], machine: Mapping[str, Any], path: Path) -> None:
-    """One line a fit, so that a change shows as what it is."""
+    """Write one line per fit, so that differences are readable.
+
+    Parameters
+    ----------
+    rows
+        Rows of fits.
+    machine
+        Description of the machine.
+    path
+        Results file.
+    """
     lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
     path.write_text(f'{{\n "machine": {json.dumps(machine)},\n "rows": [\n{lines}\n ]\n}}\n')
 
 
 def shown_tools(rows: Sequence[Row], budget: float) -> list[str]:
-    """Labels to compare at a budget: ours and others at it, and those that know none; no variants."""
+    """Return the labels at a budget, and those of tools without a time limit; no variants."""
     found = dict.fromkeys(
         label(row) for row in rows if row["tool"] in TOOLS and row["budget"] in (budget, None)
     )
@@ -65,21 +76,21 @@ def shown_tools(rows: Sequence[Row], budget: float) -> list[str]:
 
 
 def comparable(rows: Sequence[Row], budget: float) -> list[str]:
-    """Ours, and those that have run on most of its sets; others would leave few to compare."""
+    """Return the labels of ours and of tools that ran on most of its tables."""
     places = {tool: {row["set"] for row in rows if label(row) == tool} for tool in shown_tools(rows, budget)}
     own = places.get(f"ours {budget:g} s") or max(places.values(), key=len, default=set())
-    return [tool for tool, sets in places.items() if own and len(sets & own) >= MAX_SHARE * len(own)]
+    return [tool for tool, sets in places.items() if own and len(sets & own) >= MIN_SHARE * len(own)]
 
 
 def ranking(rows: Sequence[Row], budget: float) -> str:
-    """Who is better at a budget, as Markdown; empty where nobody has run."""
+    """Return the ranking at a budget as a Markdown table; empty if no tool has run."""
     ranked = comparable(rows, budget)
     others = [tool for tool in shown_tools(rows, budget) if tool not in ranked]
     return comparison_table(rows, ranked, others) if ranked else ""
 
 
 def sections(rows: Sequence[Row]) -> str:
-    """All tables of the comparison as Markdown."""
+    """Return all tables of the comparison as Markdown."""
     parts = []
     for budget in sorted({row["budget"] for row in rows if row["budget"] is not None}):
         shown = shown_tools(rows, budget)
@@ -91,16 +102,16 @@ def sections(rows: Sequence[Row]) -> str:
         bias = bias_of(ours, kind)
         if bias is not None:
             parts.append(
-                f"The error that the {kind} score reports lies {100 * bias.mean:+.1f} % "
+                f"The error that the {kind} score reports differs by {100 * bias.mean:+.1f} % "
                 f"± {100 * bias.standard_error:.1f} % from that on held-back rows "
-                f"({bias.n_fits} fits on {bias.n_sets} sets): "
-                f"{'not told apart from zero' if bias.is_unbiased else 'biased'}.\n"
+                f"({bias.n_fits} fits on {bias.n_sets} tables): "
+                f"{'not distinguishable from zero' if bias.is_unbiased else 'biased'}.\n"
             )
     return "\n".join(parts)
 
 
 def variant_sections(rows: Sequence[Row]) -> str:
-    """What each variant of our own search changes, as Markdown, by seconds."""
+    """Return the changes of all variants of our search as Markdown, by time limit."""
     parts = []
     for budget in sorted({row["budget"] for row in rows}):
         here = [row for row in rows if row["budget"] == budget]
@@ -110,7 +121,22 @@ def variant_sections(rows: Sequence[Row]) -> str:
 
 
 def report_variants(rows: Sequence[Row], machine: Mapping[str, Any], *, keep: bool) -> str:
-    """The table of variants; with ``keep`` it is also merged into the results and the page."""
+    """Return the tables of variants.
+
+    Parameters
+    ----------
+    rows
+        Rows of fits.
+    machine
+        Description of the machine.
+    keep
+        Also merge the rows into the results file and update the document.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     if not keep:
         return variant_sections(rows)
     words = variant_sections(_kept(rows, machine, ABLATION))
@@ -120,7 +146,7 @@ def report_variants(rows: Sequence[Row], machine: Mapping[str, Any], *, keep: bo
 
 
 def _kept(rows: Sequence[Row], machine: Mapping[str, Any], path: Path) -> list[Row]:
-    """The rows together with those of a file, which then holds both."""
+    """Merge rows into a results file and return all of them."""
     known = json.loads(path.read_text())["rows"] if path.is_file() else []
     merged = merge(known, rows)
     write(merged, machine, path)
@@ -128,7 +154,22 @@ def _kept(rows: Sequence[Row], machine: Mapping[str, Any], path: Path) -> list[R
 
 
 def report(rows: Sequence[Row], machine: Mapping[str, Any], *, keep: bool) -> str:
-    """The tables; with ``keep`` they are also merged into the results, the diagram and the page."""
+    """Return the tables of the comparison.
+
+    Parameters
+    ----------
+    rows
+        Rows of fits.
+    machine
+        Description of the machine.
+    keep
+        Also merge the rows into the results file, and update diagram, document and README.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     if not keep:
         return sections(rows)
     rows = _kept(rows, machine, RESULTS)

@@ -1,4 +1,4 @@
-"""The tables of the benchmark and their fixed splits. Needs NumPy, pandas and scikit-learn only."""
+"""Tables of the benchmark and their fixed splits. Needs only NumPy, pandas and scikit-learn."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BUNDLED = (
     "adult",
     "diamonds",
 )
-"""The twelve, small ones first."""
+"""Bundled tables, small ones first."""
 
 SKLEARN = {
     "iris": "multiclass",
@@ -40,7 +40,7 @@ SKLEARN = {
     "digits": "multiclass",
     "diabetes": "regression",
 }
-"""Those that scikit-learn carries, with their tasks."""
+"""Tables that scikit-learn includes, with their tasks."""
 
 SETS = (*BUNDLED, *SKLEARN)
 
@@ -50,7 +50,7 @@ TEST_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the benchmark.
+    """Table of the benchmark.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Table:
     task
         ``binary``, ``multiclass`` or ``regression``.
     features
-        One row a sample; categories are texts, gaps are NaN.
+        One row per sample; categories are texts, missing values are NaN.
     target
         ``(n,)``: class numbers in the order of the sorted labels, or float64 values.
     categorical
@@ -73,12 +73,12 @@ class Table:
     categorical: tuple[str, ...]
 
     def rows(self, which: NDArray[np.intp]) -> pd.DataFrame:
-        """Features of some rows, numbered from 0."""
+        """Return the features of some rows, numbered from 0."""
         return self.features.iloc[which].reset_index(drop=True)
 
 
 def load(name: str) -> Table:
-    """A table as a whole, as `datasets/README.md` says to read it."""
+    """Load a whole table as described in ``datasets/README.md``."""
     if name in SKLEARN:
         loaded = getattr(datasets, f"load_{name}")(as_frame=True)
         return _table(name, SKLEARN[name], loaded.data, loaded.target, ())
@@ -100,18 +100,18 @@ def _table(
     if task == "regression":
         values = values.astype(np.float64)
     else:
-        # to numbers, so that no tool can order the classes in its own way
+        # numbers, so that all tools order the classes alike
         values = np.unique(values.astype(str), return_inverse=True)[1].astype(np.int64)
-    # some tools choke on brackets and blanks in names
+    # some tools fail on blanks in names
     return Table(
         name, task, features.rename(columns=lambda column: str(column).replace(" ", "_")), values, categorical
     )
 
 
 def split(table: Table, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows that train, and rows that are held back: the same for everyone.
+    """Return the training rows and the held-back rows, the same for all tools.
 
-    Of a table with more than 12,000 rows, 12,000 are drawn; a quarter is held back, stratified by class.
+    Tables of more than 12,000 rows are sampled to 12,000. A quarter is held back, stratified by class.
     """
     rows = np.arange(len(table.target))
     classes = None if table.task == "regression" else table.target

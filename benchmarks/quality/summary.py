@@ -1,4 +1,4 @@
-"""What the fits say together: ranks, wins, errors relative to the best, seconds, honesty of scores."""
+"""Summary of all fits: ranks, wins, errors relative to the best, seconds, bias of scores."""
 
 from __future__ import annotations
 
@@ -26,30 +26,31 @@ __all__ = [
 ]
 
 SHIFT = 0.01
-"""Added to relative excess errors before their geometric mean, so that no tie with the best decides it."""
+"""Added to relative excess errors before their geometric mean, so that ties with the best do not dominate."""
 
 TIE = 1e-9
+"""Difference of errors up to which two tools are equal."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Tools side by side on the sets that all of them have finished.
+    """Comparison of tools on the tables that all of them have finished.
 
     Attributes
     ----------
     tools
         Labels, best mean rank first.
     sets
-        Sets that count.
+        Tables of the comparison.
     errors
-        (tools, sets) mean error over the seeds that all tools have.
+        (tools, sets) mean error over the seeds that all tools have in common.
     ranks
-        (tools, sets), 1 is best; ties share the mean of their ranks.
+        (tools, sets) ranks, 1 is best; ties share their mean rank.
     wins
-        (tools, tools) sets on which the row's tool has a lower error than the column's; a tie counts a half.
+        (tools, tools) tables on which the tool of the row has the lower error; a tie counts half.
     seconds
-        (tools,) median seconds of a fit per 1,000 rows that trained, of fits with as many threads as any has;
-        NaN where no such fit was timed.
+        (tools,) median seconds of a fit per 1,000 training rows, over fits with the largest number of
+        threads; NaN without such a fit.
     """
 
     tools: tuple[str, ...]
@@ -74,27 +75,31 @@ class Comparison:
 
 
 def label(row: Mapping[str, Any]) -> str:
-    """Tool and budget as one name: ``ours 30 s``, ``lightgbm``."""
+    """Return tool and time limit as one name: ``ours 30 s``, ``lightgbm``."""
     return row["tool"] if row["budget"] is None else f"{row['tool']} {row['budget']:g} s"
 
 
 def compare(rows: Sequence[Mapping[str, Any]], tools: Sequence[str] | None = None) -> Comparison:
-    """Hold tools against each other.
+    """Compare tools.
 
-    A fit that failed ranks last on its set: it counts as twice the worst error of the others. Sets and seeds
-    that one of the tools has not run on do not count.
+    A failed fit ranks last on its table, with twice the worst error of the others. Tables and seeds that one
+    of the tools has not run are ignored.
 
     Parameters
     ----------
     rows
         Results of fits.
     tools
-        Labels to compare; None for all that occur.
+        Labels to compare; all by default.
+
+    Returns
+    -------
+    Comparison
 
     Raises
     ------
     ValueError
-        If no set is left.
+        If no table is left.
     """
     labels = tuple(dict.fromkeys(label(row) for row in rows)) if tools is None else tuple(tools)
     errors: dict[tuple[str, str, int], float] = {}
@@ -113,7 +118,7 @@ def compare(rows: Sequence[Mapping[str, Any]], tools: Sequence[str] | None = Non
             places.setdefault(name, []).append(seed)
     sets = tuple(sorted(places))
     if not sets:
-        raise ValueError(f"no set was finished by all of {', '.join(labels)}")
+        raise ValueError(f"no table was finished by all of {', '.join(labels)}")
     table = np.empty((len(labels), len(sets)))
     for column, name in enumerate(sets):
         cells = np.array([[errors[tool, name, seed] for seed in places[name]] for tool in labels])
@@ -131,10 +136,11 @@ def compare(rows: Sequence[Mapping[str, Any]], tools: Sequence[str] | None = Non
 
 @dataclass(frozen=True)
 class Bias:
-    """How far a score that a search reports of itself lies from the one of held-back rows.
+    """Bias of a reported score against the score on held-back rows.
 
-    ``(reported - held back) / held back`` of errors: below zero, the search flatters itself. The mean is one
-    over sets, of means over their seeds; ``standard_error`` is that of the mean over sets.
+    The relative difference of errors, ``(reported - held back) / held back``; below zero, the report is
+    optimistic. ``mean`` is over tables, of means over their seeds, and ``standard_error`` is that of this
+    mean.
     """
 
     mean: float
@@ -144,12 +150,12 @@ class Bias:
 
     @property
     def is_unbiased(self) -> bool:
-        """Whether zero lies within two standard errors."""
+        """True if zero is within two standard errors."""
         return abs(self.mean) <= 2.0 * self.standard_error
 
 
 def bias_of(rows: Sequence[Mapping[str, Any]], kind: str) -> Bias | None:
-    """Bias of the ``honest`` or the ``naive`` score over all fits that report it; None below two sets."""
+    """Return the bias of the ``honest`` or the ``naive`` score over all fits; None below two tables."""
     by_set: dict[str, list[float]] = {}
     for row in rows:
         reported = row.get("notes", {}).get(kind)
@@ -164,18 +170,18 @@ def bias_of(rows: Sequence[Mapping[str, Any]], kind: str) -> Bias | None:
 
 @dataclass(frozen=True)
 class Change:
-    """What the error of one tool is to that of another, over sets.
+    """Change of the error from one tool to another, over tables.
 
     Attributes
     ----------
     mean
-        Geometric mean of the ratios of the errors, less one; below zero the first is better.
+        Geometric mean of the ratios of errors, minus one; below zero the first tool is better.
     standard_error
-        Of that mean, from the spread over sets; NaN for one set.
+        Standard error of the mean, from the spread over tables; NaN for one table.
     low, high
-        The least and the largest ratio less one.
+        Smallest and largest ratio, minus one.
     n_worse, n_sets
-        Sets on which the first has the larger error, and sets on which both have run.
+        Tables on which the first tool has the larger error, and tables that both have run.
     """
 
     mean: float
@@ -187,9 +193,21 @@ class Change:
 
 
 def changes_of(rows: Sequence[Mapping[str, Any]], tool: str, than: str) -> Change | None:
-    """Errors of one against those of another, seed by seed; None where they share no set.
+    """Compare the errors of two tools, seed by seed.
 
-    A fit that failed counts as twice the error of the other.
+    A failed fit counts as twice the error of the other tool.
+
+    Parameters
+    ----------
+    rows
+        Rows of fits.
+    tool, than
+        Labels of both tools.
+
+    Returns
+    -------
+    Change or None
+        None if they have no table in common.
     """
     errors = {(label(row), row["set"], row["seed"]): row.get("error", math.inf) for row in rows}
     by_set: dict[str, list[float]] = {}
@@ -206,16 +224,20 @@ def changes_of(rows: Sequence[Mapping[str, Any]], tool: str, than: str) -> Chang
 
 
 def change_table(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], than: str) -> str:
-    """What each variant changes, as Markdown, best first; those that share no set are left out.
+    """Return the changes of variants as a Markdown table, best first, without those that share no table.
 
     Parameters
     ----------
     rows
         Results of fits.
     names
-        Labels of the variants, and what the table calls them.
+        Labels of the variants, and their names in the table.
     than
-        Label of what they are variants of.
+        Label of the default.
+
+    Returns
+    -------
+    str
     """
     found = [(changes_of(rows, variant, than), name) for variant, name in names.items()]
     known = sorted(((change, name) for change, name in found if change), key=lambda one: one[0].mean)
@@ -231,16 +253,20 @@ def change_table(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], th
 def comparison_table(
     rows: Sequence[Mapping[str, Any]], tools: Sequence[str], others: Sequence[str] = ()
 ) -> str:
-    """Mean ranks, errors, wins and seconds as Markdown.
+    """Return mean ranks, errors, wins and seconds as a Markdown table.
 
     Parameters
     ----------
     rows
         Results of fits.
     tools
-        Labels that are ranked against each other, on the sets that all of them have run on.
+        Labels that are ranked, on the tables that all of them have run.
     others
-        Labels that have run on too few sets for that; they are held against ours alone, where both have run.
+        Labels with too few tables for that; they are compared with ours only.
+
+    Returns
+    -------
+    str
     """
     comparison = compare(rows, tools)
     own = next((tool for tool in comparison.tools if tool.startswith("ours")), comparison.tools[0])
@@ -253,14 +279,14 @@ def comparison_table(
         seconds = _two_digits(comparison.seconds[index])
         lines.append(
             f"| {tool} | {comparison.mean_ranks[index]:.2f} | {100 * comparison.excess[index]:.1f} % "
-            f"| {_duel(rows, own, tool)} | {seconds} |"
+            f"| {_wins(rows, own, tool)} | {seconds} |"
         )
-    lines.extend(f"| {tool} | - | - | {_duel(rows, own, tool)} | - |" for tool in others)
+    lines.extend(f"| {tool} | - | - | {_wins(rows, own, tool)} | - |" for tool in others)
     return "\n".join(lines)
 
 
-def _duel(rows: Sequence[Mapping[str, Any]], own: str, other: str) -> str:
-    """On how many of the sets that two have run on the first has the lower error."""
+def _wins(rows: Sequence[Mapping[str, Any]], own: str, other: str) -> str:
+    """Return on how many of their common tables the first tool has the lower error."""
     try:
         pair = compare(rows, [own, other])
     except ValueError:
@@ -274,9 +300,9 @@ def _two_digits(number: float) -> str:
 
 
 def error_table(rows: Sequence[Mapping[str, Any]], tools: Sequence[str]) -> str:
-    """Errors set by set as Markdown; the lowest in bold, ``-`` where a tool has not run.
+    """Return the errors by table as Markdown; the lowest in bold, ``-`` if a tool has not run.
 
-    Means over the seeds that all tools have run on, of those that have run on the set at all.
+    Errors are means over the seeds that all tools of a table have run.
     """
     frame = pd.DataFrame(
         [

@@ -1,7 +1,7 @@
-"""Who takes part: every tool by name, where its fit lies, and the variants of our own search.
+"""Registry of tools and of variants of our own search.
 
-A tool is one line here and one function elsewhere, ``fit(task: Task) -> Fit``; a variant is one line. Nothing
-is imported before a tool is asked for, so that each stays optional.
+A tool is one line here and one function elsewhere, ``fit(task: Task) -> Fit``. A variant is one line. Tools
+are imported when they run, so each is optional.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ __all__ = ["OURS", "QUICK_PEERS", "TOOLS", "VARIANTS", "Fit", "Task", "Tool", "f
 
 @dataclass(frozen=True)
 class Task:
-    """What a tool is given.
+    """Input of a tool.
 
     Attributes
     ----------
     task
         ``binary``, ``multiclass`` or ``regression``.
     features, target
-        The rows that train.
+        Training rows.
     categorical
-        Columns of categories, as texts.
+        Names of the text columns with categories.
     n_classes
-        Classes, numbered from 0; 0 for a regression.
+        Number of classes, which are numbered from 0; 0 for a regression.
     seed, threads
-        For everything random; threads to use.
+        Random seed, and threads to use.
     seconds
-        Time for the whole fit, or None for a tool that knows no limit.
+        Time limit of the whole fit, or None for a tool without one.
     settings
-        What the line in `TOOLS` says.
+        Settings of the line in `TOOLS`.
     """
 
     task: str
@@ -53,9 +53,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a tool gives back: how it predicts, and what it says of itself.
+    """Output of a tool.
 
-    ``predict`` turns features into (n, classes) probabilities or (n,) values.
+    Attributes
+    ----------
+    predict
+        Function from features to (n, classes) probabilities or (n,) values.
+    notes
+        Further figures for the row of results.
     """
 
     predict: Callable[[pd.DataFrame], NDArray[np.float64]]
@@ -64,20 +69,20 @@ class Fit:
 
 @dataclass(frozen=True)
 class Tool:
-    """One that takes part.
+    """Contender of the comparison.
 
     Attributes
     ----------
     name
-        In results and tables.
+        Name in results and tables.
     fit
-        Function, as ``module:name``.
+        Function as ``module:name``.
     package
-        What must be installed.
+        Package that must be installed.
     timed
-        Whether it is told a time limit; others run as long as they please, up to the hard limit.
+        True if it gets a time limit; others run to their end, up to the hard limit.
     settings
-        Passed on to the function.
+        Passed to the function.
     """
 
     name: str
@@ -88,7 +93,7 @@ class Tool:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it runs in this interpreter and not in that of the peers."""
+        """True if it runs in this interpreter and not in that of the peers."""
         return self.package == "parallelmlp_search"
 
 
@@ -100,17 +105,17 @@ TOOLS: Mapping[str, Tool] = {
     tool.name: tool
     for tool in (
         OURS,
-        # the libraries' own defaults
+        # defaults of the libraries
         Tool("lightgbm", f"{_HERE}.boosters:lightgbm", "lightgbm"),
         Tool("catboost", f"{_HERE}.boosters:catboost", "catboost"),
         Tool("xgboost", f"{_HERE}.boosters:xgboost", "xgboost"),
         Tool("hist_gradient_boosting", f"{_HERE}.boosters:hist_gradient_boosting", "sklearn"),
-        # defaults that were tuned on other tables (RealMLP's authors), stopped early on a fifth of the rows
+        # defaults tuned on other tables by RealMLP's authors; early stopping on a fifth of the rows
         Tool("lightgbm_td", f"{_HERE}.tuned_defaults:fit", "pytabkit", settings={"model": "LGBM_TD"}),
         Tool("catboost_td", f"{_HERE}.tuned_defaults:fit", "pytabkit", settings={"model": "CatBoost_TD"}),
         Tool("realmlp_td", f"{_HERE}.tuned_defaults:fit", "pytabkit", settings={"model": "RealMLP_TD"}),
         Tool("tabm_d", f"{_HERE}.tuned_defaults:fit", "pytabkit", settings={"model": "TabM_D"}),
-        # searches, told the same limit
+        # searches with the same time limit
         Tool("optuna_mlp", f"{_HERE}.optuna_mlp:search", "optuna", timed=True),
         Tool("flaml", f"{_HERE}.automl:flaml", "flaml", timed=True),
         Tool(
@@ -131,11 +136,11 @@ TOOLS: Mapping[str, Tool] = {
 }
 
 QUICK_PEERS = ("lightgbm", "catboost", "realmlp_td", "hist_gradient_boosting", "optuna_mlp")
-"""The first three that are installed take part in ``--quick``; the last two always are."""
+"""``--quick`` compares the first three that are installed; the last two always are."""
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    # name: fields of SearchSettings; "space", other choices of the default space by name;
-    # "known", values of the settings that a search begins with, in turn; constants as "module:NAME"
+    # name: fields of SearchSettings; "space": choices of the default space by name; "known": values for the
+    # configurations that a search starts with, in turn; "module:NAME": constants
     "without one_cycle": {
         "space": {"schedule": ["cosine", "flat_cosine", "cosine_log"]},
         "known": {"schedule": ["cosine"]},
@@ -157,8 +162,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "ensemble of at most 4": {"n_finalists": 4},
     "3 folds": {"n_folds": 3},
     "8 folds": {"n_folds": 8},
-    "one in 2 promoted": {"reduction_factor": 2},
-    "one in 5 promoted": {"reduction_factor": 5},
+    "one in 2 advances": {"reduction_factor": 2},
+    "one in 5 advances": {"reduction_factor": 5},
     "screening 15 %": {"parallelmlp_search.search.planning:SCREENING_SHARE": 0.15},
     "screening 65 %": {"parallelmlp_search.search.planning:SCREENING_SHARE": 0.65},
     "cheap and dear drawn alike": {"parallelmlp_search.search.proposals.samplers:THRIFT": 0.0},
@@ -166,22 +171,22 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "half as many steps": {"parallelmlp_search.search.run.budget:FAIR_STEPS": 600},
     "twice as many steps": {"parallelmlp_search.search.run.budget:FAIR_STEPS": 2400},
     "space small": {"search_space": "small"},
-    # what the default space has
+    # parts of the default space
     "without embeddings of numbers": {"space": {"numeric_embedding": ["none"]}},
     "without submembers": {"space": {"submembers": [1]}},
     "without scores of quantiles": {"space": {"numeric_scaling": ["common"]}},
     "without dropout": {"space": {"dropout": [0.0]}, "known": {"dropout": [0.0]}},
     "weights not averaged": {"parallelmlp_search.engine.optimizer:AVERAGE_POWER": 1e12},
-    # what it leaves out
+    # parts that the default space leaves out
     "smoothed labels as well": {"space": {"label_smoothing": [0.0, 0.1]}},
     "embedded categories as well": {"space": {"category_embedding": ["none", "learned"]}},
     "heads that start at zero as well": {"space": {"head_initialization": ["same", "zero"]}},
 }
-"""Our own search with something changed, for ``--ablation``."""
+"""Variants of our own search for ``--ablation``."""
 
 
 def variant_tools() -> dict[str, Tool]:
-    """The variants as tools; their names say whose variants they are."""
+    """Return the variants as tools."""
     return {
         f"ours, {name}": Tool(f"ours, {name}", OURS.fit, OURS.package, timed=True, settings=settings)
         for name, settings in VARIANTS.items()
@@ -189,7 +194,13 @@ def variant_tools() -> dict[str, Tool]:
 
 
 def find_tool(name: str) -> Tool:
-    """A tool or a variant by name."""
+    """Return a tool or a variant by name.
+
+    Raises
+    ------
+    SystemExit
+        If there is none.
+    """
     known = {**TOOLS, **variant_tools()}
     if name not in known:
         raise SystemExit(f"there is no tool {name!r}; the tools are {', '.join(TOOLS)}")

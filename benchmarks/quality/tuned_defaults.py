@@ -2,7 +2,7 @@
 
 Holzmueller et al., "Better by Default: Strong Pre-Tuned MLPs and Boosted Trees on Tabular Data", 2024.
 
-Each is one fit on four fifths of the rows; the last fifth chooses its epoch, or its number of trees.
+Each is one fit on four fifths of the rows; the last fifth selects its epoch or its number of trees.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ VALIDATION = {"binary": "1-auc_ovr", "multiclass": "cross_entropy", "regression"
 
 
 def fit(task: Task) -> Fit:
-    """One model with its tuned defaults; ``settings["model"]`` names it."""
+    """Fit the model of ``task.settings["model"]`` with its tuned defaults."""
     from pytabkit.models.sklearn import sklearn_interfaces
 
     kind = task.settings["model"]
     side = "Regressor" if task.task == "regression" else "Classifier"
     options: dict[str, Any] = {"val_metric_name": VALIDATION[task.task]}
     if kind == "RealMLP_TD" and task.task != "regression":
-        options["use_ls"] = False  # as its authors do where probabilities count and not classes
+        options["use_ls"] = False  # as its authors do for metrics of probabilities
     model = getattr(sklearn_interfaces, f"{kind}_{side}")(
         device="cpu", random_state=task.seed, n_cv=1, n_threads=task.threads, **options
     )
-    # the networks take no gaps among numbers
+    # the networks accept no missing numbers
     numbers = task.features.drop(columns=list(task.categorical))
     medians = numbers.median() if kind in NETWORKS else pd.Series(dtype=float)
 

@@ -57,7 +57,7 @@ def test_only_common_sets_and_seeds_count() -> None:
     np.testing.assert_allclose(compare(rows).errors, compare(ROWS).errors)
     both = [*rows, row("a", "lightgbm", 1.3, seed=1), row("a", "catboost", 1.5, seed=1)]
     assert compare(both).errors[compare(both).tools.index("ours 30 s"), 0] == pytest.approx(5.0)
-    with pytest.raises(ValueError, match="no set"):
+    with pytest.raises(ValueError, match="no table"):
         compare([ROWS[0], ROWS[3]])
 
 
