@@ -1,4 +1,4 @@
-"""``pmlp promote``: predict, train in slices of depth, compare, and keep what helps."""
+"""``pmlp promote``: predict, train in slices of depth, compare, and use the networks if they help."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from parallelmlp_search.cli.tables import Source, plain
 from parallelmlp_search.data import read_table
 from parallelmlp_search.distribute import one_thread
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.parareal import Link, promote
-from parallelmlp_search.parareal.promotion.candidates import candidates, forecast
-from parallelmlp_search.parareal.promotion.promoted import FOLDER
+from parallelmlp_search.parareal import Link, PromotionSettings, promote
+from parallelmlp_search.parareal.promotion.candidates import forecast, select_candidates
+from parallelmlp_search.parareal.promotion.model import FOLDER
 from parallelmlp_search.report import forecast_page, promotion_page
 from parallelmlp_search.search import Problem, RunDirectory
 from parallelmlp_search.search.problem.preparation import Preparation
@@ -22,7 +22,7 @@ __all__ = ["link_of", "promote_run", "show_forecast"]
 
 
 def link_of(latency: float, bandwidth: float) -> Link:
-    """A link from microseconds and gigabytes a second."""
+    """Return a link from microseconds and gigabytes per second."""
     if not (latency >= 0 and bandwidth > 0):
         raise InvalidParameterError(
             f"--latency must be >= 0 and --bandwidth > 0, but got {latency:g} and {bandwidth:g}"
@@ -30,14 +30,63 @@ def link_of(latency: float, bandwidth: float) -> Link:
     return Link(latency * 1e-6, bandwidth * 1e9)
 
 
-def problem_of(directory: RunDirectory) -> Problem:
+def show_forecast(run: Path, settings: PromotionSettings, *, gflops: float | None, as_json: bool) -> None:
+    """Predict the step times of the best finalists; nothing is trained or written."""
+    directory = RunDirectory.open(run)
+    directory.result()
+    if gflops is not None and not gflops > 0:
+        raise InvalidParameterError(f"--gflops must be > 0, but got {gflops:g}")
+    candidates = select_candidates(directory, settings.top, settings.depth_factor)
+    with one_thread():
+        data = Preparation(_problem(directory), directory.settings()).screening().data
+        forecasts = forecast(
+            candidates,
+            data=data,
+            device_flops=None if gflops is None else gflops * 1e9,
+            link=settings.link,
+        )
+    measured = _measured_steps(directory)
+    rows = [plain(_with_measured(item.to_dict(), measured)) for item in forecasts]
+    screen = terminal()
+    if as_json:
+        screen.json(rows)
+    else:
+        link = settings.link
+        screen.show(
+            forecast_page(rows, f"messages of {1e6 * link.latency:g} us, {1e-9 * link.bandwidth:g} GB/s")
+        )
+
+
+def promote_run(run: Path, settings: PromotionSettings, *, as_json: bool, quiet: bool) -> None:
+    """Promote finalists of a run and show the result."""
+    directory = RunDirectory.open(run)
+    directory.result()  # an unfinished run is rejected before its table is read
+    screen = terminal()
+    shown: set[str] = set()
+
+    def progress(words: str) -> None:
+        if not quiet and words not in shown:
+            shown.add(words)
+            screen.note(words)
+
+    result, _ = promote(directory, _problem(directory), settings, progress=progress)
+    found = plain(result.to_dict())
+    if as_json:
+        screen.json({"run": str(run)} | found)
+    elif quiet:
+        screen.line(str(run))
+    else:
+        screen.show(promotion_page(found))
+
+
+def _problem(directory: RunDirectory) -> Problem:
     """The problem of a run that ``pmlp search`` has started."""
     source = Source.of_run(directory.info(), directory.path)
     return source.problem(read_table(source.path(directory.path)))
 
 
-def measured_steps(directory: RunDirectory) -> dict[tuple[int, int, int], float]:
-    """Seconds of a step by trial, depth and slices of what was promoted last, where devices were measured."""
+def _measured_steps(directory: RunDirectory) -> dict[tuple[int, int, int], float]:
+    """Measured seconds per step of the last promotion, by trial, depth and slices."""
     path = directory.path / FOLDER / "promotion.json"
     if not path.is_file():
         return {}
@@ -46,97 +95,11 @@ def measured_steps(directory: RunDirectory) -> dict[tuple[int, int, int], float]
     return {(row["trial"], row["depth"], row["slices"]): row["step_seconds"] for row in found}
 
 
-def with_measured(forecast: dict[str, Any], measured: dict[tuple[int, int, int], float]) -> dict[str, Any]:
-    """A forecast with the measured steps beside the predicted ones, None where there are none."""
+def _with_measured(forecast: dict[str, Any], measured: dict[tuple[int, int, int], float]) -> dict[str, Any]:
+    """Add the measured steps, or None, to the predicted ones."""
 
     def step(slices: int) -> float | None:
         return measured.get((forecast["trial"], forecast["depth"], slices))
 
     rows = [row | {"measured": step(row["slices"])} for row in forecast["predictions"]]
     return forecast | {"measured_serial": step(1), "predictions": rows}
-
-
-def show_forecast(
-    run: Path,
-    *,
-    top: int,
-    depth_factor: int | None,
-    gflops: float | None,
-    latency: float,
-    bandwidth: float,
-    as_json: bool,
-) -> None:
-    """Tell what slices over devices would do for the best finalists; nothing is trained or written."""
-    directory = RunDirectory.open(run)
-    directory.result()
-    link = link_of(latency, bandwidth)
-    if gflops is not None and not gflops > 0:
-        raise InvalidParameterError(f"--gflops must be > 0, but got {gflops:g}")
-    chosen = candidates(directory, top, depth_factor)
-    with one_thread():
-        data = Preparation(problem_of(directory), directory.settings()).screening().data
-        found = forecast(
-            chosen,
-            data=data,
-            device_flops=None if gflops is None else gflops * 1e9,
-            link=link,
-        )
-    measured = measured_steps(directory)
-    rows = [plain(with_measured(item.to_dict(), measured)) for item in found]
-    screen = terminal()
-    if as_json:
-        screen.json(rows)
-    else:
-        screen.show(forecast_page(rows, f"messages of {latency:g} us, {bandwidth:g} GB/s"))
-
-
-def promote_run(
-    run: Path,
-    *,
-    top: int,
-    slices: int | None,
-    depth_factor: int | None,
-    epochs: int | None,
-    launch: bool,
-    replicas: int,
-    restarts: int,
-    device: str,
-    timeout: float,
-    latency: float,
-    bandwidth: float,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Promote finalists of a run and tell the outcome."""
-    directory = RunDirectory.open(run)
-    directory.result()  # an unfinished run is refused before its table is read
-    screen = terminal()
-    said: set[str] = set()
-
-    def progress(words: str) -> None:
-        if not quiet and words not in said:
-            said.add(words)
-            screen.note(words)
-
-    outcome, _ = promote(
-        directory,
-        problem_of(directory),
-        top=top,
-        slices=slices,
-        depth_factor=depth_factor,
-        epochs=epochs,
-        launch=launch,
-        replicas=replicas,
-        restarts=restarts,
-        device=device,
-        timeout=timeout,
-        link=link_of(latency, bandwidth),
-        progress=progress,
-    )
-    found = plain(outcome.to_dict())
-    if as_json:
-        screen.json({"run": str(run)} | found)
-    elif quiet:
-        screen.line(str(run))
-    else:
-        screen.show(promotion_page(found))

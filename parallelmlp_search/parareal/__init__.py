@@ -1,55 +1,60 @@
-"""Depth over devices: parareal networks, their training over ranks, and the promotion of finalists."""
+"""Layer-parallel training of deep networks over several devices (parareal), and promotion of finalists.
 
-from parallelmlp_search.parareal.architectures.networks import (
-    deep_config,
-    deep_mlp,
-    resnet,
-    resnet1001,
-    vgg16,
-)
+``architectures`` builds serial networks, ``method`` decomposes them into slices and predicts the cost,
+``ranks`` trains the slices over processes, ``promotion`` applies all of it to the finalists of a run.
+"""
+
+from parallelmlp_search.parareal.architectures.convolutional import resnet, resnet1001, vgg16
+from parallelmlp_search.parareal.architectures.residual_mlp import deep_config, deep_mlp
 from parallelmlp_search.parareal.method.coarse_networks import automatic_coarse, automatic_preprocessor
-from parallelmlp_search.parareal.method.cost import LOOPBACK, Link, Prediction, predictions, recommended
+from parallelmlp_search.parareal.method.cost import (
+    LOOPBACK,
+    Link,
+    StepPrediction,
+    predict_steps,
+    recommended_slices,
+)
 from parallelmlp_search.parareal.method.decompose import decompose
-from parallelmlp_search.parareal.method.network import PararealNetwork, Slice, adjoint
-from parallelmlp_search.parareal.method.profiling import Pace, measure_pace
-from parallelmlp_search.parareal.method.recipe import Recipe
-from parallelmlp_search.parareal.promotion.comparison import Promotion
-from parallelmlp_search.parareal.promotion.promote import promote
-from parallelmlp_search.parareal.promotion.promoted import load_model, load_promoted
-from parallelmlp_search.parareal.ranks.checkpoint import Keeper
-from parallelmlp_search.parareal.ranks.communicator import Alone, World
+from parallelmlp_search.parareal.method.network import PararealNetwork, Slice
+from parallelmlp_search.parareal.method.optimizer import Recipe
+from parallelmlp_search.parareal.method.profiling import DeviceSpeed, measure_device_speed
+from parallelmlp_search.parareal.promotion.comparison import PromotionResult
+from parallelmlp_search.parareal.promotion.model import load_model, load_promoted
+from parallelmlp_search.parareal.promotion.runner import promote
+from parallelmlp_search.parareal.promotion.settings import PromotionSettings
+from parallelmlp_search.parareal.ranks.checkpoint import Checkpointer
+from parallelmlp_search.parareal.ranks.communicator import Communicator
 from parallelmlp_search.parareal.ranks.distributed import DistributedParareal
-from parallelmlp_search.parareal.ranks.process_group import end_rank, join
+from parallelmlp_search.parareal.ranks.process_group import exit_rank, init_communicator
 from parallelmlp_search.parareal.ranks.training import output_gradient
 
 __all__ = [
     "LOOPBACK",
-    "Alone",
+    "Checkpointer",
+    "Communicator",
+    "DeviceSpeed",
     "DistributedParareal",
-    "Keeper",
     "Link",
-    "Pace",
     "PararealNetwork",
-    "Prediction",
-    "Promotion",
+    "PromotionResult",
+    "PromotionSettings",
     "Recipe",
     "Slice",
-    "World",
-    "adjoint",
+    "StepPrediction",
     "automatic_coarse",
     "automatic_preprocessor",
     "decompose",
     "deep_config",
     "deep_mlp",
-    "end_rank",
-    "join",
+    "exit_rank",
+    "init_communicator",
     "load_model",
     "load_promoted",
-    "measure_pace",
+    "measure_device_speed",
     "output_gradient",
-    "predictions",
+    "predict_steps",
     "promote",
-    "recommended",
+    "recommended_slices",
     "resnet",
     "resnet1001",
     "vgg16",

@@ -1,1 +1,1 @@
-"""Deep networks to decompose: residual MLPs, VGG-16, ResNet-1001."""
+"""Deep networks as an ``nn.Sequential`` of blocks: residual MLPs and convolutional networks."""

@@ -1,1 +1,1 @@
-"""The parareal method: blocks, decomposition, coarse networks, cost model, profiling, training recipe."""
+"""The parareal method in one process: network, decomposition, coarse networks, optimizer, cost model."""

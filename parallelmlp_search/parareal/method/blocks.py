@@ -1,12 +1,13 @@
-"""Blocks of a serial network: their shapes, found by a dry run, their cost, and cuts that balance it."""
+"""Shapes and costs of the blocks of a serial network, found by a dry run."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,110 +17,186 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.periodic import Periodic
 
-__all__ = ["BlockFacts", "balanced_cuts", "counted_cost", "dry_run", "measured_cost", "statistics_kept"]
+__all__ = [
+    "BlockProfile",
+    "ModelProfile",
+    "Shape",
+    "counted_cost",
+    "measured_cost",
+    "preserve_running_statistics",
+    "profile_model",
+    "synchronized_time",
+]
 
 Shape = tuple[int, ...]
-
-WAVE_COST = 240.0
-"""The same for a wave of an embedding: cosine, sine and some products, six passes."""
+"""Shape of one row: that of a tensor without its first axis."""
 
 ELEMENT_COST = 40.0
-"""Floating-point operations of a product that take as long as one pass of forward and backward over an
-element: on a core that does 40 GFLOP/s and copies 10 GB/s an element of float32 costs some 1 ns, 40
-operations."""
+"""Cost of a forward and backward pass over one element, in floating-point operations of a product: 1 ns per
+element of float32 on a core with 40 GFLOP/s that copies 10 GB/s."""
+
+WAVE_COST = 240.0
+"""Cost of one wave of a periodic embedding: cosine, sine and products, six passes."""
 
 CALL_COST = 4e5
-"""The same for one call of a module, some 10 us."""
-
-MESSAGE_COST = 4e6
-"""The same for a message from slice to slice and for waking up what deals with it, whose code the caches have
-forgotten by then: some 60 us, of which the socket takes 6."""
+"""Cost of calling a module once: 10 us."""
 
 
 @dataclass(frozen=True)
-class BlockFacts:
-    """What a dry run tells of one block.
+class BlockProfile:
+    """Shapes and cost of one block.
 
     Attributes
     ----------
     inputs, outputs
-        Shapes of one row, without the rows' own axis.
-    parameters
-        Trainable numbers.
+        Shapes of one row.
+    n_parameters
+        Number of trainable parameters.
     cost
-        Forward and backward of a minibatch: operations where counted, seconds where measured.
+        Cost of the forward and backward pass of a minibatch: operations if counted, seconds if measured.
     """
 
     inputs: Shape
     outputs: Shape
-    parameters: int
+    n_parameters: int
     cost: float
 
 
-def dry_run(blocks: Sequence[nn.Module], example: Tensor, *, measured: bool = False) -> list[BlockFacts]:
-    """Send an example minibatch through blocks and note shapes and costs.
+@dataclass(frozen=True)
+class ModelProfile:
+    """Shapes and costs of all blocks of a serial network.
+
+    Attributes
+    ----------
+    blocks
+        One profile per block, the head's blocks last.
+    n_blocks
+        Number of blocks before the head.
+    example
+        Minibatch ``(N, ...)`` of the dry run.
+    measured
+        True if costs are seconds, False if they are operations.
+    """
+
+    blocks: tuple[BlockProfile, ...]
+    n_blocks: int
+    example: Tensor
+    measured: bool
+
+    @property
+    def middle(self) -> Shape:
+        """Shape of a row at the middle block, a typical interface between slices."""
+        return self.blocks[self.n_blocks // 2].inputs
+
+    def minibatch(self, shape: Shape) -> Tensor:
+        """Return zeros ``(N, *shape)`` like the example."""
+        return self.example.new_zeros(self.example.shape[0], *shape)
+
+    def n_bytes(self, shape: Shape) -> int:
+        """Return the size of a minibatch of rows of a shape, in bytes."""
+        return self.example.shape[0] * math.prod(shape) * self.example.element_size()
+
+    def cost(self, module: nn.Module, inputs: Shape, *, first: bool = False) -> float:
+        """Return the cost of a module on rows of a shape, in the unit of the profile."""
+        x = self.minibatch(inputs)
+        module = module.to(x.device, x.dtype)
+        return (measured_cost if self.measured else counted_cost)(module, x, first=first)
+
+
+def profile_model(
+    model: nn.Sequential, example: Tensor, *, head: int = 1, measured: bool = False
+) -> ModelProfile:
+    """Run an example minibatch through a network and record shapes and costs of its blocks.
 
     Parameters
     ----------
-    blocks
-        In order.
+    model
+        Blocks in order, each of which maps one tensor to another.
     example
         A minibatch ``(N, ...)``.
+    head
+        Number of last blocks that form the head.
     measured
-        Time each block, forward and backward, instead of counting its operations.
+        Measure the time of each block, forward and backward, instead of counting its operations.
+
+    Returns
+    -------
+    ModelProfile
 
     Raises
     ------
     InvalidParameterError
-        If a block does not take what the one before it gives, or does not keep the rows.
+        If the model is no Sequential, the head leaves no block, a block rejects the output of the previous
+        one, or a block changes the number of rows.
     """
-    facts = []
+    if not isinstance(model, nn.Sequential):
+        raise InvalidParameterError(f"model must be an nn.Sequential, but got {type(model).__name__}")
+    if not 0 <= head < len(model):
+        raise InvalidParameterError(
+            f"head must be >= 0 and leave a block before it, but got {head} of {len(model)}"
+        )
+    cost_of = measured_cost if measured else counted_cost
+    profiles = []
     x = example
-    for number, block in enumerate(blocks):
-        try:
-            with torch.no_grad(), statistics_kept(block):
-                y = block(x)
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise InvalidParameterError(
-                f"model must be a Sequential whose blocks follow each other, but block {number} "
-                f"({type(block).__name__}) refuses its input of shape {tuple(x.shape)}: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
-        if not isinstance(y, Tensor) or y.ndim < 1 or y.shape[0] != example.shape[0]:
-            raise InvalidParameterError(
-                f"every block must map one tensor of {example.shape[0]} rows to another, but block {number} "
-                f"({type(block).__name__}) gives {tuple(y.shape) if isinstance(y, Tensor) else type(y)}"
-            )
-        first = number == 0
-        cost = measured_cost(block, x, first=first) if measured else counted_cost(block, x, first=first)
+    for number, block in enumerate(model):
+        y = _output(block, number, x)
         n_parameters = sum(p.numel() for p in block.parameters() if p.requires_grad)
-        facts.append(BlockFacts(tuple(x.shape[1:]), tuple(y.shape[1:]), n_parameters, cost))
-        x = y.detach()
-    return facts
+        cost = cost_of(block, x, first=number == 0)
+        profiles.append(BlockProfile(tuple(x.shape[1:]), tuple(y.shape[1:]), n_parameters, cost))
+        x = y
+    return ModelProfile(tuple(profiles), len(model) - head, example, measured)
 
 
-class statistics_kept:
-    """Leaves running statistics and counters of batch normalisation as they were."""
+def _output(block: nn.Module, number: int, x: Tensor) -> Tensor:
+    try:
+        with torch.no_grad(), preserve_running_statistics(block):
+            y = block(x)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InvalidParameterError(
+            f"model must be a Sequential whose blocks follow each other, but block {number} "
+            f"({type(block).__name__}) refuses its input of shape {tuple(x.shape)}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(y, Tensor) or y.ndim < 1 or y.shape[0] != x.shape[0]:
+        raise InvalidParameterError(
+            f"every block must map one tensor of {x.shape[0]} rows to another, but block {number} "
+            f"({type(block).__name__}) gives {tuple(y.shape) if isinstance(y, Tensor) else type(y)}"
+        )
+    return y
 
-    def __init__(self, block: nn.Module) -> None:
-        self.layers = [layer for layer in block.modules() if isinstance(layer, _BatchNorm)]
 
-    def __enter__(self) -> None:
-        self.before = [
-            {name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in self.layers
-        ]
-
-    def __exit__(self, *_: object) -> None:
-        for layer, before in zip(self.layers, self.before, strict=True):
-            for name, buffer in layer.named_buffers():
-                buffer.copy_(before[name])
+@contextlib.contextmanager
+def preserve_running_statistics(module: nn.Module) -> Iterator[None]:
+    """Restore running statistics and counters of batch normalisation on exit."""
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    saved = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in saved:
+                buffer.copy_(before)
 
 
 def counted_cost(block: nn.Module, x: Tensor, *, first: bool = False) -> float:
-    """Floating-point operations, or what takes as long, of forward and backward of a minibatch ``x``.
+    """Count the floating-point operations of a forward and backward pass.
 
-    ``first`` says that ``x`` is the network's input, by which nobody wants a gradient: a product is then two
-    of three.
+    Passes over elements and calls count as the operations that take as long.
+
+    Parameters
+    ----------
+    block
+        Module to run.
+    x
+        A minibatch.
+    first
+        True if ``x`` is the network's input, which needs no gradient: a layer then has two products instead
+        of three.
+
+    Returns
+    -------
+    float
+        Operations.
     """
     total = 0.0
 
@@ -128,21 +205,21 @@ def counted_cost(block: nn.Module, x: Tensor, *, first: bool = False) -> float:
         if isinstance(module, nn.Identity):
             return
         total += CALL_COST
-        product = 4.0 if first and inputs and inputs[0] is x else 6.0
+        per_product = 4.0 if first and inputs and inputs[0] is x else 6.0
         if isinstance(module, nn.Linear):
-            total += product * output.numel() * module.in_features
+            total += per_product * output.numel() * module.in_features
         elif isinstance(module, Periodic):
             total += WAVE_COST * output.shape[0] * module.frequency.numel()
         elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             window = math.prod(module.kernel_size) * module.in_channels // module.groups
-            total += product * output.numel() * window
+            total += per_product * output.numel() * window
         else:
             total += ELEMENT_COST * max(output.numel(), inputs[0].numel() if inputs else 0)
 
     leaves = [module for module in block.modules() if not any(module.children())]
     hooks = [leaf.register_forward_hook(count) for leaf in leaves]
     try:
-        with torch.no_grad(), statistics_kept(block):
+        with torch.no_grad(), preserve_running_statistics(block):
             block(x)
     finally:
         for hook in hooks:
@@ -151,90 +228,36 @@ def counted_cost(block: nn.Module, x: Tensor, *, first: bool = False) -> float:
 
 
 def measured_cost(block: nn.Module, x: Tensor, *, first: bool = False, repeats: int = 5) -> float:
-    """Seconds of forward and backward of a minibatch ``x``, the median of some repeats."""
+    """Measure the time of a forward and backward pass.
+
+    Parameters
+    ----------
+    block, x, first
+        As for :func:`counted_cost`.
+    repeats
+        Number of passes after one warm-up.
+
+    Returns
+    -------
+    float
+        Median in seconds.
+    """
     twin = copy.deepcopy(block)
     seconds = []
     for _ in range(repeats + 1):
         leaf = x.detach().clone()
         if leaf.is_floating_point() and not first:
             leaf.requires_grad_()
-        _synchronize(x.device)
-        started = time.perf_counter()
+        started = synchronized_time(x.device)
         y = twin(leaf)
         if y.requires_grad:
             torch.autograd.backward([y], [torch.ones_like(y)])
-        _synchronize(x.device)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(synchronized_time(x.device) - started)
     return statistics.median(seconds[1:])
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronized_time(device: torch.device) -> float:
+    """Return the time in seconds once the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def balanced_cuts(
-    costs: Sequence[float], slices: int, *, extra: float = 0.0, message: float = 0.0, sweep: float = 0.0
-) -> tuple[int, ...]:
-    """Where to cut blocks so that a step is as short as can be.
-
-    A later slice has more time: what it waits for arrives later, and its gradient comes back earlier. Two
-    messages lie between the first slice and the second, and two messages and a sweep between any other two.
-
-    Parameters
-    ----------
-    costs
-        Cost of each block.
-    slices
-        Number ``T`` of slices; each gets one block at least.
-    extra
-        What every slice but the first costs besides: its preprocessor. The head does not count, since all
-        other slices wait for it.
-    message, sweep
-        Cost of a message, one way, and of a coarse network, there and back.
-
-    Returns
-    -------
-    tuple of int
-        ``T - 1`` numbers of blocks at which slices 2 to ``T`` begin.
-
-    Raises
-    ------
-    InvalidParameterError
-        If there are fewer blocks than slices.
-    """
-    if slices < 1:
-        raise InvalidParameterError(f"slices must be >= 1, but got {slices!r}")
-    if len(costs) < slices:
-        raise InvalidParameterError(
-            f"slices must be at most {len(costs)}, the number of blocks before the head, but got {slices}"
-        )
-    # what a slice has besides its blocks, less the time that it has more than the first
-    extras = [0.0, *(extra - 2.0 * j * message - (j - 1) * sweep for j in range(1, slices))]
-    low = min(0.0, *extras) if slices > 1 else 0.0
-    high = sum(costs) + max(0.0, *extras) if slices > 1 else sum(costs)
-    best = _greedy(costs, extras, high)
-    for _ in range(60):
-        limit = 0.5 * (low + high)
-        cuts = _greedy(costs, extras, limit)
-        if cuts is None:
-            low = limit
-        else:
-            best, high = cuts, limit
-    assert best is not None
-    return best
-
-
-def _greedy(costs: Sequence[float], extras: Sequence[float], limit: float) -> tuple[int, ...] | None:
-    """Cuts with no slice above a limit, or None; every slice takes as little as it may, from the last on."""
-    slices, cuts, block = len(extras), [], len(costs)
-    for j in range(slices - 1, -1, -1):
-        block -= 1
-        total = extras[j] + costs[block]
-        if total > limit:
-            return None
-        while block > j and total + costs[block - 1] <= limit:
-            block -= 1
-            total += costs[block]
-        cuts.append(block)
-    return tuple(reversed(cuts[:-1])) if block == 0 else None
+    return time.perf_counter()

@@ -1,40 +1,52 @@
-"""What slices over devices would cost: critical path, communication, efficiency, before anything is cut.
+"""Cost model: step time, communication and efficiency of slices over devices, without building them.
 
-A step of a parareal network on ``T`` devices is played through, event by event: preprocessors and fine
-networks at once, the coarse sweep from slice to slice, head and loss, the sweep back, all fine backward
-passes and updates at once. A message costs latency plus bytes over bandwidth.
+A step of a parareal network on ``T`` devices is simulated event by event: preprocessors and fine networks in
+parallel, the coarse sweep from slice to slice, head and loss, the backward sweep, all fine backward passes
+and updates in parallel. A message costs its latency plus its bytes divided by the bandwidth.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.parareal.method.blocks import counted_cost, dry_run
-from parallelmlp_search.parareal.method.coarse_networks import automatic_coarse, automatic_preprocessor
-from parallelmlp_search.parareal.method.decompose import plan_cuts
-from parallelmlp_search.parareal.method.profiling import Pace, SliceTimes
+from parallelmlp_search.parareal.method.blocks import ModelProfile, Shape, profile_model
+from parallelmlp_search.parareal.method.coarse_networks import (
+    ModuleFactory,
+    automatic_coarse,
+    automatic_preprocessor,
+)
+from parallelmlp_search.parareal.method.partition import Partition, plan_partition
+from parallelmlp_search.parareal.method.profiling import DeviceSpeed, SliceTimes
 
-__all__ = ["LOOPBACK", "Link", "Prediction", "play", "predict_slices", "predictions", "recommended"]
+__all__ = ["LOOPBACK", "Link", "StepPrediction", "predict_steps", "recommended_slices", "simulate_step"]
 
 MIN_EFFICIENCY, MIN_SPEEDUP = 0.5, 1.15
+"""Efficiency and speed-up from which a number of slices is recommended."""
+
+ConnectorCost = Callable[[ModuleFactory, Shape, Shape], tuple[float, int]]
 
 
 @dataclass(frozen=True)
 class Link:
-    """A connection between two devices.
+    """Connection between two devices.
 
     Attributes
     ----------
     latency
         Seconds of an empty message, one way.
     bandwidth
-        Bytes a second.
+        Bytes per second.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the latency is negative or the bandwidth not positive.
     """
 
     latency: float
@@ -48,28 +60,30 @@ class Link:
             )
 
     def seconds(self, n_bytes: float) -> float:
-        """Seconds of a message."""
+        """Return the seconds of a message."""
         return self.latency + n_bytes / self.bandwidth
 
 
 LOOPBACK = Link(1e-5, 1e10)
-"""Two processes of one host, each on a core of its own, over a Unix socket, as measured on two cores of an
-AMD EPYC. Over gloo a message takes some 80 us."""
+"""Two processes of one host, each on its own core, over a Unix socket; measured on two cores of an AMD EPYC.
+A message over gloo takes 80 us."""
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """A step on ``slices`` devices.
+class StepPrediction:
+    """Predicted step on ``slices`` devices.
 
     Attributes
     ----------
+    slices
+        Number ``T`` of slices.
     serial, step
-        Seconds of a step of the serial network on one device, and of this one on ``slices``.
+        Seconds of a step of the serial network on one device, and of the parareal network.
     fine, sweep, communication, update
-        What the critical path is made of, seconds: the dearest slice's fine work, the coarse sweeps with head
-        and loss, messages, the dearest update.
+        Parts of the critical path in seconds: the longest fine work of a slice, the coarse sweeps with head
+        and loss, messages, the longest update.
     parameters
-        Trainable numbers of the parareal network, 0 if unknown.
+        Number of trainable parameters of the parareal network.
     """
 
     slices: int
@@ -79,11 +93,11 @@ class Prediction:
     sweep: float
     communication: float
     update: float
-    parameters: int = 0
+    parameters: int
 
     @property
     def speedup(self) -> float:
-        """How many times faster than the serial network."""
+        """Step time of the serial network divided by that of this one."""
         return self.serial / self.step
 
     @property
@@ -92,8 +106,8 @@ class Prediction:
         return self.speedup / self.slices
 
 
-def play(times: Sequence[SliceTimes], messages: Sequence[float], norm: float | None = None) -> float:
-    """Seconds of one step on as many devices as there are slices.
+def simulate_step(times: Sequence[SliceTimes], messages: Sequence[float], norm: float | None = None) -> float:
+    """Simulate one step on as many devices as there are slices.
 
     Parameters
     ----------
@@ -102,8 +116,13 @@ def play(times: Sequence[SliceTimes], messages: Sequence[float], norm: float | N
     messages
         Seconds of a message between slices ``j`` and ``j + 1``, one way, ``T - 1`` of them.
     norm
-        Seconds of a message with a number, where gradients are clipped by the norm of the whole network,
-        which is added up from slice to slice and sent back before anybody updates.
+        Seconds of a message with one number. It is given if gradients are clipped by the norm of the whole
+        network, which is summed from slice to slice and sent back before the update.
+
+    Returns
+    -------
+    float
+        Seconds.
     """
     ready = times[0].forward
     for j in range(1, len(times)):
@@ -124,112 +143,113 @@ def play(times: Sequence[SliceTimes], messages: Sequence[float], norm: float | N
     return max(end + slice_.update for end, slice_ in zip(ends, times, strict=True))
 
 
-def predict_slices(
-    times: Sequence[SliceTimes],
-    serial: float,
-    interface_bytes: Sequence[float],
-    link: Link,
-    parameters: int = 0,
-    *,
-    clipped: bool = False,
-) -> Prediction:
-    """A prediction from the work of each slice and the bytes of each interface."""
-    messages = [link.seconds(size) for size in interface_bytes]
-    norm = link.seconds(8.0) if clipped else None
-    return Prediction(
-        slices=len(times),
-        serial=serial,
-        step=play(times, messages, norm),
-        fine=max(t.forward for t in times) + max(t.backward for t in times),
-        sweep=sum(t.sweep + t.sweep_back + t.head for t in times),
-        communication=2.0 * (sum(messages) + len(messages) * (norm or 0.0)),
-        update=max(t.update for t in times),
-        parameters=parameters,
-    )
-
-
-def predictions(
+def predict_steps(
     model: nn.Sequential,
     example: Tensor,
     slices: Sequence[int],
     *,
-    pace: Pace,
+    speed: DeviceSpeed,
     link: Link,
     head: int = 1,
     clipped: bool = False,
-) -> list[Prediction]:
-    """Predictions for several numbers of slices, those left out that the network has too few blocks for.
+) -> list[StepPrediction]:
+    """Predict steps for several numbers of slices.
 
-    Cuts are those that suit the link. Nothing is built or trained: operations are counted, and a pace turns
-    them into seconds. ``clipped`` says whether gradients are clipped, for which ranks exchange their norms.
+    Parameters
+    ----------
+    model
+        The serial network. Nothing is built or trained: its operations are counted.
+    example
+        A minibatch ``(N, ...)``.
+    slices
+        Numbers of slices. Those larger than the number of blocks are left out.
+    speed, link
+        Devices and their connection. The cuts are those that suit the link.
+    head
+        Number of last blocks that form the head.
+    clipped
+        True if gradients are clipped, for which ranks exchange their norms.
+
+    Returns
+    -------
+    list of StepPrediction
     """
-    facts = dry_run(list(model), example)
-    n_blocks = len(model) - head
-    middle = example.shape[0] * math.prod(facts[n_blocks // 2].inputs) * example.element_size()
-    message = link.seconds(middle) / pace.per_operation
-    tail = sum(fact.cost for fact in facts[n_blocks:])
-    n_head = sum(fact.parameters for fact in facts[n_blocks:])
-    n_serial = sum(fact.parameters for fact in facts)
-    counted = sum(fact.cost for fact in facts)
-    serial = counted * pace.per_operation + n_serial * pace.per_parameter
-    bridges: dict[tuple[str, tuple[int, ...], tuple[int, ...]], tuple[float, int]] = {}
+    profile = profile_model(model, example, head=head)
+    message = link.seconds(profile.n_bytes(profile.middle)) / speed.per_operation
+
+    @functools.cache
+    def connector_cost(make: ModuleFactory, inputs: Shape, outputs: Shape) -> tuple[float, int]:
+        with torch.random.fork_rng(devices=[]):
+            module = make(inputs, outputs)
+        cost = profile.cost(module, inputs, first=make is automatic_preprocessor)
+        return cost, sum(p.numel() for p in module.parameters())
+
     found = []
     for count in slices:
-        if count > n_blocks:
-            continue
-        cut = plan_cuts(model, count, example, head=head, message=message)
-        bounds = (*cut.starts, cut.n_blocks)
-        times, n_total = [], 0
-        for j in range(count):
-            n_mine = sum(fact.parameters for fact in facts[bounds[j] : bounds[j + 1]])
-            operations, sweep = cut.costs[j], 0.0
-            if j:
-                before, after = cut.shapes[j], cut.shapes[j + 1]
-                guess = _bridge_cost(bridges, "guess", cut.shapes[0], before, example)
-                coarse = _bridge_cost(bridges, "coarse", before, after, example)
-                operations += guess[0]
-                sweep = coarse[0] * pace.per_operation
-                n_mine += guess[1] + coarse[1]
-            last = j == count - 1
-            n_mine += n_head if last else 0
-            n_total += n_mine
-            seconds = operations * pace.per_operation
-            times.append(
-                SliceTimes(
-                    forward=seconds * pace.forward_share,
-                    backward=seconds * (1.0 - pace.forward_share),
-                    sweep=sweep * pace.forward_share,
-                    sweep_back=sweep * (1.0 - pace.forward_share),
-                    head=tail * pace.per_operation if last else 0.0,
-                    update=n_mine * pace.per_parameter,
+        if count <= profile.n_blocks:
+            partition = plan_partition(profile, count, message=message)
+            times, n_parameters = _slice_times(profile, partition, speed, connector_cost)
+            messages = [link.seconds(profile.n_bytes(shape)) for shape in partition.shapes[1:-1]]
+            norm = link.seconds(8.0) if clipped else None
+            found.append(
+                StepPrediction(
+                    slices=count,
+                    serial=_serial_step(profile, speed),
+                    step=simulate_step(times, messages, norm),
+                    fine=max(t.forward for t in times) + max(t.backward for t in times),
+                    sweep=sum(t.sweep + t.sweep_back + t.head for t in times),
+                    communication=2.0 * (sum(messages) + len(messages) * (norm or 0.0)),
+                    update=max(t.update for t in times),
+                    parameters=n_parameters,
                 )
             )
-        sizes = [example.shape[0] * math.prod(shape) * example.element_size() for shape in cut.shapes[1:-1]]
-        found.append(predict_slices(times, serial, sizes, link, n_total, clipped=clipped))
     return found
 
 
-def _bridge_cost(
-    known: dict[tuple[str, tuple[int, ...], tuple[int, ...]], tuple[float, int]],
-    kind: str,
-    inputs: tuple[int, ...],
-    outputs: tuple[int, ...],
-    example: Tensor,
-) -> tuple[float, int]:
-    """Operations and parameters of an automatic preprocessor or coarse network."""
-    key = (kind, inputs, outputs)
-    if key not in known:
-        make = automatic_preprocessor if kind == "guess" else automatic_coarse
-        with torch.random.fork_rng(devices=[]):
-            bridge = make(inputs, outputs).to(example.device, example.dtype)
-        rows = example.new_zeros(example.shape[0], *inputs)
-        cost = counted_cost(bridge, rows, first=kind == "guess")
-        known[key] = cost, sum(p.numel() for p in bridge.parameters())
-    return known[key]
+def _serial_step(profile: ModelProfile, speed: DeviceSpeed) -> float:
+    operations = sum(block.cost for block in profile.blocks)
+    return (
+        operations * speed.per_operation
+        + sum(block.n_parameters for block in profile.blocks) * speed.per_parameter
+    )
 
 
-def recommended(found: Sequence[Prediction]) -> int:
-    """Slices to use: the fastest that keep every device busy for half of the time, or 1 if none gains 15
-    %."""
-    good = [p for p in found if p.efficiency >= MIN_EFFICIENCY and p.speedup >= MIN_SPEEDUP]
+def _slice_times(
+    profile: ModelProfile, partition: Partition, speed: DeviceSpeed, connector_cost: ConnectorCost
+) -> tuple[list[SliceTimes], int]:
+    """Predicted times of each slice, and the number of parameters of all."""
+    tail = profile.blocks[profile.n_blocks :]
+    times, n_total = [], 0
+    for j, operations in enumerate(partition.costs):
+        first, end = partition.bounds[j : j + 2]
+        n_parameters = sum(block.n_parameters for block in profile.blocks[first:end])
+        sweep = head = 0.0
+        if j:
+            before, after = partition.shapes[j : j + 2]
+            guess, n_guess = connector_cost(automatic_preprocessor, partition.shapes[0], before)
+            coarse, n_coarse = connector_cost(automatic_coarse, before, after)
+            operations += guess
+            sweep = coarse * speed.per_operation
+            n_parameters += n_guess + n_coarse
+        if j == len(partition.costs) - 1:
+            head = sum(block.cost for block in tail) * speed.per_operation
+            n_parameters += sum(block.n_parameters for block in tail)
+        n_total += n_parameters
+        seconds = operations * speed.per_operation
+        times.append(
+            SliceTimes(
+                forward=seconds * speed.forward_share,
+                backward=seconds * (1.0 - speed.forward_share),
+                sweep=sweep * speed.forward_share,
+                sweep_back=sweep * (1.0 - speed.forward_share),
+                head=head,
+                update=n_parameters * speed.per_parameter,
+            )
+        )
+    return times, n_total
+
+
+def recommended_slices(predictions: Sequence[StepPrediction]) -> int:
+    """Return the fastest number of slices with at least 50 % efficiency and 15 % gain, or 1."""
+    good = [p for p in predictions if p.efficiency >= MIN_EFFICIENCY and p.speedup >= MIN_SPEEDUP]
     return min(good, key=lambda p: (p.step, p.slices)).slices if good else 1

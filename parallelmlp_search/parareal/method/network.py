@@ -1,17 +1,17 @@
-"""The parareal network in one process: slices of depth, joined by coarse networks.
+"""The parareal network in one process: slices of depth, connected by coarse networks.
 
 Source: Lee, Lee and Park, "Parareal Neural Networks Emulating a Parallel-in-time Algorithm", IEEE TNNLS 2022
 (arXiv 2103.08802). A network ``g_T o ... o g_1`` is cut into ``T`` fine networks. Preprocessors ``C_j`` guess
-the input of slice ``j`` from the network's own input ``x``, so that all fine networks can run at once; coarse
-networks ``F_j``, shallow versions of ``g_j``, then carry each slice's error on to the end:
+the input of slice ``j`` from the network's input ``x``, so that all fine networks run at the same time.
+Coarse networks ``F_j``, shallow versions of ``g_j``, then propagate the error of each slice to the end:
 
-    x_1 = x,  x_j = C_j(x),  y_j = g_j(x_j)                    at once, on T devices
-    r_j = y_{j-1} - x_j,  e_1 = 0,  e_j = F_j(r_j + e_{j-1})   a short sweep
+    x_1 = x,  x_j = C_j(x),  y_j = g_j(x_j)                    in parallel, on T devices
+    r_j = y_{j-1} - x_j,  e_1 = 0,  e_j = F_j(r_j + e_{j-1})   a sequential sweep
     output = head(y_T + e_T)
 
-Written with the corrected outputs ``s_j = y_j + e_j`` the sweep is ``s_j = y_j + F_j(s_{j-1} - x_j)``: one
-tensor passes from each slice to the next. With linear ``g_j`` and ``F_j = g_j`` the output is that of the
-serial network, whatever the preprocessors.
+With the corrected outputs ``s_j = y_j + e_j`` the sweep is ``s_j = y_j + F_j(s_{j-1} - x_j)``: one tensor
+passes from each slice to the next. If the slices are linear and ``F_j = g_j``, the output is that of the
+serial network for any preprocessors.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from torch import Tensor, nn
 
 from parallelmlp_search.exceptions import InvalidParameterError
 
-__all__ = ["OutputGradient", "PararealNetwork", "Passage", "Slice", "adjoint"]
+__all__ = ["OutputGradient", "PararealNetwork", "Slice", "SlicePass"]
 
 OutputGradient = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Maps outputs to the loss, a scalar, and the gradient of the loss by the outputs."""
+"""Maps outputs to the loss, a scalar, and the gradient of the loss with respect to the outputs."""
 
 
 class Slice(nn.Module):
-    """One slice of depth: what one device holds.
+    """One slice of depth, held by one device.
 
     Parameters
     ----------
@@ -42,7 +42,12 @@ class Slice(nn.Module):
     coarse
         ``F_j``, from the input of ``fine`` to its output; None in the first slice.
     head
-        What follows the last slice, and there alone.
+        Last layers of the network; None in all slices but the last.
+
+    Raises
+    ------
+    InvalidParameterError
+        If there is only one of preprocessor and coarse network.
     """
 
     def __init__(
@@ -65,25 +70,24 @@ class Slice(nn.Module):
 
     @property
     def is_first(self) -> bool:
-        """Whether its input is that of the network."""
+        """True if the input of the slice is that of the network."""
         return self.coarse is None
 
-    def start(self, inputs: Tensor) -> Tensor:
-        """``x_j``: the guess of this slice's input."""
+    def guess(self, inputs: Tensor) -> Tensor:
+        """Return ``x_j``, the guess of the input of this slice."""
         if self.preprocessor is None:
             return inputs
         guess: Tensor = self.preprocessor(inputs)
         return guess
 
     def correction(self, difference: Tensor) -> Tensor:
-        """``e_j`` from ``s_{j-1} - x_j``."""
-        if self.coarse is None:
-            raise InvalidParameterError("the first slice has nothing to correct")
+        """Return ``e_j`` from ``s_{j-1} - x_j``; not for the first slice."""
+        assert self.coarse is not None
         result: Tensor = self.coarse(difference)
         return result
 
-    def finish(self, corrected: Tensor) -> Tensor:
-        """The network's outputs from ``s_T``."""
+    def outputs(self, corrected: Tensor) -> Tensor:
+        """Return the network's outputs from ``s_T``."""
         if self.head is None:
             return corrected
         outputs: Tensor = self.head(corrected)
@@ -91,20 +95,20 @@ class Slice(nn.Module):
 
 
 class PararealNetwork(nn.Module):
-    """Slices, run one after the other: the plain twin of every distributed run.
+    """Slices, run one after the other: the reference of every distributed run.
 
-    An ordinary module: ordinary backpropagation trains it, its state dict names everything by slice
+    It is an ordinary module: backpropagation trains it, its state dict names everything by slice
     (``slices.J.fine...``), and it can be compiled and exported.
 
     Parameters
     ----------
     slices
-        Two or more, in order; the first without coarse network, all others with one.
+        One or more, in order; the first without coarse network, all others with one.
 
     Raises
     ------
     InvalidParameterError
-        If they are not in this order.
+        If they are not in this order, or a slice before the last has a head.
     """
 
     def __init__(self, slices: Iterable[Slice]) -> None:
@@ -136,95 +140,74 @@ class PararealNetwork(nn.Module):
         return tuple(itertools.accumulate(sizes[:-1]))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Outputs of the network, with the coarse correction."""
+        """Return the outputs, with the coarse correction."""
         corrected = inputs
         for part in self.parts:
-            start = part.start(inputs)
-            end = part.fine(start)
-            corrected = end if part.coarse is None else end + part.correction(corrected - start)
-        return self.parts[-1].finish(corrected)
+            guess = part.guess(inputs)
+            end = part.fine(guess)
+            corrected = end if part.is_first else end + part.correction(corrected - guess)
+        return self.parts[-1].outputs(corrected)
 
 
-class Passage:
-    """The way of one minibatch through one slice, forward and back, without its neighbours.
+class SlicePass:
+    """Forward and backward pass of one minibatch through one slice, without the other slices.
 
-    Forward: :meth:`correct` turns ``s_{j-1}`` into ``s_j``; in the last slice :meth:`finish` goes on to the
-    outputs. Backward, with ``mu_j`` the gradient of the loss by ``s_{j-1}``: :meth:`adjoint_coarse` gives
-    ``mu_j = F_j'^T mu_{j+1}``, and :meth:`adjoint_fine` sends ``mu_{j+1}`` back through the fine network and
-    ``g_j'^T mu_{j+1} - mu_j`` through the preprocessor. Gradients add up in the parameters' ``grad``.
+    Forward: :meth:`correct` maps ``s_{j-1}`` to ``s_j``; in the last slice :meth:`backward_head` computes
+    outputs and loss. Backward, with ``mu_j`` the gradient of the loss with respect to ``s_{j-1}``:
+    :meth:`backward_coarse` returns ``mu_j = F_j'^T mu_{j+1}``, and :meth:`backward_fine` propagates
+    ``mu_{j+1}`` through the fine network and ``g_j'^T mu_{j+1} - mu_j`` through the preprocessor. Gradients
+    are accumulated in ``grad`` of the parameters.
 
     Parameters
     ----------
     part
         The slice.
     inputs
-        The network's input; preprocessor and fine network run at once.
+        The network's input; preprocessor and fine network run in the constructor.
     """
 
     def __init__(self, part: Slice, inputs: Tensor) -> None:
         self.part = part
-        with torch.enable_grad():
-            self.start = part.start(inputs)
-            self.end: Tensor = part.fine(self.start)
+        self.guess = part.guess(inputs)
+        self.end: Tensor = part.fine(self.guess)
 
-    def correct(self, before: Tensor | None) -> Tensor:
-        """``s_j`` from ``s_{j-1}``, None for the first slice; detached."""
-        if before is None:
+    def correct(self, previous: Tensor | None) -> Tensor:
+        """Return ``s_j``, detached, from ``s_{j-1}``, which is None for the first slice."""
+        if previous is None:
             self.corrected = self.end.detach()
             return self.corrected
-        self.difference = (before - self.start.detach()).requires_grad_()
-        with torch.enable_grad():
-            self.error = self.part.correction(self.difference)
+        self.difference = (previous - self.guess.detach()).requires_grad_()
+        self.error = self.part.correction(self.difference)
         self.corrected = self.end.detach() + self.error.detach()
         return self.corrected
 
-    def finish(self, output_gradient: OutputGradient) -> tuple[Tensor, Tensor]:
-        """Loss, and ``mu_{T+1}``: its gradient by ``s_T``; the head's gradients are added."""
-        corrected = _exact(self.corrected.detach())
+    def backward_head(self, output_gradient: OutputGradient) -> tuple[Tensor, Tensor]:
+        """Return the loss and ``mu_{T+1}``, its gradient with respect to ``s_T``."""
+        corrected = _full_precision(self.corrected.detach())
         if self.part.head is None:
             return output_gradient(corrected)
         corrected.requires_grad_()
-        with torch.enable_grad():
-            outputs = self.part.finish(corrected)
-        loss, gradient = output_gradient(_exact(outputs.detach()))
+        outputs = self.part.outputs(corrected)
+        loss, gradient = output_gradient(_full_precision(outputs.detach()))
         torch.autograd.backward([outputs], [gradient.to(outputs.dtype)])
         assert corrected.grad is not None
         return loss, corrected.grad
 
-    def adjoint_coarse(self, gradient: Tensor) -> Tensor:
-        """``mu_j`` from ``mu_{j+1}``; the coarse network's gradients are added."""
+    def backward_coarse(self, gradient: Tensor) -> Tensor:
+        """Return ``mu_j`` from ``mu_{j+1}``."""
         torch.autograd.backward([self.error], [gradient])
         assert self.difference.grad is not None
         return self.difference.grad
 
-    def adjoint_fine(self, gradient: Tensor, before: Tensor | None) -> None:
-        """Add the gradients of fine network and preprocessor from ``mu_{j+1}`` and ``mu_j``."""
+    def backward_fine(self, gradient: Tensor, previous: Tensor | None) -> None:
+        """Backpropagate ``mu_{j+1}`` and ``mu_j`` through fine network and preprocessor."""
         roots, gradients = [self.end], [gradient]
-        if before is not None and self.start.requires_grad:
-            roots, gradients = [self.end, self.start], [gradient, -before]
+        if previous is not None and self.guess.requires_grad:
+            roots, gradients = [self.end, self.guess], [gradient, -previous]
         if any(root.requires_grad for root in roots):
             torch.autograd.backward(roots, gradients)
 
 
-def _exact(values: Tensor) -> Tensor:
-    """Values of autocast in float32, in which losses are taken."""
+def _full_precision(values: Tensor) -> Tensor:
+    """Values of autocast in float32, in which losses are computed."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
-
-
-def adjoint(network: PararealNetwork, inputs: Tensor, output_gradient: OutputGradient) -> Tensor:
-    """Loss of a minibatch; gradients are added by the explicit sweeps instead of one backward pass.
-
-    What the ranks of a distributed run do, in one process and in order.
-    """
-    passages = [Passage(part, inputs) for part in network.parts]
-    corrected: Tensor | None = None
-    for passage in passages:
-        corrected = passage.correct(corrected)
-    loss, gradient = passages[-1].finish(output_gradient)
-    gradients = [gradient]
-    for passage in reversed(passages[1:]):
-        gradients.append(passage.adjoint_coarse(gradients[-1]))
-    gradients.reverse()  # mu_2 ... mu_{T+1}
-    for number, passage in enumerate(passages):
-        passage.adjoint_fine(gradients[number], gradients[number - 1] if number else None)
-    return loss

@@ -1,1 +1,1 @@
-"""Promotion of finalists of a run to deep parareal networks."""
+"""Promotion of finalists of a run to deep networks: selection, training, comparison, the model."""

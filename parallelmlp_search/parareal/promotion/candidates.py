@@ -1,4 +1,4 @@
-"""Which finalists of a run go deeper, and what slices over devices would do for them."""
+"""Selection of the finalists to promote, and predictions of their training over devices."""
 
 from __future__ import annotations
 
@@ -11,41 +11,44 @@ import joblib
 import torch
 
 from parallelmlp_search.distribute import ShardData
-from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
-from parallelmlp_search.parareal.architectures.networks import deep_config, deep_mlp
-from parallelmlp_search.parareal.method.cost import LOOPBACK, Link, Prediction, predictions, recommended
-from parallelmlp_search.parareal.method.profiling import Pace, measure_pace
-from parallelmlp_search.parareal.method.recipe import Recipe
+from parallelmlp_search.exceptions import RunDirectoryError
+from parallelmlp_search.parareal.architectures.residual_mlp import deep_config, deep_mlp
+from parallelmlp_search.parareal.method.cost import (
+    LOOPBACK,
+    Link,
+    StepPrediction,
+    predict_steps,
+    recommended_slices,
+)
+from parallelmlp_search.parareal.method.optimizer import Recipe
+from parallelmlp_search.parareal.method.profiling import DeviceSpeed, measure_device_speed
 from parallelmlp_search.parareal.ranks.training import output_gradient
 from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.search.run.trial import config_of_row
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["Candidate", "Forecast", "candidates", "devices_here", "forecast"]
+__all__ = ["Forecast", "PromotionCandidate", "forecast", "local_device_count", "select_candidates"]
 
-DEEP = 32
-"""Hidden layers from which a network counts as deep; shallower ones are deepened to as many at least."""
+DEFAULT_DEPTH = 32
+"""Hidden layers to which shallower networks are deepened by default."""
 
-SLICES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+DEFAULT_SLICES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A finalist and what it is to become.
+class PromotionCandidate:
+    """A finalist with its deepened configuration.
 
     Attributes
     ----------
     trial
-        Its number.
+        Number of the finalist's trial.
     config
-        The configuration that is trained, deepened.
-    depth_factor
-        How many times as deep it is as the finalist.
+        Deepened configuration.
     """
 
     trial: int
     config: MLPConfig
-    depth_factor: int
 
 
 @dataclass(frozen=True)
@@ -55,20 +58,25 @@ class Forecast:
     Attributes
     ----------
     trial, depth
-        The finalist, and hidden layers as trained.
+        Trial of the finalist, and number of hidden layers.
     predictions
         One for each number of slices.
     recommended
-        Slices to use on as many devices as there are; 1 where none pays.
+        Recommended number of slices within the number of devices; 1 if none gains.
     """
 
     trial: int
     depth: int
-    predictions: tuple[Prediction, ...]
+    predictions: tuple[StepPrediction, ...]
     recommended: int
 
+    def step_seconds(self, slices: int) -> float | None:
+        """Return the predicted step for a number of slices, 1 for the serial network, or None."""
+        known = {1: self.predictions[0].serial} | {p.slices: p.step for p in self.predictions}
+        return known.get(slices)
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form, with speed-up and efficiency."""
+        """Return a JSON-able form, with speed-up and efficiency."""
         rows = [asdict(p) | {"speedup": p.speedup, "efficiency": p.efficiency} for p in self.predictions]
         return {
             "trial": self.trial,
@@ -78,28 +86,31 @@ class Forecast:
         }
 
 
-def candidates(directory: RunDirectory, top: int, depth_factor: int | None) -> list[Candidate]:
-    """The finalists to promote: deep ones first, then by rank; shallow ones deepened.
+def select_candidates(
+    directory: RunDirectory, top: int, depth_factor: int | None
+) -> list[PromotionCandidate]:
+    """Select finalists and deepen them: first those with 32 hidden layers or more, then by rank.
 
     Parameters
     ----------
     directory
         A finished run.
     top
-        How many.
+        Number of finalists.
     depth_factor
-        How many times as deep they become; by default as often as makes 32 hidden layers, and 1 for networks
-        that are so deep already.
+        Factor of depth; by default one that gives 32 hidden layers, and 1 for deeper networks.
+
+    Returns
+    -------
+    list of PromotionCandidate
 
     Raises
     ------
     InvalidParameterError
-        If ``top`` or ``depth_factor`` breaks its rule.
+        If ``depth_factor`` breaks its rule.
     RunDirectoryError
-        If the run is unfinished, or none of its finalists has a hidden layer.
+        If the run is unfinished, or no finalist has a hidden layer.
     """
-    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
-        raise InvalidParameterError(f"top must be an integer >= 1, but got {top!r}")
     board = directory.leaderboard()
     finalists = board[(board["state"] == "complete") & board["rank"].notna()].sort_values("rank")
     rows = finalists.to_dict("records")
@@ -109,21 +120,22 @@ def candidates(directory: RunDirectory, top: int, depth_factor: int | None) -> l
             f"no finalist of the run in {str(directory.path)!r} has a hidden layer to deepen: "
             "search a space with hidden layers, such as --space deep"
         )
-    ordered = sorted(configs, key=lambda pair: pair[1].depth < DEEP)
-    chosen = []
-    for trial, config in ordered[:top]:
-        factor = depth_factor if depth_factor is not None else max(1, math.ceil(DEEP / config.depth))
-        chosen.append(Candidate(trial, deep_config(config, factor), factor))
-    return chosen
+    configs.sort(key=lambda pair: pair[1].depth < DEFAULT_DEPTH)
+    return [
+        PromotionCandidate(
+            trial, deep_config(config, depth_factor or max(1, math.ceil(DEFAULT_DEPTH / config.depth)))
+        )
+        for trial, config in configs[:top]
+    ]
 
 
-def devices_here() -> int:
-    """GPUs of this host, or the cores that this program may use."""
+def local_device_count() -> int:
+    """Return the number of GPUs of this host, or of cores that this program may use."""
     return torch.cuda.device_count() if torch.cuda.device_count() > 1 else int(joblib.cpu_count())
 
 
 def forecast(
-    chosen: Sequence[Candidate],
+    candidates: Sequence[PromotionCandidate],
     *,
     data: ShardData,
     device_flops: float | None = None,
@@ -135,19 +147,25 @@ def forecast(
 
     Parameters
     ----------
+    candidates
+        Networks.
     data
-        Rows of a fold, of which a minibatch is tried.
+        Rows of a fold, of which one minibatch is used.
     device_flops
-        Operations a second of each device; measured here, on one core, by default.
+        Operations per second of each device; by default one core is measured.
     link
         Connection between devices.
     devices
-        Most slices to recommend; any number by default.
+        Maximum number of slices to recommend; unlimited by default.
     slices
-        A number of slices to predict besides those that are always predicted.
+        A number of slices to predict in addition to the default ones.
+
+    Returns
+    -------
+    list of Forecast
     """
     found = []
-    for candidate in chosen:
+    for candidate in candidates:
         config = candidate.config
         seen = data.seen_by(config)
         with torch.random.fork_rng(devices=[]):
@@ -160,12 +178,12 @@ def forecast(
         example, target, weight = seen.rows.batch(torch.arange(seen.batch_rows(config)))
         if device_flops is None:
             loss = output_gradient(seen.loss, target, weight, smoothing=config.label_smoothing)
-            pace = measure_pace(model, example, loss, recipe=Recipe.of(config, 1000))
+            speed = measure_device_speed(model, example, loss, recipe=Recipe.of(config, 1000))
         else:
-            pace = Pace.of_device(device_flops)
+            speed = DeviceSpeed.of_device(device_flops)
         clipped = config.clip_norm is not None
-        counts = sorted({*SLICES, slices or SLICES[0]})
-        rows = predictions(model, example, counts, pace=pace, link=link, clipped=clipped)
+        counts = sorted({*DEFAULT_SLICES, slices or DEFAULT_SLICES[0]})
+        rows = predict_steps(model, example, counts, speed=speed, link=link, clipped=clipped)
         allowed = [row for row in rows if devices is None or row.slices <= devices]
-        found.append(Forecast(candidate.trial, config.depth, tuple(rows), recommended(allowed)))
+        found.append(Forecast(candidate.trial, config.depth, tuple(rows), recommended_slices(allowed)))
     return found

@@ -1,8 +1,9 @@
-"""The verdict on a promotion: contenders on out-of-fold rows, the ensemble chosen anew, what it is worth."""
+"""Comparison of promoted networks on out-of-fold rows, and selection of the ensemble among them."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,8 +13,8 @@ from torch import Tensor
 
 from parallelmlp_search._files import load_tensors
 from parallelmlp_search.exceptions import SearchFailedError
-from parallelmlp_search.parareal.promotion.candidates import Candidate, Forecast
-from parallelmlp_search.parareal.promotion.promoted import PromotedMember, PromotedModel, plain_decision
+from parallelmlp_search.parareal.promotion.candidates import Forecast, PromotionCandidate
+from parallelmlp_search.parareal.promotion.model import PromotedMember, PromotedModel, untempered_decision
 from parallelmlp_search.parareal.ranks.jobs import Job, Task
 from parallelmlp_search.search import RunDirectory, TrainedModel
 from parallelmlp_search.search.problem.preparation import Part, Preparation, seed_of
@@ -21,7 +22,6 @@ from parallelmlp_search.selection import (
     Bootstrap,
     GreedyEnsemble,
     HonestScore,
-    Metric,
     adjust_for_averaging,
     apply_temperature,
     averaging_gain,
@@ -30,38 +30,63 @@ from parallelmlp_search.selection import (
     weight_classes,
 )
 
-__all__ = ["Contender", "Promotion", "judge"]
+__all__ = ["Contender", "PromotionContext", "PromotionResult", "compare_contenders"]
 
-NOTABLE_WAIT = 0.05
-"""Share of the time without a core from which it is said."""
+MIN_REPORTED_WAIT = 0.05
+"""Share of the time without a core from which a remark mentions it."""
+
+MIN_REPORTED_SPEEDUP = 1.15
+
+
+@dataclass(frozen=True)
+class PromotionContext:
+    """A promotion whose networks are trained.
+
+    Attributes
+    ----------
+    directory, preparation, parts
+        The run, its splits, and its folds.
+    candidates, forecasts
+        Promoted finalists, and predictions for each.
+    job, tasks
+        Results of training: each candidate with each number of slices on each fold.
+    """
+
+    directory: RunDirectory
+    preparation: Preparation
+    parts: Sequence[Part]
+    candidates: Sequence[PromotionCandidate]
+    forecasts: Sequence[Forecast]
+    job: Job
+    tasks: Sequence[Task]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A candidate in one of its two forms, as it turned out.
+    """A candidate in one of its two forms, trained.
 
     Attributes
     ----------
     trial, depth, slices
-        The finalist that it comes from, hidden layers, and slices (1: the serial twin).
+        Trial of the finalist, number of hidden layers, and of slices (1: the serial twin).
     score
         Score of its out-of-fold predictions, in the metric's own orientation.
     parameters
-        Trainable numbers.
+        Number of trainable parameters.
     seconds
-        Training on all folds, wall-clock.
+        Wall-clock seconds of training on all folds.
     step_seconds
-        Median step.
+        Median of one step.
     predicted_step_seconds
-        What the cost model says of a step on as many devices as slices, or None.
+        Prediction of the cost model for as many devices as slices, or None.
     ranks
-        Processes that it was trained with.
+        Number of processes that trained it.
     waited
-        Share of the time that other programs on the same cores cost it.
+        Share of the time in which other programs had its cores.
     failure
-        Why training ended early on some fold, or None.
+        Reason for which training ended early on a fold, or None.
     weight
-        Share in the new ensemble.
+        Weight in the new ensemble.
     """
 
     trial: int
@@ -79,27 +104,27 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Promotion:
-    """What a promotion has come to.
+class PromotionResult:
+    """Result of a promotion.
 
     Attributes
     ----------
     metric
-        What scores measure.
+        Metric of the scores.
     contenders
         Serial twins and parareal networks.
     forecasts
-        What the cost model said.
+        Predictions of the cost model.
     score_before, score_after
-        Score of the ensemble on the rows that chose it, without and with what was promoted.
+        Score of the ensemble on the out-of-fold rows, before and after the promotion.
     honest_before, honest_after
-        The same, corrected for the choice.
+        The same, corrected for the selection.
     used
-        Whether the ensemble now holds promoted networks.
+        True if the ensemble now contains promoted networks.
     remarks
-        Sentences on whether it pays.
+        Sentences on gains in score and time.
     seconds
-        Wall-clock time of everything.
+        Wall-clock seconds of the promotion.
     """
 
     metric: str
@@ -114,192 +139,246 @@ class Promotion:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
+        """Return a JSON-able form."""
         return asdict(self) | {"forecasts": [f.to_dict() for f in self.forecasts]}
 
 
-def judge(
-    directory: RunDirectory,
-    preparation: Preparation,
-    parts: Sequence[Part],
-    chosen: Sequence[Candidate],
-    job: Job,
-    tasks: Sequence[Task],
-    forecasts: Sequence[Forecast],
-) -> tuple[Promotion, PromotedModel]:
-    """Score all contenders on out-of-fold rows and choose the ensemble anew."""
-    metric = preparation.metric
-    result = directory.result()
-    kept, _ = load_tensors(directory.path / "oof.safetensors")
-    covered = kept["covered"]
-    rows = preparation.oof_rows[covered.numpy()]
-    target, weight = preparation.metric_target(rows), preparation.weights(rows)
-    base = TrainedModel.load(directory.model_folder)
-    decision = plain_decision(base)
-    contenders, members, found, sound = [], [], [], []
-    for candidate, seen in zip(chosen, forecasts, strict=True):
-        for count in dict.fromkeys(task.slices for task in tasks):
-            mine = [t for t in tasks if t.key.startswith(f"trial-{candidate.trial}-{count}-")]
-            outcomes = [job.outcome(task) for task in mine]
-            predictions = _out_of_fold(job, mine, parts, preparation, kept["predictions"])[:, covered]
-            predictions = weight_classes(predictions, decision)
-            error = float(metric.error(predictions.unsqueeze(0), target, weight)[0])
-            predicted = {p.slices: p.step for p in seen.predictions} | {1: seen.predictions[0].serial}
-            contenders.append(
-                Contender(
-                    trial=candidate.trial,
-                    depth=candidate.config.depth,
-                    slices=count,
-                    score=metric.to_score(error),
-                    parameters=outcomes[0]["parameters"],
-                    seconds=sum(outcome["seconds"] for outcome in outcomes),
-                    step_seconds=sorted(outcome["step_seconds"] for outcome in outcomes)[len(outcomes) // 2],
-                    predicted_step_seconds=predicted.get(count),
-                    ranks=outcomes[0]["ranks"],
-                    waited=max(outcome.get("waited", 0.0) for outcome in outcomes),
-                    failure=next((outcome["failure"] for outcome in outcomes if outcome["failure"]), None),
-                )
-            )
-            states = tuple(job.weights(task) for task in mine)
-            cuts = tuple(outcomes[0]["cuts"])
-            members.append(PromotedMember(candidate.trial, candidate.config, count, cuts, states))
-            found.append(predictions)
-            sound.append(all(math.isfinite(outcome["error"]) for outcome in outcomes))
-    if not any(sound):
+class _OutOfFoldRows:
+    """Out-of-fold rows of a run with the predictions of its finalists.
+
+    Predictions are multiplied by the class weights of the run's model, so that metrics of labels see its
+    decisions.
+    """
+
+    def __init__(self, context: PromotionContext, base: TrainedModel) -> None:
+        preparation = context.preparation
+        stored, _ = load_tensors(context.directory.path / "oof.safetensors")
+        self.covered = stored["covered"]
+        rows = preparation.oof_rows[self.covered.numpy()]
+        self.metric = preparation.metric
+        self.target, self.weight = preparation.metric_target(rows), preparation.weights(rows)
+        groups = preparation.problem.groups
+        self.groups = None if groups is None else groups[rows]
+        self.trials: list[int] = stored["trials"].tolist()
+        self.decision = untempered_decision(base)
+        self.finalists = weight_classes(stored["predictions"][:, :, self.covered], self.decision)
+
+    def score(self, predictions: Tensor) -> float:
+        """Score of predictions ``(C, n)``, by way of the error, as the ensemble's own score is computed."""
+        error = self.metric.error(predictions.unsqueeze(0), self.target, self.weight)
+        return self.metric.to_score(float(error[0]))
+
+
+@dataclass(frozen=True)
+class _Trained:
+    contender: Contender
+    member: PromotedMember
+    predictions: Tensor
+    diverged: bool
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """Ensemble after the promotion; ``shares`` are the weights of the promoted networks."""
+
+    weights: Tensor
+    shares: list[float]
+    score_before: float
+    score_after: float
+    used: bool
+    honest: HonestScore | None
+
+
+def compare_contenders(
+    context: PromotionContext,
+) -> tuple[PromotionResult, PromotedModel, HonestScore | None]:
+    """Score all contenders on out-of-fold rows and select the ensemble again.
+
+    Parameters
+    ----------
+    context
+        The promotion.
+
+    Returns
+    -------
+    (PromotionResult, PromotedModel, HonestScore or None)
+        The comparison, the model, and the honest score of its ensemble if it contains promoted networks.
+
+    Raises
+    ------
+    SearchFailedError
+        If every promoted network diverged.
+    """
+    base = TrainedModel.load(context.directory.model_folder)
+    rows = _OutOfFoldRows(context, base)
+    trained = [
+        _trained(context, rows, candidate, forecast, slices)
+        for candidate, forecast in zip(context.candidates, context.forecasts, strict=True)
+        for slices in dict.fromkeys(task.slices for task in context.tasks)
+    ]
+    if all(one.diverged for one in trained):
         raise SearchFailedError(
             "every promoted network diverged: lower the learning rate, or the depth factor"
         )
-    # finalists that the ensemble had left out are not stored any more and may not be picked, but they were up
-    # for choice once, so that the correction looks at them as well
-    finalists = weight_classes(kept["predictions"][:, :, covered], decision)
-    trials = kept["trials"].tolist()
-    stored = [trials.index(trial) for trial in base.trials]
-    everyone = torch.cat([finalists, torch.stack(found).to(finalists.dtype)])
-    allowed = [*stored, *range(len(finalists), len(everyone))]
-    complexity = [0.0] * len(finalists) + [float(contender.parameters) for contender in contenders]
-    picked = greedy_ensemble(
-        everyone[allowed], target, metric, weight=weight, complexity=[complexity[i] for i in allowed]
-    )
-    old = torch.zeros(len(everyone), dtype=torch.float64)
-    old[stored] = base.weights.double()
-    plain = GreedyEnsemble(old, (), ()).combine(everyone)
-    # as the model gives them out so far; metrics of labels see the same classes at any temperature
-    given = (
-        plain if decision is not None or base.classes is None else apply_temperature(plain, base.temperature)
-    )
-    before = _score(metric, given, target, weight)
-    shares = picked.weights[len(stored) :].tolist()
-    better = picked.score > before if metric.greater_is_better else picked.score < before
-    used = any(share > 0 for share in shares) and better
-    after = picked.score if used else before
-    honest = None
-    if used:
-        spread = torch.zeros(len(everyone), dtype=torch.float64)
-        spread[allowed] = picked.weights
-        groups = preparation.problem.groups
-        honest = bias_corrected_score(
-            everyone,
-            target,
-            metric,
-            GreedyEnsemble(spread, tuple(allowed[i] for i in picked.selected), picked.scores),
-            weight=weight,
-            complexity=complexity,
-            bootstrap=Bootstrap(
-                groups=None if groups is None else groups[rows], seed=seed_of(preparation.settings.seed, 3)
-            ),
-        )
-        gain = averaging_gain(everyone, target, metric, spread, len(parts), weight=weight)
-        honest = adjust_for_averaging(honest, gain)
-    else:
-        shares = [0.0] * len(shares)
-    contenders = [replace(c, weight=share) for c, share in zip(contenders, shares, strict=True)]
-    model = PromotedModel.of(base, picked.weights[: len(stored)] if used else base.weights, members, shares)
+    selection = _select_ensemble(context, rows, base, trained)
+    contenders = [
+        replace(one.contender, weight=share) for one, share in zip(trained, selection.shares, strict=True)
+    ]
+    model = PromotedModel.of(base, selection.weights, [one.member for one in trained], selection.shares)
+    result = context.directory.result()
     previous = (result.get("promotion") or {}).get("honest_of_search") or result.get("honest") or {}
-    promotion = Promotion(
-        metric=metric.name,
+    greater = rows.metric.greater_is_better
+    remarks = _remarks(contenders, greater) + _ensemble_remarks(selection, previous, greater)
+    promotion = PromotionResult(
+        metric=rows.metric.name,
         contenders=tuple(contenders),
-        forecasts=tuple(forecasts),
-        score_before=before,
-        score_after=after,
+        forecasts=tuple(context.forecasts),
+        score_before=selection.score_before,
+        score_after=selection.score_after,
         honest_before=previous.get("score"),
-        honest_after=honest.score if honest else previous.get("score"),
-        used=used,
-        remarks=tuple(_remarks(contenders, metric.greater_is_better, used, honest, previous)),
+        honest_after=selection.honest.score if selection.honest else previous.get("score"),
+        used=selection.used,
+        remarks=tuple(remarks),
         seconds=0.0,
     )
-    if honest is not None:
-        directory.update(promoted_honest=asdict(honest))
-    return promotion, model
+    return promotion, model, selection.honest
 
 
-def _out_of_fold(
-    job: Job, tasks: Sequence[Task], parts: Sequence[Part], preparation: Preparation, like: Tensor
-) -> Tensor:
-    """Predictions ``(C, n)`` of the reporting rows, each by the fold that has not seen it."""
-    place_of = {int(row): place for place, row in enumerate(preparation.oof_rows)}
-    found = torch.full(tuple(like.shape[1:]), math.nan)
-    for task, part in zip(tasks, parts, strict=True):
+def _trained(
+    context: PromotionContext,
+    rows: _OutOfFoldRows,
+    candidate: PromotionCandidate,
+    forecast: Forecast,
+    slices: int,
+) -> _Trained:
+    """Results of a candidate with a number of slices on all folds."""
+    job = context.job
+    tasks = [t for t in context.tasks if t.key.startswith(f"trial-{candidate.trial}-{slices}-")]
+    outcomes = [job.outcome(task) for task in tasks]
+    place_of = {int(row): place for place, row in enumerate(context.preparation.oof_rows)}
+    predictions = torch.full((rows.finalists.shape[1], len(place_of)), math.nan)
+    for task, part in zip(tasks, context.parts, strict=True):
         places = torch.tensor([place_of[int(row)] for row in part.predicted_rows], dtype=torch.int64)
-        found[:, places] = job.prediction(task)
-    return found
+        predictions[:, places] = job.prediction(task)
+    predictions = weight_classes(predictions[:, rows.covered], rows.decision)
+    contender = Contender(
+        trial=candidate.trial,
+        depth=candidate.config.depth,
+        slices=slices,
+        score=rows.score(predictions),
+        parameters=outcomes[0]["parameters"],
+        seconds=sum(outcome["seconds"] for outcome in outcomes),
+        step_seconds=statistics.median_high(outcome["step_seconds"] for outcome in outcomes),
+        predicted_step_seconds=forecast.step_seconds(slices),
+        ranks=outcomes[0]["ranks"],
+        waited=max(outcome.get("waited", 0.0) for outcome in outcomes),
+        failure=next((outcome["failure"] for outcome in outcomes if outcome["failure"]), None),
+    )
+    states = tuple(job.weights(task) for task in tasks)
+    member = PromotedMember(candidate.trial, candidate.config, slices, tuple(outcomes[0]["cuts"]), states)
+    diverged = not all(math.isfinite(outcome["error"]) for outcome in outcomes)
+    return _Trained(contender, member, predictions, diverged)
 
 
-def _score(metric: Metric, predictions: Tensor, target: Tensor, weight: Tensor | None) -> float:
-    # by way of the error, as the ensemble's own score comes: the two are compared to the last bit
-    return metric.to_score(float(metric.error(predictions.unsqueeze(0), target, weight)[0]))
+def _select_ensemble(
+    context: PromotionContext, rows: _OutOfFoldRows, base: TrainedModel, trained: Sequence[_Trained]
+) -> _Selection:
+    """Select the ensemble among its members and the promoted networks; keep the old one if it is as good."""
+    # finalists outside of the ensemble are not stored and cannot be selected, but they were candidates of the
+    # search, so the bias correction includes them
+    finalists, metric = rows.finalists, rows.metric
+    stored = [rows.trials.index(trial) for trial in base.trials]
+    networks = torch.cat([finalists, torch.stack([one.predictions for one in trained]).to(finalists.dtype)])
+    allowed = [*stored, *range(len(finalists), len(networks))]
+    complexity = [0.0] * len(finalists) + [float(one.contender.parameters) for one in trained]
+    picked = greedy_ensemble(
+        networks[allowed],
+        rows.target,
+        metric,
+        weight=rows.weight,
+        complexity=[complexity[i] for i in allowed],
+    )
+    weights = torch.zeros(len(networks), dtype=torch.float64)
+    weights[stored] = base.weights.double()
+    before = GreedyEnsemble(weights, (), ()).combine(networks)
+    if rows.decision is None and base.classes is not None:  # metrics of labels ignore the temperature
+        before = apply_temperature(before, base.temperature)
+    score_before = rows.score(before)
+    shares = picked.weights[len(stored) :].tolist()
+    better = picked.score > score_before if metric.greater_is_better else picked.score < score_before
+    if not (better and any(share > 0 for share in shares)):
+        return _Selection(base.weights, [0.0] * len(shares), score_before, score_before, False, None)
+    weights = torch.zeros(len(networks), dtype=torch.float64)
+    weights[allowed] = picked.weights
+    honest = bias_corrected_score(
+        networks,
+        rows.target,
+        metric,
+        GreedyEnsemble(weights, tuple(allowed[i] for i in picked.selected), picked.scores),
+        weight=rows.weight,
+        complexity=complexity,
+        bootstrap=Bootstrap(groups=rows.groups, seed=seed_of(context.preparation.settings.seed, 3)),
+    )
+    gain = averaging_gain(networks, rows.target, metric, weights, len(context.parts), weight=rows.weight)
+    return _Selection(
+        weights=picked.weights[: len(stored)],
+        shares=shares,
+        score_before=score_before,
+        score_after=picked.score,
+        used=True,
+        honest=adjust_for_averaging(honest, gain),
+    )
 
 
-def _remarks(
-    contenders: Sequence[Contender],
-    greater: bool,
-    used: bool,
-    honest: HonestScore | None,
-    previous: dict[str, Any],
-) -> list[str]:
-    """Whether it pays, in sentences."""
+def _remarks(contenders: Sequence[Contender], greater: bool) -> list[str]:
+    """Sentences on the networks: failures, gains against the serial twin, waiting for cores."""
     found = []
     for ended in (c for c in contenders if c.failure):
         trial = f"trial {ended.trial}"
-        whom = f"{trial} in {ended.slices} slices" if ended.slices > 1 else f"the serial twin of {trial}"
-        found.append(f"{whom} did not come to its end: {ended.failure}")
-    pairs = {c.trial: c for c in contenders if c.slices == 1}
+        name = f"{trial} in {ended.slices} slices" if ended.slices > 1 else f"the serial twin of {trial}"
+        found.append(f"training of {name} ended early: {ended.failure}")
+    twins = {c.trial: c for c in contenders if c.slices == 1}
     for sliced in (c for c in contenders if c.slices > 1):
-        serial = pairs[sliced.trial]
-        gain = sliced.score - serial.score if greater else serial.score - sliced.score
-        how = "better than" if gain > 0 else ("worse than" if gain < 0 else "as good as")
+        twin = twins[sliced.trial]
+        gain = sliced.score - twin.score if greater else twin.score - sliced.score
+        order = "better than" if gain > 0 else ("worse than" if gain < 0 else "as good as")
         found.append(
-            f"trial {sliced.trial} in {sliced.slices} slices is {how} its serial twin"
+            f"trial {sliced.trial} in {sliced.slices} slices is {order} its serial twin"
             + (f", by {abs(gain):.4f}" if gain else "")
         )
-        speed = serial.step_seconds / sliced.step_seconds
-        if sliced.ranks == 1:
-            told = sliced.predicted_step_seconds
-            sentence = "trained here in one process, so that no time was gained"
-            if told:
-                ratio = serial.step_seconds / told
-                sentence += f"; {sliced.slices} devices are predicted to be {ratio:.1f} times as fast"
-            found.append(sentence)
-        elif speed < 1.15:
-            found.append(
-                f"over {sliced.ranks} ranks a step took {1 / speed:.2f} times as long: it does not pay"
-            )
-        else:
-            found.append(f"over {sliced.ranks} ranks a step was {speed:.2f} times as fast")
+        found.append(_time_remark(sliced, twin))
     waited = max(contender.waited for contender in contenders)
-    if waited > NOTABLE_WAIT:
+    if waited > MIN_REPORTED_WAIT:
         found.append(
-            f"a core was wanted and had by other programs or ranks for {100 * min(1.0, waited):.0f} % of the "
-            "time: on free cores steps would be shorter"
-        )
-    if not used:
-        found.append(
-            "the ensemble is no better with them on out-of-fold rows and stays as it was: depth does not pay"
-        )
-    elif honest is not None and previous.get("score") is not None:
-        gain = honest.score - previous["score"] if greater else previous["score"] - honest.score
-        small = gain < honest.standard_error
-        found.append(
-            f"the ensemble takes them in; its honest score moves by {gain:+.4f}"
-            + (", less than its standard error" if small else "")
+            f"other programs or ranks had the cores for {100 * min(1.0, waited):.0f} % of the time: on free "
+            "cores steps would be shorter"
         )
     return found
+
+
+def _time_remark(sliced: Contender, twin: Contender) -> str:
+    speedup = twin.step_seconds / sliced.step_seconds
+    if sliced.ranks == 1:
+        text = "it was trained in one process, which gains no time"
+        if sliced.predicted_step_seconds:
+            ratio = twin.step_seconds / sliced.predicted_step_seconds
+            text += f"; {sliced.slices} devices are predicted to be {ratio:.1f} times as fast"
+        return text
+    if speedup < MIN_REPORTED_SPEEDUP:
+        return f"over {sliced.ranks} ranks a step took {1 / speedup:.2f} times as long, which gains no time"
+    return f"over {sliced.ranks} ranks a step was {speedup:.2f} times as fast"
+
+
+def _ensemble_remarks(selection: _Selection, previous: dict[str, Any], greater: bool) -> list[str]:
+    """Sentence on the ensemble."""
+    if not selection.used:
+        return [
+            "the ensemble is not better with promoted networks on out-of-fold rows and does not change: "
+            "depth does not pay"
+        ]
+    honest = selection.honest
+    if honest is None or previous.get("score") is None:
+        return []
+    gain = honest.score - previous["score"] if greater else previous["score"] - honest.score
+    small = ", less than its standard error" if gain < honest.standard_error else ""
+    return [f"the ensemble contains promoted networks; its honest score changes by {gain:+.4f}{small}"]

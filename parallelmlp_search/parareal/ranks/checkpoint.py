@@ -1,8 +1,7 @@
-"""Checkpoints of a distributed run: one safetensors file a slice, and one JSON file that says which are
-whole.
+"""Checkpoints of a distributed run: one safetensors file per slice, and one JSON file with the last step.
 
-A step counts only once every slice has been written and ``latest.json`` names it, so whoever is killed when,
-all ranks go on from the same step. Ranks on several hosts need a folder that all of them see.
+A step counts only when every slice is written and ``latest.json`` names it. After an interruption at any time
+all ranks therefore resume from the same step. Ranks on several hosts need a shared folder.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from parallelmlp_search._files import load_tensors, read_json, save_tensors, wri
 from parallelmlp_search.exceptions import RunDirectoryError
 from parallelmlp_search.parareal.ranks.distributed import DistributedParareal
 
-__all__ = ["Keeper"]
+__all__ = ["Checkpointer"]
 
 LATEST = "latest.json"
 
 
-class Keeper:
+class Checkpointer:
     """Saves and restores a run.
 
     Parameters
     ----------
     folder
-        Where the files lie; made on the first save.
+        Folder of the files; created by the first save.
     identity
         JSON-able facts that a run must share with its checkpoint, such as its configuration.
     """
@@ -37,40 +36,42 @@ class Keeper:
         self.folder = Path(folder)
         self.identity = identity or {}
 
-    def _path(self, number: int, step: int) -> Path:
+    def _path(self, number: int, step: int | str) -> Path:
         return self.folder / f"slice-{number}-step-{step}.safetensors"
 
-    def save(self, engine: DistributedParareal, notes: Any = None, **more: Tensor) -> None:
-        """Write the state after the engine's last step; every rank calls it.
+    def save(self, engine: DistributedParareal, notes: Any = None, **tensors: Tensor) -> None:
+        """Write the state after the last step; every rank calls it.
 
         Parameters
         ----------
+        engine
+            Training to save.
         notes
-            JSON-able facts that come back from :meth:`load`, the same on every rank.
-        more
-            Tensors of this rank's own, such as its best weights.
+            JSON-able values that :meth:`load` returns, the same on every rank.
+        tensors
+            Additional tensors of this rank, such as its best weights.
         """
-        step = engine.optimizer.step_number
-        world = engine.world
-        if world.replica == 0:
-            number = engine.numbers[0]
-            content = {name: value.detach().cpu() for name, value in engine.optimizer.state().items()}
-            content |= {f"more.{name}": value.detach().cpu() for name, value in more.items()}
-            save_tensors(self._path(number, step), content)
-        world.barrier()
-        if world.rank == 0:
+        communicator, step, number = engine.communicator, engine.optimizer.step_number, engine.numbers[0]
+        if communicator.replica_index == 0:
+            state = engine.optimizer.state_dict()
+            content = state | {f"more.{name}": value for name, value in tensors.items()}
+            save_tensors(
+                self._path(number, step), {name: value.detach().cpu() for name, value in content.items()}
+            )
+        communicator.barrier()
+        if communicator.rank == 0:
             write_json(
                 self.folder / LATEST,
                 {"step": step, "slices": engine.n_slices, "identity": self.identity, "notes": notes},
             )
-        world.barrier()
-        if world.replica == 0:
-            for path in self.folder.glob(f"slice-{engine.numbers[0]}-step-*.safetensors"):
-                if path != self._path(engine.numbers[0], step):
+        communicator.barrier()
+        if communicator.replica_index == 0:
+            for path in self.folder.glob(self._path(number, "*").name):
+                if path != self._path(number, step):
                     path.unlink(missing_ok=True)
 
     def load(self, engine: DistributedParareal) -> tuple[Any, dict[str, Tensor]] | None:
-        """Restore the engine; the notes and further tensors of its last checkpoint, or None without one.
+        """Restore the last checkpoint and return its notes and additional tensors; None without one.
 
         Raises
         ------
@@ -80,27 +81,21 @@ class Keeper:
         if not (self.folder / LATEST).is_file():
             return None
         latest = read_json(self.folder / LATEST)
-        wanted = {"slices": engine.n_slices, "identity": self.identity}
-        for name, value in wanted.items():
+        for name, value in {"slices": engine.n_slices, "identity": self.identity}.items():
             if latest.get(name) != value:
                 raise RunDirectoryError(
                     f"the checkpoint in {str(self.folder)!r} was written with {name}={latest.get(name)!r}, "
                     f"but this run has {value!r}: remove it, or go on with the same settings"
                 )
-        tensors, _ = load_tensors(self._path(engine.numbers[0], latest["step"]))
-        own = {name: value for name, value in tensors.items() if not name.startswith("more.")}
-        engine.optimizer.load({name: value.to(engine.world.device) for name, value in own.items()})
-        more = {
-            name.removeprefix("more."): value.to(engine.world.device)
-            for name, value in tensors.items()
-            if name.startswith("more.")
-        }
-        return latest["notes"], more
+        stored, _ = load_tensors(self._path(engine.numbers[0], latest["step"]))
+        tensors = {name: value.to(engine.communicator.device) for name, value in stored.items()}
+        more = {name: value for name, value in tensors.items() if name.startswith("more.")}
+        engine.optimizer.load_state_dict({name: tensors[name] for name in tensors.keys() - more.keys()})
+        return latest["notes"], {name.removeprefix("more."): value for name, value in more.items()}
 
-    def forget(self) -> None:
-        """Remove the files, once they are not needed any more."""
-        (self.folder / LATEST).unlink(missing_ok=True)
-        for path in self.folder.glob("slice-*-step-*.safetensors"):
+    def delete(self) -> None:
+        """Remove the files."""
+        for path in [self.folder / LATEST, *self.folder.glob("slice-*-step-*.safetensors")]:
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()

@@ -1,15 +1,14 @@
-"""Ranks that hold slices: who is who, and every word they exchange, none of them without a time limit.
+"""Communication between the ranks that hold slices; every operation has a time limit.
 
-Rank ``r`` of a world of ``R T`` ranks holds slice ``r mod T`` of replica ``r div T``. Along a replica's chain
-a corrected output passes from each slice to the next and a gradient back: ``2 (T - 1)`` messages a step,
-point to point, which is the least that a sweep over ``T`` devices can do, and neither weights nor coarse
-networks ever travel. Replicas add up their gradients.
+Rank ``r`` of ``R T`` ranks holds slice ``r mod T`` of replica ``r div T``. In each step a corrected output
+passes from each slice of a replica to the next and a gradient back: ``2 (T - 1)`` point-to-point messages,
+the minimum for a sweep over ``T`` devices. Weights and coarse networks are never sent. Replicas sum their
+gradients.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,174 +18,136 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from parallelmlp_search.exceptions import DistributedError, InvalidParameterError
-from parallelmlp_search.parareal.ranks.unix_transport import MAX_BYTES, Neighbour
+from parallelmlp_search.parareal.ranks.unix_transport import MAX_MESSAGE_BYTES, PeerConnection
 
-__all__ = ["Alone", "World"]
-
-NOTE_BYTES = 2048
-"""Room for what each rank says about its plan."""
+__all__ = ["Communicator"]
 
 
-class Alone:
-    """The world of a single process that holds every slice."""
+class Communicator:
+    """Connection of this process with the other ranks.
 
-    def __init__(self, device: str | torch.device = "cpu") -> None:
-        self.rank = self.slice = self.replica = 0
-        self.slices = self.replicas = 1
-        self.device = torch.device(device)
-
-    def expect_forward(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        """Nothing ever arrives."""
-
-    expect_backward = expect_forward
-
-    def receive(self) -> Tensor:
-        """Never called."""
-        raise DistributedError("a single process receives nothing")
-
-    def send_forward(self, corrected: Tensor) -> None:
-        """Never called."""
-
-    send_backward = send_forward
-
-    def end_step(self) -> None:
-        """Nothing is under way."""
-
-    def agree(self, note: Mapping[str, Any], *, in_chain: bool = False) -> None:
-        """Always."""
-
-    def share_input(self, inputs: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """The input itself."""
-        if inputs is None:
-            raise InvalidParameterError("inputs must be a tensor on the first slice, but got None")
-        return inputs
-
-    def share_from_last(self, values: list[float]) -> list[float]:
-        """The values themselves."""
-        return values
-
-    def sum_over_slices(self, value: Tensor) -> Tensor:
-        """The value itself."""
-        return value
-
-    def sum_over_replicas(self, gradients: Tensor) -> None:
-        """There are no others."""
-
-    def barrier(self) -> None:
-        """Nobody to wait for."""
-
-    def leave(self) -> None:
-        """Nothing to close."""
-
-
-class World(Alone):
-    """This process as one rank of many; made by :func:`join`.
+    ``Communicator()`` is that of a single process, which holds every slice. The one of a rank is made by
+    :func:`~parallelmlp_search.parareal.init_communicator`.
 
     Parameters
     ----------
-    rank, size
-        Number of this rank, and how many there are.
-    slices
-        Slices ``T`` of a network.
+    rank, world_size
+        Number of this rank, and number of ranks.
+    n_slices
+        Ranks that hold one network: its number ``T`` of slices, or 1 if each rank holds all slices.
     device
-        Where this rank computes.
+        Device of this rank.
 
     Attributes
     ----------
-    slice, replica, replicas
-        Slice and replica of this rank, from 0, and how many replicas there are.
+    slice_index, replica_index, n_replicas
+        Slice and replica of this rank, from 0, and number of replicas.
     mesh
         The ranks as a device mesh with the dimensions ``replica`` and ``slice``; None with one replica.
-    neighbours
-        By rank, those next in the chain that are reached without gloo, which are those on the same host.
-    chained
-        Whether that holds for the whole chain.
+    peers
+        Connections to neighbouring ranks on the same host, by rank. All other messages use gloo or NCCL.
+    all_connected
+        True if all ranks of the replica have such connections to their neighbours.
     """
 
-    def __init__(self, rank: int, size: int, slices: int, device: torch.device) -> None:
-        super().__init__(device)
-        self.rank, self.size, self.slices = rank, size, slices
-        self.replica, self.slice = divmod(rank, slices)
-        self.replicas = size // slices
+    def __init__(
+        self, rank: int = 0, world_size: int = 1, n_slices: int = 1, device: str | torch.device = "cpu"
+    ) -> None:
+        self.rank, self.world_size, self.n_slices = rank, world_size, n_slices
+        self.replica_index, self.slice_index = divmod(rank, n_slices)
+        self.n_replicas = world_size // n_slices
+        self.device = torch.device(device)
         self.mesh: DeviceMesh | None = None
         self.slice_group: dist.ProcessGroup | None = None
         self.replica_group: dist.ProcessGroup | None = None
-        self.neighbours: dict[int, Neighbour] = {}
-        self.chained = False
+        self.peers: dict[int, PeerConnection] = {}
+        self.all_connected = False
         self.step = 0
-        self._under_way: list[tuple[dist.Work, Tensor]] = []
-        self._expected: list[tuple[dist.Work | None, Tensor, int]] = []
+        self._sending: list[tuple[dist.Work, Tensor]] = []
+        self._receiving: list[tuple[dist.Work | None, Tensor, int]] = []
         self._buffers: dict[tuple[Any, ...], Tensor] = {}
 
-    # ------------------------------------------------------------------ along the chain
+    # ------------------------------------------------------------------ point to point
 
-    def expect_forward(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        """Be ready for the corrected output of the slice before, while this rank still computes."""
-        self._expect(self.rank - 1, shape, dtype)
+    def start_receive(self, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        """Prepare to receive a tensor while this rank still computes.
 
-    def expect_backward(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        """Be ready for the gradient from the slice behind."""
-        self._expect(self.rank + 1, shape, dtype)
-
-    def _expect(self, peer: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        Parameters
+        ----------
+        offset
+            -1 for the previous slice, 1 for the next.
+        shape, dtype
+            Shape and type of the tensor.
+        """
+        peer = self.rank + offset
         key = (peer, shape, dtype)
         if key not in self._buffers:
             self._buffers[key] = torch.empty(shape, dtype=dtype, device=self.device)
         buffer = self._buffers[key]
         work = None
-        if not self._is_near(peer, buffer):
-            with self._told(peer):
+        if not self._uses_socket(peer, buffer):
+            with self._translated_errors(peer):
                 work = dist.irecv(buffer, peer)
             assert work is not None
-        self._expected.append((work, buffer, peer))
+        self._receiving.append((work, buffer, peer))
 
-    def _is_near(self, peer: int, tensor: Tensor) -> bool:
-        """Whether a message goes from socket to socket; both ends find the same."""
-        return peer in self.neighbours and tensor.nbytes <= MAX_BYTES
+    def _uses_socket(self, peer: int, tensor: Tensor) -> bool:
+        """True for short messages between connected peers; both ends decide alike."""
+        return peer in self.peers and tensor.nbytes <= MAX_MESSAGE_BYTES
 
-    def receive(self) -> Tensor:
-        """What was expected first."""
-        work, buffer, peer = self._expected.pop(0)
-        with self._told(peer):
+    def wait_receive(self) -> Tensor:
+        """Return the tensor of the oldest :meth:`start_receive`."""
+        work, buffer, peer = self._receiving.pop(0)
+        with self._translated_errors(peer):
             if work is None:
-                self.neighbours[peer].receive(buffer)
+                self.peers[peer].receive(buffer)
             else:
                 work.wait()
         return buffer
 
-    def send_forward(self, corrected: Tensor) -> None:
-        """Pass a corrected output on."""
-        self._send(corrected, self.rank + 1)
-
-    def send_backward(self, gradient: Tensor) -> None:
-        """Pass a gradient back."""
-        self._send(gradient, self.rank - 1)
-
-    def _send(self, tensor: Tensor, peer: int) -> None:
-        tensor = tensor.contiguous()
-        if self._is_near(peer, tensor):
-            with self._told(peer):
-                self.neighbours[peer].send(tensor)
-            return
-        with self._told(peer):
+    def send(self, offset: int, tensor: Tensor) -> None:
+        """Send a tensor to the previous (-1) or next (1) slice."""
+        tensor, peer = tensor.contiguous(), self.rank + offset
+        with self._translated_errors(peer):
+            if self._uses_socket(peer, tensor):
+                self.peers[peer].send(tensor)
+                return
             work = dist.isend(tensor, peer)
         assert work is not None
-        self._under_way.append((work, tensor))  # which must live until it has gone
+        self._sending.append((work, tensor))  # the tensor must live until it is sent
 
     def end_step(self) -> None:
-        """See everything off that was sent in this step."""
-        for work, _ in self._under_way:
-            with self._told(None):
+        """Wait until everything is sent."""
+        for work, _ in self._sending:
+            with self._translated_errors():
                 work.wait()
-        self._under_way.clear()
+        self._sending.clear()
         self.step += 1
 
-    # ------------------------------------------------------------------ together
+    # ------------------------------------------------------------------ collective
 
-    def share_input(self, inputs: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """The first slice's input on every rank of the replica."""
-        first = self.replica * self.slices
-        if self.slice == 0:
+    def broadcast_input(self, inputs: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Send the input of the first slice to all ranks of the replica.
+
+        Parameters
+        ----------
+        inputs
+            The input on the first slice; ignored on the others.
+        shape, dtype
+            Shape and type of the input, on every rank.
+
+        Returns
+        -------
+        Tensor
+            The input.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the input of the first slice has another shape.
+        """
+        first = self.replica_index * self.n_slices
+        if self.slice_index == 0:
             if inputs is None or tuple(inputs.shape) != shape:
                 found = None if inputs is None else tuple(inputs.shape)
                 raise InvalidParameterError(
@@ -195,108 +156,110 @@ class World(Alone):
             tensor = inputs.to(self.device, dtype).contiguous()
         else:
             tensor = torch.empty(shape, dtype=dtype, device=self.device)
-        with self._told(first):
+        with self._translated_errors(first):
             dist.broadcast(tensor, first, group=self.slice_group)
         return tensor
 
-    def share_from_last(self, values: list[float]) -> list[float]:
-        """Numbers of the last slice's rank on every rank of the replica."""
-        last = self.replica * self.slices + self.slices - 1
+    def broadcast_from_last(self, values: list[float]) -> list[float]:
+        """Return the numbers of the last slice's rank on every rank of the replica."""
+        if self.n_slices == 1:
+            return values
+        last = self.replica_index * self.n_slices + self.n_slices - 1
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        with self._told(last):
+        with self._translated_errors(last):
             dist.broadcast(tensor, last, group=self.slice_group)
         return [float(value) for value in tensor.tolist()]
 
     def sum_over_slices(self, value: Tensor) -> Tensor:
-        """Sum over the slices of a replica, such as of squared norms; the same bits on every rank."""
-        if not self.chained:
-            with self._told(None):
+        """Return the sum over the slices of a replica; bitwise equal on every rank."""
+        if self.n_slices == 1:
+            return value
+        if not self.all_connected:
+            with self._translated_errors():
                 dist.all_reduce(value, group=self.slice_group)
             return value
-        before, after = self.rank - 1, self.rank + 1  # to the last slice and back, 3 us from each to the next
-        heard = torch.empty_like(value)
-        if self.slice > 0:
-            with self._told(before):
-                self.neighbours[before].receive(heard)
-            value = value + heard
-        if self.slice < self.slices - 1:
-            with self._told(after):
-                self.neighbours[after].send(value)
-                self.neighbours[after].receive(heard)
-            value = heard
-        if self.slice > 0:
-            with self._told(before):
-                self.neighbours[before].send(value)
+        # to the last slice and back, 3 us per message
+        previous, following = self.rank - 1, self.rank + 1
+        received = torch.empty_like(value)
+        if self.slice_index > 0:
+            with self._translated_errors(previous):
+                self.peers[previous].receive(received)
+            value = value + received
+        if self.slice_index < self.n_slices - 1:
+            with self._translated_errors(following):
+                self.peers[following].send(value)
+                self.peers[following].receive(received)
+            value = received
+        if self.slice_index > 0:
+            with self._translated_errors(previous):
+                self.peers[previous].send(value)
         return value
 
     def sum_over_replicas(self, gradients: Tensor) -> None:
-        """Add up the gradients of the same slice in all replicas, in place."""
-        if self.replicas > 1:
-            with self._told(None):
+        """Sum the gradients of a slice over all replicas, in place."""
+        if self.n_replicas > 1:
+            with self._translated_errors():
                 dist.all_reduce(gradients, group=self.replica_group)
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
-        ready = torch.zeros(1, device=self.device)
-        with self._told(None):
-            dist.all_reduce(ready)
+        """Wait for all ranks."""
+        if self.world_size > 1:
+            with self._translated_errors():
+                dist.all_reduce(torch.zeros(1, device=self.device))
 
-    def agree(self, note: Mapping[str, Any], *, in_chain: bool = False) -> None:
-        """Compare what every rank believes about the run.
+    def check_equal(self, facts: Mapping[str, Any], *, in_replica: bool = False) -> None:
+        """Check that all ranks have the same settings.
 
         Parameters
         ----------
-        note
-            JSON-able facts that must be the same everywhere: shapes, dtype, number of slices, ...
-        in_chain
-            Only among the slices of this replica.
+        facts
+            Values by name, such as shapes, dtype, number of slices.
+        in_replica
+            Compare only the ranks of this replica.
 
         Raises
         ------
         DistributedError
             If two ranks differ; the message names the fact, the ranks and both values.
         """
-        text = json.dumps(dict(note), sort_keys=True).encode()
-        if len(text) > NOTE_BYTES:
-            raise InvalidParameterError(f"a note must be at most {NOTE_BYTES} bytes, but has {len(text)}")
-        mine = torch.zeros(NOTE_BYTES, dtype=torch.uint8)
-        mine[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-        mine = mine.to(self.device)
-        first, count = (self.replica * self.slices, self.slices) if in_chain else (0, self.size)
-        notes = [torch.empty_like(mine) for _ in range(count)]
-        with self._told(None):
-            dist.all_gather(notes, mine, group=self.slice_group if in_chain else None)
-        read = [json.loads(bytes(other.tolist()).rstrip(b"\0")) for other in notes]
-        for rank, other in enumerate(read, start=first):
-            for name in sorted({*read[0], *other}):
-                if other.get(name) != read[0].get(name):
+        first, count = (
+            (self.replica_index * self.n_slices, self.n_slices) if in_replica else (0, self.world_size)
+        )
+        if count == 1:
+            return
+        gathered: list[Any] = [None] * count
+        with self._translated_errors():
+            dist.all_gather_object(gathered, dict(facts), group=self.slice_group if in_replica else None)
+        for rank, other in enumerate(gathered, start=first):
+            for name, value in gathered[0].items():
+                if other.get(name) != value:
                     raise DistributedError(
-                        f"ranks must agree on {name}, but rank {first} has {read[0].get(name)!r} "
+                        f"ranks must agree on {name}, but rank {first} has {value!r} "
                         f"and rank {rank} has {other.get(name)!r}"
                     )
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close all connections."""
-        for neighbour in self.neighbours.values():
-            neighbour.close()
-        self.neighbours = {}
+        for peer in self.peers.values():
+            peer.close()
+        self.peers = {}
         if dist.is_initialized():
             dist.destroy_process_group()
 
     @contextlib.contextmanager
-    def _told(self, peer: int | None) -> Iterator[None]:
-        """Turn what the transport says of a lost peer into one sentence."""
+    def _translated_errors(self, peer: int | None = None) -> Iterator[None]:
+        """Raise errors of the transport as a DistributedError with one sentence."""
         try:
             yield
         except (RuntimeError, OSError) as error:
             if isinstance(error, DistributedError):
                 raise
-            whom = "the other ranks" if peer is None else f"rank {peer} (slice {peer % self.slices + 1})"
+            name = "the other ranks" if peer is None else f"rank {peer} (slice {peer % self.n_slices + 1})"
             reason = " ".join(str(error).split())
             late = "imed out" in reason or "timeout" in reason.lower()
-            what = "has heard nothing from" if late else "has lost"
+            event = "has heard nothing from" if late else "has lost"
             raise DistributedError(
-                f"rank {self.rank} (slice {self.slice + 1} of {self.slices}) {what} {whom} "
+                f"rank {self.rank} (slice {self.slice_index + 1} of {self.n_slices}) {event} {name} "
                 f"at step {self.step}: see what ended it, and start again to go on from the last checkpoint "
                 f"({reason[:160]})"
             ) from error

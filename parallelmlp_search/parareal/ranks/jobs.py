@@ -1,8 +1,8 @@
-"""One network to train, as files: what ranks are told, and what they leave behind.
+"""Training jobs as files: instructions for the ranks, and their results.
 
-A job is a folder: ``job.json`` says what to train, ``rows-FOLD.safetensors`` holds the rows, and every
-finished task leaves ``TASK/outcome.json``, ``TASK/slice-J.safetensors`` and ``TASK/prediction.safetensors``.
-Whoever opens an unfinished job goes on with it.
+A job is a folder: ``job.json`` lists the tasks, ``rows-FOLD.safetensors`` holds the rows, and each finished
+task leaves ``TASK/outcome.json``, ``TASK/weights-J.safetensors`` and ``TASK/prediction.safetensors``. An
+unfinished job is resumed.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from parallelmlp_search._files import load_tensors, read_json, save_tensors, write_json
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import BatchStream, Head, TrainingRows
 from parallelmlp_search.engine.initialization import initial_vector
 from parallelmlp_search.packing import Architecture
-from parallelmlp_search.parareal.architectures.networks import deep_mlp
+from parallelmlp_search.parareal.architectures.residual_mlp import deep_mlp
 from parallelmlp_search.parareal.method.decompose import decompose
 from parallelmlp_search.parareal.method.network import PararealNetwork
-from parallelmlp_search.parareal.method.recipe import Recipe
-from parallelmlp_search.parareal.ranks.checkpoint import Keeper
-from parallelmlp_search.parareal.ranks.communicator import Alone
+from parallelmlp_search.parareal.method.optimizer import Recipe
+from parallelmlp_search.parareal.ranks.checkpoint import Checkpointer
+from parallelmlp_search.parareal.ranks.communicator import Communicator
 from parallelmlp_search.parareal.ranks.distributed import DistributedParareal
-from parallelmlp_search.parareal.ranks.training import Trained, member_outputs, train_network
+from parallelmlp_search.parareal.ranks.training import TrainingResult, member_outputs, train_network
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 
-__all__ = ["LAUNCHER", "Job", "Task", "build_network", "load_rows", "run_task", "save_rows"]
+__all__ = ["LAUNCHER_PID", "Job", "Task", "build_network", "load_rows", "run_task", "save_rows"]
 
-LAUNCHER = "PMLP_LAUNCHER"
-"""Environment variable with the number of the process that ranks are not to outlive."""
+LAUNCHER_PID = "PMLP_LAUNCHER"
+"""Environment variable with the id of the process whose end also ends the ranks."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One network on one fold.
+    """Training of one network on one fold.
 
     Attributes
     ----------
     key
-        Its name and folder.
+        Name of the task and of its folder.
     config
-        What to train.
+        Configuration to train.
     fold
-        Number of the rows.
+        Number of the fold.
     slices
         Slices ``T``; 1 is the serial twin.
     epochs
@@ -62,18 +62,30 @@ class Task:
     epochs: float
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
+        """Return a JSON-able form."""
         return {**asdict(self), "config": self.config.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Task:
-        """What :meth:`to_dict` wrote."""
+        """Return the task that :meth:`to_dict` described."""
         return cls(**{**values, "config": MLPConfig.from_dict(values["config"])})
 
 
 @dataclass(frozen=True)
 class Job:
-    """Tasks that share a folder, and how ranks are to work on them."""
+    """Tasks that share a folder, and settings of the ranks.
+
+    Attributes
+    ----------
+    folder
+        Folder of all files.
+    tasks
+        Tasks of the ranks.
+    slices
+        Ranks per network.
+    device, timeout
+        As for :func:`~parallelmlp_search.parareal.init_communicator`.
+    """
 
     folder: Path
     tasks: tuple[Task, ...]
@@ -94,36 +106,44 @@ class Job:
         return cls(folder=folder, tasks=tasks, **values)
 
     def is_done(self, task: Task) -> bool:
-        """Whether a task has left its outcome."""
+        """Return True if a task has an outcome."""
         return (self.folder / task.key / "outcome.json").is_file()
 
     def outcome(self, task: Task) -> dict[str, Any]:
-        """What a finished task has come to."""
+        """Return the outcome of a finished task."""
         return dict(read_json(self.folder / task.key / "outcome.json"))
 
     def prediction(self, task: Task) -> Tensor:
-        """Predictions ``(C, n)`` of the fold's rows."""
+        """Return the predictions ``(C, n)`` of the fold's rows."""
         return load_tensors(self.folder / task.key / "prediction.safetensors")[0]["prediction"]
 
     def weights(self, task: Task) -> dict[str, Tensor]:
-        """State dict of the best weights, all slices together."""
+        """Return the state dict of the best weights of all slices."""
         tensors: dict[str, Tensor] = {}
         for path in sorted((self.folder / task.key).glob("weights-*.safetensors")):
             tensors |= load_tensors(path)[0]
         return tensors
 
 
+VALIDATION = ("validation_inputs", "validation_target", "validation_weight", "prediction_inputs")
+
+
 def save_rows(folder: Path, fold: int, data: ShardData, n_classes: int | None) -> None:
-    """Write the rows of a fold, with what ranks need to know of head, loss and metric."""
-    tensors = {
-        "inputs": data.rows.inputs,
-        "target": data.rows.target,
-        "weight": data.rows.weight,
-        "validation_inputs": data.validation_inputs,
-        "validation_target": data.validation_target,
-        "validation_weight": data.validation_weight,
-        "prediction_inputs": data.prediction_inputs,
-    }
+    """Write the rows of a fold with head, loss and metric.
+
+    Parameters
+    ----------
+    folder
+        Folder of the job.
+    fold
+        Number of the fold.
+    data
+        Its rows.
+    n_classes
+        Number of classes, or None for regression.
+    """
+    tensors = {name: getattr(data.rows, name) for name in ("inputs", "target", "weight")}
+    tensors |= {name: getattr(data, name) for name in VALIDATION}
     facts = {
         "head": asdict(data.head),
         "loss": data.loss,
@@ -137,7 +157,19 @@ def save_rows(folder: Path, fold: int, data: ShardData, n_classes: int | None) -
 
 
 def load_rows(folder: Path, fold: int, device: torch.device | str = "cpu") -> ShardData:
-    """What :func:`save_rows` wrote, on a device."""
+    """Read the rows of a fold.
+
+    Parameters
+    ----------
+    folder, fold
+        As for :func:`save_rows`.
+    device
+        Device of the tensors.
+
+    Returns
+    -------
+    ShardData
+    """
     tensors, facts = load_tensors(folder / f"rows-{fold}.safetensors")
     # copies, since the memory of a file is not aligned
     placed = {name: tensor.clone().to(device) for name, tensor in tensors.items()}
@@ -145,10 +177,7 @@ def load_rows(folder: Path, fold: int, device: torch.device | str = "cpu") -> Sh
     head = Head(**known)
     return ShardData(
         rows=TrainingRows(placed["inputs"], placed["target"], placed.get("weight")),
-        validation_inputs=placed["validation_inputs"],
-        validation_target=placed["validation_target"],
-        validation_weight=placed.get("validation_weight"),
-        prediction_inputs=placed.get("prediction_inputs"),
+        **{name: placed.get(name) for name in VALIDATION},
         head=head,
         loss=facts["loss"],
         metric=get_metric(facts["metric"], head.task, n_classes=facts["n_classes"]),
@@ -167,32 +196,64 @@ def build_network(
     repeat: int = 0,
     cuts: Sequence[int] | None = None,
 ) -> PararealNetwork:
-    """The network of a configuration in slices, the same on every rank.
+    """Build the network of a configuration in slices, the same on every rank.
 
-    Fine networks start from the weights of the serial twin, which are those that a member of a population
-    would start from; preprocessors and coarse networks from torch's generator, seeded by the configuration.
+    Fine networks have the initial weights of the serial twin, which are those of a population's member.
+    Preprocessors and coarse networks are drawn from torch's generator, seeded by the configuration.
+
+    Parameters
+    ----------
+    config
+        Configuration of the serial twin.
+    slices
+        Slices ``T``.
+    n_inputs, n_outputs, n_numbers
+        As for :func:`~parallelmlp_search.parareal.deep_mlp`.
+    repeat
+        Number of the repetition; each has its own initial weights.
+    cuts
+        Hidden layers at which slices 2 to ``T`` begin; balanced by default.
+
+    Returns
+    -------
+    PararealNetwork
     """
     sizes: dict[str, Any] = {"n_inputs": n_inputs, "n_outputs": n_outputs}
     architecture = Architecture.of(config, **sizes, columns=ColumnGroups(n_numbers=n_numbers))
     vector = initial_vector(architecture, config, repeat=repeat).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + repeat)
-        model: nn.Sequential = deep_mlp(config, vector=vector, n_numbers=n_numbers, **sizes)
+        model = deep_mlp(config, vector=vector, n_numbers=n_numbers, **sizes)
         rows = max(2, min(config.batch_size, 256))
-        return decompose(model, slices, torch.zeros(rows, n_inputs), share=True, cuts=cuts)
+        return decompose(model, slices, torch.zeros(rows, n_inputs), cuts="counted" if cuts is None else cuts)
 
 
 def run_task(
     job: Job,
     task: Task,
-    world: Alone,
+    communicator: Communicator,
     *,
     on_step: Callable[[int], object] | None = None,
-    data: ShardData | None = None,
-) -> Trained:
-    """Train one task in this process, or as one rank of many, and leave its outcome in the job's folder."""
+) -> TrainingResult:
+    """Train one task in this process, or as one rank of many, and write its outcome.
+
+    Parameters
+    ----------
+    job
+        Job of the task.
+    task
+        Network to train.
+    communicator
+        Connection with the other ranks.
+    on_step
+        Called with the number of steps after each.
+
+    Returns
+    -------
+    TrainingResult
+    """
     config = task.config
-    data = (load_rows(job.folder, task.fold, world.device) if data is None else data).seen_by(config)
+    data = load_rows(job.folder, task.fold, communicator.device).seen_by(config)
     inputs = data.rows.inputs
     network = build_network(
         config,
@@ -202,52 +263,50 @@ def run_task(
         n_numbers=data.columns.n_numbers,
         repeat=task.fold + 1,
     )
-    stream = BatchStream(inputs.shape[0], config.batch_size, data.seed)
-    n_parameters, cuts = sum(p.numel() for p in network.parameters()), network.cuts
+    facts = {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "cuts": list(network.cuts),
+        "ranks": communicator.world_size,
+    }
+    steps = BatchStream(inputs.shape[0], config.batch_size, data.seed).steps(task.epochs)
     engine = DistributedParareal(
-        network, world, Recipe.of(config, stream.steps(task.epochs)), inputs[:2].cpu(), seed=config.seed
+        network, communicator, Recipe.of(config, steps), inputs[:2].cpu(), seed=config.seed
     )
-    folder = job.folder / task.key
-    keeper = Keeper(folder / "checkpoint", {"task": task.to_dict(), "replicas": world.replicas})
-    found = train_network(
+    identity = {"task": task.to_dict(), "replicas": communicator.n_replicas}
+    checkpointer = Checkpointer(job.folder / task.key / "checkpoint", identity)
+    result = train_network(
         engine,
         data,
         batch_size=config.batch_size,
         epochs=task.epochs,
         smoothing=config.label_smoothing,
-        keeper=keeper,
+        checkpointer=checkpointer,
         on_step=on_step,
     )
+    _write_outcome(job.folder / task.key, engine, data, result, facts)
+    if communicator.rank == 0:
+        checkpointer.delete()
+    communicator.barrier()
+    return result
+
+
+def _write_outcome(
+    folder: Path, engine: DistributedParareal, data: ShardData, result: TrainingResult, facts: dict[str, Any]
+) -> None:
+    """Write best weights and predictions of every slice, and then the outcome."""
+    communicator = engine.communicator
     wanted = data.validation_inputs if data.prediction_inputs is None else data.prediction_inputs
     assert wanted is not None
-    with engine.weights(found.weights):
+    with engine.weights(result.weights):
         outputs = engine.predict(wanted)
         weights = {name: value.cpu() for name, value in engine.state_dict().items()}
-    if world.replica == 0:
+    if communicator.replica_index == 0:
         save_tensors(folder / f"weights-{engine.numbers[0]}.safetensors", weights)
         if outputs is not None:
             prediction = data.head.predictions(member_outputs(outputs))[0].cpu()
             save_tensors(folder / "prediction.safetensors", {"prediction": prediction})
-    world.barrier()
-    if world.rank == 0:
-        write_json(
-            folder / "outcome.json",
-            {
-                "error": found.best_error,
-                "epoch": found.best_epoch,
-                "epochs": found.epochs,
-                "errors": found.errors,
-                "losses": found.losses,
-                "steps": found.steps,
-                "seconds": found.seconds,
-                "step_seconds": found.step_seconds,
-                "waited": found.waited,
-                "parameters": n_parameters,
-                "cuts": list(cuts),
-                "ranks": world.slices * world.replicas,
-                "failure": found.failure,
-            },
-        )
-        keeper.forget()
-    world.barrier()
-    return found
+    communicator.barrier()
+    if communicator.rank == 0:
+        names = ("epochs", "errors", "losses", "steps", "seconds", "step_seconds", "waited", "failure")
+        best = {"error": result.best_error, "epoch": result.best_epoch}
+        write_json(folder / "outcome.json", best | result.values(*names) | facts)

@@ -1,4 +1,4 @@
-"""Starts the ranks of a job with ``torchrun`` and says in one sentence how they ended."""
+"""Launches the ranks of a job with ``torchrun`` and reports a failure in one sentence."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 
 from parallelmlp_search._files import read_json
 from parallelmlp_search.exceptions import DistributedError, RunDirectoryError
-from parallelmlp_search.parareal.ranks.jobs import LAUNCHER, Job
+from parallelmlp_search.parareal.ranks.jobs import LAUNCHER_PID, Job
 
-__all__ = ["launch"]
+__all__ = ["launch_job"]
 
 POLL_SECONDS = 0.25
 
 _FAILURE = re.compile(r"rank\s*:\s*(\d+) \(local_rank.*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
 
 
-def launch(
+def launch_job(
     job: Job,
     *,
     replicas: int = 1,
@@ -34,65 +34,62 @@ def launch(
     Parameters
     ----------
     job
-        What to do; it must have been saved.
+        Job to run; it must be saved.
     replicas
-        Copies of the network, each over ``job.slices`` ranks of its own, each with its part of every
-        minibatch.
+        Copies of the network, each over ``job.slices`` ranks, which share each minibatch.
     restarts
-        How often all ranks are started again, from the last checkpoint, after one of them has died.
+        Number of times that all ranks are restarted from the last checkpoint after one has died.
     on_progress
-        Called now and then with the number of finished tasks.
+        Called repeatedly with the number of finished tasks.
 
     Raises
     ------
     DistributedError
-        If a rank died more often than that; the message names it and says how to go on.
+        If ranks died more often; the message names the rank and says how to resume.
     """
-    ranks = job.slices * replicas
     for path in job.folder.glob("failure-*.json"):
         path.unlink()
     log = job.folder / "ranks.log"
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks),
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        "--nproc-per-node", str(job.slices * replicas),
         "--max-restarts", str(restarts), "--monitor-interval", "0.2",
         "-m", "parallelmlp_search.parareal.ranks.worker", str(job.folder.absolute()),
     ]  # fmt: skip
+    # ranks must import the package that this process has imported
+    python_path = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": _python_path(),
-        LAUNCHER: str(os.getpid()),
+        "PYTHONPATH": os.pathsep.join(python_path),
+        LAUNCHER_PID: str(os.getpid()),
     }
+
+    def n_done() -> int:
+        return sum(job.is_done(task) for task in job.tasks)
+
     with open(log, "w", encoding="utf-8") as output:
         torchrun = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
         try:
-            while True:
+            running = True
+            while running:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     torchrun.wait(POLL_SECONDS)
-                    break
+                    running = False
                 if on_progress is not None:
-                    on_progress(sum(job.is_done(task) for task in job.tasks))
+                    on_progress(n_done())
         except BaseException:
-            _end(torchrun)
+            _terminate(torchrun)
             raise
-    if on_progress is not None:
-        on_progress(sum(job.is_done(task) for task in job.tasks))
-    # an outcome is the last thing that a task writes: a rank that dies after that takes nothing with it
-    if torchrun.returncode != 0 and not all(job.is_done(task) for task in job.tasks):
+    # the outcome is written last: a rank that dies after it loses nothing
+    if torchrun.returncode != 0 and n_done() < len(job.tasks):
         raise DistributedError(_reason(job, log.read_text(encoding="utf-8", errors="replace")))
     for path in job.folder.glob("rank-*.pid"):
         path.unlink()
 
 
-def _python_path() -> str:
-    """Where this package comes from, so that ranks import the same one."""
-    home = str(Path(__file__).parents[2])
-    others = os.environ.get("PYTHONPATH", "")
-    return f"{home}{os.pathsep}{others}" if others else home
-
-
-def _end(torchrun: subprocess.Popen[bytes]) -> None:
+def _terminate(torchrun: subprocess.Popen[bytes]) -> None:
     """Stop torchrun, which stops its ranks."""
     torchrun.terminate()
     try:
@@ -106,24 +103,24 @@ def _end(torchrun: subprocess.Popen[bytes]) -> None:
 def _reason(job: Job, log: str) -> str:
     """One sentence on the rank that ended first."""
     ends = [(int(rank), int(code)) for rank, code in _FAILURE.findall(log)]
-    # whom a signal ended first was not stopped by torchrun, which sends SIGTERM to those that are left
+    # torchrun sends SIGTERM to the remaining ranks, so another signal came first
     killed = [end for end in ends if end[1] < 0 and end[1] != -signal.SIGTERM]
-    found = next(iter([*killed, *reversed(ends)]), None)
-    onward = "run the same command again to go on from the last checkpoint"
+    first = next(iter([*killed, *reversed(ends)]), None)
+    remedy = "run the same command again to go on from the last checkpoint"
     sentences = {}
     for path in sorted(job.folder.glob("failure-*.json")):
         with contextlib.suppress(RunDirectoryError, KeyError, TypeError):
             failure = read_json(path)
             sentences[int(failure["rank"])] = str(failure["sentence"])
-    if found is None:
+    if first is None:
         last = next(iter(sentences.values()), log.strip().splitlines()[-1] if log.strip() else "no output")
-        return f"torchrun could not run {job.slices} ranks ({last}): {onward}"
-    rank, code = found
-    whom = f"rank {rank} (slice {rank % job.slices + 1} of {job.slices})"
+        return f"torchrun could not run {job.slices} ranks ({last}): {remedy}"
+    rank, code = first
+    name = f"rank {rank} (slice {rank % job.slices + 1} of {job.slices})"
     if code < 0:
-        return f"{whom} was killed by signal {-code}, and with it the job: {onward}"
+        return f"{name} was killed by signal {-code}, which ended the job: {remedy}"
     if rank in sentences:
         return sentences[rank]
     lines = [line for line in log.splitlines() if re.match(r"(\[.*?\]:)?\w*(Error|Exception)\b", line)]
     why = lines[0].strip() if lines else f"exit code {code}"
-    return f"{whom} failed ({why}); its words are in {str(job.folder / 'ranks.log')!r}: {onward}"
+    return f"{name} failed ({why}); see {str(job.folder / 'ranks.log')!r}: {remedy}"

@@ -1,4 +1,4 @@
-"""How a process becomes one rank of a world that ``torchrun`` has started."""
+"""Start and end of a rank that ``torchrun`` has started."""
 
 from __future__ import annotations
 
@@ -11,151 +11,136 @@ import joblib
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from parallelmlp_search.exceptions import DistributedError, InvalidParameterError
-from parallelmlp_search.parareal.ranks.communicator import World
-from parallelmlp_search.parareal.ranks.unix_transport import SPIN_SECONDS, meet
+from parallelmlp_search.parareal.ranks.communicator import Communicator
+from parallelmlp_search.parareal.ranks.unix_transport import SPIN_SECONDS, connect_peers
 
-__all__ = ["DEVICES", "end_rank", "join"]
+__all__ = ["DEFAULT_TIMEOUT_SECONDS", "DEVICES", "exit_rank", "init_communicator"]
 
 DEVICES = ("auto", "cpu", "cuda")
 
-TIMEOUT_SECONDS = 20.0
+DEFAULT_TIMEOUT_SECONDS = 20.0
 
 
-def _store(rank: int, size: int, patience: timedelta) -> Store:
-    """Where ranks find each other: that of torchrun if there is one, else rank 0's.
-
-    A restart has keys of its own, or its ranks would look for those that have died.
-    """
-    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = dist.TCPStore(  # type: ignore[attr-defined]
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        size,
-        is_master=rank == 0 and not hosted,
-        timeout=patience,
-    )
-    return PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-
-
-def join(
+def init_communicator(
     slices: int | None = None,
     *,
     device: str = "auto",
-    timeout: float = TIMEOUT_SECONDS,
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
     sockets: bool = True,
-) -> World:
-    """Become one rank of the world that ``torchrun`` has started.
+) -> Communicator:
+    """Connect this process with the other ranks that ``torchrun`` has started.
 
     Parameters
     ----------
     slices
-        Slices ``T``; the number of ranks must be a multiple of it, and is the default.
+        Slices ``T``, a divisor of the number of ranks; by default the number of ranks.
     device
-        ``auto`` (a GPU of its own for each rank where there are as many, else the CPU), ``cpu`` or ``cuda``.
-        Ranks on GPUs talk over NCCL, others over gloo.
+        ``auto`` (a GPU per rank if there are enough, else the CPU), ``cpu`` or ``cuda``. Ranks on GPUs
+        communicate over NCCL, others over gloo.
     timeout
-        Seconds after which silence counts as death.
+        Seconds without a message after which a rank counts as lost.
     sockets
-        Whether neighbours on one host pass short messages over a Unix socket, at a fifth of gloo's latency;
-        the same bits arrive either way. Ranks on GPUs do without.
+        Send short messages between neighbours on one host over a Unix socket, with a fifth of gloo's latency
+        and the same results. Ranks on GPUs do not use it.
+
+    Returns
+    -------
+    Communicator
 
     Raises
     ------
     DistributedError
-        If this process was not started by ``torchrun``, or the others cannot be reached.
+        If this process was not started by ``torchrun``, or the other ranks cannot be reached.
     InvalidParameterError
-        If the number of ranks is no multiple of ``slices``.
+        If the number of ranks is no multiple of ``slices``, or the device does not exist.
     """
-    missing = [
-        name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ
-    ]
-    if missing:
-        raise DistributedError(
-            f"ranks are started by torchrun, but the variable {missing[0]} is not set: "
-            "use `torchrun --nproc-per-node T SCRIPT`"
-        )
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        if name not in os.environ:
+            raise DistributedError(
+                f"ranks are started by torchrun, but the variable {name} is not set: "
+                "use `torchrun --nproc-per-node T SCRIPT`"
+            )
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    local, on_host = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    ranks_on_host = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     slices = size if slices is None else slices
     if slices < 1 or size % slices:
         raise InvalidParameterError(
             f"the number of ranks must be a multiple of slices={slices}, but torchrun has started {size}"
         )
-    if device not in DEVICES:
-        raise InvalidParameterError(f"device must be auto, cpu or cuda, but got {device!r}")
-    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.device_count() >= on_host)
-    if on_gpu and torch.cuda.device_count() < on_host:
-        raise InvalidParameterError(
-            f"device is 'cuda', but {on_host} ranks share {torch.cuda.device_count()} GPUs: use cpu"
-        )
-    place = torch.device("cuda", local) if on_gpu else torch.device("cpu")
-    if on_gpu:
-        torch.cuda.set_device(place)
-    patience = timedelta(seconds=timeout)
-    world = World(rank, size, slices, place)
+    place = _device_of_rank(device, int(os.environ.get("LOCAL_RANK", rank)), ranks_on_host)
+    on_gpu = place.type == "cuda"
+    communicator = Communicator(rank, size, slices, place)
+    limit = timedelta(seconds=timeout)
     try:
-        store = _store(rank, size, patience)
+        store, _, _ = next(dist.rendezvous("env://", timeout=limit))  # type: ignore[no-untyped-call]
         dist.init_process_group(
-            "nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=size, timeout=patience
+            "nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=size, timeout=limit
         )
-        _group(world, patience)
+        _create_groups(communicator, limit)
         if sockets and not on_gpu:
-            _meet(world, store, timeout, on_host)
+            _connect_neighbours(communicator, store, timeout, ranks_on_host)
     except (RuntimeError, ValueError, OSError) as error:
         raise DistributedError(
             f"rank {rank} could not reach the others: {' '.join(str(error).split())}"
         ) from error
-    return world
+    return communicator
 
 
-def _group(world: World, patience: timedelta) -> None:
-    """Groups of the slices of each replica and of the same slice in all replicas."""
-    if world.replicas == 1:
-        world.slice_group = dist.group.WORLD
+def _device_of_rank(device: str, local_rank: int, ranks_on_host: int) -> torch.device:
+    if device not in DEVICES:
+        raise InvalidParameterError(f"device must be auto, cpu or cuda, but got {device!r}")
+    enough = torch.cuda.device_count() >= ranks_on_host
+    if device == "cpu" or (device == "auto" and not enough):
+        return torch.device("cpu")
+    if not enough:
+        raise InvalidParameterError(
+            f"device is 'cuda', but {ranks_on_host} ranks share {torch.cuda.device_count()} GPUs: use cpu"
+        )
+    place = torch.device("cuda", local_rank)
+    torch.cuda.set_device(place)
+    return place
+
+
+def _create_groups(communicator: Communicator, timeout: timedelta) -> None:
+    """Groups of the slices of each replica, and of the same slice in all replicas."""
+    if communicator.n_replicas == 1:
+        communicator.slice_group = dist.group.WORLD
         return
-    size, slices = world.size, world.slices
-    chains = [list(range(r * slices, (r + 1) * slices)) for r in range(size // slices)]
-    columns = [list(range(j, size, slices)) for j in range(slices)]
-    for ranks in chains:
-        group = dist.new_group(ranks, timeout=patience)
-        if world.rank in ranks:
-            world.slice_group = group
-    for ranks in columns:
-        group = dist.new_group(ranks, timeout=patience)
-        if world.rank in ranks:
-            world.replica_group = group
-    assert world.slice_group is not None
-    assert world.replica_group is not None
-    world.mesh = DeviceMesh.from_group(
-        [world.replica_group, world.slice_group],
-        world.device.type,
-        mesh=torch.arange(size).view(-1, slices),
+    mesh = torch.arange(communicator.world_size).view(-1, communicator.n_slices)
+    slice_group, _ = dist.new_subgroups_by_enumeration(mesh.tolist(), timeout=timeout)
+    replica_group, _ = dist.new_subgroups_by_enumeration(mesh.T.tolist(), timeout=timeout)
+    communicator.slice_group, communicator.replica_group = slice_group, replica_group
+    communicator.mesh = DeviceMesh.from_group(
+        [replica_group, slice_group],
+        communicator.device.type,
+        mesh=mesh,
         mesh_dim_names=("replica", "slice"),
     )
 
 
-def _meet(world: World, store: Store, timeout: float, on_host: int) -> None:
-    """Sockets to the neighbours on this host."""
-    before, after = world.slice > 0, world.slice < world.slices - 1
-    # who waits for a rank that wants the same core had better sleep
-    spin = SPIN_SECONDS if on_host <= joblib.cpu_count() else 0.0
-    first, second = meet(store, world.rank, before=before, after=after, patience=timeout, spin=spin)
-    pairs = ((world.rank - 1, first), (world.rank + 1, second))
-    world.neighbours = {rank: near for rank, near in pairs if near is not None}
-    missing = torch.tensor(int(before and first is None) + int(after and second is None))
-    dist.all_reduce(missing, group=world.slice_group)
-    world.chained = world.slices > 1 and int(missing) == 0
+def _connect_neighbours(
+    communicator: Communicator, store: dist.Store, timeout: float, ranks_on_host: int
+) -> None:
+    """Open sockets to the neighbours on this host."""
+    rank, index = communicator.rank, communicator.slice_index
+    has_previous, has_next = index > 0, index < communicator.n_slices - 1
+    # a rank that spins would keep the core that the other rank needs
+    spin = SPIN_SECONDS if ranks_on_host <= joblib.cpu_count() else 0.0
+    communicator.peers = connect_peers(
+        store, rank, has_previous=has_previous, has_next=has_next, timeout=timeout, spin=spin
+    )
+    missing = torch.tensor(has_previous + has_next - len(communicator.peers))
+    dist.all_reduce(missing, group=communicator.slice_group)
+    communicator.all_connected = communicator.n_slices > 1 and int(missing) == 0
 
 
-def end_rank(code: int = 0) -> NoReturn:
-    """End this process at once, as the last thing that a rank does.
+def exit_rank(code: int = 0) -> NoReturn:
+    """Flush the output and end this process at once, as the last action of a rank.
 
-    What it has said is flushed; nothing else is tidied up. An interpreter that is taken down while threads of
-    the transport still run may abort (seen once in some hundred runs, on two busy cores), and ``torchrun``
-    would call a job failed that has done all of its work.
+    Shutting down the interpreter while threads of the transport run can abort (seen once in a hundred runs on
+    two busy cores), and ``torchrun`` would report a failure after all work is done.
     """
     sys.stdout.flush()
     sys.stderr.flush()

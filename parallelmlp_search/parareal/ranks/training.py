@@ -1,7 +1,8 @@
-"""Epochs over the rows of a part: the serial twin, a parareal network in one process, or one rank of it.
+"""Training loop over the rows of a fold, for the serial twin, a parareal network or one rank of it.
 
-Batches come from the same stream as those of a population, the loss from the same functions, and the choosing
-rows judge the averaged weights at the same moments, so that a promoted network compares with the finalists.
+Batches come from the same stream as those of a population, the loss from the same functions, and the averaged
+weights are evaluated on the validation rows at the same snapshots. A promoted network is therefore comparable
+with the finalists.
 """
 
 from __future__ import annotations
@@ -20,59 +21,65 @@ from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import BatchStream
 from parallelmlp_search.kernels import get_loss
 from parallelmlp_search.parareal.method.network import OutputGradient
-from parallelmlp_search.parareal.method.profiling import core_wait
-from parallelmlp_search.parareal.ranks.checkpoint import Keeper
+from parallelmlp_search.parareal.method.profiling import cpu_wait_seconds
+from parallelmlp_search.parareal.ranks.checkpoint import Checkpointer
 from parallelmlp_search.parareal.ranks.distributed import DistributedParareal
 
-__all__ = ["EVALUATIONS", "Trained", "member_outputs", "output_gradient", "train_network"]
+__all__ = ["TrainingResult", "member_outputs", "output_gradient", "train_network"]
 
-EVALUATIONS = 20
-"""Snapshots of training at which the best epoch may lie, as for finalists."""
+N_SNAPSHOTS = 20
+"""Snapshots of training among which the best is chosen, as for finalists."""
+
+N_WARM_UP_STEPS = 3
+"""Steps without which the median step time is taken: they also create buffers."""
 
 
 @dataclass
-class Trained:
-    """What training came to; the same on every rank but for ``weights``.
+class TrainingResult:
+    """Result of training; the same on every rank except ``weights``.
 
     Attributes
     ----------
-    best_error, best_epoch
-        Error on the choosing rows at the best moment, infinite if training diverged, and its epoch.
-    epochs, errors, losses
-        Snapshots, errors on the choosing rows, mean training losses since the moment before.
     weights
-        Flat weights of this process's slices at the best moment.
+        Flat weights of the slices of this process at the best snapshot.
+    best_error, best_epoch
+        Error on the validation rows at the best snapshot, infinite if training diverged, and its epoch.
+    epochs, errors, losses
+        Of each snapshot: epochs trained, error on the validation rows, mean training loss since the previous
+        one.
     steps, seconds, step_seconds
-        Steps taken here, wall-clock seconds of them, and the median of one in seconds.
+        Number of steps, wall-clock seconds, and the median of one step.
     waited
-        Share of the time for which ranks were ready and had no core, since other programs had it, summed over
-        slices.
+        Time for which ranks were ready but had no core, divided by the total time, summed over slices.
     failure
-        Why training ended early, or None.
+        Reason for which training ended early, or None.
     """
 
+    weights: Tensor
     best_error: float = math.inf
     best_epoch: float = 0.0
     epochs: list[float] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    weights: Tensor | None = None
     steps: int = 0
     seconds: float = 0.0
     step_seconds: float = math.nan
     waited: float = 0.0
     failure: str | None = None
 
-    def notes(self) -> dict[str, Any]:
-        """What a checkpoint remembers."""
-        names = ("best_error", "best_epoch", "epochs", "errors", "losses", "seconds")
+    def values(self, *names: str) -> dict[str, Any]:
+        """Return some attributes by name."""
         return {name: getattr(self, name) for name in names}
+
+
+NOTES = ("best_error", "best_epoch", "epochs", "errors", "losses", "seconds")
+"""Attributes of a result that a checkpoint stores."""
 
 
 def output_gradient(
     loss: str, target: Tensor, weight: Tensor | None = None, *, smoothing: float = 0.0, share: float = 1.0
 ) -> OutputGradient:
-    """Loss of outputs ``(N, C)`` and its gradient by them, from the losses of a population.
+    """Return a function from outputs ``(N, C)`` to their loss and its gradient.
 
     Parameters
     ----------
@@ -83,14 +90,18 @@ def output_gradient(
     smoothing
         Label smoothing.
     share
-        Factor on both: the share of these rows in a minibatch that several replicas or pieces make up.
+        Factor on both: the share of these rows in a minibatch that replicas or pieces divide.
+
+    Returns
+    -------
+    callable
     """
     if loss == "cross_entropy":
         return _cross_entropy(target, weight, smoothing, share)
     function = get_loss(loss)
 
     def gradient(outputs: Tensor) -> tuple[Tensor, Tensor]:
-        packed = outputs.T.contiguous().unsqueeze(0)
+        packed = member_outputs(outputs)
         result = torch.empty_like(packed)
         smooth = packed.new_full((1,), smoothing) if smoothing > 0 else None
         value = function(packed, target, result, weight, smooth)[0]
@@ -101,10 +112,10 @@ def output_gradient(
 
 
 def _cross_entropy(target: Tensor, weight: Tensor | None, smoothing: float, share: float) -> OutputGradient:
-    """The same for one network and classes, in half as many calls.
+    """Cross-entropy of one network, in half as many calls as that of a population.
 
-    All slices wait for the loss, and what a call needs is out of the caches by then: 150 us with the loss of
-    a population, 90 with this one (128 rows, 26 classes, one core of an AMD EPYC).
+    All slices wait for the loss, with cold caches: 150 us with the loss of a population, 90 us with this one
+    (128 rows, 26 classes, one core of an AMD EPYC).
     """
     index = target.view(-1, 1)
     shares: Tensor | float = share / len(target)
@@ -127,7 +138,7 @@ def _cross_entropy(target: Tensor, weight: Tensor | None, smoothing: float, shar
 
 
 def member_outputs(outputs: Tensor) -> Tensor:
-    """Outputs ``(n, C)`` as those of a population of one, ``(1, C, n)``."""
+    """Return outputs ``(n, C)`` in the layout of a population of one, ``(1, C, n)``."""
     return outputs.T.contiguous().unsqueeze(0)
 
 
@@ -138,111 +149,92 @@ def train_network(
     batch_size: int,
     epochs: float,
     smoothing: float = 0.0,
-    evaluations: int = EVALUATIONS,
-    keeper: Keeper | None = None,
+    checkpointer: Checkpointer | None = None,
     on_step: Callable[[int], object] | None = None,
-) -> Trained:
-    """Train, judge, keep the best weights; every rank calls it with the same arguments.
+) -> TrainingResult:
+    """Train for a number of epochs and keep the best weights; every rank calls it.
 
     Parameters
     ----------
     engine
-        The network; its weights are left as after the last step.
+        Network, before its first step.
     data
-        Rows to train on and to be judged by, the same on every rank.
+        Training and validation rows, the same on every rank.
     batch_size
-        Rows of a minibatch over all replicas.
+        Rows of a minibatch, over all replicas.
     epochs
-        Passes over the rows.
+        Passes over the training rows.
     smoothing
         Label smoothing.
-    evaluations
-        Snapshots at which the network is judged.
-    keeper
-        Where checkpoints go, after each moment; training goes on from the last one.
+    checkpointer
+        Saves after each snapshot. Training resumes from its last checkpoint.
     on_step
-        Called with the number of steps taken, after each.
+        Called with the number of steps after each.
+
+    Returns
+    -------
+    TrainingResult
     """
-    world = engine.world
-    rows = data.rows
-    stream = BatchStream(rows.inputs.shape[0], batch_size, data.seed)
-    last = stream.steps(epochs)
-    moments = _moments(stream, epochs, max(1.0, epochs / evaluations))
-    found = Trained()
-    found.weights = engine.flat.values.detach().clone()
-    if keeper is not None and (kept := keeper.load(engine)) is not None:
-        notes, more = kept
-        for name, value in notes.items():
-            setattr(found, name, value)
-        found.weights = more["best"]
-    began, waited = time.monotonic(), core_wait()
-    before = found.seconds
-    loss_sum: Tensor | None = None
-    count = 0
-    took: list[float] = []
-    while engine.optimizer.step_number < last:
-        tick = time.perf_counter()
-        step = engine.optimizer.step_number
-        inputs, function = _minibatch(engine, data, stream, step, smoothing)
-        loss = engine.step(inputs, function)
-        if loss is not None:
-            loss_sum = loss if loss_sum is None else loss_sum + loss
-        count += 1
-        took.append(time.perf_counter() - tick)
+    stream = BatchStream(data.rows.inputs.shape[0], batch_size, data.seed)
+    snapshots = _snapshots(stream, epochs)
+    result = TrainingResult(engine.flat.values.detach().clone(), steps=stream.steps(epochs))
+    if checkpointer is not None and (saved := checkpointer.load(engine)) is not None:
+        notes, tensors = saved
+        result = TrainingResult(**notes, steps=result.steps, weights=tensors["best"])
+    began, waited, before = time.monotonic(), cpu_wait_seconds(), result.seconds
+    durations: list[float] = []
+    losses: list[Tensor | None] = []
+    while (step := engine.optimizer.step_number) < result.steps:
+        started = time.perf_counter()
+        losses.append(engine.step(*_minibatch(engine, data, stream, smoothing)))
+        durations.append(time.perf_counter() - started)
         if on_step is not None:
-            on_step(engine.optimizer.step_number)
-        epoch = moments.get(step + 1)
-        if epoch is None:
+            on_step(step + 1)
+        if step + 1 not in snapshots:
             continue
-        error, mean_loss = _judged(engine, data, loss_sum, count)
-        loss_sum, count = None, 0
-        found.epochs.append(epoch)
-        found.errors.append(error)
-        found.losses.append(mean_loss)
-        found.seconds = before + time.monotonic() - began
-        if not math.isfinite(mean_loss):
-            found.failure = f"its loss became {mean_loss} in epoch {epoch:g}"
+        _record_snapshot(result, engine, data, snapshots[step + 1], losses)
+        losses.clear()
+        result.seconds = before + time.monotonic() - began
+        if result.failure is not None:
             break
-        if error <= found.best_error:
-            found.best_error, found.best_epoch = error, epoch
-            average = engine.optimizer.average
-            found.weights.copy_((engine.flat.values if average is None else average).detach())
-        if keeper is not None:
-            keeper.save(engine, found.notes(), best=found.weights)
-    found.steps = last
-    found.seconds = before + time.monotonic() - began
-    waits = torch.tensor((core_wait() - waited) / max(1e-9, time.monotonic() - began), dtype=torch.float64)
-    found.waited = float(world.sum_over_slices(waits.to(world.device)))
-    # the first steps also make what is kept for the others
-    found.step_seconds = statistics.median(took[min(3, len(took) - 1) :]) if took else math.nan
-    found.step_seconds = world.share_from_last([found.step_seconds])[0]
-    return found
+        if checkpointer is not None:
+            checkpointer.save(engine, result.values(*NOTES), best=result.weights)
+    elapsed = time.monotonic() - began
+    result.seconds = before + elapsed
+    communicator = engine.communicator
+    share = torch.tensor((cpu_wait_seconds() - waited) / max(1e-9, elapsed), dtype=torch.float64)
+    result.waited = float(communicator.sum_over_slices(share.to(communicator.device)))
+    regular = durations[min(N_WARM_UP_STEPS, len(durations) - 1) :]
+    median = statistics.median(regular) if regular else math.nan
+    result.step_seconds = communicator.broadcast_from_last([median])[0]
+    return result
 
 
-def _moments(stream: BatchStream, epochs: float, every: float) -> dict[int, float]:
-    """Steps after which the network is judged, with the epochs completed there."""
-    moments: dict[int, float] = {}
+def _snapshots(stream: BatchStream, epochs: float) -> dict[int, float]:
+    """Steps after which the network is evaluated, with the epochs completed there."""
+    every = max(1.0, epochs / N_SNAPSHOTS)
+    snapshots: dict[int, float] = {}
     count = 1
     while count * every < epochs - 1e-9:
-        moments.setdefault(stream.steps(count * every), count * every)
+        snapshots.setdefault(stream.steps(count * every), count * every)
         count += 1
-    moments[stream.steps(epochs)] = epochs
-    return moments
+    snapshots[stream.steps(epochs)] = epochs
+    return snapshots
 
 
 def _minibatch(
-    engine: DistributedParareal, data: ShardData, stream: BatchStream, step: int, smoothing: float
+    engine: DistributedParareal, data: ShardData, stream: BatchStream, smoothing: float
 ) -> tuple[Tensor, OutputGradient]:
-    """This replica's rows of a minibatch and their loss; only the last slice looks at the target."""
-    world = engine.world
-    numbers = stream.rows(step)
-    mine = numbers if world.replicas == 1 else numbers.tensor_split(world.replicas)[world.replica]
+    """Rows of this replica in the next minibatch, and their loss, which only the last slice computes."""
+    communicator = engine.communicator
+    numbers = stream.rows(engine.optimizer.step_number)
+    mine = numbers.tensor_split(communicator.n_replicas)[communicator.replica_index]
     mine = mine.to(data.rows.inputs.device)
     if not engine.is_last:
-        return data.rows.inputs.index_select(0, mine), _never
+        return data.rows.inputs.index_select(0, mine), _no_loss
     inputs, target, weight = data.rows.batch(mine)
     share = 1.0
-    if world.replicas > 1:
+    if communicator.n_replicas > 1:
         if weight is None or data.rows.weight is None:
             share = len(mine) / len(numbers)
         else:
@@ -250,26 +242,39 @@ def _minibatch(
     return inputs, output_gradient(data.loss, target, weight, smoothing=smoothing, share=share)
 
 
-def _never(outputs: Tensor) -> tuple[Tensor, Tensor]:
+def _no_loss(outputs: Tensor) -> tuple[Tensor, Tensor]:
     raise AssertionError("only the last slice has a loss")
 
 
-def _judged(
-    engine: DistributedParareal, data: ShardData, loss_sum: Tensor | None, count: int
-) -> tuple[float, float]:
-    """Error of the averaged weights on the choosing rows, and mean training loss, on every rank."""
-    assert data.validation_inputs is not None  # promotion holds rows back that choose
-    with engine.weights(engine.optimizer.average):
+def _record_snapshot(
+    result: TrainingResult,
+    engine: DistributedParareal,
+    data: ShardData,
+    epoch: float,
+    losses: list[Tensor | None],
+) -> None:
+    """Evaluate the averaged weights on the validation rows, on every rank, and keep them if they are best."""
+    assert data.validation_inputs is not None
+    communicator, average = engine.communicator, engine.optimizer.average
+    with engine.weights(average):
         outputs = engine.predict(data.validation_inputs)
     values = [math.nan, math.nan]
     if outputs is not None:
         predictions = data.head.predictions(member_outputs(outputs))
         error = data.metric.error(predictions, data.validation_target, data.validation_weight)
-        # replicas have their shares of the loss, and must go on or give up together
-        total = torch.zeros(2, dtype=torch.float64, device=engine.world.device)
-        total[0] = error[0].double() / engine.world.replicas
-        total[1] = math.nan if loss_sum is None else loss_sum.double() / max(1, count)
-        engine.world.sum_over_replicas(total)
+        # replicas have parts of the loss, and must make the same choice
+        total = torch.zeros(2, dtype=torch.float64, device=communicator.device)
+        total[0] = error[0].double() / communicator.n_replicas
+        total[1] = torch.stack([loss for loss in losses if loss is not None]).double().mean()
+        communicator.sum_over_replicas(total)
         values = total.tolist()
-    error_value, mean_loss = engine.world.share_from_last(values)
-    return (error_value if math.isfinite(error_value) else math.inf), mean_loss
+    error_value, mean_loss = communicator.broadcast_from_last(values)
+    error_value = error_value if math.isfinite(error_value) else math.inf
+    result.epochs.append(epoch)
+    result.errors.append(error_value)
+    result.losses.append(mean_loss)
+    if not math.isfinite(mean_loss):
+        result.failure = f"its loss became {mean_loss} in epoch {epoch:g}"
+    elif error_value <= result.best_error:
+        result.best_error, result.best_epoch = error_value, epoch
+        result.weights.copy_((engine.flat.values if average is None else average).detach())

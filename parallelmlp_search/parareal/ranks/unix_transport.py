@@ -1,10 +1,8 @@
-"""Ranks next to each other on one host: a Unix socket between each two, read by a short spin.
+"""Messages between neighbouring ranks of one host over Unix sockets, with busy polling.
 
-Interfaces of deep narrow networks are small, and every step waits for each of them twice. gloo hands a
-message from thread to thread, and a core that sleeps takes long to wake: 35 us one way for 48 KiB without a
-pause, 66 to 104 us in training (two cores of an AMD EPYC). A socket that its reader asks again and again
-takes 6 us. The kernel orders what is written and read, and a peer that dies closes its end, which is heard at
-once.
+Interfaces of deep narrow networks are small, and every step waits for each of them twice. Over gloo a message
+of 48 KiB takes 35 us one way, and 66 to 104 us in training, since threads are woken (two cores of an AMD
+EPYC). Over a socket that is polled it takes 6 us. A peer that dies closes its end, which is an error at once.
 """
 
 from __future__ import annotations
@@ -21,42 +19,42 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.distributed.distributed_c10d import Store
+from torch.distributed import Store
 
-__all__ = ["MAX_BYTES", "Neighbour", "meet"]
+__all__ = ["MAX_MESSAGE_BYTES", "PeerConnection", "connect_peers"]
 
-MAX_BYTES = 1 << 17
-"""Longer messages go over gloo, whose threads take them along while the receiver still computes; so much fits
-into the buffer of a socket."""
+MAX_MESSAGE_BYTES = 1 << 17
+"""Longer messages use gloo, whose threads receive while this rank computes. This many bytes fit into the
+buffer of a socket."""
 
 SPIN_SECONDS = 2e-3
-"""How long to ask before sleeping: longer than a sweep takes, and less than who waits longer would notice."""
+"""Busy-poll this long, which is longer than a sweep takes, then block."""
 
 BUFFER_BYTES = 1 << 20
 
 
-class Neighbour:
-    """The rank before or behind this one.
+class PeerConnection:
+    """Connection to the rank of the previous or next slice.
 
     Parameters
     ----------
     connection
         A connected stream socket.
-    patience
-        Seconds of silence that mean death.
+    timeout
+        Seconds without a message after which the peer counts as lost.
     spin
-        Seconds for which a waiting rank keeps its core awake; 0 where ranks share cores.
+        Seconds of busy polling before a waiting rank blocks; 0 if ranks share cores.
     """
 
-    def __init__(self, connection: socket.socket, patience: float, spin: float = SPIN_SECONDS) -> None:
+    def __init__(self, connection: socket.socket, timeout: float, spin: float = SPIN_SECONDS) -> None:
         connection.setblocking(False)
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             with contextlib.suppress(OSError):
                 connection.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
-        self._connection, self._patience, self._spin = connection, patience, spin
+        self._connection, self._timeout, self._spin = connection, timeout, spin
 
     def send(self, tensor: Tensor) -> None:
-        """Pass a contiguous tensor on; back as soon as the kernel has it.
+        """Send a contiguous tensor; returns as soon as the kernel has it.
 
         Raises
         ------
@@ -71,7 +69,13 @@ class Neighbour:
                 until = self._wait(select.POLLOUT, until)
 
     def receive(self, into: Tensor) -> None:
-        """Fill a contiguous tensor with what was sent first; errors as for :meth:`send`."""
+        """Fill a contiguous tensor with the oldest message.
+
+        Raises
+        ------
+        OSError
+            If the other end is closed, or does not send in time (TimeoutError).
+        """
         view, done, until = _bytes(into), 0, None
         while done < len(view):
             try:
@@ -84,7 +88,7 @@ class Neighbour:
             done += count
 
     def _wait(self, event: int, until: float | None) -> float:
-        """Let others have the core for a moment, or sleep; the time until which there is no sleep."""
+        """Yield the core once, or block after ``until``, which is returned."""
         now = time.monotonic()
         if until is None:
             until = now + self._spin
@@ -93,12 +97,12 @@ class Neighbour:
             return until
         waiting = select.poll()
         waiting.register(self._connection, event)
-        if not waiting.poll(1000.0 * self._patience):
-            raise TimeoutError(f"timed out after {self._patience:g} s")
+        if not waiting.poll(1000.0 * self._timeout):
+            raise TimeoutError(f"timed out after {self._timeout:g} s")
         return until
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the socket."""
         self._connection.close()
 
 
@@ -106,57 +110,67 @@ def _bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().view(-1).view(torch.uint8).numpy().data
 
 
-def meet(
-    store: Store, rank: int, *, before: bool, after: bool, patience: float, spin: float = SPIN_SECONDS
-) -> tuple[Neighbour | None, Neighbour | None]:
-    """Connect with the neighbours on the same host; every rank of a chain calls it.
+def connect_peers(
+    store: Store,
+    rank: int,
+    *,
+    has_previous: bool,
+    has_next: bool,
+    timeout: float,
+    spin: float = SPIN_SECONDS,
+) -> dict[int, PeerConnection]:
+    """Connect with the neighbours on the same host; every rank of a replica calls it.
 
     Parameters
     ----------
     store
-        Where ranks leave word for each other.
+        Store of the process group, through which ranks exchange addresses.
     rank
-        Number of this rank; the one before it is ``rank - 1``.
-    before, after
-        Whether there is a rank before it, and one behind it.
-    patience, spin
-        See :class:`Neighbour`.
+        Number of this rank.
+    has_previous, has_next
+        True if rank ``rank - 1`` holds the previous slice, and ``rank + 1`` the next.
+    timeout, spin
+        As for :class:`PeerConnection`.
 
     Returns
     -------
-    (Neighbour or None, Neighbour or None)
-        The rank before and the rank behind; None where there is none, or where it is on another host. Both
-        ends of a pair find the same.
+    dict of int to PeerConnection
+        Connections by rank, without neighbours on other hosts. Both ends of a pair find the same.
+
+    Raises
+    ------
+    ConnectionRefusedError
+        If another process has connected instead of a neighbour.
     """
-    found: list[Neighbour | None] = [None, None]
+    peers: dict[int, PeerConnection] = {}
     with contextlib.ExitStack() as stack:
         listener, token = None, secrets.token_hex(16)
-        if after:
+        if has_next:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pmlp-"))) / "s"
             listener = _listen(path)
             if listener is not None:
                 stack.enter_context(listener)
             address = "" if listener is None else str(path)
-            store.set(f"neighbour-{rank}", json.dumps([address, token]))
-        if before:
-            address, theirs = json.loads(store.get(f"neighbour-{rank - 1}"))
-            connection = _call(address, theirs)
-            store.set(f"neighbour-{rank - 1}-answers", "no" if connection is None else "yes")
+            store.set(f"peer-{rank}", json.dumps([address, token]))
+        if has_previous:
+            address, expected = json.loads(store.get(f"peer-{rank - 1}"))
+            connection = _connect(address, expected)
+            store.set(f"peer-{rank - 1}-answer", "no" if connection is None else "yes")
             if connection is not None:
-                found[0] = Neighbour(connection, patience, spin)
-        if after and store.get(f"neighbour-{rank}-answers") == b"yes":
+                peers[rank - 1] = PeerConnection(connection, timeout, spin)
+        if has_next and store.get(f"peer-{rank}-answer") == b"yes":
             assert listener is not None
-            found[1] = near = Neighbour(listener.accept()[0], patience, spin)
-            heard = torch.zeros(len(token), dtype=torch.uint8)
-            near.receive(heard)
-            if bytes(heard.tolist()) != token.encode():
-                near.close()
-                raise ConnectionRefusedError(f"a stranger has called rank {rank}")
-    return found[0], found[1]
+            peers[rank + 1] = peer = PeerConnection(listener.accept()[0], timeout, spin)
+            received = torch.zeros(len(token), dtype=torch.uint8)
+            peer.receive(received)
+            if bytes(received.tolist()) != token.encode():
+                peer.close()
+                raise ConnectionRefusedError(f"an unknown process has connected to rank {rank}")
+    return peers
 
 
 def _listen(path: Path) -> socket.socket | None:
-    """A socket to be called at, or None where the system has none, or not at such a long path."""
+    """Listen at a path; None if the system has no Unix sockets or the path is too long."""
     if not (hasattr(socket, "AF_UNIX") and hasattr(select, "poll") and hasattr(os, "sched_yield")):
         return None
     listener = socket.socket(socket.AF_UNIX)
@@ -169,8 +183,8 @@ def _listen(path: Path) -> socket.socket | None:
     return listener
 
 
-def _call(address: str, token: str) -> socket.socket | None:
-    """A connection to the socket at a path, or None where there is none, as on another host."""
+def _connect(address: str, token: str) -> socket.socket | None:
+    """Connect to the socket at a path; None if there is none, as on another host."""
     if not address:
         return None
     connection = socket.socket(socket.AF_UNIX)

@@ -1,7 +1,7 @@
-"""What every rank runs: ``torchrun --nproc-per-node T -m parallelmlp_search.parareal.ranks.worker JOB``.
+"""Program of a rank: ``torchrun --nproc-per-node T -m parallelmlp_search.parareal.ranks.worker JOB``.
 
-Works through the tasks of a job, each over all ranks. A rank that fails leaves its reason in one sentence, in
-``failure-RANK.json`` and as the last line that it says.
+The ranks train the tasks of a job one after the other. A rank that fails writes the reason in one sentence to
+``failure-RANK.json`` and as its last line of output.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import torch
 
 from parallelmlp_search._files import write_json
 from parallelmlp_search.exceptions import DistributedError, PMLPError
-from parallelmlp_search.parareal.ranks.jobs import LAUNCHER, Job, run_task
-from parallelmlp_search.parareal.ranks.process_group import end_rank, join
+from parallelmlp_search.parareal.ranks.jobs import LAUNCHER_PID, Job, run_task
+from parallelmlp_search.parareal.ranks.process_group import exit_rank, init_communicator
 
 __all__ = ["main"]
 
-PATIENCE_SECONDS = 1.0
-"""Whoever has lost a peer waits so long, so that torchrun sees the peer's end first and names that."""
+LOST_PEER_SECONDS = 1.0
+"""Delay of a rank that has lost a peer, so that torchrun sees the end of the peer first and reports it."""
 
 
-def end_with(pid: int) -> None:
-    """End this rank within a second after a process has gone, such as the command that has launched it."""
+def _end_with(pid: int) -> None:
+    """End this rank within a second after another process, such as the command that launched it."""
 
     def watch() -> None:
         while True:
@@ -44,32 +44,32 @@ def end_with(pid: int) -> None:
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Work through a job as one rank, and end this process."""
+    """Run a job as one rank, and end this process."""
     folder = Path(arguments[0])
     rank = int(os.environ.get("RANK", "0"))
     torch.set_num_threads(1)
-    if launcher := os.environ.get(LAUNCHER):
-        end_with(int(launcher))
+    if launcher := os.environ.get(LAUNCHER_PID):
+        _end_with(int(launcher))
     try:
         job = Job.load(folder)
         (folder / f"rank-{rank}.pid").write_text(str(os.getpid()), encoding="ascii")
-        world = join(job.slices, device=job.device, timeout=job.timeout)
-        # asked before anybody works, so that all ranks see the same files
+        communicator = init_communicator(job.slices, device=job.device, timeout=job.timeout)
+        # before any rank trains, so that all ranks see the same files
         todo = [task for task in job.tasks if not job.is_done(task)]
-        world.barrier()
+        communicator.barrier()
         for task in todo:
-            run_task(job, task, world)
+            run_task(job, task, communicator)
     except PMLPError as error:
         sentence = " ".join(str(error).split())
         write_json(folder / f"failure-{rank}.json", {"rank": rank, "sentence": sentence})
         print(f"error: {sentence}", file=sys.stderr, flush=True)
         if isinstance(error, DistributedError):
-            time.sleep(PATIENCE_SECONDS)
-        end_rank(1)  # closing connections to a dead peer may wait for it
-    except Exception:  # a mistake of ours, whose words the launcher finds in the log
+            time.sleep(LOST_PEER_SECONDS)
+        exit_rank(1)  # closing connections to a dead peer may wait for it
+    except Exception:  # a bug, which the launcher finds in the log
         traceback.print_exc()
-        end_rank(1)
-    end_rank()
+        exit_rank(1)
+    exit_rank()
 
 
 if __name__ == "__main__":

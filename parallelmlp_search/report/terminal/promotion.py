@@ -1,4 +1,4 @@
-"""Depth over devices in the terminal: what is predicted, and what a promotion has come to."""
+"""Terminal pages of promotions: predicted steps, and the comparison of promoted networks."""
 
 from __future__ import annotations
 
@@ -15,30 +15,23 @@ __all__ = ["forecast_page", "promotion_page"]
 
 Record = Mapping[str, Any]
 
+FORECAST_COLUMNS = (
+    "slices", "step", "measured", "fine", "sweep", "messages", "update", "speed-up", "efficiency", "weights",
+)  # fmt: skip
+
 
 def forecast_page(forecasts: Sequence[Record], link: str) -> RenderableType:
-    """Predicted steps for growing numbers of slices, one table a candidate."""
+    """Return predicted steps by number of slices, one table per candidate."""
     parts: list[RenderableType] = []
     for forecast in forecasts:
         table = Table(title=f"trial {forecast['trial']}, {forecast['depth']} hidden layers, {link}")
-        for name in (
-            "slices",
-            "step",
-            "measured",
-            "fine",
-            "sweep",
-            "messages",
-            "update",
-            "speed-up",
-            "efficiency",
-            "weights",
-        ):
+        for name in FORECAST_COLUMNS:
             table.add_column(name, justify="right")
-        serial = forecast["predictions"][0]["serial"]
-        known = _milliseconds(forecast.get("measured_serial"))
-        table.add_row("1", _milliseconds(serial), known, *["-"] * 4, "1.0", "100 %", "-")
+        serial = _milliseconds(forecast["predictions"][0]["serial"])
+        measured = _milliseconds(forecast.get("measured_serial"))
+        table.add_row("1", serial, measured, *["-"] * 4, "1.0", "100 %", "-")
+        count = forecast["recommended"]
         for row in forecast["predictions"]:
-            best = row["slices"] == forecast["recommended"]
             table.add_row(
                 str(row["slices"]),
                 _milliseconds(row["step"]),
@@ -47,36 +40,24 @@ def forecast_page(forecasts: Sequence[Record], link: str) -> RenderableType:
                 f"{row['speedup']:.1f}",
                 f"{100 * row['efficiency']:.0f} %",
                 compact(row["parameters"]),
-                style="bold" if best else None,
+                style="bold" if row["slices"] == count else None,
             )
         parts.append(table)
-        count = forecast["recommended"]
-        parts.append(
-            Text(f"recommended: {count} slices")
-            if count > 1
-            else Text("recommended: none; on no number of devices does it pay", style="yellow")
-        )
+        if count > 1:
+            parts.append(Text(f"recommended: {count} slices"))
+        else:
+            parts.append(Text("recommended: none; no number of devices gains enough", style="yellow"))
     return Group("", *parts, "")
 
 
 def promotion_page(promotion: Record) -> RenderableType:
-    """Contenders side by side, and whether it pays."""
+    """Return a table of the contenders, the scores of the ensemble, and remarks."""
     table = Table()
-    for name in (
-        "network",
-        "slices",
-        "ranks",
-        promotion["metric"],
-        "weights",
-        "trained",
-        "step",
-        "predicted",
-    ):
-        table.add_column(name, justify="left" if name == "network" else "right")
-    table.add_column("share", justify="right")
+    table.add_column("network")
+    for name in ("slices", "ranks", promotion["metric"], "weights", "trained", "step", "predicted", "share"):
+        table.add_column(name, justify="right")
     for row in promotion["contenders"]:
         form = "serial" if row["slices"] == 1 else "parareal"
-        told = row["predicted_step_seconds"]
         table.add_row(
             f"trial {row['trial']}, {row['depth']} layers, {form}",
             str(row["slices"]),
@@ -85,19 +66,17 @@ def promotion_page(promotion: Record) -> RenderableType:
             compact(row["parameters"]),
             seconds_words(row["seconds"]),
             _milliseconds(row["step_seconds"]),
-            "-" if told is None else _milliseconds(told),
+            _milliseconds(row["predicted_step_seconds"]),
             f"{100 * row['weight']:.0f} %",
         )
     page = Table.grid(padding=(0, 2))
-    before, after = promotion["score_before"], promotion["score_after"]
-    page.add_row(
-        "ensemble", f"{worded_score(before)} before, {worded_score(after)} now, on the rows that chose it"
-    )
+    before, after = worded_score(promotion["score_before"]), worded_score(promotion["score_after"])
+    page.add_row("ensemble", f"{before} before, {after} now, on out-of-fold rows")
     honest = promotion["honest_before"], promotion["honest_after"]
     if all(value is not None for value in honest):
         page.add_row("honest score", f"{worded_score(honest[0])} before, {worded_score(honest[1])} now")
     for number, sentence in enumerate(promotion["remarks"]):
-        page.add_row("" if number else "in words", Text(str(sentence)))
+        page.add_row("" if number else "remarks", Text(str(sentence)))
     page.add_row("took", seconds_words(float(promotion["seconds"])))
     return Group("", table, page, "")
 

@@ -1,4 +1,4 @@
-"""What a promotion leaves in a run: deep networks of every fold that predict, alone or in the ensemble."""
+"""Promoted networks of every fold as a model, alone or in the ensemble of a run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from parallelmlp_search.parareal.ranks.training import member_outputs
 from parallelmlp_search.search import RunDirectory, TrainedModel
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["PromotedMember", "PromotedModel", "load_model", "load_promoted", "plain_decision"]
+__all__ = ["PromotedMember", "PromotedModel", "load_model", "load_promoted", "untempered_decision"]
 
 FOLDER = "promoted"
 FORMAT = 1
-WINDOW = 4096
+MAX_PREDICTION_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class PromotedMember:
     Attributes
     ----------
     trial
-        Trial of the finalist that it was made from.
+        Trial of the finalist.
     config
-        Its configuration, as deep as it was trained.
+        Deepened configuration.
     slices
         Slices ``T``; 1 for a serial network.
     cuts
@@ -51,15 +51,21 @@ class PromotedMember:
     weights: tuple[dict[str, Tensor], ...]
 
     def network(self, fold: int, *, n_inputs: int, n_outputs: int, n_numbers: int = 0) -> PararealNetwork:
-        """The network of a fold, ready to predict."""
-        network = build_network(
-            self.config,
-            self.slices,
-            n_inputs=n_inputs,
-            n_outputs=n_outputs,
-            n_numbers=n_numbers,
-            cuts=self.cuts,
-        )
+        """Build the network of a fold in evaluation mode.
+
+        Parameters
+        ----------
+        fold
+            Number of the fold.
+        n_inputs, n_outputs, n_numbers
+            As for :func:`~parallelmlp_search.parareal.deep_mlp`.
+
+        Returns
+        -------
+        PararealNetwork
+        """
+        sizes = {"n_inputs": n_inputs, "n_outputs": n_outputs, "n_numbers": n_numbers}
+        network = build_network(self.config, self.slices, cuts=self.cuts, **sizes)
         network.load_state_dict(self.weights[fold])
         return network.eval()
 
@@ -93,20 +99,33 @@ class PromotedModel(TrainedModel):
         promoted: Sequence[PromotedMember],
         promoted_weights: Sequence[float],
     ) -> PromotedModel:
-        """An ensemble with other weights, and promoted networks beside its members.
+        """Return an ensemble of the members of a model and promoted networks.
 
-        The decision of ``base`` stays. Its temperature does not: it was fitted without the promoted networks,
-        which are surer of themselves, and no row is left that could fit another.
+        The class weights of ``base`` stay. The temperature becomes 1: it was fitted without the promoted
+        networks, which are more confident, and no rows are left to fit another.
+
+        Parameters
+        ----------
+        base
+            Model of the search.
+        weights
+            New weights ``(P,)`` of its members.
+        promoted, promoted_weights
+            Promoted networks, and the weight of each.
+
+        Returns
+        -------
+        PromotedModel
         """
         values = {field.name: getattr(base, field.name) for field in fields(TrainedModel)}
         return cls(
-            **{**values, "weights": weights, "temperature": 1.0, "decision": plain_decision(base)},
+            **{**values, "weights": weights, "temperature": 1.0, "decision": untempered_decision(base)},
             promoted=tuple(promoted),
             promoted_weights=tuple(float(weight) for weight in promoted_weights),
         )
 
     def _averages(self, frame: pd.DataFrame) -> Tensor:
-        """Weighted mean over networks, promoted ones among them, and folds."""
+        """Weighted mean over networks, promoted ones included, and folds."""
         total = torch.zeros(self.folds[0].head.n_predictions, len(frame), dtype=torch.float64)
         for number, fold in enumerate(self.folds):
             if bool((self.weights > 0).any()):
@@ -115,22 +134,20 @@ class PromotedModel(TrainedModel):
             for member, weight in zip(self.promoted, self.promoted_weights, strict=True):
                 if weight == 0 or len(frame) == 0:
                     continue
-                own = fold.seen(member.config, inputs)
+                seen = fold.seen(member.config, inputs)
                 network = member.network(
                     number,
-                    n_inputs=own.shape[1],
+                    n_inputs=seen.shape[1],
                     n_outputs=fold.head.n_outputs,
                     n_numbers=fold.preprocessor.columns_.n_numbers,
                 )
                 with torch.no_grad():
-                    outputs = torch.cat(
-                        [network(own[first : first + WINDOW]) for first in range(0, len(own), WINDOW)]
-                    )
+                    outputs = torch.cat([network(rows) for rows in seen.split(MAX_PREDICTION_ROWS)])
                 total += weight * fold.head.predictions(member_outputs(outputs))[0].double()
         return total / len(self.folds)
 
     def save(self, folder: Path) -> None:
-        """Write what the promotion adds to a model: JSON and safetensors, no code."""
+        """Write the promoted networks and all weights: JSON and safetensors, no code."""
         tensors = {"weights": self.weights}
         for number, member in enumerate(self.promoted):
             for fold, state in enumerate(member.weights):
@@ -149,10 +166,10 @@ class PromotedModel(TrainedModel):
         write_json(folder / "promoted.json", {"format": FORMAT, "members": members})
 
 
-def plain_decision(model: TrainedModel) -> tuple[float, ...] | None:
-    """The decision of a model, for probabilities before they are brought to its temperature.
+def untempered_decision(model: TrainedModel) -> tuple[float, ...] | None:
+    """Return the class weights of a model for probabilities without its temperature.
 
-    The largest of ``p ** (1 / T) * w`` is where the largest of ``p * w ** T`` is.
+    The largest of ``p ** (1 / T) * w`` is at the largest of ``p * w ** T``.
     """
     if model.decision is None:
         return None
@@ -160,7 +177,7 @@ def plain_decision(model: TrainedModel) -> tuple[float, ...] | None:
 
 
 def load_model(directory: RunDirectory) -> TrainedModel:
-    """The model of a run that predicts: with promoted networks where they are part of the ensemble."""
+    """Load the model of a run, with promoted networks if they are part of the ensemble."""
     found = _read(directory)
     if found is None or not any(weight > 0 for weight in found.promoted_weights):
         return TrainedModel.load(directory.model_folder)
@@ -168,22 +185,21 @@ def load_model(directory: RunDirectory) -> TrainedModel:
 
 
 def load_promoted(directory: RunDirectory, member: int = 0) -> PromotedModel:
-    """A promoted network alone as a model, whether or not the ensemble uses it.
+    """Load one promoted network as a model, even if the ensemble does not use it.
 
-    The decision of the run is that of its ensemble and does not come along.
+    The class weights of the run belong to its ensemble and are not applied.
 
     Raises
     ------
     RunDirectoryError
-        If the run has none of that number.
+        If the run has no promoted network of that number.
     """
     found = _read(directory)
-    if found is None or not 0 <= member < len(found.promoted):
-        count = 0 if found is None else len(found.promoted)
+    count = 0 if found is None else len(found.promoted)
+    if found is None or not 0 <= member < count:
         raise RunDirectoryError(
-            f"the run in {str(directory.path)!r} has {count} promoted networks, "
-            f"but number {member} was asked "
-            f"for: promote with `pmlp promote {directory.path}`"
+            f"the run in {str(directory.path)!r} has {count} promoted networks, but number {member} was "
+            f"requested: promote with `pmlp promote {directory.path}`"
         )
     return replace(
         found,
@@ -201,28 +217,22 @@ def _read(directory: RunDirectory) -> PromotedModel | None:
     values: dict[str, Any] = read_json(folder / "promoted.json")
     if values.get("format") != FORMAT:
         raise RunDirectoryError(
-            f"{str(folder)!r} holds promoted networks of format {values.get('format')!r}, "
-            f"but this version reads "
-            f"format {FORMAT}: use the version of parallelmlp-search that wrote them"
+            f"{str(folder)!r} holds promoted networks of format {values.get('format')!r}, but this version "
+            f"reads format {FORMAT}: use the version of parallelmlp-search that wrote them"
         )
     base = TrainedModel.load(directory.model_folder)
-    # copies, since the memory of a file is not aligned
-    tensors = {name: value.clone() for name, value in load_tensors(folder / "weights.safetensors")[0].items()}
+    tensors, _ = load_tensors(folder / "weights.safetensors")
     members = []
     for number, member in enumerate(values["members"]):
-        states = []
+        states: list[dict[str, Tensor]] = []
         for fold in range(len(base.folds)):
             prefix = f"{number}.{fold}."
-            states.append(
-                {
-                    name.removeprefix(prefix): value
-                    for name, value in tensors.items()
-                    if name.startswith(prefix)
-                }
-            )
+            names = [name for name in tensors if name.startswith(prefix)]
+            # copies, since the memory of a file is not aligned
+            states.append({name.removeprefix(prefix): tensors[name].clone() for name in names})
         config = MLPConfig.from_dict(member["config"])
         members.append(
             PromotedMember(member["trial"], config, member["slices"], tuple(member["cuts"]), tuple(states))
         )
     shares = [member["weight"] for member in values["members"]]
-    return PromotedModel.of(base, tensors["weights"], members, shares)
+    return PromotedModel.of(base, tensors["weights"].clone(), members, shares)

@@ -1,14 +1,14 @@
-"""How a deep network is trained: one flat buffer of parameters, one fused update, averaged weights.
+"""Training of a deep network: flat parameters, a fused update, averaged weights.
 
-The same for the serial twin and for each slice, and the same recipe that trains the members of a population:
-decay of weights alone, an embedding that learns at its own rate, closed-form schedules, clipping by the
-norm of the whole network, weights averaged over about the last tenth of training.
+The serial twin and each slice are trained in the same way, with the methods of the population's engine:
+weight decay on weights alone, a learning rate of its own for an embedding, closed-form schedules, clipping by
+the norm of the whole network, weights averaged over about the last tenth of training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -26,14 +26,19 @@ OPTIMIZERS = ("adamw", "sgd")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hyperparameters of training; meanings as in :class:`MLPConfig`.
+    """Hyperparameters of training; all but these have the meaning that they have in :class:`MLPConfig`.
 
     Attributes
     ----------
     total_steps
-        Steps of full training, the denominator of the schedule.
+        Number of steps of full training, the denominator of the schedule.
     averages
-        Whether averaged weights are kept; networks with running statistics do without.
+        True if averaged weights are kept. Networks with running statistics need False.
+
+    Raises
+    ------
+    InvalidParameterError
+        If optimizer, schedule or number of steps are invalid.
     """
 
     total_steps: int
@@ -60,70 +65,73 @@ class Recipe:
 
     @classmethod
     def of(cls, config: MLPConfig, total_steps: int) -> Recipe:
-        """The recipe of a configuration."""
-        return cls(
-            total_steps=max(1, total_steps),
-            optimizer=config.optimizer,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            beta1=config.beta1,
-            beta2=config.beta2,
-            momentum=config.momentum,
-            schedule=config.schedule,
-            clip_norm=config.clip_norm,
-            embedding_rate=config.embedding_rate,
-        )
+        """Return the recipe of a configuration."""
+        names = {field.name for field in fields(cls)} - {"total_steps", "averages"}
+        return cls(total_steps=max(1, total_steps), **{name: getattr(config, name) for name in names})
 
 
 @dataclass(frozen=True)
-class Span:
-    """Parameters in a row, whether they decay, and whether they belong to an embedding."""
+class _Span:
+    """Consecutive parameters with the same weight decay and the same learning rate."""
 
     place: slice
     decays: bool
-    embeds: bool
+    is_embedding: bool
 
 
 class FlatParameters:
-    """The parameters of some modules as views of one buffer, their gradients as views of another.
+    """Parameters of modules as views of one buffer, and their gradients as views of another.
 
-    Weights come first, then what does not decay: biases, gains, shifts. Those of an embedding are last.
+    Weights come first, then parameters without weight decay: biases, gains, shifts. Those of an embedding
+    come last.
+
+    Parameters
+    ----------
+    modules
+        Modules whose trainable parameters are replaced by views.
+
+    Raises
+    ------
+    InvalidParameterError
+        If parameters differ in dtype or device.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.modules = list(modules)
-        found = [p for module in self.modules for p in module.parameters() if p.requires_grad]
-        unique = list(dict.fromkeys(found))
-        treatment = {id(p): (p.ndim < 2, False) for p in unique}  # without decay, of an embedding
-        for embedding in (m for module in self.modules for m in module.modules() if isinstance(m, Periodic)):
-            treatment[id(embedding.frequency)] = treatment[id(embedding.mixing)] = (False, True)
-            treatment[id(embedding.phase)] = treatment[id(embedding.offset)] = (True, True)
-        kinds = ((False, False), (True, False), (False, True), (True, True))
-        groups = [[p for p in unique if treatment[id(p)] == kind] for kind in kinds]
-        ordered = [p for group in groups for p in group]
-        self.spans: list[Span] = []
-        """Parts of :attr:`values` that are treated alike, none of them empty."""
-        for group, (spared, embeds) in zip(groups, kinds, strict=True):
-            start = self.spans[-1].place.stop if self.spans else 0
-            if group:
-                place = slice(start, start + sum(p.numel() for p in group))
-                self.spans.append(Span(place, not spared, embeds))
-        size = sum(p.numel() for p in ordered)
-        example = ordered[0] if ordered else torch.zeros(0)
+        groups = self._groups()
+        ordered = [p for group in groups.values() for p in group]
         if len({(p.dtype, p.device) for p in ordered}) > 1:
             raise InvalidParameterError("parameters must share one dtype and one device")
+        example = ordered[0] if ordered else torch.zeros(0)
+        size = sum(p.numel() for p in ordered)
         self.values = torch.empty(size, dtype=example.dtype, device=example.device)
         self.gradients = torch.zeros_like(self.values)
+        self.spans: list[_Span] = []
         offset = 0
-        for parameter in ordered:
-            place = slice(offset, offset + parameter.numel())
-            self.values[place] = parameter.detach().reshape(-1)
-            parameter.data = self.values[place].view(parameter.shape)
-            parameter.grad = self.gradients[place].view(parameter.shape)
-            offset = place.stop
+        for (spared, is_embedding), group in groups.items():
+            start = offset
+            for parameter in group:
+                place = slice(offset, offset + parameter.numel())
+                self.values[place] = parameter.detach().reshape(-1)
+                parameter.data = self.values[place].view(parameter.shape)
+                parameter.grad = self.gradients[place].view(parameter.shape)
+                offset = place.stop
+            if group:
+                self.spans.append(_Span(slice(start, offset), not spared, is_embedding))
+
+    def _groups(self) -> dict[tuple[bool, bool], list[nn.Parameter]]:
+        """Parameters by two properties: no weight decay, part of an embedding."""
+        found = [p for module in self.modules for p in module.parameters() if p.requires_grad]
+        unique = dict.fromkeys(found)  # modules may share parameters
+        kinds = {p: (p.ndim < 2, False) for p in unique}
+        for embedding in (m for module in self.modules for m in module.modules() if isinstance(m, Periodic)):
+            kinds[embedding.frequency] = kinds[embedding.mixing] = (False, True)
+            kinds[embedding.phase] = kinds[embedding.offset] = (True, True)
+        order = ((False, False), (True, False), (False, True), (True, True))
+        return {kind: [p for p in unique if kinds[p] == kind] for kind in order}
 
     def leaves(self) -> list[Tensor]:
-        """The spans of ``values``, with their gradients attached."""
+        """Return the spans of ``values`` as leaf tensors with their gradients."""
         leaves = []
         for span in self.spans:
             leaf = self.values[span.place].requires_grad_()
@@ -132,7 +140,7 @@ class FlatParameters:
         return leaves
 
     def buffers(self) -> dict[str, Tensor]:
-        """Running statistics and other buffers, by number of module and name."""
+        """Return running statistics and other buffers by number of the module and name."""
         return {
             f"{number}.{name}": buffer
             for number, module in enumerate(self.modules)
@@ -146,12 +154,12 @@ class FlatOptimizer:
     Parameters
     ----------
     flat
-        What to train.
+        Parameters to train.
     recipe
-        How.
+        Hyperparameters.
     total_norm
-        Turns this process's squared gradient norm into that of the whole network; the identity if it holds
-        all of it.
+        Maps the squared gradient norm of these parameters to that of the whole network; the identity by
+        default.
     """
 
     def __init__(
@@ -166,62 +174,59 @@ class FlatOptimizer:
         factors = schedule_factors([recipe.schedule], progress)[:, 0]
         self._rates: list[float] = (recipe.learning_rate * factors).tolist()
         self.average = flat.values.clone() if recipe.averages else None
-        spans = flat.leaves()
+        self._leaves = flat.leaves()
         groups = [
             {"params": [leaf], "weight_decay": recipe.weight_decay if span.decays else 0.0}
-            for leaf, span in zip(spans, flat.spans, strict=True)
+            for leaf, span in zip(self._leaves, flat.spans, strict=True)
         ]
         self._optimizer: torch.optim.Optimizer | None = None
         if not groups:
             return
         if recipe.optimizer == "adamw":
-            self._optimizer = torch.optim.AdamW(
-                groups, lr=recipe.learning_rate, betas=(recipe.beta1, recipe.beta2), fused=True
-            )
+            betas = (recipe.beta1, recipe.beta2)
+            self._optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, fused=True)
         else:
             self._optimizer = torch.optim.SGD(
                 groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True
             )
-        self._spans = spans
 
-    def zero(self) -> None:
-        """Forget the gradients."""
+    def zero_grad(self) -> None:
+        """Set all gradients to zero."""
         self.flat.gradients.zero_()
 
     def step(self) -> None:
-        """Take one step with the gradients at hand and count it."""
+        """Take one step with the accumulated gradients."""
         number = self.step_number
         self.step_number += 1
         if self.recipe.clip_norm is not None:
             gradients = self.flat.gradients
             square = self.total_norm((gradients * gradients).sum().double())
-            gradients.mul_(
-                (self.recipe.clip_norm / (square.sqrt() + 1e-6)).clamp(max=1.0).to(gradients.dtype)
-            )
+            factor = (self.recipe.clip_norm / (square.sqrt() + 1e-6)).clamp(max=1.0)
+            gradients.mul_(factor.to(gradients.dtype))
         if self._optimizer is None:
             return
         rate = self._rates[min(number, len(self._rates) - 1)]
         for group, span in zip(self._optimizer.param_groups, self.flat.spans, strict=True):
-            group["lr"] = self.recipe.embedding_rate * rate if span.embeds else rate
+            group["lr"] = self.recipe.embedding_rate * rate if span.is_embedding else rate
         self._optimizer.step()
         if self.average is not None and (number == 0 or (number + 1) % AVERAGE_EVERY == 0):
             with torch.no_grad():
                 self.average.lerp_(self.flat.values, average_share(number))
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything that going on needs, as tensors."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return parameters, optimizer state and buffers as tensors."""
         tensors = {"values": self.flat.values, "step": torch.tensor(self.step_number)}
         if self.average is not None:
             tensors["average"] = self.average
         if self._optimizer is not None:
-            for number, span in enumerate(self._spans):
-                for name, value in self._optimizer.state.get(span, {}).items():
+            for number, leaf in enumerate(self._leaves):
+                for name, value in self._optimizer.state.get(leaf, {}).items():
                     if isinstance(value, Tensor):
                         tensors[f"moments.{number}.{name}"] = value
         return tensors | {f"buffers.{name}": value for name, value in self.flat.buffers().items()}
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state` gave.
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore the state that :meth:`state_dict` returned.
 
         Raises
         ------
@@ -241,17 +246,9 @@ class FlatOptimizer:
             for name, buffer in self.flat.buffers().items():
                 buffer.copy_(tensors[f"buffers.{name}"])
         self.step_number = int(tensors["step"])
-        if self._optimizer is None:
-            return
-        for number, span in enumerate(self._spans):
-            prefix = f"moments.{number}."
-            found_state = {
-                name.removeprefix(prefix): value.clone()
-                for name, value in tensors.items()
-                if name.startswith(prefix)
-            }
-            if found_state:
-                self._optimizer.state[span] = {
-                    name: value if name == "step" else value.to(span.device)
-                    for name, value in found_state.items()
-                }
+        for name, value in tensors.items():
+            if name.startswith("moments.") and self._optimizer is not None:
+                _, number, key = name.split(".", 2)
+                leaf = self._leaves[int(number)]
+                placed = value.clone() if key == "step" else value.to(leaf.device, copy=True)
+                self._optimizer.state[leaf][key] = placed

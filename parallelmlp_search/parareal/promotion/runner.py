@@ -1,0 +1,208 @@
+"""Promotion of the best finalists of a run.
+
+Each candidate is deepened and trained twice on the folds of the finalists, to the same number of epochs: as a
+serial twin in one process, and as a parareal network. Validation rows choose the epoch, as for finalists, and
+out-of-fold predictions give the score. The ensemble is then selected again from its members and the promoted
+networks, and its honest score is corrected for this selection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from parallelmlp_search._files import write_json
+from parallelmlp_search.distribute import one_thread
+from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
+from parallelmlp_search.parareal.promotion.candidates import (
+    PromotionCandidate,
+    forecast,
+    local_device_count,
+    select_candidates,
+)
+from parallelmlp_search.parareal.promotion.comparison import (
+    PromotionContext,
+    PromotionResult,
+    compare_contenders,
+)
+from parallelmlp_search.parareal.promotion.model import FOLDER, PromotedModel
+from parallelmlp_search.parareal.promotion.settings import PromotionSettings
+from parallelmlp_search.parareal.ranks.communicator import Communicator
+from parallelmlp_search.parareal.ranks.jobs import Job, Task, run_task, save_rows
+from parallelmlp_search.parareal.ranks.launch import launch_job
+from parallelmlp_search.search import Problem, RunDirectory, TrainedModel
+from parallelmlp_search.search.problem.preparation import Part, Preparation
+from parallelmlp_search.selection import HonestScore
+
+__all__ = ["promote"]
+
+OnProgress = Callable[[str], object]
+
+
+def promote(
+    directory: RunDirectory,
+    problem: Problem,
+    settings: PromotionSettings | None = None,
+    *,
+    progress: OnProgress = lambda _: None,
+    **options: Any,
+) -> tuple[PromotionResult, TrainedModel]:
+    """Deepen the best finalists of a run, train them serially and in slices, and use them if they help.
+
+    Parameters
+    ----------
+    directory
+        A finished run.
+    problem
+        The table and target of the search.
+    settings
+        Settings; the defaults if None.
+    progress
+        Called repeatedly with a short description of the current work.
+    **options
+        Attributes of :class:`PromotionSettings` that replace those of ``settings``, such as ``slices=2``.
+
+    Returns
+    -------
+    (PromotionResult, TrainedModel)
+        The result, and the model of the run that predicts from now on.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run is unfinished, too small to hold rows back, refitted, or of other data.
+    InvalidParameterError
+        If a parameter breaks its rule.
+    DistributedError
+        If a rank died; the same call resumes from its last checkpoint.
+    SearchFailedError
+        If no network could be trained.
+    """
+    started = time.monotonic()
+    settings = replace(settings or PromotionSettings(), **options)
+    with directory.locked(), one_thread():
+        context = _train(directory, problem, settings, progress)
+        progress("selecting the ensemble")
+        result, model, honest = compare_contenders(context)
+        result = replace(result, seconds=time.monotonic() - started)
+        model.save(directory.path / FOLDER)
+        base = TrainedModel.load(directory.model_folder)
+        final = model if result.used else base
+        _record(directory, result, model, final.treatment(), honest)
+    return result, final
+
+
+def _train(
+    directory: RunDirectory, problem: Problem, settings: PromotionSettings, progress: OnProgress
+) -> PromotionContext:
+    """Train every candidate on every fold, except those that an earlier call has trained."""
+    result = _checked_result(directory, problem)
+    candidates = select_candidates(directory, settings.top, settings.depth_factor)
+    preparation = Preparation(problem, replace(directory.settings(), device="cpu"))
+    if preparation.is_tiny:
+        raise RunDirectoryError(
+            f"the run in {str(directory.path)!r} has too few rows to hold some back for a comparison: "
+            "search a larger table"
+        )
+    parts = preparation.folds(int(result["n_folds"]))
+    progress("measuring this device")
+    forecasts = forecast(
+        candidates,
+        data=parts[0].data,
+        link=settings.link,
+        devices=local_device_count() if settings.launch else None,
+        slices=settings.slices,
+    )
+    slices = settings.slices or max(2, forecasts[0].recommended)
+    tasks = _tasks(candidates, len(parts), slices, float(settings.epochs or result["max_epochs"]))
+    folder = _prepare_folder(directory, tasks, parts, preparation)
+    ranked = tuple(task for task in tasks if task.slices > 1)
+    job = Job(folder, ranked, slices, settings.device, settings.timeout)
+    job.save()
+    here = [task for task in tasks if task.slices == 1 or not settings.launch]
+    for number, task in enumerate(here, start=1):
+        if not job.is_done(task):
+            form = "serial" if task.slices == 1 else f"{task.slices} slices"
+            progress(f"training here, {form}, {number} of {len(here)}")
+            run_task(job, task, Communicator())
+    if settings.launch and not all(job.is_done(task) for task in ranked):
+        words = f"training over {slices * settings.replicas} ranks"
+        progress(words)
+        launch_job(
+            job,
+            replicas=settings.replicas,
+            restarts=settings.restarts,
+            on_progress=lambda done: progress(f"{words}, {done} of {len(ranked)} done"),
+        )
+    return PromotionContext(directory, preparation, parts, candidates, forecasts, job, tasks)
+
+
+def _checked_result(directory: RunDirectory, problem: Problem) -> dict[str, Any]:
+    """Result of a run that can be promoted."""
+    result = directory.result()
+    if directory.info().get("fingerprint") != problem.fingerprint():
+        raise RunDirectoryError(
+            f"the run in {str(directory.path)!r} was searched on other data: promote it with the same table"
+        )
+    if result.get("refitted"):
+        raise RunDirectoryError(
+            f"the run in {str(directory.path)!r} was refitted and holds no networks of folds, which promoted "
+            "ones would join: search without refit to promote"
+        )
+    return result
+
+
+def _tasks(candidates: Sequence[PromotionCandidate], n_folds: int, slices: int, epochs: float) -> list[Task]:
+    for candidate in candidates:
+        if candidate.config.depth < slices:
+            raise InvalidParameterError(
+                f"slices must be at most the {candidate.config.depth} hidden layers of trial "
+                f"{candidate.trial}, but got {slices}: raise depth_factor, or use fewer slices"
+            )
+    return [
+        Task(f"trial-{c.trial}-{count}-slices-fold-{fold}", c.config, fold, count, epochs)
+        for c in candidates
+        for count in (1, slices)
+        for fold in range(n_folds)
+    ]
+
+
+def _prepare_folder(
+    directory: RunDirectory, tasks: Sequence[Task], parts: Sequence[Part], preparation: Preparation
+) -> Path:
+    """Folder of a job, named after its tasks, so that the same call finds it again; with all rows."""
+    text = json.dumps([task.to_dict() for task in tasks], sort_keys=True)
+    folder = directory.path / "promotion" / hashlib.sha256(text.encode()).hexdigest()[:12]
+    n_classes = None if preparation.classes is None else len(preparation.classes)
+    for fold, part in enumerate(parts):
+        if not (folder / f"rows-{fold}.safetensors").is_file():
+            save_rows(folder, fold, part.data, n_classes)
+    return folder
+
+
+def _record(
+    directory: RunDirectory,
+    result: PromotionResult,
+    model: PromotedModel,
+    treatment: dict[str, Any],
+    honest: HonestScore | None,
+) -> None:
+    """Write the result into the run, with the honest score of the model that predicts."""
+    stored = directory.result()
+    searched = (stored.get("promotion") or {}).get("honest_of_search", stored.get("honest"))
+    members = [
+        {"trial": member.trial, "slices": member.slices, "depth": member.config.depth, "weight": weight}
+        for member, weight in zip(model.promoted, model.promoted_weights, strict=True)
+    ]
+    changes = {
+        "honest": searched if honest is None else asdict(honest),
+        "promotion": {"used": result.used, "members": members, "honest_of_search": searched},
+    }
+    write_json(directory.path / "result.json", stored | treatment | changes)
+    write_json(directory.path / FOLDER / "promotion.json", result.to_dict())
+    directory.log("promoted", used=result.used, seconds=result.seconds)
