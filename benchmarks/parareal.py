@@ -25,7 +25,7 @@ import torch
 from benchmarks.parareal_plot import scaling_plot
 from benchmarks.publishing import ROOT, describe_machine
 from parallelmlp_search.data import holdout, infer_task, read_table, split_target
-from parallelmlp_search.parareal import Alone, DistributedParareal, Recipe
+from parallelmlp_search.parareal import Communicator, DistributedParareal, Recipe
 from parallelmlp_search.parareal.ranks.jobs import build_network
 from parallelmlp_search.parareal.ranks.training import member_outputs, train_network
 from parallelmlp_search.search import Problem, SearchSettings
@@ -92,7 +92,7 @@ def trained(name: str, slices: int, seed: int, epochs: int) -> dict[str, Any]:
     )  # fmt: skip
     network = build_network(config, slices, n_inputs=data.n_inputs, n_outputs=data.head.n_outputs)
     steps = -(-epochs * len(data.rows.inputs) // BATCH)
-    engine = DistributedParareal(network, Alone(), Recipe.of(config, steps), data.rows.inputs[:2])
+    engine = DistributedParareal(network, Communicator(), Recipe.of(config, steps), data.rows.inputs[:2])
     began = time.monotonic()
     run = train_network(engine, data, batch_size=BATCH, epochs=epochs)
     with engine.weights(run.weights):

@@ -21,23 +21,22 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 
 from parallelmlp_search.parareal import (
-    Alone,
+    Communicator,
     DistributedParareal,
     PararealNetwork,
     Recipe,
-    World,
     decompose,
     deep_mlp,
-    end_rank,
-    join,
-    measure_pace,
+    exit_rank,
+    init_communicator,
+    measure_device_speed,
     output_gradient,
-    predictions,
+    predict_steps,
     resnet1001,
     vgg16,
 )
-from parallelmlp_search.parareal.method.cost import Link, play
-from parallelmlp_search.parareal.method.profiling import core_wait, measure_slices
+from parallelmlp_search.parareal.method.cost import Link, simulate_step
+from parallelmlp_search.parareal.method.profiling import cpu_wait_seconds, measure_slices
 from parallelmlp_search.space import MLPConfig
 
 ROOT = Path(__file__).parent.parent
@@ -61,71 +60,71 @@ def seconds_of(step: Callable[[], object], repeats: int) -> tuple[list[float], l
     """Return the seconds of each step after a warm-up, and the part that this rank waited for a core."""
     took, waited = [], []
     for number in range(repeats + 5):
-        before, started = core_wait(), time.perf_counter()
+        before, started = cpu_wait_seconds(), time.perf_counter()
         step()
         if number >= 5:
             took.append(time.perf_counter() - started)
-            waited.append(core_wait() - before)
+            waited.append(cpu_wait_seconds() - before)
     return took, waited
 
 
-def link_of(world: World, n_bytes: int) -> Link:
+def link_of(communicator: Communicator, n_bytes: int) -> Link:
     """Measure latency and bandwidth between ranks 0 and 1 with round trips."""
     found = []
     for size in (1, max(64, n_bytes // 4)):
         tensor = torch.zeros(size)
-        world.barrier()
+        communicator.barrier()
         times = []
         for _ in range(200):
             started = time.perf_counter()
-            if world.rank == 0:
-                world.send_forward(tensor)
-                world.expect_backward((size,), tensor.dtype)
-                world.receive()
-            elif world.rank == 1:
-                world.expect_forward((size,), tensor.dtype)
-                world.receive()
-                world.send_backward(tensor)
-            world.end_step()
+            if communicator.rank == 0:
+                communicator.send(1, tensor)
+                communicator.start_receive(1, (size,), tensor.dtype)
+                communicator.wait_receive()
+            elif communicator.rank == 1:
+                communicator.start_receive(-1, (size,), tensor.dtype)
+                communicator.wait_receive()
+                communicator.send(-1, tensor)
+            communicator.end_step()
             times.append((time.perf_counter() - started) / 2)
         found.append(statistics.median(times))
     latency, long = found
     return Link(latency, 4.0 * size / max(1e-6, long - latency))
 
 
-def steps(world: World, spec: dict[str, int]) -> dict[str, Any]:
+def steps(communicator: Communicator, spec: dict[str, int]) -> dict[str, Any]:
     """Time the steps of two ranks, of one process and of the rivals, and predict them with the cost model."""
     n_rows = spec["rows"]
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(n_rows, INPUTS, generator=generator)
     y = torch.randint(0, CLASSES, (n_rows,), generator=generator)
-    times, rounds, disturbed = _time_rounds(world, spec, x, y)
+    times, rounds, disturbed = _time_rounds(communicator, spec, x, y)
     message_bytes = 4 * n_rows * spec["width"]
-    link = link_of(world, message_bytes)
+    link = link_of(communicator, message_bytes)
     model = serial_model(spec)
-    world.barrier()
-    busy = measure_pace(model, x, repeats=30)  # on both ranks at once
-    world.barrier()
-    if world.rank != 0:
-        world.barrier()
+    communicator.barrier()
+    busy = measure_device_speed(model, x, repeats=30)  # on both ranks at once
+    communicator.barrier()
+    if communicator.rank != 0:
+        communicator.barrier()
         return {}
-    quiet = measure_pace(model, x, repeats=30)
+    quiet = measure_device_speed(model, x, repeats=30)
     by_rank = {}
     for slices in (2, 4):
         function = output_gradient("cross_entropy", y)
         measured = measure_slices(_sliced(spec, slices, x), x, function, repeats=30, recipe=_recipe())
         by_rank[slices] = {
-            "step": play(measured, [link.seconds(message_bytes)] * (slices - 1)),
+            "step": simulate_step(measured, [link.seconds(message_bytes)] * (slices - 1)),
             "ranks": [asdict(times) for times in measured],
         }
-    world.barrier()
+    communicator.barrier()
     curves = {
         name: [
             {"slices": p.slices, "step": p.step, "speedup": p.speedup, "communication": p.communication,
              "fine": p.fine, "sweep": p.sweep, "serial": p.serial}
-            for p in predictions(model, x, (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64), pace=pace, link=link)
+            for p in predict_steps(model, x, (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64), speed=speed, link=link)
         ]
-        for name, pace in (("quiet", quiet), ("busy", busy))
+        for name, speed in (("quiet", quiet), ("busy", busy))
     }  # fmt: skip
     return {
         "spec": spec,
@@ -148,7 +147,7 @@ def _sliced(spec: dict[str, int], slices: int, x: Tensor) -> PararealNetwork:
 
 
 def _time_rounds(
-    world: World, spec: dict[str, int], x: Tensor, y: Tensor
+    communicator: Communicator, spec: dict[str, int], x: Tensor, y: Tensor
 ) -> tuple[dict[str, list[float]], list[dict[str, float]], float]:
     """Time all sides in turns.
 
@@ -160,16 +159,16 @@ def _time_rounds(
     """
     repeats = spec["repeats"]
     function = output_gradient("cross_entropy", y)
-    alone = DistributedParareal(_sliced(spec, 1, x), Alone(), _recipe(), x)
-    ranked = DistributedParareal(_sliced(spec, 2, x), world, _recipe(), x)
-    parallel, pipelines = data_parallel(world, spec, x, y), pipeline_steps(world, spec, x, y)
+    alone = DistributedParareal(_sliced(spec, 1, x), Communicator(), _recipe(), x)
+    ranked = DistributedParareal(_sliced(spec, 2, x), communicator, _recipe(), x)
+    parallel, pipelines = data_parallel(communicator, spec, x, y), pipeline_steps(communicator, spec, x, y)
     times: dict[str, list[float]] = {}
     disturbed: list[float] = []
 
     def add(name: str, step: Callable[[], object], only: int | None = None) -> None:
         """Add the times of undisturbed steps, or of all steps if too few are undisturbed."""
-        world.barrier()
-        mine = only is None or only == world.rank
+        communicator.barrier()
+        mine = only is None or only == communicator.rank
         took, waited = seconds_of(step, repeats) if mine else ([0.0] * repeats, [0.0] * repeats)
         waits = torch.tensor(waited, dtype=torch.float64)
         dist.all_reduce(waits, op=dist.ReduceOp.MAX)
@@ -177,7 +176,7 @@ def _time_rounds(
         disturbed.append(1.0 - len(free) / repeats)
         if mine:
             times.setdefault(name, []).extend(free if len(free) >= repeats // 4 else took)
-        world.barrier()
+        communicator.barrier()
 
     rounds = []
     for _ in range(spec["rounds"]):
@@ -188,7 +187,7 @@ def _time_rounds(
         add("data parallel", parallel)
         for name, step in pipelines.items():
             add(name, step)
-        if world.rank == 0:
+        if communicator.rank == 0:
             rounds.append({n: statistics.median(v[before.get(n, 0) :]) for n, v in times.items()})
     return times, rounds, statistics.mean(disturbed)
 
@@ -198,12 +197,14 @@ def quantile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-def data_parallel(world: World, spec: dict[str, int], x: Tensor, y: Tensor) -> Callable[[], object]:
+def data_parallel(
+    communicator: Communicator, spec: dict[str, int], x: Tensor, y: Tensor
+) -> Callable[[], object]:
     """Return a step of torch's DistributedDataParallel with fused AdamW.
 
     Parameters
     ----------
-    world
+    communicator
         Ranks; each takes its part of the minibatch.
     spec
         Depth and width of the network.
@@ -216,7 +217,7 @@ def data_parallel(world: World, spec: dict[str, int], x: Tensor, y: Tensor) -> C
     """
     model = nn.parallel.DistributedDataParallel(serial_model(spec), gradient_as_bucket_view=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    mine = torch.arange(len(x)).tensor_split(world.size)[world.rank]
+    mine = torch.arange(len(x)).tensor_split(communicator.world_size)[communicator.rank]
     rows, target = x[mine], y[mine]
 
     def step() -> None:
@@ -228,13 +229,13 @@ def data_parallel(world: World, spec: dict[str, int], x: Tensor, y: Tensor) -> C
 
 
 def pipeline_steps(
-    world: World, spec: dict[str, int], x: Tensor, y: Tensor
+    communicator: Communicator, spec: dict[str, int], x: Tensor, y: Tensor
 ) -> dict[str, Callable[[], object]]:
     """Return steps of torch.distributed.pipelining over both halves of the network, with fused AdamW.
 
     Parameters
     ----------
-    world
+    communicator
         Two ranks, one for each half.
     spec
         Depth and width of the network.
@@ -251,14 +252,14 @@ def pipeline_steps(
     for name, schedule_type, pieces in kinds:
         blocks = list(serial_model(spec))
         half = len(blocks) // 2
-        module = nn.Sequential(*(blocks[:half] if world.rank == 0 else blocks[half:]))
-        stage = PipelineStage(module, world.rank, 2, torch.device("cpu"))
+        module = nn.Sequential(*(blocks[:half] if communicator.rank == 0 else blocks[half:]))
+        stage = PipelineStage(module, communicator.rank, 2, torch.device("cpu"))
         schedule = schedule_type(stage, pieces, loss_fn=nn.functional.cross_entropy)
         optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=True)
 
         def step(schedule: Any = schedule, optimizer: torch.optim.Optimizer = optimizer) -> None:
             optimizer.zero_grad()
-            if world.rank == 0:
+            if communicator.rank == 0:
                 schedule.step(x)
             else:
                 schedule.step(target=y, losses=[])
@@ -268,7 +269,7 @@ def pipeline_steps(
     return found
 
 
-def images(world: World, spec: dict[str, Any]) -> dict[str, Any]:
+def images(communicator: Communicator, spec: dict[str, Any]) -> dict[str, Any]:
     """Train an image network for a few steps, one rank per slice."""
     table = pd.read_csv(ROOT / "datasets" / "mnist5k.csv.gz").sample(frac=1.0, random_state=0)
     labels = torch.from_numpy(table.pop("target").to_numpy().copy())
@@ -277,22 +278,22 @@ def images(world: World, spec: dict[str, Any]) -> dict[str, Any]:
     make = {"resnet1001": lambda: resnet1001(n_classes=10, channels=1),
             "vgg16": lambda: vgg16(n_classes=10, channels=1, size=28)}  # fmt: skip
     n_rows = spec["rows"]
-    network = decompose(make[spec["network"]](), world.slices, pixels[:n_rows], share=True)
+    network = decompose(make[spec["network"]](), communicator.n_slices, pixels[:n_rows])
     n_parameters = sum(p.numel() for p in network.parameters())
     recipe = Recipe(
         total_steps=spec["steps"], learning_rate=spec["rate"], schedule="constant", averages=False
     )
-    engine = DistributedParareal(network, world, recipe, pixels[:n_rows])
+    engine = DistributedParareal(network, communicator, recipe, pixels[:n_rows])
     losses, took = [], []
     for number in range(spec["steps"]):
         rows = torch.arange(number * n_rows, (number + 1) * n_rows) % len(pixels)
         started = time.perf_counter()
         loss = engine.step(pixels[rows], output_gradient("cross_entropy", labels[rows]))
         took.append(time.perf_counter() - started)
-        losses.append(world.share_from_last([float("nan") if loss is None else float(loss)])[0])
+        losses.append(communicator.broadcast_from_last([float("nan") if loss is None else float(loss)])[0])
     return {
         "spec": spec,
-        "slices": world.slices,
+        "slices": communicator.n_slices,
         "parameters": n_parameters,
         "losses": losses,
         "step_seconds": statistics.median(took),
@@ -304,12 +305,12 @@ def main() -> None:
     """Run one rank."""
     kind, output, spec = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
     torch.set_num_threads(1)
-    world = join(device="cpu", timeout=300)
-    found = {"steps": steps, "images": images}[kind](world, spec)
-    if world.rank == 0:
+    communicator = init_communicator(device="cpu", timeout=300)
+    found = {"steps": steps, "images": images}[kind](communicator, spec)
+    if communicator.rank == 0:
         output.write_text(json.dumps(found))
-    world.barrier()
-    end_rank()
+    communicator.barrier()
+    exit_rank()
 
 
 if __name__ == "__main__":

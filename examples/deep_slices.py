@@ -1,4 +1,4 @@
-"""A deep network in slices of depth: cut, trained, compared with its serial twin, and what devices would do.
+"""A deep network in slices of depth: cut, trained, compared with its serial twin, and its predicted speed-up.
 
 Run it from the repository: python examples/deep_slices.py
 With one rank a slice, each on a core or a GPU of its own: torchrun --nproc-per-node 2 examples/deep_slices.py
@@ -18,17 +18,17 @@ from torch import nn
 from parallelmlp_search import MLPConfig
 from parallelmlp_search.parareal import (
     LOOPBACK,
-    Alone,
+    Communicator,
     DistributedParareal,
     Recipe,
     decompose,
     deep_mlp,
-    end_rank,
-    join,
-    measure_pace,
+    exit_rank,
+    init_communicator,
+    measure_device_speed,
     output_gradient,
-    predictions,
-    recommended,
+    predict_steps,
+    recommended_slices,
 )
 
 DATA = Path(__file__).parents[1] / "datasets" / "satimage.csv.gz"
@@ -48,17 +48,17 @@ def serial_network() -> nn.Sequential:
     return deep_mlp(CONFIG, n_inputs=36, n_outputs=6)
 
 
-def train(slices: int, world: Alone) -> float | None:
+def train(slices: int, communicator: Communicator) -> float | None:
     """Accuracy on the last quarter of the rows, where the last slice is."""
     X, y = rows()
     n_train = len(X) * 3 // 4
-    network = decompose(serial_network(), slices, X[:BATCH])  # shapes, cuts, bridges: all found by itself
+    network = decompose(serial_network(), slices, X[:BATCH])  # finds shapes, cuts and coarse networks
     n_steps = EPOCHS * (n_train // BATCH)
     recipe = Recipe(total_steps=n_steps, learning_rate=2e-3, weight_decay=1e-2)
-    engine = DistributedParareal(network, world, recipe, X[:BATCH])
+    engine = DistributedParareal(network, communicator, recipe, X[:BATCH])
     for step in range(n_steps):
         batch = torch.arange(step * BATCH, (step + 1) * BATCH) % n_train
-        mine = batch.tensor_split(world.replicas)[world.replica]
+        mine = batch.tensor_split(communicator.n_replicas)[communicator.replica_index]
         engine.step(X[mine], output_gradient("cross_entropy", y[mine], share=len(mine) / BATCH))
     with engine.weights(engine.optimizer.average):
         outputs = engine.predict(X[n_train:])
@@ -66,25 +66,26 @@ def train(slices: int, world: Alone) -> float | None:
 
 
 def forecast() -> None:
-    """What more devices would do, joined as two processes of one host are."""
+    """Predicted speed-up of more devices, connected like two processes of one host."""
     example = torch.randn(BATCH, 36)
     model = serial_network()
-    found = predictions(model, example, (2, 4, 8, 16), pace=measure_pace(model, example), link=LOOPBACK)
+    speed = measure_device_speed(model, example)
+    found = predict_steps(model, example, (2, 4, 8, 16), speed=speed, link=LOOPBACK)
     for row in found:
         print(f"{row.slices:2d} devices: {row.speedup:.1f} times as fast, {100 * row.efficiency:.0f} % busy")
-    print("recommended slices:", recommended(found))
+    print("recommended slices:", recommended_slices(found))
 
 
 def main() -> None:
     torch.set_num_threads(1)
     if "RANK" in os.environ:  # started by torchrun
-        world = join(SLICES)
-        accuracy = train(SLICES, world)
-        if accuracy is not None and world.replica == 0:
-            print(f"accuracy over {SLICES * world.replicas} ranks: {accuracy:.3f}")
-        end_rank()
-    print(f"accuracy of the serial network: {train(1, Alone()):.3f}")
-    print(f"accuracy in {SLICES} slices: {train(SLICES, Alone()):.3f}")
+        communicator = init_communicator(SLICES)
+        accuracy = train(SLICES, communicator)
+        if accuracy is not None and communicator.replica_index == 0:
+            print(f"accuracy over {SLICES * communicator.n_replicas} ranks: {accuracy:.3f}")
+        exit_rank()
+    print(f"accuracy of the serial network: {train(1, Communicator()):.3f}")
+    print(f"accuracy in {SLICES} slices: {train(SLICES, Communicator()):.3f}")
     forecast()
 
 

@@ -256,7 +256,7 @@ def predict(
     from parallelmlp_search.cli.runs import target_of
     from parallelmlp_search.cli.tables import check_output, prediction_table, write_table
     from parallelmlp_search.data import read_table
-    from parallelmlp_search.parareal.promotion.promoted import load_model
+    from parallelmlp_search.parareal.promotion.model import load_model
     from parallelmlp_search.search import RunDirectory
 
     check_output(output)
@@ -274,7 +274,7 @@ def evaluate(run: RunPath, data: TablePath, as_json: Json = False) -> None:
     from parallelmlp_search.cli.runs import target_of
     from parallelmlp_search.data import read_table
     from parallelmlp_search.exceptions import RunDirectoryError
-    from parallelmlp_search.parareal.promotion.promoted import load_model
+    from parallelmlp_search.parareal.promotion.model import load_model
     from parallelmlp_search.report import evaluation_table
     from parallelmlp_search.search import RunDirectory
 

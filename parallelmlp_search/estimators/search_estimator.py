@@ -19,7 +19,7 @@ from parallelmlp_search.estimators.initial_configs import initial_configs
 from parallelmlp_search.estimators.inputs import memory_bytes, table
 from parallelmlp_search.estimators.table_estimator import TableEstimator, constant_model, seed_from
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, RunDirectoryError
-from parallelmlp_search.parareal import Promotion, promote
+from parallelmlp_search.parareal import PromotionResult, promote
 from parallelmlp_search.search import (
     Problem,
     Progress,
@@ -68,7 +68,7 @@ class SearchEstimator(TableEstimator):
     n_trials_: int
     result_: SearchResult | None
     model_: TrainedModel | ConstantModel
-    promotion_: Promotion
+    promotion_: PromotionResult
 
     def fit(
         self,
@@ -136,15 +136,7 @@ class SearchEstimator(TableEstimator):
         sample_weight: Any = None,
         groups: Any = None,
         time: Any = None,
-        top: int = 1,
-        slices: int | None = None,
-        depth_factor: int | None = None,
-        epochs: int | None = None,
-        launch: bool = False,
-        replicas: int = 1,
-        restarts: int = 0,
-        device: str = "auto",
-        timeout: float = 20.0,
+        **options: Any,
     ) -> Self:
         """Deepen the best finalists, train them in slices of depth, and take them in if they help.
 
@@ -155,8 +147,9 @@ class SearchEstimator(TableEstimator):
         ----------
         X, y, sample_weight, groups, time
             What the estimator was fitted on.
-        top, slices, depth_factor, epochs, launch, replicas, restarts, device, timeout
-            See :func:`parallelmlp_search.parareal.promotion.promote`.
+        **options
+            Attributes of :class:`~parallelmlp_search.parareal.PromotionSettings`: ``top``, ``slices``,
+            ``depth_factor``, ``epochs``, ``launch``, ``replicas``, ``restarts``, ``device``, ``timeout``.
 
         Returns
         -------
@@ -181,15 +174,7 @@ class SearchEstimator(TableEstimator):
         self.promotion_, self.model_ = promote(
             RunDirectory.open(self.run_directory),
             problem,
-            top=top,
-            slices=slices,
-            depth_factor=depth_factor,
-            epochs=epochs,
-            launch=launch,
-            replicas=replicas,
-            restarts=restarts,
-            device=device,
-            timeout=timeout,
+            **options,
         )
         if self.promotion_.honest_after is not None:
             self.honest_score_ = float(self.promotion_.honest_after)

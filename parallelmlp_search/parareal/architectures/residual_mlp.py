@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor, nn
 
+from parallelmlp_search._checks import check_integer
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing import Architecture
 from parallelmlp_search.packing.pack import build_module
@@ -29,11 +30,9 @@ def deep_config(config: MLPConfig, depth_factor: int) -> MLPConfig:
     InvalidParameterError
         If the factor is not in [1, 1000], or the configuration has no hidden layer to repeat.
     """
-    is_integer = isinstance(depth_factor, int) and not isinstance(depth_factor, bool)
-    if not is_integer or not 1 <= depth_factor <= MAX_DEPTH_FACTOR:
-        raise InvalidParameterError(
-            f"depth_factor must be an integer in [1, {MAX_DEPTH_FACTOR}], but got {depth_factor!r}"
-        )
+    depth_factor = check_integer("depth_factor", depth_factor, 1)
+    if depth_factor > MAX_DEPTH_FACTOR:
+        raise InvalidParameterError(f"depth_factor must be <= {MAX_DEPTH_FACTOR}, but got {depth_factor}")
     if not config.widths:
         raise InvalidParameterError("config must have a hidden layer to deepen, but is a linear model")
     config = _with_one_rate(config)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+from parallelmlp_search._checks import check_choice
+from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.parareal.method.blocks import Shape, preserve_running_statistics, profile_model
 from parallelmlp_search.parareal.method.coarse_networks import (
     Connector,
@@ -71,11 +72,8 @@ def decompose(
     >>> network.n_slices, network(torch.zeros(5, 8)).shape
     (3, torch.Size([5, 2]))
     """
-    if isinstance(cuts, str) and cuts not in BALANCES:
-        raise InvalidParameterError(
-            f"cuts must be block numbers or one of {', '.join(BALANCES)}, but got {cuts!r}"
-            f"{near_miss(cuts, BALANCES)}"
-        )
+    if isinstance(cuts, str):
+        check_choice("cuts", cuts, BALANCES)
     coarse, preprocessor = coarse or automatic_coarse, preprocessor or automatic_preprocessor
     profile = profile_model(model, example, head=head, measured=cuts == "measured")
     partition = plan_partition(

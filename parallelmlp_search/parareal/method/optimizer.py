@@ -13,9 +13,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from parallelmlp_search._checks import check_choice, check_integer
 from parallelmlp_search.engine.optimizer import AVERAGE_EVERY, average_share
 from parallelmlp_search.engine.schedule import schedule_factors
-from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.periodic import Periodic
 from parallelmlp_search.space import MLPConfig
 
@@ -54,13 +55,8 @@ class Recipe:
     averages: bool = True
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise InvalidParameterError(
-                f"optimizer must be one of {', '.join(OPTIMIZERS)}, but got {self.optimizer!r}"
-                f"{near_miss(self.optimizer, OPTIMIZERS)}"
-            )
-        if self.total_steps < 1:
-            raise InvalidParameterError(f"total_steps must be >= 1, but got {self.total_steps!r}")
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_integer("total_steps", self.total_steps, 1)
         schedule_factors([self.schedule], torch.zeros(1))
 
     @classmethod

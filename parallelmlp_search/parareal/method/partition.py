@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from parallelmlp_search._checks import check_integer
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.parareal.method.blocks import ModelProfile, Shape
 from parallelmlp_search.parareal.method.coarse_networks import (
@@ -79,8 +80,7 @@ def plan_partition(
     InvalidParameterError
         If a value breaks its rule.
     """
-    if isinstance(slices, bool) or not isinstance(slices, int) or slices < 1:
-        raise InvalidParameterError(f"slices must be an integer >= 1, but got {slices!r}")
+    slices = check_integer("slices", slices, 1)
     n_blocks = profile.n_blocks
     costs = [block.cost for block in profile.blocks[:n_blocks]]
     starts = tuple(cuts or ())

@@ -142,7 +142,7 @@ class PromotedModel(TrainedModel):
                     n_numbers=fold.preprocessor.columns_.n_numbers,
                 )
                 with torch.no_grad():
-                    outputs = torch.cat([network(rows) for rows in seen.split(MAX_PREDICTION_ROWS)])
+                    outputs = torch.cat([network(rows) for rows in torch.split(seen, MAX_PREDICTION_ROWS)])
                 total += weight * fold.head.predictions(member_outputs(outputs))[0].double()
         return total / len(self.folds)
 

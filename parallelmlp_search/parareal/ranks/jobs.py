@@ -175,9 +175,10 @@ def load_rows(folder: Path, fold: int, device: torch.device | str = "cpu") -> Sh
     placed = {name: tensor.clone().to(device) for name, tensor in tensors.items()}
     known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["head"].items()}
     head = Head(**known)
+    validation: dict[str, Any] = {name: placed.get(name) for name in VALIDATION}
     return ShardData(
         rows=TrainingRows(placed["inputs"], placed["target"], placed.get("weight")),
-        **{name: placed.get(name) for name in VALIDATION},
+        **validation,
         head=head,
         loss=facts["loss"],
         metric=get_metric(facts["metric"], head.task, n_classes=facts["n_classes"]),

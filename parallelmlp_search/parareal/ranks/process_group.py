@@ -11,7 +11,10 @@ import joblib
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
+from parallelmlp_search._checks import check_choice
 from parallelmlp_search.exceptions import DistributedError, InvalidParameterError
 from parallelmlp_search.parareal.ranks.communicator import Communicator
 from parallelmlp_search.parareal.ranks.unix_transport import SPIN_SECONDS, connect_peers
@@ -74,7 +77,9 @@ def init_communicator(
     communicator = Communicator(rank, size, slices, place)
     limit = timedelta(seconds=timeout)
     try:
-        store, _, _ = next(dist.rendezvous("env://", timeout=limit))  # type: ignore[no-untyped-call]
+        hosted, _, _ = next(rendezvous("env://", timeout=limit))
+        # keys of an earlier start are the addresses of ranks that have died
+        store = PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", hosted)
         dist.init_process_group(
             "nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=size, timeout=limit
         )
@@ -89,8 +94,7 @@ def init_communicator(
 
 
 def _device_of_rank(device: str, local_rank: int, ranks_on_host: int) -> torch.device:
-    if device not in DEVICES:
-        raise InvalidParameterError(f"device must be auto, cpu or cuda, but got {device!r}")
+    check_choice("device", device, DEVICES)
     enough = torch.cuda.device_count() >= ranks_on_host
     if device == "cpu" or (device == "auto" and not enough):
         return torch.device("cpu")
@@ -109,8 +113,10 @@ def _create_groups(communicator: Communicator, timeout: timedelta) -> None:
         communicator.slice_group = dist.group.WORLD
         return
     mesh = torch.arange(communicator.world_size).view(-1, communicator.n_slices)
-    slice_group, _ = dist.new_subgroups_by_enumeration(mesh.tolist(), timeout=timeout)
-    replica_group, _ = dist.new_subgroups_by_enumeration(mesh.T.tolist(), timeout=timeout)
+    slice_group, replica_group = (
+        dist.new_subgroups_by_enumeration(ranks.tolist(), timeout=timeout)[0]  # type: ignore[no-untyped-call]
+        for ranks in (mesh, mesh.T)
+    )
     communicator.slice_group, communicator.replica_group = slice_group, replica_group
     communicator.mesh = DeviceMesh.from_group(
         [replica_group, slice_group],
@@ -120,9 +126,7 @@ def _create_groups(communicator: Communicator, timeout: timedelta) -> None:
     )
 
 
-def _connect_neighbours(
-    communicator: Communicator, store: dist.Store, timeout: float, ranks_on_host: int
-) -> None:
+def _connect_neighbours(communicator: Communicator, store: Store, timeout: float, ranks_on_host: int) -> None:
     """Open sockets to the neighbours on this host."""
     rank, index = communicator.rank, communicator.slice_index
     has_previous, has_next = index > 0, index < communicator.n_slices - 1

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.distributed import Store
+from torch.distributed.distributed_c10d import Store
 
 __all__ = ["MAX_MESSAGE_BYTES", "PeerConnection", "connect_peers"]
 

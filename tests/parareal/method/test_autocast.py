@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from parallelmlp_search.parareal import Alone, DistributedParareal, Recipe, output_gradient
+from parallelmlp_search.parareal import Communicator, DistributedParareal, Recipe, output_gradient
 from parallelmlp_search.parareal.ranks.jobs import build_network
 from parallelmlp_search.space import MLPConfig
 
@@ -19,7 +19,7 @@ def train(slices: int, autocast: torch.dtype | None) -> tuple[list[float], Tenso
     function = output_gradient("cross_entropy", (rows[:, 0] > 0).long())
     network = build_network(CONFIG, slices, n_inputs=6, n_outputs=2)
     recipe = Recipe(total_steps=60, learning_rate=3e-3)
-    engine = DistributedParareal(network, Alone(), recipe, rows, autocast=autocast)
+    engine = DistributedParareal(network, Communicator(), recipe, rows, autocast=autocast)
     losses = [engine.step(rows, function) for _ in range(60)]
     outputs = engine.predict(rows)
     assert outputs is not None

@@ -1,4 +1,4 @@
-"""The parareal network: exact where it must be, and the adjoint sweeps against plain backpropagation."""
+"""The parareal network against the serial network, and its gradients against backpropagation."""
 
 from __future__ import annotations
 
@@ -13,8 +13,19 @@ from torch import Tensor, nn
 
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.kernels import get_loss
-from parallelmlp_search.parareal import PararealNetwork, Slice, adjoint, decompose, deep_mlp, output_gradient
-from parallelmlp_search.parareal.method.decompose import plan_cuts
+from parallelmlp_search.parareal import (
+    Communicator,
+    DistributedParareal,
+    PararealNetwork,
+    Recipe,
+    Slice,
+    decompose,
+    deep_mlp,
+    output_gradient,
+)
+from parallelmlp_search.parareal.method.blocks import profile_model
+from parallelmlp_search.parareal.method.network import OutputGradient
+from parallelmlp_search.parareal.method.partition import plan_partition
 from parallelmlp_search.space import MLPConfig
 
 Make = Callable[..., Any]
@@ -27,9 +38,8 @@ def linear_network(depth: int = 9, width: int = 6) -> nn.Sequential:
 
 
 def exact_coarse(model: nn.Sequential, slices: int, rows: Tensor) -> list[nn.Module]:
-    """The fine networks themselves as coarse ones."""
-    cut = plan_cuts(model, slices, rows)
-    bounds = (*cut.starts, cut.n_blocks)
+    """Copies of the fine networks as coarse networks."""
+    bounds = plan_partition(profile_model(model, rows), slices).bounds
     return [nn.Sequential(*copy.deepcopy(list(model))[first:last]) for first, last in pairwise(bounds)][1:]
 
 
@@ -42,13 +52,13 @@ def test_linear_slices_with_exact_coarse_networks_are_the_serial_network(slices:
     assert (network(rows) - model(rows)).abs().max() < 1e-12
 
 
-def test_with_other_coarse_networks_it_is_another_function() -> None:
+def test_other_coarse_networks_give_another_function() -> None:
     model = linear_network()
     rows = torch.randn(7, 6, dtype=torch.float64)
     assert (decompose(model, 3, rows)(rows) - model(rows)).abs().max() > 1e-3
 
 
-def test_one_wrong_coarse_network_shows() -> None:
+def test_a_wrong_coarse_network_is_detected() -> None:
     model = linear_network()
     rows = torch.randn(7, 6, dtype=torch.float64)
     coarse = exact_coarse(model, 3, rows)
@@ -57,22 +67,31 @@ def test_one_wrong_coarse_network_shows() -> None:
     assert (decompose(model, 3, rows, coarse=coarse)(rows) - model(rows)).abs().max() > 1e-6
 
 
+def accumulate_gradients(
+    network: PararealNetwork, rows: Tensor, output_gradient: OutputGradient
+) -> Tensor | None:
+    """Gradients by explicit sweeps, as ranks compute them."""
+    engine = DistributedParareal(network, Communicator(), Recipe(total_steps=1), rows)
+    return engine.backward(rows, output_gradient)
+
+
 CONFIG = MLPConfig(widths=(8,) * 10, residual=True, normalization="layer", activation="silu")
 
 
 @pytest.mark.parametrize("slices", [1, 2, 3, 5])
-@pytest.mark.parametrize("trained_bridges", [True, False], ids=["bridges", "bridges without parameters"])
-def test_the_adjoint_sweeps_give_the_gradients_of_backpropagation(slices: int, trained_bridges: bool) -> None:
+@pytest.mark.parametrize("trainable", [True, False], ids=["trainable", "without parameters"])
+def test_explicit_sweeps_give_the_gradients_of_backpropagation(slices: int, trainable: bool) -> None:
     torch.manual_seed(1)
     rows = torch.randn(12, 8, dtype=torch.float64)
     target = torch.randint(0, 3, (12,))
     model = deep_mlp(CONFIG, n_inputs=8, n_outputs=3).double()
-    bridge = None if trained_bridges else (lambda inputs, outputs: nn.Identity())
-    network = decompose(model, slices, rows, coarse=bridge, preprocessor=bridge)
+    connector = None if trainable else (lambda inputs, outputs: nn.Identity())
+    network = decompose(model, slices, rows, coarse=connector, preprocessor=connector)
     loss = nn.functional.cross_entropy(network(rows), target)
     expected = torch.autograd.grad(loss, list(network.parameters()))
     network.zero_grad()
-    found = adjoint(network, rows, output_gradient("cross_entropy", target))
+    found = accumulate_gradients(network, rows, output_gradient("cross_entropy", target))
+    assert found is not None
     assert abs(float(found - loss.detach())) < 1e-12
     for parameter, gradient in zip(network.parameters(), expected, strict=True):
         assert parameter.grad is not None
@@ -81,7 +100,7 @@ def test_the_adjoint_sweeps_give_the_gradients_of_backpropagation(slices: int, t
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_loss_of_one_network_is_that_of_a_population(weighted: bool, smoothing: float) -> None:
+def test_loss_is_that_of_a_population(weighted: bool, smoothing: float) -> None:
     outputs = torch.randn(11, 4, dtype=torch.float64)
     target = torch.randint(0, 4, (11,))
     weight = torch.rand(11, dtype=torch.float64) if weighted else None
@@ -99,8 +118,8 @@ def test_the_loss_of_one_network_is_that_of_a_population(weighted: bool, smoothi
     assert abs(float(other[0] - loss[0])) > 1e-3
 
 
-def test_the_adjoint_by_hand() -> None:
-    """Two linear slices of one number each, every derivative written out."""
+def test_gradients_by_hand() -> None:
+    """Two linear slices of one number each, with all derivatives written out."""
     g1, g2, c, f, x, t = 0.7, -1.3, 0.4, 0.9, 2.0, 0.5
 
     def linear(weight: float) -> nn.Linear:
@@ -116,7 +135,8 @@ def test_the_adjoint_by_hand() -> None:
     def squared(outputs: Tensor) -> tuple[Tensor, Tensor]:
         return ((outputs - t) ** 2).sum() / 2, outputs - t
 
-    loss = adjoint(network, torch.tensor([[x]], dtype=torch.float64), squared)
+    loss = accumulate_gradients(network, torch.tensor([[x]], dtype=torch.float64), squared)
+    assert loss is not None
     mu3 = output - t
     mu2 = f * mu3
     first, second = network.parts
@@ -133,7 +153,7 @@ def test_the_adjoint_by_hand() -> None:
         assert float(layer.weight.grad) == pytest.approx(expected, abs=1e-14), name
 
 
-def test_it_is_an_ordinary_module() -> None:
+def test_network_is_an_ordinary_module() -> None:
     rows = torch.randn(4, 8)
     network = decompose(deep_mlp(CONFIG, n_inputs=8, n_outputs=3), 3, rows)
     assert {name.split(".")[1] for name in network.state_dict()} == {"0", "1", "2"}
@@ -147,7 +167,7 @@ def test_it_is_an_ordinary_module() -> None:
     torch.testing.assert_close(compiled(rows), network(rows))
 
 
-def test_slices_in_a_wrong_order_are_refused() -> None:
+def test_slices_in_a_wrong_order_are_rejected() -> None:
     later = Slice(nn.Identity(), preprocessor=nn.Identity(), coarse=nn.Identity())
     with pytest.raises(InvalidParameterError, match="one first slice without"):
         PararealNetwork([later, Slice(nn.Identity())])

@@ -1,4 +1,4 @@
-"""Ranks over torch.distributed: the same weights as one process, and no hang when something is wrong."""
+"""Ranks over torch.distributed: the weights of one process, and errors instead of hanging."""
 
 from __future__ import annotations
 
@@ -24,9 +24,15 @@ import parallelmlp_search
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.exceptions import DistributedError, InvalidParameterError, RunDirectoryError
-from parallelmlp_search.parareal import Alone, DistributedParareal, Keeper, Recipe, join
+from parallelmlp_search.parareal import (
+    Checkpointer,
+    Communicator,
+    DistributedParareal,
+    Recipe,
+    init_communicator,
+)
 from parallelmlp_search.parareal.ranks.jobs import Job, Task, build_network, load_rows, run_task, save_rows
-from parallelmlp_search.parareal.ranks.launch import launch
+from parallelmlp_search.parareal.ranks.launch import launch_job
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig
 
@@ -34,9 +40,9 @@ RANKS = Path(__file__).parent
 
 
 def start_ranks(n_ranks: int, script: str, *arguments: object, hosted: bool = True) -> None:
-    """Run a script on ranks as torchrun would, but from a server that has imported everything once.
+    """Run a script on ranks as torchrun does, from a fork server that has imported everything.
 
-    The store is kept here, as torchrun keeps it; else by rank 0, at a port that no connection gets by itself.
+    The store is hosted here, as torchrun does, or by rank 0, at a port that is never given to connections.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["parallelmlp_search.parareal"])
@@ -48,7 +54,7 @@ def start_ranks(n_ranks: int, script: str, *arguments: object, hosted: bool = Tr
         environment = {
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n_ranks),
             "LOCAL_WORLD_SIZE": str(n_ranks), "MASTER_ADDR": host, "MASTER_PORT": str(port),
-            "TORCHELASTIC_USE_AGENT_STORE": str(hosted),
+            "TORCHELASTIC_USE_AGENT_STORE": str(hosted), "TORCHELASTIC_RESTART_COUNT": "0",
         }  # fmt: skip
         given = {"ENVIRONMENT": environment, "ARGUMENTS": [str(argument) for argument in arguments]}
         processes.append(context.Process(target=runpy.run_path, args=(str(RANKS / script), given)))
@@ -65,7 +71,7 @@ def start_ranks(n_ranks: int, script: str, *arguments: object, hosted: bool = Tr
 
 
 def free_port() -> int:
-    """A port below those that the system gives to connections."""
+    """Return a port below those that the system gives to connections."""
     for port in random.sample(range(20_000, 30_000), 100):
         with socket.socket() as free, contextlib.suppress(OSError):
             free.bind(("127.0.0.1", port))
@@ -77,44 +83,44 @@ def free_port() -> int:
     ("ranks", "slices", "sockets"),
     [
         pytest.param(2, 2, True, id="T=2"),
-        pytest.param(3, 3, True, id="T=3"),  # a middle slice that both receives and sends
+        pytest.param(3, 3, True, id="T=3"),  # a middle slice receives and sends
         pytest.param(3, 3, False, id="T=3 over gloo"),
         pytest.param(4, 4, True, id="T=4"),
-        pytest.param(4, 2, True, id="T=2 twice"),  # mixed with data parallelism
+        pytest.param(4, 2, True, id="T=2 twice"),  # with data parallelism
     ],
 )
 def test_ranks_reach_the_weights_of_one_process(
     ranks: int, slices: int, sockets: bool, tmp_path: Path
 ) -> None:
-    start_ranks(ranks, "train.py", slices, tmp_path, sockets)
+    start_ranks(ranks, "rank_training.py", slices, tmp_path, sockets)
     for rank in range(ranks):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         normalised = found.pop("batch normalisation")
-        # the same products, rounded in the same places; then a bit of float32 in the optimiser
+        # the same products, rounded alike; the optimizer works in float32
         assert found.pop("autocast", 0.0) < 1e-6 < found.pop("autocast on ranks alone", 1.0)
         assert len(found) >= 5
         assert max(found.values()) < 1e-10, (rank, found)
         if ranks == slices:
             assert normalised < 1e-10
-        else:  # each replica normalises by its own rows, as in any data-parallel training
+        else:  # each replica normalises by its own rows, as in all data-parallel training
             assert normalised > 1e-10
 
 
 @pytest.mark.parametrize("sockets", [True, False], ids=["sockets", "gloo"])
-def test_disagreement_and_silence_are_told_at_once(tmp_path: Path, sockets: bool) -> None:
-    start_ranks(2, "trouble.py", tmp_path / "heard.json", sockets, hosted=sockets)
-    heard = json.loads((tmp_path / "heard.json").read_text())
-    assert heard["shapes"].startswith("ranks must agree on shapes, but rank 0 has [[8], [8]]")
-    assert "rank 1 has [[9], [9]]" in heard["shapes"]
-    assert "ranks must agree on recipe" in heard["recipe"]
+def test_disagreement_and_silence_are_errors(tmp_path: Path, sockets: bool) -> None:
+    start_ranks(2, "rank_errors.py", tmp_path / "errors.json", sockets, hosted=sockets)
+    errors = json.loads((tmp_path / "errors.json").read_text())
+    assert errors["shapes"].startswith("ranks must agree on shapes, but rank 0 has [[8], [8]]")
+    assert "rank 1 has [[9], [9]]" in errors["shapes"]
+    assert "ranks must agree on recipe" in errors["recipe"]
     rows = "ranks must agree on the rows of a minibatch, but rank 0 has 8 and rank 1 has 7"
-    assert heard["rows"] == heard["rows, later"] == rows
-    assert heard["prediction"].startswith("ranks must agree on the rows to predict, but rank 0 has 4")
-    assert "rank 0 (slice 1 of 2) has heard nothing from rank 1 (slice 2)" in heard["silence"]
-    assert 6 < heard["seconds"] < 25
+    assert errors["rows"] == errors["rows, later"] == rows
+    assert errors["prediction"].startswith("ranks must agree on the rows to predict, but rank 0 has 4")
+    assert "rank 0 (slice 1 of 2) has heard nothing from rank 1 (slice 2)" in errors["silence"]
+    assert 6 < errors["seconds"] < 25
 
 
-# ---------------------------------------------------------------------- jobs, checkpoints, dead ranks
+# ---------------------------------------------------------------------- jobs, checkpoints, killed ranks
 
 
 def data(n_rows: int = 320) -> ShardData:
@@ -156,7 +162,7 @@ def job(
     return made
 
 
-def test_rows_and_jobs_survive_their_files(tmp_path: Path) -> None:
+def test_rows_and_jobs_are_restored_from_files(tmp_path: Path) -> None:
     made = job(tmp_path)
     assert Job.load(tmp_path) == made
     before, after = data(), load_rows(tmp_path, 0)
@@ -167,24 +173,24 @@ def test_rows_and_jobs_survive_their_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slices", [1, 2])
-def test_training_that_was_cut_off_goes_on_to_the_same_weights(slices: int, tmp_path: Path) -> None:
+def test_interrupted_training_resumes_to_the_same_weights(slices: int, tmp_path: Path) -> None:
     whole, broken = job(tmp_path / "a", slices), job(tmp_path / "b", slices)
-    run_task(whole, whole.tasks[0], Alone())
+    run_task(whole, whole.tasks[0], Communicator())
 
-    class CutOff(Exception):
+    class Interrupted(Exception):
         pass
 
     def stop(step: int) -> None:
         if step == 15:  # between two checkpoints
-            raise CutOff
+            raise Interrupted
 
-    with pytest.raises(CutOff):
-        run_task(broken, broken.tasks[0], Alone(), on_step=stop)
+    with pytest.raises(Interrupted):
+        run_task(broken, broken.tasks[0], Communicator(), on_step=stop)
     assert not broken.is_done(broken.tasks[0])
     assert (tmp_path / "b" / "network" / "checkpoint" / "latest.json").is_file()
     steps: list[int] = []
-    run_task(broken, broken.tasks[0], Alone(), on_step=steps.append)
-    assert 1 < steps[0] <= 15  # not from the beginning
+    run_task(broken, broken.tasks[0], Communicator(), on_step=steps.append)
+    assert 1 < steps[0] <= 15  # it resumes
     assert not (tmp_path / "b" / "network" / "checkpoint").exists()
     assert_same_weights(whole, broken)
     outcomes = [made.outcome(made.tasks[0]) for made in (whole, broken)]
@@ -192,30 +198,30 @@ def test_training_that_was_cut_off_goes_on_to_the_same_weights(slices: int, tmp_
     assert len(outcomes[0]["errors"]) == 3
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_is_rejected(tmp_path: Path) -> None:
     def engine(width: int = 12) -> DistributedParareal:
         config = CONFIG.replace(widths=(width,) * 4)
         network = build_network(config, 2, n_inputs=6, n_outputs=3)
-        return DistributedParareal(network, Alone(), Recipe(total_steps=5), torch.zeros(2, 6))
+        return DistributedParareal(network, Communicator(), Recipe(total_steps=5), torch.zeros(2, 6))
 
-    keeper = Keeper(tmp_path, {"name": "ours"})
-    assert keeper.load(engine()) is None
-    keeper.save(engine(), {"best": 1})
-    assert Keeper(tmp_path, {"name": "ours"}).load(engine()) == ({"best": 1}, {})
+    checkpointer = Checkpointer(tmp_path, {"name": "ours"})
+    assert checkpointer.load(engine()) is None
+    checkpointer.save(engine(), {"best": 1})
+    assert Checkpointer(tmp_path, {"name": "ours"}).load(engine()) == ({"best": 1}, {})
     with pytest.raises(RunDirectoryError, match="was written with identity"):
-        Keeper(tmp_path, {"name": "theirs"}).load(engine())
+        Checkpointer(tmp_path, {"name": "theirs"}).load(engine())
     with pytest.raises(InvalidParameterError, match="a checkpoint must hold"):
-        Keeper(tmp_path, {"name": "ours"}).load(engine(9))
+        Checkpointer(tmp_path, {"name": "ours"}).load(engine(9))
     assert sorted({path.suffix for path in tmp_path.iterdir()}) == [".json", ".safetensors"]
 
 
 EPOCHS = 120
-"""So many that a rank can be killed before it has come to the end: 840 steps, a second and a half."""
+"""840 steps, or 1.5 seconds, so that a rank can be killed before the end."""
 
 
 def kill_once_checkpointed(made: Job, rank: int) -> tuple[threading.Thread, list[float]]:
-    """Kill a rank as soon as there is something to go on from; the moment at which it was killed."""
-    moments: list[float] = []
+    """Kill a rank after the first checkpoint; the list receives the time."""
+    times: list[float] = []
 
     def wait_and_kill() -> None:
         latest = made.folder / "network" / "checkpoint" / "latest.json"
@@ -223,19 +229,19 @@ def kill_once_checkpointed(made: Job, rank: int) -> tuple[threading.Thread, list
         while not latest.is_file() and time.monotonic() < until:
             time.sleep(0.01)
         os.kill(int((made.folder / f"rank-{rank}.pid").read_text()), signal.SIGKILL)
-        moments.append(time.monotonic())
+        times.append(time.monotonic())
 
     thread = threading.Thread(target=wait_and_kill)
     thread.start()
-    return thread, moments
+    return thread, times
 
 
 def test_replicas_share_the_minibatches_of_a_job(tmp_path: Path) -> None:
-    """Rows have weights, so that a replica's share of the loss is that of its weights."""
+    """Rows have weights, and a replica's share of the loss is that of its weights."""
     plain = CONFIG.replace(dropout=0.0)
     alone, shared = job(tmp_path / "a", config=plain), job(tmp_path / "b", config=plain)
-    run_task(alone, alone.tasks[0], Alone())
-    start_ranks(4, "work.py", shared.folder)
+    run_task(alone, alone.tasks[0], Communicator())
+    start_ranks(4, "rank_worker.py", shared.folder)
     outcomes = [made.outcome(made.tasks[0]) for made in (alone, shared)]
     assert [outcome["ranks"] for outcome in outcomes] == [1, 4]
     assert outcomes[0]["errors"] == pytest.approx(outcomes[1]["errors"], rel=1e-4)
@@ -248,37 +254,37 @@ def assert_same_weights(one: Job, other: Job) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_killed_rank_ends_the_job_with_one_sentence_and_the_restart_goes_on(tmp_path: Path) -> None:
+def test_a_killed_rank_ends_the_job_with_one_sentence_and_a_restart_resumes(tmp_path: Path) -> None:
     whole, broken = job(tmp_path / "a", epochs=EPOCHS), job(tmp_path / "b", epochs=EPOCHS)
-    start_ranks(2, "work.py", whole.folder)
+    start_ranks(2, "rank_worker.py", whole.folder)
     thread, killed = kill_once_checkpointed(broken, 1)
     with pytest.raises(DistributedError) as caught:
-        launch(broken)
-    told = time.monotonic()
+        launch_job(broken)
+    reported = time.monotonic()
     thread.join()
-    assert 0 < told - killed[0] < 30
+    assert 0 < reported - killed[0] < 30
     message = str(caught.value)
     assert "\n" not in message
     assert "rank 1 (slice 2 of 2) was killed by signal 9" in message
     assert "run the same command again" in message
     step = json.loads((tmp_path / "b" / "network" / "checkpoint" / "latest.json").read_text())["step"]
     assert 0 < step < EPOCHS * 7
-    launch(broken)
+    launch_job(broken)
     assert_same_weights(whole, broken)
-    # and it is what one process trains, to rounding of float32
+    # the weights of one process, to rounding of float32
     alone = job(tmp_path / "c", epochs=EPOCHS)
-    run_task(alone, alone.tasks[0], Alone())
+    run_task(alone, alone.tasks[0], Communicator())
     assert alone.outcome(alone.tasks[0])["errors"][0] == pytest.approx(
         whole.outcome(whole.tasks[0])["errors"][0], rel=1e-4
     )
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_the_ranks_by_itself(tmp_path: Path) -> None:
+def test_torchrun_restarts_the_ranks(tmp_path: Path) -> None:
     whole, broken = job(tmp_path / "a", epochs=EPOCHS), job(tmp_path / "b", epochs=EPOCHS)
-    start_ranks(2, "work.py", whole.folder)
+    start_ranks(2, "rank_worker.py", whole.folder)
     thread, killed = kill_once_checkpointed(broken, 0)
-    launch(broken, restarts=1)
+    launch_job(broken, restarts=1)
     thread.join()
     assert killed
     assert_same_weights(whole, broken)
@@ -289,8 +295,8 @@ def test_ranks_do_not_outlive_the_command(tmp_path: Path) -> None:
     made = job(tmp_path, epochs=4000)
     code = (
         "from pathlib import Path; from parallelmlp_search.parareal.ranks.jobs import Job; "
-        "from parallelmlp_search.parareal.ranks.launch import launch; "
-        f"launch(Job.load(Path({str(tmp_path)!r})))"
+        "from parallelmlp_search.parareal.ranks.launch import launch_job; "
+        f"launch_job(Job.load(Path({str(tmp_path)!r})))"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(parallelmlp_search.__file__).parents[1])}
     command = subprocess.Popen([sys.executable, "-c", code], env=environment)
@@ -308,17 +314,17 @@ def test_ranks_do_not_outlive_the_command(tmp_path: Path) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-def test_a_failure_inside_a_rank_is_told_in_its_words(tmp_path: Path) -> None:
+def test_a_failure_of_a_rank_is_reported_with_its_message(tmp_path: Path) -> None:
     made = job(tmp_path)
     (tmp_path / "rows-0.safetensors").write_bytes(b"damaged")
     with pytest.raises(DistributedError, match=r"could not read .*rows-0"):
-        launch(made)
+        launch_job(made)
 
 
-def test_ranks_are_started_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_must_be_started_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(DistributedError, match="started by torchrun, but the variable RANK"):
-        join(2)
+        init_communicator(2)
     for name, value in {
         "RANK": "0",
         "WORLD_SIZE": "3",
@@ -327,21 +333,21 @@ def test_ranks_are_started_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     }.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InvalidParameterError, match="multiple of slices=2, but torchrun has started 3"):
-        join(2)
-    with pytest.raises(InvalidParameterError, match="device must be auto, cpu or cuda"):
-        join(3, device="tpu")
+        init_communicator(2)
+    with pytest.raises(InvalidParameterError, match="device must be one of auto, cpu, cuda"):
+        init_communicator(3, device="tpu")
     if torch.cuda.device_count() < 3:
         with pytest.raises(InvalidParameterError, match="3 ranks share"):
-            join(3, device="cuda")
+            init_communicator(3, device="cuda")
 
 
-def test_mistakes_in_a_step() -> None:
+def test_mistakes_in_a_step_are_named() -> None:
     network = build_network(CONFIG, 2, n_inputs=6, n_outputs=3)
-    engine = DistributedParareal(network, Alone(), Recipe(total_steps=5), torch.zeros(2, 6))
+    engine = DistributedParareal(network, Communicator(), Recipe(total_steps=5), torch.zeros(2, 6))
     with pytest.raises(InvalidParameterError, match="inputs must be given"):
-        engine.gradients(None, lambda y: (y.sum(), y))
+        engine.backward(None, lambda y: (y.sum(), y))
     with pytest.raises(InvalidParameterError, match="inputs must have rows of shape"):
-        engine.gradients(torch.zeros(3, 5), lambda y: (y.sum(), y))
+        engine.backward(torch.zeros(3, 5), lambda y: (y.sum(), y))
     engine.broadcast = True
     with pytest.raises(InvalidParameterError, match="accumulate must be 1 where the input is broadcast"):
         engine.step(torch.zeros(4, 6), lambda y: (y.sum(), y), accumulate=2)

@@ -1,8 +1,7 @@
-"""From a finished run to deeper networks that predict, and an ensemble that takes them in if they help."""
+"""Promotion of a finished run: networks, scores, ensemble, files."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from dataclasses import replace
@@ -14,10 +13,20 @@ import pytest
 import torch
 
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError, SearchFailedError
-from parallelmlp_search.parareal import Link, load_model, load_promoted, promote
-from parallelmlp_search.parareal.promotion import comparison as verdict
-from parallelmlp_search.parareal.promotion.candidates import Candidate, candidates, forecast
-from parallelmlp_search.parareal.promotion.promoted import PromotedModel
+from parallelmlp_search.parareal import (
+    Link,
+    PromotionResult,
+    load_model,
+    load_promoted,
+    promote,
+)
+from parallelmlp_search.parareal.promotion import runner
+from parallelmlp_search.parareal.promotion.candidates import (
+    PromotionCandidate,
+    forecast,
+    select_candidates,
+)
+from parallelmlp_search.parareal.promotion.model import PromotedModel
 from parallelmlp_search.search import Problem, RunDirectory, TrainedModel
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.space import MLPConfig
@@ -26,13 +35,13 @@ from parallelmlp_search.space import MLPConfig
 @pytest.fixture(scope="module")
 def promoted(
     finished: Path, problem: Problem, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, verdict.Promotion]:
+) -> tuple[Path, PromotionResult]:
     folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("promoted") / "run"))
     outcome, _ = promote(RunDirectory.open(folder), problem, slices=2, depth_factor=4, epochs=12)
     return folder, outcome
 
 
-def test_the_table_holds_both_forms(promoted: tuple[Path, verdict.Promotion]) -> None:
+def test_both_forms_are_compared(promoted: tuple[Path, PromotionResult]) -> None:
     folder, outcome = promoted
     serial, sliced = outcome.contenders
     assert (serial.slices, sliced.slices) == (1, 2)
@@ -41,15 +50,15 @@ def test_the_table_holds_both_forms(promoted: tuple[Path, verdict.Promotion]) ->
     assert all(0 < contender.score < 3 for contender in outcome.contenders)
     assert outcome.metric == "log_loss"
     assert any("serial twin" in sentence for sentence in outcome.remarks)
-    assert any("no time was gained" in sentence for sentence in outcome.remarks)
+    assert any("gains no time" in sentence for sentence in outcome.remarks)
     written = json.loads((folder / "promoted" / "promotion.json").read_text())
     assert [row["score"] for row in written["contenders"]] == [serial.score, sliced.score]
     assert not list(folder.rglob("*.pkl"))
     assert {path.suffix for path in (folder / "promoted").iterdir()} == {".json", ".safetensors"}
 
 
-def test_out_of_fold_scores_are_those_of_networks_that_have_not_seen_the_rows(
-    promoted: tuple[Path, verdict.Promotion], problem: Problem
+def test_scores_are_those_of_networks_that_were_trained_on_other_rows(
+    promoted: tuple[Path, PromotionResult], problem: Problem
 ) -> None:
     folder, outcome = promoted
     directory = RunDirectory.open(folder)
@@ -70,14 +79,14 @@ def test_out_of_fold_scores_are_those_of_networks_that_have_not_seen_the_rows(
         assert float(error[0]) == pytest.approx(contender.score, rel=1e-4)
 
 
-def test_the_model_of_the_run_is_the_ensemble_that_was_chosen(
-    promoted: tuple[Path, verdict.Promotion], problem: Problem
+def test_the_run_predicts_with_the_selected_ensemble(
+    promoted: tuple[Path, PromotionResult], problem: Problem
 ) -> None:
     folder, outcome = promoted
     directory = RunDirectory.open(folder)
     model, base = load_model(directory), TrainedModel.load(directory.model_folder)
     result = directory.result()
-    assert outcome.used, outcome.remarks  # deep networks are better than these tiny ones
+    assert outcome.used, outcome.remarks  # deep networks are better than the small finalists
     assert outcome.score_after < outcome.score_before
     assert result["promotion"]["used"]
     assert result["honest"]["score"] == outcome.honest_after
@@ -88,25 +97,22 @@ def test_the_model_of_the_run_is_the_ensemble_that_was_chosen(
     packed = sum(fold.combine(rows, model.weights).double() for fold in model.folds) / len(model.folds)
     expected = packed.numpy() + sum(share * part for share, part in zip(shares, parts, strict=True))
     np.testing.assert_allclose(model.predictions(rows), expected, atol=1e-6)
-    # the temperature was that of an ensemble without them
+    # the temperature was fitted without promoted networks
     assert base.temperature != 1.0 == model.temperature == result["temperature"]
     assert abs(model.predictions(rows) - base.predictions(rows)).max() > 1e-3
     assert float(model.weights.sum()) + sum(shares) == pytest.approx(1.0)
     assert set(model.predict(rows)) <= set(problem.target)
 
 
-def test_promoting_again_recalls_what_was_trained(
-    promoted: tuple[Path, verdict.Promotion], problem: Problem, monkeypatch: pytest.MonkeyPatch
+def test_promoting_again_trains_nothing(
+    promoted: tuple[Path, PromotionResult], problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, before = promoted
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
-    module = importlib.import_module(
-        "parallelmlp_search.parareal.promotion.promote"
-    )  # beside the function of that name
-    monkeypatch.setattr(module, "run_task", never)
+    monkeypatch.setattr(runner, "run_task", never)
     after, _ = promote(RunDirectory.open(folder), problem, slices=2, depth_factor=4, epochs=12)
     assert [c.score for c in after.contenders] == [c.score for c in before.contenders]
     assert after.honest_before == before.honest_before
@@ -114,38 +120,36 @@ def test_promoting_again_recalls_what_was_trained(
         promote(RunDirectory.open(folder), problem, slices=3, depth_factor=4, epochs=12)
 
 
-def test_networks_that_ended_early_are_named(
-    promoted: tuple[Path, verdict.Promotion], problem: Problem, tmp_path: Path
+def test_networks_whose_training_ended_early_are_named(
+    promoted: tuple[Path, PromotionResult], problem: Problem, tmp_path: Path
 ) -> None:
-    """One slice of one fold lost its way; the serial twin did not."""
+    """The parareal network of one fold diverged, the serial twin did not."""
     folder, before = promoted
-    assert not any("come to its end" in sentence for sentence in before.remarks)
+    assert not any("ended early" in sentence for sentence in before.remarks)
     copy = Path(shutil.copytree(folder, tmp_path / "run"))
     (path,) = copy.glob("promotion/*/*-2-slices-fold-1/outcome.json")
     outcome = json.loads(path.read_text())
     path.write_text(json.dumps(outcome | {"failure": "its loss became nan in epoch 3", "waited": 1.5}))
     after, _ = promote(RunDirectory.open(copy), problem, slices=2, depth_factor=4, epochs=12)
-    assert "in 2 slices did not come to its end: its loss became nan in epoch 3" in after.remarks[0]
+    assert "in 2 slices ended early: its loss became nan in epoch 3" in after.remarks[0]
     assert after.contenders[0].failure is None
-    assert any("had by other programs or ranks for 100 % of the time" in words for words in after.remarks)
+    assert any("other programs or ranks had the cores for 100 %" in words for words in after.remarks)
 
 
-def test_when_every_network_diverges_that_is_said(
+def test_an_error_says_that_every_network_diverged(
     run_folder: Path, problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("parallelmlp_search.parareal.promotion.promote")
-
-    def hasty(*arguments: Any) -> list[Candidate]:
+    def diverging(*arguments: Any) -> list[PromotionCandidate]:
         config = MLPConfig(widths=(8, 8, 8), optimizer="sgd", learning_rate=1e30, schedule="constant")
-        return [replace(found, config=config) for found in candidates(*arguments)]
+        return [replace(found, config=config) for found in select_candidates(*arguments)]
 
-    monkeypatch.setattr(module, "candidates", hasty)
+    monkeypatch.setattr(runner, "select_candidates", diverging)
     with pytest.raises(SearchFailedError, match="every promoted network diverged: lower the learning rate"):
         promote(RunDirectory.open(run_folder), problem, slices=2, epochs=2)
     assert not (run_folder / "promoted").exists()
 
 
-def test_networks_that_do_not_help_stay_outside(run_folder: Path, problem: Problem) -> None:
+def test_networks_that_do_not_help_are_not_used(run_folder: Path, problem: Problem) -> None:
     directory = RunDirectory.open(run_folder)
     before = directory.result()
     base = TrainedModel.load(directory.model_folder)
@@ -162,7 +166,7 @@ def test_networks_that_do_not_help_stay_outside(run_folder: Path, problem: Probl
         load_promoted(directory, 2)
 
 
-def test_other_data_and_wrong_values_are_refused(run_folder: Path, problem: Problem) -> None:
+def test_other_data_and_invalid_values_are_rejected(run_folder: Path, problem: Problem) -> None:
     directory = RunDirectory.open(run_folder)
     other = Problem(problem.frame + 1, problem.target, "multiclass")
     with pytest.raises(RunDirectoryError, match="searched on other data"):
@@ -171,7 +175,7 @@ def test_other_data_and_wrong_values_are_refused(run_folder: Path, problem: Prob
         ({"slices": 1}, "slices must be an integer >= 2"),
         ({"epochs": 0}, "epochs must be an integer >= 1"),
         ({"replicas": 2}, "replicas and restarts are for ranks"),
-        ({"timeout": 0.0, "slices": 2}, "timeout must be > 0"),
+        ({"timeout": 0.0, "slices": 2}, "timeout must be a finite number > 0"),
         ({"top": 0}, "top must be an integer >= 1"),
         ({"depth_factor": 0}, "depth_factor must be"),
         ({"slices": 9, "depth_factor": 2}, "slices must be at most the"),
@@ -181,7 +185,7 @@ def test_other_data_and_wrong_values_are_refused(run_folder: Path, problem: Prob
     assert not (run_folder / "promoted").exists()
 
 
-def test_a_decision_stays_the_same_at_another_temperature(finished: Path, problem: Problem) -> None:
+def test_class_weights_name_the_same_classes_without_temperature(finished: Path, problem: Problem) -> None:
     base = TrainedModel.load(RunDirectory.open(finished).model_folder)
     base.temperature, base.decision = 0.7, (0.4, 0.6, 0.8, 1.0, 1.4, 1.8)
     model = PromotedModel.of(base, base.weights, (), ())
@@ -193,7 +197,7 @@ def test_a_decision_stays_the_same_at_another_temperature(finished: Path, proble
     assert not np.array_equal(model.predict(rows), base.predict(rows))
 
 
-def test_a_refitted_run_is_not_promoted(run_folder: Path, problem: Problem) -> None:
+def test_a_refitted_run_is_rejected(run_folder: Path, problem: Problem) -> None:
     result = json.loads((run_folder / "result.json").read_text())
     (run_folder / "result.json").write_text(json.dumps(result | {"refitted": 2}))
     with pytest.raises(RunDirectoryError, match="was refitted and holds no networks of folds"):
@@ -202,18 +206,18 @@ def test_a_refitted_run_is_not_promoted(run_folder: Path, problem: Problem) -> N
 
 def test_candidates_are_deepened_to_32_layers(finished: Path) -> None:
     directory = RunDirectory.open(finished)
-    chosen = candidates(directory, 2, None)
+    chosen = select_candidates(directory, 2, None)
     assert len(chosen) == 2
     assert all(candidate.config.depth == 32 for candidate in chosen)
     assert all(candidate.config.residual for candidate in chosen)
     best = int(directory.leaderboard().iloc[0]["trial"])
     assert chosen[0].trial == best
-    (same,) = candidates(directory, 1, 1)
+    (same,) = select_candidates(directory, 1, 1)
     assert same.config.depth < 3
 
 
-def test_forecasts_recommend_within_the_devices_at_hand(finished: Path, problem: Problem) -> None:
-    chosen = candidates(RunDirectory.open(finished), 1, 64)
+def test_forecasts_recommend_at_most_the_number_of_devices(finished: Path, problem: Problem) -> None:
+    chosen = select_candidates(RunDirectory.open(finished), 1, 64)
     link = Link(1e-7, 1e11)
     data = Preparation(problem, RunDirectory.open(finished).settings()).screening().data
     (free,) = forecast(chosen, data=data, device_flops=1e10, link=link)

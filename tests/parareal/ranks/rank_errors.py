@@ -1,4 +1,4 @@
-"""Run by two ranks: they disagree, and then one falls silent. ``trouble.py OUTPUT SOCKETS``"""
+"""Program of two ranks that disagree, and of which one stops responding. ``rank_errors.py OUTPUT SOCKETS``"""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from parallelmlp_search.parareal import (
     Recipe,
     decompose,
     deep_mlp,
-    end_rank,
-    join,
+    exit_rank,
+    init_communicator,
     output_gradient,
 )
 from parallelmlp_search.space import MLPConfig
 
-os.environ.update(globals().get("ENVIRONMENT", {}))  # of ranks that torchrun has not started
+os.environ.update(globals().get("ENVIRONMENT", {}))  # of ranks without torchrun
 arguments = globals().get("ARGUMENTS", sys.argv[1:])
 output = Path(arguments[0])
-world = join(2, device="cpu", timeout=8, sockets=arguments[1] == "True")
+communicator = init_communicator(2, device="cpu", timeout=8, sockets=arguments[1] == "True")
 rows = torch.randn(8, 6)
-heard: dict[str, object] = {}
+errors: dict[str, object] = {}
 
 
 def network(width: int) -> PararealNetwork:
@@ -37,16 +37,16 @@ def network(width: int) -> PararealNetwork:
     return decompose(deep_mlp(config, n_inputs=6, n_outputs=3), 2, rows)
 
 
-def hear(name: str, act: Callable[[], object]) -> None:
+def record_error(name: str, act: Callable[[], object]) -> None:
     try:
         act()
     except PMLPError as error:
-        heard[name] = str(error)
+        errors[name] = str(error)
 
 
 def engine(width: int = 8, **recipe: object) -> DistributedParareal:
     how = Recipe(total_steps=9, **recipe)  # type: ignore[arg-type]
-    return DistributedParareal(network(width), world, how, rows)
+    return DistributedParareal(network(width), communicator, how, rows)
 
 
 def step(trained: DistributedParareal, n_rows: int) -> None:
@@ -54,21 +54,21 @@ def step(trained: DistributedParareal, n_rows: int) -> None:
     trained.step(rows[:n_rows], output_gradient("cross_entropy", target))
 
 
-hear("shapes", lambda: engine(8 + world.rank))
-hear("recipe", lambda: engine(learning_rate=0.1 + world.rank))
-hear("rows", lambda: step(engine(), 8 - world.rank))
+record_error("shapes", lambda: engine(8 + communicator.rank))
+record_error("recipe", lambda: engine(learning_rate=0.1 + communicator.rank))
+record_error("rows", lambda: step(engine(), 8 - communicator.rank))
 trained = engine()
 step(trained, 6)
-hear("rows, later", lambda: step(trained, 8 - world.rank))
-hear("prediction", lambda: trained.predict(rows[: 4 + world.rank]))
+record_error("rows, later", lambda: step(trained, 8 - communicator.rank))
+record_error("prediction", lambda: trained.predict(rows[: 4 + communicator.rank]))
 step(trained, 6)
-if world.rank == 1:
+if communicator.rank == 1:
     until = time.monotonic() + 60
     while not output.is_file() and time.monotonic() < until:
-        time.sleep(0.1)  # neither dead nor alive
-    end_rank()
+        time.sleep(0.1)  # alive without responding
+    exit_rank()
 started = time.monotonic()
-hear("silence", lambda: step(trained, 6))
-heard["seconds"] = time.monotonic() - started
-output.write_text(json.dumps(heard))
-end_rank()
+record_error("silence", lambda: step(trained, 6))
+errors["seconds"] = time.monotonic() - started
+output.write_text(json.dumps(errors))
+exit_rank()

@@ -1,4 +1,4 @@
-"""Promotion from the shell and from the estimators."""
+"""Promotion by the command and by the estimators."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from parallelmlp_search import MLPConfig, ParallelMLPClassifier
 from parallelmlp_search.cli.app import app
 from parallelmlp_search.exceptions import DistributedError, RunDirectoryError
 from parallelmlp_search.parareal.ranks.jobs import Job, Task
-from parallelmlp_search.parareal.ranks.launch import launch
+from parallelmlp_search.parareal.ranks.launch import launch_job
 from parallelmlp_search.search import RunDirectory
 
-DATASETS = Path(__file__).parents[2] / "datasets"
+DATASETS = Path(__file__).parents[3] / "datasets"
 ROOT = Path(parallelmlp_search.__file__).parents[1]
 BUDGET = ["--trials", "6", "--max-epochs", "3", "--folds", "2", "--space", "small", "--quiet"]
 DEEPER = ["--slices", "2", "--depth-factor", "5", "--epochs", "8"]
@@ -38,7 +38,7 @@ def pmlp(*arguments: object, code: int = 0) -> Result:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("doors")
+    folder = tmp_path_factory.mktemp("interfaces")
     frame = pd.read_csv(DATASETS / "satimage.csv.gz").sample(500, random_state=0)
     frame.head(400).to_csv(folder / "train.csv", index=False)
     frame.tail(100).to_csv(folder / "new.csv", index=False)
@@ -63,9 +63,9 @@ def test_promote_and_predict(searched: Path, tmp_path: Path) -> None:
     pmlp("predict", run, searched / "new.csv", "--proba", "--output", tmp_path / "before.csv")
     found = json.loads(pmlp("promote", run, *DEEPER, "--json").stdout)
     assert [row["slices"] for row in found["contenders"]] == [1, 2]
-    page = pmlp("promote", run, *DEEPER).stdout  # recalled
+    page = pmlp("promote", run, *DEEPER).stdout  # trains nothing
     assert "parareal" in page
-    assert "in words" in page
+    assert "remarks" in page
     pmlp("predict", run, searched / "new.csv", "--proba", "--output", tmp_path / "after.csv")
     before, after = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("before", "after"))
     assert found["used"] == (not np.allclose(before.select_dtypes("number"), after.select_dtypes("number")))
@@ -80,20 +80,20 @@ def test_promote_and_predict(searched: Path, tmp_path: Path) -> None:
         (["--dry-run", "--gflops", "0"], "--gflops must be > 0"),
         (["--dry-run", "--bandwidth", "0"], "--bandwidth > 0"),
         (["--replicas", "2"], "replicas and restarts are for ranks"),
-        (["--devices", "tpu", "--launch", *DEEPER], "device must be auto, cpu or cuda"),
+        (["--devices", "tpu", "--launch", *DEEPER], "device must be one of auto, cpu, cuda"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(searched: Path, arguments: list[str], words: str) -> None:
+def test_mistakes_are_reported_in_one_sentence(searched: Path, arguments: list[str], words: str) -> None:
     result = pmlp("promote", searched / "run", *arguments, "--quiet", code=2)
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_rank_that_dies_when_all_is_done_costs_nothing(
+def test_a_rank_may_die_after_all_tasks_are_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: bool
 ) -> None:
-    """Such as one that aborts while its interpreter is taken down."""
+    """As one that aborts while its interpreter shuts down."""
     task = Task("shallow", MLPConfig(widths=(4,)), fold=0, slices=2, epochs=1.0)
     job = Job(tmp_path, (task,), slices=2)
     if finished:
@@ -101,11 +101,11 @@ def test_a_rank_that_dies_when_all_is_done_costs_nothing(
         (tmp_path / task.key / "outcome.json").write_text("{}")
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with contextlib.nullcontext() if finished else pytest.raises(DistributedError, match="same command"):
-        launch(job)
+        launch_job(job)
 
 
-def test_launched_ranks_train_what_one_process_trains(searched: Path) -> None:
-    """The real command, as a user types it."""
+def test_launched_ranks_reach_the_scores_of_one_process(searched: Path) -> None:
+    """The command as a user enters it."""
     run = searched / "run"
     arguments = ["promote", str(run), "--slices", "2", "--depth-factor", "4", "--epochs", "2", "--json"]
     here = json.loads(pmlp(*arguments).stdout)
@@ -122,10 +122,10 @@ def test_launched_ranks_train_what_one_process_trains(searched: Path) -> None:
     launched = json.loads(done.stdout)
     assert [row["ranks"] for row in launched["contenders"]] == [1, 2]
     dry = ["promote", str(run), "--depth-factor", "4", "--dry-run", "--gflops", "40"]
-    (told,) = json.loads(pmlp(*dry, "--json").stdout)
-    measured = {row["slices"]: row["measured"] for row in told["predictions"]}
+    (forecast,) = json.loads(pmlp(*dry, "--json").stdout)
+    measured = {row["slices"]: row["measured"] for row in forecast["predictions"]}
     assert measured == dict.fromkeys(measured) | {2: launched["contenders"][1]["step_seconds"]}
-    assert told["measured_serial"] == launched["contenders"][0]["step_seconds"]
+    assert forecast["measured_serial"] == launched["contenders"][0]["step_seconds"]
     assert f"{1000 * measured[2]:.2f} ms" in pmlp(*dry).stdout
     (other,) = json.loads(pmlp(*dry, "--depth-factor", "5", "--json").stdout)  # another network
     assert other["measured_serial"] is None

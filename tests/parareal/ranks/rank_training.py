@@ -1,6 +1,6 @@
-"""Run by ranks: trains small networks over ranks, and alone, and writes how far apart the weights are.
+"""Program of ranks: trains small networks over ranks and in one process, and writes the difference.
 
-``train.py SLICES OUTPUT SOCKETS``
+``rank_training.py SLICES OUTPUT SOCKETS``
 """
 
 from __future__ import annotations
@@ -15,29 +15,27 @@ import torch
 from torch import Tensor, nn
 
 from parallelmlp_search.parareal import (
-    Alone,
+    Communicator,
     DistributedParareal,
     PararealNetwork,
     Recipe,
-    World,
     decompose,
     deep_mlp,
-    end_rank,
-    join,
+    exit_rank,
+    init_communicator,
     output_gradient,
     resnet,
 )
 from parallelmlp_search.space import MLPConfig
 
 STEPS, ROWS = 20, 24
-os.environ.update(globals().get("ENVIRONMENT", {}))  # of ranks that torchrun has not started
+os.environ.update(globals().get("ENVIRONMENT", {}))  # of ranks without torchrun
 arguments = globals().get("ARGUMENTS", sys.argv[1:])
 slices, output, sockets = int(arguments[0]), Path(arguments[1]), arguments[2] == "True"
 torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)
-world = join(slices, device="cpu", timeout=60, sockets=sockets)
-assert isinstance(world, World)
-assert bool(world.neighbours) is world.chained is sockets
+communicator = init_communicator(slices, device="cpu", timeout=60, sockets=sockets)
+assert bool(communicator.peers) is communicator.all_connected is sockets
 
 generator = torch.Generator().manual_seed(3)
 table = torch.randn(ROWS, 6, generator=generator)
@@ -52,7 +50,7 @@ def mlp(dropout: float = 0.0) -> PararealNetwork:
 
 
 def unequal() -> PararealNetwork:
-    """Widths that change between blocks, so that interfaces have different shapes."""
+    """Widths differ between blocks, and so do the shapes of interfaces."""
     torch.manual_seed(6)
     widths = (6, 10, 7, 12, 5, 9)
     pairs = zip(widths, (*widths[1:], 8), strict=True)
@@ -63,14 +61,14 @@ def unequal() -> PararealNetwork:
 def normalised() -> PararealNetwork:
     """Batch normalisation in fine networks, preprocessors and coarse networks.
 
-    Interfaces of 144 KiB, too long for a socket, and of 72.
+    Interfaces have 144 KiB, too long for a socket, and 72.
     """
     torch.manual_seed(7)
     return decompose(resnet(29, n_classes=3, channels=2, width=3), slices, images)
 
 
 def rounded() -> PararealNetwork:
-    """Without normalisation, so that what passes between slices is in bfloat16 where products are."""
+    """Without normalisation, so that messages are computed in bfloat16."""
     torch.manual_seed(8)
     torch.set_default_dtype(torch.float32)
     blocks = [nn.Sequential(nn.Linear(6, 6), nn.ReLU()) for _ in range(6)]
@@ -81,7 +79,7 @@ def rounded() -> PararealNetwork:
 
 def train(
     network: PararealNetwork,
-    here: Alone,
+    here: Communicator,
     rows: Tensor,
     recipe: Recipe,
     accumulate: int,
@@ -90,12 +88,12 @@ def train(
     autocast: torch.dtype | None = None,
 ) -> dict[str, Tensor]:
     engine = DistributedParareal(network, here, recipe, rows, broadcast=broadcast, autocast=autocast, seed=11)
-    engine.batch_rows = ROWS // here.replicas
-    mine = torch.arange(ROWS).tensor_split(here.replicas)[here.replica]
+    engine.batch_rows = ROWS // here.n_replicas
+    mine = torch.arange(ROWS).tensor_split(here.n_replicas)[here.replica_index]
     pieces = mine.tensor_split(accumulate)
     functions = [output_gradient("cross_entropy", target[p], share=len(p) / ROWS) for p in pieces]
     for _ in range(STEPS):
-        hidden = broadcast and here.slice > 0
+        hidden = broadcast and here.slice_index > 0
         engine.step(None if hidden else rows[mine], functions, accumulate=accumulate)
     return engine.state_dict()
 
@@ -112,8 +110,8 @@ def difference(
 ) -> float:
     """Largest difference of weights and running statistics between this rank and a single process."""
     how = Recipe(total_steps=STEPS, learning_rate=1e-2, weight_decay=1e-2, **recipe)  # type: ignore[arg-type]
-    ranked = train(make(), world, rows, how, accumulate, broadcast=broadcast, autocast=autocast)
-    alone = train(make(), Alone(), rows, how, 1, autocast=autocast_alone if autocast else None)
+    ranked = train(make(), communicator, rows, how, accumulate, broadcast=broadcast, autocast=autocast)
+    alone = train(make(), Communicator(), rows, how, 1, autocast=autocast_alone if autocast else None)
     start = make().state_dict()
     moved = max(float((start[name] - alone[name]).abs().max()) for name in ranked)
     assert moved > 1e-3, "nothing was trained"
@@ -128,7 +126,7 @@ found = {
     "broadcast": difference(mlp, table, broadcast=True),
     "batch normalisation": difference(normalised, images),
 }
-if world.replicas == 1:
+if communicator.n_replicas == 1:
     found["dropout"] = difference(lambda: mlp(0.3), table)
     single = table.float()
     found["autocast"] = difference(rounded, single, autocast=torch.bfloat16)
@@ -138,10 +136,10 @@ if world.replicas == 1:
     found["accumulated"] = difference(mlp, table, accumulate=3)
 else:
     found["accumulated"] = difference(mlp, table, accumulate=2)
-    assert world.mesh is not None
-    assert world.mesh.mesh_dim_names == ("replica", "slice")
-(output / f"{world.rank}.json").write_text(json.dumps(found))
-world.barrier()
-if world.rank == 0:
-    world.leave()  # all of its connections close while others look on
-end_rank()
+    assert communicator.mesh is not None
+    assert communicator.mesh.mesh_dim_names == ("replica", "slice")
+(output / f"{communicator.rank}.json").write_text(json.dumps(found))
+communicator.barrier()
+if communicator.rank == 0:
+    communicator.close()  # while the other ranks are running
+exit_rank()
