@@ -40,7 +40,7 @@ from parallelmlp_search.estimators.single_mlp import SingleMLPClassifier, Single
 from parallelmlp_search.estimators.single_mlp_base import SingleMLP
 from parallelmlp_search.estimators.table_estimator import LARGEST_SEED, seed_from
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
-from parallelmlp_search.integrations.optuna.study.optimize import MAX_BATCH_SIZE, resolve_batch_size
+from parallelmlp_search.integrations.optuna.study.optimize import MAX_BATCH_SIZE, automatic_batch_size
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.space import SearchSpace
 
@@ -294,7 +294,7 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
         n_trials = DEFAULT_TRIALS if self.n_trials is None else int(self.n_trials)
         wanted = None if self.batch_size == "auto" else int(self.batch_size)
         if study is not None:
-            batch_size = wanted or resolve_batch_size(study, "auto", n_trials)
+            batch_size = wanted or automatic_batch_size(study.sampler, n_trials)
             return StudyCandidates(study, spaces, n_trials), batch_size
         if self.sampler == "grid":
             if self.n_trials is not None:

@@ -1,4 +1,4 @@
-"""Optuna's own plots of a run that was copied into a study: each shows what the run holds."""
+"""Optuna's plots of a run that was copied into a study show the contents of the run."""
 
 from __future__ import annotations
 
@@ -59,17 +59,16 @@ def test_intermediate_values_are_the_rungs(study: optuna.Study, run: RunDirector
     assert len({len(line.x) for line in lines}) > 1
 
 
-def test_importances_are_shares_of_all_that_was_free(study: optuna.Study) -> None:
-    # asked for like this; an evaluator of one's own needs no seed
+def test_importances_are_shares_of_the_free_parameters(study: optuna.Study) -> None:
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=8, seed=0)
     (bars,) = visualization.plot_param_importances(study, evaluator=evaluator).data
     assert set(FREE) <= set(bars.y)
     assert sum(bars.x) == pytest.approx(1.0)
     shares = dict(zip(bars.y, bars.x, strict=True))
-    assert shares.get("batch_size", 0.0) == 0.0  # there was only one
+    assert shares.get("batch_size", 0.0) == 0.0  # a single value
 
 
-def test_parallel_coordinates_run_through_every_parameter(study: optuna.Study) -> None:
+def test_parallel_coordinates_contain_every_parameter(study: optuna.Study) -> None:
     figure = visualization.plot_parallel_coordinate(study, params=FREE)
     if figure.data[0].type == "parcoords":  # Optuna 4
         (coordinates,) = figure.data
@@ -81,11 +80,11 @@ def test_parallel_coordinates_run_through_every_parameter(study: optuna.Study) -
     assert list(figure.layout.xaxis.ticktext[1:]) == FREE
 
 
-def test_slices_hold_each_value_against_the_score(study: optuna.Study) -> None:
+def test_slices_show_values_and_scores(study: optuna.Study) -> None:
     panels = visualization.plot_slice(study, params=FREE).data
     complete = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
     for name, panel in zip(FREE, panels, strict=True):
-        # choices are shown as text, in their own order
+        # choices are shown as text
         shown = sorted((str(x).strip("'"), y) for x, y in zip(panel.x, panel.y, strict=True))
         assert shown == sorted((str(trial.params[name]), trial.value) for trial in complete)
 
@@ -99,7 +98,7 @@ def test_slices_hold_each_value_against_the_score(study: optuna.Study) -> None:
         visualization.plot_contour,
     ],
 )
-def test_the_others_can_be_drawn_as_well(study: optuna.Study, plot: Callable, tmp_path: Path) -> None:  # type: ignore[type-arg]
+def test_other_plots_can_be_drawn(study: optuna.Study, plot: Callable, tmp_path: Path) -> None:  # type: ignore[type-arg]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         figure = plot(study)

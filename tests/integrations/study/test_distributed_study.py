@@ -21,32 +21,27 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from typer.testing import CliRunner
 
 from parallelmlp_search.cli.app import app
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.integrations.optuna import (
-    PackedObjective,
     RefinementSampler,
     RungPruner,
     SharedStudy,
     open_storage,
     open_study,
     optimize,
-    space_to_distributions,
 )
-from parallelmlp_search.integrations.optuna.study.batch import Batch
 from parallelmlp_search.integrations.optuna.study.heartbeat import (
     FIRST_TRY_ATTR,
     RETRY_OF_ATTR,
-    Heartbeat,
     duplicate_retries,
 )
 from parallelmlp_search.search import Problem, RunDirectory, SearchSettings, screen
 from parallelmlp_search.search.proposals.distributions import asked_of
-from parallelmlp_search.space import SearchSpace
 from tests.integrations.conftest import SPACE, UNTESTED_VERSION, Table
 
 WORKER = """
@@ -260,99 +255,6 @@ def test_settings_are_checked_once_and_grids_are_refused(
     assert len(fingerprints) == 1
 
 
-def _ask(study: optuna.Study, space: SearchSpace = SPACE) -> optuna.Trial:
-    return study.ask(space_to_distributions(space))
-
-
-def test_only_trials_of_dead_workers_are_retried_and_only_once(tmp_path: Path) -> None:
-    storage = f"journal:{tmp_path}/study.log"
-    maker = optuna.create_study(storage=open_storage(storage), study_name="s")
-    lost, unnamed = _ask(maker), _ask(maker)
-    with Heartbeat(maker, 0.05) as living:
-        with Heartbeat(open_study(storage), 0.05) as leaver:
-            for name, value in leaver.owner_attrs.items():
-                lost.set_user_attr(name, value)
-            time.sleep(0.5)
-            assert living.retry_lost_trials() == []
-            assert living.n_other_workers() == 1
-        assert living.n_other_workers() == 0
-        watcher = Heartbeat(open_study(storage), 0.05, all_workers_beat=True)
-        assert living.retry_lost_trials() == [lost.number]
-        assert watcher.retry_lost_trials() == []  # the lost trial is told, and the other was seen only now
-        time.sleep(0.5)
-        assert living.retry_lost_trials() == []  # may belong to a worker without heartbeat
-        assert watcher.retry_lost_trials() == [unnamed.number]
-    again = [trial for trial in maker.trials if trial.state is TrialState.WAITING]
-    assert [trial.user_attrs[RETRY_OF_ATTR] for trial in again] == [lost.number, unnamed.number]
-    assert again[0].system_attrs["fixed_params"] == lost.params
-
-
-def _left_running(study: optuna.Study) -> optuna.Trial:
-    """A running trial of a worker that has stopped."""
-    with Heartbeat(study, 10.0) as victim:
-        trial = _ask(study)
-        for name, value in {**victim.owner_attrs, "seed": 7}.items():
-            trial.set_user_attr(name, value)
-    return trial
-
-
-def test_a_worker_that_dies_after_enqueuing_a_retry_loses_nothing(
-    tmp_path: Path, table: Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It has enqueued the retry and not ended the lost trial."""
-    storage = f"journal:{tmp_path}/study.log"
-    study = optuna.create_study(storage=open_storage(storage), study_name="s", direction="maximize")
-    lost = _left_running(study)
-    with Heartbeat(study, 10.0) as survivor, monkeypatch.context() as patch:
-        patch.setattr(Heartbeat, "_end_trial", lambda *_: False)
-        survivor.retry_lost_trials()
-    assert [trial.state for trial in study.trials] == [TrialState.RUNNING, TrialState.WAITING]
-    optimize(study, *table, SPACE, n_trials=1, max_epochs=1)
-    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
-    assert study.trials[1].user_attrs["seed"] == 7  # the same network
-    assert study.trials[1].params == lost.params
-
-
-def test_an_enqueued_trial_is_retried_with_its_parameters(tmp_path: Path) -> None:
-    study = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name="s")
-    study.enqueue_trial({"dropout": 0.2})
-    with Heartbeat(study, 10.0) as victim:
-        study.ask().set_user_attr("worker", victim.worker)
-    with Heartbeat(study, 10.0) as survivor:
-        assert survivor.retry_lost_trials() == [0]
-    assert _ask(study).params["dropout"] == 0.2
-
-
-def test_the_first_of_two_retries_is_trained(tmp_path: Path, table: Table) -> None:
-    storage = f"sqlite:///{tmp_path}/study.db"
-    study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
-    lost = _left_running(study)
-    with Heartbeat(study, 10.0) as one, Heartbeat(study, 10.0) as other:
-        # both read before either writes
-        one._enqueue_retry(study.trials[0])
-        other._enqueue_retry(study.trials[0])
-        assert one._end_trial(lost.number)
-        assert not other._end_trial(lost.number)
-    optimize(study, *table, SPACE, n_trials=2, max_epochs=1)
-    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.COMPLETE, TrialState.FAIL]
-    assert study.trials[2].intermediate_values == {}
-    assert "repeats the same" in study.trials[2].user_attrs["failure"]
-
-
-def test_a_trial_that_was_finished_after_all_is_not_retried(tmp_path: Path, table: Table) -> None:
-    study = optuna.create_study(
-        storage=open_storage(f"journal:{tmp_path}/study.log"), study_name="s", direction="maximize"
-    )
-    alive = _left_running(study)
-    with Heartbeat(study, 10.0) as survivor:
-        survivor._enqueue_retry(study.trials[0])
-        study.tell(alive, 0.5)
-        assert not survivor._end_trial(alive.number)
-    optimize(study, *table, SPACE, n_trials=1, max_epochs=1)
-    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE, TrialState.FAIL]
-    assert study.trials[0].value == 0.5
-
-
 def test_a_worker_waits_for_the_creator_of_the_study(
     table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,56 +281,6 @@ def test_a_worker_waits_for_the_creator_of_the_study(
     assert screen(problem, settings, SharedStudy(storage, "s"), n_jobs=1) == 6
     assert had_settings == [False]
     assert study.trials[0].params["learning_rate"] == config.learning_rate
-
-
-def test_a_trial_that_kills_its_workers_is_not_retried_forever(tmp_path: Path) -> None:
-    storage = f"journal:{tmp_path}/study.log"
-    study = optuna.create_study(storage=open_storage(storage), study_name="s")
-    for _ in range(5):
-        with Heartbeat(study, 10.0) as victim:
-            trial = _ask(study)
-            for name, value in victim.owner_attrs.items():
-                trial.set_user_attr(name, value)
-        with Heartbeat(study, 10.0) as survivor:
-            survivor.retry_lost_trials()
-    tries = Counter(trial.user_attrs.get(FIRST_TRY_ATTR, trial.number) for trial in study.trials)
-    assert tries[0] == 3
-
-
-@pytest.mark.parametrize("moment", ["while it trains", "while it tells"])
-@pytest.mark.parametrize("place", ["journal:{}/study.log", "sqlite:///{}/study.db"])
-def test_a_worker_that_was_taken_for_dead_drops_its_lost_trials(
-    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, moment: str
-) -> None:
-    """Another worker has finished one of its trials; it goes on with the others and tells none twice."""
-    study = optuna.create_study(
-        storage=open_storage(place.format(tmp_path)), direction="maximize", sampler=RandomSampler(seed=0)
-    )
-    other = open_study(place.format(tmp_path))
-    taken: list[int] = []
-
-    def take_over(*_: Any) -> float:
-        if not taken:
-            taken.append(other.get_trials(states=(TrialState.RUNNING,))[-1].number)
-            other.tell(taken[0], state=TrialState.FAIL)
-        return 0.0
-
-    advance = Batch.advance
-    if moment == "while it trains":
-        monkeypatch.setattr(Batch, "advance", lambda *args, **how: (take_over(), advance(*args, **how))[1])
-    told: list[int] = []
-    optimize(
-        study,
-        PackedObjective(*table, SPACE, max_epochs=3, constraints={"none": take_over}),
-        n_trials=8,
-        batch_size=8,
-        callbacks=[lambda study, trial: told.append(trial.number)],
-    )
-    assert [trial.state for trial in study.trials] == [
-        TrialState.FAIL if number == taken[0] else TrialState.COMPLETE for number in range(8)
-    ]
-    assert study.trials[taken[0]].value is None
-    assert sorted(told) == [number for number in range(8) if number != taken[0]]
 
 
 @pytest.mark.parametrize("version", [optuna.__version__, UNTESTED_VERSION], ids=["batches", "one-by-one"])
@@ -485,25 +337,3 @@ def test_a_storage_changes_no_result(
 
     monkeypatch.setattr(optuna, "__version__", version)
     assert contents(None) == contents(open_storage(place.format(tmp_path)))
-
-
-def test_one_in_three_of_all_trials_of_a_rung_advances() -> None:
-    rng = np.random.default_rng(0)
-    study = optuna.create_study(direction="maximize", pruner=RungPruner(3))
-    scores = rng.random(30)
-    advanced = []
-    for start in (0, 9, 18):
-        batch = [study.ask() for _ in range(9)]
-        for trial in batch:
-            trial.report(scores[trial.number], 1)
-        advanced += [trial.number for trial in batch if not trial.should_prune()]
-        seen = np.sort(scores[: start + 9])[::-1]
-        assert {n for n in advanced if n >= start} == {
-            n for n in range(start, start + 9) if scores[n] >= seen[len(seen) // 3 - 1]
-        }
-    last = study.ask()
-    assert not last.should_prune()  # has not reported
-    last.report(float("nan"), 1)
-    assert last.should_prune()
-    with pytest.raises(InvalidParameterError, match="reduction_factor must be >= 2"):
-        RungPruner(1)

@@ -1,4 +1,4 @@
-"""Ctrl-C, whenever it comes: what is being written is written, and no trial is left running."""
+"""Ctrl-C at any point leaves no trial running, and pending writes are finished."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
 from parallelmlp_search import PackedSearchCV
-from parallelmlp_search._signals import Interrupts
 from parallelmlp_search.integrations.optuna import PackedObjective, RungPruner, open_storage, optimize
 from parallelmlp_search.integrations.optuna.study.batch import Batch
 from tests.integrations.conftest import SPACE, Table
@@ -29,8 +28,8 @@ PLACES = [None, "journal:{}/study.log", "sqlite:///{}/study.db"]
 
 
 @pytest.fixture(autouse=True)
-def _keyboard() -> Iterator[None]:
-    """Ctrl-C comes through, also where the tests were started in the background, which ignores it."""
+def _default_handler() -> Iterator[None]:
+    """Handle Ctrl-C even if the tests run in the background, where it is ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -55,19 +54,19 @@ def _states(study: Study) -> list[TrialState]:
     return [trial.state for trial in study.get_trials(deepcopy=False)]
 
 
-def _pressed_at(
-    monkeypatch: pytest.MonkeyPatch, owner: type, name: str, moment: int, *, after: bool = False
+def _interrupt_at(
+    monkeypatch: pytest.MonkeyPatch, owner: type, name: str, n: int, *, after: bool = False
 ) -> list[int]:
-    """Let a method be interrupted, in its own way, when it is called for the nth time."""
+    """Interrupt a method at its n-th call, before or after its work."""
     calls: list[int] = []
     method: Callable[..., Any] = getattr(owner, name)
 
-    def interrupted(*arguments: Any, **how: Any) -> Any:
+    def interrupted(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
-        if len(calls) == moment and not after:
+        if len(calls) == n and not after:
             press()
-        result = method(*arguments, **how)
-        if len(calls) == moment and after:
+        result = method(*arguments, **options)
+        if len(calls) == n and after:
             press()
         return result
 
@@ -87,7 +86,7 @@ def _pressed_at(
     ],
     ids=["making a trial", "suggesting", "telling", "appending to a journal", "committing"],
 )
-def test_whatever_is_being_written_no_trial_is_left_running(
+def test_an_interrupted_write_leaves_no_trial_running(
     table: Table,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -98,16 +97,16 @@ def test_whatever_is_being_written_no_trial_is_left_running(
 ) -> None:
     objective = PackedObjective(*table, SPACE, max_epochs=3)
     interrupted = 0
-    for moment in (1, 2, 3, 5, 8, 13, 21):
+    for n in (1, 2, 3, 5, 8, 13, 21):
         study = _study(place, tmp_path)
         with monkeypatch.context() as patch:
-            calls = _pressed_at(patch, owner, method, moment, after=after)
+            calls = _interrupt_at(patch, owner, method, n, after=after)
             with contextlib.suppress(KeyboardInterrupt):
                 optimize(study, objective, n_trials=8, batch_size=4)
                 interrupted -= 1
             interrupted += 1
         assert all(state.is_finished() or state is TrialState.WAITING for state in _states(study))
-        assert len(calls) >= moment or moment > 3
+        assert len(calls) >= n or n > 3
     assert interrupted >= 3
 
 
@@ -115,27 +114,27 @@ def test_whatever_is_being_written_no_trial_is_left_running(
 def test_training_is_interrupted_at_once(
     table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str | None
 ) -> None:
-    calls = _pressed_at(monkeypatch, Batch, "advance", 2)
+    calls = _interrupt_at(monkeypatch, Batch, "train", 2)
     study = _study(place, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         optimize(study, *table, SPACE, n_trials=8, batch_size=8, max_epochs=9)
     assert len(calls) == 2
     states = _states(study)
-    assert states.count(TrialState.PRUNED) >= 4  # what the first rung has told stays told
+    assert states.count(TrialState.PRUNED) >= 4  # told after the first rung
     assert states.count(TrialState.FAIL) >= 1
     assert len(states) == 8
 
 
-class _Broken(RandomSampler):
-    """Fails, or is interrupted, before its fourth trial has begun."""
+class _FailingSampler(RandomSampler):
+    """Fails or is interrupted before its fourth trial begins."""
 
-    def __init__(self, what: Callable[[], None]) -> None:
+    def __init__(self, fail: Callable[[], None]) -> None:
         super().__init__(seed=0)
-        self.what = what
+        self.fail = fail
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         if trial.number == 3:
-            self.what()
+            self.fail()
 
 
 def _fail() -> None:
@@ -143,85 +142,26 @@ def _fail() -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(("what", "error"), [(_fail, ZeroDivisionError), (press, KeyboardInterrupt)])
+@pytest.mark.parametrize(("fail", "error"), [(_fail, ZeroDivisionError), (press, KeyboardInterrupt)])
 def test_a_sampler_that_fails_leaves_no_trial_running(
-    table: Table, tmp_path: Path, place: str | None, what: Callable[[], None], error: type[BaseException]
+    table: Table, tmp_path: Path, place: str | None, fail: Callable[[], None], error: type[BaseException]
 ) -> None:
-    study = _study(place, tmp_path, _Broken(what))
+    study = _study(place, tmp_path, _FailingSampler(fail))
     with pytest.raises(error):
         optimize(study, *table, SPACE, n_trials=8, max_epochs=1)
     assert _states(study) == [TrialState.FAIL] * 4
-    study = _study(place, tmp_path, _Broken(what))
+    study = _study(place, tmp_path, _FailingSampler(fail))
     with pytest.raises(error):
         PackedSearchCV(None, {"dropout": [0.0, 0.2]}, study=study, n_trials=8, max_epochs=1, cv=2).fit(*table)
     assert set(_states(study)) == {TrialState.FAIL}
 
 
-def test_interrupts_wait_for_where_they_are_allowed() -> None:
-    reached = []
-    with Interrupts() as interrupts:
-        interrupts.check()
-        with interrupts.allowed():
-            reached.append("undisturbed")
-        press()
-        reached.append("written")
-        with pytest.raises(KeyboardInterrupt), interrupts.allowed():
-            reached.append("too late")
-        with pytest.raises(KeyboardInterrupt), interrupts.allowed():
-            press()
-        interrupts.check()  # each of them comes through once
-    assert reached == ["undisturbed", "written"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_the_second_interrupt_does_not_wait() -> None:
-    with Interrupts():
-        press()
-        with pytest.raises(KeyboardInterrupt):
-            press()
-
-
-def _interrupted(error: type[Exception] | None) -> None:
-    with Interrupts():
-        press()
-        if error is not None:
-            raise error
-
-
-def test_at_the_end_an_interrupt_comes_through_unless_there_is_an_error_already() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        _interrupted(None)
-    with pytest.raises(ZeroDivisionError):
-        _interrupted(ZeroDivisionError)
-
-
-def test_a_stop_of_the_system_waits_where_it_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
-    try:
-        with Interrupts() as interrupts:
-            signal.raise_signal(signal.SIGTERM)
-            assert seen == []
-            interrupts.check()
-            assert seen == [signal.SIGTERM]
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    with Interrupts():
-        assert signal.getsignal(signal.SIGTERM) is before  # what ends the program goes on to do so
-
-
-def test_other_threads_have_nothing_to_hold_back(table: Table) -> None:
+def test_studies_are_optimized_in_other_threads(table: Table) -> None:
     study = optuna.create_study(direction="maximize")
-    done: list[Any] = []
-
-    def work() -> None:
-        with Interrupts() as interrupts, interrupts.allowed():
-            done.append(signal.getsignal(signal.SIGINT))
-        optimize(study, *table, SPACE, n_trials=2, max_epochs=1)
-
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(
+        target=optimize, args=(study, *table, SPACE), kwargs={"n_trials": 2, "max_epochs": 1}
+    )
     thread.start()
     thread.join()
-    assert done == [signal.default_int_handler]
     assert len(study.trials) == 2
     assert np.isfinite(study.best_value)

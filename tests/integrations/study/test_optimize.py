@@ -1,4 +1,4 @@
-"""Studies of packed trials: the same results as alone, the study's own pruner, and no trial left behind."""
+"""Studies of packed trials: results as of single trials, pruning, objectives, constraints, errors."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from parallelmlp_search.integrations.optuna import (
     space_to_distributions,
     suggest,
 )
+from parallelmlp_search.integrations.optuna.compatibility import HAS_TRIAL_CONSTRAINTS
 from parallelmlp_search.integrations.optuna.study import candidate as candidate_module
 from parallelmlp_search.integrations.optuna.study import objective as objective_module
 from parallelmlp_search.space import Categorical, MLPConfig, SearchSpace
@@ -31,30 +32,30 @@ def _study(direction: str = "maximize", **options: Any) -> optuna.Study:
     return optuna.create_study(direction=direction, **options)
 
 
-def _facts(study: optuna.Study) -> list[tuple[Any, ...]]:
-    """All that a study knows of its trials but for what a clock measured."""
-    facts = []
+def _contents(study: optuna.Study) -> list[tuple[Any, ...]]:
+    """Everything that is stored of the trials, except measured times."""
+    contents = []
     for t in study.trials:
         attributes = {name: value for name, value in t.user_attrs.items() if name != "train_seconds"}
         assert t.user_attrs.get("train_seconds", 1.0) > 0
-        facts.append((t.number, t.state, t.params, t.intermediate_values, t.value, attributes))
-    return facts
+        contents.append((t.number, t.state, t.params, t.intermediate_values, t.value, attributes))
+    return contents
 
 
 @pytest.mark.parametrize(
     "pruner", [optuna.pruners.MedianPruner(n_startup_trials=2), optuna.pruners.NopPruner()]
 )
-def test_one_at_a_time_is_what_optuna_does_itself(table: Table, pruner: optuna.pruners.BasePruner) -> None:
+def test_batches_of_one_equal_the_loop_of_optuna(table: Table, pruner: optuna.pruners.BasePruner) -> None:
     objective = PackedObjective(*table, SPACE, max_epochs=9)
     packed, plain = _study(pruner=pruner), _study(pruner=pruner)
     optimize(packed, objective, n_trials=12, batch_size=1)
     plain.optimize(objective, n_trials=12)
-    assert _facts(packed) == _facts(plain)
+    assert _contents(packed) == _contents(plain)
     states = {trial.state for trial in packed.trials}
     assert (TrialState.PRUNED in states) == isinstance(pruner, optuna.pruners.MedianPruner)
 
 
-def test_a_batch_gives_every_trial_what_it_gets_alone(table: Table) -> None:
+def test_a_trial_gets_the_same_value_in_a_batch_and_alone(table: Table) -> None:
     objective = PackedObjective(*table, SPACE, metric="log_loss", max_epochs=3)
     study = _study(
         "minimize", sampler=optuna.samplers.RandomSampler(seed=1), pruner=optuna.pruners.NopPruner()
@@ -72,15 +73,15 @@ def test_a_batch_gives_every_trial_what_it_gets_alone(table: Table) -> None:
 
 
 def test_the_number_of_workers_changes_nothing(table: Table) -> None:
-    facts = []
+    contents = []
     for n_jobs in (1, 2):
         study = _study(sampler=optuna.samplers.RandomSampler(seed=1))
         optimize(study, *table, SPACE, n_trials=16, batch_size=8, max_epochs=3, n_jobs=n_jobs)
-        facts.append(_facts(study))
-    assert facts[0] == facts[1]
+        contents.append(_contents(study))
+    assert contents[0] == contents[1]
 
 
-def test_the_studys_own_pruner_decides(table: Table) -> None:
+def test_the_pruner_of_the_study_is_used(table: Table) -> None:
     study = _study(pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3))
     optimize(study, *table, SPACE, n_trials=27, batch_size=27, max_epochs=9)
     by_rungs = [len(trial.intermediate_values) for trial in study.trials]
@@ -101,7 +102,7 @@ def test_enqueued_trials_come_first(table: Table) -> None:
     assert study.trials[0].user_attrs["n_parameters"] > 0
 
 
-def test_a_space_of_ones_own(table: Table) -> None:
+def test_user_defined_spaces(table: Table) -> None:
     def space(trial: optuna.Trial) -> MLPConfig:
         depth = trial.suggest_int("layers", 1, 2)
         if trial.number == 2:
@@ -124,7 +125,7 @@ def test_a_space_of_ones_own(table: Table) -> None:
         optimize(_study(), *table, lambda trial: 3, n_trials=1)  # type: ignore[arg-type, return-value]
 
 
-def test_distributions_of_optuna_are_a_space(table: Table) -> None:
+def test_optuna_distributions_are_a_space(table: Table) -> None:
     space = space_to_distributions(SPACE) | {"dropout": Categorical((0.1,))}
     study = _study()
     optimize(study, *table, space, n_trials=3, max_epochs=1)
@@ -137,7 +138,7 @@ def test_distributions_of_optuna_are_a_space(table: Table) -> None:
 
 
 @pytest.mark.parametrize("what", ["attribute", "choice", "attribute of the study"])
-def test_what_a_storage_cannot_hold_fails_the_trial_that_wants_it(table: Table, what: str) -> None:
+def test_values_that_no_storage_can_hold_fail_their_trial(table: Table, what: str) -> None:
     class Thing:
         pass
 
@@ -152,11 +153,11 @@ def test_what_a_storage_cannot_hold_fails_the_trial_that_wants_it(table: Table, 
 
     study = _study(storage="sqlite://")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of Optuna, about the choice
+        warnings.simplefilter("ignore", UserWarning)  # Optuna warns about the choice
         optimize(study, *table, space, n_trials=3, max_epochs=1, catch=TypeError)
     states = [trial.state for trial in study.trials]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
-    assert study.user_attrs == {}  # signs of life are not among them
+    assert study.user_attrs == {}  # heartbeats are system attributes
 
 
 def test_a_diverged_network_is_a_failed_trial(table: Table) -> None:
@@ -193,19 +194,19 @@ def test_several_objectives(table: Table) -> None:
     assert study.best_trials
 
 
-def test_latency_is_milliseconds_of_the_plain_network(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    moments = iter(np.arange(0, 10_000, 0.5))
-    monkeypatch.setattr(candidate_module.time, "perf_counter", lambda: float(next(moments)))
+def test_latency_is_measured_in_milliseconds(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(np.arange(0, 10_000, 0.5))
+    monkeypatch.setattr(candidate_module.time, "perf_counter", lambda: float(next(seconds)))
     study = optuna.create_study(directions=["maximize", "minimize"])
     optimize(study, *table, SPACE, n_trials=2, max_epochs=1, objectives=("score", "latency_ms"))
     assert [trial.values[1] for trial in study.trials] == [500.0, 500.0]
 
 
 def test_constraints_reach_the_sampler(table: Table) -> None:
-    asks = {} if hasattr(optuna.Trial, "set_constraint") else {"constraints_func": constraints_of}  # Optuna 4
+    options = {} if HAS_TRIAL_CONSTRAINTS else {"constraints_func": constraints_of}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = _study(sampler=optuna.samplers.TPESampler(seed=3, n_startup_trials=4, **asks))
+        study = _study(sampler=optuna.samplers.TPESampler(seed=3, n_startup_trials=4, **options))
     constraints = {"size": lambda candidate: candidate.n_parameters - 800.0}
     optimize(study, *table, SPACE, n_trials=24, batch_size=8, max_epochs=1, constraints=constraints)
     for trial in study.trials:
@@ -215,14 +216,14 @@ def test_constraints_reach_the_sampler(table: Table) -> None:
     assert 0 < len(feasible) < 24
 
 
-def test_a_sampler_that_would_not_see_constraints_is_refused(
+def test_a_sampler_that_would_ignore_constraints_is_refused(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objective_module, "HAS_TRIAL_CONSTRAINTS", False)  # as under Optuna 4
     constraints = {"size": lambda candidate: candidate.n_parameters - 800.0}
     with pytest.raises(InvalidParameterError, match="create TPESampler with constraints_func=constraints_of"):
         optimize(_study(), *table, SPACE, n_trials=2, max_epochs=1, constraints=constraints)
-    study = _study(sampler=optuna.samplers.RandomSampler(seed=0))  # it has no use for them
+    study = _study(sampler=optuna.samplers.RandomSampler(seed=0))  # knows no constraints
     optimize(study, *table, SPACE, n_trials=2, max_epochs=1, constraints=constraints)
     assert [constraints_of(trial) for trial in study.trials] == [
         [trial.user_attrs["n_parameters"] - 800.0] for trial in study.trials
@@ -231,7 +232,7 @@ def test_a_sampler_that_would_not_see_constraints_is_refused(
 
 @pytest.mark.parametrize("storage", [None, "sqlite://"])
 @pytest.mark.parametrize("which", ["objective", "constraint"])
-def test_functions_of_ones_own_may_fail(table: Table, which: str, storage: str | None) -> None:
+def test_user_defined_functions_can_fail(table: Table, which: str, storage: str | None) -> None:
     def function(candidate: Candidate) -> float:
         if candidate.config.widths == (12,):
             raise ZeroDivisionError("on purpose")
@@ -260,7 +261,7 @@ def test_functions_of_ones_own_may_fail(table: Table, which: str, storage: str |
 
 
 @pytest.mark.parametrize("storage", [None, "sqlite://"])
-def test_trials_are_told_of_as_in_optunas_own_loop(table: Table, storage: str | None) -> None:
+def test_log_messages_equal_those_of_optuna(table: Table, storage: str | None) -> None:
     optuna.logging.set_verbosity(optuna.logging.INFO)
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
@@ -297,10 +298,10 @@ def test_callbacks_see_each_trial_and_may_stop(table: Table) -> None:
 
     study = _study()
     optimize(study, *table, SPACE, n_trials=40, batch_size=4, max_epochs=1, callbacks=[callback])
-    assert len(study.trials) == 8  # the batch that runs is told to its end
+    assert len(study.trials) == 8  # the current batch is finished
     assert sorted(seen) == list(range(8))
     with pytest.raises(RuntimeError):
-        study.stop()  # no loop runs any more
+        study.stop()  # outside of the loop
 
 
 def test_an_interrupt_leaves_no_trial_running(table: Table) -> None:
@@ -315,26 +316,28 @@ def test_an_interrupt_leaves_no_trial_running(table: Table) -> None:
     assert states == [TrialState.COMPLETE] * 5 + [TrialState.FAIL] * 3
 
 
-def test_a_timeout_ends_what_is_being_trained(table: Table) -> None:
+def test_a_timeout_prunes_running_trials(table: Table) -> None:
     study = _study(sampler=optuna.samplers.RandomSampler(seed=0), pruner=optuna.pruners.NopPruner())
-    optimize(study, *table, SPACE, n_trials=400, max_epochs=3000, timeout=2.0)
+    optimize(study, *table, SPACE, n_trials=60, max_epochs=9000, timeout=2.0)
     assert all(trial.state.is_finished() for trial in study.trials)
     pruned = [trial for trial in study.trials if trial.state is TrialState.PRUNED]
     assert pruned
-    assert all(trial.user_attrs["epochs"] < 3000 for trial in pruned if "epochs" in trial.user_attrs)
+    assert all(trial.user_attrs["epochs"] < 9000 for trial in pruned if "epochs" in trial.user_attrs)
     seconds = (
         max(t.datetime_complete for t in study.trials) - study.trials[0].datetime_start
     ).total_seconds()
-    assert seconds < 6.0
+    assert seconds < 8.0
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"batch_size": 0}, "batch_size must be"),
-        ({"batch_size": "all"}, "batch_size must be"),
-        ({"n_trials": -1}, "n_trials must be"),
-        ({"timeout": 0}, "timeout must be"),
+        ({"batch_size": 0}, "batch_size, if not 'auto', must be an integer >= 1, but got 0"),
+        ({"batch_size": "all"}, "batch_size, if not 'auto', must be an integer >= 1, but got 'all'"),
+        ({"n_trials": -1}, "n_trials must be an integer >= 0, but got -1"),
+        ({"timeout": 0}, "timeout must be a finite number > 0, but got 0"),
+        ({"heartbeat": 0}, "heartbeat must be a finite number > 0, but got 0"),
+        ({"loss": "squared_error"}, "loss must be one of binary_logits"),
         ({"objectives": ("scor",)}, "did you mean 'score'"),
         ({"device": "tpu"}, "device must be auto, cpu, cuda or cuda:N"),
         ({"objectives": ()}, "at least one"),
@@ -342,14 +345,14 @@ def test_a_timeout_ends_what_is_being_trained(table: Table) -> None:
         ({"metric": "log_loss"}, "must minimize log_loss"),
     ],
 )
-def test_what_does_not_fit_is_refused(table: Table, changes: dict[str, Any], words: str) -> None:
+def test_invalid_parameters_are_refused(table: Table, changes: dict[str, Any], words: str) -> None:
     study = _study()
     with pytest.raises(InvalidParameterError, match=words):
         optimize(study, *table, SPACE, **({"n_trials": 1} | changes))
     assert study.trials == []
 
 
-def test_a_ready_objective_brings_everything(table: Table) -> None:
+def test_an_objective_contains_target_and_space(table: Table) -> None:
     objective = PackedObjective(*table, SPACE, max_epochs=1)
     with pytest.raises(InvalidParameterError, match="leave them out"):
         optimize(_study(), objective, table[1], n_trials=1)
@@ -357,7 +360,7 @@ def test_a_ready_objective_brings_everything(table: Table) -> None:
         optimize(_study(), table[0], n_trials=1)
 
 
-def test_a_loop_inside_a_loop_is_refused(table: Table) -> None:
+def test_nested_loops_are_refused(table: Table) -> None:
     study = _study()
 
     def again(study: optuna.Study, trial: FrozenTrial) -> None:

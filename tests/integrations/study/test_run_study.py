@@ -1,4 +1,4 @@
-"""A run as a study, on the command line as well, and the callback for Optuna's own loop."""
+"""Runs as studies, also on the command line, and the callback for Optuna's own loop."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def test_a_run_becomes_a_study(finished: RunDirectory, tmp_path: Path, place: st
     complete = board[board["state"] == "complete"]
     assert study.best_value == pytest.approx(complete["score"].max())
     assert study.user_attrs["honest_score"] == finished.result()["honest"]["score"]
-    # a sampler can go on from it
+    # a sampler can continue
     assert SPACE.contains(suggest(study.ask(), SPACE))
 
 
-def test_a_name_is_taken_once(finished: RunDirectory, tmp_path: Path) -> None:
+def test_names_of_studies_are_unique(finished: RunDirectory, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/study.db"
     study_from_run(finished, storage)
     with pytest.raises(InvalidParameterError, match="study 'run' already"):
@@ -71,7 +71,7 @@ def test_a_name_is_taken_once(finished: RunDirectory, tmp_path: Path) -> None:
     assert study_from_run(finished, storage, study_name="again").study_name == "again"
 
 
-def test_an_unfinished_run_is_none(tmp_path: Path) -> None:
+def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     RunDirectory.create(tmp_path / "new").update(status="running")
     with pytest.raises(RunDirectoryError):
         study_from_run(tmp_path / "new")
@@ -118,7 +118,7 @@ def test_the_callback_reports_and_prunes(table: Table) -> None:
     assert len(study.trials[0].intermediate_values) >= 3
 
 
-def test_the_callback_refuses_the_wrong_way_round(table: Table) -> None:
+def test_the_callback_refuses_the_wrong_direction(table: Table) -> None:
     study = optuna.create_study(direction="maximize")
     with pytest.raises(InvalidParameterError, match="must minimize log_loss"):
         study.optimize(_objective(table, "log_loss"), n_trials=1)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Searches that begin with what another search, or a study, has found."""
+"""Searches that start from the best configurations of a study or a run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def study(table: Table) -> optuna.Study:
     return study
 
 
-def test_the_best_of_a_study_in_order(study: optuna.Study) -> None:
+def test_the_best_configurations_of_a_study_come_in_order(study: optuna.Study) -> None:
     complete = [t for t in study.trials if t.state is optuna.trial.TrialState.COMPLETE]
     pruned = [t for t in study.trials if t.state is optuna.trial.TrialState.PRUNED]
     assert len(complete) >= 1
@@ -62,14 +62,14 @@ def test_the_best_of_a_study_in_order(study: optuna.Study) -> None:
     assert rates == [trial.params["learning_rate"] for trial in expected[:6]]
 
 
-def test_a_search_begins_with_the_best_of_a_study(study: optuna.Study, table: Table) -> None:
+def test_a_search_starts_from_a_study(study: optuna.Study, table: Table) -> None:
     model = _model(WIDER, initial_configs=study).fit(*table)
     best = [config.learning_rate for config in configs_from_study(study, WIDER, 32)]
     assert _first(model) == best[: len(_first(model))]
-    assert len(_first(model)) == 8  # the study had more than this search may try
+    assert len(_first(model)) == 8  # the study has more, but n_trials is 8
 
 
-def test_a_search_begins_with_the_best_of_a_run(table: Table, tmp_path: Path) -> None:
+def test_a_search_starts_from_a_run(table: Table, tmp_path: Path) -> None:
     first = _model(run_directory=tmp_path / "run").fit(*table)
     second = _model(WIDER, initial_configs=tmp_path / "run").fit(*table)
     board = first.leaderboard_[first.leaderboard_["state"] != "failed"]
@@ -77,7 +77,7 @@ def test_a_search_begins_with_the_best_of_a_run(table: Table, tmp_path: Path) ->
     assert _first(second) == [rates[trial] for trial in board["trial"]]
 
 
-def test_configurations_one_by_one(table: Table) -> None:
+def test_a_search_starts_from_configurations(table: Table) -> None:
     config = MLPConfig(widths=(12,), learning_rate=0.02, dropout=0.2, batch_size=32, seed=4)
     model = clone(_model(initial_configs=[config])).fit(*table)
     assert _first(model) == [0.02]
@@ -96,7 +96,7 @@ def test_a_study_of_another_space_is_refused(study: optuna.Study, table: Table) 
         configs_from_study(two, SPACE, 3)
 
 
-def test_from_the_shell(table: Table, tmp_path: Path) -> None:
+def test_a_search_starts_from_a_study_on_the_command_line(table: Table, tmp_path: Path) -> None:
     frame = pd.DataFrame(table[0], columns=list("abcde")).assign(y=table[1])
     frame.to_csv(tmp_path / "table.csv", index=False)
     SPACE.save(tmp_path / "space.json")

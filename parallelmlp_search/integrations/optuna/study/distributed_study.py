@@ -31,7 +31,7 @@ from parallelmlp_search.integrations.optuna.study.heartbeat import (
 from parallelmlp_search.integrations.optuna.study.objective import PreparedObjective
 from parallelmlp_search.integrations.optuna.study.pruner import RungPruner
 from parallelmlp_search.integrations.optuna.study.run_study import config_of_trial
-from parallelmlp_search.integrations.optuna.study.trainer import Trainer
+from parallelmlp_search.integrations.optuna.study.trainer import Trainer, TrainingOptions
 from parallelmlp_search.search import Problem, SearchSettings, Trial
 from parallelmlp_search.search import TrialState as State
 from parallelmlp_search.search.proposals.distributions import asked_of
@@ -201,14 +201,8 @@ class SharedStudy:
         with quiet():
             study.sampler = _sampler(settings, n_trials)
         objective = PreparedObjective(data, settings.space, self._metric, plan.rungs, settings.seed)
-        trainer = Trainer(
-            study,
-            objective,
-            self.n_jobs,
-            heartbeat=self.heartbeat,
-            deadline=plan.deadline,
-            all_workers_beat=True,
-        )
+        options = TrainingOptions(n_jobs=self.n_jobs, heartbeat=self.heartbeat)
+        trainer = Trainer(study, objective, options, plan.deadline, all_workers_beat=True)
 
         def is_over() -> bool:
             late = plan.deadline is not None and time.monotonic() >= plan.deadline
@@ -226,11 +220,11 @@ class SharedStudy:
                     with trainer.interrupts.allowed():
                         time.sleep(POLL_SECONDS)  # other workers still train, and may be killed
                     continue
-                before = trainer.member_steps
+                before = trainer.throughput.member_steps
                 trainer.run_batch(
                     count, is_over, n_remaining=max(0.0, n_trials - len(trials)), max_trials=n_trials
                 )
-                throughput.member_steps += trainer.member_steps - before
+                throughput.member_steps += trainer.throughput.member_steps - before
                 n_batches += 1
                 self._report(reporter, self._trials(objective), plan, n_batches, final=False)
         found = self._trials(objective)

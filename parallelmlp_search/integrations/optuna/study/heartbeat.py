@@ -14,7 +14,6 @@ import socket
 import threading
 import time
 import uuid
-from types import TracebackType
 from typing import Any, Self
 
 import optuna
@@ -120,12 +119,7 @@ class Heartbeat:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.active:
             self._stopped.set()
             self._thread.join()

@@ -6,11 +6,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial
 
-from parallelmlp_search.data import Scaling, as_frame, infer_task
+from parallelmlp_search.data import Scaling
 from parallelmlp_search.distribute import MemberOutcome, ShardData
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
 from parallelmlp_search.integrations.optuna.compatibility import (
@@ -31,7 +30,7 @@ from parallelmlp_search.integrations.optuna.study.suggest import resolve_space, 
 from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search.problem.devices import resolve_device
 from parallelmlp_search.search.problem.preparation import Preparation
-from parallelmlp_search.search.run.budget import default_epochs
+from parallelmlp_search.search.run.budget import Throughput, default_epochs
 from parallelmlp_search.search.screening.rungs import ladder
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
@@ -190,9 +189,9 @@ class PreparedObjective:
         """
         self.check(trial.study)
         config = self.configure(trial)
-        batch = Batch([config], self.data, self.rungs[-1], n_workers=1)
-        for rung, epochs in enumerate(self.rungs):
-            (outcome,) = batch.advance([0], epochs).values()
+        batch = Batch({trial.number: config}, self.data, self.rungs, Throughput(1))
+        for rung in range(len(self.rungs)):
+            (outcome,) = batch.train(rung, [trial.number]).values()
             if outcome.failure is not None:
                 self.set_attributes(trial, config, outcome)
                 raise SearchFailedError(f"trial {trial.number} failed: {outcome.failure}")
@@ -217,13 +216,16 @@ class PackedObjective(PreparedObjective):
     Parameters
     ----------
     X, y
-        Features ``(n_samples, n_features)`` and target, as for the estimators.
+        Features ``(n_samples, n_features)`` and target, as for the estimators; or a table and the name of its
+        target column.
     space
         Search space, name of a preset, file, mapping, or function from a trial to a configuration.
     task
         ``binary``, ``multiclass``, ``regression``, ``classification``, or None to infer it from ``y``.
     metric
         Metric to report, in its own orientation; None for the default of the task.
+    loss
+        Training loss; None for the default of the task.
     max_epochs
         Epochs of full training; None chooses by the size of the table.
     reduction_factor
@@ -235,7 +237,8 @@ class PackedObjective(PreparedObjective):
         Functions of a :class:`Candidate`, by name. A trial is feasible if none is above zero. With Optuna 4,
         create the sampler with ``constraints_func=constraints_of``.
     sample_weight, groups, time
-        One value per row, or None: weight, group that stays in one part, time by which rows are split.
+        One value per row, or None: weight, group that stays in one part, time by which rows are split. Names
+        of columns if `y` is one.
     class_weight
         None, ``balanced`` or a mapping from class to weight.
     scaling, numeric_bins
@@ -256,6 +259,8 @@ class PackedObjective(PreparedObjective):
     ------
     InvalidParameterError
         If a parameter is invalid.
+    DataError
+        If the table or the target is unusable.
     """
 
     def __init__(
@@ -266,6 +271,7 @@ class PackedObjective(PreparedObjective):
         *,
         task: str | None = None,
         metric: str | None = None,
+        loss: str | None = None,
         max_epochs: int | None = None,
         reduction_factor: int = 3,
         objectives: Sequence[Objective] = ("score",),
@@ -281,6 +287,7 @@ class PackedObjective(PreparedObjective):
     ) -> None:
         settings = SearchSettings(
             metric=metric,
+            loss=loss,
             max_epochs=max_epochs,
             reduction_factor=reduction_factor,
             scaling=scaling,
@@ -293,24 +300,12 @@ class PackedObjective(PreparedObjective):
         objectives = tuple(check_objective(objective) for objective in objectives)
         if not objectives:
             raise InvalidParameterError("objectives must hold at least one, but got none")
-        device = resolve_device(device)
-        target = np.asarray(y)
-        problem = Problem(
-            as_frame(X).reset_index(drop=True),
-            target,
-            infer_task(target, task),
-            weight=_column(sample_weight),
-            groups=_column(groups),
-            time=_column(time),
-            class_weight=class_weight,
+        problem = Problem.from_table(
+            X, y, task=task, weight=sample_weight, groups=groups, time=time, class_weight=class_weight
         )
-        preparation = Preparation(problem, settings, device)
+        preparation = Preparation(problem, settings, resolve_device(device))
         data = preparation.screening().data
-        rungs = ladder(max_epochs or default_epochs(data.rows.inputs.shape[0] / 128), reduction_factor)
+        rungs = ladder(max_epochs or default_epochs(data.n_rows / 128), reduction_factor)
         super().__init__(
             data, space, preparation.metric, rungs, seed, objectives=objectives, constraints=constraints
         )
-
-
-def _column(values: Any) -> Any:
-    return None if values is None else np.asarray(values)

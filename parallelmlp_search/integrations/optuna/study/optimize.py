@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Sequence
-from numbers import Integral
+from dataclasses import fields
 from typing import Any
 
 import optuna
-from optuna.samplers import BruteForceSampler, GridSampler, QMCSampler, RandomSampler
+from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler, RandomSampler
 
+from parallelmlp_search._checks import check_integer, check_positive
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.integrations.optuna.compatibility import stoppable
 from parallelmlp_search.integrations.optuna.study.objective import PackedObjective, Space
-from parallelmlp_search.integrations.optuna.study.trainer import StudyCallback, Trainer
+from parallelmlp_search.integrations.optuna.study.trainer import Trainer, TrainingOptions
 
-__all__ = ["MAX_BATCH_SIZE", "optimize", "resolve_batch_size"]
+__all__ = ["MAX_BATCH_SIZE", "automatic_batch_size", "optimize"]
 
 MAX_BATCH_SIZE = 1000
 
@@ -35,12 +34,7 @@ def optimize(
     *,
     n_trials: int | None = None,
     timeout: float | None = None,
-    batch_size: int | str = "auto",
-    n_jobs: int | None = None,
-    catch: type[Exception] | tuple[type[Exception], ...] = (),
-    callbacks: Sequence[StudyCallback] = (),
-    heartbeat: float = 10.0,
-    **objective_params: Any,
+    **options: Any,
 ) -> None:
     """Train trials of a study in packed batches.
 
@@ -61,27 +55,19 @@ def optimize(
         Number of trials; None to continue until ``timeout`` or until a callback calls ``study.stop()``.
     timeout
         Seconds after which no training begins. Running trials then end as pruned ones.
-    batch_size
-        Number of trials that are asked and trained together. ``"auto"`` is all of them, at most 1000, for
-        samplers that do not learn (random, quasi-random, grid), else a fifth, between 16 and 200.
-    n_jobs
-        Number of workers; None for all cores. It does not affect results.
-    catch
-        Exceptions of your own functions (``space``, objectives, constraints) that fail the trial instead of
-        ending the optimization.
-    callbacks
-        Functions called with the study and each finished trial.
-    heartbeat
-        Seconds between the heartbeats of this worker, for a study in a storage that other workers use too.
-        Trials of a worker that has missed six are enqueued again.
-    **objective_params
-        Further parameters of :class:`PackedObjective`, such as ``metric``, ``max_epochs``, ``objectives``.
+    **options
+        Fields of :class:`TrainingOptions`, which are ``batch_size``, ``n_jobs``, ``catch``, ``callbacks`` and
+        ``heartbeat``, and further parameters of :class:`PackedObjective`, such as ``metric``, ``max_epochs``,
+        ``objectives``.
 
     Raises
     ------
     InvalidParameterError
         If a parameter is invalid or does not fit the study.
     """
+    names = {field.name for field in fields(TrainingOptions)}
+    training = TrainingOptions(**{name: value for name, value in options.items() if name in names})
+    objective_params = {name: value for name, value in options.items() if name not in names}
     if isinstance(X, PackedObjective):
         if y is not None or objective_params or space != "default":
             raise InvalidParameterError(
@@ -93,58 +79,24 @@ def optimize(
     else:
         objective = PackedObjective(X, y, space, **objective_params)
     objective.check(study)
-    if n_trials is not None and n_trials < 0:
-        raise InvalidParameterError(f"n_trials must be >= 0, but got {n_trials!r}")
-    if timeout is not None and not timeout > 0:
-        raise InvalidParameterError(f"timeout must be > 0 seconds, but got {timeout!r}")
-    if not heartbeat > 0:
-        raise InvalidParameterError(f"heartbeat must be > 0 seconds, but got {heartbeat!r}")
-    max_trials = resolve_batch_size(study, batch_size, n_trials)
-    deadline = None if timeout is None else time.monotonic() + timeout
-    done = 0
-    with contextlib.ExitStack() as stack:
-        is_stopped = stack.enter_context(stoppable(study))
-        trainer = stack.enter_context(
-            Trainer(study, objective, n_jobs, catch, callbacks, heartbeat, deadline)
-        )
-        while (n_trials is None or done < n_trials) and not is_stopped():
-            if deadline is not None and time.monotonic() >= deadline:
-                break
+    n_left = math.inf if n_trials is None else check_integer("n_trials", n_trials, 0)
+    deadline = None if timeout is None else time.monotonic() + check_positive("timeout", timeout)
+    check_positive("heartbeat", training.heartbeat)
+    if training.batch_size == "auto":
+        batch_size = automatic_batch_size(study.sampler, n_trials)
+    else:
+        batch_size = check_integer("batch_size, if not 'auto',", training.batch_size, 1)
+    with stoppable(study) as is_stopped, Trainer(study, objective, training, deadline) as trainer:
+        while n_left > 0 and not is_stopped() and (deadline is None or time.monotonic() < deadline):
             trainer.heartbeat.retry_lost_trials()
-            count = max_trials if n_trials is None else min(max_trials, n_trials - done)
-            done += count
-            n_remaining = math.inf if n_trials is None else n_trials - done
-            trainer.run_batch(count, is_stopped, n_remaining=n_remaining)
+            count = int(min(batch_size, n_left))
+            n_left -= count
+            trainer.run_batch(count, is_stopped, n_remaining=n_left)
 
 
-def resolve_batch_size(study: optuna.Study, batch_size: int | str, n_trials: int | None) -> int:
-    """Return the number of trials of a batch.
-
-    Parameters
-    ----------
-    study
-        The study, whose sampler determines an automatic size.
-    batch_size
-        Number of trials, or ``"auto"``.
-    n_trials
-        Number of trials in all; None for no limit.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    InvalidParameterError
-        If ``batch_size`` is neither ``"auto"`` nor a positive integer.
-    """
-    if batch_size != "auto":
-        if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
-            raise InvalidParameterError(
-                f"batch_size must be 'auto' or an integer >= 1, but got {batch_size!r}"
-            )
-        return int(batch_size)
-    if isinstance(study.sampler, RandomSampler | QMCSampler | GridSampler | BruteForceSampler):
+def automatic_batch_size(sampler: BaseSampler, n_trials: int | None) -> int:
+    """Return the number of trials of a batch that suits a sampler."""
+    if isinstance(sampler, RandomSampler | QMCSampler | GridSampler | BruteForceSampler):
         return min(MAX_BATCH_SIZE, n_trials or MAX_LEARNING_BATCH_SIZE)
     share = MAX_LEARNING_BATCH_SIZE if n_trials is None else -(-n_trials // N_LEARNING_BATCHES)
     return max(MIN_LEARNING_BATCH_SIZE, min(MAX_LEARNING_BATCH_SIZE, share))

@@ -8,8 +8,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -21,10 +21,11 @@ from parallelmlp_search.integrations.optuna.study.batch import Batch
 from parallelmlp_search.integrations.optuna.study.heartbeat import SEED_ATTR, Heartbeat, excess_trials
 from parallelmlp_search.integrations.optuna.study.objective import PreparedObjective
 from parallelmlp_search.integrations.optuna.study.study_session import StudySession, ask, reopen_trial
+from parallelmlp_search.search.run.budget import Throughput
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["StudyCallback", "Trainer"]
+__all__ = ["StudyCallback", "Trainer", "TrainingOptions"]
 
 StudyCallback = Callable[[optuna.Study, FrozenTrial], None]
 
@@ -36,6 +37,34 @@ logger = logging.getLogger("optuna.parallelmlp_search")
 """Below Optuna's own logger, so that its verbosity and format apply."""
 
 
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Options of the training of trials.
+
+    Attributes
+    ----------
+    batch_size
+        Number of trials that are asked and trained together. ``"auto"`` is all of them, at most 1000, for
+        samplers that do not learn (random, quasi-random, grid), else a fifth, between 16 and 200.
+    n_jobs
+        Number of workers; None for all cores. It does not affect results.
+    catch
+        Exceptions of user-defined functions (spaces, objectives, constraints) that fail a trial instead of
+        ending the training.
+    callbacks
+        Functions called with the study and each finished trial.
+    heartbeat
+        Seconds between the heartbeats of this worker, for a study in a storage that other workers use too.
+        Trials of a worker that has missed six are enqueued again.
+    """
+
+    batch_size: int | str = "auto"
+    n_jobs: int | None = None
+    catch: type[Exception] | tuple[type[Exception], ...] = ()
+    callbacks: Sequence[StudyCallback] = ()
+    heartbeat: float = 10.0
+
+
 class Trainer:
     """Trains batches of a study; no trial is left running, whatever ends the training.
 
@@ -45,14 +74,8 @@ class Trainer:
         Study to work on.
     objective
         Objective of its trials.
-    n_jobs
-        Number of workers; None for all cores.
-    catch
-        Exceptions of user-defined functions that fail a trial.
-    callbacks
-        Functions called with the study and each finished trial.
-    heartbeat
-        Seconds between heartbeats.
+    options
+        Workers, callbacks, caught exceptions, heartbeat.
     deadline
         Reading of :func:`time.monotonic` after which no training begins, or None.
     all_workers_beat
@@ -63,44 +86,34 @@ class Trainer:
         self,
         study: optuna.Study,
         objective: PreparedObjective,
-        n_jobs: int | None = None,
-        catch: type[Exception] | tuple[type[Exception], ...] = (),
-        callbacks: Sequence[StudyCallback] = (),
-        heartbeat: float = 10.0,
+        options: TrainingOptions,
         deadline: float | None = None,
         *,
         all_workers_beat: bool = False,
     ) -> None:
         self.study = study
         self.objective = objective
-        self.n_workers = 1 if objective.data.rows.inputs.is_cuda else worker_count(n_jobs)
-        self.catch = catch
-        self.callbacks = callbacks
+        self.options = options
         self.deadline = deadline
-        self.heartbeat = Heartbeat(study, heartbeat, all_workers_beat=all_workers_beat)
+        self.heartbeat = Heartbeat(study, options.heartbeat, all_workers_beat=all_workers_beat)
         self.interrupts = Interrupts()
-        self.member_steps = 0
+        on_gpu = objective.data.device.type != "cpu"
+        self.throughput = Throughput(1 if on_gpu else worker_count(options.n_jobs))
         self._session = StudySession(study, self.heartbeat.owner_attrs)
         self._running: set[int] = set()
         self._told: list[int] = []
         self._stack = contextlib.ExitStack()
+        self._workers = Workers(self._stack, self.throughput.n_workers, on_gpu=on_gpu)
         self._data = objective.data
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.interrupts)
         self._stack.enter_context(one_thread())
         self._stack.enter_context(self.heartbeat)
-        on_gpu = self._data.rows.inputs.is_cuda
-        self._workers = Workers(self._stack, self.n_workers, on_gpu=on_gpu)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
     def run_batch(
         self,
@@ -152,7 +165,7 @@ class Trainer:
         mean = sum(data.epoch_seconds(config) for config in configs) / len(configs)
         seconds = mean * self.objective.rungs[-1] * (len(configs) + n_remaining) / 3
         if self.deadline is not None:
-            seconds = min(seconds, self.n_workers * (self.deadline - time.monotonic()))
+            seconds = min(seconds, self.throughput.n_workers * (self.deadline - time.monotonic()))
         self._workers.expect(seconds)
         self._data = self._workers.share(self._data)
 
@@ -170,12 +183,12 @@ class Trainer:
 
     def _call_back(self, told: list[int]) -> None:
         self._told = []
-        if not told or not (self.callbacks or logger.isEnabledFor(logging.WARNING)):
+        if not told or not (self.options.callbacks or logger.isEnabledFor(logging.WARNING)):
             return
         trials, best = self.study.get_trials(deepcopy=False), self._describe_best()
         for number in told:
             _log_trial(trials[number], best)
-            for callback in self.callbacks:
+            for callback in self.options.callbacks:
                 with self.interrupts.allowed():
                     callback(self.study, copy.deepcopy(trials[number]))
 
@@ -221,7 +234,7 @@ class Trainer:
                 config = self.objective.configure(trial)
             except optuna.TrialPruned:
                 state = TrialState.PRUNED
-            except self.catch as error:
+            except self.options.catch as error:
                 trial.set_user_attr("failure", repr(error))
             else:
                 if not self._session.in_memory:
@@ -233,23 +246,14 @@ class Trainer:
         return None
 
     def _train(self, trials: dict[int, MLPConfig]) -> None:
-        objective = self.objective
-        numbers, configs = list(trials), list(trials.values())
-        batch = Batch(configs, self._data, objective.rungs[-1], n_workers=self.n_workers)
-        alive = list(range(len(trials)))
-        for rung, epochs in enumerate(objective.rungs):
+        rungs = self.objective.rungs
+        batch = Batch(trials, self._data, rungs, self.throughput)
+        for rung in range(len(rungs)):
             with self.interrupts.allowed():
-                outcomes = batch.advance(alive, epochs, deadline=self.deadline)
-            self.member_steps += batch.member_steps
-            batch.member_steps = 0
-            onward = self._finish_rung(
-                {numbers[member]: configs[member] for member in alive},
-                {numbers[member]: outcome for member, outcome in outcomes.items()},
-                rung,
-            )
-            alive = [member for member in alive if numbers[member] in onward]
-            batch.keep(alive)
-            if not alive:
+                outcomes = batch.train(rung, trials, deadline=self.deadline)
+            onward = self._finish_rung(trials, outcomes, rung)
+            trials = {number: config for number, config in trials.items() if number in onward}
+            if not trials:
                 return
 
     def _finish_rung(
@@ -311,7 +315,7 @@ class Trainer:
             self.objective.set_attributes(trial, config, outcome)
             if complete:
                 values = self.objective.values(config, outcome)
-        except self.catch as error:
+        except self.options.catch as error:
             trial.set_user_attr("failure", repr(error))
             state = TrialState.FAIL
         self._tell(study, trial.number, values=values, state=state)
