@@ -122,22 +122,7 @@ def synchronize(device: str) -> None:
 
 
 def timed(work: Callable[[], object], device: str, repetitions: int) -> list[float]:
-    """Time repetitions with the device idle before and after each.
-
-    Parameters
-    ----------
-    work
-        Function to time.
-    device
-        Device to synchronize.
-    repetitions
-        Calls of the function.
-
-    Returns
-    -------
-    list of float
-        Seconds of each call.
-    """
+    """Return the seconds of each call of ``work``, with the device idle before and after."""
     seconds = []
     for _ in range(repetitions):
         synchronize(device)
@@ -312,21 +297,7 @@ def measure_card(device: str, size: int = 8192) -> dict[str, float]:
 def account(
     row: dict[str, Any], work: Work, card: dict[str, float], sequential: float, n_members: int
 ) -> None:
-    """Add ratios and lower bounds of the time to a row of results.
-
-    Parameters
-    ----------
-    row
-        Row of :func:`packed_epochs`, which is changed.
-    work
-        Counted work of an epoch.
-    card
-        Rates of the card.
-    sequential
-        Seconds per step of one network at a time.
-    n_members
-        Members of the population.
-    """
+    """Add ratios and lower bounds of the time to a row; ``sequential`` is in seconds per step."""
     seconds = row["epoch_seconds"]["median"]
     precision = "ieee" if row["precision"] == "highest" else "tf32"
     peak = card[f"{precision}_flops_per_second"]

@@ -1,4 +1,4 @@
-"""A search space of one's own: conditions, a file, and a comparison with a preset.
+"""Define a search space with conditions, save it to a file, and compare it with a preset.
 
 Run it from the repository: python examples/custom_space.py
 """
@@ -38,7 +38,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "space.toml"
-        space.save(path)  # `pmlp search ... --space space.toml` reads it as well
+        space.save(path)  # `pmlp search ... --space space.toml` reads it too
         assert SearchSpace.load(path) == space
 
     table = read_table(CREDIT)
@@ -46,7 +46,7 @@ def main() -> None:
     model = ParallelMLPClassifier(n_trials=24, max_epochs=15, n_folds=3, random_state=0)
     comparison = GridSearchCV(model, {"search_space": ["small", space]}, scoring="roc_auc", cv=2)
     comparison.fit(X, y)
-    for name, score in zip(("small", "our own"), comparison.cv_results_["mean_test_score"], strict=True):
+    for name, score in zip(("small", "custom"), comparison.cv_results_["mean_test_score"], strict=True):
         print(f"{name:8s} ROC-AUC {score:.3f}")
     best = comparison.best_estimator_
     print("best configuration:", best.best_config_.widths, best.best_config_.activation)

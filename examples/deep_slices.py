@@ -1,8 +1,8 @@
-"""A deep network in slices of depth: cut, trained, compared with its serial twin, and its predicted speed-up.
+"""Train a deep network in slices of depth, compare it with its serial twin, and predict the speed-up.
 
 Run it from the repository: python examples/deep_slices.py
-With one rank a slice, each on a core or a GPU of its own: torchrun --nproc-per-node 2 examples/deep_slices.py
-With twice as many ranks, two copies of the network share each minibatch.
+With one rank per slice, each on its own core or GPU: torchrun --nproc-per-node 2 examples/deep_slices.py
+With twice as many ranks, two replicas of the network share each minibatch.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CONFIG = MLPConfig(widths=(48,) * 32, residual=True, normalization="layer")
 
 
 def rows() -> tuple[torch.Tensor, torch.Tensor]:
-    """Scaled features and class numbers, shuffled."""
+    """Return scaled features and class numbers, shuffled."""
     table = pd.read_csv(DATA).sample(frac=1.0, random_state=0)
     labels = torch.from_numpy(table.pop("classes").astype("category").cat.codes.to_numpy("int64"))
     return torch.from_numpy(StandardScaler().fit_transform(table).astype("float32")), labels
@@ -49,7 +49,7 @@ def serial_network() -> nn.Sequential:
 
 
 def train(slices: int, communicator: Communicator) -> float | None:
-    """Accuracy on the last quarter of the rows, where the last slice is."""
+    """Train and return the accuracy on the last quarter of the rows; None on ranks without the last slice."""
     X, y = rows()
     n_train = len(X) * 3 // 4
     network = decompose(serial_network(), slices, X[:BATCH])  # finds shapes, cuts and coarse networks
@@ -66,7 +66,7 @@ def train(slices: int, communicator: Communicator) -> float | None:
 
 
 def forecast() -> None:
-    """Predicted speed-up of more devices, connected like two processes of one host."""
+    """Print the predicted speed-up of more devices, connected like two processes of one host."""
     example = torch.randn(BATCH, 36)
     model = serial_network()
     speed = measure_device_speed(model, example)

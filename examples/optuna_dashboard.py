@@ -1,7 +1,7 @@
-"""A study that is stored while it runs, and optuna-dashboard on it.
+"""Store a study in a journal and open it in optuna-dashboard.
 
 Run it from the repository: python examples/optuna_dashboard.py
-It needs the extra: pip install 'parallelmlp-search[dashboard]'
+It needs an extra: pip install 'parallelmlp-search[dashboard]'
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from parallelmlp_search.integrations.optuna import RefinementSampler, open_stora
 
 DATA = Path(__file__).parents[1] / "datasets" / "credit_g.csv.gz"
 
-# the same as `optuna-dashboard FILE --port PORT` in a shell; -P, since this file has the name of the package
+# as `optuna-dashboard FILE --port PORT` in a shell; -P, because this file has the name of the package
 SERVE = ["-P", "-c", "import sys; from optuna_dashboard._cli import main; sys.exit(main())"]
 
 
@@ -33,9 +33,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def fetch(url: str, server: subprocess.Popen[bytes], patience: float = 30.0) -> str:
-    """A page, as soon as the server is up."""
-    deadline = time.monotonic() + patience
+def fetch(url: str, server: subprocess.Popen[bytes], timeout: float = 30.0) -> str:
+    """Return a page as soon as the server has started."""
+    deadline = time.monotonic() + timeout
     while True:
         try:
             with urllib.request.urlopen(url, timeout=10) as answer:
@@ -53,7 +53,7 @@ def main() -> None:
     X, y = table.drop(columns="class"), table["class"]
 
     with tempfile.TemporaryDirectory() as folder:
-        journal = Path(folder) / "credit.log"  # sqlite:///credit.db would do as well
+        journal = Path(folder) / "credit.log"  # sqlite:///credit.db works too
         study = optuna.create_study(
             study_name="credit",
             storage=open_storage(f"journal:{journal}"),
@@ -66,12 +66,12 @@ def main() -> None:
         command = [sys.executable, *SERVE, str(journal), "--port", str(port), "--quiet"]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            home = f"http://127.0.0.1:{port}"
-            page = fetch(f"{home}/dashboard", server)
+            root = f"http://127.0.0.1:{port}"
+            page = fetch(f"{root}/dashboard", server)
             print("page:", page[page.index("<title>") : page.index("</title>")].removeprefix("<title>"))
-            studies = json.loads(fetch(f"{home}/api/studies", server))
+            studies = json.loads(fetch(f"{root}/api/studies", server))
             for one in studies["study_summaries"]:
-                seen = json.loads(fetch(f"{home}/api/studies/{one['study_id']}?after=0", server))["trials"]
+                seen = json.loads(fetch(f"{root}/api/studies/{one['study_id']}?after=0", server))["trials"]
                 states = [trial["state"] for trial in seen]
                 best = max(trial["values"][0] for trial in seen if trial["state"] == "Complete")
                 print(

@@ -1,4 +1,4 @@
-"""Preprocessing steps of one's own, a study on what comes out of them, and its best network as the last step.
+"""Tune networks on the output of preprocessing steps, and use the best one as the last step.
 
 Run it from the repository: python examples/optuna_pipeline.py
 """
@@ -24,8 +24,8 @@ from parallelmlp_search.space.config import FIELD_NAMES
 DATA = Path(__file__).parents[1] / "datasets" / "credit_g.csv.gz"
 
 
-def alone(config: MLPConfig) -> SearchSpace:
-    """The space that holds one configuration and nothing else."""
+def single_config_space(config: MLPConfig) -> SearchSpace:
+    """Return the space that holds only this configuration."""
     return SearchSpace({name: Categorical((getattr(config, name),)) for name in FIELD_NAMES})
 
 
@@ -38,28 +38,28 @@ def main() -> None:
     numbers = make_pipeline(
         QuantileTransformer(n_quantiles=50, output_distribution="normal"), PCA(whiten=True)
     )
-    words = OneHotEncoder(min_frequency=10, handle_unknown="infrequent_if_exist", sparse_output=False)
+    categories = OneHotEncoder(min_frequency=10, handle_unknown="infrequent_if_exist", sparse_output=False)
     steps = make_column_transformer(
         (numbers, make_column_selector(dtype_include="number")),
-        (words, make_column_selector(dtype_exclude="number")),
+        (categories, make_column_selector(dtype_exclude="number")),
     )
     pipeline = Pipeline([("prepare", steps), ("network", ParallelMLPClassifier(n_trials=1, random_state=0))])
 
-    # The steps are fitted once, on all training rows, also on those that will judge the trials. That is fair
-    # as long as they do not look at the target; steps that do make every trial look better than it is.
+    # The steps are fitted once on all training rows, validation rows included. This is valid only if they do
+    # not use the target; otherwise, scores of trials are too high.
     prepared = pipeline["prepare"].fit_transform(X_train)
     objective = PackedObjective(prepared, y_train, "small", max_epochs=9)
     study = optuna.create_study(direction="maximize", sampler=RefinementSampler(seed=0))
     optimize(study, objective, n_trials=96)
     config = objective.configure(optuna.trial.FixedTrial(study.best_params, study.best_trial.number))
-    print(f"best of {len(study.trials)} trials: ROC-AUC {study.best_value:.3f}, the luckiest of many")
+    print(f"best of {len(study.trials)} trials: ROC-AUC {study.best_value:.3f}, selected from all trials")
 
-    # the same pipeline with the best network alone in it, trained anew; the steps are fitted with it
-    pipeline.set_params(network__search_space=alone(config), network__max_epochs=9)
+    # the same pipeline with the best configuration; it fits the steps and trains the network again
+    pipeline.set_params(network__search_space=single_config_space(config), network__max_epochs=9)
     pipeline.fit(X_train, y_train)
     assert pipeline["network"].best_config_ == config
     held_back = roc_auc_score(y_test == pipeline.classes_[1], pipeline.predict_proba(X_test)[:, 1])
-    print(f"the pipeline on rows held back: ROC-AUC {held_back:.3f}")
+    print(f"pipeline on held-back rows: ROC-AUC {held_back:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Packed trials in an Optuna study: its own sampler and pruner, a space of one's own, two goals at once.
+"""Packed trials in an Optuna study: sampler, pruner, a define-by-run space, and two objectives.
 
 Run it from the repository: python examples/optuna_study.py
 """
@@ -17,7 +17,7 @@ DATA = Path(__file__).parents[1] / "datasets" / "credit_g.csv.gz"
 
 
 def space(trial: optuna.Trial) -> MLPConfig:
-    """Define by run: deeper networks are narrower, and only they may be residual."""
+    """Return a configuration; deeper networks are narrower, and only they may be residual."""
     depth = trial.suggest_int("depth", 1, 3)
     width = trial.suggest_int("width", 8, 64 // depth, log=True)
     return MLPConfig(
@@ -37,7 +37,7 @@ def main() -> None:
     table = pd.read_csv(DATA)
     X, y = table.drop(columns="class"), table["class"]
 
-    # one goal: 60 trials in batches, the worse ones pruned at epochs 1 and 3
+    # one objective: 60 trials in batches, pruned at epochs 1 and 3
     study = optuna.create_study(
         direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=0),
@@ -47,13 +47,13 @@ def main() -> None:
     pruned = sum(trial.state is optuna.trial.TrialState.PRUNED for trial in study.trials)
     print(f"best ROC-AUC {study.best_value:.3f} with {study.best_params}; {pruned} of 60 pruned")
 
-    # two goals: a good score from a small network
+    # two objectives: score and number of parameters
     objective = PackedObjective(X, y, space, max_epochs=3, objectives=("score", "n_parameters"))
-    both = optuna.create_study(
+    pareto = optuna.create_study(
         directions=["maximize", "minimize"], sampler=optuna.samplers.NSGAIISampler(seed=0)
     )
-    optimize(both, objective, n_trials=40)
-    for trial in sorted(both.best_trials, key=lambda trial: trial.values[1])[:5]:
+    optimize(pareto, objective, n_trials=40)
+    for trial in sorted(pareto.best_trials, key=lambda trial: trial.values[1])[:5]:
         print(f"ROC-AUC {trial.values[0]:.3f} from {trial.values[1]:,.0f} parameters")
 
 

@@ -1,4 +1,4 @@
-"""The parts below the search: many plain networks as one, the modified matrix multiplication, and back.
+"""Pack plain networks, call the modified matrix multiplication, and extract a network again.
 
 Run it from the repository: python examples/packed_networks.py
 """
@@ -21,7 +21,7 @@ def network(width: int, activation: type[nn.Module]) -> nn.Sequential:
 
 
 def pack_and_extract() -> None:
-    """Networks of any widths and activations in one flat tensor, and each of them out of it again."""
+    """Pack networks of different widths and activations into one flat tensor, and extract one of them."""
     torch.manual_seed(0)
     networks = [network(width, kind) for width in range(1, 101) for kind in (nn.ReLU, nn.Tanh)]
     layout, parameters = pack(networks)
@@ -32,7 +32,7 @@ def pack_and_extract() -> None:
         alone = torch.stack([member(rows).T for member in networks])
     in_order = alone[torch.tensor(layout.members)]
     print(f"{layout.n_members} networks in {len(layout.buckets)} buckets, {parameters.numel():,} numbers")
-    print(f"largest difference from the networks alone: {(packed - in_order).abs().max():.1e}")
+    print(f"largest difference from the single networks: {(packed - in_order).abs().max():.1e}")
 
     member = extract(parameters, layout, 123)
     print("member 123 as a plain network:", member)
@@ -40,14 +40,14 @@ def pack_and_extract() -> None:
 
 
 def multiply() -> None:
-    """The paper's operator: the hidden neurons of all members, each with the weights of its own network."""
+    """Multiply the hidden neurons of all members by the weights of their networks, with each backend."""
     widths = tuple(width for width in range(1, 101) for _ in range(10))
     layout = MatmulLayout(in_widths=widths, out_widths=(3,) * len(widths))
     activations = torch.randn(layout.n_in, 64)
     weight = torch.randn(layout.n_weights, requires_grad=True)
     results = {}
     for backend in ("loop", "reference", "batched"):
-        for _ in range(2):  # the first call also makes what is kept for the others
+        for _ in range(2):  # the first call also fills the cache
             start = time.perf_counter()
             result = modified_matmul(activations, weight, layout, backend=backend)
             (gradient,) = torch.autograd.grad(result.square().sum(), weight)

@@ -1,4 +1,4 @@
-"""A regressor as the last step of a pipeline, with a target on the scale of its logarithm.
+"""Use a regressor as the last step of a pipeline, with the logarithm of the target.
 
 Run it from the repository: python examples/regression_pipeline.py
 """
@@ -30,7 +30,7 @@ def main() -> None:
     X, y = table.drop(columns="price"), table["price"]
     X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
 
-    # a step of one's own; categories pass through untouched, and the search encodes them inside its folds
+    # a custom step; the search encodes the categories inside its folds
     search = ParallelMLPRegressor("small", n_trials=24, max_epochs=27, n_folds=3, random_state=0)
     model = TransformedTargetRegressor(
         make_pipeline(FunctionTransformer(with_volume), search), func=np.log, inverse_func=np.exp
@@ -41,13 +41,13 @@ def main() -> None:
     print(f"RMSE {root_mean_squared_error(y_test, prices):.0f} dollars")
     print(f"MAE  {mean_absolute_error(y_test, prices):.0f} dollars")
 
-    # the same search for the price that nine in ten diamonds do not exceed
+    # the same search for the 90 % quantile of the price
     high = ParallelMLPRegressor(
         "small", n_trials=24, max_epochs=27, n_folds=3, loss="quantile:0.9", random_state=0
     )
     high.fit(X_train, np.log(y_train))
     share = np.mean(np.log(y_test) <= high.predict(X_test))
-    print(f"{share:.0%} of the prices held back lie below their predicted 90 % quantile")
+    print(f"{share:.0%} of the held-back prices are below their predicted 90 % quantile")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tuning one network inside a pipeline, as GridSearchCV would, with all candidates of a fold trained at once.
+"""Tune one network in a pipeline like GridSearchCV, with all candidates of a fold trained at once.
 
 Run it from the repository: python examples/search_cv.py
 """
@@ -45,7 +45,7 @@ def main() -> None:
     )
     model = make_pipeline(FunctionTransformer(with_rate), search).fit(X_train, y_train)
     print(f"random   ROC-AUC {search.best_score_:.3f} by cross-validation, {search.best_params_}")
-    print(f"         ROC-AUC {model.score(X_test, y_test):.3f} on rows held back")
+    print(f"         ROC-AUC {model.score(X_test, y_test):.3f} on held-back rows")
     results = pd.DataFrame(search.cv_results_).nsmallest(3, "rank_test_score")
     print(
         results[["mean_test_score", "std_test_score", "param_width", "param_dropout"]].to_string(index=False)

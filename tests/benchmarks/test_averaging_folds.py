@@ -1,4 +1,4 @@
-"""What folds are worth: how it is measured."""
+"""Gain of averaging the networks of all folds."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ def test_gains_are_shares_of_the_error_of_one_fold() -> None:
     assert lines[-1] == "| mean | | | | | -12.5% | -10.0% |"
 
 
-def test_a_search_is_judged_fold_by_fold() -> None:
+def test_a_search_is_scored_fold_by_fold() -> None:
     row = run("vowel", 0, 4.0)
     assert row["folds"] >= 2
-    assert 0.0 < row["error"] < row["fold"]  # by log-loss an average is no worse than its parts in the mean
+    assert (
+        0.0 < row["error"] < row["fold"]
+    )  # the log-loss of an average is at most the mean of the log-losses
     assert row["expected"] <= 0.0

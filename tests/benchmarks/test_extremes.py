@@ -1,4 +1,4 @@
-"""Tables at the edges: what is made up, what it is compared with, and what stands in the document."""
+"""Extreme tables: shapes, the linear model, one search, and the figures on file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.extremes import CASES, RESULTS, Case, linear, run
     ("name", "rows", "columns", "classes"),
     [("150 rows", 150, 4, 3), ("1,000 columns", 3000, 1000, 2), ("50 classes", 20_000, 16, 50)],
 )
-def test_tables_are_what_they_are_called(name: str, rows: int, columns: int, classes: int) -> None:
+def test_tables_have_the_shapes_of_their_names(name: str, rows: int, columns: int, classes: int) -> None:
     inputs, target = CASES[name].make(np.random.default_rng(0))
     assert inputs.shape == (rows, columns)
     assert len(np.unique(target)) == classes
@@ -29,7 +29,7 @@ def test_one_class_is_rare() -> None:
     assert target.mean() == pytest.approx(0.01, abs=1e-3)
 
 
-def test_the_linear_model_is_fitted_on_the_rows_that_train() -> None:
+def test_the_linear_model_is_fitted_on_the_training_rows() -> None:
     rng = np.random.default_rng(0)
     inputs = rng.standard_normal((400, 3)).astype(np.float32)
     line = inputs @ np.array([1.0, -2.0, 0.5]) + 3.0
@@ -40,7 +40,7 @@ def test_the_linear_model_is_fitted_on_the_rows_that_train() -> None:
     assert linear(Case(extremes.tiny, 1.0, "log_loss"), *classes) < 0.3
 
 
-def test_a_search_is_run_and_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_runs_and_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(extremes.CASES, "150 rows", Case(extremes.tiny, 6.0, "log_loss"))  # type: ignore[index]
     row = run("150 rows", tmp_path)
     assert row["rows"] == 112
@@ -50,7 +50,7 @@ def test_a_search_is_run_and_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert row["trials"] >= 1
 
 
-def test_figures_on_file_are_sensible_and_in_time() -> None:
+def test_searches_on_file_beat_the_linear_model_in_time() -> None:
     rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
     assert [row["case"] for row in rows] == list(CASES)
     for row in rows:

@@ -1,4 +1,4 @@
-"""What the benchmark on a GPU counts and prints, on a small case, and what it says where there is no GPU."""
+"""Benchmark on a GPU: counts and table of a small case, and the message without a GPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.gpu import Case, account, count_work, packed_epochs, paper_popul
 ROOT = Path(gpu.__file__).parent.parent
 
 
-def test_the_population_is_the_papers() -> None:
+def test_the_population_is_that_of_the_paper() -> None:
     configs = paper_population(Case())
     assert len(configs) == 10_000
     assert sum(config.widths[0] for config in configs) == 505_000
@@ -25,7 +25,7 @@ def test_the_population_is_the_papers() -> None:
     assert len({(c.widths, c.activation, c.seed) for c in configs}) == 10_000
 
 
-def test_work_is_counted_as_by_hand() -> None:
+def test_work_equals_a_count_by_hand() -> None:
     case = Case(n_members=20, n_rows=64, n_inputs=3, n_outputs=2, batch_size=32)
     work = count_work(paper_population(case), case)
     # ten members of width 1 and ten of width 2: 30 neurons
@@ -40,7 +40,7 @@ def test_work_is_counted_as_by_hand() -> None:
 
 
 @pytest.mark.parametrize("acceleration", ["graph", "persistent"])
-def test_a_small_case_is_trained_and_accounted_for(acceleration: str) -> None:
+def test_a_small_case_trains_and_gets_its_ratios(acceleration: str) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     case = Case(n_members=2, n_rows=40, n_inputs=3, batch_size=20)
     capture = None if device == "cuda" else lambda work: work
@@ -58,8 +58,8 @@ def test_one_at_a_time_is_timed() -> None:
     assert 0 < result["step_seconds"]["least"] <= result["step_seconds"]["greatest"]
 
 
-def test_what_runs_on_a_device_needs_no_more_than_is_promised() -> None:
-    # tests/conftest.py leaves out what imports hypothesis where there is none
+def test_tests_on_a_device_do_not_need_hypothesis() -> None:
+    # tests/conftest.py skips files that import hypothesis if it is not installed
     left_out, on_device = [], []
     for folder in ("kernels", "engine"):
         for path in sorted((ROOT / "tests" / folder).rglob("test_*.py")):
@@ -74,7 +74,7 @@ def test_what_runs_on_a_device_needs_no_more_than_is_promised() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so_and_fails() -> None:
+def test_without_a_gpu_it_fails_with_a_message() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu", "--check"],
         cwd=ROOT,

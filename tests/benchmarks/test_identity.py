@@ -1,4 +1,4 @@
-"""The identity check: planted differences are found, and the checkout is the code that runs."""
+"""Identity check: planted differences are found, and the code of the checkout runs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_missing_row_and_a_missing_column_are_found() -> None:
     assert compare_frames(trials()[["trial"]], trials()[["score"]]).differences == ("no column in common",)
 
 
-def test_values_are_compared_where_both_have_them() -> None:
+def test_values_of_both_sides_are_compared() -> None:
     old = {"score": 0.5, "low": None, "elapsed_seconds": 1.0, "gone": 1}
     assert compare_values(old | {"elapsed_seconds": 2.0}, old).differences == ()
     assert compare_values({"score": 0.6, "low": None}, old).differences == (
@@ -74,7 +74,7 @@ def test_the_table_shows_each_comparison() -> None:
 
 
 @pytest.mark.parametrize(("differences", "status"), [((), 0), (("score, row 0: 1 instead of 2",), 1)])
-def test_a_difference_is_the_exit_status(
+def test_a_difference_sets_the_exit_status(
     differences: tuple[str, ...],
     status: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -95,19 +95,19 @@ def test_searches_name_columns_of_their_tables() -> None:
         assert case.is_regression == (name == "diamonds")
 
 
-def test_the_package_of_another_folder_is_noticed(tmp_path: Path) -> None:
+def test_another_installed_package_is_an_error(tmp_path: Path) -> None:
     identity._check_package(ROOT)
     with pytest.raises(SystemExit, match="instead of the package"):
         identity._check_package(tmp_path)
 
 
 @pytest.mark.skipif(not git_output("rev-parse", "HEAD"), reason="not a git checkout")
-def test_an_unknown_commit_is_refused() -> None:
+def test_an_unknown_commit_is_an_error() -> None:
     with pytest.raises(SystemExit, match="cannot be checked out"), identity.worktree("no-such-commit"):
         pass
 
 
-def test_without_git_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_git_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SystemExit, match="needs git"), identity.worktree("HEAD"):
         pass

@@ -1,4 +1,4 @@
-"""Ingredients: what is compared with what, and the table of the document is that of the figures."""
+"""Ingredients: variants, comparison, one population, and the rows on file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _row(name: str, seed: int, variant: str, error: float) -> dict[str, Any]:
     return {"set": name, "seed": seed, "variant": variant, "error": error, "best": 0.5 * error}
 
 
-def test_changes_are_geometric_means_of_ratios_set_by_set() -> None:
+def test_changes_are_geometric_means_of_ratios_by_table() -> None:
     rows = [
         _row("vowel", 0, "the recipe", 1.0),
         _row("vowel", 0, "relu", 1.2),
@@ -31,7 +31,7 @@ def test_changes_are_geometric_means_of_ratios_set_by_set() -> None:
         _row("vowel", 1, "relu", 2.0),
         _row("adult", 0, "the recipe", 4.0),
         _row("adult", 0, "relu", 3.0),
-        _row("adult", 1, "relu", 3.0),  # whose recipe is missing
+        _row("adult", 1, "relu", 3.0),  # without its recipe
     ]
     change = compared(rows, "relu", "error")
     assert change is not None
@@ -42,7 +42,7 @@ def test_changes_are_geometric_means_of_ratios_set_by_set() -> None:
     assert line == f"| relu | {mean:+.1%} | {mean:+.1%} | 1 of 2 | -25% to +10% |"
 
 
-def test_a_variant_is_trained_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variant_trains_and_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks import ingredients
 
     monkeypatch.setattr(ingredients, "STEPS", 80)
@@ -52,7 +52,7 @@ def test_a_variant_is_trained_and_judged(monkeypatch: pytest.MonkeyPatch) -> Non
     }
     for row in found.values():
         assert row["networks"] == 2
-        assert 0.0 < row["best"] <= row["error"] < math.log(11.0)  # better than no idea of eleven classes
+        assert 0.0 < row["best"] <= row["error"] < math.log(11.0)  # better than guessing eleven classes
     assert found["relu"]["error"] != found["the recipe"]["error"]
 
 
@@ -62,6 +62,6 @@ def test_the_file_holds_all_variants_of_each_run() -> None:
     runs = {(name, seed) for name, seed, _ in there}
     assert {name for name, _ in runs} <= set(BUNDLED)
     assert {seed for _, seed in runs} <= set(SEEDS)
-    # of each run all variants, and none of one that is no more
+    # all variants of each run, and no removed variant
     assert there == {(name, seed, variant) for name, seed in runs for variant in VARIANTS}
     assert table(rows) != table(rows[1:])

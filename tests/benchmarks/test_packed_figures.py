@@ -1,4 +1,4 @@
-"""Figures of packed training: peaks that nothing exceeds, fair ratios, tables that are those on file."""
+"""Figures of packed training: peaks, ratios, tables, and the rows on file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_peak_is_the_highest_of_all_rates() -> None:
     assert one.gflops() == {"library": 3.0, "own": 1.0, "multiply_adds": 2.0, "peak": 3.0}
 
 
-def test_no_product_is_faster_than_multiply_adds_between_registers() -> None:
+def test_no_product_is_faster_than_multiply_adds_in_registers() -> None:
     pytest.importorskip("numba")
     found = ProductRates()
     for _ in range(3):  # other tests may run beside this one
@@ -46,7 +46,7 @@ def test_no_product_is_faster_than_multiply_adds_between_registers() -> None:
     assert found.peak == max(found.library, found.own, found.multiply_adds)
 
 
-def test_multiply_adds_are_carried_out_and_counted() -> None:
+def test_multiply_adds_are_executed_and_counted() -> None:
     pytest.importorskip("numba")
     from benchmarks.packed import multiply_adds
     from parallelmlp_search.kernels.numba.vectors import LANES
@@ -54,7 +54,7 @@ def test_multiply_adds_are_carried_out_and_counted() -> None:
     assert multiply_adds.register_multiply_adds(7) == 2 * 7 * multiply_adds.CHAINS * LANES
     assert multiply_adds.layer_products(2) == 2 * 2 * 64 * 64 * 128
     (code,) = multiply_adds._registers.inspect_asm().values()
-    if "zmm" in code or "ymm" in code:  # each sum has an instruction of its own; none was joined or left out
+    if "zmm" in code or "ymm" in code:  # one instruction per sum; none was merged or removed
         assert code.count("vfmadd") >= multiply_adds.CHAINS
 
 
@@ -76,7 +76,7 @@ import benchmarks.packed_training
 
 
 class _Contender:
-    """Says what it was told to, in microseconds."""
+    """Contender with given samples, in microseconds."""
 
     def __init__(self, name: str, *microseconds: float) -> None:
         self.name = name
@@ -113,7 +113,7 @@ def test_ratios_and_fractions_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None
     ]
     monkeypatch.setattr(measure, "contenders", lambda *arguments: everyone)
     row = measure.measure(case, rounds=3)
-    # the better by its median, on all cores of ours, round by round
+    # the better rival by its median, against ours on all cores, round by round
     assert row["ratios"]["sequential"] == pytest.approx(quantiles([400 / 20, 500 / 20, 500 / 25]))
     assert row["ratios"]["vmap"] == pytest.approx(quantiles([60 / 20, 80 / 20, 100 / 25]))
     assert row["ratios"]["m3"]["median"] == pytest.approx(15.0)
@@ -121,7 +121,7 @@ def test_ratios_and_fractions_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None
     assert "jax" not in row["ratios"]
     assert row["ratios"]["workers"]["median"] == pytest.approx(2.4)
     assert row["ratios"]["compiled"]["median"] == pytest.approx(1.6)
-    # against the highest peak of the run, not that of the same moment
+    # relative to the highest peak of the run
     flops = case.product_flops(case.configs())
     assert row["product_gflops"]["1"]["peak"] == 160.0
     assert row["gemm_fraction"]["1"]["median"] == pytest.approx(flops / 50e-6 / 1.6e11)
@@ -132,7 +132,7 @@ def test_ratios_and_fractions_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None
     assert row["epoch_seconds"] == pytest.approx(20e-6 * 256 * 8)
 
 
-def test_who_takes_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contenders_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
     def rival(kind: str) -> Any:
         return lambda case, threads, *more, **options: (kind, threads, *more, *options.values())
 
@@ -252,7 +252,7 @@ def test_the_diagram_has_a_bar_for_each_rival() -> None:
 
 
 @pytest.mark.slow  # the compiler takes ten seconds
-def test_the_inside_of_the_call() -> None:
+def test_parts_of_the_member_loop() -> None:
     pytest.importorskip("numba")
     from benchmarks.packed.inside import inside
     from parallelmlp_search.space import MLPConfig
@@ -276,14 +276,14 @@ def test_all_cases_are_on_file_and_in_the_diagram() -> None:
     assert packed_training.DIAGRAM.read_text(encoding="utf-8") == diagram(ON_FILE)
 
 
-def test_how_much_numba_brings_is_on_file() -> None:
+def test_the_gain_of_numba_in_the_documents_is_that_on_file() -> None:
     gains = [row["ratios"]["compiled"]["median"] for row in ON_FILE]
     words = f"training on a CPU is {min(gains):.1f} to {max(gains):.1f} times as fast"
     for name in ("README.md", "CHANGELOG.md"):
         assert words in " ".join((ROOT / name).read_text(encoding="utf-8").split())
 
 
-def test_nothing_on_file_is_faster_than_the_machine() -> None:
+def test_no_rate_on_file_exceeds_the_peak() -> None:
     for row in ON_FILE:
         for cores, part in row["gemm_fraction"].items():
             assert 0.0 < part["q90"] <= 1.0, row["case"]
@@ -295,7 +295,7 @@ def test_nothing_on_file_is_faster_than_the_machine() -> None:
         assert "dirty" not in row["machine"]["commit"]
 
 
-def test_what_was_to_be_reached_is_on_file() -> None:
+def test_the_figures_on_file_reach_their_targets() -> None:
     rows = {row["case"]: row for row in ON_FILE}
     paper, classes = rows["paper, D=10 N=32 C=1"], rows["paper, D=10 N=128 C=10"]
     assert paper["ratios"]["sequential"]["median"] >= 150.0

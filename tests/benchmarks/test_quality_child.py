@@ -31,7 +31,7 @@ def test_versions() -> None:
 
 
 @LINUX
-def test_seconds_of_all_cores_count_children_alive_and_ended() -> None:
+def test_cpu_seconds_include_running_and_ended_children() -> None:
     before = processor_seconds(os.getpid())
     subprocess.run([sys.executable, "-c", BUSY], check=True)
     assert processor_seconds(os.getpid()) - before >= 0.4
@@ -55,7 +55,7 @@ def test_a_fit_ends_when_its_parent_is_killed() -> None:
     parent.kill()
     parent.wait()
     started = time.monotonic()
-    # the fit holds the other end of the pipe: this returns when it has ended, too
+    # the fit holds the other end of the pipe, so this returns when it has ended
     parent.stdout.read()
     parent.stdout.close()
     assert time.monotonic() - started < 15.0

@@ -46,7 +46,7 @@ def test_ranks_wins_and_excess_by_hand() -> None:
     assert found.sets == ("a", "b")
     np.testing.assert_allclose(found.ranks, [[1, 2.5], [3, 1], [2, 2.5]])
     np.testing.assert_allclose(found.mean_ranks, [1.75, 2.0, 2.25])
-    np.testing.assert_allclose(found.wins[0], [1.0, 1.0, 1.5])  # a tie counts a half, with itself as well
+    np.testing.assert_allclose(found.wins[0], [1.0, 1.0, 1.5])  # a tie counts half, also with itself
     np.testing.assert_allclose(found.excess[0], (SHIFT * (1.0 + SHIFT)) ** 0.5 - SHIFT)
     np.testing.assert_allclose(found.seconds, 4.0)
 
@@ -61,7 +61,7 @@ def test_only_common_sets_and_seeds_count() -> None:
         compare([ROWS[0], ROWS[3]])
 
 
-def test_seconds_of_fewer_threads_do_not_count() -> None:
+def test_seconds_with_fewer_threads_are_ignored() -> None:
     rows = [one | {"threads": 2} for one in ROWS]
     rows[2] |= {"threads": 1, "seconds": 100.0}
     rows[4] |= {"threads": 1}
@@ -91,7 +91,7 @@ def test_tables() -> None:
     assert "| b | 2 | 2 | **1** |" in errors
 
 
-def test_a_seed_that_not_all_have_run_on_is_not_in_the_errors() -> None:
+def test_errors_use_the_seeds_that_all_tools_have_run() -> None:
     more = [row("a", "ours", 3.0, seed=1, budget=30.0), row("b", "ours", 4.0, seed=1, budget=30.0)]
     both = [*more, row("b", "lightgbm", 6.0, seed=1), row("c", "ours", 1.0, budget=30.0)]
     errors = error_table([*ROWS[:4], *both], ["ours 30 s", "lightgbm"])
@@ -123,7 +123,7 @@ def test_changes_by_hand() -> None:
     assert worse.mean == pytest.approx(0.1)
     assert (worse.n_worse, worse.n_sets) == (2, 2)
     assert worse.standard_error == pytest.approx(0.0, abs=1e-12)
-    # half the error on one, and twice on the other, where it failed
+    # half the error on one table, and twice on the other, where it failed
     mixed = changes_of(VARIANT_ROWS, "ours, sampler gp 30 s", "ours 30 s")
     assert mixed is not None
     assert (mixed.mean, mixed.low, mixed.high) == (
@@ -134,7 +134,7 @@ def test_changes_by_hand() -> None:
     assert mixed.standard_error == pytest.approx(np.log(2.0))
     assert mixed.n_worse == 1
     assert changes_of(VARIANT_ROWS, "ours, sampler tpe 30 s", "ours 30 s") is None
-    # seeds of one set are one observation
+    # seeds of one table are one observation
     seeds = [*ROWS, row("a", "lightgbm", 1.331, seed=1), row("a", "ours", 1.1, seed=1, budget=30.0)]
     one = changes_of(seeds, "lightgbm", "ours 30 s")
     assert one is not None
@@ -151,7 +151,7 @@ def test_variants_are_shown_by_seconds() -> None:
     assert "tpe" not in words
 
 
-def test_a_report_of_variants_leaves_the_comparison_alone(
+def test_a_report_of_variants_does_not_change_the_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("ABLATION", "RESULTS", "DIAGRAM", "DOCS", "README"):
@@ -181,7 +181,7 @@ def test_bias() -> None:
     assert flattering is not None
     assert flattering.mean < -0.15
     assert not flattering.is_unbiased
-    # seeds of one set are one observation
+    # seeds of one table are one observation
     seeds = bias_of([notes("a", 1.0, 1.2), notes("a", 1.0, 1.0, seed=1), notes("b", 1.0, 1.0)], "honest")
     assert seeds is not None
     assert (seeds.mean, seeds.n_sets, seeds.n_fits) == (pytest.approx(0.05), 2, 3)
@@ -200,14 +200,14 @@ def test_cliques() -> None:
     assert cliques([1.0, 3.0], 1.0) == []
 
 
-def test_the_diagram_names_everyone() -> None:
+def test_the_diagram_names_all_tools() -> None:
     drawing = diagram(compare(ROWS))
     ET.fromstring(drawing)
     for words in ("ours 30 s (1.75)", "catboost (2.00)", "lightgbm (2.25)", "critical difference"):
         assert words in drawing
 
 
-def test_a_newer_fit_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+def test_a_newer_fit_replaces_an_older_one(tmp_path: Path) -> None:
     rows = merge(ROWS, [row("a", "catboost", 0.5), row("c", "catboost", 0.7)])
     assert len(rows) == 7
     assert [r["error"] for r in rows if r["tool"] == "catboost"] == [0.5, 1.0, 0.7]
@@ -215,7 +215,9 @@ def test_a_newer_fit_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "rows.json").read_text()) == {"machine": {"cores": 2}, "rows": rows}
 
 
-def test_a_report_merges_draws_and_fills_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_updates_results_diagram_and_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("RESULTS", "DIAGRAM", "DOCS", "README"):
         monkeypatch.setattr(publishing, name, tmp_path / name)
     for name in ("DOCS", "README"):

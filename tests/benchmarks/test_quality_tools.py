@@ -35,7 +35,7 @@ def test_large_tables_are_sampled() -> None:
     assert (len(train), len(test)) == (9000, 3000)
 
 
-def test_categories_are_texts_and_the_target_is_no_feature() -> None:
+def test_categories_are_texts_and_the_target_is_not_a_feature() -> None:
     table = load("credit_g")
     assert len(table.categorical) == 13
     assert table.features[list(table.categorical)].map(lambda cell: isinstance(cell, str)).to_numpy().all()
@@ -52,7 +52,7 @@ def test_an_unseen_category_is_a_missing_value() -> None:
     assert prepared[~features["V1"].isin(features["V1"].head(50))].isna().all()
 
 
-def test_errors_are_those_of_our_own_metrics() -> None:
+def test_errors_equal_our_metrics() -> None:
     random = np.random.default_rng(0)
     target = random.integers(3, size=60)
     probabilities = random.dirichlet(np.ones(3), size=60)
@@ -91,7 +91,7 @@ def test_variants_change_something_that_exists(name: str, monkeypatch: pytest.Mo
         assert changed != SearchSettings()
     if known is not None:
         before = tuned_defaults.TUNED_DEFAULTS
-        monkeypatch.setattr(tuned_defaults, "TUNED_DEFAULTS", before)  # put back afterwards
+        monkeypatch.setattr(tuned_defaults, "TUNED_DEFAULTS", before)  # restored afterwards
         with_known(known)
         assert len(tuned_defaults.TUNED_DEFAULTS) == len(before)
         assert before != tuned_defaults.TUNED_DEFAULTS
@@ -102,7 +102,7 @@ def test_variants_change_something_that_exists(name: str, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("name", sorted(TOOLS))
 def test_the_functions_of_tools_exist(name: str) -> None:
-    """Modules of tools import none of the optional packages themselves."""
+    """Importing the module of a tool needs no optional package."""
     module, _, function = TOOLS[name].fit.partition(":")
     assert callable(getattr(importlib.import_module(module), function))
     assert dataclasses.is_dataclass(TOOLS[name])
