@@ -39,10 +39,11 @@ def row_values(values: Any, n_rows: int, label: str) -> pd.Series:
     """
     if hasattr(values, "to_pandas"):
         values = values.to_pandas()
-    shape = np.shape(values)
-    if shape != (n_rows,):
-        raise InvalidParameterError(f"{label} must have the shape ({n_rows},), but has {shape}")
-    column = values if isinstance(values, pd.Series) else pd.Series(np.asarray(values))
+    if not isinstance(values, pd.Series):
+        values = np.asarray(values)
+    if values.shape != (n_rows,):
+        raise InvalidParameterError(f"{label} must have the shape ({n_rows},), but has {values.shape}")
+    column = values if isinstance(values, pd.Series) else pd.Series(values)
     refuse_rows(column.isna().to_numpy(), column, f"{label} must have a value in every row")
     return column
 

@@ -1,15 +1,15 @@
 """Folds of a cross-validation whose candidates are trained together.
 
-A fold is prepared once: the steps before the network are fitted on its training rows, its table is encoded,
-and the rows that will be scored wait as tensors. All candidates then train on it as shards of one population
-each, and every one of them is handed to the scorers as the fitted estimator that it would be alone.
+Each fold is prepared once: the steps before the network are fitted on its training rows, its table is
+encoded, and the rows to score are stored as tensors. After training, a fold returns each candidate as the
+fitted estimator that it would be on its own.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,83 +21,69 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import _safe_split, available_if
 from sklearn.utils.validation import _check_method_params
 
-from parallelmlp_search.distribute import MemberOutcome, ShardData, ShardTask, cut_work, run_shards
-from parallelmlp_search.engine import MemberState
-from parallelmlp_search.estimators.inputs import table
-from parallelmlp_search.estimators.single_mlp_base import SingleMLP, Training
+from parallelmlp_search.distribute import MemberOutcome, ShardData
+from parallelmlp_search.estimators.inputs import check_table
+from parallelmlp_search.estimators.single_mlp_base import PreparedTraining, SingleMLP
+from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["Fold", "KnowingPipeline", "last_step", "prepare_fold", "train_on_folds"]
-
-
-def _last_step_has(method: str) -> Callable[[Any], bool]:
-    return lambda pipeline: hasattr(pipeline.steps[-1][1], method)
-
-
-class KnowingPipeline(Pipeline):  # type: ignore[misc]
-    """A fitted pipeline that has transformed some tables before, and need not do so again."""
-
-    known_rows: tuple[tuple[Any, Any], ...] = ()
-
-    def _transformed(self, X: Any) -> tuple[bool, Any]:
-        for rows, transformed in self.known_rows:
-            if X is rows:
-                return True, transformed
-        return False, None
-
-    def predict(self, X: Any, **params: Any) -> Any:
-        """Predictions of the last step."""
-        known, transformed = self._transformed(X)
-        return self.steps[-1][1].predict(transformed) if known else super().predict(X, **params)
-
-    @available_if(_last_step_has("predict_proba"))  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: Any, **params: Any) -> Any:
-        """Probabilities of the last step."""
-        known, transformed = self._transformed(X)
-        if not known:
-            return super().predict_proba(X, **params)
-        return self.steps[-1][1].predict_proba(transformed)
-
-    @available_if(_last_step_has("predict_log_proba"))  # type: ignore[untyped-decorator]
-    def predict_log_proba(self, X: Any, **params: Any) -> Any:
-        """Logarithms of the probabilities of the last step."""
-        known, transformed = self._transformed(X)
-        if not known:
-            return super().predict_log_proba(X, **params)
-        return self.steps[-1][1].predict_log_proba(transformed)
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None, **params: Any) -> Any:
-        """Score of the last step."""
-        known, transformed = self._transformed(X)
-        if not known:
-            return super().score(X, y, sample_weight, **params)
-        return self.steps[-1][1].score(transformed, y, sample_weight)
+__all__ = ["CachedPipeline", "Fold", "last_step", "prepare_fold"]
 
 
 def last_step(estimator: Any) -> Any:
-    """The last step of a pipeline, or the estimator itself."""
+    """Return the last step of a pipeline, or the estimator itself."""
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+
+
+def _cached(method: str) -> Any:
+    """Return a method of :class:`CachedPipeline` that skips the first steps for tables in its cache."""
+
+    def call(self: CachedPipeline, X: Any, *args: Any, **params: Any) -> Any:
+        for table, transformed in self.cached_tables:
+            if X is table:
+                return getattr(last_step(self), method)(transformed, *args, **params)
+        return getattr(super(CachedPipeline, self), method)(X, *args, **params)
+
+    call.__name__ = method  # scorers look for methods by name
+    return available_if(lambda pipeline: hasattr(last_step(pipeline), method))(call)
+
+
+class CachedPipeline(Pipeline):  # type: ignore[misc]
+    """A fitted pipeline with a cache of transformed tables.
+
+    Attributes
+    ----------
+    cached_tables
+        Tables, each with the output of the steps before the last.
+    """
+
+    cached_tables: tuple[tuple[Any, Any], ...] = ()
+
+    predict = _cached("predict")
+    predict_proba = _cached("predict_proba")
+    predict_log_proba = _cached("predict_log_proba")
+    score = _cached("score")
 
 
 @dataclass
 class Fold:
-    """One split, ready for any number of candidates.
+    """One split of the rows, prepared for any number of candidates.
 
     Attributes
     ----------
     estimator
-        Pipeline or network, fitted but for the network itself.
+        Pipeline or network, fitted except for the network itself.
     X_test, y_test, X_train, y_train
         Rows of the split as scorers get them.
     training
-        What training needs, None where preparing failed.
-    known
-        Tables as the last step sees them, and where in the predictions their rows are: the test rows and,
-        if they are scored too, the training rows.
+        Encoded training rows; None if the preparation failed.
+    scored
+        Tables that are scored, before and after the steps of the pipeline, and the slice of the predictions
+        that holds their rows.
     error
-        Why preparing failed.
+        Error of the preparation, or None.
     seconds
-        Time that it took.
+        Duration of the preparation.
     """
 
     estimator: Any
@@ -105,70 +91,75 @@ class Fold:
     y_test: Any
     X_train: Any
     y_train: Any
-    training: Training | None = None
-    known: list[tuple[Any, Any, slice]] = field(default_factory=list)
+    training: PreparedTraining | None = None
+    scored: list[tuple[Any, Any, slice]] = field(default_factory=list)
     error: Exception | None = None
     seconds: float = 0.0
 
     @property
     def data(self) -> ShardData | None:
-        """Rows to train on, None where there is nothing to train."""
+        """Rows to train on; None if the preparation failed or no column is informative."""
         return None if self.training is None or self.training.part is None else self.training.part.data
 
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of full training; 0 if the preparation failed."""
+        return self.training.max_epochs if self.training else 0
+
+    def share(self, workers: Workers) -> None:
+        """Place the rows where worker processes can read them."""
+        if self.training is not None and (part := self.training.part) is not None:
+            self.training = replace(self.training, part=replace(part, data=workers.share(part.data)))
+
     def config(self, fields: Mapping[str, Any]) -> MLPConfig:
-        """Configuration of a candidate."""
+        """Return the configuration of a candidate."""
         assert self.training is not None
         base: MLPConfig = last_step(self.estimator)._config(self.training.seed)
         return base.replace(**fields)
 
     def fitted(self, fields: Mapping[str, Any], outcome: MemberOutcome | None) -> Any:
-        """The estimator that a candidate is on this fold, fitted.
+        """Return a candidate as an estimator that is fitted on this fold.
 
         Parameters
         ----------
         fields
-            What the candidate decides.
+            Configuration fields of the candidate.
         outcome
-            Its training; None where no column tells rows apart.
+            Its training; None if no column is informative.
 
         Raises
         ------
         Exception
-            Whatever fitting it alone would raise.
+            Any error that fitting the estimator alone raises.
         """
         if self.error is not None:
             raise self.error
         assert self.training is not None
         final: SingleMLP = copy.copy(last_step(self.estimator))
-        for name, value in fields.items():
-            setattr(final, name, value)
-        final._only_prepares = False
+        final.__dict__.update(fields)
+        final._only_prepare = False
         del final._prepared
         if outcome is None:
-            final._keep(self.training, self.config(fields))
+            final._train(self.training, self.config(fields))
         else:
-            final._keep_network(self.training, self.config(fields), outcome)
+            final._store_network(self.training, self.config(fields), outcome)
             assert outcome.prediction is not None
-            values = _normalised(outcome.prediction, classes=hasattr(final, "classes_"))
-            final._known = tuple((rows, values[place]) for _, rows, place in self.known)
+            values = _final_predictions(outcome.prediction, are_classes=hasattr(final, "classes_"))
+            final._cached_predictions = tuple((table, values[rows]) for _, table, rows in self.scored)
         if not isinstance(self.estimator, Pipeline):
             return final
-        steps = [*self.estimator.steps[:-1], (self.estimator.steps[-1][0], final)]
-        if type(self.estimator) is not Pipeline:
-            pipeline = copy.copy(self.estimator)
-            pipeline.steps = steps
-            return pipeline
-        knowing = copy.copy(self.estimator)
-        knowing.__class__ = KnowingPipeline
-        knowing.steps = steps
-        knowing.known_rows = tuple((rows, transformed) for rows, transformed, _ in self.known)
-        return knowing
+        pipeline = copy.copy(self.estimator)
+        pipeline.steps = [*self.estimator.steps[:-1], (self.estimator.steps[-1][0], final)]
+        if type(self.estimator) is Pipeline:
+            pipeline.__class__ = CachedPipeline
+            pipeline.cached_tables = tuple((table, transformed) for table, transformed, _ in self.scored)
+        return pipeline
 
 
-def _normalised(prediction: torch.Tensor, *, classes: bool) -> npt.NDArray[np.float64]:
-    """Predictions ``(n, C)`` as :class:`~parallelmlp_search.search.TrainedModel` gives them."""
+def _final_predictions(prediction: torch.Tensor, *, are_classes: bool) -> npt.NDArray[np.float64]:
+    """Return predictions of shape (n, n_outputs) as :class:`~parallelmlp_search.search.TrainedModel` does."""
     values: npt.NDArray[np.float64] = prediction.double().numpy()
-    if classes:
+    if are_classes:
         values = values / values.sum(axis=0, keepdims=True)
     return np.ascontiguousarray(values.T)
 
@@ -177,125 +168,65 @@ def prepare_fold(
     estimator: Any,
     X: Any,
     y: Any,
-    train: npt.NDArray[np.intp],
-    test: npt.NDArray[np.intp],
+    split: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]],
     fit_params: Mapping[str, Any],
     *,
     with_training_rows: bool,
 ) -> Fold:
-    """Fit everything but the network on the training rows of a split.
+    """Fit everything except the network on the training rows of a split.
 
     Parameters
     ----------
     estimator
-        Network, or pipeline that ends in one; it is cloned.
+        Network, or a pipeline that ends in one; it is cloned.
     X, y
         All rows.
-    train, test
-        Row numbers.
+    split
+        Numbers of the training rows and of the test rows.
     fit_params
         Parameters of ``fit`` for all rows.
     with_training_rows
-        Whether the training rows will be scored too.
+        Whether the training rows are scored too.
+
+    Returns
+    -------
+    Fold
     """
     started = time.perf_counter()
+    train, test = split
     estimator = clone(estimator)
     X_train, y_train = _safe_split(estimator, X, y, train)
     X_test, y_test = _safe_split(estimator, X, y, test, train)
     fold = Fold(estimator, X_test, y_test, X_train, y_train)
     final: SingleMLP = last_step(estimator)
-    final._only_prepares = True
+    final._only_prepare = True
     try:
         estimator.fit(X_train, y_train, **_check_method_params(X, params=fit_params, indices=train))
-        training = final._prepared
-        if training.part is not None:
-            scored = [X_test, X_train] if with_training_rows else [X_test]
-            fold.training = _with_scored_rows(fold, training, scored)
-        else:
-            fold.training = training
-    except Exception as error:  # as scikit-learn does: a fit that fails is scored `error_score`
-        fold.error = error
+        fold.training = final._prepared
+        if fold.data is not None:
+            _encode_scored_tables(fold, with_training_rows=with_training_rows)
+    except Exception as error:  # a failed fit is scored with `error_score`, as in scikit-learn
+        fold.error, fold.training = error, None
     fold.seconds = time.perf_counter() - started
     return fold
 
 
-def _with_scored_rows(fold: Fold, training: Training, scored: Sequence[Any]) -> Training:
-    """The training, with the rows that will be scored as those to predict."""
-    assert training.part is not None
-    part, estimator = training.part, fold.estimator
+def _encode_scored_tables(fold: Fold, *, with_training_rows: bool) -> None:
+    """Encode the tables that are scored, so that training predicts their rows."""
+    assert fold.training is not None
+    assert fold.training.part is not None
+    part, estimator = fold.training.part, fold.estimator
     final = last_step(estimator)
-    front = estimator[:-1] if isinstance(estimator, Pipeline) and len(estimator.steps) > 1 else None
+    has_steps = isinstance(estimator, Pipeline) and len(estimator.steps) > 1
+    transform: Callable[[Any], Any] = estimator[:-1].transform if has_steps else lambda table: table
     matrices: list[npt.NDArray[np.float32]] = []
     start = 0
-    for rows in scored:
-        transformed = rows if front is None else front.transform(rows)
-        matrix = part.preprocessor.transform(table(final, transformed, names=final._columns))
-        fold.known.append((rows, transformed, slice(start, start + len(matrix))))
+    for table in [fold.X_test, fold.X_train] if with_training_rows else [fold.X_test]:
+        transformed = transform(table)
+        matrix = part.preprocessor.transform(check_table(final, transformed, names=final._columns))
+        fold.scored.append((table, transformed, slice(start, start + len(matrix))))
         matrices.append(matrix)
         start += len(matrix)
     inputs = torch.from_numpy(np.concatenate(matrices)).to(part.data.rows.inputs.device)
-    return replace(training, part=replace(part, data=replace(part.data, prediction_inputs=inputs)))
-
-
-def train_on_folds(
-    folds: Sequence[Fold],
-    fields: Mapping[int, Mapping[str, Any]],
-    states: dict[tuple[int, int], MemberState],
-    *,
-    until: Sequence[float],
-    total: Sequence[float],
-    n_workers: int,
-) -> Iterator[tuple[int, int, MemberOutcome]]:
-    """Train candidates on every fold.
-
-    Parameters
-    ----------
-    folds
-        The splits; those that failed or have nothing to train are passed over.
-    fields
-        What each candidate decides, by its number.
-    states
-        States of members by candidate and fold, which are taken out; fresh ones have none. Where training
-        does not end here, new states are put in.
-    until, total
-        Epochs, of this call and of full training, for each fold.
-    n_workers
-        Shards that run at once.
-
-    Yields
-    ------
-    tuple of (int, int, MemberOutcome)
-        Candidate, fold, outcome, as shards finish.
-    """
-    tasks: list[ShardTask] = []
-    places: dict[str, int] = {}
-    numbers = list(fields)
-    for place, fold in enumerate(folds):
-        data = fold.data
-        if data is None:
-            continue
-        configs = [fold.config(fields[number]) for number in numbers]
-        last = until[place] >= total[place]
-        for cut in cut_work(configs, data):
-            key = f"fold-{place:03d}-{len(tasks):05d}"
-            places[key] = place
-            tasks.append(
-                ShardTask(
-                    key=key,
-                    trials=tuple(numbers[index] for index in cut),
-                    configs=tuple(configs[index] for index in cut),
-                    states=tuple(states.pop((numbers[index], place), None) for index in cut),
-                    data=data,
-                    until_epoch=until[place],
-                    total_epochs=total[place],
-                    keep=("average",) if last else ("parameters", "first_moment", "second_moment", "average"),
-                )
-            )
-    # the most expensive first, so that no worker is left with it in the end
-    tasks.sort(key=lambda task: (-task.predicted_seconds, task.key))
-    for shard in run_shards(tasks, n_workers=n_workers):
-        place = places[shard.key]
-        for member in shard.members:
-            if until[place] < total[place] and member.failure is None and member.state is not None:
-                states[member.trial, place] = member.state
-            yield member.trial, place, member
+    data = replace(part.data, prediction_inputs=inputs)
+    fold.training = replace(fold.training, part=replace(part, data=data))

@@ -1,4 +1,4 @@
-"""Configurations to begin a search with: given one by one, or the best of a run or of a study."""
+"""Configurations that a search tries first: given directly, or the best of a run or a study."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ if TYPE_CHECKING:
 
 __all__ = ["initial_configs"]
 
-MAX_TAKEN = 32
-"""Configurations that are taken over from a run or a study."""
+MAX_CONFIGS = 32
+"""Maximum number of configurations taken from a run or a study."""
 
 
 def initial_configs(
     source: Sequence[MLPConfig] | str | os.PathLike[str] | optuna.Study | None, space: SearchSpace
 ) -> tuple[MLPConfig, ...]:
-    """Configurations to begin with, best first.
+    """Return the configurations that a search tries first, best first.
 
     Parameters
     ----------
     source
-        Configurations, which must all be of the space; the folder of a finished run or a study of Optuna, of
-        which the best 32 that are of the space are taken; or None for nothing.
+        Configurations; or the folder of a finished run or a study of Optuna, of which the best 32 inside the
+        space are taken; or None.
     space
-        What may be tried.
+        Search space.
 
     Raises
     ------
     InvalidParameterError
-        If a configuration is not of the space, or none of a run or a study is.
+        If a run or a study has no configuration inside the space.
     RunDirectoryError
         If the folder holds no finished run.
     """
     if source is None:
         return ()
     if isinstance(source, str | os.PathLike):
-        best = RunDirectory.open(source).best_configs(10 * MAX_TAKEN)
+        best = RunDirectory.open(source).best_configs(10 * MAX_CONFIGS)
         found = [config for config in best if space.contains(config)]
         name = f"the run in {os.fspath(source)!r}"
     elif isinstance(source, Sequence):
@@ -50,7 +50,7 @@ def initial_configs(
     elif hasattr(source, "get_trials"):
         from parallelmlp_search.integrations.optuna import configs_from_study
 
-        found = configs_from_study(source, space, MAX_TAKEN)
+        found = configs_from_study(source, space, MAX_CONFIGS)
         name = f"the study {source.study_name!r}"
     else:
         raise InvalidParameterError(
@@ -60,6 +60,6 @@ def initial_configs(
     if not found:
         raise InvalidParameterError(
             f"initial_configs must hold a configuration of the search space, but {name} has none: "
-            "search the space that it searched, or leave it out"
+            "use the space of that search, or leave initial_configs out"
         )
-    return tuple(found[:MAX_TAKEN])
+    return tuple(found[:MAX_CONFIGS])

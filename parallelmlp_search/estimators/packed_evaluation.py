@@ -1,11 +1,11 @@
-"""Batches of candidates through the folds: trained packed, scored rung by rung, and told to whoever asked."""
+"""Evaluation of candidates on all folds: trained packed, scored at every rung, with successive halving."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from traceback import format_exception
 from typing import Any
 
@@ -16,32 +16,34 @@ from sklearn.utils.validation import _num_samples
 
 from parallelmlp_search._signals import Interrupts
 from parallelmlp_search.distribute import MemberOutcome
-from parallelmlp_search.engine import MemberState
-from parallelmlp_search.estimators.folds import Fold, train_on_folds
-from parallelmlp_search.estimators.search_candidates import Candidate, Candidates
+from parallelmlp_search.estimators.folds import Fold
+from parallelmlp_search.estimators.search_candidates import ListedCandidates, SearchCandidate
 from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.search.run.budget import Throughput
+from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.workers import Workers
+from parallelmlp_search.search.screening.rung_loop import Cohort, RungLoop
 from parallelmlp_search.search.screening.rungs import advancing, ladder, ladder_cost
 
-__all__ = ["PackedRounds", "Scoring"]
+__all__ = ["PackedEvaluation", "Scoring"]
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How fitted estimators are scored.
+    """Scorers of fitted estimators, with their arguments.
 
     Attributes
     ----------
     scorer
         A scorer, several of them, or a function.
     test_params, train_params
-        What the scorer gets besides rows, for each fold.
+        Further arguments of the scorer for each fold.
     metric
-        Which of several scores decides, if one of them does alone.
+        Name of the score that ranks candidates, if there are several.
     error_score
-        ``"raise"``, or the score of what fails.
+        ``"raise"``, or the score of failed fits.
     with_training_rows
-        Whether training rows are scored too.
+        Whether the training rows are scored too.
     """
 
     scorer: Any
@@ -51,96 +53,46 @@ class Scoring:
     error_score: str | float
     with_training_rows: bool
 
-    def row(
-        self, place: int, fold: Fold, fields: Mapping[str, Any], outcome: MemberOutcome | None
-    ) -> dict[str, Any]:
-        """One candidate on one fold, as scikit-learn notes it."""
-        result: dict[str, Any] = {
-            "fit_error": None,
-            "n_test_samples": _num_samples(fold.X_test),
-            "fit_time": 0.0 if outcome is None else outcome.seconds,
-            "score_time": 0.0,
-        }
-        try:
-            estimator = fold.fitted(fields, outcome)
-        except Exception as error:
-            if self.error_score == "raise":
-                raise
-            result["fit_error"] = "".join(format_exception(error))
-            result["test_scores"] = self._failed()
-            if self.with_training_rows:
-                result["train_scores"] = self._failed()
-            return result
-        started = time.perf_counter()
-        result["test_scores"] = self._score(estimator, fold.X_test, fold.y_test, self.test_params[place])
-        result["score_time"] = time.perf_counter() - started
-        if self.with_training_rows:
-            result["train_scores"] = self._score(
-                estimator, fold.X_train, fold.y_train, self.train_params[place]
-            )
-        return result
 
-    def _score(self, estimator: Any, X: Any, y: Any, params: Mapping[str, Any]) -> Any:
-        return _score(estimator, X, y, self.scorer, dict(params), self.error_score)
-
-    def _failed(self) -> Any:
-        if isinstance(self.scorer, _MultimetricScorer):
-            return dict.fromkeys(self.scorer._scorers, self.error_score)
-        return self.error_score
-
-    def mean(self, rows: Sequence[Mapping[str, Any]]) -> float:
-        """Mean test score of the folds, by the metric that decides."""
-        scores = []
-        for row in rows:
-            score = row["test_scores"]
-            if isinstance(score, dict):
-                if self.metric not in score:
-                    raise InvalidParameterError(
-                        "refit must name the score that decides which candidates go on, "
-                        f"one of {', '.join(map(repr, score))}, but got {self.metric!r}"
-                    )
-                score = score[self.metric]
-            scores.append(float(score))
-        return float(np.mean(scores))
-
-
-class PackedRounds:
-    """A search in progress.
+class PackedEvaluation:
+    """Evaluation of batches of candidates on prepared folds.
 
     Parameters
     ----------
     folds
-        Prepared splits.
+        Prepared folds.
     scoring
-        How candidates are scored.
+        Scorers of candidates.
     candidates
-        Where they come from.
+        Source of candidates.
     reduction_factor
-        One in this many goes on at each rung, or None.
-    workers, n_workers
-        Where shards run, and how many at once.
+        One candidate in this many advances at each rung; None trains all of them to the end.
+    workers
+        Threads or processes of the shards.
+    n_workers
+        Number of shards that run at once.
     interrupts
-        Holds interrupts back while candidates are asked and told.
+        Holds interrupts back except while networks are trained.
     verbose
-        Above 0, each batch is announced; above 1, each score.
+        Above 0, batches are printed; above 1, also scores.
 
     Attributes
     ----------
     rows
-        One candidate on one fold each; candidate by candidate, rung by rung.
-    tried
-        The candidate of each ``len(folds)`` rows.
+        Scores of each candidate on each fold, at each rung.
+    evaluated
+        Candidate of each ``len(folds)`` rows.
     rungs
-        Number of the rung and its epochs, beside `tried`.
+        Rung and its epochs for each entry of `evaluated`.
     n_candidates
-        How many were tried.
+        Number of candidates.
     """
 
     def __init__(
         self,
         folds: Sequence[Fold],
         scoring: Scoring,
-        candidates: Candidates,
+        candidates: ListedCandidates,
         *,
         reduction_factor: int | None,
         workers: Workers,
@@ -153,42 +105,43 @@ class PackedRounds:
         self.candidates = candidates
         self.reduction_factor = reduction_factor
         self.workers = workers
-        self.n_workers = n_workers
         self.interrupts = interrupts
         self.verbose = verbose
         self.rows: list[dict[str, Any]] = []
-        self.tried: list[Candidate] = []
+        self.evaluated: list[SearchCandidate] = []
         self.rungs: list[tuple[int, int]] = []
         self.n_candidates = 0
+        self._journal = Journal(Throughput(n_workers))
         self._past: dict[int, list[float]] = {}
-        self._decides = reduction_factor is not None
-        epochs = [float(fold.training.max_epochs) if fold.training else 0.0 for fold in folds]
-        # candidates of all folds are compared at the same epochs where some of them stop there
+        epochs = [float(fold.max_epochs) for fold in folds]
+        # with rungs, all folds have the same epochs, so that mean scores are comparable
         self._total = epochs if reduction_factor is None else [max(epochs)] * len(folds)
 
-    def run(self, at_once: int, *, asks_for_scores: bool) -> None:
-        """All batches, of ``at_once`` candidates each."""
-        self._decides = self._decides or asks_for_scores
-        while batch := self.candidates.ask(at_once):
+    def run(self, batch_size: int, *, needs_scores: bool) -> None:
+        """Evaluate all candidates in batches.
+
+        ``needs_scores`` says that the source of candidates uses their scores.
+        """
+        while batch := self.candidates.ask(batch_size):
             if self.verbose > 0:
                 n_folds = len(self.folds)
                 print(
                     f"Fitting {n_folds} folds for each of {len(batch)} candidates, "
                     f"totalling {n_folds * len(batch)} fits"
                 )
-            self._expect(batch)
-            self._climb(batch)
+            self._start_workers(batch)
+            self._evaluate(batch, needs_scores=needs_scores)
             self.n_candidates += len(batch)
 
     def _ladder(self) -> list[list[float]]:
-        """Epochs of each rung, for each fold."""
+        """Return the epochs of each rung, for each fold."""
         if self.reduction_factor is None or max(self._total) < 1:
             return [self._total]
         rungs = ladder(int(max(self._total)), self.reduction_factor)
         return [[epochs] * len(self.folds) for epochs in rungs]
 
-    def _expect(self, batch: Sequence[Candidate]) -> None:
-        """Start processes where the work is worth them, and put the rows where they find them."""
+    def _start_workers(self, batch: Sequence[SearchCandidate]) -> None:
+        """Start processes if the batch is large enough, and place the rows where they can read them."""
         seconds = 0.0
         for fold, epochs in zip(self.folds, self._total, strict=True):
             if (data := fold.data) is not None:
@@ -198,79 +151,137 @@ class PackedRounds:
             seconds *= ladder_cost(rungs, self.reduction_factor) / rungs[-1]
         self.workers.expect(seconds)
         for fold in self.folds:
-            if fold.training is not None and fold.training.part is not None:
-                part = fold.training.part
-                shared = self.workers.share(part.data)
-                fold.training = replace(fold.training, part=replace(part, data=shared))
+            fold.share(self.workers)
 
-    def _climb(self, batch: Sequence[Candidate]) -> None:
-        """One batch up the ladder."""
-        states: dict[tuple[int, int], MemberState] = {}
+    def _evaluate(self, batch: Sequence[SearchCandidate], *, needs_scores: bool) -> None:
+        """Train a batch from rung to rung, and record and tell its scores."""
+        loop = RungLoop(self._journal, keep_last=("average",))
         alive = list(range(len(batch)))
-        ladder_of_folds = self._ladder()
-        for rung, until in enumerate(ladder_of_folds):
-            last = rung == len(ladder_of_folds) - 1
+        for rung, until in enumerate(self._ladder()):
             with self.interrupts.allowed():
-                rows = self._rung(batch, alive, states, until)
+                rows = self._train(loop, f"rung-{rung}", batch, alive, until)
             for number in alive:
                 self.rows += rows[number]
-                self.tried.append(batch[number])
+                self.evaluated.append(batch[number])
                 self.rungs.append((rung, int(max(until))))
-            if not self._decides:
-                for number in alive:
-                    self.candidates.tell(batch[number], math.nan, pruned=False)
+            if self.reduction_factor is None and not needs_scores:
                 return
-            means = {number: self.scoring.mean(rows[number]) for number in alive}
-            if last:
-                for number in alive:
-                    self.candidates.tell(batch[number], means[number], pruned=False)
-                return
-            assert self.reduction_factor is not None
-            for number in alive:
-                self.candidates.report(batch[number], means[number], int(max(until)))
-            errors = {number: -mean for number, mean in means.items()}
-            past = self._past.setdefault(rung, [])
-            onward = set(advancing(errors, past, self.reduction_factor))
-            past += errors.values()
-            for number in alive:
-                if number not in onward:
-                    self.candidates.tell(batch[number], means[number], pruned=True)
-            alive = [number for number in alive if number in onward]
-            for key in [key for key in states if key[0] not in onward]:
-                del states[key]
+            means = {number: self._mean(rows[number]) for number in alive}
+            ended = alive
+            if until != self._total:
+                alive = self._advance(rung, batch, rows, means, int(max(until)))
+                ended = [number for number in means if number not in alive]
+                loop.advance({member for number in alive for member in self._members(number)})
+            for number in ended:
+                if until == self._total or not math.isfinite(means[number]):
+                    self.candidates.tell(batch[number], means[number])
+                else:
+                    self.candidates.prune(batch[number])
             if not alive:
                 return
 
-    def _rung(
+    def _advance(
         self,
-        batch: Sequence[Candidate],
+        rung: int,
+        batch: Sequence[SearchCandidate],
+        rows: Mapping[int, Sequence[Mapping[str, Any]]],
+        means: Mapping[int, float],
+        epochs: int,
+    ) -> list[int]:
+        """Report the scores of a rung, and return the candidates that advance."""
+        assert self.reduction_factor is not None
+        for number, mean in means.items():
+            batch[number].report(mean, epochs)
+        # a candidate that failed on a fold cannot be trained further, whatever its `error_score`
+        errors = {
+            number: math.inf if any(row["fit_error"] for row in rows[number]) else -mean
+            for number, mean in means.items()
+        }
+        past = self._past.setdefault(rung, [])
+        chosen = set(advancing(errors, past, self.reduction_factor))
+        past += errors.values()
+        return [number for number in means if number in chosen]
+
+    def _members(self, number: int) -> range:
+        """Return the numbers of a candidate's networks, one for each fold."""
+        return range(number * len(self.folds), (number + 1) * len(self.folds))
+
+    def _train(
+        self,
+        loop: RungLoop,
+        key: str,
+        batch: Sequence[SearchCandidate],
         alive: Sequence[int],
-        states: dict[tuple[int, int], MemberState],
         until: Sequence[float],
     ) -> dict[int, list[dict[str, Any]]]:
-        """Train and score; the rows of each candidate, fold by fold."""
-        fields = {number: batch[number].fields for number in alive}
+        """Train and score candidates on all folds; return the rows of each, fold by fold."""
         rows: dict[int, list[dict[str, Any]]] = {number: [{}] * len(self.folds) for number in alive}
 
         def score(number: int, place: int, outcome: MemberOutcome | None) -> None:
-            fold = self.folds[place]
-            row = self.scoring.row(place, fold, fields[number], outcome)
+            fold, candidate = self.folds[place], batch[number]
+            row = self._row(place, fold, candidate.fields, outcome)
             row["fit_time"] += fold.seconds / len(batch)
             rows[number][place] = row
             if self.verbose > 1:
-                print(f"[CV {place + 1}/{len(self.folds)}] {batch[number].params} {row['test_scores']}")
+                print(f"[CV {place + 1}/{len(self.folds)}] {candidate.params} {row['test_scores']}")
 
+        cohorts = []
         for place, fold in enumerate(self.folds):
             if fold.data is None:
                 for number in alive:
                     score(number, place, None)
-        trained = train_on_folds(
-            self.folds, fields, states, until=until, total=self._total, n_workers=self.n_workers
-        )
-        # scored as they come, so that only the scores of those that are done take room
-        for number, place, outcome in trained:
-            score(number, place, outcome)
-            outcome.prediction = None
-            if outcome.state is not None and (number, place) not in states:
-                outcome.state = None
+                continue
+            configs = {self._members(number)[place]: fold.config(batch[number].fields) for number in alive}
+            cohorts.append(Cohort(place, configs, fold.data, until[place], self._total[place]))
+        # scored as they arrive, because models and predictions of all candidates would fill the memory
+        for shard in loop.train(key, cohorts):
+            for outcome in shard.members:
+                score(outcome.trial // len(self.folds), shard.cohort.number, outcome)
+                outcome.prediction = None
+                if shard.cohort.is_last:
+                    outcome.state = None
         return rows
+
+    def _row(
+        self, place: int, fold: Fold, fields: Mapping[str, Any], outcome: MemberOutcome | None
+    ) -> dict[str, Any]:
+        """Score one candidate on one fold; return scores and times as scikit-learn's ``cross_validate``."""
+        scoring = self.scoring
+        row: dict[str, Any] = {
+            "fit_error": None,
+            "n_test_samples": _num_samples(fold.X_test),
+            "fit_time": 0.0 if outcome is None else outcome.seconds,
+            "score_time": 0.0,
+        }
+        try:
+            estimator = fold.fitted(fields, outcome)
+        except Exception as error:
+            if scoring.error_score == "raise":
+                raise
+            row["fit_error"] = "".join(format_exception(error))
+            kinds = ("test_scores", "train_scores")[: 1 + scoring.with_training_rows]
+            names = scoring.scorer._scorers if isinstance(scoring.scorer, _MultimetricScorer) else None
+            failed = scoring.error_score if names is None else dict.fromkeys(names, scoring.error_score)
+            return row | dict.fromkeys(kinds, failed)
+
+        def score(X: Any, y: Any, params: Mapping[str, Any]) -> Any:
+            return _score(estimator, X, y, scoring.scorer, dict(params), scoring.error_score)
+
+        started = time.perf_counter()
+        row["test_scores"] = score(fold.X_test, fold.y_test, scoring.test_params[place])
+        row["score_time"] = time.perf_counter() - started
+        if scoring.with_training_rows:
+            row["train_scores"] = score(fold.X_train, fold.y_train, scoring.train_params[place])
+        return row
+
+    def _mean(self, rows: Sequence[Mapping[str, Any]]) -> float:
+        """Return the mean test score of the folds, of the metric that ranks candidates."""
+        scores = [row["test_scores"] for row in rows]
+        if isinstance(scores[0], dict):
+            if self.scoring.metric not in scores[0]:
+                raise InvalidParameterError(
+                    "refit must name the score that ranks candidates, "
+                    f"one of {', '.join(map(repr, scores[0]))}, but got {self.scoring.metric!r}"
+                )
+            scores = [score[self.scoring.metric] for score in scores]
+        return float(np.mean([float(score) for score in scores]))

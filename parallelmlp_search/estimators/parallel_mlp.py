@@ -1,4 +1,4 @@
-"""The search as scikit-learn estimators."""
+"""Estimators that search thousands of configurations and ensemble the best networks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import ClassifierMixin, RegressorMixin
 
+from parallelmlp_search.estimators.parameters import documented_by, stores_parameters
 from parallelmlp_search.estimators.search_estimator import SearchEstimator
-from parallelmlp_search.estimators.table_estimator import LabelTarget, NumericTarget
+from parallelmlp_search.estimators.table_estimator import TableClassifier, TableRegressor
+from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.search import Progress
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
@@ -21,88 +22,91 @@ if TYPE_CHECKING:
 __all__ = ["ParallelMLPClassifier", "ParallelMLPRegressor"]
 
 
-class ParallelMLPClassifier(ClassifierMixin, LabelTarget, SearchEstimator):  # type: ignore[misc]
+@stores_parameters
+class ParallelMLPClassifier(TableClassifier, SearchEstimator):
     """Classifier that trains thousands of MLP configurations at once and ensembles the best.
 
-    Every default just works: without budgets the size of the table decides how long networks are trained.
-    Without a ``time_limit`` and with an integer ``random_state`` the result is the same on every run,
-    whatever ``n_jobs``; with a time limit it depends on the speed of the machine.
+    The defaults suit most tables: without a budget, the training length follows from the size of the table.
+    With an integer ``random_state`` and without a ``time_limit``, every fit gives the same result for any
+    ``n_jobs``. With a time limit, the result depends on the speed of the machine.
 
     Parameters
     ----------
     search_space : SearchSpace, str or mapping, default="default"
-        What may be tried: a preset (``"default"``, ``"small"``, ``"deep"``, ``"paper"``), a space of one's
-        own, a YAML, TOML or JSON file, or the mapping that such a file holds.
+        Search space: a preset (``"default"``, ``"small"``, ``"deep"``, ``"paper"``), a
+        :class:`~parallelmlp_search.SearchSpace`, the path of a YAML, TOML or JSON file, or the content of
+        such a file as a mapping.
     n_trials : int, default=None
-        Configurations to train.
+        Number of configurations to train.
     time_limit : float, default=None
-        Seconds for all of ``fit``.
+        Seconds for the whole of ``fit``.
     max_epochs : int, default=None
         Epochs of full training.
     metric : str, default=None
-        What counts; None for ROC-AUC with two classes and log-loss with more.
+        Metric that ranks configurations. None uses ROC-AUC for two classes and log-loss for more.
     n_folds : int, default=None
-        Folds of the finalists' cross-fitting.
+        Folds in the cross-fitting of the finalists.
     n_finalists : int, default=None
-        Configurations that are cross-fitted.
+        Number of configurations that are cross-fitted.
     sampler : str or optuna.samplers.BaseSampler, default="random"
-        Where configurations come from: ``"random"`` or ``"qmc"``, followed by draws near the leaders;
-        ``"grid"``, points of a grid as coarse as the number of trials allows, and no others; ``"tpe"``,
-        ``"cmaes"`` or ``"gp"``, Optuna's sampler of that name after random draws; or a sampler of Optuna,
-        which then draws everything.
+        Sampler of configurations. ``"random"`` and ``"qmc"`` are followed by samples near the elites.
+        ``"grid"`` tries the points of the finest grid that ``n_trials`` allows. ``"tpe"``, ``"cmaes"`` and
+        ``"gp"`` use Optuna's sampler of that name after random samples. A sampler of Optuna proposes all
+        configurations.
     initial_configs : list of MLPConfig, path or optuna.Study, default=None
-        Configurations to try first; or a finished run or a study, whose best are tried first.
+        Configurations to try first, or a finished run or a study, whose best are tried first.
     class_weight : "balanced" or mapping, default=None
-        Weight of each class in training; ``"balanced"`` makes all classes weigh the same.
+        Weight of each class in training. ``"balanced"`` gives all classes the same total weight.
     tune_decision : bool, default=True
-        With a metric that looks at labels (``"accuracy"``, ``"balanced_accuracy"``, ``"f1"``, ``"f1_macro"``,
-        ``"mcc"``), whether ``predict`` names the class whose probability times a weight is largest, with
-        weights that raise that metric; otherwise the most probable class. ``predict_proba`` stays as it is.
+        Whether decision thresholds are tuned if the metric uses labels (``"accuracy"``,
+        ``"balanced_accuracy"``, ``"f1"``, ``"f1_macro"``, ``"mcc"``). ``predict`` then returns the class
+        whose probability times its decision weight is largest. Otherwise it returns the most probable class.
+        ``predict_proba`` does not change.
     calibration : str, default="auto"
-        ``"temperature"`` (as ``"auto"``) fits one temperature to all probabilities, as far as the rows that
-        chose networks and epochs give evidence for it; ``"none"`` leaves them as they are.
+        Calibration of probabilities: ``"temperature"`` (same as ``"auto"``) fits one temperature on the
+        validation rows; ``"none"`` leaves probabilities unchanged.
     refit : bool, default=False
-        Whether the ensemble's networks are trained anew on all rows, to predict instead of those of the
-        folds; takes about as long as one fold. ``honest_score_`` remains that of the folds' networks, which
-        saw fewer rows.
+        Whether the networks of the ensemble are trained again on all rows and replace those of the folds.
+        This takes about as long as one fold. ``honest_score_`` remains the score of the networks of the
+        folds, which were trained on fewer rows.
     device : str, default="auto"
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     n_jobs : int, default=None
-        Workers; None for all cores.
-    memory_limit : int or str, default=None
-        Bytes, or a text such as ``"2GB"``, that the search may add to the memory of its process.
+        Number of workers. None uses all cores.
+    memory_limit : int, float or str, default=None
+        Memory that the search may add to its process: bytes, or a text such as ``"2GB"``.
     run_directory : path, default=None
-        Folder to write the run to. Fitting again with the folder of an unfinished run goes on with it.
+        Folder of the run. Fitting again with the folder of an unfinished run continues it.
     callbacks : list of callables, default=None
-        Each gets a :class:`~parallelmlp_search.search.Progress` at every report; one that returns True ends
-        the screening early.
+        Functions that receive a :class:`~parallelmlp_search.search.Progress` at every report. A function that
+        returns True ends the screening early.
     random_state : int, RandomState or None, default=None
         An integer makes fits repeatable.
     verbose : int, default=0
-        Above 0, progress is shown on standard error.
+        If above 0, progress is shown on standard error.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Class labels, sorted.
     n_features_in_ : int
-        Columns seen in ``fit``.
+        Number of columns seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names; only where all are texts.
+        Names of the columns; defined only if all are strings.
     leaderboard_ : pandas.DataFrame
-        One row a trial, best first.
+        One row per trial, best first.
     best_config_ : MLPConfig or None
         Best single configuration.
     honest_score_ : float or None
-        Score to expect on new rows in the metric's own orientation, corrected for having chosen the best;
-        ``result_.honest`` has its interval. None where there were too few rows to tell.
+        Expected score on new rows, corrected for the selection of the best networks. ``result_.honest`` holds
+        its interval. None if there were too few rows.
     n_trials_ : int
-        Configurations that were trained.
+        Number of configurations that were trained.
     result_ : SearchResult or None
-        Everything the search found.
+        Full result of the search.
     model_ : TrainedModel or ConstantModel
-        What predicts. A table whose columns tell nothing leaves a constant, no result and an empty
-        leaderboard.
+        The model that predicts. Without an informative column it predicts a constant, there is no result, and
+        the leaderboard is empty.
 
     Examples
     --------
@@ -131,93 +135,42 @@ class ParallelMLPClassifier(ClassifierMixin, LabelTarget, SearchEstimator):  # t
         refit: bool = False,
         device: str = "auto",
         n_jobs: int | None = None,
-        memory_limit: int | str | None = None,
+        memory_limit: float | str | None = None,
         run_directory: str | Path | None = None,
         callbacks: Sequence[Callable[[Progress], object]] | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
-    ) -> None:
-        self.search_space = search_space
-        self.n_trials = n_trials
-        self.time_limit = time_limit
-        self.max_epochs = max_epochs
-        self.metric = metric
-        self.n_folds = n_folds
-        self.n_finalists = n_finalists
-        self.sampler = sampler
-        self.initial_configs = initial_configs
-        self.class_weight = class_weight
-        self.tune_decision = tune_decision
-        self.calibration = calibration
-        self.refit = refit
-        self.device = device
-        self.n_jobs = n_jobs
-        self.memory_limit = memory_limit
-        self.run_directory = run_directory
-        self.callbacks = callbacks
-        self.random_state = random_state
-        self.verbose = verbose
+    ) -> None: ...
 
-    def _treatment(self) -> dict[str, Any]:
+    def _task_settings(self) -> dict[str, Any]:
+        if not isinstance(self.tune_decision, bool):
+            raise InvalidParameterError(
+                f"tune_decision must be True or False, but got {self.tune_decision!r}"
+            )
         return {"tune_thresholds": self.tune_decision, "calibration": self.calibration}
 
 
-class ParallelMLPRegressor(RegressorMixin, NumericTarget, SearchEstimator):  # type: ignore[misc]
+@documented_by(ParallelMLPClassifier)
+@stores_parameters
+class ParallelMLPRegressor(TableRegressor, SearchEstimator):
     """Regressor that trains thousands of MLP configurations at once and ensembles the best.
 
-    Several outputs are learned by the same networks. Predictions keep to the range of the training target.
+    Several outputs are predicted by the same networks. Predictions stay in the range of the training target.
+    The other parameters are those of :class:`ParallelMLPClassifier`.
 
     Parameters
     ----------
-    search_space : SearchSpace, str or mapping, default="default"
-        What may be tried: a preset (``"default"``, ``"small"``, ``"deep"``, ``"paper"``), a space of one's
-        own, a YAML, TOML or JSON file, or the mapping that such a file holds.
-    n_trials : int, default=None
-        Configurations to train.
-    time_limit : float, default=None
-        Seconds for all of ``fit``.
-    max_epochs : int, default=None
-        Epochs of full training.
     metric : str, default=None
-        What counts; None for RMSE, or for the pinball loss of the same quantile where ``loss`` is a quantile.
-    n_folds : int, default=None
-        Folds of the finalists' cross-fitting.
-    n_finalists : int, default=None
-        Configurations that are cross-fitted.
-    sampler : str or optuna.samplers.BaseSampler, default="random"
-        Where configurations come from: ``"random"`` or ``"qmc"``, followed by draws near the leaders;
-        ``"grid"``, points of a grid as coarse as the number of trials allows, and no others; ``"tpe"``,
-        ``"cmaes"`` or ``"gp"``, Optuna's sampler of that name after random draws; or a sampler of Optuna,
-        which then draws everything.
-    initial_configs : list of MLPConfig, path or optuna.Study, default=None
-        Configurations to try first; or a finished run or a study, whose best are tried first.
+        Metric that ranks configurations. None uses RMSE, or with a quantile ``loss`` the pinball loss of that
+        quantile.
     loss : str, default=None
-        What training minimises: ``"squared_error"`` (the default), ``"huber"``, ``"huber:0.5"``,
-        ``"quantile"`` or ``"quantile:0.9"``; deltas count in standard deviations of the target.
-    refit : bool, default=False
-        Whether the ensemble's networks are trained anew on all rows, to predict instead of those of the
-        folds; takes about as long as one fold. ``honest_score_`` remains that of the folds' networks, which
-        saw fewer rows.
-    device : str, default="auto"
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-    n_jobs : int, default=None
-        Workers; None for all cores.
-    memory_limit : int or str, default=None
-        Bytes, or a text such as ``"2GB"``, that the search may add to the memory of its process.
-    run_directory : path, default=None
-        Folder to write the run to. Fitting again with the folder of an unfinished run goes on with it.
-    callbacks : list of callables, default=None
-        Each gets a :class:`~parallelmlp_search.search.Progress` at every report; one that returns True ends
-        the screening early.
-    random_state : int, RandomState or None, default=None
-        An integer makes fits repeatable.
-    verbose : int, default=0
-        Above 0, progress is shown on standard error.
+        Training loss: ``"squared_error"`` (the default), ``"huber"``, ``"huber:0.5"``, ``"quantile"`` or
+        ``"quantile:0.9"``. The delta of the Huber loss is in standard deviations of the target.
 
     Attributes
     ----------
     n_features_in_, feature_names_in_, leaderboard_, best_config_, honest_score_, n_trials_, result_, model_
-        As of :class:`ParallelMLPClassifier`.
+        See :class:`ParallelMLPClassifier`.
 
     Examples
     --------
@@ -244,35 +197,12 @@ class ParallelMLPRegressor(RegressorMixin, NumericTarget, SearchEstimator):  # t
         refit: bool = False,
         device: str = "auto",
         n_jobs: int | None = None,
-        memory_limit: int | str | None = None,
+        memory_limit: float | str | None = None,
         run_directory: str | Path | None = None,
         callbacks: Sequence[Callable[[Progress], object]] | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
-    ) -> None:
-        self.search_space = search_space
-        self.n_trials = n_trials
-        self.time_limit = time_limit
-        self.max_epochs = max_epochs
-        self.metric = metric
-        self.n_folds = n_folds
-        self.n_finalists = n_finalists
-        self.sampler = sampler
-        self.initial_configs = initial_configs
-        self.loss = loss
-        self.refit = refit
-        self.device = device
-        self.n_jobs = n_jobs
-        self.memory_limit = memory_limit
-        self.run_directory = run_directory
-        self.callbacks = callbacks
-        self.random_state = random_state
-        self.verbose = verbose
+    ) -> None: ...
 
-    def _loss_and_metric(self) -> tuple[str | None, str | None]:
-        loss = self._checked_loss()
-        kind, _, level = (loss or "").partition(":")
-        if kind == "quantile" and self.metric is None:
-            # ranking a quantile by its squared error would prefer the networks that miss it
-            return loss, f"pinball:{level or '0.5'}"
-        return loss, self.metric
+    def _task_settings(self) -> dict[str, Any]:
+        return {"loss": self.loss}

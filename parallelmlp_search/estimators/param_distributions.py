@@ -1,7 +1,7 @@
-"""Whatever a search over parameters is told to try, as search spaces.
+"""Search spaces from the parameter distributions of scikit-learn, scipy and Optuna.
 
-Lists and scipy's distributions as of ``RandomizedSearchCV``, lists alone as of ``GridSearchCV``, Optuna's
-distributions as of ``OptunaSearchCV``, our own domains and spaces, and mixtures of these.
+A mapping may hold lists as for ``GridSearchCV``, scipy's distributions as for ``RandomizedSearchCV``,
+Optuna's distributions as for ``OptunaSearchCV``, and the domains of this package.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -22,91 +22,99 @@ from parallelmlp_search.space.conditions import plain_value
 from parallelmlp_search.space.domain_base import check_resolution, check_unit
 from parallelmlp_search.space.domains import domain_from_dict
 
-__all__ = ["Distribution", "spaces_of"]
+__all__ = ["Distribution", "search_spaces"]
 
 MIN_PROBABILITY = 1e-9
-"""Quantiles of distributions without ends are taken this far from 0 and 1."""
+"""Quantiles this close to 0 and 1 are not used, because those of unbounded distributions are infinite."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Distribution(Domain):
-    """A distribution with a method ``rvs``, scipy's or one of the user's own.
+    """A distribution with a method ``rvs``, of scipy or of the user.
 
     Parameters
     ----------
     distribution
-        Frozen distribution. Without a method ``ppf``, the point of the unit interval seeds ``rvs``.
+        Frozen distribution. Without a method ``ppf``, the number in the unit interval seeds ``rvs``.
     """
 
     distribution: Any
 
     @property
     def n_values(self) -> float:
-        """Taken as infinitely many."""
+        """Infinity, also for discrete distributions."""
         return math.inf
 
     def contains(self, value: object) -> bool:
-        """Any value: what a distribution can give is its own affair."""
+        """Return True: the support of a distribution is not known in general."""
         return True
 
     def quantile(self, u: float) -> Any:
-        """Value at ``u`` in [0, 1)."""
+        """Return the value at ``u`` in [0, 1)."""
         u = min(max(check_unit(u), MIN_PROBABILITY), 1.0 - MIN_PROBABILITY)
         if hasattr(self.distribution, "ppf"):
             return self._plain(self.distribution.ppf(u))
         return self._plain(self.distribution.rvs(random_state=np.random.RandomState(int(u * 2**32))))
 
     def unit(self, value: object) -> float:
-        """Share of the distribution up to the value; 0.5 where it cannot tell."""
+        """Return the cumulative probability of the value, or 0.5 if the distribution has no ``cdf``."""
         if not hasattr(self.distribution, "cdf"):
             return 0.5
         return min(max(float(self.distribution.cdf(value)), 0.0), 1.0 - MIN_PROBABILITY)
 
     def grid(self, n: int | None = None) -> list[Any]:
-        """``n`` values at even quantiles."""
+        """Return ``n`` values at even quantiles."""
         if n is None:
-            raise InvalidParameterError(
-                f"a grid needs lists of values, but got {_name_of(self.distribution)}: draw at random instead"
-            )
+            self._refuse("be listed as a grid: use sampler 'random'")
         return [self.quantile((index + 0.5) / n) for index in range(check_resolution(n))]
 
     def to_dict(self) -> dict[str, Any]:
-        """Refused: there is no telling what a distribution is made of."""
-        raise InvalidParameterError(f"{_name_of(self.distribution)} cannot be written as plain values")
+        """Not available for a distribution."""
+        self._refuse("be written as plain values")
 
     def value_at(self, index: int) -> Any:
-        """Refused: the values cannot be counted."""
-        raise InvalidParameterError(f"the values of {_name_of(self.distribution)} cannot be counted")
+        """Not available for a distribution."""
+        self._refuse("be counted")
 
     def index_of(self, value: Any) -> int:
-        """Refused: the values cannot be counted."""
-        raise InvalidParameterError(f"the values of {_name_of(self.distribution)} cannot be counted")
+        """Not available for a distribution."""
+        self._refuse("be counted")
+
+    def _refuse(self, action: str) -> NoReturn:
+        raise InvalidParameterError(f"the values of {self!r} cannot {action}")
 
     def _plain(self, value: Any) -> Any:
         plain = plain_value("a distribution", np.asarray(value).item() if np.ndim(value) == 0 else value)
-        # the quantiles of scipy's discrete distributions are floats
-        whole = isinstance(plain, float) and plain.is_integer() and _is_discrete(self.distribution)
-        return int(plain) if whole else plain
+        discrete = any(
+            hasattr(one, "pmf") for one in (self.distribution, getattr(self.distribution, "dist", None))
+        )
+        # quantiles of scipy's discrete distributions are floats
+        return int(plain) if discrete and isinstance(plain, float) and plain.is_integer() else plain
 
     def __repr__(self) -> str:
-        return _name_of(self.distribution)
+        kind = getattr(getattr(self.distribution, "dist", None), "name", None)
+        return f"the distribution {kind or repr(self.distribution)}"
 
 
-def spaces_of(given: Any, *, prefix: str = "") -> list[SearchSpace]:
-    """Search spaces of whatever a user may give.
+def search_spaces(given: Any, *, prefix: str = "") -> list[SearchSpace]:
+    """Return the search spaces of ``param_distributions``.
 
     Parameters
     ----------
     given
-        A search space, a preset's name, a file; a mapping from names to lists, distributions, domains or
+        A search space, the name of a preset, a path; a mapping from names to lists, distributions, domains or
         single values; or a list of such mappings.
     prefix
-        What comes before each name of a mapping: the last step of a pipeline and two underscores.
+        Start of each name of a mapping: the name of the last step of a pipeline and two underscores.
+
+    Returns
+    -------
+    list of SearchSpace
 
     Raises
     ------
     InvalidParameterError
-        If a name is no field of a configuration, or a value is none that it may have.
+        If a name is not a field of a configuration, or a value is not valid for it.
     """
     if isinstance(given, SearchSpace | str | os.PathLike):
         return [SearchSpace.resolve(given)]
@@ -121,7 +129,7 @@ def spaces_of(given: Any, *, prefix: str = "") -> list[SearchSpace]:
 
 def _space(part: Mapping[str, Any], prefix: str) -> SearchSpace:
     domains: dict[str, Domain] = {}
-    # sorted, as scikit-learn sorts them, so that grids come in its order
+    # sorted like scikit-learn's ParameterGrid, so that grids have its order
     for full, values in sorted(part.items()):
         name = str(full)
         if not name.startswith(prefix):
@@ -144,7 +152,7 @@ def _domain(name: str, values: Any) -> Domain:
     if isinstance(values, BaseDistribution):
         return space_from_distributions({name: values}).domains[name]
     if hasattr(values, "rvs"):
-        return _known(values) or Distribution(values)
+        return _equivalent_domain(values) or Distribution(values)
     if isinstance(values, np.ndarray | range):
         values = list(values)
     if isinstance(values, list | tuple) and not values:
@@ -153,8 +161,8 @@ def _domain(name: str, values: Any) -> Domain:
     return domain
 
 
-def _known(frozen: Any) -> Domain | None:
-    """The domain that is the same as a distribution of scipy's, which Optuna can then suggest too."""
+def _equivalent_domain(frozen: Any) -> Domain | None:
+    """Return the domain that equals a distribution of scipy, which Optuna's samplers can suggest from."""
     kind = getattr(getattr(frozen, "dist", None), "name", None)
     if kind not in ("uniform", "loguniform", "reciprocal", "randint"):
         return None
@@ -162,12 +170,3 @@ def _known(frozen: Any) -> Domain | None:
     if kind == "randint":
         return Int(int(low), int(high))
     return Float(float(low), float(high), log=kind != "uniform")
-
-
-def _is_discrete(distribution: Any) -> bool:
-    return hasattr(distribution, "pmf") or hasattr(getattr(distribution, "dist", None), "pmf")
-
-
-def _name_of(distribution: Any) -> str:
-    kind = getattr(getattr(distribution, "dist", None), "name", None)
-    return f"the distribution {kind}" if kind else f"the distribution {distribution!r}"

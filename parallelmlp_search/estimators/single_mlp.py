@@ -1,4 +1,4 @@
-"""One network as a scikit-learn estimator: what a search over single networks tries, and leaves behind."""
+"""Estimators of one network of a given configuration."""
 
 from __future__ import annotations
 
@@ -6,56 +6,55 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import ClassifierMixin, RegressorMixin
 
+from parallelmlp_search.estimators.parameters import documented_by, with_config_fields
 from parallelmlp_search.estimators.single_mlp_base import SingleMLP
-from parallelmlp_search.estimators.table_estimator import LabelTarget, NumericTarget
+from parallelmlp_search.estimators.table_estimator import TableClassifier, TableRegressor
+from parallelmlp_search.space import MLPConfig
 
 __all__ = ["SingleMLPClassifier", "SingleMLPRegressor"]
 
 
-class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ignore[misc]
+@documented_by(MLPConfig)
+@with_config_fields
+class SingleMLPClassifier(TableClassifier, SingleMLP):
     """Classifier of one multi-layer perceptron.
 
     It reads the same tables as :class:`~parallelmlp_search.ParallelMLPClassifier` and encodes them alike, but
-    trains a single configuration, on all rows. Alone it is what :class:`~parallelmlp_search.PackedSearchCV`
-    trains packed with others: the same network, to rounding.
+    trains a single configuration on all rows. :class:`~parallelmlp_search.PackedSearchCV` trains many of
+    these networks at once and obtains the same networks up to rounding.
+
+    The fields of :class:`~parallelmlp_search.space.MLPConfig` are parameters of the constructor.
 
     Parameters
     ----------
-    widths, activation, learning_rate, weight_decay, weight_decay_schedule, dropout, dropout_schedule, \
-    label_smoothing, optimizer, beta1, beta2, momentum, schedule, batch_size, initialization, \
-    head_initialization, parametrization, bias, bias_rate, input_scale_rate, residual, normalization, \
-    clip_norm, numeric_embedding, numeric_scaling, category_embedding, frequency_scale, embedding_rate, \
-    submembers, sharing
-        The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
     seed : int, default=None
-        Seed of the initial weights; None takes it from ``random_state``.
+        Seed of the initial weights. None derives it from ``random_state``.
     max_epochs : int, default=None
-        Epochs of training; None chooses by the number of rows.
+        Epochs of training. None chooses them by the number of rows.
     class_weight : "balanced" or mapping, default=None
-        Weight of each class in training; ``"balanced"`` makes all classes weigh the same.
+        Weight of each class in training. ``"balanced"`` gives all classes the same total weight.
     device : str, default="auto"
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     random_state : int, RandomState or None, default=None
-        Decides the initial weights, the batches and dropout; an integer makes fits repeatable.
+        Seed of the initial weights, the batches and dropout. An integer makes fits repeatable.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Class labels, sorted.
     n_features_in_ : int
-        Columns seen in ``fit``.
+        Number of columns seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names; only where all are texts.
+        Names of the columns; defined only if all are strings.
     config_ : MLPConfig
         The configuration.
     n_epochs_ : int
         Epochs of training.
     training_loss_ : float
-        Mean loss over the training; NaN where nothing could be trained.
+        Mean loss over the training; NaN if no network could be trained.
     model_ : TrainedModel or ConstantModel
-        What predicts. A table whose columns tell nothing leaves a constant.
+        The model that predicts. Without an informative column it predicts a constant.
 
     Examples
     --------
@@ -70,107 +69,33 @@ class SingleMLPClassifier(ClassifierMixin, LabelTarget, SingleMLP):  # type: ign
         self,
         widths: Sequence[int] = (64,),
         *,
-        activation: str = "relu",
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.0,
-        weight_decay_schedule: str = "constant",
-        dropout: float = 0.0,
-        dropout_schedule: str = "constant",
-        label_smoothing: float = 0.0,
-        optimizer: str = "adamw",
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        momentum: float = 0.9,
-        schedule: str = "constant",
-        batch_size: int = 128,
-        initialization: str = "kaiming_uniform",
-        head_initialization: str = "same",
-        parametrization: str = "standard",
-        bias: bool = True,
-        bias_rate: float = 1.0,
-        input_scale_rate: float = 0.0,
-        residual: bool = False,
-        normalization: str = "none",
-        clip_norm: float | None = None,
-        numeric_embedding: str = "piecewise",
-        numeric_scaling: str = "common",
-        category_embedding: str = "none",
-        frequency_scale: float = 0.1,
-        embedding_rate: float = 0.1,
-        submembers: int = 1,
-        sharing: str = "mini",
         seed: int | None = None,
         max_epochs: int | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.widths = widths
-        self.activation = activation
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.weight_decay_schedule = weight_decay_schedule
-        self.dropout = dropout
-        self.dropout_schedule = dropout_schedule
-        self.label_smoothing = label_smoothing
-        self.optimizer = optimizer
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self.momentum = momentum
-        self.schedule = schedule
-        self.batch_size = batch_size
-        self.initialization = initialization
-        self.head_initialization = head_initialization
-        self.parametrization = parametrization
-        self.bias = bias
-        self.bias_rate = bias_rate
-        self.input_scale_rate = input_scale_rate
-        self.residual = residual
-        self.normalization = normalization
-        self.clip_norm = clip_norm
-        self.numeric_embedding = numeric_embedding
-        self.numeric_scaling = numeric_scaling
-        self.category_embedding = category_embedding
-        self.frequency_scale = frequency_scale
-        self.embedding_rate = embedding_rate
-        self.submembers = submembers
-        self.sharing = sharing
-        self.seed = seed
-        self.max_epochs = max_epochs
-        self.class_weight = class_weight
-        self.device = device
-        self.random_state = random_state
+        **config: Any,
+    ) -> None: ...
 
 
-class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ignore[misc]
-    """Regressor of one multi-layer perceptron, of one or several outputs.
+@documented_by(SingleMLPClassifier)
+@with_config_fields
+class SingleMLPRegressor(TableRegressor, SingleMLP):
+    """Regressor of one multi-layer perceptron, with one or several outputs.
 
-    Predictions keep to the range of the training target.
+    Predictions stay in the range of the training target. The other parameters are those of
+    :class:`SingleMLPClassifier`.
 
     Parameters
     ----------
-    widths, activation, learning_rate, weight_decay, weight_decay_schedule, dropout, dropout_schedule, \
-    label_smoothing, optimizer, beta1, beta2, momentum, schedule, batch_size, initialization, \
-    head_initialization, parametrization, bias, bias_rate, input_scale_rate, residual, normalization, \
-    clip_norm, numeric_embedding, numeric_scaling, category_embedding, frequency_scale, embedding_rate, \
-    submembers, sharing
-        The network and its recipe, as of :class:`~parallelmlp_search.space.MLPConfig`.
-    seed : int, default=None
-        Seed of the initial weights; None takes it from ``random_state``.
-    max_epochs : int, default=None
-        Epochs of training; None chooses by the number of rows.
     loss : str, default=None
-        What training minimises: ``"squared_error"`` (the default), ``"huber"``, ``"huber:0.5"``,
-        ``"quantile"`` or ``"quantile:0.9"``; deltas count in standard deviations of the target.
-    device : str, default="auto"
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-    random_state : int, RandomState or None, default=None
-        Decides the initial weights, the batches and dropout; an integer makes fits repeatable.
+        Training loss: ``"squared_error"`` (the default), ``"huber"``, ``"huber:0.5"``, ``"quantile"`` or
+        ``"quantile:0.9"``. The delta of the Huber loss is in standard deviations of the target.
 
     Attributes
     ----------
     n_features_in_, feature_names_in_, config_, n_epochs_, training_loss_, model_
-        As of :class:`SingleMLPClassifier`.
+        See :class:`SingleMLPClassifier`.
 
     Examples
     --------
@@ -185,73 +110,10 @@ class SingleMLPRegressor(RegressorMixin, NumericTarget, SingleMLP):  # type: ign
         self,
         widths: Sequence[int] = (64,),
         *,
-        activation: str = "relu",
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.0,
-        weight_decay_schedule: str = "constant",
-        dropout: float = 0.0,
-        dropout_schedule: str = "constant",
-        label_smoothing: float = 0.0,
-        optimizer: str = "adamw",
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        momentum: float = 0.9,
-        schedule: str = "constant",
-        batch_size: int = 128,
-        initialization: str = "kaiming_uniform",
-        head_initialization: str = "same",
-        parametrization: str = "standard",
-        bias: bool = True,
-        bias_rate: float = 1.0,
-        input_scale_rate: float = 0.0,
-        residual: bool = False,
-        normalization: str = "none",
-        clip_norm: float | None = None,
-        numeric_embedding: str = "piecewise",
-        numeric_scaling: str = "common",
-        category_embedding: str = "none",
-        frequency_scale: float = 0.1,
-        embedding_rate: float = 0.1,
-        submembers: int = 1,
-        sharing: str = "mini",
         seed: int | None = None,
         max_epochs: int | None = None,
         loss: str | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.widths = widths
-        self.activation = activation
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.weight_decay_schedule = weight_decay_schedule
-        self.dropout = dropout
-        self.dropout_schedule = dropout_schedule
-        self.label_smoothing = label_smoothing
-        self.optimizer = optimizer
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self.momentum = momentum
-        self.schedule = schedule
-        self.batch_size = batch_size
-        self.initialization = initialization
-        self.head_initialization = head_initialization
-        self.parametrization = parametrization
-        self.bias = bias
-        self.bias_rate = bias_rate
-        self.input_scale_rate = input_scale_rate
-        self.residual = residual
-        self.normalization = normalization
-        self.clip_norm = clip_norm
-        self.numeric_embedding = numeric_embedding
-        self.numeric_scaling = numeric_scaling
-        self.category_embedding = category_embedding
-        self.frequency_scale = frequency_scale
-        self.embedding_rate = embedding_rate
-        self.submembers = submembers
-        self.sharing = sharing
-        self.seed = seed
-        self.max_epochs = max_epochs
-        self.loss = loss
-        self.device = device
-        self.random_state = random_state
+        **config: Any,
+    ) -> None: ...

@@ -1,4 +1,4 @@
-"""What the estimators of one network share: preparing, training, predicting."""
+"""Base class of the estimators of one network: preparation, training and prediction."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from parallelmlp_search.distribute import MemberOutcome, ShardTask, run_shards
-from parallelmlp_search.estimators.constant_model import ConstantModel, has_usable_column
-from parallelmlp_search.estimators.table_estimator import TableEstimator, constant_model, seed_from
+from parallelmlp_search.distribute import MemberOutcome, run_shards, shard_tasks
+from parallelmlp_search.estimators.constant_model import ConstantModel
+from parallelmlp_search.estimators.table_estimator import TableEstimator, seed_from
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
 from parallelmlp_search.search import SearchSettings, TrainedModel
 from parallelmlp_search.search.finalists.model import FoldModel
@@ -22,25 +22,25 @@ from parallelmlp_search.search.run.budget import default_epochs
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import FIELD_NAMES
 
-__all__ = ["SingleMLP", "Training"]
+__all__ = ["PreparedTraining", "SingleMLP"]
 
 
 @dataclass(frozen=True)
-class Training:
-    """All that is settled before a network is: rows, epochs, seed.
+class PreparedTraining:
+    """Encoded rows, epochs and seed, ready for the training of any configuration.
 
     Attributes
     ----------
     preparation
-        Problem and its encoding.
+        The problem and its encoding, or None without an informative column.
     part
-        Tensors of the rows, or None where no column tells rows apart.
+        Tensors of the rows, or None without an informative column.
     constant
-        What predicts in that case.
+        The model that predicts in that case.
     max_epochs
         Epochs of training.
     seed
-        Seed of whatever has none of its own.
+        Seed of configurations that have none.
     """
 
     preparation: Preparation | None
@@ -50,7 +50,7 @@ class Training:
     seed: int
 
     def model(self, config: MLPConfig, vector: torch.Tensor) -> TrainedModel:
-        """Model of one trained network, given its canonical vector."""
+        """Return the model of a trained network, given its canonical parameter vector."""
         assert self.preparation is not None
         assert self.part is not None
         part, problem = self.part, self.preparation.problem
@@ -72,28 +72,23 @@ class Training:
 class SingleMLP(TableEstimator):
     """Base of the estimators that train one network of a given configuration.
 
-    All rows train: none is held back, so nothing chooses an epoch, and the weights averaged over the last
-    tenth of training predict.
+    The network is trained on all rows for a fixed number of epochs, without validation rows. The weights
+    averaged over the last tenth of training predict.
     """
-
-    seed: int | None
-    max_epochs: int | None
-    device: str
-    random_state: int | np.random.RandomState | None
 
     config_: MLPConfig
     n_epochs_: int
     training_loss_: float
 
-    # what a search that trains networks packed needs: `fit` that stops before training, and answers that
-    # are there already for tables that are these very objects
-    _only_prepares: bool = False
-    _prepared: Training
-    _known: tuple[tuple[Any, npt.NDArray[np.float64]], ...] = ()
+    # PackedSearchCV fits pipelines up to the training of the network, and afterwards hands out estimators
+    # that know their predictions for the tables that will be scored.
+    _only_prepare: bool = False
+    _prepared: PreparedTraining
+    _cached_predictions: tuple[tuple[Any, npt.NDArray[np.float64]], ...] = ()
 
     @classmethod
     def from_config(cls, config: MLPConfig, **parameters: Any) -> Self:
-        """Estimator of a configuration, the ``best_config_`` of a search for example."""
+        """Return the estimator of a configuration, for example of the ``best_config_`` of a search."""
         return cls(**{name: getattr(config, name) for name in FIELD_NAMES}, **parameters)
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -102,11 +97,11 @@ class SingleMLP(TableEstimator):
         Parameters
         ----------
         X
-            Table of shape (n_samples, n_features), as of :class:`~parallelmlp_search.ParallelMLPClassifier`.
+            Table of shape (n_samples, n_features), see :class:`~parallelmlp_search.ParallelMLPClassifier`.
         y
-            Target of shape (n_samples,); for the regressor also (n_samples, n_outputs).
+            Target of shape (n_samples,), or (n_samples, n_outputs) for the regressor.
         sample_weight
-            Weight of each row, shape (n_samples,). A row of weight zero counts as absent.
+            Weight of each row, shape (n_samples,). Rows of weight zero are ignored.
 
         Returns
         -------
@@ -115,40 +110,38 @@ class SingleMLP(TableEstimator):
         Raises
         ------
         ValueError
-            If a parameter or the data break a rule; the message names it.
+            If a parameter or the data are not valid.
         SearchFailedError
-            If the loss stopped being finite.
+            If the loss became infinite or NaN.
         """
-        training = self._training(X, y, sample_weight)
-        if self._only_prepares:
+        training = self._prepare(X, y, sample_weight)
+        if self._only_prepare:
             self._prepared = training
         else:
-            self._keep(training, self._config(training.seed))
+            self._train(training, self._config(training.seed))
         return self
 
-    def _keep(self, training: Training, config: MLPConfig) -> None:
-        """Train, and keep what predicts."""
-        self.config_ = config
+    def _train(self, training: PreparedTraining, config: MLPConfig) -> None:
+        """Train the network and store the model."""
         if training.part is None:
             assert training.constant is not None
-            self.model_ = training.constant
+            self.config_, self.model_ = config, training.constant
             self.n_epochs_, self.training_loss_ = 0, float("nan")
             return
-        task = ShardTask(
-            key="single",
-            trials=(0,),
-            configs=(config,),
-            states=(None,),
-            data=training.part.data,
-            until_epoch=training.max_epochs,
-            total_epochs=training.max_epochs,
+        epochs = training.max_epochs
+        tasks = shard_tasks(
+            "single",
+            {0: config},
+            training.part.data,
+            until_epoch=epochs,
+            total_epochs=epochs,
             keep=("average",),
         )
-        ((outcome,),) = [shard.members for shard in run_shards([task], n_workers=1)]
-        self._keep_network(training, config, outcome)
+        ((outcome,),) = [shard.members for shard in run_shards(tasks, n_workers=1)]
+        self._store_network(training, config, outcome)
 
-    def _keep_network(self, training: Training, config: MLPConfig, outcome: MemberOutcome) -> None:
-        """Keep a network that has been trained, here or packed with others."""
+    def _store_network(self, training: PreparedTraining, config: MLPConfig, outcome: MemberOutcome) -> None:
+        """Store a trained network, which may have been trained together with others."""
         if outcome.failure is not None:
             raise SearchFailedError(
                 f"the network could not be trained: {outcome.failure}; a smaller learning_rate may help"
@@ -160,35 +153,30 @@ class SingleMLP(TableEstimator):
         self.training_loss_ = outcome.train_loss
 
     def _config(self, seed: int) -> MLPConfig:
-        """Configuration of the parameters; ``seed`` is used unless they name one."""
+        """Return the configuration of the parameters; ``seed`` is used if the parameter ``seed`` is None."""
         values = {name: getattr(self, name) for name in FIELD_NAMES}
         return MLPConfig(**values | {"seed": seed if self.seed is None else self.seed})
 
-    def _training(self, X: Any, y: Any, sample_weight: Any) -> Training:
-        """Check and encode a table."""
+    def _prepare(self, X: Any, y: Any, sample_weight: Any) -> PreparedTraining:
+        """Check all parameters and the data, and encode the table."""
         epochs = self.max_epochs
-        whole = isinstance(epochs, Integral) and not isinstance(epochs, bool)
-        if epochs is not None and not (whole and epochs >= 1):
+        is_integer = isinstance(epochs, Integral) and not isinstance(epochs, bool)
+        if epochs is not None and not (is_integer and epochs >= 1):
             raise InvalidParameterError(f"max_epochs must be an integer >= 1, but got {epochs!r}")
         seed = seed_from(self.random_state)
         self._config(seed)
-        loss = self._checked_loss()
         device = resolve_device(self.device)
-        frame, target = self._table_and_target(X, y)
-        problem = self._problem(frame, target, sample_weight)
+        settings = SearchSettings(loss=getattr(self, "loss", None), seed=seed, device=device)
+        problem = self._problem(X, y, sample_weight)
         epochs = int(epochs or default_epochs(problem.n_rows / 128))
-        if not has_usable_column(problem.frame):
-            return Training(None, None, constant_model(problem, loss), epochs, seed)
-        settings = SearchSettings(loss=loss, seed=seed, device=device)
+        settings.check_task(problem.task)
+        if not problem.has_usable_column:
+            return PreparedTraining(None, None, ConstantModel.fit(problem, settings.loss), epochs, seed)
         preparation = Preparation(problem, settings, device, hold_back=False)
-        return Training(preparation, preparation.screening(), None, epochs, seed)
-
-    def _checked_loss(self) -> str | None:
-        """What training minimises, None for the default."""
-        return None
+        return PreparedTraining(preparation, preparation.screening(), None, epochs, seed)
 
     def _predictions(self, X: Any) -> npt.NDArray[np.float64]:
-        for rows, values in self._known:
+        for rows, values in self._cached_predictions:
             if X is rows:
                 return values
         return super()._predictions(X)

@@ -36,7 +36,7 @@ from parallelmlp_search import (
     SingleMLPClassifier,
     SingleMLPRegressor,
 )
-from parallelmlp_search.estimators.folds import KnowingPipeline
+from parallelmlp_search.estimators.folds import CachedPipeline
 from parallelmlp_search.exceptions import DataWarning, InvalidParameterError, PMLPWarning, SearchFailedError
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.space import Categorical, Float, Int
@@ -265,7 +265,7 @@ class TestPipelines:
         pipeline = Pipeline([("encode", encode), ("mlp", classifier())])
         search = packed(pipeline, {"mlp__dropout": [0.0]}, scoring=score).fit(*people)
         assert 50 < search.best_score_ < 70
-        assert all(isinstance(one, KnowingPipeline) for one in seen)
+        assert all(isinstance(one, CachedPipeline) for one in seen)
 
     def test_as_the_last_step(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
         encode = make_column_transformer((OneHotEncoder(), ["city"]), remainder="passthrough")
@@ -428,7 +428,7 @@ class TestStudies:
         ("changes", "message"),
         [
             ({"study": optuna.create_study()}, "must maximize"),
-            ({"study": optuna.create_study(direction="maximize"), "sampler": "grid"}, "left out where a stu"),
+            ({"study": optuna.create_study(direction="maximize"), "sampler": "grid"}, "left out if a study"),
             (
                 {
                     "sampler": optuna.samplers.RandomSampler(),
@@ -561,7 +561,7 @@ class TestScores:
 
     def test_a_table_that_tells_nothing(self) -> None:
         X, y = np.zeros((30, 2)), np.arange(30) % 3 == 0
-        with pytest.warns(DataWarning, match="no column that tells rows apart"):
+        with pytest.warns(DataWarning, match="no informative column"):
             search = packed(classifier(), {"dropout": [0.0, 0.1]}).fit(X, y)
         assert search.cv_results_["mean_test_score"].tolist() == pytest.approx([2 / 3, 2 / 3])
 

@@ -23,7 +23,6 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from parallelmlp_search import MLPConfig, ParallelMLPClassifier, ParallelMLPRegressor, SearchSpace
 from parallelmlp_search.data import read_table
-from parallelmlp_search.estimators.inputs import memory_bytes
 from parallelmlp_search.exceptions import (
     DataError,
     DataWarning,
@@ -165,9 +164,20 @@ class TestFitted:
         assert copy.get_params() == model.get_params()
         assert not hasattr(copy, "model_")
 
+    def test_the_name_of_a_class_in_older_pickles_is_found(self) -> None:
+        older = b"cparallelmlp_search.estimators\nParallelMLPClassifier\n."
+        assert pickle.loads(older) is ParallelMLPClassifier
 
-class TestDecisions:
-    def test_the_decision_is_that_of_the_metric(self, rare: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_a_regressor_is_documented_like_a_classifier(self) -> None:
+        names = set(classifier().get_params()) & set(regressor().get_params())
+        assert {"search_space", "time_limit", "random_state"} < names
+        assert ParallelMLPRegressor.__doc__ is not None
+        assert all(f"\n{name} : " in ParallelMLPRegressor.__doc__ for name in names)
+        assert "ROC-AUC" not in ParallelMLPRegressor.__doc__
+
+
+class TestDecisionThresholds:
+    def test_thresholds_follow_the_metric(self, rare: tuple[np.ndarray, np.ndarray]) -> None:
         X, y = rare
         tuned = classifier(metric="f1").fit(X, y)
         weights = tuned.model_.decision
@@ -179,7 +189,7 @@ class TestDecisions:
         plain = classifier(metric="f1", tune_decision=False).fit(X, y)
         assert np.array_equal(plain.predict(X), plain.classes_[plain.predict_proba(X).argmax(axis=1)])
 
-    def test_other_metrics_name_the_most_probable(self, rare: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_other_metrics_predict_the_most_probable_class(self, rare: tuple[np.ndarray, np.ndarray]) -> None:
         X, y = rare
         model = classifier(refit=True, calibration="none").fit(X, y)
         assert model.model_.decision is None
@@ -276,14 +286,14 @@ class TestTables:
     @pytest.mark.parametrize("X", [np.ones((40, 2)), pd.DataFrame({"a": ["x"] * 40, "b": [np.nan] * 40})])
     def test_a_table_that_tells_nothing_leaves_a_constant(self, X: Any) -> None:
         y = np.array([0, 1, 1, 1] * 10)
-        with pytest.warns(DataWarning, match="no column that tells rows apart"):
+        with pytest.warns(DataWarning, match="no informative column"):
             model = classifier().fit(X, y)
         np.testing.assert_allclose(model.predict_proba(X), [[0.25, 0.75]] * 40)
         assert model.leaderboard_.empty
-        with pytest.warns(DataWarning, match="no column that tells rows apart"):
+        with pytest.warns(DataWarning, match="no informative column"):
             values = regressor().fit(X, y, sample_weight=np.where(y == 1, 1, 3)).predict(X)
         np.testing.assert_allclose(values, 0.5)
-        with pytest.warns(DataWarning, match="no column that tells rows apart"):
+        with pytest.warns(DataWarning, match="no informative column"):
             assert set(regressor(loss="quantile:0.9").fit(X, np.arange(40)).predict(X)) == {35.0}
 
     @pytest.mark.parametrize(
@@ -292,7 +302,7 @@ class TestTables:
             (np.ones((1, 3)), [1], "1 sample"),
             (pd.DataFrame({"a": [1.0]}), [1], "1 sample"),
             (pd.DataFrame(index=range(5)), [1] * 5, r"0 feature\(s\)"),
-            (np.eye(4), [1, 1, 1, 1], "one class: 1"),
+            (np.eye(4), [1, 1, 1, 1], "at least two values or classes, but every row has 1"),
             (np.eye(4), ["a", None, "b", "a"], "Input y contains NaN: 1 of its 4 rows"),
             (np.eye(4), [0, 1, 0], "inconsistent numbers of samples"),
             (np.eye(4), None, "requires y to be passed"),
@@ -441,11 +451,12 @@ class TestWeightsGroupsTime:
         [
             ({"sample_weight": np.zeros(4)}, "all weights are zero"),
             ({"sample_weight": [1, 1, -1, 1]}, "row 2 has -1"),
-            ({"sample_weight": [1, 1, np.nan, 1]}, "sample_weight contains NaN"),
+            ({"sample_weight": [1, 1, np.nan, 1]}, "sample_weight must have a value in every row, but row 2"),
             ({"sample_weight": [1, 1]}, r"must have the shape \(4,\)"),
             ({"sample_weight": [0, 0, 0, 1]}, "at least 2 rows"),
-            ({"sample_weight": [1, 0, 1, 0]}, "one class: 0"),
-            ({"groups": ["a", "b"]}, "inconsistent numbers of samples"),
+            ({"sample_weight": [1, 0, 1, 0]}, "at least two values or classes, but every row has 0"),
+            ({"groups": ["a", "b"]}, r"groups must have the shape \(4,\), but has \(2,\)"),
+            ({"groups": [1, 1, 2, 2], "time": [1, 2, 3, 4]}, "only one of groups and time"),
             ({"groups": ["a", None, "b", "c"]}, "groups must have a value in every row, but row 1"),
         ],
     )
@@ -608,8 +619,8 @@ class TestParameters:
             ({"loss": "quantile:x"}, "loss"),
             ({"class_weight": "balance"}, "did you mean 'balanced'"),
             ({"callbacks": [3]}, "callbacks must be a list of callables"),
-            ({"random_state": -1}, "random_state must lie in"),
-            ({"memory_limit": "2 apples"}, "memory_limit must have a unit"),
+            ({"random_state": -1}, "random_state must be in"),
+            ({"memory_limit": "2 apples"}, "memory_limit must be bytes > 0 or a size"),
             ({"n_jobs": 0}, "n_jobs must not be 0"),
         ],
     )
@@ -623,25 +634,6 @@ class TestParameters:
         else:
             with pytest.raises(InvalidParameterError, match=message):
                 classifier(**changes).fit(X, y)
-
-    @pytest.mark.parametrize(
-        ("text", "size"),
-        [
-            (None, None),
-            (10**9, 10**9),
-            ("2GB", 2 * 10**9),
-            ("1.5 GiB", 3 * 2**29),
-            ("512 mib", 2**29),
-            ("4096", 4096),
-        ],
-    )
-    def test_memory(self, text: Any, size: int | None) -> None:
-        assert memory_bytes(text) == size
-
-    @pytest.mark.parametrize("wrong", [0, -1, "GB", "2 2", True, float("nan"), [1]])
-    def test_no_memory(self, wrong: Any) -> None:
-        with pytest.raises(InvalidParameterError, match="memory_limit must"):
-            memory_bytes(wrong)
 
     def test_a_space_may_be_a_mapping(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers

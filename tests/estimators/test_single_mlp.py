@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import pydoc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,34 @@ def test_parameters_are_those_of_a_configuration(kind: type[Any]) -> None:
     assert all(parameters[name].default == getattr(default, name) for name in FIELD_NAMES if name != "seed")
     config = MLPConfig(widths=(5, 4), activation="silu", clip_norm=1.0, seed=7)
     assert kind.from_config(config, max_epochs=3)._config(99) == config
+
+
+@pytest.mark.parametrize("kind", [SingleMLPClassifier, SingleMLPRegressor])
+def test_parameters_are_stored_and_documented(kind: type[Any]) -> None:
+    model = kind((5,), dropout=0.1, max_epochs=3)
+    assert (model.widths, model.dropout, model.momentum, model.max_epochs) == ((5,), 0.1, 0.9, 3)
+    assert model.set_params(dropout=0.2).get_params()["dropout"] == 0.2
+    assert repr(model) == f"{kind.__name__}(dropout=0.2, max_epochs=3, widths=(5,))"
+    shown = pydoc.render_doc(kind, renderer=pydoc.plaintext)
+    for text in ("momentum\n", "Momentum of SGD", "max_epochs : int, default=None", "dropout: 'float' = 0.0"):
+        assert text in shown
+    with pytest.raises(TypeError, match="has no parameter 'drop_out'; did you mean 'dropout'"):
+        kind(drop_out=0.1)
+    with pytest.raises(TypeError, match="too many positional"):
+        kind((5,), 0.1)
+
+
+def test_a_subclass_may_fix_parameters(numbers: Numbers) -> None:
+    class Linear(SingleMLPRegressor):
+        def __init__(self, learning_rate: float = 0.01) -> None:
+            super().__init__((), learning_rate=learning_rate, max_epochs=2, random_state=0)
+
+    model = clone(Linear(0.02)).fit(*numbers)
+    assert (model.get_params(), model.config_.widths, model.config_.learning_rate) == (
+        {"learning_rate": 0.02},
+        (),
+        0.02,
+    )
 
 
 def test_predicts_what_the_plain_network_says(numbers: Numbers) -> None:
@@ -189,7 +218,7 @@ def test_the_best_configuration_of_a_search(numbers: Numbers) -> None:
 
 
 def test_a_table_that_tells_nothing(numbers: Numbers) -> None:
-    with pytest.warns(DataWarning, match="no column that tells rows apart"):
+    with pytest.warns(DataWarning, match="no informative column"):
         model = regressor().fit(np.zeros((120, 2)), numbers[1])
     assert model.predict(np.zeros((2, 2))) == pytest.approx([numbers[1].mean()] * 2)
     assert model.n_epochs_ == 0
@@ -201,7 +230,7 @@ def test_a_table_that_tells_nothing(numbers: Numbers) -> None:
         ({"max_epochs": 0}, InvalidParameterError, "max_epochs must be an integer >= 1"),
         ({"activation": "rellu"}, InvalidParameterError, "did you mean 'relu'"),
         ({"widths": 8}, InvalidParameterError, "widths must be a sequence"),
-        ({"random_state": -1}, InvalidParameterError, "random_state must lie in"),
+        ({"random_state": -1}, InvalidParameterError, "random_state must be in"),
         ({"device": "tpu"}, InvalidParameterError, "device must be auto"),
         ({"loss": "hubert"}, InvalidParameterError, "did you mean 'huber'"),
         ({"optimizer": "sgd", "learning_rate": 1e30}, SearchFailedError, "stopped being finite"),
@@ -215,5 +244,5 @@ def test_what_cannot_be_is_said(
 
 
 def test_one_class_is_refused(numbers: Numbers) -> None:
-    with pytest.raises(DataError, match="at least 2 classes"):
+    with pytest.raises(DataError, match="at least two values or classes"):
         classifier().fit(numbers[0], np.ones(120, dtype=int))

@@ -156,7 +156,7 @@ class SearchSettings:
     refit: bool = False
     seed: int = 0
     device: str = "auto"
-    memory_limit: int | str | None = None
+    memory_limit: float | str | None = None
     space: SearchSpace = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

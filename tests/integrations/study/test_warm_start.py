@@ -89,7 +89,7 @@ def test_a_search_starts_from_configurations(table: Table) -> None:
 
 def test_a_study_of_another_space_is_refused(study: optuna.Study, table: Table) -> None:
     other = SearchSpace({"width": Categorical((4,))})
-    with pytest.raises(InvalidParameterError, match="has none: search the space that it searched"):
+    with pytest.raises(InvalidParameterError, match="has none: use the space of that search"):
         _model(other, initial_configs=study).fit(*table)
     two = optuna.create_study(directions=["maximize", "minimize"])
     with pytest.raises(InvalidParameterError, match="one direction"):
