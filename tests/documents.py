@@ -39,6 +39,10 @@ OTHER_OPTIONS = ("--nproc-per-node",)
 """Options of programs that are not part of this project."""
 
 
+OTHER_NAMES = ("HalvingGridSearchCV", "PYTHON", "wa_churn")
+"""Names of other projects and of make variables."""
+
+
 @dataclass(frozen=True)
 class Block:
     """A fenced code block.
@@ -174,8 +178,8 @@ def span_problem(span: str) -> str | None:
     """Return why a text between backticks names something that does not exist, or None.
 
     It may be a command of ``pmlp`` or ``make``, a ``python -m`` of this project, an option, a file or folder,
-    or a module with or without a name in it. Words in capitals are placeholders, so only the names of options
-    are checked.
+    a module with or without a name in it, or code with names. Words in capitals after a command are
+    placeholders, so only the names of options are checked.
     """
     words = span.split()
     options = re.findall(r"(?<!\S)(--[a-z][a-z-]+)", span)
@@ -195,7 +199,24 @@ def span_problem(span: str) -> str | None:
         return _path_problem(span)
     if re.fullmatch(r"(parallelmlp_search|benchmarks)(\.\w+)+", span):
         return _name_problem(span)
+    return _identifier_problem(span)
+
+
+def _identifier_problem(span: str) -> str | None:
+    """Check that names with capitals or underscores occur in a source or a table of this project."""
+    for name in re.findall(r"(?<![\w/-])[A-Za-z_]\w*[_A-Z]\w*(?![\w/-])", span):
+        if name not in source_words() and name not in OTHER_NAMES:
+            return f"no source mentions {name}"
     return None
+
+
+@cache
+def source_words() -> frozenset[str]:
+    """Words of all Python files but the tests, and of the index of tables."""
+    folders = ("parallelmlp_search", "benchmarks", "examples", "optunahub")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    texts = [path.read_text(encoding="utf-8") for path in (*paths, ROOT / "datasets" / "INDEX.json")]
+    return frozenset().union(*(re.findall(r"\w+", text) for text in texts))
 
 
 def _path_problem(path: str) -> str | None:

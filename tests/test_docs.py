@@ -285,7 +285,11 @@ def test_the_rule_on_commands_catches_what_it_should(command: str, problem: str 
         ("parallelmlp_search.selection.get_metric", False),
         ("parallelmlp_search.selection.get_metrics", True),
         ("runs/adult", False),
-        ("C_j(x)", False),
+        ("PackedSearchCV", False),
+        ("PackedSearchCv", True),
+        ("study.optimize(PackedObjective(X, y, space))", False),
+        ("max_epochs=9", False),
+        ("max_epoch=9", True),
     ],
 )
 def test_the_rule_on_spans_catches_what_it_should(span: str, caught: bool) -> None:
