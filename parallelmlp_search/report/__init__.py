@@ -1,4 +1,7 @@
-"""What people see: live progress, summaries, tables."""
+"""Reports for users: live progress, summaries, tables.
+
+``wording`` holds the texts that all reports share, ``terminal`` the output in a terminal.
+"""
 
 from parallelmlp_search.report.terminal.console import ConsoleReport
 from parallelmlp_search.report.terminal.promotion import forecast_page, promotion_page

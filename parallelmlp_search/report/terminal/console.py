@@ -1,4 +1,4 @@
-"""Live progress of a search: one calm block in a terminal, one line a rung anywhere else."""
+"""Live progress of a search: one block in a terminal, one line per rung elsewhere."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from parallelmlp_search.report.terminal.wording import clock, compact, epochs_words, worded_score
+from parallelmlp_search.report.wording import format_clock, format_count, format_epochs, format_score
 from parallelmlp_search.search.run.progress import Progress, Standing
 
 __all__ = ["ConsoleReport"]
 
 STAGES = ("preparing", "screening", "cross-fitting", "selecting", "saving")
 REFRESHES_PER_SECOND = 4
-LEADERS = 5
-WIDEST = 100
-"""Columns beyond which a line is harder to follow than a second one."""
-OTHER_LINES = 9
-"""Lines of the block that are not leaders; in a low terminal the leaders give way."""
+MAX_STANDINGS = 5
+MAX_WIDTH = 100
+"""Maximum width of the block; longer lines are hard to read."""
+N_OTHER_LINES = 9
+"""Lines of the block without the leaderboard, which is shortened in a low terminal."""
 
 
 class ConsoleReport:
-    """Callback that shows a search while it runs.
+    """Callback that shows the progress of a search.
 
-    In a terminal it redraws one block four times a second and takes it away at the end; elsewhere it writes
-    one line per completed rung. Reports may come from any thread.
+    In a terminal it redraws one block four times per second and removes it at the end. Elsewhere it writes
+    one line per completed rung. It may be called from any thread.
 
     Parameters
     ----------
     console
-        Where to write; usually standard error, so that standard output stays clean.
+        Console to write to. On standard error it leaves standard output clean.
     title
-        What is being searched, such as ``adult.csv.gz · income``.
+        First line of the block, such as ``adult.csv.gz · income``.
     live
-        Whether to redraw in place; None finds out from the console.
+        True to redraw in place; None: if the console is a terminal.
+    now
+        Clock in seconds.
 
     Examples
     --------
@@ -49,7 +51,7 @@ class ConsoleReport:
     >>> with ConsoleReport(Console(file=out, width=100)) as report:
     ...     report(Progress("screening", "roc_auc", rung_completed=True, n_rungs=3, alive=9, n_trials=27))
     >>> print(out.getvalue().strip())
-    0:00 screening rung 1/3: 9 alive, 27 trials
+    0:00 screening rung 1/3: 27 trials, 9 in training
     """
 
     def __init__(
@@ -65,17 +67,16 @@ class ConsoleReport:
         self.is_live = console.is_terminal and not console.is_dumb_terminal if live is None else live
         self._now = now
         self._lock = threading.Lock()
-        self._progress: Progress | None = None
+        self._progress = Progress("preparing", "")
         self._received = now()
         self._live: Live | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """Take note of a report."""
+        """Receive a report."""
         with self._lock:
-            self._progress = progress
-            self._received = self._now()
+            self._progress, self._received = progress, self._now()
         if not self.is_live and progress.rung_completed:
-            self.console.print(Text(plain_line(progress)), soft_wrap=True)
+            self.console.print(Text(_plain_line(progress)), soft_wrap=True)
 
     def __enter__(self) -> ConsoleReport:
         if self.is_live:
@@ -101,136 +102,125 @@ class ConsoleReport:
             self._live = None
 
     def render(self) -> RenderableType:
-        """The block as it stands now; clocks go on between two reports."""
+        """Return the current block. Its clocks run on between two reports."""
         with self._lock:
-            progress, received = self._progress, self._received
-        since = self._now() - received
-        if progress is None:
-            progress = Progress("preparing", "")
-        return _Block(progress, self.title, since)
+            return _Block(self._progress, self.title, self._now() - self._received)
 
 
-def plain_line(progress: Progress) -> str:
-    """One completed rung in one line."""
+def _plain_line(progress: Progress) -> str:
+    """Line for a completed rung."""
     facts = []
     if progress.stage == "screening":
-        facts += [f"{progress.alive:,} alive"] if progress.alive else []
-        facts.append(f"{progress.n_trials:,} trials")
+        facts += _counts(progress)
     elif progress.total:
         facts.append(f"{progress.done}/{progress.total} shards")
     if progress.best_score is not None:
-        facts.append(f"best {progress.metric} {worded_score(progress.best_score)}")
-    if progress.member_steps_per_second > 0:
-        facts.append(f"{compact(progress.member_steps_per_second)} member-steps/s")
+        facts.append(f"best {progress.metric} {format_score(progress.best_score)}")
+    facts += _speed(progress)
     if progress.seconds_left is not None:
-        facts.append(f"{clock(progress.seconds_left)} left")
-    where = " ".join(word for word in (progress.stage, _place(progress)) if word)
-    return f"{clock(progress.elapsed_seconds)} {where}" + (f": {', '.join(facts)}" if facts else "")
+        facts.append(f"{format_clock(progress.seconds_left)} left")
+    stage = f"{progress.stage} {_rung(progress)}".rstrip()
+    return f"{format_clock(progress.elapsed_seconds)} {stage}" + (f": {', '.join(facts)}" if facts else "")
 
 
-def _place(progress: Progress) -> str:
-    """Round and rung, counted from one."""
+def _rung(progress: Progress) -> str:
+    """Round and rung of screening, counted from 1."""
     if progress.stage != "screening" or not progress.n_rungs:
         return ""
     rung = f"rung {min(progress.rung + 1, progress.n_rungs)}/{progress.n_rungs}"
     return f"round {progress.round + 1}, {rung}" if progress.round else rung
 
 
+def _counts(progress: Progress) -> list[str]:
+    counts = [f"{progress.n_trials:,} trials"] if progress.n_trials else []
+    return counts + ([f"{progress.alive:,} in training"] if progress.alive else [])
+
+
+def _speed(progress: Progress) -> list[str]:
+    speed = progress.member_steps_per_second
+    return [f"{format_count(speed)} member-steps/s"] if speed > 0 else []
+
+
 class _Block:
-    """The live block; drawn for the width that the terminal has at that moment."""
+    """Live block, laid out for the current width of the terminal."""
 
     def __init__(self, progress: Progress, title: str, since: float) -> None:
         self.progress = progress
         self.title = title
-        self.since = since
+        self.elapsed = progress.elapsed_seconds + since
+        self.left = None if progress.seconds_left is None else max(0.0, progress.seconds_left - since)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = min(options.max_width, WIDEST)
+        width = min(options.max_width, MAX_WIDTH)
         unicode = not options.ascii_only
-        progress = self.progress
         lines: list[RenderableType] = [Text("")]
         if self.title:
             title = self.title if unicode else self.title.replace(" · ", " | ")
             lines.append(_clipped(Text(title, style="bold"), width, unicode))
-        lines += [self._stages(width, unicode), Text(""), self._clocks(width), self._bar(width)]
+        lines += [self._stages(width, unicode), Text(""), self._clocks(), self._bar(width)]
         lines.append(_clipped(self._facts(unicode), width, unicode))
-        leaders = max(0, min(LEADERS, console.height - OTHER_LINES))
-        if leaders:
-            lines += [Text(""), _leaders(progress.standings[:leaders], leaders, progress.metric, width)]
+        rows = max(0, min(MAX_STANDINGS, console.height - N_OTHER_LINES))
+        if rows:
+            lines += [Text(""), _standings(self.progress.standings[:rows], rows, self.progress.metric, width)]
         yield from console.render(Group(*lines), options.update(width=width))
 
     def _stages(self, width: int, unicode: bool) -> RenderableType:
-        """The way through the search; only where it is now if the terminal is narrow."""
-        past, now, next_ = ("✓", "●", "○") if unicode else ("x", ">", ".")
+        """All stages, or only the current one in a narrow terminal."""
+        done, active, open_ = ("✓", "●", "○") if unicode else ("x", ">", ".")
         current = self.progress.stage
-        # refitting is part of few searches and stands in the place of what goes before it
-        stages = tuple(
-            current if (current, stage) == ("refitting", "selecting") else stage for stage in STAGES
-        )
+        # refitting is part of few searches; it is shown in place of selecting
+        stages = [current if (current, stage) == ("refitting", "selecting") else stage for stage in STAGES]
         place = stages.index(current) if current in stages else len(stages)
         line = Text()
         for number, stage in enumerate(stages):
             if number < place:
-                line.append(f"{past} {stage}   ", style="green")
+                line.append(f"{done} {stage}   ", style="green")
             elif number == place:
-                line.append(f"{now} {stage}   ", style="bold cyan")
+                line.append(f"{active} {stage}   ", style="bold cyan")
             else:
-                line.append(f"{next_} {stage}   ", style="dim")
+                line.append(f"{open_} {stage}   ", style="dim")
         line.rstrip()
         if line.cell_len <= width:
             return line
-        return Text(f"{now} {current} ({min(place + 1, len(STAGES))}/{len(STAGES)})", style="bold cyan")
+        return Text(f"{active} {current} ({min(place + 1, len(STAGES))}/{len(STAGES)})", style="bold cyan")
 
-    def _clocks(self, width: int) -> RenderableType:
+    def _clocks(self) -> RenderableType:
         progress = self.progress
-        elapsed = f"{clock(progress.elapsed_seconds + self.since)} elapsed"
-        left = self._left()
-        right = elapsed if left is None else f"{elapsed}, {clock(left)} left"
-        here = _place(progress)
+        times = f"{format_clock(self.elapsed)} elapsed"
+        if self.left is not None:
+            times += f", {format_clock(self.left)} left"
+        shards = f"{progress.done}/{progress.total} shards" if progress.total else ""
         grid = Table.grid(expand=True)
         grid.add_column(no_wrap=True, overflow="ellipsis")
         grid.add_column(justify="right", no_wrap=True, style="dim")
-        grid.add_row(here or (f"{progress.done}/{progress.total} shards" if progress.total else ""), right)
+        grid.add_row(_rung(progress) or shards, times)
         return grid
 
-    def _left(self) -> float | None:
-        left = self.progress.seconds_left
-        return None if left is None else max(0.0, left - self.since)
-
     def _bar(self, width: int) -> RenderableType:
-        """Share of the time limit where there is one, else of the shards of this round."""
-        progress, left = self.progress, self._left()
-        if left is not None:
-            elapsed = progress.elapsed_seconds + self.since
-            total, done = max(1e-9, elapsed + left), elapsed
+        """Share of the time limit if there is one, else of the shards of this round."""
+        if self.left is not None:
+            total, done = max(1e-9, self.elapsed + self.left), self.elapsed
         else:
-            total, done = max(1, progress.total), min(progress.done, progress.total)
-        line = Table.grid()  # a bar of its own does not end its line
+            total = max(1, self.progress.total)
+            done = min(self.progress.done, self.progress.total)
+        line = Table.grid()  # a bar alone does not end its line
         line.add_row(ProgressBar(total=total, completed=done, width=width))
         return line
 
     def _facts(self, unicode: bool) -> Text:
         progress = self.progress
-        facts = Text()
-        dot = " · " if unicode else " | "
+        facts = []
         if progress.best_score is not None:
-            facts.append(f"best {progress.metric} ")
-            facts.append(worded_score(progress.best_score), style="bold green")
-        parts = []
-        if progress.alive:
-            parts.append(f"{progress.alive:,} alive")
-        if progress.n_trials:
-            parts.append(f"{progress.n_trials:,} trials")
-        if progress.member_steps_per_second > 0:
-            parts.append(f"{compact(progress.member_steps_per_second)} member-steps/s")
-        for part in parts:
-            facts.append(dot if facts else "", style="dim")
-            facts.append(part)
-        return facts if facts else Text("reading and preparing the table", style="dim")
+            score = format_score(progress.best_score)
+            facts.append(Text(f"best {progress.metric} ").append(score, style="bold green"))
+        facts += [Text(fact) for fact in (*_counts(progress), *_speed(progress))]
+        if not facts:
+            return Text("reading and preparing the table", style="dim")
+        return Text(" · " if unicode else " | ", style="dim").join(facts)
 
 
-def _leaders(standings: tuple[Standing, ...], rows: int, metric: str, width: int) -> Table:
-    """The live leaderboard; it has the same number of lines from the start, so that nothing jumps."""
+def _standings(standings: tuple[Standing, ...], rows: int, metric: str, width: int) -> Table:
+    """Live leaderboard. It has all its lines from the start, so that the height of the block is constant."""
     narrow = width < 70
     table = Table(box=None, padding=(0, 2, 0, 0), expand=True, header_style="dim", show_edge=False)
     table.add_column("#", justify="right", no_wrap=True, style="dim", min_width=1)
@@ -242,9 +232,9 @@ def _leaders(standings: tuple[Standing, ...], rows: int, metric: str, width: int
     for place in range(rows):
         if place < len(standings):
             entry = standings[place]
-            score = Text(worded_score(entry.score), style="bold green" if place == 0 else "")
+            score = Text(format_score(entry.score), style="bold green" if place == 0 else "")
             cells: list[RenderableType] = [str(place + 1), str(entry.trial), score]
-            cells += [] if narrow else [epochs_words(entry.epochs)]
+            cells += [] if narrow else [format_epochs(entry.epochs)]
             table.add_row(*cells, Text(entry.summary, style="" if place == 0 else "dim"))
         else:
             table.add_row(str(place + 1), *[""] * (3 if narrow else 4))

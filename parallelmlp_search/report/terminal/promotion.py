@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from parallelmlp_search.report.terminal.wording import compact, seconds_words, worded_score
+from parallelmlp_search.report.wording import format_count, format_duration, format_score
 
 __all__ = ["forecast_page", "promotion_page"]
 
@@ -39,7 +39,7 @@ def forecast_page(forecasts: Sequence[Record], link: str) -> RenderableType:
                 *(_milliseconds(row[name]) for name in ("fine", "sweep", "communication", "update")),
                 f"{row['speedup']:.1f}",
                 f"{100 * row['efficiency']:.0f} %",
-                compact(row["parameters"]),
+                format_count(row["parameters"]),
                 style="bold" if row["slices"] == count else None,
             )
         parts.append(table)
@@ -62,22 +62,22 @@ def promotion_page(promotion: Record) -> RenderableType:
             f"trial {row['trial']}, {row['depth']} layers, {form}",
             str(row["slices"]),
             str(row["ranks"]),
-            worded_score(row["score"]),
-            compact(row["parameters"]),
-            seconds_words(row["seconds"]),
+            format_score(row["score"]),
+            format_count(row["parameters"]),
+            format_duration(row["seconds"]),
             _milliseconds(row["step_seconds"]),
             _milliseconds(row["predicted_step_seconds"]),
             f"{100 * row['weight']:.0f} %",
         )
     page = Table.grid(padding=(0, 2))
-    before, after = worded_score(promotion["score_before"]), worded_score(promotion["score_after"])
+    before, after = format_score(promotion["score_before"]), format_score(promotion["score_after"])
     page.add_row("ensemble", f"{before} before, {after} now, on out-of-fold rows")
     honest = promotion["honest_before"], promotion["honest_after"]
     if all(value is not None for value in honest):
-        page.add_row("honest score", f"{worded_score(honest[0])} before, {worded_score(honest[1])} now")
+        page.add_row("honest score", f"{format_score(honest[0])} before, {format_score(honest[1])} now")
     for number, sentence in enumerate(promotion["remarks"]):
         page.add_row("" if number else "remarks", Text(str(sentence)))
-    page.add_row("took", seconds_words(float(promotion["seconds"])))
+    page.add_row("took", format_duration(float(promotion["seconds"])))
     return Group("", table, page, "")
 
 

@@ -1,69 +1,73 @@
-"""What a run has come to: the summary of a search, its leaderboard, one trial, an evaluation."""
+"""Terminal pages of a run: summary of a search, leaderboard, trial, evaluation; and of the environment."""
 
 from __future__ import annotations
 
-import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from parallelmlp_search.report.terminal.wording import (
-    compact,
-    config_words,
-    epochs_words,
-    seconds_words,
-    widths_words,
-    with_error,
-    worded_score,
+from parallelmlp_search.report.wording import (
+    MAX_LISTED,
+    Record,
+    describe_config,
+    describe_interval,
+    describe_postprocessing,
+    describe_search,
+    format_duration,
+    format_epochs,
+    format_score,
+    format_with_error,
+    is_finite,
 )
 
 __all__ = ["environment_page", "evaluation_table", "leaderboard_table", "search_summary", "trial_page"]
 
-Record = Mapping[str, Any]
-
-SHOWN_MEMBERS = 8
+WIDE_COLUMNS = 90
+"""Terminal width from which the leaderboard shows all columns."""
 
 
 def search_summary(result: Record, leaderboard: Sequence[Record], run: str) -> RenderableType:
-    """Outcome of a search and what to type next.
+    """Page with the outcome of a search and the next commands.
 
     Parameters
     ----------
     result
-        Summary of the search, as ``result.json`` holds it.
+        Content of ``result.json``.
     leaderboard
         Rows of the leaderboard, best first.
     run
         Path of the run directory.
+
+    Returns
+    -------
+    RenderableType
+        Two columns of names and values.
     """
     page = _page()
-    honest = result.get("honest")
-    metric = str(result["metric"])
-    if honest and _finite(honest.get("score")):
-        page.add_row("honest score", _honest_line(metric, honest))
-        page.add_row("", Text(_interval_words(honest), style="dim"))
-    elif honest and _finite(honest.get("naive")):
-        page.add_row(
-            "score", f"{metric} {worded_score(honest['naive'])} (on the rows that chose the ensemble)"
-        )
-    by_trial = {int(record["trial"]): record for record in leaderboard}
-    best = by_trial.get(int(result["best_trial"]))
+    metric, honest = str(result["metric"]), result.get("honest") or {}
+    if is_finite(honest.get("score")):
+        score = format_with_error(float(honest["score"]), honest.get("standard_error"))
+        page.add_row("honest score", Text(f"{metric} ").append(score, style="bold green"))
+        page.add_row("", Text(describe_interval(honest), style="dim"))
+    elif is_finite(honest.get("naive")):
+        page.add_row("score", f"{metric} {format_score(honest['naive'])} without bias correction")
+    best = next((row for row in leaderboard if row["trial"] == result["best_trial"]), None)
     if best is not None:
-        words = f"trial {best['trial']}, {metric} {worded_score(best.get('score'))}, {config_words(best)}"
-        page.add_row("best network", words)
-    members = ensemble_members(leaderboard)
+        score = format_score(best.get("score"))
+        page.add_row("best network", f"trial {best['trial']}, {metric} {score}, {describe_config(best)}")
+    members = [row for row in leaderboard if (row.get("ensemble_weight") or 0) > 0]
     if members:
         page.add_row("ensemble", _ensemble(members))
-    for name, words in treatment_words(result):
-        page.add_row(name, words)
-    page.add_row("searched", _effort(result))
-    page.add_row("took", seconds_words(float(result["elapsed_seconds"])))
+    for name, text in describe_postprocessing(result):
+        page.add_row(name, text)
+    page.add_row("search", describe_search(result))
+    page.add_row("time", format_duration(float(result["elapsed_seconds"])))
     for number, sentence in enumerate(result.get("cut") or ()):
-        page.add_row("" if number else "left out", Text(str(sentence), style="yellow"))
+        page.add_row("" if number else "cut short", Text(str(sentence), style="yellow"))
     page.add_row("run", Text(run, style="bold"))
     quoted = shlex.quote(run)
     commands = [f"pmlp leaderboard {quoted}", f"pmlp predict {quoted} NEW.csv --output predictions.csv"]
@@ -71,43 +75,30 @@ def search_summary(result: Record, leaderboard: Sequence[Record], run: str) -> R
     return Group("", page, "")
 
 
-def treatment_words(result: Record) -> list[tuple[str, str]]:
-    """What predictions of a run go through, as pairs of what and how; none where they stay as they are."""
-    found = []
-    temperature = result.get("temperature") or 1.0
-    if temperature != 1.0:
-        found.append(("probabilities", f"at temperature {temperature:.3g}"))
-    decision = result.get("decision")
-    if decision and len(decision) == 2:
-        (first, low), (second, high) = decision.items()
-        share = low / (low + high)
-        found.append(("decision", f"{second} where its probability is above {share:.3g}, else {first}"))
-    elif decision:
-        named = sorted(decision.items(), key=lambda item: -item[1])
-        shown = ", ".join(f"{label} {weight:.2f}" for label, weight in named[:SHOWN_MEMBERS])
-        rest = f", and {len(named) - SHOWN_MEMBERS} more" if len(named) > SHOWN_MEMBERS else ""
-        found.append(("decision", f"the largest probability times the class's weight: {shown}{rest}"))
-    if result.get("refitted"):
-        count = int(result["refitted"])
-        found.append(("refitted", f"on all rows, {count} network{'s' * (count > 1)} a configuration"))
-    return found
-
-
-def ensemble_members(leaderboard: Sequence[Record]) -> list[Record]:
-    """Rows of the leaderboard with a share in the ensemble, largest first."""
-    members = [record for record in leaderboard if (record.get("ensemble_weight") or 0) > 0]
-    return sorted(members, key=lambda record: (-record["ensemble_weight"], record["trial"]))
+def _ensemble(members: Sequence[Record]) -> RenderableType:
+    members = sorted(members, key=lambda row: (-row["ensemble_weight"], row["trial"]))
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(style="dim")
+    for row in members[:MAX_LISTED]:
+        grid.add_row(
+            f"{row['ensemble_weight']:.2f}", f"trial {row['trial']}", _one_line(describe_config(row))
+        )
+    lines: list[RenderableType] = [Text(f"{len(members)} network{'s' * (len(members) > 1)}"), grid]
+    if rest := members[MAX_LISTED:]:
+        weight = sum(float(row["ensemble_weight"]) for row in rest)
+        lines.append(Text(f"{weight:.2f}  {len(rest)} more", style="dim"))
+    return Group(*lines)
 
 
 def leaderboard_table(leaderboard: Sequence[Record], *, width: int) -> RenderableType:
-    """Rows of a leaderboard, best first; a narrow terminal sees fewer columns."""
+    """Table of a leaderboard, best first. A terminal narrower than 90 columns shows fewer columns."""
     if not leaderboard:
-        return Text("no trial has a score yet", style="dim")
-    wide = width >= 90
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-    for name in ("#", "trial", str(leaderboard[0].get("metric") or "score")):
-        table.add_column(name, justify="right", no_wrap=True)
-    has_error = wide and any(_finite(record.get("standard_error")) for record in leaderboard)
+        return Text("no trial has a score", style="dim")
+    wide = width >= WIDE_COLUMNS
+    has_error = wide and any(is_finite(row.get("standard_error")) for row in leaderboard)
+    table = _table("#", "trial", str(leaderboard[0].get("metric") or "score"))
     if has_error:
         table.add_column("±", justify="right", no_wrap=True, style="dim")
     table.add_column("weight", justify="right", no_wrap=True)
@@ -115,31 +106,32 @@ def leaderboard_table(leaderboard: Sequence[Record], *, width: int) -> Renderabl
         for name in ("epochs", "parameters"):
             table.add_column(name, justify="right", no_wrap=True, style="dim")
     table.add_column("state", no_wrap=True)
-    table.add_column("configuration")  # the only column that gives way
-    for record in leaderboard:
-        rank, weight = record.get("rank"), record.get("ensemble_weight") or 0.0
-        cells = ["-" if rank is None else str(rank), str(record["trial"]), worded_score(record.get("score"))]
+    table.add_column("configuration")  # the only column that shrinks
+    for row in leaderboard:
+        rank, weight = row.get("rank"), row.get("ensemble_weight") or 0.0
+        cells = ["-" if rank is None else str(rank), str(row["trial"]), format_score(row.get("score"))]
         if has_error:
-            error = record.get("standard_error")
-            cells.append(worded_score(error) if _finite(error) else "")
+            error = row.get("standard_error")
+            cells.append(format_score(error) if is_finite(error) else "")
         cells.append(f"{weight:.2f}" if weight > 0 else "")
         if wide:
-            cells += [epochs_words(record.get("epochs")), f"{record.get('n_parameters') or 0:,}"]
-        cells.append(str(record.get("state") or ""))
+            cells += [format_epochs(row.get("epochs")), f"{row.get('n_parameters') or 0:,}"]
+        cells.append(str(row.get("state") or ""))
         style = "bold" if rank == 1 else "" if weight > 0 else "dim"
-        table.add_row(*cells, _one_line(record.get("failure") or config_words(record)), style=style)
+        table.add_row(*cells, _one_line(row.get("failure") or describe_config(row)), style=style)
     return table
 
 
-def trial_page(trial: Mapping[str, Any]) -> RenderableType:
-    """One trial: its state, its configuration, and what each rung found.
+def trial_page(trial: Record) -> RenderableType:
+    """Page of one trial: its state, its configuration, and its scores by rung.
 
     Parameters
     ----------
     trial
         Mapping with the keys ``trial``, ``state``, ``metric``, ``rank``, ``score``, ``ensemble_weight``,
         ``n_parameters``, ``origin``, ``failure``, ``configuration`` (a mapping) and ``rungs`` (mappings with
-        ``round``, ``rung``, ``epochs``, ``score``, ``train_loss``, ``train_seconds``).
+        ``round``, ``rung``, ``epochs``, ``score``, ``train_loss``, ``train_seconds``). The last rung of a
+        complete trial is its cross-fitting.
     """
     page = _page()
     state = str(trial["state"])
@@ -147,65 +139,57 @@ def trial_page(trial: Mapping[str, Any]) -> RenderableType:
         state += f": {trial['failure']}"
     page.add_row("trial", Text(f"{trial['trial']}, {state}", style="bold"))
     if trial.get("rank") is not None:
-        page.add_row("rank", f"{trial['rank']}, {trial['metric']} {worded_score(trial.get('score'))}")
+        page.add_row("rank", f"{trial['rank']}, {trial['metric']} {format_score(trial.get('score'))}")
     weight = trial.get("ensemble_weight") or 0.0
-    page.add_row("in the ensemble", f"with weight {weight:.2f}" if weight > 0 else "no")
-    page.add_row("drawn", str(trial.get("origin") or "-"))
+    page.add_row("ensemble weight", f"{weight:.2f}" if weight > 0 else "none")
+    page.add_row("origin", str(trial.get("origin") or "-"))
     page.add_row("parameters", f"{trial.get('n_parameters') or 0:,}")
 
     configuration = _page()
     for name, value in trial["configuration"].items():
-        shown = widths_words(value) or "none (a linear model)" if name == "widths" else _plain_value(value)
-        configuration.add_row(name.replace("_", " "), shown)
+        configuration.add_row(name.replace("_", " "), _format_value(name, value))
 
-    rungs = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-    for name in ("round", "rung", "epochs", str(trial["metric"]), "training loss", "seconds"):
-        rungs.add_column(name, justify="right", no_wrap=True)
-    for rung in trial["rungs"]:
+    rungs = _table("round", "rung", "epochs", str(trial["metric"]), "training loss", "seconds")
+    for number, row in enumerate(trial["rungs"], start=1):
+        is_cross_fitting = number == len(trial["rungs"]) and trial["state"] == "complete"
         rungs.add_row(
-            str(rung["round"] + 1),
-            str(rung["rung"] + 1),
-            epochs_words(rung["epochs"]),
-            worded_score(rung.get("score")),
-            worded_score(rung.get("train_loss")),
-            f"{rung.get('train_seconds') or 0:.3f}",
+            str(row["round"] + 1),
+            "cross-fitting" if is_cross_fitting else str(row["rung"] + 1),
+            format_epochs(row["epochs"]),
+            format_score(row.get("score")),
+            format_score(row.get("train_loss")),
+            f"{row.get('train_seconds') or 0:.3f}",
         )
     return Group("", page, "", Text("configuration", style="bold"), configuration, "", rungs, "")
 
 
-def evaluation_table(evaluation: Mapping[str, Any]) -> RenderableType:
-    """Scores of a run on a table with the target.
+def evaluation_table(evaluation: Record) -> RenderableType:
+    """Table of the scores of a run on a table with the target.
 
     Parameters
     ----------
     evaluation
-        Mapping with the keys ``n_rows``, ``scores`` (by metric), ``metric`` (of the search) and ``honest``;
-        and, where the run has them, ``temperature``, ``decision`` and ``refitted`` of its result.
+        Mapping with the keys ``n_rows``, ``scores`` (by metric), ``metric`` (of the search) and ``honest``,
+        and optionally ``temperature``, ``decision`` and ``refitted`` of the result.
     """
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-    table.add_column("metric", no_wrap=True)
-    table.add_column(f"{evaluation['n_rows']:,} rows", justify="right", no_wrap=True)
-    honest = evaluation.get("honest")
-    known = bool(honest) and _finite(honest["score"]) if honest else False
+    table = _table(f"{evaluation['n_rows']:,} rows", first="metric")
+    honest = evaluation.get("honest") or {}
+    known = is_finite(honest.get("score"))
     if known:
-        table.add_column("honest score of the run", justify="right", no_wrap=True)
+        table.add_column("honest score", justify="right", no_wrap=True)
     for name, score in evaluation["scores"].items():
-        searched = name == evaluation["metric"]
-        cells = [name, worded_score(score)]
-        if known and honest:
-            cells.append(with_error(honest["score"], honest.get("standard_error")) if searched else "")
-        table.add_row(*cells, style="bold" if searched else "")
-    words = treatment_words(evaluation)
-    if not words:
-        return table
+        cells = [name, format_score(score)]
+        if known and name == evaluation["metric"]:
+            cells.append(format_with_error(honest["score"], honest.get("standard_error")))
+        table.add_row(*cells, style="bold" if name == evaluation["metric"] else "")
     page = _page()
-    for name, text in words:
+    for name, text in describe_postprocessing(evaluation):
         page.add_row(name, text)
-    return Group(table, "", page)
+    return Group(table, "", page) if page.row_count else table
 
 
-def environment_page(environment: Mapping[str, Any]) -> RenderableType:
-    """Versions, machine and extras, as ``pmlp info`` found them."""
+def environment_page(environment: Record) -> RenderableType:
+    """Page of versions, machine and extras."""
     page = _page()
     for name, version in environment["versions"].items():
         page.add_row(name, str(version or "not installed"))
@@ -215,78 +199,39 @@ def environment_page(environment: Mapping[str, Any]) -> RenderableType:
     page.add_row("memory", "unknown" if memory is None else f"{memory / 1e9:.1f} GB")
     gpus = ", ".join(environment["gpus"]) or "no GPU that torch can use"
     page.add_row("device", f"{environment['device']} ({gpus})")
-    for extra, present in environment["extras"].items():
-        page.add_row(f"extra {extra}", "present" if present else "not installed")
+    for extra, installed in environment["extras"].items():
+        page.add_row(f"extra {extra}", "installed" if installed else "not installed")
     return Group("", page, "")
 
 
 def _page() -> Table:
-    """Two columns: what, and how it is; long values wrap inside theirs."""
+    """Two columns of names and values; long values wrap within their column."""
     grid = Table.grid(padding=(0, 3, 0, 0))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     return grid
 
 
-def _honest_line(metric: str, honest: Record) -> Text:
-    line = Text(f"{metric} ")
-    line.append(with_error(float(honest["score"]), honest.get("standard_error")), style="bold green")
-    return line
-
-
-def _interval_words(honest: Record) -> str:
-    error = honest.get("standard_error") or 0.0
-    decimals = max(0, min(8, 1 - math.floor(math.log10(error)))) if _finite(error) and error > 0 else 4
-    words = []
-    if _finite(honest.get("low")) and _finite(honest.get("high")):
-        words.append(f"95 % interval {honest['low']:,.{decimals}f} to {honest['high']:,.{decimals}f}")
-    if _finite(honest.get("naive")):
-        words.append(f"{honest['naive']:,.{decimals}f} before the correction")
-    if _finite(honest.get("averaging")) and honest["averaging"]:
-        words.append(f"{honest['averaging']:+,.{decimals}f} of it for averaging folds")
-    return ", ".join(words)
-
-
-def _ensemble(members: Sequence[Record]) -> RenderableType:
-    noun = "network" if len(members) == 1 else "networks"
-    lines: list[RenderableType] = [Text(f"{len(members)} {noun}")]
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(justify="right", no_wrap=True)
-    grid.add_column(no_wrap=True)
-    grid.add_column(style="dim")
-    for member in members[:SHOWN_MEMBERS]:
-        words = _one_line(config_words(member))
-        grid.add_row(f"{member['ensemble_weight']:.2f}", f"trial {member['trial']}", words)
-    lines.append(grid)
-    if len(members) > SHOWN_MEMBERS:
-        rest = members[SHOWN_MEMBERS:]
-        share = sum(float(member["ensemble_weight"]) for member in rest)
-        lines.append(Text(f"{share:.2f}  {len(rest)} more", style="dim"))
-    return Group(*lines)
-
-
-def _effort(result: Record) -> str:
-    epochs = epochs_words(result["max_epochs"])
-    facts = [f"{int(result['n_trials']):,} trials", f"up to {epochs} epoch{'' if epochs == '1' else 's'}"]
-    if result.get("n_folds"):
-        facts.append(f"{result['n_folds']} folds")
-    if result.get("member_steps"):
-        facts.append(f"{compact(float(result['member_steps']))} member-steps")
-    return ", ".join(facts)
+def _table(*numbers: str, first: str | None = None) -> Table:
+    """Table without lines, with columns of numbers, after a first column of texts if it has a name."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    if first is not None:
+        table.add_column(first, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def _one_line(text: str) -> Text:
-    """A text that is cut rather than wrapped."""
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
-def _plain_value(value: Any) -> str:
+def _format_value(name: str, value: Any) -> str:
+    """Value of a configuration field."""
+    if name == "widths":
+        return "-".join(str(int(width)) for width in value) or "none (linear model)"
     if value is None:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _finite(value: Any) -> bool:
-    return value is not None and math.isfinite(value)

@@ -10,7 +10,7 @@ from rich.text import Text
 from parallelmlp_search.report import ConsoleReport
 from parallelmlp_search.search.run.progress import Progress, Standing
 
-LEADERS = tuple(Standing(10 + i, 0.9 - i / 100, 9.0, 2, f"128-128 silu lr 0.00{i}") for i in range(7))
+STANDINGS = tuple(Standing(10 + i, 0.9 - i / 100, 9.0, 2, f"128-128 silu lr 0.00{i}") for i in range(7))
 
 
 def screening(**changes: object) -> Progress:
@@ -28,7 +28,7 @@ def screening(**changes: object) -> Progress:
         "member_steps_per_second": 184_000.0,
         "elapsed_seconds": 23.0,
         "seconds_left": 37.0,
-        "standings": LEADERS,
+        "standings": STANDINGS,
     }
     return Progress(**(values | changes))  # type: ignore[arg-type]
 
@@ -44,14 +44,14 @@ def block(progress: Progress | None, width: int = 80, height: int = 30, **consol
     return [Text.from_ansi(line).plain.rstrip() for line in captured.get().splitlines()]
 
 
-def test_the_block_says_where_the_search_stands() -> None:
+def test_the_block_shows_the_state_of_the_search() -> None:
     lines = block(screening())
     text = "\n".join(lines)
     assert "adult.csv.gz · income" in text
     assert "✓ preparing   ● screening   ○ cross-fitting" in text
     assert "round 2, rung 2/4" in text
     assert "0:23 elapsed, 0:37 left" in text
-    assert "best roc_auc 0.9123 · 312 alive · 1,024 trials · 184k member-steps/s" in text
+    assert "best roc_auc 0.9123 · 1,024 trials · 312 in training · 184k member-steps/s" in text
     assert "128-128 silu lr 0.000" in text
     assert [line.split()[1] for line in lines if "silu" in line] == ["10", "11", "12", "13", "14"]
 
@@ -71,7 +71,7 @@ def test_the_block_fits_any_width_and_never_changes_its_height(width: int) -> No
     assert max(len(line) for lines in blocks for line in lines) <= min(width, 100)
 
 
-def test_a_narrow_terminal_names_the_present_stage_alone() -> None:
+def test_a_narrow_terminal_shows_the_current_stage_only() -> None:
     text = "\n".join(block(screening(), 60))
     assert "● screening (2/5)" in text
     assert "cross-fitting" not in text
@@ -79,14 +79,14 @@ def test_a_narrow_terminal_names_the_present_stage_alone() -> None:
     assert "epochs" in "\n".join(block(screening(), 80))
 
 
-def test_a_low_terminal_sees_fewer_leaders() -> None:
+def test_a_low_terminal_shows_fewer_standings() -> None:
     assert sum("silu" in line for line in block(screening(), height=30)) == 5
     assert sum("silu" in line for line in block(screening(), height=11)) == 2
     assert len(block(screening(), height=11)) <= 11
     assert not any("silu" in line for line in block(screening(), height=6))
 
 
-def test_clocks_go_on_between_reports() -> None:
+def test_clocks_run_between_reports() -> None:
     time = 100.0
     out = Console(file=StringIO(), width=80, height=30, force_terminal=True, no_color=True)
     report = ConsoleReport(out, now=lambda: time)
@@ -113,7 +113,7 @@ def test_a_terminal_without_unicode_gets_ascii() -> None:
     captured.get().encode("ascii")
 
 
-def test_colour_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_colour_without_colour_support(monkeypatch: pytest.MonkeyPatch) -> None:
     def drawn() -> str:
         out = Console(file=StringIO(), width=80, height=30, force_terminal=True, color_system="standard")
         report = ConsoleReport(out)
@@ -128,7 +128,7 @@ def test_colour_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None
     assert "32m" not in drawn()
 
 
-def test_the_live_block_leaves_nothing_behind() -> None:
+def test_the_live_block_is_removed() -> None:
     file = StringIO()
     console = Console(file=file, width=80, height=30, force_terminal=True)
     with ConsoleReport(console) as report:
@@ -139,18 +139,18 @@ def test_the_live_block_leaves_nothing_behind() -> None:
             thread.join()
     written = file.getvalue()
     assert "screening" in written
-    assert written.count("\x1b[2K") >= len(block(screening())) - 1  # every line is erased; it has no title
-    assert "\x1b[?25h" in written  # and the cursor is back
+    assert written.count("\x1b[2K") >= len(block(screening())) - 1  # every line is erased; there is no title
+    assert "\x1b[?25h" in written  # the cursor is visible again
 
 
-def test_the_live_block_is_removed_after_an_error_too() -> None:
+def test_the_live_block_is_removed_after_an_error() -> None:
     file = StringIO()
     with pytest.raises(KeyboardInterrupt), ConsoleReport(Console(file=file, force_terminal=True)):
         raise KeyboardInterrupt
     assert "\x1b[?25h" in file.getvalue()
 
 
-def test_elsewhere_one_line_per_completed_rung() -> None:
+def test_one_line_per_completed_rung_without_a_terminal() -> None:
     file = StringIO()
     with ConsoleReport(Console(file=file, width=40)) as report:
         report(screening())
@@ -158,13 +158,13 @@ def test_elsewhere_one_line_per_completed_rung() -> None:
         report(screening(stage="cross-fitting", done=12, rung_completed=True, seconds_left=None))
         report(screening(stage="finished"))
     assert file.getvalue().splitlines() == [
-        "0:23 screening round 2, rung 2/4: 312 alive, 1,024 trials, best roc_auc 0.9123, "
+        "0:23 screening round 2, rung 2/4: 1,024 trials, 312 in training, best roc_auc 0.9123, "
         "184k member-steps/s, 0:37 left",
         "0:23 cross-fitting: 12/12 shards, best roc_auc 0.9123, 184k member-steps/s",
     ]
 
 
-def test_before_anything_is_known() -> None:
+def test_before_the_first_report() -> None:
     assert any("reading and preparing" in line for line in block(None))
     file = StringIO()
     with ConsoleReport(Console(file=file)) as report:

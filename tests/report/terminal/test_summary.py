@@ -49,14 +49,14 @@ def printed(renderable: RenderableType, width: int = 100) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
-def test_the_summary_tells_everything() -> None:
+def test_summary() -> None:
     text = printed(search_summary(RESULT, BOARD, "runs/my run"))
     assert "roc_auc 0.9138 ± 0.0021" in text
-    assert "95 % interval 0.9096 to 0.9180, 0.9152 before the correction" in text
+    assert "95 % interval 0.9096 to 0.9180, 0.9152 without bias correction" in text
     assert "averaging" not in text
     averaged = RESULT | {"honest": RESULT["honest"] | {"averaging": 0.0012}}
     words = printed(search_summary(averaged, BOARD, "runs/my run"), width=140)
-    assert "0.9152 before the correction, +0.0012 of it for averaging folds" in words
+    assert "0.9152 without bias correction, +0.0012 for averaging folds" in words
     assert "trial 7, roc_auc 0.9130, 128-128 silu lr 0.004 drop 0.1" in text
     assert "2 networks" in text
     assert text.index("0.75  trial 3") < text.index("0.25  trial 7")
@@ -64,40 +64,40 @@ def test_the_summary_tells_everything() -> None:
     assert "1,024 trials, up to 27 epochs, 5 folds, 1.2M member-steps" in text
     assert "58.2 s" in text
     assert "pmlp predict 'runs/my run' NEW.csv --output predictions.csv" in text
-    assert "left out" not in text
+    assert "cut short" not in text
 
 
-def test_what_predictions_go_through_is_said() -> None:
-    assert "decision" not in printed(search_summary(RESULT, BOARD, "r"))
+def test_postprocessing_is_shown() -> None:
+    assert "threshold" not in printed(search_summary(RESULT, BOARD, "r"))
     values = {"temperature": 0.8123, "decision": {"no": 0.5, "yes": 1.5}, "refitted": 2}
     text = printed(search_summary(RESULT | values, BOARD, "r"))
-    assert "at temperature 0.812" in text
-    assert "yes where its probability is above 0.25, else no" in text
-    assert "on all rows, 2 networks a configuration" in text
+    assert "temperature 0.812" in text
+    assert "yes if its probability exceeds 0.25, else no" in text
+    assert "on all rows, 2 networks per configuration" in text
     several = {"decision": {"a": 0.5, "b": 1.75, "c": 0.75}, "refitted": 1}
     text = printed(search_summary(RESULT | several, BOARD, "r"))
-    assert "largest probability times the class's weight: b 1.75, c 0.75, a 0.50" in text
-    assert "on all rows, 1 network a configuration" in text
+    assert "largest product of probability and weight: b 1.75, c 0.75, a 0.50" in text
+    assert "on all rows, 1 network per configuration" in text
     evaluation = {"n_rows": 10, "scores": {"f1": 0.5}, "metric": "f1", "honest": None} | values
-    assert "above 0.25" in printed(evaluation_table(evaluation))
+    assert "exceeds 0.25" in printed(evaluation_table(evaluation))
 
 
-def test_what_was_cut_is_said() -> None:
+def test_cut_short_work_is_shown() -> None:
     text = printed(search_summary(RESULT | {"cut": ["Time was short.", "So was memory."]}, BOARD, "r"))
-    assert "left out" in text
+    assert "cut short" in text
     assert text.index("Time was short.") < text.index("So was memory.")
 
 
 @pytest.mark.parametrize(
     "honest",
     [None, dict.fromkeys(("score", "standard_error", "low", "high")) | {"naive": 0.93}],
-    ids=["no rows held back", "no bootstrap scored"],
+    ids=["no held-out rows", "no bootstrap scored"],
 )
-def test_without_an_honest_score_none_is_claimed(honest: dict[str, Any] | None) -> None:
+def test_without_an_honest_score_none_is_shown(honest: dict[str, Any] | None) -> None:
     text = printed(search_summary(RESULT | {"honest": honest}, BOARD, "r"))
     assert "honest" not in text
     assert "interval" not in text
-    assert ("0.9300 (on the rows that chose the ensemble)" in text) == (honest is not None)
+    assert ("0.9300 without bias correction" in text) == (honest is not None)
 
 
 def test_a_large_ensemble_is_shortened() -> None:
@@ -109,7 +109,7 @@ def test_a_large_ensemble_is_shortened() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_nothing_is_wider_than_the_terminal(width: int) -> None:
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     file = StringIO()
     console = Console(file=file, width=width)
     long = [record(1, 7, 1.0, config_widths=[256] * 12), record(None, 8, state="failed", failure="x" * 90)]
@@ -131,7 +131,7 @@ def test_leaderboard() -> None:
     assert "no trial" in printed(leaderboard_table([], width=80))
 
 
-def test_leaderboard_shows_errors_only_where_there_are_any() -> None:
+def test_leaderboard_shows_standard_errors_if_there_are_any() -> None:
     assert "±" not in printed(leaderboard_table(BOARD, width=120), 120)
     assert "±" in printed(leaderboard_table([record(1, 0, standard_error=0.002)], width=120), 120)
 
@@ -156,13 +156,15 @@ def test_trial() -> None:
     text = "\n".join(lines)
     assert "3, failed: its loss was not finite" in text
     assert "rank" not in text
-    assert ["widths", "none", "(a", "linear", "model)"] in [line.split() for line in lines]
+    assert ["widths", "none", "(linear", "model)"] in [line.split() for line in lines]
     assert ["bias", "yes"] in [line.split() for line in lines]
     assert ["clip", "norm", "none"] in [line.split() for line in lines]
     assert ["1", "1", "1", "3.5000", "0.2000", "0.012"] in [line.split() for line in lines]
     ranked = printed(trial_page(trial | {"rank": 1, "score": 2.0, "ensemble_weight": 0.3}))
     assert "1, rmse 2.0000" in ranked
-    assert "with weight 0.30" in ranked
+    assert ["ensemble", "weight", "0.30"] in [line.split() for line in ranked.splitlines()]
+    assert "cross-fitting" not in ranked
+    assert "cross-fitting       1" in printed(trial_page(trial | {"state": "complete"}))
 
 
 def test_evaluation() -> None:

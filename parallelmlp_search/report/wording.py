@@ -1,0 +1,176 @@
+"""Texts that all reports share: numbers, durations, configurations, and sentences about a result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from parallelmlp_search.search.run.trial import config_of_row, summarise
+
+__all__ = [
+    "MAX_LISTED",
+    "describe_config",
+    "describe_interval",
+    "describe_postprocessing",
+    "describe_search",
+    "format_clock",
+    "format_count",
+    "format_duration",
+    "format_epochs",
+    "format_score",
+    "format_with_error",
+    "is_finite",
+]
+
+Record = Mapping[str, Any]
+
+MAX_LISTED = 8
+"""Maximum number of ensemble members, and of class weights, that are listed."""
+
+_SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def is_finite(value: float | None) -> bool:
+    """True for a number that is neither missing nor infinite."""
+    return value is not None and math.isfinite(value)
+
+
+def format_score(score: float | None) -> str:
+    """Format a score with 3 to 5 significant digits.
+
+    >>> format_score(0.91), format_score(543.21), format_score(0.00123), format_score(None)
+    ('0.9100', '543.2', '0.00123', '-')
+    """
+    if score is None or math.isnan(score):
+        return "-"
+    size = abs(score)
+    if math.isinf(score) or size >= 1e9 or 0 < size < 1e-4:
+        return f"{score:.4g}"
+    if size >= 100:
+        return f"{score:,.1f}"
+    if size >= 10:
+        return f"{score:.3f}"
+    if size >= 0.01 or size == 0:
+        return f"{score:.4f}"
+    return f"{score:.5f}"
+
+
+def format_with_error(score: float, standard_error: float | None) -> str:
+    """Format a score and its standard error, both to the second digit of the error.
+
+    >>> format_with_error(0.912345, 0.00213)
+    '0.9123 ± 0.0021'
+    """
+    decimals = _decimals(standard_error)
+    if decimals is None:
+        return format_score(score)
+    return f"{score:,.{decimals}f} ± {standard_error:,.{decimals}f}"
+
+
+def _decimals(standard_error: float | None) -> int | None:
+    """Decimals down to the second digit of a standard error, or None if it is not known."""
+    if standard_error is None or not math.isfinite(standard_error) or standard_error <= 0:
+        return None
+    return max(0, min(8, 1 - math.floor(math.log10(standard_error))))
+
+
+def format_count(number: float) -> str:
+    """Format a count in at most five characters.
+
+    >>> format_count(950), format_count(18_400), format_count(2_500_000)
+    ('950', '18.4k', '2.5M')
+    """
+    for size, suffix in _SUFFIXES:
+        if number >= size * 0.99995:
+            scaled = number / size
+            return f"{scaled:.0f}{suffix}" if scaled >= 99.95 else f"{scaled:.1f}{suffix}"
+    return f"{number:.0f}"
+
+
+def format_clock(seconds: float) -> str:
+    """Format a running time.
+
+    >>> format_clock(7.9), format_clock(83), format_clock(7384)
+    ('0:07', '1:23', '2:03:04')
+    """
+    whole = max(0, int(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def format_epochs(epochs: float | None) -> str:
+    """Format a number of epochs, the last of which may be incomplete.
+
+    >>> format_epochs(27.0), format_epochs(14.7438), format_epochs(None)
+    ('27', '14.7', '0')
+    """
+    epochs = epochs or 0
+    return f"{epochs:.0f}" if float(epochs).is_integer() else f"{epochs:.1f}"
+
+
+def format_duration(seconds: float) -> str:
+    """Format the duration of something that has ended.
+
+    >>> format_duration(0.012), format_duration(58.21), format_duration(754)
+    ('0.01 s', '58.2 s', '12 min 34 s')
+    """
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def describe_config(record: Record) -> str:
+    """Describe the configuration of a leaderboard row, such as ``128-128 silu lr 0.004``."""
+    return summarise(config_of_row(record))
+
+
+def describe_interval(honest: Record) -> str:
+    """Describe the interval of an honest score and its corrections."""
+    decimals = _decimals(honest.get("standard_error"))
+    decimals = 4 if decimals is None else decimals
+    facts = []
+    if is_finite(honest.get("low")) and is_finite(honest.get("high")):
+        facts.append(f"95 % interval {honest['low']:,.{decimals}f} to {honest['high']:,.{decimals}f}")
+    if is_finite(honest.get("naive")):
+        facts.append(f"{honest['naive']:,.{decimals}f} without bias correction")
+    if is_finite(honest.get("averaging")) and honest["averaging"]:
+        facts.append(f"{honest['averaging']:+,.{decimals}f} for averaging folds")
+    return ", ".join(facts)
+
+
+def describe_postprocessing(result: Record) -> list[tuple[str, str]]:
+    """Describe the postprocessing of predictions as pairs of a name and a text; empty without any."""
+    found = []
+    temperature = result.get("temperature") or 1.0
+    if temperature != 1.0:
+        found.append(("calibration", f"temperature {temperature:.3g}"))
+    weights = result.get("decision")
+    if weights and len(weights) == 2:
+        (first, low), (second, high) = weights.items()
+        threshold = low / (low + high)
+        found.append(("threshold", f"{second} if its probability exceeds {threshold:.3g}, else {first}"))
+    elif weights:
+        ordered = sorted(weights.items(), key=lambda item: -item[1])
+        shown = ", ".join(f"{label} {weight:.2f}" for label, weight in ordered[:MAX_LISTED])
+        rest = f", and {len(ordered) - MAX_LISTED} more" if len(ordered) > MAX_LISTED else ""
+        found.append(("class weights", f"the largest product of probability and weight: {shown}{rest}"))
+    if result.get("refitted"):
+        count = int(result["refitted"])
+        found.append(("refit", f"on all rows, {count} network{'s' * (count > 1)} per configuration"))
+    return found
+
+
+def describe_search(result: Record) -> str:
+    """Describe the effort of a search: trials, epochs, folds and steps."""
+    epochs = format_epochs(result["max_epochs"])
+    facts = [f"{int(result['n_trials']):,} trials", f"up to {epochs} epoch{'' if epochs == '1' else 's'}"]
+    if result.get("n_folds"):
+        facts.append(f"{result['n_folds']} folds")
+    if result.get("member_steps"):
+        facts.append(f"{format_count(float(result['member_steps']))} member-steps")
+    return ", ".join(facts)
