@@ -18,7 +18,6 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.periodic import Periodic
 
 __all__ = [
-    "BlockProfile",
     "ModelProfile",
     "Shape",
     "counted_cost",
@@ -41,21 +40,11 @@ WAVE_COST = 240.0
 CALL_COST = 4e5
 """Cost of calling a module once: 10 us."""
 
+N_REPEATS = 5
+
 
 @dataclass(frozen=True)
-class BlockProfile:
-    """Shapes and cost of one block.
-
-    Attributes
-    ----------
-    inputs, outputs
-        Shapes of one row.
-    n_parameters
-        Number of trainable parameters.
-    cost
-        Cost of the forward and backward pass of a minibatch: operations if counted, seconds if measured.
-    """
-
+class _BlockProfile:
     inputs: Shape
     outputs: Shape
     n_parameters: int
@@ -64,23 +53,14 @@ class BlockProfile:
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """Shapes and costs of all blocks of a serial network.
+    """Shapes and costs of the blocks of a serial network.
 
-    Attributes
-    ----------
-    blocks
-        One profile per block, the head's blocks last.
-    n_blocks
-        Number of blocks before the head.
-    example
-        Minibatch ``(N, ...)`` of the dry run.
-    measured
-        True if costs are seconds, False if they are operations.
+    A cost is that of the forward and backward pass of a minibatch: seconds if ``measured``, else operations.
     """
 
-    blocks: tuple[BlockProfile, ...]
-    n_blocks: int
-    example: Tensor
+    blocks: tuple[_BlockProfile, ...]
+    n_blocks: int  # before the head
+    example: Tensor  # minibatch (N, ...) of the dry run
     measured: bool
 
     @property
@@ -89,18 +69,16 @@ class ModelProfile:
         return self.blocks[self.n_blocks // 2].inputs
 
     def minibatch(self, shape: Shape) -> Tensor:
-        """Return zeros ``(N, *shape)`` like the example."""
-        return self.example.new_zeros(self.example.shape[0], *shape)
+        """Return a minibatch of zeros for a later slice."""
+        return self.example.new_zeros(self.example.shape[0], *shape, requires_grad=True)
 
     def n_bytes(self, shape: Shape) -> int:
         """Return the size of a minibatch of rows of a shape, in bytes."""
         return self.example.shape[0] * math.prod(shape) * self.example.element_size()
 
-    def cost(self, module: nn.Module, inputs: Shape, *, first: bool = False) -> float:
-        """Return the cost of a module on rows of a shape, in the unit of the profile."""
-        x = self.minibatch(inputs)
-        module = module.to(x.device, x.dtype)
-        return (measured_cost if self.measured else counted_cost)(module, x, first=first)
+    def cost(self, module: nn.Module, x: Tensor) -> float:
+        """Return the cost of a module on a minibatch."""
+        return (measured_cost if self.measured else counted_cost)(module.to(x.device, x.dtype), x)
 
 
 def profile_model(
@@ -117,7 +95,7 @@ def profile_model(
     head
         Number of last blocks that form the head.
     measured
-        Measure the time of each block, forward and backward, instead of counting its operations.
+        Measure the time of each block instead of counting its operations.
 
     Returns
     -------
@@ -135,15 +113,14 @@ def profile_model(
         raise InvalidParameterError(
             f"head must be >= 0 and leave a block before it, but got {head} of {len(model)}"
         )
-    cost_of = measured_cost if measured else counted_cost
     profiles = []
     x = example
     for number, block in enumerate(model):
         y = _output(block, number, x)
         n_parameters = sum(p.numel() for p in block.parameters() if p.requires_grad)
-        cost = cost_of(block, x, first=number == 0)
-        profiles.append(BlockProfile(tuple(x.shape[1:]), tuple(y.shape[1:]), n_parameters, cost))
-        x = y
+        cost = (measured_cost if measured else counted_cost)(block, x)
+        profiles.append(_BlockProfile(tuple(x.shape[1:]), tuple(y.shape[1:]), n_parameters, cost))
+        x = y.requires_grad_(y.is_floating_point())
     return ModelProfile(tuple(profiles), len(model) - head, example, measured)
 
 
@@ -162,41 +139,26 @@ def _output(block: nn.Module, number: int, x: Tensor) -> Tensor:
             f"every block must map one tensor of {x.shape[0]} rows to another, but block {number} "
             f"({type(block).__name__}) gives {tuple(y.shape) if isinstance(y, Tensor) else type(y)}"
         )
-    return y
+    return y.detach()
 
 
 @contextlib.contextmanager
 def preserve_running_statistics(module: nn.Module) -> Iterator[None]:
-    """Restore running statistics and counters of batch normalisation on exit."""
+    """Restore running statistics and counters of batch normalization on exit."""
     layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
     saved = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers()]
     try:
         yield
     finally:
-        with torch.no_grad():
-            for buffer, before in saved:
-                buffer.copy_(before)
+        for buffer, before in saved:
+            buffer.copy_(before)
 
 
-def counted_cost(block: nn.Module, x: Tensor, *, first: bool = False) -> float:
-    """Count the floating-point operations of a forward and backward pass.
+def counted_cost(block: nn.Module, x: Tensor) -> float:
+    """Count the floating-point operations of the forward and backward pass of a minibatch.
 
-    Passes over elements and calls count as the operations that take as long.
-
-    Parameters
-    ----------
-    block
-        Module to run.
-    x
-        A minibatch.
-    first
-        True if ``x`` is the network's input, which needs no gradient: a layer then has two products instead
-        of three.
-
-    Returns
-    -------
-    float
-        Operations.
+    Passes over elements and calls count as the operations that take as long. The network's input requires no
+    gradient, so a layer that receives it has two products instead of three.
     """
     total = 0.0
 
@@ -205,7 +167,7 @@ def counted_cost(block: nn.Module, x: Tensor, *, first: bool = False) -> float:
         if isinstance(module, nn.Identity):
             return
         total += CALL_COST
-        per_product = 4.0 if first and inputs and inputs[0] is x else 6.0
+        per_product = 4.0 if inputs and inputs[0] is x and not x.requires_grad else 6.0
         if isinstance(module, nn.Linear):
             total += per_product * output.numel() * module.in_features
         elif isinstance(module, Periodic):
@@ -227,27 +189,12 @@ def counted_cost(block: nn.Module, x: Tensor, *, first: bool = False) -> float:
     return total
 
 
-def measured_cost(block: nn.Module, x: Tensor, *, first: bool = False, repeats: int = 5) -> float:
-    """Measure the time of a forward and backward pass.
-
-    Parameters
-    ----------
-    block, x, first
-        As for :func:`counted_cost`.
-    repeats
-        Number of passes after one warm-up.
-
-    Returns
-    -------
-    float
-        Median in seconds.
-    """
+def measured_cost(block: nn.Module, x: Tensor) -> float:
+    """Measure the median time of the forward and backward pass of a minibatch, in seconds."""
     twin = copy.deepcopy(block)
     seconds = []
-    for _ in range(repeats + 1):
-        leaf = x.detach().clone()
-        if leaf.is_floating_point() and not first:
-            leaf.requires_grad_()
+    for _ in range(N_REPEATS + 1):
+        leaf = x.detach().clone().requires_grad_(x.requires_grad)
         started = synchronized_time(x.device)
         y = twin(leaf)
         if y.requires_grad:

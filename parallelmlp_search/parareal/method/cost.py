@@ -14,22 +14,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search._checks import check_non_negative, check_positive
 from parallelmlp_search.parareal.method.blocks import ModelProfile, Shape, profile_model
-from parallelmlp_search.parareal.method.coarse_networks import (
-    ModuleFactory,
-    automatic_coarse,
-    automatic_preprocessor,
-)
-from parallelmlp_search.parareal.method.partition import Partition, plan_partition
+from parallelmlp_search.parareal.method.coarse_networks import automatic_coarse, automatic_preprocessor
+from parallelmlp_search.parareal.method.decompose import Partition, plan_partition
 from parallelmlp_search.parareal.method.profiling import DeviceSpeed, SliceTimes
 
 __all__ = ["LOOPBACK", "Link", "StepPrediction", "predict_steps", "recommended_slices", "simulate_step"]
 
 MIN_EFFICIENCY, MIN_SPEEDUP = 0.5, 1.15
 """Efficiency and speed-up from which a number of slices is recommended."""
-
-ConnectorCost = Callable[[ModuleFactory, Shape, Shape], tuple[float, int]]
 
 
 @dataclass(frozen=True)
@@ -42,22 +36,14 @@ class Link:
         Seconds of an empty message, one way.
     bandwidth
         Bytes per second.
-
-    Raises
-    ------
-    InvalidParameterError
-        If the latency is negative or the bandwidth not positive.
     """
 
     latency: float
     bandwidth: float
 
     def __post_init__(self) -> None:
-        if not (self.latency >= 0 and self.bandwidth > 0):
-            raise InvalidParameterError(
-                f"a link must have latency >= 0 and bandwidth > 0, "
-                f"but got {self.latency} and {self.bandwidth}"
-            )
+        check_non_negative("latency", self.latency)
+        check_positive("bandwidth", self.bandwidth)
 
     def seconds(self, n_bytes: float) -> float:
         """Return the seconds of a message."""
@@ -116,8 +102,8 @@ def simulate_step(times: Sequence[SliceTimes], messages: Sequence[float], norm: 
     messages
         Seconds of a message between slices ``j`` and ``j + 1``, one way, ``T - 1`` of them.
     norm
-        Seconds of a message with one number. It is given if gradients are clipped by the norm of the whole
-        network, which is summed from slice to slice and sent back before the update.
+        Seconds of a message with one number, if gradients are clipped: the norm of the whole network is
+        summed from slice to slice and sent back before the update.
 
     Returns
     -------
@@ -175,63 +161,63 @@ def predict_steps(
     list of StepPrediction
     """
     profile = profile_model(model, example, head=head)
+    blocks = profile.blocks
+    serial = sum(b.cost for b in blocks) * speed.per_operation
+    serial += sum(b.n_parameters for b in blocks) * speed.per_parameter
     message = link.seconds(profile.n_bytes(profile.middle)) / speed.per_operation
+    norm = link.seconds(8.0) if clipped else None
 
     @functools.cache
-    def connector_cost(make: ModuleFactory, inputs: Shape, outputs: Shape) -> tuple[float, int]:
+    def connectors(before: Shape, after: Shape) -> tuple[float, float, int]:
         with torch.random.fork_rng(devices=[]):
-            module = make(inputs, outputs)
-        cost = profile.cost(module, inputs, first=make is automatic_preprocessor)
-        return cost, sum(p.numel() for p in module.parameters())
+            guess = automatic_preprocessor(tuple(example.shape[1:]), before)
+            coarse = automatic_coarse(before, after)
+        costs = profile.cost(guess, example), profile.cost(coarse, profile.minibatch(before))
+        return *costs, sum(p.numel() for module in (guess, coarse) for p in module.parameters())
 
     found = []
-    for count in slices:
-        if count <= profile.n_blocks:
-            partition = plan_partition(profile, count, message=message)
-            times, n_parameters = _slice_times(profile, partition, speed, connector_cost)
-            messages = [link.seconds(profile.n_bytes(shape)) for shape in partition.shapes[1:-1]]
-            norm = link.seconds(8.0) if clipped else None
-            found.append(
-                StepPrediction(
-                    slices=count,
-                    serial=_serial_step(profile, speed),
-                    step=simulate_step(times, messages, norm),
-                    fine=max(t.forward for t in times) + max(t.backward for t in times),
-                    sweep=sum(t.sweep + t.sweep_back + t.head for t in times),
-                    communication=2.0 * (sum(messages) + len(messages) * (norm or 0.0)),
-                    update=max(t.update for t in times),
-                    parameters=n_parameters,
-                )
+    for count in (count for count in slices if count <= profile.n_blocks):
+        partition = plan_partition(profile, count, message=message)
+        times, n_parameters = _slice_times(profile, partition, speed, connectors)
+        messages = [link.seconds(profile.n_bytes(shape)) for shape in partition.shapes[1:-1]]
+        found.append(
+            StepPrediction(
+                slices=count,
+                serial=serial,
+                step=simulate_step(times, messages, norm),
+                fine=max(t.forward for t in times) + max(t.backward for t in times),
+                sweep=sum(t.sweep + t.sweep_back + t.head for t in times),
+                communication=2.0 * (sum(messages) + len(messages) * (norm or 0.0)),
+                update=max(t.update for t in times),
+                parameters=n_parameters,
             )
+        )
     return found
 
 
-def _serial_step(profile: ModelProfile, speed: DeviceSpeed) -> float:
-    operations = sum(block.cost for block in profile.blocks)
-    return (
-        operations * speed.per_operation
-        + sum(block.n_parameters for block in profile.blocks) * speed.per_parameter
-    )
-
-
 def _slice_times(
-    profile: ModelProfile, partition: Partition, speed: DeviceSpeed, connector_cost: ConnectorCost
+    profile: ModelProfile,
+    partition: Partition,
+    speed: DeviceSpeed,
+    connectors: Callable[[Shape, Shape], tuple[float, float, int]],
 ) -> tuple[list[SliceTimes], int]:
-    """Predicted times of each slice, and the number of parameters of all."""
-    tail = profile.blocks[profile.n_blocks :]
+    """Predicted times of each slice, and the number of parameters of all.
+
+    ``connectors`` returns the costs of preprocessor and coarse network, and their number of parameters.
+    """
     times, n_total = [], 0
     for j, operations in enumerate(partition.costs):
-        first, end = partition.bounds[j : j + 2]
-        n_parameters = sum(block.n_parameters for block in profile.blocks[first:end])
+        begin, end = partition.bounds[j : j + 2]
+        n_parameters = sum(block.n_parameters for block in profile.blocks[begin:end])
         sweep = head = 0.0
         if j:
             before, after = partition.shapes[j : j + 2]
-            guess, n_guess = connector_cost(automatic_preprocessor, partition.shapes[0], before)
-            coarse, n_coarse = connector_cost(automatic_coarse, before, after)
+            guess, coarse, n_connectors = connectors(before, after)
             operations += guess
             sweep = coarse * speed.per_operation
-            n_parameters += n_guess + n_coarse
+            n_parameters += n_connectors
         if j == len(partition.costs) - 1:
+            tail = profile.blocks[profile.n_blocks :]
             head = sum(block.cost for block in tail) * speed.per_operation
             n_parameters += sum(block.n_parameters for block in tail)
         n_total += n_parameters

@@ -1,27 +1,38 @@
-"""Decomposition of a serial network: ``nn.Sequential`` to :class:`PararealNetwork`."""
+"""Decomposition of a serial network into slices of depth: ``nn.Sequential`` to :class:`PararealNetwork`."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from parallelmlp_search._checks import check_choice
+from parallelmlp_search._checks import check_choice, check_integer
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.parareal.method.blocks import Shape, preserve_running_statistics, profile_model
+from parallelmlp_search.parareal.method.blocks import (
+    ModelProfile,
+    Shape,
+    preserve_running_statistics,
+    profile_model,
+)
 from parallelmlp_search.parareal.method.coarse_networks import (
     Connector,
     automatic_coarse,
     automatic_preprocessor,
 )
 from parallelmlp_search.parareal.method.network import PararealNetwork, Slice
-from parallelmlp_search.parareal.method.partition import plan_partition
 
-__all__ = ["decompose"]
+__all__ = ["Partition", "balanced_cuts", "decompose", "plan_partition"]
 
-BALANCES = ("counted", "measured")
+MESSAGE_COST = 4e6
+"""Operations that take as long as sending a message between two processes of a host and resuming work after
+it, with cold caches: 60 us, of which the socket takes 6."""
+
+MESSAGE_SECONDS = 6e-5
+"""The same in seconds."""
 
 
 def decompose(
@@ -29,8 +40,8 @@ def decompose(
     slices: int,
     example: Tensor,
     *,
-    coarse: Connector | None = None,
-    preprocessor: Connector | None = None,
+    coarse: Connector = automatic_coarse,
+    preprocessor: Connector = automatic_preprocessor,
     head: int = 1,
     cuts: Sequence[int] | str = "counted",
 ) -> PararealNetwork:
@@ -46,7 +57,7 @@ def decompose(
         A minibatch ``(N, ...)``; a dry run over it finds the shapes. Nothing is learned from it.
     coarse, preprocessor
         ``T - 1`` modules for slices 2 to ``T``, or a function that makes one from the shapes of a row of its
-        input and output; by default :func:`automatic_coarse` and :func:`automatic_preprocessor`.
+        input and output.
     head
         Number of last blocks that form the head, which runs once, after the last slice; >= 0.
     cuts
@@ -61,7 +72,7 @@ def decompose(
     Raises
     ------
     InvalidParameterError
-        If a value breaks its rule or shapes do not fit; the message names which.
+        If a value breaks its rule or shapes do not fit.
 
     Examples
     --------
@@ -73,29 +84,22 @@ def decompose(
     (3, torch.Size([5, 2]))
     """
     if isinstance(cuts, str):
-        check_choice("cuts", cuts, BALANCES)
-    coarse, preprocessor = coarse or automatic_coarse, preprocessor or automatic_preprocessor
+        check_choice("cuts", cuts, ("counted", "measured"))
     profile = profile_model(model, example, head=head, measured=cuts == "measured")
-    partition = plan_partition(
-        profile,
-        slices,
-        cuts=None if isinstance(cuts, str) else cuts,
-        coarse=coarse,
-        preprocessor=preprocessor,
-    )
+    given = None if isinstance(cuts, str) else cuts
+    partition = plan_partition(profile, slices, cuts=given, coarse=coarse, preprocessor=preprocessor)
     blocks = list(copy.deepcopy(model))
     tail = blocks[profile.n_blocks :]
     parts = []
-    for j in range(slices):
-        fine = nn.Sequential(*blocks[partition.bounds[j] : partition.bounds[j + 1]])
+    for j, (begin, end) in enumerate(itertools.pairwise(partition.bounds)):
+        fine = nn.Sequential(*blocks[begin:end])
         last = nn.Sequential(*tail) if tail and j == slices - 1 else None
         if j == 0:
             parts.append(Slice(fine, head=last))
             continue
-        before, after = partition.shapes[j], partition.shapes[j + 1]
-        number = (j, slices)
-        guess = _connect("preprocessor", preprocessor, number, example, before)
-        correct = _connect("coarse", coarse, number, profile.minibatch(before), after)
+        before, after = partition.shapes[j : j + 2]
+        guess = _connect("preprocessor", preprocessor, (j, slices), example, before)
+        correct = _connect("coarse", coarse, (j, slices), profile.minibatch(before), after)
         parts.append(Slice(fine, preprocessor=guess, coarse=correct, head=last))
     return PararealNetwork(parts)
 
@@ -129,3 +133,148 @@ def _connect(
             f"{name} must give rows of shape {tuple(outputs)}, but gives {tuple(found.shape[1:])}"
         )
     return module
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Partition of the blocks of a serial network into ``T`` slices.
+
+    Attributes
+    ----------
+    bounds
+        ``T + 1`` block numbers: slice ``j`` holds the blocks from ``bounds[j]`` to ``bounds[j + 1]``.
+    shapes
+        Shapes of a row at the input of each slice and after the last, ``T + 1`` of them.
+    costs
+        Cost of the fine network of each slice.
+    """
+
+    bounds: tuple[int, ...]
+    shapes: tuple[Shape, ...]
+    costs: tuple[float, ...]
+
+
+def plan_partition(
+    profile: ModelProfile,
+    slices: int,
+    *,
+    cuts: Sequence[int] | None = None,
+    message: float | None = None,
+    coarse: Connector = automatic_coarse,
+    preprocessor: Connector = automatic_preprocessor,
+) -> Partition:
+    """Choose the blocks at which a network is cut.
+
+    Parameters
+    ----------
+    profile
+        Shapes and costs of the network.
+    slices, cuts, coarse, preprocessor
+        As for :func:`decompose`; ``cuts`` are balanced by default.
+    message
+        Cost of a message between slices, in the unit of the profile; by default that between two processes
+        of one host.
+
+    Returns
+    -------
+    Partition
+
+    Raises
+    ------
+    InvalidParameterError
+        If a value breaks its rule.
+    """
+    slices = check_integer("slices", slices, 1)
+    n_blocks = profile.n_blocks
+    costs = [block.cost for block in profile.blocks[:n_blocks]]
+    starts = tuple(cuts or ())
+    if message is None:
+        message = MESSAGE_SECONDS if profile.measured else MESSAGE_COST
+    if cuts is None and slices > 1:
+        extra = _connector_cost(profile, preprocessor, profile.example)
+        sweep = _connector_cost(profile, coarse, profile.minibatch(profile.middle))
+        starts = balanced_cuts(costs, slices, extra=extra, message=message, sweep=sweep)
+    elif list(starts) != sorted({*starts}) or len(starts) != slices - 1:
+        raise InvalidParameterError(f"cuts must be {slices - 1} growing numbers of blocks, but got {cuts!r}")
+    elif starts and not (starts[0] > 0 and starts[-1] < n_blocks):
+        raise InvalidParameterError(f"cuts must lie between 1 and {n_blocks - 1}, but got {cuts!r}")
+    bounds = (0, *starts, n_blocks)
+    shapes = (*(profile.blocks[start].inputs for start in bounds[:-1]), profile.blocks[n_blocks - 1].outputs)
+    totals = tuple(sum(costs[begin:end]) for begin, end in itertools.pairwise(bounds))
+    return Partition(bounds, shapes, totals)
+
+
+def _connector_cost(profile: ModelProfile, connector: Connector, rows: Tensor) -> float:
+    """Cost of a preprocessor or coarse network in the middle of the network; 0 if it is unknown."""
+    if isinstance(connector, Sequence):
+        return 0.0
+    with torch.random.fork_rng(devices=[]):  # the weights of the real ones must not depend on this trial
+        try:
+            module = connector(tuple(rows.shape[1:]), profile.middle)
+        except InvalidParameterError:
+            return 0.0  # no slice can begin here
+        return profile.cost(module, rows)
+
+
+def balanced_cuts(
+    costs: Sequence[float], slices: int, *, extra: float = 0.0, message: float = 0.0, sweep: float = 0.0
+) -> tuple[int, ...]:
+    """Cut blocks so that the time of a step is minimal.
+
+    A later slice has more time: its input arrives later, and its gradient comes back earlier. Two messages
+    lie between the first slice and the second, and two messages and a sweep between any other two.
+
+    Parameters
+    ----------
+    costs
+        Cost of each block.
+    slices
+        Number ``T`` of slices; each gets at least one block.
+    extra
+        Additional cost of every slice but the first: its preprocessor. The head does not count, since all
+        other slices wait for it.
+    message, sweep
+        Cost of a message, one way, and of a coarse network, forward and backward.
+
+    Returns
+    -------
+    tuple of int
+        ``T - 1`` numbers of the blocks at which slices 2 to ``T`` begin.
+
+    Raises
+    ------
+    InvalidParameterError
+        If there are fewer blocks than slices.
+    """
+    if len(costs) < slices:
+        raise InvalidParameterError(
+            f"slices must be at most {len(costs)}, the number of blocks before the head, but got {slices}"
+        )
+    # cost of a slice beside its blocks, minus the time that it has more than the first
+    extras = [0.0, *(extra - 2.0 * j * message - (j - 1) * sweep for j in range(1, slices))]
+    low, high = min(extras), sum(costs) + max(extras)
+    best = _cuts_within(costs, extras, high)
+    for _ in range(60):
+        limit = 0.5 * (low + high)
+        cuts = _cuts_within(costs, extras, limit)
+        if cuts is None:
+            low = limit
+        else:
+            best, high = cuts, limit
+    assert best is not None
+    return best
+
+
+def _cuts_within(costs: Sequence[float], extras: Sequence[float], limit: float) -> tuple[int, ...] | None:
+    """Cuts with every slice within a limit, or None. Slices are filled from the last to the first."""
+    slices, cuts, block = len(extras), [], len(costs)
+    for j in range(slices - 1, -1, -1):
+        block -= 1
+        total = extras[j] + costs[block]
+        if total > limit:
+            return None
+        while block > j and total + costs[block - 1] <= limit:
+            block -= 1
+            total += costs[block]
+        cuts.append(block)
+    return tuple(reversed(cuts[:-1])) if block == 0 else None

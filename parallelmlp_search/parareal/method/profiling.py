@@ -1,8 +1,4 @@
-"""Speed of a device on a network: measured times of each slice, and seconds per operation.
-
-A measurement can be disturbed by other programs on the same core. :func:`cpu_wait_seconds` tells how long a
-thread was ready to run without a core.
-"""
+"""Speed of a device on a network: measured times of each slice, and seconds per operation."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search._checks import check_positive
 from parallelmlp_search.parareal.method.blocks import counted_cost, synchronized_time
 from parallelmlp_search.parareal.method.network import OutputGradient, PararealNetwork, Slice, SlicePass
 from parallelmlp_search.parareal.method.optimizer import FlatOptimizer, FlatParameters, Recipe
@@ -27,25 +23,13 @@ N_WARM_UP = 2
 
 @dataclass(frozen=True)
 class SliceTimes:
-    """Seconds of the work of one slice in one step.
+    """Seconds of the work of one slice in one step."""
 
-    Attributes
-    ----------
-    forward, backward
-        Preprocessor and fine network.
-    sweep, sweep_back
-        Coarse network, forward and backward; 0 in the first slice.
-    head
-        Head, loss and its gradient; 0 in all slices but the last.
-    update
-        Optimizer.
-    """
-
-    forward: float
+    forward: float  # preprocessor and fine network
     backward: float
-    sweep: float = 0.0
+    sweep: float = 0.0  # coarse network; 0 in the first slice
     sweep_back: float = 0.0
-    head: float = 0.0
+    head: float = 0.0  # head, loss and its gradient; 0 in all slices but the last
     update: float = 0.0
 
 
@@ -69,17 +53,10 @@ class DeviceSpeed:
 
     @classmethod
     def of_device(cls, flops: float, bandwidth: float = 1e11) -> DeviceSpeed:
-        """Return the speed of a device with so many operations and bytes moved per second.
-
-        Raises
-        ------
-        InvalidParameterError
-            If one of them is not positive.
-        """
-        if not (flops > 0 and bandwidth > 0):
-            raise InvalidParameterError(f"flops and bandwidth must be > 0, but got {flops} and {bandwidth}")
+        """Return the speed of a device from its operations and bytes moved per second."""
+        check_positive("flops", flops)
         # AdamW reads four buffers and writes three, of four bytes an element
-        return cls(1.0 / flops, per_parameter=28.0 / bandwidth)
+        return cls(1.0 / flops, per_parameter=28.0 / check_positive("bandwidth", bandwidth))
 
 
 def measure_device_speed(
@@ -96,14 +73,8 @@ def measure_device_speed(
     ----------
     model
         The network; a copy of it is trained.
-    example
-        A minibatch ``(N, ...)``.
-    output_gradient
-        Loss; the sum of the outputs by default.
-    repeats
-        Number of steps.
-    recipe
-        Optimizer; AdamW by default.
+    example, output_gradient, repeats, recipe
+        As for :func:`measure_slices`; the loss is the sum of the outputs by default.
 
     Returns
     -------
@@ -149,18 +120,16 @@ def measure_slices(
     list of SliceTimes
         Medians over the steps.
     """
-    recipe = recipe or Recipe(total_steps=1000)
     found = []
     corrected: Tensor | None = None
     for part in network.parts:
         previous = corrected
         with torch.no_grad():
             corrected = SlicePass(part, example).correct(previous)
-        optimizer = FlatOptimizer(FlatParameters([part]), recipe)
-        is_last = part is network.parts[-1]
+        optimizer = FlatOptimizer(FlatParameters([part]), recipe or Recipe(total_steps=1000))
+        function = output_gradient if part is network.parts[-1] else None
         steps = [
-            _measure_step(part, example, previous, optimizer, output_gradient if is_last else None)
-            for _ in range(repeats + N_WARM_UP)
+            _measure_step(part, example, previous, optimizer, function) for _ in range(repeats + N_WARM_UP)
         ]
         columns = zip(*steps[N_WARM_UP:], strict=True)
         found.append(SliceTimes(*(statistics.median(column) for column in columns)))
@@ -203,7 +172,7 @@ def _measure_step(
 
 
 def cpu_wait_seconds() -> float:
-    """Return the seconds for which this thread was ready but had no core; 0 if the system does not count."""
+    """Return the seconds for which this thread was ready but had no core; 0 if they are not counted."""
     with contextlib.suppress(OSError, IndexError, ValueError):
         return 1e-9 * int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1])
     return 0.0

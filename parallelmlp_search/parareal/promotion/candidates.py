@@ -37,15 +37,7 @@ DEFAULT_SLICES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 @dataclass(frozen=True)
 class PromotionCandidate:
-    """A finalist with its deepened configuration.
-
-    Attributes
-    ----------
-    trial
-        Number of the finalist's trial.
-    config
-        Deepened configuration.
-    """
+    """Trial of a finalist, and its deepened configuration."""
 
     trial: int
     config: MLPConfig
@@ -53,22 +45,12 @@ class PromotionCandidate:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Predictions for one candidate.
-
-    Attributes
-    ----------
-    trial, depth
-        Trial of the finalist, and number of hidden layers.
-    predictions
-        One for each number of slices.
-    recommended
-        Recommended number of slices within the number of devices; 1 if none gains.
-    """
+    """Predictions for one candidate."""
 
     trial: int
-    depth: int
-    predictions: tuple[StepPrediction, ...]
-    recommended: int
+    depth: int  # hidden layers
+    predictions: tuple[StepPrediction, ...]  # one per number of slices
+    recommended: int  # slices on the devices that there are; 1 if none gains
 
     def step_seconds(self, slices: int) -> float | None:
         """Return the predicted step for a number of slices, 1 for the serial network, or None."""
@@ -78,12 +60,8 @@ class Forecast:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able form, with speed-up and efficiency."""
         rows = [asdict(p) | {"speedup": p.speedup, "efficiency": p.efficiency} for p in self.predictions]
-        return {
-            "trial": self.trial,
-            "depth": self.depth,
-            "recommended": self.recommended,
-            "predictions": rows,
-        }
+        names = ("trial", "depth", "recommended")
+        return {name: getattr(self, name) for name in names} | {"predictions": rows}
 
 
 def select_candidates(

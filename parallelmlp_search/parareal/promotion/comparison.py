@@ -40,67 +40,33 @@ MIN_REPORTED_SPEEDUP = 1.15
 
 @dataclass(frozen=True)
 class PromotionContext:
-    """A promotion whose networks are trained.
-
-    Attributes
-    ----------
-    directory, preparation, parts
-        The run, its splits, and its folds.
-    candidates, forecasts
-        Promoted finalists, and predictions for each.
-    job, tasks
-        Results of training: each candidate with each number of slices on each fold.
-    """
+    """A promotion whose networks are trained."""
 
     directory: RunDirectory
     preparation: Preparation
-    parts: Sequence[Part]
+    parts: Sequence[Part]  # folds of the run
     candidates: Sequence[PromotionCandidate]
-    forecasts: Sequence[Forecast]
+    forecasts: Sequence[Forecast]  # one per candidate
     job: Job
-    tasks: Sequence[Task]
+    tasks: Sequence[Task]  # each candidate with each number of slices on each fold
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A candidate in one of its two forms, trained.
-
-    Attributes
-    ----------
-    trial, depth, slices
-        Trial of the finalist, number of hidden layers, and of slices (1: the serial twin).
-    score
-        Score of its out-of-fold predictions, in the metric's own orientation.
-    parameters
-        Number of trainable parameters.
-    seconds
-        Wall-clock seconds of training on all folds.
-    step_seconds
-        Median of one step.
-    predicted_step_seconds
-        Prediction of the cost model for as many devices as slices, or None.
-    ranks
-        Number of processes that trained it.
-    waited
-        Share of the time in which other programs had its cores.
-    failure
-        Reason for which training ended early on a fold, or None.
-    weight
-        Weight in the new ensemble.
-    """
+    """A candidate in one of its two forms, trained."""
 
     trial: int
-    depth: int
-    slices: int
-    score: float
+    depth: int  # hidden layers
+    slices: int  # 1 for the serial twin
+    score: float  # of out-of-fold predictions, in the metric's own orientation
     parameters: int
-    seconds: float
-    step_seconds: float
-    predicted_step_seconds: float | None
-    ranks: int
-    waited: float = 0.0
-    failure: str | None = None
-    weight: float = 0.0
+    seconds: float  # training on all folds
+    step_seconds: float  # median
+    predicted_step_seconds: float | None  # on as many devices as slices
+    ranks: int  # processes that trained it
+    waited: float = 0.0  # share of the time in which other programs had its cores
+    failure: str | None = None  # reason for which training ended early on a fold
+    weight: float = 0.0  # in the new ensemble
 
 
 @dataclass(frozen=True)

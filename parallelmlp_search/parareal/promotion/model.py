@@ -13,10 +13,10 @@ from torch import Tensor
 
 from parallelmlp_search._files import load_tensors, read_json, save_tensors, write_json
 from parallelmlp_search.exceptions import RunDirectoryError
-from parallelmlp_search.parareal.method.network import PararealNetwork
 from parallelmlp_search.parareal.ranks.jobs import build_network
 from parallelmlp_search.parareal.ranks.training import member_outputs
 from parallelmlp_search.search import RunDirectory, TrainedModel
+from parallelmlp_search.search.finalists.model import FoldModel
 from parallelmlp_search.space import MLPConfig
 
 __all__ = ["PromotedMember", "PromotedModel", "load_model", "load_promoted", "untempered_decision"]
@@ -28,46 +28,41 @@ MAX_PREDICTION_ROWS = 4096
 
 @dataclass(frozen=True)
 class PromotedMember:
-    """A deep network, trained once per fold.
-
-    Attributes
-    ----------
-    trial
-        Trial of the finalist.
-    config
-        Deepened configuration.
-    slices
-        Slices ``T``; 1 for a serial network.
-    cuts
-        Hidden layers at which slices 2 to ``T`` begin.
-    weights
-        State dict of each fold's network.
-    """
+    """A deep network, trained once per fold."""
 
     trial: int
-    config: MLPConfig
-    slices: int
-    cuts: tuple[int, ...]
-    weights: tuple[dict[str, Tensor], ...]
+    config: MLPConfig  # deepened
+    slices: int  # 1 for a serial network
+    cuts: tuple[int, ...]  # hidden layers at which slices 2 to T begin
+    weights: tuple[dict[str, Tensor], ...]  # state dict of each fold's network
 
-    def network(self, fold: int, *, n_inputs: int, n_outputs: int, n_numbers: int = 0) -> PararealNetwork:
-        """Build the network of a fold in evaluation mode.
+    @torch.no_grad()
+    def outputs(self, fold: FoldModel, number: int, inputs: Tensor) -> Tensor:
+        """Compute the outputs ``(1, C, n)`` of the network of a fold.
 
         Parameters
         ----------
-        fold
-            Number of the fold.
-        n_inputs, n_outputs, n_numbers
-            As for :func:`~parallelmlp_search.parareal.deep_mlp`.
+        fold, number
+            The fold and its number.
+        inputs
+            Preprocessed rows ``(n, D)``.
 
         Returns
         -------
-        PararealNetwork
+        Tensor
         """
-        sizes = {"n_inputs": n_inputs, "n_outputs": n_outputs, "n_numbers": n_numbers}
-        network = build_network(self.config, self.slices, cuts=self.cuts, **sizes)
-        network.load_state_dict(self.weights[fold])
-        return network.eval()
+        seen = fold.seen(self.config, inputs)
+        network = build_network(
+            self.config,
+            self.slices,
+            n_inputs=seen.shape[1],
+            n_outputs=fold.head.n_outputs,
+            n_numbers=fold.preprocessor.columns_.n_numbers,
+            cuts=self.cuts,
+        )
+        network.load_state_dict(self.weights[number])
+        network.eval()
+        return member_outputs(torch.cat([network(rows) for rows in torch.split(seen, MAX_PREDICTION_ROWS)]))
 
 
 @dataclass
@@ -132,18 +127,9 @@ class PromotedModel(TrainedModel):
                 total += fold.combine(frame, self.weights).double()
             inputs = torch.from_numpy(fold.preprocessor.transform(frame))
             for member, weight in zip(self.promoted, self.promoted_weights, strict=True):
-                if weight == 0 or len(frame) == 0:
-                    continue
-                seen = fold.seen(member.config, inputs)
-                network = member.network(
-                    number,
-                    n_inputs=seen.shape[1],
-                    n_outputs=fold.head.n_outputs,
-                    n_numbers=fold.preprocessor.columns_.n_numbers,
-                )
-                with torch.no_grad():
-                    outputs = torch.cat([network(rows) for rows in torch.split(seen, MAX_PREDICTION_ROWS)])
-                total += weight * fold.head.predictions(member_outputs(outputs))[0].double()
+                if weight > 0:
+                    outputs = member.outputs(fold, number, inputs)
+                    total += weight * fold.head.predictions(outputs)[0].double()
         return total / len(self.folds)
 
     def save(self, folder: Path) -> None:

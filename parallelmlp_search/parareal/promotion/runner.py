@@ -13,7 +13,6 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from parallelmlp_search._files import write_json
@@ -33,10 +32,10 @@ from parallelmlp_search.parareal.promotion.comparison import (
 from parallelmlp_search.parareal.promotion.model import FOLDER, PromotedModel
 from parallelmlp_search.parareal.promotion.settings import PromotionSettings
 from parallelmlp_search.parareal.ranks.communicator import Communicator
-from parallelmlp_search.parareal.ranks.jobs import Job, Task, run_task, save_rows
+from parallelmlp_search.parareal.ranks.jobs import Job, Task, run_task
 from parallelmlp_search.parareal.ranks.launch import launch_job
 from parallelmlp_search.search import Problem, RunDirectory, TrainedModel
-from parallelmlp_search.search.problem.preparation import Part, Preparation
+from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.selection import HonestScore
 
 __all__ = ["promote"]
@@ -120,10 +119,14 @@ def _train(
     )
     slices = settings.slices or max(2, forecasts[0].recommended)
     tasks = _tasks(candidates, len(parts), slices, float(settings.epochs or result["max_epochs"]))
-    folder = _prepare_folder(directory, tasks, parts, preparation)
     ranked = tuple(task for task in tasks if task.slices > 1)
+    # the folder is named after the tasks, so that the same call finds it again
+    digest = hashlib.sha256(json.dumps([task.to_dict() for task in tasks], sort_keys=True).encode())
+    folder = directory.path / "promotion" / digest.hexdigest()[:12]
     job = Job(folder, ranked, slices, settings.device, settings.timeout)
     job.save()
+    for fold, part in enumerate(parts):
+        job.save_rows(fold, part.data)
     here = [task for task in tasks if task.slices == 1 or not settings.launch]
     for number, task in enumerate(here, start=1):
         if not job.is_done(task):
@@ -170,19 +173,6 @@ def _tasks(candidates: Sequence[PromotionCandidate], n_folds: int, slices: int, 
         for count in (1, slices)
         for fold in range(n_folds)
     ]
-
-
-def _prepare_folder(
-    directory: RunDirectory, tasks: Sequence[Task], parts: Sequence[Part], preparation: Preparation
-) -> Path:
-    """Folder of a job, named after its tasks, so that the same call finds it again; with all rows."""
-    text = json.dumps([task.to_dict() for task in tasks], sort_keys=True)
-    folder = directory.path / "promotion" / hashlib.sha256(text.encode()).hexdigest()[:12]
-    n_classes = None if preparation.classes is None else len(preparation.classes)
-    for fold, part in enumerate(parts):
-        if not (folder / f"rows-{fold}.safetensors").is_file():
-            save_rows(folder, fold, part.data, n_classes)
-    return folder
 
 
 def _record(

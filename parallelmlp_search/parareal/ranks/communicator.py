@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from parallelmlp_search.exceptions import DistributedError, InvalidParameterError
+from parallelmlp_search.exceptions import DistributedError
 from parallelmlp_search.parareal.ranks.unix_transport import MAX_MESSAGE_BYTES, PeerConnection
 
 __all__ = ["Communicator"]
@@ -77,7 +77,7 @@ class Communicator:
         offset
             -1 for the previous slice, 1 for the next.
         shape, dtype
-            Shape and type of the tensor.
+            Of the tensor.
         """
         peer = self.rank + offset
         key = (peer, shape, dtype)
@@ -126,73 +126,36 @@ class Communicator:
 
     # ------------------------------------------------------------------ collective
 
-    def broadcast_input(self, inputs: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Send the input of the first slice to all ranks of the replica.
-
-        Parameters
-        ----------
-        inputs
-            The input on the first slice; ignored on the others.
-        shape, dtype
-            Shape and type of the input, on every rank.
-
-        Returns
-        -------
-        Tensor
-            The input.
-
-        Raises
-        ------
-        InvalidParameterError
-            If the input of the first slice has another shape.
-        """
-        first = self.replica_index * self.n_slices
-        if self.slice_index == 0:
-            if inputs is None or tuple(inputs.shape) != shape:
-                found = None if inputs is None else tuple(inputs.shape)
-                raise InvalidParameterError(
-                    f"inputs must have shape {shape} on rank {self.rank}, but got {found}"
-                )
-            tensor = inputs.to(self.device, dtype).contiguous()
-        else:
-            tensor = torch.empty(shape, dtype=dtype, device=self.device)
-        with self._translated_errors(first):
-            dist.broadcast(tensor, first, group=self.slice_group)
-        return tensor
+    def broadcast(self, tensor: Tensor, slice_index: int) -> None:
+        """Copy a contiguous tensor of one slice to all ranks of the replica, in place."""
+        source = self.rank - self.slice_index + slice_index
+        if self.n_slices > 1:
+            with self._translated_errors(source):
+                dist.broadcast(tensor, source, group=self.slice_group)
 
     def broadcast_from_last(self, values: list[float]) -> list[float]:
         """Return the numbers of the last slice's rank on every rank of the replica."""
-        if self.n_slices == 1:
-            return values
-        last = self.replica_index * self.n_slices + self.n_slices - 1
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        with self._translated_errors(last):
-            dist.broadcast(tensor, last, group=self.slice_group)
+        self.broadcast(tensor, self.n_slices - 1)
         return [float(value) for value in tensor.tolist()]
 
     def sum_over_slices(self, value: Tensor) -> Tensor:
         """Return the sum over the slices of a replica; bitwise equal on every rank."""
-        if self.n_slices == 1:
-            return value
-        if not self.all_connected:
+        if self.n_slices > 1 and not self.all_connected:
             with self._translated_errors():
                 dist.all_reduce(value, group=self.slice_group)
             return value
         # to the last slice and back, 3 us per message
-        previous, following = self.rank - 1, self.rank + 1
-        received = torch.empty_like(value)
+        shape, dtype = tuple(value.shape), value.dtype
         if self.slice_index > 0:
-            with self._translated_errors(previous):
-                self.peers[previous].receive(received)
-            value = value + received
+            self.start_receive(-1, shape, dtype)
+            value = value + self.wait_receive()
         if self.slice_index < self.n_slices - 1:
-            with self._translated_errors(following):
-                self.peers[following].send(value)
-                self.peers[following].receive(received)
-            value = received
+            self.send(1, value)
+            self.start_receive(1, shape, dtype)
+            value = self.wait_receive()
         if self.slice_index > 0:
-            with self._translated_errors(previous):
-                self.peers[previous].send(value)
+            self.send(-1, value)
         return value
 
     def sum_over_replicas(self, gradients: Tensor) -> None:
@@ -222,11 +185,10 @@ class Communicator:
         DistributedError
             If two ranks differ; the message names the fact, the ranks and both values.
         """
-        first, count = (
-            (self.replica_index * self.n_slices, self.n_slices) if in_replica else (0, self.world_size)
-        )
+        count = self.n_slices if in_replica else self.world_size
         if count == 1:
             return
+        first = self.rank - self.slice_index if in_replica else 0
         gathered: list[Any] = [None] * count
         with self._translated_errors():
             dist.all_gather_object(gathered, dict(facts), group=self.slice_group if in_replica else None)

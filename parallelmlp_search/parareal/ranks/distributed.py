@@ -191,7 +191,7 @@ class DistributedParareal:
             If the input is missing or has another shape.
         """
         communicator = self.communicator
-        if inputs is None and not self.broadcast:
+        if inputs is None and (self.is_first or not self.broadcast):
             raise InvalidParameterError("inputs must be given on every rank unless they are broadcast")
         if inputs is not None and tuple(inputs.shape[1:]) != self.input_shape:
             raise InvalidParameterError(
@@ -202,7 +202,9 @@ class DistributedParareal:
             communicator.check_equal({"the rows of a minibatch": n_rows}, in_replica=True)
             self._checked_rows[piece] = n_rows
         if self.broadcast:
-            inputs = communicator.broadcast_input(inputs, (n_rows, *self.input_shape), self.dtype)
+            tensor = torch.empty(n_rows, *self.input_shape, dtype=self.dtype, device=communicator.device)
+            inputs = tensor if inputs is None else tensor.copy_(inputs)
+            communicator.broadcast(inputs, 0)
         assert inputs is not None
         loss = None
         passes, corrected = self._forward(inputs, noise=(self.optimizer.step_number, piece))

@@ -31,34 +31,23 @@ from parallelmlp_search.parareal.ranks.training import TrainingResult, member_ou
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 
-__all__ = ["LAUNCHER_PID", "Job", "Task", "build_network", "load_rows", "run_task", "save_rows"]
+__all__ = ["LAUNCHER_PID", "Job", "Task", "build_network", "run_task"]
 
 LAUNCHER_PID = "PMLP_LAUNCHER"
 """Environment variable with the id of the process whose end also ends the ranks."""
 
+OTHER_ROWS = ("validation_inputs", "validation_target", "validation_weight", "prediction_inputs")
+"""Tensors of a fold beside its training rows."""
+
 
 @dataclass(frozen=True)
 class Task:
-    """Training of one network on one fold.
+    """Training of one network on one fold."""
 
-    Attributes
-    ----------
-    key
-        Name of the task and of its folder.
-    config
-        Configuration to train.
-    fold
-        Number of the fold.
-    slices
-        Slices ``T``; 1 is the serial twin.
-    epochs
-        Passes over the rows.
-    """
-
-    key: str
+    key: str  # also the name of its folder
     config: MLPConfig
     fold: int
-    slices: int
+    slices: int  # 1 for the serial twin
     epochs: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,23 +62,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """Tasks that share a folder, and settings of the ranks.
-
-    Attributes
-    ----------
-    folder
-        Folder of all files.
-    tasks
-        Tasks of the ranks.
-    slices
-        Ranks per network.
-    device, timeout
-        As for :func:`~parallelmlp_search.parareal.init_communicator`.
-    """
+    """Tasks that share a folder, and settings of the ranks that run them."""
 
     folder: Path
     tasks: tuple[Task, ...]
-    slices: int
+    slices: int  # ranks per network
     device: str = "auto"
     timeout: float = 20.0
 
@@ -104,6 +81,39 @@ class Job:
         values = read_json(folder / "job.json")
         tasks = tuple(Task.from_dict(task) for task in values.pop("tasks"))
         return cls(folder=folder, tasks=tasks, **values)
+
+    def save_rows(self, fold: int, data: ShardData) -> None:
+        """Write the rows of a fold with head, loss and metric, if they are not there."""
+        path = self.folder / f"rows-{fold}.safetensors"
+        if path.is_file():
+            return
+        tensors = {name: getattr(data.rows, name) for name in ("inputs", "target", "weight")}
+        tensors |= {name: getattr(data, name) for name in OTHER_ROWS}
+        facts = {
+            "head": asdict(data.head),
+            "loss": data.loss,
+            "metric": data.metric.name,
+            "seed": data.seed,
+            "columns": data.columns.to_dict(),
+        }
+        save_tensors(path, {k: v.cpu().clone() for k, v in tensors.items() if v is not None}, facts)
+
+    def load_rows(self, fold: int, device: torch.device | str = "cpu") -> ShardData:
+        """Read the rows of a fold, onto a device."""
+        tensors, facts = load_tensors(self.folder / f"rows-{fold}.safetensors")
+        # copies, since the memory of a file is not aligned
+        placed = {name: tensor.clone().to(device) for name, tensor in tensors.items()}
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["head"].items()}
+        others: dict[str, Any] = {name: placed.get(name) for name in OTHER_ROWS}
+        return ShardData(
+            rows=TrainingRows(placed["inputs"], placed["target"], placed.get("weight")),
+            **others,
+            head=Head(**known),
+            loss=facts["loss"],
+            metric=get_metric(facts["metric"], known["task"]),
+            seed=facts["seed"],
+            columns=ColumnGroups.from_dict(facts["columns"]),
+        )
 
     def is_done(self, task: Task) -> bool:
         """Return True if a task has an outcome."""
@@ -125,68 +135,6 @@ class Job:
         return tensors
 
 
-VALIDATION = ("validation_inputs", "validation_target", "validation_weight", "prediction_inputs")
-
-
-def save_rows(folder: Path, fold: int, data: ShardData, n_classes: int | None) -> None:
-    """Write the rows of a fold with head, loss and metric.
-
-    Parameters
-    ----------
-    folder
-        Folder of the job.
-    fold
-        Number of the fold.
-    data
-        Its rows.
-    n_classes
-        Number of classes, or None for regression.
-    """
-    tensors = {name: getattr(data.rows, name) for name in ("inputs", "target", "weight")}
-    tensors |= {name: getattr(data, name) for name in VALIDATION}
-    facts = {
-        "head": asdict(data.head),
-        "loss": data.loss,
-        "metric": data.metric.name,
-        "n_classes": n_classes,
-        "seed": data.seed,
-        "columns": data.columns.to_dict(),
-    }
-    present = {name: tensor.cpu().clone() for name, tensor in tensors.items() if tensor is not None}
-    save_tensors(folder / f"rows-{fold}.safetensors", present, facts)
-
-
-def load_rows(folder: Path, fold: int, device: torch.device | str = "cpu") -> ShardData:
-    """Read the rows of a fold.
-
-    Parameters
-    ----------
-    folder, fold
-        As for :func:`save_rows`.
-    device
-        Device of the tensors.
-
-    Returns
-    -------
-    ShardData
-    """
-    tensors, facts = load_tensors(folder / f"rows-{fold}.safetensors")
-    # copies, since the memory of a file is not aligned
-    placed = {name: tensor.clone().to(device) for name, tensor in tensors.items()}
-    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["head"].items()}
-    head = Head(**known)
-    validation: dict[str, Any] = {name: placed.get(name) for name in VALIDATION}
-    return ShardData(
-        rows=TrainingRows(placed["inputs"], placed["target"], placed.get("weight")),
-        **validation,
-        head=head,
-        loss=facts["loss"],
-        metric=get_metric(facts["metric"], head.task, n_classes=facts["n_classes"]),
-        seed=facts["seed"],
-        columns=ColumnGroups.from_dict(facts["columns"]),
-    )
-
-
 def build_network(
     config: MLPConfig,
     slices: int,
@@ -195,7 +143,7 @@ def build_network(
     n_outputs: int,
     n_numbers: int = 0,
     repeat: int = 0,
-    cuts: Sequence[int] | None = None,
+    cuts: Sequence[int] | str = "counted",
 ) -> PararealNetwork:
     """Build the network of a configuration in slices, the same on every rank.
 
@@ -204,16 +152,12 @@ def build_network(
 
     Parameters
     ----------
-    config
-        Configuration of the serial twin.
-    slices
-        Slices ``T``.
-    n_inputs, n_outputs, n_numbers
+    config, n_inputs, n_outputs, n_numbers
         As for :func:`~parallelmlp_search.parareal.deep_mlp`.
+    slices, cuts
+        As for :func:`~parallelmlp_search.parareal.decompose`.
     repeat
         Number of the repetition; each has its own initial weights.
-    cuts
-        Hidden layers at which slices 2 to ``T`` begin; balanced by default.
 
     Returns
     -------
@@ -226,35 +170,25 @@ def build_network(
         torch.manual_seed(config.seed * 1_000_003 + repeat)
         model = deep_mlp(config, vector=vector, n_numbers=n_numbers, **sizes)
         rows = max(2, min(config.batch_size, 256))
-        return decompose(model, slices, torch.zeros(rows, n_inputs), cuts="counted" if cuts is None else cuts)
+        return decompose(model, slices, torch.zeros(rows, n_inputs), cuts=cuts)
 
 
 def run_task(
-    job: Job,
-    task: Task,
-    communicator: Communicator,
-    *,
-    on_step: Callable[[int], object] | None = None,
-) -> TrainingResult:
+    job: Job, task: Task, communicator: Communicator, *, on_step: Callable[[int], object] | None = None
+) -> None:
     """Train one task in this process, or as one rank of many, and write its outcome.
 
     Parameters
     ----------
-    job
-        Job of the task.
-    task
-        Network to train.
+    job, task
+        Task to run, and its job.
     communicator
         Connection with the other ranks.
     on_step
         Called with the number of steps after each.
-
-    Returns
-    -------
-    TrainingResult
     """
     config = task.config
-    data = load_rows(job.folder, task.fold, communicator.device).seen_by(config)
+    data = job.load_rows(task.fold, communicator.device).seen_by(config)
     inputs = data.rows.inputs
     network = build_network(
         config,
@@ -288,7 +222,6 @@ def run_task(
     if communicator.rank == 0:
         checkpointer.delete()
     communicator.barrier()
-    return result
 
 
 def _write_outcome(

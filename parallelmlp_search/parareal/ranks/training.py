@@ -36,36 +36,19 @@ N_WARM_UP_STEPS = 3
 
 @dataclass
 class TrainingResult:
-    """Result of training; the same on every rank except ``weights``.
+    """Result of training; the same on every rank except ``weights``."""
 
-    Attributes
-    ----------
-    weights
-        Flat weights of the slices of this process at the best snapshot.
-    best_error, best_epoch
-        Error on the validation rows at the best snapshot, infinite if training diverged, and its epoch.
-    epochs, errors, losses
-        Of each snapshot: epochs trained, error on the validation rows, mean training loss since the previous
-        one.
-    steps, seconds, step_seconds
-        Number of steps, wall-clock seconds, and the median of one step.
-    waited
-        Time for which ranks were ready but had no core, divided by the total time, summed over slices.
-    failure
-        Reason for which training ended early, or None.
-    """
-
-    weights: Tensor
-    best_error: float = math.inf
+    weights: Tensor  # flat weights of the slices of this process at the best snapshot
+    best_error: float = math.inf  # on the validation rows
     best_epoch: float = 0.0
-    epochs: list[float] = field(default_factory=list)
+    epochs: list[float] = field(default_factory=list)  # of each snapshot, as the next two
     errors: list[float] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # mean training loss since the previous snapshot
     steps: int = 0
     seconds: float = 0.0
-    step_seconds: float = math.nan
-    waited: float = 0.0
-    failure: str | None = None
+    step_seconds: float = math.nan  # median
+    waited: float = 0.0  # share of the time in which ranks were ready without a core, summed over slices
+    failure: str | None = None  # reason for which training ended early
 
     def values(self, *names: str) -> dict[str, Any]:
         """Return some attributes by name."""
@@ -90,7 +73,7 @@ def output_gradient(
     smoothing
         Label smoothing.
     share
-        Factor on both: the share of these rows in a minibatch that replicas or pieces divide.
+        Factor on both: the share of these rows in a minibatch that is divided.
 
     Returns
     -------

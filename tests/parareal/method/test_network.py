@@ -24,8 +24,8 @@ from parallelmlp_search.parareal import (
     output_gradient,
 )
 from parallelmlp_search.parareal.method.blocks import profile_model
+from parallelmlp_search.parareal.method.decompose import plan_partition
 from parallelmlp_search.parareal.method.network import OutputGradient
-from parallelmlp_search.parareal.method.partition import plan_partition
 from parallelmlp_search.space import MLPConfig
 
 Make = Callable[..., Any]
@@ -85,8 +85,9 @@ def test_explicit_sweeps_give_the_gradients_of_backpropagation(slices: int, trai
     rows = torch.randn(12, 8, dtype=torch.float64)
     target = torch.randint(0, 3, (12,))
     model = deep_mlp(CONFIG, n_inputs=8, n_outputs=3).double()
-    connector = None if trainable else (lambda inputs, outputs: nn.Identity())
-    network = decompose(model, slices, rows, coarse=connector, preprocessor=connector)
+    identity: Any = lambda inputs, outputs: nn.Identity()  # noqa: E731
+    connectors = {} if trainable else {"coarse": identity, "preprocessor": identity}
+    network = decompose(model, slices, rows, **connectors)
     loss = nn.functional.cross_entropy(network(rows), target)
     expected = torch.autograd.grad(loss, list(network.parameters()))
     network.zero_grad()

@@ -31,7 +31,7 @@ from parallelmlp_search.parareal import (
     Recipe,
     init_communicator,
 )
-from parallelmlp_search.parareal.ranks.jobs import Job, Task, build_network, load_rows, run_task, save_rows
+from parallelmlp_search.parareal.ranks.jobs import Job, Task, build_network, run_task
 from parallelmlp_search.parareal.ranks.launch import launch_job
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig
@@ -157,15 +157,15 @@ def job(
 ) -> Job:
     task = Task("network", config, 0, slices, epochs)
     made = Job(folder, (task,), slices, "cpu", timeout)
-    save_rows(folder, 0, data(), 3)
     made.save()
+    made.save_rows(0, data())
     return made
 
 
 def test_rows_and_jobs_are_restored_from_files(tmp_path: Path) -> None:
     made = job(tmp_path)
     assert Job.load(tmp_path) == made
-    before, after = data(), load_rows(tmp_path, 0)
+    before, after = data(), made.load_rows(0)
     assert torch.equal(before.rows.inputs, after.rows.inputs)
     assert after.rows.weight is not None
     assert (after.head, after.loss, after.seed) == (before.head, before.loss, before.seed)
