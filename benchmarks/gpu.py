@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.publishing import ROOT, describe_machine
-from parallelmlp_search.engine import BatchStream, Population
+from parallelmlp_search.engine import BatchStream, Population, TrainingRows, TrainingSettings
 from parallelmlp_search.engine.acceleration import choose_acceleration
-from parallelmlp_search.engine.device.cuda_graph import Capture
 from parallelmlp_search.engine.device.training import DeviceTraining
+from parallelmlp_search.engine.settings import Capture
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space import ACTIVATIONS, MLPConfig
 
@@ -71,13 +72,13 @@ def paper_population(case: Case) -> list[MLPConfig]:
     return configs
 
 
-def make_rows(case: Case, device: str) -> tuple[Tensor, Tensor, None]:
+def make_rows(case: Case, device: str) -> TrainingRows:
     """Return rows with the labels of a random network."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(case.n_rows, case.n_inputs, generator=generator)
     hidden = torch.tanh(inputs @ torch.randn(case.n_inputs, 16, generator=generator) / case.n_inputs**0.5)
     scores = hidden @ torch.randn(16, max(2, case.n_outputs), generator=generator)
-    return inputs.to(device), scores.argmax(dim=1).to(device), None
+    return TrainingRows(inputs.to(device), scores.argmax(dim=1).to(device))
 
 
 @dataclass(frozen=True)
@@ -163,13 +164,15 @@ def packed_epochs(
     """
     configs = paper_population(case)
     rows = make_rows(case, device)
-    population = Population.create(
-        configs,
-        n_inputs=case.n_inputs,
-        n_outputs=case.n_outputs,
-        device=device,
-    )
+    population = Population.create(configs, DataShape(case.n_inputs, case.n_outputs), rows=rows.inputs)
     stream = BatchStream(case.n_rows, case.batch_size, seed=0)
+    settings = TrainingSettings(
+        stream=stream,
+        loss=case.loss,
+        until_epoch=TOTAL_EPOCHS,
+        total_epochs=TOTAL_EPOCHS,
+        capture=capture,
+    )
     plan = choose_acceleration(
         population.layout,
         population.row_configs(),
@@ -179,15 +182,7 @@ def packed_epochs(
         acceleration=acceleration,
     )
     started = time.perf_counter()
-    training = DeviceTraining(
-        population,
-        rows,
-        stream=stream,
-        loss=case.loss,
-        total_steps=stream.steps(TOTAL_EPOCHS),
-        plan=plan,
-        capture=capture,
-    )
+    training = DeviceTraining(population, rows, settings, plan)
     epochs = 0
 
     def epoch() -> None:
@@ -195,7 +190,7 @@ def packed_epochs(
         epochs += 1
         last = stream.steps(epochs)
         while population.step < last:
-            training.advance(training.window(last, timed=False))
+            training.advance(training.window(last, None))
 
     epoch()
     first_loss = training.take_losses() / population.step
@@ -239,10 +234,11 @@ def sequential_step(case: Case, device: str, n_networks: int, n_steps: int) -> d
     dict
         Quantiles of the seconds per step.
     """
-    inputs, target, _ = make_rows(case, device)
+    rows = make_rows(case, device)
+    inputs, target = rows.inputs, rows.target
     configs = paper_population(case)
     chosen = [configs[(2 * i + 1) * len(configs) // (2 * n_networks)] for i in range(n_networks)]
-    population = Population.create(chosen, n_inputs=case.n_inputs, n_outputs=case.n_outputs)
+    population = Population.create(chosen, DataShape(case.n_inputs, case.n_outputs))
     per_step = []
     for member in range(n_networks):
         module = build_module(population.layout.architecture(member)).to(device)
@@ -263,9 +259,9 @@ def sequential_step(case: Case, device: str, n_networks: int, n_steps: int) -> d
         ) -> None:
             for step in range(count):
                 start = step * case.batch_size % (case.n_rows - case.batch_size + 1)
-                rows = order[start : start + case.batch_size]
+                batch = order[start : start + case.batch_size]
                 optimizer.zero_grad(set_to_none=True)
-                loss_function(module(inputs[rows]), wanted[rows]).backward()
+                loss_function(module(inputs[batch]), wanted[batch]).backward()
                 optimizer.step()
 
         steps(20)

@@ -315,12 +315,15 @@ import sys
 for name in ("optuna", "typer", "rich", "triton", "numba", "llvmlite", "yaml", "polars"):
     sys.modules[name] = None
 import torch
-from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
+from parallelmlp_search.engine import BatchStream, Population, TrainingRows, TrainingSettings, train
 from parallelmlp_search import distribute, selection, kernels
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.space import MLPConfig
-population = Population.create([MLPConfig(widths=(4,))], n_inputs=3, n_outputs=1)
+population = Population.create([MLPConfig(widths=(4,))], DataShape(3, 1))
 rows = TrainingRows(torch.randn(20, 3), torch.randint(0, 2, (20,)))
-train(population, rows, stream=BatchStream(20, 10, 0), loss="binary_logits", until_epoch=1, total_epochs=1)
+stream = BatchStream(20, 10, 0)
+settings = TrainingSettings(stream=stream, loss="binary_logits", until_epoch=1, total_epochs=1)
+train(population, rows, settings)
 print(population.step)
 """
     assert run_python(code).strip() == "2"

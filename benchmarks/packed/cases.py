@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from parallelmlp_search.packing import Architecture, flops_per_step
+from parallelmlp_search.packing import Architecture, DataShape, flops_per_step
 from parallelmlp_search.space import MLPConfig
 
 __all__ = ["CASES", "PAPER_ACTIVATIONS", "QUICK", "Case", "find"]
@@ -70,7 +70,7 @@ class Case:
 
     def architecture(self, config: MLPConfig) -> Architecture:
         """Return the architecture of a member."""
-        return Architecture.of(config, n_inputs=self.inputs, n_outputs=self.outputs)
+        return Architecture.of(config, DataShape(self.inputs, self.outputs))
 
     def product_flops(self, configs: list[MLPConfig]) -> float:
         """Return the FLOP of the matrix products of one step (mean over members), without the optimizer."""

@@ -13,8 +13,9 @@ import torch
 
 from benchmarks.packed.cases import Case
 from parallelmlp_search.distribute.shards import ShardData, cut_work
-from parallelmlp_search.engine import BatchStream, Head, Population, TrainingRows, train
-from parallelmlp_search.engine.bucket_steps import window_steps
+from parallelmlp_search.engine import BatchStream, Head, Population, TrainingRows, TrainingSettings, train
+from parallelmlp_search.engine.host_training import window_steps
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig
 
@@ -70,9 +71,7 @@ class Shards:
         self._rows, self._loss = data.rows, data.loss
         self._stream = BatchStream(case.rows, case.batch, 0)
         self._populations = [
-            Population.create(
-                [configs[member] for member in shard], n_inputs=case.inputs, n_outputs=case.outputs
-            )
+            Population.create([configs[member] for member in shard], DataShape(case.inputs, case.outputs))
             for shard in shards
         ]
 
@@ -83,10 +82,7 @@ class Shards:
             train(
                 population,
                 self._rows,
-                stream=self._stream,
-                loss=self._loss,
-                until_epoch=until,
-                total_epochs=1e6,
+                TrainingSettings(stream=self._stream, loss=self._loss, until_epoch=until, total_epochs=1e6),
             )
 
 

@@ -15,7 +15,14 @@ import torch
 from benchmarks.packed.cases import Case
 from benchmarks.packed.machine import product_rates
 from benchmarks.packed.ours import Shards, cut
-from parallelmlp_search.engine import bucket_network, bucket_steps, optimizer, products, trainer
+from parallelmlp_search.engine import (
+    bucket_network,
+    hidden_layer,
+    host_training,
+    optimizer,
+    products,
+    settings,
+)
 from parallelmlp_search.kernels.numba import dispatch as compiled
 from parallelmlp_search.space import MLPConfig
 
@@ -70,17 +77,17 @@ def _timed(clock: _Clock) -> Iterator[None]:
         put(bucket_network, name, part)
     put(products.FirstLayerGradient, "__call__", PRODUCTS["plain_first_layer_gradient"])
     put(optimizer.PackedOptimizer, "step_bucket", "optimiser")
-    put(trainer.TrainingRows, "batch", "rows of the batch")
+    put(settings.TrainingRows, "batch", "rows of the batch")
     put(compiled.CompiledActivations, "forward", "activations forward")
     put(compiled.CompiledActivations, "backward", "activations backward")
     put(compiled.CompiledMembers, "__call__", "one call: all of several steps")
     for name in ("get_loss", "compiled_loss"):
-        original = getattr(bucket_steps, name)
-        undo.append((bucket_steps, name, original))
-        setattr(bucket_steps, name, lambda loss, original=original: clock.wrap("loss", original(loss)))
-    kernels = dict(bucket_network.ACTIVATION_KERNELS)
+        original = getattr(host_training, name)
+        undo.append((host_training, name, original))
+        setattr(host_training, name, lambda loss, original=original: clock.wrap("loss", original(loss)))
+    kernels = dict(hidden_layer.ACTIVATION_KERNELS)
     for name, kernel in kernels.items():
-        bucket_network.ACTIVATION_KERNELS[name] = replace(
+        hidden_layer.ACTIVATION_KERNELS[name] = replace(
             kernel,
             forward=clock.wrap("activations forward", kernel.forward),
             backward=clock.wrap("activations backward", kernel.backward),
@@ -90,7 +97,7 @@ def _timed(clock: _Clock) -> Iterator[None]:
     try:
         yield
     finally:
-        bucket_network.ACTIVATION_KERNELS.update(kernels)
+        hidden_layer.ACTIVATION_KERNELS.update(kernels)
         for owner, name, value in reversed(undo):
             setattr(owner, name, value)
 

@@ -12,9 +12,10 @@ import torch
 
 from benchmarks.packed.cases import HEADLINE, paper
 from benchmarks.packed.ours import cut, shard_data
-from parallelmlp_search.engine import BatchStream, Population, train
+from parallelmlp_search.engine import BatchStream, Population, TrainingSettings, train
 from parallelmlp_search.kernels.numba.compilation import compile_all
 from parallelmlp_search.kernels.numba.dispatch import uses_compiled
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import read_member
 
 __all__ = ["SIZES", "scale"]
@@ -43,17 +44,14 @@ def _train(connection: Connection, members: int) -> None:
     weights = []
     for shard in cut(case, configs):
         started = time.perf_counter()
-        population = Population.create(
-            [configs[m] for m in shard], n_inputs=case.inputs, n_outputs=case.outputs
-        )
+        population = Population.create([configs[m] for m in shard], DataShape(case.inputs, case.outputs))
         created = time.perf_counter()
         train(
             population,
             data.rows,
-            stream=stream,
-            loss=data.loss,
-            until_epoch=STEPS * case.batch / case.rows,
-            total_epochs=1e6,
+            TrainingSettings(
+                stream=stream, loss=data.loss, until_epoch=STEPS * case.batch / case.rows, total_epochs=1e6
+            ),
         )
         training += time.perf_counter() - created
         creating += created - started

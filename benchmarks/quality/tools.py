@@ -176,7 +176,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "without submembers": {"space": {"submembers": [1]}},
     "without scores of quantiles": {"space": {"numeric_scaling": ["common"]}},
     "without dropout": {"space": {"dropout": [0.0]}, "known": {"dropout": [0.0]}},
-    "weights not averaged": {"parallelmlp_search.engine.optimizer:AVERAGE_POWER": 1e12},
+    "weights not averaged": {"parallelmlp_search.engine.step_coefficients:AVERAGE_POWER": 1e12},
     # parts that the default space leaves out
     "smoothed labels as well": {"space": {"label_smoothing": [0.0, 0.1]}},
     "embedded categories as well": {"space": {"category_embedding": ["none", "learned"]}},

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from parallelmlp_search._files import load_tensors, save_tensors
 from parallelmlp_search.engine import Head, TrainingRows
-from parallelmlp_search.packing import Architecture, member_cost
-from parallelmlp_search.packing.pack import seen_columns
+from parallelmlp_search.packing import Architecture, DataShape, member_seconds
+from parallelmlp_search.packing.pack import select_columns
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig
 
@@ -92,15 +92,14 @@ class ShardData:
         """Device of the rows, on which members train."""
         return self.rows.inputs.device
 
+    @property
+    def shape(self) -> DataShape:
+        """Inputs and outputs of all networks."""
+        return self.head.data_shape(self.n_inputs, self.columns)
+
     def architecture(self, config: MLPConfig) -> Architecture:
         """Architecture of a configuration on this data."""
-        return Architecture.of(
-            config,
-            n_inputs=self.n_inputs,
-            n_outputs=self.head.n_outputs,
-            columns=self.columns,
-            classifies=self.head.classifies,
-        )
+        return Architecture.of(config, self.shape)
 
     def seen_by(self, config: MLPConfig) -> ShardData:
         """The same rows with the columns that a configuration uses; adjacent columns are not copied."""
@@ -109,7 +108,7 @@ class ShardData:
             return self
 
         def seen(inputs: Tensor | None) -> Tensor | None:
-            return None if inputs is None else seen_columns(inputs, runs)
+            return None if inputs is None else select_columns(inputs, runs)
 
         rows = seen(self.rows.inputs)
         assert rows is not None
@@ -128,7 +127,7 @@ class ShardData:
 
     def step_seconds(self, config: MLPConfig) -> float:
         """Predicted seconds of one training step of a member in a full bucket, on one core."""
-        return member_cost(self.architecture(config), self.batch_rows(config)).seconds
+        return member_seconds(self.architecture(config), self.batch_rows(config))
 
     def epoch_seconds(self, config: MLPConfig) -> float:
         """Predicted seconds of one epoch of a member on one core."""

@@ -22,6 +22,7 @@ from parallelmlp_search.engine import (
     History,
     MemberState,
     Population,
+    TrainingSettings,
     predict,
     train,
 )
@@ -307,31 +308,23 @@ def _train(task: ShardTask) -> ShardOutcome:
 def _train_whole(task: ShardTask) -> ShardOutcome:
     started = time.monotonic()
     data = task.data.seen_by(task.configs[0])
-    inputs = data.rows.inputs
     population = Population.create(
-        task.configs,
-        n_inputs=data.n_inputs,
-        n_outputs=data.head.n_outputs,
-        columns=data.columns,
-        classifies=data.head.classifies,
-        states=task.states,
-        repeat=task.repeat,
-        rows=inputs,
-        dtype=inputs.dtype,
-        device=data.device,
+        task.configs, data.shape, states=task.states, repeat=task.repeat, rows=data.rows.inputs
     )
     keeper = SnapshotKeeper(population, data.head) if task.keep_snapshots else None
     history = train(
         population,
         data.rows,
-        stream=BatchStream(data.n_rows, task.configs[0].batch_size, data.seed),
-        loss=data.loss,
-        until_epoch=task.until_epoch,
-        total_epochs=task.total_epochs,
-        evaluation=_evaluation(data, keeper),
-        evaluate_every=task.evaluate_every,
-        deadline=task.deadline,
-        stopped=task.stop or (lambda: False),
+        TrainingSettings(
+            stream=BatchStream(data.n_rows, task.configs[0].batch_size, data.seed),
+            loss=data.loss,
+            until_epoch=task.until_epoch,
+            total_epochs=task.total_epochs,
+            evaluation=_evaluation(data, keeper),
+            evaluate_every=task.evaluate_every,
+            deadline=task.deadline,
+            stopped=task.stop or (lambda: False),
+        ),
     )
     predictions = None
     if data.prediction_inputs is not None and keeper is None:

@@ -1,9 +1,10 @@
-"""Training: populations, the packed network, optimiser, schedules, batches, the trainer, checkpoints."""
+"""Training engine: populations, packed network, optimizer, schedules, batches, trainer."""
 
 from parallelmlp_search.engine.batches import BatchStream
 from parallelmlp_search.engine.heads import Head, Task
 from parallelmlp_search.engine.population import MemberState, Population
-from parallelmlp_search.engine.trainer import Evaluation, History, TrainingRows, predict, train
+from parallelmlp_search.engine.settings import Evaluation, TrainingRows, TrainingSettings
+from parallelmlp_search.engine.trainer import History, predict, train
 
 __all__ = [
     "BatchStream",
@@ -14,6 +15,7 @@ __all__ = [
     "Population",
     "Task",
     "TrainingRows",
+    "TrainingSettings",
     "predict",
     "train",
 ]

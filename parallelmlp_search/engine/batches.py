@@ -1,8 +1,8 @@
-"""Minibatches from one stream that does not know who reads it.
+"""Stream of minibatches, the same for all members.
 
-The stream is the endless concatenation of one permutation of the rows per epoch; batch ``s`` takes the
-positions ``s N`` to ``s N + N - 1``. So every batch has exactly ``N`` rows, no row is ever dropped, and any
-batch can be found from its number alone, which is what resuming and packing anew need.
+The stream concatenates one permutation of the rows per epoch without end; batch ``s`` takes the positions
+``s N`` to ``s N + N - 1``. Every batch has exactly ``N`` rows, no row is dropped, and each batch follows from
+its number alone, so training can resume at any step.
 """
 
 from __future__ import annotations
@@ -19,16 +19,21 @@ __all__ = ["BatchStream", "dropout_fields"]
 
 
 class BatchStream:
-    """Row numbers of every batch of a shard's training rows.
+    """Row numbers of the batches of a shard.
 
     Parameters
     ----------
     n_rows
-        Training rows.
+        Number of training rows.
     batch_size
-        Rows of a batch; capped at ``n_rows``.
+        Rows of a batch; at most ``n_rows`` are used.
     seed
-        Seed of the permutations. Folds have seeds of their own, members never do.
+        Seed of the permutations. Folds have their own seeds, members do not.
+
+    Raises
+    ------
+    InvalidParameterError
+        If ``n_rows`` or ``batch_size`` is below 1.
     """
 
     def __init__(self, n_rows: int, batch_size: int, seed: int) -> None:
@@ -42,11 +47,11 @@ class BatchStream:
         self._permutations: dict[int, Tensor] = {}
 
     def steps(self, epochs: float) -> int:
-        """Number of batches until ``epochs`` passes over the rows are complete."""
+        """Return the number of batches that complete ``epochs`` passes over the rows."""
         return math.ceil(round(epochs * self.n_rows, 6) / self.batch_size)
 
     def permutation(self, epoch: int) -> Tensor:
-        """Order of the rows in an epoch, int64 ``(n_rows,)``."""
+        """Return the order of the rows in an epoch, int64 ``(n_rows,)``."""
         if epoch not in self._permutations:
             for old in [known for known in self._permutations if known < epoch - 1]:
                 del self._permutations[old]
@@ -55,7 +60,7 @@ class BatchStream:
         return self._permutations[epoch]
 
     def rows(self, step: int) -> Tensor:
-        """Row numbers of batch ``step``, int64 ``(N,)``."""
+        """Return the row numbers of batch ``step``, int64 ``(N,)``."""
         start = step * self.batch_size
         epoch, first = divmod(start, self.n_rows)
         head = self.permutation(epoch)[first : first + self.batch_size]
@@ -65,14 +70,26 @@ class BatchStream:
 
 
 def dropout_fields(seed: int, step: int, n_layers: int, width: int, n_rows: int) -> list[Tensor]:
-    """Uniform fields ``(width, N)`` of one step, one per hidden layer.
+    """Return the uniform numbers with which a step decides on dropout.
 
-    Each layer has a generator of its own and fills row after row, so that the first rows of a field do
-    not depend on how wide the widest member is, and no member's noise depends on who it is packed with.
+    Each layer has its own generator, which fills row after row. The first rows of a field do not depend on
+    the width of the widest member, so the noise of a member does not depend on the other members.
+
+    Parameters
+    ----------
+    seed, step
+        Seed of the batches and number of the step.
+    n_layers, width, n_rows
+        Hidden layers, neurons ``H`` and rows ``N``.
+
+    Returns
+    -------
+    list of Tensor
+        Float32 ``(H, N)`` for each hidden layer.
     """
     fields = []
     for layer in range(n_layers):
-        # a generator per layer: 3 us to make, and prefix-stable by construction
+        # a generator takes 3 us to make
         rng = np.random.Generator(np.random.SFC64([seed, step, layer]))
         fields.append(torch.from_numpy(rng.random((width, n_rows), dtype=np.float32)))
     return fields

@@ -1,4 +1,4 @@
-"""What a task needs of the network's outputs: how many, which loss, and how they become predictions."""
+"""Output side of a network: number of outputs, default loss, and predictions from outputs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from parallelmlp_search.packing import DataShape
+from parallelmlp_search.space import ColumnGroups
+
 __all__ = ["Head", "Task"]
 
 Task = Literal["binary", "multiclass", "regression"]
@@ -16,7 +19,7 @@ Task = Literal["binary", "multiclass", "regression"]
 
 @dataclass(frozen=True)
 class Head:
-    """The output side of a population.
+    """Output side of all networks of a population.
 
     Attributes
     ----------
@@ -25,9 +28,9 @@ class Head:
     n_predictions
         Rows of a prediction: classes, or outputs of a regression.
     location, scale
-        For a regression, what undoes the standardisation of each output.
+        Mean and standard deviation of each target of a regression, by which it was standardized.
     lower, upper
-        For a regression, the range of the training target; predictions are clipped to it.
+        Range of each training target of a regression, to which predictions are clipped.
     """
 
     task: Task
@@ -43,32 +46,30 @@ class Head:
         return 1 if self.task == "binary" else self.n_predictions
 
     @property
-    def classifies(self) -> bool:
-        """Whether outputs are logits."""
-        return self.task != "regression"
-
-    @property
     def default_loss(self) -> str:
-        """Loss that training minimises unless another is asked for."""
-        return {"binary": "binary_logits", "multiclass": "cross_entropy", "regression": "squared_error"}[
-            self.task
-        ]
+        """Loss that training minimizes by default."""
+        losses = {"binary": "binary_logits", "multiclass": "cross_entropy", "regression": "squared_error"}
+        return losses[self.task]
+
+    def data_shape(self, n_inputs: int, columns: ColumnGroups) -> DataShape:
+        """Return the inputs and outputs of networks with this head."""
+        return DataShape(n_inputs, self.n_outputs, columns, classifies=self.task != "regression")
 
     def stable_predictions(self, outputs: Tensor) -> Tensor:
-        """The same as :meth:`predictions`, to the last bit whatever a row's place among the others.
+        """Compute :meth:`predictions` with the same bits for a row at any place.
 
-        Exponentials of single precision are computed eight at a time, the last few of a tensor one by one,
-        which may differ in the last bit: equal rows would no longer tie. So it is done in double precision.
+        Single-precision exponentials are vectorized except for the last few of a tensor, whose last bit may
+        differ, so equal rows would not tie. This method computes in double precision.
         """
         return self.predictions(outputs.double()).to(outputs.dtype)
 
     def predictions(self, outputs: Tensor) -> Tensor:
-        """Outputs ``(P, n_outputs, n)`` to predictions ``(P, n_predictions, n)``.
+        """Map outputs ``(P, n_outputs, n)`` to predictions ``(P, n_predictions, n)``.
 
-        Probabilities of the classes, or numbers in the target's own units.
+        Predictions are probabilities of the classes, or values in the units of the target.
         """
         if self.task == "binary":
-            # both sides from the logit, so that neither probability is lost to rounding
+            # both from the logit, so that neither probability is lost to rounding
             return torch.cat([torch.sigmoid(-outputs), torch.sigmoid(outputs)], dim=1)
         if self.task == "multiclass":
             return torch.softmax(outputs, dim=1)

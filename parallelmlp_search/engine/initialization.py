@@ -1,4 +1,4 @@
-"""Initial weights of a member, from its own seed, and where it looks at rows, from those."""
+"""Initial weights of a member, from its seed and possibly from training rows."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ _EMBEDDING_DRAWS: dict[str, Callable[[np.random.Generator, int], NDArray[np.floa
 
 _STARTING_AT_ONE = ("gain", "scale", "input_adapter", "output_adapter")
 
-LOOKED_AT = 256
-"""Rows that a data-driven initialisation looks at."""
+N_FITTED_ROWS = 256
+"""Training rows used by a data-driven initialization."""
 
 JITTER = 0.1
-"""How far beside a row's value a neuron's zero lies, as a deviation in units of the values' own. At the value
-itself rounding would decide on which side of its bend the row lies."""
+"""Standard deviation of the distance between a neuron's zero and a row, relative to that of its values. With
+a zero exactly at a row, rounding would decide on which side of the bend the row lies."""
 
-SMALLEST_SPREAD = 1e-6
-"""Neurons that vary less over the rows are not scaled up to a variance of one."""
+MIN_SPREAD = 1e-6
+"""Standard deviation over the rows below which a neuron is not scaled to a variance of one."""
 
 
 def initial_vector(
     architecture: Architecture, config: MLPConfig, *, repeat: int = 0, rows: Tensor | None = None
 ) -> Tensor:
-    """Canonical vector of a fresh member, float64 ``(n_parameters,)``.
+    """Draw the initial parameters of a member.
 
-    Drawn in float64 and rounded later, so that a population starts from the same numbers in any precision.
+    They are drawn in float64, so that a population starts from the same numbers in any precision.
 
     Parameters
     ----------
     architecture
-        The member's architecture.
+        Architecture of the member.
     config
-        Its configuration, whose ``initialization`` is one of
+        Configuration, whose ``initialization`` is one of
 
         ``kaiming_uniform``
-            the default of :class:`torch.nn.Linear`: weights and biases uniform in +-1/sqrt(fan_in);
+            default of :class:`torch.nn.Linear`: weights and biases uniform in +-1/sqrt(fan_in);
         ``kaiming_normal``
             N(0, 2/fan_in), biases zero, as in all that follow;
         ``xavier_uniform``, ``xavier_normal``
@@ -66,42 +66,42 @@ def initial_vector(
         ``lecun_normal``
             N(0, 1/fan_in);
         ``data_driven``
-            N(0, 1/fan_in), but each hidden neuron is scaled to a variance of one over rows and its bias
-            puts its zero near one of them, layer by layer (the head is not scaled).
+            N(0, 1/fan_in); then, layer by layer, hidden neurons are scaled to a variance of one over rows,
+            and their biases place their zeros near rows.
 
-        A head that starts at zero has no weights but zeros. Embeddings start as
-        :class:`~parallelmlp_search.packing.periodic.Periodic` and :class:`torch.nn.Embedding` do, whatever
-        the scheme; scales are 1, and so are adapters, but for random signs on the inputs of the first layer.
+        With ``head_initialization="zero"`` the head is zero. Embeddings start as
+        :class:`~parallelmlp_search.packing.periodic.Periodic` and :class:`torch.nn.Embedding` for any
+        scheme. Scales and adapters are 1, but the adapters of the first layer's inputs are random signs.
     repeat
-        Distinguishes copies of one configuration, such as the folds'.
+        Number of the initialization of a configuration, such as its fold.
     rows
-        Training rows ``(n, D)``, at which ``data_driven`` looks.
+        Training rows ``(n, D)`` for ``data_driven``.
+
+    Returns
+    -------
+    Tensor
+        Canonical vector, float64 ``(n_parameters,)``.
 
     Raises
     ------
     InvalidParameterError
-        If a data-driven initialisation has no rows to look at.
+        If a data-driven initialization has no rows.
     """
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([config.seed, repeat])))
     scheme = config.initialization
     pieces: list[Tensor] = []
     for layer, kind, n_out, n_in in architecture.block_shapes():
         size = n_out * n_in
+        is_head = layer == architecture.depth
+        starts_at_zero = is_head and config.head_initialization == "zero"
         if kind == "weight":
             fan_in = n_in
-            head = layer == architecture.depth
-            weights = _weights(rng, scheme, n_in, architecture.n_outputs if head else n_out, size)
-            if head and config.head_initialization == "zero":
-                weights = np.zeros_like(weights)
-            pieces.append(torch.from_numpy(weights))
+            weights = _weights(rng, scheme, n_in, architecture.n_outputs if is_head else n_out, size)
+            pieces.append(torch.from_numpy(np.zeros_like(weights) if starts_at_zero else weights))
         elif kind in _EMBEDDING_DRAWS:
             drawn = _EMBEDDING_DRAWS[kind](rng, size)
             pieces.append(torch.from_numpy(config.frequency_scale * drawn if kind == "frequency" else drawn))
-        elif (
-            kind == "bias"
-            and scheme == "kaiming_uniform"
-            and not _starts_at_zero(layer, architecture, config)
-        ):
+        elif kind == "bias" and scheme == "kaiming_uniform" and not starts_at_zero:
             bound = 1.0 / math.sqrt(fan_in)
             pieces.append(torch.from_numpy(rng.uniform(-bound, bound, size)))
         elif kind == "input_adapter" and layer == 0:
@@ -113,18 +113,14 @@ def initial_vector(
     if scheme != "data_driven":
         return vector
     if rows is None:
-        raise InvalidParameterError("initialization 'data_driven' needs rows to look at, but got none")
-    chosen = torch.from_numpy(rng.choice(rows.shape[0], min(LOOKED_AT, rows.shape[0]), replace=False))
+        raise InvalidParameterError("initialization 'data_driven' needs rows, but got none")
+    chosen = torch.from_numpy(rng.choice(rows.shape[0], min(N_FITTED_ROWS, rows.shape[0]), replace=False))
     return _fitted(architecture, vector, rows[chosen.to(rows.device)].cpu().double(), rng)
-
-
-def _starts_at_zero(layer: int, architecture: Architecture, config: MLPConfig) -> bool:
-    return layer == architecture.depth and config.head_initialization == "zero"
 
 
 def _weights(
     rng: np.random.Generator, scheme: str, fan_in: int, fan_out: int, size: int
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+) -> NDArray[np.float64]:
     if scheme == "kaiming_uniform":
         bound = 1.0 / math.sqrt(fan_in)
         return rng.uniform(-bound, bound, size)
@@ -142,42 +138,41 @@ def _weights(
 
 @torch.no_grad()
 def _fitted(architecture: Architecture, vector: Tensor, rows: Tensor, rng: np.random.Generator) -> Tensor:
-    """The same with hidden neurons scaled and shifted by what they say of rows ``(n, D)`` (float64).
+    """Scale and shift the hidden neurons of a network to its outputs on rows ``(n, D)`` (float64).
 
-    Zeros at rows spread the bends of a layer over where the data are, and a variance of one in every layer
-    makes learning rates mean the same whatever the table (Holzmueller et al. 2024, whose scheme differs in
-    how it draws the rows). What submembers share is fitted to the rows as all of them see them; biases of
-    their own to the rows as each one sees them.
+    Zeros near rows spread the bends of a layer over the data. A variance of one in every layer makes learning
+    rates comparable between tables (Holzmueller et al. 2024, who draw the rows differently). Parameters that
+    submembers share are fitted to the rows of all submembers, their own biases to their own rows.
     """
     network = build_module(architecture, vector)
     linears = [m for m in network.modules() if isinstance(m, nn.Linear | AdaptedLinear | SubmemberHeads)]
-    seen = rows
+    values = rows
     for part in network:
         if part is linears[-1]:
             break
         block = part if isinstance(part, Residual) else [part]
-        before = seen
+        inputs = values
         for module in block:
             if isinstance(module, nn.Linear | AdaptedLinear):
-                _fit_layer(module, seen, rng)
-            seen = module(seen)
+                _fit_layer(module, values, rng)
+            values = module(values)
         if isinstance(part, Residual):
-            seen = before + seen
+            values = inputs + values
     return module_vector(network)
 
 
 def _fit_layer(layer: nn.Linear | AdaptedLinear, inputs: Tensor, rng: np.random.Generator) -> None:
-    """Scale the weights of a layer and choose its biases, given its inputs ``(n, I)`` or ``(n, K, I)``."""
-    if isinstance(layer, AdaptedLinear):  # whose factors of outputs are still 1
+    """Scale the weights of a layer and draw its biases, for inputs ``(n, I)`` or ``(n, K, I)``."""
+    if isinstance(layer, AdaptedLinear):  # its output adapter is still 1
         inputs = inputs * layer.input_adapter
     outputs = inputs @ layer.weight.T
     spread = outputs.flatten(0, -2).std(dim=0, unbiased=False)
-    spread = torch.where(spread > SMALLEST_SPREAD, spread, torch.ones_like(spread))
+    spread = torch.where(spread > MIN_SPREAD, spread, torch.ones_like(spread))
     layer.weight.div_(spread.unsqueeze(1))
     if layer.bias is None:
         return
-    # (n, H), or where each submember has biases of its own (n, K, H)
+    # (n, H), or (n, K, H) where each submember has its own biases
     candidates = outputs / spread if layer.bias.ndim == 2 else (outputs / spread).flatten(0, -2)
     zeros = torch.from_numpy(rng.integers(0, len(candidates), tuple(layer.bias.shape)))
-    beside = JITTER * torch.from_numpy(rng.normal(size=tuple(layer.bias.shape)))
-    layer.bias.copy_(beside - candidates.gather(0, zeros.unsqueeze(0)).squeeze(0))
+    shifts = JITTER * torch.from_numpy(rng.normal(size=tuple(layer.bias.shape)))
+    layer.bias.copy_(shifts - candidates.gather(0, zeros.unsqueeze(0)).squeeze(0))

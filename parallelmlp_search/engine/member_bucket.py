@@ -1,7 +1,6 @@
-"""Buckets that one call trains for several steps, member by member.
+"""Training of a bucket by compiled loops, which take several steps with one member after the other.
 
-The plain twin is the ordinary way of a bucket:
-:class:`~parallelmlp_search.engine.bucket_network.BucketNetwork` and
+The reference is the general way: :class:`~parallelmlp_search.engine.bucket_network.BucketNetwork` and
 :class:`~parallelmlp_search.engine.optimizer.PackedOptimizer`.
 """
 
@@ -28,16 +27,16 @@ from parallelmlp_search.packing.layout import Architecture, Bucket
 
 __all__ = ["MemberBucket", "is_covered"]
 
-WIDEST = 2048
-"""Inputs or neurons of a layer beyond which two vectors of each no longer lie in half a 512 KiB cache."""
+MAX_LAYER_SIZE = 2048
+"""Inputs or neurons of a layer above which two vectors of each exceed half of a 512 KiB cache."""
 
 
 def is_covered(bucket: Bucket, loss: str) -> bool:
-    """Whether the one call does everything that the members of a bucket ask for, given the loss."""
+    """Return True if the compiled loops support the members of a bucket and the loss."""
     shape = bucket.shape
     if loss not in ("squared_error", "binary_logits" if shape.n_outputs == 1 else "cross_entropy"):
         return False
-    if max(shape.expanded.fan_in, *shape.widths, shape.n_outputs) > WIDEST:
+    if max(shape.expanded.fan_in, *shape.widths, shape.n_outputs) > MAX_LAYER_SIZE:
         return False
     return {a.activation for a in bucket.architectures} <= CompiledActivations.names()
 
@@ -48,8 +47,8 @@ def _true_shapes(architecture: Architecture) -> tuple[tuple[int, int], ...]:
     return tuple(block[2:] for block in architecture.block_shapes())
 
 
-def _unfolding(bucket: Bucket) -> Expansion:
-    """What the members of a bucket stand for."""
+def _expansion(bucket: Bucket) -> Expansion:
+    """Plain networks into which the members of a bucket are expanded."""
     return Expansion(
         bucket.shape.submembers,
         [(kind, layer, rows, columns) for layer, kind, rows, columns in bucket.shape.expanded.block_shapes()],
@@ -60,15 +59,15 @@ def _unfolding(bucket: Bucket) -> Expansion:
                 columns.stop - columns.start,
                 inputs.start,
                 inputs.stop - inputs.start,
-                -1 if numbers is None else numbers.start,
+                -1 if elements is None else elements.start,
             )
-            for columns, inputs, numbers in (bucket.shape.input_runs() if bucket.shape.categories else ())
+            for columns, inputs, elements in (bucket.shape.input_runs() if bucket.shape.categories else ())
         ],
     )
 
 
 class MemberBucket:
-    """Trains the members of a bucket for which :func:`is_covered` holds.
+    """Compiled training of the members of a bucket for which :func:`is_covered` is true.
 
     Parameters
     ----------
@@ -77,7 +76,12 @@ class MemberBucket:
     number
         Number of the bucket.
     optimizer
-        Knows which blocks share their coefficients.
+        Optimizer of the population, for its coefficients and parameter groups.
+
+    Attributes
+    ----------
+    dropout
+        True if the bucket needs dropout fields.
     """
 
     def __init__(self, population: Population, number: int, optimizer: PackedOptimizer) -> None:
@@ -85,12 +89,11 @@ class MemberBucket:
         bucket = layout.buckets[number]
         shape = bucket.shape
         self._number, self._optimizer = number, optimizer
-        self._span = slice(*layout.row_offsets[number : number + 2])
+        self._span = layout.stacked_rows(number)
         self._configs = population.row_configs()[self._span]
         self.dropout = shape.dropout
-        """Whether fields are asked for."""
-        adaptive = shape.optimizer == "adamw"
-        mixes = [(1.0 - c.beta1, 1.0 - c.beta2) if adaptive else (c.momentum, 0.0) for c in self._configs]
+        is_adamw = shape.optimizer == "adamw"
+        mixes = [(1.0 - c.beta1, 1.0 - c.beta2) if is_adamw else (c.momentum, 0.0) for c in self._configs]
         settings = [
             (config.label_smoothing, config.clip_norm or float("inf"), *mix)
             for config, mix in zip(self._configs, mixes, strict=True)
@@ -104,9 +107,9 @@ class MemberBucket:
             [_true_shapes(architecture) for architecture in bucket.architectures],
             torch.tensor(settings, dtype=torch.float64),
             residual=shape.residual or (False,) * shape.depth,
-            unfolding=_unfolding(bucket) if shape.is_expanded else None,
+            unfolding=_expansion(bucket) if shape.is_expanded else None,
             n_numbers=shape.n_periodic,
-            adaptive=adaptive,
+            adaptive=is_adamw,
         )
         self._rates = np.array([config.dropout for config in self._configs], dtype=np.float32)
 
@@ -118,12 +121,28 @@ class MemberBucket:
         fields: NDArray[np.float32] | None,
         progress: Tensor,
     ) -> Tensor:
-        """Take the steps from number ``step`` on whose batches are given; losses ``(T, P)``.
+        """Take the steps from number ``step`` on with the batches in ``rows``.
 
-        Members that are not ``alive`` (those of the whole population) stay as they are, with a loss of 0.
-        ``fields`` are those of dropout, ``progress`` (T,) what schedules are functions of.
+        Parameters
+        ----------
+        rows
+            Batches of ``T`` steps.
+        step
+            Number of the first step.
+        alive
+            Members ``(P,)`` of the population that train; the others keep their weights and have a loss of 0.
+        fields
+            Dropout fields, or None.
+        progress
+            Progress ``(T,)`` of the schedules.
+
+        Returns
+        -------
+        Tensor
+            Losses ``(T, P_b)``.
         """
-        tables, averaging = self._optimizer.compiled_steps(self._number, step, rows.n_steps)
+        steps = range(step, step + rows.n_steps)
+        tables, averaging = self._optimizer.compiled_steps(self._number, steps)
         rates = None
         if self.dropout:
             scheduled = dropout_rates(self._configs, progress)

@@ -1,10 +1,9 @@
-"""How fast each block of parameters learns and decays, in units of its member's own rates.
+"""Learning rate, decay and epsilon of each block of parameters, relative to those of its member.
 
-The neural tangent parametrisation (Jacot et al. 2018) writes a weight as ``w = W / sqrt(fan in)`` and trains
-``W``. Nothing needs to be computed with ``W``: what the optimiser does to it is, seen from ``w``, a step of
-``1 / sqrt(fan in)`` the length (AdamW, whose epsilon becomes ``sqrt(fan in)`` times as large) or of
-``1 / fan in`` the length (SGD), with the same decay. So networks are plain ones whatever their
-parametrisation.
+The neural tangent parametrization (Jacot et al. 2018) writes a weight as ``w = W / sqrt(fan in)`` and trains
+``W``. For ``w`` the step of the optimizer is then ``1 / sqrt(fan in)`` times as long (AdamW, with an epsilon
+``sqrt(fan in)`` times as large) or ``1 / fan in`` times (SGD), with the same decay. So both parametrizations
+compute with ``w``, and only these factors differ.
 """
 
 from __future__ import annotations
@@ -20,34 +19,32 @@ from torch import Tensor
 from parallelmlp_search.packing.layout import Architecture, Block, Bucket
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["RateFactors", "factor_groups", "factored"]
+__all__ = ["ParameterGroup", "apply_factors", "parameter_groups"]
 
 
-class RateFactors(NamedTuple):
-    """Factors of the members of a bucket, float64 ``(P,)`` each, for one block or several.
+class ParameterGroup(NamedTuple):
+    """Blocks of a bucket with the same factors.
 
     Attributes
     ----------
-    rate
-        On the learning rate.
-    decay
-        On what weight decay takes away in a step of AdamW, or adds to the gradient of SGD.
-    epsilon
-        On the learning rate where the epsilon of AdamW is divided by it.
+    factors
+        Float64 ``(3, P)``: factor of the learning rate; factor of the decay in a step of AdamW, or of the
+        decay that SGD adds to the gradient; factor of the learning rate in the offset of AdamW.
+    blocks
+        Blocks of the group.
     """
 
-    rate: NDArray[np.float64]
-    decay: NDArray[np.float64]
-    epsilon: NDArray[np.float64]
+    factors: Tensor
+    blocks: list[Block]
 
     @property
-    def are_one(self) -> bool:
-        """Whether they change nothing."""
-        return all(bool((factor == 1.0).all()) for factor in self)
+    def has_factors(self) -> bool:
+        """True if any factor differs from 1."""
+        return bool((self.factors != 1.0).any())
 
 
 def _group_rate(kind: str, config: MLPConfig) -> float:
-    """Learning rate of a kind of parameters, in units of the member's."""
+    """Learning rate of a kind of parameters, relative to that of the member."""
     if kind == "bias":
         return config.bias_rate
     if kind == "scale":
@@ -66,7 +63,7 @@ def _tangent(block: Block, architecture: Architecture, optimizer: str) -> tuple[
 
 
 def _factors(block: Block, bucket: Bucket, configs: Sequence[MLPConfig]) -> NDArray[np.float64]:
-    """Rate, decay and epsilon of a block, ``(3, P)``; most blocks have nothing but ones."""
+    """Factors ``(3, P)`` of a block; those of most blocks are 1."""
     factors = np.ones((3, len(configs)))
     if block.kind != "weight":
         factors[:] = [_group_rate(block.kind, config) for config in configs]
@@ -79,31 +76,36 @@ def _factors(block: Block, bucket: Bucket, configs: Sequence[MLPConfig]) -> NDAr
     return factors
 
 
-def factor_groups(bucket: Bucket, configs: Sequence[MLPConfig]) -> list[tuple[RateFactors, list[Block]]]:
-    """Blocks of a bucket that share their factors, in the order of their first ones.
-
-    Parameters
-    ----------
-    bucket
-        The bucket.
-    configs
-        Configurations of its rows.
-    """
-    groups: dict[bytes, tuple[RateFactors, list[Block]]] = {}
+def parameter_groups(bucket: Bucket, configs: Sequence[MLPConfig]) -> list[ParameterGroup]:
+    """Return the groups of a bucket, given the configurations of its rows, in the order of the blocks."""
+    groups: dict[bytes, ParameterGroup] = {}
     for block in bucket.blocks:
         factors = _factors(block, bucket, configs)
-        groups.setdefault(factors.tobytes(), (RateFactors(*factors), []))[1].append(block)
+        group = groups.setdefault(factors.tobytes(), ParameterGroup(torch.from_numpy(factors), []))
+        group.blocks.append(block)
     return list(groups.values())
 
 
-def factored(table: Tensor, factors: RateFactors, optimizer: str) -> Tensor:
-    """Coefficients ``(steps, 4, P)`` of a block, from those of its members.
+def apply_factors(
+    coefficients: Sequence[Tensor], factors: Sequence[Tensor], optimizer: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the coefficients of a group from those of its members.
 
-    See :class:`~parallelmlp_search.engine.optimizer.PackedOptimizer` for what they are.
+    Parameters
+    ----------
+    coefficients
+        Rate, keep, scale and offset, see :mod:`parallelmlp_search.engine.step_coefficients`.
+    factors
+        Factors of rate, decay and epsilon, of shapes that broadcast.
+    optimizer
+        Optimizer of the bucket.
+
+    Returns
+    -------
+    tuple of Tensor
+        Rate, keep, scale and offset.
     """
-    if factors.are_one:
-        return table
-    rate, decay, epsilon = (torch.from_numpy(factor).to(table.device) for factor in factors)
-    rates, keeps, scales, offsets = table.unbind(1)
-    keeps = 1.0 - decay * (1.0 - keeps) if optimizer == "adamw" else decay * keeps
-    return torch.stack([rate * rates, keeps, scales / rate, offsets / epsilon], dim=1)
+    rate, keep, scale, offset = coefficients
+    of_rate, of_decay, of_epsilon = factors
+    keep = 1.0 - of_decay * (1.0 - keep) if optimizer == "adamw" else of_decay * keep
+    return of_rate * rate, keep, scale / of_rate, offset / of_epsilon

@@ -1,10 +1,9 @@
-"""A population: networks that are trained together, and what is kept of each."""
+"""Population of networks that train together, and the state of each of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,19 +12,19 @@ from parallelmlp_search.engine.initialization import initial_vector
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.bucketing import CACHE_ELEMENTS, plan
 from parallelmlp_search.packing.cost import GPU_SPEED
-from parallelmlp_search.packing.layout import Architecture, Layout
+from parallelmlp_search.packing.layout import Architecture, DataShape, Layout
 from parallelmlp_search.packing.pack import read_member, write_member
-from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig
+from parallelmlp_search.space import MLPConfig
 
 __all__ = ["FLAT_NAMES", "MemberState", "Population"]
 
 FLAT_NAMES = ("parameters", "first_moment", "second_moment", "average", "best")
-"""The flat buffers of a population, and the vectors of a member's state."""
+"""Flat buffers of a population, and vectors of a member's state."""
 
 
 @dataclass
 class MemberState:
-    """One member outside a population: what is needed to go on training it anywhere.
+    """State of one member outside a population, from which its training can go on anywhere.
 
     Attributes
     ----------
@@ -34,9 +33,9 @@ class MemberState:
     step
         Steps taken.
     best_error, best_epoch
-        Lowest validation error so far and the epoch of the snapshot ``best``.
+        Lowest validation error, and the epoch of the snapshot ``best``.
     failed_at
-        Step at which the loss stopped being finite, or -1.
+        Step whose loss was not finite, or -1.
     """
 
     vectors: dict[str, Tensor]
@@ -50,14 +49,19 @@ class MemberState:
 class Population:
     """Packed parameters, moments and averages of ``P`` members, and the state of each.
 
-    Rows of vectors are *stacked rows*: bucket after bucket, as ``layout.members`` lists them.
+    Vectors ``(P,)`` are in *stacked-row order*: bucket after bucket, as in ``layout.members``.
+
+    Attributes
+    ----------
+    configs
+        Configuration of each member, in member order.
+    flats
+        Flat buffers ``(layout.size,)`` by name.
     """
 
     layout: Layout
     configs: tuple[MLPConfig, ...]
-    """Configuration of each member, in member order."""
     flats: dict[str, Tensor]
-    """Flat buffers ``(layout.size,)`` by name."""
     step: int = 0
     best_error: Tensor = field(default_factory=lambda: torch.empty(0))
     best_epoch: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -67,35 +71,41 @@ class Population:
     def create(
         cls,
         configs: Sequence[MLPConfig],
+        data: DataShape,
         *,
-        n_inputs: int,
-        n_outputs: int,
-        columns: ColumnGroups = NO_GROUPS,
-        classifies: bool = False,
         states: Sequence[MemberState | None] | None = None,
         repeat: int = 0,
         rows: Tensor | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
         merge: bool = True,
     ) -> Population:
-        """Plan and fill a population, from fresh weights or from states (compaction and refill).
+        """Plan a population, and fill it with fresh weights or with states.
 
         Parameters
         ----------
         configs
-            One per member. Members share training rows, so ``n_inputs`` and ``n_outputs`` are common.
-        columns
-            What the inputs are; all members see all of them.
-        classifies
-            Whether outputs are logits, which decides how those of submembers are averaged.
+            Configuration of each member. All members use the same training rows.
+        data
+            Inputs and outputs.
         states
-            State of each member, None for a fresh one. All members must have taken equally many steps,
-            since they read one stream of batches.
+            State of each member, None for a fresh one. All members must have taken equally many steps, since
+            they read one stream of batches.
         repeat
-            Passed to :func:`~parallelmlp_search.engine.initialization.initial_vector`.
+            Number of the initialization, see
+            :func:`~parallelmlp_search.engine.initialization.initial_vector`.
         rows
-            Training rows ``(n, D)`` for members whose initial weights depend on them.
+            Training rows ``(n, D)``. They decide on dtype and device, and on data-driven initial weights.
+            None stands for float32 on the CPU.
+        merge
+            True to merge small buckets, see :func:`~parallelmlp_search.packing.plan`.
+
+        Returns
+        -------
+        Population
+
+        Raises
+        ------
+        InvalidParameterError
+            If there is no configuration, or members have taken different numbers of steps.
         """
         if not configs:
             raise InvalidParameterError("configs must hold at least one configuration, but got none")
@@ -105,20 +115,18 @@ class Population:
             raise InvalidParameterError(
                 f"all members of a population must have taken equally many steps, but got {sorted(steps)}"
             )
-        sizes: dict[str, Any] = {"n_inputs": n_inputs, "n_outputs": n_outputs}
-        sizes |= {"columns": columns, "classifies": classifies}
-        architectures = [Architecture.of(config, **sizes) for config in configs]
-        n_rows = max(config.batch_size for config in configs)
-        # on a GPU there is no cache to keep to, and one wide bucket is one launch
-        on_cpu = torch.device(device).type == "cpu"
+        like = torch.empty(0, dtype=torch.float32, device="cpu") if rows is None else rows
+        architectures = [Architecture.of(config, data) for config in configs]
+        # a GPU has no cache to fit, and one wide bucket is one launch
+        on_cpu = like.device.type == "cpu"
         layout = plan(
             architectures,
-            n_rows=n_rows,
+            n_rows=max(config.batch_size for config in configs),
             merge=merge,
             bucket_elements=CACHE_ELEMENTS if on_cpu else None,
             speed=1.0 if on_cpu else GPU_SPEED,
         )
-        flats = {name: torch.zeros(layout.size, dtype=dtype) for name in FLAT_NAMES}
+        flats = {name: torch.zeros(layout.size, dtype=like.dtype) for name in FLAT_NAMES}
         best_error = torch.full((len(configs),), float("inf"), dtype=torch.float64)
         best_epoch = torch.zeros(len(configs), dtype=torch.float64)
         failed_at = torch.full((len(configs),), -1, dtype=torch.int64)
@@ -136,7 +144,7 @@ class Population:
         return cls(
             layout=layout,
             configs=tuple(configs),
-            flats={name: flat.to(device) for name, flat in flats.items()},
+            flats={name: flat.to(like.device) for name, flat in flats.items()},
             step=steps.pop(),
             best_error=best_error,
             best_epoch=best_epoch,
@@ -145,7 +153,7 @@ class Population:
 
     @property
     def parameters(self) -> Tensor:
-        """Flat buffer of the weights being trained."""
+        """Flat buffer of the weights in training."""
         return self.flats["parameters"]
 
     @property
@@ -154,21 +162,21 @@ class Population:
         return self.layout.n_members
 
     def row_configs(self) -> list[MLPConfig]:
-        """Configurations in stacked-row order."""
+        """Return the configurations in stacked-row order."""
         return [self.configs[member] for member in self.layout.members]
 
     def member_rows(self) -> Tensor:
-        """Stacked row of each member, int64 ``(P,)``: ``rows_tensor[member_rows()]`` is in member order."""
+        """Return the stacked row of each member, int64 ``(P,)``."""
         rows = torch.empty(self.n_members, dtype=torch.int64)
         rows[torch.tensor(self.layout.members)] = torch.arange(self.n_members)
         return rows
 
     def vector(self, member: int, flat: Tensor) -> Tensor:
-        """Canonical vector of a member, read from a flat buffer of this layout."""
+        """Return the canonical vector of a member in a flat buffer of this layout."""
         return read_member(flat, self.layout, member)
 
     def state(self, member: int, names: Sequence[str] = FLAT_NAMES) -> MemberState:
-        """Copy of everything about a member, on the CPU."""
+        """Return a copy of the state of a member on the CPU, with the named vectors."""
         bucket, row = self.layout.positions[member]
         stacked = self.layout.row_offsets[bucket] + row
         return MemberState(

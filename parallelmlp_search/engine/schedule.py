@@ -1,7 +1,7 @@
-"""Learning-rate schedules, closed form in the progress of training.
+"""Schedules as functions of the progress of training.
 
-Each gives the factor on the peak learning rate at progress ``t`` in [0, 1]. They need no state, so that a
-member may stop at any rung, be packed anew and go on.
+Each maps the progress ``t`` in [0, 1] to a factor, and has no state. So a member can stop at any rung and go
+on in another population.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _cosine(t: Tensor) -> Tensor:
 
 
 def _flat_cosine(t: Tensor) -> Tensor:
-    """1 for the first half, then half a cosine to 0."""
+    """1 in the first half, then half a cosine to 0."""
     return _cosine((2.0 * t - 1.0).clamp(min=0.0))
 
 
@@ -42,7 +42,7 @@ def _cosine_log(t: Tensor) -> Tensor:
 
 
 def _one_cycle(t: Tensor) -> Tensor:
-    """Up along half a cosine from 1/25 over the first 30 %, then down to 0 (Smith and Topin 2018)."""
+    """Half a cosine from 1/25 to 1 in the first 30 %, then down to 0 (Smith and Topin 2018)."""
     rise = 0.04 + 0.96 * 0.5 * (1.0 - torch.cos(math.pi * (t / 0.3).clamp(max=1.0)))
     fall = _cosine(((t - 0.3) / 0.7).clamp(min=0.0))
     return torch.where(t < 0.3, rise, fall)
@@ -56,22 +56,13 @@ SCHEDULE_FUNCTIONS = {
     "cosine_log": _cosine_log,
     "one_cycle": _one_cycle,
 }
-"""Factor on the peak learning rate as a function of progress, by name."""
+"""Factor as a function of progress, by name."""
 
 
 def schedule_factors(names: Sequence[str], progress: Tensor) -> Tensor:
-    """Factors of several members at several moments.
+    """Return the factors ``(steps, P)`` of the schedules of ``P`` members at progress ``(steps,)``.
 
-    Parameters
-    ----------
-    names
-        Schedule of each of ``P`` members.
-    progress : Tensor of shape (steps,)
-        Progress in [0, 1]; values beyond 1 count as 1.
-
-    Returns
-    -------
-    Tensor of shape (steps, P)
+    Progress above 1 counts as 1.
 
     Raises
     ------
@@ -88,19 +79,14 @@ def schedule_factors(names: Sequence[str], progress: Tensor) -> Tensor:
             )
         columns[name] = SCHEDULE_FUNCTIONS[name](progress)
     places = {name: place for place, name in enumerate(columns)}
-    # each schedule once, then shared out: a stack of a column a member takes ten times as long
+    # each schedule once, then indexed: a stack with one column per member takes ten times as long
     return torch.stack(list(columns.values()), dim=1)[:, [places[name] for name in names]]
 
 
 def dropout_rates(configs: Sequence[MLPConfig], progress: Tensor) -> Tensor | None:
-    """Dropout of several members at several moments, float64 ``(steps, P)``; None where all are constant.
+    """Return the dropout rates of ``P`` members at progress ``(steps,)``, float64 ``(steps, P)``.
 
-    Parameters
-    ----------
-    configs
-        One for each of ``P`` members.
-    progress : Tensor of shape (steps,)
-        Progress in [0, 1].
+    None means that all rates are constant.
     """
     if all(config.dropout_schedule == "constant" or config.dropout == 0.0 for config in configs):
         return None

@@ -1,14 +1,14 @@
-"""A bucket whose members each stand for several plain networks: unfolded, computed as those, folded back.
+"""Network of a bucket whose members are expanded into plain networks: submembers, embedded categories.
 
 Submember ``k`` of a member is the plain network with the weights ``W_k[o, i] = s_k[o] W[o, i] c_k[i]``, where
-``s_k`` is its adapter of outputs and ``c_k`` that of inputs times the scales of inputs, each where there is
-one. From ``G_k``, the gradient by ``W_k``, come ``dW = sum_k s_k G_k c_k``, ``dc_k[i] = sum_o W s_k G_k`` and
-``ds_k[o] = sum_i W c_k G_k``. So adapters never touch rows, and everything that plain networks can do,
-submembers can. The plain twins are the modules of :mod:`parallelmlp_search.packing.submembers`.
+``s_k`` is its output adapter and ``c_k`` its input adapter times the scales of inputs. From ``G_k``, the
+gradient by ``W_k``, follow ``dW = sum_k s_k G_k c_k``, ``dc_k[i] = sum_o W s_k G_k`` and
+``ds_k[o] = sum_i W c_k G_k``. Adapters never touch rows, so submembers support everything that plain networks
+do. The references are the modules of :mod:`parallelmlp_search.packing.submembers`.
 
-An embedding of categories is a low rank of the first layer: the weights of their columns are ``V E^T``,
-where ``V`` are those of the numbers that a category becomes, and ``E`` (categories, numbers) those numbers.
-From ``G``, the gradient by ``V E^T``, come ``dV = G E`` and ``dE = G^T V``. The twin is
+An embedding of categories is a low-rank first layer: the weights of the one-hot columns are ``V E^T``, with
+the weights ``V`` of the embedding's outputs and the embedding ``E`` (categories, dimension). From ``G``, the
+gradient by ``V E^T``, follow ``dV = G E`` and ``dE = G^T V``. The reference is
 :class:`~parallelmlp_search.packing.modules.CategoryEmbedding`.
 """
 
@@ -21,123 +21,107 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parallelmlp_search.engine.bucket_network import BucketNetwork
-from parallelmlp_search.engine.buffers import Arena, LayerTensors, arena_size, bind
-from parallelmlp_search.engine.embedding import EmbeddingTensors
+from parallelmlp_search.engine.bucket_network import BucketNetwork, bucket_shapes
+from parallelmlp_search.engine.parameter_views import EmbeddingTensors, LayerTensors, bind
+from parallelmlp_search.engine.storage import PassOptions, Shapes, carve, n_elements
 from parallelmlp_search.kernels.losses import Loss
-from parallelmlp_search.packing.layout import Bucket, aligned, expanded_layout
+from parallelmlp_search.packing.layout import Bucket, Layout, expanded_layout
 from parallelmlp_search.packing.submembers import log_probabilities, logits_of
 
-__all__ = ["SubmemberNetwork", "dropout_shift", "expanded_size"]
+__all__ = ["SubmemberNetwork", "submember_shapes"]
 
 
-def dropout_shift(submember: int, n_submembers: int, n_rows: int) -> int:
-    """Rows of a batch that a submember is ahead of the first in the member's fields of dropout.
-
-    Its noise is that of other rows then: as good as noise of its own, and still a function of the step alone.
-    """
-    return submember * n_rows // n_submembers
+def _expanded(bucket: Bucket, options: PassOptions) -> Layout:
+    """Layout of the plain networks; prediction expands one submember at a time, to save memory."""
+    return expanded_layout(bucket, bucket.shape.submembers if options.training else 1)
 
 
-def expanded_size(bucket: Bucket, n_rows: int, training: bool) -> int:
-    """Elements that a bucket of members to be unfolded takes from the arena, rounded up."""
-    layout = expanded_layout(bucket, _at_once(bucket, training))
-    first = aligned(math.prod(_first_weights(bucket, training))) if bucket.shape.categories else 0
-    return arena_size(layout.buckets[0], n_rows, training) + (1 + training) * (layout.size + first)
-
-
-def _first_weights(bucket: Bucket, training: bool) -> tuple[int, int, int, int]:
-    """Members, submembers, neurons and inputs of the first layer, embedded."""
-    shape = bucket.shape
+def submember_shapes(bucket: Bucket, options: PassOptions) -> Shapes:
+    """Return the shapes of all buffers of a bucket of expanded members."""
+    layout, shape = _expanded(bucket, options), bucket.shape
     width = (*shape.widths, shape.n_outputs)[0]
-    return bucket.n_members, _at_once(bucket, training), width, shape.fan_in
-
-
-def _at_once(bucket: Bucket, training: bool) -> int:
-    """Submembers that are there at the same time: one while predicting, so that memory does not grow."""
-    return bucket.shape.submembers if training else 1
+    shapes: Shapes = {"parameters": (layout.size,)}
+    if shape.categories:  # weights of the first layer, before they are expanded to one-hot columns
+        shapes["embedded_weight"] = (
+            bucket.n_members,
+            layout.n_members // bucket.n_members,
+            width,
+            shape.fan_in,
+        )
+    if options.training:
+        shapes |= {f"{name}_gradient": size for name, size in shapes.items()}
+    return shapes | {"plain": (n_elements(bucket_shapes(layout.buckets[0], options)),)}
 
 
 class SubmemberNetwork:
-    """Buffers and passes of one bucket, with the methods of
-    :class:`~parallelmlp_search.engine.bucket_network.BucketNetwork` and their parameters.
+    """Passes of one bucket of expanded members; the interface is that of :class:`BucketNetwork`.
+
+    Parameters
+    ----------
+    bucket, options, storage, dropout
+        As for :class:`~parallelmlp_search.engine.bucket_network.BucketNetwork`; the storage is for the
+        buffers of :func:`submember_shapes`.
 
     Attributes
     ----------
     output_gradient
-        ``(P K, C, N)``: gradient by the outputs of all submembers, if training.
+        Gradient ``(P K, C, N)`` by the outputs of all submembers.
     """
 
     def __init__(
-        self,
-        bucket: Bucket,
-        n_rows: int,
-        arena: Arena,
-        *,
-        dtype: torch.dtype,
-        device: torch.device | str,
-        training: bool,
-        dropout: Tensor | None = None,
-        compiled: bool | None = None,
+        self, bucket: Bucket, options: PassOptions, storage: Tensor, dropout: Tensor | None = None
     ) -> None:
-        self.n_members, self.training = bucket.n_members, training
-        self._submembers, self._at_once = bucket.shape.submembers, _at_once(bucket, training)
-        self._shifts = [dropout_shift(k, self._submembers, n_rows) for k in range(self._submembers)]
-        self._dropout, self._classifies = training and bucket.shape.dropout, bucket.shape.classifies
-        layout = expanded_layout(bucket, self._at_once)
-        self._plain = BucketNetwork(
-            layout.buckets[0],
-            n_rows,
-            arena,
-            dtype=dtype,
-            device=device,
-            training=training,
-            dropout=None if dropout is None else dropout.repeat_interleave(self._at_once, 0),
-            compiled=compiled,
-        )
-        self.seen = self._plain.seen
-        # behind the buffers of the plain network, which begins the arena anew
-        self._parameters = bind(arena.take(layout.size), layout, 0)
-        self._unfolded = [self._apart(tensors) for tensors in self._parameters]
-        # weights of the first layer, before categories become columns
+        self._n_members, self._submembers = bucket.n_members, bucket.shape.submembers
+        self._at_once = self._submembers if options.training else 1
+        # each submember uses the noise of other rows, which is as good as noise of its own
+        self._shifts = [k * options.n_rows // self._submembers for k in range(self._submembers)]
+        self._dropout, self._classifies = options.training and bucket.shape.dropout, bucket.shape.classifies
+        (plain,) = _expanded(bucket, options).buckets
+        buffers = carve(storage, submember_shapes(bucket, options))
+        rates = None if dropout is None else dropout.repeat_interleave(self._at_once, 0)
+        self._plain = BucketNetwork(plain, options, buffers["plain"], rates)
+        self._parameters = bind(buffers["parameters"], plain)
+        self._expanded = [self._by_member(tensors) for tensors in self._parameters]
         self._runs = list(bucket.shape.input_runs()) if bucket.shape.categories else []
-        self._embedded = arena.take(*_first_weights(bucket, training)) if self._runs else None
-        if training:
-            self._embedded_grad = arena.take(*_first_weights(bucket, training)) if self._runs else None
+        self._embedded = buffers.get("embedded_weight")
+        if options.training:
             self.output_gradient = self._plain.output_gradient
-            self._gradients = bind(arena.take(layout.size), layout, 0)
-            self._grads = [self._apart(tensors) for tensors in self._gradients]
+            self._embedded_gradient = buffers.get("embedded_weight_gradient")
+            self._gradients = bind(buffers["parameters_gradient"], plain)
+            self._expanded_gradients = [self._by_member(tensors) for tensors in self._gradients]
 
-    def _apart(self, tensors: LayerTensors) -> LayerTensors:
-        """The plain networks' tensors with members and submembers apart."""
+    def _by_member(self, tensors: LayerTensors) -> LayerTensors:
+        """Parameters of the plain networks, members and submembers as two axes."""
         return _mapped(tensors, self._split)
 
     def _split(self, tensor: Tensor) -> Tensor:
-        """What plain networks have ``(P K, ...)`` as ``(P, K, ...)``."""
-        return tensor.view(self.n_members, -1, *tensor.shape[1:])
+        """View ``(P K, ...)`` as ``(P, K, ...)``."""
+        return tensor.view(self._n_members, -1, *tensor.shape[1:])
 
     def draw_dropout(self, fields: Sequence[Tensor], rates: Tensor | None = None) -> None:
-        """Submembers take the noise of different rows of the shared fields, see :func:`dropout_shift`."""
+        """Draw dropout as :meth:`BucketNetwork.draw_dropout`; each submember has the noise of other rows."""
         if not self._dropout:
             return
-        rolled = [torch.stack([field.roll(-shift, 1) for shift in self._shifts]) for field in fields]
-        self._plain.draw_dropout(rolled, None if rates is None else self._repeated(rates))
+        shifted = [torch.stack([field.roll(-shift, 1) for shift in self._shifts]) for field in fields]
+        self._plain.draw_dropout(shifted, None if rates is None else self._repeated(rates))
 
     def _repeated(self, values: Tensor) -> Tensor:
-        """Values ``(P,)`` of members as those of their submembers ``(P K,)``."""
+        """Repeat values ``(P,)`` of members for their submembers ``(P K,)``."""
         return values.unsqueeze(1).expand(-1, self._submembers).reshape(-1)
 
     def forward(self, parameters: Sequence[LayerTensors], rows: Tensor) -> Tensor:
-        """Outputs ``(P K, C, N)`` of all submembers, those of a member side by side, while training."""
-        self._unfold(parameters, slice(0, self._at_once))
+        """Return the outputs ``(P K, C, N)`` of all submembers; for training only."""
+        self._expand(parameters, slice(0, self._at_once))
         return self._plain.forward(self._parameters, rows)
 
     def predict(self, parameters: Sequence[LayerTensors], rows: Tensor) -> Tensor:
-        """What members say ``(P, C, N)``: the mean of their submembers' outputs, or the logits of that of
-        their probabilities."""
+        """Return the outputs ``(P, C, N)`` of members: the mean of their submembers.
+
+        For classes these are the logits of the mean probabilities.
+        """
         total: Tensor | None = None
         for first in range(0, self._submembers, self._at_once):
-            self._unfold(parameters, slice(first, first + self._at_once))
+            self._expand(parameters, slice(first, first + self._at_once))
             outputs = self._plain.forward(self._parameters, rows)
             found = self._split(log_probabilities(outputs, 1) if self._classifies else outputs)
             found = found.logsumexp(1) if self._classifies else found.sum(1)
@@ -151,7 +135,18 @@ class SubmemberNetwork:
     def losses(
         self, loss: Loss, outputs: Tensor, target: Tensor, weight: Tensor | None, smoothing: Tensor | None
     ) -> Tensor:
-        """Losses ``(P,)``, each the mean of the losses of a member's submembers."""
+        """Compute losses as :meth:`BucketNetwork.losses`: the mean over the submembers of a member.
+
+        Parameters
+        ----------
+        loss, outputs, target, weight, smoothing
+            As for :meth:`BucketNetwork.losses`; the outputs are ``(P K, C, N)``.
+
+        Returns
+        -------
+        Tensor
+            Losses ``(P,)``.
+        """
         smoothing = None if smoothing is None else self._repeated(smoothing)
         found = loss(outputs, target, self.output_gradient, weight, smoothing)
         self.output_gradient.div_(self._submembers)
@@ -160,13 +155,19 @@ class SubmemberNetwork:
     def backward(
         self, parameters: Sequence[LayerTensors], gradients: Sequence[LayerTensors], rows: Tensor
     ) -> None:
-        """Gradients of all parameters from ``output_gradient``; call it after :meth:`forward`."""
-        self._plain.backward(self._parameters, self._gradients, rows)
-        self._fold(parameters, gradients)
+        """Compute the gradients of all parameters from :attr:`output_gradient`, after :meth:`forward`.
 
-    def _unfold(self, parameters: Sequence[LayerTensors], chosen: slice) -> None:
-        """Parameters of the ``chosen`` submembers of each member."""
-        for number, (tensors, into) in enumerate(zip(parameters, self._unfolded, strict=True)):
+        Parameters
+        ----------
+        parameters, gradients, rows
+            As for :meth:`BucketNetwork.backward`.
+        """
+        self._plain.backward(self._parameters, self._gradients, rows)
+        self._merge(parameters, gradients)
+
+    def _expand(self, parameters: Sequence[LayerTensors], chosen: slice) -> None:
+        """Write the parameters of the plain networks of ``chosen`` submembers of each member."""
+        for number, (tensors, into) in enumerate(zip(parameters, self._expanded, strict=True)):
             own = _by_submember(tensors, self._submembers, head=number == len(parameters) - 1)
             own = _mapped(own, lambda tensor: tensor[:, chosen] if tensor.shape[1] > 1 else tensor)
             weight = into.weight
@@ -178,34 +179,37 @@ class SubmemberNetwork:
                 if factor is not None:
                     weight.mul_(factor)
             if own.category is not None:
-                for columns, inputs, numbers in self._runs:
+                for columns, inputs, elements in self._runs:
                     values = weight[..., inputs]
-                    if numbers is not None:
-                        values = values @ _embedding(own.category, numbers, inputs).transpose(2, 3)
+                    if elements is not None:
+                        values = values @ _embedding(own.category, elements, inputs).transpose(2, 3)
                     into.weight[..., columns] = values
 
-    def _fold_categories(self, tensors: LayerTensors, into: LayerTensors, grad: LayerTensors) -> LayerTensors:
-        """Gradients of the embedding, and those of the first layer with weights before it."""
+    def _merge_categories(
+        self, tensors: LayerTensors, into: LayerTensors, grad: LayerTensors
+    ) -> LayerTensors:
+        """Gradients of the embeddings of categories; returns those of the layer with unexpanded weights."""
         assert self._embedded is not None
-        assert self._embedded_grad is not None
+        assert self._embedded_gradient is not None
         assert tensors.category is not None
         assert into.category is not None
-        for columns, inputs, numbers in self._runs:
+        for columns, inputs, elements in self._runs:
             values = grad.weight[..., columns]
-            if numbers is not None:
+            if elements is not None:
                 product = values.transpose(2, 3) @ self._embedded[..., inputs]
-                _embedding(into.category, numbers, inputs).copy_(product.sum(1, keepdim=True))
-                values = values @ _embedding(tensors.category, numbers, inputs)
-            self._embedded_grad[..., inputs] = values
-        return grad._replace(weight=self._embedded_grad)
+                _embedding(into.category, elements, inputs).copy_(product.sum(1, keepdim=True))
+                values = values @ _embedding(tensors.category, elements, inputs)
+            self._embedded_gradient[..., inputs] = values
+        return grad._replace(weight=self._embedded_gradient)
 
-    def _fold(self, parameters: Sequence[LayerTensors], gradients: Sequence[LayerTensors]) -> None:
-        """Gradients of members from those of their submembers."""
-        for number, (tensors, into, grad) in enumerate(zip(parameters, gradients, self._grads, strict=True)):
+    def _merge(self, parameters: Sequence[LayerTensors], gradients: Sequence[LayerTensors]) -> None:
+        """Write the gradients of members from those of their plain networks."""
+        layers = zip(parameters, gradients, self._expanded_gradients, strict=True)
+        for number, (tensors, into, grad) in enumerate(layers):
             head = number == len(parameters) - 1
             own, into = (_by_submember(each, self._submembers, head=head) for each in (tensors, into))
             if own.category is not None:
-                grad = self._fold_categories(own, into, grad)
+                grad = self._merge_categories(own, into, grad)
             columns = own.input_adapter
             if own.scale is not None:
                 columns = own.scale if columns is None else own.scale * columns
@@ -230,14 +234,14 @@ class SubmemberNetwork:
                     target.copy_(source)
 
 
-def _embedding(category: Tensor, numbers: slice, inputs: slice) -> Tensor:
-    """The part (P, 1, categories, dimension) of a block (P, 1, S, 1) that one column's categories have."""
-    part = category[:, :, numbers, 0]
+def _embedding(category: Tensor, elements: slice, inputs: slice) -> Tensor:
+    """View (P, 1, categories, dimension) of one embedding in a block (P, 1, S, 1)."""
+    part = category[:, :, elements, 0]
     return part.view(*part.shape[:2], -1, inputs.stop - inputs.start)
 
 
 def _mapped(tensors: LayerTensors, change: Callable[[Tensor], Tensor]) -> LayerTensors:
-    """The same with every tensor changed."""
+    """The same parameters with every tensor changed."""
     changed: dict[str, Any] = {
         kind: change(tensor)
         for kind, tensor in tensors._asdict().items()
@@ -249,8 +253,10 @@ def _mapped(tensors: LayerTensors, change: Callable[[Tensor], Tensor]) -> LayerT
 
 
 def _by_submember(tensors: LayerTensors, n_submembers: int, *, head: bool) -> LayerTensors:
-    """Views of members' tensors with an axis of submembers behind that of members, where they share of
-    length 1; weights are ``(P, K, O, I)``, and all others have as many axes."""
+    """Views of the parameters of members with an axis of submembers after that of members.
+
+    The axis has length 1 where submembers share. Weights are ``(P, K, O, I)``; all others have as many axes.
+    """
     own: dict[str, Any] = {}
     if head:
         for kind in ("weight", "bias"):
@@ -265,7 +271,7 @@ def _by_submember(tensors: LayerTensors, n_submembers: int, *, head: bool) -> La
 
 
 def _pairs(tensors: LayerTensors, others: LayerTensors) -> Iterator[tuple[Tensor, Tensor]]:
-    """What both have and what is the same in both, but for factors on weights."""
+    """Parameters that members and their plain networks both have."""
     for kind in ("weight", "bias", "gain", "shift"):
         if getattr(tensors, kind) is not None:
             yield getattr(tensors, kind), getattr(others, kind)

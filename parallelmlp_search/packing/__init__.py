@@ -1,24 +1,23 @@
-"""The plan: which member lies where, and what it costs.
+"""Plan of a packed population: position of each member in the flat buffers, and predicted cost.
 
-Free of torch, but for ``modules``, ``pack`` and ``periodic``.
+Only ``modules``, ``pack``, ``periodic`` and ``submembers`` import torch.
 """
 
-from parallelmlp_search.packing.architecture import Architecture
+from parallelmlp_search.packing.architecture import Architecture, DataShape
 from parallelmlp_search.packing.bucketing import cut_shards, plan
-from parallelmlp_search.packing.cost import MemberCost, flops_per_step, member_bytes, member_cost
+from parallelmlp_search.packing.cost import flops_per_step, member_seconds
 from parallelmlp_search.packing.layout import Block, Bucket, Layout, MatmulLayout, Segment
 
 __all__ = [
     "Architecture",
     "Block",
     "Bucket",
+    "DataShape",
     "Layout",
     "MatmulLayout",
-    "MemberCost",
     "Segment",
     "cut_shards",
     "flops_per_step",
-    "member_bytes",
-    "member_cost",
+    "member_seconds",
     "plan",
 ]

@@ -1,4 +1,4 @@
-"""Sizes and kinds of one member's tensors, as far as they decide how it is packed. Free of torch."""
+"""Shapes and kinds of one member's tensors, as far as they decide how it is packed. Free of torch."""
 
 from __future__ import annotations
 
@@ -8,25 +8,52 @@ from dataclasses import dataclass, replace
 from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig
 from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS, category_dimension
 
-__all__ = ["EMBEDDING", "Architecture"]
+__all__ = ["EMBEDDING", "Architecture", "DataShape"]
 
 EMBEDDING = -1
-"""Layer of the blocks that lie before the first: a periodic embedding, scales of the inputs."""
+"""Layer number of the blocks before the first layer: embeddings and input scales."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataShape:
+    """Inputs and outputs that the data prescribes for every network.
+
+    Attributes
+    ----------
+    n_inputs, n_outputs
+        Columns ``D`` of the rows and outputs ``C`` of the network.
+    columns
+        Groups of the columns.
+    classifies
+        True if the outputs are logits: one for two classes, else one per class.
+    """
+
+    n_inputs: int
+    n_outputs: int
+    columns: ColumnGroups = NO_GROUPS
+    classifies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Everything that decides which tensors a member has and which operations its training needs.
+    """Properties of a member that decide on its tensors and on the operations of its training.
 
-    The network sees ``n_inputs`` columns of the rows, those of ``columns`` (``(first, end)`` of each run,
-    empty for all); the first ``n_periodic`` of them enter a periodic embedding. ``residual[l]`` says whether
-    hidden layer ``l`` adds its own input; it is only ever true where both widths agree, and never of inputs
-    with scales. ``dropout`` and ``clip`` say whether the member uses them at all, not how much; ``scaled``
-    whether its inputs have scales. With more than one of
-    ``submembers`` the member is an ensemble of so many, which share their weights in the way of ``sharing``;
-    what it says is the mean of their outputs, or of the probabilities that those stand for if it
-    ``classifies``. ``categories`` are ``(first, size)`` of the columns, among those that it sees, that stand
-    for one category each and that it embeds.
+    Attributes
+    ----------
+    n_inputs
+        Columns that the network uses, which are the ranges ``(first, end)`` in `columns`; no range means all
+        columns. The first `n_periodic` of them have a periodic embedding.
+    residual
+        For each hidden layer, True if it adds its input. Both widths are equal then, and the input has
+        neither scales nor embedded categories.
+    dropout, clip, scaled
+        True if the member uses dropout, gradient clipping, input scales. Their amounts do not matter.
+    submembers, sharing
+        With more than one submember the member is an ensemble whose submembers share weights.
+    classifies
+        True if predictions of submembers are averaged as probabilities and not as outputs.
+    categories
+        ``(first, size)`` of the one-hot columns, among the used ones, of each embedded category.
     """
 
     n_inputs: int
@@ -48,41 +75,18 @@ class Architecture:
     categories: tuple[tuple[int, int], ...] = ()
 
     @classmethod
-    def of(
-        cls,
-        config: MLPConfig,
-        *,
-        n_inputs: int,
-        n_outputs: int,
-        columns: ColumnGroups = NO_GROUPS,
-        classifies: bool = False,
-    ) -> Architecture:
-        """The architecture that a configuration has on data of this size.
-
-        Parameters
-        ----------
-        config
-            The configuration.
-        n_inputs
-            Columns of the rows.
-        n_outputs
-            Outputs ``C``.
-        columns
-            What the columns are.
-        classifies
-            Whether the outputs are logits: one for two classes, or one a class.
-        """
-        runs = columns.seen_by(config, n_inputs)
-        n_periodic = config.n_embedded(columns.n_numbers)
-        n_seen = sum(end - first for first, end in runs)
-        embedded = config.embedded(columns.without(n_inputs - n_seen).categories)
-        n_inputs = n_seen
+    def of(cls, config: MLPConfig, data: DataShape) -> Architecture:
+        """Return the architecture of a configuration on data of a shape."""
+        ranges = data.columns.seen_by(config, data.n_inputs)
+        n_periodic = config.n_embedded(data.columns.n_numbers)
+        n_inputs = sum(end - first for first, end in ranges)
+        embedded = config.embedded(data.columns.without(data.n_inputs - n_inputs).categories)
         scaled = config.has_scales
         fan_ins = (n_inputs + PERIODIC_OUTPUTS * n_periodic, *config.widths)
         return cls(
             n_inputs=n_inputs,
             widths=config.widths,
-            n_outputs=n_outputs,
+            n_outputs=data.n_outputs,
             activation=config.activation,
             bias=config.bias,
             normalization=config.normalization,
@@ -93,32 +97,34 @@ class Architecture:
             optimizer=config.optimizer,
             dropout=config.dropout > 0,
             clip=config.clip_norm is not None,
-            columns=runs,
+            columns=ranges,
             n_periodic=n_periodic,
             scaled=scaled,
             submembers=config.submembers,
             sharing="full" if config.shares_fully and config.widths else "mini",
-            classifies=classifies and config.submembers > 1,
+            classifies=data.classifies and config.submembers > 1,
             categories=embedded,
         )
 
     @property
     def is_expanded(self) -> bool:
-        """Whether it stands for other networks, plain ones, that are computed with weights of their own:
-        several of them, or one that sees a column for each category."""
+        """True if the member is computed as plain networks whose weights are derived from its own.
+
+        These are its submembers, or one network whose inputs are the one-hot columns of embedded categories.
+        """
         return self.submembers > 1 or bool(self.categories)
 
     @property
     def expanded(self) -> Architecture:
-        """Of each plain network that it stands for, into whose weights adapters and scales are multiplied."""
+        """Architecture of each of these plain networks; adapters and scales are part of their weights."""
         if not self.is_expanded:
             return self
         return replace(self, submembers=1, sharing="mini", classifies=False, scaled=False, categories=())
 
     def has_adapter(self, layer: int, *, output: bool = False) -> bool:
-        """Whether submembers multiply the inputs, or the outputs, of a layer by factors of their own.
+        """Return True if submembers have their own factors on the inputs, or outputs, of a layer.
 
-        Heads have none, since each submember has its own.
+        Heads have none, since each submember has its own head.
         """
         if self.submembers == 1 or layer >= self.depth:
             return False
@@ -126,14 +132,19 @@ class Architecture:
 
     @property
     def fan_in(self) -> int:
-        """Inputs of the first layer: the columns, or what embeddings make of categories in their place, and
-        what the embedding makes of the numbers."""
+        """Inputs of the first layer, after embeddings."""
         saved = sum(size - category_dimension(size) for _, size in self.categories)
         return self.n_inputs - saved + PERIODIC_OUTPUTS * self.n_periodic
 
     def input_runs(self) -> Iterator[tuple[slice, slice, slice | None]]:
-        """Runs of columns (with mixtures of numbers), of the inputs of the first layer that they become, and
-        for those of categories of the embedding's block."""
+        """Yield runs of columns with the inputs of the first layer that they become.
+
+        Yields
+        ------
+        (slice, slice, slice or None)
+            Columns, outputs of the periodic embedding included; inputs of the first layer; for the one-hot
+            columns of a category also the elements of the block ``category``.
+        """
         column = place = start = 0
         for first, size in self.categories:
             plain = first - column
@@ -150,13 +161,12 @@ class Architecture:
 
     @property
     def n_waves(self) -> int:
-        """Waves of the embedding for one row."""
+        """Waves of the periodic embedding for one row."""
         return PERIODIC_FREQUENCIES * self.n_periodic
 
     @property
     def n_activations(self) -> int:
-        """Numbers that a row becomes inside the network: embedding, hidden layers, outputs; in each of the
-        submembers."""
+        """Intermediate values and outputs for one row, over all submembers."""
         embedded = self.n_waves + self.fan_in if self.n_periodic else 0
         return self.submembers * (embedded + sum(self.widths) + self.n_outputs)
 
@@ -167,9 +177,9 @@ class Architecture:
 
     @property
     def family(self) -> tuple[object, ...]:
-        """What must agree before two members can share a bucket, whatever their widths and activations.
+        """Properties on which members of one bucket agree.
 
-        Not dropout: at rate 0 its factors are exactly 1, so a member without may sit beside one with it.
+        Widths and activations may differ. Dropout may too: at rate 0 its factors are exactly 1.
         """
         return (
             self.depth,
@@ -190,17 +200,22 @@ class Architecture:
         )
 
     def block_shapes(self) -> Iterator[tuple[int, str, int, int]]:
-        """``(layer, kind, rows, columns)`` of each parameter tensor, in the canonical order.
+        """Yield layer, kind, rows and columns of each parameter tensor, in canonical order.
 
-        Kinds are ``weight`` (rows, columns), ``bias``, ``gain`` and ``shift`` (rows, 1).
-        The last layer is the head. Layer :data:`EMBEDDING` has ``frequency`` and ``phase`` (numbers,
-        frequencies), ``mixing`` (numbers times outputs, frequencies) and ``offset`` (numbers times outputs,
-        1), ``category`` (categories times their numbers, 1), one column of the table after the other, and
-        ``scale`` (inputs of the first layer, 1).
-
-        Submembers have ``input_adapter`` and ``output_adapter`` (submembers, inputs or outputs of the layer),
-        the latter with biases of their own, ``bias`` (submembers, outputs). Their heads lie one below the
-        other.
+        ======================  ==========================================================
+        kind                    rows, columns
+        ======================  ==========================================================
+        ``weight``              outputs, inputs; heads of submembers one below the other
+        ``bias``                outputs, 1; with full sharing (submembers, outputs)
+        ``gain``, ``shift``     outputs, 1
+        ``input_adapter``       submembers, inputs
+        ``output_adapter``      submembers, outputs
+        ``frequency, phase``    numbers, frequencies (layer :data:`EMBEDDING`, as all below)
+        ``mixing``              numbers times embedding outputs, frequencies
+        ``offset``              numbers times embedding outputs, 1
+        ``category``            sum over the categories of values times dimension, 1
+        ``scale``               inputs of the first layer, 1
+        ======================  ==========================================================
         """
         if self.n_periodic:
             mixtures = PERIODIC_OUTPUTS * self.n_periodic
@@ -209,12 +224,8 @@ class Architecture:
             yield EMBEDDING, "mixing", mixtures, PERIODIC_FREQUENCIES
             yield EMBEDDING, "offset", mixtures, 1
         if self.categories:
-            yield (
-                EMBEDDING,
-                "category",
-                sum(size * category_dimension(size) for _, size in self.categories),
-                1,
-            )
+            size = sum(size * category_dimension(size) for _, size in self.categories)
+            yield EMBEDDING, "category", size, 1
         if self.scaled:
             yield EMBEDDING, "scale", self.fan_in, 1
         fan_in = self.fan_in

@@ -1,12 +1,12 @@
-"""Members into shards and buckets.
+"""Division of members into shards and buckets.
 
-A shard is what one worker trains at a time: large enough that its buckets are full and the interpreter does
-not matter, and small enough that there are several for the workers to share. The cut depends on the members
-alone, never on the number of workers, so that results do not either.
+A worker trains one shard at a time. A shard is large enough to fill its buckets and to hide the overhead of
+the interpreter, and small enough that there are several shards for the workers. The division depends on the
+members alone and never on the number of workers, and so do results.
 
-Inside a shard, members of equal shape share a bucket. Where a bucket would hold few members, it is merged
-upwards into a wider one if the cost model says that padding is cheaper than another round of calls. Where it
-holds so many that their activations leave the cache of a core, it is split.
+Inside a shard, members of equal shape share a bucket. A small bucket is merged into a wider one if the cost
+model predicts that padding is cheaper than the calls of another bucket. A bucket whose activations exceed the
+cache of a core is split.
 """
 
 from __future__ import annotations
@@ -14,34 +14,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from parallelmlp_search.packing.cost import bucket_seconds, member_bytes
+from parallelmlp_search.packing.cost import bucket_seconds
 from parallelmlp_search.packing.layout import Architecture, Layout, build_layout
 
 __all__ = ["cut_shards", "plan"]
 
 CACHE_ELEMENTS = 1 << 19
-"""Hidden activations (width times rows) of a bucket, waves of embeddings included: 2 MiB a buffer in float32.
+"""Activations (width times rows) of a bucket, waves of embeddings included: 2 MiB per buffer in float32.
 
-Measured with two hidden layers of 64 and 128 rows: 16 to 32 members at once, 2.8 times faster than 256."""
+With two hidden layers of 64 and 128 rows, buckets of 16 to 32 members are 2.8 times faster than of 256."""
 
 SHARD_ELEMENTS = 1 << 21
-"""Hidden activations of a shard, whose buckets take turns in the cache.
+"""Activations of a shard, whose buckets take turns in the cache.
 
-Measured with 600 members of the default space (three members a bucket at 1 << 19): a quarter faster than
-1 << 19, and no slower than 1 << 23."""
+With 600 members of the default space this is a quarter faster than 1 << 19 (three members per bucket) and as
+fast as 1 << 23."""
 
 SHARD_NEURONS = 1 << 15
-"""Hidden neurons of a shard, which count where batches are small.
+"""Neurons of a shard; the limit where batches are small.
 
-A step of 32 rows does so little with each weight that it is bound by fetching weights and moments. Measured
-with the paper's population: 6.6 us a member-step with 32,768 neurons, 9.9 with 65,536."""
+A step on 32 rows is bound by fetching weights and moments. The population of the paper takes 6.6 us per
+member-step with 32,768 neurons and 9.9 us with 65,536."""
 
 MAX_EXACT_SHAPES = 96
-"""Above this many distinct shapes of one family the pairwise merge first rounds widths up to a grid."""
-
+"""With more distinct shapes of one family, widths are rounded up to a grid before buckets are merged."""
 
 Shape = tuple[int, ...]
-"""Whether a bucket drops activations out (0 or 1), and its widths: what may grow when buckets merge."""
+"""Dropout of a bucket (0 or 1) and its widths; the elementwise maximum is the shape of merged buckets."""
 
 
 def plan(
@@ -59,18 +58,18 @@ def plan(
     architectures
         One per member.
     n_rows
-        Rows of a minibatch; only the cost model reads it.
+        Rows of a minibatch.
     merge
-        Whether small buckets may be merged upwards; with False every bucket has exact widths.
+        True to merge small buckets into wider ones; with False every bucket has exact widths.
     bucket_elements
-        Hidden activations that a bucket may have before it is split evenly; None for any number.
+        Activations of a bucket above which it is split evenly, or None.
     speed
-        How much faster than a core the device computes, for the cost model.
+        Rate of products on the device relative to one core.
 
     Returns
     -------
     Layout
-        Buckets in order of family and widths; the same members always give the same layout.
+        Buckets in the order of family and widths. The same members always give the same layout.
     """
     members = list(architectures)
     families: dict[tuple[object, ...], list[int]] = {}
@@ -86,7 +85,7 @@ def plan(
             exact = _merge(exact, template, n_rows, speed)
         for shape in sorted(exact):
             architecture = _of_shape(template, shape)
-            # in the order of the rows of a bucket, so that a split keeps activations together
+            # sorted by activation, so that a split keeps each activation together
             rows = sorted(exact[shape], key=lambda member: (members[member].activation, member))
             groups.extend(
                 (architecture, part) for part in _split(rows, architecture, n_rows, bucket_elements)
@@ -99,7 +98,7 @@ def _of_shape(template: Architecture, shape: Shape) -> Architecture:
 
 
 def _split(rows: list[int], shape: Architecture, n_rows: int, elements: int | None) -> list[list[int]]:
-    """Members of one shape in the fewest equal parts that fit the cache."""
+    """Split members of one shape into the fewest equal parts that fit the cache."""
     if elements is None:
         return [rows]
     most = max(1, elements // max(1, n_rows * shape.n_activations))
@@ -111,7 +110,7 @@ def _split(rows: list[int], shape: Architecture, n_rows: int, elements: int | No
 def _merge(
     exact: dict[Shape, list[int]], template: Architecture, n_rows: int, speed: float
 ) -> dict[Shape, list[int]]:
-    """Join the pair of buckets that saves the most predicted time, until no pair saves any."""
+    """Merge the pair of buckets that saves the most predicted time, until no pair saves any."""
     start = _rounded_up(exact) if len(exact) > MAX_EXACT_SHAPES else exact
     groups = {shape: list(rows) for shape, rows in start.items()}
 
@@ -128,7 +127,7 @@ def _merge(
         (first, second): saving(first, second) for first in groups for second in groups if first < second
     }
     while savings:
-        # ties are broken by the shapes themselves, so that the plan is a function of the members alone
+        # ties are broken by shape, so that the plan depends on the members alone
         (first, second), (gain, union) = max(savings.items(), key=lambda item: (item[1][0], item[0]))
         if gain <= 0:
             break
@@ -141,14 +140,14 @@ def _merge(
             if other != union:
                 pair = (min(other, union), max(other, union))
                 savings[pair] = saving(*pair)
-    # rounding up comes without a look at its cost: where every shape is full it does not pay
+    # rounding up ignores the cost and does not pay if every bucket is full
     merged_seconds = sum(seconds(shape, len(rows)) for shape, rows in groups.items())
     exact_seconds = sum(seconds(shape, len(rows)) for shape, rows in exact.items())
     return groups if merged_seconds <= exact_seconds else exact
 
 
 def _rounded_up(exact: dict[Shape, list[int]]) -> dict[Shape, list[int]]:
-    """Round widths up to a grid that grows by about a sixth a step, coarser until few shapes are left."""
+    """Round widths up to a grid with steps of about a sixth; coarsen it until few shapes remain."""
     step = 4
     while True:
         grid: dict[Shape, list[int]] = {}
@@ -158,7 +157,7 @@ def _rounded_up(exact: dict[Shape, list[int]]) -> dict[Shape, list[int]]:
         if len(grid) <= MAX_EXACT_SHAPES or step >= 1024:
             break
         step *= 2
-    # a bucket is never wider than its widest member
+    # buckets are as wide as their widest member
     tight: dict[Shape, list[int]] = {}
     by_member = {member: shape for shape, rows in exact.items() for member in rows}
     for rows in grid.values():
@@ -177,12 +176,10 @@ def cut_shards(
     *,
     n_rows: int,
     shard_elements: int = SHARD_ELEMENTS,
-    memory_limit: int | None = None,
 ) -> list[tuple[int, ...]]:
-    """Cut members that share rows and batch size into shards.
+    """Divide members that share rows and batch size into shards.
 
-    Members are sorted by shape first, so that a shard has few buckets. A shard always holds at least one
-    member, however large.
+    Members are sorted by shape, so that a shard has few buckets. A shard holds at least one member.
 
     Parameters
     ----------
@@ -191,15 +188,13 @@ def cut_shards(
     n_rows
         Rows of a minibatch.
     shard_elements
-        Hidden activations (width times rows) that a shard may have; besides, it has at most
+        Maximum number of activations (width times rows) of a shard. It also has at most
         :data:`SHARD_NEURONS` neurons.
-    memory_limit
-        Bytes that the training state of a shard may take.
 
     Returns
     -------
     list of tuple of int
-        Member indices of each shard; together every member exactly once.
+        Indices of the members of each shard.
     """
     shard_elements = min(shard_elements, SHARD_NEURONS * n_rows)
     order = sorted(
@@ -213,18 +208,14 @@ def cut_shards(
     )
     shards: list[tuple[int, ...]] = []
     current: list[int] = []
-    elements = n_bytes = 0
+    elements = 0
     for member in order:
-        architecture = architectures[member]
-        more = architecture.n_activations * n_rows
-        more_bytes = member_bytes(architecture, n_rows)
-        over_memory = memory_limit is not None and n_bytes + more_bytes > memory_limit
-        if current and (elements + more > shard_elements or over_memory):
+        more = architectures[member].n_activations * n_rows
+        if current and elements + more > shard_elements:
             shards.append(tuple(current))
-            current, elements, n_bytes = [], 0, 0
+            current, elements = [], 0
         current.append(member)
         elements += more
-        n_bytes += more_bytes
     if current:
         shards.append(tuple(current))
     return shards

@@ -1,79 +1,61 @@
-"""Bytes and FLOPs of a plan, and what they suggest: how wide to merge, how many members fit.
+"""Predicted cost of members and buckets; steers how wide buckets merge and how work is divided.
 
-The constants describe one core of a present-day CPU and were measured with float32 on an AVX-512 core
-of 95 GFLOP/s with torch 2.13. They steer the shape of a plan, never its result, and are constants on
-purpose: a plan must not depend on the machine, or the same seed would not give the same bits.
+The constants were measured with float32 on one AVX-512 core of 95 GFLOP/s with torch 2.13. They are the same
+on every machine, since a plan that depended on the machine would change results of the same seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 
 from parallelmlp_search.packing.layout import Architecture
 from parallelmlp_search.space.config import MAX_CATEGORY_DIMENSION, category_dimension
 
 __all__ = [
-    "MemberCost",
     "bucket_seconds",
     "flops_per_step",
-    "member_bytes",
-    "member_cost",
+    "member_seconds",
     "overhead_seconds",
     "peak_rate",
 ]
 
 BUCKET_OVERHEAD_SECONDS = 1.2e-4
-"""A training step of one more bucket: some 40 to 60 calls of 2 us each."""
+"""Overhead of a bucket in a training step: 40 to 60 calls of 2 us each."""
 
 WAVE_SECONDS = 5.0e-9
-"""A wave of an embedding for one row, forward and backward: cosine and sine take 1.3 ns each. Ten numbers and
-128 rows were measured to add 150 us to a member-step, those for the wider first layer included."""
+"""A wave of a periodic embedding for one row, forward and backward; cosine and sine take 1.3 ns each.
+Embedding ten numbers in 128 rows adds 150 us to a member-step, the wider first layer included."""
 
 GPU_SPEED = 200.0
-"""Rate of products on a GPU in units of one core: some 20 TFLOP/s in float32. A round of calls takes as long
-there as on a core, since each is a launch, so buckets are merged far more readily."""
-
-COPIES = 6
-"""Flat copies of the parameters while training: weights, gradients, two moments, average, best snapshot."""
+"""Rate of products on a GPU (20 TFLOP/s in float32) relative to one core. The calls of a bucket take as long
+as on a core, so buckets merge far more readily."""
 
 
 def peak_rate(width: int) -> float:
-    """FLOP per second of a batched product whose members are ``width`` wide (one core, float32).
+    """Return the FLOP per second of a batched product of a width (one core, float32).
 
-    Narrow products reach less of the peak: two fifths at width 8, half at 13, nine tenths at 128.
+    Width 8 reaches two fifths of the peak, 13 half, 128 nine tenths.
     """
     return 0.95e11 * width / (width + 13.0)
 
 
-@dataclass(frozen=True, slots=True)
-class MemberCost:
-    """What one member costs: FLOP and seconds of one training step, and bytes while training."""
-
-    flops: float
-    seconds: float
-    n_bytes: int
-
-
 @lru_cache(maxsize=1 << 14)
 def flops_per_step(architecture: Architecture, n_rows: int) -> float:
-    """FLOP of one training step of one member on ``n_rows`` rows.
+    """Return the FLOP of one training step of one member on ``n_rows`` rows.
 
-    Two per weight and row forward, four backward, of which the first layer needs only two, since nobody
-    asks for the gradient of the input, but for what an embedding adds to it; twenty per parameter for the
-    optimiser. A wave of an embedding counts as 60: its cosine and sine, and what mixes it. Submembers that
-    share weights have products of their own, but parameters and waves in common; embedded categories have the
-    products of their columns.
+    Each weight and row costs two forward and four backward, or two in the first layer, which passes gradients
+    to embeddings only. The optimizer costs 20 per parameter, a wave 60. Submembers have their own products
+    and share parameters and waves. Embedded categories have the products of their one-hot columns.
     """
     total = 60.0 * architecture.n_waves * n_rows
     for product in _products(architecture, n_rows):
         total += product
-    return total + _unfolding_flops(architecture) + 20.0 * architecture.n_parameters
+    return total + _expansion_flops(architecture) + 20.0 * architecture.n_parameters
 
 
-def _unfolding_flops(architecture: Architecture) -> float:
-    """FLOP of a training step in weights of columns from those of embedded categories, and back."""
+def _expansion_flops(architecture: Architecture) -> float:
+    """FLOP of a training step to expand the weights of embedded categories and to merge their gradients."""
     width = (*architecture.widths, architecture.n_outputs)[0]
     n_embedded = sum(size * category_dimension(size) for _, size in architecture.categories)
     return 6.0 * architecture.submembers * width * n_embedded
@@ -81,18 +63,17 @@ def _unfolding_flops(architecture: Architecture) -> float:
 
 def _products(architecture: Architecture, n_rows: int) -> Iterator[float]:
     """FLOP of a training step in the products of each layer, the head last."""
-    # whatever is embedded of categories, products are those of columns
-    fan_in = architecture.expanded.fan_in
+    fan_in = architecture.expanded.fan_in  # products use the one-hot columns of embedded categories
     embedded = fan_in - architecture.n_inputs
     n_rows *= architecture.submembers
     for layer, width in enumerate((*architecture.widths, architecture.n_outputs)):
-        asked = embedded if layer == 0 else fan_in  # inputs whose gradient is needed
-        yield (4.0 * fan_in + 2.0 * asked) * width * n_rows
+        with_gradient = embedded if layer == 0 else fan_in
+        yield (4.0 * fan_in + 2.0 * with_gradient) * width * n_rows
         fan_in = width
 
 
-def member_cost(architecture: Architecture, n_rows: int) -> MemberCost:
-    """Cost of one member in a full bucket, from the measured rates."""
+def member_seconds(architecture: Architecture, n_rows: int) -> float:
+    """Return the predicted seconds of one training step of a member in a full bucket, on one core."""
     seconds = WAVE_SECONDS * architecture.n_waves * n_rows
     fan_in = architecture.expanded.fan_in
     widths = (*architecture.widths, architecture.n_outputs)
@@ -101,37 +82,30 @@ def member_cost(architecture: Architecture, n_rows: int) -> MemberCost:
         # activations and their backward passes: about 2.6 ns an element, 0.4 more with dropout
         seconds += (2.6e-9 + 0.4e-9 * architecture.dropout) * width * n_rows * architecture.submembers
         fan_in = width
-    seconds += _unfolding_flops(architecture) / peak_rate(MAX_CATEGORY_DIMENSION)
-    # seven passes of the optimiser in cache, some 1.5 ns a parameter
-    seconds += 1.5e-9 * architecture.n_parameters
-    return MemberCost(
-        flops=flops_per_step(architecture, n_rows),
-        seconds=seconds,
-        n_bytes=member_bytes(architecture, n_rows),
-    )
-
-
-def member_bytes(architecture: Architecture, n_rows: int, *, item_size: int = 4, copies: int = COPIES) -> int:
-    """Bytes that one member needs while it trains: its parameters' copies and its activations."""
-    hidden = sum(architecture.widths) + architecture.n_outputs
-    activations = (3 + architecture.dropout + (architecture.normalization != "none")) * hidden * n_rows
-    if architecture.n_periodic:
-        activations += 2 * (architecture.n_waves + architecture.fan_in) * n_rows
-    n_parameters = copies * architecture.n_parameters
-    if architecture.is_expanded:  # weights of each submember and their gradients
-        n_parameters += 2 * architecture.submembers * architecture.expanded.n_parameters
-    return item_size * (n_parameters + architecture.submembers * activations)
+    seconds += _expansion_flops(architecture) / peak_rate(MAX_CATEGORY_DIMENSION)
+    # seven passes of the optimizer in cache, some 1.5 ns a parameter
+    return seconds + 1.5e-9 * architecture.n_parameters
 
 
 def bucket_seconds(shape: Architecture, n_members: int, n_rows: int, speed: float = 1.0) -> float:
-    """Predicted time of one training step of a bucket of ``n_members`` members of this padded shape.
+    """Return the predicted seconds of one training step of a bucket.
 
-    ``speed`` is how much faster than a core a device computes; calls cost the same there.
+    Parameters
+    ----------
+    shape
+        Padded architecture of all members.
+    n_members, n_rows
+        Members ``P`` and rows ``N`` of a minibatch.
+    speed
+        Rate of products relative to one core. Calls take as long as on a core.
+
+    Returns
+    -------
+    float
     """
-    computing = n_members * member_cost(shape, n_rows).seconds / speed
-    return overhead_seconds(shape) + computing
+    return overhead_seconds(shape) + n_members * member_seconds(shape, n_rows) / speed
 
 
 def overhead_seconds(shape: Architecture) -> float:
-    """Time of the calls of one training step of a bucket, however many members it has."""
+    """Return the seconds of the calls of one training step of a bucket, for any number of members."""
     return BUCKET_OVERHEAD_SECONDS * (1 + shape.depth + (shape.n_periodic > 0) + shape.is_expanded) / 2

@@ -1,9 +1,9 @@
-"""The plan of a packed population: frozen, hashable, free of torch.
+"""Layout of a packed population: frozen, hashable, free of torch.
 
-A :class:`Layout` says where every parameter of every member lies in one flat buffer. Members of one shape
-share a :class:`Bucket`; inside a bucket each kind of parameter (the weights of layer 1, the biases of
-layer 1, ...) is one :class:`Block` of shape ``(P, rows, columns)``, so that a batched matrix product runs
-over all members of the bucket at once and every member stays contiguous inside a block.
+A :class:`Layout` places every parameter of every member in one flat buffer. Members of one shape share a
+:class:`Bucket`. Inside a bucket each kind of parameter (the weights of layer 1, the biases of layer 1, ...)
+is one :class:`Block` of shape ``(P, rows, columns)``, so that one batched matrix product computes all members
+of the bucket, and each member is contiguous inside a block.
 
 Members that are narrower than their bucket are padded with zeros. Padding never changes a result: padded
 weights start at zero and their gradients are exactly zero.
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from parallelmlp_search.packing.architecture import EMBEDDING, Architecture
+from parallelmlp_search.packing.architecture import EMBEDDING, Architecture, DataShape
 
 __all__ = [
     "ALIGNMENT",
@@ -24,6 +24,7 @@ __all__ = [
     "Architecture",
     "Block",
     "Bucket",
+    "DataShape",
     "Layout",
     "MatmulLayout",
     "Segment",
@@ -33,20 +34,20 @@ __all__ = [
 ]
 
 ALIGNMENT = 16
-"""Blocks start at multiples of 16 elements: 64 bytes in float32, one cache line, the widest vector load."""
+"""Blocks start at multiples of 16 elements: 64 bytes in float32, one cache line, one vector register."""
 
 DECAYING = frozenset({"weight", "scale", "frequency", "mixing", "category"})
-"""Kinds of blocks that weight decay reaches; it spares what shifts: biases, phases, offsets, and norms."""
+"""Kinds of blocks with weight decay: all but biases, phases, offsets, normalization and adapters."""
 
 
 def aligned(size: int) -> int:
-    """The smallest multiple of :data:`ALIGNMENT` that is not below ``size``."""
+    """Round a size up to a multiple of :data:`ALIGNMENT`."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Rows ``[start, stop)`` of a bucket that share one activation."""
+    """Rows ``[start, stop)`` of a bucket with the same activation."""
 
     activation: str
     start: int
@@ -55,7 +56,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One parameter of all members of a bucket: ``(P, rows, columns)`` at ``offset`` of the flat buffer."""
+    """One parameter of all members of a bucket: ``(P, rows, columns)`` from ``offset`` of the flat buffer."""
 
     layer: int
     kind: str
@@ -70,7 +71,7 @@ class Block:
 
     @property
     def decays(self) -> bool:
-        """Whether weight decay reaches it."""
+        """True if the parameter has weight decay."""
         return self.kind in DECAYING
 
 
@@ -81,15 +82,15 @@ class Bucket:
     Attributes
     ----------
     shape
-        The padded architecture; its ``activation`` is empty where segments differ.
+        Padded architecture; its ``activation`` is empty where segments differ.
     members
-        Index of each row's member in the order in which the population was planned.
+        Member of each row, by its index in the planned population.
     architectures
-        The true architecture of each row.
+        True architecture of each row.
     segments
-        Consecutive rows that share an activation.
+        Runs of rows with the same activation.
     blocks
-        Where the parameters lie, in canonical order.
+        Parameters in canonical order.
     """
 
     shape: Architecture
@@ -105,18 +106,18 @@ class Bucket:
 
     @cached_property
     def is_padded(self) -> bool:
-        """Whether any member is narrower than the bucket."""
+        """True if any member is narrower than the bucket."""
         return any(architecture.widths != self.shape.widths for architecture in self.architectures)
 
     def padded_layers(self) -> tuple[bool, ...]:
-        """For each hidden layer, whether some member is narrower there."""
+        """For each hidden layer, True if some member is narrower there."""
         return tuple(
             any(architecture.widths[layer] != width for architecture in self.architectures)
             for layer, width in enumerate(self.shape.widths)
         )
 
     def block(self, layer: int, kind: str) -> Block | None:
-        """The block of a layer and kind, or None where the shape has no such parameter."""
+        """Return the block of a layer and kind, or None if the shape has no such parameter."""
         for block in self.blocks:
             if block.layer == layer and block.kind == kind:
                 return block
@@ -125,13 +126,13 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where every parameter of every member lies: buckets, offsets, padding."""
+    """Position of every parameter of every member in the flat buffer."""
 
     buckets: tuple[Bucket, ...]
     size: int
     """Elements of the flat buffer, padding included."""
     positions: tuple[tuple[int, int], ...] = field(repr=False)
-    """``(bucket, row)`` of each member, by its index in the planned order."""
+    """``(bucket, row)`` of each member."""
 
     @property
     def n_members(self) -> int:
@@ -140,11 +141,15 @@ class Layout:
 
     @cached_property
     def row_offsets(self) -> tuple[int, ...]:
-        """First row of each bucket when all buckets are stacked, and the total at the end."""
+        """First stacked row of each bucket, and the number of rows at the end."""
         offsets = [0]
         for bucket in self.buckets:
             offsets.append(offsets[-1] + bucket.n_members)
         return tuple(offsets)
+
+    def stacked_rows(self, bucket: int) -> slice:
+        """Return the stacked rows of a bucket."""
+        return slice(*self.row_offsets[bucket : bucket + 2])
 
     @cached_property
     def members(self) -> tuple[int, ...]:
@@ -152,25 +157,15 @@ class Layout:
         return tuple(member for bucket in self.buckets for member in bucket.members)
 
     def architecture(self, member: int) -> Architecture:
-        """The true architecture of a member."""
+        """Return the true architecture of a member."""
         bucket, row = self.positions[member]
         return self.buckets[bucket].architectures[row]
 
-    @cached_property
-    def n_parameters(self) -> int:
-        """Trained scalars of all members, without padding."""
-        return sum(a.n_parameters for bucket in self.buckets for a in bucket.architectures)
-
-    @property
-    def occupancy(self) -> float:
-        """Share of the flat buffer that holds parameters; 1 means no padding at all."""
-        return self.n_parameters / self.size if self.size else 1.0
-
 
 def build_layout(groups: list[tuple[Architecture, list[int]]], architectures: list[Architecture]) -> Layout:
-    """Lay groups of members out, each group one bucket of the given padded shape.
+    """Return the layout with one bucket of the given padded shape for each group of members.
 
-    Rows of a bucket are ordered by activation, then by member index, so that activations are contiguous.
+    Rows of a bucket are ordered by activation, then by member index, so that each activation is one segment.
     """
     buckets: list[Bucket] = []
     positions: list[tuple[int, int]] = [(-1, -1)] * len(architectures)
@@ -203,14 +198,14 @@ def build_layout(groups: list[tuple[Architecture, list[int]]], architectures: li
 
 
 def expanded_layout(bucket: Bucket, n_each: int) -> Layout:
-    """One bucket of plain networks, ``n_each`` of them for each member of a bucket, side by side."""
+    """Return a layout of one bucket with ``n_each`` plain networks for each member, side by side."""
     architectures = [a.expanded for a in bucket.architectures for _ in range(n_each)]
     return build_layout([(bucket.shape.expanded, list(range(len(architectures))))], architectures)
 
 
 @dataclass(frozen=True)
 class MatmulLayout:
-    """Plan of one modified matrix multiplication, ragged in both dimensions.
+    """Layout of one modified matrix multiplication, ragged in both dimensions.
 
     Member ``m`` maps ``in_widths[m]`` hidden neurons to ``out_widths[m]`` outputs. The activations of all
     members are stacked along the first axis, and so are the outputs; the weights are one flat vector that
@@ -258,12 +253,12 @@ class MatmulLayout:
 
     @cached_property
     def flat_runs(self) -> list[int]:
-        """``P, in, out`` of each run, one after the other: the layout as plain numbers for an operator."""
+        """``P, in, out`` of each run, one after the other: plain numbers for a torch operator."""
         return [number for run in self.runs for number in run[:3]]
 
     @classmethod
     def from_runs(cls, flat_runs: Sequence[int]) -> MatmulLayout:
-        """The layout of :attr:`flat_runs`."""
+        """Return the layout of :attr:`flat_runs`."""
         triples = [flat_runs[start : start + 3] for start in range(0, len(flat_runs), 3)]
         return cls(
             in_widths=tuple(n_in for count, n_in, _ in triples for _ in range(count)),

@@ -1,4 +1,4 @@
-"""Plain modules that a packed network is made of where torch has none, and the names of its activations."""
+"""Plain modules of which networks are built where torch has none, and the modules of activations."""
 
 from __future__ import annotations
 
@@ -16,26 +16,24 @@ class Sine(nn.Module):
     """``sin(x)`` as a module."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sine of each element."""
+        """Return the sine of each element."""
         return torch.sin(x)
 
 
 class CategoryEmbedding(nn.Module):
-    """Columns that stand for one category each become what is learned of the category that is there.
-
-    A row of zeros, as of a gap, becomes zeros.
+    """Learned embeddings of one-hot encoded categories; a row of zeros (missing or unseen) becomes zeros.
 
     Parameters
     ----------
     n_inputs
-        Columns ``D``, mixtures of numbers included.
+        Columns ``D``, outputs of a periodic embedding included.
     categories
-        ``(first, size)`` of the columns of each categorical column, in their order.
+        ``(first, size)`` of the columns of each category.
 
     Attributes
     ----------
     embeddings
-        One ``(size, dimension)`` for each of them.
+        One ``(size, dimension)`` for each category.
     """
 
     def __init__(self, n_inputs: int, categories: Sequence[tuple[int, int]]) -> None:
@@ -45,7 +43,7 @@ class CategoryEmbedding(nn.Module):
         self.embeddings = nn.ModuleList(nn.Embedding(size, category_dimension(size)) for size in sizes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows ``(N, D)`` to ``(N, inputs of the first layer)``."""
+        """Map rows ``(N, D)`` to ``(N, inputs of the first layer)``."""
         parts = []
         column = 0
         for (first, size), embedding in zip(self.categories, self.embeddings.parameters(), strict=True):
@@ -54,12 +52,12 @@ class CategoryEmbedding(nn.Module):
         return torch.cat([*parts, x[:, column:]], dim=1)
 
     def extra_repr(self) -> str:
-        """Its sizes."""
+        """Return the settings for ``repr``."""
         return f"n_inputs={self.n_inputs}, categories={self.categories}"
 
 
 class InputScale(nn.Module):
-    """Each input times a scale that is learned, and starts at 1 (Holzmueller et al. 2024).
+    """Learned scale of each input, 1 at the start (Holzmueller et al. 2024).
 
     Parameters
     ----------
@@ -72,15 +70,15 @@ class InputScale(nn.Module):
         self.scale = nn.Parameter(torch.ones(n_inputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows ``(N, D)`` to ``(N, D)``."""
+        """Map rows ``(N, D)`` to ``(N, D)``."""
         return x * self.scale
 
 
 class Residual(nn.Sequential):
-    """A block that adds its input to its output."""
+    """Block that adds its input to its output."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x + block(x)``."""
+        """Return ``x + block(x)``."""
         result: Tensor = x + super().forward(x)  # type: ignore[no-untyped-call]
         return result
 

@@ -1,137 +1,164 @@
-"""Plain networks into packed tensors and back.
+"""Conversion of plain networks into packed tensors and back.
 
-A member outside a population is its canonical vector: for each layer the weights row by row, then biases,
-then the gain and shift of the normalisation, without padding; an embedding comes first. The whole order is
-that of :meth:`~parallelmlp_search.packing.layout.Architecture.block_shapes`. Vectors are what is compacted,
-saved and turned into plain :class:`torch.nn.Sequential` networks.
+Outside a population a member is its canonical vector: its parameters without padding, in the order of
+:meth:`~parallelmlp_search.packing.layout.Architecture.block_shapes`. States hold such vectors, and a plain
+:class:`torch.nn.Sequential` is built from one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.bucketing import plan
-from parallelmlp_search.packing.layout import Architecture, Layout
-from parallelmlp_search.packing.modules import (
-    ACTIVATION_MODULES,
-    CategoryEmbedding,
-    InputScale,
-    Residual,
-)
+from parallelmlp_search.packing.layout import Architecture, Block, Bucket, Layout
+from parallelmlp_search.packing.modules import ACTIVATION_MODULES, CategoryEmbedding, InputScale, Residual
 from parallelmlp_search.packing.periodic import Periodic
 from parallelmlp_search.packing.submembers import AdaptedLinear, SubmemberHeads, SubmemberMean, Submembers
 
 __all__ = [
-    "block_view",
+    "block_rows",
     "build_module",
     "extract",
     "module_architecture",
     "module_vector",
     "pack",
     "read_member",
-    "repack",
-    "seen_columns",
+    "select_columns",
     "write_member",
 ]
 
+Module = TypeVar("Module", bound=nn.Module)
 
-def seen_columns(rows: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
-    """The columns of rows ``(n, *)`` that lie in runs ``(first, end)``; a single run is a view."""
-    parts = [rows[:, first:end] for first, end in runs]
+
+def select_columns(rows: Tensor, ranges: Sequence[tuple[int, int]]) -> Tensor:
+    """Return the columns of rows ``(n, *)`` in ranges ``(first, end)``; a single range is a view."""
+    parts = [rows[:, first:end] for first, end in ranges]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def block_view(flat: Tensor, layout: Layout, bucket: int, layer: int, kind: str) -> Tensor | None:
-    """View ``(P, rows, columns)`` of one block of a flat buffer, or None where it does not exist."""
-    block = layout.buckets[bucket].block(layer, kind)
-    if block is None:
-        return None
-    n_members = layout.buckets[bucket].n_members
-    size = n_members * block.row_size
-    return flat[block.offset : block.offset + size].view(n_members, block.rows, block.columns)
+def block_rows(flat: Tensor, bucket: Bucket, block: Block) -> Tensor:
+    """Return a view ``(P, row_size)`` of one block of a flat buffer.
+
+    Parameters
+    ----------
+    flat
+        Flat buffer of the layout.
+    bucket, block
+        Block and its bucket.
+
+    Returns
+    -------
+    Tensor
+    """
+    size = bucket.n_members * block.row_size
+    return flat[block.offset : block.offset + size].view(bucket.n_members, block.row_size)
 
 
 def read_member(flat: Tensor, layout: Layout, member: int) -> Tensor:
-    """Canonical vector ``(n_parameters,)`` of a member, without padding, as a copy."""
-    pieces = [piece.reshape(-1) for piece in _member_pieces(flat, layout, member)]
-    return torch.cat(pieces)
+    """Copy the parameters of a member out of a flat buffer.
+
+    Parameters
+    ----------
+    flat
+        Flat buffer of the layout.
+    layout, member
+        Layout and index of the member.
+
+    Returns
+    -------
+    Tensor
+        Canonical vector ``(n_parameters,)``.
+    """
+    return torch.cat([piece.reshape(-1) for piece in _member_pieces(flat, layout, member)])
 
 
 def write_member(flat: Tensor, layout: Layout, member: int, vector: Tensor) -> None:
-    """Write a canonical vector into a member's place; the padding is left as it is.
+    """Write a canonical vector into a flat buffer; padding is left as it is.
+
+    Parameters
+    ----------
+    flat
+        Flat buffer of the layout.
+    layout, member
+        Layout and index of the member.
+    vector
+        Canonical vector ``(n_parameters,)``.
 
     Raises
     ------
     InvalidParameterError
-        If the vector has another number of elements than the member; nothing is written then.
+        If the vector has another size than the member. Nothing is written then.
     """
     pieces = _member_pieces(flat, layout, member)
-    expected = sum(piece.numel() for piece in pieces)
-    if vector.shape != (expected,):
+    sizes = [piece.numel() for piece in pieces]
+    if vector.shape != (sum(sizes),):
         raise InvalidParameterError(
-            f"vector must have shape ({expected},) for member {member}, but got {tuple(vector.shape)}"
+            f"vector must have shape ({sum(sizes)},) for member {member}, but got {tuple(vector.shape)}"
         )
-    offset = 0
-    for piece in pieces:
-        size = piece.numel()
-        piece.copy_(vector[offset : offset + size].view(piece.shape))
-        offset += size
+    for piece, values in zip(pieces, torch.split(vector, sizes), strict=True):
+        piece.copy_(values.view(piece.shape))
 
 
 def _member_pieces(flat: Tensor, layout: Layout, member: int) -> list[Tensor]:
-    """Unpadded views of a member's parameters, in canonical order."""
-    bucket_index, row = layout.positions[member]
-    bucket = layout.buckets[bucket_index]
-    true_shapes = bucket.architectures[row].block_shapes()
+    """Unpadded views of the parameters of a member, in canonical order."""
+    number, row = layout.positions[member]
+    bucket = layout.buckets[number]
     pieces = []
-    for block, (_, _, rows, columns) in zip(bucket.blocks, true_shapes, strict=True):
+    shapes = bucket.architectures[row].block_shapes()
+    for block, (_, _, n_rows, n_columns) in zip(bucket.blocks, shapes, strict=True):
         start = block.offset + row * block.row_size
         piece = flat[start : start + block.row_size].view(block.rows, block.columns)
-        pieces.append(piece[:rows, :columns])
+        pieces.append(piece[:n_rows, :n_columns])
     return pieces
-
-
-def repack(flat: Tensor, layout: Layout, members: Sequence[int], target: Layout) -> Tensor:
-    """Gather ``members`` into the flat buffer of another layout, in that order (select and compact)."""
-    result = flat.new_zeros(target.size)
-    for place, member in enumerate(members):
-        write_member(result, target, place, read_member(flat, layout, member))
-    return result
 
 
 def build_module(
     architecture: Architecture, vector: Tensor | None = None, *, dropout: float = 0.0
 ) -> nn.Sequential:
-    """A plain network of this architecture, with the weights of a canonical vector if one is given.
+    """Build a plain network.
 
-    Hidden layers are ``Linear, [LayerNorm], activation, [Dropout]``, wrapped into :class:`Residual` where
-    the architecture says so; the head is a ``Linear``. A periodic embedding comes first, then one of
-    categories, then scales of the inputs. Submembers
-    that share weights begin with :class:`Submembers` behind those, have :class:`AdaptedLinear` where they
-    differ, and end in :class:`SubmemberHeads` and :class:`SubmemberMean`. Inputs and outputs are row-major,
-    ``(N, D)`` to ``(N, C)``.
+    Hidden layers are ``Linear, [LayerNorm], activation, [Dropout]``, inside a :class:`Residual` where the
+    layer is residual; the head is a ``Linear``. Before them come :class:`Periodic`,
+    :class:`CategoryEmbedding` and :class:`InputScale`. A network of submembers has :class:`Submembers` next,
+    :class:`AdaptedLinear` where submembers differ, and ends in :class:`SubmemberHeads` and
+    :class:`SubmemberMean`.
+
+    Parameters
+    ----------
+    architecture
+        Architecture of the network.
+    vector
+        Canonical vector of its weights; None draws them as torch does.
+    dropout
+        Rate of the dropout modules; 0 leaves them out.
+
+    Returns
+    -------
+    nn.Sequential
+        Network from rows ``(N, D)`` to outputs ``(N, C)``.
     """
     if vector is None:
         return nn.Sequential(*_layers(architecture, dropout))
-    with torch.device("meta"):  # nothing is drawn that would be overwritten
+    with torch.device("meta"):  # weights that would be overwritten are not drawn
         network = nn.Sequential(*_layers(architecture, dropout))
     network.to(vector.dtype).to_empty(device=vector.device)
-    offset = 0
+    parameters = list(network.parameters())
     with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(vector[offset : offset + parameter.numel()].view(parameter.shape))
-            offset += parameter.numel()
+        sizes = [parameter.numel() for parameter in parameters]
+        for parameter, values in zip(parameters, torch.split(vector, sizes), strict=True):
+            parameter.copy_(values.view(parameter.shape))
     return network
 
 
 def _layers(architecture: Architecture, dropout: float) -> list[nn.Module]:
-    """Modules of a network, one after the other, with weights as torch draws them."""
+    """Modules of a network in order, with weights as torch draws them."""
     layers: list[nn.Module] = []
     if architecture.n_periodic:
         layers.append(Periodic(architecture.n_inputs, architecture.n_periodic))
@@ -175,91 +202,57 @@ def _linear(architecture: Architecture, layer: int, fan_in: int, width: int) -> 
 
 
 def module_architecture(module: nn.Sequential) -> Architecture:
-    """Architecture of a plain network as :func:`build_module` makes them.
+    """Return the architecture of a plain network as :func:`build_module` builds it.
 
     Raises
     ------
     InvalidParameterError
-        If the network holds a module that a packed population has no place for, or holds the right ones in
-        another order or with other settings.
+        If the network has a module that a packed network cannot have, or modules in another order or with
+        other settings.
     """
+    parts = list(_parts(module))
+    modules = [part for part, _ in parts]
+    linears = [part for part in modules if isinstance(part, nn.Linear | AdaptedLinear | SubmemberHeads)]
+    residual = [
+        inside for part, inside in parts if isinstance(part, nn.Linear | AdaptedLinear | SubmemberHeads)
+    ]
     names = {type(factory()): name for name, factory in ACTIVATION_MODULES.items()}
-    linears: list[nn.Linear | AdaptedLinear | SubmemberHeads] = []
-    residual: list[bool] = []
-    activations: set[str] = set()
-    normalized = dropout = scaled = classifies = False
-    submembers = 1
-    embedding: Periodic | None = None
-    of_categories: CategoryEmbedding | None = None
-
-    def visit(block: nn.Sequential, inside: bool) -> None:
-        nonlocal normalized, dropout, scaled, submembers, classifies, embedding, of_categories
-        for part in block:
-            if isinstance(part, Residual):
-                visit(part, True)
-            elif isinstance(part, nn.Linear | AdaptedLinear | SubmemberHeads):
-                linears.append(part)
-                residual.append(inside)
-            elif isinstance(part, nn.LayerNorm):
-                normalized = True
-            elif isinstance(part, nn.Dropout):
-                dropout = True
-            elif isinstance(part, Periodic):
-                embedding = part
-            elif isinstance(part, CategoryEmbedding):
-                of_categories = part
-            elif isinstance(part, InputScale):
-                scaled = True
-            elif isinstance(part, Submembers):
-                submembers = part.submembers
-            elif type(part) in names:
-                activations.add(names[type(part)])
-            elif isinstance(part, SubmemberMean):
-                classifies = part.classifies
-            else:
-                raise InvalidParameterError(
-                    f"a packed network is made of Linear, LayerNorm, Dropout, Residual, Periodic, "
-                    f"CategoryEmbedding, InputScale, what submembers are made of, and known activations, "
-                    f"but got {type(part).__name__}"
-                )
-
-    visit(module, False)
+    activations = {names[type(part)] for part in modules if type(part) in names}
     if not linears or len(activations) > 1:
         raise InvalidParameterError(
             f"a packed network has one Linear or more and one activation for all its hidden layers, "
             f"but got {len(linears)} Linear and the activations {sorted(activations)}"
         )
-    if of_categories is not None and residual[0]:
-        raise InvalidParameterError(
-            "a packed network adds no embedded categories to a layer, but got CategoryEmbedding "
-            "before a Residual: put a Linear between"
-        )
-    if scaled and residual[0]:
-        raise InvalidParameterError(
-            "a packed network adds no inputs with scales to a layer, but got InputScale "
-            "before a Residual: put a Linear between"
-        )
-    n_inputs = linears[0].in_features if of_categories is None else of_categories.n_inputs
+    periodic, category = _first(modules, Periodic), _first(modules, CategoryEmbedding)
+    submembers, mean = _first(modules, Submembers), _first(modules, SubmemberMean)
+    scale = _first(modules, InputScale)
+    for part in (category, scale):
+        if part is not None and residual[0]:
+            raise InvalidParameterError(
+                f"a packed network has no {type(part).__name__} directly before a Residual: "
+                "put a Linear between them"
+            )
+    n_inputs = linears[0].in_features if category is None else category.n_inputs
     architecture = Architecture(
-        n_inputs=n_inputs if embedding is None else embedding.n_inputs,
+        n_inputs=n_inputs if periodic is None else periodic.n_inputs,
         widths=tuple(linear.out_features for linear in linears[:-1]),
         n_outputs=linears[-1].out_features,
         activation=activations.pop() if activations else "identity",
         bias=linears[0].bias is not None,
-        normalization="layer" if normalized else "none",
+        normalization="none" if _first(modules, nn.LayerNorm) is None else "layer",
         residual=tuple(residual[:-1]),
-        dropout=dropout,
-        n_periodic=0 if embedding is None else embedding.n_numbers,
-        scaled=scaled,
-        submembers=submembers,
+        dropout=_first(modules, nn.Dropout) is not None,
+        n_periodic=0 if periodic is None else periodic.n_numbers,
+        scaled=scale is not None,
+        submembers=1 if submembers is None else submembers.submembers,
         sharing="full" if any(_is_full(linear) for linear in linears) else "mini",
-        classifies=classifies,
-        categories=() if of_categories is None else of_categories.categories,
+        classifies=mean is not None and mean.classifies,
+        categories=() if category is None else category.categories,
     )
-    # the right modules in another order, or with other settings, would train as a different network
+    # the right modules in another order, or with other settings, are another network
     with torch.device("meta"):
-        wanted = _structure(build_module(architecture))
-    for expected, got in zip_longest(wanted, _structure(module), fillvalue="nothing more"):
+        expected_parts = _structure(build_module(architecture))
+    for expected, got in zip_longest(expected_parts, _structure(module), fillvalue="nothing more"):
         if expected != got:
             raise InvalidParameterError(
                 f"a packed network repeats Linear, [LayerNorm], activation, [Dropout], all with their "
@@ -270,12 +263,35 @@ def module_architecture(module: nn.Sequential) -> Architecture:
     return architecture
 
 
+def _parts(block: nn.Sequential, inside: bool = False) -> Iterator[tuple[nn.Module, bool]]:
+    """Modules of a network in order, those of residual blocks one by one and with True."""
+    known = (
+        nn.Linear, AdaptedLinear, SubmemberHeads, nn.LayerNorm, nn.Dropout, Periodic, CategoryEmbedding,
+        InputScale, Submembers, SubmemberMean, *(type(factory()) for factory in ACTIVATION_MODULES.values()),
+    )  # fmt: skip
+    for part in block:
+        if isinstance(part, Residual):
+            yield from _parts(part, True)
+        elif isinstance(part, known):
+            yield part, inside
+        else:
+            raise InvalidParameterError(
+                f"a packed network has Linear, LayerNorm, Dropout, Residual, Periodic, CategoryEmbedding, "
+                f"InputScale, the modules of submembers and known activations, but got {type(part).__name__}"
+            )
+
+
+def _first(modules: Sequence[nn.Module], kind: type[Module]) -> Module | None:
+    """First module of a kind, or None."""
+    return next((part for part in modules if isinstance(part, kind)), None)
+
+
 def _is_full(linear: nn.Module) -> bool:
     return isinstance(linear, AdaptedLinear) and linear.output_adapter is not None
 
 
 def _structure(module: nn.Module) -> list[str]:
-    """Modules in order as text, blocks opened, without what changes no output while evaluating."""
+    """Text of each module in order, without modules and settings that do not affect evaluation."""
     lines: list[str] = []
     for part in module.children():
         if isinstance(part, Residual):
@@ -286,17 +302,29 @@ def _structure(module: nn.Module) -> list[str]:
 
 
 def module_vector(module: nn.Module) -> Tensor:
-    """Canonical vector of a plain network, detached."""
+    """Return the canonical vector of a plain network, detached."""
     return torch.cat([parameter.detach().reshape(-1) for parameter in module.parameters()])
 
 
 def pack(modules: Sequence[nn.Sequential], *, merge: bool = True) -> tuple[Layout, Tensor]:
-    """Plan a population from plain networks and pack their weights.
+    """Plan a population of plain networks and pack their weights.
+
+    Parameters
+    ----------
+    modules
+        Networks as :func:`build_module` builds them.
+    merge
+        True to merge small buckets, see :func:`~parallelmlp_search.packing.plan`.
 
     Returns
     -------
     (Layout, Tensor)
-        The plan and the flat buffer of its parameters; :func:`extract` gives each network back.
+        Layout and flat buffer of the parameters; :func:`extract` is the inverse.
+
+    Raises
+    ------
+    InvalidParameterError
+        If there is no network, or one cannot be packed.
     """
     if not modules:
         raise InvalidParameterError("modules must hold at least one network, but got none")
@@ -309,6 +337,20 @@ def pack(modules: Sequence[nn.Sequential], *, merge: bool = True) -> tuple[Layou
 
 
 def extract(flat: Tensor, layout: Layout, member: int, *, dropout: float = 0.0) -> nn.Sequential:
-    """A member as a plain ``nn.Sequential`` that gives the same output, with weights of its own."""
+    """Build the plain network of a member, with a copy of its weights.
+
+    Parameters
+    ----------
+    flat
+        Flat buffer of the parameters.
+    layout, member
+        Layout and index of the member.
+    dropout
+        Rate of the dropout modules; 0 leaves them out.
+
+    Returns
+    -------
+    nn.Sequential
+    """
     architecture = replace(layout.architecture(member), dropout=dropout > 0)
     return build_module(architecture, read_member(flat, layout, member), dropout=dropout)

@@ -1,4 +1,4 @@
-"""A periodic embedding as a plain module: the twin of :mod:`parallelmlp_search.engine.embedding`."""
+"""Periodic embedding as a plain module: the reference for :mod:`parallelmlp_search.engine.embedding`."""
 
 from __future__ import annotations
 
@@ -9,24 +9,21 @@ from torch import Tensor, nn
 
 from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS
 
-__all__ = ["FREQUENCY_DEVIATION", "Periodic"]
-
-FREQUENCY_DEVIATION = 0.1
-"""Standard deviation of the first frequencies, in waves a unit of the scaled number."""
+__all__ = ["Periodic"]
 
 
 class Periodic(nn.Module):
-    """Inputs, and behind them three mixtures of sixteen waves for each of the first ``n_numbers`` columns.
+    """Inputs, followed by three learned mixtures of sixteen waves of each of the first ``n_numbers`` columns.
 
     Number ``x`` gives ``W2 cos(2 pi w1 x + b1) + b2``: PBLD of Holzmueller et al. 2024 ("Better by Default"),
-    after the periodic embeddings of Gorishniy et al. 2022; the number itself stays among the inputs.
+    after the periodic embeddings of Gorishniy et al. 2022. The number itself stays among the inputs.
 
     Parameters
     ----------
     n_inputs
         Columns ``D``.
     n_numbers
-        How many of them, the first ones, are embedded.
+        Number of embedded columns, which come first.
 
     Attributes
     ----------
@@ -41,19 +38,20 @@ class Periodic(nn.Module):
         self.n_inputs, self.n_numbers = n_inputs, n_numbers
         bound = 1.0 / math.sqrt(PERIODIC_FREQUENCIES)
         waves = (n_numbers, PERIODIC_FREQUENCIES)
-        self.frequency = nn.Parameter(FREQUENCY_DEVIATION * torch.randn(waves))
+        # frequencies in waves per unit of the scaled number; 0.1 is the default of MLPConfig.frequency_scale
+        self.frequency = nn.Parameter(0.1 * torch.randn(waves))
         self.phase = nn.Parameter(torch.empty(waves).uniform_(-math.pi, math.pi))
         mixing = torch.empty(n_numbers, PERIODIC_OUTPUTS, PERIODIC_FREQUENCIES)
         self.mixing = nn.Parameter(mixing.uniform_(-bound, bound))
         self.offset = nn.Parameter(torch.empty(n_numbers, PERIODIC_OUTPUTS).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows ``(N, D)`` to ``(N, D + 3 n_numbers)``."""
+        """Map rows ``(N, D)`` to ``(N, D + 3 n_numbers)``."""
         numbers = x[:, : self.n_numbers].unsqueeze(2)
         waves = torch.cos(2.0 * math.pi * self.frequency * numbers + self.phase)
         mixed = torch.einsum("ndk,dok->ndo", waves, self.mixing) + self.offset
         return torch.cat([x, mixed.flatten(1)], dim=1)
 
     def extra_repr(self) -> str:
-        """Its sizes."""
+        """Return the settings for ``repr``."""
         return f"n_inputs={self.n_inputs}, n_numbers={self.n_numbers}"

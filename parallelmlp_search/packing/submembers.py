@@ -1,10 +1,10 @@
-"""Submembers that share their weights, as plain modules: the twins of what a packed member unfolds into.
+"""Submembers that share weights, as plain modules: the reference for the expanded networks of a member.
 
 TabM of Gorishniy et al. 2024 ("TabM: Advancing tabular deep learning with parameter-efficient ensembling"),
-after BatchEnsemble of Wen et al. 2020. A network of ``K`` submembers is an ordinary one over rows
-``(N, K, D)``: :class:`Submembers` copies each row, :class:`AdaptedLinear` stands where submembers differ,
-and :class:`SubmemberHeads` and :class:`SubmemberMean` end it. Who trains it by torch takes the last module
-away, so that each submember has a loss of its own; that of the mean would let them lean on each other.
+after BatchEnsemble of Wen et al. 2020. A network of ``K`` submembers works on rows ``(N, K, D)``:
+:class:`Submembers` repeats each row, :class:`AdaptedLinear` is a layer with factors per submember, and
+:class:`SubmemberHeads` and :class:`SubmemberMean` are the last two modules. To train it with torch, remove
+the last module, so that each submember has its own loss; a loss of the mean would couple the submembers.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def _random_signs(*shape: int) -> Tensor:
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
-    """As torch.nn.Linear draws its weights and biases."""
+    """Weights or biases drawn as by ``torch.nn.Linear``."""
     bound = 1.0 / math.sqrt(fan_in)
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
 
 class Submembers(nn.Module):
-    """Each row once for each submember.
+    """Repeats each row for each submember.
 
     Parameters
     ----------
     submembers
-        How many, ``K``.
+        Number of submembers ``K``.
     """
 
     def __init__(self, submembers: int) -> None:
@@ -49,29 +49,29 @@ class Submembers(nn.Module):
         self.submembers = submembers
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows ``(N, D)`` to ``(N, K, D)``."""
+        """Map rows ``(N, D)`` to ``(N, K, D)``."""
         return x.unsqueeze(1).expand(-1, self.submembers, -1)
 
     def extra_repr(self) -> str:
-        """Its size."""
+        """Return the settings for ``repr``."""
         return f"submembers={self.submembers}"
 
 
 class AdaptedLinear(nn.Module):
-    """A linear map that submembers share but for factors: ``s * (W (r * x)) + b``.
+    """Linear layer that submembers share up to factors: ``s * (W (r * x)) + b``.
 
     Parameters
     ----------
     submembers
-        How many, ``K``.
+        Number of submembers ``K``.
     in_features, out_features
         Inputs ``I`` and outputs ``O``.
     bias
-        Whether there are biases.
+        True for biases.
     full
-        Whether submembers have factors on the outputs and biases of their own as well.
+        True for factors on the outputs and for biases per submember.
     first
-        Whether it is the first layer, whose factors start as random signs, so that submembers differ.
+        True for the first layer, whose factors start as random signs, so that submembers differ.
 
     Attributes
     ----------
@@ -101,14 +101,14 @@ class AdaptedLinear(nn.Module):
         self.bias = _uniform(*own, out_features, fan_in=in_features) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows ``(N, K, I)`` to ``(N, K, O)``."""
+        """Map rows ``(N, K, I)`` to ``(N, K, O)``."""
         z = nn.functional.linear(x * self.input_adapter, self.weight)
         if self.output_adapter is not None:
             z = z * self.output_adapter
         return z if self.bias is None else z + self.bias
 
     def extra_repr(self) -> str:
-        """Its sizes and settings."""
+        """Return the settings for ``repr``."""
         return (
             f"submembers={self.submembers}, in_features={self.in_features}, "
             f"out_features={self.out_features}, bias={self.bias is not None}, "
@@ -117,16 +117,16 @@ class AdaptedLinear(nn.Module):
 
 
 class SubmemberHeads(nn.Module):
-    """A linear map of its own for each submember.
+    """Linear layer of each submember.
 
     Parameters
     ----------
     submembers
-        How many, ``K``.
+        Number of submembers ``K``.
     in_features, out_features
         Inputs ``I`` and outputs ``C``.
     bias
-        Whether there are biases.
+        True for biases.
 
     Attributes
     ----------
@@ -141,13 +141,13 @@ class SubmemberHeads(nn.Module):
         self.bias = _uniform(submembers * out_features, fan_in=in_features) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows ``(N, K, I)`` to ``(N, K, C)``."""
+        """Map rows ``(N, K, I)`` to ``(N, K, C)``."""
         weight = self.weight.view(self.submembers, self.out_features, self.in_features)
         z = torch.einsum("nki,kci->nkc", x, weight)
         return z if self.bias is None else z + self.bias.view(self.submembers, self.out_features)
 
     def extra_repr(self) -> str:
-        """Its sizes and settings."""
+        """Return the settings for ``repr``."""
         return (
             f"submembers={self.submembers}, in_features={self.in_features}, "
             f"out_features={self.out_features}, bias={self.bias is not None}"
@@ -155,13 +155,12 @@ class SubmemberHeads(nn.Module):
 
 
 class SubmemberMean(nn.Module):
-    """What all submembers say together: the mean of their outputs, or the logits of the mean of their
-    probabilities.
+    """Mean of the outputs of all submembers, or logits of the mean of their probabilities.
 
     Parameters
     ----------
     classifies
-        Whether outputs are logits, one for two classes or one a class.
+        True if outputs are logits: one for two classes, else one per class.
     """
 
     def __init__(self, *, classifies: bool = False) -> None:
@@ -169,25 +168,25 @@ class SubmemberMean(nn.Module):
         self.classifies = classifies
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs ``(N, K, C)`` to ``(N, C)``."""
+        """Map outputs ``(N, K, C)`` to ``(N, C)``."""
         if not self.classifies:
             return x.mean(dim=1)
-        shares = log_probabilities(x, dim=2)
-        return logits_of(shares.logsumexp(dim=1) - math.log(x.shape[1]), x.shape[2])
+        logs = log_probabilities(x, dim=2)
+        return logits_of(logs.logsumexp(dim=1) - math.log(x.shape[1]), x.shape[2])
 
     def extra_repr(self) -> str:
-        """Its setting."""
+        """Return the settings for ``repr``."""
         return f"classifies={self.classifies}"
 
 
 def log_probabilities(outputs: Tensor, dim: int) -> Tensor:
-    """Logarithms of the probabilities of all classes along ``dim``, two of them for a single logit."""
+    """Return log-probabilities of all classes along ``dim``, of both classes for a single logit."""
     if outputs.shape[dim] > 1:
         return outputs.log_softmax(dim)
     # both from the logit, so that neither is lost to rounding
     return nn.functional.logsigmoid(torch.cat([-outputs, outputs], dim))
 
 
-def logits_of(shares: Tensor, n_outputs: int) -> Tensor:
-    """The ``n_outputs`` logits ``(.., C, ..)`` of probabilities whose logarithms lie along the axis of 1."""
-    return shares if n_outputs > 1 else shares[:, 1:] - shares[:, :1]
+def logits_of(logs: Tensor, n_outputs: int) -> Tensor:
+    """Return the ``n_outputs`` logits of log-probabilities whose classes are axis 1."""
+    return logs if n_outputs > 1 else logs[:, 1:] - logs[:, :1]

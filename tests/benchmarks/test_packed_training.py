@@ -21,7 +21,7 @@ from benchmarks.packed.cases import (
 from benchmarks.packed.extra_rivals import make
 from benchmarks.packed.ours import cut, steps_a_call
 from benchmarks.packed.rivals import M3, OneAtATime, Vmap, spread
-from parallelmlp_search.engine.bucket_steps import MAX_STEPS
+from parallelmlp_search.engine.host_training import MAX_STEPS
 from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space import MLPConfig
 

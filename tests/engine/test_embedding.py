@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from parallelmlp_search.engine import BatchStream, Population, TrainingRows, predict, train
+from parallelmlp_search.engine import BatchStream, Population, TrainingRows, TrainingSettings, predict, train
 from parallelmlp_search.engine import embedding as embedding_module
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.kernels.losses import get_loss
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import build_module, extract, read_member
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 
@@ -38,9 +39,11 @@ def _rows(n_rows: int = N, dtype: torch.dtype = torch.float64) -> tuple[Tensor, 
     return rows.to(dtype), torch.randint(0, C, (n_rows,), generator=generator)
 
 
-def _population(configs: list[MLPConfig], n_numbers: int, **options: object) -> Population:
-    sizes = {"n_inputs": D, "n_outputs": C, "columns": ColumnGroups(n_numbers=n_numbers)}
-    return Population.create(configs, **(sizes | {"dtype": torch.float64} | options))  # type: ignore[arg-type]
+def _population(
+    configs: list[MLPConfig], n_numbers: int, dtype: torch.dtype = torch.float64, **options: object
+) -> Population:
+    data = DataShape(D, C, ColumnGroups(n_numbers=n_numbers))
+    return Population.create(configs, data, rows=_rows(1, dtype)[0], **options)  # type: ignore[arg-type]
 
 
 def _train(population: Population, *, epochs: float = 3.0, compiled: bool | None = None) -> None:
@@ -48,11 +51,13 @@ def _train(population: Population, *, epochs: float = 3.0, compiled: bool | None
     train(
         population,
         TrainingRows(rows, target),
-        stream=BatchStream(40, 8, 1),
-        loss="cross_entropy",
-        until_epoch=epochs,
-        total_epochs=6,
-        compiled=compiled,
+        TrainingSettings(
+            stream=BatchStream(40, 8, 1),
+            loss="cross_entropy",
+            until_epoch=epochs,
+            total_epochs=6,
+            compiled=compiled,
+        ),
     )
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from parallelmlp_search.engine import Population
-from parallelmlp_search.engine.initialization import LOOKED_AT, initial_vector
+from parallelmlp_search.engine.initialization import N_FITTED_ROWS, initial_vector
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.packing import Architecture
+from parallelmlp_search.packing import Architecture, DataShape
 from parallelmlp_search.packing.pack import build_module, read_member
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import INITIALIZATIONS, SHARINGS
@@ -91,8 +91,8 @@ def test_neurons_fit_the_rows_that_they_look_at(activation: str, residual: bool,
         input_scale_rate=1.0,
         seed=4,
     )
-    rows = 40.0 * torch.randn(LOOKED_AT, 6, generator=torch.Generator().manual_seed(0)) + 7.0
-    architecture = Architecture.of(config, n_inputs=6, n_outputs=2)
+    rows = 40.0 * torch.randn(N_FITTED_ROWS, 6, generator=torch.Generator().manual_seed(0)) + 7.0
+    architecture = Architecture.of(config, DataShape(6, 2))
     network = build_module(architecture, initial_vector(architecture, config, rows=rows))
     found: list[torch.Tensor] = []
     linears = [module for module in network.modules() if isinstance(module, torch.nn.Linear)]
@@ -112,10 +112,10 @@ def test_neurons_fit_the_rows_that_they_look_at(activation: str, residual: bool,
 
 def test_neurons_that_do_not_vary_stay_finite() -> None:
     config = MLPConfig(widths=(3,), initialization="data_driven", bias=False)
-    vector = initial_vector(Architecture.of(config, n_inputs=2, n_outputs=1), config, rows=torch.ones(5, 2))
+    vector = initial_vector(Architecture.of(config, DataShape(2, 1)), config, rows=torch.ones(5, 2))
     assert bool(vector.isfinite().all())
     with pytest.raises(InvalidParameterError, match="needs rows"):
-        initial_vector(Architecture.of(config, n_inputs=2, n_outputs=1), config)
+        initial_vector(Architecture.of(config, DataShape(2, 1)), config)
 
 
 @pytest.mark.parametrize("scheme", INITIALIZATIONS)
@@ -134,15 +134,15 @@ def test_submembers_fit_the_rows_as_they_see_them(sharing: str) -> None:
     config = MLPConfig(
         widths=(9, 5), activation="tanh", initialization="data_driven", submembers=4, sharing=sharing, seed=4
     )
-    rows = 40.0 * torch.randn(LOOKED_AT, 6, generator=torch.Generator().manual_seed(0)) + 7.0
-    architecture = Architecture.of(config, n_inputs=6, n_outputs=2)
+    rows = 40.0 * torch.randn(N_FITTED_ROWS, 6, generator=torch.Generator().manual_seed(0)) + 7.0
+    architecture = Architecture.of(config, DataShape(6, 2))
     network = build_module(architecture, initial_vector(architecture, config, rows=rows))
     found: list[torch.Tensor] = []
     for module in (network[1], network[3]):
         module.register_forward_hook(lambda module, seen, outputs: found.append(outputs.detach()))
     network(rows.double())
     for layer, outputs in zip((network[1], network[3]), found, strict=True):
-        assert outputs.shape[:2] == (LOOKED_AT, 4)
+        assert outputs.shape[:2] == (N_FITTED_ROWS, 4)
         spread = (outputs - layer.bias.detach()).flatten(0, 1).std(0, unbiased=False)
         torch.testing.assert_close(spread, torch.ones(outputs.shape[2]).double())
         nearest = outputs.abs().amin(0)  # (K, H)
@@ -154,7 +154,7 @@ def test_submembers_fit_the_rows_as_they_see_them(sharing: str) -> None:
 @pytest.mark.parametrize("scheme", ["xavier_normal", "lecun_normal"])
 def test_each_submember_has_a_head_that_starts_like_any_other(scheme: str) -> None:
     config = MLPConfig(widths=(H,), initialization=scheme, submembers=8)
-    architecture = Architecture.of(config, n_inputs=D, n_outputs=C)
+    architecture = Architecture.of(config, DataShape(D, C))
     heads = _named(architecture, initial_vector(architecture, config))["3.weight"]
     assert heads.shape == (8 * C, H)
     expected = DEVIATIONS[scheme](H, C)
@@ -184,17 +184,16 @@ def test_seeds_repeats_and_schemes_differ() -> None:
 
 @pytest.mark.parametrize("merge", [True, False])
 def test_a_member_starts_alike_whoever_it_is_packed_with(merge: bool) -> None:
+    rows = torch.zeros(1, 4, dtype=torch.float64)
     config = MLPConfig(widths=(7, 5), seed=42)
     others = [MLPConfig(widths=(w, 9), seed=w, activation="tanh") for w in range(1, 9)]
-    alone = Population.create([config], n_inputs=4, n_outputs=2, dtype=torch.float64)
-    packed = Population.create(
-        [*others, config, *others], n_inputs=4, n_outputs=2, dtype=torch.float64, merge=merge
-    )
+    alone = Population.create([config], DataShape(4, 2), rows=rows)
+    packed = Population.create([*others, config, *others], DataShape(4, 2), rows=rows, merge=merge)
     vector = read_member(packed.parameters, packed.layout, len(others))
     assert torch.equal(vector, read_member(alone.parameters, alone.layout, 0))
     assert torch.equal(vector, initial_vector(alone.layout.architecture(0), config))
     # the same in float32, but for the rounding
-    single = Population.create([config], n_inputs=4, n_outputs=2)
+    single = Population.create([config], DataShape(4, 2))
     assert torch.equal(read_member(single.parameters, single.layout, 0), vector.float())
-    repeated = Population.create([config], n_inputs=4, n_outputs=2, repeat=3, dtype=torch.float64)
+    repeated = Population.create([config], DataShape(4, 2), repeat=3, rows=rows)
     assert not torch.equal(read_member(repeated.parameters, repeated.layout, 0), vector)

@@ -18,12 +18,14 @@ from parallelmlp_search.engine import (
     History,
     Population,
     TrainingRows,
-    bucket_steps,
+    TrainingSettings,
+    host_training,
     train,
 )
-from parallelmlp_search.engine.bucket_steps import MAX_STEPS
+from parallelmlp_search.engine.host_training import MAX_STEPS
 from parallelmlp_search.engine.member_bucket import is_covered
 from parallelmlp_search.kernels.numba.dispatch import CompiledActivations
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import read_member
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 from parallelmlp_search.space.config import SHARINGS
@@ -71,7 +73,7 @@ def trained(
     inputs = factor * torch.randn(100, n_inputs, generator=generator)
     target = torch.randint(0, 2, (100,), generator=generator)
     weight = torch.rand(100, generator=generator) if weighted else None
-    population = Population.create(configs, n_inputs=n_inputs, n_outputs=1)
+    population = Population.create(configs, DataShape(n_inputs, 1))
     assert all(is_covered(bucket, "binary_logits") for bucket in population.layout.buckets)
     for member, value in (broken or {}).items():
         number, place = population.layout.positions[member]
@@ -81,12 +83,14 @@ def trained(
         history = train(
             population,
             TrainingRows(inputs, target, weight),
-            stream=BatchStream(100, batch, 3),
-            loss="binary_logits",
-            until_epoch=end * batch / 100,
-            total_epochs=20,
-            compiled=use,
-            **options,  # type: ignore[arg-type]
+            TrainingSettings(
+                stream=BatchStream(100, batch, 3),
+                loss="binary_logits",
+                until_epoch=end * batch / 100,
+                total_epochs=20,
+                compiled=use,
+                **options,
+            ),
         )
         assert population.step == end
     return population, history
@@ -170,7 +174,7 @@ def test_where_windows_end_changes_no_bit(most: int, monkeypatch: pytest.MonkeyP
     configs[7] = configs[7].replace(optimizer="sgd", learning_rate=1e30, activation="identity")
     broken = {4: float("nan")}
     whole, history = trained(configs, use=True, n_steps=40, broken=broken)
-    monkeypatch.setattr(bucket_steps, "MAX_STEPS", most)
+    monkeypatch.setattr(host_training, "MAX_STEPS", most)
     cut, other = trained(configs, use=True, n_steps=40, broken=broken)
     for name in NAMES:
         assert torch.equal(whole.flats[name], cut.flats[name])
@@ -243,16 +247,18 @@ def _three_ways(
     """Trained by the member loop, without it, and by the loop on inputs that are a little larger."""
     populations = []
     for use, factor in ((True, 1.0), (False, 1.0), (True, 1.001)):
-        population = Population.create(configs, n_inputs=rows.inputs.shape[1], **sizes)
+        population = Population.create(configs, DataShape(rows.inputs.shape[1], **sizes))
         assert all(is_covered(bucket, loss) for bucket in population.layout.buckets)
         train(
             population,
             replace(rows, inputs=factor * rows.inputs),
-            stream=BatchStream(100, 24, 3),
-            loss=loss,
-            until_epoch=until_epoch,
-            total_epochs=total_epochs,
-            compiled=use,
+            TrainingSettings(
+                stream=BatchStream(100, 24, 3),
+                loss=loss,
+                until_epoch=until_epoch,
+                total_epochs=total_epochs,
+                compiled=use,
+            ),
         )
         populations.append(population)
     return populations
@@ -381,16 +387,18 @@ def test_adamw_of_every_part_starts_alike() -> None:
     configs = [config.replace(optimizer="adamw", learning_rate=1e-3) for config in KINDS]
     populations = []
     for use in (True, False):
-        population = Population.create(configs, n_inputs=8, n_outputs=3, columns=NUMBERS)
+        population = Population.create(configs, DataShape(8, 3, columns=NUMBERS))
         rows = TrainingRows(torch.ones(48, 8).cumsum(0).sin() * torch.arange(8), torch.arange(48) % 3)
         train(
             population,
             rows,
-            stream=BatchStream(48, 24, 0),
-            loss="cross_entropy",
-            until_epoch=1,
-            total_epochs=5,
-            compiled=use,
+            TrainingSettings(
+                stream=BatchStream(48, 24, 0),
+                loss="cross_entropy",
+                until_epoch=1,
+                total_epochs=5,
+                compiled=use,
+            ),
         )
         populations.append(population)
     got, expected = populations
@@ -402,17 +410,19 @@ def test_windows_with_dropout_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> 
     configs = [config.replace(optimizer="adamw", learning_rate=1e-3) for config in KINDS[:30]]
     ends = []
     for most in (1 << 21, 8 * 29 * 24 * 3, 1):
-        monkeypatch.setattr(bucket_steps, "WINDOW_FIELDS", most)
-        population = Population.create(configs, n_inputs=8, n_outputs=1, columns=NUMBERS)
+        monkeypatch.setattr(host_training, "MAX_WINDOW_FIELDS", most)
+        population = Population.create(configs, DataShape(8, 1, columns=NUMBERS))
         rows = TrainingRows(torch.ones(64, 8).cumsum(0).sin(), torch.arange(64) % 2)
         train(
             population,
             rows,
-            stream=BatchStream(64, 24, 0),
-            loss="binary_logits",
-            until_epoch=9,
-            total_epochs=9,
-            compiled=True,
+            TrainingSettings(
+                stream=BatchStream(64, 24, 0),
+                loss="binary_logits",
+                until_epoch=9,
+                total_epochs=9,
+                compiled=True,
+            ),
         )
         ends.append(population.parameters)
     assert torch.equal(ends[0], ends[1])
@@ -424,18 +434,20 @@ def test_beside_members_of_other_kinds() -> None:
     configs = [*members("adamw")[:6], others, others.replace(activation="sine")]
     populations: list[Tensor] = []
     for use in (True, False):
-        population = Population.create(configs, n_inputs=5, n_outputs=1, merge=False)
+        population = Population.create(configs, DataShape(5, 1), merge=False)
         covered = [is_covered(bucket, "binary_logits") for bucket in population.layout.buckets]
         assert {True, False} == set(covered)
         rows = TrainingRows(torch.ones(64, 5).cumsum(0) % 7, torch.arange(64) % 2)
         train(
             population,
             rows,
-            stream=BatchStream(64, 16, 0),
-            loss="binary_logits",
-            until_epoch=3,
-            total_epochs=5,
-            compiled=use,
+            TrainingSettings(
+                stream=BatchStream(64, 16, 0),
+                loss="binary_logits",
+                until_epoch=3,
+                total_epochs=5,
+                compiled=use,
+            ),
         )
         populations.append(population.parameters)
     torch.testing.assert_close(*populations, rtol=5e-3, atol=1e-3)
@@ -447,7 +459,7 @@ def test_what_the_one_call_does_not_cover() -> None:
         n_outputs: int = 1, loss: str = "binary_logits", n_inputs: int = 4, **changes: object
     ) -> bool:
         config = MLPConfig(widths=(3,)).replace(**changes)
-        population = Population.create([config], n_inputs=n_inputs, n_outputs=n_outputs)
+        population = Population.create([config], DataShape(n_inputs, n_outputs))
         return is_covered(population.layout.buckets[0], loss)
 
     assert covered()

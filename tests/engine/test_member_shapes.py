@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 pytest.importorskip("numba")
 
-from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
+from parallelmlp_search.engine import BatchStream, Population, TrainingRows, TrainingSettings, train
 from parallelmlp_search.engine.member_bucket import is_covered
 from parallelmlp_search.kernels.numba.dispatch import CompiledActivations
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import read_member
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 
@@ -70,17 +71,19 @@ def test_any_shape(
     found = []
     for compiled in (True, False):
         population = Population.create(
-            members, n_inputs=n_inputs, n_outputs=n_outputs, columns=ColumnGroups(n_numbers=n_inputs)
+            members, DataShape(n_inputs, n_outputs, columns=ColumnGroups(n_numbers=n_inputs))
         )
         assert all(is_covered(bucket, loss) for bucket in population.layout.buckets)
         history = train(
             population,
             TrainingRows(inputs, target, weight),
-            stream=BatchStream(n_rows, batch, 1),
-            loss=loss,
-            until_epoch=6 * batch / n_rows,
-            total_epochs=20 * batch / n_rows,
-            compiled=compiled,
+            TrainingSettings(
+                stream=BatchStream(n_rows, batch, 1),
+                loss=loss,
+                until_epoch=6 * batch / n_rows,
+                total_epochs=20 * batch / n_rows,
+                compiled=compiled,
+            ),
         )
         assert population.step == 6
         found.append((population, history.train_losses[-1]))

@@ -11,6 +11,7 @@ from torch import Tensor
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.kernels import get_loss
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import build_module, read_member, write_member
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import ACTIVATIONS, NORMALIZATIONS
@@ -50,8 +51,8 @@ def _gradients(population: Population, rows: Tensor, target: Tensor) -> tuple[Te
 
 @given(st.lists(CONFIGS, min_size=1, max_size=8), st.booleans())
 def test_gradients_are_those_of_autograd(configs: list[MLPConfig], merge: bool) -> None:
-    population = Population.create(configs, n_inputs=D, n_outputs=C, dtype=torch.float64, merge=merge)
     rows, target = _problem()
+    population = Population.create(configs, DataShape(D, C), rows=rows, merge=merge)
     before = population.parameters.clone()
     outputs, gradients = _gradients(population, rows, target)
     assert torch.equal(population.parameters, before)
@@ -73,9 +74,7 @@ def test_gradients_are_those_of_autograd(configs: list[MLPConfig], merge: bool) 
 
 
 def test_gradients_do_depend_on_the_rows() -> None:
-    population = Population.create(
-        [MLPConfig(widths=(4, 3))] * 2, n_inputs=D, n_outputs=C, dtype=torch.float64
-    )
+    population = Population.create([MLPConfig(widths=(4, 3))] * 2, DataShape(D, C), rows=_problem()[0])
     rows, target = _problem()
     _, first = _gradients(population, rows, target)
     _, second = _gradients(population, rows + 1e-3, target)
@@ -86,7 +85,7 @@ def test_gradients_do_depend_on_the_rows() -> None:
 
 @given(st.lists(CONFIGS, min_size=1, max_size=6))
 def test_training_and_predicting_compute_the_same(configs: list[MLPConfig]) -> None:
-    population = Population.create(configs, n_inputs=D, n_outputs=C, dtype=torch.float64)
+    population = Population.create(configs, DataShape(D, C), rows=_problem()[0])
     rows, target = _problem()
     outputs, _ = _gradients(population, rows, target)
     predicted = PackedNetwork(population.layout, N, dtype=torch.float64).predict(population.parameters, rows)
@@ -99,7 +98,9 @@ def test_dropout_drops_by_the_members_own_rate(rate: float) -> None:
     width = 4000
     config = MLPConfig(widths=(width,), activation="identity", bias=False, dropout=0.5, batch_size=1)
     other = config.replace(dropout=0.5)
-    population = Population.create([config, other], n_inputs=1, n_outputs=1, dtype=torch.float64)
+    population = Population.create(
+        [config, other], DataShape(1, 1), rows=torch.ones(1, 1, dtype=torch.float64)
+    )
     population.parameters.fill_(1.0)
     rates = torch.tensor([rate, 0.5], dtype=torch.float64)
     network = PackedNetwork(population.layout, 1, dtype=torch.float64, training=True, dropout=rates)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from parallelmlp_search.engine import BatchStream, History, Population, TrainingRows, train
+from parallelmlp_search.engine import BatchStream, History, Population, TrainingRows, TrainingSettings, train
 from parallelmlp_search.engine.acceleration import choose_acceleration
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.space import MLPConfig
 
 pytestmark = pytest.mark.cuda
@@ -34,11 +35,20 @@ def _rows(device: str) -> TrainingRows:
 
 
 def _train(device: str, acceleration: str) -> tuple[Population, History]:
-    population = Population.create(CONFIGS, n_inputs=D, n_outputs=C, device=device)
+    rows = _rows(device)
+    population = Population.create(CONFIGS, DataShape(D, C), rows=rows.inputs)
     history = train(
-        population, _rows(device), stream=BatchStream(N_ROWS, 64, 5), loss="cross_entropy", until_epoch=4,
-        total_epochs=4, evaluate_every=1, acceleration=acceleration,
-    )  # fmt: skip
+        population,
+        rows,
+        TrainingSettings(
+            stream=BatchStream(N_ROWS, 64, 5),
+            loss="cross_entropy",
+            until_epoch=4,
+            total_epochs=4,
+            evaluate_every=1,
+            acceleration=acceleration,
+        ),
+    )
     return population, history
 
 
@@ -58,8 +68,14 @@ def test_a_gpu_trains_to_the_losses_of_a_cpu() -> None:
 
 
 def test_auto_divides_the_members() -> None:
-    population = Population.create(CONFIGS, n_inputs=D, n_outputs=C, device="cuda")
-    plan = choose_acceleration(population.layout, loss="cross_entropy", dtype=torch.float32, device="cuda")
+    population = Population.create(CONFIGS, DataShape(D, C), rows=_rows("cuda").inputs)
+    plan = choose_acceleration(
+        population.layout,
+        population.row_configs(),
+        loss="cross_entropy",
+        dtype=torch.float32,
+        device="cuda",
+    )
     assert plan.graph
     assert plan.persistent
 

@@ -9,13 +9,9 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.engine import Population
-from parallelmlp_search.engine.optimizer import (
-    AVERAGE_EVERY,
-    AVERAGE_POWER,
-    PIECE,
-    PackedOptimizer,
-    average_share,
-)
+from parallelmlp_search.engine.optimizer import PIECE, PackedOptimizer
+from parallelmlp_search.engine.step_coefficients import AVERAGE_EVERY, AVERAGE_POWER, average_share
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import build_module, module_vector, read_member, write_member
 from parallelmlp_search.space import MLPConfig
 
@@ -42,7 +38,7 @@ TOTAL_STEPS = 90  # more than the table of coefficients holds at once
 
 
 def _population(configs: list[MLPConfig], **options: bool) -> Population:
-    return Population.create(configs, n_inputs=D, n_outputs=C, dtype=torch.float64, **options)
+    return Population.create(configs, DataShape(D, C), rows=torch.zeros(1, D, dtype=torch.float64), **options)
 
 
 def _gradient(config: MLPConfig, step: int, size: int) -> Tensor:

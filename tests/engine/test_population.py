@@ -13,11 +13,13 @@ from parallelmlp_search.engine import (
     MemberState,
     Population,
     TrainingRows,
+    TrainingSettings,
     predict,
     train,
 )
 from parallelmlp_search.engine.population import FLAT_NAMES
 from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import extract, read_member
 from parallelmlp_search.space import MLPConfig
 
@@ -41,9 +43,7 @@ def _create(
     states: Sequence[MemberState | None] | None = None,
     merge: bool = True,
 ) -> Population:
-    return Population.create(
-        configs, n_inputs=D, n_outputs=C, states=states, dtype=torch.float64, merge=merge
-    )
+    return Population.create(configs, DataShape(D, C), states=states, rows=INPUTS, merge=merge)
 
 
 def _error(outputs: torch.Tensor) -> torch.Tensor:
@@ -54,13 +54,15 @@ def _train(population: Population, until_epoch: float, *, evaluate: bool = True)
     train(
         population,
         TrainingRows(INPUTS, TARGET),
-        stream=BatchStream(N_ROWS, 16, 7),
-        loss="cross_entropy",
-        until_epoch=until_epoch,
-        total_epochs=5,
-        evaluation=Evaluation(INPUTS, _error) if evaluate else None,
-        evaluate_every=1,
-        field_width=13,
+        TrainingSettings(
+            stream=BatchStream(N_ROWS, 16, 7),
+            loss="cross_entropy",
+            until_epoch=until_epoch,
+            total_epochs=5,
+            evaluation=Evaluation(INPUTS, _error) if evaluate else None,
+            evaluate_every=1,
+            field_width=13,
+        ),
     )
     return population
 

@@ -9,6 +9,7 @@ from parallelmlp_search.engine.products import (
     NARROW_INPUTS,
     FirstLayerGradient,
     head_input_gradient,
+    padded_columns,
     plain_first_layer_gradient,
 )
 from parallelmlp_search.kernels.batched import affine_input_gradient
@@ -19,10 +20,9 @@ from parallelmlp_search.kernels.batched import affine_input_gradient
 @pytest.mark.parametrize(("n_members", "width"), [(1, 1), (3, 7)])
 def test_first_layer_gradient(n_inputs: int, bias: bool, n_members: int, width: int) -> None:
     generator = torch.Generator().manual_seed(n_inputs)
-    size = FirstLayerGradient.storage_size(n_members, width, n_inputs)
-    assert size > n_members * width * n_inputs
-    storage = torch.full((size,), float("nan"), dtype=torch.float64)
-    narrow = FirstLayerGradient(n_members, width, n_inputs, 6, storage)
+    assert padded_columns(n_inputs) > n_inputs
+    shape = (n_members * width, padded_columns(n_inputs))
+    narrow = FirstLayerGradient(n_inputs, 6, torch.full(shape, float("nan"), dtype=torch.float64))
     for _ in range(2):  # the second batch must not remember the first
         grad = torch.randn(n_members, width, 6, dtype=torch.float64, generator=generator)
         rows = torch.randn(6, n_inputs, dtype=torch.float64, generator=generator)
@@ -39,8 +39,8 @@ def test_first_layer_gradient(n_inputs: int, bias: bool, n_members: int, width: 
 
 
 def test_wide_tables_take_the_general_product() -> None:
-    assert FirstLayerGradient.storage_size(5, 3, NARROW_INPUTS) == 0
-    assert FirstLayerGradient.storage_size(5, 3, NARROW_INPUTS - 1) == 5 * 3 * NARROW_INPUTS
+    assert padded_columns(NARROW_INPUTS) == 0
+    assert padded_columns(NARROW_INPUTS - 1) == NARROW_INPUTS
 
 
 @pytest.mark.parametrize("n_outputs", [1, 3])

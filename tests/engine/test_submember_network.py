@@ -10,10 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from parallelmlp_search.engine import BatchStream, Head, Population, TrainingRows, predict, train
+from parallelmlp_search.engine import (
+    BatchStream,
+    Head,
+    Population,
+    TrainingRows,
+    TrainingSettings,
+    predict,
+    train,
+)
 from parallelmlp_search.engine.network import PackedNetwork
-from parallelmlp_search.engine.submember_network import SubmemberNetwork, dropout_shift
+from parallelmlp_search.engine.submember_network import SubmemberNetwork
 from parallelmlp_search.kernels.losses import get_loss
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import extract, read_member, write_member
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 from parallelmlp_search.space.config import CATEGORY_EMBEDDINGS, SHARINGS
@@ -46,15 +55,16 @@ def _rows(n_rows: int, n_classes: int = 3, dtype: torch.dtype = torch.float64) -
     return rows.to(dtype), torch.randint(0, n_classes, (n_rows,), generator=generator)
 
 
-def _population(configs: list[MLPConfig], **options: object) -> Population:
-    sizes = {
-        "n_inputs": D,
-        "n_outputs": 3,
-        "columns": GROUPS,
-        "classifies": True,
-        "dtype": torch.float64,
-    }
-    population = Population.create(configs, **(sizes | options))  # type: ignore[arg-type]
+def _population(
+    configs: list[MLPConfig],
+    *,
+    n_outputs: int = 3,
+    classifies: bool = True,
+    dtype: torch.dtype = torch.float64,
+    merge: bool = True,
+) -> Population:
+    data = DataShape(D, n_outputs, GROUPS, classifies)
+    population = Population.create(configs, data, rows=_rows(1, dtype=dtype)[0], merge=merge)
     for member in range(population.n_members):  # adapters, scales and gains that are not all one
         vector = population.vector(member, population.parameters)
         noise = torch.randn(len(vector), generator=torch.Generator().manual_seed(7), dtype=torch.float64)
@@ -76,7 +86,7 @@ def test_outputs_and_gradients_are_those_of_autograd(
     for number, bucket in enumerate(network.buckets):
         views, into = network.bind(population.parameters)[number], network.bind(gradients)[number]
         outputs = bucket.forward(views, rows)
-        smoothing = torch.full((bucket.n_members,), 0.1, dtype=torch.float64)
+        smoothing = torch.full((layout.buckets[number].n_members,), 0.1, dtype=torch.float64)
         losses = bucket.losses(get_loss(name), outputs, target, None, smoothing)
         bucket.backward(views, into, rows)
         for row, member in enumerate(layout.buckets[number].members):
@@ -121,7 +131,7 @@ def test_a_member_says_what_its_plain_module_says(
 def test_probabilities_are_the_means_of_submembers(task: str, n_classes: int) -> None:
     head = Head(task, n_classes)  # type: ignore[arg-type]
     config = MLPConfig(widths=(6,), submembers=5, sharing="full")
-    population = _population([config], n_outputs=head.n_outputs, classifies=head.classifies)
+    population = _population([config], n_outputs=head.n_outputs, classifies=True)
     population.parameters.mul_(4.0)  # far from the middle, where the logarithm is no straight line
     rows, _ = _rows(20)
     outputs = predict(population, rows)
@@ -146,11 +156,9 @@ def test_the_surest_submembers_leave_finite_logits() -> None:
 
 
 def test_submembers_take_the_noise_of_other_rows() -> None:
-    assert [dropout_shift(k, 4, 16) for k in range(4)] == [0, 4, 8, 12]
-    assert len({dropout_shift(k, 5, 16) for k in range(5)}) == 5
     # in the first layer of a network whose submembers are equal but for their noise
     config = MLPConfig(widths=(8,), submembers=4, dropout=0.5, activation="identity", bias=False)
-    population = Population.create([config], n_inputs=D, n_outputs=3, dtype=torch.float64)
+    population = Population.create([config], DataShape(D, 3), rows=torch.zeros(1, D, dtype=torch.float64))
     for block in population.layout.buckets[0].blocks:
         part = population.parameters[block.offset : block.offset + block.row_size]
         if block.kind == "input_adapter":
@@ -174,11 +182,13 @@ def _train(population: Population, *, epochs: float = 3.0, compiled: bool | None
     train(
         population,
         TrainingRows(rows, target),
-        stream=BatchStream(40, 8, 1),
-        loss="cross_entropy",
-        until_epoch=epochs,
-        total_epochs=6,
-        compiled=compiled,
+        TrainingSettings(
+            stream=BatchStream(40, 8, 1),
+            loss="cross_entropy",
+            until_epoch=epochs,
+            total_epochs=6,
+            compiled=compiled,
+        ),
     )
 
 
@@ -202,11 +212,8 @@ def test_trained_members_go_on_from_their_states() -> None:
     chosen = [3, 0, 4, 1]
     resumed = Population.create(
         [MIXED[m] for m in chosen],
-        n_inputs=D,
-        n_outputs=3,
-        columns=GROUPS,
-        classifies=True,
-        dtype=torch.float64,
+        DataShape(D, 3, GROUPS, classifies=True),
+        rows=_rows(1)[0],
         states=[half.state(m) for m in chosen],
     )
     _train(resumed)
@@ -237,7 +244,7 @@ def test_a_diverged_member_dies_alone() -> None:
 def test_submembers_start_apart_and_adapters_do_not_decay() -> None:
     config = MLPConfig(widths=(6, 4), submembers=4, sharing="full", weight_decay=1.0, learning_rate=0.1)
     n_inputs = 12
-    population = Population.create([config], n_inputs=n_inputs, n_outputs=3)
+    population = Population.create([config], DataShape(n_inputs, 3))
     adapters = {
         (block.layer, block.kind): population.parameters[block.offset : block.offset + block.row_size]
         for block in population.layout.buckets[0].blocks

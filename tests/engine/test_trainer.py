@@ -16,11 +16,13 @@ from parallelmlp_search.engine import (
     History,
     Population,
     TrainingRows,
+    TrainingSettings,
     predict,
     train,
 )
 from parallelmlp_search.engine.population import FLAT_NAMES
 from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import read_member, write_member
 from parallelmlp_search.space import MLPConfig
 
@@ -40,7 +42,7 @@ CONFIGS = [
 def _create(
     configs: Sequence[MLPConfig] = CONFIGS, dtype: torch.dtype = torch.float64, merge: bool = True
 ) -> Population:
-    return Population.create(configs, n_inputs=D, n_outputs=C, dtype=dtype, merge=merge)
+    return Population.create(configs, DataShape(D, C), rows=INPUTS.to(dtype), merge=merge)
 
 
 def _train(
@@ -50,21 +52,23 @@ def _train(
     error: Callable[[Tensor], Tensor] | None = None,
     evaluate_every: float | None = 1,
     deadline: float | None = None,
-    field_width: int | None = None,
+    field_width: int = 0,
     weight: Tensor | None = None,
 ) -> History:
     dtype = population.parameters.dtype
     return train(
         population,
         TrainingRows(INPUTS.to(dtype), TARGET, weight),
-        stream=BatchStream(N_ROWS, 16, 9),
-        loss="cross_entropy",
-        until_epoch=until_epoch,
-        total_epochs=6,
-        evaluation=None if error is None else Evaluation(INPUTS.to(dtype), error),
-        evaluate_every=evaluate_every,
-        deadline=deadline,
-        field_width=field_width,
+        TrainingSettings(
+            stream=BatchStream(N_ROWS, 16, 9),
+            loss="cross_entropy",
+            until_epoch=until_epoch,
+            total_epochs=6,
+            evaluation=None if error is None else Evaluation(INPUTS.to(dtype), error),
+            evaluate_every=evaluate_every,
+            deadline=deadline,
+            field_width=field_width,
+        ),
     )
 
 
@@ -253,7 +257,7 @@ def test_a_member_that_fails_late_keeps_its_best_moment_and_stays_dead() -> None
     assert torch.equal(after.vectors["best"], before.vectors["best"])
     # in a new population as well
     states = [population.state(member) for member in range(len(CONFIGS))]
-    resumed = Population.create(CONFIGS, n_inputs=D, n_outputs=C, states=states, dtype=torch.float64)
+    resumed = Population.create(CONFIGS, DataShape(D, C), states=states, rows=INPUTS)
     history = _train(resumed, 3, error=_log_loss)
     assert resumed.state(2).failed_at == 4
     assert float(resumed.state(2).vectors["parameters"].abs().max()) < 1e-20  # it takes no step
@@ -357,15 +361,17 @@ def test_rows_that_do_not_fit_are_refused(rows: TrainingRows, words: str, dtype:
     # loops that check no bounds would read beyond the end
     population = _create(dtype=dtype)
     before = population.parameters.clone()
-    options = {"stream": BatchStream(50, 16, 9), "loss": "cross_entropy", "until_epoch": 1, "total_epochs": 1}
+    settings = TrainingSettings(
+        stream=BatchStream(50, 16, 9), loss="cross_entropy", until_epoch=1, total_epochs=1
+    )
     with pytest.raises(InvalidParameterError, match=words):
-        train(population, replace(rows, inputs=rows.inputs.to(dtype)), **options)  # type: ignore[arg-type]
+        train(population, replace(rows, inputs=rows.inputs.to(dtype)), settings)
     numbers = TrainingRows(INPUTS.to(dtype), torch.zeros(2, N_ROWS, dtype=dtype))
     with pytest.raises(InvalidParameterError, match=r"target must have shape \(3, 50\), but got \(2, 50\)"):
-        train(population, numbers, **{**options, "loss": "squared_error"})  # type: ignore[arg-type]
+        train(population, numbers, replace(settings, loss="squared_error"))
     other = torch.float64 if dtype == torch.float32 else torch.float32
     with pytest.raises(InvalidParameterError, match=f"dtype of the population, {dtype}, but got {other}"):
-        train(population, TrainingRows(INPUTS.to(other), TARGET), **options)  # type: ignore[arg-type]
+        train(population, TrainingRows(INPUTS.to(other), TARGET), settings)
     assert torch.equal(population.parameters, before)
 
 

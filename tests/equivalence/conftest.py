@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
+from parallelmlp_search.engine import BatchStream, Population, TrainingRows, TrainingSettings, train
 from parallelmlp_search.engine.batches import dropout_fields
 from parallelmlp_search.engine.initialization import initial_vector
-from parallelmlp_search.packing import Architecture
+from parallelmlp_search.packing import Architecture, DataShape
 from parallelmlp_search.packing.modules import CategoryEmbedding
 from parallelmlp_search.packing.pack import build_module, module_vector, read_member
 from parallelmlp_search.packing.submembers import AdaptedLinear, SubmemberHeads, SubmemberMean
@@ -111,20 +111,19 @@ class Problem:
         """All configurations trained as one population."""
         population = Population.create(
             configs,
-            n_inputs=self.inputs.shape[1],
-            n_outputs=self.n_outputs,
-            columns=self.columns,
+            DataShape(self.inputs.shape[1], self.n_outputs, columns=self.columns),
             rows=self.inputs,
-            dtype=self.inputs.dtype,
             merge=merge,
         )
         train(
             population,
             TrainingRows(self.inputs, self.target, self.weight),
-            stream=self.stream,
-            loss=self.loss,
-            until_epoch=self.n_steps * self.batch_size / len(self.inputs),
-            total_epochs=self.total_epochs,
+            TrainingSettings(
+                stream=self.stream,
+                loss=self.loss,
+                until_epoch=self.n_steps * self.batch_size / len(self.inputs),
+                total_epochs=self.total_epochs,
+            ),
         )
         assert population.step == self.n_steps
         return population
@@ -132,10 +131,7 @@ class Problem:
     def alone(self, config: MLPConfig) -> Tensor:
         """Weights of one configuration after as many steps of torch.optim on the same batches."""
         architecture = Architecture.of(
-            config,
-            n_inputs=self.inputs.shape[1],
-            n_outputs=self.n_outputs,
-            columns=self.columns,
+            config, DataShape(n_inputs=self.inputs.shape[1], n_outputs=self.n_outputs, columns=self.columns)
         )
         start = initial_vector(architecture, config, rows=self.inputs).to(self.inputs.dtype)
         network = build_module(architecture, start, dropout=config.dropout)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 pytest.importorskip("numba")
 
-from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
+from parallelmlp_search.engine import BatchStream, Population, TrainingRows, TrainingSettings, train
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.exceptions import InvalidParameterError, MissingDependencyError
@@ -23,6 +23,7 @@ from parallelmlp_search.kernels.numba import decorators as compiled_functions
 from parallelmlp_search.kernels.numba import dispatch as compiled
 from parallelmlp_search.kernels.numba.dispatch import CompiledActivations, compiled_loops, compiled_loss
 from parallelmlp_search.kernels.numba.training import member_steps
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import read_member
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import ACTIVATIONS
@@ -151,7 +152,7 @@ def _trained(configs: list[MLPConfig], *, use: bool, n_steps: int = 12, blow: bo
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(100, 7, generator=generator)
     target = torch.randint(0, 3, (100,), generator=generator)
-    population = Population.create(configs, n_inputs=7, n_outputs=3)
+    population = Population.create(configs, DataShape(7, 3))
     if blow:
         row = int(population.member_rows()[4])
         number, place = population.layout.positions[4]
@@ -161,11 +162,13 @@ def _trained(configs: list[MLPConfig], *, use: bool, n_steps: int = 12, blow: bo
     train(
         population,
         TrainingRows(inputs, target),
-        stream=BatchStream(100, 16, 3),
-        loss="cross_entropy",
-        until_epoch=n_steps * 16 / 100,
-        total_epochs=20,
-        compiled=use,
+        TrainingSettings(
+            stream=BatchStream(100, 16, 3),
+            loss="cross_entropy",
+            until_epoch=n_steps * 16 / 100,
+            total_epochs=20,
+            compiled=use,
+        ),
     )
     return population
 
@@ -223,7 +226,7 @@ def test_eighty_steps_of_the_optimiser(optimizer: str) -> None:
     ]
     results = []
     for use in (True, False):
-        population = Population.create(configs, n_inputs=4, n_outputs=2)
+        population = Population.create(configs, DataShape(4, 2))
         gradients = torch.zeros_like(population.parameters)
         packed = PackedOptimizer(population, gradients, 90, compiled=use)
         generator = torch.Generator().manual_seed(0)
@@ -314,7 +317,7 @@ def test_machine_code_is_found_where_it_is_kept(tmp_path: Path) -> None:
 
 
 def test_predicting_agrees_with_the_plain_path() -> None:
-    population = Population.create(CONFIGS, n_inputs=7, n_outputs=3)
+    population = Population.create(CONFIGS, DataShape(7, 3))
     rows = torch.randn(20, 7, generator=torch.Generator().manual_seed(0))
     outputs = [
         PackedNetwork(population.layout, 8, compiled=use).predict(population.parameters, rows)
@@ -333,14 +336,13 @@ def test_everything_that_training_calls_can_be_compiled_ahead() -> None:
     for optimizer in ("adamw", "sgd"):
         configs = [MLPConfig(widths=(3,), activation=name, optimizer=optimizer) for name in COVERED]
         _trained(configs, use=True, n_steps=2)
-        binary = Population.create(configs, n_inputs=7, n_outputs=1)
+        binary = Population.create(configs, DataShape(7, 1))
         train(
             binary,
             TrainingRows(torch.randn(20, 7), torch.arange(20) % 2),
-            stream=BatchStream(20, 10, 0),
-            loss="binary_logits",
-            until_epoch=1,
-            total_epochs=1,
+            TrainingSettings(
+                stream=BatchStream(20, 10, 0), loss="binary_logits", until_epoch=1, total_epochs=1
+            ),
         )
     for loop, known in signatures.items():
         assert list(loop.signatures) == known  # training has compiled nothing more

@@ -13,7 +13,7 @@ from parallelmlp_search.kernels import BACKEND_DTYPES, BACKENDS, choose_backend,
 from parallelmlp_search.kernels.operator import operator
 from parallelmlp_search.kernels.triton import availability, ragged_launch
 from parallelmlp_search.kernels.triton.launch import PersistentTraining
-from parallelmlp_search.packing import MatmulLayout
+from parallelmlp_search.packing import DataShape, MatmulLayout
 from parallelmlp_search.space import MLPConfig
 
 RAGGED = MatmulLayout((2, 3, 40, 7, 7), (3, 3, 2, 5, 50))
@@ -191,7 +191,7 @@ def test_tf32_follows_torchs_switch(device: str) -> None:
         # and reaches the launches
         assert ragged_launch._settings(torch.float32)["PRECISION"] == "tf32"
         assert ragged_launch._settings(torch.float64)["PRECISION"] == "ieee"
-        layout = Population.create([MLPConfig(widths=(4,))], n_inputs=3, n_outputs=1).layout
+        layout = Population.create([MLPConfig(widths=(4,))], DataShape(3, 1)).layout
         training = PersistentTraining(
             layout, [0], loss="binary_logits", batch_sizes=[8], weighted=False, device=device
         )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelmlp_search.packing import Architecture, Block, Layout, MatmulLayout, Segment, plan
+from parallelmlp_search.packing import Architecture, Block, DataShape, Layout, MatmulLayout, Segment, plan
 from parallelmlp_search.packing.layout import ALIGNMENT, aligned
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 from parallelmlp_search.space.config import (
@@ -40,7 +40,7 @@ POPULATIONS = st.lists(CONFIGS, min_size=1, max_size=12)
 def _planned(
     configs: list[MLPConfig], *, n_inputs: int = 7, n_outputs: int = 3, merge: bool = True
 ) -> Layout:
-    shapes = [Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs) for config in configs]
+    shapes = [Architecture.of(config, DataShape(n_inputs, n_outputs)) for config in configs]
     return plan(shapes, merge=merge)
 
 
@@ -50,7 +50,7 @@ def test_parameters_are_counted_as_the_configuration_counts_them(
 ) -> None:
     n_numbers = n_inputs // 2
     groups = ColumnGroups(n_numbers=n_numbers)
-    architecture = Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs, columns=groups)
+    architecture = Architecture.of(config, DataShape(n_inputs, n_outputs, columns=groups))
     assert architecture.n_parameters == config.n_parameters(n_inputs, n_outputs, n_numbers=n_numbers)
     assert architecture.n_parameters != config.n_parameters(n_inputs + 1, n_outputs, n_numbers=n_numbers)
     assert architecture.depth == config.depth
@@ -70,12 +70,12 @@ def test_residual_only_where_both_widths_agree(
     widths: tuple[int, ...], asked: bool, expected: tuple[bool, ...]
 ) -> None:
     config = MLPConfig(widths=widths, residual=asked)
-    assert Architecture.of(config, n_inputs=7, n_outputs=3).residual == expected
+    assert Architecture.of(config, DataShape(7, 3)).residual == expected
 
 
 def test_an_architecture_says_whether_and_not_how_much() -> None:
     def of(**changes: object) -> Architecture:
-        return Architecture.of(MLPConfig().replace(**changes), n_inputs=7, n_outputs=3)
+        return Architecture.of(MLPConfig().replace(**changes), DataShape(7, 3))
 
     assert of(dropout=0.1) == of(dropout=0.9) != of(dropout=0.0)
     assert of(clip_norm=0.1) == of(clip_norm=9.0) != of(clip_norm=None)
@@ -103,7 +103,7 @@ def test_every_member_lies_somewhere_exactly_once(configs: list[MLPConfig], merg
         bucket = layout.buckets[bucket_number]
         assert bucket.members[row] == member
         assert layout.members[layout.row_offsets[bucket_number] + row] == member
-        assert layout.architecture(member) == Architecture.of(config, n_inputs=7, n_outputs=3)
+        assert layout.architecture(member) == Architecture.of(config, DataShape(7, 3))
         assert bucket.architectures[row].family == bucket.shape.family
     assert layout.row_offsets[0] == 0
     assert layout.row_offsets[-1] == len(configs)
@@ -145,8 +145,7 @@ def test_segments_cut_a_bucket_into_runs_of_one_activation(configs: list[MLPConf
 @given(POPULATIONS, st.booleans())
 def test_padding_is_counted(configs: list[MLPConfig], merge: bool) -> None:
     layout = _planned(configs, merge=merge)
-    assert layout.n_parameters == sum(config.n_parameters(7, 3) for config in configs)
-    assert 0 < layout.occupancy == layout.n_parameters / layout.size <= 1
+    assert layout.size >= sum(config.n_parameters(7, 3) for config in configs)
     for bucket in layout.buckets:
         assert bucket.is_padded == any(bucket.padded_layers())
         assert len(bucket.padded_layers()) == bucket.shape.depth
@@ -159,11 +158,12 @@ def test_padding_is_counted(configs: list[MLPConfig], merge: bool) -> None:
             assert width == max(architecture.widths[layer] for architecture in bucket.architectures)
 
 
-def test_occupancy_of_sizes_that_are_multiples_of_the_alignment_is_one() -> None:
-    assert _planned([MLPConfig(widths=(16,))] * 2, n_inputs=16, n_outputs=8).occupancy == 1.0
-    assert _planned([MLPConfig(widths=(16,))], n_inputs=16, n_outputs=8).occupancy < 1.0  # 8 biases in 16
-    assert plan([]).occupancy == 1.0
-    assert plan([]).n_members == 0
+def test_sizes_that_are_multiples_of_the_alignment_need_no_padding() -> None:
+    aligned_members = _planned([MLPConfig(widths=(16,))] * 2, n_inputs=16, n_outputs=8)
+    assert aligned_members.size == 2 * MLPConfig(widths=(16,)).n_parameters(16, 8)
+    one = _planned([MLPConfig(widths=(16,))], n_inputs=16, n_outputs=8)
+    assert one.size == MLPConfig(widths=(16,)).n_parameters(16, 8) + 8  # 8 biases in 16
+    assert plan([]).size == plan([]).n_members == 0
 
 
 @given(POPULATIONS, st.booleans())
@@ -196,7 +196,7 @@ def test_plans_are_frozen() -> None:
 
 
 def test_block_shapes_are_in_the_order_of_a_plain_networks_parameters() -> None:
-    architecture = Architecture.of(MLPConfig(widths=(5,), normalization="layer"), n_inputs=2, n_outputs=3)
+    architecture = Architecture.of(MLPConfig(widths=(5,), normalization="layer"), DataShape(2, 3))
     assert list(architecture.block_shapes()) == [
         (0, "weight", 5, 2),
         (0, "bias", 5, 1),

@@ -15,14 +15,13 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing import Architecture, plan
 from parallelmlp_search.packing.modules import Residual, Sine
 from parallelmlp_search.packing.pack import (
-    block_view,
+    block_rows,
     build_module,
     extract,
     module_architecture,
     module_vector,
     pack,
     read_member,
-    repack,
     write_member,
 )
 from parallelmlp_search.packing.submembers import AdaptedLinear, SubmemberHeads, SubmemberMean, Submembers
@@ -103,20 +102,6 @@ def test_the_packed_network_computes_what_the_plain_ones_do(
         torch.testing.assert_close(outputs[row], expected, rtol=1e-10, atol=1e-10)
 
 
-@given(POPULATIONS, st.data())
-def test_selecting_keeps_vectors_exactly(shapes: list[Architecture], data: st.DataObject) -> None:
-    layout, flat = pack([_network(shape) for shape in shapes])
-    chosen = data.draw(st.lists(st.sampled_from(range(len(shapes))), min_size=1, max_size=10))
-    target = plan([shapes[member] for member in chosen], merge=data.draw(st.booleans()))
-    smaller = repack(flat, layout, chosen, target)
-    assert smaller.shape == (target.size,)
-    for place, member in enumerate(chosen):
-        assert torch.equal(read_member(smaller, target, place), read_member(flat, layout, member))
-    # nothing but the members was written: padding stays zero
-    total = sum(read_member(smaller, target, place).abs().sum() for place in range(len(chosen)))
-    assert float(smaller.abs().sum()) == pytest.approx(float(total))
-
-
 @given(POPULATIONS)
 def test_writing_one_member_leaves_all_others_and_the_padding(shapes: list[Architecture]) -> None:
     layout = plan(shapes)
@@ -126,7 +111,7 @@ def test_writing_one_member_leaves_all_others_and_the_padding(shapes: list[Archi
         write_member(flat, layout, member, vector)
     for member, vector in enumerate(vectors):
         assert torch.equal(read_member(flat, layout, member), vector)
-    assert int((flat == -1.0).sum()) == layout.size - layout.n_parameters
+    assert int((flat == -1.0).sum()) == layout.size - sum(shape.n_parameters for shape in shapes)
 
 
 @pytest.mark.parametrize("n_elements", [0, 22, 24, 1000])
@@ -143,15 +128,15 @@ def test_a_vector_of_another_size_is_refused_before_anything_is_written(n_elemen
 
 def test_blocks_are_views() -> None:
     layout, flat = pack([_network(Architecture(D, (4,), C)), _network(Architecture(D, (4,), C, bias=False))])
-    biased = layout.positions[0][0]
-    bare = layout.positions[1][0]
-    view = block_view(flat, layout, biased, 0, "bias")
-    assert view is not None
-    assert view.shape == (1, 4, 1)
+    biased = layout.buckets[layout.positions[0][0]]
+    block = biased.block(0, "bias")
+    assert block is not None
+    view = block_rows(flat, biased, block)
+    assert view.shape == (1, 4)
     view.fill_(7.0)
     assert (dict(extract(flat, layout, 0).named_parameters())["0.bias"] == 7.0).all()
-    assert block_view(flat, layout, bare, 0, "bias") is None
-    assert block_view(flat, layout, biased, 0, "gain") is None
+    assert layout.buckets[layout.positions[1][0]].block(0, "bias") is None
+    assert biased.block(0, "gain") is None
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Training on a CUDA device: dropout fields, step tables, captured graphs, windows of steps."""
+"""Training on a CUDA device: graphs, tables of steps, dropout, the persistent kernel."""

@@ -1,40 +1,33 @@
-"""Work that is captured once as a CUDA graph and replayed: one launch instead of hundreds.
+"""Capture of a training step as a CUDA graph, which replays hundreds of kernels with one launch.
 
-A graph is a list of kernels with the addresses they had when it was captured. Whatever the work reads must
-stay where it was, and the host may not look at a result meanwhile.
+A graph is a list of kernels with the addresses at the time of the capture. All tensors must keep their
+addresses, and captured code must not read results on the host.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 
-__all__ = ["Capture", "GraphedStep", "capture_on_cuda"]
+from parallelmlp_search.engine.settings import Capture
+
+__all__ = ["GraphedStep", "capture_on_cuda"]
 
 WARM_UP_STEPS = 4
-"""Steps taken one by one before anything is captured: libraries set themselves up at their first call. Among
-any four consecutive steps is one that averages."""
-
-
-class Capture(Protocol):
-    """Records work and returns what replays it."""
-
-    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
-        """A function that does again exactly what ``work`` did, on the same tensors."""
-        ...
+"""Steps before the first capture, in which libraries initialize themselves. One of any four consecutive steps
+updates the averaged weights."""
 
 
 def capture_on_cuda(device: torch.device) -> Capture:
-    """Captures of a device; its graphs share one pool of memory, since they never run at once."""
+    """Return the capture of a device; its graphs share one memory pool, since they never run at once."""
     pool = torch.cuda.graph_pool_handle()
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def capture(work: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(device)
-        # thread_local: another thread may load data to the device meanwhile
+        # thread_local: another thread may copy data to the device meanwhile
         with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             work()
         replay: Callable[[], None] = graph.replay
@@ -44,14 +37,14 @@ def capture_on_cuda(device: torch.device) -> Capture:
 
 
 class GraphedStep:
-    """Takes steps, from the fifth on by replaying a graph.
+    """Steps that are replayed as a graph after :data:`WARM_UP_STEPS`.
 
     Parameters
     ----------
     take
         ``take(averaging)`` takes one step.
     capture
-        How work is captured.
+        Capture of the device.
     """
 
     def __init__(self, take: Callable[[bool], None], capture: Capture) -> None:
@@ -61,12 +54,12 @@ class GraphedStep:
         self._replays: dict[bool, Callable[[], None]] = {}
 
     def __call__(self, averaging: bool) -> None:
-        """Take one step; steps with and without averaging are graphs of their own."""
+        """Take one step; steps with and without averaging are separate graphs."""
         self._taken += 1
         if self._taken <= WARM_UP_STEPS:
             self._take(averaging)
             return
         if averaging not in self._replays:
-            # capturing does not run anything
+            # a capture does not run the work
             self._replays[averaging] = self._capture(lambda: self._take(averaging))
         self._replays[averaging]()

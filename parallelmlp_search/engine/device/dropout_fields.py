@@ -1,9 +1,8 @@
-"""Uniform numbers for dropout from a counter, on the device, without a generator or its state.
+"""Uniform numbers for dropout from a counter, on the device, without a stateful generator.
 
-A field is a pure function of seed, step, layer, neuron and row: it can be captured in a graph, found again
-after an interruption, and does not depend on how wide the widest member is. The CPU's own fields
-(:func:`parallelmlp_search.engine.batches.dropout_fields`) come from another generator, so that a member with
-dropout trains with other noise on a GPU than on a CPU, of the same distribution.
+A field depends on seed, step, layer, neuron and row alone. So a graph can capture it, an interrupted training
+computes it again, and the width of the widest member does not matter. The fields of the CPU
+(:func:`parallelmlp_search.engine.batches.dropout_fields`) have the same distribution and other numbers.
 """
 
 from __future__ import annotations
@@ -17,17 +16,32 @@ _MASK = 0xFFFFFFFF
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Scramble 32 bits held in int64: the finaliser of ``lowbias32`` (Wellons 2018)."""
+    """Scramble 32 bits held in int64: the finalizer of ``lowbias32`` (Wellons 2018)."""
     x = x ^ (x >> 16)
     x = (x * 0x7FEB352D) & _MASK
     x = x ^ (x >> 15)
-    # the constant is above 2^31: a product of two 32-bit numbers wraps around in int64, its low bits do not
+    # the constant exceeds 2^31, so the product wraps around in int64; its low bits stay right
     x = (x * 0x846CA68B) & _MASK
     return x ^ (x >> 16)
 
 
 def uniform_field(seed: int, step: Tensor, layer: int, width: int, n_rows: int) -> Tensor:
-    """Numbers in [0, 1), float32 ``(width, N)``; ``step`` is an int64 tensor ``(1,)`` on the device."""
+    """Return uniform numbers in [0, 1).
+
+    Parameters
+    ----------
+    seed, layer
+        Seed of the batches and number of the hidden layer.
+    step
+        Number of the step, int64 ``(1,)`` on the device.
+    width, n_rows
+        Neurons ``H`` and rows ``N``.
+
+    Returns
+    -------
+    Tensor
+        Float32 ``(H, N)``.
+    """
     device = step.device
     key = _mix((step & _MASK) ^ _mix(torch.full_like(step, (seed * 0x9E3779B1 + layer * 0x85EBCA77) & _MASK)))
     neuron = _mix((torch.arange(width, device=device) * 0x9E3779B1 + key) & _MASK).view(-1, 1)

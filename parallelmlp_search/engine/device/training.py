@@ -1,116 +1,106 @@
-"""Training on a device in windows of steps: tables go there, steps are taken, the host looks at the end.
+"""Training on a device in windows of steps, between which the host reads nothing.
 
-A window ends where members are judged, and often enough that a deadline or an interrupt is met within a
-fraction of a second. Where windows end does not change a result.
+A window ends where members are evaluated, and often enough to meet a deadline or an interrupt within a
+fraction of a second. The end of a window does not change a result.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from parallelmlp_search.engine.acceleration import AccelerationPlan
-from parallelmlp_search.engine.batches import BatchStream
-from parallelmlp_search.engine.device.cuda_graph import Capture, GraphedStep, capture_on_cuda
+from parallelmlp_search.engine.device.cuda_graph import GraphedStep, capture_on_cuda
 from parallelmlp_search.engine.device.step import DeviceStep
-from parallelmlp_search.engine.device.step_tables import (
-    MemberVectors,
-    constant_table,
-    is_averaging,
-    step_tables,
-)
+from parallelmlp_search.engine.device.step_tables import step_tables
 from parallelmlp_search.engine.population import FLAT_NAMES, Population
+from parallelmlp_search.engine.settings import TrainingRows, TrainingSettings
+from parallelmlp_search.engine.step_coefficients import MemberVectors, constant_table, is_averaging
 from parallelmlp_search.exceptions import DeviceWarning
 from parallelmlp_search.kernels.triton.launch import PersistentTraining, StepTables
+from parallelmlp_search.packing.pack import block_rows
 
-__all__ = ["DeviceTraining", "train_in_windows"]
+__all__ = ["DeviceTraining"]
 
 MAX_STEPS = 512
 MAX_TABLE_ELEMENTS = 1 << 22
-"""Steps times members of a window: its coefficients take 64 MiB in float32."""
+"""Maximum of steps times members of a window: its coefficients take 64 MiB in float32."""
 
 FIRST_WINDOW = 16
+"""Steps of the first window before a deadline, whose duration is not known."""
+
 WINDOW_SECONDS = 0.2
-"""What a window should take where there is a deadline to meet."""
+"""Duration of a window before a deadline."""
 
 
 class DeviceTraining:
-    """The members of a population on a device.
+    """Training of a population by a device.
 
     Parameters
     ----------
     population
         Trained in place.
-    rows
-        Inputs (n, D), target and weights of the training rows, on the device.
-    stream, loss, total_steps
-        As for :func:`parallelmlp_search.engine.trainer.train`.
+    rows, settings
+        As for :func:`~parallelmlp_search.engine.trainer.train`; the rows are on the device.
     plan
-        Which buckets are trained how.
-    capture
-        How steps are captured; as CUDA graphs, if not given.
+        Acceleration of each bucket.
     """
 
     def __init__(
         self,
         population: Population,
-        rows: tuple[Tensor, Tensor, Tensor | None],
-        *,
-        stream: BatchStream,
-        loss: str,
-        total_steps: int,
+        rows: TrainingRows,
+        settings: TrainingSettings,
         plan: AccelerationPlan,
-        capture: Capture | None = None,
     ) -> None:
         self.population = population
         self.plan = plan
-        self._rows, self._stream, self._total_steps = rows, stream, total_steps
-        inputs = rows[0]
-        self._dtype, self._device = inputs.dtype, inputs.device
-        configs = population.row_configs()
+        self._rows = (rows.inputs, rows.target, rows.weight)
+        self._settings = settings
+        self._dtype, self._device = rows.inputs.dtype, rows.inputs.device
+        configs, n_members = population.row_configs(), population.n_members
         self._vectors = MemberVectors.of(configs, self._device)
-        n_members = population.n_members
-        self._constants = constant_table(configs, dtype=self._dtype, device=self._device)
-        self._most_steps = max(1, min(MAX_STEPS, MAX_TABLE_ELEMENTS // n_members))
+        self._constants = constant_table(configs, self._dtype, self._device)
+        self._max_steps = max(1, min(MAX_STEPS, MAX_TABLE_ELEMENTS // n_members))
         self._loss_sums = torch.zeros(n_members, dtype=self._dtype, device=self._device)
         self._failed_at = torch.full((n_members,), -1, dtype=torch.int64, device=self._device)
-        self._persistent = self._prepare(loss) if plan.persistent else None
+        self._persistent = self._prepare() if plan.persistent else None
         self._step: DeviceStep | None = None
         if self.plan.graph:
             self._step = DeviceStep(
                 population,
                 self.plan.graph,
-                rows,
-                batch_size=stream.batch_size,
-                seed=stream.seed,
-                loss=loss,
+                self._rows,
+                stream=settings.stream,
+                loss=settings.loss,
                 constants=self._constants,
-                most_steps=self._most_steps,
-                total_steps=total_steps,
+                max_steps=self._max_steps,
+                total_steps=settings.total_steps,
             )
-            self._graphed = GraphedStep(self._step.take, capture or capture_on_cuda(self._device))
+            capture = settings.capture or capture_on_cuda(self._device)
+            self._graphed = GraphedStep(self._step.take, capture)
         self._seconds_per_step = 0.0
 
-    def _prepare(self, loss: str) -> PersistentTraining | None:
-        """Compile and start the kernels once with no step to take; what does not fit goes to the graph."""
+    def _prepare(self) -> PersistentTraining | None:
+        """Compile the kernels and start them without a step; if that fails, all buckets go to the graph."""
         training = PersistentTraining(
             self.population.layout,
             self.plan.persistent,
-            loss=loss,
-            batch_sizes=[self._stream.batch_size] * self.population.n_members,
+            loss=self._settings.loss,
+            batch_sizes=[self._settings.stream.batch_size] * self.population.n_members,
             weighted=self._rows[2] is not None,
             device=self._device,
             dtype=self._dtype,
         )
         try:
             self._run(training, self._tables(1), n_steps=0)
-            self._synchronize()
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
         except Exception as error:
-            # by name, since triton may be missing; memory that runs out is the caller's to mend
+            # by name, since triton may be missing; the caller handles a lack of memory
             if not type(error).__module__.startswith("triton"):
                 raise
             reason = f"Triton could not run the kernel ({type(error).__name__}: {error})"
@@ -120,12 +110,12 @@ class DeviceTraining:
         return training
 
     def _tables(self, n_steps: int) -> StepTables:
+        first = self.population.step
         return step_tables(
             self._vectors,
-            self._stream,
-            self.population.step,
-            n_steps,
-            self._total_steps,
+            self._settings.stream,
+            range(first, first + n_steps),
+            self._settings.total_steps,
             frozen=self.population.failed_at >= 0,
             dtype=self._dtype,
         )
@@ -142,21 +132,17 @@ class DeviceTraining:
             n_steps=n_steps,
         )
 
-    def _synchronize(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-
-    def window(self, until_step: int, *, timed: bool) -> int:
-        """Steps to take before the host looks again; fewer where time counts."""
-        most = min(self._most_steps, until_step - self.population.step)
-        if not timed:
+    def window(self, until_step: int, deadline: float | None) -> int:
+        """Return the steps to take next: up to ``until_step``, and less before a deadline."""
+        most = min(self._max_steps, until_step - self.population.step)
+        if deadline is None:
             return most
         if self._seconds_per_step == 0.0:
             return min(most, FIRST_WINDOW)
         return max(1, min(most, int(WINDOW_SECONDS / self._seconds_per_step)))
 
     def advance(self, n_steps: int) -> int:
-        """Take steps with all members, freeze those that failed, and count the steps of those alive."""
+        """Take steps, freeze members whose loss is not finite, and return the steps of all members."""
         started = time.monotonic()
         population = self.population
         first_step = population.step
@@ -164,7 +150,7 @@ class DeviceTraining:
         if self._persistent is not None:
             self._run(self._persistent, tables, n_steps)
         if self._step is not None:
-            self._step.load(tables, first_step)
+            self._step.load(tables)
             for step in range(first_step, first_step + n_steps):
                 self._graphed(is_averaging(step))
         failed_at = self._failures()
@@ -186,55 +172,19 @@ class DeviceTraining:
         return failed.cpu()
 
     def _freeze(self, rows: Tensor) -> None:
-        """Set everything about stacked rows ``(P,)`` bool to zero, but for the snapshot of their best."""
+        """Set everything but the best snapshot of stacked rows ``(P,)`` bool to zero."""
         layout = self.population.layout
         for number, bucket in enumerate(layout.buckets):
-            first = layout.row_offsets[number]
-            dead = rows[first : first + bucket.n_members].unsqueeze(1)
+            dead = rows[layout.stacked_rows(number)].unsqueeze(1)
             for name in FLAT_NAMES[:4]:
-                flat = self.population.flats[name]
                 for block in bucket.blocks:
-                    size = bucket.n_members * block.row_size
-                    view = flat[block.offset : block.offset + size].view(bucket.n_members, -1)
-                    view.masked_fill_(dead, 0.0)
+                    block_rows(self.population.flats[name], bucket, block).masked_fill_(dead, 0.0)
 
     def take_losses(self) -> Tensor:
-        """Sum of the losses ``(P,)`` of each member since the last call, on the CPU."""
+        """Return the sum of the losses ``(P,)`` since the last call, on the CPU."""
         total = self._loss_sums.clone()
         self._loss_sums.zero_()
         if self._step is not None:
             total += self._step.loss_sums
             self._step.loss_sums.zero_()
         return total.cpu()
-
-
-def train_in_windows(
-    training: DeviceTraining,
-    *,
-    last_step: int,
-    moments: dict[int, float],
-    deadline: float | None,
-    stopped: Callable[[], bool],
-    record: Callable[[float, Tensor], None],
-    epochs_at: Callable[[int], float],
-) -> tuple[int, bool]:
-    """Train up to ``last_step``; returns the steps of members taken, and whether the deadline cut it.
-
-    ``record`` is called at each of ``moments`` with the epochs completed and the mean losses since the last.
-    """
-    population = training.population
-    member_steps = steps_since = 0
-    while population.step < last_step and not stopped():
-        until = min(moment for moment in moments if moment > population.step)
-        n_steps = training.window(until, timed=deadline is not None)
-        member_steps += training.advance(n_steps)
-        steps_since += n_steps
-        late = deadline is not None and time.monotonic() >= deadline
-        cut = late and population.step < last_step
-        if population.step in moments or cut:
-            epochs = moments.get(population.step, epochs_at(population.step))
-            record(epochs, training.take_losses() / steps_since)
-            steps_since = 0
-        if late:
-            return member_steps, cut
-    return member_steps, False

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from parallelmlp_search._checks import check_integer
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.packing import Architecture
+from parallelmlp_search.packing import Architecture, DataShape
 from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.packing.periodic import Periodic
 from parallelmlp_search.space import ColumnGroups, MLPConfig
@@ -88,7 +88,7 @@ def deep_mlp(
         Maps rows ``(N, D)`` to outputs ``(N, C)``.
     """
     columns = ColumnGroups(n_numbers=n_numbers)
-    architecture = Architecture.of(config, n_inputs=n_inputs, n_outputs=n_outputs, columns=columns)
+    architecture = Architecture.of(config, DataShape(n_inputs, n_outputs, columns))
     blocks: list[nn.Module] = []
     group: list[nn.Module] = []
     for module in build_module(architecture, vector, dropout=config.dropout):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from parallelmlp_search._checks import check_choice, check_integer
-from parallelmlp_search.engine.optimizer import AVERAGE_EVERY, average_share
 from parallelmlp_search.engine.schedule import schedule_factors
+from parallelmlp_search.engine.step_coefficients import average_share, is_averaging
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.periodic import Periodic
 from parallelmlp_search.space import MLPConfig
@@ -205,7 +205,7 @@ class FlatOptimizer:
         for group, span in zip(self._optimizer.param_groups, self.flat.spans, strict=True):
             group["lr"] = self.recipe.embedding_rate * rate if span.is_embedding else rate
         self._optimizer.step()
-        if self.average is not None and (number == 0 or (number + 1) % AVERAGE_EVERY == 0):
+        if self.average is not None and is_averaging(number):
             with torch.no_grad():
                 self.average.lerp_(self.flat.values, average_share(number))
 

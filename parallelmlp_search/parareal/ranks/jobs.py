@@ -19,7 +19,7 @@ from parallelmlp_search._files import load_tensors, read_json, save_tensors, wri
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import BatchStream, Head, TrainingRows
 from parallelmlp_search.engine.initialization import initial_vector
-from parallelmlp_search.packing import Architecture
+from parallelmlp_search.packing import Architecture, DataShape
 from parallelmlp_search.parareal.architectures.residual_mlp import deep_mlp
 from parallelmlp_search.parareal.method.decompose import decompose
 from parallelmlp_search.parareal.method.network import PararealNetwork
@@ -164,7 +164,8 @@ def build_network(
     PararealNetwork
     """
     sizes: dict[str, Any] = {"n_inputs": n_inputs, "n_outputs": n_outputs}
-    architecture = Architecture.of(config, **sizes, columns=ColumnGroups(n_numbers=n_numbers))
+    data = DataShape(n_inputs, n_outputs, ColumnGroups(n_numbers=n_numbers))
+    architecture = Architecture.of(config, data)
     vector = initial_vector(architecture, config, repeat=repeat).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + repeat)

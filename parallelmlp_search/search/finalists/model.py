@@ -19,7 +19,7 @@ from parallelmlp_search.engine import Head
 from parallelmlp_search.engine.network import PackedNetwork, window_rows
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
 from parallelmlp_search.packing import Architecture, Layout, plan
-from parallelmlp_search.packing.pack import seen_columns, write_member
+from parallelmlp_search.packing.pack import select_columns, write_member
 from parallelmlp_search.selection import apply_temperature, weight_classes
 from parallelmlp_search.space import MLPConfig
 
@@ -55,7 +55,7 @@ class FoldModel:
 
     def seen(self, config: MLPConfig, inputs: Tensor) -> Tensor:
         """The columns of preprocessed rows ``(n, *)`` that the network of a configuration sees."""
-        return seen_columns(inputs, self.architecture(config).columns)
+        return select_columns(inputs, self.architecture(config).columns)
 
     def architecture(self, config: MLPConfig) -> Architecture:
         """Architecture of a configuration on rows of this fold."""
@@ -254,10 +254,4 @@ def _stored_config(values: dict[str, Any], folder: Path) -> MLPConfig:
 
 
 def _architecture(config: MLPConfig, preprocessor: TablePreprocessor, head: Head) -> Architecture:
-    return Architecture.of(
-        config,
-        n_inputs=preprocessor.n_features_out_,
-        n_outputs=head.n_outputs,
-        columns=preprocessor.columns_,
-        classifies=head.classifies,
-    )
+    return Architecture.of(config, head.data_shape(preprocessor.n_features_out_, preprocessor.columns_))

@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from parallelmlp_search.engine import BatchStream, Evaluation, History, Population, TrainingRows, train
+from parallelmlp_search.engine import (
+    BatchStream,
+    Evaluation,
+    History,
+    Population,
+    TrainingRows,
+    TrainingSettings,
+    train,
+)
 from parallelmlp_search.engine import acceleration as acceleration_module
 from parallelmlp_search.engine.acceleration import choose_acceleration
 from parallelmlp_search.engine.batches import dropout_fields
@@ -18,21 +26,18 @@ from parallelmlp_search.engine.device import step as device_step
 from parallelmlp_search.engine.device import training as device_training
 from parallelmlp_search.engine.device.cuda_graph import WARM_UP_STEPS, GraphedStep
 from parallelmlp_search.engine.device.step import DeviceStep
-from parallelmlp_search.engine.device.step_tables import (
-    MemberVectors,
-    constant_table,
-    is_averaging,
-    step_tables,
-)
+from parallelmlp_search.engine.device.step_tables import step_tables
 from parallelmlp_search.engine.population import FLAT_NAMES
+from parallelmlp_search.engine.step_coefficients import MemberVectors, constant_table, is_averaging
 from parallelmlp_search.exceptions import DeviceWarning, InvalidParameterError
 from parallelmlp_search.kernels.triton.launch import obstacle
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 
 D, C, N_ROWS = 5, 3, 50
-SIZES = {"n_inputs": D, "n_outputs": C, "columns": ColumnGroups(n_numbers=2)}
+DATA = DataShape(D, C, ColumnGroups(n_numbers=2))
 GENERATOR = torch.Generator().manual_seed(1)
 INPUTS = torch.randn(N_ROWS, D, dtype=torch.float64, generator=GENERATOR)
 TARGET = torch.randint(0, C, (N_ROWS,), generator=GENERATOR)
@@ -82,20 +87,22 @@ def _train(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = options.pop("dtype", torch.float64)
     weight = options.pop("weight", None)
-    population = Population.create(configs, dtype=dtype, device=device, **SIZES)
     rows = TrainingRows(
         INPUTS.to(device, dtype), TARGET.to(device), None if weight is None else weight.to(device)
     )
+    population = Population.create(configs, DATA, rows=rows.inputs)
     history = train(
         population,
         rows,
-        stream=BatchStream(N_ROWS, 16, 9),
-        loss="cross_entropy",
-        until_epoch=epochs,
-        total_epochs=6,
-        acceleration=acceleration,
-        capture=capture,
-        **{"evaluate_every": 1, **options},
+        TrainingSettings(
+            stream=BatchStream(N_ROWS, 16, 9),
+            loss="cross_entropy",
+            until_epoch=epochs,
+            total_epochs=6,
+            acceleration=acceleration,
+            capture=capture,
+            **{"evaluate_every": 1, **options},
+        ),
     )
     return population, history
 
@@ -121,19 +128,17 @@ def test_captured_steps_are_the_steps_of_the_plain_loop(weight: Tensor | None, c
 def test_one_launch_for_the_optimizer_or_many_operations(fused: bool, capture: Capture) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     expected, _ = _train(CONFIGS, "none", None)
-    population = Population.create(CONFIGS, dtype=torch.float64, device=device, **SIZES)
+    population = Population.create(CONFIGS, DATA, rows=INPUTS.to(device))
     stream = BatchStream(N_ROWS, 16, 9)
     configs = population.row_configs()
-    tables_of: dict[str, Any] = {"dtype": torch.float64, "device": device}
     step = DeviceStep(
         population,
         range(len(population.layout.buckets)),
         (INPUTS.to(device), TARGET.to(device), None),
-        batch_size=16,
-        seed=9,
+        stream=stream,
         loss="cross_entropy",
-        constants=constant_table(configs, **tables_of),
-        most_steps=13,
+        constants=constant_table(configs, torch.float64, device),
+        max_steps=13,
         total_steps=stream.steps(6),
         fused=fused,
     )
@@ -142,13 +147,11 @@ def test_one_launch_for_the_optimizer_or_many_operations(fused: bool, capture: C
         step_tables(
             MemberVectors.of(configs, device),
             stream,
-            0,
-            13,
+            range(13),
             stream.steps(6),
             frozen=alive,
             dtype=torch.float64,
-        ),
-        0,
+        )
     )
     graphed = GraphedStep(step.take, capture if not fused or device == "cuda" else lambda work: work)
     for number in range(13):
@@ -342,7 +345,7 @@ def test_an_interrupt_is_met_between_windows(capture: Capture) -> None:
     assert population.step == 7  # two epochs
 
 
-_POPULATION = Population.create(CONFIGS, **SIZES)
+_POPULATION = Population.create(CONFIGS, DATA)
 LAYOUT, ROW_CONFIGS = _POPULATION.layout, _POPULATION.row_configs()
 
 

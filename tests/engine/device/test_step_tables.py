@@ -7,13 +7,10 @@ import torch
 
 from parallelmlp_search.engine import BatchStream, Population
 from parallelmlp_search.engine.device.dropout_fields import uniform_field
-from parallelmlp_search.engine.device.step_tables import (
-    MemberVectors,
-    coefficient_table,
-    order_of_rows,
-    step_tables,
-)
+from parallelmlp_search.engine.device.step_tables import order_of_rows, step_tables
 from parallelmlp_search.engine.optimizer import PackedOptimizer
+from parallelmlp_search.engine.step_coefficients import MemberVectors
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.space import SCHEDULES, MLPConfig
 
 CONFIGS = [
@@ -31,16 +28,15 @@ CONFIGS = [
 
 
 def test_coefficients_are_those_of_the_optimizer() -> None:
-    population = Population.create(CONFIGS, n_inputs=2, n_outputs=1)
+    population = Population.create(CONFIGS, DataShape(2, 1))
     optimizer = PackedOptimizer(population, torch.zeros_like(population.parameters), 90)
     frozen = torch.zeros(len(CONFIGS), dtype=torch.bool)
     frozen[1] = True
     optimizer.freeze(frozen)
     vectors = MemberVectors.of(population.row_configs(), "cpu")
-    table = coefficient_table(vectors, 3, 80, 90, frozen=frozen).float()
+    table = vectors.coefficients(range(3, 83), 90, frozen).float()
     for step in (3, 40, 82):
-        local = optimizer._prepare(step)
-        assert optimizer._tables is not None
+        local = optimizer._place(step)
         expected = torch.cat([tables[0][local] for tables in optimizer._tables], dim=1).squeeze(2)
         torch.testing.assert_close(table[step - 3], expected, rtol=1e-6, atol=0.0)
     assert bool((table[:, 0, 1] == 0).all())
@@ -50,13 +46,18 @@ def test_coefficients_are_those_of_the_optimizer() -> None:
 def test_the_order_is_that_of_the_batches(first: int, count: int) -> None:
     stream = BatchStream(17, 5, seed=4)
     expected = [row for step in range(first, first + count) for row in stream.rows(step).tolist()]
-    assert order_of_rows(stream, first, count).tolist() == expected
+    assert order_of_rows(stream, range(first, first + count)).tolist() == expected
 
 
 def test_averages_are_moved_when_the_optimizer_moves_them() -> None:
     frozen = torch.zeros(len(CONFIGS), dtype=torch.bool)
     tables = step_tables(
-        MemberVectors.of(CONFIGS, "cpu"), BatchStream(17, 5, 4), 0, 9, 90, frozen=frozen, dtype=torch.float32
+        MemberVectors.of(CONFIGS, "cpu"),
+        BatchStream(17, 5, 4),
+        range(9),
+        90,
+        frozen=frozen,
+        dtype=torch.float32,
     )
     assert tables.n_steps == 9
     assert tables.shares.nonzero().view(-1).tolist() == [0, 3, 7]

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from parallelmlp_search.engine import BatchStream, Population, TrainingRows, train
-from parallelmlp_search.engine.device.step_tables import MemberVectors, constant_table, step_tables
+from parallelmlp_search.engine import BatchStream, Population, TrainingRows, TrainingSettings, train
+from parallelmlp_search.engine.device.step_tables import step_tables
+from parallelmlp_search.engine.step_coefficients import MemberVectors, constant_table
 from parallelmlp_search.kernels.triton.launch import PersistentTraining
+from parallelmlp_search.packing import DataShape
 from parallelmlp_search.space import MLPConfig
 
 TOTAL_STEPS = 12
@@ -41,10 +43,8 @@ class Case:
         """A fresh one."""
         return Population.create(
             configs,
-            n_inputs=self.rows.inputs.shape[1],
-            n_outputs=self.n_outputs,
-            dtype=self.rows.inputs.dtype,
-            device=self.device,
+            DataShape(self.rows.inputs.shape[1], self.n_outputs),
+            rows=self.rows.inputs.to(self.device),
         )
 
     def stream(self, batch_size: int | None = None) -> BatchStream:
@@ -57,11 +57,13 @@ class Case:
         train(
             population,
             self.rows,
-            stream=stream,
-            loss=self.loss,
-            until_epoch=n_steps * stream.batch_size / stream.n_rows,
-            total_epochs=TOTAL_STEPS * stream.batch_size / stream.n_rows,
-            acceleration="none",
+            TrainingSettings(
+                stream=stream,
+                loss=self.loss,
+                until_epoch=n_steps * stream.batch_size / stream.n_rows,
+                total_epochs=TOTAL_STEPS * stream.batch_size / stream.n_rows,
+                acceleration="none",
+            ),
         )
         assert population.step == n_steps
         return population
@@ -85,7 +87,8 @@ class Case:
         failed_at = torch.full((len(configs),), -1, device=self.device)
         for n_steps in windows:
             tables = step_tables(
-                vectors, stream, population.step, n_steps, TOTAL_STEPS, frozen=failed_at >= 0, dtype=dtype,
+                vectors, stream, range(population.step, population.step + n_steps), TOTAL_STEPS,
+                frozen=failed_at >= 0, dtype=dtype,
             )  # fmt: skip
             training.run(
                 population.flats, (self.rows.inputs, self.rows.target, self.rows.weight), tables,

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from parallelmlp_search.engine.device.step_tables import MemberVectors, constant_table, step_tables
+from parallelmlp_search.engine.device.step_tables import step_tables
+from parallelmlp_search.engine.step_coefficients import MemberVectors, constant_table
 from parallelmlp_search.kernels.reference import scatter_matmul
 from parallelmlp_search.kernels.triton import launch
 from parallelmlp_search.kernels.triton.launch import PersistentTraining, obstacle
@@ -264,8 +265,8 @@ def _run_with_own_batches(
     )  # fmt: skip
     # the stream is one sequence of rows, whatever the size of a batch
     tables = step_tables(
-        MemberVectors.of(row_configs, device), case.stream(1), 0,
-        max(b * s for b, s in zip(batches, steps, strict=True)), 12,
+        MemberVectors.of(row_configs, device), case.stream(1),
+        range(max(b * s for b, s in zip(batches, steps, strict=True))), 12,
         frozen=torch.zeros(len(configs), dtype=torch.bool), dtype=dtype,
     )  # fmt: skip
     shares = torch.zeros_like(tables.shares)

@@ -7,7 +7,7 @@ import torch
 
 from parallelmlp_search.engine.initialization import initial_vector
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.packing import Architecture
+from parallelmlp_search.packing import Architecture, DataShape
 from parallelmlp_search.packing.pack import build_module, module_vector
 from parallelmlp_search.parareal import deep_config, deep_mlp
 from parallelmlp_search.parareal.method.blocks import counted_cost
@@ -18,9 +18,7 @@ def test_deep_mlp_computes_the_function_of_a_population_member() -> None:
     config = MLPConfig(widths=(8, 8, 6), residual=True, normalization="layer", dropout=0.2)
     network = deep_mlp(config, n_inputs=5, n_outputs=2)
     assert len(network) == 4
-    plain = build_module(
-        Architecture.of(config, n_inputs=5, n_outputs=2), module_vector(network), dropout=0.2
-    )
+    plain = build_module(Architecture.of(config, DataShape(5, 2)), module_vector(network), dropout=0.2)
     rows = torch.randn(9, 5)
     assert torch.equal(network.eval()(rows), plain.eval()(rows))
 
@@ -29,7 +27,7 @@ def test_embedding_belongs_to_the_first_block() -> None:
     # five columns, two of them numeric, become 11 inputs, so that the first layer is residual
     config = MLPConfig(widths=(11, 8), residual=True, numeric_embedding="periodic", weight_decay=0.5)
     sizes = {"n_inputs": 5, "n_outputs": 2, "n_numbers": 2}
-    architecture = Architecture.of(config, n_inputs=5, n_outputs=2, columns=ColumnGroups(n_numbers=2))
+    architecture = Architecture.of(config, DataShape(5, 2, columns=ColumnGroups(n_numbers=2)))
     vector = initial_vector(architecture, config.replace(seed=3)).float()
     network = deep_mlp(config, vector=vector, **sizes)
     assert len(network) == 3

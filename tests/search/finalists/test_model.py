@@ -17,7 +17,7 @@ from parallelmlp_search.distribute import ShardData, ShardTask
 from parallelmlp_search.distribute.shards import train_shard
 from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.exceptions import DataError, RunDirectoryError
-from parallelmlp_search.packing import Architecture
+from parallelmlp_search.packing import Architecture, DataShape
 from parallelmlp_search.packing.pack import extract
 from parallelmlp_search.search import Problem, SearchResult, TrainedModel, run
 from parallelmlp_search.search.finalists.model import FoldModel
@@ -150,7 +150,7 @@ def test_models_of_version_0_1_0(spam: Problem, tmp_path: Path, rate: float, sto
     head = Head("regression", 1, location=(0.0,), scale=(1.0,), lower=(-9.0,), upper=(9.0,))
     config = MLPConfig(widths=(5,), input_scale_rate=rate)
     n_inputs = preprocessor.n_features_out_
-    architecture = Architecture.of(config, n_inputs=n_inputs, n_outputs=1, columns=preprocessor.columns_)
+    architecture = Architecture.of(config, DataShape(n_inputs, 1, columns=preprocessor.columns_))
     vector = torch.linspace(-0.1, 0.1, architecture.n_parameters)
     vector[: n_inputs // 2] = 0.0  # scales come first
     fold = FoldModel.pack(preprocessor, head, [architecture], [vector])
