@@ -4,7 +4,7 @@
 error of the ensemble of one fold's networks, in the mean of the folds, with that of the average over all
 folds. Out-of-fold predictions show the former, and the search estimates the gain
 (:mod:`parallelmlp_search.selection.fold_averaging`). It writes ``benchmarks/results/averaging.json`` and the
-table in ``docs/quality.md``. Results on file are kept; ``--anew`` repeats all of them.
+table in ``docs/quality.md``. Results on file are kept; ``--repeat`` runs all of them again.
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     """Run the missing searches and publish all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--anew", action="store_true", help="repeat the searches on file")
+    parser.add_argument("--repeat", action="store_true", help="run again what is on file")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     arguments = parser.parse_args()
-    known = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() and not arguments.anew else []
+    known = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() and not arguments.repeat else []
     rows: list[dict[str, Any]] = known
     for seed in arguments.seeds:
         for name in BUNDLED:

@@ -265,14 +265,14 @@ def compare_case(name: str, old_code: Path, folder: Path, jobs: int | None) -> d
     search(ROOT, name, new, jobs)
     expected = predictions(old_code, old, name, folder / "old.parquet")
     loaded = predictions(ROOT, old, name, folder / "loaded.parquet")
-    anew = predictions(ROOT, new, name, folder / "new.parquet")
+    predicted = predictions(ROOT, new, name, folder / "new.parquet")
     return {
         "trials": compare_frames(
             pd.read_parquet(new / "trials.parquet"), pd.read_parquet(old / "trials.parquet")
         ),
         "honest score": compare_values(_result(new), _result(old)),
         "predictions of the old run": compare_frames(loaded, expected),
-        "predictions of the new run": compare_frames(anew, expected),
+        "predictions of the new run": compare_frames(predicted, expected),
     }
 
 

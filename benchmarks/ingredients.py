@@ -4,7 +4,7 @@
 twelve bundled tables, twice, on all rows that are not held back, and compares the error of their average with
 that of the recipe. There is no search and no early stopping. It writes
 ``benchmarks/results/ingredients.json`` and the table in ``docs/quality.md``. Results on file are kept;
-``--anew`` repeats all of them.
+``--repeat`` runs all of them again.
 """
 
 from __future__ import annotations
@@ -187,12 +187,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     """Run what is missing and publish all rows."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--anew", action="store_true", help="repeat the runs on file")
+    parser.add_argument("--repeat", action="store_true", help="run again what is on file")
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each; default: 2")
     parser.add_argument("--sets", nargs="+", choices=BUNDLED, default=BUNDLED)
     arguments = parser.parse_args()
     known = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-    rows: list[dict[str, Any]] = [] if arguments.anew else known
+    rows: list[dict[str, Any]] = [] if arguments.repeat else known
     present = {(row["set"], row["seed"], row["variant"]) for row in rows}
     for seed in SEEDS:
         for name in arguments.sets:

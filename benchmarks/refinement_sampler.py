@@ -6,6 +6,7 @@ table in ``docs/refinement_sampler.md``. It takes about two minutes on one core.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import time
@@ -139,6 +140,7 @@ def table(rows: dict[str, list[dict[str, Any]]]) -> str:
 
 def main() -> None:
     """Measure, print, write the figures and update the document."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rows = {
         "cost": [cost(n_before) for n_before in (100, 1000, 10_000)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shlex
 import tomllib
@@ -19,15 +20,24 @@ from parallelmlp_search.cli.app import app
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "parallelmlp_search"
 
-SKIPPED_FOLDERS = {".venv", "runs", "build", "dist", "node_modules"}
-DOCUMENTS = tuple(
-    sorted(
-        path.relative_to(ROOT).as_posix()
-        for path in ROOT.rglob("*.md")
-        if not SKIPPED_FOLDERS & set(path.relative_to(ROOT).parts)
-        and not any(part.endswith("_cache") for part in path.parts)
-    )
-)
+SKIPPED_FOLDERS = ("runs", "build", "dist", "site-packages")
+
+
+def markdown_files(root: Path) -> tuple[str, ...]:
+    """Return the paths of all Markdown files below a folder; caches and environments are left out."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [
+            name
+            for name in folders
+            if name not in SKIPPED_FOLDERS and (not name.startswith(".") or name == ".github")
+        ]
+        here = Path(folder).relative_to(root)
+        found += [(here / file).as_posix() for file in files if file.endswith(".md")]
+    return tuple(sorted(found))
+
+
+DOCUMENTS = markdown_files(ROOT)
 
 LANGUAGES = ("python", "console", "shell", "text", "toml", "yaml", "mermaid")
 """Languages that a code block may have; ``console`` and ``shell`` hold commands."""

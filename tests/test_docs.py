@@ -37,6 +37,7 @@ from tests.documents import (
     command_problem,
     commands,
     link_problems,
+    markdown_files,
     span_problem,
     spans,
 )
@@ -214,6 +215,20 @@ def test_the_architecture_is_short_and_all_decisions_are_listed() -> None:
         assert int(number) == place
         sections = [line for line in lines if line.startswith("## ")]
         assert sections == ["## Context", "## Measurement", "## Decision"], name
+
+
+def test_all_documents_are_found(tmp_path: Path) -> None:
+    for name in (
+        "README.md",
+        "docs/a.md",
+        ".github/b.md",
+        "runs/c.md",
+        ".venv/d.md",
+        "peers/site-packages/e.md",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert markdown_files(tmp_path) == (".github/b.md", "README.md", "docs/a.md")
 
 
 def test_every_generated_table_is_known() -> None:

@@ -20,6 +20,7 @@ from parallelmlp_search.kernels.numba.decorators import OPTIONS
 from parallelmlp_search.kernels.numba.elementwise import CODES, F, activate_and_slope, slope_times
 from parallelmlp_search.kernels.numba.loops import binary_rows, cross_entropy_rows
 from parallelmlp_search.kernels.numba.optimizer_steps import adamw_stretch
+from parallelmlp_search.kernels.numba.vectors import LANES
 
 __all__ = ["Part", "inside"]
 
@@ -155,7 +156,7 @@ def inside(sizes: tuple[int, ...], n_rows: int, activation: str) -> dict[str, Pa
         found.microseconds += _microseconds(function, *arguments)
         found.flop += flop
 
-    code, lanes = CODES[activation], compiled_products.LANES
+    code, lanes = CODES[activation], LANES
     for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         flop = 2.0 * n_in * n_out * n_rows
         where = "first layer" if layer == 0 else "deeper layers and head"
