@@ -1,6 +1,6 @@
-"""The command ``pmlp``: search, predict, evaluate, leaderboard, show, resume, promote, info.
+"""The command ``pmlp`` and its subcommands.
 
-Nothing heavy is imported before a command needs it, so that ``pmlp --help`` answers at once.
+A command imports heavy packages only when it runs, so that ``pmlp --help`` answers at once.
 """
 
 from __future__ import annotations
@@ -13,28 +13,27 @@ import typer
 
 from parallelmlp_search import __version__
 from parallelmlp_search.cli.options import (
-    BUDGET,
-    DATA,
-    HOW,
-    OUTPUT,
-    TOGETHER,
-    Calibration,
     Jobs,
     Json,
     Quiet,
-    Refit,
     RunPath,
     TablePath,
-    TuneDecision,
+    budget_option,
+    data_option,
+    ensemble_option,
+    output_option,
+    search_option,
+    shared_option,
 )
+from parallelmlp_search.cli.process_exit import ProcessExit
 from parallelmlp_search.cli.promote import promote
-from parallelmlp_search.cli.session import Commands, Ending, guarded, terminal
+from parallelmlp_search.cli.terminal import CommandGroup, guarded, terminal
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="pmlp",
-    cls=Commands,
+    cls=CommandGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -46,7 +45,7 @@ def _top(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Train thousands of MLPs at once on a table, rank them honestly, ensemble the best."""
+    """Train thousands of MLPs at once on a table, rank them without selection bias, ensemble the best."""
     if version:
         typer.echo(f"pmlp {__version__}")
         raise typer.Exit
@@ -59,132 +58,126 @@ def _top(
 @guarded
 def search(
     data: TablePath,
-    target: Annotated[
-        str, typer.Option(metavar="COL", help="Column to predict.", rich_help_panel=DATA, show_default=False)
-    ],
+    target: Annotated[str, data_option(metavar="COL", help="Column to predict.", show_default=False)],
     task: Annotated[
         str | None,
-        typer.Option(
-            help="binary, multiclass, classification or regression; found out by default.",
-            rich_help_panel=DATA,
+        data_option(
+            metavar="TASK",
+            help="binary, multiclass, classification or regression. Default: inferred from the target.",
         ),
     ] = None,
     groups: Annotated[
         str | None,
-        typer.Option(
-            metavar="COL", help="Rows with the same value here stay together.", rich_help_panel=DATA
+        data_option(
+            metavar="COL", help="Column of groups. Rows of a group are on the same side of every split."
         ),
     ] = None,
     time_column: Annotated[
         str | None,
-        typer.Option(
-            metavar="COL",
-            help="Column that orders the rows in time; later rows judge earlier ones.",
-            rich_help_panel=DATA,
-        ),
+        data_option(metavar="COL", help="Column of times. Networks are validated on later rows."),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="COL", help="Weight of each row.", rich_help_panel=DATA)
+        str | None, data_option(metavar="COL", help="Column of row weights. Rows of weight 0 are ignored.")
     ] = None,
     class_weight: Annotated[
-        str | None,
-        typer.Option(metavar="balanced", help="Let rare classes count as much.", rich_help_panel=DATA),
+        str | None, data_option(metavar="balanced", help="Give all classes the same total weight.")
     ] = None,
-    time_limit: Annotated[
-        float | None, typer.Option(metavar="S", help="Seconds for everything.", rich_help_panel=BUDGET)
-    ] = None,
+    time_limit: Annotated[float | None, budget_option(metavar="S", help="Seconds for the whole run.")] = None,
     trials: Annotated[
-        int | None, typer.Option(metavar="N", help="Configurations to train.", rich_help_panel=BUDGET)
+        int | None,
+        budget_option(metavar="N", help="Configurations to train. Default: 200, or what the time allows."),
     ] = None,
     max_epochs: Annotated[
-        int | None, typer.Option(metavar="E", help="Epochs of full training.", rich_help_panel=BUDGET)
+        int | None,
+        budget_option(metavar="E", help="Epochs of full training. Default: by the size of the table."),
     ] = None,
     memory_limit: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Memory to use at most, such as 2GB.", rich_help_panel=BUDGET),
+        str | None, budget_option(metavar="SIZE", help="Memory that the search may use, such as 2GB.")
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(
-            help="What counts; by default roc_auc, log_loss or rmse, as the task is.", rich_help_panel=HOW
+        search_option(
+            metavar="NAME", help="Metric that ranks networks. Default: roc_auc, log_loss or rmse, by task."
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        search_option(
+            metavar="NAME",
+            help="Training loss of a regression: squared_error, huber or quantile, such as quantile:0.9.",
         ),
     ] = None,
     space: Annotated[
         str,
-        typer.Option(
+        search_option(
             metavar="NAME|FILE",
-            help="paper, small, default, deep, or a YAML, TOML or JSON file.",
-            rich_help_panel=HOW,
+            help="Search space: default, small, deep, paper, or a YAML, TOML or JSON file.",
         ),
     ] = "default",
-    folds: Annotated[
-        int | None, typer.Option(metavar="S", help="Folds of the finalists.", rich_help_panel=HOW)
-    ] = None,
     sampler: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="random, qmc or grid, then draws near the leaders; or Optuna's tpe, cmaes or gp.",
-            rich_help_panel=HOW,
-        ),
+        search_option(metavar="NAME", help="random, qmc or grid; or tpe, cmaes or gp of Optuna."),
     ] = "random",
     start_from: Annotated[
         str | None,
-        typer.Option(
+        search_option(
             metavar="RUN|URL",
-            help="Try the best of a finished run, or of a study, first.",
-            rich_help_panel=HOW,
+            help="Try the best configurations of a finished run, or of a study in a storage, first.",
         ),
     ] = None,
     start_study: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="The study at that URL; the only one by default.", rich_help_panel=HOW
-        ),
+        search_option(metavar="NAME", help="Study to start from, if that storage has several."),
     ] = None,
-    tune_decision: TuneDecision = True,
-    calibration: Calibration = "auto",
-    refit: Refit = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=HOW)] = "auto",
+    device: Annotated[str, search_option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
     jobs: Jobs = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel=HOW)] = 0,
+    seed: Annotated[int, search_option(metavar="N", help="Random seed.")] = 0,
+    folds: Annotated[
+        int | None, ensemble_option(metavar="S", help="Folds of cross-fitting. Default: 3 to 8.")
+    ] = None,
+    finalists: Annotated[
+        int | None,
+        ensemble_option(metavar="N", help="Configurations that are cross-fitted. Default: 2 to 32."),
+    ] = None,
+    tune_decision: Annotated[
+        bool,
+        ensemble_option(
+            "--tune-decision/--no-tune-decision",
+            help="Tune decision thresholds for accuracy, balanced_accuracy, f1, f1_macro and mcc.",
+        ),
+    ] = True,
+    calibration: Annotated[
+        str,
+        ensemble_option(
+            metavar="NAME", help="Calibration of probabilities: temperature (same as auto) or none."
+        ),
+    ] = "auto",
+    refit: Annotated[
+        bool, ensemble_option("--refit", help="Train the ensemble again on all rows at the end.")
+    ] = False,
     storage: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL",
-            help="Share the trials through a storage of Optuna: sqlite:///FILE, journal:FILE, ...",
-            rich_help_panel=TOGETHER,
+        shared_option(
+            metavar="URL", help="Optuna storage that holds the trials: sqlite:///FILE, journal:FILE, ..."
         ),
     ] = None,
     study: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Study that all who search together name; --trials counts all of them.",
-            rich_help_panel=TOGETHER,
-        ),
+        shared_option(metavar="NAME", help="Study that all machines share. --trials is their total."),
     ] = None,
     screen_only: Annotated[
-        bool,
-        typer.Option(
-            "--screen-only", help="Train trials for the study; make no model.", rich_help_panel=TOGETHER
-        ),
+        bool, shared_option("--screen-only", help="Train trials for the study without building a model.")
     ] = False,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of the run; runs/TABLE-TIME by default.",
-            rich_help_panel=OUTPUT,
-        ),
+        Path | None, output_option(metavar="DIR", help="Folder of the run. Default: runs/TABLE-TIME.")
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Search: train many networks on a table, rank them, keep the best ensemble."""
-    started = time.monotonic()  # before the imports, which count against the time limit too
+    """Train many networks on a table, rank them, and save an ensemble of the best."""
+    started = time.monotonic()  # the imports below count towards the time limit
     from parallelmlp_search.cli.runs import contribute, initial, new_run, perform, sharing
-    from parallelmlp_search.cli.tables import Source, parse_bytes
+    from parallelmlp_search.cli.source import Source
     from parallelmlp_search.search import SearchSettings
     from parallelmlp_search.space import SearchSpace
 
@@ -196,7 +189,9 @@ def search(
         time_limit=time_limit,
         max_epochs=max_epochs,
         metric=metric,
+        loss=loss,
         n_folds=folds,
+        n_finalists=finalists,
         sampler=sampler,
         initial=initial(start_from, start_study, search_space),
         tune_thresholds=tune_decision,
@@ -204,7 +199,7 @@ def search(
         refit=refit,
         seed=seed,
         device=device,
-        memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
+        memory_limit=memory_limit,
     )
     shared = sharing(storage, study, settings, screen_only=screen_only)
     if screen_only:
@@ -219,23 +214,20 @@ def search(
 @app.command()
 @guarded
 def resume(run: RunPath, jobs: Jobs = None, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Go on with a run that was interrupted; a finished one shows its summary."""
+    """Continue an interrupted run, or show the result of a finished one."""
     started = time.monotonic()
-    from parallelmlp_search.cli.runs import perform, show_outcome
-    from parallelmlp_search.cli.tables import Source
-    from parallelmlp_search.data import read_table
+    from parallelmlp_search.cli.runs import perform, show_result
+    from parallelmlp_search.cli.source import Source
     from parallelmlp_search.search import RunDirectory
 
     directory = RunDirectory.open(run)
-    info = directory.info()
-    if info.get("status") == "finished":
+    if directory.info().get("status") == "finished":
         if not quiet:
-            terminal().note(f"{run} has finished already")
-        show_outcome(directory, as_json=as_json, quiet=quiet)
+            terminal().note(f"the run in {run} is already finished")
+        show_result(directory, as_json=as_json, quiet=quiet)
         return
-    source = Source.of_run(info, run)
-    settings = directory.settings()
-    problem = source.problem(read_table(source.path(run)))
+    source = Source.of_run(directory)
+    problem, settings = source.problem_of_run(directory), directory.settings()
     perform(directory, problem, settings, source, jobs=jobs, started=started, as_json=as_json, quiet=quiet)
 
 
@@ -247,16 +239,17 @@ def predict(
     output: Annotated[
         str,
         typer.Option(
-            metavar="FILE", help="A .csv, .csv.gz, .parquet or .feather file, or - for standard output."
+            metavar="FILE", help="A .csv, .csv.gz, .parquet or .feather file; - for CSV on standard output."
         ),
     ],
-    proba: Annotated[bool, typer.Option("--proba", help="Probabilities, one column a class.")] = False,
+    proba: Annotated[
+        bool, typer.Option("--proba", help="Write the probability of each class instead of the class.")
+    ] = False,
 ) -> None:
     """Predict the rows of a table with the ensemble of a run."""
-    from parallelmlp_search.cli.runs import target_of
-    from parallelmlp_search.cli.tables import check_output, prediction_table, write_table
+    from parallelmlp_search.cli.predictions import check_output, prediction_table, target_of, write_table
     from parallelmlp_search.data import read_table
-    from parallelmlp_search.parareal.promotion.model import load_model
+    from parallelmlp_search.parareal import load_model
     from parallelmlp_search.search import RunDirectory
 
     check_output(output)
@@ -269,23 +262,13 @@ def predict(
 @app.command()
 @guarded
 def evaluate(run: RunPath, data: TablePath, as_json: Json = False) -> None:
-    """Score the ensemble of a run on a table that holds the target."""
-    from parallelmlp_search.cli import tables
-    from parallelmlp_search.cli.runs import target_of
+    """Score the ensemble of a run on a table with known targets."""
+    from parallelmlp_search.cli.predictions import evaluation_of
     from parallelmlp_search.data import read_table
-    from parallelmlp_search.exceptions import RunDirectoryError
-    from parallelmlp_search.parareal.promotion.model import load_model
     from parallelmlp_search.report import evaluation_table
     from parallelmlp_search.search import RunDirectory
 
-    directory = RunDirectory.open(run)
-    model, result = load_model(directory), directory.result()
-    target = target_of(directory, model)
-    if target is None:
-        raise RunDirectoryError(f"the run in {str(run)!r} does not say which column is its target")
-    weights = (directory.info().get("source") or {}).get("weights")
-    scores = tables.evaluate(model, read_table(data), target, result["metric"], weights)
-    evaluation = scores | model.treatment() | {"honest": tables.plain(result["honest"])}
+    evaluation = evaluation_of(RunDirectory.open(run), read_table(data))
     screen = terminal()
     if as_json:
         screen.json(evaluation)
@@ -300,8 +283,8 @@ def leaderboard(
     top: Annotated[int, typer.Option(metavar="N", min=0, help="Rows to show; 0 for all.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """Rank the networks of a run."""
-    from parallelmlp_search.cli.tables import records
+    """Show the trials of a run, best first."""
+    from parallelmlp_search.cli.plain_values import records
     from parallelmlp_search.report import leaderboard_table
     from parallelmlp_search.search import RunDirectory
 
@@ -313,7 +296,7 @@ def leaderboard(
         return
     screen.show(leaderboard_table(rows, width=screen.out.width))
     if len(rows) < len(frame):
-        screen.note(f"{len(frame) - len(rows):,} more: pmlp leaderboard {run} --top 0")
+        screen.note(f"{len(frame) - len(rows):,} more trials: pmlp leaderboard {run} --top 0")
 
 
 @app.command()
@@ -323,7 +306,7 @@ def show(
     trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Number of a trial.")],
     as_json: Json = False,
 ) -> None:
-    """Show one network of a run: its configuration, and what each rung found."""
+    """Show one trial: its configuration and its score at each rung."""
     from parallelmlp_search.cli.runs import trial_of
     from parallelmlp_search.report import trial_page
     from parallelmlp_search.search import RunDirectory
@@ -343,15 +326,17 @@ def study(
     storage: Annotated[
         str,
         typer.Option(
-            metavar="URL", help="Where the study goes: sqlite:///FILE, journal:FILE, ...", show_default=False
+            metavar="URL",
+            help="Optuna storage of the study: sqlite:///FILE, journal:FILE, ...",
+            show_default=False,
         ),
     ],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the study; the folder's by default.")
+        str | None, typer.Option(metavar="NAME", help="Name of the study. Default: name of the folder.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Copy a finished run into an Optuna study, for dashboards and plots."""
+    """Copy a finished run to an Optuna study, for dashboards and plots."""
     from parallelmlp_search.integrations.optuna import study_from_run
     from parallelmlp_search.search import RunDirectory
     from parallelmlp_search.search.proposals.optuna_sampler import quiet
@@ -363,7 +348,7 @@ def study(
     if as_json:
         screen.json({"study": made.study_name, "storage": storage, "trials": n_trials})
     else:
-        screen.note(f"{n_trials:,} trials are now the study {made.study_name!r} in {storage}")
+        screen.note(f"copied {n_trials:,} trials to the study {made.study_name!r} in {storage}")
 
 
 app.command()(guarded(promote))
@@ -372,8 +357,8 @@ app.command()(guarded(promote))
 @app.command()
 @guarded
 def info(as_json: Json = False) -> None:
-    """Tell versions, cores, memory and devices, for a bug report."""
-    from parallelmlp_search.cli.runs import environment
+    """Show versions, cores, memory and devices, for bug reports."""
+    from parallelmlp_search.cli.environment import environment
     from parallelmlp_search.report import environment_page
 
     found = environment()
@@ -385,12 +370,12 @@ def info(as_json: Json = False) -> None:
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
-    ending = Ending()
+    """Run ``pmlp`` and exit with its exit code."""
+    process_exit = ProcessExit()
     try:
         app(prog_name="pmlp")
     except SystemExit as end:
-        ending.leave(end.code if isinstance(end.code, int) else 0)
+        process_exit.leave(end.code if isinstance(end.code, int) else 0)
 
 
 if __name__ == "__main__":

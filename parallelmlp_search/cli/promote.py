@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -10,71 +11,57 @@ from parallelmlp_search.cli.options import Json, Quiet, RunPath
 
 __all__ = ["promote"]
 
-NETWORKS, DEVICES, COST = "Networks", "Devices", "Cost model"
+network_option = partial(typer.Option, rich_help_panel="Networks")
+device_option = partial(typer.Option, rich_help_panel="Devices")
+cost_option = partial(typer.Option, rich_help_panel="Cost model")
 
 
 def promote(
     run: RunPath,
-    top: Annotated[
-        int, typer.Option(metavar="K", help="Finalists to promote.", rich_help_panel=NETWORKS)
-    ] = 1,
+    top: Annotated[int, network_option(metavar="K", help="Number of finalists to promote.")] = 1,
     slices: Annotated[
         int | None,
-        typer.Option(
-            metavar="T",
-            help="Slices of depth; by default as the cost model recommends.",
-            rich_help_panel=NETWORKS,
-        ),
+        network_option(metavar="T", help="Slices of depth. Default: recommended by the cost model."),
     ] = None,
     depth_factor: Annotated[
         int | None,
-        typer.Option(
-            metavar="F", help="Factor of depth; by default to 32 hidden layers.", rich_help_panel=NETWORKS
-        ),
+        network_option(metavar="F", help="Factor of depth. Default: one that gives 32 hidden layers."),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(
-            metavar="E", help="Epochs; by default those of the finalists.", rich_help_panel=NETWORKS
-        ),
+        network_option(metavar="E", help="Epochs. Default: those of the finalists."),
     ] = None,
     launch: Annotated[
-        bool, typer.Option("--launch", help="Train over ranks, one per slice.", rich_help_panel=DEVICES)
+        bool, device_option("--launch", help="Train over several processes (ranks), one per slice.")
     ] = False,
     devices: Annotated[
-        str, typer.Option(help="auto, cpu or cuda, for the ranks.", rich_help_panel=DEVICES)
+        str, device_option(metavar="NAME", help="Device of the ranks: auto, cpu or cuda.")
     ] = "auto",
     replicas: Annotated[
-        int, typer.Option(metavar="R", help="Copies that share each minibatch.", rich_help_panel=DEVICES)
+        int, device_option(metavar="R", help="Copies of the network that share each minibatch.")
     ] = 1,
-    restarts: Annotated[
-        int, typer.Option(metavar="N", help="Restarts after a rank has died.", rich_help_panel=DEVICES)
-    ] = 0,
+    restarts: Annotated[int, device_option(metavar="N", help="Restarts after a rank has died.")] = 0,
     timeout: Annotated[
         float,
-        typer.Option(
-            metavar="S",
-            help="Seconds without a message until a rank counts as lost.",
-            rich_help_panel=DEVICES,
-        ),
+        device_option(metavar="S", help="Seconds without a message until a rank counts as lost."),
     ] = 20.0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Predict only, for 2 to 64 slices.", rich_help_panel=COST)
+        bool, cost_option("--dry-run", help="Only predict the step times of 2 to 64 slices.")
     ] = False,
     gflops: Annotated[
         float | None,
-        typer.Option(metavar="G", help="Speed of a device; measured by default.", rich_help_panel=COST),
+        cost_option(metavar="G", help="Speed of a device. Default: measured here."),
     ] = None,
     latency: Annotated[
-        float, typer.Option(metavar="US", help="Microseconds per message.", rich_help_panel=COST)
+        float, cost_option(metavar="US", help="Microseconds per message between devices.")
     ] = 80.0,
     bandwidth: Annotated[
-        float, typer.Option(metavar="GB/S", help="Gigabytes per second of a link.", rich_help_panel=COST)
+        float, cost_option(metavar="GB/S", help="Gigabytes per second between devices.")
     ] = 4.0,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Deepen the best networks of a run and train them over several devices, in slices of depth."""
+    """Deepen the best networks of a run and train them layer-parallel over several devices."""
     from parallelmlp_search.cli.promotion import link_of, promote_run, show_forecast
     from parallelmlp_search.parareal import PromotionSettings
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from parallelmlp_search._files import read_json
-from parallelmlp_search.cli.session import terminal
-from parallelmlp_search.cli.tables import Source, plain
-from parallelmlp_search.data import read_table
+from parallelmlp_search.cli.plain_values import plain
+from parallelmlp_search.cli.source import Source
+from parallelmlp_search.cli.terminal import terminal
 from parallelmlp_search.distribute import one_thread
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.parareal import Link, PromotionSettings, promote
@@ -80,9 +80,8 @@ def promote_run(run: Path, settings: PromotionSettings, *, as_json: bool, quiet:
 
 
 def _problem(directory: RunDirectory) -> Problem:
-    """The problem of a run that ``pmlp search`` has started."""
-    source = Source.of_run(directory.info(), directory.path)
-    return source.problem(read_table(source.path(directory.path)))
+    """Return the problem of a run that ``pmlp search`` has started."""
+    return Source.of_run(directory).problem_of_run(directory)
 
 
 def _measured_steps(directory: RunDirectory) -> dict[tuple[int, int, int], float]:

@@ -1,4 +1,4 @@
-"""The command line, run for real on tiny tables with tiny budgets."""
+"""The commands of ``pmlp``, run on tiny tables with tiny budgets."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from typer.testing import CliRunner, Result
 import parallelmlp_search
 from parallelmlp_search.cli import runs
 from parallelmlp_search.cli.app import app
-from parallelmlp_search.cli.runs import EXTRAS
-from parallelmlp_search.cli.tables import Source, check_output, parse_bytes, plain, records, write_table
-from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, SearchFailedError
+from parallelmlp_search.cli.environment import EXTRAS
+from parallelmlp_search.cli.source import Source
+from parallelmlp_search.exceptions import SearchFailedError
 from parallelmlp_search.search import RunDirectory, TrainedModel
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ BUDGET = ["--trials", "6", "--max-epochs", "4", "--folds", "3", "--space", "smal
 
 
 def pmlp(*arguments: object, code: int = 0, **options: Any) -> Result:
-    """Run a command in this very process; its exit code must be as expected."""
+    """Run a command in this process and check its exit code."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
     assert result.exit_code == code, (result.output, result.exception)
     if code:
@@ -41,7 +41,7 @@ def pmlp(*arguments: object, code: int = 0, **options: Any) -> Result:
 
 
 def mistake(*arguments: object, **options: Any) -> str:
-    """Run a command that the user got wrong; what it says, which must be a single line."""
+    """Run a command with a mistake of the user; return its error, which must be a single line."""
     result = pmlp(*arguments, code=2, **options)
     assert result.stdout == ""
     lines = result.stderr.splitlines()
@@ -85,8 +85,8 @@ def finished(folder: Path) -> Path:
 # ---------------------------------------------------------------------------- search
 
 
-def test_search_says_what_it_found_and_what_to_type_next(folder: Path) -> None:
-    run = folder / "spoken"
+def test_search_shows_its_result_and_the_next_commands(folder: Path) -> None:
+    run = folder / "shown"
     result = pmlp("search", folder / "sold.csv", "--target", "sold", *BUDGET, "--output", run)
     assert "honest score" in result.stdout
     assert "roc_auc 0." in result.stdout
@@ -98,7 +98,7 @@ def test_search_says_what_it_found_and_what_to_type_next(folder: Path) -> None:
     assert RunDirectory.open(run).info()["status"] == "finished"
 
 
-def test_search_as_json_is_json_alone(folder: Path) -> None:
+def test_search_prints_only_json(folder: Path) -> None:
     run = folder / "json"
     result = pmlp(
         "search", folder / "sold.csv", "--target", "sold", *BUDGET, "--output", run, "--json", "--quiet"
@@ -113,7 +113,7 @@ def test_search_as_json_is_json_alone(folder: Path) -> None:
     assert result.stderr == ""
 
 
-def test_a_quiet_search_names_its_folder_alone(
+def test_a_quiet_search_prints_only_its_folder(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -125,7 +125,7 @@ def test_a_quiet_search_names_its_folder_alone(
     assert RunDirectory.open(run).result()["n_trials"] == 6
 
 
-def test_every_role_and_setting_arrives(folder: Path) -> None:
+def test_options_arrive_in_source_and_settings(folder: Path) -> None:
     run = folder / "roles"
     pmlp(
         "search", folder / "all.csv", "--target", "grade", "--task", "multiclass", "--metric", "accuracy",
@@ -150,7 +150,7 @@ def test_every_role_and_setting_arrives(folder: Path) -> None:
     assert json.loads(pmlp("evaluate", run, folder / "all.csv", "--json").stdout)["weights"] == "weight"
 
 
-def test_decision_temperature_and_refit_follow_the_run(folder: Path, tmp_path: Path) -> None:
+def test_evaluate_uses_thresholds_temperature_and_refit_of_the_run(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = ["search", folder / "sold.csv", "--target", "sold", "--metric", "f1", "--refit", *BUDGET]
     found = json.loads(pmlp(*arguments, "--output", run, "--json", "--quiet").stdout)
@@ -159,15 +159,15 @@ def test_decision_temperature_and_refit_follow_the_run(folder: Path, tmp_path: P
     assert {name: told[name] for name in ("temperature", "decision", "refitted")} == {
         name: found[name] for name in ("temperature", "decision", "refitted")
     }
-    # the score of the classes that `pmlp predict` names
+    # the score is that of the classes that `pmlp predict` writes
     pmlp("predict", run, folder / "sold.csv", "--output", tmp_path / "named.csv")
     truth = pd.read_csv(folder / "sold.csv")["sold"] == "yes"
     named = pd.read_csv(tmp_path / "named.csv")["sold"] == "yes"
     f1 = 2 * (truth & named).sum() / (truth.sum() + named.sum())
     assert told["scores"]["f1"] == pytest.approx(f1)
     settings = RunDirectory.open(run).settings()
-    assert (settings.refit, settings.tune_decision, settings.calibration) == (True, True, "auto")
-    assert "refitted" in pmlp("evaluate", run, folder / "sold.csv").stdout
+    assert (settings.refit, settings.tune_thresholds, settings.calibration) == (True, True, "auto")
+    assert "refit   on all rows" in pmlp("evaluate", run, folder / "sold.csv").stdout
 
 
 def test_a_regression_in_the_order_of_time(folder: Path) -> None:
@@ -191,17 +191,17 @@ def test_a_table_on_standard_input_is_kept_for_later(folder: Path) -> None:
     kept = pd.read_parquet(run / "data.parquet")
     pd.testing.assert_frame_equal(kept, pd.read_csv(folder / "sold.csv"))
     assert RunDirectory.open(run).info()["source"]["data"] == "data.parquet"
-    assert Source.of_run(RunDirectory.open(run).info(), run).path(run) == run / "data.parquet"
+    assert Source.of_run(RunDirectory.open(run)).path(run) == run / "data.parquet"
 
 
-def test_rows_without_a_target_are_left_out_with_one_line(folder: Path) -> None:
+def test_rows_without_a_target_are_left_out_with_a_warning(folder: Path) -> None:
     frame = table()[["a", "b", "sold"]]
     frame.loc[:4, "sold"] = None
     frame.to_csv(folder / "gaps.csv", index=False)
     arguments = ["--target", "sold", *BUDGET, "--output", folder / "gaps"]
     result = pmlp("search", folder / "gaps.csv", *arguments)
-    spoken = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
-    assert spoken == ["warning: 5 rows are left out: the target 'sold' is missing"]
+    warned = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert warned == ["warning: 5 rows are left out: the target 'sold' is missing"]
     assert ".py" not in result.stderr
 
 
@@ -213,38 +213,44 @@ def test_rows_without_a_target_are_left_out_with_one_line(folder: Path) -> None:
     [
         (["--target", "sodl"], "no column 'sodl' in the table; did you mean 'sold'?"),
         (["--target", "sold", "--groups", "colou"], "no column 'colou' in the table; did you mean 'colour'?"),
-        (["--target", "sold", "--groups", "sold"], "'sold' was given two"),
+        (["--target", "sold", "--groups", "sold"], "a column can have only one role, but 'sold' has two"),
         (
             ["--target", "sold", "--groups", "a", "--time-column", "b"],
-            "only one of --groups and --time-column",
+            "--groups and --time-column cannot be used together",
         ),
-        (["--target", "sold", "--weights", "a"], "weights column 'a' must hold numbers >= 0, but row "),
+        (["--target", "sold", "--weights", "a"], "weight column 'a' must hold numbers >= 0, but row "),
         (
             ["--target", "sold", "--time-column", "colour"],
             "time column 'colour' must hold a number or a date",
         ),
         (["--target", "sold", "--metric", "rocauk"], "did you mean 'rocauc'?"),
-        (["--target", "sold", "--metric", "rmse"], "metric must fit the task 'binary'"),
+        (["--target", "sold", "--metric", "rmse"], "--metric must fit the task 'binary'"),
         (["--target", "sold", "--task", "binari"], "did you mean 'binary'?"),
         (["--target", "sold", "--task", "regression"], "task 'regression' takes numbers"),
         (["--target", "sold", "--space", "smal"], "did you mean 'small'?"),
         (["--target", "sold", "--space", "nowhere.yaml"], "search space file 'nowhere.yaml' cannot be read"),
         (["--target", "sold", "--calibration", "temprature"], "did you mean 'temperature'?"),
-        (["--target", "a", "--calibration", "temperature"], "calibration needs classes, but got"),
-        (["--target", "sold", "--trials", "0"], "n_trials must be an integer >= 1, but got 0"),
+        (["--target", "a", "--calibration", "temperature"], "--calibration needs classes, but got"),
+        (["--target", "sold", "--trials", "0"], "--trials must be an integer >= 1, but got 0"),
         (["--target", "sold", "--trials", "many"], "'--trials'"),
-        (["--target", "sold", "--time-limit", "-3"], "time_limit must be > 0 seconds, but got -3.0"),
-        (["--target", "sold", "--memory-limit", "lots"], "memory_limit must be a size such as 2GB"),
+        (["--target", "sold", "--time-limit", "-3"], "--time-limit must be > 0 seconds, but got -3.0"),
+        (
+            ["--target", "sold", "--memory-limit", "lots"],
+            "--memory-limit must be bytes > 0 or a size",
+        ),
         (["--target", "sold", "--class-weight", "balance"], "did you mean 'balanced'?"),
-        (["--target", "a", "--class-weight", "balanced"], "class_weight needs classes"),
-        (["--target", "sold", "--device", "gpu"], "device must be"),
-        (["--target", "sold", "--jobs", "0"], "n_jobs must not be 0"),
+        (["--target", "a", "--class-weight", "balanced"], "--class-weight needs classes"),
+        (["--target", "sold", "--loss", "huber"], "--loss must be one of binary_logits"),
+        (["--target", "a", "--loss", "hubr"], "did you mean 'huber'?"),
+        (["--target", "sold", "--finalists", "0"], "--finalists must be an integer >= 1, but got 0"),
+        (["--target", "sold", "--device", "gpu"], "--device must be"),
+        (["--target", "sold", "--jobs", "0"], "--jobs must not be 0"),
         (["--target", "sold", "--trails", "9"], "no option --trails; did you mean '--trials'?"),
         ([], "missing option '--target'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_mistakes_are_told_in_a_sentence_and_leave_nothing_behind(
+def test_a_mistake_is_one_sentence_and_leaves_no_folder(
     folder: Path, tmp_path: Path, arguments: list[str], said: str
 ) -> None:
     run = tmp_path / "run"
@@ -277,7 +283,7 @@ def test_a_failed_search_exits_with_1(folder: Path, tmp_path: Path, monkeypatch:
     assert result.stderr == "error: none of 6 configurations could be trained\n"
 
 
-# ---------------------------------------------------------------------------- looking at runs
+# ---------------------------------------------------------------------------- predictions and results
 
 
 @pytest.mark.parametrize(
@@ -304,7 +310,7 @@ def test_predictions_in_every_format(
     assert sorted(path.name for path in tmp_path.iterdir()) == [labels.name, shares.name]
 
 
-def test_predictions_do_not_look_at_the_target(finished: Path, folder: Path, tmp_path: Path) -> None:
+def test_predictions_ignore_the_target_column(finished: Path, folder: Path, tmp_path: Path) -> None:
     frame = pd.read_csv(folder / "sold.csv")
     frame.drop(columns="sold").to_csv(tmp_path / "new.csv", index=False)
     with_target = pmlp("predict", finished, folder / "sold.csv", "--output", "-").stdout
@@ -328,7 +334,7 @@ def test_evaluate(finished: Path, folder: Path) -> None:
     assert next(iter(found["scores"])) == "roc_auc"
     assert "rmse" not in found["scores"]
     assert found["honest"] == RunDirectory.open(finished).result()["honest"]
-    assert "honest score of the run" in pmlp("evaluate", finished, folder / "sold.csv").stdout
+    assert "honest score" in pmlp("evaluate", finished, folder / "sold.csv").stdout
 
 
 def test_leaderboard(finished: Path) -> None:
@@ -339,7 +345,7 @@ def test_leaderboard(finished: Path) -> None:
     assert isinstance(rows[0]["config_widths"], list)
     shown = pmlp("leaderboard", finished, "--top", "2")
     assert len(shown.stdout.splitlines()) == 3
-    assert "4 more" in shown.stderr
+    assert "4 more trials: pmlp leaderboard" in shown.stderr
 
 
 def test_show(finished: Path) -> None:
@@ -351,7 +357,7 @@ def test_show(finished: Path) -> None:
     assert found["ensemble_weight"] == best["ensemble_weight"]
     assert [rung["rung"] for rung in found["rungs"]] == sorted(rung["rung"] for rung in found["rungs"])
     assert "learning rate" in pmlp("show", finished, best["trial"]).stdout
-    assert "trial must be one of 0 to 5" in mistake("show", finished, 77)
+    assert "has no trial 77: give one from 0 to 5" in mistake("show", finished, 77)
 
 
 def test_info() -> None:
@@ -392,13 +398,13 @@ def interrupted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     run = tmp_path / "run"
     monkeypatch.setattr(runs, "run", interrupt)
     result = pmlp("search", folder / "sold.csv", "--target", "sold", *BUDGET, "--output", run, code=130)
-    assert result.stderr.splitlines()[-1].endswith(f"this goes on: pmlp resume {run}")
+    assert result.stderr.splitlines()[-1].endswith(f"continue with: pmlp resume {run}")
     assert result.stdout == ""
     monkeypatch.setattr(runs, "run", whole)
     return run
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(interrupted: Path, finished: Path) -> None:
+def test_a_resumed_run_has_the_same_result(interrupted: Path, finished: Path) -> None:
     assert "pmlp resume" in mistake("leaderboard", interrupted)
     found = json.loads(pmlp("resume", interrupted, "--json", "--quiet").stdout)
     wanted = RunDirectory.open(finished).result()
@@ -416,18 +422,18 @@ def test_resuming_with_another_table_is_refused(interrupted: Path, folder: Path,
     assert interrupted.exists()
 
 
-def test_resuming_a_finished_run_shows_it(finished: Path) -> None:
+def test_resuming_a_finished_run_shows_its_result(finished: Path) -> None:
     result = pmlp("resume", finished)
-    assert "finished already" in result.stderr
+    assert "already finished" in result.stderr
     assert "honest score" in result.stdout
 
 
-def test_a_run_from_elsewhere_is_not_resumed(tmp_path: Path) -> None:
+def test_a_run_of_another_program_is_not_resumed(tmp_path: Path) -> None:
     RunDirectory.create(tmp_path / "run")
     assert "not started by `pmlp search`" in mistake("resume", tmp_path / "run")
 
 
-# ---------------------------------------------------------------------------- a process of its own
+# ---------------------------------------------------------------------------- separate processes
 
 
 def process(*arguments: object, **options: Any) -> subprocess.Popen[str]:
@@ -457,7 +463,7 @@ def test_sigterm_keeps_the_run(folder: Path, tmp_path: Path) -> None:
     assert RunDirectory.open(run).info()["status"] == "interrupted"
 
 
-def test_a_reader_that_leaves_is_no_error(finished: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(finished: Path) -> None:
     board = process("leaderboard", finished)
     predictions = process("predict", finished, finished.parent / "sold.csv", "--output", "-")
     for command in (board, predictions):
@@ -469,7 +475,7 @@ def test_a_reader_that_leaves_is_no_error(finished: Path) -> None:
         assert command.returncode == 0
 
 
-def test_help_is_quick_and_needs_nothing_heavy() -> None:
+def test_help_is_fast_and_imports_no_heavy_package() -> None:
     code = """
 import sys, time
 start = time.perf_counter()
@@ -491,102 +497,16 @@ print([name for name in ("torch", "pandas", "numpy", "sklearn", "pyarrow") if na
         seconds.append(float(taken))
         if seconds[-1] < 0.5:
             break
-        time.sleep(0.5)  # another test may have had the processor
+        time.sleep(0.5)  # another process may have used the processor
     assert min(seconds) < 0.5
 
 
-# ---------------------------------------------------------------------------- tables
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("2GB", 2e9),
-        ("2 gb", 2e9),
-        ("512MiB", 512 * 2**20),
-        ("1.5Gi", 1.5 * 2**30),
-        ("3e9", 3e9),
-        ("100", 100),
-    ],
-)
-def test_sizes(text: str, size: float) -> None:
-    assert parse_bytes(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "1.2.3MB", "2 GB free", "two"])
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(InvalidParameterError, match="memory_limit must be a size"):
-        parse_bytes(text)
-
-
-def test_plain_values_are_json() -> None:
-    frame = pd.DataFrame(
-        {
-            "n": pd.array([1, None], dtype="Int64"),
-            "x": [np.nan, np.inf],
-            "t": ["a", None],
-            "w": [[64, 32], np.array([1])],
-            "d": pd.to_datetime(["2024-01-01", None]),
-        }
-    )
-    rows = json.loads(json.dumps(records(frame), allow_nan=False))
-    assert rows[0] == {"n": 1, "x": None, "t": "a", "w": [64, 32], "d": "2024-01-01 00:00:00"}
-    assert rows[1] == {"n": None, "x": None, "t": None, "w": [1], "d": None}
-    assert plain({"a": (np.float32(0.5), np.bool_(True))}) == {"a": [0.5, True]}
-
-
-def test_roles_follow_their_rows_where_targets_are_missing() -> None:
-    frame = table(60)
-    frame.loc[[0, 7], "sold"] = None
-    source = Source("t.csv", "sold", time_column="day", weights="weight")
-    with pytest.warns(DataWarning):
-        problem = source.problem(frame)
-    kept = frame.drop(index=[0, 7])
-    assert problem.n_rows == 58
-    assert list(problem.weight) == list(kept["weight"])
-    assert list(problem.time.astype("datetime64[D]").astype(str)) == list(kept["day"])
-    assert list(problem.target) == list(kept["sold"])
-    assert not {"sold", "day", "weight"} & set(problem.frame)
-
-
-def test_groups_are_the_values_of_their_column() -> None:
-    frame = table(60)
-    problem = Source("t.csv", "sold", groups="colour").problem(frame)
-    assert (pd.factorize(problem.groups)[0] == pd.factorize(frame["colour"])[0]).all()
-    frame.loc[5, "colour"] = None
-    with pytest.raises(DataError, match="groups column 'colour' must have a value in every row, but row 5"):
-        Source("t.csv", "sold", groups="colour").problem(frame)
-
-
-def test_an_infinite_quantity_is_refused() -> None:
-    frame = table(60)
-    frame.loc[2, "price"] = np.inf
-    with pytest.raises(DataError, match="target 'price' must hold finite numbers, but row 2 has inf"):
-        Source("t.csv", "price").problem(frame)
-
-
-def test_output_suffixes(tmp_path: Path) -> None:
-    assert check_output("-") == ".csv"
-    assert check_output(str(tmp_path / "a.csv.gz")) == ".csv.gz"
-    with pytest.raises(InvalidParameterError, match=r"did you mean '\.parquet'"):
-        check_output(str(tmp_path / "a.parqet"))
-
-
-def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "out.parquet"
-    write_table(pd.DataFrame({"a": [1]}), str(path))
-    with pytest.raises((ValueError, TypeError)):
-        write_table(pd.DataFrame({"a": [1, "x"]}, dtype=object), str(path))
-    assert list(pd.read_parquet(path)["a"]) == [1]
-    assert [p.name for p in tmp_path.iterdir()] == ["out.parquet"]
-
-
-def test_what_an_interrupt_leaves_is_tidied_up_without_a_word(tmp_path: Path) -> None:
+def test_the_resource_tracker_cleans_up_silently(tmp_path: Path) -> None:
     left = tmp_path / "left"
     left.mkdir()
     code = f"""
 import os
-from parallelmlp_search.cli.session import guarded
+from parallelmlp_search.cli.terminal import guarded
 @guarded
 def command():
     from joblib.externals.loky.backend import resource_tracker
@@ -601,5 +521,5 @@ command()
         if not left.exists():
             break
         time.sleep(0.1)
-    assert not left.exists()  # by a process that outlives the command
+    assert not left.exists()  # removed by a process that outlives the command
     assert done.stderr == ""

@@ -1,4 +1,4 @@
-"""How the program ends: what is due at exit is done, the code is right, and nothing is taken apart slowly."""
+"""Exit of the program: exit functions run, the code is right, and the interpreter is not torn down."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
-BEGINNING = """
+START = """
 import sys
-from parallelmlp_search.cli.session import Ending
+from parallelmlp_search.cli.process_exit import ProcessExit
 
-ending = Ending()
+process_exit = ProcessExit()
 
 class Slow:
     def __del__(self):
-        print("taken apart")
+        print("torn down")
 
 kept = Slow()
 """
@@ -23,42 +23,42 @@ kept = Slow()
 
 def _run(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", BEGINNING + script], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", START + script], capture_output=True, text=True, timeout=60, check=False
     )
 
 
 @pytest.mark.parametrize("code", [0, 2])
-def test_what_is_due_at_exit_is_done_but_nothing_is_taken_apart(code: int) -> None:
-    ended = _run(f"import atexit; atexit.register(print, 'due'); print('said'); ending.leave({code})")
-    assert ended.stdout.split() == ["said", "due"]  # though nobody has flushed it
+def test_exit_functions_run_but_there_is_no_teardown(code: int) -> None:
+    ended = _run(f"import atexit; atexit.register(print, 'exit'); print('done'); process_exit.leave({code})")
+    assert ended.stdout.split() == ["done", "exit"]  # standard output is flushed
     assert ended.returncode == code
     assert ended.stderr == ""
 
 
-def test_threads_may_finish_their_work_after_a_success() -> None:
+def test_threads_finish_after_a_success() -> None:
     script = """
 import threading, time
 threading.Thread(target=lambda: (time.sleep(0.3), print("worked"))).start()
-ending.leave(0)
+process_exit.leave(0)
 """
     ended = _run(script)
     assert ended.stdout.split() == ["worked"]
     assert ended.returncode == 0
 
 
-def test_a_failure_waits_for_no_thread() -> None:
+def test_a_failure_does_not_wait_for_threads() -> None:
     script = """
 import threading, time
 threading.Thread(target=lambda: (time.sleep(30), print("worked"))).start()
-ending.leave(130)
+process_exit.leave(130)
 """
     ended = _run(script)
     assert ended.stdout == ""
     assert ended.returncode == 130
 
 
-def test_a_traceback_ends_as_ever() -> None:
-    ended = _run("raise RuntimeError('a fault of ours')")
-    assert "a fault of ours" in ended.stderr
-    assert ended.stdout.split() == ["taken", "apart"]
+def test_a_traceback_ends_as_usual() -> None:
+    ended = _run("raise RuntimeError('a bug')")
+    assert "a bug" in ended.stderr
+    assert ended.stdout.split() == ["torn", "down"]
     assert ended.returncode == 1

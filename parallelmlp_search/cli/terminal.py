@@ -1,10 +1,10 @@
-"""How every command ends: exit codes, one-sentence errors, quiet pipes, interrupts that keep the run."""
+"""Output, errors and exit codes of the commands."""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
+import inspect
 import json
 import os
 import signal
@@ -14,31 +14,37 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any, NoReturn, ParamSpec, TextIO
+from typing import Any, ParamSpec, TextIO
 
 import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 from typer.core import TyperGroup
 
-from parallelmlp_search.exceptions import PMLPError, PMLPWarning, SearchFailedError, near_miss
+from parallelmlp_search.exceptions import (
+    InvalidParameterError,
+    PMLPError,
+    PMLPWarning,
+    SearchFailedError,
+    near_miss,
+)
 
-__all__ = ["Commands", "Ending", "Terminal", "guarded", "terminal"]
+__all__ = ["CommandGroup", "Terminal", "guarded", "terminal"]
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
 PIPED_WIDTH = 120
-"""Columns of a table that goes into a file or a pipe and has no terminal to fit into."""
+"""Columns of a table that is written to a file or a pipe."""
 
 Parameters = ParamSpec("Parameters")
 
 
-class _PatientConsole(Console):
-    """Goes quiet when its reader leaves (``| head``), instead of ending the program."""
+class _PipeConsole(Console):
+    """Console that stays silent after its reader has closed the pipe (``| head``)."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        _abandon(self.file)
+        _redirect_to_null(self.file)
 
 
 class Terminal:
@@ -46,14 +52,14 @@ class Terminal:
 
     def __init__(self) -> None:
         piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-        self.out = _PatientConsole(width=PIPED_WIDTH if piped else None, highlight=False)
-        self.err = _PatientConsole(stderr=True, highlight=False)
+        self.out = _PipeConsole(width=PIPED_WIDTH if piped else None, highlight=False)
+        self.err = _PipeConsole(stderr=True, highlight=False)
         self._shown: set[str] = set()
 
     def show(self, *renderables: RenderableType) -> None:
         """Print a result."""
         errors = getattr(sys.stdout, "errors", None)
-        if errors == "strict":  # a terminal that lacks a character shows a question mark, and no traceback
+        if errors == "strict":  # a character that the terminal lacks becomes a question mark, not a traceback
             sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
         try:
             self.out.print(*renderables)
@@ -62,7 +68,7 @@ class Terminal:
                 sys.stdout.reconfigure(errors="strict")  # type: ignore[union-attr]
 
     def line(self, text: str) -> None:
-        """Print a result that must not be wrapped, such as a path."""
+        """Print a result on one line, without wrapping."""
         self.out.print(Text(text), soft_wrap=True)
 
     def json(self, value: Any) -> None:
@@ -70,15 +76,15 @@ class Terminal:
         sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
     def note(self, text: str) -> None:
-        """Say something beside the results."""
+        """Print a message on standard error."""
         self.err.print(Text(text), soft_wrap=True)
 
     def error(self, message: str) -> None:
-        """Say in a sentence what went wrong."""
+        """Print an error on standard error."""
         self.err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
 
     def warning(self, message: str) -> None:
-        """Show a warning of ours, once."""
+        """Print a warning on standard error, each one once."""
         if message not in self._shown:
             self._shown.add(message)
             self.err.print(Text.assemble(("warning: ", "yellow"), message), soft_wrap=True)
@@ -88,36 +94,39 @@ _TERMINAL: ContextVar[Terminal] = ContextVar("terminal")
 
 
 def terminal() -> Terminal:
-    """The terminal of the command that is running."""
+    """Return the terminal of the running command."""
     return _TERMINAL.get()
 
 
 def guarded(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Let a command end as the exit codes promise.
+    """Print errors of a command in one sentence, and exit with the code of their kind.
 
-    0: done. 1: the search failed. 2: the user's mistake, told in one sentence on standard error. 130:
-    interrupted, by Ctrl-C or SIGTERM. What is none of these is a fault of ours and keeps its traceback.
+    0: success. 1: the search failed. 2: mistake of the user. 130: interrupted by Ctrl-C or SIGTERM. Other
+    exceptions are bugs and keep their traceback.
     """
 
     @functools.wraps(function)
     def command(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         screen = Terminal()
         token = _TERMINAL.set(screen)
-        _hush_tracker()
+        _silence_resource_tracker()
         try:
-            with _our_warnings(screen), _terminable():
+            with _warnings_as_lines(screen), _sigterm_as_interrupt():
                 function(*args, **kwargs)
                 sys.stdout.flush()
         except BrokenPipeError:
-            _abandon(sys.stdout)
+            _redirect_to_null(sys.stdout)
         except KeyboardInterrupt as interrupt:
             screen.note(str(interrupt) or "interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except SearchFailedError as error:
-            screen.error(_sentence(error))
+            screen.error(_one_line(error))
             raise typer.Exit(FAILED) from None
+        except InvalidParameterError as error:
+            screen.error(_with_option(_one_line(error), inspect.signature(function).parameters))
+            raise typer.Exit(MISTAKE) from None
         except (PMLPError, OSError) as error:
-            screen.error(_sentence(error))
+            screen.error(_one_line(error))
             raise typer.Exit(MISTAKE) from None
         finally:
             _TERMINAL.reset(token)
@@ -125,8 +134,8 @@ def guarded(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
     return command
 
 
-class Commands(TyperGroup):
-    """Tells a mistyped command line in one sentence."""
+class CommandGroup(TyperGroup):
+    """Group of commands that prints usage errors in one sentence."""
 
     def main(
         self,
@@ -146,66 +155,42 @@ class Commands(TyperGroup):
         try:
             code = run()
         except Exception as error:
-            # typer has no public base class for mistakes on the command line; all of them have this method
+            # typer has no public base class of usage errors; all of them have this method
             if not hasattr(error, "format_message"):
                 raise
-            Terminal().error(_usage_sentence(error))
+            Terminal().error(_usage_error(error))
             sys.exit(MISTAKE)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-class Ending:
-    """Ends the program with an exit code, and quickly.
-
-    Taking apart an interpreter that has loaded everything takes a second, which would count against a time
-    limit and helps nobody. So the program ends as soon as all is done that was registered for the end later
-    than this, which must therefore be made before the heavy imports. A program that fails with a
-    traceback ends as ever.
-    """
-
-    def __init__(self) -> None:
-        self._code: int | None = None
-        atexit.register(self._end)
-
-    def leave(self, code: int) -> NoReturn:
-        """End the program, at once if it has failed while threads are still at work.
-
-        A worker that is interrupted in the middle of a product cannot be stopped, and the interpreter, which
-        would take its ground away, would crash with a code of its own.
-        """
-        self._code = code
-        if code and threading.active_count() > 1:
-            self._end()
-        sys.exit(code)
-
-    def _end(self) -> None:
-        if self._code is not None:
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError):
-                    stream.flush()
-            os._exit(self._code)
-
-
-def _sentence(error: BaseException) -> str:
-    """An error in one line."""
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _usage_sentence(error: Any) -> str:
+def _with_option(message: str, options: Any) -> str:
+    """Replace a parameter at the start of a message by its option: ``n_trials`` by ``--trials``."""
+    first, _, rest = message.partition(" ")
+    for name in (first, first.removeprefix("n_"), f"{first}s"):
+        if name in options:
+            return f"--{name.replace('_', '-')} {rest}"
+    return message
+
+
+def _usage_error(error: Any) -> str:
     context = getattr(error, "ctx", None)
     option = getattr(error, "option_name", None)
     if option is not None and type(error).__name__ == "NoSuchOption" and context is not None:
         known = [name for parameter in context.command.params for name in parameter.opts]
         message = f"{context.command_path} has no option {option}{near_miss(option, known)}"
     else:
-        message = _sentence(RuntimeError(error.format_message())).rstrip(".")
+        message = _one_line(RuntimeError(error.format_message())).rstrip(".")
         message = message[:1].lower() + message[1:]
     return message if context is None else f"{message} (see {context.command_path} --help)"
 
 
 @contextlib.contextmanager
-def _our_warnings(screen: Terminal) -> Iterator[None]:
-    """Show the package's own warnings as one line each; all others stay as they are."""
+def _warnings_as_lines(screen: Terminal) -> Iterator[None]:
+    """Print the warnings of this package as one line each."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", PMLPWarning)
         others = warnings.showwarning
@@ -227,16 +212,16 @@ def _our_warnings(screen: Terminal) -> Iterator[None]:
         yield
 
 
-def _hush_tracker() -> None:
-    """Let joblib's tracker of files, a process of its own, tidy up after an interrupt without a warning."""
+def _silence_resource_tracker() -> None:
+    """Let joblib's resource tracker, a separate process, clean up after an interrupt without a warning."""
     option = "ignore:resource_tracker:UserWarning"
     if option not in sys.warnoptions:
-        sys.warnoptions.append(option)  # it is started with the options of this interpreter
+        sys.warnoptions.append(option)  # the tracker inherits the options of this interpreter
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C, so that a batch system's polite stop keeps the run in order too."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Handle SIGTERM like Ctrl-C, so that a run that a batch system stops can be resumed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -251,9 +236,9 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _abandon(stream: Any) -> None:
-    """Let what is still written to a stream without a reader vanish, at the interpreter's exit too."""
+def _redirect_to_null(stream: Any) -> None:
+    """Discard all later output to a stream without a reader, also that of the interpreter's exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

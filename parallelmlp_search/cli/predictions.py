@@ -1,0 +1,143 @@
+"""Predictions and scores of the model of a run, and the files that they are written to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from parallelmlp_search.cli.plain_values import plain
+from parallelmlp_search.data import ClassTarget, infer_task, split_target
+from parallelmlp_search.data.coercion import as_numbers
+from parallelmlp_search.data.row_values import row_weights
+from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError, near_miss
+from parallelmlp_search.parareal import load_model
+from parallelmlp_search.search import RunDirectory, TrainedModel
+from parallelmlp_search.selection import METRICS, get_metric, weight_classes
+
+__all__ = ["check_output", "evaluation_of", "prediction_table", "target_of", "write_table"]
+
+SUFFIXES = (".csv", ".csv.gz", ".parquet", ".feather")
+
+
+def check_output(output: str) -> str:
+    """Return the suffix of a file for predictions.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the suffix is not supported, or the folder does not exist.
+    """
+    if output == "-":
+        return ".csv"
+    suffix = next((one for one in sorted(SUFFIXES, key=len, reverse=True) if output.endswith(one)), None)
+    if suffix is None:
+        raise InvalidParameterError(
+            f"output must be '-' or end in one of {', '.join(SUFFIXES)}, but got {output!r}"
+            f"{near_miss(''.join(Path(output).suffixes), SUFFIXES)}"
+        )
+    if not Path(output).absolute().parent.is_dir():
+        raise InvalidParameterError(f"output must be in a folder that exists, but got {output!r}")
+    return suffix
+
+
+def write_table(frame: pd.DataFrame, output: str) -> None:
+    """Write predictions. A file is replaced as a whole or not at all."""
+    suffix = check_output(output)
+    if output == "-":
+        frame.to_csv(sys.stdout, index=False)
+        return
+    path = Path(output)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
+    try:
+        if suffix == ".parquet":
+            frame.to_parquet(unfinished, index=False)
+        elif suffix == ".feather":
+            frame.to_feather(unfinished)
+        else:
+            frame.to_csv(unfinished, index=False)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def target_of(directory: RunDirectory, model: TrainedModel) -> str | None:
+    """Return the name of the target column, or None if the run does not know it."""
+    source = directory.info().get("source") or {}
+    name = source.get("target") or model.target_name
+    return None if name is None else str(name)
+
+
+def prediction_table(model: TrainedModel, frame: pd.DataFrame, target: str, *, proba: bool) -> pd.DataFrame:
+    """Return the predictions for the rows of a table, or with ``proba`` the probability of each class.
+
+    The columns are named after the target, numbered if it has several outputs, or after the classes.
+
+    Raises
+    ------
+    InvalidParameterError
+        If probabilities of a regression are requested.
+    """
+    features = frame.drop(columns=[target], errors="ignore")
+    if proba:
+        if model.classes is None:
+            raise InvalidParameterError("--proba needs classes, but this run is a regression: leave it out")
+        return pd.DataFrame(model.predictions(features).T, columns=[str(name) for name in model.classes])
+    values = model.predict(features)
+    if values.ndim == 1:
+        return pd.DataFrame({target: values})
+    return pd.DataFrame(values, columns=[f"{target}_{output}" for output in range(values.shape[1])])
+
+
+def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any]:
+    """Score the model of a run on a table with known targets.
+
+    All metrics of the task are computed, that of the search first. Metrics of labels use the predicted
+    classes. Rows are weighted if the search had weights and the table has their column.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run does not know its target column.
+    """
+    model, result = load_model(directory), directory.result()
+    target = target_of(directory, model)
+    if target is None:
+        raise RunDirectoryError(f"the run in {str(directory.path)!r} does not know the name of its target")
+    weights = (directory.info().get("source") or {}).get("weights")
+    weights = weights if weights in frame.columns else None
+    features, column = split_target(frame, target)
+    weight = None
+    if weights is not None:
+        weight = row_weights(frame.loc[column.index, weights], len(column), f"weights column {weights!r}")
+    if model.classes is None:
+        infer_task(column, "regression")
+        truth: NDArray[Any] = as_numbers(column)
+    else:
+        truth = ClassTarget(model.classes).encode(column)
+    probabilities = torch.from_numpy(np.ascontiguousarray(model.predictions(features)))[None]
+    weighted = weight_classes(probabilities, model.decision)
+    metric = get_metric(result["metric"], model.task)
+    scores = {
+        one.name: plain(
+            float(
+                one(weighted if one.needs == "label" else probabilities, torch.from_numpy(truth), weight)[0]
+            )
+        )
+        for one in (metric, *METRICS.values())
+        if one is metric or (model.task in one.tasks and one.name != metric.name)
+    }
+    return {
+        "n_rows": len(column),
+        "weights": weights,
+        "metric": metric.name,
+        "scores": scores,
+        **model.treatment(),
+        "honest": plain(result["honest"]),
+    }

@@ -1,0 +1,116 @@
+"""Source of a search: a table and the roles of its columns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from parallelmlp_search.data import read_table
+from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError, near_miss
+from parallelmlp_search.search import Problem, RunDirectory
+
+__all__ = ["STORED_TABLE", "Source"]
+
+STORED_TABLE = "data"
+"""Name, without suffix, of the copy that a run keeps of a table from standard input."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Path of a table and roles of its columns, kept in ``run.json`` to resume the run.
+
+    Attributes
+    ----------
+    data
+        Path of the table, or ``-`` for standard input.
+    target
+        Column to predict.
+    task
+        Task, or None to infer it.
+    groups, time_column, weights
+        Columns with these roles, or None.
+    class_weight
+        ``balanced`` or None.
+    """
+
+    data: str
+    target: str
+    task: str | None = None
+    groups: str | None = None
+    time_column: str | None = None
+    weights: str | None = None
+    class_weight: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.groups is not None and self.time_column is not None:
+            raise InvalidParameterError("--groups and --time-column cannot be used together: leave one out")
+        if self.class_weight not in (None, "balanced"):
+            raise InvalidParameterError(
+                f"class_weight must be 'balanced', but got {self.class_weight!r}"
+                f"{near_miss(self.class_weight, ['balanced'])}"
+            )
+        columns = [self.target, self.groups, self.time_column, self.weights]
+        for name in columns:
+            if name is not None and columns.count(name) > 1:
+                raise InvalidParameterError(f"a column can have only one role, but {name!r} has two")
+
+    @classmethod
+    def of_run(cls, directory: RunDirectory) -> Source:
+        """Return the source in ``run.json``.
+
+        Raises
+        ------
+        RunDirectoryError
+            If the run was not started by ``pmlp search``.
+        """
+        source: dict[str, Any] | None = directory.info().get("source")
+        if not source:
+            raise RunDirectoryError(
+                f"the run in {str(directory.path)!r} was not started by `pmlp search`, "
+                "so its table is unknown: resume it from the program that started it"
+            )
+        values: dict[str, Any] = {field.name: source.get(field.name) for field in fields(cls)}
+        return cls(**values)
+
+    @property
+    def is_stdin(self) -> bool:
+        """True if the table comes from standard input."""
+        return self.data == "-"
+
+    @property
+    def name(self) -> str:
+        """Name of the table in messages."""
+        return "standard input" if self.is_stdin else Path(self.data).name
+
+    @property
+    def stem(self) -> str:
+        """Name of the table without suffixes."""
+        return "stdin" if self.is_stdin else Path(self.data).name.split(".")[0] or "table"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values, with the absolute path of the table or the name of its copy in the run."""
+        data = f"{STORED_TABLE}.parquet" if self.is_stdin else str(Path(self.data).absolute())
+        return asdict(self) | {"data": data}
+
+    def path(self, run: Path) -> Path:
+        """Return the path of the table of a run; the copy of a table from standard input is in its folder."""
+        return run / self.data  # an absolute path replaces the folder
+
+    def problem(self, frame: pd.DataFrame) -> Problem:
+        """Return the problem of the table."""
+        return Problem.from_table(
+            frame,
+            self.target,
+            task=self.task,
+            weight=self.weights,
+            groups=self.groups,
+            time=self.time_column,
+            class_weight=self.class_weight,
+        )
+
+    def problem_of_run(self, directory: RunDirectory) -> Problem:
+        """Read the table of a run and return its problem."""
+        return self.problem(read_table(self.path(directory.path)))
