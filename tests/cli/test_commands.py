@@ -155,8 +155,8 @@ def test_evaluate_uses_thresholds_temperature_and_refit_of_the_run(folder: Path,
     arguments = ["search", folder / "sold.csv", "--target", "sold", "--metric", "f1", "--refit", *BUDGET]
     found = json.loads(pmlp(*arguments, "--output", run, "--json", "--quiet").stdout)
     assert found["refitted"] >= 1
-    told = json.loads(pmlp("evaluate", run, folder / "sold.csv", "--json").stdout)
-    assert {name: told[name] for name in ("temperature", "decision", "refitted")} == {
+    evaluation = json.loads(pmlp("evaluate", run, folder / "sold.csv", "--json").stdout)
+    assert {name: evaluation[name] for name in ("temperature", "decision", "refitted")} == {
         name: found[name] for name in ("temperature", "decision", "refitted")
     }
     # the score is that of the classes that `pmlp predict` writes
@@ -164,7 +164,7 @@ def test_evaluate_uses_thresholds_temperature_and_refit_of_the_run(folder: Path,
     truth = pd.read_csv(folder / "sold.csv")["sold"] == "yes"
     named = pd.read_csv(tmp_path / "named.csv")["sold"] == "yes"
     f1 = 2 * (truth & named).sum() / (truth.sum() + named.sum())
-    assert told["scores"]["f1"] == pytest.approx(f1)
+    assert evaluation["scores"]["f1"] == pytest.approx(f1)
     settings = RunDirectory.open(run).settings()
     assert (settings.refit, settings.tune_thresholds, settings.calibration) == (True, True, "auto")
     assert "refit   on all rows" in pmlp("evaluate", run, folder / "sold.csv").stdout
@@ -209,7 +209,7 @@ def test_rows_without_a_target_are_left_out_with_a_warning(folder: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--target", "sodl"], "no column 'sodl' in the table; did you mean 'sold'?"),
         (["--target", "sold", "--groups", "colou"], "no column 'colou' in the table; did you mean 'colour'?"),
@@ -251,10 +251,10 @@ def test_rows_without_a_target_are_left_out_with_a_warning(folder: Path) -> None
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_mistake_is_one_sentence_and_leaves_no_folder(
-    folder: Path, tmp_path: Path, arguments: list[str], said: str
+    folder: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     run = tmp_path / "run"
-    assert said in mistake("search", folder / "sold.csv", *arguments, "--output", run)
+    assert message in mistake("search", folder / "sold.csv", *arguments, "--output", run)
     assert not run.exists()
 
 
@@ -265,10 +265,10 @@ def test_mistakes_about_files(folder: Path, finished: Path, tmp_path: Path) -> N
     )
     assert "did you mean 'finished'?" in mistake("leaderboard", folder / "finishd")
     assert "'search'" in mistake("serach")
-    said = mistake("predict", finished, folder / "sold.csv", "--output", "out.xlsx")
-    assert "must be '-' or end in one of .csv" in said
-    said = mistake("predict", finished, folder / "sold.csv", "--output", tmp_path / "no" / "out.csv")
-    assert "a folder that exists" in said
+    message = mistake("predict", finished, folder / "sold.csv", "--output", "out.xlsx")
+    assert "must be '-' or end in one of .csv" in message
+    message = mistake("predict", finished, folder / "sold.csv", "--output", tmp_path / "no" / "out.csv")
+    assert "a folder that exists" in message
     pd.read_csv(folder / "sold.csv").drop(columns="b").to_csv(tmp_path / "less.csv", index=False)
     assert "'b'" in mistake("predict", finished, tmp_path / "less.csv", "--output", "-")
     assert "no column 'sold'" in mistake("evaluate", finished, folder / "price.parquet")
@@ -456,10 +456,10 @@ def test_sigterm_keeps_the_run(folder: Path, tmp_path: Path) -> None:
     first = search.stderr.readline()
     assert "screening" in first, first
     search.send_signal(signal.SIGTERM)
-    _, said = search.communicate(timeout=30)
-    assert search.returncode == 130, said
-    assert said.splitlines()[-1].endswith(f"pmlp resume {run}"), said
-    assert "Traceback" not in said
+    _, message = search.communicate(timeout=30)
+    assert search.returncode == 130, message
+    assert message.splitlines()[-1].endswith(f"pmlp resume {run}"), message
+    assert "Traceback" not in message
     assert RunDirectory.open(run).info()["status"] == "interrupted"
 
 

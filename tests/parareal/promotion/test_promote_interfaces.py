@@ -76,11 +76,11 @@ def test_promote_and_predict(searched: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--slices", "1"], "slices must be an integer >= 2"),
+        (["--slices", "1"], "--slices must be an integer >= 2"),
         (["--dry-run", "--gflops", "0"], "--gflops must be > 0"),
         (["--dry-run", "--bandwidth", "0"], "--bandwidth > 0"),
         (["--replicas", "2"], "replicas and restarts are for ranks"),
-        (["--devices", "tpu", "--launch", *DEEPER], "device must be one of auto, cpu, cuda"),
+        (["--devices", "tpu", "--launch", *DEEPER], "--devices must be one of auto, cpu, cuda"),
     ],
 )
 def test_mistakes_are_reported_in_one_sentence(searched: Path, arguments: list[str], words: str) -> None:
