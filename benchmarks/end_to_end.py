@@ -147,7 +147,7 @@ def run_case(case: Case, folder: Path, seed: int) -> dict[str, Any]:
     score = scores[case.metric]
     n_test = len(split.test)
     # the held-back score has a standard error too, about that of the honest score scaled by its rows
-    n_oof = json.loads((output / "run.json").read_text())["splits"]["reporting"]
+    n_oof = json.loads((output / "run.json").read_text())["splits"]["out_of_fold"]
     error = honest["standard_error"] * math.sqrt(1.0 + n_oof / n_test)
     return {
         "case": case.name,
@@ -166,7 +166,7 @@ def run_case(case: Case, folder: Path, seed: int) -> dict[str, Any]:
         "folds": summary["n_folds"],
         "ensemble": len(summary["ensemble"]),
         "member_steps": summary["member_steps"],
-        "cut": summary["cut"],
+        "cut": summary["left_out"],
         "metrics": scores,
     }
 

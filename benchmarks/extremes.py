@@ -147,7 +147,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         "honest_standard_error": summary["honest"]["standard_error"],
         "linear": linear(case, (inputs[train], target[train]), (inputs[test], target[test])),
         "trials": summary["n_trials"], "folds": summary["n_folds"], "ensemble": len(summary["ensemble"]),
-        "cut": summary["cut"], "machine": describe_machine(),
+        "cut": summary["left_out"], "machine": describe_machine(),
     }  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def thresholds(name: str, seed: int) -> dict[str, Any]:
     for side, tune in (("plain", False), ("tuned", True)):
         found, probabilities, truth = search(name, seed, metric_name, tune=tune)
         metric = get_metric(metric_name, found.model.task)
-        row[side] = float(metric(weight_classes(probabilities, found.model.decision)[None], truth)[0])
+        row[side] = float(metric(weight_classes(probabilities, found.model.decision_weights)[None], truth)[0])
         row[f"{side}_honest"] = None if found.honest is None else found.honest.score
         row[f"{side}_error"] = None if found.honest is None else found.honest.standard_error
     return row

@@ -78,7 +78,7 @@ def search(task: Task) -> Fit:
         "folds": result.n_folds,
         "finalists": int(sum(state == "complete" for state in result.leaderboard.to_frame()["state"])),
         "ensemble": len(result.model.weights),
-        "cut": result.cut,
+        "cut": result.left_out,
         "best_config": result.best_config.to_dict(),
     }
     if honest is not None:

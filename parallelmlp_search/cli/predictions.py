@@ -122,7 +122,7 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
     else:
         truth = ClassTarget(model.classes).encode(column)
     probabilities = torch.from_numpy(np.ascontiguousarray(model.predictions(features)))[None]
-    weighted = weight_classes(probabilities, model.decision)
+    weighted = weight_classes(probabilities, model.decision_weights)
     metric = get_metric(result["metric"], model.task)
     scores = {
         one.name: plain(
@@ -138,6 +138,6 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
         "weights": weights,
         "metric": metric.name,
         "scores": scores,
-        **model.treatment(),
+        **model.postprocessing(),
         "honest": plain(result["honest"]),
     }

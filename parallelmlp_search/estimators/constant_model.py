@@ -62,7 +62,7 @@ class ConstantModel:
         """Return probabilities of shape (n_classes, n) or values of shape (n_outputs, n)."""
         return np.repeat(self.values[:, None], len(frame), axis=1)
 
-    def decide(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    def class_numbers(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
         """Return the index of the most probable class, shape (n,), from probabilities (n_classes, n)."""
-        decided: npt.NDArray[np.intp] = probabilities.argmax(axis=0)
-        return decided
+        numbers: npt.NDArray[np.intp] = probabilities.argmax(axis=0)
+        return numbers

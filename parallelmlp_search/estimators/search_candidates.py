@@ -17,7 +17,7 @@ from parallelmlp_search.estimators.param_distributions import Distribution
 from parallelmlp_search.exceptions import InvalidParameterError, PMLPWarning
 from parallelmlp_search.integrations.optuna.study.study_session import ask
 from parallelmlp_search.integrations.optuna.study.suggest import suggest
-from parallelmlp_search.search.proposals.samplers import draw_fresh
+from parallelmlp_search.search.proposals.samplers import propose_fresh
 from parallelmlp_search.space import MLPConfig, SearchSpace
 from parallelmlp_search.space.config import FIELD_NAMES
 
@@ -180,7 +180,7 @@ def sampled_candidates(
     found = [
         _candidate(space, config)
         for space, count in zip(spaces, counts, strict=True)
-        for config in draw_fresh(space, sampler, int(count), rng, known=())
+        for config in propose_fresh(space, sampler, int(count), rng, known=())
     ]
     if len(found) < n:
         warnings.warn(

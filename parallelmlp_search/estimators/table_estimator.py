@@ -108,7 +108,7 @@ class TableClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         It is the most probable class, or the one that the tuned decision thresholds select.
         """
         probabilities = self._predictions(X)
-        labels: npt.NDArray[Any] = self.classes_[self.model_.decide(probabilities.T)]
+        labels: npt.NDArray[Any] = self.classes_[self.model_.class_numbers(probabilities.T)]
         return labels
 
     def _check_target(self, y: Any) -> npt.NDArray[Any]:

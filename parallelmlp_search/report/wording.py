@@ -149,7 +149,7 @@ def describe_postprocessing(result: Record) -> list[tuple[str, str]]:
     temperature = result.get("temperature") or 1.0
     if temperature != 1.0:
         found.append(("calibration", f"temperature {temperature:.3g}"))
-    weights = result.get("decision")
+    weights = result.get("decision_weights", result.get("decision"))
     if weights and len(weights) == 2:
         (first, low), (second, high) = weights.items()
         threshold = low / (low + high)

@@ -1,4 +1,4 @@
-"""How much to do: from the user's budget, the size of the table and the speed of the machine."""
+"""Plan of a search, from the budget, the size of the table and the speed of the machine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from parallelmlp_search.search.finalists.cross_fitting import snapshots_fit
 from parallelmlp_search.search.finalists.evaluation import selection_seconds
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.search.problem.settings import SearchSettings
-from parallelmlp_search.search.proposals.proposals import thrifty_share
-from parallelmlp_search.search.proposals.samplers import draw_fresh, draw_thriftily
+from parallelmlp_search.search.proposals.proposals import cheap_share
+from parallelmlp_search.search.proposals.samplers import propose_cheap, propose_fresh
 from parallelmlp_search.search.run.budget import (
     SCREENING_SHARE,
-    Clock,
     FinalistPlan,
     Throughput,
     default_epochs,
@@ -26,53 +25,60 @@ from parallelmlp_search.search.run.budget import (
     fewest_epochs,
     plan_finalists,
 )
+from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.search.screening.rungs import ladder, ladder_cost
 from parallelmlp_search.search.screening.screening import MAX_TRIALS
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["SearchPlan", "affordable_first", "make_plan", "replan_finalists", "training_seconds"]
+__all__ = ["SearchPlan", "affordable_first", "make_plan", "replan_finalists"]
 
 DEFAULT_TRIALS = 200
 
 STATE_BYTES = 220_000_000
-"""Memory for the states of members between two rungs, unless a memory limit says less."""
+"""Memory for the states of members between two rungs, unless a memory limit is lower."""
 
-TIMED_STEPS = 6
+N_TIMED_STEPS = 6
+"""Steps of the training that measures the speed of the machine."""
 
 N_SAMPLED = 64
-"""Configurations whose mean cost stands for that of all that will be drawn."""
+"""Configurations whose mean cost stands for that of all trials."""
 
 UNTIMED_FOLDS = 5
-"""Most folds where no time limit says what they may cost."""
+"""Most folds without a time limit."""
 
-MAX_OF_ONE = 0.25
-"""Most of the finalists' time that one of them may take if others are to be found."""
+MAX_FINALIST_SHARE = 0.25
+"""Share of the finalists' time above which a finalist is taken last."""
 
 FIRST_RUNG_STEPS = 40
-"""Under a time limit, steps before the first judgement at least; without one it is an epoch at least."""
+"""Least steps of the first rung under a time limit; without a limit it is at least one epoch."""
+
+SAFETY = 0.85
+"""Share of the available time that is planned."""
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What a search is going to do.
+    """Plan of a search.
 
     Attributes
     ----------
     rungs
         Epochs of each rung; the last is full training.
     n_fresh, n_refined
-        Trials drawn from the whole space, and near the leaders.
+        Trials from the whole space, and near the elites.
     capacity
-        Members alive at once.
+        Most members that are alive at once.
     n_finalists, n_folds
         Size of cross-fitting.
     screening_seconds
         Time for screening, None without a time limit.
     reserve_seconds
-        Time that selecting and saving will take.
+        Time for selecting and saving.
     fills_time
-        Whether more trials are drawn as long as there is time for screening.
+        True if trials are added as long as there is time for screening.
+    training_seconds
+        Predicted seconds of all training on one core; 0 in journals of older versions.
     """
 
     rungs: tuple[float, ...]
@@ -84,6 +90,7 @@ class SearchPlan:
     screening_seconds: float | None = None
     reserve_seconds: float = 0.0
     fills_time: bool = False
+    training_seconds: float = 0.0
 
     @property
     def max_epochs(self) -> int:
@@ -96,158 +103,167 @@ class SearchPlan:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SearchPlan:
-        """The plan that :meth:`to_dict` wrote."""
+        """Plan that :meth:`to_dict` wrote."""
         return cls(**{**values, "rungs": tuple(values["rungs"])})
 
 
-def make_plan(
-    preparation: Preparation,
-    data: ShardData,
-    settings: SearchSettings,
-    clock: Clock,
-    throughput: Throughput,
-) -> SearchPlan:
+@dataclass(frozen=True)
+class _Sample:
+    """Mean costs of a sample of configurations: steps and predicted seconds of an epoch on one core."""
+
+    configs: list[MLPConfig]
+    steps_per_epoch: float
+    epoch_seconds: float
+
+    @classmethod
+    def of(cls, data: ShardData, configs: list[MLPConfig]) -> _Sample:
+        n = len(configs)
+        steps = sum(data.n_rows / data.batch_rows(config) for config in configs) / n
+        return cls(configs, steps, sum(data.epoch_seconds(config) for config in configs) / n)
+
+
+def make_plan(context: SearchContext) -> SearchPlan:
     """Plan a search.
 
-    Without a time limit the plan is a function of settings and data alone. With one, a few networks are
-    trained for a few steps first, to see how fast the machine is.
+    Without a time limit the plan depends on settings and data alone. With one, a few networks are trained for
+    a few steps to measure the speed of the machine.
     """
+    settings, data = context.settings, context.data
     rng = np.random.default_rng([settings.seed, 5])
-    sample = draw_fresh(settings.space, "random", N_SAMPLED, rng, known=[])
-    steps_per_epoch = sum(data.rows.inputs.shape[0] / data.batch_rows(config) for config in sample) / len(
-        sample
-    )
-    capacity = _capacity(data, sample, settings)
-    size = settings.space.size()
+
+    def propose(count: int) -> list[MLPConfig]:
+        return propose_fresh(settings.space, "random", count, rng, known=[])
+
     if settings.time_limit is None:
-        n_trials = settings.n_trials or DEFAULT_TRIALS
-        epochs = settings.max_epochs or default_epochs(steps_per_epoch)
-        n_refined = _refined(n_trials, settings, size)
-        n_folds = settings.n_folds or min(UNTIMED_FOLDS, default_folds(preparation.n_oof))
-        return SearchPlan(
-            rungs=ladder(epochs, settings.reduction_factor),
-            n_fresh=n_trials - n_refined,
-            n_refined=n_refined,
-            capacity=capacity,
-            n_finalists=settings.n_finalists or _default_finalists(n_trials),
-            n_folds=preparation.allowed_folds(n_folds),
-        )
-    sample = _drawn_in_time(settings, data, rng)
-    _time_machine(data, sample, throughput)
-    epoch = throughput.wall_seconds(_epoch_seconds(data, sample))
+        return _untimed_plan(context, _Sample.of(data, propose(N_SAMPLED)))
+    n_cheap = round(N_SAMPLED * cheap_share(settings))
+    cheap = propose_cheap(propose, n_cheap, data.epoch_seconds, rng)
+    return _timed_plan(context, _Sample.of(data, cheap + propose(N_SAMPLED - n_cheap)))
+
+
+def _untimed_plan(context: SearchContext, sample: _Sample) -> SearchPlan:
+    settings, preparation = context.settings, context.preparation
+    n_trials = settings.n_trials or DEFAULT_TRIALS
+    rungs = ladder(settings.max_epochs or default_epochs(sample.steps_per_epoch), settings.reduction_factor)
+    n_refined = _n_refined(n_trials, settings)
+    n_finalists = settings.n_finalists or _default_finalists(n_trials)
+    n_folds = settings.n_folds or min(UNTIMED_FOLDS, default_folds(preparation.n_oof))
+    n_folds = preparation.allowed_folds(n_folds)
+    epochs = n_trials * ladder_cost(rungs, settings.reduction_factor) + n_finalists * n_folds * int(rungs[-1])
+    return SearchPlan(
+        rungs=rungs,
+        n_fresh=n_trials - n_refined,
+        n_refined=n_refined,
+        capacity=_capacity(context.data, sample.configs, settings),
+        n_finalists=n_finalists,
+        n_folds=n_folds,
+        training_seconds=sample.epoch_seconds * epochs,
+    )
+
+
+def _timed_plan(context: SearchContext, sample: _Sample) -> SearchPlan:
+    settings, preparation, throughput = context.settings, context.preparation, context.throughput
+    assert settings.time_limit is not None
+    _time_machine(context.data, sample.configs, throughput)
     n_predictions = preparation.problem.head.n_predictions
     reserve = min(
         0.2 * settings.time_limit,
         0.7 + selection_seconds(preparation.metric, 16, n_predictions, preparation.n_oof),
     )
-    usable = clock.for_training(reserve)
+    usable = context.clock.for_training(reserve)
     screening = SCREENING_SHARE * usable
-    finalists = plan_finalists(
-        0.85 * (usable - screening),
-        epoch * _fold_rows(preparation),
-        preparation.n_oof,
-        steps_per_epoch * _fold_rows(preparation),
-        max_epochs=settings.max_epochs,
-        n_folds=settings.n_folds,
-        n_finalists=settings.n_finalists,
-    )
-    least = min(1.0, FIRST_RUNG_STEPS / max(1.0, steps_per_epoch))
+    finalists = _plan_finalists(context, sample, usable - screening, preparation.n_oof)
+    least = min(1.0, FIRST_RUNG_STEPS / max(1.0, sample.steps_per_epoch))
     rungs = ladder(finalists.max_epochs, settings.reduction_factor, least=least)
-    judging = throughput.wall_seconds(sum(data.evaluation_seconds(config) for config in sample) / len(sample))
-    each = epoch * ladder_cost(rungs, settings.reduction_factor) + 1.5 * judging
-    affordable = max(2, min(MAX_TRIALS, int(0.85 * screening / max(each, 1e-9))))
+    evaluating = sum(context.data.evaluation_seconds(config) for config in sample.configs)
+    trial = sample.epoch_seconds * ladder_cost(rungs, settings.reduction_factor)
+    trial_seconds = throughput.wall_seconds(trial + 1.5 * evaluating / len(sample.configs))
+    affordable = max(2, min(MAX_TRIALS, int(SAFETY * screening / max(trial_seconds, 1e-9))))
     n_trials = min(affordable, settings.n_trials or affordable)
-    n_refined = _refined(n_trials, settings, size)
+    n_refined = _n_refined(n_trials, settings)
     return SearchPlan(
         rungs=rungs,
         n_fresh=n_trials - n_refined,
         n_refined=n_refined,
-        capacity=capacity,
+        capacity=_capacity(context.data, sample.configs, settings),
         n_finalists=min(finalists.n_finalists, n_trials),
         n_folds=preparation.allowed_folds(finalists.n_folds),
         screening_seconds=screening,
         reserve_seconds=reserve,
-        fills_time=settings.n_trials is None and n_trials < size,
+        fills_time=settings.n_trials is None and n_trials < settings.space.size(),
     )
 
 
-def _drawn_in_time(settings: SearchSettings, data: ShardData, rng: np.random.Generator) -> list[MLPConfig]:
-    """Configurations as a search under a time limit draws them, as many cheap ones as it will prefer."""
+def affordable_first(context: SearchContext, ranked: Sequence[Trial], seconds: float) -> list[Trial]:
+    """Trials in their order, but expensive ones last.
 
-    def draw(count: int) -> list[MLPConfig]:
-        return draw_fresh(settings.space, "random", count, rng, known=[])
+    A trial is expensive if few epochs on four folds take more than :data:`MAX_FINALIST_SHARE` of the time,
+    so that the ensemble would have few other members.
 
-    n_thrifty = round(N_SAMPLED * thrifty_share(settings))
-    return draw_thriftily(draw, n_thrifty, data.epoch_seconds, rng) + draw(N_SAMPLED - n_thrifty)
+    Parameters
+    ----------
+    context
+        Context of the search.
+    ranked
+        Trials, best first.
+    seconds
+        Wall-clock time of all finalists.
 
-
-def affordable_first(
-    ranked: Sequence[Trial],
-    preparation: Preparation,
-    data: ShardData,
-    throughput: Throughput,
-    seconds: float,
-) -> list[Trial]:
-    """Trials in their order, but behind all others those that would take too much of the finalists' time.
-
-    A network that would take more than :data:`MAX_OF_ONE` of the ``seconds`` for few epochs on four folds
-    leaves the ensemble without company.
+    Returns
+    -------
+    list of Trial
     """
-    n_rows = data.rows.inputs.shape[0] * _fold_rows(preparation)
+    data, share = context.data, _fold_rows(context.preparation)
 
-    def is_dear(trial: Trial) -> bool:
-        epochs = 3 * fewest_epochs(n_rows / data.batch_rows(trial.config))
-        epoch = throughput.wall_seconds(data.epoch_seconds(trial.config)) * _fold_rows(preparation)
-        return epochs * epoch > MAX_OF_ONE * seconds
+    def is_expensive(trial: Trial) -> bool:
+        epochs = 3 * fewest_epochs(data.n_rows * share / data.batch_rows(trial.config))
+        epoch = context.throughput.wall_seconds(data.epoch_seconds(trial.config)) * share
+        return epochs * epoch > MAX_FINALIST_SHARE * seconds
 
-    return sorted(ranked, key=is_dear)
+    return sorted(ranked, key=is_expensive)
 
 
-def replan_finalists(
-    plan: SearchPlan,
-    leaders: Sequence[MLPConfig],
-    preparation: Preparation,
-    data: ShardData,
-    settings: SearchSettings,
-    throughput: Throughput,
-    seconds: float,
-) -> FinalistPlan:
-    """What the time that is left after screening affords, now that the leaders and their speed are known."""
-    epoch = throughput.wall_seconds(_epoch_seconds(data, leaders))
-    n_rows = data.rows.inputs.shape[0]
-    steps_per_epoch = sum(n_rows / data.batch_rows(config) for config in leaders) / len(leaders)
-    finalists = plan_finalists(
-        0.85 * seconds,
-        epoch * _fold_rows(preparation),
+def replan_finalists(context: SearchContext, configs: list[MLPConfig], seconds: float) -> FinalistPlan:
+    """Plan of cross-fitting after screening, when the best configurations and their speed are known.
+
+    Parameters
+    ----------
+    context
+        Context of the search.
+    configs
+        Best configurations of screening.
+    seconds
+        Wall-clock time of all finalists.
+
+    Returns
+    -------
+    FinalistPlan
+    """
+    finalists = _plan_finalists(context, _Sample.of(context.data, configs), seconds, context.data.n_rows)
+    return replace(finalists, n_folds=context.preparation.allowed_folds(finalists.n_folds))
+
+
+def _plan_finalists(context: SearchContext, sample: _Sample, seconds: float, n_rows: int) -> FinalistPlan:
+    share, settings = _fold_rows(context.preparation), context.settings
+    return plan_finalists(
+        SAFETY * seconds,
+        context.throughput.wall_seconds(sample.epoch_seconds) * share,
         n_rows,
-        steps_per_epoch * _fold_rows(preparation),
+        sample.steps_per_epoch * share,
         max_epochs=settings.max_epochs,
         n_folds=settings.n_folds,
         n_finalists=settings.n_finalists,
     )
-    return replace(finalists, n_folds=preparation.allowed_folds(finalists.n_folds))
-
-
-def training_seconds(plan: SearchPlan, data: ShardData, settings: SearchSettings) -> float:
-    """Predicted seconds of all training on one core."""
-    sample = draw_fresh(settings.space, "random", 64, np.random.default_rng([settings.seed, 5]), known=[])
-    screening = (plan.n_fresh + plan.n_refined) * ladder_cost(plan.rungs, settings.reduction_factor)
-    return _epoch_seconds(data, sample) * (screening + plan.n_finalists * plan.n_folds * plan.max_epochs)
 
 
 def _fold_rows(preparation: Preparation) -> float:
-    """Rows that are divided into folds, over those that screening trains on."""
+    """Rows that are divided into folds, relative to the rows of screening."""
     return preparation.problem.n_rows / preparation.n_oof if snapshots_fit(preparation) else 1.0
 
 
-def _epoch_seconds(data: ShardData, configs: Sequence[MLPConfig]) -> float:
-    """Predicted seconds of an epoch of one of these on one core; the outer calls of its bucket are shared."""
-    return sum(data.epoch_seconds(config) for config in configs) / len(configs)
-
-
-def _refined(n_trials: int, settings: SearchSettings, size: float) -> int:
-    """How many of the trials are drawn near the leaders; a small space is simply drawn in full."""
-    return 0 if size <= n_trials else round(settings.refined_share * n_trials)
+def _n_refined(n_trials: int, settings: SearchSettings) -> int:
+    """Trials that are proposed near the elites; none in a small space, which is drawn in full."""
+    return 0 if settings.space.size() <= n_trials else round(settings.refined_share * n_trials)
 
 
 def _default_finalists(n_trials: int) -> int:
@@ -256,7 +272,7 @@ def _default_finalists(n_trials: int) -> int:
 
 
 def _capacity(data: ShardData, sample: Sequence[MLPConfig], settings: SearchSettings) -> int:
-    """Members that may be alive at once: the states of two generations of survivors must fit."""
+    """Most members alive at once: the states of two generations of survivors must fit into memory."""
     mean = sum(data.architecture(config).n_parameters for config in sample) / len(sample)
     state = 4 * 4 * mean
     limit = settings.memory_bytes
@@ -271,7 +287,7 @@ def _time_machine(data: ShardData, sample: Sequence[MLPConfig], throughput: Thro
     and rows, which takes eight times as long as the steps.
     """
     configs = [config.replace(batch_size=sample[0].batch_size) for config in sample]
-    epochs = TIMED_STEPS * data.batch_rows(configs[0]) / data.n_rows
+    epochs = N_TIMED_STEPS * data.batch_rows(configs[0]) / data.n_rows
     tasks = shard_tasks("timing", dict(enumerate(configs)), data, until_epoch=epochs, total_epochs=epochs)[
         : max(2, 2 * throughput.n_workers)
     ]

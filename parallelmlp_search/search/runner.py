@@ -1,4 +1,4 @@
-"""The search: screen on rungs, cross-fit the finalists, select, save."""
+"""Search: prepare, plan, screen, cross-fit the finalists, evaluate, save."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import contextlib
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
-from parallelmlp_search.distribute import ShardData, one_thread, worker_count
+from parallelmlp_search.distribute import one_thread, worker_count
 from parallelmlp_search.exceptions import BudgetWarning, SearchFailedError
 from parallelmlp_search.kernels.numba.compilation import compiled_in_time
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit, cross_fit, snapshots_fit
-from parallelmlp_search.search.finalists.evaluation import Verdict, judge, rank
+from parallelmlp_search.search.finalists.evaluation import (
+    Evaluation,
+    evaluate,
+    honest_score,
+    make_leaderboard,
+)
 from parallelmlp_search.search.finalists.model import TrainedModel
-from parallelmlp_search.search.finalists.postprocessing import average, first_decision, treat
+from parallelmlp_search.search.finalists.postprocessing import comparison_weights, postprocess
 from parallelmlp_search.search.finalists.refit import REFIT_SHARE, refit
 from parallelmlp_search.search.finalists.result import SearchResult, trials_frame
-from parallelmlp_search.search.planning import (
-    SearchPlan,
-    affordable_first,
-    make_plan,
-    replan_finalists,
-    training_seconds,
-)
+from parallelmlp_search.search.planning import SearchPlan, affordable_first, make_plan, replan_finalists
 from parallelmlp_search.search.problem.devices import resolve_device
-from parallelmlp_search.search.problem.preparation import Preparation, seed_of
+from parallelmlp_search.search.problem.preparation import Part, Preparation
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.run.budget import Clock, FinalistPlan, Throughput
+from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.progress import Callback
 from parallelmlp_search.search.run.reporting import Reporter
@@ -44,8 +44,11 @@ __all__ = ["run", "screen"]
 
 MAX_FINALISTS = 32
 
+N_REPLANNED = 16
+"""Best configurations of screening whose mean cost plans the finalists under a time limit."""
+
 SAVING_SECONDS = 0.7
-"""Time under a limit that is left for saving once the ensemble has been trained anew."""
+"""Time for saving after a refit under a time limit."""
 
 
 def run(
@@ -58,24 +61,24 @@ def run(
     started: float | None = None,
     screener: Screener | None = None,
 ) -> SearchResult:
-    """Search, rank, ensemble.
+    """Search for the best networks and combine them into an ensemble.
 
     Parameters
     ----------
     problem
         Table and target.
     settings
-        What to do.
+        Settings of the search.
     directory
-        Where to keep the run; an unfinished one is resumed.
+        Run directory, or None. An unfinished run is resumed.
     callbacks
-        Called at every report; one that returns True ends screening early.
+        Called with every report. A callback that returns True ends screening.
     n_jobs
-        Workers; None for all cores. Results do not depend on it.
+        Number of workers; None for all cores. Results do not depend on it.
     started
         Reading of :func:`time.monotonic` from which the time limit counts; None for now.
     screener
-        Who screens; None for this process alone.
+        Screening together with other processes; None for this process alone.
 
     Returns
     -------
@@ -98,8 +101,15 @@ def run(
             spent = directory.begin(problem, settings)
             stack.enter_context(directory.status_kept(started, spent))
         clock = Clock(settings.time_limit, started, spent)
-        stage = _begin(problem, settings, directory, callbacks, n_jobs, clock, stack, screener)
-        return _finish(stage, settings, directory)
+        throughput = _throughput(settings, n_jobs)
+        journal = Journal(throughput, directory, clock)
+        context, left_out = _prepare(problem, settings, journal, clock, callbacks, stack)
+        context, plan = _plan(context, screener)
+        trials, late = _screen(context, plan, screener)
+        result = _finish(context, plan, trials, [*late, *left_out])
+    for sentence in result.left_out:
+        warnings.warn(sentence, BudgetWarning, stacklevel=2)
+    return result
 
 
 def screen(
@@ -111,7 +121,12 @@ def screen(
     n_jobs: int | None = None,
     started: float | None = None,
 ) -> int:
-    """Take part in a screening and leave its finalists to others; parameters are those of :func:`run`.
+    """Take part in a screening, without finalists.
+
+    Parameters
+    ----------
+    problem, settings, screener, callbacks, n_jobs, started
+        As of :func:`run`.
 
     Returns
     -------
@@ -120,197 +135,148 @@ def screen(
     """
     with one_thread(), contextlib.ExitStack() as stack:
         clock = Clock(settings.time_limit, started)
-        stage = _begin(problem, settings, None, callbacks, n_jobs, clock, stack, screener)
-        stage.reporter.report("finished", stage.trials)
-        return len(stage.trials)
+        journal = Journal(_throughput(settings, n_jobs), None, clock)
+        context, _ = _prepare(problem, settings, journal, clock, callbacks, stack)
+        context, plan = _plan(context, screener)
+        trials, _ = _screen(context, plan, screener)
+        context.reporter.report("finished", trials)
+        return len(trials)
 
 
-@dataclass
-class _Stage:
-    """A search whose screening is done."""
-
-    preparation: Preparation
-    data: ShardData
-    workers: Workers
-    plan: SearchPlan
-    journal: Journal
-    throughput: Throughput
-    reporter: Reporter
-    clock: Clock
-    trials: list[Trial]
-    cut: list[str]
+def _throughput(settings: SearchSettings, n_jobs: int | None) -> Throughput:
+    return Throughput(worker_count(n_jobs) if resolve_device(settings.device) == "cpu" else 1)
 
 
-def _begin(
+def _prepare(
     problem: Problem,
-    settings: SearchSettings,
-    directory: RunDirectory | None,
-    callbacks: Sequence[Callback],
-    n_jobs: int | None,
-    clock: Clock,
-    stack: contextlib.ExitStack,
-    screener: Screener | None,
-) -> _Stage:
-    """Prepare, plan and screen."""
-    device = resolve_device(settings.device)
-    left = None if settings.time_limit is None else clock.left
-    compiled = stack.enter_context(compiled_in_time(device, left))
-    on_gpu = device != "cpu"
-    throughput = Throughput(1 if on_gpu else worker_count(n_jobs))
-    preparation = Preparation(problem, settings, device)
-    journal = Journal(throughput, directory, clock)
-    reporter = Reporter(callbacks, preparation.metric, clock, throughput)
-    reporter.report("preparing")
-    data = preparation.screening().data
-    workers = Workers(stack, throughput.n_workers, on_gpu=on_gpu, memory_limit=settings.memory_bytes)
-    if settings.time_limit is not None:
-        workers.expect(settings.time_limit)
-    data = workers.share(data)
-
-    plan = _agreed_plan(preparation, data, settings, journal, clock, throughput, screener)
-    if settings.time_limit is None:
-        workers.expect(training_seconds(plan, data, settings))
-        data = workers.share(data)
-    if directory is not None:
-        directory.update(splits=_splits(preparation, plan), metric=preparation.metric.name, task=problem.task)
-    reporter.start_training()
-    trials, cut = _screen(data, settings, plan, journal, throughput, reporter, clock, screener)
-    if not compiled:
-        cut.append(
-            "the compiled loops were left out, since compiling them takes most of a minute the first time: "
-            "python -m parallelmlp_search.kernels.numba.compilation"
-        )
-    stage = (preparation, data, workers, plan, journal, throughput, reporter, clock)
-    return _Stage(*stage, trials=trials, cut=cut)
-
-
-def _agreed_plan(
-    preparation: Preparation,
-    data: ShardData,
     settings: SearchSettings,
     journal: Journal,
     clock: Clock,
-    throughput: Throughput,
-    screener: Screener | None,
-) -> SearchPlan:
-    """The plan of the search, made or remembered, with the rungs of whoever else screens."""
+    callbacks: Sequence[Callback],
+    stack: contextlib.ExitStack,
+) -> tuple[SearchContext, list[str]]:
+    """Prepare the data, and processes if a time limit is long enough; sentences on what was left out."""
+    device = resolve_device(settings.device)
+    timed = settings.time_limit is not None
+    compiled = stack.enter_context(compiled_in_time(device, clock.left if timed else None))
+    preparation = Preparation(problem, settings, device)
+    reporter = Reporter(callbacks, preparation.metric, clock, journal.throughput)
+    reporter.report("preparing")
+    data = preparation.screening().data
+    workers = Workers(
+        stack, journal.throughput.n_workers, on_gpu=device != "cpu", memory_limit=settings.memory_bytes
+    )
+    if settings.time_limit is not None:
+        workers.expect(settings.time_limit)
+    context = SearchContext(preparation, workers.share(data), journal, reporter, clock, workers)
+    if compiled:
+        return context, []
+    return context, [
+        "the compiled loops were left out, since compiling them takes most of a minute the first time: "
+        "python -m parallelmlp_search.kernels.numba.compilation"
+    ]
+
+
+def _plan(context: SearchContext, screener: Screener | None) -> tuple[SearchContext, SearchPlan]:
+    """Plan of the search, from the journal if it is resumed, with the rungs of the other processes."""
 
     def agree(plan: SearchPlan) -> SearchPlan:
-        if screener is None:
-            return plan
-        rungs = screener.agree(preparation.problem, settings, preparation.metric, plan.rungs)
-        return replace(plan, rungs=rungs)
+        return plan if screener is None else replace(plan, rungs=screener.agree(context, plan.rungs))
 
     def make() -> dict[str, Any]:
-        # those who cannot agree leave no decision behind
-        return agree(make_plan(preparation, data, settings, clock, throughput)).to_dict()
+        # processes that cannot agree leave no entry in the journal
+        return agree(make_plan(context)).to_dict()
 
-    resumed = "plan" in journal
-    plan = SearchPlan.from_dict(journal.entry("plan", make))
-    return agree(plan) if resumed else plan
+    resumed = "plan" in context.journal
+    plan = SearchPlan.from_dict(context.journal.entry("plan", make))
+    plan = agree(plan) if resumed else plan
+    if context.settings.time_limit is None:
+        context.workers.expect(plan.training_seconds)
+        context = replace(context, data=context.workers.share(context.data))
+    preparation, directory = context.preparation, context.journal.directory
+    if directory is not None:
+        splits = {
+            "rows": preparation.problem.n_rows,
+            "out_of_fold": preparation.n_oof,
+            "validation": len(preparation.validation_rows),
+            "folds": plan.n_folds,
+        }
+        directory.update(splits=splits, metric=preparation.metric.name, task=preparation.problem.task)
+    return context, plan
 
 
-def _finish(stage: _Stage, settings: SearchSettings, directory: RunDirectory | None) -> SearchResult:
-    """Cross-fit the finalists, judge, save."""
-    preparation, plan, trials, cut = stage.preparation, stage.plan, stage.trials, stage.cut
-    journal, throughput, reporter, clock = stage.journal, stage.throughput, stage.reporter, stage.clock
-    deadline, kept = None, 0.0
-    if settings.time_limit is not None:
-        if settings.refit:
-            kept = REFIT_SHARE * max(0.0, clock.left - plan.reserve_seconds)
-        deadline = time.monotonic() + clock.for_training(plan.reserve_seconds + kept)
-    finalists, last = _finalists(
-        trials, plan, preparation, stage.data, settings, journal, throughput, clock, kept
-    )
-    hold = not snapshots_fit(preparation)
-    folds = preparation.folds(last.n_folds, hold_out_validation=hold)
-    parts = [replace(part, data=stage.workers.share(part.data)) for part in folds]
+def _screen(
+    context: SearchContext, plan: SearchPlan, screener: Screener | None
+) -> tuple[list[Trial], list[str]]:
+    """Trials of screening, and sentences on what its deadline left out."""
+    settings, clock = context.settings, context.clock
+    deadline = None
+    if plan.screening_seconds is not None and settings.time_limit is not None:
+        end = settings.time_limit - plan.reserve_seconds
+        # a search that is resumed late leaves the finalists their share
+        deadline = time.monotonic() + min(plan.screening_seconds, max(0.0, 0.5 * (end - clock.elapsed)))
+    context.reporter.start_training()
+    size = ScreeningPlan(plan.rungs, plan.n_fresh, plan.n_refined, plan.capacity, deadline, plan.fills_time)
+    if screener is not None:
+        return screener.screen(context, size)
+    screening = Screening(context, size)
+    trials, left_out = screening.run(), screening.left_out
+    wanted = min(settings.n_trials or 0, settings.space.size())
+    if deadline is not None and len(trials) < wanted and not context.reporter.stopped:
+        left_out.append(f"{len(trials)} of {wanted} trials were begun in the time for screening")
+    return trials, left_out
+
+
+def _finish(
+    context: SearchContext, plan: SearchPlan, trials: list[Trial], left_out: list[str]
+) -> SearchResult:
+    """Cross-fit the finalists, evaluate, refit, save."""
+    preparation, reporter, clock = context.preparation, context.reporter, context.clock
+    refit_seconds, deadline = 0.0, None
+    if context.settings.time_limit is not None:
+        if context.settings.refit:
+            refit_seconds = REFIT_SHARE * max(0.0, clock.left - plan.reserve_seconds)
+        deadline = time.monotonic() + clock.for_training(plan.reserve_seconds + refit_seconds)
+    finalists, finalist_plan = _choose_finalists(context, plan, trials, refit_seconds)
+    parts = _folds(context, finalist_plan.n_folds)
     fit = cross_fit(
-        finalists,
-        parts,
-        preparation,
-        max_epochs=last.max_epochs,
-        rung=len(plan.rungs),
-        journal=journal,
-        throughput=throughput,
-        reporter=reporter,
-        trials=trials,
-        deadline=deadline,
-        required=last.n_finalists,
+        context, finalists, parts, finalist_plan, rung=len(plan.rungs), trials=trials, deadline=deadline
     )
     reporter.report("selecting", trials)
-    decision = first_decision(preparation, settings, parts, fit)
-    verdict = judge(
-        preparation, fit, decision=decision, seconds=clock.left - 0.5 - kept, seed=seed_of(settings.seed, 3)
+    evaluation = evaluate(
+        preparation,
+        fit,
+        decision_weights=comparison_weights(preparation, parts, fit),
+        seconds=clock.left - 0.5 - refit_seconds,
     )
-    model, verdict = treat(preparation, settings, parts, fit, verdict, decision)
-    cut += fit.cut
-    if settings.refit:
+    model = postprocess(preparation, parts, fit, evaluation.ensemble)
+    left_out = [*left_out, *fit.left_out]
+    if context.settings.refit:
         reporter.report("refitting", trials)
         model, missing = refit(
-            preparation,
+            context,
             model,
             fit,
             n_folds=len(parts),
-            max_epochs=last.max_epochs,
-            journal=journal,
-            throughput=throughput,
-            share=stage.workers.share,
+            max_epochs=finalist_plan.max_epochs,
             deadline=clock.deadline(SAVING_SECONDS),
         )
-        cut += missing
-    verdict = average(preparation, fit, verdict, model.decision, len(model.folds))
-    result = _result(preparation, model, trials, fit, verdict, last, len(parts), throughput, clock, cut)
+        left_out += missing
+    finalist_plan = replace(finalist_plan, n_folds=len(parts))
+    result = _result(context, trials, fit, evaluation, model, finalist_plan, left_out)
     reporter.report("saving", trials)
-    if directory is not None:
-        _save(directory, preparation, fit, result)
-    for sentence in result.cut:
-        warnings.warn(sentence, BudgetWarning, stacklevel=3)
+    if context.journal.directory is not None:
+        _save(context.journal.directory, preparation, fit, result)
     reporter.report("finished", trials)
     return result
 
 
-def _screen(
-    data: ShardData,
-    settings: SearchSettings,
-    plan: SearchPlan,
-    journal: Journal,
-    throughput: Throughput,
-    reporter: Reporter,
-    clock: Clock,
-    screener: Screener | None,
-) -> tuple[list[Trial], list[str]]:
-    deadline = None
-    if plan.screening_seconds is not None and settings.time_limit is not None:
-        end = settings.time_limit - plan.reserve_seconds
-        # whoever resumes late still leaves the finalists their share
-        deadline = time.monotonic() + min(plan.screening_seconds, max(0.0, 0.5 * (end - clock.elapsed)))
-    amount = ScreeningPlan(plan.rungs, plan.n_fresh, plan.n_refined, plan.capacity, deadline, plan.fills_time)
-    if screener is not None:
-        return screener.screen(data, settings, amount, throughput, reporter)
-    screening = Screening(data, settings, amount, journal, throughput, reporter)
-    trials = screening.run()
-    wanted = min(settings.n_trials or 0, settings.space.size())
-    if deadline is not None and len(trials) < wanted and not reporter.stopped:
-        screening.cut.append(f"{len(trials)} of {wanted} trials were begun in the time for screening")
-    return trials, screening.cut
-
-
-def _finalists(
-    trials: Sequence[Trial],
-    plan: SearchPlan,
-    preparation: Preparation,
-    data: ShardData,
-    settings: SearchSettings,
-    journal: Journal,
-    throughput: Throughput,
-    clock: Clock,
-    kept: float,
+def _choose_finalists(
+    context: SearchContext, plan: SearchPlan, trials: Sequence[Trial], refit_seconds: float
 ) -> tuple[list[Trial], FinalistPlan]:
-    """The best of screening, higher rungs first, then lower errors; and how they are to be cross-fitted.
+    """Best trials of screening, higher rungs first, and the plan of their cross-fitting.
 
-    Under a time limit more are named than planned, in case there is time for them; ``kept`` seconds are not
-    theirs.
+    Under a time limit there are more than planned, in case there is time for them.
     """
     alive = [trial for trial in trials if trial.records and trial.error < float("inf")]
     if not alive:
@@ -318,49 +284,52 @@ def _finalists(
         reason = f"; the first failed because {failures[0]}" if failures else ""
         raise SearchFailedError(f"none of {len(trials)} configurations could be trained{reason}")
     ranked = sorted(alive, key=lambda trial: trial.standing)
-    if settings.time_limit is None:
+    if context.settings.time_limit is None:
         return ranked[: plan.n_finalists], FinalistPlan(plan.max_epochs, plan.n_finalists, plan.n_folds)
 
     def choose() -> dict[str, Any]:
-        left = clock.for_training(plan.reserve_seconds + kept)
-        leaders = affordable_first(ranked, preparation, data, throughput, left)
-        configs = [trial.config for trial in leaders[:16]]
-        last = replan_finalists(plan, configs, preparation, data, settings, throughput, left)
-        named = leaders[: settings.n_finalists or MAX_FINALISTS]
-        return asdict(last) | {"trials": [trial.number for trial in named]}
+        left = context.clock.for_training(plan.reserve_seconds + refit_seconds)
+        best = affordable_first(context, ranked, left)
+        found = replan_finalists(context, [trial.config for trial in best[:N_REPLANNED]], left)
+        chosen = best[: context.settings.n_finalists or MAX_FINALISTS]
+        return asdict(found) | {"trials": [trial.number for trial in chosen]}
 
-    decision = dict(journal.entry("finalists", choose))
-    chosen = [trials[number] for number in decision.pop("trials")]
-    return chosen, FinalistPlan(**decision)
+    entry = dict(context.journal.entry("finalists", choose))
+    chosen = [trials[number] for number in entry.pop("trials")]
+    return chosen, FinalistPlan(**entry)
+
+
+def _folds(context: SearchContext, n_folds: int) -> list[Part]:
+    hold_out = not snapshots_fit(context.preparation)
+    parts = context.preparation.folds(n_folds, hold_out_validation=hold_out)
+    return [replace(part, data=context.workers.share(part.data)) for part in parts]
 
 
 def _result(
-    preparation: Preparation,
-    model: TrainedModel,
+    context: SearchContext,
     trials: list[Trial],
     fit: CrossFit,
-    verdict: Verdict,
-    last: FinalistPlan,
-    n_folds: int,
-    throughput: Throughput,
-    clock: Clock,
-    cut: list[str],
+    evaluation: Evaluation,
+    model: TrainedModel,
+    plan: FinalistPlan,
+    left_out: list[str],
 ) -> SearchResult:
-    board = rank(trials, fit, verdict, preparation.metric)
+    preparation = context.preparation
+    board = make_leaderboard(trials, fit, evaluation, preparation.metric)
     best = board[0].trial
     return SearchResult(
         leaderboard=board,
         model=model,
-        honest=verdict.honest,
+        honest=honest_score(preparation, fit, evaluation, model),
         metric=preparation.metric.name,
         best_trial=best,
         best_config=trials[best].config,
         n_trials=len(trials),
-        max_epochs=last.max_epochs,
-        n_folds=n_folds,
-        member_steps=throughput.member_steps,
-        elapsed_seconds=clock.elapsed,
-        cut=cut,
+        max_epochs=plan.max_epochs,
+        n_folds=plan.n_folds,
+        member_steps=context.throughput.member_steps,
+        elapsed_seconds=context.clock.elapsed,
+        left_out=left_out,
         trials=trials_frame(trials, preparation.metric),
     )
 
@@ -380,12 +349,3 @@ def _save(directory: RunDirectory, preparation: Preparation, fit: CrossFit, resu
     result.model.save(directory.path / "model")
     directory.log("finished", seconds=result.elapsed_seconds)
     directory.finish(result.to_dict())
-
-
-def _splits(preparation: Preparation, plan: SearchPlan) -> dict[str, Any]:
-    return {
-        "rows": preparation.problem.n_rows,
-        "reporting": preparation.n_oof,
-        "choosing": len(preparation.validation_rows),
-        "folds": plan.n_folds,
-    }

@@ -156,8 +156,8 @@ def test_evaluate_uses_thresholds_temperature_and_refit_of_the_run(folder: Path,
     found = json.loads(pmlp(*arguments, "--output", run, "--json", "--quiet").stdout)
     assert found["refitted"] >= 1
     evaluation = json.loads(pmlp("evaluate", run, folder / "sold.csv", "--json").stdout)
-    assert {name: evaluation[name] for name in ("temperature", "decision", "refitted")} == {
-        name: found[name] for name in ("temperature", "decision", "refitted")
+    assert {name: evaluation[name] for name in ("temperature", "decision_weights", "refitted")} == {
+        name: found[name] for name in ("temperature", "decision_weights", "refitted")
     }
     # the score is that of the classes that `pmlp predict` writes
     pmlp("predict", run, folder / "sold.csv", "--output", tmp_path / "named.csv")

@@ -180,7 +180,7 @@ class TestDecisionThresholds:
     def test_thresholds_follow_the_metric(self, rare: tuple[np.ndarray, np.ndarray]) -> None:
         X, y = rare
         tuned = classifier(metric="f1").fit(X, y)
-        weights = tuned.model_.decision
+        weights = tuned.model_.decision_weights
         assert weights is not None
         proba = tuned.predict_proba(X)
         assert np.array_equal(tuned.predict(X), tuned.classes_[(proba * weights).argmax(axis=1)])
@@ -192,7 +192,7 @@ class TestDecisionThresholds:
     def test_other_metrics_predict_the_most_probable_class(self, rare: tuple[np.ndarray, np.ndarray]) -> None:
         X, y = rare
         model = classifier(refit=True, calibration="none").fit(X, y)
-        assert model.model_.decision is None
+        assert model.model_.decision_weights is None
         assert model.model_.temperature == 1.0
         assert model.model_.refitted
         assert np.array_equal(model.predict(X), model.classes_[model.predict_proba(X).argmax(axis=1)])

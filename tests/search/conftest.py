@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,12 @@ import pandas as pd
 import pytest
 
 from parallelmlp_search.search import Problem, SearchResult, SearchSettings, run
+from parallelmlp_search.search.problem.preparation import Preparation
+from parallelmlp_search.search.run.budget import Clock, Throughput
+from parallelmlp_search.search.run.context import SearchContext
+from parallelmlp_search.search.run.journal import Journal
+from parallelmlp_search.search.run.reporting import Reporter
+from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.space import Categorical, Float, SearchSpace
 
 DATASETS = Path(__file__).parents[2] / "datasets"
@@ -71,6 +78,21 @@ def _without_seconds(frame: pd.DataFrame) -> pd.DataFrame:
 def _assert_same_table(first: pd.DataFrame, second: pd.DataFrame) -> None:
     """Bit for bit, but for what a clock measured."""
     pd.testing.assert_frame_equal(_without_seconds(first), _without_seconds(second), check_exact=True)
+
+
+def _context(problem: Problem, settings: SearchSettings, spent: float = 0.0) -> SearchContext:
+    """Context of a search with one worker and without a run directory."""
+    preparation, throughput = Preparation(problem, settings), Throughput(1)
+    clock = Clock(settings.time_limit, spent=spent)
+    reporter = Reporter((), preparation.metric, clock, throughput)
+    workers = Workers(contextlib.ExitStack(), 1)
+    data = preparation.screening().data
+    return SearchContext(preparation, data, Journal(throughput), reporter, clock, workers)
+
+
+@pytest.fixture(scope="session")
+def make_context() -> Callable[..., SearchContext]:
+    return _context
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""How much to do, from budget, table and machine."""
+"""Plans, from budget, table and machine."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from typing import Any
 import pytest
 
 from parallelmlp_search.search import Problem, SearchSettings, planning
-from parallelmlp_search.search.planning import MAX_OF_ONE, SearchPlan, affordable_first, make_plan
-from parallelmlp_search.search.problem.preparation import Preparation
-from parallelmlp_search.search.run.budget import Clock, Throughput, fewest_epochs
+from parallelmlp_search.search.planning import MAX_FINALIST_SHARE, SearchPlan, affordable_first, make_plan
+from parallelmlp_search.search.run.budget import fewest_epochs
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.space import MLPConfig
 
 Make = Callable[..., Any]
 
 
-def _plan(problem: Problem, settings: SearchSettings, spent: float = 0.0) -> SearchPlan:
-    preparation = Preparation(problem, settings)
-    clock = Clock(settings.time_limit, spent=spent)
-    return make_plan(preparation, preparation.screening().data, settings, clock, Throughput(1))
+@pytest.fixture(scope="module")
+def plan_of(make_context: Make) -> Make:
+    """Function from a problem and settings to a plan."""
+    return lambda *arguments, **values: make_plan(make_context(*arguments, **values))
 
 
-def test_what_is_asked_for_is_planned(spam: Problem, make_settings: Make) -> None:
-    plan = _plan(spam, make_settings(refinement=0.25))
+def test_what_is_asked_for_is_planned(plan_of: Make, spam: Problem, make_settings: Make) -> None:
+    plan = plan_of(spam, make_settings(refinement=0.25))
     assert plan.max_epochs == 4
     assert (plan.n_fresh, plan.n_refined) == (15, 5)
     assert (plan.n_finalists, plan.n_folds) == (3, 3)
@@ -33,15 +32,15 @@ def test_what_is_asked_for_is_planned(spam: Problem, make_settings: Make) -> Non
 
 
 def test_without_a_time_limit_the_plan_is_a_function_of_settings_and_data(
-    spam: Problem, make_problem: Make
+    plan_of: Make, spam: Problem, make_problem: Make
 ) -> None:
     settings = SearchSettings("small")
-    assert _plan(spam, settings) == _plan(spam, settings)
-    assert _plan(make_problem("spambase", 4000), settings) != _plan(spam, settings)
+    assert plan_of(spam, settings) == plan_of(spam, settings)
+    assert plan_of(make_problem("spambase", 4000), settings) != plan_of(spam, settings)
 
 
-def test_defaults_are_sensible(spam: Problem) -> None:
-    plan = _plan(spam, SearchSettings("small"))
+def test_defaults_are_sensible(plan_of: Make, spam: Problem) -> None:
+    plan = plan_of(spam, SearchSettings("small"))
     assert plan.n_fresh + plan.n_refined >= 100
     assert plan.n_refined > plan.n_fresh >= 50
     assert 2 <= plan.n_folds <= 10
@@ -49,41 +48,43 @@ def test_defaults_are_sensible(spam: Problem) -> None:
     assert plan.rungs == tuple(sorted(plan.rungs))
 
 
-def test_a_plan_comes_back_from_json(spam: Problem, make_settings: Make) -> None:
+def test_a_plan_comes_back_from_json(plan_of: Make, spam: Problem, make_settings: Make) -> None:
     for settings in (make_settings(), make_settings(time_limit=30.0)):
-        plan = _plan(spam, settings)
+        plan = plan_of(spam, settings)
         assert SearchPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 
 
-def test_a_small_space_or_a_grid_is_drawn_in_full(spam: Problem, make_settings: Make) -> None:
+def test_a_small_space_or_a_grid_is_drawn_in_full(plan_of: Make, spam: Problem, make_settings: Make) -> None:
     from parallelmlp_search.space import Categorical, SearchSpace
 
     small = SearchSpace({"width": Categorical((4, 8, 12))})
-    plan = _plan(spam, make_settings(search_space=small))
+    plan = plan_of(spam, make_settings(search_space=small))
     assert plan.n_refined == 0
-    assert _plan(spam, make_settings(sampler="grid")).n_refined == 0
-    assert _plan(spam, make_settings()).n_refined > 0
+    assert plan_of(spam, make_settings(sampler="grid")).n_refined == 0
+    assert plan_of(spam, make_settings()).n_refined > 0
 
 
-def test_a_memory_limit_lowers_the_capacity(spam: Problem) -> None:
-    free = _plan(spam, SearchSettings("default"))
-    tight = _plan(spam, SearchSettings("default", memory_limit=50_000_000))
-    tighter = _plan(spam, SearchSettings("default", memory_limit=10_000))
+def test_a_memory_limit_lowers_the_capacity(plan_of: Make, spam: Problem) -> None:
+    free = plan_of(spam, SearchSettings("default"))
+    tight = plan_of(spam, SearchSettings("default", memory_limit=50_000_000))
+    tighter = plan_of(spam, SearchSettings("default", memory_limit=10_000))
     assert free.capacity > tight.capacity > tighter.capacity >= 2
     # a generous limit changes nothing
-    assert _plan(spam, SearchSettings("default", memory_limit=10**12)).capacity == free.capacity
+    assert plan_of(spam, SearchSettings("default", memory_limit=10**12)).capacity == free.capacity
 
 
-def test_more_time_never_plans_less(spam: Problem, make_settings: Make) -> None:
+def test_more_time_never_plans_less(plan_of: Make, spam: Problem, make_settings: Make) -> None:
     def work(limit: float) -> float:
-        plan = _plan(spam, make_settings(n_trials=None, max_epochs=None, time_limit=limit))
+        plan = plan_of(spam, make_settings(n_trials=None, max_epochs=None, time_limit=limit))
         return (plan.n_fresh + plan.n_refined) * plan.max_epochs
 
     assert work(3.0) < work(300.0)
 
 
-def test_a_time_limit_that_is_spent_still_plans_something(spam: Problem, make_settings: Make) -> None:
-    plan = _plan(spam, make_settings(n_trials=None, time_limit=5.0), spent=100)
+def test_a_time_limit_that_is_spent_still_plans_something(
+    plan_of: Make, spam: Problem, make_settings: Make
+) -> None:
+    plan = plan_of(spam, make_settings(n_trials=None, time_limit=5.0), spent=100)
     assert plan.n_fresh + plan.n_refined >= 2
     assert plan.n_finalists >= 1
     assert plan.screening_seconds is not None
@@ -92,39 +93,40 @@ def test_a_time_limit_that_is_spent_still_plans_something(spam: Problem, make_se
 
 
 @pytest.mark.parametrize("n_trials", [1, 2, 7])
-def test_there_are_never_more_finalists_than_trials(spam: Problem, n_trials: int) -> None:
-    assert _plan(spam, SearchSettings("small", n_trials=n_trials)).n_finalists <= n_trials
+def test_there_are_never_more_finalists_than_trials(plan_of: Make, spam: Problem, n_trials: int) -> None:
+    assert plan_of(spam, SearchSettings("small", n_trials=n_trials)).n_finalists <= n_trials
 
 
-def test_where_dear_ones_are_drawn_too_fewer_are_planned(
-    spam: Problem, monkeypatch: pytest.MonkeyPatch
+def test_fewer_trials_are_planned_where_expensive_ones_are_drawn(
+    plan_of: Make, spam: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Points that are spread evenly cost what they cost."""
+    """Cheap configurations are not preferred among evenly spread points."""
     monkeypatch.setattr(planning, "_time_machine", lambda *_: None)
     plans = {
-        sampler: _plan(spam, SearchSettings(time_limit=30.0, sampler=sampler, refinement=0.0))
+        sampler: plan_of(spam, SearchSettings(time_limit=30.0, sampler=sampler, refinement=0.0))
         for sampler in ("random", "qmc")
     }
     n_random, n_even = (plan.n_fresh + plan.n_refined for plan in plans.values())
     assert n_even < 0.8 * n_random
 
 
-def test_whoever_would_take_too_much_of_the_time_stands_behind(spam: Problem, make_settings: Make) -> None:
-    preparation = Preparation(spam, make_settings())
-    data = preparation.screening().data
-    throughput = Throughput(1)
+def test_trials_that_take_too_much_of_the_time_come_last(
+    spam: Problem, make_settings: Make, make_context: Make
+) -> None:
+    context = make_context(spam, make_settings())
+    data = context.data
     widths = (512, 16, 256, 24)
     trials = [Trial(n, MLPConfig(widths=(width,) * 3), "random", 0) for n, width in enumerate(widths)]
 
     def order(seconds: float) -> list[int]:
-        ranked = affordable_first(trials, preparation, data, throughput, seconds)
+        ranked = affordable_first(context, trials, seconds)
         return [trial.config.widths[0] for trial in ranked]
 
     config = trials[2].config
-    rows = preparation.problem.n_rows
+    rows = spam.n_rows
     epochs = 3 * fewest_epochs(rows / data.batch_rows(config))
-    seconds = epochs * data.epoch_seconds(config) * rows / data.rows.inputs.shape[0] / MAX_OF_ONE
+    seconds = epochs * data.epoch_seconds(config) * rows / data.rows.inputs.shape[0] / MAX_FINALIST_SHARE
     assert order(1.01 * seconds) == [16, 256, 24, 512]
     assert order(0.99 * seconds) == [16, 24, 512, 256]
     assert order(1e6) == list(widths)
-    assert order(1e-9) == list(widths)  # nobody is affordable: the best go first
+    assert order(1e-9) == list(widths)  # none is affordable: the best go first

@@ -37,7 +37,7 @@ def test_a_result_is_whole(found: SearchResult, spam: Problem) -> None:
     assert (found.max_epochs, found.n_folds) == (4, 3)
     assert found.metric == "roc_auc"
     assert found.member_steps > 0
-    assert found.cut == []
+    assert found.left_out == []
     assert found.honest is not None
     assert 0.8 < found.honest.score <= 1
     assert found.honest.low <= found.honest.score <= found.honest.high
@@ -168,7 +168,7 @@ def test_a_finished_run_holds_only_what_is_safe_to_open(
     info = directory.info()
     assert info["status"] == "finished"
     assert info["task"] == "binary"
-    assert info["splits"] == {"rows": 400, "reporting": 320, "choosing": 80, "folds": 3}
+    assert info["splits"] == {"rows": 400, "out_of_fold": 320, "validation": 80, "folds": 3}
     assert directory.result() == json.loads(json.dumps(result.to_dict()))
     assert directory.settings().to_dict() == make_settings().to_dict()
 

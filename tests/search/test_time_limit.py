@@ -66,7 +66,7 @@ def test_a_time_limit_is_kept(
     assert result.elapsed_seconds <= seconds
     assert result.n_trials >= 2
     assert result.honest is not None
-    assert sentences == result.cut == directory.result()["cut"]
+    assert sentences == result.left_out == directory.result()["left_out"]
 
 
 def test_time_that_passed_before_counts(spam: Problem) -> None:
@@ -98,8 +98,8 @@ def test_work_that_does_not_fit_is_cut_and_on_record(make_problem: Make) -> None
     )
     result, seconds, sentences = _timed(problem, settings, n_jobs=2)
     assert seconds <= 1.1 * 4 + 1
-    assert result.cut
-    assert sentences == result.cut
+    assert result.left_out
+    assert sentences == result.left_out
     assert any("of 100 trials were begun in the time for screening" in sentence for sentence in sentences)
     assert any("finalists" in sentence for sentence in sentences)
     assert np.isfinite(result.model.predictions(problem.frame.iloc[:50])).all()
@@ -129,7 +129,7 @@ def test_screening_ends_when_nothing_gets_better(spam: Problem, monkeypatch: pyt
 def test_work_that_fits_is_not_cut(spam: Problem, make_settings: Make) -> None:
     result, seconds, sentences = _timed(spam, make_settings(time_limit=60.0), n_jobs=1)
     assert seconds < 30
-    assert result.cut == sentences == []
+    assert result.left_out == sentences == []
     assert result.n_trials == 20
 
 
@@ -234,11 +234,9 @@ def test_screening_goes_on_while_there_is_time(spam: Problem, monkeypatch: pytes
 
 
 def test_what_a_starting_worker_loads_is_not_taken_for_slowness(
-    spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
+    spam: Problem, make_settings: Make, make_context: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from parallelmlp_search.search import planning
-    from parallelmlp_search.search.problem.preparation import Preparation
-    from parallelmlp_search.search.run.budget import Clock, Throughput
 
     rounds: list[int] = []
     real = planning.run_shards
@@ -250,9 +248,7 @@ def test_what_a_starting_worker_loads_is_not_taken_for_slowness(
             yield outcome
 
     monkeypatch.setattr(planning, "run_shards", slow_start)
-    preparation = Preparation(spam, make_settings(time_limit=60.0))
-    throughput = Throughput(1)
-    data = preparation.screening().data
-    planning.make_plan(preparation, data, make_settings(time_limit=60.0), Clock(60.0), throughput)
+    context = make_context(spam, make_settings(time_limit=60.0))
+    planning.make_plan(context)
     assert len(rounds) == 2
-    assert throughput._measured < 60.0
+    assert context.throughput._measured < 60.0

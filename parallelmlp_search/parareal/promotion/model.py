@@ -114,7 +114,12 @@ class PromotedModel(TrainedModel):
         """
         values = {field.name: getattr(base, field.name) for field in fields(TrainedModel)}
         return cls(
-            **{**values, "weights": weights, "temperature": 1.0, "decision": untempered_decision(base)},
+            **{
+                **values,
+                "weights": weights,
+                "temperature": 1.0,
+                "decision_weights": untempered_decision(base),
+            },
             promoted=tuple(promoted),
             promoted_weights=tuple(float(weight) for weight in promoted_weights),
         )
@@ -157,9 +162,9 @@ def untempered_decision(model: TrainedModel) -> tuple[float, ...] | None:
 
     The largest of ``p ** (1 / T) * w`` is at the largest of ``p * w ** T``.
     """
-    if model.decision is None:
+    if model.decision_weights is None:
         return None
-    return tuple(weight**model.temperature for weight in model.decision)
+    return tuple(weight**model.temperature for weight in model.decision_weights)
 
 
 def load_model(directory: RunDirectory) -> TrainedModel:
@@ -192,7 +197,7 @@ def load_promoted(directory: RunDirectory, member: int = 0) -> PromotedModel:
         weights=torch.zeros_like(found.weights),
         promoted=(found.promoted[member],),
         promoted_weights=(1.0,),
-        decision=None,
+        decision_weights=None,
     )
 
 

@@ -92,7 +92,7 @@ def promote(
         model.save(directory.path / FOLDER)
         base = TrainedModel.load(directory.model_folder)
         final = model if result.used else base
-        _record(directory, result, model, final.treatment(), honest)
+        _record(directory, result, model, final.postprocessing(), honest)
     return result, final
 
 

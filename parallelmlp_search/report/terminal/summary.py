@@ -66,7 +66,7 @@ def search_summary(result: Record, leaderboard: Sequence[Record], run: str) -> R
         page.add_row(name, text)
     page.add_row("search", describe_search(result))
     page.add_row("time", format_duration(float(result["elapsed_seconds"])))
-    for number, sentence in enumerate(result.get("cut") or ()):
+    for number, sentence in enumerate(result.get("left_out", result.get("cut")) or ()):
         page.add_row("" if number else "cut short", Text(str(sentence), style="yellow"))
     page.add_row("run", Text(run, style="bold"))
     quoted = shlex.quote(run)

@@ -1,4 +1,4 @@
-"""The verdict: the ensemble, its honest score, and the leaderboard."""
+"""Evaluation of the finalists: ensemble, honest score, leaderboard."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from parallelmlp_search.exceptions import SearchFailedError
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit
-from parallelmlp_search.search.finalists.model import FoldModel, TrainedModel
-from parallelmlp_search.search.problem.preparation import Part, Preparation
+from parallelmlp_search.search.finalists.model import TrainedModel
+from parallelmlp_search.search.problem.preparation import Preparation, seed_of
 from parallelmlp_search.search.run.trial import Trial, TrialState
 from parallelmlp_search.selection import (
     Bootstrap,
@@ -22,58 +21,88 @@ from parallelmlp_search.selection import (
     HonestScore,
     Leaderboard,
     Metric,
+    adjust_for_averaging,
+    adjust_for_postprocessing,
+    apply_temperature,
+    averaging_gain,
     bias_corrected_score,
     greedy_ensemble,
     weight_classes,
 )
 
-__all__ = ["Verdict", "build_model", "judge", "rank", "selection_seconds"]
+__all__ = ["Evaluation", "evaluate", "honest_score", "make_leaderboard", "selection_seconds"]
 
-ROUNDS = 25
-BOOTSTRAPS = 30
+N_ROUNDS = 25
+N_BOOTSTRAPS = 30
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What was chosen and what it is worth.
+class Evaluation:
+    """Ensemble of the finalists.
 
     Attributes
     ----------
     ensemble
         Weights of the finalists.
-    honest
-        Score of the whole choice, corrected for the choosing; None for tables too small to hold rows back.
+    decision_weights
+        Weights of the classes by which the finalists were compared, or None.
+    corrected
+        Score of the ensemble, corrected for its selection; None for tables too small to hold rows back.
     """
 
     ensemble: GreedyEnsemble
-    honest: HonestScore | None
+    decision_weights: tuple[float, ...] | None
+    corrected: HonestScore | None
 
 
 def selection_seconds(metric: Metric, n_finalists: int, n_predictions: int, n_rows: int) -> float:
-    """Predicted seconds of :func:`judge` on one core; it bounds itself by about 8."""
+    """Predicted seconds of :func:`evaluate` on one core, at most about 10.
+
+    Parameters
+    ----------
+    metric
+        Metric of the search.
+    n_finalists, n_predictions, n_rows
+        Shape of the out-of-fold predictions.
+
+    Returns
+    -------
+    float
+    """
     once = metric.formula.cost_ns * 1e-9 * n_finalists * n_predictions * n_rows
-    return 0.2 + min(4.0, once * ROUNDS) + _correction_seconds(once)
+    return 0.2 + min(4.0, once * N_ROUNDS) + _correction_seconds(once)
 
 
 def _correction_seconds(once: float) -> float:
-    """Predicted seconds of correcting the score, from those of scoring all finalists once."""
-    return min(6.0, once * ROUNDS * BOOTSTRAPS * 0.5)
+    """Predicted seconds of correcting the score, given those of scoring all finalists once."""
+    return min(6.0, once * N_ROUNDS * N_BOOTSTRAPS * 0.5)
 
 
-def judge(
+def evaluate(
     preparation: Preparation,
     fit: CrossFit,
     *,
-    decision: tuple[float, ...] | None = None,
+    decision_weights: tuple[float, ...] | None = None,
     seconds: float = math.inf,
-    seed: int = 0,
-) -> Verdict:
-    """Score finalists on out-of-fold predictions, build the ensemble, and correct its score.
+) -> Evaluation:
+    """Score finalists on out-of-fold predictions, select the ensemble, and correct its score.
 
-    The finalists' last records get their out-of-fold errors. ``decision`` holds weights of the classes, found
-    on other rows, that probabilities are multiplied by, so that metrics of labels see the classes that will
-    be named; None for none. ``seconds`` is what is left for it; with less
-    than needed the repetitions of the correction become fewer.
+    The last records of the finalists get their out-of-fold errors.
+
+    Parameters
+    ----------
+    preparation
+        Target and metric.
+    fit
+        Out-of-fold predictions.
+    decision_weights
+        Weights of the classes, tuned on other rows, for metrics of labels; None for none.
+    seconds
+        Time left. If it is short, the correction uses fewer bootstrap samples and rows.
+
+    Returns
+    -------
+    Evaluation
 
     Raises
     ------
@@ -82,13 +111,12 @@ def judge(
     """
     if not fit.trials:
         raise SearchFailedError(
-            "every finalist failed or was cut off: give more time, or a tamer search space"
+            "every finalist failed or was stopped by the time limit: give more time or a smaller search space"
         )
-    rows = preparation.oof_rows[fit.covered.numpy()]
-    predictions = weight_classes(fit.predictions[:, :, fit.covered], decision)
-    target, weight = preparation.metric_target(rows), preparation.weights(rows)
+    rows = preparation.scored_rows(preparation.oof_rows[fit.covered.numpy()])
+    predictions = weight_classes(fit.predictions[:, :, fit.covered], decision_weights)
     metric = preparation.metric
-    errors = metric.error(predictions, target, weight)
+    errors = metric.error(predictions, rows.target, rows.weight)
     for trial, error in zip(fit.trials, errors.tolist(), strict=True):
         trial.records[-1] = replace(trial.records[-1], error=error)
     if not bool(torch.isfinite(errors).any()):
@@ -97,40 +125,105 @@ def judge(
         )
     complexity = [float(trial.n_parameters) for trial in fit.trials]
     once = metric.formula.cost_ns * 1e-9 * predictions.numel()
-    n_rounds = ROUNDS if seconds > 3.0 * once * ROUNDS else max(5, int(0.3 * seconds / once))
+    n_rounds = N_ROUNDS if seconds > 3.0 * once * N_ROUNDS else max(5, int(0.3 * seconds / once))
     started = time.monotonic()
     ensemble = greedy_ensemble(
-        predictions, target, metric, n_rounds=n_rounds, weight=weight, complexity=complexity
+        predictions, rows.target, metric, n_rounds=n_rounds, weight=rows.weight, complexity=complexity
     )
     if preparation.is_tiny:
-        return Verdict(ensemble, None)
-    n_bootstraps, max_rows = BOOTSTRAPS, None
+        return Evaluation(ensemble, decision_weights, None)
+    n_bootstraps, max_rows = N_BOOTSTRAPS, None
     if math.isfinite(seconds):
         took = time.monotonic() - started
         slowness = max(1.0, took / (min(4.0, once * n_rounds) + 0.02))
         predicted = slowness * _correction_seconds(once)
         if predicted > seconds - took:
             max_rows = 1000
-            n_bootstraps = max(5, min(BOOTSTRAPS, int(BOOTSTRAPS * 2.0 * (seconds - took) / predicted)))
-    groups = preparation.problem.groups
-    honest = bias_corrected_score(
+            n_bootstraps = max(5, min(N_BOOTSTRAPS, int(N_BOOTSTRAPS * 2.0 * (seconds - took) / predicted)))
+    corrected = bias_corrected_score(
         predictions,
-        target,
+        rows.target,
         metric,
         ensemble,
-        weight=weight,
+        weight=rows.weight,
         complexity=complexity,
-        bootstrap=Bootstrap(n_bootstraps, max_rows, None if groups is None else groups[rows], seed),
+        bootstrap=Bootstrap(n_bootstraps, max_rows, rows.groups, seed_of(preparation.settings.seed, 3)),
     )
-    return Verdict(ensemble, honest)
+    return Evaluation(ensemble, decision_weights, corrected)
 
 
-def rank(trials: Sequence[Trial], fit: CrossFit, verdict: Verdict, metric: Metric) -> Leaderboard:
-    """The leaderboard of all trials; finalists stand above all rungs of screening."""
-    weight_of = {
-        trial.number: weight
-        for trial, weight in zip(fit.trials, verdict.ensemble.weights.tolist(), strict=True)
-    }
+def honest_score(
+    preparation: Preparation, fit: CrossFit, evaluation: Evaluation, model: TrainedModel
+) -> HonestScore | None:
+    """Expected score of the final model on new rows.
+
+    It is the score of the ensemble, corrected for its selection, plus the effects of postprocessing and of
+    averaging the networks of several folds or refits.
+
+    Parameters
+    ----------
+    preparation
+        Target and metric.
+    fit
+        Out-of-fold predictions.
+    evaluation
+        Ensemble and its corrected score.
+    model
+        Final model.
+
+    Returns
+    -------
+    HonestScore or None
+        None for tables too small to hold rows back.
+    """
+    honest = evaluation.corrected
+    if honest is None:
+        return None
+    rows = preparation.scored_rows(preparation.oof_rows[fit.covered.numpy()])
+    predictions, ensemble = fit.predictions[:, :, fit.covered], evaluation.ensemble
+    if model.classes is not None:
+        plain = ensemble.combine(predictions).double()
+        plain = plain / plain.sum(dim=0, keepdim=True)
+        honest = adjust_for_postprocessing(
+            honest,
+            weight_classes(plain, evaluation.decision_weights),
+            weight_classes(apply_temperature(plain, model.temperature), model.decision_weights),
+            rows.target,
+            preparation.metric,
+            weight=rows.weight,
+            bootstrap=Bootstrap(groups=rows.groups, seed=seed_of(preparation.settings.seed, 3)),
+        )
+    gain = averaging_gain(
+        weight_classes(predictions, model.decision_weights),
+        rows.target,
+        preparation.metric,
+        ensemble.weights,
+        len(model.folds),
+        weight=rows.weight,
+    )
+    return adjust_for_averaging(honest, gain)
+
+
+def make_leaderboard(
+    trials: Sequence[Trial], fit: CrossFit, evaluation: Evaluation, metric: Metric
+) -> Leaderboard:
+    """Leaderboard of all trials; finalists rank before all trials of screening.
+
+    Parameters
+    ----------
+    trials
+        All trials.
+    fit, evaluation
+        Finalists and their weights in the ensemble.
+    metric
+        Metric of the search.
+
+    Returns
+    -------
+    Leaderboard
+    """
+    weights = evaluation.ensemble.weights.tolist()
+    weight_of = {trial.number: weight for trial, weight in zip(fit.trials, weights, strict=True)}
     entries = []
     for trial in trials:
         failed = trial.state is TrialState.FAILED or not math.isfinite(trial.error)
@@ -151,31 +244,3 @@ def rank(trials: Sequence[Trial], fit: CrossFit, verdict: Verdict, metric: Metri
             )
         )
     return Leaderboard(entries)
-
-
-def build_model(
-    preparation: Preparation, parts: Sequence[Part], fit: CrossFit, weights: Tensor
-) -> TrainedModel:
-    """Pack the networks of every fold that have a weight, of (P,), into a model that predicts."""
-    chosen = [index for index, weight in enumerate(weights.tolist()) if weight > 0]
-    configs = tuple(fit.trials[index].config for index in chosen)
-    folds = [
-        FoldModel.pack(
-            part.preprocessor,
-            part.head,
-            [part.data.architecture(config) for config in configs],
-            [fit.vectors[index][fold] for index in chosen],
-        )
-        for fold, part in enumerate(parts)
-    ]
-    return TrainedModel(
-        task=preparation.problem.task,
-        classes=None if preparation.classes is None else preparation.classes.classes_,
-        configs=configs,
-        trials=tuple(fit.trials[index].number for index in chosen),
-        weights=weights[chosen],
-        folds=folds,
-        feature_names=[str(name) for name in preparation.problem.frame.columns],
-        target_name=preparation.problem.target_name,
-        flat_target=preparation.problem.target.ndim == 1,
-    )

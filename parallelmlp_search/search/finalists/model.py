@@ -1,4 +1,4 @@
-"""What a search leaves behind: networks of every fold, with preprocessing, that predict from a table."""
+"""Trained ensemble: networks of every fold, with preprocessing, that predict from a table."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PREDICTION_ROWS = 1024
 
 @dataclass
 class FoldModel:
-    """The networks of one fold, packed, with the preprocessing that was fitted on it."""
+    """Packed networks of one fold, and the preprocessing that was fitted on it."""
 
     preprocessor: TablePreprocessor
     head: Head
@@ -46,7 +46,19 @@ class FoldModel:
         architectures: Sequence[Architecture],
         vectors: Sequence[Tensor],
     ) -> FoldModel:
-        """Pack canonical vectors."""
+        """Pack networks.
+
+        Parameters
+        ----------
+        preprocessor, head
+            Preprocessing and outputs of the fold.
+        architectures, vectors
+            Architecture and canonical vector of each network.
+
+        Returns
+        -------
+        FoldModel
+        """
         layout = plan(architectures)
         parameters = torch.zeros(layout.size, dtype=vectors[0].dtype)
         for member, vector in enumerate(vectors):
@@ -54,7 +66,7 @@ class FoldModel:
         return cls(preprocessor, head, layout, parameters)
 
     def seen(self, config: MLPConfig, inputs: Tensor) -> Tensor:
-        """The columns of preprocessed rows ``(n, *)`` that the network of a configuration sees."""
+        """Columns of preprocessed rows ``(n, *)`` that the network of a configuration uses."""
         return select_columns(inputs, self.architecture(config).columns)
 
     def architecture(self, config: MLPConfig) -> Architecture:
@@ -68,7 +80,7 @@ class FoldModel:
         network = PackedNetwork(self.layout, n_rows)
         shares = weights[torch.tensor(self.layout.members)].to(inputs.dtype)
         pieces = []
-        # rows in windows, so that memory does not grow with members times rows
+        # windows of rows limit the memory, which grows with members times rows
         for start in range(0, inputs.shape[0], 8 * n_rows):
             outputs = network.predict(self.parameters, inputs[start : start + 8 * n_rows])
             pieces.append(torch.einsum("p,pcn->cn", shares, self.head.stable_predictions(outputs)))
@@ -77,10 +89,10 @@ class FoldModel:
 
 @dataclass
 class TrainedModel:
-    """An ensemble of networks, each trained once per fold, that predicts from a table.
+    """Ensemble of configurations, each with one network per fold, that predicts from a table.
 
-    The prediction is the weighted mean over networks of the mean over folds, at the model's temperature. The
-    class that is named is the one of the largest probability times its weight.
+    Predictions are the weighted mean over configurations of the mean over folds; a temperature is applied to
+    probabilities. The predicted class has the largest product of probability and decision weight.
 
     Attributes
     ----------
@@ -89,19 +101,21 @@ class TrainedModel:
     classes
         Class labels in the order of the probabilities, or None.
     configs, trials, weights
-        Configuration, trial number and weight of each network.
+        Configuration, trial number and weight of each member.
     folds
-        The networks of each fold.
+        Networks of each fold, or of each refit.
     feature_names
-        Columns that the model was trained on.
+        Columns of the training table.
     target_name
-        Name of the target, if it had one.
+        Name of the target, or None.
+    flat_target
+        True for a target of shape (n,), False for (n, outputs).
     temperature
-        Of all probabilities; 1 leaves them as they are.
-    decision
-        Weight of each class when one has to be named, with mean 1; None names the most probable.
+        Temperature of the probabilities.
+    decision_weights
+        Weight of each class for predicted classes, with mean 1; None predicts the most probable class.
     refitted
-        Whether ``folds`` holds networks that were trained on all rows, instead of one fold's each.
+        True if ``folds`` holds networks that were trained on all rows.
     """
 
     task: str
@@ -114,12 +128,12 @@ class TrainedModel:
     target_name: str | None = None
     flat_target: bool = True
     temperature: float = 1.0
-    decision: tuple[float, ...] | None = None
+    decision_weights: tuple[float, ...] | None = None
     refitted: bool = False
 
     @property
     def n_members(self) -> int:
-        """Networks in the ensemble, folds not counted."""
+        """Number of configurations."""
         return len(self.configs)
 
     def predictions(self, frame: pd.DataFrame) -> NDArray[np.float64]:
@@ -143,34 +157,33 @@ class TrainedModel:
             total += fold.combine(frame, self.weights).double()
         return total / len(self.folds)
 
-    def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.intp]:
-        """Number of the class to name ``(n,)``, given the model's probabilities ``(classes, n)``."""
-        decided: NDArray[np.intp] = (
-            weight_classes(torch.from_numpy(probabilities), self.decision).numpy().argmax(0)
-        )
-        return decided
+    def class_numbers(self, probabilities: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Numbers ``(n,)`` of the predicted classes, given probabilities ``(classes, n)``."""
+        weighted = weight_classes(torch.from_numpy(probabilities), self.decision_weights)
+        numbers: NDArray[np.intp] = weighted.numpy().argmax(0)
+        return numbers
 
     def predict(self, frame: pd.DataFrame) -> NDArray[Any]:
         """Class labels ``(n,)``, or values ``(n,)`` or ``(n, outputs)``."""
         values = self.predictions(frame)
         if self.classes is not None:
-            labels: NDArray[Any] = self.classes[self.decide(values)]
+            labels: NDArray[Any] = self.classes[self.class_numbers(values)]
             return labels
         return values[0] if self.flat_target else np.ascontiguousarray(values.T)
 
-    def treatment(self) -> dict[str, Any]:
-        """What its predictions go through, JSON-able: temperature, weights by class, networks of a refit."""
+    def postprocessing(self) -> dict[str, Any]:
+        """Temperature, decision weights by class, and number of refits, JSON-able."""
         weights = None
-        if self.decision is not None and self.classes is not None:
-            weights = {str(label): w for label, w in zip(self.classes, self.decision, strict=True)}
+        if self.decision_weights is not None and self.classes is not None:
+            weights = {str(name): w for name, w in zip(self.classes, self.decision_weights, strict=True)}
         return {
             "temperature": self.temperature,
-            "decision": weights,
+            "decision_weights": weights,
             "refitted": len(self.folds) if self.refitted else None,
         }
 
     def save(self, folder: Path) -> None:
-        """Write the model: JSON and safetensors, no code."""
+        """Write the model as JSON and safetensors."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"fold{number}": fold.parameters for number, fold in enumerate(self.folds)}
         save_tensors(folder / "weights.safetensors", tensors | {"weights": self.weights})
@@ -184,7 +197,7 @@ class TrainedModel:
                 "target_name": self.target_name,
                 "flat_target": self.flat_target,
                 "temperature": self.temperature,
-                "decision": None if self.decision is None else list(self.decision),
+                "decision_weights": self.decision_weights,
                 "refitted": self.refitted,
                 "trials": list(self.trials),
                 "configs": [config.to_dict() for config in self.configs],
@@ -197,7 +210,7 @@ class TrainedModel:
 
     @classmethod
     def load(cls, folder: Path) -> TrainedModel:
-        """Read what :meth:`save` wrote.
+        """Read a model that :meth:`save` wrote.
 
         Raises
         ------
@@ -218,10 +231,10 @@ class TrainedModel:
             preprocessor = TablePreprocessor.from_dict(fold["preprocessor"])
             head = Head(**fold["head"])
             architectures = [_architecture(config, preprocessor, head) for config in configs]
-            # a copy: a file's memory is not aligned, and products of unaligned weights differ in the last bit
+            # a file's memory is not aligned, and products of unaligned weights differ in the last bit
             parameters = tensors[f"fold{number}"].clone()
             folds.append(FoldModel(preprocessor, head, plan(architectures), parameters))
-        decision = values["decision"]
+        weights = values["decision_weights" if "decision_weights" in values else "decision"]
         classes = None if values["classes"] is None else ClassTarget.from_dict(values["classes"]).classes_
         return cls(
             task=values["task"],
@@ -234,7 +247,7 @@ class TrainedModel:
             target_name=values["target_name"],
             flat_target=values["flat_target"],
             temperature=float(values["temperature"]),
-            decision=None if decision is None else tuple(decision),
+            decision_weights=None if weights is None else tuple(weights),
             refitted=bool(values["refitted"]),
         )
 

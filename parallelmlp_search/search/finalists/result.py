@@ -1,4 +1,4 @@
-"""What a search returns."""
+"""Result of a search."""
 
 from __future__ import annotations
 
@@ -17,31 +17,30 @@ __all__ = ["SearchResult", "trials_frame"]
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The outcome of a search.
+    """Result of a search.
 
     Attributes
     ----------
     leaderboard
         All trials, best first.
     model
-        The ensemble that predicts.
+        Ensemble that predicts.
     honest
-        Score of the ensemble on rows that neither trained nor chose it, corrected for the choice; None for
-        tables too small to hold rows back.
+        Expected score of the model on new rows; None for tables too small to hold rows back.
     metric
         Name of the metric.
     best_trial, best_config
-        The best single network.
+        Best single network.
     n_trials, max_epochs, n_folds
-        What was done.
+        Trials, epochs of full training, folds of cross-fitting.
     member_steps
-        Training steps of single networks.
+        Training steps, summed over networks.
     elapsed_seconds
-        From the start to the end.
-    cut
-        Sentences on what a time limit left out.
+        Duration.
+    left_out
+        Sentences on work that the time limit left out.
     trials
-        One row a trial and rung.
+        One row per trial and rung.
     """
 
     leaderboard: Leaderboard
@@ -55,7 +54,7 @@ class SearchResult:
     n_folds: int
     member_steps: int
     elapsed_seconds: float
-    cut: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     trials: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,12 +67,12 @@ class SearchResult:
             "n_folds",
             "member_steps",
             "elapsed_seconds",
-            "cut",
+            "left_out",
         )
         weights = self.model.weights.tolist()
         return (
             {name: getattr(self, name) for name in names}
-            | self.model.treatment()
+            | self.model.postprocessing()
             | {
                 "task": self.model.task,
                 "honest": None if self.honest is None else asdict(self.honest),
@@ -87,7 +86,7 @@ class SearchResult:
 
 
 def trials_frame(trials: list[Trial], metric: Metric) -> pd.DataFrame:
-    """One row a trial and rung, in order of trial and rung."""
+    """One row per trial and rung, in this order."""
     frame = pd.DataFrame([row for trial in trials for row in trial.rows()])
     error = frame["error"].astype("float64")
     frame.insert(5, "score", metric.to_score(error))

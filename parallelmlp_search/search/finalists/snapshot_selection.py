@@ -1,4 +1,4 @@
-"""At which moment of its training a finalist was best, told by the choosing rows' out-of-fold predictions."""
+"""Choice of a finalist's best snapshot by out-of-fold predictions of the validation rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["FoldNetwork", "SnapshotSelection"]
 
 
 class FoldNetwork(NamedTuple):
-    """A finalist as one fold has trained it.
+    """Network of a finalist from one fold.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class FoldNetwork(NamedTuple):
     prediction
         ``(C, n)`` of the rows that the fold predicts.
     epoch
-        Epochs at the moment that was chosen.
+        Epochs of the chosen snapshot.
     """
 
     vector: Tensor
@@ -34,57 +34,72 @@ class FoldNetwork(NamedTuple):
 
 
 class SnapshotSelection:
-    """Collects the moments of finalists fold by fold, and chooses once the last fold is in.
+    """Collects snapshots of finalists fold by fold, and chooses one once all folds are there.
 
     Parameters
     ----------
     preparation
-        Knows the choosing rows and the metric.
+        Validation rows and metric.
     parts
         One per fold.
     """
 
     def __init__(self, preparation: Preparation, parts: Sequence[Part]) -> None:
         self._preparation = preparation
-        # choosing rows that no fold predicts, such as those without a group to be held out with, say nothing
-        self._choosing = [np.isin(part.predicted_rows, preparation.validation_rows) for part in parts]
-        order = [part.predicted_rows[mask] for part, mask in zip(parts, self._choosing, strict=True)]
+        # validation rows that no fold predicts, for example those of the first times, do not count
+        self._masks = [np.isin(part.predicted_rows, preparation.validation_rows) for part in parts]
+        order = [part.predicted_rows[mask] for part, mask in zip(parts, self._masks, strict=True)]
         rows = np.concatenate(order) if order else np.empty(0, dtype=np.intp)
         self._target = preparation.metric_target(rows)
         self._weight = preparation.weights(rows)
         self._waiting: dict[int, dict[int, Snapshots]] = {}
 
-    def offer(self, trial: int, fold: int, moments: Snapshots) -> dict[int, FoldNetwork]:
-        """Take in a fold of a finalist; all folds at the chosen moment if it was the last, else nothing."""
+    def add(self, trial: int, fold: int, snapshots: Snapshots) -> dict[int, FoldNetwork]:
+        """Add the snapshots of a finalist in one fold.
+
+        Parameters
+        ----------
+        trial, fold
+            Number of the finalist and of the fold.
+        snapshots
+            Its snapshots.
+
+        Returns
+        -------
+        dict of FoldNetwork
+            Networks of all folds at the chosen snapshot; empty while folds are missing.
+        """
         folds = self._waiting.setdefault(trial, {})
-        folds[fold] = moments
-        if len(folds) < len(self._choosing):
+        folds[fold] = snapshots
+        if len(folds) < len(self._masks):
             return {}
         del self._waiting[trial]
-        best = self._best([folds[number] for number in range(len(self._choosing))])
+        best = self._best([folds[number] for number in range(len(self._masks))])
+        chosen = {number: min(best, len(kept.epochs) - 1) for number, kept in folds.items()}
+        # clones, so that the other snapshots can be freed
         return {
-            # copies, so that the other moments can go
             number: FoldNetwork(
-                kept.weights[moment].clone(), kept.predictions[moment].clone(), float(kept.epochs[moment])
+                kept.weights[chosen[number]].clone(),
+                kept.predictions[chosen[number]].clone(),
+                float(kept.epochs[chosen[number]]),
             )
             for number, kept in folds.items()
-            for moment in (min(best, len(kept.epochs) - 1),)
         }
 
     def _best(self, folds: Sequence[Snapshots]) -> int:
-        """Number of the moment with the least error, the last of equals.
+        """Number of the snapshot with the lowest error, the last of ties.
 
-        A fold that a deadline has cut stands still after its last moment.
+        A fold that a deadline ended early keeps its last snapshot.
         """
         count = max(len(kept.epochs) for kept in folds)
         predictions = torch.cat(
             [
                 kept.predictions[[min(number, len(kept.epochs) - 1) for number in range(count)]][:, :, mask]
-                for kept, mask in zip(folds, map(torch.from_numpy, self._choosing), strict=True)
+                for kept, mask in zip(folds, map(torch.from_numpy, self._masks), strict=True)
             ],
             dim=2,
         )
-        errors = self._preparation.comparing.error(predictions, self._target, self._weight)
+        errors = self._preparation.comparison_metric.error(predictions, self._target, self._weight)
         if not bool(torch.isfinite(errors).any()):
             return count - 1
         errors = torch.where(torch.isfinite(errors), errors, torch.inf)

@@ -1,16 +1,16 @@
-"""From a table to the tensors of shards: which rows train, which choose, which report.
+"""Preparation of a problem: splits of its rows, and the tensors of each part.
 
-Rows are divided once. The *choosing* rows judge every rung and choose the epoch of every finalist; they never
-report. The *reporting* rows are all others: screening trains on them, and the ensemble and its honest score
-come from their out-of-fold predictions. Finalists are cross-fitted on rows of both kinds, so that choosing
-costs them none: the choosing rows then choose by their own out-of-fold predictions. Preprocessing and the
-scaling of a regression target are fitted on the training rows of each part alone.
+Rows are divided once. *Validation rows* evaluate every rung and choose the epoch of every finalist; they do
+not enter the score. *Out-of-fold (OOF) rows* are all others: screening trains on them, and their out-of-fold
+predictions select the ensemble and give its score. Finalists are cross-fitted on rows of both kinds where
+possible; then validation rows choose by their own out-of-fold predictions. Preprocessing and the scaling of a
+regression target are fitted on the training rows of each part.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,41 +34,48 @@ from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.selection import Metric, at_best_threshold, default_metric, get_metric
 
-__all__ = ["Part", "Preparation", "seed_of"]
+__all__ = ["Part", "Preparation", "ScoredRows", "seed_of"]
 
-SMALLEST_SPLIT = 20
-"""Below this many rows nothing is held back: every row trains, chooses and is predicted, and no honest score
-is given."""
+MIN_SPLIT_ROWS = 20
+"""In a table with fewer rows, every row trains and validates, and there is no honest score."""
 
-SMALLEST_CLASS = 4
+MIN_CLASS_ROWS = 4
 """The same holds if one of two classes has fewer rows: some split would miss it."""
 
 MAX_VALIDATION_ROWS = 10_000
 
-MAX_BINS, MIN_BINS, MAX_PIECES = 48, 4, 256
-"""Bins of a numeric column, and columns that they may add in all."""
+MAX_BINS, MIN_BINS, MAX_BIN_COLUMNS = 48, 4, 256
+"""Limits of the bins of a numeric column, and of the columns that all bins add."""
 
-MAX_QUANTILES = 256
-"""Numeric columns above which none is encoded twice."""
+MAX_QUANTILE_COLUMNS = 256
+"""Numeric columns above which none is also encoded by quantiles."""
 
-ROWS_OF_BIN = 20
-"""Rows of the table that a bin should have."""
+ROWS_PER_BIN = 20
+"""Least rows of the table per bin."""
 
 
 def seed_of(*parts: int) -> int:
-    """A seed that depends on all parts."""
+    """Seed that depends on all parts."""
     return int(np.random.SeedSequence(list(parts)).generate_state(1, np.uint32)[0])
 
 
 @dataclass(frozen=True)
 class Part:
-    """Tensors of one training part, and what turns new rows into its inputs and outputs."""
+    """Tensors of some training rows, with the preprocessing that was fitted on them."""
 
     preprocessor: TablePreprocessor
     head: Head
     data: ShardData
     predicted_rows: NDArray[np.intp]
     """Rows of the table that ``data.prediction_inputs`` holds."""
+
+
+class ScoredRows(NamedTuple):
+    """Rows for metrics: target as metrics take it, weights and groups ``(n,)`` or None."""
+
+    target: Tensor
+    weight: Tensor | None
+    groups: NDArray[Any] | None
 
 
 class Preparation:
@@ -81,9 +88,9 @@ class Preparation:
     settings
         Metric, loss, folds, seed.
     device
-        Where tensors live.
+        Device of the tensors.
     hold_back
-        Whether rows are set aside that choose; without them every row trains and nothing is judged.
+        False to train on every row without validation.
     """
 
     def __init__(
@@ -111,12 +118,12 @@ class Preparation:
             if settings.metric
             else default_metric(problem.task)
         )
-        # kinds are a property of the whole table: a column that is constant inside one fold stays what it is
+        # kinds of the whole table: a column that is constant within a fold keeps its kind
         self.column_kinds = problem.columns.kinds
-        self.is_tiny = problem.n_rows < SMALLEST_SPLIT or self._rarest() < SMALLEST_CLASS
-        # what compares networks: where a decision will be tuned, what they are worth once it is
+        self.is_tiny = problem.n_rows < MIN_SPLIT_ROWS or self._rarest() < MIN_CLASS_ROWS
+        # networks are compared at their best threshold if thresholds will be tuned
         tunes = settings.tune_thresholds and not self.is_tiny
-        self.comparing = at_best_threshold(self.metric, n_classes) if tunes else self.metric
+        self.comparison_metric = at_best_threshold(self.metric, n_classes) if tunes else self.metric
         everything = np.arange(problem.n_rows)
         if not hold_back:
             self.oof_rows, self.validation_rows = everything, everything[:0]
@@ -137,7 +144,7 @@ class Preparation:
         self.oof_rows, self.validation_rows = split.train, split.test
 
     def _check_units(self) -> None:
-        """Groups and moments must suffice for a holdout and two folds."""
+        """Check that groups or times suffice for a holdout and two folds."""
         for name, values, least in (("groups", self.problem.groups, 3), ("time", self.problem.time, 4)):
             if values is None or self.is_tiny:
                 continue
@@ -149,40 +156,42 @@ class Preparation:
                 )
 
     def _rarest(self) -> int:
-        """Rows of the rarer class of two; more classes may lose one without losing every metric."""
+        """Rows of the rarer class of two. With more classes, a split without one can still be scored."""
         if self.problem.task != "binary":
-            return SMALLEST_CLASS
+            return MIN_CLASS_ROWS
         return int(np.bincount(self.target).min())
 
     @property
     def n_oof(self) -> int:
-        """Number of reporting rows."""
+        """Number of out-of-fold rows."""
         return len(self.oof_rows)
 
     def screening(self) -> Part:
-        """The part that screening trains on: all reporting rows, judged by the choosing rows."""
+        """Part of screening: it trains on the out-of-fold rows and is evaluated on the validation rows."""
         return self._part(self.oof_rows, None, seed_of(self.settings.seed, 1))
 
     def whole(self) -> Part:
-        """The part that trains on all rows and predicts none."""
-        return self._part(np.arange(self.problem.n_rows), None, seed_of(self.settings.seed, 4), judged=False)
+        """Part that trains on all rows, without evaluation."""
+        return self._part(
+            np.arange(self.problem.n_rows), None, seed_of(self.settings.seed, 4), validated=False
+        )
 
     @property
     def trains_on_validation_rows(self) -> bool:
-        """Whether the choosing rows can train as well: not if they come last in time."""
+        """True if validation rows can train too: not if they are the last in time."""
         return not self.is_tiny and self.problem.time is None and bool(len(self.validation_rows))
 
     def folds(self, n_folds: int, *, hold_out_validation: bool = True) -> list[Part]:
-        """The parts of cross-fitting: each predicts the rows that it has not seen.
+        """Parts of cross-fitting: each predicts the rows that it has not seen.
 
         Parameters
         ----------
         n_folds
             Folds ``S``.
         hold_out_validation
-            Whether the choosing rows only judge, in every fold the same ones. Otherwise they belong to the
-            folds like all others, which takes :attr:`trains_on_validation_rows`. The folds, and what is
-            fitted before a network trains, are the same either way.
+            True if validation rows only evaluate, the same ones in every fold. Otherwise they belong to the
+            folds like all others, if :attr:`trains_on_validation_rows`. The folds and the preprocessing are
+            the same either way.
         """
         if self.is_tiny:
             return [self._part(self.oof_rows, self.oof_rows, seed_of(self.settings.seed, 2, 0))]
@@ -205,34 +214,41 @@ class Preparation:
                 parts.append(self._part(train, predict, seed))
             elif hold_out_validation:
                 predict = np.setdiff1d(predict, self.validation_rows)
-                learn = np.setdiff1d(train, self.validation_rows)
-                parts.append(self._part(learn, predict, seed, fit=train))
+                kept = np.setdiff1d(train, self.validation_rows)
+                parts.append(self._part(kept, predict, seed, fit=train))
             else:
-                parts.append(self._part(train, predict, seed, judged=False))
+                parts.append(self._part(train, predict, seed, validated=False))
         return parts
 
     def allowed_folds(self, wanted: int) -> int:
-        """At most as many folds as there are groups, or moments after the first, and two rows a fold."""
+        """Number of folds, limited by the groups, by the times after the first, and to two rows per fold."""
         if self.is_tiny:
             return 1
         limit = self.n_oof // 2
         if self.problem.groups is not None:
             limit = min(limit, len(np.unique(self.problem.groups[self.oof_rows])))
         if self.problem.time is not None:
-            # S folds in time need S + 1 moments
+            # S folds in time need S + 1 times
             limit = min(limit, len(pd.unique(np.asarray(self.problem.time)[self.oof_rows])) - 1)
         return max(2, min(wanted, limit))
 
     def metric_target(self, rows: NDArray[np.intp]) -> Tensor:
-        """Target of rows as metrics take it: int64 ``(n,)``, or float64 ``(C, n)``."""
+        """Target of rows for metrics: int64 ``(n,)``, or float64 ``(C, n)``."""
         target = self.target[rows]
         if self.problem.task != "regression":
             return torch.from_numpy(target)
         return torch.from_numpy(np.ascontiguousarray(np.atleast_2d(target.T)))
 
     def weights(self, rows: NDArray[np.intp]) -> Tensor | None:
-        """Weights of rows in metrics, or None."""
+        """Weights of rows for metrics, or None."""
         return None if self.metric_weight is None else torch.from_numpy(self.metric_weight[rows])
+
+    def scored_rows(self, rows: NDArray[np.intp]) -> ScoredRows:
+        """Target, weights and groups of rows."""
+        groups = self.problem.groups
+        return ScoredRows(
+            self.metric_target(rows), self.weights(rows), None if groups is None else groups[rows]
+        )
 
     def _part(
         self,
@@ -241,9 +257,9 @@ class Preparation:
         seed: int,
         *,
         fit: NDArray[np.intp] | None = None,
-        judged: bool = True,
+        validated: bool = True,
     ) -> Part:
-        """A part that trains on some rows; preprocessing is fitted on them too, or on ``fit``."""
+        """Part that trains on some rows; preprocessing is fitted on ``fit``, by default the same rows."""
         fit = train if fit is None else fit
         preprocessor = TablePreprocessor(
             scaling=self.settings.scaling,
@@ -252,55 +268,51 @@ class Preparation:
             column_kinds=self.column_kinds,
         )
         preprocessor.fit(self.problem.frame.iloc[fit])
-        inputs = preprocessor.transform(self.problem.frame.iloc[train])
         head, target = self._outputs(fit, train)
         weight = None if self.training_weight is None else torch.from_numpy(self.training_weight[train])
-        choosing = self.validation_rows if judged and len(self.validation_rows) else None
-        choosing_weight = None if choosing is None else self.weights(choosing)
+        validation = self.validation_rows if validated and len(self.validation_rows) else None
 
-        def tensor(values: NDArray[Any]) -> Tensor:
-            return torch.from_numpy(values).to(self.device)
+        def inputs(rows: NDArray[np.intp]) -> Tensor:
+            return torch.from_numpy(preprocessor.transform(self.problem.frame.iloc[rows])).to(self.device)
+
+        def moved(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.to(self.device)
 
         data = ShardData(
-            rows=TrainingRows(
-                tensor(inputs), target.to(self.device), None if weight is None else weight.to(self.device)
-            ),
-            validation_inputs=None
-            if choosing is None
-            else tensor(preprocessor.transform(self.problem.frame.iloc[choosing])),
-            validation_target=None if choosing is None else self.metric_target(choosing).to(self.device),
-            validation_weight=None if choosing_weight is None else choosing_weight.to(self.device),
-            prediction_inputs=None
-            if predict is None
-            else tensor(preprocessor.transform(self.problem.frame.iloc[predict])),
+            rows=TrainingRows(inputs(train), target.to(self.device), moved(weight)),
+            validation_inputs=None if validation is None else inputs(validation),
+            validation_target=None if validation is None else moved(self.metric_target(validation)),
+            validation_weight=None if validation is None else moved(self.weights(validation)),
+            prediction_inputs=None if predict is None else inputs(predict),
             head=head,
             loss=self.settings.loss or head.default_loss,
-            metric=self.comparing,
+            metric=self.comparison_metric,
             seed=seed,
             columns=preprocessor.columns_,
         )
         return Part(preprocessor, head, data, np.empty(0, dtype=np.intp) if predict is None else predict)
 
     def _has_quantiles(self) -> bool:
-        """Whether numbers are also encoded as normal scores: where networks may ask for them."""
+        """True if numbers are also encoded as normal scores: if the space has networks that use them."""
         n_numeric = sum(kind == "numeric" for kind in self.column_kinds.values())
         asked = "numeric_scaling" in self.settings.space.domains and self.settings.scaling != "quantile"
-        return asked and n_numeric <= MAX_QUANTILES
+        return asked and n_numeric <= MAX_QUANTILE_COLUMNS
 
     def _numeric_bins(self) -> int:
-        """Bins of the piecewise linear encoding: 48, or fewer so that they add at most some 256 inputs."""
+        """Bins of the piecewise linear encoding: 48, or fewer so that they add at most about 256 inputs."""
         if self.settings.numeric_bins is not None:
             return self.settings.numeric_bins
         n_numeric = sum(kind == "numeric" for kind in self.column_kinds.values())
-        bins = min(MAX_BINS, MAX_PIECES // max(1, n_numeric), self.problem.n_rows // ROWS_OF_BIN)
+        bins = min(MAX_BINS, MAX_BIN_COLUMNS // max(1, n_numeric), self.problem.n_rows // ROWS_PER_BIN)
         return bins if bins >= MIN_BINS else 0
 
     def _outputs(self, fit: NDArray[np.intp], train: NDArray[np.intp]) -> tuple[Head, Tensor]:
-        """Head and training target; a regression is standardised by the rows ``fit``."""
+        """Head and training target; a regression target is standardised by the rows ``fit``."""
         head = self.problem.head
         if self.problem.task != "regression":
             return head, torch.from_numpy(self.target[train])
-        scaler = RegressionTarget.fit(self.target[fit], self._fit_weight(fit))
+        weight = None if self.metric_weight is None else self.metric_weight[fit]
+        scaler = RegressionTarget.fit(self.target[fit], weight)
         encoded = scaler.encode(self.target[train])
         head = replace(
             head,
@@ -310,6 +322,3 @@ class Preparation:
             upper=tuple(scaler.high_.tolist()),
         )
         return head, torch.from_numpy(np.ascontiguousarray(np.atleast_2d(encoded.T)))
-
-    def _fit_weight(self, train: NDArray[np.intp]) -> NDArray[Any] | None:
-        return None if self.metric_weight is None else self.metric_weight[train]

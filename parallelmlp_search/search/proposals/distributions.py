@@ -1,7 +1,7 @@
 """Search spaces as Optuna distributions, and back.
 
-Optuna stores numbers, texts, booleans and None. The one kind of value that a space may hold besides, the
-tuple of widths, is written as a text: ``(128, 64)`` as ``"128-64"``, no hidden layer as ``"linear"``.
+Optuna stores numbers, texts, booleans and None. A tuple of widths is stored as a text: ``(128, 64)`` as
+``"128-64"``, no hidden layer as ``"linear"``.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ NO_LAYER = "linear"
 
 
 def encode_value(value: Any) -> Any:
-    """A value of a domain as Optuna stores it."""
+    """Value of a domain as Optuna stores it."""
     if isinstance(value, tuple):
         return "-".join(str(item) for item in value) or NO_LAYER
     return value
 
 
 def decode_value(domain: Domain, stored: Any) -> Any:
-    """The value of a domain that Optuna has stored, or suggested, as ``stored``.
+    """Value of a domain that Optuna stores, or suggests, as ``stored``.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def decode_value(domain: Domain, stored: Any) -> Any:
             if same_kind and (encode_value(choice) == stored or choice == stored):
                 return choice
     elif isinstance(domain, Float) and domain.step is not None:
-        # Optuna's sums of steps may differ from ours in the last digit
+        # Optuna adds up steps, which can change the last digit
         index = domain.index_of(stored)
         if 0 <= index < domain.n_values and abs(domain.value_at(index) - stored) <= 1e-6 * domain.step:
             return domain.value_at(index)
@@ -65,7 +65,13 @@ def decode_value(domain: Domain, stored: Any) -> Any:
 
 
 def distribution_of(domain: Domain) -> BaseDistribution:
-    """The distribution of a domain; its condition, which Optuna has no place for, is left out."""
+    """Distribution of a domain, without its condition, which Optuna cannot express.
+
+    Raises
+    ------
+    InvalidParameterError
+        If choices are equal when written as text.
+    """
     if isinstance(domain, Float):
         return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
     if isinstance(domain, Int):
@@ -78,18 +84,14 @@ def distribution_of(domain: Domain) -> BaseDistribution:
 
 
 def asked_of(space: SearchSpace, config: MLPConfig) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    """Parameters and distributions of a trial of Optuna that asks about a configuration of a space."""
+    """Parameters and distributions of an Optuna trial for a configuration of a space."""
     values = space.to_values(config)
     params = {name: encode_value(value) for name, value in values.items()}
     return params, {name: distribution_of(space.domains[name]) for name in values}
 
 
 def suggest_values(trial: BaseTrial, space: SearchSpace) -> dict[str, Any]:
-    """Values of the active names, asked of a trial one after the other.
-
-    A name is only asked for where it counts under the values before it: a network of one layer never
-    suggests the width of a second.
-    """
+    """Let a trial suggest values of the names that are active under the values before them."""
     values: dict[str, Any] = {}
     for name in space.names:
         if not space.is_active(name, values):
@@ -108,28 +110,26 @@ def suggest_values(trial: BaseTrial, space: SearchSpace) -> dict[str, Any]:
 
 
 def space_to_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """Distributions of all names of a space, as ``study.ask`` and fixed-space samplers take them.
+    """Distributions of all names of a space, as ``study.ask`` takes them.
 
-    Conditions are left out: a trial then has values for inactive names as well, which
-    :func:`~parallelmlp_search.integrations.optuna.study.suggest` would not ask for.
+    Conditions are left out, so a trial has values of inactive names too.
     """
     return {name: distribution_of(space.domains[name]) for name in space.names}
 
 
 def space_from_distributions(distributions: Mapping[str, BaseDistribution]) -> SearchSpace:
-    """The space of some distributions, named as the fields of a configuration.
+    """Search space of distributions that are named like the fields of a configuration.
 
     Raises
     ------
     InvalidParameterError
-        If a name is none that a :class:`~parallelmlp_search.space.SearchSpace` knows, or a distribution
-        cannot be a domain.
+        If a name is unknown, or a distribution cannot be a domain.
     """
     return SearchSpace({name: _domain_of(name, one) for name, one in distributions.items()})
 
 
 def number_domain(distribution: FloatDistribution | IntDistribution) -> Float | Int:
-    """The domain of the same numbers."""
+    """Domain of the numbers of a distribution."""
     if isinstance(distribution, FloatDistribution):
         return Float(distribution.low, distribution.high, log=distribution.log, step=distribution.step)
     return Int(distribution.low, distribution.high, log=distribution.log, step=distribution.step)

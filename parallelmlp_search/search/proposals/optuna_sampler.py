@@ -1,8 +1,8 @@
-"""Draws of an Optuna sampler that learns from the trials so far.
+"""Proposals of an Optuna sampler, which learns from the trials so far.
 
-A study in memory is made anew for every draw, from all that the rungs have found out: a trial that is still
-climbing counts as what it is worth now. So a draw is a function of the trials and of the sampler alone, and a
-search that is resumed draws again what it drew before.
+Every round of proposals uses a new study in memory with the results of all rungs; a trial that is still in
+training counts with its current error. The proposals are a function of the trials and the sampler alone, so a
+resumed search proposes the same.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ from parallelmlp_search.search.proposals.distributions import asked_of, suggest_
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["NAMED", "LearnedDraws", "named_sampler", "quiet"]
+__all__ = ["NAMED", "OptunaProposals", "named_sampler", "quiet"]
 
 NAMED = ("tpe", "cmaes", "gp")
-"""Samplers of Optuna that have a short name."""
+"""Samplers of Optuna with a short name."""
 
 MAX_KNOWN = {"gp": 100}
-"""Trials that a sampler is told of, best first and then evenly; a Gaussian process costs their cube."""
+"""Most trials that a sampler is told: the best, and others evenly. A Gaussian process costs their cube."""
 
-MAX_KNOWN_OTHERS = 300
+MAX_KNOWN_BY_DEFAULT = 300
 
 MIN_SOURCES = 10
-"""Trials that can tell CMA-ES where to begin: it looks at the best tenth of them (Nomura et al. 2021)."""
+"""Least trials for a warm start of CMA-ES, which uses the best tenth of them (Nomura et al. 2021)."""
 
 MAX_ASKED = {"gp": 16}
-"""Draws that a sampler is asked for at a time; the rest of a round falls near those."""
+"""Most proposals of the sampler itself in a round; the others are changes of these."""
 
 TRIES = 4
-"""So often a sampler may repeat itself before its suggestion is changed a little."""
+"""Repeated suggestions after which the last one is changed a little."""
 
-REACH = 0.1
-"""Reach of that change, in units of each domain."""
+CHANGE_SCALE = 0.1
+"""Scale of that change, in units of each domain."""
 
 
-class LearnedDraws:
+class OptunaProposals:
     """Asks an Optuna sampler for configurations.
 
     Parameters
     ----------
     space
-        Where to draw from.
+        Search space.
     sampler
         ``tpe``, ``cmaes``, ``gp``, or a sampler of Optuna, which is copied.
     seed
@@ -68,9 +68,9 @@ class LearnedDraws:
     Raises
     ------
     MissingDependencyError
-        If ``cmaes`` is asked for and not installed.
+        If ``cmaes`` is not installed.
     InvalidParameterError
-        If ``sampler`` is another text: what a run directory remembers of an object.
+        If ``sampler`` is another text: the name of a class, which a run directory keeps instead of an object.
     """
 
     def __init__(self, space: SearchSpace, sampler: str | BaseSampler, seed: int) -> None:
@@ -79,16 +79,16 @@ class LearnedDraws:
         self.name = sampler if isinstance(sampler, str) else ""
         self._given = None if isinstance(sampler, str) else copy.deepcopy(sampler)
         if self.name == "cmaes":
-            require("cmaes", extra="cmaes", purpose="to draw by CMA-ES")
+            require("cmaes", extra="cmaes", purpose="to sample by CMA-ES")
         elif self._given is None and self.name not in NAMED:
             raise InvalidParameterError(
-                f"sampler {self.name!r} stands for an object that only Python can give: "
+                f"sampler {self.name!r} is an object that only Python can pass: "
                 "fit again with the same sampler instead of resuming from the shell"
             )
-        # what samplers such as CMA-ES write on trials, to read it from them later
-        self._marks: dict[tuple[object, ...], dict[str, Any]] = {}
+        # attributes that samplers such as CMA-ES write on trials and read later
+        self._attributes: dict[tuple[object, ...], dict[str, Any]] = {}
 
-    def draw(
+    def propose(
         self,
         trials: Sequence[Trial],
         n: int,
@@ -97,20 +97,24 @@ class LearnedDraws:
         known: Sequence[MLPConfig],
         seconds: float = math.inf,
     ) -> list[MLPConfig]:
-        """Up to ``n`` configurations that differ from each other and from ``known``.
+        """Propose configurations that differ from each other and from ``known``.
 
         Parameters
         ----------
         trials
             All trials so far.
         n
-            How many are wanted; fewer come where the space is nearly exhausted.
+            Most configurations; there are fewer where the space is nearly exhausted.
         rng
-            Source of the configurations' seeds, and of changes to suggestions that came before.
+            Generator of the configurations' seeds, and of changes of repeated suggestions.
         known
-            Configurations that must not come again.
+            Configurations to leave out.
         seconds
-            When so many have passed, the sampler is asked no more, and the rest falls near what it has said.
+            Time after which the sampler is asked no more; the other proposals are changes of its answers.
+
+        Returns
+        -------
+        list of MLPConfig
         """
         until = time.monotonic() + seconds
         taken = {self.space.key(config): config for config in known}
@@ -123,9 +127,9 @@ class LearnedDraws:
                 found = self._ask(study, rng, taken)
                 if found is None:
                     break
-                config, marks = found
+                config, attributes = found
                 taken[self.space.key(config)] = config
-                self._marks[self.space.key(config)] = marks
+                self._attributes[self.space.key(config)] = attributes
                 chosen.append(config)
                 if time.monotonic() > until:
                     break
@@ -153,29 +157,27 @@ class LearnedDraws:
     def _changed(
         self, config: MLPConfig, rng: np.random.Generator, taken: dict[tuple[object, ...], MLPConfig]
     ) -> MLPConfig | None:
-        """A configuration near this one that is new, or None."""
+        """A new configuration near this one, or None."""
         for attempt in range(50):
-            child = self.space.mutate(config, rng, REACH * (1 + attempt // 10))
+            child = self.space.mutate(config, rng, CHANGE_SCALE * (1 + attempt // 10))
             if self.space.key(child) not in taken:
                 return child
-        # near this one everything is known
         return next(iter(self.space.sample(1, rng, exclude=taken.values())), None)
 
     def _sampler(self, n_trials: int, past: list[FrozenTrial]) -> BaseSampler:
         if self._given is not None:
             return self._given
         seed = int(np.random.default_rng([self.seed, 11, n_trials]).integers(2**31))
-        # evolution begins where the fresh draws were best instead of in the middle of the space
-        return named_sampler(self.name, seed, _numbers_of(past) if self.name == "cmaes" else [])
+        # CMA-ES starts at the best fresh trials instead of the middle of the space
+        return named_sampler(self.name, seed, _numeric_part(past) if self.name == "cmaes" else [])
 
     def _past(self, trials: Sequence[Trial]) -> list[FrozenTrial]:
-        """What is known, as finished trials; the value is the normal score of a trial's standing.
+        """Trials so far as finished trials of Optuna; values are normal scores of their ranks.
 
-        Errors of different rungs cannot be compared, standings can; and no outlier drowns the others in a
-        Gaussian process.
+        Errors of different rungs cannot be compared, ranks can, and outliers do not spoil a Gaussian process.
         """
         ranked = [t for t in sorted(trials, key=lambda t: t.standing) if math.isfinite(t.error)]
-        most = MAX_KNOWN.get(self.name, MAX_KNOWN_OTHERS)
+        most = MAX_KNOWN.get(self.name, MAX_KNOWN_BY_DEFAULT)
         told = range(len(ranked))
         if len(ranked) > most:
             best = most // 2
@@ -192,12 +194,12 @@ class LearnedDraws:
             value=value,
             params=params,
             distributions=distributions,
-            system_attrs=self._marks.get(self.space.key(trial.config), {}),
+            system_attrs=self._attributes.get(self.space.key(trial.config), {}),
         )
 
 
 def named_sampler(name: str, seed: int, source: Sequence[FrozenTrial] = ()) -> BaseSampler:
-    """Optuna's sampler of a short name, as it suits spaces of networks that are drawn in batches.
+    """Sampler of Optuna by its short name, set up for batches and conditional spaces.
 
     Parameters
     ----------
@@ -206,23 +208,26 @@ def named_sampler(name: str, seed: int, source: Sequence[FrozenTrial] = ()) -> B
     seed
         Its seed.
     source
-        Trials whose best tell CMA-ES where to begin, if they are enough; they hold its parameters and no
-        others.
+        Trials for a warm start of CMA-ES, with its parameters only; used if there are enough.
+
+    Returns
+    -------
+    optuna.samplers.BaseSampler
     """
     if name == "tpe":
-        # groups keep conditional names apart; the liar keeps a batch from crowding into one place
+        # `group` separates conditional names; `constant_liar` spreads a batch
         return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
     if name == "gp":
-        hushed: dict[str, Any] = {"warn_independent_sampling": False}
-        known = inspect.signature(GPSampler).parameters  # from Optuna 4.5 on it can be told so
-        return GPSampler(seed=seed, **{name: value for name, value in hushed.items() if name in known})
-    require("cmaes", extra="cmaes", purpose="to draw by CMA-ES")
-    told = list(source) if len(source) >= MIN_SOURCES else None
-    return CmaEsSampler(seed=seed, source_trials=told, warn_independent_sampling=False)
+        quiet_options: dict[str, Any] = {"warn_independent_sampling": False}
+        known = inspect.signature(GPSampler).parameters  # the option exists since Optuna 4.5
+        return GPSampler(seed=seed, **{name: quiet_options[name] for name in quiet_options if name in known})
+    require("cmaes", extra="cmaes", purpose="to sample by CMA-ES")
+    sources = list(source) if len(source) >= MIN_SOURCES else None
+    return CmaEsSampler(seed=seed, source_trials=sources, warn_independent_sampling=False)
 
 
-def _numbers_of(past: list[FrozenTrial]) -> list[FrozenTrial]:
-    """The same trials with those parameters alone that CMA-ES handles: numbers that every trial has."""
+def _numeric_part(past: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials with the parameters that CMA-ES handles: numbers that every trial has."""
     numbers: dict[str, BaseDistribution] = {
         name: distribution
         for name, distribution in intersection_search_space(past).items()
@@ -240,7 +245,7 @@ def _numbers_of(past: list[FrozenTrial]) -> list[FrozenTrial]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Optuna's remarks on experimental parts, and on each trial, do not concern the user of a search."""
+    """Silence Optuna's messages about trials and experimental features, which search users do not need."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

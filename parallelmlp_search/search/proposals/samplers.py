@@ -1,4 +1,4 @@
-"""Where configurations come from: fresh draws from the space, and draws near the leaders."""
+"""Samplers of configurations: fresh ones from the space, and ones near the elites."""
 
 from __future__ import annotations
 
@@ -10,81 +10,80 @@ from scipy.stats import qmc
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["cheaper", "draw_fresh", "draw_near", "draw_thriftily"]
+__all__ = ["cheaper", "propose_cheap", "propose_fresh", "propose_near"]
 
 MUTATION_SHARE = 0.7
-"""Share of draws near the leaders that change one leader; the others cross two."""
+"""Share of the proposals near the elites that change one elite; the others cross two."""
 
-LEADERS = 12
+N_ELITES = 12
 
-FINEST = 16
+FINEST_GRID = 16
 """Values of each domain in the finest grid."""
 
 MAX_LISTED = 10_000
-"""Points of a grid that is listed; with all 777,600 of the default space's coarsest that takes 40 seconds."""
+"""Points of a grid that is listed. All 777,600 of the default space's coarsest grid take 40 seconds."""
 
 TRIES = 20
-"""Draws for each configuration that is wanted, since some come again."""
+"""Draws per configuration that is wanted, since some repeat."""
 
-CANDIDATES = 4
-"""Configurations from which one is taken where cheap ones are preferred."""
+N_CANDIDATES = 4
+"""Configurations of which one is taken where cheap ones are preferred."""
 
-THRIFT = 1.0
-"""Probabilities fall with this power of the cost; at 1, cheap and dear ones get equal shares of the time."""
+COST_EXPONENT = 1.0
+"""Probabilities fall with this power of the cost. At 1, cheap and expensive ones get equal times."""
 
 
-def draw_fresh(
+def propose_fresh(
     space: SearchSpace, sampler: str, n: int, rng: np.random.Generator, *, known: Sequence[MLPConfig]
 ) -> list[MLPConfig]:
-    """Up to ``n`` configurations that are not among ``known``; fewer where the space is exhausted.
+    """Draw configurations that are not among ``known``.
 
     Parameters
     ----------
     space
-        Where to draw from.
+        Search space.
     sampler
-        ``random``; ``qmc`` for scrambled Sobol points, which leave no large holes; ``grid`` for points
-        of the coarsest grid that holds enough, at random where it holds more.
+        ``random``; ``qmc`` for scrambled Sobol points, which leave no large gaps; ``grid`` for points of the
+        coarsest grid that is large enough, in random order if it is larger than wanted.
     n
-        How many are wanted.
+        Most configurations; there are fewer where the space is exhausted.
     rng
-        Source of randomness.
+        Random generator.
     known
-        Configurations that must not come again.
+        Configurations to leave out.
+
+    Returns
+    -------
+    list of MLPConfig
     """
     if sampler == "random":
         return space.sample(n, rng, exclude=known)
     candidates: Iterable[MLPConfig] = (
         _grid(space, n, len(known), rng) if sampler == "grid" else _sobol(space, n + len(known), rng)
     )
-    taken = {_identity(space, config) for config in known}
+    taken = {space.key(config) for config in known}
     chosen: list[MLPConfig] = []
     for config in candidates:
         if len(chosen) == n:
             break
-        identity = _identity(space, config)
+        identity = space.key(config)
         if identity not in taken:
             taken.add(identity)
             chosen.append(config)
     return chosen
 
 
-def _identity(space: SearchSpace, config: MLPConfig) -> object:
-    return config if "seed" in space.domains else config.identity()
-
-
 def _grid(space: SearchSpace, n: int, n_known: int, rng: np.random.Generator) -> Iterable[MLPConfig]:
-    """Points of the coarsest grid that holds all that are known and as many more, or of the finest there is.
+    """Points of the coarsest grid that holds ``n + n_known`` points, or of the finest.
 
-    A grid that is wanted whole comes in its order; of a larger one come points at random, since those that
-    come first would differ in the last names only.
+    A larger grid is shuffled, since its first points differ in the last names only.
     """
     wanted = n + n_known
     resolution, size = 1, space.grid_size(1)
-    while size < wanted and resolution < FINEST:
+    while size < wanted and resolution < FINEST_GRID:
         resolution += 1
         finer = space.grid_size(resolution)
-        if finer == size and resolution > FINEST // 2:
+        if finer == size and resolution > FINEST_GRID // 2:
             break
         size = finer
     if size > MAX_LISTED:
@@ -106,29 +105,60 @@ def _sobol(space: SearchSpace, n: int, rng: np.random.Generator) -> list[MLPConf
 def cheaper(
     configs: Sequence[MLPConfig], n: int, cost: Callable[[MLPConfig], float], rng: np.random.Generator
 ) -> list[MLPConfig]:
-    """``n`` of the configurations, the likelier the less they cost, or all if there are no more.
+    """Choose configurations, cheap ones with a higher probability.
 
-    Drawn one after the other without replacement, with probabilities in proportion to
-    ``cost ** -THRIFT``, by the Gumbel trick (Efraimidis and Spirakis 2006; Kool et al. 2019).
+    They are drawn one after the other without replacement, with probabilities in proportion to
+    ``cost ** -COST_EXPONENT``, by the Gumbel trick (Efraimidis and Spirakis 2006; Kool et al. 2019).
+
+    Parameters
+    ----------
+    configs
+        Candidates.
+    n
+        Number to choose; all if there are no more.
+    cost
+        Seconds of training a configuration.
+    rng
+        Random generator.
+
+    Returns
+    -------
+    list of MLPConfig
     """
     if len(configs) <= n:
         return list(configs)
     costs = np.array([cost(config) for config in configs])
-    order = np.argsort(THRIFT * np.log(costs) - rng.gumbel(size=len(costs)))
+    order = np.argsort(COST_EXPONENT * np.log(costs) - rng.gumbel(size=len(costs)))
     return [configs[index] for index in order[:n]]
 
 
-def draw_thriftily(
-    draw: Callable[[int], list[MLPConfig]],
+def propose_cheap(
+    propose: Callable[[int], list[MLPConfig]],
     n: int,
     cost: Callable[[MLPConfig], float] | None,
     rng: np.random.Generator,
 ) -> list[MLPConfig]:
-    """What ``draw(n)`` gives, or, where there is a ``cost``, the :func:`cheaper` of several times as many."""
-    return draw(n) if cost is None else cheaper(draw(CANDIDATES * n), n, cost, rng)
+    """Proposals of a function, or the :func:`cheaper` ones of several times as many.
+
+    Parameters
+    ----------
+    propose
+        Returns the given number of configurations.
+    n
+        Number of proposals.
+    cost
+        Seconds of training a configuration; None to take ``n`` proposals as they are.
+    rng
+        Random generator.
+
+    Returns
+    -------
+    list of MLPConfig
+    """
+    return propose(n) if cost is None else cheaper(propose(N_CANDIDATES * n), n, cost, rng)
 
 
-def draw_near(
+def propose_near(
     space: SearchSpace,
     trials: Sequence[Trial],
     n: int,
@@ -136,32 +166,49 @@ def draw_near(
     *,
     known: Sequence[MLPConfig],
 ) -> list[MLPConfig]:
-    """Up to ``n`` configurations near the leading trials: a small change of one, or a cross of two.
+    """Propose configurations near the elites: a change of one, or a cross of two.
 
-    The better a leader, the more often it is chosen: the probability falls with the rank. The reach of a
-    change is drawn anew each time, so that both fine and coarse steps occur.
+    The probability of an elite falls with its rank. The scale of a change is drawn each time, so that there
+    are fine and coarse steps.
+
+    Parameters
+    ----------
+    space
+        Search space.
+    trials
+        Trials so far; the best are the elites.
+    n
+        Most configurations.
+    rng
+        Random generator.
+    known
+        Configurations to leave out.
+
+    Returns
+    -------
+    list of MLPConfig
     """
     ranked = [trial for trial in sorted(trials, key=lambda trial: trial.standing) if np.isfinite(trial.error)]
-    leaders = [trial.config for trial in ranked[:LEADERS]]
-    if not leaders:
+    elites = [trial.config for trial in ranked[:N_ELITES]]
+    if not elites:
         return []
-    taken = {_identity(space, config) for config in known}
-    ranks = np.arange(len(leaders), 0, -1, dtype=float)
+    taken = {space.key(config) for config in known}
+    ranks = np.arange(len(elites), 0, -1, dtype=float)
     share = ranks / ranks.sum()
     chosen: list[MLPConfig] = []
     for _ in range(TRIES * n):
         if len(chosen) == n:
             break
-        first = leaders[rng.choice(len(leaders), p=share)]
+        first = elites[rng.choice(len(elites), p=share)]
         scale = float(rng.choice([0.05, 0.15, 0.4]))
-        if rng.random() < MUTATION_SHARE or len(leaders) == 1:
+        if rng.random() < MUTATION_SHARE or len(elites) == 1:
             child = space.mutate(first, rng, scale)
         else:
-            second = leaders[rng.choice(len(leaders), p=share)]
+            second = elites[rng.choice(len(elites), p=share)]
             child = space.mutate(space.crossover(first, second, rng), rng, 0.05)
         if "seed" not in space.domains:
             child = child.replace(seed=int(rng.integers(0, 2**31)))
-        identity = _identity(space, child)
+        identity = space.key(child)
         if identity not in taken:
             taken.add(identity)
             chosen.append(child)

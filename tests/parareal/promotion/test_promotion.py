@@ -187,13 +187,13 @@ def test_other_data_and_invalid_values_are_rejected(run_folder: Path, problem: P
 
 def test_class_weights_name_the_same_classes_without_temperature(finished: Path, problem: Problem) -> None:
     base = TrainedModel.load(RunDirectory.open(finished).model_folder)
-    base.temperature, base.decision = 0.7, (0.4, 0.6, 0.8, 1.0, 1.4, 1.8)
+    base.temperature, base.decision_weights = 0.7, (0.4, 0.6, 0.8, 1.0, 1.4, 1.8)
     model = PromotedModel.of(base, base.weights, (), ())
     assert model.temperature == 1.0
-    assert model.decision != base.decision
+    assert model.decision_weights != base.decision_weights
     rows = problem.frame
     assert np.array_equal(model.predict(rows), base.predict(rows))
-    base.decision = None
+    base.decision_weights = None
     assert not np.array_equal(model.predict(rows), base.predict(rows))
 
 

@@ -16,7 +16,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.search import Problem, RunDirectory, SearchResult, TrainedModel, run
-from parallelmlp_search.search.finalists import postprocessing as treatment
+from parallelmlp_search.search.finalists import postprocessing
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.selection import METRICS, apply_temperature, weight_classes
 
@@ -55,9 +55,9 @@ def test_f1_improves_on_rows_that_were_held_back(plain: SearchResult, tuned: Sea
     frame, target = rare(6000, seed=1)
     before, after = (f1_score(target == "yes", m.model.predict(frame) == "yes") for m in (plain, tuned))
     assert after > before + 0.1
-    assert tuned.model.decision is not None
-    assert tuned.model.decision[1] > 1 > tuned.model.decision[0]
-    named = tuned.model.predictions(frame)[1] > tuned.model.decision[0] / 2
+    assert tuned.model.decision_weights is not None
+    assert tuned.model.decision_weights[1] > 1 > tuned.model.decision_weights[0]
+    named = tuned.model.predictions(frame)[1] > tuned.model.decision_weights[0] / 2
     assert np.array_equal(tuned.model.predict(frame) == "yes", named)
 
 
@@ -84,9 +84,9 @@ def test_a_loaded_model_predicts_the_same(tuned: SearchResult, tmp_path: Path) -
     frame, _ = rare(500, seed=3)
     tuned.model.save(tmp_path)
     loaded = TrainedModel.load(tmp_path)
-    assert loaded.decision == tuned.model.decision
+    assert loaded.decision_weights == tuned.model.decision_weights
     assert np.array_equal(loaded.predict(frame), tuned.model.predict(frame))
-    assert not np.array_equal(replace(loaded, decision=None).predict(frame), loaded.predict(frame))
+    assert not np.array_equal(replace(loaded, decision_weights=None).predict(frame), loaded.predict(frame))
 
 
 class Seen:
@@ -94,13 +94,13 @@ class Seen:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[torch.Tensor, torch.Tensor]] = []
-        tune = treatment.tune_thresholds
+        tune = postprocessing.tune_thresholds
 
         def noting(predictions: torch.Tensor, target: torch.Tensor, *rest: Any, **values: Any) -> Any:
             self.calls.append((predictions, target))
             return tune(predictions, target, *rest, **values)
 
-        monkeypatch.setattr(treatment, "tune_thresholds", noting)
+        monkeypatch.setattr(postprocessing, "tune_thresholds", noting)
 
 
 def test_out_of_fold_predictions_tune_where_the_choosing_rows_train(
@@ -153,7 +153,7 @@ def test_nothing_is_tuned_without_rows_a_metric_of_labels_or_the_wish(
         n_jobs=1,
     )
     assert seen.calls == []
-    assert found.model.decision is None
+    assert found.model.decision_weights is None
     assert np.array_equal(
         found.model.predict(frame), np.array(["no", "yes"])[found.model.predictions(frame).argmax(0)]
     )
@@ -200,7 +200,9 @@ def test_finalists_are_scored_by_what_they_would_decide(
     kept = load_file(directory.path / "oof.safetensors")
     plain = kept["predictions"][0].double()
     truth = Preparation(imbalanced, make_settings()).metric_target(kept["rows"].numpy())
-    scores = METRICS["f1"](torch.stack([plain, weight_classes(plain, found.model.decision)]), truth).tolist()
+    scores = METRICS["f1"](
+        torch.stack([plain, weight_classes(plain, found.model.decision_weights)]), truth
+    ).tolist()
     # one finalist: its average with itself, so that first and last decision are the same
     assert found.leaderboard[0].score == pytest.approx(scores[1], abs=1e-9)
     assert found.honest is not None
@@ -208,7 +210,7 @@ def test_finalists_are_scored_by_what_they_would_decide(
     assert scores[1] > scores[0]
 
 
-def test_a_regression_has_nothing_to_time_machine(make_problem: Make, make_settings: Make) -> None:
+def test_a_regression_has_nothing_to_calibrate(make_problem: Make, make_settings: Make) -> None:
     with pytest.raises(InvalidParameterError, match="calibration needs classes, but got 'temperature'"):
         run(make_problem("diamonds", 60), make_settings(calibration="temperature"), n_jobs=1)
 

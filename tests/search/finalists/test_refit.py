@@ -145,12 +145,12 @@ def test_without_time_for_it_the_folds_stay_with_one_sentence(
     spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch, tasks: list[ShardTask]
 ) -> None:
     monkeypatch.setattr(refit, "SAFETY", 0.0)
-    with pytest.warns(BudgetWarning, match="not trained anew on all rows, since there was no time"):
+    with pytest.warns(BudgetWarning, match="not refitted on all rows, because no time"):
         result = run(spam, make_settings(refit=True, time_limit=4.0, n_trials=8), n_jobs=1)
     assert tasks == []
     assert not result.model.refitted
     assert len(result.model.folds) == result.n_folds
-    assert any("no time left for it" in sentence for sentence in result.cut)
+    assert any("no time was left for it" in sentence for sentence in result.left_out)
 
 
 def test_networks_that_were_cut_short_do_not_predict(
@@ -164,7 +164,7 @@ def test_networks_that_were_cut_short_do_not_predict(
             yield outcome
 
     monkeypatch.setattr(journal, "run_shards", cutting)
-    with pytest.warns(BudgetWarning, match="could not be trained anew on all rows"):
+    with pytest.warns(BudgetWarning, match="could not be refitted on all rows"):
         result = run(spam, make_settings(refit=True), n_jobs=1)
     assert not result.model.refitted
 
@@ -181,4 +181,4 @@ def test_rows_in_time_train_to_the_last(
 def test_a_tiny_table_has_been_trained_on_whole(make_problem: Make, make_settings: Make) -> None:
     result = run(make_problem("spambase", 15), make_settings(refit=True, n_trials=2), n_jobs=1)
     assert not result.model.refitted
-    assert result.cut == []
+    assert result.left_out == []

@@ -70,7 +70,7 @@ class TestChoice:
         choice = SnapshotSelection(preparation, parts)
         for fold, part in enumerate(parts):
             kept = moments(preparation, part.predicted_rows, [3.0, 0.5, 2.0], [3.0, 2.0, 0.0])
-            chosen = choice.offer(7, fold, kept)
+            chosen = choice.add(7, fold, kept)
             assert bool(chosen) == (fold == 2)
         assert sorted(chosen) == [0, 1, 2]
         assert [network.vector.tolist() for network in chosen.values()] == [[1.0]] * 3
@@ -83,9 +83,7 @@ class TestChoice:
         choice = SnapshotSelection(preparation, parts)
         errors = [[0.0, 1.0], [4.0, 1.0], [4.0, 1.0]]
         for fold, part in enumerate(parts):
-            chosen = choice.offer(
-                0, fold, moments(preparation, part.predicted_rows, errors[fold], [1.0, 1.0])
-            )
+            chosen = choice.add(0, fold, moments(preparation, part.predicted_rows, errors[fold], [1.0, 1.0]))
         assert [network.vector.tolist() for network in chosen.values()] == [[1.0]] * 3
 
     def test_equal_moments_go_to_the_last_and_a_cut_fold_stands_still(self) -> None:
@@ -94,7 +92,7 @@ class TestChoice:
         choice = SnapshotSelection(preparation, parts)
         for fold, part in enumerate(parts):
             errors = [2.0, 1.0] if fold == 0 else [2.0, 1.0, 1.0]
-            chosen = choice.offer(0, fold, moments(preparation, part.predicted_rows, errors, errors))
+            chosen = choice.add(0, fold, moments(preparation, part.predicted_rows, errors, errors))
         assert [network.vector.tolist() for network in chosen.values()] == [[1.0], [2.0], [2.0]]
 
     @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -104,7 +102,7 @@ class TestChoice:
         choice = SnapshotSelection(preparation, parts)
         for fold, part in enumerate(parts):
             errors = [2.0, float("nan")]
-            chosen = choice.offer(0, fold, moments(preparation, part.predicted_rows, errors, errors))
+            chosen = choice.add(0, fold, moments(preparation, part.predicted_rows, errors, errors))
         assert [network.vector.tolist() for network in chosen.values()] == [[0.0]] * 2
 
 

@@ -12,7 +12,7 @@ import torch
 
 from parallelmlp_search.exceptions import DataError
 from parallelmlp_search.search import Problem
-from parallelmlp_search.search.problem.preparation import SMALLEST_SPLIT, Preparation, seed_of
+from parallelmlp_search.search.problem.preparation import MIN_SPLIT_ROWS, Preparation, seed_of
 
 Make = Callable[..., Any]
 Rows = np.ndarray[Any, Any]
@@ -115,10 +115,10 @@ def test_one_group_cannot_be_divided(make_problem: Make, make_settings: Make) ->
         Preparation(make_problem("spambase", 60, groups=np.zeros(60)), make_settings())
 
 
-@pytest.mark.parametrize("n_rows", [SMALLEST_SPLIT - 1, SMALLEST_SPLIT])
+@pytest.mark.parametrize("n_rows", [MIN_SPLIT_ROWS - 1, MIN_SPLIT_ROWS])
 def test_below_twenty_rows_nothing_is_held_back(n_rows: int, make_problem: Make, divide: Make) -> None:
     preparation, (_, *folds) = divide(make_problem("spambase", n_rows))
-    tiny = n_rows < SMALLEST_SPLIT
+    tiny = n_rows < MIN_SPLIT_ROWS
     assert preparation.is_tiny is tiny
     assert (preparation.n_oof == n_rows) is tiny
     assert (len(folds) == 1) is tiny

@@ -76,7 +76,7 @@ def test_equal_weights_are_no_weights(table: pd.DataFrame) -> None:
 
 def test_rows_without_a_target_are_left_out(table: pd.DataFrame) -> None:
     table.loc[1, "sold"] = None
-    with pytest.warns(DataWarning, match="1 row whose target 'sold' is missing"):
+    with pytest.warns(DataWarning, match="1 row is left out: the target 'sold' is missing"):
         problem = Problem.from_table(table, "sold", groups="house")
     assert problem.frame["age"].tolist() == [31.0, 18.0, 27.0, 50.0, 61.0]
     assert problem.groups is not None

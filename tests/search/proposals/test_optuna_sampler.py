@@ -14,7 +14,7 @@ import pytest
 
 from parallelmlp_search.exceptions import InvalidParameterError, MissingDependencyError
 from parallelmlp_search.search import Problem, RunDirectory, SearchResult, SearchSettings, run
-from parallelmlp_search.search.proposals.optuna_sampler import MAX_ASKED, NAMED, LearnedDraws
+from parallelmlp_search.search.proposals.optuna_sampler import MAX_ASKED, NAMED, OptunaProposals
 from parallelmlp_search.search.run.trial import RungRecord, Trial, TrialState
 from parallelmlp_search.space import Categorical, Float, Int, MLPConfig, SearchSpace, When
 
@@ -58,10 +58,10 @@ def _rng(seed: int = 0) -> np.random.Generator:
 def test_draws_fall_where_the_leaders_are(name: str) -> None:
     trials = _scored(SPACE.sample(60, _rng()))
     sampler: Any = optuna.samplers.TPESampler(seed=1) if name == "an object" else name
-    draws = LearnedDraws(SPACE, sampler, seed=0)
+    draws = OptunaProposals(SPACE, sampler, seed=0)
     for _ in range(3 if name == "cmaes" else 1):  # evolution takes generations
         known = [trial.config for trial in trials]
-        drawn = draws.draw(trials, 24, _rng(1), known=known)
+        drawn = draws.propose(trials, 24, _rng(1), known=known)
         assert len(drawn) == 24
         assert len({SPACE.key(config) for config in known + drawn}) == len(known) + 24
         assert all(SPACE.contains(config) for config in drawn)
@@ -72,7 +72,7 @@ def test_draws_fall_where_the_leaders_are(name: str) -> None:
 
 
 def _median_rate(trials: list[Trial]) -> float:
-    drawn = LearnedDraws(SPACE, "tpe", 0).draw(trials, 20, _rng(), known=[])
+    drawn = OptunaProposals(SPACE, "tpe", 0).propose(trials, 20, _rng(), known=[])
     return float(np.median([config.learning_rate for config in drawn]))
 
 
@@ -81,12 +81,14 @@ def test_a_trial_counts_by_how_far_it_got_before_its_error_counts() -> None:
     configs = SPACE.sample(80, _rng())
     trials = _scored(configs, rungs=lambda number: int(configs[number].learning_rate < 4e-4))
     rates = [
-        config.learning_rate for config in LearnedDraws(SPACE, "tpe", 0).draw(trials, 20, _rng(), known=[])
+        config.learning_rate
+        for config in OptunaProposals(SPACE, "tpe", 0).propose(trials, 20, _rng(), known=[])
     ]
     assert np.median(rates) < 1e-3
     level = _scored(configs)
     rates = [
-        config.learning_rate for config in LearnedDraws(SPACE, "tpe", 0).draw(level, 20, _rng(), known=[])
+        config.learning_rate
+        for config in OptunaProposals(SPACE, "tpe", 0).propose(level, 20, _rng(), known=[])
     ]
     assert np.median(rates) > 1e-3
 
@@ -94,20 +96,22 @@ def test_a_trial_counts_by_how_far_it_got_before_its_error_counts() -> None:
 @pytest.mark.parametrize("name", NAMED)
 def test_draws_are_a_function_of_the_trials(name: str) -> None:
     trials = _scored(SPACE.sample(30, _rng()))
-    first, second = (LearnedDraws(SPACE, name, seed=4).draw(trials, 3, _rng(1), known=[]) for _ in range(2))
-    other = LearnedDraws(SPACE, name, seed=5).draw(trials, 3, _rng(1), known=[])
+    first, second = (
+        OptunaProposals(SPACE, name, seed=4).propose(trials, 3, _rng(1), known=[]) for _ in range(2)
+    )
+    other = OptunaProposals(SPACE, name, seed=5).propose(trials, 3, _rng(1), known=[])
     assert first == second != other
 
 
 @pytest.mark.parametrize("name", ["tpe", "an object"])
 def test_a_small_space_is_drawn_to_its_end(name: str) -> None:
     sampler: Any = optuna.samplers.TPESampler(seed=1) if name == "an object" else name
-    draws = LearnedDraws(FINITE, sampler, seed=0)
-    first = draws.draw([], 6, _rng(), known=[])
-    rest = draws.draw(_scored(first), 6, _rng(1), known=first)
+    draws = OptunaProposals(FINITE, sampler, seed=0)
+    first = draws.propose([], 6, _rng(), known=[])
+    rest = draws.propose(_scored(first), 6, _rng(1), known=first)
     assert len(first) == 6
     assert len({FINITE.key(config) for config in first + rest}) == 10
-    assert draws.draw(_scored(first + rest), 6, _rng(2), known=first + rest) == []
+    assert draws.propose(_scored(first + rest), 6, _rng(2), known=first + rest) == []
 
 
 def test_a_gaussian_process_is_asked_for_a_few_and_the_rest_fall_near_them(
@@ -115,8 +119,8 @@ def test_a_gaussian_process_is_asked_for_a_few_and_the_rest_fall_near_them(
 ) -> None:
     monkeypatch.setitem(MAX_ASKED, "gp", 4)
     trials = _scored(SPACE.sample(40, _rng()))
-    draws = LearnedDraws(SPACE, "gp", seed=0)
-    drawn = draws.draw(trials, 3 * MAX_ASKED["gp"], _rng(), known=[])
+    draws = OptunaProposals(SPACE, "gp", seed=0)
+    drawn = draws.propose(trials, 3 * MAX_ASKED["gp"], _rng(), known=[])
     assert len({SPACE.key(config) for config in drawn}) == 3 * MAX_ASKED["gp"]
     asked, near = drawn[: MAX_ASKED["gp"]], drawn[MAX_ASKED["gp"] :]
     points = np.array([SPACE.to_unit(SPACE.to_values(config)) for config in asked])
@@ -136,26 +140,26 @@ def test_a_slow_sampler_is_not_waited_for() -> None:
         def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
             asked.append(trial.number)
 
-    drawn = LearnedDraws(SPACE, Slow(seed=1), seed=0).draw(trials, 12, _rng(), known=[], seconds=0.0)
+    drawn = OptunaProposals(SPACE, Slow(seed=1), seed=0).propose(trials, 12, _rng(), known=[], seconds=0.0)
     assert len(asked) == 1
     assert len({SPACE.key(config) for config in drawn}) == 12
-    LearnedDraws(SPACE, Slow(seed=1), seed=0).draw(trials, 12, _rng(), known=[])
+    OptunaProposals(SPACE, Slow(seed=1), seed=0).propose(trials, 12, _rng(), known=[])
     assert len(asked) == 1 + 12
 
 
 def test_a_sampler_of_the_users_own_is_not_touched() -> None:
     sampler = optuna.samplers.TPESampler(seed=1)
     before = sampler._rng.rng.get_state()[1].tolist()
-    LearnedDraws(SPACE, sampler, seed=0).draw(_scored(SPACE.sample(20, _rng())), 5, _rng(), known=[])
+    OptunaProposals(SPACE, sampler, seed=0).propose(_scored(SPACE.sample(20, _rng())), 5, _rng(), known=[])
     assert sampler._rng.rng.get_state()[1].tolist() == before
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "cmaes", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'parallelmlp-search\[cmaes\]'"):
-        LearnedDraws(SPACE, "cmaes", 0)
+        OptunaProposals(SPACE, "cmaes", 0)
     with pytest.raises(InvalidParameterError, match="fit again with the same sampler"):
-        LearnedDraws(SPACE, "optuna.samplers.TPESampler", 0)
+        OptunaProposals(SPACE, "optuna.samplers.TPESampler", 0)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "gp", "an object"])
@@ -202,7 +206,7 @@ def test_a_run_remembers_the_class_of_an_object(
     run(spam, settings, directory=directory, n_jobs=1)
     kept = json.loads((directory.path / "run.json").read_text())["settings"]["sampler"]
     assert kept == directory.settings().sampler == "optuna.samplers._random.RandomSampler"
-    with pytest.raises(InvalidParameterError, match="only Python can give"):
+    with pytest.raises(InvalidParameterError, match="only Python can pass"):
         run(spam, directory.settings(), n_jobs=1)
 
 

@@ -8,7 +8,7 @@ import pytest
 from optuna.samplers import RandomSampler
 
 from parallelmlp_search.search import SearchSettings
-from parallelmlp_search.search.proposals.proposals import Draws, thrifty_share
+from parallelmlp_search.search.proposals.proposals import Proposals, cheap_share
 from parallelmlp_search.search.run.budget import Throughput
 from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.trial import RungRecord, Trial
@@ -17,7 +17,7 @@ from parallelmlp_search.space.config import FIELD_NAMES
 
 
 def drawn(settings: SearchSettings, n_fresh: int = 40, n: int = 40) -> list[tuple[MLPConfig, str]]:
-    draws = Draws(settings, n_fresh, 0, 1, Journal(Throughput(1)), None)
+    draws = Proposals(settings, Journal(Throughput(1)), n_fresh=n_fresh)
     return draws.take(0, n, [])
 
 
@@ -65,7 +65,7 @@ def test_where_time_counts_cheap_ones_are_preferred() -> None:
     journal = Journal(Throughput(1))
     found = {}
     for name, cost in (("plain", None), ("thrifty", _neurons)):
-        draws = Draws(settings, 60, 60, 1, journal, None, cost=cost)
+        draws = Proposals(settings, journal, n_fresh=60, n_refined=60, cost=cost)
         fresh = draws.take(0, 60, [])
         trials = [Trial(n, config, origin, 0) for n, (config, origin) in enumerate(fresh)]
         for trial in trials:
@@ -85,7 +85,7 @@ def test_points_that_are_spread_evenly_stay_so(sampler: str) -> None:
     settings = SearchSettings(sampler=sampler)
     journal = Journal(Throughput(1))
     plain, thrifty = (
-        Draws(settings, 30, 0, 1, journal, None, cost=cost).take(0, 30, []) for cost in (None, _neurons)
+        Proposals(settings, journal, n_fresh=30, cost=cost).take(0, 30, []) for cost in (None, _neurons)
     )
     assert plain == thrifty
 
@@ -100,7 +100,9 @@ def test_the_plan_knows_of_which_draws_cheap_ones_are_preferred(sampler: Any) ->
         return 1.0
 
     n_refined = round(40 * settings.refined_share)
-    draws = Draws(settings, 40 - n_refined, n_refined, 1, Journal(Throughput(1)), None, cost=cost)
+    draws = Proposals(
+        settings, Journal(Throughput(1)), n_fresh=40 - n_refined, n_refined=n_refined, cost=cost
+    )
     share, trials = 0.0, []
     for number, n in enumerate((40 - n_refined, n_refined)):
         weighed.clear()
@@ -110,7 +112,7 @@ def test_the_plan_knows_of_which_draws_cheap_ones_are_preferred(sampler: Any) ->
         for trial in trials:
             trial.records.append(RungRecord(0, 0, 1.0, float(trial.number % 7), 0.0, 0.0))
         share += n / 40 if weighed else 0.0
-    assert share == pytest.approx(thrifty_share(settings))
+    assert share == pytest.approx(cheap_share(settings))
 
 
 def _settings_of(config: MLPConfig) -> dict[str, Categorical]:
@@ -118,7 +120,7 @@ def _settings_of(config: MLPConfig) -> dict[str, Categorical]:
 
 
 def test_an_extension_keeps_the_proportion_of_fresh_and_refined() -> None:
-    draws = Draws(SearchSettings("small", refinement=0.25), 0, 0, 1, Journal(Throughput(1)), None)
+    draws = Proposals(SearchSettings("small", refinement=0.25), Journal(Throughput(1)), n_fresh=0)
     assert draws.wanted(100) == 0
     draws.extend(40)
     assert draws.wanted(100) == 30
@@ -128,7 +130,7 @@ def test_an_extension_keeps_the_proportion_of_fresh_and_refined() -> None:
 
 def test_a_grid_is_extended_by_points_of_a_grid() -> None:
     settings = SearchSettings(sampler="grid")
-    draws = Draws(settings, 0, 0, 1, Journal(Throughput(1)), None)
+    draws = Proposals(settings, Journal(Throughput(1)), n_fresh=0)
     draws.extend(40)
     found = draws.take(0, draws.wanted(100), [])
     assert [origin for _, origin in found] == ["grid"] * 40

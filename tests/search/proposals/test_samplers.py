@@ -9,11 +9,11 @@ import pytest
 
 from parallelmlp_search.search import SAMPLERS, Trial, TrialState
 from parallelmlp_search.search.proposals.samplers import (
-    LEADERS,
     MAX_LISTED,
+    N_ELITES,
     cheaper,
-    draw_fresh,
-    draw_near,
+    propose_fresh,
+    propose_near,
 )
 from parallelmlp_search.search.run.trial import RungRecord
 from parallelmlp_search.space import Categorical, Float, Int, MLPConfig, SearchSpace, When
@@ -47,7 +47,7 @@ def _keys(space: SearchSpace, configs: list[MLPConfig]) -> set[object]:
     + [(SearchSpace.preset("default"), 60)],
 )
 def test_draws_are_different_and_stay_inside(space: SearchSpace, sampler: str, n: int) -> None:
-    drawn = draw_fresh(space, sampler, n, _rng(), known=[])
+    drawn = propose_fresh(space, sampler, n, _rng(), known=[])
     assert len(drawn) == min(n, space.size())
     assert len(_keys(space, drawn)) == len(drawn)
     assert all(space.contains(config) for config in drawn)
@@ -55,16 +55,16 @@ def test_draws_are_different_and_stay_inside(space: SearchSpace, sampler: str, n
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_known_configurations_do_not_come_again(sampler: str) -> None:
-    first = draw_fresh(FINITE, sampler, 6, _rng(1), known=[])
-    second = draw_fresh(FINITE, sampler, 6, _rng(2), known=first)
+    first = propose_fresh(FINITE, sampler, 6, _rng(1), known=[])
+    second = propose_fresh(FINITE, sampler, 6, _rng(2), known=first)
     assert len(second) == 4
     assert not _keys(FINITE, first) & _keys(FINITE, second)
-    assert draw_fresh(FINITE, sampler, 6, _rng(3), known=first + second) == []
+    assert propose_fresh(FINITE, sampler, 6, _rng(3), known=first + second) == []
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_space_that_names_the_seed_holds_each_seed_apart(sampler: str) -> None:
-    drawn = draw_fresh(SEEDED, sampler, 100, _rng(), known=[])
+    drawn = propose_fresh(SEEDED, sampler, 100, _rng(), known=[])
     assert sorted((config.widths, config.seed) for config in drawn) == [
         ((width,), seed) for width in (2, 3) for seed in range(5)
     ]
@@ -72,25 +72,25 @@ def test_a_space_that_names_the_seed_holds_each_seed_apart(sampler: str) -> None
 
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
 def test_draws_depend_on_the_generator_alone(sampler: str) -> None:
-    drawn = draw_fresh(CONTINUOUS, sampler, 20, _rng(4), known=[])
-    assert drawn == draw_fresh(CONTINUOUS, sampler, 20, _rng(4), known=[])
-    assert drawn != draw_fresh(CONTINUOUS, sampler, 20, _rng(5), known=[])
+    drawn = propose_fresh(CONTINUOUS, sampler, 20, _rng(4), known=[])
+    assert drawn == propose_fresh(CONTINUOUS, sampler, 20, _rng(4), known=[])
+    assert drawn != propose_fresh(CONTINUOUS, sampler, 20, _rng(5), known=[])
 
 
 def test_the_grid_of_a_continuous_space_is_as_coarse_as_it_may_be() -> None:
-    few = draw_fresh(CONTINUOUS, "grid", 4, _rng(), known=[])
-    many = draw_fresh(CONTINUOUS, "grid", 200, _rng(), known=[])
+    few = propose_fresh(CONTINUOUS, "grid", 4, _rng(), known=[])
+    many = propose_fresh(CONTINUOUS, "grid", 200, _rng(), known=[])
     assert len({config.learning_rate for config in few}) < len({config.learning_rate for config in many})
 
 
 def test_points_of_a_grid_larger_than_wanted_are_spread_over_it() -> None:
     """Those that come first would all have the same depth."""
-    listed = draw_fresh(CONTINUOUS, "grid", 13, _rng(), known=[])
+    listed = propose_fresh(CONTINUOUS, "grid", 13, _rng(), known=[])
     n_larger = CONTINUOUS.grid_size(2)
     assert 13 < n_larger < 60
     assert {config.depth for config in listed} == {1, 3}
     assert {CONTINUOUS.key(config) for config in listed} < _keys(CONTINUOUS, CONTINUOUS.grid(2))
-    again = draw_fresh(CONTINUOUS, "grid", n_larger - 13, _rng(1), known=listed)
+    again = propose_fresh(CONTINUOUS, "grid", n_larger - 13, _rng(1), known=listed)
     assert _keys(CONTINUOUS, listed + again) == _keys(CONTINUOUS, CONTINUOUS.grid(2))
 
 
@@ -102,8 +102,8 @@ def test_a_grid_of_any_size_is_drawn_from_at_once(monkeypatch: pytest.MonkeyPatc
         raise AssertionError("the grid was listed")
 
     monkeypatch.setattr(SearchSpace, "grid", never)
-    drawn = draw_fresh(space, "grid", 60, _rng(), known=[])
-    more = draw_fresh(space, "grid", 60, _rng(), known=drawn)
+    drawn = propose_fresh(space, "grid", 60, _rng(), known=[])
+    more = propose_fresh(space, "grid", 60, _rng(), known=drawn)
     assert len(_keys(space, drawn + more)) == 120
     assert len({config.learning_rate for config in drawn}) == 1  # the coarsest grid has one value
     assert len({config.activation for config in drawn}) > 3
@@ -113,7 +113,7 @@ def test_qmc_draws_leave_no_large_holes() -> None:
     space = SearchSpace({"width": Categorical((4,)), "learning_rate": Float(1e-4, 1e-1, log=True)})
 
     def largest_gap(sampler: str, seed: int) -> float:
-        drawn = draw_fresh(space, sampler, 64, _rng(seed), known=[])
+        drawn = propose_fresh(space, sampler, 64, _rng(seed), known=[])
         points = np.sort([math.log10(config.learning_rate) for config in drawn])
         return float(np.diff(np.concatenate([[-4.0], points, [-1.0]])).max())
 
@@ -131,7 +131,7 @@ def _trial(number: int, config: MLPConfig, error: float, rung: int = 0) -> Trial
 
 def _trials(space: SearchSpace, n: int) -> list[Trial]:
     """Trials whose error is how far their learning rate is from 0.01, in decades."""
-    drawn = draw_fresh(space, "random", n, _rng(9), known=[])
+    drawn = propose_fresh(space, "random", n, _rng(9), known=[])
     return [
         _trial(number, config, abs(math.log10(config.learning_rate) + 2))
         for number, config in enumerate(drawn)
@@ -141,7 +141,7 @@ def _trials(space: SearchSpace, n: int) -> list[Trial]:
 def test_draws_near_the_leaders_are_new_and_inside() -> None:
     trials = _trials(CONTINUOUS, 60)
     known = [trial.config for trial in trials]
-    drawn = draw_near(CONTINUOUS, trials, 40, _rng(), known=known)
+    drawn = propose_near(CONTINUOUS, trials, 40, _rng(), known=known)
     assert len(drawn) == 40
     assert all(CONTINUOUS.contains(config) for config in drawn)
     assert len(_keys(CONTINUOUS, drawn + known)) == 100
@@ -149,8 +149,8 @@ def test_draws_near_the_leaders_are_new_and_inside() -> None:
 
 def test_draws_near_the_leaders_are_nearer_than_fresh_ones() -> None:
     trials = _trials(CONTINUOUS, 60)
-    near = draw_near(CONTINUOUS, trials, 40, _rng(), known=[])
-    fresh = draw_fresh(CONTINUOUS, "random", 40, _rng(), known=[])
+    near = propose_near(CONTINUOUS, trials, 40, _rng(), known=[])
+    fresh = propose_fresh(CONTINUOUS, "random", 40, _rng(), known=[])
 
     def distance(configs: list[MLPConfig]) -> float:
         return float(np.mean([abs(math.log10(config.learning_rate) + 2) for config in configs]))
@@ -161,20 +161,20 @@ def test_draws_near_the_leaders_are_nearer_than_fresh_ones() -> None:
 def test_only_leaders_are_parents() -> None:
     """All leaders have few neurons, the others many: no child is far from the few."""
     space = SearchSpace({"width": Int(1, 1000), "activation": Categorical(("relu", "tanh"))})
-    trials = [_trial(n, MLPConfig(widths=(5,), seed=n), 0.1) for n in range(LEADERS)]
-    others = [_trial(n + LEADERS, MLPConfig(widths=(995,)), 0.9) for n in range(LEADERS)]
-    children = draw_near(space, trials + others, 15, _rng(), known=[])
+    trials = [_trial(n, MLPConfig(widths=(5,), seed=n), 0.1) for n in range(N_ELITES)]
+    others = [_trial(n + N_ELITES, MLPConfig(widths=(995,)), 0.9) for n in range(N_ELITES)]
+    children = propose_near(space, trials + others, 15, _rng(), known=[])
     assert children
     assert max(config.widths[0] for config in children) < 900
-    from_others = draw_near(space, others, 15, _rng(), known=[])
+    from_others = propose_near(space, others, 15, _rng(), known=[])
     assert max(config.widths[0] for config in from_others) > 900
 
 
 def test_a_higher_rung_leads_over_a_lower_error() -> None:
     space = SearchSpace({"width": Int(1, 1000)})
-    high = [_trial(n, MLPConfig(widths=(5,)), 0.5, rung=2) for n in range(LEADERS)]
-    low = [_trial(n + LEADERS, MLPConfig(widths=(995,)), 0.1, rung=0) for n in range(LEADERS)]
-    children = draw_near(space, high + low, 10, _rng(), known=[])
+    high = [_trial(n, MLPConfig(widths=(5,)), 0.5, rung=2) for n in range(N_ELITES)]
+    low = [_trial(n + N_ELITES, MLPConfig(widths=(995,)), 0.1, rung=0) for n in range(N_ELITES)]
+    children = propose_near(space, high + low, 10, _rng(), known=[])
     assert max(config.widths[0] for config in children) < 900
 
 
@@ -183,24 +183,24 @@ def test_failed_and_unscored_trials_lead_nobody() -> None:
     failed = _trial(0, config, 0.1)
     failed.state = TrialState.FAILED
     nothing = Trial(1, config, "random", 0)
-    assert draw_near(CONTINUOUS, [failed, nothing, _trial(2, config, math.nan)], 5, _rng(), known=[]) == []
-    assert draw_near(CONTINUOUS, [], 5, _rng(), known=[]) == []
+    assert propose_near(CONTINUOUS, [failed, nothing, _trial(2, config, math.nan)], 5, _rng(), known=[]) == []
+    assert propose_near(CONTINUOUS, [], 5, _rng(), known=[]) == []
 
 
 def test_draws_near_the_leaders_of_a_small_space_end() -> None:
     trials = [_trial(n, config, 0.1 * n) for n, config in enumerate(FINITE.grid()[:8])]
-    drawn = draw_near(FINITE, trials, 50, _rng(), known=[trial.config for trial in trials])
+    drawn = propose_near(FINITE, trials, 50, _rng(), known=[trial.config for trial in trials])
     assert _keys(FINITE, drawn) <= _keys(FINITE, FINITE.grid()[8:])
     only = [_trial(0, MLPConfig(widths=(7,)), 0.1)]
-    assert draw_near(SINGLE, only, 3, _rng(), known=[only[0].config]) == []
+    assert propose_near(SINGLE, only, 3, _rng(), known=[only[0].config]) == []
 
 
 def test_children_of_one_leader_have_seeds_of_their_own() -> None:
     trials = _trials(CONTINUOUS, 1)
-    children = draw_near(CONTINUOUS, trials, 12, _rng(), known=[])
+    children = propose_near(CONTINUOUS, trials, 12, _rng(), known=[])
     assert len({child.seed for child in children}) == 12
     named = [_trial(0, MLPConfig(widths=(2,), seed=1), 0.1)]
-    assert all(child.seed in range(5) for child in draw_near(SEEDED, named, 5, _rng(), known=[]))
+    assert all(child.seed in range(5) for child in propose_near(SEEDED, named, 5, _rng(), known=[]))
 
 
 @pytest.mark.parametrize("ratio", [2.0, 10.0])
@@ -219,7 +219,7 @@ def test_the_cheaper_the_likelier(ratio: float) -> None:
 
 
 def test_no_configuration_is_taken_twice_and_few_are_all_taken() -> None:
-    configs = draw_fresh(CONTINUOUS, "random", 20, _rng(), known=[])
+    configs = propose_fresh(CONTINUOUS, "random", 20, _rng(), known=[])
     taken = cheaper(configs, 8, lambda config: float(sum(config.widths)), _rng())
     assert len(_keys(CONTINUOUS, taken)) == 8
     assert _keys(CONTINUOUS, taken) < _keys(CONTINUOUS, configs)

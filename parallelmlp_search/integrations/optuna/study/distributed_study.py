@@ -18,7 +18,6 @@ from optuna.samplers import BaseSampler, QMCSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
 from parallelmlp_search.integrations.optuna.sampler.refinement import RefinementSampler
 from parallelmlp_search.integrations.optuna.storage.storages import open_storage
@@ -32,15 +31,14 @@ from parallelmlp_search.integrations.optuna.study.objective import PreparedObjec
 from parallelmlp_search.integrations.optuna.study.pruner import RungPruner
 from parallelmlp_search.integrations.optuna.study.run_study import config_of_trial
 from parallelmlp_search.integrations.optuna.study.trainer import Trainer, TrainingOptions
-from parallelmlp_search.search import Problem, SearchSettings, Trial
+from parallelmlp_search.search import SearchSettings, Trial
 from parallelmlp_search.search import TrialState as State
 from parallelmlp_search.search.proposals.distributions import asked_of
 from parallelmlp_search.search.proposals.optuna_sampler import named_sampler, quiet
-from parallelmlp_search.search.run.budget import Throughput
+from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.reporting import Reporter
 from parallelmlp_search.search.run.trial import RungRecord
 from parallelmlp_search.search.screening.screening import ScreeningPlan
-from parallelmlp_search.selection import Metric
 
 __all__ = ["SharedStudy", "check_shareable"]
 
@@ -82,26 +80,8 @@ class SharedStudy:
     n_jobs: int | None = None
     must_exist: bool = False
 
-    def agree(
-        self, problem: Problem, settings: SearchSettings, metric: Metric, rungs: tuple[float, ...]
-    ) -> tuple[float, ...]:
-        """Create the study, or join it if it has the same settings.
-
-        Parameters
-        ----------
-        problem
-            Table and target.
-        settings
-            Search space, seed, sampler.
-        metric
-            Metric of the trials.
-        rungs
-            Epochs of the rungs, if the study is created.
-
-        Returns
-        -------
-        tuple of float
-            Epochs of the rungs of the study.
+    def agree(self, context: SearchContext, rungs: tuple[float, ...]) -> tuple[float, ...]:
+        """Create the study with these rungs, or join it if it has the same settings; return its rungs.
 
         Raises
         ------
@@ -111,10 +91,11 @@ class SharedStudy:
         RunDirectoryError
             If the study must exist and does not.
         """
+        settings, metric = context.settings, context.preparation.metric
         check_shareable(settings)
         self._metric, self._settings = metric, settings
         terms: dict[str, Any] = {
-            "data": problem.fingerprint(),
+            "data": context.preparation.problem.fingerprint(),
             "search_space": settings.space.to_dict(),
             "metric": metric.name,
             "seed": settings.seed,
@@ -168,39 +149,19 @@ class SharedStudy:
                     "join it with the same, or choose another name"
                 )
 
-    def screen(
-        self,
-        data: ShardData,
-        settings: SearchSettings,
-        plan: ScreeningPlan,
-        throughput: Throughput,
-        reporter: Reporter,
-    ) -> tuple[list[Trial], list[str]]:
+    def screen(self, context: SearchContext, plan: ScreeningPlan) -> tuple[list[Trial], list[str]]:
         """Train batches until the study has its trials, or the deadline is reached.
-
-        Parameters
-        ----------
-        data
-            Training and validation rows.
-        settings
-            Search space and sampler.
-        plan
-            Rungs, number of trials, deadline.
-        throughput
-            Counts the steps of this worker.
-        reporter
-            Receives progress, and may stop the screening.
 
         Returns
         -------
         tuple of (list of Trial, list of str)
-            Trials of all workers, numbered from 0, and sentences on what a deadline left out.
+            Trials of all workers, numbered from 0, and sentences on work that a deadline left out.
         """
-        study = self._study
+        study, settings, reporter = self._study, context.settings, context.reporter
         self._n_trials = n_trials = _number_of_trials(settings, plan)
         with quiet():
             study.sampler = _sampler(settings, n_trials)
-        objective = PreparedObjective(data, settings.space, self._metric, plan.rungs, settings.seed)
+        objective = PreparedObjective(context.data, settings.space, self._metric, plan.rungs, settings.seed)
         options = TrainingOptions(n_jobs=self.n_jobs, heartbeat=self.heartbeat)
         trainer = Trainer(study, objective, options, plan.deadline, all_workers_beat=True)
 
@@ -224,7 +185,7 @@ class SharedStudy:
                 trainer.run_batch(
                     count, is_over, n_remaining=max(0.0, n_trials - len(trials)), max_trials=n_trials
                 )
-                throughput.member_steps += trainer.throughput.member_steps - before
+                context.throughput.member_steps += trainer.throughput.member_steps - before
                 n_batches += 1
                 self._report(reporter, self._trials(objective), plan, n_batches, final=False)
         found = self._trials(objective)
@@ -232,10 +193,10 @@ class SharedStudy:
         for trial in found:
             if trial.state is State.WAITING:
                 trial.state = State.PRUNED
-        cut = []
+        left_out = []
         if plan.deadline is not None and len(found) < n_trials < math.inf:
-            cut.append(f"{len(found)} of {n_trials:.0f} trials were begun in the time for screening")
-        return found, cut
+            left_out.append(f"{len(found)} of {n_trials:.0f} trials were begun in the time for screening")
+        return found, left_out
 
     def _report(
         self, reporter: Reporter, trials: list[Trial], plan: ScreeningPlan, n_batches: int, *, final: bool

@@ -1,0 +1,53 @@
+"""Context of a search: the objects that all of its stages share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parallelmlp_search.distribute import ShardData
+from parallelmlp_search.search.problem.preparation import Preparation
+from parallelmlp_search.search.problem.settings import SearchSettings
+from parallelmlp_search.search.run.budget import Clock, Throughput
+from parallelmlp_search.search.run.journal import Journal
+from parallelmlp_search.search.run.reporting import Reporter
+from parallelmlp_search.search.run.workers import Workers
+
+__all__ = ["SearchContext"]
+
+
+@dataclass(frozen=True)
+class SearchContext:
+    """Objects that all stages of a search share.
+
+    Attributes
+    ----------
+    preparation
+        Problem, settings, device, splits and metric.
+    data
+        Rows of screening.
+    journal
+        Trains shards and keeps their outcomes.
+    reporter
+        Reports progress.
+    clock
+        Time since the start, against the limit.
+    workers
+        Threads or processes.
+    """
+
+    preparation: Preparation
+    data: ShardData
+    journal: Journal
+    reporter: Reporter
+    clock: Clock
+    workers: Workers
+
+    @property
+    def settings(self) -> SearchSettings:
+        """Settings of the search."""
+        return self.preparation.settings
+
+    @property
+    def throughput(self) -> Throughput:
+        """Speed of the machine."""
+        return self.journal.throughput
