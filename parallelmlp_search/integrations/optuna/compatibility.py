@@ -15,7 +15,7 @@ __all__ = [
     "CONSTRAINTS_ATTR",
     "HAS_TRIAL_CONSTRAINTS",
     "clear_trial_cache",
-    "constraint_values",
+    "constraints_of",
     "is_tested_version",
     "stoppable",
 ]
@@ -36,8 +36,8 @@ def is_tested_version() -> bool:
     return OLDEST_TESTED <= (int(major), int(minor)) <= NEWEST_TESTED
 
 
-def constraint_values(trial: FrozenTrial) -> list[float]:
-    """Return the constraints of a trial; it is feasible if none is above zero."""
+def constraints_of(trial: FrozenTrial) -> list[float]:
+    """Return the constraints of a packed trial, as ``constraints_func`` of samplers of Optuna 4."""
     if HAS_TRIAL_CONSTRAINTS:
         return list(trial.constraints.values())
     return list(trial.system_attrs.get(CONSTRAINTS_ATTR) or ())

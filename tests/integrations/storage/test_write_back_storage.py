@@ -29,16 +29,6 @@ def original() -> optuna.Study:
     return study
 
 
-def _refresh(copy: WriteBackStorage, study: optuna.Study) -> None:
-    copy.refresh(study.get_trials(deepcopy=False), study.user_attrs, {"worker:a": len(study.trials)})
-
-
-def _copy_of(study: optuna.Study) -> WriteBackStorage:
-    copy = WriteBackStorage(study._study_id, study.directions, study.study_name)
-    _refresh(copy, study)
-    return copy
-
-
 def _contents(trials: list[FrozenTrial]) -> list[Any]:
     return [
         (t.number, t.state, t.values, t.params, t.intermediate_values, t.user_attrs, t.system_attrs)
@@ -47,16 +37,17 @@ def _contents(trials: list[FrozenTrial]) -> list[Any]:
 
 
 def test_a_copy_equals_the_original(original: optuna.Study) -> None:
-    copy = _copy_of(original)
-    assert copy.study_id == original._study_id == 3
+    copy = WriteBackStorage(original)
+    assert original._study_id == 3
+    assert copy.original_ids == [trial._trial_id for trial in original.trials]
     assert copy.get_study_directions(3) == [StudyDirection.MAXIMIZE]
     assert _contents(copy.get_all_trials(3)) == _contents(original.trials)
     assert copy.get_best_trial(3).number == 0
     assert (copy.updates(), copy.new_trials(), copy.changed_study_attrs()) == ({}, [], [{}, {}])
 
 
-def test_changes_are_known_until_the_next_refresh(original: optuna.Study) -> None:
-    copy = _copy_of(original)
+def test_changes_are_known(original: optuna.Study) -> None:
+    copy = WriteBackStorage(original)
     assert copy.set_trial_state_values(2, TrialState.RUNNING)
     copy.set_trial_param(2, "x", 0.25, X)
     copy.set_trial_intermediate_value(1, 3, 0.5)
@@ -79,13 +70,11 @@ def test_changes_are_known_until_the_next_refresh(original: optuna.Study) -> Non
     }
     assert [(trial.number, trial.user_attrs) for trial in copy.new_trials()] == [(3, {"mine": True})]
     assert copy.changed_study_attrs() == [{"name": "value"}, {"worker:b": 1}]
-    _refresh(copy, original)
-    assert (copy.updates(), copy.new_trials(), copy.changed_study_attrs()) == ({}, [], [{}, {}])
 
 
 def test_changes_through_a_trial_are_known(original: optuna.Study) -> None:
     """Optuna's ``Trial`` changes its own copy in place, which must not hide the change."""
-    copy = _copy_of(original)
+    copy = WriteBackStorage(original)
     study = optuna.load_study(study_name="s", storage=copy)
     trial = study.ask()
     assert trial.number == 2
@@ -102,14 +91,14 @@ def test_changes_through_a_trial_are_known(original: optuna.Study) -> None:
 
 
 def test_changes_of_others_are_adopted(original: optuna.Study) -> None:
-    copy = _copy_of(original)
+    copy = WriteBackStorage(original)
     taken = original.ask()
     taken.suggest_float("x", 0.0, 1.0)
     taken.report(0.5, 1)
     original.tell(1, 2.0)
     original.add_trial(create_trial(value=3.0, params={"x": 0.5}, distributions={"x": X}))
     original.set_user_attr("name", "theirs")
-    _refresh(copy, original)
+    copy.refresh()
     assert _contents(copy.get_all_trials(3)) == _contents(original.trials)
     assert copy.get_best_trial(3).number == 3
     assert copy.get_study_user_attrs(3) == {"name": "theirs"}
@@ -117,7 +106,7 @@ def test_changes_of_others_are_adopted(original: optuna.Study) -> None:
 
 
 def test_values_that_no_storage_can_hold_are_refused(original: optuna.Study) -> None:
-    copy = _copy_of(original)
+    copy = WriteBackStorage(original)
     with pytest.warns(UserWarning, match="persistent storage"):
         unknown = CategoricalDistribution([object()])  # type: ignore[list-item]
     with pytest.raises(TypeError):

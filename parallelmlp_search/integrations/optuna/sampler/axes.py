@@ -29,12 +29,13 @@ class Axis:
     integer if the choices are increasing numbers, which have neighbours, else a string.
     """
 
+    name: str
     distribution: BaseDistribution
     domain: Float | Int | Categorical
 
     @classmethod
-    def of(cls, distribution: BaseDistribution) -> Axis:
-        """Return the axis of a distribution.
+    def of(cls, name: str, distribution: BaseDistribution) -> Axis:
+        """Return the axis of a parameter.
 
         Raises
         ------
@@ -42,12 +43,12 @@ class Axis:
             If the distribution is not a float, int or categorical one.
         """
         if isinstance(distribution, FloatDistribution | IntDistribution):
-            return cls(distribution, number_domain(distribution))
+            return cls(name, distribution, number_domain(distribution))
         if isinstance(distribution, CategoricalDistribution):
-            choices = distribution.choices
-            if _is_increasing(choices):
-                return cls(distribution, Int(0, len(choices) - 1))
-            return cls(distribution, Categorical(tuple(str(index) for index in range(len(choices)))))
+            n_choices = len(distribution.choices)
+            if _is_increasing(distribution.choices):
+                return cls(name, distribution, Int(0, n_choices - 1))
+            return cls(name, distribution, Categorical(tuple(str(index) for index in range(n_choices))))
         raise InvalidParameterError(
             f"a distribution must be a float, int or categorical one, but got {distribution!r}"
         )

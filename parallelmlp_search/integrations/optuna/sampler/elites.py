@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from parallelmlp_search.integrations.optuna.compatibility import constraint_values
+from parallelmlp_search.integrations.optuna.compatibility import constraints_of
 
 __all__ = ["Elites"]
 
@@ -119,4 +119,4 @@ def _dominated(losses: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[
 
 def _violation(trial: FrozenTrial) -> float:
     """Return the sum of the positive constraints of a trial."""
-    return float(sum(max(0.0, value) for value in constraint_values(trial)))
+    return float(sum(max(0.0, value) for value in constraints_of(trial)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import zlib
 from collections.abc import Sequence
@@ -18,8 +19,9 @@ from optuna.trial import FrozenTrial
 
 from parallelmlp_search._checks import check_finite, check_integer
 from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.integrations.optuna.sampler.axes import Axis
 from parallelmlp_search.integrations.optuna.sampler.elites import Elites
-from parallelmlp_search.integrations.optuna.sampler.trial_tree import Node, TrialTree, untried_code
+from parallelmlp_search.integrations.optuna.sampler.trial_tree import Node, TrialTree
 
 __all__ = ["RefinementSampler"]
 
@@ -30,6 +32,9 @@ CROSSOVER_REACH = 0.05
 
 MEAN_MOVES = 2.0
 """Mean number of moved parameters."""
+
+MAX_RANDOM_MOVES = 8
+"""Random moves before the untried values of a parameter are searched one by one."""
 
 
 class RefinementSampler(BaseSampler):
@@ -151,8 +156,8 @@ class RefinementSampler(BaseSampler):
             n_params = len(trial.params)
             # fixed parameters and those with a single value are not sampled and may have come in between
             node = plan.node if plan.node and plan.n_params == n_params else record.tree.add(trial)
-            code = untried_code(node, axis, code, rng, plan.reach)
-            plan.node, plan.n_params = node.child(param_name, axis, code), n_params + 1
+            code = _untried_code(node, axis, code, rng, plan.reach)
+            plan.node, plan.n_params = node.child(axis, code), n_params + 1
         return axis.decode(code)
 
     def _plan(self, study: Study, trial: FrozenTrial) -> _Plan:
@@ -246,6 +251,25 @@ class _StudyRecord:
                 self.plans.pop(trial.number, None)
             else:
                 self._unfinished[index] = len(trial.params)
+
+
+def _untried_code(node: Node, axis: Axis, code: Any, rng: np.random.Generator, reach: float) -> Any:
+    """Return a code near ``code`` that leads to an untried trial, or ``code`` if there is none."""
+    if not node.is_tried(code) or node.is_exhausted():
+        return code
+    for _ in range(MAX_RANDOM_MOVES):
+        other = axis.domain.neighbour(code, rng, reach)
+        if not node.is_tried(other):
+            return other
+    if math.isinf(axis.domain.n_values):
+        return axis.domain.sample(rng)
+    n_values = int(axis.domain.n_values)
+    start = int(rng.integers(n_values))
+    for offset in range(min(n_values, len(node.children) + 1)):
+        other = axis.domain.value_at((start + offset) % n_values)
+        if not node.is_tried(other):
+            return other
+    return code
 
 
 def _values(trial: FrozenTrial) -> dict[str, tuple[BaseDistribution, Any]]:

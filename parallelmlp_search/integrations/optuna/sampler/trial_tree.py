@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from parallelmlp_search.integrations.optuna.sampler.axes import Axis
 
-__all__ = ["Node", "TrialTree", "untried_code"]
-
-MAX_RANDOM_MOVES = 8
-"""Random moves before the untried values of a parameter are searched one by one."""
+__all__ = ["Node", "TrialTree"]
 
 
 class Node:
@@ -24,7 +19,7 @@ class Node:
     ----------
     parent
         Parent node; None for the root.
-    name, axis
+    axis
         Next parameter; None if no trial has continued from here.
     children
         Nodes by code of the parameter's value.
@@ -32,11 +27,10 @@ class Node:
         True if trials continued with different parameters, so that values cannot be counted.
     """
 
-    __slots__ = ("_was_exhausted", "axis", "children", "is_mixed", "name", "parent")
+    __slots__ = ("_was_exhausted", "axis", "children", "is_mixed", "parent")
 
     def __init__(self, parent: Node | None) -> None:
         self.parent = parent
-        self.name: str | None = None
         self.axis: Axis | None = None
         self.children: dict[Any, Node] = {}
         self.is_mixed = False
@@ -56,25 +50,11 @@ class Node:
         node = self.children.get(code)
         return node is not None and node.is_exhausted()
 
-    def child(self, name: str, axis: Axis, code: Any) -> Node:
-        """Return the node that follows a value, created if needed.
-
-        Parameters
-        ----------
-        name, axis
-            The parameter.
-        code
-            Code of its value.
-
-        Returns
-        -------
-        Node
-        """
-        if self.name is None:
-            self.name, self.axis = name, axis
-        elif self.name != name or (
-            self.axis is not axis and self.axis is not None and self.axis.distribution != axis.distribution
-        ):
+    def child(self, axis: Axis, code: Any) -> Node:
+        """Return the node that follows a value of a parameter, created if needed."""
+        if self.axis is None:
+            self.axis = axis
+        elif self.axis is not axis and self.axis != axis:
             self.is_mixed = True
         node = self.children.get(code)
         if node is None:
@@ -97,7 +77,7 @@ class TrialTree:
         """Return the axis of a parameter, created anew if its distribution has changed."""
         axis = self._axes.get(name)
         if axis is None or (axis.distribution is not distribution and axis.distribution != distribution):
-            axis = self._axes[name] = Axis.of(distribution)
+            axis = self._axes[name] = Axis.of(name, distribution)
         return axis
 
     def add(self, trial: FrozenTrial) -> Node:
@@ -106,42 +86,5 @@ class TrialTree:
         distributions = trial.distributions
         for name, value in trial.params.items():
             axis = self.axis(name, distributions[name])
-            node = node.child(name, axis, axis.encode(value))
+            node = node.child(axis, axis.encode(value))
         return node
-
-
-def untried_code(node: Node, axis: Axis, code: Any, rng: np.random.Generator, reach: float) -> Any:
-    """Return a code near ``code`` that leads to an untried trial, or ``code`` if there is none.
-
-    Parameters
-    ----------
-    node
-        Node of the values chosen so far.
-    axis
-        The next parameter.
-    code
-        Preferred code of its value.
-    rng
-        Random generator.
-    reach
-        Standard deviation of a move, in units of the domain.
-
-    Returns
-    -------
-    float, int or str
-    """
-    if not node.is_tried(code) or node.is_exhausted():
-        return code
-    for _ in range(MAX_RANDOM_MOVES):
-        other = axis.domain.neighbour(code, rng, reach)
-        if not node.is_tried(other):
-            return other
-    if math.isinf(axis.domain.n_values):
-        return axis.domain.sample(rng)
-    n_values = int(axis.domain.n_values)
-    start = int(rng.integers(n_values))
-    for offset in range(min(n_values, len(node.children) + 1)):
-        other = axis.domain.value_at((start + offset) % n_values)
-        if not node.is_tried(other):
-            return other
-    return code

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import InMemoryStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from parallelmlp_search.integrations.optuna.storage.trial_writer import (
@@ -25,67 +24,52 @@ __all__ = ["WriteBackStorage"]
 class WriteBackStorage(InMemoryStorage):
     """Copy of one study in memory, which knows what has changed since it was last refreshed.
 
-    The ids of its trials are their numbers. It refuses values that the original storage would refuse.
+    It refuses values that the original storage would refuse.
 
     Parameters
     ----------
-    study_id
-        Id of the study in its storage; the copy has the same, because samplers remember studies by id.
-    directions
-        Directions of the study.
-    name
-        Name of the study.
+    original
+        The study. The copy has the same id, because samplers remember studies by id; the ids of its trials
+        are their numbers.
     """
 
-    def __init__(self, study_id: int, directions: Sequence[StudyDirection], name: str) -> None:
+    def __init__(self, original: optuna.Study) -> None:
         super().__init__()
-        for _ in range(study_id):  # ids count from 0
-            self.delete_study(self.create_new_study(directions))
-        self.study_id = self.create_new_study(directions, name)
-        self._take_snapshot()
+        self._original = original
+        for _ in range(original._study_id):  # ids count from 0
+            self.delete_study(self.create_new_study(original.directions))
+        self._id = self.create_new_study(original.directions, original.study_name)
+        self.refresh()
 
     def _trials(self) -> list[FrozenTrial]:
-        return self.get_all_trials(self.study_id, deepcopy=False)
+        return self.get_all_trials(self._id, deepcopy=False)
 
-    def _study_attrs(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return self.get_study_user_attrs(self.study_id), self.get_study_system_attrs(self.study_id)
-
-    def _take_snapshot(self) -> None:
-        trials = self._trials()
-        self._n_known = len(trials)
-        self._unfinished = [_copy(trial) for trial in trials if not trial.state.is_finished()]
-        self._known_attrs = [dict(attrs) for attrs in self._study_attrs()]
-
-    def refresh(
-        self, trials: Sequence[FrozenTrial], user_attrs: Mapping[str, Any], system_attrs: Mapping[str, Any]
-    ) -> None:
-        """Adopt the state of the original storage.
-
-        Parameters
-        ----------
-        trials
-            All trials of the study.
-        user_attrs, system_attrs
-            Attributes of the study.
-        """
-        own = self._trials()
+    def refresh(self) -> None:
+        """Adopt the state of the original study."""
+        own, trials = self._trials(), self._original.get_trials(deepcopy=False)
         for trial in trials:
             if trial.number >= len(own):
-                self.create_new_trial(self.study_id, template_trial=trial)
+                self.create_new_trial(self._id, template_trial=trial)
             elif not own[trial.number].state.is_finished():
                 update = difference(own[trial.number], trial)
                 if update.claimed:
                     self.set_trial_state_values(trial.number, TrialState.RUNNING)
                 apply_update(self, trial.number, update)
-        for name, value in user_attrs.items():
-            self.set_study_user_attr(self.study_id, name, value)
+        for name, value in self._original.user_attrs.items():
+            self.set_study_user_attr(self._id, name, value)
+        system_attrs = self._original._storage.get_study_system_attrs(self._id)
         for name, value in system_attrs.items():
-            self.set_study_system_attr(self.study_id, name, value)
-        self._take_snapshot()
+            self.set_study_system_attr(self._id, name, value)
+        self.original_ids = [trial._trial_id for trial in trials]
+        self._unfinished = [_copy(trial) for trial in self._trials() if not trial.state.is_finished()]
+        self._known_attrs = [dict(attrs) for attrs in self._study_attrs()]
+
+    def _study_attrs(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self.get_study_user_attrs(self._id), self.get_study_system_attrs(self._id)
 
     def new_trials(self) -> list[FrozenTrial]:
         """Return the trials that were created here."""
-        return self._trials()[self._n_known :]
+        return self._trials()[len(self.original_ids) :]
 
     def updates(self) -> dict[int, TrialUpdate]:
         """Return the updates of the other trials, by number."""
@@ -95,9 +79,8 @@ class WriteBackStorage(InMemoryStorage):
 
     def changed_study_attrs(self) -> list[dict[str, Any]]:
         """Return the user attributes and the system attributes of the study that were set."""
-        return [
-            changed_items(old, new) for old, new in zip(self._known_attrs, self._study_attrs(), strict=True)
-        ]
+        attrs = zip(self._known_attrs, self._study_attrs(), strict=True)
+        return [changed_items(old, new) for old, new in attrs]
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from parallelmlp_search.distribute import MemberOutcome, ShardData
 from parallelmlp_search.search.run.budget import Throughput
@@ -11,7 +12,14 @@ from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.screening.rung_loop import Cohort, RungLoop
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "Result"]
+
+
+class Result(NamedTuple):
+    """Outcome of the training of a configuration."""
+
+    config: MLPConfig
+    outcome: MemberOutcome
 
 
 class Batch:
@@ -27,6 +35,8 @@ class Batch:
         Epochs of the rungs.
     throughput
         Number of workers; counts the training steps.
+    deadline
+        Reading of :func:`time.monotonic` after which no shard begins, or None.
     """
 
     def __init__(
@@ -35,38 +45,26 @@ class Batch:
         data: ShardData,
         rungs: tuple[float, ...],
         throughput: Throughput,
+        deadline: float | None = None,
     ) -> None:
         self.configs = configs
         self.data = data
         self.rungs = rungs
+        self.deadline = deadline
         self._loop = RungLoop(Journal(throughput))
         self._seconds: dict[int, float] = defaultdict(float)
 
-    def train(
-        self, rung: int, trials: Collection[int], *, deadline: float | None = None
-    ) -> dict[int, MemberOutcome]:
-        """Train trials up to a rung. They continue from the rung before; all others are dropped.
+    def train(self, rung: int, trials: Collection[int]) -> dict[int, Result]:
+        """Train trials up to a rung, from where they stopped; all others are dropped.
 
-        Parameters
-        ----------
-        rung
-            Number of the rung.
-        trials
-            Numbers of the trials.
-        deadline
-            Reading of :func:`time.monotonic` after which no shard begins, or None.
-
-        Returns
-        -------
-        dict of MemberOutcome
-            Outcomes by trial, with the seconds of all rungs. Trials that a deadline left out are missing.
+        The results, by trial, have the seconds of all rungs. Trials that the deadline left out are missing.
         """
         self._loop.advance(trials)
         configs = {number: self.configs[number] for number in trials}
         cohort = Cohort(rung, configs, self.data, self.rungs[rung], self.rungs[-1])
-        outcomes = {}
-        for shard in self._loop.train(f"rung-{rung}", [cohort], deadline=deadline):
+        results = {}
+        for shard in self._loop.train(f"rung-{rung}", [cohort], deadline=self.deadline):
             for member in shard.members:
                 member.seconds = self._seconds[member.trial] = self._seconds[member.trial] + member.seconds
-                outcomes[member.trial] = member
-        return outcomes
+                results[member.trial] = Result(configs[member.trial], member)
+        return results

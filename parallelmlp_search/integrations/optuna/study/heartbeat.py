@@ -21,38 +21,21 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-__all__ = [
-    "FIRST_TRY_ATTR",
-    "RETRY_OF_ATTR",
-    "SEED_ATTR",
-    "Heartbeat",
-    "duplicate_retries",
-    "excess_trials",
-    "retried_trials",
-]
+__all__ = ["Heartbeat", "duplicate_retries", "excess_trials", "retried_trials"]
 
-WORKER_ATTR = "worker"
-"""User attribute of a trial: the worker that trains it. Also the prefix of counters on the study."""
-
-RETRY_OF_ATTR = "retry_of"
-"""User attribute of a trial: the number of the trial that it retries."""
-
-FIRST_TRY_ATTR = "first_try"
-"""User attribute of a trial: the first number in a chain of retries."""
-
-RETRIES_ATTR = "retries"
-"""User attribute of a trial: the number of retries before it."""
-
-SEED_ATTR = "seed"
-"""User attribute of a trial: the seed of its network."""
+# User attributes of trials. Studies keep these names, so they do not change.
+WORKER_ATTR = "worker"  # the worker that trains it; also the prefix of the counters on the study
+RETRY_OF_ATTR = "retry_of"  # number of the trial that it retries
+FIRST_TRY_ATTR = "first_try"  # first number in a chain of retries
+RETRIES_ATTR = "retries"  # number of retries before it
+SEED_ATTR = "seed"  # seed of its network
 
 MAX_MISSED_BEATS = 6
 """A worker is taken for dead after this many missed heartbeats."""
 
 MAX_RETRIES = 2
 
-STOPPED = -1
-"""Counter of a worker that has left."""
+STOPPED = -1  # counter of a worker that has left
 
 
 def retried_trials(trials: list[FrozenTrial]) -> set[int]:

@@ -7,17 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import Trial
 
 from parallelmlp_search.data import Scaling
-from parallelmlp_search.distribute import MemberOutcome, ShardData
+from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
-from parallelmlp_search.integrations.optuna.compatibility import (
-    CONSTRAINTS_ATTR,
-    HAS_TRIAL_CONSTRAINTS,
-    constraint_values,
-)
-from parallelmlp_search.integrations.optuna.study.batch import Batch
+from parallelmlp_search.integrations.optuna.compatibility import CONSTRAINTS_ATTR, HAS_TRIAL_CONSTRAINTS
+from parallelmlp_search.integrations.optuna.study.batch import Batch, Result
 from parallelmlp_search.integrations.optuna.study.candidate import (
     Candidate,
     Objective,
@@ -35,15 +31,10 @@ from parallelmlp_search.search.screening.rungs import ladder
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["PackedObjective", "PreparedObjective", "Space", "constraints_of"]
+__all__ = ["PackedObjective", "PreparedObjective", "Space"]
 
 Space = SearchSpace | str | os.PathLike[str] | Mapping[str, Any] | Callable[[Trial], MLPConfig]
 """Search space, name of a preset, file, mapping, or function from a trial to a configuration."""
-
-
-def constraints_of(trial: FrozenTrial) -> list[float]:
-    """Return the constraints of a packed trial, as ``constraints_func`` of samplers of Optuna 4."""
-    return constraint_values(trial)
 
 
 class PreparedObjective:
@@ -138,35 +129,26 @@ class PreparedObjective:
             elif not callable(objective):
                 check_direction(direction, objective, maximize=False)
 
-    def score(self, outcome: MemberOutcome) -> float:
-        """Return the score of a member, in the metric's own orientation."""
-        return self.metric.to_score(outcome.error)
+    def score(self, result: Result) -> float:
+        """Return the score of a network, in the metric's own orientation."""
+        return self.metric.to_score(result.outcome.error)
 
-    def values(self, config: MLPConfig, outcome: MemberOutcome) -> list[float]:
+    def values(self, result: Result) -> list[float]:
         """Return the values of a completely trained trial."""
-        candidate = self._candidate(config, outcome)
+        candidate = self._candidate(result)
         return [evaluate_objective(objective, candidate) for objective in self.objectives]
 
-    def set_attributes(self, trial: Trial, config: MLPConfig, outcome: MemberOutcome) -> None:
-        """Write sizes, times, seed, failure and constraints of a member on its trial.
-
-        Parameters
-        ----------
-        trial
-            The trial.
-        config
-            Its configuration.
-        outcome
-            Outcome of its training.
-        """
+    def set_attributes(self, trial: Trial, result: Result) -> None:
+        """Write the size, times, seed, failure and constraints of a network on its trial."""
+        outcome = result.outcome
         trial.set_user_attr("n_parameters", outcome.n_parameters)
         trial.set_user_attr("epochs", outcome.epochs)
         trial.set_user_attr("train_seconds", outcome.seconds)
-        trial.set_user_attr(SEED_ATTR, config.seed)
+        trial.set_user_attr(SEED_ATTR, result.config.seed)
         if outcome.failure is not None:
             trial.set_user_attr("failure", outcome.failure)
             return
-        candidate = self._candidate(config, outcome)
+        candidate = self._candidate(result)
         violations = {name: float(constraint(candidate)) for name, constraint in self.constraints.items()}
         if HAS_TRIAL_CONSTRAINTS:
             for name, violation in violations.items():
@@ -174,8 +156,8 @@ class PreparedObjective:
         elif violations:
             trial.storage.set_trial_system_attr(trial._trial_id, CONSTRAINTS_ATTR, list(violations.values()))
 
-    def _candidate(self, config: MLPConfig, outcome: MemberOutcome) -> Candidate:
-        return Candidate(config, self.score(outcome), self.data.architecture(config))
+    def _candidate(self, result: Result) -> Candidate:
+        return Candidate(result.config, self.score(result), self.data.architecture(result.config))
 
     def __call__(self, trial: Trial) -> float | tuple[float, ...]:
         """Train the network of one trial alone.
@@ -188,21 +170,20 @@ class PreparedObjective:
             If the network diverged.
         """
         self.check(trial.study)
-        config = self.configure(trial)
-        batch = Batch({trial.number: config}, self.data, self.rungs, Throughput(1))
-        for rung in range(len(self.rungs)):
-            (outcome,) = batch.train(rung, [trial.number]).values()
-            if outcome.failure is not None:
-                self.set_attributes(trial, config, outcome)
-                raise SearchFailedError(f"trial {trial.number} failed: {outcome.failure}")
+        batch = Batch({trial.number: self.configure(trial)}, self.data, self.rungs, Throughput(1))
+        for rung, step in enumerate(self.steps):
+            (result,) = batch.train(rung, [trial.number]).values()
+            if result.outcome.failure is not None:
+                self.set_attributes(trial, result)
+                raise SearchFailedError(f"trial {trial.number} failed: {result.outcome.failure}")
             if len(self.objectives) > 1:
                 continue
-            trial.report(self.score(outcome), self.steps[rung])
-            if rung < len(self.rungs) - 1 and trial.should_prune():
-                self.set_attributes(trial, config, outcome)
+            trial.report(self.score(result), step)
+            if step != self.steps[-1] and trial.should_prune():
+                self.set_attributes(trial, result)
                 raise optuna.TrialPruned
-        self.set_attributes(trial, config, outcome)
-        values = self.values(config, outcome)
+        self.set_attributes(trial, result)
+        values = self.values(result)
         return values[0] if len(values) == 1 else tuple(values)
 
 

@@ -65,7 +65,7 @@ class _WorkingStudy(optuna.Study):
 
     def __init__(self, original: optuna.Study) -> None:
         self.original = original
-        self.copy = WriteBackStorage(original._study_id, original.directions, original.study_name)
+        self.copy = WriteBackStorage(original)
         super().__init__(original.study_name, self.copy)
 
     def stop(self) -> None:
@@ -128,20 +128,14 @@ class StudySession:
 
     def _refresh(self) -> _WorkingStudy:
         """Return the working copy, up to date."""
-        study, storage = self.study, self.study._storage
         if self._working is None:
             with quiet():
-                self._working = _WorkingStudy(study)
+                self._working = _WorkingStudy(self.study)
+        else:
+            self._working.copy.refresh()
         working = self._working
-        working.sampler, working.pruner = study.sampler, study.pruner  # a callback may have changed them
+        working.sampler, working.pruner = self.study.sampler, self.study.pruner  # a callback may change them
         clear_trial_cache(working)
-        trials = storage.get_all_trials(study._study_id, deepcopy=False)
-        self._ids = {trial.number: trial._trial_id for trial in trials}
-        working.copy.refresh(
-            trials,
-            storage.get_study_user_attrs(study._study_id),
-            storage.get_study_system_attrs(study._study_id),
-        )
         return working
 
     def _write(self, working: _WorkingStudy) -> dict[int, int | None]:
@@ -156,13 +150,14 @@ class StudySession:
         for update in updates.values():
             if update.claimed:
                 update.user_attrs |= self.owner_attrs
-        lost = self._writer.write({self._ids[number]: update for number, update in updates.items()})
-        numbers = {number: None if self._ids[number] in lost else number for number in updates}
+        ids = working.copy.original_ids
+        lost = self._writer.write({ids[number]: update for number, update in updates.items()})
+        numbers = {number: None if ids[number] in lost else number for number in updates}
         new = working.copy.new_trials()
         if new:
             self._writer.create(study._study_id, [self._with_owner(trial) for trial in new])
-            trials = storage.get_all_trials(study._study_id, deepcopy=False)
-            own = [t.number for t in trials if t.number not in self._ids and self._is_own(t)]
+            added = study.get_trials(deepcopy=False)[len(ids) :]
+            own = [trial.number for trial in added if self._is_own(trial)]
             numbers |= dict(zip((trial.number for trial in new), own, strict=True))
         return numbers
 

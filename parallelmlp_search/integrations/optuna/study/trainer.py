@@ -7,7 +7,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,8 +16,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from parallelmlp_search._signals import Interrupts
-from parallelmlp_search.distribute import MemberOutcome, one_thread, worker_count
-from parallelmlp_search.integrations.optuna.study.batch import Batch
+from parallelmlp_search.distribute import one_thread, worker_count
+from parallelmlp_search.integrations.optuna.study.batch import Batch, Result
 from parallelmlp_search.integrations.optuna.study.heartbeat import SEED_ATTR, Heartbeat, excess_trials
 from parallelmlp_search.integrations.optuna.study.objective import PreparedObjective
 from parallelmlp_search.integrations.optuna.study.study_session import StudySession, ask, reopen_trial
@@ -105,6 +105,7 @@ class Trainer:
         self._stack = contextlib.ExitStack()
         self._workers = Workers(self._stack, self.throughput.n_workers, on_gpu=on_gpu)
         self._data = objective.data
+        self._prunes = len(objective.objectives) == 1
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.interrupts)
@@ -143,7 +144,7 @@ class Trainer:
                 if excess:
                     with self._stage() as study:
                         for number in excess:
-                            self._tell(study, number, state=TrialState.FAIL)
+                            self._tell(study, number, TrialState.FAIL)
                 trials = {number: config for number, config in trials.items() if number in self._running}
             if trials:
                 self._start_processes(list(trials.values()), n_remaining)
@@ -247,86 +248,73 @@ class Trainer:
 
     def _train(self, trials: dict[int, MLPConfig]) -> None:
         rungs = self.objective.rungs
-        batch = Batch(trials, self._data, rungs, self.throughput)
+        batch = Batch(trials, self._data, rungs, self.throughput, self.deadline)
         for rung in range(len(rungs)):
             with self.interrupts.allowed():
-                outcomes = batch.train(rung, trials, deadline=self.deadline)
-            onward = self._finish_rung(trials, outcomes, rung)
+                results = batch.train(rung, trials)
+            onward = self._finish_rung(rung, trials, results)
             trials = {number: config for number, config in trials.items() if number in onward}
             if not trials:
                 return
 
-    def _finish_rung(
-        self, trials: dict[int, MLPConfig], outcomes: dict[int, MemberOutcome], rung: int
-    ) -> set[int]:
+    def _finish_rung(self, rung: int, trials: Iterable[int], results: Mapping[int, Result]) -> set[int]:
         """Report, prune and tell the trials of a rung; returns the numbers of those that advance."""
         epochs = self.objective.rungs[rung]
         is_last = rung == len(self.objective.rungs) - 1
-        prunes = len(self.objective.objectives) == 1
         with self._stage() as study:
             healthy = []
-            for number, config in trials.items():
+            for number in trials:
+                trial = reopen_trial(study, number)
                 with self._unless_lost(number):
-                    trial = self._report(study, number, config, outcomes.get(number), rung)
-                    if trial is not None:
+                    if self._report(study, trial, results.get(number), rung):
                         healthy.append(trial)
             # all trials report before the first is judged, so that their order does not matter
-            judged = prunes and not is_last
-            pruned = {trial.number for trial in healthy if judged and trial.should_prune()}
+            judged = healthy if self._prunes and not is_last else []
+            pruned = {trial.number for trial in judged if trial.should_prune()}
             onward = set()
             for trial in healthy:
-                number, config = trial.number, trials[trial.number]
-                outcome = outcomes[number]
-                is_short = outcome.epochs < epochs
+                number, result = trial.number, results[trial.number]
                 with self._unless_lost(number):
-                    if is_short and not prunes:
-                        self.objective.set_attributes(trial, config, outcome)
-                        self._tell(study, number, state=TrialState.FAIL)
-                    elif is_last or is_short or number in pruned:
-                        self._end(study, trial, config, outcome, complete=is_last and not is_short)
+                    if result.outcome.epochs < epochs or number in pruned:
+                        self._end(study, trial, result, TrialState.PRUNED)
+                    elif is_last:
+                        self._end(study, trial, result)
                     else:
                         onward.add(number)
         return onward & self._running
 
-    def _report(
-        self, study: optuna.Study, number: int, config: MLPConfig, outcome: MemberOutcome | None, rung: int
-    ) -> Trial | None:
-        """Report the score of a trial and return it; a trial without a score is told instead."""
-        prunes = len(self.objective.objectives) == 1
-        trial = reopen_trial(study, number)
-        if outcome is None:
+    def _report(self, study: optuna.Study, trial: Trial, result: Result | None, rung: int) -> bool:
+        """Report the score of a trial; returns False for a trial without a score, which is told instead."""
+        if result is None:
             trial.set_user_attr("failure", TIME_LIMIT_EXCEEDED)
-            self._tell(study, number, state=TrialState.PRUNED if rung > 0 and prunes else TrialState.FAIL)
-            return None
-        if outcome.failure is not None:
-            self.objective.set_attributes(trial, config, outcome)
-            self._tell(study, number, state=TrialState.FAIL)
-            return None
-        if prunes and outcome.epochs >= self.objective.rungs[rung]:
-            trial.report(self.objective.score(outcome), self.objective.steps[rung])
-        return trial
+            state = TrialState.PRUNED if rung > 0 and self._prunes else TrialState.FAIL
+            self._tell(study, trial.number, state)
+            return False
+        is_short = result.outcome.epochs < self.objective.rungs[rung]
+        if result.outcome.failure is not None or (is_short and not self._prunes):
+            self.objective.set_attributes(trial, result)
+            self._tell(study, trial.number, TrialState.FAIL)
+            return False
+        if self._prunes and not is_short:
+            trial.report(self.objective.score(result), self.objective.steps[rung])
+        return True
 
     def _end(
-        self, study: optuna.Study, trial: Trial, config: MLPConfig, outcome: MemberOutcome, *, complete: bool
+        self, study: optuna.Study, trial: Trial, result: Result, state: TrialState | None = None
     ) -> None:
-        """Tell a complete or pruned trial; it fails if a user-defined function does."""
-        values, state = None, None if complete else TrialState.PRUNED
+        """Tell a pruned or complete trial; it fails if a user-defined function does."""
+        values = None
         try:
-            self.objective.set_attributes(trial, config, outcome)
-            if complete:
-                values = self.objective.values(config, outcome)
+            self.objective.set_attributes(trial, result)
+            if state is None:
+                values = self.objective.values(result)
         except self.options.catch as error:
             trial.set_user_attr("failure", repr(error))
             state = TrialState.FAIL
-        self._tell(study, trial.number, values=values, state=state)
+        self._tell(study, trial.number, state, values)
 
     def _tell(
-        self,
-        study: optuna.Study,
-        number: int,
-        *,
-        values: Sequence[float] | None = None,
-        state: TrialState | None = None,
+        self, study: optuna.Study, number: int, state: TrialState | None, values: list[float] | None = None
     ) -> None:
         if number not in self._running:
             return
