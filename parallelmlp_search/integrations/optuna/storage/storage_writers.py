@@ -17,7 +17,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from parallelmlp_search.integrations.optuna.compatibility import is_tested_version
-from parallelmlp_search.integrations.optuna.storage.trial_writer import TrialUpdate, TrialWriter, apply_update
+from parallelmlp_search.integrations.optuna.storage.trial_writer import TrialUpdate, TrialWriter
 
 __all__ = ["JournalWriter", "get_writer"]
 
@@ -60,7 +60,7 @@ class JournalWriter(TrialWriter):
     def _write(self, updates: Mapping[int, TrialUpdate]) -> set[int]:
         recorder = _JournalRecorder()
         for trial_id, update in updates.items():
-            apply_update(recorder, trial_id, update)
+            update.apply_to(recorder, trial_id)
         recorder.append_to(self.storage)
         # readers of a journal ignore entries of trials that were already finished
         return {

@@ -11,7 +11,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["TrialUpdate", "TrialWriter", "apply_update", "changed_items", "difference"]
+__all__ = ["TrialUpdate", "TrialWriter", "changed_items", "difference"]
 
 
 @dataclass
@@ -39,6 +39,19 @@ class TrialUpdate:
     system_attrs: dict[str, Any] = field(default_factory=dict)
     state: TrialState | None = None
     values: Sequence[float] | None = None
+
+    def apply_to(self, storage: BaseStorage, trial_id: int) -> None:
+        """Make the update call by call; the state comes last, because it ends the trial."""
+        for name, (value, distribution) in self.params.items():
+            storage.set_trial_param(trial_id, name, value, distribution)
+        for step, value in self.intermediate_values.items():
+            storage.set_trial_intermediate_value(trial_id, step, value)
+        for name, attribute in self.user_attrs.items():
+            storage.set_trial_user_attr(trial_id, name, attribute)
+        for name, attribute in self.system_attrs.items():
+            storage.set_trial_system_attr(trial_id, name, attribute)
+        if self.state is not None:
+            storage.set_trial_state_values(trial_id, self.state, self.values)
 
 
 class TrialWriter:
@@ -79,34 +92,10 @@ class TrialWriter:
         lost = set()
         for trial_id, update in updates.items():
             try:
-                apply_update(self.storage, trial_id, update)
+                update.apply_to(self.storage, trial_id)
             except UpdateFinishedTrialError:
                 lost.add(trial_id)
         return lost
-
-
-def apply_update(storage: BaseStorage, trial_id: int, update: TrialUpdate) -> None:
-    """Make an update call by call; the state comes last, because it ends the trial.
-
-    Parameters
-    ----------
-    storage
-        Storage of the trial.
-    trial_id
-        Id of the trial in the storage.
-    update
-        Update of a trial that this worker has claimed.
-    """
-    for name, (value, distribution) in update.params.items():
-        storage.set_trial_param(trial_id, name, value, distribution)
-    for step, value in update.intermediate_values.items():
-        storage.set_trial_intermediate_value(trial_id, step, value)
-    for name, attribute in update.user_attrs.items():
-        storage.set_trial_user_attr(trial_id, name, attribute)
-    for name, attribute in update.system_attrs.items():
-        storage.set_trial_system_attr(trial_id, name, attribute)
-    if update.state is not None:
-        storage.set_trial_state_values(trial_id, update.state, update.values)
 
 
 def difference(old: FrozenTrial, new: FrozenTrial) -> TrialUpdate:

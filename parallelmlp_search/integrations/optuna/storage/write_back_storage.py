@@ -13,7 +13,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from parallelmlp_search.integrations.optuna.storage.trial_writer import (
     TrialUpdate,
-    apply_update,
     changed_items,
     difference,
 )
@@ -54,7 +53,7 @@ class WriteBackStorage(InMemoryStorage):
                 update = difference(own[trial.number], trial)
                 if update.claimed:
                     self.set_trial_state_values(trial.number, TrialState.RUNNING)
-                apply_update(self, trial.number, update)
+                update.apply_to(self, trial.number)
         for name, value in self._original.user_attrs.items():
             self.set_study_user_attr(self._id, name, value)
         system_attrs = self._original._storage.get_study_system_attrs(self._id)

@@ -44,8 +44,8 @@ class OptunaCallback:
         if self._step == 0:
             metric = METRICS.get(progress.metric.partition(":")[0])
             if metric is not None:
-                direction = self.trial.study.direction
-                check_direction(direction, progress.metric, maximize=metric.greater_is_better)
+                verb = "maximize" if metric.greater_is_better else "minimize"
+                check_direction(self.trial.study.direction, f"{verb} {progress.metric}")
         self.trial.report(progress.best_score, self._step)
         self._step += 1
         if self.trial.should_prune():

@@ -86,26 +86,16 @@ def evaluate_objective(objective: Objective, candidate: Candidate) -> float:
     return float(value() if callable(value) else value)
 
 
-def check_direction(direction: StudyDirection, name: str, *, maximize: bool) -> None:
-    """Check that a study optimizes a value in the right direction.
-
-    Parameters
-    ----------
-    direction
-        Direction of the study.
-    name
-        Name of the value, for the message.
-    maximize
-        True if larger values are better.
+def check_direction(direction: StudyDirection, goal: str) -> None:
+    """Check that a study has the direction of a goal such as ``minimize log_loss``.
 
     Raises
     ------
     InvalidParameterError
-        If the direction is the other one.
+        If it has the other direction.
     """
-    if (direction is StudyDirection.MAXIMIZE) != maximize:
-        wanted = "maximize" if maximize else "minimize"
+    wanted, actual = goal.partition(" ")[0], direction.name.lower()
+    if actual != wanted:
         raise InvalidParameterError(
-            f"the study must {wanted} {name}, but its direction is {direction.name.lower()}: "
-            f"create it with {wanted!r}"
+            f"the study must {goal}, but its direction is {actual}: create it with {wanted!r}"
         )

@@ -125,9 +125,10 @@ class PreparedObjective:
             )
         for objective, direction in zip(self.objectives, directions, strict=True):
             if objective == "score":
-                check_direction(direction, self.metric.name, maximize=self.metric.greater_is_better)
+                verb = "maximize" if self.metric.greater_is_better else "minimize"
+                check_direction(direction, f"{verb} {self.metric.name}")
             elif not callable(objective):
-                check_direction(direction, objective, maximize=False)
+                check_direction(direction, f"minimize {objective}")
 
     def score(self, result: Result) -> float:
         """Return the score of a network, in the metric's own orientation."""

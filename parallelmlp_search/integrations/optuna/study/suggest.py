@@ -50,11 +50,6 @@ def suggest(
     Returns
     -------
     MLPConfig
-
-    Examples
-    --------
-    For your own conditions, call ``trial.suggest_float`` and so on, and return an
-    :class:`~parallelmlp_search.space.MLPConfig`.
     """
     space = resolve_space(space)
     return space.to_config(suggest_values(trial, space), trial.number if seed is None else seed)
