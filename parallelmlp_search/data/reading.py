@@ -36,11 +36,11 @@ _COMPRESSED = {".gz", ".bz2", ".xz", ".zip"}
 _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE_BYTES = 1 << 18
 _SAMPLE_RECORDS = 200
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 _UNREADABLE = (
     OSError,
     EOFError,
@@ -110,42 +110,46 @@ def read_table(
             raise InvalidParameterError(
                 f"encoding must be one that Python knows, but got {encoding!r}"
             ) from None
-    if os.fspath(source) == "-":
-        content = getattr(sys.stdin, "buffer", sys.stdin).read()
-        data = content.encode("utf-8") if isinstance(content, str) else content
-        return _read_text(io.BytesIO(data), "standard input", delimiter, encoding)
+    is_stdin = os.fspath(source) == "-"
+    label = "standard input" if is_stdin else str(Path(source))
+    try:
+        if is_stdin:
+            content = getattr(sys.stdin, "buffer", sys.stdin).read()
+            data = content.encode("utf-8") if isinstance(content, str) else content
+            return _read_text(io.BytesIO(data), label, delimiter, encoding)
+        return _read_file(Path(source), delimiter, encoding)
+    except DataError:
+        raise
+    except (*_UNREADABLE, csv.Error) as error:
+        raise DataError(f"{label!r} cannot be read: {_first_line(error)}") from error
 
-    path = Path(source)
+
+def _read_file(path: Path, delimiter: str | None, encoding: str | None) -> pd.DataFrame:
+    label = str(path)
     if path.is_dir():
-        raise DataError(f"source must be a file, but {str(path)!r} is a folder")
+        raise DataError(f"source must be a file, but {label!r} is a folder")
     if not path.exists():
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"no file {str(path)!r}{near_miss(path.name, siblings)}")
+        raise DataError(f"no file {label!r}{near_miss(path.name, siblings)}")
+    if path.stat().st_size == 0:
+        raise DataError(f"{label!r} is empty")
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compressed = bool(suffixes) and suffixes[-1] in _COMPRESSED
     inner = suffixes[:-1] if compressed else suffixes
     suffix = inner[-1] if inner else ""
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{str(path)!r} is empty")
-        if not compressed and suffix in _PARQUET:
-            frame = _plain_columns(pd.read_parquet(path), str(path))
-        elif not compressed and suffix in _FEATHER:
-            frame = _plain_columns(pd.read_feather(path), str(path))
-        elif suffix in _TEXT or compressed:
-            # a compressed file without a known suffix is text
-            with path.open("rb") as stream:
-                return _read_text(stream, str(path), delimiter or _TEXT.get(suffix), encoding)
-        else:
-            known = [*_TEXT, *sorted(_COMPRESSED), *sorted(_PARQUET), *sorted(_FEATHER)]
-            found = f"the unknown suffix {suffix!r}{near_miss(suffix, known)}" if suffix else "no suffix"
-            raise DataError(f"{str(path)!r} has {found}; a table must end in one of {', '.join(known)}")
-    except DataError:
-        raise
-    except _UNREADABLE as error:
-        raise DataError(f"{str(path)!r} cannot be read: {_first_line(error)}") from error
+    if suffix in _TEXT or compressed:  # a compressed file without a known suffix is text
+        with path.open("rb") as stream:
+            return _read_text(stream, label, delimiter or _TEXT.get(suffix), encoding)
+    if suffix in _PARQUET:
+        frame = _plain_columns(pd.read_parquet(path), label)
+    elif suffix in _FEATHER:
+        frame = _plain_columns(pd.read_feather(path), label)
+    else:
+        known = [*_TEXT, *sorted(_COMPRESSED), *sorted(_PARQUET), *sorted(_FEATHER)]
+        found = f"the unknown suffix {suffix!r}{near_miss(suffix, known)}" if suffix else "no suffix"
+        raise DataError(f"{label!r} has {found}; a table must end in one of {', '.join(known)}")
     if frame.empty:
-        raise DataError(f"{str(path)!r} has no rows")
+        raise DataError(f"{label!r} has no rows")
     return frame
 
 
@@ -163,27 +167,18 @@ def _plain_columns(frame: pd.DataFrame, label: str) -> pd.DataFrame:
 
 def _read_text(stream: IO[bytes], label: str, delimiter: str | None, encoding: str | None) -> pd.DataFrame:
     compression = _compression(stream)
-    try:
-        sample = _sample(stream, compression)
-        if not sample.strip():
-            raise DataError(f"{label!r} is empty")
-        encodings = [encoding] if encoding is not None else _encodings(sample)
-        for attempt, name in enumerate(encodings):
-            stream.seek(0)
-            try:
-                return _parse(stream, label, sample, delimiter, name, compression)
-            except UnicodeDecodeError:
-                if attempt + 1 == len(encodings):
-                    raise
-    except DataError:
-        raise
-    except UnicodeError as error:
-        raise DataError(
-            f"{label!r} cannot be read as {encodings[-1]!r} text: {_first_line(error)}"
-        ) from error
-    except (*_UNREADABLE, csv.Error) as error:
-        raise DataError(f"{label!r} cannot be read: {_first_line(error)}") from error
-    raise AssertionError("the loop returns or raises")
+    sample = _sample(stream, compression)
+    if not sample.strip():
+        raise DataError(f"{label!r} is empty")
+    marked = [name for mark, name in _BYTE_ORDER_MARKS.items() if sample.startswith(mark)]
+    encodings = [encoding] if encoding is not None else marked or ["utf-8", "latin-1"]
+    for name in encodings:
+        stream.seek(0)
+        try:
+            return _parse(stream, label, sample, delimiter, name, compression)
+        except UnicodeError as error:
+            failure = error
+    raise DataError(f"{label!r} cannot be read as {name!r} text: {_first_line(failure)}") from failure
 
 
 def _compression(stream: IO[bytes]) -> Compression:
@@ -205,13 +200,6 @@ def _sample(stream: IO[bytes], compression: Compression) -> bytes:
     if compression is not None:
         stream = _OPENERS[compression](stream)
     return stream.read(_SAMPLE_BYTES)
-
-
-def _encodings(sample: bytes) -> list[str]:
-    for mark, encoding in _BYTE_ORDER_MARKS:
-        if sample.startswith(mark):
-            return [encoding]
-    return ["utf-8", "latin-1"]
 
 
 def _parse(

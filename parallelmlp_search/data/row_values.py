@@ -1,4 +1,4 @@
-"""Values that belong to rows beside the features: weights, groups, times."""
+"""Weights, groups and times of rows, checked."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from parallelmlp_search.data.coercion import as_numbers, as_seconds
+from parallelmlp_search.data.coercion import as_numbers, as_seconds, plain_value
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 
 __all__ = ["group_codes", "refuse_rows", "row_times", "row_values", "row_weights"]
 
 
 def row_values(values: Any, n_rows: int, label: str) -> pd.Series:
-    """One value per row, none of them missing.
+    """Return values of rows, one per row and none missing.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def row_values(values: Any, n_rows: int, label: str) -> pd.Series:
     Raises
     ------
     InvalidParameterError
-        If the shape is another.
+        If the shape is different.
     DataError
         If a value is missing.
     """
@@ -49,12 +49,12 @@ def row_values(values: Any, n_rows: int, label: str) -> pd.Series:
 
 
 def row_weights(values: Any, n_rows: int, label: str) -> npt.NDArray[np.float64] | None:
-    """Weights of rows, or None where all rows have the same.
+    """Return weights of rows, or None if all rows have the same weight.
 
     Parameters
     ----------
     values, n_rows, label
-        As of :func:`row_values`.
+        As in :func:`row_values`.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def row_weights(values: Any, n_rows: int, label: str) -> npt.NDArray[np.float64]
     Raises
     ------
     InvalidParameterError
-        If the shape is another, or all weights are zero.
+        If the shape is different, or all weights are zero.
     DataError
         If a weight is missing, negative or not finite.
     """
@@ -76,17 +76,17 @@ def row_weights(values: Any, n_rows: int, label: str) -> npt.NDArray[np.float64]
 
 
 def group_codes(column: pd.Series) -> npt.NDArray[np.int64]:
-    """Numbers of the groups of rows, in order of appearance."""
+    """Number the groups of rows in order of appearance."""
     return pd.factorize(column)[0].astype(np.int64)
 
 
 def row_times(column: pd.Series, label: str) -> npt.NDArray[Any]:
-    """Numbers, or else dates, of rows.
+    """Return the times of rows as numbers, or else as dates.
 
     Raises
     ------
     DataError
-        If a row has neither.
+        If a row has neither a number nor a date.
     """
     numbers = as_numbers(column)
     if not np.isnan(numbers).any():
@@ -97,26 +97,25 @@ def row_times(column: pd.Series, label: str) -> npt.NDArray[Any]:
 
 
 def refuse_rows(wrong: npt.NDArray[np.bool_], column: pd.Series, rule: str) -> None:
-    """Refuse a column if any of its rows breaks a rule.
+    """Raise an error that names the first row that breaks a rule, if there is one.
 
     Parameters
     ----------
     wrong
         Rows that break the rule, of shape (n_rows,).
     column
-        Values of the rows; the index numbers them.
+        Values of the rows; the index names them.
     rule
         Start of the message.
 
     Raises
     ------
     DataError
-        If there is such a row; the message names the first.
+        If a row breaks the rule.
     """
     if not wrong.any():
         return
     row = int(np.argmax(wrong))
     found = column.iloc[row]
-    value = found.item() if isinstance(found, np.generic) else found
-    shown = "nothing" if pd.isna(found) else repr(value)
+    shown = "nothing" if pd.isna(found) else repr(plain_value(found))
     raise DataError(f"{rule}, but row {column.index[row]} has {shown}")

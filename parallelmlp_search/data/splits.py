@@ -18,7 +18,8 @@ from sklearn.model_selection import (
     TimeSeriesSplit,
 )
 
-from parallelmlp_search.data.coercion import as_numbers, as_seconds
+from parallelmlp_search.data.coercion import as_numbers
+from parallelmlp_search.data.row_values import group_codes, row_times, row_values
 from parallelmlp_search.data.task import check_task
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 
@@ -207,39 +208,13 @@ def _quantile_strata(ranks: npt.NDArray[np.int64], count: int) -> npt.NDArray[np
 
 
 def _group_codes(groups: Any, rows: int) -> npt.NDArray[np.int64]:
-    codes = pd.factorize(_column("groups", groups, rows))[0].astype(np.int64)
-    if (codes < 0).any():
-        raise DataError(f"groups must have no missing values, but row {int(np.argmax(codes < 0))} has none")
-    return codes
+    return group_codes(row_values(groups, rows, "groups"))
 
 
 def _time_ranks(time: Any, rows: int) -> npt.NDArray[np.int64]:
     """Ranks of times, of shape (rows,); equal times have equal ranks."""
-    column = _column("time", time, rows)
-    if not isinstance(column.dtype, np.dtype) or column.dtype.kind not in "biufmM":
-        numbers = as_numbers(column)
-        exact: Any = as_seconds(column) if np.isnan(numbers).any() else numbers
-    else:
-        exact = column.to_numpy()
-    missing = pd.isna(exact)
-    if missing.any():
-        row = int(np.argmax(missing))
-        raise DataError(
-            f"time must be a number or a date in every row, but row {row} has {column.iloc[row]!r}"
-        )
-    return np.unique(exact, return_inverse=True)[1].astype(np.int64)
-
-
-def _column(name: str, values: Any, rows: int) -> pd.Series:
-    if hasattr(values, "to_pandas"):
-        values = values.to_pandas()
-    if isinstance(values, pd.Series):
-        column = values.reset_index(drop=True)
-    else:
-        column = pd.Series(np.asarray(values).ravel())
-    if len(column) != rows:
-        raise DataError(f"{name} must have one value for each of the {rows} rows, but has {len(column)}")
-    return column
+    times = row_times(row_values(time, rows, "time"), "time")
+    return np.unique(times, return_inverse=True)[1].astype(np.int64)
 
 
 def _split(held: npt.NDArray[np.bool_]) -> Split:

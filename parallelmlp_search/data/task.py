@@ -11,6 +11,7 @@ import pandas as pd
 
 from parallelmlp_search.data.coercion import as_codes, as_numbers, plain_value
 from parallelmlp_search.data.frames import as_frame
+from parallelmlp_search.data.row_values import refuse_rows
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, near_miss
 
 __all__ = ["TASKS", "Task", "check_task", "infer_task", "split_target"]
@@ -184,10 +185,4 @@ def _check_numbers(column: pd.Series, label: str) -> None:
     if present.empty:
         raise DataError(f"{label} has no values: all of its rows are missing")
     wrong = ~np.isfinite(as_numbers(present))
-    if wrong.any():
-        position = int(np.argmax(wrong))
-        row = present.index[position]
-        raise DataError(
-            f"task 'regression' takes numbers, "
-            f"but {label} has {plain_value(present.iloc[position])!r} in row {plain_value(row)}"
-        )
+    refuse_rows(wrong, present, f"task 'regression' takes numbers in {label}")

@@ -186,9 +186,9 @@ def test_group_errors() -> None:
         folds(y, n_folds=3, task="binary", groups=np.arange(8) // 4)
     with pytest.raises(DataError, match="at least 2 groups are needed to hold one out"):
         holdout(y, fraction=0.5, task="binary", groups=np.zeros(8))
-    with pytest.raises(DataError, match="groups must have one value for each of the 8 rows, but has 3"):
+    with pytest.raises(InvalidParameterError, match=r"groups must have the shape \(8,\), but has \(3,\)"):
         folds(y, n_folds=2, task="binary", groups=[1, 2, 3])
-    with pytest.raises(DataError, match="groups must have no missing values, but row 1 has none"):
+    with pytest.raises(DataError, match="groups must have a value in every row, but row 1 has nothing"):
         folds(y, n_folds=2, task="binary", groups=["a", None] * 4)
 
 
@@ -236,9 +236,7 @@ def test_time_errors() -> None:
         holdout(y, fraction=0.5, task="regression", time=np.ones(6))
     with pytest.raises(DataError, match="3 folds in time need 4 different times, but there are 3"):
         folds(y, n_folds=3, task="regression", time=[1, 1, 2, 2, 3, 3])
-    with pytest.raises(
-        DataError, match=r"time must be a number or a date in every row, but row 2 has (nan|None)"
-    ):
+    with pytest.raises(DataError, match="time must have a value in every row, but row 2 has nothing"):
         folds(y, n_folds=2, task="regression", time=["2024-01-01", "2024-01-02", None] * 2)
     with pytest.raises(DataError, match="row 1 has 'monday'"):
         folds(y, n_folds=2, task="regression", time=["2024-01-01", "monday"] * 3)
