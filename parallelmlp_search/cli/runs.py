@@ -252,7 +252,6 @@ def trial_of(directory: RunDirectory, number: int) -> dict[str, Any]:
         "metric": directory.result()["metric"],
         "rank": entry.get("rank"),
         "score": entry.get("score"),
-        "standard_error": entry.get("standard_error"),
         "ensemble_weight": entry.get("ensemble_weight") or 0.0,
         "origin": last.get("origin"),
         "n_parameters": last.get("n_parameters"),

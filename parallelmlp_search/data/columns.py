@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from parallelmlp_search._checks import check_choice
 from parallelmlp_search.data.coercion import (
     as_codes,
     as_numbers,
@@ -19,7 +20,7 @@ from parallelmlp_search.data.coercion import (
     is_fast_numeric,
 )
 from parallelmlp_search.data.frames import as_frame
-from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
+from parallelmlp_search.exceptions import DataError, near_miss
 
 __all__ = ["COLUMN_KINDS", "Column", "ColumnKind", "TableSchema", "numeric_matrix", "recognise_columns"]
 
@@ -142,12 +143,7 @@ def _checked_overrides(overrides: Mapping[str, str] | None, names: list[str]) ->
                 f"the kind of column {name!r} cannot be set: there is no such column"
                 f"{near_miss(str(name), names)}"
             )
-        if kind not in COLUMN_KINDS:
-            raise InvalidParameterError(
-                f"the kind of column {name!r} must be one of {', '.join(COLUMN_KINDS)}, "
-                f"but got {kind!r}{near_miss(str(kind), COLUMN_KINDS)}"
-            )
-        kinds[name] = kind
+        kinds[name] = cast(ColumnKind, check_choice(f"the kind of column {name!r}", kind, COLUMN_KINDS))
     return kinds
 
 

@@ -11,13 +11,14 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from parallelmlp_search._checks import check_choice, check_integer
 from parallelmlp_search.data.categorical import CategoryEncoder
 from parallelmlp_search.data.columns import TableSchema, numeric_matrix, recognise_columns
 from parallelmlp_search.data.dates import DateEncoder
 from parallelmlp_search.data.frames import as_frame, has_names
 from parallelmlp_search.data.numeric import NumericEncoder, Scaling
 from parallelmlp_search.data.piecewise import PiecewiseEncoder
-from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
+from parallelmlp_search.exceptions import DataError, near_miss
 from parallelmlp_search.space import ColumnGroups
 
 __all__ = ["TablePreprocessor"]
@@ -214,16 +215,9 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         return preprocessor
 
     def _check_parameters(self) -> None:
-        known = get_args(Scaling)
-        if self.scaling not in known:
-            raise InvalidParameterError(
-                f"scaling must be one of {', '.join(known)}, but got {self.scaling!r}"
-                f"{near_miss(str(self.scaling), known)}"
-            )
-        for name, least in (("max_one_hot", 2), ("max_categories", 1), ("numeric_bins", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise InvalidParameterError(f"{name} must be an integer >= {least}, but got {value!r}")
+        check_choice("scaling", self.scaling, get_args(Scaling))
+        for name, minimum in (("max_one_hot", 2), ("max_categories", 1), ("numeric_bins", 0)):
+            check_integer(name, getattr(self, name), minimum)
 
     def _set_state(
         self,

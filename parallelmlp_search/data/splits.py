@@ -18,9 +18,10 @@ from sklearn.model_selection import (
     TimeSeriesSplit,
 )
 
+from parallelmlp_search._checks import check_choice, check_integer
 from parallelmlp_search.data.coercion import as_numbers
 from parallelmlp_search.data.row_values import group_codes, row_times, row_values
-from parallelmlp_search.data.task import check_task
+from parallelmlp_search.data.task import TASKS
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 
 __all__ = ["Split", "folds", "holdout"]
@@ -154,26 +155,25 @@ def folds(
     InvalidParameterError
         If `n_folds` or `task` is out of its range, or both `groups` and `time` are given.
     """
-    if isinstance(n_folds, bool) or not isinstance(n_folds, (int, np.integer)) or n_folds < 2:
-        raise InvalidParameterError(f"n_folds must be an integer >= 2, but got {n_folds!r}")
+    n_folds = check_integer("n_folds", n_folds, 2)
     strata, rows = _checked(y, task, groups, time)
     if n_folds > rows:
         raise DataError(f"{n_folds} folds need at least {n_folds} rows, but there are {rows}")
     random = int(seed) % 2**32
     if time is not None:
-        return _forward_folds(_time_ranks(time, rows), int(n_folds))
+        return _forward_folds(_time_ranks(time, rows), n_folds)
     if task == "regression":
         strata = _quantile_strata(strata, min(_N_STRATA, rows // n_folds))
     if groups is not None:
-        fold_of_row = _group_folds(strata, _group_codes(groups, rows), int(n_folds), random)
+        fold_of_row = _group_folds(strata, _group_codes(groups, rows), n_folds, random)
     else:
-        fold_of_row = _stratified_folds(strata, int(n_folds), random)
+        fold_of_row = _stratified_folds(strata, n_folds, random)
     return [_split(fold_of_row == fold) for fold in range(n_folds)]
 
 
 def _checked(y: Any, task: str, groups: Any, time: Any) -> tuple[npt.NDArray[np.int64], int]:
     """Return the class (or rank) of each row as an integer, and the number of rows."""
-    check_task(task)
+    check_choice("task", task, TASKS)
     if groups is not None and time is not None:
         raise InvalidParameterError("rows can be split by groups or by time, but both were given")
     if hasattr(y, "to_pandas"):

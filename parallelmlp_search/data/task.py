@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pandas as pd
 
+from parallelmlp_search._checks import check_choice
 from parallelmlp_search.data.coercion import as_codes, as_numbers, plain_value
 from parallelmlp_search.data.frames import as_frame
 from parallelmlp_search.data.row_values import refuse_rows
-from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError, near_miss
+from parallelmlp_search.exceptions import DataError, DataWarning, near_miss
 
-__all__ = ["TASKS", "Task", "check_task", "infer_task", "split_target"]
+__all__ = ["TASKS", "Task", "infer_task", "split_target"]
 
 Task = Literal["binary", "multiclass", "regression"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -23,20 +24,6 @@ MAX_INTEGER_CLASSES = 10
 """Maximum number of distinct integers of a target that counts as classes."""
 MIN_ROWS_PER_CLASS = 20
 """Minimum number of rows of each of these integers."""
-
-
-def check_task(task: str, choices: Sequence[str] = TASKS) -> None:
-    """Check the name of a task.
-
-    Raises
-    ------
-    InvalidParameterError
-        If it is none of `choices`.
-    """
-    if task not in choices:
-        raise InvalidParameterError(
-            f"task must be one of {', '.join(choices)}, but got {task!r}{near_miss(str(task), choices)}"
-        )
 
 
 def infer_task(y: Any, task: str | None = None) -> Task:
@@ -64,7 +51,7 @@ def infer_task(y: Any, task: str | None = None) -> Task:
         If `task` is none of the above.
     """
     if task is not None:
-        check_task(task, (*TASKS, "classification"))
+        check_choice("task", task, (*TASKS, "classification"))
     frame = _target_frame(y)
     if frame.shape[1] > 1:
         if task not in (None, "regression"):

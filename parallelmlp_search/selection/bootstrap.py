@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from parallelmlp_search._checks import check_integer
 from parallelmlp_search.exceptions import InvalidParameterError
 
 __all__ = ["Bootstrap", "BootstrapSample", "bootstrap_samples", "sampling_units", "spawn_seeds"]
@@ -51,11 +51,6 @@ class Bootstrap:
         (N,) labels; rows of one group are drawn together. None: each row is a unit of its own.
     seed
         Seed of the samples; they are the same on every device.
-
-    Raises
-    ------
-    InvalidParameterError
-        If ``n_samples`` or ``max_rows`` breaks its rule.
     """
 
     n_samples: int = 30
@@ -64,12 +59,9 @@ class Bootstrap:
     seed: int | np.random.SeedSequence = 0
 
     def __post_init__(self) -> None:
-        for name in ("n_samples", "max_rows"):
-            count = getattr(self, name)
-            if name == "max_rows" and count is None:
-                continue
-            if isinstance(count, bool) or not isinstance(count, Integral) or count < 2:
-                raise InvalidParameterError(f"{name} must be an integer >= 2, but got {count!r}")
+        check_integer("n_samples", self.n_samples, 2)
+        if self.max_rows is not None:
+            check_integer("max_rows", self.max_rows, 2)
 
 
 def bootstrap_samples(
@@ -120,17 +112,9 @@ def sampling_units(groups: Any, n_rows: int) -> Integers:
 
 
 def spawn_seeds(seed: int | np.random.SeedSequence) -> tuple[np.random.SeedSequence, np.random.SeedSequence]:
-    """Derive two seeds. The caller's sequence is not changed, so a second call gives the same two.
-
-    Raises
-    ------
-    InvalidParameterError
-        If the seed is neither an integer >= 0 nor a SeedSequence.
-    """
+    """Derive two seeds. The caller's sequence is not changed, so a second call gives the same two."""
     if not isinstance(seed, np.random.SeedSequence):
-        if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-            raise InvalidParameterError(f"seed must be an integer >= 0 or a SeedSequence, but got {seed!r}")
-        seed = np.random.SeedSequence(int(seed))
+        seed = np.random.SeedSequence(check_integer("seed", seed, 0))
     key = (*seed.spawn_key, 0x5E1EC7)
     parent = np.random.SeedSequence(seed.entropy, spawn_key=key, pool_size=seed.pool_size)
     first, second = parent.spawn(2)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from parallelmlp_search._checks import check_integer
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
 from parallelmlp_search.selection.formulas import Formula, SquaredFormula
 from parallelmlp_search.selection.inputs import GroundTruth, check_inputs, finite_members
@@ -122,8 +122,7 @@ def greedy_ensemble(
 
     Scores that differ only by rounding (1e-12 in float64, 1e-7 in float32) count as equal.
     """
-    if isinstance(n_rounds, bool) or not isinstance(n_rounds, Integral) or n_rounds < 1:
-        raise InvalidParameterError(f"n_rounds must be an integer >= 1, but got {n_rounds!r}")
+    n_rounds = check_integer("n_rounds", n_rounds, 1)
     predictions, truth = check_inputs(predictions, target, weight, metric.formula.target_kind)
     n_members = len(predictions)
     order = order_by_complexity(complexity, n_members)
@@ -136,7 +135,7 @@ def greedy_ensemble(
     if members != list(range(n_members)):
         predictions = predictions[members]
     projected = metric.formula.project(predictions, truth.target)
-    picks, scores, kept = pick_members(projected, truth, metric, int(n_rounds))
+    picks, scores, kept = pick_members(projected, truth, metric, n_rounds)
     selected = tuple(members[pick] for pick in picks[:kept])
     weights = selection_weights(selected, n_members).to(predictions.device)
     return GreedyEnsemble(weights, selected, tuple(scores))

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search._checks import check_integer
 from parallelmlp_search.selection.bias_correction import HonestScore
 from parallelmlp_search.selection.ensemble import weighted_average
 from parallelmlp_search.selection.inputs import check_inputs, finite_members
@@ -59,11 +58,6 @@ def averaging_gain(
         Gain in the metric's own orientation. 0 for one network, or without a second member that has a finite
         score.
 
-    Raises
-    ------
-    InvalidParameterError
-        If ``n_networks`` breaks its rule.
-
     Notes
     -----
     Averaging infinitely many networks would reach a limit. To second order in the distances between networks,
@@ -75,9 +69,7 @@ def averaging_gain(
     the share ``r + (1 - r) / M`` of that, with ``r`` = :data:`REMAINING_GAIN`, and ``n_networks`` networks
     reach ``1 - 1 / n_networks`` of it. An ensemble of one member is compared with the best other member.
     """
-    if isinstance(n_networks, bool) or not isinstance(n_networks, Integral) or n_networks < 1:
-        raise InvalidParameterError(f"n_networks must be an integer >= 1, but got {n_networks!r}")
-    if n_networks == 1:
+    if check_integer("n_networks", n_networks, 1) == 1:
         return 0.0
     predictions, truth = check_inputs(predictions, target, weight, metric.formula.target_kind)
     projected = metric.formula.project(predictions, truth.target)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 import pandas as pd
@@ -24,23 +24,21 @@ class Entry:
         Number of the trial.
     metric
         Name of the metric.
-    error
-        Lower is better; determines the rank. None or NaN for a trial without a score.
     score
-        The error in the metric's own orientation.
-    standard_error
-        Standard error of the score.
-    rung
-        Highest rung reached. Trials of a higher rung rank before those of a lower one: they trained longer
-        and were compared with better trials, so scores of different rungs are not comparable.
+        Score in the metric's own orientation; None or NaN without a score.
+    error
+        The score such that lower is better; determines the rank.
+    ensemble_weight
+        Weight in the ensemble, 0 to 1.
     n_parameters
         Number of weights and biases; breaks ties.
     train_seconds, epochs
         Time and epochs of training.
+    rung
+        Highest rung reached. Trials of a higher rung rank before those of a lower one: they trained longer
+        and were compared with better trials, so scores of different rungs are not comparable.
     state
         ``"complete"``, ``"pruned"`` or ``"failed"``, for example. Failed trials rank last.
-    ensemble_weight
-        Weight in the ensemble, 0 to 1.
     failure
         Reason of the failure, one sentence.
     config
@@ -49,15 +47,14 @@ class Entry:
 
     trial: int
     metric: str
-    error: float | None = None
     score: float | None = None
-    standard_error: float | None = None
-    rung: int = 0
+    error: float | None = None
+    ensemble_weight: float = 0.0
     n_parameters: int = 0
     train_seconds: float = 0.0
     epochs: float = 0.0
+    rung: int = 0
     state: str = "complete"
-    ensemble_weight: float = 0.0
     failure: str | None = None
     config: Any = field(default_factory=dict)
 
@@ -65,6 +62,20 @@ class Entry:
     def is_ranked(self) -> bool:
         """True if the trial has a score and did not fail."""
         return self.state != "failed" and self.error is not None and not math.isnan(self.error)
+
+    @property
+    def sort_key(self) -> tuple[bool, int, float, int, int]:
+        """Key that sorts entries best first."""
+        if not self.is_ranked or self.error is None:
+            return (True, 0, 0.0, 0, self.trial)
+        return (False, -self.rung, self.error, self.n_parameters, self.trial)
+
+    def to_record(self) -> dict[str, Any]:
+        """Return a flat dictionary of plain values; configuration fields are named ``config_FIELD``."""
+        record = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "config"}
+        config = asdict(self.config) if is_dataclass(self.config) else self.config  # type: ignore[arg-type]
+        record |= {f"config_{name}": value for name, value in config.items()}
+        return {name: _plain(value) for name, value in record.items()}
 
 
 class Leaderboard:
@@ -93,16 +104,15 @@ class Leaderboard:
     """
 
     def __init__(self, entries: Iterable[Entry]) -> None:
-        ordered = sorted(entries, key=_sort_key)
+        self.entries = tuple(sorted(entries, key=lambda entry: entry.sort_key))
+        self.ranks: tuple[int | None, ...] = tuple(self._ranks())
         seen: set[int] = set()
-        for entry in ordered:
+        for entry in self.entries:
             if entry.trial in seen:
                 raise InvalidParameterError(
                     f"entries must be of different trials, but got {entry.trial} twice"
                 )
             seen.add(entry.trial)
-        self.entries: tuple[Entry, ...] = tuple(ordered)
-        self.ranks: tuple[int | None, ...] = tuple(_ranks(ordered))
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -116,67 +126,26 @@ class Leaderboard:
     def __repr__(self) -> str:
         return f"Leaderboard({len(self)} entries, best trial {self[0].trial})" if self else "Leaderboard()"
 
+    def _ranks(self) -> Iterator[int | None]:
+        rank, previous = 0, None
+        for place, entry in enumerate(self.entries, start=1):
+            if not entry.is_ranked:
+                yield None
+                continue
+            if (entry.rung, entry.error) != previous:
+                rank, previous = place, (entry.rung, entry.error)
+            yield rank
+
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per entry, best first, with plain Python values.
+        """Return one row per entry, best first, with the rank and the values of its record.
 
-        Configuration fields are named ``config_FIELD``. ``rank`` is a nullable integer. Missing and
-        non-finite numbers are NaN. Lists, such as the widths, are objects.
+        ``rank`` is a nullable integer. Missing and non-finite numbers are NaN. Lists, such as the widths, are
+        objects.
         """
-        records = []
-        for rank, entry in zip(self.ranks, self.entries, strict=True):
-            record = {name: rank if name == "rank" else getattr(entry, name) for name in _COLUMNS}
-            record.update(_flattened("config", entry.config))
-            records.append({name: _plain(value) for name, value in record.items()})
-        columns = dict.fromkeys(name for record in records for name in record)
-        frame = pd.DataFrame(records, columns=list(columns) or list(_COLUMNS))
-        frame["rank"] = frame["rank"].astype("Int64")
-        for name in ("score", "standard_error", "error"):
-            frame[name] = frame[name].astype("float64")
-        return frame
-
-
-_COLUMNS = (
-    "rank",
-    "trial",
-    "metric",
-    "score",
-    "standard_error",
-    "error",
-    "ensemble_weight",
-    "n_parameters",
-    "train_seconds",
-    "epochs",
-    "rung",
-    "state",
-    "failure",
-)
-
-
-def _sort_key(entry: Entry) -> tuple[bool, int, float, int, int]:
-    if not entry.is_ranked or entry.error is None:
-        return (True, 0, 0.0, 0, entry.trial)
-    return (False, -entry.rung, entry.error, entry.n_parameters, entry.trial)
-
-
-def _ranks(ordered: list[Entry]) -> Iterator[int | None]:
-    rank, previous = 0, None
-    for place, entry in enumerate(ordered, start=1):
-        if not entry.is_ranked:
-            yield None
-            continue
-        if (entry.rung, entry.error) != previous:
-            rank, previous = place, (entry.rung, entry.error)
-        yield rank
-
-
-def _flattened(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _flattened(f"{name}_{key}", item)
-    else:
-        yield name, value
+        entries = self.entries or (Entry(trial=0, metric=""),)  # for the columns of an empty leaderboard
+        frame = pd.DataFrame([entry.to_record() for entry in entries]).head(len(self))
+        frame.insert(0, "rank", pd.Series(self.ranks, dtype="Int64"))
+        return frame.astype({"score": "float64", "error": "float64"})
 
 
 def _plain(value: Any) -> Any:

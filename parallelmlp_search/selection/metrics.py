@@ -16,7 +16,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from parallelmlp_search.data.task import TASKS, check_task
+from parallelmlp_search._checks import check_choice
+from parallelmlp_search.data.task import TASKS
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.selection.formulas import (
     F1,
@@ -194,8 +195,7 @@ _DEFAULTS: Mapping[str, str] = MappingProxyType(
 
 def default_metric(task: str) -> Metric:
     """Default metric: ROC-AUC for two classes, log-loss for more, RMSE for a regression."""
-    check_task(task)
-    return METRICS[_DEFAULTS[task]]
+    return METRICS[_DEFAULTS[check_choice("task", task, TASKS)]]
 
 
 def get_metric(name: str | Metric, task: str, *, n_classes: int | None = None) -> Metric:
@@ -221,7 +221,7 @@ def get_metric(name: str | Metric, task: str, *, n_classes: int | None = None) -
     InvalidParameterError
         If there is no such metric, or it does not apply to the task.
     """
-    check_task(task)
+    check_choice("task", task, TASKS)
     if n_classes is not None and task != "regression" and (n_classes == 2) != (task == "binary"):
         rule = "2 for task 'binary'" if task == "binary" else "at least 3 for task 'multiclass'"
         raise InvalidParameterError(f"n_classes must be {rule}, but got {n_classes}")

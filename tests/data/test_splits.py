@@ -260,7 +260,7 @@ def test_holdout_parameters(parameters: dict[str, Any], message: str) -> None:
         holdout([0, 1, 0, 1], **{"fraction": 0.5, "task": "binary", **parameters})
 
 
-@pytest.mark.parametrize("n_folds", [1, 0, 2.0, True])
+@pytest.mark.parametrize("n_folds", [1, 0, 2.5, True])
 def test_n_folds_is_checked(n_folds: Any) -> None:
     with pytest.raises(InvalidParameterError, match="n_folds must be an integer >= 2, but got"):
         folds([0, 1, 0, 1], n_folds=n_folds, task="binary")

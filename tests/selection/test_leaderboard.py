@@ -61,14 +61,14 @@ def test_configurations_are_flat_columns_of_plain_values():
     board = Leaderboard(
         [
             entry(0, np.float64(0.2), config=MLPConfig(widths=(8, 4)), train_seconds=np.float32(1.5)),
-            entry(1, 0.3, config={"optimizer": {"name": "adamw", "betas": (0.9, math.inf)}}),
+            entry(1, 0.3, config={"betas": (0.9, math.inf)}),
         ]
     )
     frame = board.to_frame()
     assert frame["config_widths"][0] == [8, 4]
     assert frame["config_activation"][0] == "relu"
     assert frame["train_seconds"][0] == 1.5
-    assert frame["config_optimizer_betas"][1] == [0.9, None]
+    assert frame["config_betas"][1] == [0.9, None]
     assert frame["rank"].tolist() == [1, 2]
 
 

@@ -97,10 +97,7 @@ def leaderboard_table(leaderboard: Sequence[Record], *, width: int) -> Renderabl
     if not leaderboard:
         return Text("no trial has a score", style="dim")
     wide = width >= WIDE_COLUMNS
-    has_error = wide and any(is_finite(row.get("standard_error")) for row in leaderboard)
     table = _table("#", "trial", str(leaderboard[0].get("metric") or "score"))
-    if has_error:
-        table.add_column("±", justify="right", no_wrap=True, style="dim")
     table.add_column("weight", justify="right", no_wrap=True)
     if wide:
         for name in ("epochs", "parameters"):
@@ -110,9 +107,6 @@ def leaderboard_table(leaderboard: Sequence[Record], *, width: int) -> Renderabl
     for row in leaderboard:
         rank, weight = row.get("rank"), row.get("ensemble_weight") or 0.0
         cells = ["-" if rank is None else str(rank), str(row["trial"]), format_score(row.get("score"))]
-        if has_error:
-            error = row.get("standard_error")
-            cells.append(format_score(error) if is_finite(error) else "")
         cells.append(f"{weight:.2f}" if weight > 0 else "")
         if wide:
             cells += [format_epochs(row.get("epochs")), f"{row.get('n_parameters') or 0:,}"]

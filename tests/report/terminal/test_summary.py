@@ -27,7 +27,6 @@ def record(rank: int | None, trial: int, weight: float = 0.0, **changes: Any) ->
         "trial": trial,
         "metric": "roc_auc",
         "score": 0.92 - trial / 1000,
-        "standard_error": None,
         "ensemble_weight": weight,
         "n_parameters": 24_289,
         "epochs": 27.0,
@@ -129,11 +128,6 @@ def test_leaderboard() -> None:
     assert narrow[1].split()[:5] == ["1", "7", "0.9130", "0.25", "complete"]
     assert narrow[1].endswith("…")
     assert "no trial" in printed(leaderboard_table([], width=80))
-
-
-def test_leaderboard_shows_standard_errors_if_there_are_any() -> None:
-    assert "±" not in printed(leaderboard_table(BOARD, width=120), 120)
-    assert "±" in printed(leaderboard_table([record(1, 0, standard_error=0.002)], width=120), 120)
 
 
 def test_trial() -> None:
