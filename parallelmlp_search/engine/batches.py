@@ -61,12 +61,18 @@ class BatchStream:
 
     def rows(self, step: int) -> Tensor:
         """Return the row numbers of batch ``step``, int64 ``(N,)``."""
-        start = step * self.batch_size
-        epoch, first = divmod(start, self.n_rows)
-        head = self.permutation(epoch)[first : first + self.batch_size]
-        if len(head) == self.batch_size:
-            return head
-        return torch.cat([head, self.permutation(epoch + 1)[: self.batch_size - len(head)]])
+        return self.consecutive_rows(range(step, step + 1))
+
+    def consecutive_rows(self, steps: range) -> Tensor:
+        """Return the row numbers of consecutive batches, int64 ``(steps * N,)``."""
+        begin, end = steps.start * self.batch_size, steps.stop * self.batch_size
+        pieces = [torch.empty(0, dtype=torch.int64)]
+        while begin < end:
+            epoch, start = divmod(begin, self.n_rows)
+            stop = min(self.n_rows, start + end - begin)
+            pieces.append(self.permutation(epoch)[start:stop])
+            begin += stop - start
+        return torch.cat(pieces)
 
 
 def dropout_fields(seed: int, step: int, n_layers: int, width: int, n_rows: int) -> list[Tensor]:

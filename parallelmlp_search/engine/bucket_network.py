@@ -9,6 +9,7 @@ and not the rows. The reference is :func:`parallelmlp_search.packing.pack.build_
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +33,15 @@ from parallelmlp_search.kernels.batched import (
 from parallelmlp_search.kernels.losses import Loss
 from parallelmlp_search.packing.layout import Bucket
 
-__all__ = ["BucketNetwork", "bucket_shapes"]
+__all__ = ["BucketNetwork", "Targets", "bucket_shapes"]
+
+
+class Targets(NamedTuple):
+    """Targets and weights ``(N,)`` of the rows of a batch, and label smoothing ``(P,)`` of the members."""
+
+    target: Tensor
+    weight: Tensor | None = None
+    smoothing: Tensor | None = None
 
 
 def bucket_shapes(bucket: Bucket, options: PassOptions) -> Shapes:
@@ -122,28 +131,9 @@ class BucketNetwork:
         """Return the outputs ``(P, C, N)`` of members for rows ``(N, D)``."""
         return self.forward(parameters, rows)
 
-    def losses(
-        self, loss: Loss, outputs: Tensor, target: Tensor, weight: Tensor | None, smoothing: Tensor | None
-    ) -> Tensor:
-        """Compute losses, and their gradients into :attr:`output_gradient`.
-
-        Parameters
-        ----------
-        loss
-            Loss function.
-        outputs
-            Outputs ``(P, C, N)`` of :meth:`forward`.
-        target, weight
-            Targets and weights ``(N,)`` of the rows.
-        smoothing
-            Label smoothing ``(P,)`` of the members.
-
-        Returns
-        -------
-        Tensor
-            Losses ``(P,)``.
-        """
-        return loss(outputs, target, self.output_gradient, weight, smoothing)
+    def losses(self, loss: Loss, targets: Targets) -> Tensor:
+        """Return the losses ``(P,)`` of the last outputs; write :attr:`output_gradient`."""
+        return loss(self.outputs, targets.target, self.output_gradient, targets.weight, targets.smoothing)
 
     def _first_tensors(self, tensors: LayerTensors) -> LayerTensors:
         """Parameters of the first layer with scales multiplied into the weights."""
@@ -154,6 +144,7 @@ class BucketNetwork:
 
     def forward(self, parameters: Sequence[LayerTensors], rows: Tensor) -> Tensor:
         """Return the outputs ``(P, C, N)`` for rows ``(N, D)``; the next call overwrites them."""
+        self._forward_inputs = parameters, rows
         previous: Tensor | None = None
         first = self._first_tensors(parameters[0])
         if self._embedding is not None:
@@ -174,18 +165,9 @@ class BucketNetwork:
             return shared_affine(head.weight, head.bias, rows, self.outputs)
         return affine(head.weight, head.bias, previous, self.outputs)
 
-    def backward(
-        self, parameters: Sequence[LayerTensors], gradients: Sequence[LayerTensors], rows: Tensor
-    ) -> None:
-        """Compute the gradients of all parameters from :attr:`output_gradient`, after :meth:`forward`.
-
-        Parameters
-        ----------
-        parameters, gradients
-            Parameters of each layer, and their gradients to write.
-        rows
-            Rows ``(N, D)`` of the forward pass.
-        """
+    def backward(self, gradients: Sequence[LayerTensors]) -> None:
+        """Write the gradients of all parameters of the last :meth:`forward`."""
+        parameters, rows = self._forward_inputs
         head, head_gradient = parameters[self.depth], gradients[self.depth]
         if self.depth == 0:
             self._first_backward(self.output_gradient, rows, head, head_gradient, None)
@@ -198,7 +180,7 @@ class BucketNetwork:
         head_input_gradient(head.weight, self.output_gradient, grad)
         for number in range(self.depth - 1, -1, -1):
             layer, tensors, into = self.layers[number], parameters[number], gradients[number]
-            inner = layer.backward(place, tensors, into)
+            inner = layer.backward(place, into)
             if number == 0:
                 self._first_backward(inner, rows, tensors, into, grad if layer.residual else None)
                 return

@@ -135,6 +135,7 @@ class HiddenLayer:
 
     def forward(self, tensors: LayerTensors, inputs: Tensor | None) -> None:
         """Compute :attr:`output` from :attr:`z`; a residual layer adds ``inputs`` (P or 1, H, N)."""
+        self._tensors = tensors
         if self._normalize:
             self._normalize_forward(tensors)
         if self._compiled is not None:
@@ -151,20 +152,10 @@ class HiddenLayer:
                 assert inputs is not None
                 torch.add(current, inputs if len(inputs) == 1 else inputs[part.rows], out=part.output)
 
-    def backward(self, place: int, tensors: LayerTensors, into: LayerTensors) -> Tensor:
-        """Compute the gradient of :attr:`z`.
+    def backward(self, place: int, into: LayerTensors) -> Tensor:
+        """Return the gradient ``(P, H, N)`` of :attr:`z` in a scratch buffer, and write those of parameters.
 
-        Parameters
-        ----------
-        place
-            Scratch buffer with the gradient of the output. A residual layer leaves it as it is.
-        tensors, into
-            Parameters of the layer, and their gradients to write.
-
-        Returns
-        -------
-        Tensor
-            Gradient ``(P, H, N)``, in a scratch buffer.
+        ``place`` is the scratch buffer with the gradient of the output. A residual layer leaves it as it is.
         """
         target = 1 - place if self.residual else place
         grad, inner = self.scratch[place], self.scratch[target]
@@ -178,7 +169,7 @@ class HiddenLayer:
         for part in self._backward_segments:
             part.kernel.backward(part.gradients[source], part.saved, part.gradients[target])
         if self._normalize:
-            self._normalize_backward(inner, tensors, into)
+            self._normalize_backward(inner, into)
         return inner
 
     def _normalize_forward(self, tensors: LayerTensors) -> None:
@@ -194,15 +185,15 @@ class HiddenLayer:
         self._deviations = inverse
         torch.addcmul(tensors.shift, self._normalized, tensors.gain, out=z)
 
-    def _normalize_backward(self, grad: Tensor, tensors: LayerTensors, into: LayerTensors) -> None:
-        assert tensors.gain is not None
+    def _normalize_backward(self, grad: Tensor, into: LayerTensors) -> None:
+        assert self._tensors.gain is not None
         assert into.gain is not None
         assert into.shift is not None
         product = self.scratch[2]
         torch.mul(grad, self._normalized, out=product)
         torch.sum(product, dim=2, keepdim=True, out=into.gain)
         torch.sum(grad, dim=2, keepdim=True, out=into.shift)
-        grad.mul_(tensors.gain)
+        grad.mul_(self._tensors.gain)
         torch.mul(grad, self._normalized, out=product)
         mean = grad.sum(dim=1, keepdim=True).div_(self._widths)
         slope = product.sum(dim=1, keepdim=True).div_(self._widths)

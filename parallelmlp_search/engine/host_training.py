@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.engine.batches import dropout_fields
+from parallelmlp_search.engine.bucket_network import Targets
 from parallelmlp_search.engine.member_bucket import MemberBucket, is_covered
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
@@ -79,9 +80,8 @@ class HostTraining:
         dtype, self._device = rows.inputs.dtype, rows.inputs.device
         compiled = uses_compiled(dtype, self._device, wanted=settings.compiled)
         self._population, self._configs, self._stream = population, configs, stream
-        self._total_steps = max(1, settings.total_steps)
         gradients = torch.zeros_like(population.parameters)
-        self._optimizer = PackedOptimizer(population, gradients, self._total_steps, compiled=compiled)
+        self._optimizer = PackedOptimizer(population, gradients, settings.total_steps, compiled=compiled)
         # buckets that one compiled call trains for several steps, or None
         self._members = [
             MemberBucket(population, number, self._optimizer)
@@ -165,7 +165,8 @@ class HostTraining:
             rows = MemberRows.of(batches)
             if any(members is not None and members.dropout for members in self._members) and self._depth:
                 fields = rows.fields([self._fields(step + later) for later in range(len(batches))])
-        progress = torch.arange(step, step + len(batches), dtype=torch.float64) / self._total_steps
+        progress = torch.arange(step, step + len(batches), dtype=torch.float64)
+        progress /= self._optimizer.total_steps
         for number, members in enumerate(self._members):
             span = self._population.layout.stacked_rows(number)
             if members is not None:
@@ -188,9 +189,9 @@ class HostTraining:
             if self._depth:
                 fields = self._fields(step + later)
                 bucket.draw_dropout(fields, None if rates is None else rates[later])
-            outputs = bucket.forward(views, batch)
-            losses[later] = bucket.losses(self._loss, outputs, target, weight, smoothing)
-            bucket.backward(views, into, batch)
+            bucket.forward(views, batch)
+            losses[later] = bucket.losses(self._loss, Targets(target, weight, smoothing))
+            bucket.backward(into)
             self._optimizer.clip_bucket(number)
             self._optimizer.step_bucket(number, step + later)
 

@@ -98,7 +98,7 @@ class MemberBucket:
             (config.label_smoothing, config.clip_norm or float("inf"), *mix)
             for config, mix in zip(self._configs, mixes, strict=True)
         ]
-        group_of = {block: group for group, (_, own) in enumerate(optimizer.groups(number)) for block in own}
+        group_of = {block: g for g, group in enumerate(optimizer.groups[number]) for block in group.blocks}
         names = ("parameters", "first_moment", "second_moment", "average")
         self._run = CompiledMembers(
             [population.flats[name] for name in names],

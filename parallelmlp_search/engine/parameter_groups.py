@@ -19,7 +19,7 @@ from torch import Tensor
 from parallelmlp_search.packing.layout import Architecture, Block, Bucket
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["ParameterGroup", "apply_factors", "parameter_groups"]
+__all__ = ["ParameterGroup", "parameter_groups"]
 
 
 class ParameterGroup(NamedTuple):
@@ -30,17 +30,27 @@ class ParameterGroup(NamedTuple):
     factors
         Float64 ``(3, P)``: factor of the learning rate; factor of the decay in a step of AdamW, or of the
         decay that SGD adds to the gradient; factor of the learning rate in the offset of AdamW.
+    has_factors
+        True if any factor differs from 1.
+    optimizer
+        Optimizer of the bucket.
     blocks
         Blocks of the group.
     """
 
     factors: Tensor
+    has_factors: bool
+    optimizer: str
     blocks: list[Block]
 
-    @property
-    def has_factors(self) -> bool:
-        """True if any factor differs from 1."""
-        return bool((self.factors != 1.0).any())
+    def apply(self, coefficients: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return rate, keep, scale and offset of the group from those of its members."""
+        if not self.has_factors:
+            return coefficients
+        rate, keep, scale, offset = coefficients
+        of_rate, of_decay, of_epsilon = self.factors.unbind(0)
+        keep = 1.0 - of_decay * (1.0 - keep) if self.optimizer == "adamw" else of_decay * keep
+        return of_rate * rate, keep, scale / of_rate, offset / of_epsilon
 
 
 def _group_rate(kind: str, config: MLPConfig) -> float:
@@ -81,31 +91,7 @@ def parameter_groups(bucket: Bucket, configs: Sequence[MLPConfig]) -> list[Param
     groups: dict[bytes, ParameterGroup] = {}
     for block in bucket.blocks:
         factors = _factors(block, bucket, configs)
-        group = groups.setdefault(factors.tobytes(), ParameterGroup(torch.from_numpy(factors), []))
-        group.blocks.append(block)
+        has_factors = bool((factors != 1.0).any())
+        group = ParameterGroup(torch.from_numpy(factors), has_factors, bucket.shape.optimizer, [])
+        groups.setdefault(factors.tobytes(), group).blocks.append(block)
     return list(groups.values())
-
-
-def apply_factors(
-    coefficients: Sequence[Tensor], factors: Sequence[Tensor], optimizer: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the coefficients of a group from those of its members.
-
-    Parameters
-    ----------
-    coefficients
-        Rate, keep, scale and offset, see :mod:`parallelmlp_search.engine.step_coefficients`.
-    factors
-        Factors of rate, decay and epsilon, of shapes that broadcast.
-    optimizer
-        Optimizer of the bucket.
-
-    Returns
-    -------
-    tuple of Tensor
-        Rate, keep, scale and offset.
-    """
-    rate, keep, scale, offset = coefficients
-    of_rate, of_decay, of_epsilon = factors
-    keep = 1.0 - of_decay * (1.0 - keep) if optimizer == "adamw" else of_decay * keep
-    return of_rate * rate, keep, scale / of_rate, offset / of_epsilon

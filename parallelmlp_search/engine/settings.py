@@ -39,7 +39,7 @@ class TrainingRows:
         together = max(1, min(MAX_GATHERED_BATCHES, fitting))
         for first in range(steps.start, steps.stop, together):
             numbers = range(first, min(first + together, steps.stop))
-            rows = torch.cat([stream.rows(step) for step in numbers]).to(device)
+            rows = stream.consecutive_rows(numbers).to(device)
             inputs, target, weight = self.batch(rows)
             weights = [None] * len(numbers) if weight is None else torch.split(weight, size)
             targets = torch.split(target, size, dim=-1)

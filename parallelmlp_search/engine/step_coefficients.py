@@ -9,7 +9,7 @@ hyperparameters, and no state but the two moments. For SGD, ``keep`` is the deca
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,9 @@ from torch import Tensor
 from parallelmlp_search.engine.schedule import schedule_factors
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["MemberVectors", "average_share", "constant_table", "is_averaging"]
+__all__ = ["StepCoefficients", "average_share", "constant_table", "is_averaging"]
+
+_Value = TypeVar("_Value", float, str)
 
 EPSILON = 1e-8
 """Epsilon of AdamW, as in torch."""
@@ -43,20 +45,10 @@ def average_share(step: int) -> float:
     return 1.0 if step == 0 else min(1.0, (AVERAGE_POWER + 1.0) / (count + AVERAGE_POWER + 1.0))
 
 
-def constant_table(configs: Sequence[MLPConfig], dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """Return the constants of the optimizer for each member.
+def constant_table(configs: Sequence[MLPConfig], like: Tensor) -> Tensor:
+    """Return the constants ``(5, P)`` of members, with the dtype and device of a tensor.
 
-    Parameters
-    ----------
-    configs
-        Configurations of ``P`` members.
-    dtype, device
-        Of the result.
-
-    Returns
-    -------
-    Tensor of shape (5, P)
-        ``1 - beta1``, ``1 - beta2``, momentum, largest norm of the gradient, label smoothing.
+    Rows are ``1 - beta1``, ``1 - beta2``, momentum, largest norm of the gradient, and label smoothing.
     """
     table = [
         [1.0 - config.beta1 for config in configs],
@@ -65,79 +57,55 @@ def constant_table(configs: Sequence[MLPConfig], dtype: torch.dtype, device: tor
         [config.clip_norm or float("inf") for config in configs],
         [config.label_smoothing for config in configs],
     ]
-    return torch.tensor(table, dtype=torch.float64).to(device, dtype)
+    return torch.tensor(table, dtype=torch.float64).to(like)
 
 
-@dataclass(frozen=True)
-class MemberVectors:
-    """Hyperparameters of members on which the coefficients of a step depend, float64.
+class StepCoefficients:
+    """Coefficients of the steps of all members, float64.
 
-    Populations have few distinct schedules and betas. Each pair holds the distinct values, for which factors
-    and powers are computed, and the index of each member's value.
+    Parameters
+    ----------
+    configs
+        Configurations of ``P`` members.
+    total_steps
+        Steps of the full training, the horizon of the schedules.
+    device
+        Device of the results.
     """
 
-    schedules: tuple[tuple[str, ...], Tensor]
-    decay_schedules: tuple[tuple[str, ...], Tensor]
-    is_adamw: Tensor
-    rates: Tensor
-    decays: Tensor
-    betas: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+    def __init__(self, configs: Sequence[MLPConfig], total_steps: int, device: torch.device | str) -> None:
+        self.device = device
+        self.total_steps = max(1, total_steps)
 
-    @classmethod
-    def of(cls, configs: Sequence[MLPConfig], device: torch.device | str) -> MemberVectors:
-        """Return the vectors of members on a device."""
+        def vector(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64).to(device)
 
-        def vector(values: list[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float64)
+        def distinct(values: list[_Value]) -> tuple[list[_Value], Tensor]:
+            """Distinct values, which are few in a population, and the index of each member's value."""
+            found = sorted(set(values))
+            places = {value: place for place, value in enumerate(found)}
+            return found, torch.tensor([places[value] for value in values]).to(device)
 
-        def distinct(values: list[float]) -> tuple[Tensor, Tensor]:
-            found, index = torch.unique(vector(values), return_inverse=True)
-            return found.to(device), index.to(device)
+        self._schedules = distinct([config.schedule for config in configs])
+        self._decay_schedules = distinct([config.weight_decay_schedule for config in configs])
+        betas = ([config.beta1 for config in configs], [config.beta2 for config in configs])
+        self._betas = [(vector(values), index) for values, index in map(distinct, betas)]
+        self._is_adamw = torch.tensor([config.optimizer == "adamw" for config in configs]).to(device)
+        self._rates = vector([config.learning_rate for config in configs])
+        self._decays = vector([config.weight_decay for config in configs])
 
-        def distinct_names(names: list[str]) -> tuple[tuple[str, ...], Tensor]:
-            found = tuple(sorted(set(names)))
-            return found, torch.tensor([found.index(name) for name in names]).to(device)
-
-        return cls(
-            schedules=distinct_names([config.schedule for config in configs]),
-            decay_schedules=distinct_names([config.weight_decay_schedule for config in configs]),
-            is_adamw=torch.tensor([config.optimizer == "adamw" for config in configs]).to(device),
-            rates=vector([config.learning_rate for config in configs]).to(device),
-            decays=vector([config.weight_decay for config in configs]).to(device),
-            betas=(
-                distinct([config.beta1 for config in configs]),
-                distinct([config.beta2 for config in configs]),
-            ),
-        )
-
-    def coefficients(self, steps: range, total_steps: int, frozen: Tensor) -> Tensor:
-        """Compute the coefficients of several steps, on the device of the vectors.
-
-        Parameters
-        ----------
-        steps
-            Numbers of the steps.
-        total_steps
-            Steps of the full training, the horizon of the schedules.
-        frozen
-            Members ``(P,)`` bool whose learning rate is 0.
-
-        Returns
-        -------
-        Tensor of shape (steps, 4, P)
-            Rate, keep, scale and offset.
-        """
-        device = self.rates.device
-        numbers = torch.arange(steps.start, steps.stop, dtype=torch.float64, device=device)
-        progress = numbers / max(1, total_steps)
-        names, index = self.schedules
-        rates = schedule_factors(names, progress)[:, index] * self.rates
-        rates[:, frozen.to(device)] = 0.0
-        names, index = self.decay_schedules
-        decays = schedule_factors(names, progress)[:, index] * self.decays
-        keeps = torch.where(self.is_adamw, 1.0 - rates * decays, decays)
+    def table(self, steps: range, frozen: Tensor) -> Tensor:
+        """Return rate, keep, scale and offset ``(steps, 4, P)``; the rate of ``frozen`` members (P,) is 0."""
+        numbers = torch.arange(steps.start, steps.stop, dtype=torch.float64, device=self.device)
+        progress = numbers / self.total_steps
+        names, index = self._schedules
+        rates = schedule_factors(names, progress)[:, index] * self._rates
+        rates[:, frozen.to(self.device)] = 0.0
+        names, index = self._decay_schedules
+        decays = schedule_factors(names, progress)[:, index] * self._decays
+        keeps = torch.where(self._is_adamw, 1.0 - rates * decays, decays)
         counts = (numbers + 1.0).unsqueeze(1)
-        first, second = ((1.0 - values**counts)[:, index] for values, index in self.betas)
+        first, second = ((1.0 - values**counts)[:, index] for values, index in self._betas)
         # a rate of 0 becomes tiny instead of a divisor of zero
         floors = rates.clamp(min=1e-30)
         scales = first / (floors * second.sqrt())

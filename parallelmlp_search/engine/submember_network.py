@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parallelmlp_search.engine.bucket_network import BucketNetwork, bucket_shapes
+from parallelmlp_search.engine.bucket_network import BucketNetwork, Targets, bucket_shapes
 from parallelmlp_search.engine.parameter_views import EmbeddingTensors, LayerTensors, bind
 from parallelmlp_search.engine.storage import PassOptions, Shapes, carve, n_elements
 from parallelmlp_search.kernels.losses import Loss
@@ -111,6 +111,7 @@ class SubmemberNetwork:
 
     def forward(self, parameters: Sequence[LayerTensors], rows: Tensor) -> Tensor:
         """Return the outputs ``(P K, C, N)`` of all submembers; for training only."""
+        self._members = parameters
         self._expand(parameters, slice(0, self._at_once))
         return self._plain.forward(self._parameters, rows)
 
@@ -132,38 +133,18 @@ class SubmemberNetwork:
             return total.div_(self._submembers)
         return logits_of(total - math.log(self._submembers), outputs.shape[1])
 
-    def losses(
-        self, loss: Loss, outputs: Tensor, target: Tensor, weight: Tensor | None, smoothing: Tensor | None
-    ) -> Tensor:
-        """Compute losses as :meth:`BucketNetwork.losses`: the mean over the submembers of a member.
-
-        Parameters
-        ----------
-        loss, outputs, target, weight, smoothing
-            As for :meth:`BucketNetwork.losses`; the outputs are ``(P K, C, N)``.
-
-        Returns
-        -------
-        Tensor
-            Losses ``(P,)``.
-        """
-        smoothing = None if smoothing is None else self._repeated(smoothing)
-        found = loss(outputs, target, self.output_gradient, weight, smoothing)
+    def losses(self, loss: Loss, targets: Targets) -> Tensor:
+        """Return the mean losses ``(P,)`` of submembers; write :attr:`output_gradient`."""
+        if targets.smoothing is not None:
+            targets = targets._replace(smoothing=self._repeated(targets.smoothing))
+        found = self._plain.losses(loss, targets)
         self.output_gradient.div_(self._submembers)
         return self._split(found).mean(1)
 
-    def backward(
-        self, parameters: Sequence[LayerTensors], gradients: Sequence[LayerTensors], rows: Tensor
-    ) -> None:
-        """Compute the gradients of all parameters from :attr:`output_gradient`, after :meth:`forward`.
-
-        Parameters
-        ----------
-        parameters, gradients, rows
-            As for :meth:`BucketNetwork.backward`.
-        """
-        self._plain.backward(self._parameters, self._gradients, rows)
-        self._merge(parameters, gradients)
+    def backward(self, gradients: Sequence[LayerTensors]) -> None:
+        """Write the gradients of all parameters of the last :meth:`forward`."""
+        self._plain.backward(self._gradients)
+        self._merge(self._members, gradients)
 
     def _expand(self, parameters: Sequence[LayerTensors], chosen: slice) -> None:
         """Write the parameters of the plain networks of ``chosen`` submembers of each member."""

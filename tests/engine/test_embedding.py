@@ -74,7 +74,7 @@ def test_outputs_and_gradients_are_those_of_autograd(
         views = network.bind(population.parameters)[number]
         outputs = bucket.forward(views, rows).clone()
         get_loss("cross_entropy")(outputs, target, bucket.output_gradient)
-        bucket.backward(views, network.bind(gradients)[number], rows)
+        bucket.backward(network.bind(gradients)[number])
         for row, member in enumerate(layout.buckets[number].members):
             plain = extract(population.parameters, layout, member)
             own = plain(rows)

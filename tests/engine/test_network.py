@@ -45,7 +45,7 @@ def _gradients(population: Population, rows: Tensor, target: Tensor) -> tuple[Te
         parameters = network.bind(population.parameters)[number]
         outputs.append(bucket.forward(parameters, rows).clone())
         get_loss("cross_entropy")(outputs[-1], target, bucket.output_gradient)
-        bucket.backward(parameters, network.bind(gradients)[number], rows)
+        bucket.backward(network.bind(gradients)[number])
     return torch.cat(outputs), gradients
 
 

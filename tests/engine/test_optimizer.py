@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.engine import Population
-from parallelmlp_search.engine.optimizer import PIECE, PackedOptimizer
+from parallelmlp_search.engine.optimizer import MAX_PIECE_ELEMENTS, PackedOptimizer
 from parallelmlp_search.engine.step_coefficients import AVERAGE_EVERY, AVERAGE_POWER, average_share
 from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import build_module, module_vector, read_member, write_member
@@ -50,6 +50,13 @@ def _gradient(config: MLPConfig, step: int, size: int) -> Tensor:
     return gradient
 
 
+def _step(optimizer: PackedOptimizer, population: Population) -> None:
+    for number in range(len(population.layout.buckets)):
+        optimizer.clip_bucket(number)
+        optimizer.step_bucket(number, population.step)
+    population.step += 1
+
+
 def _run(
     population: Population, n_steps: int, spoil: Callable[[int, Tensor], None] | None = None
 ) -> Population:
@@ -62,8 +69,7 @@ def _run(
             write_member(gradients, population.layout, member, _gradient(config, population.step, size))
         if spoil is not None:
             spoil(population.step, gradients)
-        optimizer.clip()
-        optimizer.step()
+        _step(optimizer, population)
     return population
 
 
@@ -188,7 +194,7 @@ def test_decay_reaches_weights_only() -> None:
         population = _population([config.replace(optimizer=optimizer)])
         before = read_member(population.parameters, population.layout, 0)
         packed = PackedOptimizer(population, torch.zeros_like(population.parameters), 10)
-        packed.step()
+        _step(packed, population)
         after = read_member(population.parameters, population.layout, 0)
         offset = 0
         for _, kind, rows, columns in population.layout.architecture(0).block_shapes():
@@ -199,12 +205,12 @@ def test_decay_reaches_weights_only() -> None:
 
 
 def test_blocks_larger_than_a_piece_are_cut_without_a_seam() -> None:
-    # 300 x 400 elements a member: each is a piece of its own, larger than PIECE; the narrow ones share pieces
+    # a wide member has 300 x 400 elements and is a piece of its own; the narrow ones share pieces
     wide = [MLPConfig(widths=(400, 300), learning_rate=0.1, seed=s, clip_norm=1.0) for s in range(2)]
     narrow = [MLPConfig(widths=(40, 30), learning_rate=0.1, seed=s, clip_norm=1.0) for s in range(60)]
     population = _population([*wide, *narrow], merge=False)
-    assert 400 * 300 > PIECE > 40 * 30
-    assert PIECE < 40 * 30 * 60
+    assert 400 * 300 > MAX_PIECE_ELEMENTS > 40 * 30
+    assert MAX_PIECE_ELEMENTS < 40 * 30 * 60
     _run(population, 2)
     for member in (0, 1, 2, 29, 30, 61):
         config = population.configs[member]
@@ -225,7 +231,7 @@ def test_clipping_is_per_member() -> None:
     vectors = [torch.full((size,), value, dtype=torch.float64) for value in (100.0, 1e-3, float("nan"))]
     for member, vector in enumerate(vectors):
         write_member(gradients, population.layout, member, vector)
-    optimizer.clip()
+    optimizer.clip_bucket(0)
     clipped = [read_member(gradients, population.layout, member) for member in range(3)]
     assert float(clipped[0].norm()) == pytest.approx(1.0, rel=1e-6)
     assert torch.equal(clipped[1], vectors[1])  # short enough: untouched, bit for bit
@@ -264,8 +270,7 @@ def test_frozen_members_stay_where_they_are() -> None:
         for member, config in enumerate(CONFIGS):
             size = population.layout.architecture(member).n_parameters
             write_member(gradients, population.layout, member, _gradient(config, population.step, size))
-        optimizer.clip()
-        optimizer.step()
+        _step(optimizer, population)
     for member in range(len(CONFIGS)):
         got = read_member(population.parameters, population.layout, member)
         if member in (0, 7):

@@ -19,6 +19,7 @@ from parallelmlp_search.engine import (
     predict,
     train,
 )
+from parallelmlp_search.engine.bucket_network import Targets
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.submember_network import SubmemberNetwork
 from parallelmlp_search.kernels.losses import get_loss
@@ -85,10 +86,10 @@ def test_outputs_and_gradients_are_those_of_autograd(
     gradients = torch.zeros_like(population.parameters)
     for number, bucket in enumerate(network.buckets):
         views, into = network.bind(population.parameters)[number], network.bind(gradients)[number]
-        outputs = bucket.forward(views, rows)
+        bucket.forward(views, rows)
         smoothing = torch.full((layout.buckets[number].n_members,), 0.1, dtype=torch.float64)
-        losses = bucket.losses(get_loss(name), outputs, target, None, smoothing)
-        bucket.backward(views, into, rows)
+        losses = bucket.losses(get_loss(name), Targets(target, smoothing=smoothing))
+        bucket.backward(into)
         for row, member in enumerate(layout.buckets[number].members):
             plain = extract(population.parameters, layout, member)
             whole = plain[:-1] if configs[member].submembers > 1 else plain

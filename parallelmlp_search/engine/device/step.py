@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.engine.batches import BatchStream
+from parallelmlp_search.engine.bucket_network import Targets
 from parallelmlp_search.engine.device.dropout_fields import uniform_field
 from parallelmlp_search.engine.network import PackedNetwork
-from parallelmlp_search.engine.optimizer_pieces import OptimizerBuffers, clip_pieces, update_piece
-from parallelmlp_search.engine.parameter_groups import apply_factors, parameter_groups
+from parallelmlp_search.engine.optimizer_pieces import OptimizerBuffers, clip_pieces
+from parallelmlp_search.engine.parameter_groups import parameter_groups
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
 from parallelmlp_search.kernels.losses import get_loss
@@ -98,12 +99,12 @@ class DeviceStep:
         groups = [parameter_groups(layout.buckets[n], configs[layout.stacked_rows(n)]) for n in self._numbers]
         if fused is None:
             fused = device.type == "cuda" and runs_on(device)
-        self._optimizer = FlatOptimizer(layout, self._numbers, device, groups, dtype) if fused else None
+        pairs = [[(group.factors, group.blocks) for group in own] for own in groups]
+        self._optimizer = FlatOptimizer(layout, self._numbers, device, pairs, dtype) if fused else None
         self._buffers = OptimizerBuffers(layout, population.flats, gradients, constants, None)
         self._pieces = {n: self._buffers.pieces(n, own) for n, own in zip(self._numbers, groups, strict=True)}
-        # factors (3, P, 1) of each parameter group, or None
-        self._factors = {
-            n: [g.factors.unsqueeze(2).to(device, dtype) if g.has_factors else None for g in own]
+        self._groups = {
+            n: [g._replace(factors=g.factors.unsqueeze(2).to(device, dtype)) for g in own]
             for n, own in zip(self._numbers, groups, strict=True)
         }
         n_members = layout.n_members
@@ -148,10 +149,10 @@ class DeviceStep:
         for number in self._numbers:
             bucket, span = self._network.buckets[number], self._layout.stacked_rows(number)
             bucket.draw_dropout(fields, None if rates is None else rates[span])
-            outputs = bucket.forward(self._parameters[number], batch)
+            bucket.forward(self._parameters[number], batch)
             smoothing = None if self._smoothing is None else self._smoothing[span]
-            self._losses[span] = bucket.losses(self._loss, outputs, target, weight, smoothing)
-            bucket.backward(self._parameters[number], self._gradients[number], batch)
+            self._losses[span] = bucket.losses(self._loss, Targets(target, weight, smoothing))
+            bucket.backward(self._gradients[number])
             if self._layout.buckets[number].shape.clip:
                 clip_pieces(self._pieces[number], self._buffers.clip_norms)
             if self._optimizer is None:
@@ -177,12 +178,8 @@ class DeviceStep:
         table = self._table.index_select(0, self._local).view(4, -1, 1)
         own = table[:, self._layout.stacked_rows(number)].unbind(0)
         share = self._shares.index_select(0, self._local)
-        optimizer = self._layout.buckets[number].shape.optimizer
-        tables = [
-            own if factors is None else apply_factors(own, factors.unbind(0), optimizer)
-            for factors in self._factors[number]
-        ]
+        tables = [group.apply(own) for group in self._groups[number]]
         for piece in self._pieces[number]:
-            update_piece(piece, tables[piece.group], optimizer)
+            piece.update(tables[piece.group])
             if averaging:
                 piece.average.lerp_(piece.parameter, share)

@@ -18,7 +18,7 @@ from parallelmlp_search.engine.device.step import DeviceStep
 from parallelmlp_search.engine.device.step_tables import step_tables
 from parallelmlp_search.engine.population import FLAT_NAMES, Population
 from parallelmlp_search.engine.settings import TrainingRows, TrainingSettings
-from parallelmlp_search.engine.step_coefficients import MemberVectors, constant_table, is_averaging
+from parallelmlp_search.engine.step_coefficients import StepCoefficients, constant_table, is_averaging
 from parallelmlp_search.exceptions import DeviceWarning
 from parallelmlp_search.kernels.triton.launch import PersistentTraining, StepTables
 from parallelmlp_search.packing.pack import block_rows
@@ -62,8 +62,8 @@ class DeviceTraining:
         self._settings = settings
         self._dtype, self._device = rows.inputs.dtype, rows.inputs.device
         configs, n_members = population.row_configs(), population.n_members
-        self._vectors = MemberVectors.of(configs, self._device)
-        self._constants = constant_table(configs, self._dtype, self._device)
+        self._coefficients = StepCoefficients(configs, settings.total_steps, self._device)
+        self._constants = constant_table(configs, rows.inputs)
         self._max_steps = max(1, min(MAX_STEPS, MAX_TABLE_ELEMENTS // n_members))
         self._loss_sums = torch.zeros(n_members, dtype=self._dtype, device=self._device)
         self._failed_at = torch.full((n_members,), -1, dtype=torch.int64, device=self._device)
@@ -112,10 +112,9 @@ class DeviceTraining:
     def _tables(self, n_steps: int) -> StepTables:
         first = self.population.step
         return step_tables(
-            self._vectors,
+            self._coefficients,
             self._settings.stream,
             range(first, first + n_steps),
-            self._settings.total_steps,
             frozen=self.population.failed_at >= 0,
             dtype=self._dtype,
         )

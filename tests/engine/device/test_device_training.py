@@ -28,7 +28,7 @@ from parallelmlp_search.engine.device.cuda_graph import WARM_UP_STEPS, GraphedSt
 from parallelmlp_search.engine.device.step import DeviceStep
 from parallelmlp_search.engine.device.step_tables import step_tables
 from parallelmlp_search.engine.population import FLAT_NAMES
-from parallelmlp_search.engine.step_coefficients import MemberVectors, constant_table, is_averaging
+from parallelmlp_search.engine.step_coefficients import StepCoefficients, constant_table, is_averaging
 from parallelmlp_search.exceptions import DeviceWarning, InvalidParameterError
 from parallelmlp_search.kernels.triton.launch import obstacle
 from parallelmlp_search.packing import DataShape
@@ -137,7 +137,7 @@ def test_one_launch_for_the_optimizer_or_many_operations(fused: bool, capture: C
         (INPUTS.to(device), TARGET.to(device), None),
         stream=stream,
         loss="cross_entropy",
-        constants=constant_table(configs, torch.float64, device),
+        constants=constant_table(configs, population.parameters),
         max_steps=13,
         total_steps=stream.steps(6),
         fused=fused,
@@ -145,10 +145,9 @@ def test_one_launch_for_the_optimizer_or_many_operations(fused: bool, capture: C
     alive = torch.zeros(len(configs), dtype=torch.bool)
     step.load(
         step_tables(
-            MemberVectors.of(configs, device),
+            StepCoefficients(configs, stream.steps(6), device),
             stream,
             range(13),
-            stream.steps(6),
             frozen=alive,
             dtype=torch.float64,
         )

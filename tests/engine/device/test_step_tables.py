@@ -7,9 +7,9 @@ import torch
 
 from parallelmlp_search.engine import BatchStream, Population
 from parallelmlp_search.engine.device.dropout_fields import uniform_field
-from parallelmlp_search.engine.device.step_tables import order_of_rows, step_tables
+from parallelmlp_search.engine.device.step_tables import step_tables
 from parallelmlp_search.engine.optimizer import PackedOptimizer
-from parallelmlp_search.engine.step_coefficients import MemberVectors
+from parallelmlp_search.engine.step_coefficients import StepCoefficients
 from parallelmlp_search.packing import DataShape
 from parallelmlp_search.space import SCHEDULES, MLPConfig
 
@@ -33,11 +33,10 @@ def test_coefficients_are_those_of_the_optimizer() -> None:
     frozen = torch.zeros(len(CONFIGS), dtype=torch.bool)
     frozen[1] = True
     optimizer.freeze(frozen)
-    vectors = MemberVectors.of(population.row_configs(), "cpu")
-    table = vectors.coefficients(range(3, 83), 90, frozen).float()
+    table = StepCoefficients(population.row_configs(), 90, "cpu").table(range(3, 83), frozen).float()
     for step in (3, 40, 82):
-        local = optimizer._place(step)
-        expected = torch.cat([tables[0][local] for tables in optimizer._tables], dim=1).squeeze(2)
+        place = optimizer._place(range(step, step + 1))
+        expected = torch.cat([torch.as_tensor(tables[0][place]) for tables in optimizer._tables], dim=1)
         torch.testing.assert_close(table[step - 3], expected, rtol=1e-6, atol=0.0)
     assert bool((table[:, 0, 1] == 0).all())
 
@@ -46,16 +45,15 @@ def test_coefficients_are_those_of_the_optimizer() -> None:
 def test_the_order_is_that_of_the_batches(first: int, count: int) -> None:
     stream = BatchStream(17, 5, seed=4)
     expected = [row for step in range(first, first + count) for row in stream.rows(step).tolist()]
-    assert order_of_rows(stream, range(first, first + count)).tolist() == expected
+    assert stream.consecutive_rows(range(first, first + count)).tolist() == expected
 
 
 def test_averages_are_moved_when_the_optimizer_moves_them() -> None:
     frozen = torch.zeros(len(CONFIGS), dtype=torch.bool)
     tables = step_tables(
-        MemberVectors.of(CONFIGS, "cpu"),
+        StepCoefficients(CONFIGS, 90, "cpu"),
         BatchStream(17, 5, 4),
         range(9),
-        90,
         frozen=frozen,
         dtype=torch.float32,
     )

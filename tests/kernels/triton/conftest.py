@@ -11,7 +11,7 @@ from torch import Tensor
 
 from parallelmlp_search.engine import BatchStream, Population, TrainingRows, TrainingSettings, train
 from parallelmlp_search.engine.device.step_tables import step_tables
-from parallelmlp_search.engine.step_coefficients import MemberVectors, constant_table
+from parallelmlp_search.engine.step_coefficients import StepCoefficients, constant_table
 from parallelmlp_search.kernels.triton.launch import PersistentTraining
 from parallelmlp_search.packing import DataShape
 from parallelmlp_search.space import MLPConfig
@@ -81,13 +81,13 @@ class Case:
             device=self.device,
             dtype=dtype,
         )
-        constants = constant_table(population.row_configs(), dtype=dtype, device=self.device)
-        vectors = MemberVectors.of(population.row_configs(), self.device)
+        constants = constant_table(population.row_configs(), population.parameters)
+        coefficients = StepCoefficients(population.row_configs(), TOTAL_STEPS, self.device)
         losses = torch.zeros(len(configs), dtype=dtype, device=self.device)
         failed_at = torch.full((len(configs),), -1, device=self.device)
         for n_steps in windows:
             tables = step_tables(
-                vectors, stream, range(population.step, population.step + n_steps), TOTAL_STEPS,
+                coefficients, stream, range(population.step, population.step + n_steps),
                 frozen=failed_at >= 0, dtype=dtype,
             )  # fmt: skip
             training.run(

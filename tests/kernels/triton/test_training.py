@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.engine.device.step_tables import step_tables
-from parallelmlp_search.engine.step_coefficients import MemberVectors, constant_table
+from parallelmlp_search.engine.step_coefficients import StepCoefficients, constant_table
 from parallelmlp_search.kernels.reference import scatter_matmul
 from parallelmlp_search.kernels.triton import launch
 from parallelmlp_search.kernels.triton.launch import PersistentTraining, obstacle
@@ -265,14 +265,14 @@ def _run_with_own_batches(
     )  # fmt: skip
     # the stream is one sequence of rows, whatever the size of a batch
     tables = step_tables(
-        MemberVectors.of(row_configs, device), case.stream(1),
-        range(max(b * s for b, s in zip(batches, steps, strict=True))), 12,
+        StepCoefficients(row_configs, 12, device), case.stream(1),
+        range(max(b * s for b, s in zip(batches, steps, strict=True))),
         frozen=torch.zeros(len(configs), dtype=torch.bool), dtype=dtype,
     )  # fmt: skip
     shares = torch.zeros_like(tables.shares)
     training.run(
         population.flats, (case.rows.inputs, case.rows.target, None), replace(tables, shares=shares),
-        constant_table(row_configs, dtype=dtype, device=device),
+        constant_table(row_configs, population.parameters),
         torch.zeros(len(configs), dtype=dtype, device=device),
         torch.full((len(configs),), -1, device=device),
         first_steps=0, n_steps=[steps[m] for m in population.layout.members],
