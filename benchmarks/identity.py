@@ -1,7 +1,7 @@
 """Check that two commits give identical results: the same seeded searches, compared value by value.
 
 ``python -m benchmarks.identity`` runs three searches with the code of the checkout and with that of an older
-commit (``--against``, by default the last one before the restructuring), each in a process of its own. It
+commit (``--against``, by default the last one before the restructuring), each in a new process. It
 compares all trials and the honest score, then loads each run directory of the older commit with both versions
 and compares their predictions bit for bit. It prints a table and exits with 1 if anything differs.
 """

@@ -87,7 +87,7 @@ def prose(text: str) -> str:
 
 
 def spans(text: str) -> list[str]:
-    """Return what stands between backticks outside of code blocks."""
+    """Return the texts between backticks outside of code blocks."""
     return re.findall(r"`([^`\n]+)`", prose(text))
 
 

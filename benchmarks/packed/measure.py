@@ -110,16 +110,16 @@ def measure(case: Case, *, rounds: int, extra: tuple[str, ...] = (), brief: bool
     cores = os.cpu_count() or 1
     started = time.monotonic()
     torch.manual_seed(0)
-    everyone = contenders(case, cores, extra, brief)
-    samples: dict[str, list[float]] = {contender.name: [] for contender in everyone}
+    compared = contenders(case, cores, extra, brief)
+    samples: dict[str, list[float]] = {contender.name: [] for contender in compared}
     rates = {threads: ProductRates() for threads in sorted({1, cores})}
     for _ in range(rounds):
         for threads, known in rates.items():
             rates[threads] = known.best(product_rates(threads))
-        for contender in everyone:
+        for contender in compared:
             samples[contender.name].append(contender.sample())
-    megabytes = {c.name: c.megabytes for c in everyone if isinstance(c, Packed)}
-    for contender in everyone:
+    megabytes = {c.name: c.megabytes for c in compared if isinstance(c, Packed)}
+    for contender in compared:
         contender.close()
     bandwidths = {threads: copy_bandwidth(threads) for threads in rates}
     configs = case.configs()

@@ -85,16 +85,16 @@ def peak_line(rows: list[dict[str, Any]]) -> str:
     """Return a sentence with the highest rates in the runs of all cases, by which fractions divide."""
     if not rows:
         return ""
-    told = []
+    phrases = []
     for cores in rows[0]["product_gflops"]:
         rates = [row["product_gflops"][cores] for row in rows]
         peak, library = (max(rate[name] for rate in rates) for name in ("peak", "library"))
         copies = max(row["copy_gigabytes"][cores] for row in rows)
-        told.append(
+        phrases.append(
             f"{cores} core{'s' if cores != '1' else ''}: {peak:.0f} GFLOP/s at best, {library:.0f} in the "
             f"library's products, and copies of {copies:.0f} GB/s"
         )
-    return "This machine reaches on " + "; on ".join(told) + "."
+    return "This machine reaches on " + "; on ".join(phrases) + "."
 
 
 def published(rows: list[dict[str, Any]]) -> str:

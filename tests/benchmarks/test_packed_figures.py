@@ -100,7 +100,7 @@ def test_ratios_and_fractions_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(measure, "copy_bandwidth", lambda threads: threads * 1e9)
     peaks = iter([1e11, 2e11, 1.6e11, 2e11, 1e11, 4e11])
     monkeypatch.setattr(measure, "product_rates", lambda threads: ProductRates(1e9, next(peaks), 0.0))
-    everyone = [
+    compared = [
         _Ours("packed_1", 40.0, 50.0, 60.0),
         _Ours("packed_2", 20.0, 20.0, 25.0),
         _Ours("plain_1", 80.0, 80.0, 90.0),
@@ -111,7 +111,7 @@ def test_ratios_and_fractions_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None
         _Contender("vmap_1_32", 90.0, 90.0, 90.0),
         _Contender("vmap_2_256", 60.0, 80.0, 100.0),
     ]
-    monkeypatch.setattr(measure, "contenders", lambda *arguments: everyone)
+    monkeypatch.setattr(measure, "contenders", lambda *arguments: compared)
     row = measure.measure(case, rounds=3)
     # the better rival by its median, against ours on all cores, round by round
     assert row["ratios"]["sequential"] == pytest.approx(quantiles([400 / 20, 500 / 20, 500 / 25]))

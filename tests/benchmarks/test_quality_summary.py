@@ -177,10 +177,10 @@ def test_bias() -> None:
     assert fair is not None
     assert fair.mean == pytest.approx(0.0)
     assert fair.is_unbiased
-    flattering = bias_of([notes("a", 1.0, 0.8), notes("b", 1.0, 0.81), notes("c", 2.0, 1.7)], "honest")
-    assert flattering is not None
-    assert flattering.mean < -0.15
-    assert not flattering.is_unbiased
+    optimistic = bias_of([notes("a", 1.0, 0.8), notes("b", 1.0, 0.81), notes("c", 2.0, 1.7)], "honest")
+    assert optimistic is not None
+    assert optimistic.mean < -0.15
+    assert not optimistic.is_unbiased
     # seeds of one table are one observation
     seeds = bias_of([notes("a", 1.0, 1.2), notes("a", 1.0, 1.0, seed=1), notes("b", 1.0, 1.0)], "honest")
     assert seeds is not None
