@@ -11,7 +11,7 @@ from parallelmlp_search.selection.calibration import apply_temperature, fit_temp
 from parallelmlp_search.selection.ensemble import GreedyEnsemble, greedy_ensemble
 from parallelmlp_search.selection.fold_averaging import adjust_for_averaging, averaging_gain
 from parallelmlp_search.selection.leaderboard import Entry, Leaderboard
-from parallelmlp_search.selection.metrics import METRICS, TASKS, Metric, default_metric, get_metric
+from parallelmlp_search.selection.metrics import METRICS, TASKS, Metric, get_metric
 from parallelmlp_search.selection.thresholds import DecisionWeights, tune_thresholds, weight_classes
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "at_best_threshold",
     "averaging_gain",
     "bias_corrected_score",
-    "default_metric",
     "fit_temperature",
     "get_metric",
     "greedy_ensemble",

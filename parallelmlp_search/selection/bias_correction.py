@@ -28,12 +28,11 @@ from parallelmlp_search.selection.bootstrap import (
 from parallelmlp_search.selection.ensemble import (
     MAX_SELECTION_SECONDS,
     GreedyEnsemble,
+    MemberPool,
     order_by_complexity,
-    pick_members,
-    selection_weights,
     weighted_average,
 )
-from parallelmlp_search.selection.inputs import GroundTruth, check_inputs, finite_members
+from parallelmlp_search.selection.inputs import check_inputs, finite_members
 from parallelmlp_search.selection.metrics import Metric
 
 __all__ = ["HonestScore", "adjust_for_postprocessing", "bias_corrected_score"]
@@ -138,20 +137,20 @@ def bias_corrected_score(
     members = [p for p in order_by_complexity(complexity, len(predictions)) if finite[p]]
     if members != list(range(len(predictions))):
         predictions = predictions[members]
-    candidates = _Candidates(metric.formula.project(predictions, truth.target), truth, metric)
+    pool = MemberPool(metric.formula.project(predictions, truth.target), truth, metric)
 
     n_rounds = len(ensemble.scores)
     seconds = MAX_SELECTION_SECONDS / bootstrap.n_samples
     max_rows = bootstrap.max_rows
     if max_rows is None:
-        per_row = metric.formula.cost_ns * 1e-9 * candidates.projected[..., 0].numel() * n_rounds
+        per_row = metric.formula.cost_ns * 1e-9 * pool.projected[..., 0].numel() * n_rounds
         max_rows = min(max(int(seconds / per_row), MIN_ROWS), MAX_ROWS)
     selection_seed, error_seed = spawn_seeds(bootstrap.seed)
     scores: list[float] = []
     shares: list[float] = []
     for sample in bootstrap_samples(units, selection_seed, MAX_TRIES * bootstrap.n_samples):
-        weights = candidates.select(sample, max_rows, n_rounds, seconds)
-        score = math.nan if weights is None else candidates.out_of_bag_score(sample, weights)
+        weights = _repeat_selection(pool, sample, max_rows, n_rounds, seconds)
+        score = math.nan if weights is None else _out_of_bag_score(pool, sample, weights)
         if math.isfinite(score):
             scores.append(score)
             shares.append(sample.out_of_bag)
@@ -167,7 +166,7 @@ def bias_corrected_score(
     low, high = np.quantile(scores, (0.025, 0.975), method="weibull").tolist()
     low, high = mean + narrowing * (low - mean), mean + narrowing * (high - mean)
     spread = narrowing * float(np.std(scores, ddof=1))
-    error = _standard_error(_Candidates(selected, truth, metric), units, error_seed)
+    error = _standard_error(MemberPool(selected, truth, metric), units, error_seed)
     return HonestScore(mean, max(spread, error), low, high, naive, len(scores))
 
 
@@ -207,7 +206,7 @@ def adjust_for_postprocessing(
     before, after = metric(stacked, truth.target, truth.weight).tolist()
     if torch.equal(plain, processed) or not math.isfinite(after - before):
         return honest
-    selected = _Candidates(metric.formula.project(stacked[1:], truth.target), truth, metric)
+    selected = MemberPool(metric.formula.project(stacked[1:], truth.target), truth, metric)
     seconds = metric.formula.cost_ns * 1e-9 * selected.projected.numel()
     n_samples = min(N_ERROR_SAMPLES, max(MIN_ERROR_SAMPLES, int(MAX_ERROR_SECONDS / seconds)))
     units = sampling_units(bootstrap.groups, stacked.shape[2])
@@ -223,46 +222,39 @@ def adjust_for_postprocessing(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidates:
-    """Projected predictions (P, K, N) of members, simplest first, with ground truth and metric."""
+def _repeat_selection(
+    pool: MemberPool, sample: BootstrapSample, max_rows: int, n_rounds: int, seconds: float
+) -> Tensor | None:
+    """Select on the drawn rows. Return weights (P,), or None if no member has a score."""
+    drawn = np.flatnonzero(sample.counts)
+    if len(drawn) > max_rows:
+        drawn = np.sort(sample.generator.choice(drawn, max_rows, replace=False))
+    rows = torch.from_numpy(drawn).to(pool.projected.device)
+    truth = pool.truth.take(rows)
+    truth = truth.reweight(truth.weight * torch.from_numpy(sample.counts[drawn]).to(truth.weight))
+    if float(truth.weight.sum()) <= 0:
+        return None
+    try:
+        drawn_pool = MemberPool(pool.projected.index_select(2, rows), truth, pool.metric)
+        return drawn_pool.select(n_rounds, seconds).weights
+    except SearchFailedError:  # the rows are of one class, for which the metric is not defined
+        return None
 
-    projected: Tensor
-    truth: GroundTruth
-    metric: Metric
 
-    def select(self, sample: BootstrapSample, max_rows: int, n_rounds: int, seconds: float) -> Tensor | None:
-        """Repeat the selection on the drawn rows. Return weights (P,), or None if no member has a score."""
-        drawn = np.flatnonzero(sample.counts)
-        if len(drawn) > max_rows:
-            drawn = np.sort(sample.generator.choice(drawn, max_rows, replace=False))
-        rows = torch.from_numpy(drawn).to(self.projected.device)
-        truth = self.truth.take(rows)
-        truth = truth.reweight(truth.weight * torch.from_numpy(sample.counts[drawn]).to(truth.weight))
-        if float(truth.weight.sum()) <= 0:
-            return None
-        try:
-            picks, _, kept = pick_members(
-                self.projected.index_select(2, rows), truth, self.metric, n_rounds, seconds
-            )
-        except SearchFailedError:  # the rows are of one class, for which the metric is not defined
-            return None
-        return selection_weights(picks[:kept], len(self.projected))
-
-    def out_of_bag_score(self, sample: BootstrapSample, weights: Tensor) -> float:
-        """Score of an ensemble on the out-of-bag rows; NaN if there are none."""
-        rows = torch.from_numpy(np.flatnonzero(sample.counts == 0)).to(self.projected.device)
-        truth = self.truth.take(rows)
-        if len(rows) == 0 or float(truth.weight.sum()) <= 0:
-            return math.nan
-        members = weights.nonzero()[:, 0]
-        selected = self.projected[members.to(self.projected.device)].index_select(2, rows)
-        average = weighted_average(selected, weights[members])
-        return float(self.metric.formula.score(average[None], truth)[0])
+def _out_of_bag_score(pool: MemberPool, sample: BootstrapSample, weights: Tensor) -> float:
+    """Score of an ensemble on the out-of-bag rows; NaN if there are none."""
+    rows = torch.from_numpy(np.flatnonzero(sample.counts == 0)).to(pool.projected.device)
+    truth = pool.truth.take(rows)
+    if len(rows) == 0 or float(truth.weight.sum()) <= 0:
+        return math.nan
+    members = weights.nonzero()[:, 0]
+    selected = pool.projected[members.to(pool.projected.device)].index_select(2, rows)
+    average = weighted_average(selected, weights[members])
+    return float(pool.metric.formula.score(average[None], truth)[0])
 
 
 def _standard_error(
-    selected: _Candidates,
+    selected: MemberPool,
     units: np.ndarray[Any, np.dtype[np.int64]],
     seed: np.random.SeedSequence,
     n_samples: int = N_ERROR_SAMPLES,

@@ -21,10 +21,9 @@ from parallelmlp_search.selection.metrics import Metric, member_chunks
 
 __all__ = [
     "GreedyEnsemble",
+    "MemberPool",
     "greedy_ensemble",
     "order_by_complexity",
-    "pick_members",
-    "selection_weights",
     "weighted_average",
 ]
 
@@ -135,82 +134,80 @@ def greedy_ensemble(
     if members != list(range(n_members)):
         predictions = predictions[members]
     projected = metric.formula.project(predictions, truth.target)
-    picks, scores, kept = pick_members(projected, truth, metric, n_rounds)
-    selected = tuple(members[pick] for pick in picks[:kept])
-    weights = selection_weights(selected, n_members).to(predictions.device)
-    return GreedyEnsemble(weights, selected, tuple(scores))
+    ensemble = MemberPool(projected, truth, metric).select(n_rounds)
+    weights = torch.zeros(n_members, dtype=torch.float64)
+    weights[members] = ensemble.weights
+    selected = tuple(members[pick] for pick in ensemble.selected)
+    return GreedyEnsemble(weights.to(predictions.device), selected, ensemble.scores)
 
 
-def pick_members(
-    projected: Tensor,
-    truth: GroundTruth,
-    metric: Metric,
-    n_rounds: int,
-    seconds: float = MAX_SELECTION_SECONDS,
-) -> tuple[list[int], list[float], int]:
-    """Run the rounds of the selection.
+@dataclass(frozen=True, eq=False)
+class MemberPool:
+    """Members to select from.
 
     Parameters
     ----------
     projected
-        (P, K, N) projected predictions of finite members, simplest first.
+        (P, K, N) projected predictions, finite, simplest member first.
     truth
         Target and row weights.
     metric
         Metric to improve.
-    n_rounds
-        Maximum number of rounds.
-    seconds
-        Time limit of the rounds after the first on one core, by the cost model.
-
-    Returns
-    -------
-    (picks, scores, kept)
-        Member and score of each round, and the number of rounds up to the best score.
-
-    Raises
-    ------
-    SearchFailedError
-        If no member has a finite score.
     """
-    candidates: _AveragedCandidates | _QuadraticCandidates
-    n_kept = len(projected)
-    if isinstance(metric.formula, SquaredFormula):
-        candidates = _QuadraticCandidates(projected, truth, metric.formula)
-    else:
-        candidates = _AveragedCandidates(projected, truth, metric.formula)
-        cost = metric.formula.cost_ns * 1e-9 * projected[0].numel() * max(1, n_rounds - 1)
-        n_kept = max(MIN_CANDIDATES, int(seconds / cost))
-    rounding = 1e-12 if projected.dtype == torch.float64 else 1e-7
 
-    picks: list[int] = []
-    errors: list[float] = []
-    members = list(range(len(projected)))  # of each candidate
-    for _ in range(n_rounds):
-        error = metric.to_error(candidates.scores()).cpu()
+    projected: Tensor
+    truth: GroundTruth
+    metric: Metric
+
+    def select(self, n_rounds: int, seconds: float = MAX_SELECTION_SECONDS) -> GreedyEnsemble:
+        """Run the rounds of the selection, those after the first within a time limit by the cost model.
+
+        Raises
+        ------
+        SearchFailedError
+            If no member has a finite score.
+        """
+        metric, n_members = self.metric, len(self.projected)
+        candidates: _AveragedCandidates | _QuadraticCandidates
+        n_kept = n_members
+        if isinstance(metric.formula, SquaredFormula):
+            candidates = _QuadraticCandidates(self.projected, self.truth, metric.formula)
+        else:
+            candidates = _AveragedCandidates(self.projected, self.truth, metric.formula)
+            cost = metric.formula.cost_ns * 1e-9 * self.projected[0].numel() * max(1, n_rounds - 1)
+            n_kept = max(MIN_CANDIDATES, int(seconds / cost))
+        rounding = 1e-12 if self.projected.dtype == torch.float64 else 1e-7
+
+        picks: list[int] = []
+        errors: list[float] = []
+        members = list(range(n_members))  # of each candidate
+        for _ in range(n_rounds):
+            error = metric.to_error(candidates.scores()).cpu()
+            if not picks:
+                # A member without a finite score of its own would make every average with it non-finite.
+                keep = torch.argsort(error, stable=True)[:n_kept]
+                keep = keep[torch.isfinite(error[keep])].sort().values
+                members = keep.tolist()
+                candidates.keep(keep)
+                error = error[keep]
+            error = torch.where(torch.isfinite(error), error, torch.inf)
+            best = float(error.min()) if members else float("inf")
+            if best == float("inf"):
+                break
+            pick = int((error <= best + _tolerance(best, metric, rounding)).nonzero()[0])
+            picks.append(members[pick])
+            errors.append(float(error[pick]))
+            if best <= 0.0:  # no error of any metric is below 0
+                break
+            candidates.add(pick)
         if not picks:
-            # A member without a finite score of its own would make every average with it non-finite.
-            keep = torch.argsort(error, stable=True)[:n_kept]
-            keep = keep[torch.isfinite(error[keep])].sort().values
-            members = keep.tolist()
-            candidates.keep(keep)
-            error = error[keep]
-        error = torch.where(torch.isfinite(error), error, torch.inf)
-        best = float(error.min()) if members else float("inf")
-        if best == float("inf"):
-            break
-        pick = int((error <= best + _tolerance(best, metric, rounding)).nonzero()[0])
-        picks.append(members[pick])
-        errors.append(float(error[pick]))
-        if best <= 0.0:  # no error of any metric is below 0
-            break
-        candidates.add(pick)
-    if not picks:
-        raise SearchFailedError(f"no member can be selected, since none has a finite {metric.name}")
-    best = min(errors)
-    tolerance = _tolerance(best, metric, rounding)
-    kept = 1 + next(i for i, error in enumerate(errors) if error <= best + tolerance)
-    return picks, [metric.to_score(error) for error in errors], kept
+            raise SearchFailedError(f"no member can be selected, since none has a finite {metric.name}")
+        best = min(errors)
+        tolerance = _tolerance(best, metric, rounding)
+        n_selected = 1 + next(i for i, error in enumerate(errors) if error <= best + tolerance)
+        counts = torch.bincount(torch.tensor(picks[:n_selected]), minlength=n_members)
+        scores = tuple(metric.to_score(error) for error in errors)
+        return GreedyEnsemble(counts.double() / n_selected, tuple(picks[:n_selected]), scores)
 
 
 def _tolerance(best: float, metric: Metric, rounding: float) -> float:
@@ -236,12 +233,6 @@ def order_by_complexity(complexity: Sequence[float] | Tensor | None, n_members: 
     if any(value != value for value in values):
         raise InvalidParameterError("complexity must not be missing, but got nan")
     return sorted(range(n_members), key=lambda member: (values[member], member))
-
-
-def selection_weights(selected: Sequence[int], n_members: int) -> Tensor:
-    """(P,) float64 share of the rounds in which each member was selected."""
-    picks = torch.as_tensor(selected, dtype=torch.int64)
-    return torch.bincount(picks, minlength=n_members).double() / len(picks)
 
 
 def weighted_average(predictions: Tensor, weights: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from parallelmlp_search.selection.formulas import (
 from parallelmlp_search.selection.inputs import check_inputs, finite_members
 from parallelmlp_search.selection.roc_auc import RocAuc
 
-__all__ = ["METRICS", "TASKS", "Metric", "default_metric", "get_metric", "member_chunks"]
+__all__ = ["METRICS", "TASKS", "Metric", "get_metric", "member_chunks"]
 
 Scores = TypeVar("Scores", Tensor, "pd.Series[float]", float)
 
@@ -193,19 +193,15 @@ _DEFAULTS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def default_metric(task: str) -> Metric:
-    """Default metric: ROC-AUC for two classes, log-loss for more, RMSE for a regression."""
-    return METRICS[_DEFAULTS[check_choice("task", task, TASKS)]]
-
-
-def get_metric(name: str | Metric, task: str, *, n_classes: int | None = None) -> Metric:
+def get_metric(name: str | Metric | None, task: str, *, n_classes: int | None = None) -> Metric:
     """Find a metric by name and check that it applies to the task.
 
     Parameters
     ----------
     name
         A name of `METRICS`, an alias such as ``"auc"`` or scikit-learn's ``"neg_log_loss"``,
-        ``"pinball:ALPHA"``, or a custom `Metric`. Case, spaces and hyphens do not matter.
+        ``"pinball:ALPHA"``, or a custom `Metric`. Case, spaces and hyphens do not matter. None for ROC-AUC
+        with two classes, log-loss with more, RMSE in a regression.
     task
         One of `TASKS`.
     n_classes
@@ -225,7 +221,7 @@ def get_metric(name: str | Metric, task: str, *, n_classes: int | None = None) -
     if n_classes is not None and task != "regression" and (n_classes == 2) != (task == "binary"):
         rule = "2 for task 'binary'" if task == "binary" else "at least 3 for task 'multiclass'"
         raise InvalidParameterError(f"n_classes must be {rule}, but got {n_classes}")
-    metric = name if isinstance(name, Metric) else _named(name)
+    metric = name if isinstance(name, Metric) else _find(_DEFAULTS[task] if name is None else name)
     if task not in metric.tasks:
         fitting = ", ".join(other.name for other in METRICS.values() if task in other.tasks)
         raise InvalidParameterError(
@@ -235,7 +231,7 @@ def get_metric(name: str | Metric, task: str, *, n_classes: int | None = None) -
     return metric
 
 
-def _named(name: object) -> Metric:
+def _find(name: object) -> Metric:
     if not isinstance(name, str):
         raise InvalidParameterError(f"metric must be a name or a Metric, but got {type(name).__name__}")
     plain = name.strip().lower().replace("-", "_").replace(" ", "_")

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
-from parallelmlp_search.selection import METRICS, ensemble, get_metric, greedy_ensemble
+from parallelmlp_search.selection import METRICS, get_metric, greedy_ensemble
+from parallelmlp_search.selection.ensemble import MemberPool
 from parallelmlp_search.selection.inputs import GroundTruth
 
 CASES = [
@@ -175,11 +176,11 @@ def test_slow_rounds_select_from_the_best_members():
     everyone = greedy_ensemble(predictions, target, metric)
     projected = metric.formula.project(predictions, target)
     truth = GroundTruth(target, torch.ones(120).double())
-    picks, _, _ = ensemble.pick_members(projected, truth, metric, 25, seconds=0.0)
+    picks = MemberPool(projected, truth, metric).select(25, seconds=0.0).selected
     assert set(picks) <= best
     assert not set(everyone.selected) <= best
     found = greedy_ensemble(predictions[sorted(best)], target, metric)
-    assert [sorted(best)[pick] for pick in found.selected] == picks[: len(found.selected)]
+    assert tuple(sorted(best)[pick] for pick in found.selected) == picks
 
 
 @pytest.mark.parametrize(

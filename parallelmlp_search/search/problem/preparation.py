@@ -32,7 +32,7 @@ from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.exceptions import DataError
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
-from parallelmlp_search.selection import Metric, at_best_threshold, default_metric, get_metric
+from parallelmlp_search.selection import at_best_threshold, get_metric
 
 __all__ = ["Part", "Preparation", "ScoredRows", "seed_of"]
 
@@ -113,11 +113,7 @@ class Preparation:
             row_weights = class_weights(self.target, problem.class_weight, self.classes.classes_)
         self.training_weight = combine_weights(problem.weight, row_weights, problem.n_rows)
         self.metric_weight = combine_weights(problem.weight, None, problem.n_rows)
-        self.metric: Metric = (
-            get_metric(settings.metric, problem.task, n_classes=n_classes)
-            if settings.metric
-            else default_metric(problem.task)
-        )
+        self.metric = get_metric(settings.metric, problem.task, n_classes=n_classes)
         # kinds of the whole table: a column that is constant within a fold keeps its kind
         self.column_kinds = problem.columns.kinds
         self.is_tiny = problem.n_rows < MIN_SPLIT_ROWS or self._rarest() < MIN_CLASS_ROWS
