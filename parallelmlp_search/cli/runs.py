@@ -102,7 +102,7 @@ def perform(
         If the search is interrupted; the message says how to continue it.
     """
     callbacks = _progress(source, problem, settings, quiet=quiet)
-    screener = _screener(directory.info().get("shared"), jobs, must_exist="settings" in directory.info())
+    screener = _screener(directory.info().get("shared"), must_exist="settings" in directory.info())
     try:
         with callbacks[0] if callbacks else contextlib.nullcontext():
             run(
@@ -163,14 +163,12 @@ def sharing(
     return {"storage": storage, "study": study}
 
 
-def _screener(
-    shared: Mapping[str, str] | None, jobs: int | None, *, must_exist: bool = False
-) -> SharedStudy | None:
+def _screener(shared: Mapping[str, str] | None, *, must_exist: bool = False) -> SharedStudy | None:
     if not shared:
         return None
     from parallelmlp_search.integrations.optuna import SharedStudy
 
-    return SharedStudy(shared["storage"], shared["study"], n_jobs=jobs, must_exist=must_exist)
+    return SharedStudy(shared["storage"], shared["study"], must_exist=must_exist)
 
 
 def contribute(
@@ -185,7 +183,7 @@ def contribute(
 ) -> None:
     """Train trials for a shared study, without building a model."""
     problem = source.problem(read_table(source.data))
-    screener = _screener(shared, jobs)
+    screener = _screener(shared)
     assert screener is not None
     callbacks = _progress(source, problem, settings, quiet=quiet)
     with callbacks[0] if callbacks else contextlib.nullcontext():

@@ -59,7 +59,7 @@ settings = SearchSettings(
     search_space=SearchSpace.load(f"{folder}/space.json"), n_trials=n_trials, max_epochs=epochs
 )
 problem = Problem(frame, target, "binary")
-screen(problem, settings, SharedStudy(storage, "together", heartbeat=0.5, n_jobs=1), n_jobs=1)
+screen(problem, settings, SharedStudy(storage, "together", heartbeat=0.5), n_jobs=1)
 """
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
-from parallelmlp_search.integrations.optuna import PackedObjective, constraints_of, optimize
+from parallelmlp_search.integrations.optuna import PackedObjective, optimize
 from tests.integrations.conftest import SPACE, Table
 
 
@@ -53,10 +53,3 @@ def test_unusable_tables_are_refused(table: Table) -> None:
         PackedObjective(*table, SPACE, sample_weight=-np.ones(240))
     with pytest.raises(InvalidParameterError, match="only one of groups and time"):
         PackedObjective(*table, SPACE, groups=table[1], time=table[1])
-
-
-def test_constraints_of_optuna_4_are_read() -> None:
-    """A study of Optuna 4 keeps constraints as a list, which Optuna 5 names by position."""
-    trial = optuna.trial.create_trial(value=1.0, system_attrs={"constraints": [0.5, -1.0]})
-    assert constraints_of(trial) == [0.5, -1.0]
-    assert constraints_of(optuna.trial.create_trial(value=1.0)) == []

@@ -1,4 +1,4 @@
-"""The refinement of parallelmlp-search as a sampler for any Optuna study."""
+"""Refinement sampler of parallelmlp-search for any Optuna study."""
 
 from parallelmlp_search.integrations.optuna import RefinementSampler
 

@@ -1,6 +1,6 @@
-"""A conditional space, refined: the sampler is loaded from the folder that this file is in.
+"""Refinement of a conditional space, with the sampler from this folder.
 
-Run it from anywhere: python example.py
+Run: python example.py
 """
 
 from __future__ import annotations

@@ -13,27 +13,15 @@ __all__ = ["Node", "TrialTree"]
 
 
 class Node:
-    """Node of a trial tree: the next parameter and the values that it was given.
-
-    Attributes
-    ----------
-    parent
-        Parent node; None for the root.
-    axis
-        Next parameter; None if no trial has continued from here.
-    children
-        Nodes by code of the parameter's value.
-    is_mixed
-        True if trials continued with different parameters, so that values cannot be counted.
-    """
+    """Node of a trial tree: the next parameter and the values that it was given."""
 
     __slots__ = ("_was_exhausted", "axis", "children", "is_mixed", "parent")
 
     def __init__(self, parent: Node | None) -> None:
         self.parent = parent
-        self.axis: Axis | None = None
-        self.children: dict[Any, Node] = {}
-        self.is_mixed = False
+        self.axis: Axis | None = None  # next parameter, if any trial has continued from here
+        self.children: dict[Any, Node] = {}  # by code of the parameter's value
+        self.is_mixed = False  # trials continued with different parameters, so that values cannot be counted
         self._was_exhausted = False
 
     def is_exhausted(self) -> bool:

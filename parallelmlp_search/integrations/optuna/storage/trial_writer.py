@@ -16,28 +16,14 @@ __all__ = ["TrialUpdate", "TrialWriter", "changed_items", "difference"]
 
 @dataclass
 class TrialUpdate:
-    """Update of a trial that is already in a storage.
+    """Update of a trial that is already in a storage."""
 
-    Attributes
-    ----------
-    claimed
-        True for a waiting trial that this worker starts.
-    params
-        Internal value and distribution of each new parameter.
-    intermediate_values, user_attrs, system_attrs
-        Entries to set.
-    state
-        Final state; None if the trial goes on.
-    values
-        Values of a finished trial, if any.
-    """
-
-    claimed: bool = False
-    params: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)
+    claimed: bool = False  # a waiting trial that this worker starts
+    params: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)  # internal values
     intermediate_values: dict[int, float] = field(default_factory=dict)
     user_attrs: dict[str, Any] = field(default_factory=dict)
     system_attrs: dict[str, Any] = field(default_factory=dict)
-    state: TrialState | None = None
+    state: TrialState | None = None  # final state; None if the trial goes on
     values: Sequence[float] | None = None
 
     def apply_to(self, storage: BaseStorage, trial_id: int) -> None:

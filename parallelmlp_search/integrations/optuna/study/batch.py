@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from parallelmlp_search.distribute import MemberOutcome, ShardData
@@ -22,36 +23,18 @@ class Result(NamedTuple):
     outcome: MemberOutcome
 
 
+@dataclass
 class Batch:
-    """Trials that are trained together from rung to rung.
+    """Trials that are trained together from rung to rung."""
 
-    Parameters
-    ----------
-    configs
-        Configurations by number of the trial.
-    data
-        Training and validation rows.
-    rungs
-        Epochs of the rungs.
-    throughput
-        Number of workers; counts the training steps.
-    deadline
-        Reading of :func:`time.monotonic` after which no shard begins, or None.
-    """
+    configs: Mapping[int, MLPConfig]  # by number of the trial
+    data: ShardData  # training and validation rows
+    rungs: Sequence[float]  # in epochs
+    throughput: Throughput  # number of workers; counts the training steps
+    deadline: float | None = None  # reading of `time.monotonic` after which no shard begins
 
-    def __init__(
-        self,
-        configs: Mapping[int, MLPConfig],
-        data: ShardData,
-        rungs: tuple[float, ...],
-        throughput: Throughput,
-        deadline: float | None = None,
-    ) -> None:
-        self.configs = configs
-        self.data = data
-        self.rungs = rungs
-        self.deadline = deadline
-        self._loop = RungLoop(Journal(throughput))
+    def __post_init__(self) -> None:
+        self._loop = RungLoop(Journal(self.throughput))
         self._seconds: dict[int, float] = defaultdict(float)
 
     def train(self, rung: int, trials: Collection[int]) -> dict[int, Result]:

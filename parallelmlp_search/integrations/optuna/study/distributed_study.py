@@ -68,8 +68,6 @@ class SharedStudy:
         Name of the study.
     heartbeat
         Seconds between heartbeats.
-    n_jobs
-        Number of workers inside this process; None for all cores.
     must_exist
         If True, the study must exist already, as when a run is resumed.
     """
@@ -77,7 +75,6 @@ class SharedStudy:
     storage: str
     name: str
     heartbeat: float = 10.0
-    n_jobs: int | None = None
     must_exist: bool = False
 
     def agree(self, context: SearchContext, rungs: tuple[float, ...]) -> tuple[float, ...]:
@@ -162,8 +159,14 @@ class SharedStudy:
         with quiet():
             study.sampler = _sampler(settings, n_trials)
         objective = PreparedObjective(context.data, settings.space, self._metric, plan.rungs, settings.seed)
-        options = TrainingOptions(n_jobs=self.n_jobs, heartbeat=self.heartbeat)
-        trainer = Trainer(study, objective, options, plan.deadline, all_workers_beat=True)
+        trainer = Trainer(
+            study,
+            objective,
+            TrainingOptions(heartbeat=self.heartbeat),
+            plan.deadline,
+            throughput=context.throughput,
+            all_workers_beat=True,
+        )
 
         def is_over() -> bool:
             late = plan.deadline is not None and time.monotonic() >= plan.deadline
@@ -181,11 +184,8 @@ class SharedStudy:
                     with trainer.interrupts.allowed():
                         time.sleep(POLL_SECONDS)  # other workers still train, and may be killed
                     continue
-                before = trainer.throughput.member_steps
-                trainer.run_batch(
-                    count, is_over, n_remaining=max(0.0, n_trials - len(trials)), max_trials=n_trials
-                )
-                context.throughput.member_steps += trainer.throughput.member_steps - before
+                n_remaining = max(0.0, n_trials - len(trials))
+                trainer.run_batch(count, is_over, n_remaining=n_remaining, max_trials=n_trials)
                 n_batches += 1
                 self._report(reporter, self._trials(objective), plan, n_batches, final=False)
         found = self._trials(objective)

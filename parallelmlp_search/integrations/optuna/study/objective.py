@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -37,43 +38,17 @@ Space = SearchSpace | str | os.PathLike[str] | Mapping[str, Any] | Callable[[Tri
 """Search space, name of a preset, file, mapping, or function from a trial to a configuration."""
 
 
+@dataclass(eq=False)
 class PreparedObjective:
-    """Objective of a study on prepared tensors.
+    """Objective of a study on prepared tensors."""
 
-    Parameters
-    ----------
-    data
-        Training and validation rows.
-    space
-        Search space, or function from a trial to a configuration.
-    metric
-        Metric to report, in its own orientation.
-    rungs
-        Epochs at which trials report.
-    seed
-        Seed of the weights, together with the number of the trial.
-    objectives, constraints
-        As of :class:`PackedObjective`.
-    """
-
-    def __init__(
-        self,
-        data: ShardData,
-        space: SearchSpace | Callable[[Trial], MLPConfig],
-        metric: Metric,
-        rungs: tuple[float, ...],
-        seed: int,
-        *,
-        objectives: tuple[Objective, ...] = ("score",),
-        constraints: Mapping[str, Callable[[Candidate], float]] | None = None,
-    ) -> None:
-        self.data = data
-        self.space = space
-        self.metric = metric
-        self.rungs = rungs
-        self.seed = seed
-        self.objectives = objectives
-        self.constraints = dict(constraints or {})
+    data: ShardData  # training and validation rows
+    space: SearchSpace | Callable[[Trial], MLPConfig]
+    metric: Metric  # reported in its own orientation
+    rungs: tuple[float, ...]  # epochs at which trials report
+    seed: int  # seed of the weights, together with the number of the trial
+    objectives: tuple[Objective, ...] = ("score",)
+    constraints: Mapping[str, Callable[[Candidate], float]] = field(default_factory=dict)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -288,6 +263,4 @@ class PackedObjective(PreparedObjective):
         preparation = Preparation(problem, settings, resolve_device(device))
         data = preparation.screening().data
         rungs = ladder(max_epochs or default_epochs(data.n_rows / 128), reduction_factor)
-        super().__init__(
-            data, space, preparation.metric, rungs, seed, objectives=objectives, constraints=constraints
-        )
+        super().__init__(data, space, preparation.metric, rungs, seed, objectives, dict(constraints or {}))

@@ -78,6 +78,8 @@ class Trainer:
         Workers, callbacks, caught exceptions, heartbeat.
     deadline
         Reading of :func:`time.monotonic` after which no training begins, or None.
+    throughput
+        Number of workers, which also counts the training steps; None for one by ``n_jobs``.
     all_workers_beat
         True if all workers of the study have a heartbeat.
     """
@@ -89,6 +91,7 @@ class Trainer:
         options: TrainingOptions,
         deadline: float | None = None,
         *,
+        throughput: Throughput | None = None,
         all_workers_beat: bool = False,
     ) -> None:
         self.study = study
@@ -98,12 +101,12 @@ class Trainer:
         self.heartbeat = Heartbeat(study, options.heartbeat, all_workers_beat=all_workers_beat)
         self.interrupts = Interrupts()
         on_gpu = objective.data.device.type != "cpu"
-        self.throughput = Throughput(1 if on_gpu else worker_count(options.n_jobs))
+        self._throughput = throughput or Throughput(1 if on_gpu else worker_count(options.n_jobs))
         self._session = StudySession(study, self.heartbeat.owner_attrs)
         self._running: set[int] = set()
         self._told: list[int] = []
         self._stack = contextlib.ExitStack()
-        self._workers = Workers(self._stack, self.throughput.n_workers, on_gpu=on_gpu)
+        self._workers = Workers(self._stack, self._throughput.n_workers, on_gpu=on_gpu)
         self._data = objective.data
         self._prunes = len(objective.objectives) == 1
 
@@ -166,7 +169,7 @@ class Trainer:
         mean = sum(data.epoch_seconds(config) for config in configs) / len(configs)
         seconds = mean * self.objective.rungs[-1] * (len(configs) + n_remaining) / 3
         if self.deadline is not None:
-            seconds = min(seconds, self.throughput.n_workers * (self.deadline - time.monotonic()))
+            seconds = min(seconds, self._throughput.n_workers * (self.deadline - time.monotonic()))
         self._workers.expect(seconds)
         self._data = self._workers.share(self._data)
 
@@ -248,7 +251,7 @@ class Trainer:
 
     def _train(self, trials: dict[int, MLPConfig]) -> None:
         rungs = self.objective.rungs
-        batch = Batch(trials, self._data, rungs, self.throughput, self.deadline)
+        batch = Batch(trials, self._data, rungs, self._throughput, self.deadline)
         for rung in range(len(rungs)):
             with self.interrupts.allowed():
                 results = batch.train(rung, trials)
