@@ -47,7 +47,7 @@ def new_run(source: Source, settings: SearchSettings, output: Path | None) -> tu
         # standard input cannot be read again, so the run uses a copy from here on
         directory.write_table(STORED_TABLE, frame)
         problem = source.problem(read_table(directory.path / f"{STORED_TABLE}.parquet"))
-    directory.set_source(source.to_dict())
+    directory.update(source=source.to_dict())
     return directory, problem
 
 

@@ -49,13 +49,8 @@ def run_shards(tasks: Iterable[ShardTask], *, n_workers: int) -> Iterator[ShardO
     Tasks are taken one by one as workers become free, so that an iterable can end at a deadline. If the
     iteration ends early, for example by an interrupt, the shards of all threads end within a step.
     """
-    parallel = joblib.Parallel(
-        n_jobs=n_workers,
-        prefer="threads",
-        return_as="generator_unordered",
-        pre_dispatch=n_workers,
-        batch_size=1,
-    )
+    options = {"prefer": "threads", "return_as": "generator_unordered", "batch_size": 1}
+    parallel = joblib.Parallel(n_jobs=n_workers, pre_dispatch=n_workers, **options)
     n_threads = torch.get_num_threads()
     stop = StopSignal()
     running = _Running()

@@ -55,21 +55,8 @@ MIN_ELEMENTS = 1 << 16
 """Hidden activations of a shard below which it is not split further to reach :data:`MIN_SHARDS`."""
 
 
-class StopSignal:
-    """Tells the threads of this process to abandon their shards.
-
-    A copy in another process is never set.
-    """
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def set(self) -> None:
-        """Ask for the end."""
-        self._event.set()
-
-    def __call__(self) -> bool:
-        return self._event.is_set()
+class StopSignal(threading.Event):
+    """Tells the threads of this process to abandon their shards; a copy in another process is never set."""
 
     def __reduce__(self) -> tuple[type[StopSignal], tuple[()]]:
         return StopSignal, ()
@@ -81,12 +68,8 @@ class ShardTask:
 
     Attributes
     ----------
-    key
-        Name of the shard.
     trials, configs, states
-        Number, configuration and state of each member; None instead of a state for a fresh member.
-    data
-        Rows, loss, metric.
+        Number, configuration and state of each member; a fresh member has no state.
     until_epoch, total_epochs
         Epochs of this task and of full training.
     evaluate_every
@@ -96,12 +79,10 @@ class ShardTask:
     keep
         Names of the vectors in the states of the outcome.
     keep_snapshots
-        Whether averaged weights and predictions of every evaluation are returned. The data then has no
-        validation rows.
-    deadline
-        Reading of :func:`time.monotonic` at which training ends, or None.
-    stop
-        Signal at which training ends.
+        True to return averaged weights and predictions of every evaluation; needs data without validation
+        rows.
+    deadline, stop
+        Reading of :func:`time.monotonic`, and signal, at which training ends, or None.
     """
 
     key: str
@@ -132,10 +113,9 @@ class ShardTask:
         overhead = sum(overhead_seconds(shape) for shape in buckets.values())
         training = steps * (overhead + sum(self.data.step_seconds(config) for config in self.configs))
         inputs = self.data.prediction_inputs if self.keep_snapshots else self.data.validation_inputs
-        n_evaluated = 0 if inputs is None else inputs.shape[0]
-        return training + evaluations * sum(
-            self.data.forward_seconds(config, n_evaluated) for config in self.configs
-        )
+        n_rows = 0 if inputs is None else inputs.shape[0]
+        evaluating = sum(self.data.forward_seconds(config, n_rows) for config in self.configs)
+        return training + evaluations * evaluating
 
     def part(self, members: range) -> ShardTask:
         """The same task for some of the members."""
@@ -163,11 +143,6 @@ class MemberOutcome:
     prediction: Tensor | None = None
     snapshots: Snapshots | None = None
 
-    def record(self) -> dict[str, Any]:
-        """Everything but tensors, JSON-able."""
-        names = ("trial", "epochs", "error", "train_loss", "n_parameters", "seconds", "best_epoch", "failure")
-        return {name: getattr(self, name) for name in names}
-
 
 @dataclass
 class ShardOutcome:
@@ -192,27 +167,20 @@ class ShardOutcome:
 def cut_work(configs: list[MLPConfig], data: ShardData) -> list[tuple[int, ...]]:
     """Split members into shards: equal batch size and columns, enough of them for several workers.
 
-    The result depends on the members and the data alone.
-
-    Returns
-    -------
-    list of tuple of int
-        Indices of the members of each shard.
+    The result, indices of the members of each shard, depends on the members and the data alone.
     """
-    architectures = [data.architecture(config) for config in configs]
+    shapes = [data.architecture(config) for config in configs]
     alike: dict[tuple[int, tuple[tuple[int, int], ...]], list[int]] = {}
     total = 0
     for member, config in enumerate(configs):
         batch = data.batch_rows(config)
-        alike.setdefault((batch, architectures[member].columns), []).append(member)
-        total += batch * architectures[member].n_activations
+        alike.setdefault((batch, shapes[member].columns), []).append(member)
+        total += batch * shapes[member].n_activations
     scale = 1 if data.device.type == "cpu" else CUDA_CACHE_SCALE
     elements = scale * min(SHARD_ELEMENTS, max(MIN_ELEMENTS, total // MIN_SHARDS))
     shards: list[tuple[int, ...]] = []
     for (batch, _), members in sorted(alike.items()):
-        cuts = cut_shards(
-            [architectures[member] for member in members], n_rows=batch, shard_elements=elements
-        )
+        cuts = cut_shards([shapes[m] for m in members], n_rows=batch, shard_elements=elements)
         shards.extend(tuple(members[index] for index in cut) for cut in cuts)
     return shards
 
@@ -233,16 +201,12 @@ def shard_tasks(
     ----------
     key
         Start of the names of the shards.
-    configs
-        Configuration of each member, by its number.
+    configs, states
+        Configuration of each member, and state of each that is not fresh, by the numbers of the members.
     data
-        Rows, loss, metric. Its device decides on the size of the shards.
-    until_epoch, total_epochs
-        Epochs of these tasks and of full training.
-    states
-        States of members that go on, by their numbers; a member without one starts fresh.
-    options
-        Further fields of :class:`ShardTask`.
+        Rows, loss, metric. Its device determines the size of the shards.
+    until_epoch, total_epochs, options
+        Fields of :class:`ShardTask`.
 
     Returns
     -------
@@ -291,14 +255,12 @@ def _train(task: ShardTask) -> ShardOutcome:
         reason = str(error).splitlines()[0] if str(error) else "out of memory"
     # outside of the except block, so that the buffers of the failed attempt are freed first
     release_device_memory(task.data.device)
-    outcome = ShardOutcome(task.key)
     if len(task.configs) == 1:
-        n_parameters = task.data.architecture(task.configs[0]).n_parameters
+        size = task.data.architecture(task.configs[0]).n_parameters
         failure = f"out of memory: {reason}"
-        outcome.members.append(
-            MemberOutcome(task.trials[0], 0.0, math.nan, math.nan, n_parameters, 0.0, failure=failure)
-        )
-        return outcome
+        failed = MemberOutcome(task.trials[0], 0.0, math.nan, math.nan, size, 0.0, failure=failure)
+        return ShardOutcome(task.key, [failed])
+    outcome = ShardOutcome(task.key)
     middle = len(task.configs) // 2
     for members in (range(middle), range(middle, len(task.configs))):
         outcome.add(_train(task.part(members)))
@@ -323,7 +285,7 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
             evaluation=_evaluation(data, keeper),
             evaluate_every=task.evaluate_every,
             deadline=task.deadline,
-            stopped=task.stop or (lambda: False),
+            stopped=task.stop.is_set if task.stop else (lambda: False),
         ),
     )
     predictions = None
@@ -334,23 +296,18 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
     if data.device.type == "cuda":
         # one copy of everything: the states of thousands of members are tens of thousands of small copies
         population.flats = {name: flat.cpu() for name, flat in population.flats.items()}
-    outcome = ShardOutcome(
-        task.key,
-        member_steps=history.member_steps,
-        seconds=time.monotonic() - started,
-        predicted_seconds=task.predicted_seconds,
-        cut=history.cut,
-    )
-    outcome.members = _members(task, population, history)
+    seconds = time.monotonic() - started
+    members = _members(task, population, history)
     costs = [data.epoch_seconds(config) for config in task.configs]
     rows = population.member_rows().tolist()
-    for number, (member, row) in enumerate(zip(outcome.members, rows, strict=True)):
-        member.seconds = outcome.seconds * costs[number] / sum(costs)
+    for number, (member, row) in enumerate(zip(members, rows, strict=True)):
+        member.seconds = seconds * costs[number] / sum(costs)
         if predictions is not None:
             member.prediction = predictions[row].clone()
         if keeper is not None:
-            member.snapshots = keeper.snapshots(number, row, history.epochs)
-    return outcome
+            epochs = torch.tensor(history.epochs, dtype=torch.float64)
+            member.snapshots = Snapshots(epochs, *keeper.stacked(number, row))
+    return ShardOutcome(task.key, members, history.member_steps, seconds, task.predicted_seconds, history.cut)
 
 
 def _evaluation(data: ShardData, keeper: SnapshotKeeper | None) -> Evaluation | None:
@@ -363,10 +320,8 @@ def _evaluation(data: ShardData, keeper: SnapshotKeeper | None) -> Evaluation | 
         return None
 
     def error(outputs: Tensor) -> Tensor:
-        assert data.validation_target is not None
-        return data.metric.error(
-            data.head.predictions(outputs), data.validation_target, data.validation_weight
-        )
+        predictions = data.head.predictions(outputs)
+        return data.metric.error(predictions, data.validation_target, data.validation_weight)
 
     return Evaluation(data.validation_inputs, error)
 

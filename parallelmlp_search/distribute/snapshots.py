@@ -21,9 +21,9 @@ class Snapshots:
     epochs
         Epochs completed, ``(T,)`` float64.
     weights
-        Canonical vectors of its averaged weights, ``(T, n_parameters)``.
+        Canonical vectors of averaged weights, ``(T, n_parameters)``.
     predictions
-        Predictions of the rows that were to be predicted, ``(T, C, n)``.
+        Predictions of the rows to predict, ``(T, C, n)``.
     """
 
     epochs: Tensor
@@ -32,15 +32,7 @@ class Snapshots:
 
 
 class SnapshotKeeper:
-    """Copies averaged weights and predictions of all members at each evaluation.
-
-    Parameters
-    ----------
-    population
-        The members.
-    head
-        Turns outputs into predictions.
-    """
+    """Copies averaged weights and predictions of all members at each evaluation."""
 
     def __init__(self, population: Population, head: Head) -> None:
         self._population = population
@@ -54,22 +46,7 @@ class SnapshotKeeper:
         self._predictions.append(self._head.stable_predictions(outputs).cpu())
         return torch.full((outputs.shape[0],), torch.nan, dtype=torch.float64)
 
-    def snapshots(self, member: int, row: int, epochs: list[float]) -> Snapshots:
-        """Snapshots of one member.
-
-        Parameters
-        ----------
-        member, row
-            Number of the member and of its stacked row.
-        epochs
-            Epochs of each snapshot.
-
-        Returns
-        -------
-        Snapshots
-        """
-        return Snapshots(
-            torch.tensor(epochs, dtype=torch.float64),
-            torch.stack([self._population.vector(member, flat) for flat in self._flats]),
-            torch.stack([predictions[row] for predictions in self._predictions]),
-        )
+    def stacked(self, member: int, row: int) -> tuple[Tensor, Tensor]:
+        """Weights and predictions of a member, given its stacked row, as in :class:`Snapshots`."""
+        weights = torch.stack([self._population.vector(member, flat) for flat in self._flats])
+        return weights, torch.stack([predictions[row] for predictions in self._predictions])

@@ -15,7 +15,6 @@ from parallelmlp_search.estimators.constant_model import ConstantModel
 from parallelmlp_search.estimators.table_estimator import TableEstimator, seed_from
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
 from parallelmlp_search.search import SearchSettings, TrainedModel
-from parallelmlp_search.search.finalists.model import FoldModel
 from parallelmlp_search.search.problem.devices import resolve_device
 from parallelmlp_search.search.problem.preparation import Part, Preparation
 from parallelmlp_search.search.run.budget import default_epochs
@@ -53,20 +52,7 @@ class PreparedTraining:
         """Return the model of a trained network, given its canonical parameter vector."""
         assert self.preparation is not None
         assert self.part is not None
-        part, problem = self.part, self.preparation.problem
-        classes = self.preparation.classes
-        fold = FoldModel.pack(part.preprocessor, part.head, [part.data.architecture(config)], [vector])
-        return TrainedModel(
-            task=problem.task,
-            classes=None if classes is None else classes.classes_,
-            configs=(config,),
-            trials=(0,),
-            weights=torch.ones(1),
-            folds=[fold],
-            feature_names=[str(name) for name in problem.frame.columns],
-            target_name=problem.target_name,
-            flat_target=problem.target.ndim == 1,
-        )
+        return TrainedModel.pack(self.preparation, [self.part], {0: config}, [[vector]], torch.ones(1))
 
 
 class SingleMLP(TableEstimator):

@@ -165,11 +165,7 @@ def _timed_plan(context: SearchContext, sample: _Sample) -> SearchPlan:
     settings, preparation, throughput = context.settings, context.preparation, context.throughput
     assert settings.time_limit is not None
     _time_machine(context.data, sample.configs, throughput)
-    n_predictions = preparation.problem.head.n_predictions
-    reserve = min(
-        0.2 * settings.time_limit,
-        0.7 + selection_seconds(preparation.metric, 16, n_predictions, preparation.n_oof),
-    )
+    reserve = min(0.2 * settings.time_limit, 0.7 + selection_seconds(preparation, 16))
     usable = context.clock.for_training(reserve)
     screening = SCREENING_SHARE * usable
     finalists = _plan_finalists(context, sample, usable - screening, preparation.n_oof)

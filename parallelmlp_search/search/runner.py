@@ -15,13 +15,7 @@ from parallelmlp_search.distribute import one_thread, worker_count
 from parallelmlp_search.exceptions import BudgetWarning, SearchFailedError
 from parallelmlp_search.kernels.numba.compilation import compiled_in_time
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit, cross_fit, snapshots_fit
-from parallelmlp_search.search.finalists.evaluation import (
-    Evaluation,
-    evaluate,
-    honest_score,
-    make_leaderboard,
-)
-from parallelmlp_search.search.finalists.model import TrainedModel
+from parallelmlp_search.search.finalists.evaluation import evaluate, honest_score, make_leaderboard
 from parallelmlp_search.search.finalists.postprocessing import comparison_weights, postprocess
 from parallelmlp_search.search.finalists.refit import REFIT_SHARE, refit
 from parallelmlp_search.search.finalists.result import SearchResult, trials_frame
@@ -33,8 +27,7 @@ from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.run.budget import Clock, FinalistPlan, Throughput
 from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.journal import Journal
-from parallelmlp_search.search.run.progress import Callback
-from parallelmlp_search.search.run.reporting import Reporter
+from parallelmlp_search.search.run.progress import Callback, Reporter
 from parallelmlp_search.search.run.run_directory import RunDirectory
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.search.run.workers import Workers
@@ -99,7 +92,7 @@ def run(
         if directory is not None:
             stack.enter_context(directory.locked())
             spent = directory.begin(problem, settings)
-            stack.enter_context(directory.status_kept(started, spent))
+            stack.enter_context(directory.recording_status(started, spent))
         clock = Clock(settings.time_limit, started, spent)
         throughput = _throughput(settings, n_jobs)
         journal = Journal(throughput, directory, clock)
@@ -231,7 +224,7 @@ def _finish(
     context: SearchContext, plan: SearchPlan, trials: list[Trial], left_out: list[str]
 ) -> SearchResult:
     """Cross-fit the finalists, evaluate, refit, save."""
-    preparation, reporter, clock = context.preparation, context.reporter, context.clock
+    reporter, clock = context.reporter, context.clock
     refit_seconds, deadline = 0.0, None
     if context.settings.time_limit is not None:
         if context.settings.refit:
@@ -243,30 +236,35 @@ def _finish(
         context, finalists, parts, finalist_plan, rung=len(plan.rungs), trials=trials, deadline=deadline
     )
     reporter.report("selecting", trials)
-    evaluation = evaluate(
-        preparation,
-        fit,
-        decision_weights=comparison_weights(preparation, parts, fit),
-        seconds=clock.left - 0.5 - refit_seconds,
-    )
-    model = postprocess(preparation, parts, fit, evaluation.ensemble)
+    weights = comparison_weights(fit)
+    evaluation = evaluate(fit, weights, clock.left - 0.5 - refit_seconds)
+    model = postprocess(fit, evaluation.ensemble)
     left_out = [*left_out, *fit.left_out]
     if context.settings.refit:
         reporter.report("refitting", trials)
-        model, missing = refit(
-            context,
-            model,
-            fit,
-            n_folds=len(parts),
-            max_epochs=finalist_plan.max_epochs,
-            deadline=clock.deadline(SAVING_SECONDS),
-        )
+        saving = clock.deadline(SAVING_SECONDS)
+        model, missing = refit(context, model, fit, finalist_plan.max_epochs, saving)
         left_out += missing
-    finalist_plan = replace(finalist_plan, n_folds=len(parts))
-    result = _result(context, trials, fit, evaluation, model, finalist_plan, left_out)
+    board = make_leaderboard(trials, fit, evaluation.ensemble)
+    metric = context.preparation.metric
+    result = SearchResult(
+        leaderboard=board,
+        model=model,
+        honest=honest_score(fit, evaluation, model),
+        metric=metric.name,
+        best_trial=board[0].trial,
+        best_config=trials[board[0].trial].config,
+        n_trials=len(trials),
+        max_epochs=finalist_plan.max_epochs,
+        n_folds=len(parts),
+        member_steps=context.throughput.member_steps,
+        elapsed_seconds=clock.elapsed,
+        left_out=left_out,
+        trials=trials_frame(trials, metric),
+    )
     reporter.report("saving", trials)
     if context.journal.directory is not None:
-        _save(context.journal.directory, preparation, fit, result)
+        _save(context.journal.directory, fit, result)
     reporter.report("finished", trials)
     return result
 
@@ -305,36 +303,7 @@ def _folds(context: SearchContext, n_folds: int) -> list[Part]:
     return [replace(part, data=context.workers.share(part.data)) for part in parts]
 
 
-def _result(
-    context: SearchContext,
-    trials: list[Trial],
-    fit: CrossFit,
-    evaluation: Evaluation,
-    model: TrainedModel,
-    plan: FinalistPlan,
-    left_out: list[str],
-) -> SearchResult:
-    preparation = context.preparation
-    board = make_leaderboard(trials, fit, evaluation, preparation.metric)
-    best = board[0].trial
-    return SearchResult(
-        leaderboard=board,
-        model=model,
-        honest=honest_score(preparation, fit, evaluation, model),
-        metric=preparation.metric.name,
-        best_trial=best,
-        best_config=trials[best].config,
-        n_trials=len(trials),
-        max_epochs=plan.max_epochs,
-        n_folds=plan.n_folds,
-        member_steps=context.throughput.member_steps,
-        elapsed_seconds=context.clock.elapsed,
-        left_out=left_out,
-        trials=trials_frame(trials, preparation.metric),
-    )
-
-
-def _save(directory: RunDirectory, preparation: Preparation, fit: CrossFit, result: SearchResult) -> None:
+def _save(directory: RunDirectory, fit: CrossFit, result: SearchResult) -> None:
     directory.write_table("trials", result.trials)
     directory.write_table("leaderboard", result.leaderboard.to_frame())
     directory.write_tensors(
@@ -342,7 +311,7 @@ def _save(directory: RunDirectory, preparation: Preparation, fit: CrossFit, resu
         {
             "predictions": fit.predictions,
             "covered": fit.covered,
-            "rows": torch.from_numpy(preparation.oof_rows),
+            "rows": torch.from_numpy(fit.preparation.oof_rows),
             "trials": torch.tensor([trial.number for trial in fit.trials]),
         },
     )

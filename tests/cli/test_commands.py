@@ -417,7 +417,7 @@ def test_resuming_with_another_table_is_refused(interrupted: Path, folder: Path,
     frame.loc[3, "a"] += 1
     frame.to_csv(tmp_path / "other.csv", index=False)
     directory = RunDirectory.open(interrupted)
-    directory.set_source(directory.info()["source"] | {"data": str(tmp_path / "other.csv")})
+    directory.update(source=directory.info()["source"] | {"data": str(tmp_path / "other.csv")})
     assert "other data" in mistake("resume", interrupted)
     assert interrupted.exists()
 

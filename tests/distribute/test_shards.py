@@ -402,17 +402,6 @@ def test_workers_leave_the_number_of_threads_to_all_others(
         torch.set_num_threads(before)
 
 
-def test_records_are_plain_values(make_data: Make, make_configs: Make, make_task: Make) -> None:
-    import json
-
-    member = train_shard(make_task(make_configs(1), make_data())).members[0]
-    record = json.loads(json.dumps(member.record()))
-    assert record["trial"] == 0
-    assert record["error"] == member.error
-    assert "state" not in record
-    assert "prediction" not in record
-
-
 def test_rows_of_a_batch_never_exceed_the_table(make_data: Make) -> None:
     data: ShardData = make_data(30)
     assert data.batch_rows(MLPConfig(widths=(2,), batch_size=256)) == 30

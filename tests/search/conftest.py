@@ -17,7 +17,7 @@ from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.search.run.budget import Clock, Throughput
 from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.journal import Journal
-from parallelmlp_search.search.run.reporting import Reporter
+from parallelmlp_search.search.run.progress import Reporter
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.space import Categorical, Float, SearchSpace
 

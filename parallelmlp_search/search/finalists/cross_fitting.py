@@ -20,7 +20,7 @@ from torch import Tensor
 
 from parallelmlp_search.distribute import ShardOutcome, ShardTask, shard_tasks
 from parallelmlp_search.search.finalists.snapshot_selection import FoldNetwork, SnapshotSelection
-from parallelmlp_search.search.problem.preparation import Part, Preparation
+from parallelmlp_search.search.problem.preparation import Part, Preparation, ScoredRows
 from parallelmlp_search.search.run.budget import FinalistPlan
 from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.trial import RungRecord, Trial, TrialState
@@ -59,31 +59,50 @@ class CrossFit:
 
     Attributes
     ----------
+    preparation, parts
+        Target and metric; one part per fold.
     trials
         Finalists that were trained on every fold, best of screening first.
+    networks
+        For each finalist, one network per fold.
     predictions
         ``(P, C, n)`` of the out-of-fold rows, in the order of the table.
     covered
         ``(n,)`` bool: rows that a fold predicts. With a time column, the first rows are not predicted.
-    vectors
-        For each finalist, one canonical vector per fold.
     left_out
         Sentences on work that the time limit left out.
     validation_predictions, validation_covered
         The same as `predictions` and `covered` for the validation rows, where they train too; None where they
         are held out of every fold.
-    epochs
-        For each finalist, mean epochs of its networks.
     """
 
+    preparation: Preparation
+    parts: Sequence[Part]
     trials: list[Trial]
+    networks: list[list[FoldNetwork]]
     predictions: Tensor
     covered: Tensor
-    vectors: list[list[Tensor]]
     left_out: list[str] = field(default_factory=list)
     validation_predictions: Tensor | None = None
     validation_covered: Tensor | None = None
-    epochs: list[float] = field(default_factory=list)
+
+    @property
+    def epochs(self) -> dict[int, float]:
+        """Mean epochs of the networks of each finalist, by the number of its trial."""
+        return {
+            trial.number: sum(network.epoch for network in folds) / len(folds)
+            for trial, folds in zip(self.trials, self.networks, strict=True)
+        }
+
+    @property
+    def scored_rows(self) -> ScoredRows:
+        """Out-of-fold rows that a fold predicts."""
+        return self.preparation.scored_rows(self.preparation.oof_rows[self.covered.numpy()])
+
+    @property
+    def scored_predictions(self) -> Tensor:
+        """Predictions ``(P, C, n)`` of :attr:`scored_rows`."""
+        return self.predictions[:, :, self.covered]
 
 
 def cross_fit(
@@ -102,10 +121,8 @@ def cross_fit(
     ----------
     context
         Context of the search.
-    finalists
-        Finalists, best first.
-    parts
-        One per fold.
+    finalists, parts
+        Finalists, best first; one part per fold.
     plan
         Epochs, and with a deadline the number of finalists that were planned; further ones are not missed.
     rung
@@ -131,16 +148,8 @@ def cross_fit(
     shards = context.journal.run(_in_time(context, groups, deadline), _drop_failures)
     for done, outcome in enumerate(shards, start=1):
         results.add(fold_of[outcome.key], outcome)
-        context.reporter.report(
-            "cross-fitting",
-            trials,
-            rung=rung,
-            n_rungs=rung,
-            alive=len(finalists),
-            done=done,
-            total=total,
-            rung_completed=done == total,
-        )
+        values = {"rung": rung, "n_rungs": rung, "alive": len(finalists), "done": done, "total": total}
+        context.reporter.report("cross-fitting", trials, rung_completed=done == total, **values)
     return results.collect(min(plan.n_finalists, len(finalists)), plan.max_epochs)
 
 
@@ -207,14 +216,8 @@ class _Results:
             trial.records.append(self._mean_record(trial))
         preparation = self._preparation
         predictions, covered = _out_of_fold(networks, self._parts, preparation.oof_rows)
-        found = CrossFit(
-            trials=complete,
-            predictions=predictions,
-            covered=covered,
-            vectors=[[network.vector for network in folds] for folds in networks],
-            left_out=self._left_out(complete, planned, max_epochs),
-            epochs=[sum(network.epoch for network in folds) / n_folds for folds in networks],
-        )
+        left_out = self._left_out(complete, planned, max_epochs)
+        found = CrossFit(preparation, self._parts, complete, networks, predictions, covered, left_out)
         if self._parts[0].data.validation_inputs is None and not preparation.is_tiny:
             found.validation_predictions, found.validation_covered = _out_of_fold(
                 networks, self._parts, preparation.validation_rows

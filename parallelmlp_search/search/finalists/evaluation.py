@@ -20,7 +20,6 @@ from parallelmlp_search.selection import (
     GreedyEnsemble,
     HonestScore,
     Leaderboard,
-    Metric,
     adjust_for_averaging,
     adjust_for_postprocessing,
     apply_temperature,
@@ -55,21 +54,10 @@ class Evaluation:
     corrected: HonestScore | None
 
 
-def selection_seconds(metric: Metric, n_finalists: int, n_predictions: int, n_rows: int) -> float:
-    """Predicted seconds of :func:`evaluate` on one core, at most about 10.
-
-    Parameters
-    ----------
-    metric
-        Metric of the search.
-    n_finalists, n_predictions, n_rows
-        Shape of the out-of-fold predictions.
-
-    Returns
-    -------
-    float
-    """
-    once = metric.formula.cost_ns * 1e-9 * n_finalists * n_predictions * n_rows
+def selection_seconds(preparation: Preparation, n_finalists: int) -> float:
+    """Predicted seconds of :func:`evaluate` on one core, at most about 10."""
+    n_values = n_finalists * preparation.problem.head.n_predictions * preparation.n_oof
+    once = preparation.metric.formula.cost_ns * 1e-9 * n_values
     return 0.2 + min(4.0, once * N_ROUNDS) + _correction_seconds(once)
 
 
@@ -79,11 +67,7 @@ def _correction_seconds(once: float) -> float:
 
 
 def evaluate(
-    preparation: Preparation,
-    fit: CrossFit,
-    *,
-    decision_weights: tuple[float, ...] | None = None,
-    seconds: float = math.inf,
+    fit: CrossFit, decision_weights: tuple[float, ...] | None, seconds: float = math.inf
 ) -> Evaluation:
     """Score finalists on out-of-fold predictions, select the ensemble, and correct its score.
 
@@ -91,12 +75,10 @@ def evaluate(
 
     Parameters
     ----------
-    preparation
-        Target and metric.
     fit
-        Out-of-fold predictions.
+        Finalists and their out-of-fold predictions.
     decision_weights
-        Weights of the classes, tuned on other rows, for metrics of labels; None for none.
+        Weights of the classes, tuned on other rows, for metrics of labels; or None.
     seconds
         Time left. If it is short, the correction uses fewer bootstrap samples and rows.
 
@@ -113,9 +95,8 @@ def evaluate(
         raise SearchFailedError(
             "every finalist failed or was stopped by the time limit: give more time or a smaller search space"
         )
-    rows = preparation.scored_rows(preparation.oof_rows[fit.covered.numpy()])
-    predictions = weight_classes(fit.predictions[:, :, fit.covered], decision_weights)
-    metric = preparation.metric
+    preparation, metric, rows = fit.preparation, fit.preparation.metric, fit.scored_rows
+    predictions = weight_classes(fit.scored_predictions, decision_weights)
     errors = metric.error(predictions, rows.target, rows.weight)
     for trial, error in zip(fit.trials, errors.tolist(), strict=True):
         trial.records[-1] = replace(trial.records[-1], error=error)
@@ -152,35 +133,25 @@ def evaluate(
     return Evaluation(ensemble, decision_weights, corrected)
 
 
-def honest_score(
-    preparation: Preparation, fit: CrossFit, evaluation: Evaluation, model: TrainedModel
-) -> HonestScore | None:
-    """Expected score of the final model on new rows.
+def honest_score(fit: CrossFit, evaluation: Evaluation, model: TrainedModel) -> HonestScore | None:
+    """Expected score of the final model on new rows; None for tables too small to hold rows back.
 
     It is the score of the ensemble, corrected for its selection, plus the effects of postprocessing and of
     averaging the networks of several folds or refits.
 
     Parameters
     ----------
-    preparation
-        Target and metric.
-    fit
-        Out-of-fold predictions.
-    evaluation
-        Ensemble and its corrected score.
-    model
-        Final model.
+    fit, evaluation, model
+        Out-of-fold predictions; ensemble and its corrected score; final model.
 
     Returns
     -------
     HonestScore or None
-        None for tables too small to hold rows back.
     """
-    honest = evaluation.corrected
+    honest, ensemble = evaluation.corrected, evaluation.ensemble
     if honest is None:
         return None
-    rows = preparation.scored_rows(preparation.oof_rows[fit.covered.numpy()])
-    predictions, ensemble = fit.predictions[:, :, fit.covered], evaluation.ensemble
+    preparation, rows, predictions = fit.preparation, fit.scored_rows, fit.scored_predictions
     if model.classes is not None:
         plain = ensemble.combine(predictions).double()
         plain = plain / plain.sum(dim=0, keepdim=True)
@@ -204,25 +175,19 @@ def honest_score(
     return adjust_for_averaging(honest, gain)
 
 
-def make_leaderboard(
-    trials: Sequence[Trial], fit: CrossFit, evaluation: Evaluation, metric: Metric
-) -> Leaderboard:
+def make_leaderboard(trials: Sequence[Trial], fit: CrossFit, ensemble: GreedyEnsemble) -> Leaderboard:
     """Leaderboard of all trials; finalists rank before all trials of screening.
 
     Parameters
     ----------
-    trials
-        All trials.
-    fit, evaluation
-        Finalists and their weights in the ensemble.
-    metric
-        Metric of the search.
+    trials, fit, ensemble
+        All trials; finalists; their weights.
 
     Returns
     -------
     Leaderboard
     """
-    weights = evaluation.ensemble.weights.tolist()
+    metric, weights = fit.preparation.metric, ensemble.weights.tolist()
     weight_of = {trial.number: weight for trial, weight in zip(fit.trials, weights, strict=True)}
     entries = []
     for trial in trials:

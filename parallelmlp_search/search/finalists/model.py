@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from parallelmlp_search.engine.network import PackedNetwork, window_rows
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
 from parallelmlp_search.packing import Architecture, Layout, plan
 from parallelmlp_search.packing.pack import select_columns, write_member
+from parallelmlp_search.search.problem.preparation import Part, Preparation
 from parallelmlp_search.selection import apply_temperature, weight_classes
 from parallelmlp_search.space import MLPConfig
 
@@ -37,33 +38,6 @@ class FoldModel:
     head: Head
     layout: Layout
     parameters: Tensor
-
-    @classmethod
-    def pack(
-        cls,
-        preprocessor: TablePreprocessor,
-        head: Head,
-        architectures: Sequence[Architecture],
-        vectors: Sequence[Tensor],
-    ) -> FoldModel:
-        """Pack networks.
-
-        Parameters
-        ----------
-        preprocessor, head
-            Preprocessing and outputs of the fold.
-        architectures, vectors
-            Architecture and canonical vector of each network.
-
-        Returns
-        -------
-        FoldModel
-        """
-        layout = plan(architectures)
-        parameters = torch.zeros(layout.size, dtype=vectors[0].dtype)
-        for member, vector in enumerate(vectors):
-            write_member(parameters, layout, member, vector)
-        return cls(preprocessor, head, layout, parameters)
 
     def seen(self, config: MLPConfig, inputs: Tensor) -> Tensor:
         """Columns of preprocessed rows ``(n, *)`` that the network of a configuration uses."""
@@ -130,6 +104,55 @@ class TrainedModel:
     temperature: float = 1.0
     decision_weights: tuple[float, ...] | None = None
     refitted: bool = False
+
+    @classmethod
+    def pack(
+        cls,
+        preparation: Preparation,
+        parts: Sequence[Part],
+        configs: Mapping[int, MLPConfig],
+        vectors: Sequence[Sequence[Tensor]],
+        weights: Tensor,
+    ) -> TrainedModel:
+        """Model of trained networks, without postprocessing.
+
+        Parameters
+        ----------
+        preparation, parts
+            Target and classes; preprocessing and outputs of each fold.
+        configs
+            Configuration of each member, by its trial number.
+        vectors
+            Canonical vectors of the networks of each fold, in the order of the members.
+        weights
+            Weights of the members ``(P,)``.
+
+        Returns
+        -------
+        TrainedModel
+        """
+        problem, classes = preparation.problem, preparation.classes
+        members = tuple(configs.values())
+        folds = [
+            _packed(part.preprocessor, part.head, members, mine)
+            for part, mine in zip(parts, vectors, strict=True)
+        ]
+        return cls(
+            task=problem.task,
+            classes=None if classes is None else classes.classes_,
+            configs=members,
+            trials=tuple(configs),
+            weights=weights,
+            folds=folds,
+            feature_names=[str(name) for name in problem.frame.columns],
+            target_name=problem.target_name,
+            flat_target=problem.target.ndim == 1,
+        )
+
+    def refit(self, part: Part, vectors: Sequence[Sequence[Tensor]]) -> TrainedModel:
+        """The same model with networks that were trained on all rows, several per configuration."""
+        folds = [_packed(part.preprocessor, part.head, self.configs, mine) for mine in vectors]
+        return replace(self, folds=folds, refitted=True)
 
     @property
     def n_members(self) -> int:
@@ -264,6 +287,16 @@ def _stored_config(values: dict[str, Any], folder: Path) -> MLPConfig:
         return MLPConfig.from_dict(values)
     except InvalidParameterError as error:
         raise RunDirectoryError(f"the model in {str(folder)!r} cannot be read: {error}") from None
+
+
+def _packed(
+    preprocessor: TablePreprocessor, head: Head, configs: Sequence[MLPConfig], vectors: Sequence[Tensor]
+) -> FoldModel:
+    layout = plan([_architecture(config, preprocessor, head) for config in configs])
+    parameters = torch.zeros(layout.size, dtype=vectors[0].dtype)
+    for member, vector in enumerate(vectors):
+        write_member(parameters, layout, member, vector)
+    return FoldModel(preprocessor, head, layout, parameters)
 
 
 def _architecture(config: MLPConfig, preprocessor: TablePreprocessor, head: Head) -> Architecture:

@@ -8,17 +8,15 @@ the folds, which saw fewer rows, so it is slightly pessimistic.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch import Tensor
 
-from parallelmlp_search.distribute import ShardData, ShardOutcome, ShardTask, shard_tasks
+from parallelmlp_search.distribute import ShardOutcome, ShardTask, shard_tasks
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit
-from parallelmlp_search.search.finalists.model import FoldModel, TrainedModel
-from parallelmlp_search.search.problem.preparation import Part, seed_of
+from parallelmlp_search.search.finalists.model import TrainedModel
+from parallelmlp_search.search.problem.preparation import seed_of
 from parallelmlp_search.search.run.context import SearchContext
-from parallelmlp_search.space import MLPConfig
 
 __all__ = ["REFIT_SHARE", "refit"]
 
@@ -29,23 +27,8 @@ SAFETY = 0.85
 """Share of the time left that is planned for training."""
 
 
-@dataclass(frozen=True)
-class _Member:
-    """Network of the ensemble: number of its trial, configuration, and epochs chosen by cross-fitting."""
-
-    trial: int
-    config: MLPConfig
-    epochs: float
-
-
 def refit(
-    context: SearchContext,
-    model: TrainedModel,
-    fit: CrossFit,
-    *,
-    n_folds: int,
-    max_epochs: int,
-    deadline: float | None = None,
+    context: SearchContext, model: TrainedModel, fit: CrossFit, max_epochs: int, deadline: float | None
 ) -> tuple[TrainedModel, list[str]]:
     """Replace the networks of the folds by networks trained on all rows.
 
@@ -60,8 +43,8 @@ def refit(
         Ensemble of the networks of the folds.
     fit
         Finalists and their epochs.
-    n_folds, max_epochs
-        Folds and epochs of cross-fitting.
+    max_epochs
+        Epochs of cross-fitting.
     deadline
         Reading of the monotonic clock at which training ends, or None.
 
@@ -73,14 +56,10 @@ def refit(
     preparation = context.preparation
     if preparation.is_tiny:
         return model, []
-    part = preparation.whole()
+    n_folds, part = len(fit.parts), preparation.whole()
     data = context.workers.share(part.data)
-    epochs = {trial.number: epoch for trial, epoch in zip(fit.trials, fit.epochs, strict=True)}
-    members = [
-        _Member(trial, config, epochs[trial])
-        for trial, config in zip(model.trials, model.configs, strict=True)
-    ]
-    once = sum(data.epoch_seconds(member.config) * member.epochs for member in members)
+    configs, epochs = dict(zip(model.trials, model.configs, strict=True)), fit.epochs
+    once = sum(data.epoch_seconds(config) * epochs[trial] for trial, config in configs.items())
     fold = max_epochs * (1.0 - 1.0 / n_folds) * sum(data.epoch_seconds(trial.config) for trial in fit.trials)
     wanted = max(1, min(n_folds, int(fold / max(once, 1e-9))))
 
@@ -97,8 +76,18 @@ def refit(
     for repeat in range(n_repeats):
         # other batches in each repeat, which would differ by their initial weights alone
         repeat_data = replace(data, seed=seed_of(preparation.settings.seed, 4, repeat))
-        repeat_tasks = _tasks(members, repeat_data, repeat, max_epochs)
-        tasks += [replace(task, repeat=n_folds + 1 + repeat, deadline=deadline) for task in repeat_tasks]
+        # members with the same epochs train together
+        for place, until in enumerate(sorted({epochs[trial] for trial in configs})):
+            tasks += shard_tasks(
+                f"refit-{repeat:02d}-{place:02d}",
+                {trial: config for trial, config in configs.items() if epochs[trial] == until},
+                repeat_data,
+                until_epoch=until,
+                total_epochs=max_epochs,
+                repeat=n_folds + 1 + repeat,
+                keep=("average",),
+                deadline=deadline,
+            )
     vectors: list[dict[int, Tensor]] = [{} for _ in range(n_repeats)]
     repeat_of = {task.key: task.repeat - n_folds - 1 for task in tasks}
     for outcome in context.journal.run(tasks, _drop_failures):
@@ -106,37 +95,13 @@ def refit(
             # a network that a deadline stopped has fewer epochs than were chosen
             if member.state is not None and not outcome.cut:
                 vectors[repeat_of[outcome.key]][member.trial] = member.state.vectors["average"]
-    whole = [found for found in vectors if len(found) == len(members)]
+    whole = [[found[trial] for trial in configs] for found in vectors if len(found) == len(configs)]
     if not whole:
         return model, ["the ensemble could not be refitted on all rows: the networks of the folds predict"]
-    return replace(model, folds=[_packed(part, members, found) for found in whole], refitted=True), []
-
-
-def _tasks(members: Sequence[_Member], data: ShardData, repeat: int, max_epochs: int) -> list[ShardTask]:
-    """Shards of all members once; members with the same epochs train together."""
-    tasks: list[ShardTask] = []
-    for place, until in enumerate(sorted({member.epochs for member in members})):
-        tasks += shard_tasks(
-            f"refit-{repeat:02d}-{place:02d}",
-            {member.trial: member.config for member in members if member.epochs == until},
-            data,
-            until_epoch=until,
-            total_epochs=max_epochs,
-            keep=("average",),
-        )
-    return tasks
+    return model.refit(part, whole), []
 
 
 def _drop_failures(outcome: ShardOutcome) -> None:
     for member in outcome.members:
         if member.failure is not None:
             member.state = None
-
-
-def _packed(part: Part, members: Sequence[_Member], vectors: dict[int, Tensor]) -> FoldModel:
-    return FoldModel.pack(
-        part.preprocessor,
-        part.head,
-        [part.data.architecture(member.config) for member in members],
-        [vectors[member.trial] for member in members],
-    )

@@ -1,4 +1,4 @@
-"""Time: how much is left, how fast this machine is, and what can be afforded."""
+"""Time budget: clock, speed of the machine, and what fits into the time."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ __all__ = [
 ]
 
 FAIR_STEPS = 1200
-"""Steps of a finalist where time is neither short nor plenty. On tables of 5,000 to 9,000 rows an ensemble
-of eight after 600 steps comes within 2 % of the error that it has after 5,000, if it is not better."""
+"""Steps of a finalist with a medium time limit. On tables of 5,000 to 9,000 rows, the error of an ensemble of
+eight after 600 steps is within 2 % of that after 5,000 steps."""
 
-SHORTEST, LONGEST = 0.5, 4.0
-"""Least and most of these steps that finalists take as time goes."""
+MIN_STRETCH, MAX_STRETCH = 0.5, 4.0
+"""Limits of a finalist's steps, relative to :data:`FAIR_STEPS`."""
 
 BALANCED_TRAININGS = 48
-"""With time for so many networks of :data:`FAIR_STEPS` steps, finalists take that many."""
+"""Networks that must fit into the time for finalists of :data:`FAIR_STEPS` steps."""
 
 _FOLDS = ((8, 80), (5, 28), (4, 16))
-"""Folds, and the networks that there must be time for."""
+"""Folds, and the networks that must fit into the time for them."""
 
 MIN_SHARE = 0.05
-"""Share of a time limit that training gets even where reading and starting have left nothing."""
+"""Least share of a time limit for training, however long reading and starting took."""
 
 SCREENING_SHARE = 0.25
-"""Share of the training time that screening may take; the rest belongs to the finalists."""
+"""Share of the training time for screening; the rest is for the finalists."""
 
 
 class Clock:
@@ -49,7 +49,9 @@ class Clock:
     started
         Reading of :func:`time.monotonic` at the start; None for now.
     spent
-        Seconds that an interrupted predecessor had used.
+        Seconds used before an interruption.
+    now
+        Current time.
     """
 
     def __init__(
@@ -74,23 +76,21 @@ class Clock:
         return math.inf if self.limit is None else self.limit - self.elapsed
 
     def for_training(self, reserve: float) -> float:
-        """Seconds for training if ``reserve`` are kept for the end; infinite without a limit.
+        """Seconds for training, without a reserve for the end; infinite without a limit.
 
-        At least :data:`MIN_SHARE` of the limit: better a little late than with networks that have learned
-        nothing.
+        It is at least :data:`MIN_SHARE` of the limit, because networks without training are useless.
         """
         return math.inf if self.limit is None else max(MIN_SHARE * self.limit, self.left - reserve)
 
     def deadline(self, reserve: float) -> float | None:
-        """Reading of the monotonic clock at which only ``reserve`` seconds are left; None without a limit."""
+        """Reading of the monotonic clock at which ``reserve`` seconds are left; None without a limit."""
         return None if self.limit is None else self.started + self.limit - reserve
 
 
 class Throughput:
-    """Ratio of measured to predicted training time, learned from finished shards.
+    """Speed of the machine: ratio of measured to predicted seconds of the shards so far.
 
-    The cost model of a plan knows how shapes compare; this knows how fast the machine is, workers beside each
-    other included. Old shards fade, so that a machine that slows down is noticed.
+    It includes the effect of workers on each other. Old shards fade, so that a change of speed is noticed.
     """
 
     def __init__(self, n_workers: int) -> None:
@@ -101,7 +101,7 @@ class Throughput:
         self._predicted = 0.0
 
     def add(self, outcome: ShardOutcome, *, recalled: bool = False) -> None:
-        """Learn from a shard; ``recalled`` if it was trained before an interruption."""
+        """Add a shard; ``recalled`` if it was trained before an interruption."""
         self.member_steps += outcome.member_steps
         self.recalled_steps += outcome.member_steps if recalled else 0
         if outcome.predicted_seconds > 0 and not outcome.cut:
@@ -111,17 +111,17 @@ class Throughput:
 
     @property
     def factor(self) -> float:
-        """Measured over predicted seconds; 1 before anything was measured."""
+        """Measured over predicted seconds; 1 before the first measurement."""
         return self._measured / self._predicted if self._predicted else 1.0
 
     def wall_seconds(self, predicted: float) -> float:
-        """Wall-clock seconds of work that the cost model puts at ``predicted`` seconds of one core."""
+        """Wall-clock seconds of work that is predicted to take this many seconds on one core."""
         return predicted * self.factor / self.n_workers
 
 
 @dataclass(frozen=True)
 class FinalistPlan:
-    """What a time limit affords: epochs of full training, finalists, folds."""
+    """Size of cross-fitting: epochs of full training, finalists, folds."""
 
     max_epochs: int
     n_finalists: int
@@ -129,18 +129,18 @@ class FinalistPlan:
 
 
 def default_epochs(steps_per_epoch: float) -> int:
-    """Epochs of full training without a time limit: some 2,000 steps, between 27 and 120 epochs."""
+    """Epochs of full training without a time limit: about 2,000 steps, between 27 and 120 epochs."""
     return max(27, min(120, round(2000 / max(1.0, steps_per_epoch))))
 
 
 def default_folds(n_rows: int) -> int:
-    """Folds, unless time is short: more where rows are few, since each fold costs its networks a share."""
+    """Folds, unless time is short: more where rows are few, since a fold does not train on its share."""
     return 8 if n_rows < 10_000 else 5 if n_rows < 50_000 else 4
 
 
 def fewest_epochs(steps_per_epoch: float) -> float:
-    """Epochs of a finalist where time is short."""
-    return SHORTEST * _fair_epochs(steps_per_epoch)
+    """Epochs of a finalist with a short time limit."""
+    return MIN_STRETCH * _fair_epochs(steps_per_epoch)
 
 
 def _fair_epochs(steps_per_epoch: float) -> float:
@@ -157,30 +157,30 @@ def plan_finalists(
     n_folds: int | None = None,
     n_finalists: int | None = None,
 ) -> FinalistPlan:
-    """Share ``seconds`` of cross-fitting out between finalists, folds and epochs.
+    """Divide the time of cross-fitting between finalists, folds and epochs.
+
+    About 1,200 steps train a network fairly well. More networks, folds and steps improve the ensemble with
+    falling returns, so all three grow together: steps with the square root of the time, between half that
+    number and four times as many; folds up to :func:`default_folds`; then up to 32 finalists.
 
     Parameters
     ----------
-    seconds
-        Wall-clock time of cross-fitting.
-    epoch_seconds
-        Wall-clock seconds of one epoch of one member on all rows, all workers at work.
+    seconds, epoch_seconds
+        Wall-clock seconds of cross-fitting, and of one epoch of one member on all rows with all workers busy.
     n_rows, steps_per_epoch
         Size of the table and of its epochs.
     max_epochs, n_folds, n_finalists
-        What is settled already.
+        Numbers that the settings fix, or None.
 
-    Notes
-    -----
-    Some 1,200 steps train a network fairly well, and more networks, folds and steps each make the ensemble
-    better by a little less than the last. So all three grow together: steps with the square root of the
-    time, from half that number to four times as many, and what is left goes into folds first, up to
-    :func:`default_folds`, then into up to 32 finalists.
+    Returns
+    -------
+    FinalistPlan
     """
     units = max(seconds, 0.0) / max(epoch_seconds, 1e-9)
     wanted = _fair_epochs(steps_per_epoch)
     stretch = math.sqrt(units / wanted / BALANCED_TRAININGS)
-    epochs = float(max_epochs) if max_epochs else max(1.0, wanted * min(max(stretch, SHORTEST), LONGEST))
+    stretch = min(max(stretch, MIN_STRETCH), MAX_STRETCH)
+    epochs = float(max_epochs) if max_epochs else max(1.0, wanted * stretch)
     trainings = units / epochs
     most = default_folds(n_rows)
     folds = n_folds or next((count for count, least in _FOLDS if trainings >= least and count <= most), 3)
@@ -189,4 +189,4 @@ def plan_finalists(
     if max_epochs:
         return FinalistPlan(max_epochs, count, folds)
     affordable = epochs * per_fold / count
-    return FinalistPlan(max(1, int(min(LONGEST * wanted, affordable))), count, folds)
+    return FinalistPlan(max(1, int(min(MAX_STRETCH * wanted, affordable))), count, folds)

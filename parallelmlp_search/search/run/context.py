@@ -9,7 +9,7 @@ from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.run.budget import Clock, Throughput
 from parallelmlp_search.search.run.journal import Journal
-from parallelmlp_search.search.run.reporting import Reporter
+from parallelmlp_search.search.run.progress import Reporter
 from parallelmlp_search.search.run.workers import Workers
 
 __all__ = ["SearchContext"]

@@ -8,10 +8,12 @@ without training anything twice. Without a run directory nothing is kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
 
+from parallelmlp_search._files import load_metadata, load_tensors, save_tensors
 from parallelmlp_search.distribute import MemberOutcome, ShardOutcome, ShardTask, Snapshots, run_shards
 from parallelmlp_search.engine import MemberState
 from parallelmlp_search.search.run.budget import Clock, Throughput
@@ -98,72 +100,69 @@ class Journal:
         if self.directory is None:
             return
         self._keep(outcome)
-        self.directory.forget(f"{outcome.key}-")
-        if previous is not None:
-            self.directory.shrink(previous, _without_states)
+        for path in self.directory.checkpoints.glob(f"{outcome.key}-*.safetensors"):
+            path.unlink(missing_ok=True)
+        if previous is not None and (path := self._path(previous)).is_file():
+            metadata = load_metadata(path)
+            for record in metadata["members"]:
+                record.pop("state", None)
+            save_tensors(path, {}, metadata)
 
     def log(self, event: str, **details: Any) -> None:
         """Append an event to the log of the run."""
         if self.directory is not None:
             self.directory.log(event, **details)
 
+    def _path(self, key: str) -> Path:
+        assert self.directory is not None
+        return self.directory.checkpoints / f"{key}.safetensors"
+
     def _keep(self, outcome: ShardOutcome) -> None:
         if self.directory is not None:
-            self.directory.remember(outcome.key, *_pack(outcome))
+            save_tensors(self._path(outcome.key), *_pack(outcome))
             self.directory.update(spent_seconds=self._clock.elapsed)
 
     def _recall(self, key: str) -> ShardOutcome | None:
-        kept = None if self.directory is None else self.directory.recall(key)
-        return None if kept is None else _unpack(key, *kept)
+        if self.directory is None or not self._path(key).is_file():
+            return None
+        return _unpack(key, *load_tensors(self._path(key)))
+
+
+def _without(value: object, *names: str) -> dict[str, Any]:
+    """Fields of an object, without some."""
+    return {name: field for name, field in vars(value).items() if name not in names}
 
 
 def _pack(outcome: ShardOutcome) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors: dict[str, Tensor] = {}
     members = []
     for member in outcome.members:
-        record = member.record()
+        record = _without(member, "state", "prediction", "snapshots")
         if member.state is not None:
-            state = member.state
-            record["state"] = {
-                "step": state.step,
-                "best_error": state.best_error,
-                "best_epoch": state.best_epoch,
-            }
-            record["state"]["failed_at"] = state.failed_at
-            for name, vector in state.vectors.items():
-                tensors[f"{member.trial}.{name}"] = vector
+            record["state"] = _without(member.state, "vectors")
+            tensors |= {f"{member.trial}.{name}": vector for name, vector in member.state.vectors.items()}
         if member.prediction is not None:
             tensors[f"{member.trial}:prediction"] = member.prediction
         if member.snapshots is not None:
-            for name, tensor in vars(member.snapshots).items():
-                tensors[f"{member.trial}:moments:{name}"] = tensor
+            kept = vars(member.snapshots).items()
+            tensors |= {f"{member.trial}:moments:{name}": tensor for name, tensor in kept}
         members.append(record)
-    names = ("member_steps", "seconds", "predicted_seconds", "cut")
-    return tensors, {"members": members} | {name: getattr(outcome, name) for name in names}
-
-
-def _without_states(metadata: dict[str, Any]) -> dict[str, Any]:
-    for record in metadata["members"]:
-        record.pop("state", None)
-    return metadata
+    return tensors, _without(outcome, "key", "members") | {"members": members}
 
 
 def _unpack(key: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> ShardOutcome:
-    vectors: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        trial, dot, vector = name.partition(".")
-        if dot:
-            vectors.setdefault(trial, {})[vector] = tensor
     members = []
     for record in metadata.pop("members"):
         state = record.pop("state", None)
         member = MemberOutcome(**record)
         if state is not None:
-            member.state = MemberState(vectors.get(str(member.trial), {}), **state)
+            member.state = MemberState(_starting(f"{member.trial}.", tensors), **state)
         member.prediction = tensors.get(f"{member.trial}:prediction")
-        start = f"{member.trial}:moments:"
-        snapshots = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
-        if snapshots:
+        if snapshots := _starting(f"{member.trial}:moments:", tensors):
             member.snapshots = Snapshots(**snapshots)
         members.append(member)
     return ShardOutcome(key, members, **metadata)
+
+
+def _starting(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}

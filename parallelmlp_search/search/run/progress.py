@@ -1,12 +1,18 @@
-"""What a search tells while it runs."""
+"""Progress of a search: reports, and the reporter that passes them to callbacks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Callback", "Progress", "Standing"]
+from parallelmlp_search.search.run.budget import Clock, Throughput
+from parallelmlp_search.search.run.trial import Trial, summarise
+from parallelmlp_search.selection import Metric
+
+__all__ = ["Callback", "Progress", "Reporter", "Standing"]
+
+N_STANDINGS = 10
 
 
 @dataclass(frozen=True)
@@ -18,38 +24,40 @@ class Standing:
     epochs: float
     rung: int
     summary: str
-    """The configuration in a few words, such as ``128-128 silu lr 0.004``."""
+    """Short text of the configuration, such as ``128-128 silu lr 0.004``."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a search stands.
+    """Report of a running search.
 
     Attributes
     ----------
     stage
         ``preparing``, ``screening``, ``cross-fitting``, ``selecting``, ``refitting``, ``saving`` or
         ``finished``.
+    metric
+        Name of the metric.
     rung_completed
-        True on the report that ends a rung (or a group of finalists), False on those in between.
+        True for the report that ends a rung, or cross-fitting.
     round, rung
-        Round of screening, and the highest rung that is being trained in it.
+        Round of screening, and the highest rung that trains in it.
     n_rungs
-        Rungs of the whole ladder.
+        Number of rungs.
     alive
         Members in training.
     n_trials
-        Trials started so far.
+        Trials so far.
     done, total
-        Shards finished and planned in this round.
+        Shards of this round that are finished, and all of them.
     best_score
-        Best score so far in the metric's own orientation, None before the first.
+        Best score so far in the metric's own orientation, or None.
     member_steps_per_second
-        Training steps of single members per second of wall-clock time.
+        Training steps per second, summed over members.
     elapsed_seconds, seconds_left
-        Since the start; until the time limit, None without one.
+        Seconds since the start, and until the time limit or None.
     standings
-        The leaders.
+        Best trials.
     """
 
     stage: str
@@ -67,8 +75,81 @@ class Progress:
     elapsed_seconds: float = 0.0
     seconds_left: float | None = None
     standings: tuple[Standing, ...] = ()
-    details: dict[str, Any] = field(default_factory=dict)
 
 
 Callback = Callable[[Progress], object]
-"""Called at every report. One that returns True ends screening early; what has been trained is kept."""
+"""Called with every report. If it returns True, screening ends; finished training is kept."""
+
+
+class Reporter:
+    """Makes reports and passes them to callbacks.
+
+    Parameters
+    ----------
+    callbacks
+        Receivers of the reports.
+    metric
+        Metric of the search.
+    clock, throughput
+        Time and steps so far.
+
+    Attributes
+    ----------
+    stopped
+        True once a callback has asked to end screening.
+    """
+
+    def __init__(
+        self, callbacks: Sequence[Callback], metric: Metric, clock: Clock, throughput: Throughput
+    ) -> None:
+        self.callbacks = tuple(callbacks)
+        self.metric = metric
+        self.clock = clock
+        self.throughput = throughput
+        self.stopped = False
+        self._training_since = clock.elapsed
+
+    def start_training(self) -> None:
+        """Count member-steps per second from now on."""
+        self._training_since = self.clock.elapsed
+
+    def report(self, stage: str, trials: Sequence[Trial] = (), **values: Any) -> None:
+        """Send one report.
+
+        Parameters
+        ----------
+        stage
+            Stage of the search.
+        trials
+            All trials.
+        values
+            Further fields of :class:`Progress`.
+        """
+        if not self.callbacks:
+            return
+        scored = [trial for trial in trials if trial.records and trial.error < float("inf")]
+        elapsed = self.clock.elapsed
+        steps = self.throughput.member_steps - self.throughput.recalled_steps
+        progress = Progress(
+            stage=stage,
+            metric=self.metric.name,
+            best_score=self.metric.to_score(min(trial.error for trial in scored)) if scored else None,
+            n_trials=len(trials),
+            member_steps_per_second=steps / max(1e-9, elapsed - self._training_since),
+            elapsed_seconds=elapsed,
+            seconds_left=None if self.clock.limit is None else max(0.0, self.clock.left),
+            standings=tuple(
+                Standing(
+                    trial.number,
+                    self.metric.to_score(trial.error),
+                    trial.records[-1].epochs,
+                    trial.rung,
+                    summarise(trial.config),
+                )
+                for trial in sorted(scored, key=lambda trial: trial.standing)[:N_STANDINGS]
+            ),
+            **values,
+        )
+        for callback in self.callbacks:
+            if callback(progress) is True:
+                self.stopped = True

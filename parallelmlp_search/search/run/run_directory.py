@@ -1,4 +1,4 @@
-"""What a run leaves on disk, safe to open, and enough to resume: JSON, Parquet, safetensors."""
+"""Run directory: files of a search, in JSON, Parquet and safetensors, which are safe to open."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,14 +18,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from parallelmlp_search._files import (
-    load_metadata,
-    load_tensors,
-    read_json,
-    save_tensors,
-    write_atomic,
-    write_json,
-)
+from parallelmlp_search._files import read_json, save_tensors, write_atomic, write_json
 from parallelmlp_search.exceptions import RunDirectoryError, near_miss
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
@@ -38,13 +31,12 @@ PACKAGES = ("parallelmlp-search", "torch", "numpy", "pandas", "scikit-learn")
 
 
 class RunDirectory:
-    """A folder that belongs to one search.
+    """Folder of one search, made by :meth:`create` or :meth:`open`.
 
-    Use :meth:`create` or :meth:`open`. ``run.json`` holds the settings and how the run stands;
-    ``checkpoints/`` what has been computed, pruned to what resuming needs; ``journal.json`` values
-    that depend on the clock, so that a resumed run uses the same; ``trials.parquet``,
-    ``leaderboard.parquet``, ``oof.safetensors``, ``result.json`` and ``model/`` the outcome; ``log.jsonl``
-    what happened when.
+    ``run.json`` holds the settings and the status; ``checkpoints/`` the outcomes that a resumed run needs;
+    ``journal.json`` values that depend on the clock, so that a resumed run uses the same; ``trials.parquet``,
+    ``leaderboard.parquet``, ``oof.safetensors``, ``result.json`` and ``model/`` the result; ``log.jsonl``
+    events.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,12 +44,12 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> RunDirectory:
-        """A new run in a folder that does not exist or is empty.
+        """Create a run in a folder that does not exist or is empty.
 
         Raises
         ------
         RunDirectoryError
-            If the folder holds anything.
+            If the folder is not empty.
         """
         folder = Path(path)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -66,18 +58,18 @@ class RunDirectory:
                 "or resume the run in it"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        directory = cls(folder)
-        directory._write_info({"created": _now(), "status": "running", "versions": _versions()})
-        return directory
+        info = {"created": _now(), "status": "running", "versions": _versions()}
+        write_json(folder / "run.json", info)
+        return cls(folder)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
-        """The run in an existing folder.
+        """Open an existing run.
 
         Raises
         ------
         RunDirectoryError
-            If there is none.
+            If the folder holds none.
         """
         folder = Path(path)
         if not (folder / "run.json").is_file():
@@ -91,19 +83,12 @@ class RunDirectory:
     # ------------------------------------------------------------------ run.json
 
     def info(self) -> dict[str, Any]:
-        """Contents of ``run.json``."""
+        """Content of ``run.json``."""
         return dict(read_json(self.path / "run.json"))
 
     def update(self, **changes: Any) -> None:
         """Change entries of ``run.json``."""
-        self._write_info(self.info() | changes)
-
-    def _write_info(self, info: Mapping[str, Any]) -> None:
-        write_json(self.path / "run.json", dict(info))
-
-    def set_source(self, source: Mapping[str, Any]) -> None:
-        """Remember how the table was read, so that a resumed run can read it again."""
-        self.update(source=dict(source))
+        write_json(self.path / "run.json", self.info() | changes)
 
     def settings(self) -> SearchSettings:
         """Settings of the search.
@@ -118,74 +103,62 @@ class RunDirectory:
             raise RunDirectoryError(f"the run in {str(self.path)!r} stopped before it began: start it anew")
         return SearchSettings.from_dict(info["settings"])
 
-    # ------------------------------------------------------------------ from the start to the end
-
     def begin(self, problem: Problem, settings: SearchSettings) -> float:
-        """Mark the run as running, if it is one of this search.
-
-        Returns
-        -------
-        float
-            Seconds that it has used before it was interrupted.
+        """Mark the run as running; return the seconds that it used before it was interrupted.
 
         Raises
         ------
         RunDirectoryError
-            If it is finished, or was started on other data or with other settings.
+            If the run is finished, or was started on other data or with other settings.
         """
         info = self.info()
         if info.get("status") == "finished":
             raise RunDirectoryError(f"the run in {str(self.path)!r} is finished: choose another folder")
-        print_of_data = problem.fingerprint()
+        fingerprint = problem.fingerprint()
         if "settings" in info:
-            if info["fingerprint"] != print_of_data:
+            if info["fingerprint"] != fingerprint:
                 raise RunDirectoryError(
                     f"the run in {str(self.path)!r} was started on other data: "
                     "resume it with the same table, or choose another folder"
                 )
-            # what an older version did not know yet has its default
-            before, now = self.settings().to_dict(), settings.to_dict()
-            for name, value in now.items():
+            # a setting that an older version does not have gets its default
+            before = self.settings().to_dict()
+            for name, value in settings.to_dict().items():
                 if before[name] != value:
                     raise RunDirectoryError(
                         f"the run in {str(self.path)!r} was started with {name}={before[name]!r}, "
                         f"but got {value!r}: resume it with the same settings, or choose another folder"
                     )
-        self.update(settings=settings.to_dict(), fingerprint=print_of_data, status="running")
+        self.update(settings=settings.to_dict(), fingerprint=fingerprint, status="running")
         return float(info.get("spent_seconds", 0.0))
 
     @contextlib.contextmanager
-    def status_kept(self, started: float, spent: float) -> Iterator[None]:
-        """Write how the run ended, whatever ends it.
+    def recording_status(self, started: float, spent: float) -> Iterator[None]:
+        """Record an interrupt or failure.
 
-        Parameters
-        ----------
-        started
-            Reading of :func:`time.monotonic` at its start.
-        spent
-            Seconds that it had used before.
+        ``started`` is the reading of :func:`time.monotonic` at the start, ``spent`` the seconds used before.
         """
         try:
             yield
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
             with contextlib.suppress(Exception):
-                # once everything is saved, whatever comes afterwards does not undo it
+                # errors after everything was saved do not matter
                 if self.info().get("status") != "finished":
                     self.update(status=status, spent_seconds=spent + time.monotonic() - started)
                     self.log(status, reason=repr(error))
             raise
 
-    # ------------------------------------------------------------------ lock and log
+    # ------------------------------------------------------------------ lock, log, journal
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other writer out.
+        """Keep other processes from writing.
 
         Raises
         ------
         RunDirectoryError
-            If another process is at work here.
+            If another process holds the lock.
         """
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
@@ -200,7 +173,13 @@ class RunDirectory:
             lock.release()
 
     def log(self, event: str, **details: Any) -> None:
-        """Append a line to ``log.jsonl``."""
+        """Append a line to ``log.jsonl``.
+
+        Raises
+        ------
+        RunDirectoryError
+            If the file cannot be written.
+        """
         line = json.dumps({"time": _now(), "event": event} | details, default=str)
         path = self.path / "log.jsonl"
         try:
@@ -211,32 +190,10 @@ class RunDirectory:
                 f"could not write {str(path)!r} ({error}): free some space there and resume"
             ) from error
 
-    # ------------------------------------------------------------------ checkpoints
-
     @property
     def checkpoints(self) -> Path:
-        """Folder of what resuming needs."""
+        """Folder of the outcomes that a resumed run needs."""
         return self.path / "checkpoints"
-
-    def recall(self, key: str) -> tuple[dict[str, Tensor], Any] | None:
-        """Tensors and metadata that were remembered under a key, or None."""
-        path = self.checkpoints / f"{key}.safetensors"
-        return load_tensors(path) if path.is_file() else None
-
-    def remember(self, key: str, tensors: Mapping[str, Tensor], metadata: Any) -> None:
-        """Keep tensors and metadata under a key."""
-        save_tensors(self.checkpoints / f"{key}.safetensors", tensors, metadata)
-
-    def shrink(self, key: str, change: Callable[[Any], Any]) -> None:
-        """Drop the tensors that were remembered under a key and change its metadata, if it is there."""
-        path = self.checkpoints / f"{key}.safetensors"
-        if path.is_file():
-            save_tensors(path, {}, change(load_metadata(path)))
-
-    def forget(self, prefix: str) -> None:
-        """Drop everything whose key begins with ``prefix``."""
-        for path in self.checkpoints.glob(f"{prefix}*.safetensors"):
-            path.unlink(missing_ok=True)
 
     def entries(self) -> dict[str, Any]:
         """Entries of the journal: values that depend on the clock, by key."""
@@ -249,67 +206,54 @@ class RunDirectory:
         """Add an entry to the journal."""
         write_json(self.path / "journal.json", self.entries() | {key: value})
 
-    # ------------------------------------------------------------------ outcome
+    # ------------------------------------------------------------------ result
 
     def write_table(self, name: str, frame: pd.DataFrame) -> None:
         """Write a table as Parquet."""
         write_atomic(self.path / f"{name}.parquet", lambda path: frame.to_parquet(path, index=False))
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors."""
+        """Write tensors as safetensors."""
         save_tensors(self.path / f"{name}.safetensors", tensors)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write the summary, mark the run as finished, and drop what only resuming needs."""
+        """Write the summary, mark the run as finished, and delete the checkpoints."""
         write_json(self.path / "result.json", dict(result))
         self.update(status="finished", finished=_now())
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def result(self) -> dict[str, Any]:
-        """Summary of a finished search.
-
-        Raises
-        ------
-        RunDirectoryError
-            If the search has not finished.
-        """
-        self._require("result.json")
-        return dict(read_json(self.path / "result.json"))
+        """Summary of a finished search."""
+        return dict(read_json(self._finished("result.json")))
 
     def leaderboard(self) -> pd.DataFrame:
-        """The leaderboard, best first."""
-        self._require("leaderboard.parquet")
-        return pd.read_parquet(self.path / "leaderboard.parquet")
+        """Leaderboard, best trial first."""
+        return pd.read_parquet(self._finished("leaderboard.parquet"))
 
     def trials(self) -> pd.DataFrame:
-        """One row a trial and rung."""
-        self._require("trials.parquet")
-        return pd.read_parquet(self.path / "trials.parquet")
+        """One row per trial and rung."""
+        return pd.read_parquet(self._finished("trials.parquet"))
 
     def best_configs(self, n: int) -> list[MLPConfig]:
-        """Configurations of up to ``n`` trials, best first, without those that have no rank."""
+        """Configurations of the best ``n`` trials that have a rank."""
         board = self.leaderboard()
         return [config_of_row(row) for row in board[board["rank"].notna()].head(n).to_dict("records")]
 
     @property
     def model_folder(self) -> Path:
-        """Folder of the trained ensemble, for :meth:`TrainedModel.load`.
+        """Folder of the trained ensemble, for :meth:`TrainedModel.load`."""
+        return self._finished("model/model.json").parent
 
-        Raises
-        ------
-        RunDirectoryError
-            If the search has not finished.
-        """
-        self._require("model/model.json")
-        return self.path / "model"
-
-    def _require(self, name: str) -> None:
-        if not (self.path / name).is_file():
+    def _finished(self, name: str) -> Path:
+        """Path of a file that a finished search has written."""
+        path = self.path / name
+        if not path.is_file():
             status = self.info().get("status", "unfinished")
             raise RunDirectoryError(
                 f"the run in {str(self.path)!r} is {status} and has no {name} yet: "
-                f"let it go on with `pmlp resume {self.path}`"
+                f"resume it with `pmlp resume {self.path}`"
             )
+        return path
 
 
 def _now() -> str:

@@ -1,10 +1,10 @@
-"""One configuration's life in a search."""
+"""Trials: configurations of a search with their results."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -16,21 +16,21 @@ __all__ = ["RungRecord", "Trial", "TrialState", "config_of_row", "summarise"]
 
 
 class TrialState(StrEnum):
-    """Where a trial stands."""
+    """State of a trial."""
 
     WAITING = "waiting"
-    """Sampled or promoted, and not yet trained to its next rung."""
+    """Not yet trained to its next rung."""
     PRUNED = "pruned"
-    """Left behind at a rung."""
+    """Did not advance from a rung."""
     COMPLETE = "complete"
     """Cross-fitted as a finalist."""
     FAILED = "failed"
-    """Its loss stopped being finite, or it did not fit into memory."""
+    """Its loss stopped being finite, or memory did not suffice."""
 
 
 @dataclass(frozen=True)
 class RungRecord:
-    """What one rung found out about a trial."""
+    """Result of a trial at one rung."""
 
     round: int
     rung: int
@@ -42,7 +42,7 @@ class RungRecord:
 
 @dataclass
 class Trial:
-    """A configuration, where it came from, and how far it got."""
+    """Configuration with its origin, state and results."""
 
     number: int
     config: MLPConfig
@@ -55,7 +55,7 @@ class Trial:
 
     @property
     def rung(self) -> int:
-        """Highest rung that has scored the trial, -1 before the first."""
+        """Highest rung with a result, -1 before the first."""
         return self.records[-1].rung if self.records else -1
 
     @property
@@ -67,16 +67,16 @@ class Trial:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training that fell to this trial."""
+        """Seconds of training."""
         return sum(record.seconds for record in self.records)
 
     @property
     def standing(self) -> tuple[int, float, int, int]:
-        """Sorts trials, best first: highest rung, lowest error, fewest parameters, lowest number."""
+        """Sort key, best trial first: highest rung, lowest error, fewest parameters, lowest number."""
         return (-self.rung, self.error, self.n_parameters, self.number)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One mapping a rung, for ``trials.parquet``."""
+        """Rows of ``trials.parquet``, one per rung."""
         config = {f"config_{name}": value for name, value in self.config.to_dict().items()}
         config["config_widths"] = "-".join(str(width) for width in self.config.widths)
         common = {
@@ -86,23 +86,16 @@ class Trial:
             "failure": self.failure,
             "n_parameters": self.n_parameters,
         }
-        return [
-            common
-            | {
-                "round": record.round,
-                "rung": record.rung,
-                "epochs": record.epochs,
-                "error": record.error,
-                "train_loss": record.train_loss,
-                "train_seconds": record.seconds,
-            }
-            | config
-            for record in self.records
-        ]
+        rows = []
+        for record in self.records:
+            values = asdict(record)
+            values["train_seconds"] = values.pop("seconds")
+            rows.append(common | values | config)
+        return rows
 
 
 def config_of_row(row: Mapping[Any, Any] | pd.Series[Any]) -> MLPConfig:
-    """The configuration that a row of ``trials.parquet``, or of the leaderboard, spells out."""
+    """Configuration of a row of ``trials.parquet`` or of the leaderboard."""
     values: dict[str, Any] = {}
     for column in row.keys():  # noqa: SIM118 - iterating over a Series gives its values
         if not str(column).startswith("config_"):
@@ -117,7 +110,7 @@ def config_of_row(row: Mapping[Any, Any] | pd.Series[Any]) -> MLPConfig:
 
 
 def summarise(config: MLPConfig) -> str:
-    """A configuration in a few words, such as ``128-128 silu lr 0.004``."""
+    """Short text of a configuration, such as ``128-128 silu lr 0.004``."""
     widths = "-".join(str(width) for width in config.widths) or "linear"
     words = [widths] if not config.widths else [widths, config.activation]
     if config.submembers > 1:

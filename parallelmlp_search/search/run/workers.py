@@ -1,4 +1,4 @@
-"""Threads or processes: where the shards of a search run. Results do not depend on it."""
+"""Workers of a search: threads or processes. Results do not depend on the choice."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from parallelmlp_search.distribute import ShardData, may_start_processes, worker
 
 __all__ = ["Workers"]
 
-WORTH_PROCESSES_SECONDS = 20.0
-"""Training that takes less is not worth the start of processes."""
-
+MIN_PROCESS_SECONDS = 20.0
+"""Training time that is worth starting processes."""
 
 BUSY_LOAD, BUSY_FACTOR = 1.5, 10.0
-"""On a machine with more than so many programs at work for each core, processes start slowly: with seven
-programs on two cores they had trained four steps in the time in which threads trained six hundred. So there
-must be this many times as much work."""
+"""With a higher load per core, the training time must be this many times longer. With seven busy programs on
+two cores, new processes had trained 4 steps when threads had trained 600."""
 
 
 def _is_busy() -> bool:
-    """Whether others already keep all cores at work; False where the system does not tell."""
+    """Return True if other programs keep all cores busy, False if the load is unknown."""
     try:
         return os.getloadavg()[0] > BUSY_LOAD * (os.cpu_count() or 1)
     except (AttributeError, OSError):
@@ -29,16 +27,16 @@ def _is_busy() -> bool:
 
 
 class Workers:
-    """Starts as threads, and becomes processes once enough work is expected.
+    """Threads that are replaced by processes once enough work is expected.
 
     Parameters
     ----------
     stack
-        What ends with the search.
+        Ends the processes.
     n_workers
-        Workers, of which a single one needs no process.
+        Number of workers.
     on_gpu, memory_limit
-        A GPU or a memory limit speaks for threads.
+        Threads are used on a GPU and with a memory limit.
     """
 
     def __init__(
@@ -55,12 +53,12 @@ class Workers:
         self._share: Callable[[ShardData], ShardData] | None = None
 
     def expect(self, seconds: float) -> None:
-        """Start processes if so many seconds of work are worth it and nobody has chosen a backend."""
-        least = WORTH_PROCESSES_SECONDS * (BUSY_FACTOR if _is_busy() else 1.0)
+        """Start processes if so much training is worth them and no joblib backend is configured."""
+        least = MIN_PROCESS_SECONDS * (BUSY_FACTOR if _is_busy() else 1.0)
         worth = self._allowed and seconds >= least
         if worth and self._share is None and may_start_processes():
             self._share = self._stack.enter_context(worker_processes(self._n_workers))
 
     def share(self, data: ShardData) -> ShardData:
-        """Data of shards, put where processes find it, if there are any."""
+        """Data that processes, if there are any, read from a file."""
         return data if self._share is None or data.stored is not None else self._share(data)

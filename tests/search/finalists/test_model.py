@@ -20,7 +20,7 @@ from parallelmlp_search.exceptions import DataError, RunDirectoryError
 from parallelmlp_search.packing import Architecture, DataShape
 from parallelmlp_search.packing.pack import extract
 from parallelmlp_search.search import Problem, SearchResult, TrainedModel, run
-from parallelmlp_search.search.finalists.model import FoldModel
+from parallelmlp_search.search.finalists.model import _packed
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import CATEGORY_EMBEDDINGS, Categorical, Float, MLPConfig, SearchSpace
 
@@ -153,7 +153,7 @@ def test_models_of_version_0_1_0(spam: Problem, tmp_path: Path, rate: float, sto
     architecture = Architecture.of(config, DataShape(n_inputs, 1, columns=preprocessor.columns_))
     vector = torch.linspace(-0.1, 0.1, architecture.n_parameters)
     vector[: n_inputs // 2] = 0.0  # scales come first
-    fold = FoldModel.pack(preprocessor, head, [architecture], [vector])
+    fold = _packed(preprocessor, head, [config], [vector])
     names = list(spam.frame.columns)
     model = TrainedModel("regression", None, (config,), (0,), torch.ones(1), [fold], names)
     model.save(tmp_path)
@@ -220,7 +220,7 @@ def test_a_fold_predicts_what_its_shard_predicted(make_problem: Make) -> None:
         predictions.append(member.prediction)
     model = TrainedModel(
         "regression", None, tuple(configs), tuple(range(8)), torch.full((8,), 0.125),
-        [FoldModel.pack(preprocessor, head, [data.architecture(c) for c in configs], vectors)],
+        [_packed(preprocessor, head, configs, vectors)],
         list(frame.columns),
     )  # fmt: skip
     for number, prediction in enumerate(predictions):

@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
 from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchResult, SearchSettings, run
@@ -51,7 +50,7 @@ def test_what_is_no_run_is_refused_with_the_near_miss(directory: RunDirectory, t
 
 
 def test_entries_and_the_source_are_kept(directory: RunDirectory) -> None:
-    directory.set_source({"data": "a.csv", "target": "y"})
+    directory.update(source={"data": "a.csv", "target": "y"})
     directory.update(status="interrupted")
     again = RunDirectory.open(directory.path).info()
     assert again["source"] == {"data": "a.csv", "target": "y"}
@@ -99,53 +98,28 @@ def test_log_lines_are_json(directory: RunDirectory) -> None:
     assert lines[0]["number"] == 1
 
 
-def test_what_is_shrunk_keeps_its_metadata_alone(directory: RunDirectory) -> None:
-    directory.remember("round-000", {"1.parameters": torch.ones(1000)}, {"members": [1]})
-    before = (directory.checkpoints / "round-000.safetensors").stat().st_size
-    directory.shrink("round-000", lambda metadata: metadata | {"shrunk": True})
-    kept = directory.recall("round-000")
-    assert kept is not None
-    assert "1.parameters" not in kept[0]
-    assert kept[1] == {"members": [1], "shrunk": True}
-    assert (directory.checkpoints / "round-000.safetensors").stat().st_size < before - 3900
-    directory.shrink("round-001", lambda metadata: metadata)  # was never there
-    assert directory.recall("round-001") is None
-
-
-def test_what_is_remembered_comes_back_until_it_is_forgotten(directory: RunDirectory) -> None:
-    tensor = torch.randn(5)
-    directory.remember("round-000", {"1.parameters": tensor}, {"members": [1], "error": float("nan")})
-    directory.remember("round-000-0-0001", {}, {"empty": True})
-    kept = directory.recall("round-000")
-    assert kept is not None
-    assert torch.equal(kept[0]["1.parameters"], tensor)
-    assert kept[1]["members"] == [1]
-    assert directory.recall("round-001") is None
-    directory.forget("round-000-")
-    assert directory.recall("round-000-0-0001") is None
-    assert directory.recall("round-000") is not None
-
-
-def test_a_damaged_checkpoint_is_named(directory: RunDirectory) -> None:
-    directory.remember("round-000", {"a": torch.ones(3)}, None)
-    path = directory.checkpoints / "round-000.safetensors"
-    path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(RunDirectoryError, match=r"could not read .*round-000\.safetensors"):
-        directory.recall("round-000")
+def test_a_damaged_file_is_named(directory: RunDirectory) -> None:
     (directory.path / "run.json").write_text("{")
     with pytest.raises(RunDirectoryError, match=r"could not read .*run\.json"):
         directory.info()
 
 
-def test_decisions_are_kept(directory: RunDirectory) -> None:
+def test_entries_of_the_journal_are_kept(directory: RunDirectory) -> None:
     assert directory.entries() == {}
     directory.record("draw-0", 12)
     directory.record("finalists", [3, 1])
     assert RunDirectory.open(directory.path).entries() == {"draw-0": 12, "finalists": [3, 1]}
 
 
+def test_entries_of_an_older_version_are_kept(directory: RunDirectory) -> None:
+    (directory.path / "decisions.json").write_text('{"draw-0": 12}')
+    assert directory.entries() == {"draw-0": 12}
+    directory.record("draw-1", 7)
+    assert RunDirectory.open(directory.path).entries() == {"draw-0": 12, "draw-1": 7}
+
+
 def test_finishing_drops_checkpoints(directory: RunDirectory) -> None:
-    directory.remember("round-000", {"a": torch.ones(3)}, None)
+    directory.checkpoints.mkdir()
     directory.finish({"metric": "accuracy"})
     assert directory.info()["status"] == "finished"
     assert directory.result() == {"metric": "accuracy"}

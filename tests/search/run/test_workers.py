@@ -11,16 +11,16 @@ import pytest
 from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.search.run import workers
-from parallelmlp_search.search.run.workers import WORTH_PROCESSES_SECONDS, Workers
+from parallelmlp_search.search.run.workers import MIN_PROCESS_SECONDS, Workers
 
 
 @pytest.mark.parametrize(
     ("seconds", "n_workers", "values", "on_gpu", "load", "starts"),
     [
-        (WORTH_PROCESSES_SECONDS, 2, {}, False, 0.0, True),
-        (0.99 * WORTH_PROCESSES_SECONDS, 2, {}, False, 0.0, False),
-        (5 * WORTH_PROCESSES_SECONDS, 2, {}, False, 1e9, False),
-        (20 * WORTH_PROCESSES_SECONDS, 2, {}, False, 1e9, True),
+        (MIN_PROCESS_SECONDS, 2, {}, False, 0.0, True),
+        (0.99 * MIN_PROCESS_SECONDS, 2, {}, False, 0.0, False),
+        (5 * MIN_PROCESS_SECONDS, 2, {}, False, 1e9, False),
+        (20 * MIN_PROCESS_SECONDS, 2, {}, False, 1e9, True),
         (1e6, 1, {}, False, 0.0, False),
         (1e6, 2, {"memory_limit": 10**9}, False, 0.0, False),
         (1e6, 2, {}, True, 0.0, False),
@@ -54,7 +54,7 @@ def test_a_search_in_processes_ends_the_same(
 
     settings = make_settings(n_trials=12, max_epochs=3)
     threads = run(spam, settings, n_jobs=2)
-    monkeypatch.setattr(workers, "WORTH_PROCESSES_SECONDS", 0.0)
+    monkeypatch.setattr(workers, "MIN_PROCESS_SECONDS", 0.0)
     processes = run(spam, settings, n_jobs=2)
     columns = [name for name in threads.trials if not name.endswith("_seconds")]
     assert threads.trials[columns].equals(processes.trials[columns])

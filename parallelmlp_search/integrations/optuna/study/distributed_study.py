@@ -36,7 +36,7 @@ from parallelmlp_search.search import TrialState as State
 from parallelmlp_search.search.proposals.distributions import asked_of
 from parallelmlp_search.search.proposals.optuna_sampler import named_sampler, quiet
 from parallelmlp_search.search.run.context import SearchContext
-from parallelmlp_search.search.run.reporting import Reporter
+from parallelmlp_search.search.run.progress import Reporter
 from parallelmlp_search.search.run.trial import RungRecord
 from parallelmlp_search.search.screening.screening import ScreeningPlan
 

@@ -1,0 +1,143 @@
+"""Journal: outcomes and entries come back as they were, and what is not needed any more is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from parallelmlp_search.distribute import MemberOutcome, ShardOutcome, ShardTask, Snapshots
+from parallelmlp_search.engine import MemberState
+from parallelmlp_search.exceptions import RunDirectoryError
+from parallelmlp_search.search import RunDirectory
+from parallelmlp_search.search.run import journal as module
+from parallelmlp_search.search.run.budget import Throughput
+from parallelmlp_search.search.run.journal import Journal
+
+
+def outcome_of(key: str, n_parameters: int = 1000) -> ShardOutcome:
+    """Outcome of three members: one with a state, one with snapshots and a prediction, one that failed."""
+    state = MemberState({"parameters": torch.randn(n_parameters)}, 7, 0.25, 1.5, -1)
+    snapshots = Snapshots(torch.tensor([1.0, 2.0]), torch.randn(2, 5), torch.randn(2, 1, 4))
+    members = [
+        MemberOutcome(4, 1.0, 0.5, 0.4, 5, 0.1, best_epoch=1.5, state=state),
+        MemberOutcome(14, 1.0, 0.6, 0.3, 5, 0.2, prediction=torch.randn(1, 4), snapshots=snapshots),
+        MemberOutcome(1, 0.5, float("nan"), float("nan"), 5, 0.3, failure="out of memory: 9 bytes"),
+    ]
+    return ShardOutcome(key, members, member_steps=30, seconds=2.0, predicted_seconds=1.0)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDirectory:
+    return RunDirectory.create(tmp_path / "run")
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Keys of the shards that were trained, each with the outcome of :func:`outcome_of`."""
+    keys: list[str] = []
+
+    def train(tasks: Iterable[Any], *, n_workers: int) -> Iterator[ShardOutcome]:
+        for task in tasks:
+            keys.append(task.key)
+            yield outcome_of(task.key)
+
+    monkeypatch.setattr(module, "run_shards", train)
+    return keys
+
+
+def task(key: str) -> ShardTask:
+    return ShardTask(key, (4, 14, 1), (), (), None, 1.0, 1.0)  # type: ignore[arg-type]
+
+
+def assert_same(first: ShardOutcome, second: ShardOutcome) -> None:
+    assert (first.member_steps, first.seconds, first.cut) == (second.member_steps, second.seconds, second.cut)
+    for one, other in zip(first.members, second.members, strict=True):
+        assert (one.trial, one.failure, one.best_epoch) == (other.trial, other.failure, other.best_epoch)
+        assert one.error == other.error or one.failure is not None
+        assert (one.state is None) == (other.state is None)
+        if one.state is not None and other.state is not None:
+            assert torch.equal(one.state.vectors["parameters"], other.state.vectors["parameters"])
+            assert replace(one.state, vectors={}) == replace(other.state, vectors={})
+        if one.snapshots is not None:
+            assert other.snapshots is not None
+            for name, tensor in vars(one.snapshots).items():
+                assert torch.equal(tensor, getattr(other.snapshots, name))
+        assert (one.prediction is None) == (other.prediction is None)
+
+
+def test_a_shard_is_trained_once(directory: RunDirectory, trained: list[str]) -> None:
+    (first,) = Journal(Throughput(1), directory).run([task("a")], lambda outcome: None)
+    throughput = Throughput(1)
+    (second,) = Journal(throughput, directory).run([task("a")], lambda outcome: None)
+    assert trained == ["a"]
+    assert_same(first, second)
+    assert throughput.member_steps == throughput.recalled_steps == 30
+
+
+@pytest.mark.parametrize(("seconds", "cut"), [(0.1, False), (2.0, True)])
+def test_short_and_cut_shards_are_trained_again(
+    directory: RunDirectory, trained: list[str], monkeypatch: pytest.MonkeyPatch, seconds: float, cut: bool
+) -> None:
+    train = module.run_shards
+
+    def changed(*arguments: Any, **options: Any) -> Iterator[ShardOutcome]:
+        for outcome in train(*arguments, **options):
+            outcome.seconds, outcome.cut = seconds, cut
+            yield outcome
+
+    monkeypatch.setattr(module, "run_shards", changed)
+    for _ in range(2):
+        list(Journal(Throughput(1), directory).run([task("a")], lambda outcome: None))
+    assert trained == ["a", "a"]
+
+
+def test_stripped_states_are_not_written(directory: RunDirectory, trained: list[str]) -> None:
+    def strip(outcome: ShardOutcome) -> None:
+        outcome.members[0].state = None
+
+    list(Journal(Throughput(1), directory).run([task("a")], strip))
+    (again,) = Journal(Throughput(1), directory).run([task("a")], lambda outcome: None)
+    assert again.members[0].state is None
+
+
+def test_a_closed_round_replaces_its_shards_and_the_states_before_it(directory: RunDirectory) -> None:
+    journal = Journal(Throughput(1), directory)
+    rounds = [outcome_of(f"round-00{number}") for number in range(2)]
+    journal.close_round(rounds[0], None)
+    size = (directory.checkpoints / "round-000.safetensors").stat().st_size
+    for key in ("round-001-0-0000", "round-0010"):
+        (directory.checkpoints / f"{key}.safetensors").write_bytes(b"")
+    journal.close_round(rounds[1], "round-000")
+    names = {path.stem for path in directory.checkpoints.iterdir()}
+    assert names == {"round-000", "round-001", "round-0010"}
+    assert (directory.checkpoints / "round-000.safetensors").stat().st_size < size - 3900
+    recalled = [Journal(Throughput(1), directory).recall_round(outcome.key) for outcome in rounds]
+    assert recalled[0] is not None
+    assert recalled[1] is not None
+    assert_same(rounds[1], recalled[1])
+    assert recalled[0].members[0].state is None
+    assert [member.error for member in recalled[0].members[:2]] == [0.5, 0.6]
+    assert journal.recall_round("round-002") is None
+
+
+def test_a_damaged_checkpoint_is_named(directory: RunDirectory) -> None:
+    journal = Journal(Throughput(1), directory)
+    journal.close_round(outcome_of("round-000"), None)
+    path = directory.checkpoints / "round-000.safetensors"
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(RunDirectoryError, match=r"could not read .*round-000\.safetensors"):
+        journal.recall_round("round-000")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_entry_is_computed_once(directory: RunDirectory, kept: bool) -> None:
+    journal = Journal(Throughput(1), directory if kept else None)
+    assert "plan" not in journal
+    assert journal.entry("plan", lambda: 3) == journal.entry("plan", lambda: 4) == 3
+    assert "plan" in journal
+    assert ("plan" in Journal(Throughput(1), directory)) == kept
