@@ -26,7 +26,7 @@ __all__ = [
 Record = Mapping[str, Any]
 
 MAX_LISTED = 8
-"""Maximum number of ensemble members, and of class weights, that are listed."""
+"""Maximum number of ensemble members, and of decision weights, that are listed."""
 
 _SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -158,7 +158,7 @@ def describe_postprocessing(result: Record) -> list[tuple[str, str]]:
         ordered = sorted(weights.items(), key=lambda item: -item[1])
         shown = ", ".join(f"{label} {weight:.2f}" for label, weight in ordered[:MAX_LISTED])
         rest = f", and {len(ordered) - MAX_LISTED} more" if len(ordered) > MAX_LISTED else ""
-        found.append(("class weights", f"the largest product of probability and weight: {shown}{rest}"))
+        found.append(("decision weights", f"the largest product of probability and weight: {shown}{rest}"))
     if result.get("refitted"):
         count = int(result["refitted"])
         found.append(("refit", f"on all rows, {count} network{'s' * (count > 1)} per configuration"))

@@ -67,7 +67,7 @@ def search_summary(result: Record, leaderboard: Sequence[Record], run: str) -> R
     page.add_row("search", describe_search(result))
     page.add_row("time", format_duration(float(result["elapsed_seconds"])))
     for number, sentence in enumerate(result.get("left_out", result.get("cut")) or ()):
-        page.add_row("" if number else "cut short", Text(str(sentence), style="yellow"))
+        page.add_row("" if number else "left out", Text(str(sentence), style="yellow"))
     page.add_row("run", Text(run, style="bold"))
     quoted = shlex.quote(run)
     commands = [f"pmlp leaderboard {quoted}", f"pmlp predict {quoted} NEW.csv --output predictions.csv"]
@@ -164,7 +164,7 @@ def evaluation_table(evaluation: Record) -> RenderableType:
     ----------
     evaluation
         Mapping with the keys ``n_rows``, ``scores`` (by metric), ``metric`` (of the search) and ``honest``,
-        and optionally ``temperature``, ``decision`` and ``refitted`` of the result.
+        and optionally ``temperature``, ``decision_weights`` and ``refitted`` of the result.
     """
     table = _table(f"{evaluation['n_rows']:,} rows", first="metric")
     honest = evaluation.get("honest") or {}

@@ -16,7 +16,7 @@ RESULT: dict[str, Any] = {
     "n_folds": 5,
     "member_steps": 1_234_567,
     "elapsed_seconds": 58.21,
-    "cut": [],
+    "left_out": [],
     "honest": {"score": 0.9138, "standard_error": 0.0021, "low": 0.9096, "high": 0.918, "naive": 0.9152},
 }
 
@@ -63,17 +63,18 @@ def test_summary() -> None:
     assert "1,024 trials, up to 27 epochs, 5 folds, 1.2M member-steps" in text
     assert "58.2 s" in text
     assert "pmlp predict 'runs/my run' NEW.csv --output predictions.csv" in text
-    assert "cut short" not in text
+    assert "left out" not in text
 
 
-def test_postprocessing_is_shown() -> None:
+@pytest.mark.parametrize("key", ["decision_weights", "decision"], ids=["current", "older runs"])
+def test_postprocessing_is_shown(key: str) -> None:
     assert "threshold" not in printed(search_summary(RESULT, BOARD, "r"))
-    values = {"temperature": 0.8123, "decision": {"no": 0.5, "yes": 1.5}, "refitted": 2}
+    values = {"temperature": 0.8123, key: {"no": 0.5, "yes": 1.5}, "refitted": 2}
     text = printed(search_summary(RESULT | values, BOARD, "r"))
     assert "temperature 0.812" in text
     assert "yes if its probability exceeds 0.25, else no" in text
     assert "on all rows, 2 networks per configuration" in text
-    several = {"decision": {"a": 0.5, "b": 1.75, "c": 0.75}, "refitted": 1}
+    several = {key: {"a": 0.5, "b": 1.75, "c": 0.75}, "refitted": 1}
     text = printed(search_summary(RESULT | several, BOARD, "r"))
     assert "largest product of probability and weight: b 1.75, c 0.75, a 0.50" in text
     assert "on all rows, 1 network per configuration" in text
@@ -81,9 +82,11 @@ def test_postprocessing_is_shown() -> None:
     assert "exceeds 0.25" in printed(evaluation_table(evaluation))
 
 
-def test_cut_short_work_is_shown() -> None:
-    text = printed(search_summary(RESULT | {"cut": ["Time was short.", "So was memory."]}, BOARD, "r"))
-    assert "cut short" in text
+@pytest.mark.parametrize("key", ["left_out", "cut"], ids=["current", "older runs"])
+def test_left_out_work_is_shown(key: str) -> None:
+    result = {name: value for name, value in RESULT.items() if name != "left_out"}
+    text = printed(search_summary(result | {key: ["Time was short.", "So was memory."]}, BOARD, "r"))
+    assert "left out" in text
     assert text.index("Time was short.") < text.index("So was memory.")
 
 
