@@ -36,7 +36,9 @@ from parallelmlp_search.parareal import (
     vgg16,
 )
 from parallelmlp_search.parareal.method.cost import Link, simulate_step
-from parallelmlp_search.parareal.method.profiling import cpu_wait_seconds, measure_slices
+from parallelmlp_search.parareal.method.network import OutputGradient, Slice, SlicePass
+from parallelmlp_search.parareal.method.optimizer import FlatOptimizer, FlatParameters
+from parallelmlp_search.parareal.method.profiling import SliceTimes, cpu_wait_seconds
 from parallelmlp_search.space import MLPConfig
 
 ROOT = Path(__file__).parent.parent
@@ -79,10 +81,10 @@ def link_of(communicator: Communicator, n_bytes: int) -> Link:
             started = time.perf_counter()
             if communicator.rank == 0:
                 communicator.send(1, tensor)
-                communicator.start_receive(1, (size,), tensor.dtype)
+                communicator.start_receive(1, tensor)
                 communicator.wait_receive()
             elif communicator.rank == 1:
-                communicator.start_receive(-1, (size,), tensor.dtype)
+                communicator.start_receive(-1, tensor)
                 communicator.wait_receive()
                 communicator.send(-1, tensor)
             communicator.end_step()
@@ -112,7 +114,7 @@ def steps(communicator: Communicator, spec: dict[str, int]) -> dict[str, Any]:
     by_rank = {}
     for slices in (2, 4):
         function = output_gradient("cross_entropy", y)
-        measured = measure_slices(_sliced(spec, slices, x), x, function, repeats=30, recipe=_recipe())
+        measured = measure_slices(_sliced(spec, slices, x), x, function)
         by_rank[slices] = {
             "step": simulate_step(measured, [link.seconds(message_bytes)] * (slices - 1)),
             "ranks": [asdict(times) for times in measured],
@@ -135,6 +137,75 @@ def steps(communicator: Communicator, spec: dict[str, int]) -> dict[str, Any]:
         "predictions": curves,
         "rank_by_rank": by_rank,
     }
+
+
+def measure_slices(
+    network: PararealNetwork, x: Tensor, output_gradient: OutputGradient, repeats: int = 30
+) -> list[SliceTimes]:
+    """Measure the work of each slice in this process, one slice after the other.
+
+    Parameters
+    ----------
+    network
+        The network; its weights are trained.
+    x
+        A minibatch.
+    output_gradient
+        Loss.
+    repeats
+        Number of steps, after two to warm up.
+
+    Returns
+    -------
+    list of SliceTimes
+        Medians over the steps.
+    """
+    found = []
+    corrected: Tensor | None = None
+    for part in network.parts:
+        previous = corrected
+        with torch.no_grad():
+            corrected = SlicePass(part, x).correct(previous)
+        optimizer = FlatOptimizer(FlatParameters([part]), _recipe())
+        function = output_gradient if part is network.parts[-1] else None
+        steps = [_measure_step(part, x, previous, optimizer, function) for _ in range(repeats + 2)]
+        found.append(SliceTimes(*(statistics.median(column) for column in zip(*steps[2:], strict=True))))
+    return found
+
+
+def _measure_step(
+    part: Slice,
+    x: Tensor,
+    previous: Tensor | None,
+    optimizer: FlatOptimizer,
+    output_gradient: OutputGradient | None,
+) -> tuple[float, ...]:
+    """Fields of :class:`SliceTimes`; ``output_gradient`` is None in all slices but the last."""
+    times = [time.perf_counter()]
+
+    def lap() -> float:
+        times.append(time.perf_counter())
+        return times[-1] - times[-2]
+
+    optimizer.zero_grad()
+    zero = lap()
+    slice_pass = SlicePass(part, x)
+    forward = lap()
+    gradient = torch.ones_like(slice_pass.correct(previous))
+    sweep = lap()
+    head = 0.0
+    if output_gradient is not None:
+        gradient = slice_pass.backward_head(output_gradient)[1]
+        head = lap()
+    slice_pass.backward_coarse(gradient)
+    sweep_back = lap()
+    slice_pass.backward_fine()
+    backward = lap()
+    optimizer.step()
+    update = zero + lap()
+    if previous is None:
+        sweep = sweep_back = 0.0
+    return forward, backward, sweep, sweep_back, head, update
 
 
 def _recipe() -> Recipe:

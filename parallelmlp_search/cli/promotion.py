@@ -36,15 +36,11 @@ def show_forecast(run: Path, settings: PromotionSettings, *, gflops: float | Non
     directory.result()
     if gflops is not None and not gflops > 0:
         raise InvalidParameterError(f"--gflops must be > 0, but got {gflops:g}")
-    candidates = select_candidates(directory, settings.top, settings.depth_factor)
+    candidates = select_candidates(directory, settings)
     with one_thread():
         data = Preparation(_problem(directory), directory.settings()).screening().data
-        forecasts = forecast(
-            candidates,
-            data=data,
-            device_flops=None if gflops is None else gflops * 1e9,
-            link=settings.link,
-        )
+        flops = None if gflops is None else gflops * 1e9
+        forecasts = forecast(candidates, data, settings, device_flops=flops)
     measured = _measured_steps(directory)
     rows = [plain(_with_measured(item.to_dict(), measured)) for item in forecasts]
     screen = terminal()

@@ -58,7 +58,7 @@ def resnet(depth: int, *, n_classes: int, channels: int = 3, width: int = 16) ->
     Returns
     -------
     Sequential
-        The stem, one block per bottleneck, and the head (normalisation, pooling, linear) as one block.
+        The stem, one block per bottleneck, and the head (normalization, pooling, linear) as one block.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def resnet1001(*, n_classes: int, channels: int = 3) -> nn.Sequential:
 
 
 def vgg16(*, n_classes: int, channels: int = 3, size: int = 32, width: int = 64) -> nn.Sequential:
-    """Build VGG-16 with batch normalisation for small images (Simonyan and Zisserman 2015).
+    """Build VGG-16 with batch normalization for small images (Simonyan and Zisserman 2015).
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def vgg16(*, n_classes: int, channels: int = 3, size: int = 32, width: int = 64)
     Returns
     -------
     Sequential
-        One block per convolution, with its normalisation, ReLU and pooling, and three linear layers as the
+        One block per convolution, with its normalization, ReLU and pooling, and three linear layers as the
         head.
     """
     blocks: list[nn.Module] = []

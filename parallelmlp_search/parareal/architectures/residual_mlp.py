@@ -21,9 +21,9 @@ MAX_DEPTH_FACTOR = 1000
 def deep_config(config: MLPConfig, depth_factor: int) -> MLPConfig:
     """Return a configuration with every hidden layer repeated ``depth_factor`` times.
 
-    Widths stay the same. Residual connections and layer normalisation are switched on, unless the factor is
+    Widths stay the same. Residual connections and layer normalization are switched on, unless the factor is
     1: networks of such depths do not train without them. A deep network is trained with one learning rate
-    and without submembers, category embeddings, input scales and data-driven initialisation.
+    and without submembers, category embeddings, input scales and data-driven initialization.
 
     Raises
     ------

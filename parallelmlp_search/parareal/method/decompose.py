@@ -25,7 +25,7 @@ from parallelmlp_search.parareal.method.coarse_networks import (
 )
 from parallelmlp_search.parareal.method.network import PararealNetwork, Slice
 
-__all__ = ["Partition", "balanced_cuts", "decompose", "plan_partition"]
+__all__ = ["Partition", "decompose", "plan_partition"]
 
 MESSAGE_COST = 4e6
 """Operations that take as long as sending a message between two processes of a host and resuming work after
@@ -193,7 +193,7 @@ def plan_partition(
     if cuts is None and slices > 1:
         extra = _connector_cost(profile, preprocessor, profile.example)
         sweep = _connector_cost(profile, coarse, profile.minibatch(profile.middle))
-        starts = balanced_cuts(costs, slices, extra=extra, message=message, sweep=sweep)
+        starts = _balanced_cuts(costs, slices, extra=extra, message=message, sweep=sweep)
     elif list(starts) != sorted({*starts}) or len(starts) != slices - 1:
         raise InvalidParameterError(f"cuts must be {slices - 1} growing numbers of blocks, but got {cuts!r}")
     elif starts and not (starts[0] > 0 and starts[-1] < n_blocks):
@@ -216,35 +216,15 @@ def _connector_cost(profile: ModelProfile, connector: Connector, rows: Tensor) -
         return profile.cost(module, rows)
 
 
-def balanced_cuts(
+def _balanced_cuts(
     costs: Sequence[float], slices: int, *, extra: float = 0.0, message: float = 0.0, sweep: float = 0.0
 ) -> tuple[int, ...]:
-    """Cut blocks so that the time of a step is minimal.
+    """Block numbers at which slices 2 to ``T`` begin, so that the time of a step is minimal.
 
     A later slice has more time: its input arrives later, and its gradient comes back earlier. Two messages
-    lie between the first slice and the second, and two messages and a sweep between any other two.
-
-    Parameters
-    ----------
-    costs
-        Cost of each block.
-    slices
-        Number ``T`` of slices; each gets at least one block.
-    extra
-        Additional cost of every slice but the first: its preprocessor. The head does not count, since all
-        other slices wait for it.
-    message, sweep
-        Cost of a message, one way, and of a coarse network, forward and backward.
-
-    Returns
-    -------
-    tuple of int
-        ``T - 1`` numbers of the blocks at which slices 2 to ``T`` begin.
-
-    Raises
-    ------
-    InvalidParameterError
-        If there are fewer blocks than slices.
+    lie between the first slice and the second, and two messages and a sweep between any other two. ``extra``
+    is the cost of a preprocessor, ``message`` that of a message one way, ``sweep`` that of a coarse network.
+    The head does not count, since all other slices wait for it.
     """
     if len(costs) < slices:
         raise InvalidParameterError(

@@ -80,12 +80,6 @@ class Slice(nn.Module):
         guess: Tensor = self.preprocessor(inputs)
         return guess
 
-    def correction(self, difference: Tensor) -> Tensor:
-        """Return ``e_j`` from ``s_{j-1} - x_j``; not for the first slice."""
-        assert self.coarse is not None
-        result: Tensor = self.coarse(difference)
-        return result
-
     def outputs(self, corrected: Tensor) -> Tensor:
         """Return the network's outputs from ``s_T``."""
         if self.head is None:
@@ -145,7 +139,7 @@ class PararealNetwork(nn.Module):
         for part in self.parts:
             guess = part.guess(inputs)
             end = part.fine(guess)
-            corrected = end if part.is_first else end + part.correction(corrected - guess)
+            corrected = end if part.coarse is None else end + part.coarse(corrected - guess)
         return self.parts[-1].outputs(corrected)
 
 
@@ -154,9 +148,9 @@ class SlicePass:
 
     Forward: :meth:`correct` maps ``s_{j-1}`` to ``s_j``; in the last slice :meth:`backward_head` computes
     outputs and loss. Backward, with ``mu_j`` the gradient of the loss with respect to ``s_{j-1}``:
-    :meth:`backward_coarse` returns ``mu_j = F_j'^T mu_{j+1}``, and :meth:`backward_fine` propagates
-    ``mu_{j+1}`` through the fine network and ``g_j'^T mu_{j+1} - mu_j`` through the preprocessor. Gradients
-    are accumulated in ``grad`` of the parameters.
+    :meth:`backward_coarse` returns ``mu_j = F_j'^T mu_{j+1}``, which the previous slice waits for. Then
+    :meth:`backward_fine` propagates ``mu_{j+1}`` through the fine network and ``g_j'^T mu_{j+1} - mu_j``
+    through the preprocessor. Gradients are accumulated in ``grad`` of the parameters.
 
     Parameters
     ----------
@@ -173,12 +167,11 @@ class SlicePass:
 
     def correct(self, previous: Tensor | None) -> Tensor:
         """Return ``s_j``, detached, from ``s_{j-1}``, which is None for the first slice."""
-        if previous is None:
-            self.corrected = self.end.detach()
-            return self.corrected
-        self.difference = (previous - self.guess.detach()).requires_grad_()
-        self.error = self.part.correction(self.difference)
-        self.corrected = self.end.detach() + self.error.detach()
+        self.corrected = self.end.detach()
+        if previous is not None and self.part.coarse is not None:
+            self.difference = (previous - self.guess.detach()).requires_grad_()
+            self.error = self.part.coarse(self.difference)
+            self.corrected = self.corrected + self.error.detach()
         return self.corrected
 
     def backward_head(self, output_gradient: OutputGradient) -> tuple[Tensor, Tensor]:
@@ -194,18 +187,21 @@ class SlicePass:
         return loss, corrected.grad
 
     def backward_coarse(self, gradient: Tensor) -> Tensor:
-        """Return ``mu_j`` from ``mu_{j+1}``."""
+        """Return ``mu_j`` from ``mu_{j+1}``; the first slice has no ``mu_j`` and returns its argument."""
+        self.roots, self.gradients = [self.end], [gradient]
+        if self.part.is_first:
+            return gradient
         torch.autograd.backward([self.error], [gradient])
         assert self.difference.grad is not None
+        if self.guess.requires_grad:
+            self.roots.append(self.guess)
+            self.gradients.append(-self.difference.grad)
         return self.difference.grad
 
-    def backward_fine(self, gradient: Tensor, previous: Tensor | None) -> None:
+    def backward_fine(self) -> None:
         """Backpropagate ``mu_{j+1}`` and ``mu_j`` through fine network and preprocessor."""
-        roots, gradients = [self.end], [gradient]
-        if previous is not None and self.guess.requires_grad:
-            roots, gradients = [self.end, self.guess], [gradient, -previous]
-        if any(root.requires_grad for root in roots):
-            torch.autograd.backward(roots, gradients)
+        if any(root.requires_grad for root in self.roots):
+            torch.autograd.backward(self.roots, self.gradients)
 
 
 def _full_precision(values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ the norm of the whole network, weights averaged over about the last tenth of tra
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 
@@ -68,11 +69,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class _Span:
-    """Consecutive parameters with the same weight decay and the same learning rate."""
+    """Consecutive parameters with the same learning rate and weight decay."""
 
     place: slice
-    decays: bool
     is_embedding: bool
+    has_no_decay: bool
 
 
 class FlatParameters:
@@ -94,17 +95,21 @@ class FlatParameters:
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.modules = list(modules)
-        groups = self._groups()
-        ordered = [p for group in groups.values() for p in group]
-        if len({(p.dtype, p.device) for p in ordered}) > 1:
+        found = [p for module in self.modules for p in module.parameters() if p.requires_grad]
+        unique = dict.fromkeys(found)  # modules may share parameters
+        kinds = {p: (False, p.ndim < 2) for p in unique}  # is_embedding, has_no_decay
+        for embedding in (m for module in self.modules for m in module.modules() if isinstance(m, Periodic)):
+            kinds[embedding.frequency] = kinds[embedding.mixing] = (True, False)
+            kinds[embedding.phase] = kinds[embedding.offset] = (True, True)
+        if len({(p.dtype, p.device) for p in unique}) > 1:
             raise InvalidParameterError("parameters must share one dtype and one device")
-        example = ordered[0] if ordered else torch.zeros(0)
-        size = sum(p.numel() for p in ordered)
+        example = next(iter(unique), torch.zeros(0))
+        size = sum(p.numel() for p in unique)
         self.values = torch.empty(size, dtype=example.dtype, device=example.device)
         self.gradients = torch.zeros_like(self.values)
         self.spans: list[_Span] = []
         offset = 0
-        for (spared, is_embedding), group in groups.items():
+        for kind, group in itertools.groupby(sorted(unique, key=kinds.__getitem__), kinds.__getitem__):
             start = offset
             for parameter in group:
                 place = slice(offset, offset + parameter.numel())
@@ -112,36 +117,19 @@ class FlatParameters:
                 parameter.data = self.values[place].view(parameter.shape)
                 parameter.grad = self.gradients[place].view(parameter.shape)
                 offset = place.stop
-            if group:
-                self.spans.append(_Span(slice(start, offset), not spared, is_embedding))
-
-    def _groups(self) -> dict[tuple[bool, bool], list[nn.Parameter]]:
-        """Parameters by two properties: no weight decay, part of an embedding."""
-        found = [p for module in self.modules for p in module.parameters() if p.requires_grad]
-        unique = dict.fromkeys(found)  # modules may share parameters
-        kinds = {p: (p.ndim < 2, False) for p in unique}
-        for embedding in (m for module in self.modules for m in module.modules() if isinstance(m, Periodic)):
-            kinds[embedding.frequency] = kinds[embedding.mixing] = (False, True)
-            kinds[embedding.phase] = kinds[embedding.offset] = (True, True)
-        order = ((False, False), (True, False), (False, True), (True, True))
-        return {kind: [p for p in unique if kinds[p] == kind] for kind in order}
+            self.spans.append(_Span(slice(start, offset), *kind))
 
     def leaves(self) -> list[Tensor]:
         """Return the spans of ``values`` as leaf tensors with their gradients."""
-        leaves = []
-        for span in self.spans:
-            leaf = self.values[span.place].requires_grad_()
+        leaves = [self.values[span.place].requires_grad_() for span in self.spans]
+        for leaf, span in zip(leaves, self.spans, strict=True):
             leaf.grad = self.gradients[span.place]
-            leaves.append(leaf)
         return leaves
 
     def buffers(self) -> dict[str, Tensor]:
         """Return running statistics and other buffers by number of the module and name."""
-        return {
-            f"{number}.{name}": buffer
-            for number, module in enumerate(self.modules)
-            for name, buffer in module.named_buffers()
-        }
+        numbered = enumerate(self.modules)
+        return {f"{n}.{name}": buffer for n, module in numbered for name, buffer in module.named_buffers()}
 
 
 class FlatOptimizer:
@@ -172,19 +160,17 @@ class FlatOptimizer:
         self.average = flat.values.clone() if recipe.averages else None
         self._leaves = flat.leaves()
         groups = [
-            {"params": [leaf], "weight_decay": recipe.weight_decay if span.decays else 0.0}
+            {"params": [leaf], "weight_decay": 0.0 if span.has_no_decay else recipe.weight_decay}
             for leaf, span in zip(self._leaves, flat.spans, strict=True)
         ]
-        self._optimizer: torch.optim.Optimizer | None = None
-        if not groups:
-            return
+        if not groups:  # a slice may have no parameters, an optimizer may not
+            groups = [{"params": [torch.zeros(0)]}]
+        self._optimizer: torch.optim.Optimizer
         if recipe.optimizer == "adamw":
             betas = (recipe.beta1, recipe.beta2)
-            self._optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, fused=True)
+            self._optimizer = torch.optim.AdamW(groups, betas=betas, fused=True)
         else:
-            self._optimizer = torch.optim.SGD(
-                groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True
-            )
+            self._optimizer = torch.optim.SGD(groups, momentum=recipe.momentum, fused=True)
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
@@ -199,10 +185,8 @@ class FlatOptimizer:
             square = self.total_norm((gradients * gradients).sum().double())
             factor = (self.recipe.clip_norm / (square.sqrt() + 1e-6)).clamp(max=1.0)
             gradients.mul_(factor.to(gradients.dtype))
-        if self._optimizer is None:
-            return
         rate = self._rates[min(number, len(self._rates) - 1)]
-        for group, span in zip(self._optimizer.param_groups, self.flat.spans, strict=True):
+        for group, span in zip(self._optimizer.param_groups, self.flat.spans, strict=False):
             group["lr"] = self.recipe.embedding_rate * rate if span.is_embedding else rate
         self._optimizer.step()
         if self.average is not None and is_averaging(number):
@@ -214,11 +198,10 @@ class FlatOptimizer:
         tensors = {"values": self.flat.values, "step": torch.tensor(self.step_number)}
         if self.average is not None:
             tensors["average"] = self.average
-        if self._optimizer is not None:
-            for number, leaf in enumerate(self._leaves):
-                for name, value in self._optimizer.state.get(leaf, {}).items():
-                    if isinstance(value, Tensor):
-                        tensors[f"moments.{number}.{name}"] = value
+        for number, leaf in enumerate(self._leaves):
+            for name, value in self._optimizer.state.get(leaf, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"moments.{number}.{name}"] = value
         return tensors | {f"buffers.{name}": value for name, value in self.flat.buffers().items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
@@ -243,7 +226,7 @@ class FlatOptimizer:
                 buffer.copy_(tensors[f"buffers.{name}"])
         self.step_number = int(tensors["step"])
         for name, value in tensors.items():
-            if name.startswith("moments.") and self._optimizer is not None:
+            if name.startswith("moments."):
                 _, number, key = name.split(".", 2)
                 leaf = self._leaves[int(number)]
                 placed = value.clone() if key == "step" else value.to(leaf.device, copy=True)

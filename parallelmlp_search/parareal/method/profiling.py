@@ -1,9 +1,10 @@
-"""Speed of a device on a network: measured times of each slice, and seconds per operation."""
+"""Speed of a device on a network: seconds per operation and per parameter."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 
 from parallelmlp_search._checks import check_positive
 from parallelmlp_search.parareal.method.blocks import counted_cost, synchronized_time
-from parallelmlp_search.parareal.method.network import OutputGradient, PararealNetwork, Slice, SlicePass
+from parallelmlp_search.parareal.method.network import OutputGradient, Slice, SlicePass
 from parallelmlp_search.parareal.method.optimizer import FlatOptimizer, FlatParameters, Recipe
 
-__all__ = ["DeviceSpeed", "SliceTimes", "cpu_wait_seconds", "measure_device_speed", "measure_slices"]
+__all__ = ["DeviceSpeed", "SliceTimes", "cpu_wait_seconds", "measure_device_speed"]
 
 N_WARM_UP = 2
 
@@ -73,102 +74,43 @@ def measure_device_speed(
     ----------
     model
         The network; a copy of it is trained.
-    example, output_gradient, repeats, recipe
-        As for :func:`measure_slices`; the loss is the sum of the outputs by default.
-
-    Returns
-    -------
-    DeviceSpeed
-    """
-    network = PararealNetwork([Slice(copy.deepcopy(model))])
-    function = output_gradient or (lambda y: (y.sum(), torch.ones_like(y)))
-    times = measure_slices(network, example, function, repeats=repeats, recipe=recipe)[0]
-    both = times.forward + times.backward
-    n_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return DeviceSpeed(
-        per_operation=(both + times.head) / counted_cost(model, example),
-        forward_share=times.forward / max(1e-12, both),
-        per_parameter=times.update / max(1, n_parameters),
-    )
-
-
-def measure_slices(
-    network: PararealNetwork,
-    example: Tensor,
-    output_gradient: OutputGradient,
-    *,
-    repeats: int = 7,
-    recipe: Recipe | None = None,
-) -> list[SliceTimes]:
-    """Measure the work of each slice, one after the other.
-
-    Parameters
-    ----------
-    network
-        The network; its weights are trained.
     example
         A minibatch ``(N, ...)``.
     output_gradient
-        Loss.
+        Loss; the sum of the outputs by default.
     repeats
-        Number of steps.
+        Number of steps, of which the median counts.
     recipe
         Optimizer; AdamW by default.
 
     Returns
     -------
-    list of SliceTimes
-        Medians over the steps.
+    DeviceSpeed
     """
-    found = []
-    corrected: Tensor | None = None
-    for part in network.parts:
-        previous = corrected
-        with torch.no_grad():
-            corrected = SlicePass(part, example).correct(previous)
-        optimizer = FlatOptimizer(FlatParameters([part]), recipe or Recipe(total_steps=1000))
-        function = output_gradient if part is network.parts[-1] else None
-        steps = [
-            _measure_step(part, example, previous, optimizer, function) for _ in range(repeats + N_WARM_UP)
-        ]
-        columns = zip(*steps[N_WARM_UP:], strict=True)
-        found.append(SliceTimes(*(statistics.median(column) for column in columns)))
-    return found
-
-
-def _measure_step(
-    part: Slice,
-    example: Tensor,
-    previous: Tensor | None,
-    optimizer: FlatOptimizer,
-    output_gradient: OutputGradient | None,
-) -> tuple[float, ...]:
-    """Fields of :class:`SliceTimes`; ``output_gradient`` is None in all slices but the last."""
-    times = [synchronized_time(example.device)]
-
-    def lap() -> float:
+    part = Slice(copy.deepcopy(model))
+    optimizer = FlatOptimizer(FlatParameters([part]), recipe or Recipe(total_steps=1000))
+    function = output_gradient or (lambda y: (y.sum(), torch.ones_like(y)))
+    rounds = []
+    for _ in range(repeats + N_WARM_UP):
+        times = [synchronized_time(example.device)]
+        slice_pass = SlicePass(part, example)
+        slice_pass.correct(None)
         times.append(synchronized_time(example.device))
-        return times[-1] - times[-2]
-
-    optimizer.zero_grad()
-    zero = lap()
-    slice_pass = SlicePass(part, example)
-    forward = lap()
-    gradient = torch.ones_like(slice_pass.correct(previous))
-    sweep = lap()
-    head = 0.0
-    if output_gradient is not None:
-        gradient = slice_pass.backward_head(output_gradient)[1]
-        head = lap()
-    back = None if previous is None else slice_pass.backward_coarse(gradient)
-    sweep_back = lap()
-    slice_pass.backward_fine(gradient, back)
-    backward = lap()
-    optimizer.step()
-    update = zero + lap()
-    if previous is None:
-        sweep = sweep_back = 0.0
-    return forward, backward, sweep, sweep_back, head, update
+        gradient = slice_pass.backward_head(function)[1]
+        times.append(synchronized_time(example.device))
+        slice_pass.backward_coarse(gradient)
+        slice_pass.backward_fine()
+        times.append(synchronized_time(example.device))
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(synchronized_time(example.device))
+        rounds.append([end - start for start, end in itertools.pairwise(times)])
+    forward, head, backward, update = (statistics.median(c) for c in zip(*rounds[N_WARM_UP:], strict=True))
+    return DeviceSpeed(
+        per_operation=(forward + head + backward) / counted_cost(model, example),
+        forward_share=forward / max(1e-12, forward + backward),
+        per_parameter=update / max(1, len(optimizer.flat.values)),
+    )
 
 
 def cpu_wait_seconds() -> float:

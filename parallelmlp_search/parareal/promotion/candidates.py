@@ -13,21 +13,16 @@ import torch
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.exceptions import RunDirectoryError
 from parallelmlp_search.parareal.architectures.residual_mlp import deep_config, deep_mlp
-from parallelmlp_search.parareal.method.cost import (
-    LOOPBACK,
-    Link,
-    StepPrediction,
-    predict_steps,
-    recommended_slices,
-)
+from parallelmlp_search.parareal.method.cost import StepPrediction, predict_steps, recommended_slices
 from parallelmlp_search.parareal.method.optimizer import Recipe
 from parallelmlp_search.parareal.method.profiling import DeviceSpeed, measure_device_speed
+from parallelmlp_search.parareal.promotion.settings import PromotionSettings
 from parallelmlp_search.parareal.ranks.training import output_gradient
 from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.search.run.trial import config_of_row
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["Forecast", "PromotionCandidate", "forecast", "local_device_count", "select_candidates"]
+__all__ = ["Forecast", "PromotionCandidate", "forecast", "select_candidates"]
 
 DEFAULT_DEPTH = 32
 """Hidden layers to which shallower networks are deepened by default."""
@@ -64,30 +59,15 @@ class Forecast:
         return {name: getattr(self, name) for name in names} | {"predictions": rows}
 
 
-def select_candidates(
-    directory: RunDirectory, top: int, depth_factor: int | None
-) -> list[PromotionCandidate]:
-    """Select finalists and deepen them: first those with 32 hidden layers or more, then by rank.
-
-    Parameters
-    ----------
-    directory
-        A finished run.
-    top
-        Number of finalists.
-    depth_factor
-        Factor of depth; by default one that gives 32 hidden layers, and 1 for deeper networks.
-
-    Returns
-    -------
-    list of PromotionCandidate
+def select_candidates(directory: RunDirectory, settings: PromotionSettings) -> list[PromotionCandidate]:
+    """Select finalists of a run and deepen them: first those with 32 hidden layers or more, then by rank.
 
     Raises
     ------
     InvalidParameterError
-        If ``depth_factor`` breaks its rule.
+        If ``depth_factor`` is too large.
     RunDirectoryError
-        If the run is unfinished, or no finalist has a hidden layer.
+        If no finalist has a hidden layer.
     """
     board = directory.leaderboard()
     finalists = board[(board["state"] == "complete") & board["rank"].notna()].sort_values("rank")
@@ -99,27 +79,19 @@ def select_candidates(
             "search a space with hidden layers, such as --space deep"
         )
     configs.sort(key=lambda pair: pair[1].depth < DEFAULT_DEPTH)
-    return [
-        PromotionCandidate(
-            trial, deep_config(config, depth_factor or max(1, math.ceil(DEFAULT_DEPTH / config.depth)))
-        )
-        for trial, config in configs[:top]
-    ]
-
-
-def local_device_count() -> int:
-    """Return the number of GPUs of this host, or of cores that this program may use."""
-    return torch.cuda.device_count() if torch.cuda.device_count() > 1 else int(joblib.cpu_count())
+    found = []
+    for trial, config in configs[: settings.top]:
+        factor = settings.depth_factor or max(1, math.ceil(DEFAULT_DEPTH / config.depth))
+        found.append(PromotionCandidate(trial, deep_config(config, factor)))
+    return found
 
 
 def forecast(
     candidates: Sequence[PromotionCandidate],
-    *,
     data: ShardData,
+    settings: PromotionSettings,
+    *,
     device_flops: float | None = None,
-    link: Link = LOOPBACK,
-    devices: int | None = None,
-    slices: int | None = None,
 ) -> list[Forecast]:
     """Predict step times of candidates on several devices.
 
@@ -129,19 +101,18 @@ def forecast(
         Networks.
     data
         Rows of a fold, of which one minibatch is used.
+    settings
+        Link, and a number of slices to predict beside the default ones. If ranks are launched, at most as
+        many slices are recommended as this host has GPUs or cores.
     device_flops
         Operations per second of each device; by default one core is measured.
-    link
-        Connection between devices.
-    devices
-        Maximum number of slices to recommend; unlimited by default.
-    slices
-        A number of slices to predict in addition to the default ones.
 
     Returns
     -------
     list of Forecast
     """
+    n_devices = _local_device_count() if settings.launch else max(DEFAULT_SLICES)
+    counts = sorted({*DEFAULT_SLICES, settings.slices or DEFAULT_SLICES[0]})
     found = []
     for candidate in candidates:
         config = candidate.config
@@ -160,8 +131,12 @@ def forecast(
         else:
             speed = DeviceSpeed.of_device(device_flops)
         clipped = config.clip_norm is not None
-        counts = sorted({*DEFAULT_SLICES, slices or DEFAULT_SLICES[0]})
-        rows = predict_steps(model, example, counts, speed=speed, link=link, clipped=clipped)
-        allowed = [row for row in rows if devices is None or row.slices <= devices]
-        found.append(Forecast(candidate.trial, config.depth, tuple(rows), recommended_slices(allowed)))
+        rows = predict_steps(model, example, counts, speed=speed, link=settings.link, clipped=clipped)
+        best = recommended_slices([row for row in rows if row.slices <= n_devices])
+        found.append(Forecast(candidate.trial, config.depth, tuple(rows), best))
     return found
+
+
+def _local_device_count() -> int:
+    """Number of GPUs of this host, or of cores that this program may use."""
+    return torch.cuda.device_count() if torch.cuda.device_count() > 1 else int(joblib.cpu_count())

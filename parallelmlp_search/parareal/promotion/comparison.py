@@ -187,10 +187,10 @@ def compare_contenders(
             "every promoted network diverged: lower the learning rate, or the depth factor"
         )
     selection = _select_ensemble(context, rows, base, trained)
-    contenders = [
-        replace(one.contender, weight=share) for one, share in zip(trained, selection.shares, strict=True)
-    ]
-    model = PromotedModel.of(base, selection.weights, [one.member for one in trained], selection.shares)
+    pairs = list(zip(trained, selection.shares, strict=True))
+    contenders = [replace(one.contender, weight=share) for one, share in pairs]
+    members = [replace(one.member, weight=share) for one, share in pairs]
+    model = PromotedModel.of(base, selection.weights, members)
     result = context.directory.result()
     previous = (result.get("promotion") or {}).get("honest_of_search") or result.get("honest") or {}
     greater = rows.metric.greater_is_better

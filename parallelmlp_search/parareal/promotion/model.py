@@ -34,66 +34,23 @@ class PromotedMember:
     config: MLPConfig  # deepened
     slices: int  # 1 for a serial network
     cuts: tuple[int, ...]  # hidden layers at which slices 2 to T begin
-    weights: tuple[dict[str, Tensor], ...]  # state dict of each fold's network
-
-    @torch.no_grad()
-    def outputs(self, fold: FoldModel, number: int, inputs: Tensor) -> Tensor:
-        """Compute the outputs ``(1, C, n)`` of the network of a fold.
-
-        Parameters
-        ----------
-        fold, number
-            The fold and its number.
-        inputs
-            Preprocessed rows ``(n, D)``.
-
-        Returns
-        -------
-        Tensor
-        """
-        seen = fold.seen(self.config, inputs)
-        network = build_network(
-            self.config,
-            self.slices,
-            n_inputs=seen.shape[1],
-            n_outputs=fold.head.n_outputs,
-            n_numbers=fold.preprocessor.columns_.n_numbers,
-            cuts=self.cuts,
-        )
-        network.load_state_dict(self.weights[number])
-        network.eval()
-        return member_outputs(torch.cat([network(rows) for rows in torch.split(seen, MAX_PREDICTION_ROWS)]))
+    states: tuple[dict[str, Tensor], ...]  # state dict of each fold's network
+    weight: float = 0.0  # in the ensemble
 
 
 @dataclass
 class PromotedModel(TrainedModel):
-    """An ensemble with promoted networks among its members.
-
-    Attributes
-    ----------
-    promoted
-        The deep networks.
-    promoted_weights
-        Weight of each; with ``weights`` they sum to 1.
-    """
+    """An ensemble with promoted networks among its members; all weights sum to 1."""
 
     promoted: tuple[PromotedMember, ...] = ()
-    promoted_weights: tuple[float, ...] = ()
 
     @property
     def n_members(self) -> int:
         """Networks in the ensemble, folds not counted."""
-        packed = int((self.weights > 0).sum())
-        return packed + sum(weight > 0 for weight in self.promoted_weights)
+        return int((self.weights > 0).sum()) + sum(member.weight > 0 for member in self.promoted)
 
     @classmethod
-    def of(
-        cls,
-        base: TrainedModel,
-        weights: Tensor,
-        promoted: Sequence[PromotedMember],
-        promoted_weights: Sequence[float],
-    ) -> PromotedModel:
+    def of(cls, base: TrainedModel, weights: Tensor, promoted: Sequence[PromotedMember]) -> PromotedModel:
         """Return an ensemble of the members of a model and promoted networks.
 
         The class weights of ``base`` stay. The temperature becomes 1: it was fitted without the promoted
@@ -105,8 +62,8 @@ class PromotedModel(TrainedModel):
             Model of the search.
         weights
             New weights ``(P,)`` of its members.
-        promoted, promoted_weights
-            Promoted networks, and the weight of each.
+        promoted
+            Promoted networks.
 
         Returns
         -------
@@ -121,7 +78,6 @@ class PromotedModel(TrainedModel):
                 "decision_weights": untempered_decision(base),
             },
             promoted=tuple(promoted),
-            promoted_weights=tuple(float(weight) for weight in promoted_weights),
         )
 
     def _averages(self, frame: pd.DataFrame) -> Tensor:
@@ -131,17 +87,16 @@ class PromotedModel(TrainedModel):
             if bool((self.weights > 0).any()):
                 total += fold.combine(frame, self.weights).double()
             inputs = torch.from_numpy(fold.preprocessor.transform(frame))
-            for member, weight in zip(self.promoted, self.promoted_weights, strict=True):
-                if weight > 0:
-                    outputs = member.outputs(fold, number, inputs)
-                    total += weight * fold.head.predictions(outputs)[0].double()
+            for member in (member for member in self.promoted if member.weight > 0):
+                outputs = _outputs(member, fold, number, inputs)
+                total += member.weight * fold.head.predictions(outputs)[0].double()
         return total / len(self.folds)
 
     def save(self, folder: Path) -> None:
         """Write the promoted networks and all weights: JSON and safetensors, no code."""
         tensors = {"weights": self.weights}
         for number, member in enumerate(self.promoted):
-            for fold, state in enumerate(member.weights):
+            for fold, state in enumerate(member.states):
                 tensors |= {f"{number}.{fold}.{name}": value for name, value in state.items()}
         save_tensors(folder / "weights.safetensors", tensors)
         members = [
@@ -150,11 +105,28 @@ class PromotedModel(TrainedModel):
                 "config": member.config.to_dict(),
                 "slices": member.slices,
                 "cuts": list(member.cuts),
-                "weight": weight,
+                "weight": member.weight,
             }
-            for member, weight in zip(self.promoted, self.promoted_weights, strict=True)
+            for member in self.promoted
         ]
         write_json(folder / "promoted.json", {"format": FORMAT, "members": members})
+
+
+@torch.no_grad()
+def _outputs(member: PromotedMember, fold: FoldModel, number: int, inputs: Tensor) -> Tensor:
+    """Outputs ``(1, C, n)`` of the network of a fold for preprocessed rows ``(n, D)``."""
+    seen = fold.seen(member.config, inputs)
+    network = build_network(
+        member.config,
+        member.slices,
+        n_inputs=seen.shape[1],
+        n_outputs=fold.head.n_outputs,
+        n_numbers=fold.preprocessor.columns_.n_numbers,
+        cuts=member.cuts,
+    )
+    network.load_state_dict(member.states[number])
+    network.eval()
+    return member_outputs(torch.cat([network(rows) for rows in torch.split(seen, MAX_PREDICTION_ROWS)]))
 
 
 def untempered_decision(model: TrainedModel) -> tuple[float, ...] | None:
@@ -170,7 +142,7 @@ def untempered_decision(model: TrainedModel) -> tuple[float, ...] | None:
 def load_model(directory: RunDirectory) -> TrainedModel:
     """Load the model of a run, with promoted networks if they are part of the ensemble."""
     found = _read(directory)
-    if found is None or not any(weight > 0 for weight in found.promoted_weights):
+    if found is None or not any(member.weight > 0 for member in found.promoted):
         return TrainedModel.load(directory.model_folder)
     return found
 
@@ -192,13 +164,8 @@ def load_promoted(directory: RunDirectory, member: int = 0) -> PromotedModel:
             f"the run in {str(directory.path)!r} has {count} promoted networks, but number {member} was "
             f"requested: promote with `pmlp promote {directory.path}`"
         )
-    return replace(
-        found,
-        weights=torch.zeros_like(found.weights),
-        promoted=(found.promoted[member],),
-        promoted_weights=(1.0,),
-        decision_weights=None,
-    )
+    alone = replace(found.promoted[member], weight=1.0)
+    return replace(found, weights=torch.zeros_like(found.weights), promoted=(alone,), decision_weights=None)
 
 
 def _read(directory: RunDirectory) -> PromotedModel | None:
@@ -221,9 +188,6 @@ def _read(directory: RunDirectory) -> PromotedModel | None:
             names = [name for name in tensors if name.startswith(prefix)]
             # copies, since the memory of a file is not aligned
             states.append({name.removeprefix(prefix): tensors[name].clone() for name in names})
-        config = MLPConfig.from_dict(member["config"])
-        members.append(
-            PromotedMember(member["trial"], config, member["slices"], tuple(member["cuts"]), tuple(states))
-        )
-    shares = [member["weight"] for member in values["members"]]
-    return PromotedModel.of(base, tensors["weights"].clone(), members, shares)
+        others = {"config": MLPConfig.from_dict(member["config"]), "cuts": tuple(member["cuts"])}
+        members.append(PromotedMember(**{**member, **others}, states=tuple(states)))
+    return PromotedModel.of(base, tensors["weights"].clone(), members)

@@ -21,7 +21,6 @@ from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryErr
 from parallelmlp_search.parareal.promotion.candidates import (
     PromotionCandidate,
     forecast,
-    local_device_count,
     select_candidates,
 )
 from parallelmlp_search.parareal.promotion.comparison import (
@@ -29,10 +28,10 @@ from parallelmlp_search.parareal.promotion.comparison import (
     PromotionResult,
     compare_contenders,
 )
-from parallelmlp_search.parareal.promotion.model import FOLDER, PromotedModel
+from parallelmlp_search.parareal.promotion.model import FOLDER
 from parallelmlp_search.parareal.promotion.settings import PromotionSettings
 from parallelmlp_search.parareal.ranks.communicator import Communicator
-from parallelmlp_search.parareal.ranks.jobs import Job, Task, run_task
+from parallelmlp_search.parareal.ranks.jobs import Job, Task
 from parallelmlp_search.parareal.ranks.launch import launch_job
 from parallelmlp_search.search import Problem, RunDirectory, TrainedModel
 from parallelmlp_search.search.problem.preparation import Preparation
@@ -92,7 +91,7 @@ def promote(
         model.save(directory.path / FOLDER)
         base = TrainedModel.load(directory.model_folder)
         final = model if result.used else base
-        _record(directory, result, model, final.postprocessing(), honest)
+        _record(directory, result, final.postprocessing(), honest)
     return result, final
 
 
@@ -101,7 +100,7 @@ def _train(
 ) -> PromotionContext:
     """Train every candidate on every fold, except those that an earlier call has trained."""
     result = _checked_result(directory, problem)
-    candidates = select_candidates(directory, settings.top, settings.depth_factor)
+    candidates = select_candidates(directory, settings)
     preparation = Preparation(problem, replace(directory.settings(), device="cpu"))
     if preparation.is_tiny:
         raise RunDirectoryError(
@@ -110,20 +109,15 @@ def _train(
         )
     parts = preparation.folds(int(result["n_folds"]))
     progress("measuring this device")
-    forecasts = forecast(
-        candidates,
-        data=parts[0].data,
-        link=settings.link,
-        devices=local_device_count() if settings.launch else None,
-        slices=settings.slices,
-    )
+    forecasts = forecast(candidates, parts[0].data, settings)
     slices = settings.slices or max(2, forecasts[0].recommended)
     tasks = _tasks(candidates, len(parts), slices, float(settings.epochs or result["max_epochs"]))
     ranked = tuple(task for task in tasks if task.slices > 1)
     # the folder is named after the tasks, so that the same call finds it again
     digest = hashlib.sha256(json.dumps([task.to_dict() for task in tasks], sort_keys=True).encode())
     folder = directory.path / "promotion" / digest.hexdigest()[:12]
-    job = Job(folder, ranked, slices, settings.device, settings.timeout)
+    names = ("device", "timeout", "replicas", "restarts")
+    job = Job(folder, ranked, slices, **{name: getattr(settings, name) for name in names})
     job.save()
     for fold, part in enumerate(parts):
         job.save_rows(fold, part.data)
@@ -132,16 +126,11 @@ def _train(
         if not job.is_done(task):
             form = "serial" if task.slices == 1 else f"{task.slices} slices"
             progress(f"training here, {form}, {number} of {len(here)}")
-            run_task(job, task, Communicator())
+            job.run(task, Communicator())
     if settings.launch and not all(job.is_done(task) for task in ranked):
         words = f"training over {slices * settings.replicas} ranks"
         progress(words)
-        launch_job(
-            job,
-            replicas=settings.replicas,
-            restarts=settings.restarts,
-            on_progress=lambda done: progress(f"{words}, {done} of {len(ranked)} done"),
-        )
+        launch_job(job, lambda done: progress(f"{words}, {done} of {len(ranked)} done"))
     return PromotionContext(directory, preparation, parts, candidates, forecasts, job, tasks)
 
 
@@ -176,19 +165,13 @@ def _tasks(candidates: Sequence[PromotionCandidate], n_folds: int, slices: int, 
 
 
 def _record(
-    directory: RunDirectory,
-    result: PromotionResult,
-    model: PromotedModel,
-    treatment: dict[str, Any],
-    honest: HonestScore | None,
+    directory: RunDirectory, result: PromotionResult, treatment: dict[str, Any], honest: HonestScore | None
 ) -> None:
     """Write the result into the run, with the honest score of the model that predicts."""
     stored = directory.result()
     searched = (stored.get("promotion") or {}).get("honest_of_search", stored.get("honest"))
-    members = [
-        {"trial": member.trial, "slices": member.slices, "depth": member.config.depth, "weight": weight}
-        for member, weight in zip(model.promoted, model.promoted_weights, strict=True)
-    ]
+    names = ("trial", "slices", "depth", "weight")
+    members = [{name: getattr(contender, name) for name in names} for contender in result.contenders]
     changes = {
         "honest": searched if honest is None else asdict(honest),
         "promotion": {"used": result.used, "members": members, "honest_of_search": searched},

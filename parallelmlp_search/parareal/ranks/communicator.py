@@ -45,9 +45,9 @@ class Communicator:
     mesh
         The ranks as a device mesh with the dimensions ``replica`` and ``slice``; None with one replica.
     peers
-        Connections to neighbouring ranks on the same host, by rank. All other messages use gloo or NCCL.
+        Connections to neighboring ranks on the same host, by rank. All other messages use gloo or NCCL.
     all_connected
-        True if all ranks of the replica have such connections to their neighbours.
+        True if all ranks of the replica have such connections to their neighbors.
     """
 
     def __init__(
@@ -65,26 +65,12 @@ class Communicator:
         self.step = 0
         self._sending: list[tuple[dist.Work, Tensor]] = []
         self._receiving: list[tuple[dist.Work | None, Tensor, int]] = []
-        self._buffers: dict[tuple[Any, ...], Tensor] = {}
 
     # ------------------------------------------------------------------ point to point
 
-    def start_receive(self, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        """Prepare to receive a tensor while this rank still computes.
-
-        Parameters
-        ----------
-        offset
-            -1 for the previous slice, 1 for the next.
-        shape, dtype
-            Of the tensor.
-        """
-        peer = self.rank + offset
-        key = (peer, shape, dtype)
-        if key not in self._buffers:
-            self._buffers[key] = torch.empty(shape, dtype=dtype, device=self.device)
-        buffer = self._buffers[key]
-        work = None
+    def start_receive(self, offset: int, buffer: Tensor) -> None:
+        """Prepare to receive a tensor of the previous (-1) or next (1) slice while this rank computes."""
+        peer, work = self.rank + offset, None
         if not self._uses_socket(peer, buffer):
             with self._translated_errors(peer):
                 work = dist.irecv(buffer, peer)
@@ -146,13 +132,12 @@ class Communicator:
                 dist.all_reduce(value, group=self.slice_group)
             return value
         # to the last slice and back, 3 us per message
-        shape, dtype = tuple(value.shape), value.dtype
         if self.slice_index > 0:
-            self.start_receive(-1, shape, dtype)
+            self.start_receive(-1, torch.empty_like(value))
             value = value + self.wait_receive()
         if self.slice_index < self.n_slices - 1:
             self.send(1, value)
-            self.start_receive(1, shape, dtype)
+            self.start_receive(1, torch.empty_like(value))
             value = self.wait_receive()
         if self.slice_index > 0:
             self.send(-1, value)

@@ -25,6 +25,9 @@ __all__ = ["DistributedParareal"]
 
 PREVIOUS, NEXT = -1, 1
 
+PREDICTION_ROWS = 2048
+"""Rows of a message in prediction."""
+
 
 class DistributedParareal:
     """Trains a parareal network: the slices of this process, their optimizer, the other ranks.
@@ -118,94 +121,65 @@ class DistributedParareal:
     # ------------------------------------------------------------------ training
 
     def step(
-        self,
-        inputs: Tensor | None,
-        output_gradient: OutputGradient | Sequence[OutputGradient],
-        *,
-        accumulate: int = 1,
+        self, inputs: Tensor | None, output_gradient: OutputGradient | Sequence[OutputGradient]
     ) -> Tensor | None:
-        """Train on one minibatch.
+        """Train on one minibatch and return its loss on the last slice, else None.
 
         Parameters
         ----------
         inputs
             Rows ``(N, ...)`` of this replica; None on ranks after the first if the input is broadcast.
         output_gradient
-            Loss and its gradient, used by the last slice; with ``accumulate`` a sequence of one per piece.
-        accumulate
-            Number of pieces that the minibatch is cut into. Memory holds one piece at a time.
-
-        Returns
-        -------
-        Tensor or None
-            Sum of the losses of the pieces on the last slice, else None.
+            Loss and its gradient, used by the last slice. A sequence of ``k`` cuts the minibatch into as many
+            pieces, whose gradients and losses are summed. Memory holds one piece at a time.
 
         Raises
         ------
         InvalidParameterError
-            If the input is broadcast in pieces, or the number of functions is wrong.
+            If the input is missing, has another shape, or is broadcast in pieces.
         """
-        pieces: list[Tensor | None] = [inputs] if accumulate == 1 else []
-        if accumulate > 1:
-            if inputs is None or self.broadcast:
-                raise InvalidParameterError("accumulate must be 1 where the input is broadcast")
-            pieces.extend(inputs.tensor_split(accumulate))
-        functions = [output_gradient] if callable(output_gradient) else list(output_gradient)
-        if len(functions) != len(pieces):
-            raise InvalidParameterError(
-                f"output_gradient must have one function a piece, {len(pieces)}, but has {len(functions)}"
-            )
-        self.optimizer.zero_grad()
-        total: Tensor | None = None
-        for number, (piece, function) in enumerate(zip(pieces, functions, strict=True)):
-            loss = self.backward(piece, function, piece=number)
-            if loss is not None:
-                total = loss if total is None else total + loss
-        self.communicator.sum_over_replicas(self.flat.gradients)
-        self.optimizer.step()
-        return total
-
-    def backward(
-        self, inputs: Tensor | None, output_gradient: OutputGradient, *, piece: int = 0
-    ) -> Tensor | None:
-        """Add the gradients of a minibatch.
-
-        A message of the previous slice travels while the fine network runs, and gradients are sent before the
-        backward pass of the fine network begins.
-
-        Parameters
-        ----------
-        inputs, output_gradient
-            As for :meth:`step`.
-        piece
-            Number of the piece of the minibatch, for the seed of dropout.
-
-        Returns
-        -------
-        Tensor or None
-            Loss on the last slice, else None.
-
-        Raises
-        ------
-        InvalidParameterError
-            If the input is missing or has another shape.
-        """
-        communicator = self.communicator
         if inputs is None and (self.is_first or not self.broadcast):
             raise InvalidParameterError("inputs must be given on every rank unless they are broadcast")
         if inputs is not None and tuple(inputs.shape[1:]) != self.input_shape:
             raise InvalidParameterError(
                 f"inputs must have rows of shape {self.input_shape}, but got {tuple(inputs.shape[1:])}"
             )
+        functions = [output_gradient] if callable(output_gradient) else list(output_gradient)
+        pieces: Sequence[Tensor | None] = [inputs]
+        if len(functions) > 1:
+            if inputs is None or self.broadcast:
+                raise InvalidParameterError("output_gradient must be one function if the input is broadcast")
+            pieces = inputs.tensor_split(len(functions))
+        self.optimizer.zero_grad()
+        total: Tensor | None = None
+        for number, (piece, function) in enumerate(zip(pieces, functions, strict=True)):
+            loss = self._backward(self._shared_rows(piece, number), function, number)
+            if loss is not None:
+                total = loss if total is None else total + loss
+        self.communicator.sum_over_replicas(self.flat.gradients)
+        self.optimizer.step()
+        return total
+
+    def _shared_rows(self, inputs: Tensor | None, piece: int) -> Tensor:
+        """Rows of a piece of the minibatch, from the first slice if it broadcasts them."""
         n_rows = self.batch_rows if inputs is None else inputs.shape[0]
         if self._checked_rows.get(piece) != n_rows:  # gloo aborts if a message has another length
-            communicator.check_equal({"the rows of a minibatch": n_rows}, in_replica=True)
+            self.communicator.check_equal({"the rows of a minibatch": n_rows}, in_replica=True)
             self._checked_rows[piece] = n_rows
-        if self.broadcast:
-            tensor = torch.empty(n_rows, *self.input_shape, dtype=self.dtype, device=communicator.device)
-            inputs = tensor if inputs is None else tensor.copy_(inputs)
-            communicator.broadcast(inputs, 0)
-        assert inputs is not None
+        if inputs is not None and not self.broadcast:
+            return inputs
+        rows = self._empty(n_rows, self.input_shape)
+        if inputs is not None:
+            rows.copy_(inputs)
+        self.communicator.broadcast(rows, 0)
+        return rows
+
+    def _backward(self, inputs: Tensor, output_gradient: OutputGradient, piece: int) -> Tensor | None:
+        """Add the gradients of a piece of the minibatch and return its loss on the last slice.
+
+        A message of the previous slice travels while the fine network runs, and gradients are sent before the
+        backward pass of the fine network begins.
+        """
         loss = None
         passes, corrected = self._forward(inputs, noise=(self.optimizer.step_number, piece))
         if self.is_last:
@@ -213,21 +187,15 @@ class DistributedParareal:
                 loss, gradient = passes[-1].backward_head(output_gradient)
         else:
             # after the send: between two GPUs messages keep the order in which they were announced
-            communicator.start_receive(NEXT, tuple(corrected.shape), self.dtype)
-            gradient = communicator.wait_receive()
-        gradients = [gradient]
+            self.communicator.start_receive(NEXT, torch.empty_like(corrected))
+            gradient = self.communicator.wait_receive()
         for slice_pass in reversed(passes):
-            if not slice_pass.part.is_first:
-                gradients.append(slice_pass.backward_coarse(gradients[-1]))
+            gradient = slice_pass.backward_coarse(gradient)
         if not self.is_first:
-            communicator.send(PREVIOUS, gradients[-1])
-        gradients.reverse()
-        if self.is_first:
-            gradients = [gradients[0], *gradients]
-        for number, slice_pass in enumerate(passes):
-            previous = None if slice_pass.part.is_first else gradients[number]
-            slice_pass.backward_fine(gradients[number + 1], previous)
-        communicator.end_step()
+            self.communicator.send(PREVIOUS, gradient)
+        for slice_pass in passes:
+            slice_pass.backward_fine()
+        self.communicator.end_step()
         return loss
 
     def _forward(
@@ -236,7 +204,7 @@ class DistributedParareal:
         """Run the slices of this process forward and send the last corrected output, which is returned."""
         n_rows = inputs.shape[0]
         if not self.is_first:
-            self.communicator.start_receive(PREVIOUS, (n_rows, *self.shapes[self.numbers[0] - 1]), self.dtype)
+            self.communicator.start_receive(PREVIOUS, self._empty(n_rows, self.shapes[self.numbers[0] - 1]))
         passes = []
         for number, part in zip(self.numbers, self.parts, strict=True):
             if noise is not None and self._has_dropout:
@@ -260,6 +228,9 @@ class DistributedParareal:
             self.communicator.send(NEXT, previous)
         return passes, previous
 
+    def _empty(self, n_rows: int, shape: Shape) -> Tensor:
+        return torch.empty(n_rows, *shape, dtype=self.dtype, device=self.communicator.device)
+
     def _cast(self) -> AbstractContextManager[Any]:
         if self._autocast is None:
             return contextlib.nullcontext()
@@ -268,48 +239,30 @@ class DistributedParareal:
     # ------------------------------------------------------------------ prediction
 
     @torch.no_grad()
-    def predict(self, inputs: Tensor, *, window: int = 2048) -> Tensor | None:
-        """Predict rows that every rank has.
-
-        Parameters
-        ----------
-        inputs
-            Rows ``(n, ...)``.
-        window
-            Rows per message.
-
-        Returns
-        -------
-        Tensor or None
-            Outputs ``(n, ...)`` on the last slice, else None.
-        """
-        self.communicator.check_equal(
-            {"the rows to predict": inputs.shape[0], "window": window}, in_replica=True
-        )
+    def predict(self, inputs: Tensor) -> Tensor | None:
+        """Return the outputs ``(n, ...)`` of rows that every rank has, on the last slice, else None."""
+        self.communicator.check_equal({"the rows to predict": inputs.shape[0]}, in_replica=True)
         found = []
-        modes = [part.training for part in self.parts]
+        training = self.parts[0].training
         for part in self.parts:
             part.eval()
-        for rows in torch.split(inputs, window):
+        for rows in torch.split(inputs, PREDICTION_ROWS):
             _, corrected = self._forward(rows)
             if self.is_last:
                 with self._cast():
                     found.append(self.parts[-1].outputs(corrected).to(self.dtype))
             else:
                 self.communicator.end_step()
-        for part, mode in zip(self.parts, modes, strict=True):
-            part.train(mode)
+        for part in self.parts:
+            part.train(training)
         return torch.cat(found) if found else None
 
     @contextlib.contextmanager
     def weights(self, values: Tensor | None) -> Iterator[None]:
         """Use other weights temporarily, such as the averaged ones."""
-        if values is None:
-            yield
-            return
         current = self.flat.values.clone()
         with torch.no_grad():
-            self.flat.values.copy_(values)
+            self.flat.values.copy_(current if values is None else values)
         try:
             yield
         finally:

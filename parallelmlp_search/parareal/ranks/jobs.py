@@ -7,7 +7,7 @@ unfinished job is resumed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from parallelmlp_search.parareal.ranks.training import TrainingResult, member_ou
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 
-__all__ = ["LAUNCHER_PID", "Job", "Task", "build_network", "run_task"]
+__all__ = ["LAUNCHER_PID", "Job", "Task", "build_network"]
 
 LAUNCHER_PID = "PMLP_LAUNCHER"
 """Environment variable with the id of the process whose end also ends the ranks."""
@@ -69,10 +69,13 @@ class Job:
     slices: int  # ranks per network
     device: str = "auto"
     timeout: float = 20.0
+    replicas: int = 1  # copies of the network, each over ``slices`` ranks, which share each minibatch
+    restarts: int = 0  # of all ranks from the last checkpoint after one has died
 
     def save(self) -> None:
         """Write ``job.json``."""
-        values = {name: getattr(self, name) for name in ("slices", "device", "timeout")}
+        names = ("slices", "device", "timeout", "replicas", "restarts")
+        values = {name: getattr(self, name) for name in names}
         write_json(self.folder / "job.json", {**values, "tasks": [task.to_dict() for task in self.tasks]})
 
     @classmethod
@@ -114,6 +117,43 @@ class Job:
             seed=facts["seed"],
             columns=ColumnGroups.from_dict(facts["columns"]),
         )
+
+    def run(self, task: Task, communicator: Communicator) -> None:
+        """Train one task in this process, or as one rank of many, and write its outcome."""
+        config = task.config
+        data = self.load_rows(task.fold, communicator.device).seen_by(config)
+        inputs = data.rows.inputs
+        network = build_network(
+            config,
+            task.slices,
+            n_inputs=data.n_inputs,
+            n_outputs=data.head.n_outputs,
+            n_numbers=data.columns.n_numbers,
+            repeat=task.fold + 1,
+        )
+        facts = {
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "cuts": list(network.cuts),
+            "ranks": communicator.world_size,
+        }
+        steps = BatchStream(inputs.shape[0], config.batch_size, data.seed).steps(task.epochs)
+        engine = DistributedParareal(
+            network, communicator, Recipe.of(config, steps), inputs[:2].cpu(), seed=config.seed
+        )
+        identity = {"task": task.to_dict(), "replicas": communicator.n_replicas}
+        checkpointer = Checkpointer(self.folder / task.key / "checkpoint", identity)
+        result = train_network(
+            engine,
+            data,
+            batch_size=config.batch_size,
+            epochs=task.epochs,
+            smoothing=config.label_smoothing,
+            checkpointer=checkpointer,
+        )
+        _write_outcome(self.folder / task.key, engine, data, result, facts)
+        if communicator.rank == 0:
+            checkpointer.delete()
+        communicator.barrier()
 
     def is_done(self, task: Task) -> bool:
         """Return True if a task has an outcome."""
@@ -172,57 +212,6 @@ def build_network(
         model = deep_mlp(config, vector=vector, n_numbers=n_numbers, **sizes)
         rows = max(2, min(config.batch_size, 256))
         return decompose(model, slices, torch.zeros(rows, n_inputs), cuts=cuts)
-
-
-def run_task(
-    job: Job, task: Task, communicator: Communicator, *, on_step: Callable[[int], object] | None = None
-) -> None:
-    """Train one task in this process, or as one rank of many, and write its outcome.
-
-    Parameters
-    ----------
-    job, task
-        Task to run, and its job.
-    communicator
-        Connection with the other ranks.
-    on_step
-        Called with the number of steps after each.
-    """
-    config = task.config
-    data = job.load_rows(task.fold, communicator.device).seen_by(config)
-    inputs = data.rows.inputs
-    network = build_network(
-        config,
-        task.slices,
-        n_inputs=data.n_inputs,
-        n_outputs=data.head.n_outputs,
-        n_numbers=data.columns.n_numbers,
-        repeat=task.fold + 1,
-    )
-    facts = {
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "cuts": list(network.cuts),
-        "ranks": communicator.world_size,
-    }
-    steps = BatchStream(inputs.shape[0], config.batch_size, data.seed).steps(task.epochs)
-    engine = DistributedParareal(
-        network, communicator, Recipe.of(config, steps), inputs[:2].cpu(), seed=config.seed
-    )
-    identity = {"task": task.to_dict(), "replicas": communicator.n_replicas}
-    checkpointer = Checkpointer(job.folder / task.key / "checkpoint", identity)
-    result = train_network(
-        engine,
-        data,
-        batch_size=config.batch_size,
-        epochs=task.epochs,
-        smoothing=config.label_smoothing,
-        checkpointer=checkpointer,
-        on_step=on_step,
-    )
-    _write_outcome(job.folder / task.key, engine, data, result, facts)
-    if communicator.rank == 0:
-        checkpointer.delete()
-    communicator.barrier()
 
 
 def _write_outcome(

@@ -22,38 +22,23 @@ POLL_SECONDS = 0.25
 _FAILURE = re.compile(r"rank\s*:\s*(\d+) \(local_rank.*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
 
 
-def launch_job(
-    job: Job,
-    *,
-    replicas: int = 1,
-    restarts: int = 0,
-    on_progress: Callable[[int], object] | None = None,
-) -> None:
-    """Run all tasks of a job over ranks of this host.
+def launch_job(job: Job, on_progress: Callable[[int], object] = lambda _: None) -> None:
+    """Run all tasks of a saved job over ranks of this host.
 
-    Parameters
-    ----------
-    job
-        Job to run; it must be saved.
-    replicas
-        Copies of the network, each over ``job.slices`` ranks, which share each minibatch.
-    restarts
-        Number of times that all ranks are restarted from the last checkpoint after one has died.
-    on_progress
-        Called repeatedly with the number of finished tasks.
+    ``on_progress`` is called repeatedly with the number of finished tasks.
 
     Raises
     ------
     DistributedError
-        If ranks died more often; the message names the rank and says how to resume.
+        If ranks died more often than they are restarted; the message names the rank and says how to resume.
     """
     for path in job.folder.glob("failure-*.json"):
         path.unlink()
     log = job.folder / "ranks.log"
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
-        "--nproc-per-node", str(job.slices * replicas),
-        "--max-restarts", str(restarts), "--monitor-interval", "0.2",
+        "--nproc-per-node", str(job.slices * job.replicas),
+        "--max-restarts", str(job.restarts), "--monitor-interval", "0.2",
         "-m", "parallelmlp_search.parareal.ranks.worker", str(job.folder.absolute()),
     ]  # fmt: skip
     # ranks must import the package that this process has imported
@@ -77,8 +62,7 @@ def launch_job(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     torchrun.wait(POLL_SECONDS)
                     running = False
-                if on_progress is not None:
-                    on_progress(n_done())
+                on_progress(n_done())
         except BaseException:
             _terminate(torchrun)
             raise

@@ -45,7 +45,7 @@ def init_communicator(
     timeout
         Seconds without a message after which a rank counts as lost.
     sockets
-        Send short messages between neighbours on one host over a Unix socket, with a fifth of gloo's latency
+        Send short messages between neighbors on one host over a Unix socket, with a fifth of gloo's latency
         and the same results. Ranks on GPUs do not use it.
 
     Returns
@@ -85,7 +85,7 @@ def init_communicator(
         )
         _create_groups(communicator, limit)
         if sockets and not on_gpu:
-            _connect_neighbours(communicator, store, timeout, ranks_on_host)
+            _connect_neighbors(communicator, store, timeout, ranks_on_host)
     except (RuntimeError, ValueError, OSError) as error:
         raise DistributedError(
             f"rank {rank} could not reach the others: {' '.join(str(error).split())}"
@@ -126,16 +126,14 @@ def _create_groups(communicator: Communicator, timeout: timedelta) -> None:
     )
 
 
-def _connect_neighbours(communicator: Communicator, store: Store, timeout: float, ranks_on_host: int) -> None:
-    """Open sockets to the neighbours on this host."""
-    rank, index = communicator.rank, communicator.slice_index
-    has_previous, has_next = index > 0, index < communicator.n_slices - 1
+def _connect_neighbors(communicator: Communicator, store: Store, timeout: float, ranks_on_host: int) -> None:
+    """Open sockets to the neighbors on this host."""
+    rank, first = communicator.rank, communicator.rank - communicator.slice_index
+    neighbors = {rank - 1, rank + 1} & {*range(first, first + communicator.n_slices)}
     # a rank that spins would keep the core that the other rank needs
     spin = SPIN_SECONDS if ranks_on_host <= joblib.cpu_count() else 0.0
-    communicator.peers = connect_peers(
-        store, rank, has_previous=has_previous, has_next=has_next, timeout=timeout, spin=spin
-    )
-    missing = torch.tensor(has_previous + has_next - len(communicator.peers))
+    communicator.peers = connect_peers(store, rank, neighbors, timeout=timeout, spin=spin)
+    missing = torch.tensor(len(neighbors) - len(communicator.peers))
     dist.all_reduce(missing, group=communicator.slice_group)
     communicator.all_connected = communicator.n_slices > 1 and int(missing) == 0
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,7 +132,6 @@ def train_network(
     epochs: float,
     smoothing: float = 0.0,
     checkpointer: Checkpointer | None = None,
-    on_step: Callable[[int], object] | None = None,
 ) -> TrainingResult:
     """Train for a number of epochs and keep the best weights; every rank calls it.
 
@@ -151,8 +149,6 @@ def train_network(
         Label smoothing.
     checkpointer
         Saves after each snapshot. Training resumes from its last checkpoint.
-    on_step
-        Called with the number of steps after each.
 
     Returns
     -------
@@ -171,8 +167,6 @@ def train_network(
         started = time.perf_counter()
         losses.append(engine.step(*_minibatch(engine, data, stream, smoothing)))
         durations.append(time.perf_counter() - started)
-        if on_step is not None:
-            on_step(step + 1)
         if step + 1 not in snapshots:
             continue
         _record_snapshot(result, engine, data, snapshots[step + 1], losses)

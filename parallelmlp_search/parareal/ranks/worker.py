@@ -18,7 +18,7 @@ import torch
 
 from parallelmlp_search._files import write_json
 from parallelmlp_search.exceptions import DistributedError, PMLPError
-from parallelmlp_search.parareal.ranks.jobs import LAUNCHER_PID, Job, run_task
+from parallelmlp_search.parareal.ranks.jobs import LAUNCHER_PID, Job
 from parallelmlp_search.parareal.ranks.process_group import exit_rank, init_communicator
 
 __all__ = ["main"]
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> NoReturn:
         todo = [task for task in job.tasks if not job.is_done(task)]
         communicator.barrier()
         for task in todo:
-            run_task(job, task, communicator)
+            job.run(task, communicator)
     except PMLPError as error:
         sentence = " ".join(str(error).split())
         write_json(folder / f"failure-{rank}.json", {"rank": rank, "sentence": sentence})

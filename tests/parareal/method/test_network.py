@@ -72,7 +72,7 @@ def accumulate_gradients(
 ) -> Tensor | None:
     """Gradients by explicit sweeps, as ranks compute them."""
     engine = DistributedParareal(network, Communicator(), Recipe(total_steps=1), rows)
-    return engine.backward(rows, output_gradient)
+    return engine.step(rows, output_gradient)
 
 
 CONFIG = MLPConfig(widths=(8,) * 10, residual=True, normalization="layer", activation="silu")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from parallelmlp_search.parareal.method.blocks import counted_cost, measured_cost, profile_model
-from parallelmlp_search.parareal.method.decompose import balanced_cuts
+from parallelmlp_search.parareal.method.decompose import _balanced_cuts
 
 
 @pytest.mark.parametrize(
@@ -28,14 +28,14 @@ from parallelmlp_search.parareal.method.decompose import balanced_cuts
 def test_cuts_balance_the_most_expensive_slice(
     costs: list[float], slices: int, extras: dict[str, float], cuts: tuple[int, ...]
 ) -> None:
-    assert balanced_cuts(costs, slices, **extras) == cuts
+    assert _balanced_cuts(costs, slices, **extras) == cuts
 
 
 def test_no_cut_is_better_than_the_balanced_one() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         costs = torch.rand(9, generator=generator).tolist()
-        (cut,) = balanced_cuts(costs, 2)
+        (cut,) = _balanced_cuts(costs, 2)
         best = min(max(sum(costs[:k]), sum(costs[k:])) for k in range(1, 9))
         assert max(sum(costs[:cut]), sum(costs[cut:])) == pytest.approx(best)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -16,17 +17,20 @@ from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryErr
 from parallelmlp_search.parareal import (
     Link,
     PromotionResult,
+    PromotionSettings,
     load_model,
     load_promoted,
     promote,
 )
 from parallelmlp_search.parareal.promotion import runner
 from parallelmlp_search.parareal.promotion.candidates import (
+    Forecast,
     PromotionCandidate,
     forecast,
     select_candidates,
 )
 from parallelmlp_search.parareal.promotion.model import PromotedModel
+from parallelmlp_search.parareal.ranks.jobs import Job
 from parallelmlp_search.search import Problem, RunDirectory, TrainedModel
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.space import MLPConfig
@@ -70,7 +74,7 @@ def test_scores_are_those_of_networks_that_were_trained_on_other_rows(
             alone = load_promoted(directory, number)
             alone.folds = [model.folds[fold]]
             member = model.promoted[0]
-            alone.promoted = (replace(member, weights=(member.weights[fold],)),)
+            alone.promoted = (replace(member, states=(member.states[fold],)),)
             rows = part.predicted_rows
             predictions[:, rows] = alone.predictions(problem.frame.iloc[rows])
         rows = preparation.oof_rows
@@ -112,7 +116,7 @@ def test_promoting_again_trains_nothing(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(runner, "run_task", never)
+    monkeypatch.setattr(Job, "run", never)
     after, _ = promote(RunDirectory.open(folder), problem, slices=2, depth_factor=4, epochs=12)
     assert [c.score for c in after.contenders] == [c.score for c in before.contenders]
     assert after.honest_before == before.honest_before
@@ -188,7 +192,7 @@ def test_other_data_and_invalid_values_are_rejected(run_folder: Path, problem: P
 def test_class_weights_name_the_same_classes_without_temperature(finished: Path, problem: Problem) -> None:
     base = TrainedModel.load(RunDirectory.open(finished).model_folder)
     base.temperature, base.decision_weights = 0.7, (0.4, 0.6, 0.8, 1.0, 1.4, 1.8)
-    model = PromotedModel.of(base, base.weights, (), ())
+    model = PromotedModel.of(base, base.weights, ())
     assert model.temperature == 1.0
     assert model.decision_weights != base.decision_weights
     rows = problem.frame
@@ -206,28 +210,35 @@ def test_a_refitted_run_is_rejected(run_folder: Path, problem: Problem) -> None:
 
 def test_candidates_are_deepened_to_32_layers(finished: Path) -> None:
     directory = RunDirectory.open(finished)
-    chosen = select_candidates(directory, 2, None)
+    chosen = select_candidates(directory, PromotionSettings(top=2))
     assert len(chosen) == 2
     assert all(candidate.config.depth == 32 for candidate in chosen)
     assert all(candidate.config.residual for candidate in chosen)
     best = int(directory.leaderboard().iloc[0]["trial"])
     assert chosen[0].trial == best
-    (same,) = select_candidates(directory, 1, 1)
+    (same,) = select_candidates(directory, PromotionSettings(depth_factor=1))
     assert same.config.depth < 3
 
 
-def test_forecasts_recommend_at_most_the_number_of_devices(finished: Path, problem: Problem) -> None:
-    chosen = select_candidates(RunDirectory.open(finished), 1, 64)
-    link = Link(1e-7, 1e11)
+def test_forecasts_recommend_at_most_the_number_of_devices(
+    finished: Path, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = PromotionSettings(depth_factor=64, link=Link(1e-7, 1e11))
+    chosen = select_candidates(RunDirectory.open(finished), near)
     data = Preparation(problem, RunDirectory.open(finished).settings()).screening().data
-    (free,) = forecast(chosen, data=data, device_flops=1e10, link=link)
-    (two,) = forecast(chosen, data=data, device_flops=1e10, link=link, devices=2)
-    (far,) = forecast(chosen, data=data, device_flops=1e10, link=Link(1.0, 1e11))
+
+    def predict(settings: PromotionSettings) -> Forecast:
+        (found,) = forecast(chosen, data, settings, device_flops=1e10)
+        return found
+
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
+    free, two = predict(near), predict(replace(near, launch=True))
+    far = predict(replace(near, link=Link(1.0, 1e11)))
     assert free.recommended > 2
     assert two.recommended == 2
     assert far.recommended == 1
     assert [row["slices"] for row in free.to_dict()["predictions"]][-1] == 64
-    (seven,) = forecast(chosen, data=data, device_flops=1e10, link=link, slices=7)
+    seven = predict(replace(near, slices=7))
     found = {p.slices: p.step for p in seven.predictions}
     assert {p.slices: p.step for p in free.predictions}.items() < found.items()
     assert found.keys() - {p.slices for p in free.predictions} == {7}

@@ -58,8 +58,8 @@ def unequal() -> PararealNetwork:
     return decompose(nn.Sequential(*blocks, nn.Linear(8, 3)), slices, table)
 
 
-def normalised() -> PararealNetwork:
-    """Batch normalisation in fine networks, preprocessors and coarse networks.
+def normalized() -> PararealNetwork:
+    """Batch normalization in fine networks, preprocessors and coarse networks.
 
     Interfaces have 144 KiB, too long for a socket, and 72.
     """
@@ -68,7 +68,7 @@ def normalised() -> PararealNetwork:
 
 
 def rounded() -> PararealNetwork:
-    """Without normalisation, so that messages are computed in bfloat16."""
+    """Without normalization, so that messages are computed in bfloat16."""
     torch.manual_seed(8)
     torch.set_default_dtype(torch.float32)
     blocks = [nn.Sequential(nn.Linear(6, 6), nn.ReLU()) for _ in range(6)]
@@ -82,7 +82,7 @@ def train(
     here: Communicator,
     rows: Tensor,
     recipe: Recipe,
-    accumulate: int,
+    n_pieces: int,
     *,
     broadcast: bool = False,
     autocast: torch.dtype | None = None,
@@ -90,11 +90,11 @@ def train(
     engine = DistributedParareal(network, here, recipe, rows, broadcast=broadcast, autocast=autocast, seed=11)
     engine.batch_rows = ROWS // here.n_replicas
     mine = torch.arange(ROWS).tensor_split(here.n_replicas)[here.replica_index]
-    pieces = mine.tensor_split(accumulate)
+    pieces = mine.tensor_split(n_pieces)
     functions = [output_gradient("cross_entropy", target[p], share=len(p) / ROWS) for p in pieces]
     for _ in range(STEPS):
         hidden = broadcast and here.slice_index > 0
-        engine.step(None if hidden else rows[mine], functions, accumulate=accumulate)
+        engine.step(None if hidden else rows[mine], functions)
     return engine.state_dict()
 
 
@@ -102,7 +102,7 @@ def difference(
     make: Callable[[], PararealNetwork],
     rows: Tensor,
     *,
-    accumulate: int = 1,
+    n_pieces: int = 1,
     broadcast: bool = False,
     autocast: torch.dtype | None = None,
     autocast_alone: torch.dtype | None = torch.bfloat16,
@@ -110,7 +110,7 @@ def difference(
 ) -> float:
     """Largest difference of weights and running statistics between this rank and a single process."""
     how = Recipe(total_steps=STEPS, learning_rate=1e-2, weight_decay=1e-2, **recipe)  # type: ignore[arg-type]
-    ranked = train(make(), communicator, rows, how, accumulate, broadcast=broadcast, autocast=autocast)
+    ranked = train(make(), communicator, rows, how, n_pieces, broadcast=broadcast, autocast=autocast)
     alone = train(make(), Communicator(), rows, how, 1, autocast=autocast_alone if autocast else None)
     start = make().state_dict()
     moved = max(float((start[name] - alone[name]).abs().max()) for name in ranked)
@@ -124,7 +124,7 @@ found = {
     "sgd, clipped": difference(mlp, table, optimizer="sgd", clip_norm=0.05),
     "unequal widths": difference(unequal, table),
     "broadcast": difference(mlp, table, broadcast=True),
-    "batch normalisation": difference(normalised, images),
+    "batch normalization": difference(normalized, images),
 }
 if communicator.n_replicas == 1:
     found["dropout"] = difference(lambda: mlp(0.3), table)
@@ -133,9 +133,9 @@ if communicator.n_replicas == 1:
     found["autocast on ranks alone"] = difference(
         rounded, single, autocast=torch.bfloat16, autocast_alone=None
     )
-    found["accumulated"] = difference(mlp, table, accumulate=3)
+    found["n_piecesd"] = difference(mlp, table, n_pieces=3)
 else:
-    found["accumulated"] = difference(mlp, table, accumulate=2)
+    found["n_piecesd"] = difference(mlp, table, n_pieces=2)
     assert communicator.mesh is not None
     assert communicator.mesh.mesh_dim_names == ("replica", "slice")
 (output / f"{communicator.rank}.json").write_text(json.dumps(found))

@@ -14,7 +14,9 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +33,7 @@ from parallelmlp_search.parareal import (
     Recipe,
     init_communicator,
 )
-from parallelmlp_search.parareal.ranks.jobs import Job, Task, build_network, run_task
+from parallelmlp_search.parareal.ranks.jobs import Job, Task, build_network
 from parallelmlp_search.parareal.ranks.launch import launch_job
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig
@@ -95,15 +97,15 @@ def test_ranks_reach_the_weights_of_one_process(
     start_ranks(ranks, "rank_training.py", slices, tmp_path, sockets)
     for rank in range(ranks):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
-        normalised = found.pop("batch normalisation")
+        normalized = found.pop("batch normalization")
         # the same products, rounded alike; the optimizer works in float32
         assert found.pop("autocast", 0.0) < 1e-6 < found.pop("autocast on ranks alone", 1.0)
         assert len(found) >= 5
         assert max(found.values()) < 1e-10, (rank, found)
         if ranks == slices:
-            assert normalised < 1e-10
-        else:  # each replica normalises by its own rows, as in all data-parallel training
-            assert normalised > 1e-10
+            assert normalized < 1e-10
+        else:  # each replica normalizes by its own rows, as in all data-parallel training
+            assert normalized > 1e-10
 
 
 @pytest.mark.parametrize("sockets", [True, False], ids=["sockets", "gloo"])
@@ -173,24 +175,31 @@ def test_rows_and_jobs_are_restored_from_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slices", [1, 2])
-def test_interrupted_training_resumes_to_the_same_weights(slices: int, tmp_path: Path) -> None:
+def test_interrupted_training_resumes_to_the_same_weights(
+    slices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, broken = job(tmp_path / "a", slices), job(tmp_path / "b", slices)
-    run_task(whole, whole.tasks[0], Communicator())
+    whole.run(whole.tasks[0], Communicator())
 
     class Interrupted(Exception):
         pass
 
-    def stop(step: int) -> None:
-        if step == 15:  # between two checkpoints
-            raise Interrupted
+    steps: list[int] = []
+    step = DistributedParareal.step
 
+    def interrupted_step(self: DistributedParareal, *arguments: Any) -> torch.Tensor | None:
+        steps.append(self.optimizer.step_number)
+        if len(steps) == 17:  # between two checkpoints
+            raise Interrupted
+        return step(self, *arguments)
+
+    monkeypatch.setattr(DistributedParareal, "step", interrupted_step)
     with pytest.raises(Interrupted):
-        run_task(broken, broken.tasks[0], Communicator(), on_step=stop)
+        broken.run(broken.tasks[0], Communicator())
     assert not broken.is_done(broken.tasks[0])
     assert (tmp_path / "b" / "network" / "checkpoint" / "latest.json").is_file()
-    steps: list[int] = []
-    run_task(broken, broken.tasks[0], Communicator(), on_step=steps.append)
-    assert 1 < steps[0] <= 15  # it resumes
+    broken.run(broken.tasks[0], Communicator())
+    assert 0 < steps[17] < steps[16] == 16  # it resumes
     assert not (tmp_path / "b" / "network" / "checkpoint").exists()
     assert_same_weights(whole, broken)
     outcomes = [made.outcome(made.tasks[0]) for made in (whole, broken)]
@@ -240,7 +249,7 @@ def test_replicas_share_the_minibatches_of_a_job(tmp_path: Path) -> None:
     """Rows have weights, and a replica's share of the loss is that of its weights."""
     plain = CONFIG.replace(dropout=0.0)
     alone, shared = job(tmp_path / "a", config=plain), job(tmp_path / "b", config=plain)
-    run_task(alone, alone.tasks[0], Communicator())
+    alone.run(alone.tasks[0], Communicator())
     start_ranks(4, "rank_worker.py", shared.folder)
     outcomes = [made.outcome(made.tasks[0]) for made in (alone, shared)]
     assert [outcome["ranks"] for outcome in outcomes] == [1, 4]
@@ -273,7 +282,7 @@ def test_a_killed_rank_ends_the_job_with_one_sentence_and_a_restart_resumes(tmp_
     assert_same_weights(whole, broken)
     # the weights of one process, to rounding of float32
     alone = job(tmp_path / "c", epochs=EPOCHS)
-    run_task(alone, alone.tasks[0], Communicator())
+    alone.run(alone.tasks[0], Communicator())
     assert alone.outcome(alone.tasks[0])["errors"][0] == pytest.approx(
         whole.outcome(whole.tasks[0])["errors"][0], rel=1e-4
     )
@@ -284,7 +293,7 @@ def test_torchrun_restarts_the_ranks(tmp_path: Path) -> None:
     whole, broken = job(tmp_path / "a", epochs=EPOCHS), job(tmp_path / "b", epochs=EPOCHS)
     start_ranks(2, "rank_worker.py", whole.folder)
     thread, killed = kill_once_checkpointed(broken, 0)
-    launch_job(broken, restarts=1)
+    launch_job(replace(broken, restarts=1))
     thread.join()
     assert killed
     assert_same_weights(whole, broken)
@@ -345,12 +354,9 @@ def test_mistakes_in_a_step_are_named() -> None:
     network = build_network(CONFIG, 2, n_inputs=6, n_outputs=3)
     engine = DistributedParareal(network, Communicator(), Recipe(total_steps=5), torch.zeros(2, 6))
     with pytest.raises(InvalidParameterError, match="inputs must be given"):
-        engine.backward(None, lambda y: (y.sum(), y))
+        engine.step(None, lambda y: (y.sum(), y))
     with pytest.raises(InvalidParameterError, match="inputs must have rows of shape"):
-        engine.backward(torch.zeros(3, 5), lambda y: (y.sum(), y))
+        engine.step(torch.zeros(3, 5), lambda y: (y.sum(), y))
     engine.broadcast = True
-    with pytest.raises(InvalidParameterError, match="accumulate must be 1 where the input is broadcast"):
-        engine.step(torch.zeros(4, 6), lambda y: (y.sum(), y), accumulate=2)
-    engine.broadcast = False
-    with pytest.raises(InvalidParameterError, match="one function a piece, 2, but has 1"):
-        engine.step(torch.zeros(4, 6), lambda y: (y.sum(), y), accumulate=2)
+    with pytest.raises(InvalidParameterError, match="must be one function if the input is broadcast"):
+        engine.step(torch.zeros(4, 6), [lambda y: (y.sum(), y)] * 2)
