@@ -14,7 +14,11 @@ from torch import Tensor
 from parallelmlp_search._files import load_tensors
 from parallelmlp_search.exceptions import SearchFailedError
 from parallelmlp_search.parareal.promotion.candidates import Forecast, PromotionCandidate
-from parallelmlp_search.parareal.promotion.model import PromotedMember, PromotedModel, untempered_decision
+from parallelmlp_search.parareal.promotion.model import (
+    PromotedMember,
+    PromotedModel,
+    untempered_decision_weights,
+)
 from parallelmlp_search.parareal.ranks.jobs import Job, Task
 from parallelmlp_search.search import RunDirectory, TrainedModel
 from parallelmlp_search.search.problem.preparation import Part, Preparation, seed_of
@@ -126,8 +130,8 @@ class _OutOfFoldRows:
         groups = preparation.problem.groups
         self.groups = None if groups is None else groups[rows]
         self.trials: list[int] = stored["trials"].tolist()
-        self.decision = untempered_decision(base)
-        self.finalists = weight_classes(stored["predictions"][:, :, self.covered], self.decision)
+        self.decision_weights = untempered_decision_weights(base)
+        self.finalists = weight_classes(stored["predictions"][:, :, self.covered], self.decision_weights)
 
     def score(self, predictions: Tensor) -> float:
         """Score of predictions ``(C, n)``, by way of the error, as the ensemble's own score is computed."""
@@ -226,7 +230,7 @@ def _trained(
     for task, part in zip(tasks, context.parts, strict=True):
         places = torch.tensor([place_of[int(row)] for row in part.predicted_rows], dtype=torch.int64)
         predictions[:, places] = job.prediction(task)
-    predictions = weight_classes(predictions[:, rows.covered], rows.decision)
+    predictions = weight_classes(predictions[:, rows.covered], rows.decision_weights)
     contender = Contender(
         trial=candidate.trial,
         depth=candidate.config.depth,
@@ -267,7 +271,7 @@ def _select_ensemble(
     weights = torch.zeros(len(networks), dtype=torch.float64)
     weights[stored] = base.weights.double()
     before = GreedyEnsemble(weights, (), ()).combine(networks)
-    if rows.decision is None and base.classes is not None:  # metrics of labels ignore the temperature
+    if rows.decision_weights is None and base.classes is not None:  # metrics of labels ignore the temperature
         before = apply_temperature(before, base.temperature)
     score_before = rows.score(before)
     shares = picked.weights[len(stored) :].tolist()

@@ -19,7 +19,7 @@ from parallelmlp_search.search import RunDirectory, TrainedModel
 from parallelmlp_search.search.finalists.model import FoldModel
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["PromotedMember", "PromotedModel", "load_model", "load_promoted", "untempered_decision"]
+__all__ = ["PromotedMember", "PromotedModel", "load_model", "load_promoted", "untempered_decision_weights"]
 
 FOLDER = "promoted"
 FORMAT = 1
@@ -75,7 +75,7 @@ class PromotedModel(TrainedModel):
                 **values,
                 "weights": weights,
                 "temperature": 1.0,
-                "decision_weights": untempered_decision(base),
+                "decision_weights": untempered_decision_weights(base),
             },
             promoted=tuple(promoted),
         )
@@ -129,7 +129,7 @@ def _outputs(member: PromotedMember, fold: FoldModel, number: int, inputs: Tenso
     return member_outputs(torch.cat([network(rows) for rows in torch.split(seen, MAX_PREDICTION_ROWS)]))
 
 
-def untempered_decision(model: TrainedModel) -> tuple[float, ...] | None:
+def untempered_decision_weights(model: TrainedModel) -> tuple[float, ...] | None:
     """Return the class weights of a model for probabilities without its temperature.
 
     The largest of ``p ** (1 / T) * w`` is at the largest of ``p * w ** T``.

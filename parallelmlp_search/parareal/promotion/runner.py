@@ -91,7 +91,7 @@ def promote(
         model.save(directory.path / FOLDER)
         base = TrainedModel.load(directory.model_folder)
         final = model if result.used else base
-        _record(directory, result, final.postprocessing(), honest)
+        _record(directory, result, final, honest)
     return result, final
 
 
@@ -165,7 +165,7 @@ def _tasks(candidates: Sequence[PromotionCandidate], n_folds: int, slices: int, 
 
 
 def _record(
-    directory: RunDirectory, result: PromotionResult, treatment: dict[str, Any], honest: HonestScore | None
+    directory: RunDirectory, result: PromotionResult, model: TrainedModel, honest: HonestScore | None
 ) -> None:
     """Write the result into the run, with the honest score of the model that predicts."""
     stored = directory.result()
@@ -176,6 +176,6 @@ def _record(
         "honest": searched if honest is None else asdict(honest),
         "promotion": {"used": result.used, "members": members, "honest_of_search": searched},
     }
-    write_json(directory.path / "result.json", stored | treatment | changes)
+    write_json(directory.path / "result.json", stored | model.postprocessing() | changes)
     write_json(directory.path / FOLDER / "promotion.json", result.to_dict())
     directory.log("promoted", used=result.used, seconds=result.seconds)
