@@ -1,27 +1,47 @@
-# `make demo` runs a real search, `make test` checks everything; both make .venv where it is missing, and
+# `make demo` runs a real search, `make test` checks everything; both create .venv where it is missing, and
 # PYTHON=python3.12 chooses another interpreter. `make gpu` installs nothing: it tests and measures on the GPU
 # of this machine with the packages of PYTHON.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-FRAME := pyproject.toml constraints.txt
+OLDEST := .venv-oldest
+INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo test slow gpu clean
+# Tests marked `alone` measure time or memory or start processes, so nothing may run beside them.
+PYTEST := -m pytest -q
+BESIDE_OTHERS := not slow and not alone
+ALONE := alone and not slow
+
+.PHONY: clean demo gpu lint run-tests slow test test-fast test-oldest
 
 demo: $(VENV)/.demo-installed
 	rm -rf runs/demo
 	$(BIN)/pmlp search datasets/spambase.csv.gz --target type --space small --trials 2000 --max-epochs 9 --seed 0 --output runs/demo
 	$(BIN)/pmlp leaderboard runs/demo --top 10
 
-test: $(VENV)/.test-installed
+test: lint
+	$(MAKE) --no-print-directory run-tests
+
+test-fast: lint
+	$(BIN)/python $(PYTEST) -n auto -m "$(BESIDE_OTHERS) and not long"
+
+lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+
+# The tests alone, with whatever is installed beside $(BIN)/python.
+run-tests:
+	$(BIN)/python $(PYTEST) -n auto -m "$(BESIDE_OTHERS)"
+	$(BIN)/python $(PYTEST) -m "$(ALONE)"
+
+# Warnings of old versions are theirs, so they are not errors as in `make test`.
+test-oldest: $(OLDEST)/.installed
+	$(MAKE) --no-print-directory run-tests BIN=$(OLDEST)/bin PYTEST="$(PYTEST) -W default"
 
 slow: $(VENV)/.test-installed
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python $(PYTEST) -m slow
 
 # Versions are whatever is there, so their warnings are not errors as in `make test`.
 gpu:
@@ -30,15 +50,20 @@ gpu:
 	$(PYTHON) -m benchmarks.gpu
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo-installed: $(FRAME) | $(BIN)/python
+$(VENV)/.demo-installed: $(INPUTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	touch $@
 
-$(VENV)/.test-installed: $(FRAME) | $(BIN)/python
+$(VENV)/.test-installed: $(INPUTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,dev]'
 	touch $@ $(VENV)/.demo-installed
+
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet -c constraints-oldest.txt -e '.[test]'
+	touch $@
