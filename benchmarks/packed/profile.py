@@ -60,7 +60,6 @@ PRODUCTS = {
     "affine_weight_gradient": "product: gradient of weights, deeper layers and head",
     "affine_input_gradient": "product: gradient of inputs, deeper layers",
     "head_input_gradient": "product: gradient of inputs, head",
-    "plain_first_layer_gradient": "product: gradient of weights, first layer",
 }
 
 
@@ -75,7 +74,7 @@ def _timed(clock: _Clock) -> Iterator[None]:
 
     for name, part in PRODUCTS.items():
         put(bucket_network, name, part)
-    put(products.FirstLayerGradient, "__call__", PRODUCTS["plain_first_layer_gradient"])
+    put(products.FirstLayerGradient, "__call__", "product: gradient of weights, first layer")
     put(optimizer.PackedOptimizer, "step_bucket", "optimiser")
     put(settings.TrainingRows, "batch", "rows of the batch")
     put(compiled.CompiledActivations, "forward", "activations forward")

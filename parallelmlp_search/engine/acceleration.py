@@ -21,7 +21,6 @@ ACCELERATIONS = ("auto", "none", "graph", "persistent")
 launch for the buckets that the kernel supports, graphs for the others. ``auto``: ``persistent`` on a CUDA
 device with Triton, ``graph`` on one without, ``none`` on a CPU."""
 
-
 COMPILE_SECONDS = 60.0
 """Time left below which ``auto`` compiles nothing. A kernel takes 3 to 10 s on one core of a CPU, once per
 number of inputs and outputs, loss and width class; Triton caches it on disk."""
@@ -66,21 +65,16 @@ def choose_acceleration(
 ) -> AccelerationPlan:
     """Choose the acceleration of each bucket of a population.
 
-    The persistent kernel saves launches and keeps weights out of device memory, so it trains every bucket
-    that it supports, unless ``auto`` has little time (:data:`COMPILE_SECONDS`).
-
     Parameters
     ----------
     layout, configs
         Layout of the population, and configurations in stacked-row order.
-    loss
-        Name of the loss.
-    dtype, device
-        Of the training rows.
+    loss, dtype, device
+        Name of the loss, and properties of the training rows.
     acceleration
         One of :data:`ACCELERATIONS`.
     seconds_left
-        Time left for training, or None.
+        Time left for training, or None. With little time ``auto`` does not compile the persistent kernel.
 
     Returns
     -------

@@ -17,12 +17,7 @@ from torch import Tensor
 from parallelmlp_search.engine.embedding import PeriodicEmbedding, embedding_shapes
 from parallelmlp_search.engine.hidden_layer import HiddenLayer, hidden_shapes
 from parallelmlp_search.engine.parameter_views import LayerTensors
-from parallelmlp_search.engine.products import (
-    FirstLayerGradient,
-    head_input_gradient,
-    padded_columns,
-    plain_first_layer_gradient,
-)
+from parallelmlp_search.engine.products import FirstLayerGradient, head_input_gradient, padded_columns
 from parallelmlp_search.engine.storage import PassOptions, Shapes, carve
 from parallelmlp_search.kernels.batched import (
     affine,
@@ -66,10 +61,8 @@ class BucketNetwork:
 
     Parameters
     ----------
-    bucket
-        Bucket.
-    options
-        Rows of a batch, training or prediction, compiled loops.
+    bucket, options
+        Bucket, and properties of the passes.
     storage
         Flat tensor for the buffers of :func:`bucket_shapes`, shared with the other buckets.
     dropout
@@ -98,10 +91,8 @@ class BucketNetwork:
         self.layers = [HiddenLayer(bucket, number, options, buffers) for number in range(shape.depth)]
         if options.training:
             self.output_gradient = buffers["output_gradient"]
-            self._first_gradient = plain_first_layer_gradient
-            if "first_gradient" in buffers:
-                result = buffers["first_gradient"]
-                self._first_gradient = FirstLayerGradient(shape.n_inputs, options.n_rows, result)
+            result = buffers.get("first_gradient")
+            self._first_gradient = FirstLayerGradient(shape.n_inputs, options.n_rows, result)
 
     def _set_rates(self, rates: Tensor) -> None:
         self._rates = rates.to(self.outputs.device, torch.float32)  # as precise as the fields

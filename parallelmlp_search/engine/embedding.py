@@ -73,10 +73,8 @@ class PeriodicEmbedding:
 
     Parameters
     ----------
-    bucket
-        Bucket whose first ``n_periodic`` columns are numbers.
-    options
-        Rows of a batch, and training or prediction.
+    bucket, options
+        Bucket whose first ``n_periodic`` columns are numbers, and properties of the passes.
     buffers
         Buffers of :func:`embedding_shapes`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -68,19 +68,15 @@ class HiddenLayer:
 
     Parameters
     ----------
-    bucket, number
-        Bucket and number of the layer.
-    options
-        Rows of a batch, training or prediction, compiled loops.
+    bucket, number, options
+        Bucket, number of the layer, and properties of the passes.
     buffers
         Buffers of :func:`hidden_shapes`.
 
     Attributes
     ----------
-    z
-        Input ``(P, H, N)`` of :meth:`forward`: the products of the layer.
-    output
-        Output ``(P, H, N)`` of the layer; the same tensor as `z` where that is safe.
+    z, output
+        Products and output ``(P, H, N)`` of the layer; the same tensor where that is safe.
     residual
         True if the layer adds its input.
     keep
@@ -112,7 +108,14 @@ class HiddenLayer:
             self._segment(segment.activation, slice(segment.start, segment.stop), combines)
             for segment in bucket.segments
         ]
-        self._compiled = _compiled_activations(z, self.output, segments) if options.compiled else None
+        self._compiled = None
+        if options.compiled:
+            kernels, in_place = [], []
+            for part in segments:
+                count = part.rows.stop - part.rows.start
+                kernels += [part.kernel] * count
+                in_place += [part.activated.data_ptr() == part.z.data_ptr()] * count
+            self._compiled = CompiledActivations(z, self.output, kernels, in_place)
         self._covered = frozenset() if self._compiled is None else self._compiled.covers
         self._backward_segments = [part for part in segments if part.kernel.name not in self._covered]
         has_more = combines or any(part.mask is not None for part in segments)
@@ -201,13 +204,3 @@ class HiddenLayer:
         grad.mul_(self._deviations)
         if self._mask is not None:
             grad.mul_(self._mask)
-
-
-def _compiled_activations(z: Tensor, output: Tensor, segments: Sequence[_Segment]) -> CompiledActivations:
-    """Compiled loops for the activations of a layer; in place for segments that overwrite ``z``."""
-    kernels, in_place = [], []
-    for part in segments:
-        count = part.rows.stop - part.rows.start
-        kernels += [part.kernel] * count
-        in_place += [part.activated.data_ptr() == part.z.data_ptr()] * count
-    return CompiledActivations(z, output, kernels, in_place)

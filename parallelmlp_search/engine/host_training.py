@@ -12,12 +12,12 @@ from torch import Tensor
 
 from parallelmlp_search.engine.batches import dropout_fields
 from parallelmlp_search.engine.bucket_network import Targets
-from parallelmlp_search.engine.member_bucket import MemberBucket, is_covered
+from parallelmlp_search.engine.member_bucket import MemberBucket, MemberWindow, is_covered
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
-from parallelmlp_search.engine.settings import Batch, TrainingRows, TrainingSettings
+from parallelmlp_search.engine.settings import TrainingRows, TrainingSettings
 from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.kernels.numba.dispatch import MemberRows, compiled_loss, uses_compiled
 from parallelmlp_search.packing import Architecture, flops_per_step
@@ -41,18 +41,14 @@ MAX_WINDOW_FIELDS = 1 << 21
 
 
 def window_steps(architectures: Sequence[Architecture], n_rows: int, n_fields: int = 0) -> int:
-    """Return the number of steps of a window.
-
-    It depends on counted work and not on a clock, which would end windows elsewhere in each run.
+    """Return the steps of a window by counted work; a clock would end windows elsewhere in each run.
 
     Parameters
     ----------
     architectures
         Members of a population.
-    n_rows
-        Rows ``N`` of a batch.
-    n_fields
-        Elements of the dropout fields of one step.
+    n_rows, n_fields
+        Rows ``N`` of a batch, and elements of the dropout fields of one step.
 
     Returns
     -------
@@ -90,9 +86,8 @@ class HostTraining:
             for number, bucket in enumerate(layout.buckets)
         ]
         dropping = [bucket.shape for bucket in layout.buckets if bucket.shape.dropout]
-        self._known_fields: dict[int, list[Tensor]] = {}
         self._depth = max((shape.depth for shape in dropping), default=0)
-        self._width = max(settings.field_width, *(max(shape.widths, default=0) for shape in dropping), 0)
+        self._width = max((max(shape.widths, default=0) for shape in dropping), default=0)
         n_fields = self._depth * self._width * stream.batch_size
         members = [a for bucket in layout.buckets for a in bucket.architectures]
         self._window = window_steps(members, stream.batch_size, n_fields)
@@ -133,7 +128,7 @@ class HostTraining:
         """Take steps, freeze members whose loss is not finite, and return the steps of all members."""
         started = time.monotonic()
         population, step = self._population, self._population.step
-        losses = self._take(step, list(itertools.islice(self._batches, n_steps)))
+        losses = self._take(range(step, step + n_steps))
         member_steps = int(self._alive.sum()) * n_steps
         if not math.isfinite(losses.sum().item()):
             broken = ~torch.isfinite(losses).cpu() & self._alive
@@ -157,48 +152,39 @@ class HostTraining:
         self._loss_sum.zero_()
         return total
 
-    def _take(self, step: int, batches: Sequence[Batch]) -> Tensor:
-        """Losses ``(T, P)`` of the steps from number ``step`` on, valid until the next call."""
-        losses = self._losses[: len(batches)]
-        rows, fields = None, None
+    def _take(self, steps: range) -> Tensor:
+        """Losses ``(T, P)`` of the next steps, valid until the next call."""
+        batches = list(itertools.islice(self._batches, len(steps)))
+        losses = self._losses[: len(steps)]
+        fields = [self._fields(step) for step in steps] if self._depth else []
+        progress = torch.arange(steps.start, steps.stop, dtype=torch.float64) / self._optimizer.total_steps
+        window = None
         if any(self._members):
             rows = MemberRows.of(batches)
-            if any(members is not None and members.dropout for members in self._members) and self._depth:
-                fields = rows.fields([self._fields(step + later) for later in range(len(batches))])
-        progress = torch.arange(step, step + len(batches), dtype=torch.float64)
-        progress /= self._optimizer.total_steps
+            drops = any(members is not None and members.dropout for members in self._members)
+            own = rows.fields(fields) if drops and self._depth else None
+            window = MemberWindow(rows, steps, self._alive, own, progress)
         for number, members in enumerate(self._members):
             span = self._population.layout.stacked_rows(number)
             if members is not None:
-                assert rows is not None
-                losses[:, span] = members(rows, step, self._alive, fields, progress)
+                assert window is not None
+                losses[:, span] = members(window)
                 continue
-            self._take_bucket(number, step, batches, losses[:, span], progress)
-        self._known_fields.clear()
+            bucket = self._network.buckets[number]
+            smoothing = None if self._smoothing is None else self._smoothing[span]
+            rates = dropout_rates(self._configs[span], progress)
+            for place, (batch, target, weight) in enumerate(batches):
+                if self._depth:
+                    bucket.draw_dropout(fields[place], None if rates is None else rates[place])
+                bucket.forward(self._parameters[number], batch)
+                losses[place, span] = bucket.losses(self._loss, Targets(target, weight, smoothing))
+                bucket.backward(self._gradients[number])
+                self._optimizer.clip_bucket(number)
+                self._optimizer.step_bucket(number, steps[place])
         return losses
-
-    def _take_bucket(
-        self, number: int, step: int, batches: Sequence[Batch], losses: Tensor, progress: Tensor
-    ) -> None:
-        """Take the steps of one bucket and write its losses ``(T, P_b)``."""
-        bucket, span = self._network.buckets[number], self._population.layout.stacked_rows(number)
-        views, into = self._parameters[number], self._gradients[number]
-        smoothing = None if self._smoothing is None else self._smoothing[span]
-        rates = dropout_rates(self._configs[span], progress)
-        for later, (batch, target, weight) in enumerate(batches):
-            if self._depth:
-                fields = self._fields(step + later)
-                bucket.draw_dropout(fields, None if rates is None else rates[later])
-            bucket.forward(views, batch)
-            losses[later] = bucket.losses(self._loss, Targets(target, weight, smoothing))
-            bucket.backward(into)
-            self._optimizer.clip_bucket(number)
-            self._optimizer.step_bucket(number, step + later)
 
     def _fields(self, step: int) -> list[Tensor]:
         """Dropout fields of a step, which all buckets share."""
-        if step not in self._known_fields:
-            seed, n_rows = self._stream.seed, self._stream.batch_size
-            fields = dropout_fields(seed, step, self._depth, self._width, n_rows)
-            self._known_fields[step] = [field.to(self._device) for field in fields]
-        return self._known_fields[step]
+        seed, n_rows = self._stream.seed, self._stream.batch_size
+        fields = dropout_fields(seed, step, self._depth, self._width, n_rows)
+        return [field.to(self._device) for field in fields]

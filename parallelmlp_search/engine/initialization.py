@@ -48,30 +48,20 @@ def initial_vector(
 ) -> Tensor:
     """Draw the initial parameters of a member.
 
-    They are drawn in float64, so that a population starts from the same numbers in any precision.
+    The schemes are ``kaiming_uniform`` (default of :class:`torch.nn.Linear`: weights and biases uniform in
+    +-1/sqrt(fan_in)) and, with biases of zero, ``kaiming_normal`` (variance 2/fan_in), ``xavier_uniform`` and
+    ``xavier_normal`` (2/(fan_in + fan_out)), ``lecun_normal`` (1/fan_in) and ``data_driven``: as
+    ``lecun_normal``, then layer by layer hidden neurons are scaled to a variance of one over rows, and their
+    biases place their zeros near rows.
+
+    Embeddings start as :class:`~parallelmlp_search.packing.periodic.Periodic` and
+    :class:`torch.nn.Embedding` for any scheme. Scales and adapters are 1, but the input adapters of the first
+    layer are random signs.
 
     Parameters
     ----------
-    architecture
-        Architecture of the member.
-    config
-        Configuration, whose ``initialization`` is one of
-
-        ``kaiming_uniform``
-            default of :class:`torch.nn.Linear`: weights and biases uniform in +-1/sqrt(fan_in);
-        ``kaiming_normal``
-            N(0, 2/fan_in), biases zero, as in all that follow;
-        ``xavier_uniform``, ``xavier_normal``
-            variance 2/(fan_in + fan_out);
-        ``lecun_normal``
-            N(0, 1/fan_in);
-        ``data_driven``
-            N(0, 1/fan_in); then, layer by layer, hidden neurons are scaled to a variance of one over rows,
-            and their biases place their zeros near rows.
-
-        With ``head_initialization="zero"`` the head is zero. Embeddings start as
-        :class:`~parallelmlp_search.packing.periodic.Periodic` and :class:`torch.nn.Embedding` for any
-        scheme. Scales and adapters are 1, but the adapters of the first layer's inputs are random signs.
+    architecture, config
+        Architecture and configuration of the member.
     repeat
         Number of the initialization of a configuration, such as its fold.
     rows
@@ -80,7 +70,7 @@ def initial_vector(
     Returns
     -------
     Tensor
-        Canonical vector, float64 ``(n_parameters,)``.
+        Canonical vector ``(n_parameters,)``, float64, so that any precision starts from the same numbers.
 
     Raises
     ------

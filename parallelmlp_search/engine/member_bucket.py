@@ -7,6 +7,7 @@ The reference is the general way: :class:`~parallelmlp_search.engine.bucket_netw
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from parallelmlp_search.kernels.numba.dispatch import (
 )
 from parallelmlp_search.packing.layout import Architecture, Bucket
 
-__all__ = ["MemberBucket", "is_covered"]
+__all__ = ["MemberBucket", "MemberWindow", "is_covered"]
 
 MAX_LAYER_SIZE = 2048
 """Inputs or neurons of a layer above which two vectors of each exceed half of a 512 KiB cache."""
@@ -66,6 +67,26 @@ def _expansion(bucket: Bucket) -> Expansion:
     )
 
 
+class MemberWindow(NamedTuple):
+    """Window of ``T`` steps of a population.
+
+    Attributes
+    ----------
+    rows, steps
+        Batches and numbers of the steps.
+    alive
+        Members ``(P,)`` bool that train; the others keep their weights and have a loss of 0.
+    fields, progress
+        Dropout fields, or None; progress ``(T,)`` of the schedules.
+    """
+
+    rows: MemberRows
+    steps: range
+    alive: Tensor
+    fields: NDArray[np.float32] | None
+    progress: Tensor
+
+
 class MemberBucket:
     """Compiled training of the members of a bucket for which :func:`is_covered` is true.
 
@@ -93,11 +114,8 @@ class MemberBucket:
         self._configs = population.row_configs()[self._span]
         self.dropout = shape.dropout
         is_adamw = shape.optimizer == "adamw"
-        mixes = [(1.0 - c.beta1, 1.0 - c.beta2) if is_adamw else (c.momentum, 0.0) for c in self._configs]
-        settings = [
-            (config.label_smoothing, config.clip_norm or float("inf"), *mix)
-            for config, mix in zip(self._configs, mixes, strict=True)
-        ]
+        mix_first, mix_second, momentum, clip_norms, smoothing = optimizer.constants[:, self._span]
+        mixes = (mix_first, mix_second) if is_adamw else (momentum, torch.zeros_like(momentum))
         group_of = {block: g for g, group in enumerate(optimizer.groups[number]) for block in group.blocks}
         names = ("parameters", "first_moment", "second_moment", "average")
         self._run = CompiledMembers(
@@ -105,7 +123,7 @@ class MemberBucket:
             [(b.kind, b.layer, b.offset, b.rows, b.columns, b.decays, group_of[b]) for b in bucket.blocks],
             [ACTIVATION_KERNELS[a.activation] for a in bucket.architectures],
             [_true_shapes(architecture) for architecture in bucket.architectures],
-            torch.tensor(settings, dtype=torch.float64),
+            torch.stack([smoothing, clip_norms, *mixes], dim=1),
             residual=shape.residual or (False,) * shape.depth,
             unfolding=_expansion(bucket) if shape.is_expanded else None,
             n_numbers=shape.n_periodic,
@@ -113,40 +131,13 @@ class MemberBucket:
         )
         self._rates = np.array([config.dropout for config in self._configs], dtype=np.float32)
 
-    def __call__(
-        self,
-        rows: MemberRows,
-        step: int,
-        alive: Tensor,
-        fields: NDArray[np.float32] | None,
-        progress: Tensor,
-    ) -> Tensor:
-        """Take the steps from number ``step`` on with the batches in ``rows``.
-
-        Parameters
-        ----------
-        rows
-            Batches of ``T`` steps.
-        step
-            Number of the first step.
-        alive
-            Members ``(P,)`` of the population that train; the others keep their weights and have a loss of 0.
-        fields
-            Dropout fields, or None.
-        progress
-            Progress ``(T,)`` of the schedules.
-
-        Returns
-        -------
-        Tensor
-            Losses ``(T, P_b)``.
-        """
-        steps = range(step, step + rows.n_steps)
-        tables, averaging = self._optimizer.compiled_steps(self._number, steps)
+    def __call__(self, window: MemberWindow) -> Tensor:
+        """Take the steps of a window and return the losses ``(T, P_b)``."""
+        tables, averaging = self._optimizer.compiled_steps(self._number, window.steps)
         rates = None
         if self.dropout:
-            scheduled = dropout_rates(self._configs, progress)
-            rates = np.broadcast_to(self._rates, (rows.n_steps, len(self._rates)))
+            scheduled = dropout_rates(self._configs, window.progress)
+            rates = np.broadcast_to(self._rates, (len(window.steps), len(self._rates)))
             rates = np.ascontiguousarray(rates) if scheduled is None else scheduled.float().numpy()
-        own = fields if self.dropout else None
-        return self._run(rows, tables, averaging, alive[self._span], own, rates)
+        fields = window.fields if self.dropout else None
+        return self._run(window.rows, tables, averaging, window.alive[self._span], fields, rates)

@@ -38,10 +38,8 @@ class PackedNetwork:
 
     Parameters
     ----------
-    layout
-        Layout of the population.
-    n_rows
-        Rows ``N`` of every batch.
+    layout, n_rows
+        Layout of the population and rows ``N`` of every batch.
     dtype, device
         Of parameters and rows.
     training

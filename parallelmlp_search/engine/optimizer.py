@@ -46,8 +46,8 @@ class PackedOptimizer:
 
     Attributes
     ----------
-    groups
-        Parameter groups of each bucket.
+    constants, groups
+        Constants ``(5, P)`` of members, and parameter groups of each bucket.
     """
 
     def __init__(
@@ -56,9 +56,11 @@ class PackedOptimizer:
         self._population, self._gradients = population, gradients
         self.total_steps = max(1, total_steps)
         layout, configs = population.layout, population.row_configs()
-        constants = constant_table(configs, gradients)
+        self.constants = constant_table(configs, gradients)
         self._coefficients = StepCoefficients(configs, total_steps, "cpu")
-        self._buffers = OptimizerBuffers(layout, population.flats, gradients, constants, MAX_PIECE_ELEMENTS)
+        self._buffers = OptimizerBuffers(
+            layout, population.flats, gradients, self.constants, MAX_PIECE_ELEMENTS
+        )
         self._frozen = torch.zeros(len(configs), dtype=torch.bool)
         self.groups: list[list[ParameterGroup]] = [
             parameter_groups(bucket, configs[layout.stacked_rows(number)])
@@ -67,17 +69,18 @@ class PackedOptimizer:
         self._known_pieces: dict[int, list[Piece]] = {}
         self._table_start = 0
         self._tables: list[list[Any]] = []
-        self._compiled: list[_CompiledStep] | None = None
-        if uses_compiled(gradients.dtype, gradients.device, wanted=compiled):
-            self._compiled = [
-                _CompiledStep(population, gradients, number, constants, groups)
-                for number, groups in enumerate(self.groups)
-            ]
+        self._is_compiled = uses_compiled(gradients.dtype, gradients.device, wanted=compiled)
+        if self._is_compiled:
+            flats = population.flats
+            names = ("first_moment", "second_moment", "average")
+            buffers = [flats["parameters"], gradients, *(flats[name] for name in names)]
+            self._arrays = [buffer.numpy() for buffer in buffers]
+            self._known_loops: dict[int, tuple[Any, list[NDArray[np.int64]], NDArray[np.float32]]] = {}
 
     def _pieces(self, number: int) -> list[Piece]:
         """Pieces of a bucket, cached."""
         if number not in self._known_pieces:
-            self._known_pieces[number] = self._buffers.pieces(number, self.groups[number])
+            self._known_pieces[number] = list(self._buffers.pieces(number, self.groups[number]))
         return self._known_pieces[number]
 
     def _place(self, steps: range) -> int:
@@ -95,7 +98,7 @@ class PackedOptimizer:
         own = table[:, :, self._population.layout.stacked_rows(number)].unbind(1)
         tables = [torch.stack(list(group.apply(own)), dim=1) for group in self.groups[number]]
         tables = [part.to(self._gradients) for part in tables]
-        return tables if self._compiled is None else [part.numpy() for part in tables]
+        return [part.numpy() for part in tables] if self._is_compiled else tables
 
     def compiled_steps(self, number: int, steps: range) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the coefficients with which a compiled loop takes several steps of a bucket.
@@ -136,8 +139,8 @@ class PackedOptimizer:
         """
         share = average_share(step)
         place = self._place(range(step, step + 1))
-        if self._compiled is not None:
-            self._compiled[number]([table[place] for table in self._tables[number]], share)
+        if self._is_compiled:
+            self._step_compiled(number, [table[place] for table in self._tables[number]], share)
             return
         n_members = self._population.layout.buckets[number].n_members
         tables = [table[place].unsqueeze(2).unbind(0) for table in self._tables[number]]
@@ -149,32 +152,18 @@ class PackedOptimizer:
             if share:
                 piece.average.lerp_(piece.parameter, share)
 
-
-class _CompiledStep:
-    """Update of one bucket with one call per parameter group."""
-
-    def __init__(
-        self,
-        population: Population,
-        gradients: Tensor,
-        number: int,
-        constants: Tensor,
-        groups: Sequence[ParameterGroup],
-    ) -> None:
-        layout, flats = population.layout, population.flats
-        names = ("first_moment", "second_moment", "average")
-        buffers = [flats["parameters"], gradients, *(flats[name] for name in names)]
-        self._buffers = [buffer.numpy() for buffer in buffers]
-        self._groups = [
-            np.array([(block.offset, block.row_size, block.decays) for block in group.blocks], dtype=np.int64)
-            for group in groups
-        ]
-        is_adamw = layout.buckets[number].shape.optimizer == "adamw"
-        mixes = constants[:2] if is_adamw else constants[2].expand(2, -1)
-        self._mixes = mixes[:, layout.stacked_rows(number)].contiguous().numpy()
-        self._run = compiled_loops().adamw if is_adamw else compiled_loops().sgd
-
-    def __call__(self, tables: Sequence[NDArray[np.float32]], share: float) -> None:
-        """Take a step, given the coefficients ``(4, P_b)`` of each parameter group."""
-        for blocks, table in zip(self._groups, tables, strict=True):
-            self._run(*self._buffers, blocks, table, self._mixes, np.float32(share))
+    def _step_compiled(self, number: int, tables: Sequence[NDArray[np.float32]], share: float) -> None:
+        """Take a step of a bucket, given the coefficients ``(4, P_b)`` of each parameter group."""
+        if number not in self._known_loops:
+            is_adamw = self._population.layout.buckets[number].shape.optimizer == "adamw"
+            mixes = self.constants[:2] if is_adamw else self.constants[2].expand(2, -1)
+            mixes = mixes[:, self._population.layout.stacked_rows(number)].contiguous()
+            blocks = [
+                np.array([(block.offset, block.row_size, block.decays) for block in group.blocks], np.int64)
+                for group in self.groups[number]
+            ]
+            loops = compiled_loops()
+            self._known_loops[number] = loops.adamw if is_adamw else loops.sgd, blocks, mixes.numpy()
+        run, all_blocks, mix = self._known_loops[number]
+        for own, table in zip(all_blocks, tables, strict=True):
+            run(*self._arrays, own, table, mix, np.float32(share))

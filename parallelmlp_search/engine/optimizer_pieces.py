@@ -19,18 +19,8 @@ __all__ = ["OptimizerBuffers", "Piece", "clip_pieces"]
 class Piece:
     """Views of one block for some members of a bucket, all ``(members, row_size)``.
 
-    Attributes
-    ----------
-    rows, local
-        Members as stacked rows, and as rows of the bucket.
-    decays
-        True if the block has weight decay.
-    group
-        Number of the parameter group of the block.
-    mix_first, mix_second, momentum
-        Constants ``(members, 1)``.
-    is_adamw
-        True for AdamW, False for SGD as :class:`torch.optim.SGD` without dampening.
+    ``rows`` and ``local`` are the members as stacked rows and as rows of the bucket, ``group`` is the number
+    of the parameter group. ``is_adamw`` is False for SGD as :class:`torch.optim.SGD` without dampening.
     """
 
     parameter: Tensor
@@ -76,12 +66,8 @@ class OptimizerBuffers:
 
     Parameters
     ----------
-    layout
-        Layout of the buffers.
-    flats
-        ``parameters``, ``first_moment``, ``second_moment`` and ``average``.
-    gradients
-        Flat buffer of the gradients.
+    layout, flats, gradients
+        Layout, flat buffers of a population and of the gradients.
     constants
         Constants ``(5, P)`` of :func:`~parallelmlp_search.engine.step_coefficients.constant_table`.
     max_elements
@@ -115,11 +101,8 @@ class OptimizerBuffers:
             return n_members
         return min(n_members, max(1, self._max_elements // row_size))
 
-    def pieces(self, number: int, groups: Sequence[ParameterGroup]) -> list[Piece]:
-        """Return the pieces of a bucket with the given parameter groups, block by block."""
-        return list(self._pieces(number, groups))
-
-    def _pieces(self, number: int, groups: Sequence[ParameterGroup]) -> Iterator[Piece]:
+    def pieces(self, number: int, groups: Sequence[ParameterGroup]) -> Iterator[Piece]:
+        """Yield the pieces of a bucket with the given parameter groups, block by block."""
         bucket, first_row = self._layout.buckets[number], self._layout.row_offsets[number]
         group_of = {block: number for number, group in enumerate(groups) for block in group.blocks}
         for block in bucket.blocks:

@@ -49,30 +49,24 @@ _OPTIONAL = ("bias", "gain", "shift", "input_adapter", "output_adapter")
 def bind(flat: Tensor, bucket: Bucket) -> list[LayerTensors]:
     """Return the parameters of each layer of a bucket as views of a flat buffer, head last."""
 
-    def view(layer: int, kind: str) -> Tensor | None:
+    def view(layer: int, kind: str, *shape: int) -> Any:
+        """View (P, rows, columns), or of another shape, or None if the bucket has no such block."""
         block = bucket.block(layer, kind)
         if block is None:
             return None
-        return block_rows(flat, bucket, block).view(bucket.n_members, block.rows, block.columns)
+        return block_rows(flat, bucket, block).view(bucket.n_members, *(shape or (block.rows, block.columns)))
 
-    layers = []
-    for layer in range(bucket.shape.depth + 1):
-        weight = view(layer, "weight")
-        assert weight is not None
-        optional: dict[str, Any] = {kind: view(layer, kind) for kind in _OPTIONAL}
-        layers.append(LayerTensors(weight, **optional))
+    layers = [
+        LayerTensors(view(layer, "weight"), **{kind: view(layer, kind) for kind in _OPTIONAL})
+        for layer in range(bucket.shape.depth + 1)
+    ]
     embedding = None
     if bucket.shape.n_periodic:
-        waves, mixtures = (PERIODIC_FREQUENCIES, 1), (PERIODIC_OUTPUTS, 1)
-        shapes = {"frequency": waves, "phase": waves, "offset": mixtures}
-        shapes["mixing"] = (PERIODIC_OUTPUTS, PERIODIC_FREQUENCIES)
-        tensors = {kind: view(EMBEDDING, kind) for kind in shapes}
         embedding = EmbeddingTensors(
-            **{
-                kind: tensor.view(bucket.n_members, -1, *shapes[kind])
-                for kind, tensor in tensors.items()
-                if tensor is not None
-            }
+            frequency=view(EMBEDDING, "frequency", -1, PERIODIC_FREQUENCIES, 1),
+            phase=view(EMBEDDING, "phase", -1, PERIODIC_FREQUENCIES, 1),
+            mixing=view(EMBEDDING, "mixing", -1, PERIODIC_OUTPUTS, PERIODIC_FREQUENCIES),
+            offset=view(EMBEDDING, "offset", -1, PERIODIC_OUTPUTS, 1),
         )
     scale = view(EMBEDDING, "scale")
     layers[0] = layers[0]._replace(

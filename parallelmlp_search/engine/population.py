@@ -82,19 +82,17 @@ class Population:
 
         Parameters
         ----------
-        configs
-            Configuration of each member. All members use the same training rows.
-        data
-            Inputs and outputs.
+        configs, data
+            Configuration of each member, and inputs and outputs of all.
         states
-            State of each member, None for a fresh one. All members must have taken equally many steps, since
-            they read one stream of batches.
+            State of each member, None for a fresh one. All have taken equally many steps, since members read
+            one stream of batches.
         repeat
             Number of the initialization, see
             :func:`~parallelmlp_search.engine.initialization.initial_vector`.
         rows
-            Training rows ``(n, D)``. They decide on dtype and device, and on data-driven initial weights.
-            None stands for float32 on the CPU.
+            Training rows ``(n, D)``, for dtype, device and data-driven initial weights; None for float32 on
+            the CPU.
         merge
             True to merge small buckets, see :func:`~parallelmlp_search.packing.plan`.
 

@@ -12,12 +12,7 @@ from torch import Tensor
 
 from parallelmlp_search.kernels.batched import affine_input_gradient, shared_weight_gradient
 
-__all__ = [
-    "FirstLayerGradient",
-    "head_input_gradient",
-    "padded_columns",
-    "plain_first_layer_gradient",
-]
+__all__ = ["FirstLayerGradient", "head_input_gradient", "padded_columns"]
 
 NARROW_INPUTS = 32
 """Number of inputs below which the columns of the first layer's gradient are padded to whole vectors.
@@ -44,42 +39,31 @@ class FirstLayerGradient:
     n_inputs, n_rows
         Inputs ``D`` and rows ``N``.
     result
-        Memory ``(P H, padded_columns(D))`` that no other operation uses during a call.
+        Memory ``(P H, padded_columns(D))`` that no other operation uses during a call; None computes the
+        general product and a sum.
     """
 
-    def __init__(self, n_inputs: int, n_rows: int, result: Tensor) -> None:
+    def __init__(self, n_inputs: int, n_rows: int, result: Tensor | None) -> None:
         self._result = result
-        self._rows = result.new_zeros(n_rows, result.shape[1])
-        self._rows[:, n_inputs] = 1.0
-        self._inputs = self._rows[:, :n_inputs]
-        self._weight = result[:, :n_inputs]
-        self._bias = result[:, n_inputs]
+        if result is not None:
+            self._rows = result.new_zeros(n_rows, result.shape[1])
+            self._rows[:, n_inputs] = 1.0
+            self._inputs = self._rows[:, :n_inputs]
+            self._weight, self._bias = result[:, :n_inputs], result[:, n_inputs]
 
     def __call__(self, grad: Tensor, rows: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         """``grad`` (P, H, N) and ``rows`` (N, D) into ``weight`` (P, H, D) and ``bias`` (P, H, 1)."""
+        if self._result is None:
+            if bias is not None:
+                torch.sum(grad, dim=2, keepdim=True, out=bias)
+            shared_weight_gradient(grad, rows, weight)
+            return
         self._inputs.copy_(rows)
         n_neurons = len(self._result)
         torch.mm(grad.view(n_neurons, -1), self._rows, out=self._result)
         weight.view(n_neurons, -1).copy_(self._weight)
         if bias is not None:
             bias.view(n_neurons).copy_(self._bias)
-
-
-def plain_first_layer_gradient(grad: Tensor, rows: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    """Compute the gradients of :class:`FirstLayerGradient` by the general product and a sum.
-
-    Parameters
-    ----------
-    grad
-        Gradient ``(P, H, N)`` of the products.
-    rows
-        Inputs ``(N, D)``.
-    weight, bias
-        Gradients to write, ``(P, H, D)`` and ``(P, H, 1)`` or None.
-    """
-    if bias is not None:
-        torch.sum(grad, dim=2, keepdim=True, out=bias)
-    shared_weight_gradient(grad, rows, weight)
 
 
 def head_input_gradient(weight: Tensor, grad: Tensor, out: Tensor) -> None:

@@ -81,21 +81,17 @@ class TrainingSettings:
         Name for :func:`parallelmlp_search.kernels.get_loss`.
     until_epoch, total_epochs
         Epoch at which to stop, and the horizon of the schedules.
-    evaluation
-        Evaluation of the averaged weights at the end and every ``evaluate_every`` epochs. The best snapshot
-        (of equal ones the last) is kept as ``best``.
-    evaluate_every
-        Epochs between two evaluations, or None.
+    evaluation, evaluate_every
+        Evaluation of the averaged weights at the end, and every so many epochs. The best snapshot (of equal
+        ones the last) is kept as ``best``.
     deadline
         Reading of :func:`time.monotonic` at which training stops early, after a last evaluation.
     stopped
-        Function that is called before every window of steps; training stops at once if it returns True.
-    field_width
-        Minimum number of rows of the dropout fields, which are at least as wide as the widest member.
+        Function called before every window of steps; training stops at once if it returns True.
     acceleration
         One of :data:`~parallelmlp_search.engine.acceleration.ACCELERATIONS`.
     capture
-        Capture of a step, for tests; None captures CUDA graphs.
+        Capture of a step; None captures CUDA graphs.
     compiled
         True to use the compiled loops (float32 on a CPU only); None uses them where they are installed.
     """
@@ -108,7 +104,6 @@ class TrainingSettings:
     evaluate_every: float | None = None
     deadline: float | None = None
     stopped: Callable[[], bool] = lambda: False
-    field_width: int = 0
     acceleration: str = "auto"
     capture: Capture | None = None
     compiled: bool | None = None

@@ -81,18 +81,14 @@ class SubmemberNetwork:
         rates = None if dropout is None else dropout.repeat_interleave(self._at_once, 0)
         self._plain = BucketNetwork(plain, options, buffers["plain"], rates)
         self._parameters = bind(buffers["parameters"], plain)
-        self._expanded = [self._by_member(tensors) for tensors in self._parameters]
+        self._expanded = [_mapped(tensors, self._split) for tensors in self._parameters]
         self._runs = list(bucket.shape.input_runs()) if bucket.shape.categories else []
         self._embedded = buffers.get("embedded_weight")
         if options.training:
             self.output_gradient = self._plain.output_gradient
             self._embedded_gradient = buffers.get("embedded_weight_gradient")
             self._gradients = bind(buffers["parameters_gradient"], plain)
-            self._expanded_gradients = [self._by_member(tensors) for tensors in self._gradients]
-
-    def _by_member(self, tensors: LayerTensors) -> LayerTensors:
-        """Parameters of the plain networks, members and submembers as two axes."""
-        return _mapped(tensors, self._split)
+            self._expanded_gradients = [_mapped(tensors, self._split) for tensors in self._gradients]
 
     def _split(self, tensor: Tensor) -> Tensor:
         """View ``(P K, ...)`` as ``(P, K, ...)``."""

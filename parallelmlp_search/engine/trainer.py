@@ -25,20 +25,15 @@ EVALUATION_ROWS = 512
 
 @dataclass
 class History:
-    """History of a training, in stacked-row order, with one entry per evaluation.
+    """History of a training, in stacked-row order.
 
     Attributes
     ----------
-    epochs
-        Completed epochs.
-    errors
-        Validation errors ``(P,)`` of the averaged weights.
-    train_losses
-        Mean training loss ``(P,)`` since the evaluation before.
+    epochs, errors, train_losses
+        For each evaluation: completed epochs, validation errors ``(P,)`` of the averaged weights, and mean
+        training losses ``(P,)`` since the evaluation before.
     member_steps
         Training steps, summed over members that were alive.
-    seconds
-        Wall-clock time.
     cut
         True if the deadline ended training early.
     """
@@ -47,7 +42,6 @@ class History:
     errors: list[Tensor] = field(default_factory=list)
     train_losses: list[Tensor] = field(default_factory=list)
     member_steps: int = 0
-    seconds: float = 0.0
     cut: bool = False
 
 
@@ -56,12 +50,10 @@ def predict(population: Population, inputs: Tensor, *, which: str = "parameters"
 
     Parameters
     ----------
-    population
-        Population.
+    population, which
+        Population, and the flat buffer with its weights.
     inputs
         Rows ``(n, D)``.
-    which
-        Name of the flat buffer with the weights.
 
     Returns
     -------
@@ -80,10 +72,8 @@ def train(population: Population, rows: TrainingRows, settings: TrainingSettings
     ----------
     population
         Trained in place.
-    rows
-        Training rows.
-    settings
-        Loss, batches, epochs, evaluation, and execution.
+    rows, settings
+        Training rows and settings.
 
     Returns
     -------
@@ -132,7 +122,6 @@ def train(population: Population, rows: TrainingRows, settings: TrainingSettings
                 history.errors.append(_evaluate(population, settings.evaluation, history.epochs[-1]))
         if late:
             break
-    history.seconds = time.monotonic() - started
     return history
 
 

@@ -139,11 +139,8 @@ class Architecture:
     def input_runs(self) -> Iterator[tuple[slice, slice, slice | None]]:
         """Yield runs of columns with the inputs of the first layer that they become.
 
-        Yields
-        ------
-        (slice, slice, slice or None)
-            Columns, outputs of the periodic embedding included; inputs of the first layer; for the one-hot
-            columns of a category also the elements of the block ``category``.
+        Columns include the outputs of the periodic embedding. For the one-hot columns of a category the third
+        item are their elements of the block ``category``.
         """
         column = place = start = 0
         for first, size in self.categories:
@@ -202,20 +199,12 @@ class Architecture:
     def block_shapes(self) -> Iterator[tuple[int, str, int, int]]:
         """Yield layer, kind, rows and columns of each parameter tensor, in canonical order.
 
-        ======================  ==========================================================
-        kind                    rows, columns
-        ======================  ==========================================================
-        ``weight``              outputs, inputs; heads of submembers one below the other
-        ``bias``                outputs, 1; with full sharing (submembers, outputs)
-        ``gain``, ``shift``     outputs, 1
-        ``input_adapter``       submembers, inputs
-        ``output_adapter``      submembers, outputs
-        ``frequency, phase``    numbers, frequencies (layer :data:`EMBEDDING`, as all below)
-        ``mixing``              numbers times embedding outputs, frequencies
-        ``offset``              numbers times embedding outputs, 1
-        ``category``            sum over the categories of values times dimension, 1
-        ``scale``               inputs of the first layer, 1
-        ======================  ==========================================================
+        Layers have ``weight`` (outputs, inputs), ``bias``, ``gain`` and ``shift`` (outputs, 1). Layer
+        :data:`EMBEDDING` has ``frequency`` and ``phase`` (numbers, frequencies), ``mixing`` (numbers times
+        outputs, frequencies), ``offset`` (numbers times outputs, 1), ``category`` (all elements, 1) and
+        ``scale`` (inputs of the first layer, 1). Submembers have ``input_adapter`` and ``output_adapter``
+        (submembers, inputs or outputs), their heads one below the other in one ``weight``, and with full
+        sharing ``bias`` (submembers, outputs).
         """
         if self.n_periodic:
             mixtures = PERIODIC_OUTPUTS * self.n_periodic

@@ -48,10 +48,8 @@ def block_rows(flat: Tensor, bucket: Bucket, block: Block) -> Tensor:
 
     Parameters
     ----------
-    flat
-        Flat buffer of the layout.
-    bucket, block
-        Block and its bucket.
+    flat, bucket, block
+        Flat buffer, bucket, and one of its blocks.
 
     Returns
     -------
@@ -66,10 +64,8 @@ def read_member(flat: Tensor, layout: Layout, member: int) -> Tensor:
 
     Parameters
     ----------
-    flat
-        Flat buffer of the layout.
-    layout, member
-        Layout and index of the member.
+    flat, layout, member
+        Flat buffer, its layout, and index of the member.
 
     Returns
     -------
@@ -84,10 +80,8 @@ def write_member(flat: Tensor, layout: Layout, member: int, vector: Tensor) -> N
 
     Parameters
     ----------
-    flat
-        Flat buffer of the layout.
-    layout, member
-        Layout and index of the member.
+    flat, layout, member
+        Flat buffer, its layout, and index of the member.
     vector
         Canonical vector ``(n_parameters,)``.
 
@@ -132,10 +126,8 @@ def build_module(
 
     Parameters
     ----------
-    architecture
-        Architecture of the network.
-    vector
-        Canonical vector of its weights; None draws them as torch does.
+    architecture, vector
+        Architecture, and canonical vector of the weights; None draws them as torch does.
     dropout
         Rate of the dropout modules; 0 leaves them out.
 
@@ -170,7 +162,12 @@ def _layers(architecture: Architecture, dropout: float) -> list[nn.Module]:
         layers.append(Submembers(architecture.submembers))
     fan_in = architecture.fan_in
     for layer, width in enumerate(architecture.widths):
-        block: list[nn.Module] = [_linear(architecture, layer, fan_in, width)]
+        linear: nn.Module = nn.Linear(fan_in, width, bias=architecture.bias)
+        if architecture.has_adapter(layer):
+            sizes = architecture.submembers, fan_in, width
+            full = architecture.has_adapter(layer, output=True)
+            linear = AdaptedLinear(*sizes, bias=architecture.bias, full=full, first=layer == 0)
+        block = [linear]
         if architecture.normalization == "layer":
             block.append(nn.LayerNorm(width))
         block.append(ACTIVATION_MODULES[architecture.activation]())
@@ -188,19 +185,6 @@ def _layers(architecture: Architecture, dropout: float) -> list[nn.Module]:
     return layers
 
 
-def _linear(architecture: Architecture, layer: int, fan_in: int, width: int) -> nn.Linear | AdaptedLinear:
-    if not architecture.has_adapter(layer):
-        return nn.Linear(fan_in, width, bias=architecture.bias)
-    return AdaptedLinear(
-        architecture.submembers,
-        fan_in,
-        width,
-        bias=architecture.bias,
-        full=architecture.has_adapter(layer, output=True),
-        first=layer == 0,
-    )
-
-
 def module_architecture(module: nn.Sequential) -> Architecture:
     """Return the architecture of a plain network as :func:`build_module` builds it.
 
@@ -212,10 +196,9 @@ def module_architecture(module: nn.Sequential) -> Architecture:
     """
     parts = list(_parts(module))
     modules = [part for part, _ in parts]
-    linears = [part for part in modules if isinstance(part, nn.Linear | AdaptedLinear | SubmemberHeads)]
-    residual = [
-        inside for part, inside in parts if isinstance(part, nn.Linear | AdaptedLinear | SubmemberHeads)
-    ]
+    linear = nn.Linear | AdaptedLinear | SubmemberHeads
+    linears = [part for part in modules if isinstance(part, linear)]
+    residual = [inside for part, inside in parts if isinstance(part, linear)]
     names = {type(factory()): name for name, factory in ACTIVATION_MODULES.items()}
     activations = {names[type(part)] for part in modules if type(part) in names}
     if not linears or len(activations) > 1:
@@ -245,7 +228,7 @@ def module_architecture(module: nn.Sequential) -> Architecture:
         n_periodic=0 if periodic is None else periodic.n_numbers,
         scaled=scale is not None,
         submembers=1 if submembers is None else submembers.submembers,
-        sharing="full" if any(_is_full(linear) for linear in linears) else "mini",
+        sharing="full" if any(isinstance(part, AdaptedLinear) and part.full for part in linears) else "mini",
         classifies=mean is not None and mean.classifies,
         categories=() if category is None else category.categories,
     )
@@ -286,10 +269,6 @@ def _first(modules: Sequence[nn.Module], kind: type[Module]) -> Module | None:
     return next((part for part in modules if isinstance(part, kind)), None)
 
 
-def _is_full(linear: nn.Module) -> bool:
-    return isinstance(linear, AdaptedLinear) and linear.output_adapter is not None
-
-
 def _structure(module: nn.Module) -> list[str]:
     """Text of each module in order, without modules and settings that do not affect evaluation."""
     lines: list[str] = []
@@ -307,14 +286,7 @@ def module_vector(module: nn.Module) -> Tensor:
 
 
 def pack(modules: Sequence[nn.Sequential], *, merge: bool = True) -> tuple[Layout, Tensor]:
-    """Plan a population of plain networks and pack their weights.
-
-    Parameters
-    ----------
-    modules
-        Networks as :func:`build_module` builds them.
-    merge
-        True to merge small buckets, see :func:`~parallelmlp_search.packing.plan`.
+    """Plan a population of plain networks and pack their weights; ``merge`` as for ``plan``.
 
     Returns
     -------
@@ -341,10 +313,8 @@ def extract(flat: Tensor, layout: Layout, member: int, *, dropout: float = 0.0) 
 
     Parameters
     ----------
-    flat
-        Flat buffer of the parameters.
-    layout, member
-        Layout and index of the member.
+    flat, layout, member
+        Flat buffer of the parameters, its layout, and index of the member.
     dropout
         Rate of the dropout modules; 0 leaves them out.
 

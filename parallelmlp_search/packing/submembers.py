@@ -93,6 +93,7 @@ class AdaptedLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.submembers, self.in_features, self.out_features = submembers, in_features, out_features
+        self.full = full
         factors = _random_signs if first else torch.ones
         self.input_adapter = nn.Parameter(factors(submembers, in_features))
         self.weight = _uniform(out_features, in_features, fan_in=in_features)
@@ -111,8 +112,7 @@ class AdaptedLinear(nn.Module):
         """Return the settings for ``repr``."""
         return (
             f"submembers={self.submembers}, in_features={self.in_features}, "
-            f"out_features={self.out_features}, bias={self.bias is not None}, "
-            f"full={self.output_adapter is not None}"
+            f"out_features={self.out_features}, bias={self.bias is not None}, full={self.full}"
         )
 
 

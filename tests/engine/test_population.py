@@ -61,7 +61,6 @@ def _train(population: Population, until_epoch: float, *, evaluate: bool = True)
             total_epochs=5,
             evaluation=Evaluation(INPUTS, _error) if evaluate else None,
             evaluate_every=1,
-            field_width=13,
         ),
     )
     return population

@@ -10,7 +10,6 @@ from parallelmlp_search.engine.products import (
     FirstLayerGradient,
     head_input_gradient,
     padded_columns,
-    plain_first_layer_gradient,
 )
 from parallelmlp_search.kernels.batched import affine_input_gradient
 
@@ -27,7 +26,7 @@ def test_first_layer_gradient(n_inputs: int, bias: bool, n_members: int, width: 
         grad = torch.randn(n_members, width, 6, dtype=torch.float64, generator=generator)
         rows = torch.randn(6, n_inputs, dtype=torch.float64, generator=generator)
         results = []
-        for function in (narrow, plain_first_layer_gradient):
+        for function in (narrow, FirstLayerGradient(n_inputs, 6, None)):
             weight = torch.full((n_members, width, n_inputs), float("nan"), dtype=torch.float64)
             shift = torch.full((n_members, width, 1), float("nan"), dtype=torch.float64) if bias else None
             function(grad, rows, weight, shift)

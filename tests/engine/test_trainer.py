@@ -52,7 +52,6 @@ def _train(
     error: Callable[[Tensor], Tensor] | None = None,
     evaluate_every: float | None = 1,
     deadline: float | None = None,
-    field_width: int = 0,
     weight: Tensor | None = None,
 ) -> History:
     dtype = population.parameters.dtype
@@ -67,7 +66,6 @@ def _train(
             evaluation=None if error is None else Evaluation(INPUTS.to(dtype), error),
             evaluate_every=evaluate_every,
             deadline=deadline,
-            field_width=field_width,
         ),
     )
 
@@ -88,7 +86,6 @@ def test_history() -> None:
     assert len(history.errors) == len(history.train_losses) == 3
     assert history.member_steps == 10 * len(CONFIGS)
     assert not history.cut
-    assert history.seconds > 0
     torch.testing.assert_close(history.errors[-1], _log_loss(predict(population, INPUTS, which="average")))
     # it does learn, and the averaged weights are not the last ones
     assert (history.errors[-1] < history.errors[0]).all()
@@ -285,22 +282,21 @@ DROPPING = [
 ]
 
 
-@pytest.mark.parametrize("field_width", [8, 40])
 @pytest.mark.parametrize("merge", [True, False])
-def test_dropout_does_not_depend_on_who_shares_the_population(field_width: int, merge: bool) -> None:
+def test_dropout_does_not_depend_on_who_shares_the_population(merge: bool) -> None:
     crowd = [*CONFIGS, *DROPPING, *(c.replace(seed=c.seed + 50, dropout=0.4) for c in DROPPING)]
     packed = _create(crowd, merge=merge)
-    _train(packed, field_width=field_width)
+    _train(packed)
     for number, config in enumerate(DROPPING):
         alone = _create([config], merge=merge)
-        _train(alone, field_width=field_width)
+        _train(alone)
         got = read_member(packed.parameters, packed.layout, len(CONFIGS) + number)
         expected = read_member(alone.parameters, alone.layout, 0)
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
         # the noise is there, and its rate is the member's own
         for rate in (0.0, config.dropout + 0.05):
             other = _create([config.replace(dropout=rate)], merge=merge)
-            _train(other, field_width=field_width)
+            _train(other)
             assert not torch.allclose(
                 read_member(other.parameters, other.layout, 0), expected, rtol=1e-6, atol=1e-6
             )

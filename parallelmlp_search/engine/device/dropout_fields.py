@@ -30,10 +30,8 @@ def uniform_field(seed: int, step: Tensor, layer: int, width: int, n_rows: int) 
 
     Parameters
     ----------
-    seed, layer
-        Seed of the batches and number of the hidden layer.
-    step
-        Number of the step, int64 ``(1,)`` on the device.
+    seed, step, layer
+        Seed of the batches; number of the step, int64 ``(1,)`` on the device; number of the hidden layer.
     width, n_rows
         Neurons ``H`` and rows ``N``.
 

@@ -34,22 +34,16 @@ class DeviceStep:
 
     Parameters
     ----------
-    population
-        Trained in place; ``population.step`` is left to the caller.
-    buckets
-        Numbers of the buckets to train.
+    population, buckets
+        Population, trained in place up to ``population.step``, and numbers of the buckets to train.
     rows
         Inputs (n, D), target and weights of the training rows, on the device.
-    stream
-        Stream of the batches: their size, and the seed of dropout.
-    loss
-        Name of the loss.
-    constants : Tensor of shape (5, P)
-        Constants of :func:`~parallelmlp_search.engine.step_coefficients.constant_table`.
-    max_steps
-        Maximum number of steps of a window.
-    total_steps
-        Steps of the full training, the horizon of the schedules.
+    stream, loss
+        Stream of the batches and name of the loss.
+    constants
+        Constants ``(5, P)`` of :func:`~parallelmlp_search.engine.step_coefficients.constant_table`.
+    max_steps, total_steps
+        Maximum number of steps of a window, and steps of the full training.
     fused
         True if one kernel takes the optimizer's step for all members; None for a CUDA device with Triton.
 
@@ -102,7 +96,9 @@ class DeviceStep:
         pairs = [[(group.factors, group.blocks) for group in own] for own in groups]
         self._optimizer = FlatOptimizer(layout, self._numbers, device, pairs, dtype) if fused else None
         self._buffers = OptimizerBuffers(layout, population.flats, gradients, constants, None)
-        self._pieces = {n: self._buffers.pieces(n, own) for n, own in zip(self._numbers, groups, strict=True)}
+        self._pieces = {
+            n: list(self._buffers.pieces(n, g)) for n, g in zip(self._numbers, groups, strict=True)
+        }
         self._groups = {
             n: [g._replace(factors=g.factors.unsqueeze(2).to(device, dtype)) for g in own]
             for n, own in zip(self._numbers, groups, strict=True)

@@ -152,7 +152,10 @@ class DeviceTraining:
             self._step.load(tables)
             for step in range(first_step, first_step + n_steps):
                 self._graphed(is_averaging(step))
-        failed_at = self._failures()
+        failed = self._failed_at
+        if self._step is not None:
+            failed = torch.maximum(failed, self._step.failed_at)
+        failed_at = failed.cpu()  # waits for the device
         alive = population.failed_at < 0
         newly = alive & (failed_at >= 0)
         taken = torch.where(newly, failed_at - first_step, n_steps)[alive]
@@ -162,13 +165,6 @@ class DeviceTraining:
         population.step = first_step + n_steps
         self._seconds_per_step = (time.monotonic() - started) / n_steps
         return int(taken.sum())
-
-    def _failures(self) -> Tensor:
-        """Step of each member's failure, or -1, on the CPU; waits for the device."""
-        failed = self._failed_at
-        if self._step is not None:
-            failed = torch.maximum(failed, self._step.failed_at)
-        return failed.cpu()
 
     def _freeze(self, rows: Tensor) -> None:
         """Set everything but the best snapshot of stacked rows ``(P,)`` bool to zero."""
