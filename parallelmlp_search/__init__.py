@@ -1,7 +1,6 @@
-"""Train thousands of MLP configurations at once, rank them honestly, ensemble the best.
+"""Train thousands of MLP configurations at once, rank them without selection bias, ensemble the best.
 
-The public names are imported on first use, so that ``import parallelmlp_search`` costs neither torch nor
-pandas.
+Public names are imported on first use, so that ``import parallelmlp_search`` does not import torch or pandas.
 """
 
 from __future__ import annotations
@@ -11,9 +10,13 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from parallelmlp_search.estimators.packed_search_cv import PackedSearchCV
-    from parallelmlp_search.estimators.parallel_mlp import ParallelMLPClassifier, ParallelMLPRegressor
-    from parallelmlp_search.estimators.single_mlp import SingleMLPClassifier, SingleMLPRegressor
+    from parallelmlp_search.estimators import (
+        PackedSearchCV,
+        ParallelMLPClassifier,
+        ParallelMLPRegressor,
+        SingleMLPClassifier,
+        SingleMLPRegressor,
+    )
     from parallelmlp_search.runs import Run
     from parallelmlp_search.space import MLPConfig, SearchSpace
 
@@ -29,7 +32,7 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = {
+_MODULES = {
     "MLPConfig": "parallelmlp_search.space",
     "PackedSearchCV": "parallelmlp_search.estimators",
     "ParallelMLPClassifier": "parallelmlp_search.estimators",
@@ -42,12 +45,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value  # the next access does not come through here
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value  # so that the next access does not call this function
     return value
 
 

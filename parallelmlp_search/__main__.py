@@ -1,4 +1,4 @@
-"""``python -m parallelmlp_search`` is ``pmlp``."""
+"""Run ``pmlp`` as ``python -m parallelmlp_search``."""
 
 from parallelmlp_search.cli.app import main
 

@@ -1,4 +1,4 @@
-"""Runs on disk from Python: what a search on the command line has left, to look at and to go on from."""
+"""Finished runs on disk, from Python."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["Run"]
 
 
 class Run:
-    """A finished run.
+    """A finished run in a folder.
 
     Parameters
     ----------
     path
-        Its folder.
+        The folder.
 
     Raises
     ------
     RunDirectoryError
-        If the folder holds no run; and from every method, if the run has not finished.
+        If the folder holds no run. All methods raise it if the run is not finished.
 
     Examples
     --------
@@ -40,28 +40,28 @@ class Run:
         self.directory = RunDirectory.open(path)
 
     def result(self) -> dict[str, Any]:
-        """Summary: metric, honest score, best configuration, ensemble."""
+        """Return the result: metric, honest score, best configuration, ensemble."""
         return self.directory.result()
 
     def leaderboard(self) -> pd.DataFrame:
-        """One row a trial, best first."""
+        """Return one row per trial, best first."""
         return self.directory.leaderboard()
 
     def trials(self) -> pd.DataFrame:
-        """One row a trial and rung."""
+        """Return one row per trial and rung."""
         return self.directory.trials()
 
     def model(self) -> TrainedModel:
-        """The ensemble that predicts, promoted networks included."""
+        """Return the ensemble that predicts, with the promoted networks if there are any."""
         return load_model(self.directory)
 
     def to_study(self, storage: Any = None, *, study_name: str | None = None) -> optuna.Study:
-        """The run as a study of Optuna.
+        """Copy the run to an Optuna study.
 
         Parameters
         ----------
         storage, study_name
-            As of :func:`~parallelmlp_search.integrations.optuna.study_from_run`.
+            See :func:`~parallelmlp_search.integrations.optuna.study_from_run`.
         """
         from parallelmlp_search.integrations.optuna import study_from_run
 

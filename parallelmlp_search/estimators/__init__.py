@@ -1,4 +1,4 @@
-"""scikit-learn estimators."""
+"""scikit-learn estimators: searches that ensemble networks, single networks, and a parameter search."""
 
 from parallelmlp_search.estimators.packed_search_cv import PackedSearchCV
 from parallelmlp_search.estimators.parallel_mlp import ParallelMLPClassifier, ParallelMLPRegressor

@@ -75,6 +75,8 @@ class Fold:
         Pipeline or network, fitted except for the network itself.
     X_test, y_test, X_train, y_train
         Rows of the split as scorers get them.
+    test_params, train_params
+        Further arguments of scorers.
     training
         Encoded training rows; None if the preparation failed.
     scored
@@ -91,6 +93,8 @@ class Fold:
     y_test: Any
     X_train: Any
     y_train: Any
+    test_params: dict[str, Any]
+    train_params: dict[str, Any]
     training: PreparedTraining | None = None
     scored: list[tuple[Any, Any, slice]] = field(default_factory=list)
     error: Exception | None = None
@@ -120,17 +124,8 @@ class Fold:
     def fitted(self, fields: Mapping[str, Any], outcome: MemberOutcome | None) -> Any:
         """Return a candidate as an estimator that is fitted on this fold.
 
-        Parameters
-        ----------
-        fields
-            Configuration fields of the candidate.
-        outcome
-            Its training; None if no column is informative.
-
-        Raises
-        ------
-        Exception
-            Any error that fitting the estimator alone raises.
+        ``outcome`` is None if no column is informative. It raises any error that fitting the estimator alone
+        would raise.
         """
         if self.error is not None:
             raise self.error
@@ -169,7 +164,7 @@ def prepare_fold(
     X: Any,
     y: Any,
     split: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]],
-    fit_params: Mapping[str, Any],
+    routed: Any,
     *,
     with_training_rows: bool,
 ) -> Fold:
@@ -183,8 +178,8 @@ def prepare_fold(
         All rows.
     split
         Numbers of the training rows and of the test rows.
-    fit_params
-        Parameters of ``fit`` for all rows.
+    routed
+        Arguments of ``fit`` and of scorers for all rows, as scikit-learn routes metadata.
     with_training_rows
         Whether the training rows are scored too.
 
@@ -197,11 +192,14 @@ def prepare_fold(
     estimator = clone(estimator)
     X_train, y_train = _safe_split(estimator, X, y, train)
     X_test, y_test = _safe_split(estimator, X, y, test, train)
-    fold = Fold(estimator, X_test, y_test, X_train, y_train)
+    test_params, train_params = (
+        _check_method_params(X, params=routed.scorer.score, indices=rows) for rows in (test, train)
+    )
+    fold = Fold(estimator, X_test, y_test, X_train, y_train, test_params, train_params)
     final: SingleMLP = last_step(estimator)
     final._only_prepare = True
     try:
-        estimator.fit(X_train, y_train, **_check_method_params(X, params=fit_params, indices=train))
+        estimator.fit(X_train, y_train, **_check_method_params(X, params=routed.estimator.fit, indices=train))
         fold.training = final._prepared
         if fold.data is not None:
             _encode_scored_tables(fold, with_training_rows=with_training_rows)

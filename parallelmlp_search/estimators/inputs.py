@@ -52,7 +52,8 @@ def check_table(estimator: Any, X: Any, *, names: list[str] | None = None) -> pd
     if isinstance(X, pd.DataFrame) or _has_column_names(X):
         frame = X if isinstance(X, pd.DataFrame) else as_frame(X)
         validate_data(estimator, frame, reset=training, skip_check_array=True)
-        _check_size(estimator, frame, min_rows)
+        shape = np.broadcast_to(0.0, frame.shape)  # scikit-learn checks it without a copy of the table
+        check_array(shape, ensure_min_samples=min_rows, ensure_all_finite=False, estimator=estimator)
         return as_frame(frame if names is None else frame.set_axis(pd.Index(names), axis=1))
     array = validate_data(
         estimator,
@@ -89,16 +90,6 @@ def _rows_as_array(X: Any) -> Any:
     except ValueError:
         raise DataError("X must have rows of one length, but they differ") from None
     return np.array(X, dtype=object) if array.dtype.kind in "US" else array
-
-
-def _check_size(estimator: Any, frame: pd.DataFrame, min_rows: int) -> None:
-    name = type(estimator).__name__
-    for found, least, unit in ((len(frame), min_rows, "sample"), (frame.shape[1], 1, "feature")):
-        if found < least:
-            raise DataError(
-                f"Found table with {found} {unit}(s) (shape={frame.shape}) while a minimum of {least} is "
-                f"required by {name}."
-            )
 
 
 def check_labels(y: Any) -> npt.NDArray[Any]:

@@ -30,14 +30,12 @@ __all__ = ["PackedEvaluation", "Scoring"]
 
 @dataclass(frozen=True)
 class Scoring:
-    """Scorers of fitted estimators, with their arguments.
+    """Scorers of fitted estimators.
 
     Attributes
     ----------
     scorer
         A scorer, several of them, or a function.
-    test_params, train_params
-        Further arguments of the scorer for each fold.
     metric
         Name of the score that ranks candidates, if there are several.
     error_score
@@ -47,8 +45,6 @@ class Scoring:
     """
 
     scorer: Any
-    test_params: Sequence[Mapping[str, Any]]
-    train_params: Sequence[Mapping[str, Any]]
     metric: Any
     error_score: str | float
     with_training_rows: bool
@@ -59,18 +55,12 @@ class PackedEvaluation:
 
     Parameters
     ----------
-    folds
-        Prepared folds.
-    scoring
-        Scorers of candidates.
-    candidates
-        Source of candidates.
+    folds, scoring, candidates
+        Prepared folds, scorers, and the source of candidates.
     reduction_factor
         One candidate in this many advances at each rung; None trains all of them to the end.
-    workers
-        Threads or processes of the shards.
-    n_workers
-        Number of shards that run at once.
+    workers, n_workers
+        Threads or processes of the shards, and the number of shards that run at once.
     interrupts
         Holds interrupts back except while networks are trained.
     verbose
@@ -81,9 +71,7 @@ class PackedEvaluation:
     rows
         Scores of each candidate on each fold, at each rung.
     evaluated
-        Candidate of each ``len(folds)`` rows.
-    rungs
-        Rung and its epochs for each entry of `evaluated`.
+        Candidate, rung and epochs of each ``len(folds)`` rows.
     n_candidates
         Number of candidates.
     """
@@ -108,9 +96,9 @@ class PackedEvaluation:
         self.interrupts = interrupts
         self.verbose = verbose
         self.rows: list[dict[str, Any]] = []
-        self.evaluated: list[SearchCandidate] = []
-        self.rungs: list[tuple[int, int]] = []
+        self.evaluated: list[tuple[SearchCandidate, int, int]] = []
         self.n_candidates = 0
+        self._batch_size = 0
         self._journal = Journal(Throughput(n_workers))
         self._past: dict[int, list[float]] = {}
         epochs = [float(fold.max_epochs) for fold in folds]
@@ -129,6 +117,7 @@ class PackedEvaluation:
                     f"Fitting {n_folds} folds for each of {len(batch)} candidates, "
                     f"totalling {n_folds * len(batch)} fits"
                 )
+            self._batch_size = len(batch)
             self._start_workers(batch)
             self._evaluate(batch, needs_scores=needs_scores)
             self.n_candidates += len(batch)
@@ -156,74 +145,61 @@ class PackedEvaluation:
     def _evaluate(self, batch: Sequence[SearchCandidate], *, needs_scores: bool) -> None:
         """Train a batch from rung to rung, and record and tell its scores."""
         loop = RungLoop(self._journal, keep_last=("average",))
-        alive = list(range(len(batch)))
+        alive = dict(enumerate(batch))
         for rung, until in enumerate(self._ladder()):
+            is_last, epochs = until == self._total, int(max(until))
             with self.interrupts.allowed():
-                rows = self._train(loop, f"rung-{rung}", batch, alive, until)
-            for number in alive:
+                rows = self._train(loop, f"rung-{rung}", alive, until)
+            for number, candidate in alive.items():
                 self.rows += rows[number]
-                self.evaluated.append(batch[number])
-                self.rungs.append((rung, int(max(until))))
+                self.evaluated.append((candidate, rung, epochs))
             if self.reduction_factor is None and not needs_scores:
                 return
             means = {number: self._mean(rows[number]) for number in alive}
-            ended = alive
-            if until != self._total:
-                alive = self._advance(rung, batch, rows, means, int(max(until)))
-                ended = [number for number in means if number not in alive]
-                loop.advance({member for number in alive for member in self._members(number)})
-            for number in ended:
-                if until == self._total or not math.isfinite(means[number]):
-                    self.candidates.tell(batch[number], means[number])
-                else:
-                    self.candidates.prune(batch[number])
-            if not alive:
+            chosen = [] if is_last else self._advancing(rung, rows, means)
+            for number, candidate in alive.items():
+                if not is_last:
+                    candidate.report(means[number], epochs)
+                if is_last or not math.isfinite(means[number]):
+                    self.candidates.tell(candidate, means[number])
+                elif number not in chosen:
+                    self.candidates.prune(candidate)
+            if not chosen:
                 return
+            alive = {number: alive[number] for number in chosen}
+            loop.advance({member for number in alive for member in self._members(number)})
 
-    def _advance(
-        self,
-        rung: int,
-        batch: Sequence[SearchCandidate],
-        rows: Mapping[int, Sequence[Mapping[str, Any]]],
-        means: Mapping[int, float],
-        epochs: int,
+    def _advancing(
+        self, rung: int, rows: Mapping[int, Sequence[Mapping[str, Any]]], means: Mapping[int, float]
     ) -> list[int]:
-        """Report the scores of a rung, and return the candidates that advance."""
+        """Return the candidates that advance from a rung, in their order."""
         assert self.reduction_factor is not None
-        for number, mean in means.items():
-            batch[number].report(mean, epochs)
         # a candidate that failed on a fold cannot be trained further, whatever its `error_score`
         errors = {
             number: math.inf if any(row["fit_error"] for row in rows[number]) else -mean
             for number, mean in means.items()
         }
         past = self._past.setdefault(rung, [])
-        chosen = set(advancing(errors, past, self.reduction_factor))
+        chosen = sorted(advancing(errors, past, self.reduction_factor))
         past += errors.values()
-        return [number for number in means if number in chosen]
+        return chosen
 
     def _members(self, number: int) -> range:
         """Return the numbers of a candidate's networks, one for each fold."""
         return range(number * len(self.folds), (number + 1) * len(self.folds))
 
     def _train(
-        self,
-        loop: RungLoop,
-        key: str,
-        batch: Sequence[SearchCandidate],
-        alive: Sequence[int],
-        until: Sequence[float],
+        self, loop: RungLoop, key: str, alive: Mapping[int, SearchCandidate], until: Sequence[float]
     ) -> dict[int, list[dict[str, Any]]]:
         """Train and score candidates on all folds; return the rows of each, fold by fold."""
-        rows: dict[int, list[dict[str, Any]]] = {number: [{}] * len(self.folds) for number in alive}
+        n_folds = len(self.folds)
+        rows: dict[int, list[dict[str, Any]]] = {number: [{}] * n_folds for number in alive}
 
         def score(number: int, place: int, outcome: MemberOutcome | None) -> None:
-            fold, candidate = self.folds[place], batch[number]
-            row = self._row(place, fold, candidate.fields, outcome)
-            row["fit_time"] += fold.seconds / len(batch)
+            row = self._row(self.folds[place], alive[number].fields, outcome)
             rows[number][place] = row
             if self.verbose > 1:
-                print(f"[CV {place + 1}/{len(self.folds)}] {candidate.params} {row['test_scores']}")
+                print(f"[CV {place + 1}/{n_folds}] {alive[number].params} {row['test_scores']}")
 
         cohorts = []
         for place, fold in enumerate(self.folds):
@@ -231,47 +207,45 @@ class PackedEvaluation:
                 for number in alive:
                     score(number, place, None)
                 continue
-            configs = {self._members(number)[place]: fold.config(batch[number].fields) for number in alive}
+            configs = {self._members(number)[place]: fold.config(one.fields) for number, one in alive.items()}
             cohorts.append(Cohort(place, configs, fold.data, until[place], self._total[place]))
         # scored as they arrive, because models and predictions of all candidates would fill the memory
         for shard in loop.train(key, cohorts):
             for outcome in shard.members:
-                score(outcome.trial // len(self.folds), shard.cohort.number, outcome)
+                score(outcome.trial // n_folds, shard.cohort.number, outcome)
                 outcome.prediction = None
                 if shard.cohort.is_last:
                     outcome.state = None
         return rows
 
-    def _row(
-        self, place: int, fold: Fold, fields: Mapping[str, Any], outcome: MemberOutcome | None
-    ) -> dict[str, Any]:
+    def _row(self, fold: Fold, fields: Mapping[str, Any], outcome: MemberOutcome | None) -> dict[str, Any]:
         """Score one candidate on one fold; return scores and times as scikit-learn's ``cross_validate``."""
-        scoring = self.scoring
+        scorer, error_score = self.scoring.scorer, self.scoring.error_score
         row: dict[str, Any] = {
             "fit_error": None,
             "n_test_samples": _num_samples(fold.X_test),
-            "fit_time": 0.0 if outcome is None else outcome.seconds,
+            "fit_time": fold.seconds / self._batch_size + (0.0 if outcome is None else outcome.seconds),
             "score_time": 0.0,
         }
         try:
             estimator = fold.fitted(fields, outcome)
         except Exception as error:
-            if scoring.error_score == "raise":
+            if error_score == "raise":
                 raise
             row["fit_error"] = "".join(format_exception(error))
-            kinds = ("test_scores", "train_scores")[: 1 + scoring.with_training_rows]
-            names = scoring.scorer._scorers if isinstance(scoring.scorer, _MultimetricScorer) else None
-            failed = scoring.error_score if names is None else dict.fromkeys(names, scoring.error_score)
+            kinds = ("test_scores", "train_scores")[: 1 + self.scoring.with_training_rows]
+            is_multiple = isinstance(scorer, _MultimetricScorer)
+            failed = dict.fromkeys(scorer._scorers, error_score) if is_multiple else error_score
             return row | dict.fromkeys(kinds, failed)
-
-        def score(X: Any, y: Any, params: Mapping[str, Any]) -> Any:
-            return _score(estimator, X, y, scoring.scorer, dict(params), scoring.error_score)
-
         started = time.perf_counter()
-        row["test_scores"] = score(fold.X_test, fold.y_test, scoring.test_params[place])
+        row["test_scores"] = _score(
+            estimator, fold.X_test, fold.y_test, scorer, fold.test_params, error_score
+        )
         row["score_time"] = time.perf_counter() - started
-        if scoring.with_training_rows:
-            row["train_scores"] = score(fold.X_train, fold.y_train, scoring.train_params[place])
+        if self.scoring.with_training_rows:
+            row["train_scores"] = _score(
+                estimator, fold.X_train, fold.y_train, scorer, fold.train_params, error_score
+            )
         return row
 
     def _mean(self, rows: Sequence[Mapping[str, Any]]) -> float:

@@ -85,17 +85,10 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
         trains all candidates to the end.
     max_epochs : int, default=None
         Epochs of full training. None uses the setting of the estimator.
-    scoring : str, callable, list, tuple or dict, default=None
-        See ``GridSearchCV``. None uses the score of the estimator.
-    refit : bool, str or callable, default=True
-        See ``GridSearchCV``: whether the best candidate is trained again on all rows, or the name of the
-        score or the function that selects it.
-    cv : int, cross-validation generator or iterable, default=None
+    scoring, refit, cv, return_train_score
         See ``GridSearchCV``.
     error_score : "raise" or number, default=nan
         Score of a candidate on a fold if its loss became infinite or NaN, or if scoring failed.
-    return_train_score : bool, default=False
-        Whether the training rows are scored too.
     n_jobs : int, default=None
         Number of workers. None uses all cores. Results do not depend on it.
     random_state : int, RandomState or None, default=None
@@ -194,17 +187,10 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
         self.n_splits_ = cv.get_n_splits(X, y, **routed.splitter.split)
         splits = list(cv.split(X, y, **routed.splitter.split))
 
-        fit_params, score_params = routed.estimator.fit, routed.scorer.score
         with_train = self.return_train_score
-        folds = [prepare_fold(base, X, y, one, fit_params, with_training_rows=with_train) for one in splits]
-        scoring = Scoring(
-            scorers,
-            [_check_method_params(X, params=score_params, indices=test) for _, test in splits],
-            [_check_method_params(X, params=score_params, indices=train) for train, _ in splits],
-            metric=self.refit if isinstance(self.refit, str) else refit_metric,
-            error_score=self.error_score,
-            with_training_rows=with_train,
-        )
+        folds = [prepare_fold(base, X, y, one, routed, with_training_rows=with_train) for one in splits]
+        metric = self.refit if isinstance(self.refit, str) else refit_metric
+        scoring = Scoring(scorers, metric, self.error_score, with_train)
         on_gpu = any(fold.data is not None and fold.data.device.type != "cpu" for fold in folds)
         n_workers = 1 if on_gpu else worker_count(self.n_jobs)
         with one_thread(), Interrupts() as interrupts, contextlib.ExitStack() as stack:
@@ -222,7 +208,7 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
             evaluation.run(batch_size, needs_scores=isinstance(candidates, StudyCandidates))
         self._store_results(evaluation, _prefix(base), scorers, refit_metric)
         if self.refit:
-            self._refit(base, evaluation, X, y, fit_params)
+            self._refit(base, evaluation, X, y, routed.estimator.fit)
         return self
 
     def _check_numbers(self) -> None:
@@ -309,10 +295,10 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
             _insert_error_scores(rows, self.error_score)
         more: dict[str, list[int]] = {}
         if self.reduction_factor is not None:
-            rungs, epochs = zip(*evaluation.rungs, strict=True)
-            more = {"iter": list(rungs), "n_resources": list(epochs)}
+            more["iter"] = [rung for _, rung, _ in evaluation.evaluated]
+            more["n_resources"] = [epochs for _, _, epochs in evaluation.evaluated]
         params = [
-            {prefix + name: value for name, value in one.params.items()} for one in evaluation.evaluated
+            {prefix + name: value for name, value in one.params.items()} for one, _, _ in evaluation.evaluated
         ]
         results = self._format_results(params, self.n_splits_, rows, more)
         first = rows[0]["test_scores"]
@@ -346,10 +332,9 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
     ) -> None:
         """Train the best candidate on all rows."""
         prefix = _prefix(base)
-        fields = evaluation.evaluated[self.best_index_].fields
-        self.best_estimator_ = clone(base).set_params(
-            **{prefix + name: value for name, value in fields.items()}
-        )
+        fields = evaluation.evaluated[self.best_index_][0].fields
+        params = {prefix + name: value for name, value in fields.items()}
+        self.best_estimator_ = clone(base).set_params(**params)
         started = time.perf_counter()
         self.best_estimator_.fit(X, y, **fit_params)
         self.refit_time_ = time.perf_counter() - started

@@ -99,17 +99,8 @@ class Distribution(Domain):
 def search_spaces(given: Any, *, prefix: str = "") -> list[SearchSpace]:
     """Return the search spaces of ``param_distributions``.
 
-    Parameters
-    ----------
-    given
-        A search space, the name of a preset, a path; a mapping from names to lists, distributions, domains or
-        single values; or a list of such mappings.
-    prefix
-        Start of each name of a mapping: the name of the last step of a pipeline and two underscores.
-
-    Returns
-    -------
-    list of SearchSpace
+    ``prefix`` is the start of each name of a mapping: the name of the last step of a pipeline and two
+    underscores.
 
     Raises
     ------
