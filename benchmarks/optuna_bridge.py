@@ -304,7 +304,7 @@ def table(found: dict[str, Any]) -> str:
             f"| {shown(seconds['own_tpe'], '.0f')} | {shown(bridge_['tpe_over_own'], '.2f')} |",
             "",
             f"| 1 or 2 layers of 4 to 64, up to {rate['max_epochs']} epochs "
-            "| trials a minute | ours, times |",
+            "| trials per minute | ratio of ours |",
             "|---|---|---|",
             f"| `optimize` | {minute('packed')} | 1 |",
             f"| `study.optimize` over `MLPClassifier`, trained whole | {minute('whole')} "

@@ -159,14 +159,15 @@ def table(found: dict[str, Any]) -> str:
         return statistics.median(row[figure] for row in found["runs"][place])
 
     lines = [
-        f"| where the study lives | `optimize`, {found['trials']:,} random trials | "
+        f"| storage of the study | `optimize`, {found['trials']:,} random trials | "
         f"written one value at a time | {found['copied']:,} trials copied, by `add_trials` |",
         "|---|---|---|---|",
     ]
     for place in found["runs"]:
         seconds, each = middle(place, "optimize_seconds"), middle(place, "value_by_value_ms")
         once, singly = middle(place, "at_once_seconds"), middle(place, "one_by_one_seconds")
-        lines.append(f"| {place} | {seconds:.1f} s | {each:.1f} ms a trial | {once:.2f} s, {singly:.1f} s |")
+        copies = f"{once:.2f} s, {singly:.1f} s"
+        lines.append(f"| {place} | {seconds:.1f} s | {each:.1f} ms per trial | {copies} |")
     return "\n".join(lines)
 
 
