@@ -15,17 +15,21 @@ import numba
 import numpy as np
 import torch
 
-from parallelmlp_search.kernels.numba import products as compiled_products
 from parallelmlp_search.kernels.numba.decorators import OPTIONS
 from parallelmlp_search.kernels.numba.elementwise import CODES, F, activate_and_slope, slope_times
 from parallelmlp_search.kernels.numba.loops import binary_rows, cross_entropy_rows
-from parallelmlp_search.kernels.numba.optimizer_steps import adamw_stretch
+from parallelmlp_search.kernels.numba.optimizer_steps import adamw_step
+from parallelmlp_search.kernels.numba.products import (
+    matmul,
+    outer_product,
+    row_products,
+    transpose,
+    weight_gradient,
+)
 from parallelmlp_search.kernels.numba.vectors import LANES
 
 __all__ = ["Part", "inside"]
 
-products, weight_products = compiled_products.products, compiled_products.weight_products
-turn, dots, outer = compiled_products.transposed, compiled_products.dots, compiled_products.outer
 ONE, NONE, RATE = F(1.0), F(0.0), F(1e3)
 
 
@@ -37,16 +41,16 @@ def _compiled_loop(function: Callable[..., Any]) -> Callable[..., Any]:
 @_compiled_loop
 def _forward(times: Any, p: Any, n_out: Any, n_in: Any, x: Any, n_rows: Any, z: Any) -> None:
     for _ in range(times):
-        products(p, 0, n_in, 1, 0, n_out, n_in, x, 0, n_rows, z, 0)
+        matmul(p, 0, n_in, 1, 0, n_out, n_in, x, 0, n_rows, z, 0)
 
 
 @_compiled_loop
 def _back(times: Any, p: Any, n_out: Any, n_in: Any, d: Any, n_rows: Any, z: Any) -> None:
     for _ in range(times):
         if n_out == 1:
-            outer(p, 0, n_in, d, n_rows, z)
+            outer_product(p, 0, n_in, d, n_rows, z)
         else:
-            products(p, 0, 1, n_in, -1, n_in, n_out, d, 0, n_rows, z, 0)
+            matmul(p, 0, 1, n_in, -1, n_in, n_out, d, 0, n_rows, z, 0)
 
 
 @_compiled_loop
@@ -54,7 +58,7 @@ def _first_weights(
     times: Any, d: Any, n_out: Any, columns: Any, n_columns: Any, n_rows: Any, result: Any
 ) -> None:
     for _ in range(times):
-        weight_products(d, 0, n_out, columns, 0, n_columns, n_rows, n_rows, result)
+        weight_gradient(d, 0, n_out, columns, 0, n_columns, n_rows, n_rows, result)
 
 
 @_compiled_loop
@@ -63,14 +67,14 @@ def _weights(
 ) -> None:
     for _ in range(times):
         if n_out == 1:
-            dots(a, 0, n_in, d, 0, n_rows, result, 0)
+            row_products(a, 0, n_in, d, 0, n_rows, result, 0)
         elif n_out <= lanes:
-            turn(d, 0, n_out, n_rows, columns, lanes)
-            weight_products(a, 0, n_in, columns, 0, lanes, n_rows, n_rows, result)
+            transpose(d, 0, n_out, n_rows, columns, lanes)
+            weight_gradient(a, 0, n_in, columns, 0, lanes, n_rows, n_rows, result)
         else:
             width = (n_in + lanes - 1) // lanes * lanes
-            turn(a, 0, n_in, n_rows, columns, width)
-            weight_products(d, 0, n_out, columns, 0, width, n_rows, n_rows, result)
+            transpose(a, 0, n_in, n_rows, columns, width)
+            weight_gradient(d, 0, n_out, columns, 0, width, n_rows, n_rows, result)
 
 
 @_compiled_loop
@@ -100,7 +104,7 @@ def _classes(times: Any, z: Any, target: Any, shares: Any, d: Any, highest: Any,
 @_compiled_loop
 def _adam(times: Any, p: Any, g: Any, m: Any, v: Any, size: Any) -> None:
     for _ in range(times):
-        adamw_stretch(p, g, m, v, 0, size, ONE, RATE, ONE, (NONE, NONE))
+        adamw_step(p, g, m, v, 0, size, ONE, RATE, ONE, (NONE, NONE))
 
 
 def _microseconds(function: Callable[..., Any], *arguments: Any) -> float:

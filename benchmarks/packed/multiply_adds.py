@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from parallelmlp_search.kernels.numba.decorators import OPTIONS
-from parallelmlp_search.kernels.numba.products import products
+from parallelmlp_search.kernels.numba.products import matmul
 from parallelmlp_search.kernels.numba.vectors import LANES, add, load, multiply_add, store
 
 __all__ = ["layer_products", "register_multiply_adds"]
@@ -43,7 +43,7 @@ def _registers(times: Any, numbers: Any, result: Any) -> None:
 @numba.njit(**OPTIONS, nogil=True)  # type: ignore[untyped-decorator]
 def _layer(times: Any, weight: Any, rows: Any, result: Any) -> None:
     for _ in range(times):
-        products(weight, 0, WIDTH, 1, -1, WIDTH, WIDTH, rows, 0, ROWS, result, 0)
+        matmul(weight, 0, WIDTH, 1, -1, WIDTH, WIDTH, rows, 0, ROWS, result, 0)
 
 
 def register_multiply_adds(times: int) -> float:

@@ -23,7 +23,7 @@ from parallelmlp_search.engine import (
     products,
     settings,
 )
-from parallelmlp_search.kernels.numba import dispatch as compiled
+from parallelmlp_search.kernels.numba import compiled_members, dispatch
 from parallelmlp_search.space import MLPConfig
 
 __all__ = ["profile", "profile_table"]
@@ -77,9 +77,9 @@ def _timed(clock: _Clock) -> Iterator[None]:
     put(products.FirstLayerGradient, "__call__", "product: gradient of weights, first layer")
     put(optimizer.PackedOptimizer, "step_bucket", "optimiser")
     put(settings.TrainingRows, "batch", "rows of the batch")
-    put(compiled.CompiledActivations, "forward", "activations forward")
-    put(compiled.CompiledActivations, "backward", "activations backward")
-    put(compiled.CompiledMembers, "__call__", "one call: all of several steps")
+    put(dispatch.CompiledActivations, "forward", "activations forward")
+    put(dispatch.CompiledActivations, "backward", "activations backward")
+    put(compiled_members.CompiledMembers, "__call__", "one call: all of several steps")
     for name in ("get_loss", "compiled_loss"):
         original = getattr(host_training, name)
         undo.append((host_training, name, original))

@@ -19,7 +19,8 @@ from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
 from parallelmlp_search.engine.settings import TrainingRows, TrainingSettings
 from parallelmlp_search.kernels.losses import get_loss
-from parallelmlp_search.kernels.numba.dispatch import MemberRows, compiled_loss, uses_compiled
+from parallelmlp_search.kernels.numba.compiled_members import StepBatches
+from parallelmlp_search.kernels.numba.dispatch import compiled_loss, uses_compiled
 from parallelmlp_search.packing import Architecture, flops_per_step
 
 __all__ = ["HostTraining", "window_steps"]
@@ -160,9 +161,9 @@ class HostTraining:
         progress = torch.arange(steps.start, steps.stop, dtype=torch.float64) / self._optimizer.total_steps
         window = None
         if any(self._members):
-            rows = MemberRows.of(batches)
+            rows = StepBatches.of(batches)
             drops = any(members is not None and members.dropout for members in self._members)
-            own = rows.fields(fields) if drops and self._depth else None
+            own = rows.dropout_fields(fields) if drops and self._depth else None
             window = MemberWindow(rows, steps, self._alive, own, progress)
         for number, members in enumerate(self._members):
             span = self._population.layout.stacked_rows(number)

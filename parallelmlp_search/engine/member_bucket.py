@@ -18,12 +18,8 @@ from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
-from parallelmlp_search.kernels.numba.dispatch import (
-    CompiledActivations,
-    CompiledMembers,
-    Expansion,
-    MemberRows,
-)
+from parallelmlp_search.kernels.numba.compiled_members import CompiledMembers, Expansion, StepBatches
+from parallelmlp_search.kernels.numba.dispatch import CompiledActivations
 from parallelmlp_search.packing.layout import Architecture, Bucket
 
 __all__ = ["MemberBucket", "MemberWindow", "is_covered"]
@@ -49,7 +45,7 @@ def _true_shapes(architecture: Architecture) -> tuple[tuple[int, int], ...]:
 
 
 def _expansion(bucket: Bucket) -> Expansion:
-    """Plain networks into which the members of a bucket are expanded."""
+    """Expanded networks of the members of a bucket."""
     return Expansion(
         bucket.shape.submembers,
         [(kind, layer, rows, columns) for layer, kind, rows, columns in bucket.shape.expanded.block_shapes()],
@@ -80,7 +76,7 @@ class MemberWindow(NamedTuple):
         Dropout fields, or None; progress ``(T,)`` of the schedules.
     """
 
-    rows: MemberRows
+    rows: StepBatches
     steps: range
     alive: Tensor
     fields: NDArray[np.float32] | None
@@ -125,7 +121,7 @@ class MemberBucket:
             [_true_shapes(architecture) for architecture in bucket.architectures],
             torch.stack([smoothing, clip_norms, *mixes], dim=1),
             residual=shape.residual or (False,) * shape.depth,
-            unfolding=_expansion(bucket) if shape.is_expanded else None,
+            expansion=_expansion(bucket) if shape.is_expanded else None,
             n_numbers=shape.n_periodic,
             adaptive=is_adamw,
         )

@@ -18,9 +18,7 @@ from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.exceptions import InvalidParameterError, MissingDependencyError
 from parallelmlp_search.kernels import ACTIVATION_KERNELS, get_loss
-from parallelmlp_search.kernels.numba import compilation as compiling
-from parallelmlp_search.kernels.numba import decorators as compiled_functions
-from parallelmlp_search.kernels.numba import dispatch as compiled
+from parallelmlp_search.kernels.numba import compilation, decorators, dispatch
 from parallelmlp_search.kernels.numba.dispatch import CompiledActivations, compiled_loops, compiled_loss
 from parallelmlp_search.kernels.numba.training import member_steps
 from parallelmlp_search.packing import DataShape
@@ -243,71 +241,72 @@ def test_eighty_steps_of_the_optimiser(optimizer: str) -> None:
 
 def test_where_the_loops_apply(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PMLP_COMPILED", raising=False)
-    assert compiled.uses_compiled(torch.float32, "cpu")
-    assert not compiled.uses_compiled(torch.float64, "cpu")
-    assert not compiled.uses_compiled(torch.float32, "cuda")
+    assert dispatch.uses_compiled(torch.float32, "cpu")
+    assert not dispatch.uses_compiled(torch.float64, "cpu")
+    assert not dispatch.uses_compiled(torch.float32, "cuda")
     monkeypatch.setenv("PMLP_COMPILED", "0")
-    assert not compiled.uses_compiled(torch.float32, "cpu")
+    assert not dispatch.uses_compiled(torch.float32, "cpu")
     monkeypatch.delenv("PMLP_COMPILED")
-    assert not compiled.uses_compiled(torch.float32, "cpu", wanted=False)
-    assert compiled.uses_compiled(torch.float32, "cpu", wanted=True)
+    assert not dispatch.uses_compiled(torch.float32, "cpu", wanted=False)
+    assert dispatch.uses_compiled(torch.float32, "cpu", wanted=True)
     with pytest.raises(InvalidParameterError, match=r"compiled must be False or None .* float64 on cpu"):
-        compiled.uses_compiled(torch.float64, "cpu", wanted=True)
+        dispatch.uses_compiled(torch.float64, "cpu", wanted=True)
     with pytest.raises(InvalidParameterError, match="but got True for float32 on cuda"):
-        compiled.uses_compiled(torch.float32, "cuda", wanted=True)
-    monkeypatch.setattr(compiled, "_installed", lambda: False)
-    assert not compiled.uses_compiled(torch.float32, "cpu")
+        dispatch.uses_compiled(torch.float32, "cuda", wanted=True)
+    monkeypatch.setattr(dispatch, "_installed", lambda: False)
+    assert not dispatch.uses_compiled(torch.float32, "cpu")
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(MissingDependencyError, match=r"parallelmlp-search\[compiled\]"):
-        compiled.uses_compiled(torch.float32, "cpu", wanted=True)
+        dispatch.uses_compiled(torch.float32, "cpu", wanted=True)
 
 
-def test_machine_code_on_disk_is_that_of_all_its_sources(tmp_path: Path) -> None:
-    folder = Path(compiled_functions.__file__).parent
+def test_cached_machine_code_depends_on_all_sources(tmp_path: Path) -> None:
+    folder = Path(decorators.__file__).parent
     loops = [member_steps, *(getattr(compiled_loops(), name) for name in ("adamw", "sgd", "cross_entropy"))]
     for loop in loops:
-        assert loop._cache._cache_file._source_stamp[1] == compiled_functions.sources_digest(folder)
-    (tmp_path / "compiled_a.py").write_text("x = 1\n")
-    (tmp_path / "other.py").write_text("x = 1\n")
-    first = compiled_functions.sources_digest(tmp_path)
-    (tmp_path / "other.py").write_text("x = 2\n")
-    assert compiled_functions.sources_digest(tmp_path) == first
-    (tmp_path / "compiled_a.py").write_text("x = 2\n")
-    assert compiled_functions.sources_digest(tmp_path) != first
+        assert loop._cache._cache_file._source_stamp[1] == decorators.sources_digest(folder)
+    assert decorators.sources_digest(folder) != decorators.sources_digest(tmp_path)  # files are found
+    (tmp_path / "layers.py").write_text("x = 1\n")
+    (tmp_path / "other.txt").write_text("x = 1\n")
+    first = decorators.sources_digest(tmp_path)
+    (tmp_path / "other.txt").write_text("x = 2\n")
+    assert decorators.sources_digest(tmp_path) == first
+    (tmp_path / "layers.py").write_text("x = 2\n")
+    assert decorators.sources_digest(tmp_path) != first
 
 
 def test_loops_are_compiled_where_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once, before any worker starts; and with little time left search and workers do without."""
     monkeypatch.delenv("PMLP_COMPILED", raising=False)
     compilations: list[bool] = []
-    monkeypatch.setattr(compiling, "compile_all", lambda: compilations.append(True))
-    monkeypatch.setattr(compiling, "_are_ready", lambda: False)
-    enough = compiling.WORTH_COMPILING * compiling.COMPILE_SECONDS
+    monkeypatch.setattr(compilation, "compile_all", lambda: compilations.append(True))
+    monkeypatch.setattr(compilation, "_is_cached", lambda: False)
+    enough = compilation.MIN_TIME_FACTOR * compilation.COMPILE_SECONDS
     for seconds in (None, enough):
-        with compiling.compiled_in_time("cpu", seconds) as ready:
+        with compilation.compiled_in_time("cpu", seconds) as ready:
             assert ready
-            assert compiled.uses_compiled(torch.float32, "cpu")
+            assert dispatch.uses_compiled(torch.float32, "cpu")
     assert len(compilations) == 2
     for before in (None, "1"):
         if before is not None:
             monkeypatch.setenv("PMLP_COMPILED", before)
-        with compiling.compiled_in_time("cpu", enough - 1.0) as ready:
+        with compilation.compiled_in_time("cpu", enough - 1.0) as ready:
             assert not ready
-            assert not compiled.uses_compiled(torch.float32, "cpu")
+            assert not dispatch.uses_compiled(torch.float32, "cpu")
         assert os.environ.get("PMLP_COMPILED") == before
-    with compiling.compiled_in_time("cuda", 1.0) as ready:
+    with compilation.compiled_in_time("cuda", 1.0) as ready:
         assert ready
-    monkeypatch.setattr(compiling, "_are_ready", lambda: True)
-    with compiling.compiled_in_time("cpu", 1.0) as ready:
+    monkeypatch.setattr(compilation, "_is_cached", lambda: True)
+    with compilation.compiled_in_time("cpu", 1.0) as ready:
         assert ready
-        assert compiled.uses_compiled(torch.float32, "cpu")
+        assert dispatch.uses_compiled(torch.float32, "cpu")
     assert len(compilations) == 2
 
 
 def test_machine_code_is_found_where_it_is_kept(tmp_path: Path) -> None:
-    compiling.compile_all()
-    assert compiling._are_ready()
-    look = "from parallelmlp_search.kernels import compiling; print(compiling._are_ready())"
+    compilation.compile_all()
+    assert compilation._is_cached()
+    look = "from parallelmlp_search.kernels.numba import compilation; print(compilation._is_cached())"
     done = subprocess.run(
         [sys.executable, "-c", look],
         env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
@@ -330,7 +329,7 @@ def test_predicting_agrees_with_the_plain_path() -> None:
 
 
 def test_everything_that_training_calls_can_be_compiled_ahead() -> None:
-    compiling.compile_all()
+    compilation.compile_all()
     names = ("forward_activations", "forward_activations_in_place", "backward_activations", "cross_entropy")
     loops = [getattr(compiled_loops(), name) for name in (*names, "binary_logits", "adamw", "sgd")]
     signatures = {loop: list(loop.signatures) for loop in (*loops, member_steps)}

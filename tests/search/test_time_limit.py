@@ -110,7 +110,7 @@ def test_work_that_does_not_fit_is_cut_and_on_record(make_problem: Make) -> None
 def test_what_is_not_compiled_in_time_is_on_record(
     spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiling, "_are_ready", lambda: False)
+    monkeypatch.setattr(compiling, "_is_cached", lambda: False)
     monkeypatch.setattr(compiling, "uses_compiled", lambda dtype, device: True)
     _, _, sentences = _timed(spam, make_settings(time_limit=20.0), n_jobs=1)
     assert any("the compiled loops were left out" in sentence for sentence in sentences)

@@ -1,4 +1,4 @@
-"""When the compiled loops are compiled: before any worker starts, or not at all where time is short."""
+"""Compilation of the compiled loops, ahead of a search or from the command line."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 import torch
 
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
+from parallelmlp_search.kernels.numba.compiled_members import CompiledMembers, StepBatches
 from parallelmlp_search.kernels.numba.dispatch import (
     CompiledActivations,
-    CompiledMembers,
-    MemberRows,
     compiled_loops,
     compiled_loss,
     uses_compiled,
@@ -22,9 +21,15 @@ from parallelmlp_search.kernels.numba.dispatch import (
 
 __all__ = ["compile_all", "compiled_in_time"]
 
+COMPILE_SECONDS = 40.0
+"""Time of `compile_all` with an empty cache, on one core of an AMD EPYC at 2.4 GHz."""
+
+MIN_TIME_FACTOR = 4.0
+"""Loops, which double the speed, are compiled if this many times `COMPILE_SECONDS` are left."""
+
 
 def compile_all() -> None:
-    """Compile every loop now: ten seconds or so, once a machine, that a first search then does not wait."""
+    """Compile every loop and cache the machine code: about 40 s on one core, once per machine."""
     loops = compiled_loops()
     z, vector = torch.zeros(1, 1, 4), np.zeros(16, dtype=np.float32)
     for kernel in (ACTIVATION_KERNELS["relu"], ACTIVATION_KERNELS["gelu"]):
@@ -33,55 +38,63 @@ def compile_all() -> None:
             activations.forward()
             activations.backward(torch.zeros_like(z))
     compiled_loss("binary_logits")(z, torch.zeros(4, dtype=torch.int64), torch.zeros_like(z))
-    relu = ACTIVATION_KERNELS["relu"]
-    blocks = [
-        ("weight", 0, 0, 2, 3, True, 0),
-        ("bias", 0, 16, 2, 1, False, 0),
-        ("weight", 1, 32, 1, 2, True, 0),
-    ]
-    shapes = [[(2, 3), (2, 1), (1, 2)]]
-    settings = torch.full((1, 4), 0.5)
-    members = CompiledMembers(
-        [torch.zeros(64) for _ in range(4)], blocks, [relu], shapes, settings, residual=[False], adaptive=True
-    )
-    steps = MemberRows(torch.zeros(1, 4, 3), torch.zeros(1, 4), None)
-    table = np.ones((1, 1, 4, 1), dtype=np.float32)
-    members(steps, table, np.zeros(1, dtype=np.float32), torch.ones(1))
     two = torch.zeros(1, 2, 4)
     compiled_loss("cross_entropy")(two, torch.zeros(4, dtype=torch.int64), torch.zeros_like(two))
-    places, ones = np.array([[0, 4, 1]]), np.ones((4, 1), dtype=np.float32)
+    members = CompiledMembers(
+        [torch.zeros(64) for _ in range(4)],
+        [
+            ("weight", 0, 0, 2, 3, True, 0),
+            ("bias", 0, 16, 2, 1, False, 0),
+            ("weight", 1, 32, 1, 2, True, 0),
+        ],
+        [ACTIVATION_KERNELS["relu"]],
+        [[(2, 3), (2, 1), (1, 2)]],
+        torch.full((1, 4), 0.5),
+        residual=[False],
+        adaptive=True,
+    )
+    batches = StepBatches.of([(torch.zeros(4, 3), torch.zeros(4), None)])
+    members(
+        batches,
+        np.ones((1, 1, 4, 1), dtype=np.float32),
+        np.zeros(1, dtype=np.float32),
+        torch.ones(1, dtype=torch.bool),
+    )
+    blocks, ones = np.array([[0, 4, 1]]), np.ones((4, 1), dtype=np.float32)
     for step in (loops.adamw, loops.sgd):
         buffers = [vector.copy() for _ in range(5)]
-        step(*buffers, places, ones, ones[:2], np.float32(0.0))
+        step(*buffers, blocks, ones, ones[:2], np.float32(0.0))
 
 
-COMPILE_SECONDS = 40.0
-"""What :func:`compile_all` takes the first time, about, with two cores at half the speed of present ones."""
-
-WORTH_COMPILING = 4.0
-"""Times as much time must be left before anything is compiled: loops are about twice as fast as without."""
-
-
-def _are_ready() -> bool:
-    """Whether the machine code of the longest loop lies on this disk, made from its present source."""
+def _is_cached() -> bool:
+    """True if the machine code of the longest loop is on this disk and belongs to the present source."""
     loop = importlib.import_module("parallelmlp_search.kernels.numba.training").member_steps
     try:
         return bool(loop._cache._cache_file._load_index())
-    except (AttributeError, OSError):  # kept nowhere, or numba has changed
+    except (AttributeError, OSError):  # no cache, or another version of numba
         return False
 
 
 @contextmanager
 def compiled_in_time(device: torch.device | str, seconds_left: float | None) -> Iterator[bool]:
-    """Have the loops compiled before work begins, or do without them in here where time is short.
+    """Compile the loops before work begins, or disable them inside the context if time is short.
 
-    Yields whether nothing is given up for want of time. ``seconds_left`` is None without a time limit.
-    Processes that start in here do the same.
+    Parameters
+    ----------
+    device
+        Device of the training.
+    seconds_left
+        Time left, or None without a time limit.
+
+    Yields
+    ------
+    bool
+        False if the loops are disabled for lack of time, also in processes that start inside the context.
     """
-    if not uses_compiled(torch.float32, device) or _are_ready():
+    if not uses_compiled(torch.float32, device) or _is_cached():
         yield True
         return
-    if seconds_left is None or seconds_left >= WORTH_COMPILING * COMPILE_SECONDS:
+    if seconds_left is None or seconds_left >= MIN_TIME_FACTOR * COMPILE_SECONDS:
         compile_all()
         yield True
         return

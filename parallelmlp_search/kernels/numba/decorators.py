@@ -1,7 +1,4 @@
-"""What becomes of a function that numba compiles: part of another one, or a loop that Python calls.
-
-Loops are kept on disk, and with them all that was compiled into them from the files beside this one.
-"""
+"""Decorators of the functions that numba compiles: parts of other functions, and entry points for Python."""
 
 from __future__ import annotations
 
@@ -14,51 +11,51 @@ from typing import Any
 import numba
 from numba.core.options import DefaultOptions
 
-__all__ = ["OPTIONS", "inner", "long", "loop", "maker", "sources_digest"]
+__all__ = ["OPTIONS", "allocating", "entry_point", "force_inlined", "inlined", "sources_digest"]
 
-# contract: fused multiply-add; nsz: no care for the sign of zero. Sums keep their order.
+# contract: fused multiply-add; nsz: the sign of zero may change. The order of sums is kept.
 OPTIONS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 
 
-# who counts who holds an array pays 5 ns each time: a third of a step of a small network
-_UNCOUNTED = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
+# Reference counting costs 5 ns per call: a third of a step of a small network.
+_NO_REFERENCE_COUNTS = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
 
 
-def inner(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled into whoever calls it. It makes and returns no arrays, but looks at those of its caller."""
-    compiled: Callable[..., Any] = numba.njit(**OPTIONS, **_UNCOUNTED)(function)
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a part of other functions. It may use arrays of its caller, but not create or return any."""
+    compiled: Callable[..., Any] = numba.njit(**OPTIONS, **_NO_REFERENCE_COUNTS)(function)
     return compiled
 
 
-def long(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As :func:`inner`, and laid into its caller however long it is."""
-    compiled: Callable[..., Any] = numba.njit(**OPTIONS, **_UNCOUNTED, forceinline=True)(function)
+def force_inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile like `inlined`, and inline the function into its caller whatever its length."""
+    compiled: Callable[..., Any] = numba.njit(**OPTIONS, **_NO_REFERENCE_COUNTS, forceinline=True)(function)
     return compiled
 
 
-def maker(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled into whoever calls it, and may make arrays; only loops and other makers call it."""
+def allocating(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a part of entry points that may create arrays."""
     compiled: Callable[..., Any] = numba.njit(**OPTIONS)(function)
     return compiled
 
 
-def sources_digest(folder: Path) -> str:
-    """Digest of all files that are compiled into each other: those of ``folder`` named ``compiled_*.py``."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("compiled_*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def loop(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Called from Python; kept on disk, so that only the first use ever waits for the compiler."""
+def entry_point(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function that Python calls, and cache the machine code on disk."""
     compiled: Any
     try:
         compiled = numba.njit(**OPTIONS, nogil=True, cache=True)(function)
-    except RuntimeError:  # no folder that could be written to
+    except RuntimeError:  # no folder that numba could write to
         return numba.njit(**OPTIONS, nogil=True)(function)  # type: ignore[no-any-return]
-    # numba looks at the file of the loop alone: one changed here would go on unchanged in those elsewhere
+    # numba compares only the file of the entry point: add the files of the functions compiled into it
     with contextlib.suppress(AttributeError, OSError):
-        kept = compiled._cache._cache_file
-        kept._source_stamp = kept._source_stamp, sources_digest(Path(__file__).parent)
+        cache_file = compiled._cache._cache_file
+        cache_file._source_stamp = cache_file._source_stamp, sources_digest(Path(__file__).parent)
     return compiled  # type: ignore[no-any-return]
+
+
+def sources_digest(folder: Path) -> str:
+    """Return a digest of all Python files in a folder, which are compiled into each other."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()

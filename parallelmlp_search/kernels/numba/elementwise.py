@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numba.extending import intrinsic
 
-from parallelmlp_search.kernels.numba.decorators import inner
+from parallelmlp_search.kernels.numba.decorators import inlined
 
 __all__ = [
     "CODES",
@@ -53,7 +53,7 @@ def _as_integer(context: Any, number: Any) -> Any:
     return numba.types.int32(numba.types.float32), generate
 
 
-@inner
+@inlined
 def exp(x: Any) -> Any:
     """Exponential, of -87 to 88 and of what lies beyond as of the nearer end."""
     x = F(-87.0) if x < F(-87.0) else x
@@ -70,7 +70,7 @@ def exp(x: Any) -> Any:
     return y * _as_float((np.int32(k) + np.int32(127)) << np.int32(23))
 
 
-@inner
+@inlined
 def log(x: Any) -> Any:
     """Logarithm of a positive normal number."""
     bits = _as_integer(x)
@@ -93,12 +93,12 @@ def log(x: Any) -> Any:
     return m + y + exponent * F(0.693359375)
 
 
-@inner
+@inlined
 def _sigmoid(z: Any) -> Any:
     return ONE / (ONE + exp(-z))
 
 
-@inner
+@inlined
 def _normal_parts(z: Any) -> Any:
     """Distribution and density of the normal distribution (error function: Abramowitz, Stegun 7.1.26)."""
     x = abs(z) * F(0.7071067811865476)
@@ -116,22 +116,22 @@ def _normal_parts(z: Any) -> Any:
 # Values of an activation, from its input.
 
 
-@inner
+@inlined
 def _value_tanh(z: Any) -> Any:
     return ONE - TWO / (exp(TWO * z) + ONE)
 
 
-@inner
+@inlined
 def _value_relu(z: Any) -> Any:
     return ZERO if z < ZERO else z
 
 
-@inner
+@inlined
 def _value_leaky_relu(z: Any) -> Any:
     return F(0.01) * z if z < ZERO else z
 
 
-@inner
+@inlined
 def _value_elu(z: Any) -> Any:
     return exp(z) - ONE if z < ZERO else z
 
@@ -140,29 +140,29 @@ SELU_SCALE = F(1.0507009873554804934193349852946)
 SELU_SCALE_ALPHA = F(1.0507009873554804934193349852946 * 1.6732632423543772848170429916717)
 
 
-@inner
+@inlined
 def _value_selu(z: Any) -> Any:
     return SELU_SCALE_ALPHA * (exp(z) - ONE) if z < ZERO else SELU_SCALE * z
 
 
-@inner
+@inlined
 def _value_gelu(z: Any) -> Any:
     return z * _normal_parts(z)[0]
 
 
-@inner
+@inlined
 def _value_silu(z: Any) -> Any:
     return z * _sigmoid(z)
 
 
-@inner
+@inlined
 def _value_mish(z: Any) -> Any:
     e = exp(F(20.0) if z > F(20.0) else z)
     u = e * (e + TWO)
     return z * (u / (u + TWO))
 
 
-@inner
+@inlined
 def _value_hardshrink(z: Any) -> Any:
     return ZERO if (z >= -HALF) and (z <= HALF) else z
 
@@ -170,49 +170,49 @@ def _value_hardshrink(z: Any) -> Any:
 # Slopes of an activation, from what its kernel saves.
 
 
-@inner
+@inlined
 def _slope_sigmoid(y: Any) -> Any:
     return y * (ONE - y)
 
 
-@inner
+@inlined
 def _slope_tanh(y: Any) -> Any:
     return ONE - y * y
 
 
-@inner
+@inlined
 def _slope_relu(y: Any) -> Any:
     return ZERO if y <= ZERO else ONE
 
 
-@inner
+@inlined
 def _slope_leaky_relu(y: Any) -> Any:
     return ONE if y > ZERO else F(0.01)
 
 
-@inner
+@inlined
 def _slope_elu(y: Any) -> Any:
     return ONE if y > ZERO else y + ONE
 
 
-@inner
+@inlined
 def _slope_selu(y: Any) -> Any:
     return SELU_SCALE if y > ZERO else y + SELU_SCALE_ALPHA
 
 
-@inner
+@inlined
 def _slope_gelu(z: Any) -> Any:
     distribution, density = _normal_parts(z)
     return distribution + z * density
 
 
-@inner
+@inlined
 def _slope_silu(z: Any) -> Any:
     s = _sigmoid(z)
     return s * (ONE + z * (ONE - s))
 
 
-@inner
+@inlined
 def _slope_mish(z: Any) -> Any:
     e = exp(F(20.0) if z > F(20.0) else z)
     u = e * (e + TWO)
@@ -220,7 +220,7 @@ def _slope_mish(z: Any) -> Any:
     return u * d + F(4.0) * z * e * (ONE + e) * d * d
 
 
-@inner
+@inlined
 def _slope_hardshrink(z: Any) -> Any:
     return ZERO if (z >= -HALF) and (z <= HALF) else ONE
 
@@ -230,7 +230,7 @@ CODES = {name: code for code, name in enumerate(_NAMES.split())}
 """Number of each activation that has a loop; a member of another one has the number -1 and is left alone."""
 
 
-@inner
+@inlined
 def activate(code: Any, source: Any, target: Any) -> None:
     """Activation of one member, by its code."""
     if code == 0:
@@ -268,7 +268,7 @@ def activate(code: Any, source: Any, target: Any) -> None:
             target[k] = _value_hardshrink(source[k])
 
 
-@inner
+@inlined
 def activate_and_slope(code: Any, source: Any, target: Any) -> bool:
     """As :func:`activate`; where value and slope share an exponential, the slope is left in ``source``.
 
@@ -300,7 +300,7 @@ def activate_and_slope(code: Any, source: Any, target: Any) -> bool:
     return True
 
 
-@inner
+@inlined
 def slope_times(code: Any, source: Any, target: Any) -> None:
     """Multiply ``target`` by the slope of one member, by its code."""
     if code == 1:
@@ -335,7 +335,7 @@ def slope_times(code: Any, source: Any, target: Any) -> None:
             target[k] *= _slope_hardshrink(source[k])
 
 
-@inner
+@inlined
 def activate_in_place(code: Any, source: Any) -> None:
     """Activation of one member, by its code, over what it had."""
     if code == 1:

@@ -1,6 +1,6 @@
-"""What one member does between its products, inside a compiled loop: rows of a batch in whole vectors.
+"""Parts of the passes of one member between its matrix products, in a compiled loop.
 
-Activations leave their slope where their input was, so that the way back through dropout and
+Activations leave their slope in place of their input, so that the backward pass through dropout and
 activation is one multiplication.
 """
 
@@ -10,43 +10,53 @@ from typing import Any
 
 import numpy as np
 
-from parallelmlp_search.kernels.numba.decorators import inner
+from parallelmlp_search.kernels.numba.decorators import force_inlined, inlined
 from parallelmlp_search.kernels.numba.elementwise import ONE, TWO, ZERO, F, activate_and_slope, slope_times
-from parallelmlp_search.kernels.numba.member_memory import FREQUENCY, MIXING, OFFSET, PHASE
-from parallelmlp_search.kernels.numba.products import copy, dots, products, row_sums
+from parallelmlp_search.kernels.numba.member_memory import (
+    BIAS,
+    FREQUENCY,
+    GAIN,
+    MIXING,
+    N_WAVE_OUTPUTS,
+    N_WAVES,
+    OFFSET,
+    PHASE,
+    SCALE,
+    SHIFT,
+    WEIGHT,
+)
+from parallelmlp_search.kernels.numba.products import copy, matmul, round_up, row_products, row_sums
 
 __all__ = [
     "activate_layer",
     "drop",
     "embed",
     "embed_backward",
+    "multiply_by",
     "normalize",
     "normalize_backward",
     "scale_gradient",
     "scale_weights",
     "squared_error_rows",
-    "times",
 ]
 
 EPSILON = F(1e-5)
-"""Of layer normalisation, as in torch."""
-
-WAVES, MIXTURES = 16, 3
-"""Waves and mixtures of a number in a periodic embedding."""
+"""Epsilon of layer normalization, as in torch."""
 
 HARDSHRINK = 10
+"""Code of hardshrink in :data:`~parallelmlp_search.kernels.numba.elementwise.CODES`."""
 
 
-@inner
-def times(values: Any, factors: Any) -> None:
-    """Element by element."""
+@inlined
+def multiply_by(values: Any, factors: Any) -> None:
+    """Multiply ``values`` by ``factors`` in place."""
     for k in range(values.size):
         values[k] *= factors[k]
 
 
-@inner
+@inlined
 def activate_layer(code: Any, before: Any, after: Any) -> None:
-    """Activation of ``before`` into ``after``, and its slope over ``before``."""
+    """Activation of ``before`` into ``after``, and its slope into ``before``."""
     if activate_and_slope(code, before, after):
         return
     if code == HARDSHRINK:
@@ -57,42 +67,43 @@ def activate_layer(code: Any, before: Any, after: Any) -> None:
     slope_times(code, after, before)
 
 
-@inner
-def drop(values: Any, field: Any, rate: Any, n_out: Any, n_rows: Any, n_true: Any, ahead: Any) -> None:
-    """Zero the values whose place in a uniform field lies below a rate, and scale the others up.
+@force_inlined
+def drop(net: Any, values: Any, field: Any, rate: Any, shift: Any) -> None:
+    """Zero the values whose uniform number in ``field`` (H, N) is below the rate, and scale up the others.
 
-    A value's place is that of the row that is ``ahead`` by so many of the true rows, the first ones behind
-    the last.
+    A row uses the numbers of the row that is ``shift`` further, counted around the end of the true rows.
     """
     up = ONE / (ONE - rate)
-    if ahead == 0:
+    n_rows = net.n_rows
+    n_out = values.size // n_rows
+    if shift == 0:
         for o in range(n_out):
             row = field[o]
             start = o * n_rows
             for n in range(n_rows):
                 values[start + n] *= up if row[n] >= rate else ZERO
         return
-    behind = n_true - ahead
+    split = net.n_true - shift
     for o in range(n_out):
-        row, own = field[o], values[o * n_rows : o * n_rows + n_true]
-        _drop_rows(own[:behind], row[ahead:n_true], rate, up)
-        _drop_rows(own[behind:], row[:ahead], rate, up)
+        row, own = field[o], values[o * n_rows : o * n_rows + net.n_true]
+        _drop_rows(own[:split], row[shift : net.n_true], rate, up)
+        _drop_rows(own[split:], row[:shift], rate, up)
 
 
-@inner
+@inlined
 def _drop_rows(values: Any, row: Any, rate: Any, up: Any) -> None:
     for n in range(values.size):
         values[n] *= up if row[n] >= rate else ZERO
 
 
-@inner
-def normalize(
-    z: Any, kept: Any, inverse: Any, mean: Any, p: Any, gain: Any, shift: Any, n_out: Any, n_rows: Any
-) -> None:
-    """Layer normalisation of ``z`` (H, N) in place; ``kept`` holds it before gain and shift.
-
-    ``inverse`` (N,) becomes one over the deviation of each row, ``mean`` is scratch.
-    """
+@force_inlined
+def normalize(net: Any, memory: Any, p: Any, offsets: Any, layer: Any) -> None:
+    """Apply layer normalization to the pre-activations of a layer in place."""
+    n_out, n_rows, start = net.sizes[layer + 1], net.n_rows, net.starts[layer]
+    z = memory.before[start : start + n_out * n_rows]
+    kept = memory.normalized[start : start + n_out * n_rows]
+    inverse, mean = memory.inverse[layer * n_rows : (layer + 1) * n_rows], memory.scratch[0]
+    gain, shift = offsets[layer, GAIN], offsets[layer, SHIFT]
     share = ONE / F(n_out)
     mean[:] = ZERO
     inverse[:] = ZERO
@@ -118,25 +129,19 @@ def normalize(
             row[n] = scale * value + offset
 
 
-@inner
-def normalize_backward(
-    d: Any,
-    kept: Any,
-    inverse: Any,
-    mean: Any,
-    slope: Any,
-    p: Any,
-    g: Any,
-    gain: Any,
-    shift: Any,
-    n_out: Any,
-    n_rows: Any,
-) -> None:
-    """Gradient of what was normalised over ``d`` (H, N), that of gain and shift into ``g``.
+@force_inlined
+def normalize_backward(net: Any, memory: Any, p: Any, g: Any, offsets: Any, layer: Any, d: Any) -> None:
+    """Turn the gradient ``d`` (H, N) by normalized values into that by their inputs.
 
-    ``mean`` and ``slope`` (N,) are scratch.
+    The gradients of gain and shift are written to ``g``.
     """
-    dots_of_rows(d, kept, n_out, n_rows, g, gain)
+    n_out, n_rows, start = net.sizes[layer + 1], net.n_rows, net.starts[layer]
+    kept = memory.normalized[start : start + n_out * n_rows]
+    inverse = memory.inverse[layer * n_rows : (layer + 1) * n_rows]
+    mean, slope = memory.scratch[0], memory.scratch[1]
+    gain, shift = offsets[layer, GAIN], offsets[layer, SHIFT]
+    for o in range(n_out):
+        row_products(d, o * n_rows, 1, kept, o * n_rows, n_rows, g, gain + o)
     row_sums(d, 0, n_out, n_rows, g, shift)
     share = ONE / F(n_out)
     mean[:] = ZERO
@@ -157,29 +162,29 @@ def normalize_backward(
             row[n] = (row[n] - mean[n] - own[n] * slope[n]) * inverse[n]
 
 
-@inner
-def dots_of_rows(a: Any, b: Any, n: Any, n_rows: Any, found: Any, to: Any) -> None:
-    """Product of each of ``n`` rows of ``a`` with the same row of ``b``."""
-    for o in range(n):
-        dots(a, o * n_rows, 1, b, o * n_rows, n_rows, found, to + o)
+@force_inlined
+def scale_weights(net: Any, memory: Any, p: Any, offsets: Any) -> Any:
+    """Weights of the first layer times the input scales, into ``memory.scaled``.
 
-
-@inner
-def scale_weights(
-    p: Any, weight: Any, scale: Any, bias: Any, n_out: Any, n_in: Any, scaled: Any, at: Any
-) -> None:
-    """The first layer's weights times the scales of their inputs, and from ``at`` on its biases."""
+    The biases follow them; the result is their start, or -1 for none.
+    """
+    n_out, n_in, scaled = net.sizes[1], net.sizes[0], memory.scaled
+    weight, bias, scale = offsets[0, WEIGHT], offsets[0, BIAS], offsets[net.n_layers, SCALE]
+    start = scaled.size - round_up(n_out)
     for o in range(n_out):
         row, to = weight + o * n_in, o * n_in
         for i in range(n_in):
             scaled[to + i] = p[row + i] * p[scale + i]
         if bias >= 0:
-            scaled[at + o] = p[bias + o]
+            scaled[start + o] = p[bias + o]
+    return start if bias >= 0 else -1
 
 
-@inner
-def scale_gradient(p: Any, g: Any, weight: Any, scale: Any, n_out: Any, n_in: Any) -> None:
-    """From the gradient of scaled weights, in the place of the weights, those of weights and scales."""
+@force_inlined
+def scale_gradient(net: Any, p: Any, g: Any, offsets: Any) -> None:
+    """Turn the gradient of scaled weights in ``g`` into those of weights and scales."""
+    n_out, n_in = net.sizes[1], net.sizes[0]
+    weight, scale = offsets[0, WEIGHT], offsets[net.n_layers, SCALE]
     g[scale : scale + n_in] = ZERO
     for o in range(n_out):
         row = weight + o * n_in
@@ -188,10 +193,9 @@ def scale_gradient(p: Any, g: Any, weight: Any, scale: Any, n_out: Any, n_in: An
             g[row + i] *= p[scale + i]
 
 
-@inner
+@inlined
 def squared_error_rows(outputs: Any, target: Any, shares: Any, gradient: Any, values: Any) -> None:
-    """What each row of one member's outputs (C, N) adds to the mean square, into ``values``, and its
-    gradient."""
+    """Part of each row of outputs (C, N) in the mean squared error into ``values``, and its gradient."""
     n_outputs, n_rows = outputs.shape
     share = ONE / F(n_outputs)
     values[:] = ZERO
@@ -204,15 +208,15 @@ def squared_error_rows(outputs: Any, target: Any, shares: Any, gradient: Any, va
 
 
 TURN = F(1.0 / (2.0 * np.pi))
-# Taylor's series of sin(2 pi s), exact to rounding for a quarter of a turn either way
+# Taylor series of sin(2 pi s), exact to rounding for a quarter of a turn in both directions
 S1, S3, S5, S7, S9, S11, S13 = (
     F((-1.0) ** k * (2.0 * np.pi) ** (2 * k + 1) / np.prod(np.arange(1.0, 2 * k + 2))) for k in range(7)
 )
 
 
-@inner
+@inlined
 def _sine(s: Any) -> Any:
-    """``sin(2 pi s)`` for ``s`` within a quarter."""
+    """``sin(2 pi s)`` for ``s`` in [-0.25, 0.25]."""
     x = s * s
     y = S11 + x * S13
     y = S9 + x * y
@@ -222,75 +226,60 @@ def _sine(s: Any) -> Any:
     return s * (S1 + x * y)
 
 
-@inner
-def _waves(x: Any, spot: Any, n_rows: Any, frequency: Any, phase: Any, cosines: Any, sines: Any) -> None:
-    """Cosine and sine of ``2 pi f x + b`` for the sixteen waves of one number, (16, N) each.
+@force_inlined
+def _compute_waves(net: Any, memory: Any, p: Any, offsets: Any, x: Any, begin: Any, j: Any) -> None:
+    """Cosines and sines of ``2 pi f x + b`` of number ``j`` into ``memory.waves``, (16, N) each.
 
-    Angles are counted in turns, of which only what lies within half of one is left: exact for any frequency.
+    Angles are reduced to half a turn in both directions, which is exact for any frequency.
     """
-    numbers = x[spot : spot + n_rows]
-    for k in range(WAVES):
-        f, b = frequency[k], phase[k] * TURN
-        cosine, sine = cosines[k * n_rows : (k + 1) * n_rows], sines[k * n_rows : (k + 1) * n_rows]
+    n_rows = net.n_rows
+    frequency, phase = offsets[net.n_layers, FREQUENCY], offsets[net.n_layers, PHASE]
+    numbers = x[begin + j * n_rows : begin + (j + 1) * n_rows]
+    for k in range(N_WAVES):
+        f, b = p[frequency + j * N_WAVES + k], p[phase + j * N_WAVES + k] * TURN
+        cosine = memory.waves[0, k * n_rows : (k + 1) * n_rows]
+        sine = memory.waves[1, k * n_rows : (k + 1) * n_rows]
         for n in range(n_rows):
             turns = f * numbers[n] + b
             r = turns - np.floor(turns + F(0.5))
             size = r if r >= ZERO else -r
             cosine[n] = _sine(F(0.25) - size)
-            folded = F(0.5) - size if size > F(0.25) else size
-            sine[n] = _sine(folded if r >= ZERO else -folded)
+            reflected = F(0.5) - size if size > F(0.25) else size
+            sine[n] = _sine(reflected if r >= ZERO else -reflected)
 
 
-@inner
-def embed(
-    p: Any, spots: Any, x: Any, begin: Any, n_columns: Any, n_numbers: Any, n_rows: Any, wide: Any, waves: Any
-) -> None:
-    """Columns (D, N) of ``x`` from ``begin`` on, and then the mixtures of their numbers, into ``wide``.
+@force_inlined
+def embed(net: Any, memory: Any, p: Any, offsets: Any, x: Any, begin: Any) -> None:
+    """Inputs (D, N) from ``begin`` of ``x`` on, and the outputs of their waves, into ``memory.embedded``."""
+    n_rows, waves = net.n_rows, memory.waves[0]
+    copy(x, begin, net.n_inputs * n_rows, memory.embedded, 0)
+    for j in range(net.n_numbers):
+        _compute_waves(net, memory, p, offsets, x, begin, j)
+        mixing = offsets[net.n_layers, MIXING] + j * N_WAVE_OUTPUTS * N_WAVES
+        offset = offsets[net.n_layers, OFFSET] + j * N_WAVE_OUTPUTS
+        to = (net.n_inputs + j * N_WAVE_OUTPUTS) * n_rows
+        matmul(p, mixing, N_WAVES, 1, offset, N_WAVE_OUTPUTS, N_WAVES, waves, 0, n_rows, memory.embedded, to)
 
-    ``spots`` says where the embedding lies in ``p``, ``waves`` (2, 16 N) is scratch.
+
+@force_inlined
+def embed_backward(net: Any, memory: Any, p: Any, g: Any, offsets: Any, x: Any, begin: Any, d: Any) -> None:
+    """Gradient of a periodic embedding into ``g``, from that of its outputs ``d`` (3 n_numbers, N).
+
+    Waves are computed again: 16 rows stay in the L1 cache, those of all numbers would not.
     """
-    copy(x, begin, n_columns * n_rows, wide, 0)
-    for j in range(n_numbers):
-        f, b = spots[FREQUENCY] + j * WAVES, spots[PHASE] + j * WAVES
-        _waves(x, begin + j * n_rows, n_rows, p[f : f + WAVES], p[b : b + WAVES], waves[0], waves[1])
-        mixing, offset = spots[MIXING] + j * MIXTURES * WAVES, spots[OFFSET] + j * MIXTURES
-        to = (n_columns + j * MIXTURES) * n_rows
-        products(p, mixing, WAVES, 1, offset, MIXTURES, WAVES, waves[0], 0, n_rows, wide, to)
-
-
-@inner
-def embed_backward(
-    p: Any,
-    g: Any,
-    spots: Any,
-    x: Any,
-    begin: Any,
-    n_numbers: Any,
-    n_rows: Any,
-    d: Any,
-    waves: Any,
-    slopes: Any,
-) -> None:
-    """Gradient of an embedding into ``g``, from ``d`` (3 n, N), that of its mixtures.
-
-    ``waves`` (2, 16 N) and ``slopes`` (16 N,) are scratch. Waves are computed once more: 16 rows stay in the
-    nearest cache, those of all numbers would not.
-    """
-    for j in range(n_numbers):
-        f, b = spots[FREQUENCY] + j * WAVES, spots[PHASE] + j * WAVES
-        _waves(x, begin + j * n_rows, n_rows, p[f : f + WAVES], p[b : b + WAVES], waves[0], waves[1])
-        mixing, offset, at = (
-            spots[MIXING] + j * MIXTURES * WAVES,
-            spots[OFFSET] + j * MIXTURES,
-            j * MIXTURES * n_rows,
-        )
-        row_sums(d, at, MIXTURES, n_rows, g, offset)
-        for o in range(MIXTURES):
-            dots(waves[0], 0, WAVES, d, at + o * n_rows, n_rows, g, mixing + o * WAVES)
-        products(p, mixing, 1, WAVES, -1, WAVES, MIXTURES, d, at, n_rows, slopes, 0)
-        times(slopes[: WAVES * n_rows], waves[1])
-        row_sums(slopes, 0, WAVES, n_rows, g, b)
-        dots(slopes, 0, WAVES, x, begin + j * n_rows, n_rows, g, f)
-        for k in range(WAVES):
+    n_rows, slopes = net.n_rows, memory.wave_slopes
+    for j in range(net.n_numbers):
+        _compute_waves(net, memory, p, offsets, x, begin, j)
+        f, b = offsets[net.n_layers, FREQUENCY] + j * N_WAVES, offsets[net.n_layers, PHASE] + j * N_WAVES
+        mixing = offsets[net.n_layers, MIXING] + j * N_WAVE_OUTPUTS * N_WAVES
+        offset, at = offsets[net.n_layers, OFFSET] + j * N_WAVE_OUTPUTS, j * N_WAVE_OUTPUTS * n_rows
+        row_sums(d, at, N_WAVE_OUTPUTS, n_rows, g, offset)
+        for o in range(N_WAVE_OUTPUTS):
+            row_products(memory.waves[0], 0, N_WAVES, d, at + o * n_rows, n_rows, g, mixing + o * N_WAVES)
+        matmul(p, mixing, 1, N_WAVES, -1, N_WAVES, N_WAVE_OUTPUTS, d, at, n_rows, slopes, 0)
+        multiply_by(slopes[: N_WAVES * n_rows], memory.waves[1])
+        row_sums(slopes, 0, N_WAVES, n_rows, g, b)
+        row_products(slopes, 0, N_WAVES, x, begin + j * n_rows, n_rows, g, f)
+        for k in range(N_WAVES):
             g[b + k] = -g[b + k]
             g[f + k] *= F(-2.0 * np.pi)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from parallelmlp_search.kernels.numba.decorators import inner, loop
+from parallelmlp_search.kernels.numba.decorators import entry_point, inlined
 from parallelmlp_search.kernels.numba.elementwise import (
     HALF,
     ONE,
@@ -40,28 +40,28 @@ __all__ = [
 ]
 
 
-@loop
+@entry_point
 def forward_activations(z: Any, out: Any, codes: Any) -> None:
     """Activation of each row of ``z`` (P, K) by its code, into ``out``, which is other memory."""
     for p in range(z.shape[0]):
         activate(codes[p], z[p], out[p])
 
 
-@loop
+@entry_point
 def forward_activations_in_place(z: Any, codes: Any) -> None:
     """Activation of each row of ``z`` (P, K) by its code, over it."""
     for p in range(z.shape[0]):
         activate_in_place(codes[p], z[p])
 
 
-@loop
+@entry_point
 def backward_activations(grad: Any, saved: Any, codes: Any) -> None:
     """Multiply each row of ``grad`` (P, K) by the slope, from what the activation of the code saves."""
     for p in range(grad.shape[0]):
         slope_times(codes[p], saved[p], grad[p])
 
 
-@inner
+@inlined
 def binary_rows(logits: Any, target: Any, shares: Any, s: Any, grad: Any, values: Any) -> None:
     """What each row of one member's logits (N,) adds to the loss, into ``values``, and its gradient."""
     for n in range(target.size):
@@ -76,7 +76,7 @@ def binary_rows(logits: Any, target: Any, shares: Any, s: Any, grad: Any, values
         values[n] = ((ZERO if z < ZERO else z) - z * wanted + log(ONE + e)) * shares[n]
 
 
-@loop
+@entry_point
 def binary_logits(outputs: Any, target: Any, shares: Any, smoothing: Any, gradient: Any, losses: Any) -> None:
     """Binary cross-entropy of logits (P, N): gradient (P, N) and losses (P,)."""
     values = np.empty(target.size, dtype=np.float32)
@@ -88,7 +88,7 @@ def binary_logits(outputs: Any, target: Any, shares: Any, smoothing: Any, gradie
         losses[p] = total
 
 
-@inner
+@inlined
 def cross_entropy_rows(
     outputs: Any, target: Any, shares: Any, s: Any, gradient: Any, highest: Any, total: Any, values: Any
 ) -> None:
@@ -128,7 +128,7 @@ def cross_entropy_rows(
         gradient[target[n], n] -= (ONE - s) * shares[n]
 
 
-@loop
+@entry_point
 def cross_entropy(outputs: Any, target: Any, shares: Any, smoothing: Any, gradient: Any, losses: Any) -> None:
     """Cross-entropy of logits (P, C, N): gradient (P, C, N) and losses (P,)."""
     n_rows = target.size
@@ -143,7 +143,7 @@ def cross_entropy(outputs: Any, target: Any, shares: Any, smoothing: Any, gradie
         losses[p] = loss
 
 
-@loop
+@entry_point
 def adamw(
     parameters: Any,
     gradients: Any,
@@ -182,7 +182,7 @@ def adamw(
                     a[k] += share * (p[k] - a[k])
 
 
-@loop
+@entry_point
 def sgd(
     parameters: Any,
     gradients: Any,

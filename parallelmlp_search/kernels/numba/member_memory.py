@@ -1,115 +1,254 @@
-"""A member's own memory inside a compiled loop: where each of its blocks lies, and the way there and back.
-
-``blocks`` has a line for each block of a bucket, in the order of the layout: where it begins in the flat
-buffers, its padded rows and columns, its kind and its layer (:data:`KINDS`), whether it decays, and its group
-of coefficients. A member's true rows and columns are in ``shapes``, one line a block.
-"""
+"""Memory of one member in a compiled loop: its blocks of parameters, and the buffers of its passes."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from parallelmlp_search.kernels.numba.decorators import inner, maker
-from parallelmlp_search.kernels.numba.products import copy, whole
+from parallelmlp_search.kernels.numba.decorators import allocating, force_inlined
+from parallelmlp_search.kernels.numba.products import copy, round_up
+from parallelmlp_search.kernels.numba.vectors import LANES
 
 __all__ = [
     "BIAS",
+    "BLOCK_COLUMNS",
+    "BLOCK_ROWS",
     "CATEGORY",
+    "DECAYS",
     "FREQUENCY",
     "GAIN",
+    "GROUP",
     "INPUT_ADAPTER",
+    "KIND",
     "KINDS",
+    "LAYER",
     "MIXING",
-    "N_KINDS",
+    "N_WAVES",
+    "N_WAVE_OUTPUTS",
     "OFFSET",
     "OUTPUT_ADAPTER",
     "PHASE",
     "SCALE",
     "SHIFT",
+    "SOURCE",
     "WEIGHT",
-    "fetch",
+    "Blocks",
+    "Memory",
+    "Network",
+    "allocate_memory",
+    "blocks_of",
     "place_blocks",
-    "put_back",
+    "read_member",
+    "write_member",
     "zeros",
 ]
 
-WEIGHT, BIAS, GAIN, SHIFT, SCALE, FREQUENCY, PHASE, MIXING, OFFSET = range(9)
-INPUT_ADAPTER, OUTPUT_ADAPTER, CATEGORY = 9, 10, 11
-N_KINDS = 12
+SOURCE, BLOCK_ROWS, BLOCK_COLUMNS, KIND, LAYER, DECAYS, GROUP = range(7)
+"""Columns of a table of blocks, see `Blocks`."""
 
-KINDS = {
-    "weight": WEIGHT,
-    "bias": BIAS,
-    "gain": GAIN,
-    "shift": SHIFT,
-    "scale": SCALE,
-    "frequency": FREQUENCY,
-    "phase": PHASE,
-    "mixing": MIXING,
-    "offset": OFFSET,
-    "input_adapter": INPUT_ADAPTER,
-    "output_adapter": OUTPUT_ADAPTER,
-    "category": CATEGORY,
-}
+_KINDS = "weight bias gain shift scale frequency phase mixing offset input_adapter output_adapter category"
+KINDS = {kind: number for number, kind in enumerate(_KINDS.split())}
 """Number of each kind of block."""
 
-LINE = 16
+WEIGHT, BIAS, GAIN, SHIFT, SCALE, FREQUENCY, PHASE, MIXING, OFFSET = range(9)
+INPUT_ADAPTER, OUTPUT_ADAPTER, CATEGORY = range(9, 12)
+N_KINDS = len(KINDS)
+
+N_WAVES, N_WAVE_OUTPUTS = 16, 3
+"""Waves per number of a periodic embedding, and outputs that are combined from them."""
+
+_CACHE_LINE = 16
+"""Floats in a cache line."""
 
 
-@maker
+class Blocks(NamedTuple):
+    """Blocks of parameters of one member or of one expanded network, and their places in its own buffer.
+
+    Attributes
+    ----------
+    table
+        ``(blocks, 7)``: offset in the flat buffers of the bucket, padded rows and columns, kind (see
+        :data:`KINDS`), layer (the number after the head's for what lies before the first layer), 1 if it
+        decays, and group of coefficients. Of an expanded network ``(blocks, 5)``, with the number of the
+        member's block that it comes from in place of the offset.
+    shapes
+        ``(blocks, 2)``: true rows and columns.
+    starts
+        ``(blocks,)``: start of each block in the buffer.
+    offsets
+        ``(layers + 1, kinds)``: the same by layer and kind, -1 for a block that does not exist.
+    """
+
+    table: Any
+    shapes: Any
+    starts: Any
+    offsets: Any
+
+
+class Network(NamedTuple):
+    """Properties that the networks of a bucket share.
+
+    Attributes
+    ----------
+    n_layers, n_inputs, n_numbers
+        Numbers of layers, of input columns, and of those with a periodic embedding.
+    n_true, n_rows, n_columns
+        Rows of a batch, the same padded to whole vectors, and padded input columns.
+    has_bias, normalized, scaled, dropping
+        True for biases, layer normalization, input scales and dropout.
+    residual
+        ``(layers,)``: true for hidden layers with a residual connection.
+    fields
+        ``(T, layers, H, N)``: uniform numbers that decide on dropout; empty without dropout.
+    sizes, starts
+        ``(layers + 1,)``: neurons of each layer of the member, inputs first, and start of its outputs.
+    """
+
+    n_layers: Any
+    n_inputs: Any
+    n_numbers: Any
+    n_true: Any
+    n_rows: Any
+    n_columns: Any
+    has_bias: Any
+    normalized: Any
+    scaled: Any
+    dropping: Any
+    residual: Any
+    fields: Any
+    sizes: Any
+    starts: Any
+
+
+class Memory(NamedTuple):
+    """Buffers of the passes. All networks of a bucket use them in turn.
+
+    Attributes
+    ----------
+    before, after
+        Pre-activations of all layers, later their slopes; activations of all layers.
+    normalized, inverse
+        Normalized values before gain and shift, and inverse deviations, for the backward pass.
+    grad, other, skipped
+        Gradient by the outputs of a layer and of the layer below, by turns; gradient that a residual
+        connection passes on.
+    product, transposed
+        Gradient of padded weights, and transposed activations or gradients.
+    embedded, waves, wave_slopes
+        Inputs with the outputs of a periodic embedding, its cosines and sines, and their gradient.
+    scaled
+        Weights of the first layer times the input scales, and its biases.
+    scratch
+        ``(3, N)``.
+    """
+
+    before: Any
+    after: Any
+    normalized: Any
+    inverse: Any
+    grad: Any
+    other: Any
+    skipped: Any
+    product: Any
+    transposed: Any
+    embedded: Any
+    waves: Any
+    wave_slopes: Any
+    scaled: Any
+    scratch: Any
+
+
+@allocating
 def zeros(size: Any) -> Any:
-    """So many zeros that begin with a cache line: vectors across two lines take twice as long."""
-    memory = np.zeros(size + LINE, dtype=np.float32)
-    start = (-(memory.ctypes.data // 4)) % LINE
+    """Return zeros that start with a cache line: vectors across two lines take twice as long."""
+    memory = np.zeros(size + _CACHE_LINE, dtype=np.float32)
+    start = (-(memory.ctypes.data // 4)) % _CACHE_LINE
     return memory[start : start + size]
 
 
-@inner
-def place_blocks(blocks: Any, shapes: Any, room: Any, begins: Any, spots: Any) -> Any:
-    """Where each block begins in a member's own buffer, and where the last one ends.
+@allocating
+def allocate_memory(net: Any, padded: Any, room: Any) -> Any:
+    """Return buffers for the largest network of a bucket, with layers of sizes ``padded`` (layers + 1,)."""
+    n_rows, n_embedded = net.n_rows, padded[0]
+    widest, total_width = 0, 0
+    for layer in range(net.n_layers):
+        widest = max(widest, padded[layer + 1])
+        total_width += padded[layer + 1]
+    # products read and write up to LANES neurons beyond the last
+    size = (total_width + LANES) * n_rows
+    layer_size = (max(widest, N_WAVE_OUTPUTS * net.n_numbers) + LANES) * n_rows
+    wave_size = (N_WAVES + LANES) * n_rows if net.n_numbers else 0
+    scaled = round_up(padded[1] * n_embedded) + room + round_up(padded[1])
+    return Memory(
+        zeros(size),
+        zeros(size),
+        zeros(size if net.normalized else 0),
+        zeros(net.n_layers * n_rows if net.normalized else 0),
+        zeros(layer_size),
+        zeros(layer_size),
+        zeros(layer_size if net.residual.any() else 0),
+        zeros(max((widest + LANES) * room, (max(widest, n_embedded) + LANES) * LANES)),
+        zeros(n_rows * room),
+        zeros((n_embedded + LANES) * n_rows if net.n_numbers else 0),
+        np.zeros((2, wave_size), dtype=np.float32),
+        zeros(wave_size),
+        zeros(scaled if net.scaled else 0),
+        np.zeros((3, n_rows), dtype=np.float32),
+    )
 
-    ``begins`` (blocks,) is written, and ``spots`` (layers + 1, 12): the same by layer and kind, what lies
-    before the first layer in the last line, -1 for what there is not. Weights have ``room`` behind them, for
-    what products write beyond a row.
+
+@allocating
+def blocks_of(table: Any, n_layers: Any) -> Any:
+    """Return the blocks of a table with their padded shapes, not yet placed."""
+    return Blocks(
+        table,
+        table[:, BLOCK_ROWS:KIND],
+        np.zeros(len(table), np.int64),
+        np.zeros((n_layers + 1, N_KINDS), np.int64),
+    )
+
+
+@force_inlined
+def place_blocks(blocks: Any, room: Any) -> Any:
+    """Set the starts and offsets of blocks in their buffer, and return the size of the buffer.
+
+    Weights have ``room`` behind them for what products write beyond a row.
     """
-    spots[:] = -1
-    place = 0
-    for b in range(blocks.shape[0]):
-        begins[b] = place
-        spots[blocks[b, 4], blocks[b, 3]] = place
-        place += whole(shapes[b, 0] * shapes[b, 1])
-        if blocks[b, 3] == WEIGHT:
-            place += room
-    return place
+    blocks.offsets[:] = -1
+    end = 0
+    for b in range(len(blocks.table)):
+        kind = blocks.table[b, KIND]
+        blocks.starts[b] = end
+        blocks.offsets[blocks.table[b, LAYER], kind] = end
+        end += round_up(blocks.shapes[b, 0] * blocks.shapes[b, 1])
+        if kind == WEIGHT:
+            end += room
+    return end
 
 
-@inner
-def fetch(flat: Any, blocks: Any, shapes: Any, begins: Any, member: Any, own: Any) -> None:
-    """A member's blocks from a flat buffer to their places."""
-    for b in range(blocks.shape[0]):
-        n_columns, padded = shapes[b, 1], blocks[b, 2]
-        start = blocks[b, 0] + member * blocks[b, 1] * padded
-        to, size = begins[b], shapes[b, 0] * n_columns
+@force_inlined
+def _copy_member(flat: Any, blocks: Any, member: Any, own: Any, reads: Any) -> None:
+    for b in range(len(blocks.table)):
+        n_columns, padded = blocks.shapes[b, 1], blocks.table[b, BLOCK_COLUMNS]
+        start = blocks.table[b, SOURCE] + member * blocks.table[b, BLOCK_ROWS] * padded
+        n_copies, size = blocks.shapes[b, 0], n_columns
         if n_columns == padded:
-            copy(flat, start, size, own, to)
-        else:
-            for o in range(shapes[b, 0]):
-                row, here = start + o * padded, to + o * n_columns
-                copy(flat, row, n_columns, own, here)
+            n_copies, size = 1, blocks.shapes[b, 0] * n_columns
+        for o in range(n_copies):
+            if reads:
+                copy(flat, start + o * padded, size, own, blocks.starts[b] + o * n_columns)
+            else:
+                copy(own, blocks.starts[b] + o * n_columns, size, flat, start + o * padded)
 
 
-@inner
-def put_back(flat: Any, blocks: Any, shapes: Any, begins: Any, member: Any, own: Any) -> None:
-    """The other way."""
-    for b in range(blocks.shape[0]):
-        n_columns, padded = shapes[b, 1], blocks[b, 2]
-        start = blocks[b, 0] + member * blocks[b, 1] * padded
-        to, size = begins[b], shapes[b, 0] * n_columns
-        if n_columns == padded:
-            copy(own, to, size, flat, start)
-        else:
-            for o in range(shapes[b, 0]):
-                row, here = start + o * padded, to + o * n_columns
-                copy(own, here, n_columns, flat, row)
+@force_inlined
+def read_member(flat: Any, blocks: Any, member: Any, own: Any) -> None:
+    """Copy the blocks of a member from a flat buffer of the bucket to its own buffer."""
+    _copy_member(flat, blocks, member, own, True)
+
+
+@force_inlined
+def write_member(flat: Any, blocks: Any, member: Any, own: Any) -> None:
+    """Copy the blocks of a member from its own buffer to a flat buffer of the bucket."""
+    _copy_member(flat, blocks, member, own, False)

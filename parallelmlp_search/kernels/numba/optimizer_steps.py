@@ -1,33 +1,34 @@
-"""Steps of the optimiser on one member's own buffers, whole vectors at a time."""
+"""Optimizer steps on the buffers of one member, in whole vectors."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from parallelmlp_search.kernels.numba.decorators import inner
+from parallelmlp_search.kernels.numba.decorators import force_inlined, inlined
 from parallelmlp_search.kernels.numba.elementwise import ONE, ZERO, F
-from parallelmlp_search.kernels.numba.products import whole
+from parallelmlp_search.kernels.numba.member_memory import DECAYS, GROUP
+from parallelmlp_search.kernels.numba.products import round_up
 from parallelmlp_search.kernels.numba.vectors import (
     LANES,
     divide,
     load,
     multiply,
     multiply_add,
-    root,
     splat,
+    sqrt,
     store,
     subtract,
 )
 
-__all__ = ["adamw_stretch", "clip_gradient", "follow", "update_blocks"]
+__all__ = ["adamw_step", "clip_gradient", "update_average", "update_blocks"]
 
 
-@inner
-def adamw_stretch(
+@inlined
+def adamw_step(
     p: Any, g: Any, m: Any, v: Any, start: Any, stop: Any, keep: Any, scale: Any, shift: Any, mixes: Any
 ) -> None:
-    """The update of :func:`~parallelmlp_search.kernels.numba.loops.adamw`."""
+    """Update elements ``start`` to ``stop`` as :func:`~parallelmlp_search.kernels.numba.loops.adamw` does."""
     keeps, scales, shifts = splat(keep), splat(scale), splat(shift)
     mixes_m, mixes_v = splat(mixes[0]), splat(mixes[1])
     for part in range(start // LANES, stop // LANES):
@@ -37,13 +38,13 @@ def adamw_stretch(
         new_v = multiply_add(mixes_v, subtract(multiply(x, x), old_v), old_v)
         store(m, k, new_m)
         store(v, k, new_v)
-        moved = divide(new_m, multiply_add(scales, root(new_v), shifts))
-        store(p, k, subtract(multiply(load(p, k), keeps), moved))
+        step = divide(new_m, multiply_add(scales, sqrt(new_v), shifts))
+        store(p, k, subtract(multiply(load(p, k), keeps), step))
 
 
-@inner
-def _sgd(p: Any, g: Any, m: Any, start: Any, stop: Any, rate: Any, momentum: Any, decay: Any) -> None:
-    """The update of :func:`~parallelmlp_search.kernels.numba.loops.sgd`."""
+@inlined
+def _sgd_step(p: Any, g: Any, m: Any, start: Any, stop: Any, rate: Any, momentum: Any, decay: Any) -> None:
+    """Update elements ``start`` to ``stop`` as :func:`~parallelmlp_search.kernels.numba.loops.sgd` does."""
     rates, momenta, decays = splat(-rate), splat(momentum), splat(decay)
     for part in range(start // LANES, stop // LANES):
         k = part * LANES
@@ -53,46 +54,37 @@ def _sgd(p: Any, g: Any, m: Any, start: Any, stop: Any, rate: Any, momentum: Any
         store(p, k, multiply_add(rates, new_m, old))
 
 
-@inner
+@force_inlined
 def update_blocks(
-    p: Any,
-    g: Any,
-    m: Any,
-    v: Any,
-    blocks: Any,
-    shapes: Any,
-    begins: Any,
-    tables: Any,
-    mixes: Any,
-    adaptive: Any,
+    p: Any, g: Any, m: Any, v: Any, blocks: Any, coefficients: Any, mixes: Any, adaptive: Any
 ) -> None:
-    """A step of every block, with the coefficients of its group: ``tables`` (groups, 4) of this step."""
-    for b in range(blocks.shape[0]):
-        start = begins[b]
-        stop = start + whole(shapes[b, 0] * shapes[b, 1])
-        own, decays = tables[blocks[b, 6]], blocks[b, 5] == 1
+    """Take a step of every block with the ``coefficients`` (groups, 4) of its group."""
+    for b in range(len(blocks.table)):
+        start = blocks.starts[b]
+        stop = start + round_up(blocks.shapes[b, 0] * blocks.shapes[b, 1])
+        own, decays = coefficients[blocks.table[b, GROUP]], blocks.table[b, DECAYS] == 1
         if adaptive:
-            adamw_stretch(p, g, m, v, start, stop, own[1] if decays else ONE, own[2], own[3], mixes)
+            adamw_step(p, g, m, v, start, stop, own[1] if decays else ONE, own[2], own[3], mixes)
         else:
-            _sgd(p, g, m, start, stop, own[0], mixes[0], own[1] if decays else ZERO)
+            _sgd_step(p, g, m, start, stop, own[0], mixes[0], own[1] if decays else ZERO)
 
 
-@inner
-def clip_gradient(g: Any, shapes: Any, begins: Any, clip: Any, size: Any) -> None:
+@force_inlined
+def clip_gradient(g: Any, blocks: Any, max_norm: Any, size: Any) -> None:
     """Scale a gradient down to a norm, as torch does; ``size`` is that of the whole buffer."""
     squares = ZERO
-    for b in range(shapes.shape[0]):
-        start = begins[b]
-        for k in range(start, start + shapes[b, 0] * shapes[b, 1]):
+    for b in range(len(blocks.table)):
+        start = blocks.starts[b]
+        for k in range(start, start + blocks.shapes[b, 0] * blocks.shapes[b, 1]):
             squares += g[k] * g[k]
-    factor = clip / (F(math.sqrt(squares)) + F(1e-6))
+    factor = max_norm / (F(math.sqrt(squares)) + F(1e-6))
     if factor < ONE:
         for k in range(size):
             g[k] *= factor
 
 
-@inner
-def follow(average: Any, p: Any, share: Any, size: Any) -> None:
-    """Move the averages towards the weights."""
+@inlined
+def update_average(average: Any, p: Any, share: Any, size: Any) -> None:
+    """Move the average of the weights towards the weights."""
     for k in range(size):
         average[k] += share * (p[k] - average[k])

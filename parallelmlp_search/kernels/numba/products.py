@@ -1,10 +1,11 @@
-"""Products of one member inside a compiled loop: a block of results is summed up in registers.
+"""Matrix products of one member in a compiled loop. Blocks of results are summed in registers.
 
-Matrices lie in flat arrays from an offset on, rows of a batch in whole vectors. Blocks are four neurons by
-two vectors of rows, or eight neurons by one vector of columns: enough sums to hide each other's delay, few
-enough for sixteen registers. Buffers have room for what a block reads and writes beyond the last neuron.
+Matrices lie in flat arrays from an offset on. Rows of a batch are contiguous and padded to whole vectors. A
+block is four neurons by two vectors of rows, or eight neurons by one vector of columns: enough sums to hide
+the latency of each, few enough for sixteen registers. Buffers have room for what a block reads and writes
+beyond the last neuron.
 
-GFLOP/s on one Zen 4 core whose library reaches 102 with products of 1,024 by 1,024: 110 for (64 x 50) and
+GFLOP/s on one Zen 4 core, whose BLAS reaches 102 with products of 1,024 by 1,024: 110 for (64 x 50) and
 (64 x 64) times 128 rows, 91 to 115 for their gradients, 93 to 108 for (256 x 256) and (512 x 512).
 """
 
@@ -12,51 +13,60 @@ from __future__ import annotations
 
 from typing import Any
 
-from parallelmlp_search.kernels.numba.decorators import inner
+from parallelmlp_search.kernels.numba.decorators import inlined
 from parallelmlp_search.kernels.numba.elementwise import ZERO
 from parallelmlp_search.kernels.numba.vectors import (
     LANES,
     add,
+    horizontal_sum,
     load,
+    load_splat,
     multiply,
     multiply_add,
     splat,
-    spread,
     store,
-    total,
-    transpose,
+    transpose_block,
 )
 
-__all__ = ["copy", "dots", "outer", "products", "row_sums", "transposed", "weight_products", "whole"]
+__all__ = [
+    "copy",
+    "matmul",
+    "outer_product",
+    "round_up",
+    "row_products",
+    "row_sums",
+    "transpose",
+    "weight_gradient",
+]
 
 
-@inner
-def copy(values: Any, start: Any, size: Any, into: Any, to: Any) -> None:
-    """``size`` values from ``start`` on to their place in another array."""
-    # by slices, whose indices cannot be negative, which it would cost vectors to find out
-    source, target = values[start : start + size], into[to : to + size]
+@inlined
+def copy(source: Any, start: Any, size: Any, target: Any, to: Any) -> None:
+    """Copy ``size`` elements from ``start`` of one array to ``to`` of another."""
+    # slices: their indices cannot be negative, which would keep the compiler from vectorizing
+    values, result = source[start : start + size], target[to : to + size]
     for k in range(size):
-        target[k] = source[k]
+        result[k] = values[k]
 
 
-@inner
-def whole(size: Any) -> Any:
-    """The multiple of the lanes that is not below a size."""
+@inlined
+def round_up(size: Any) -> Any:
+    """Return the smallest multiple of ``LANES`` that is not below a size."""
     return (size + LANES - 1) // LANES * LANES
 
 
-@inner
-def _quarter(
-    w: Any, at: Any, over: Any, along: Any, z: Any, x: Any, spot: Any, n_in: Any, n_rows: Any
+@inlined
+def _block_4x2(
+    w: Any, at: Any, row_stride: Any, stride: Any, z: Any, x: Any, begin: Any, n_in: Any, n_rows: Any
 ) -> Any:
-    """Two vectors of rows of four neurons, whose sums begin with what ``z`` says of each."""
+    """Two vectors of rows of four neurons; the sums start with ``z``."""
     z0, z1, z2, z3 = z
     y0, y1, y2, y3 = z
     for k in range(n_in):
-        left, right = load(x, spot + k * n_rows), load(x, spot + k * n_rows + LANES)
-        place = at + k * along
-        w0, w1 = spread(w, place), spread(w, place + over)
-        w2, w3 = spread(w, place + 2 * over), spread(w, place + 3 * over)
+        left, right = load(x, begin + k * n_rows), load(x, begin + k * n_rows + LANES)
+        first = at + k * stride
+        w0, w1 = load_splat(w, first), load_splat(w, first + row_stride)
+        w2, w3 = load_splat(w, first + 2 * row_stride), load_splat(w, first + 3 * row_stride)
         z0, y0 = multiply_add(w0, left, z0), multiply_add(w0, right, y0)
         z1, y1 = multiply_add(w1, left, z1), multiply_add(w1, right, y1)
         z2, y2 = multiply_add(w2, left, z2), multiply_add(w2, right, y2)
@@ -64,42 +74,44 @@ def _quarter(
     return z0, z1, z2, z3, y0, y1, y2, y3
 
 
-@inner
-def _narrow(w: Any, at: Any, over: Any, along: Any, z: Any, x: Any, spot: Any, n_in: Any, n_rows: Any) -> Any:
-    """One vector of rows of four neurons."""
+@inlined
+def _block_4x1(
+    w: Any, at: Any, row_stride: Any, stride: Any, z: Any, x: Any, begin: Any, n_in: Any, n_rows: Any
+) -> Any:
+    """One vector of rows of four neurons; the sums start with ``z``."""
     z0, z1, z2, z3 = z
     for k in range(n_in):
-        left = load(x, spot + k * n_rows)
-        place = at + k * along
-        z0 = multiply_add(spread(w, place), left, z0)
-        z1 = multiply_add(spread(w, place + over), left, z1)
-        z2 = multiply_add(spread(w, place + 2 * over), left, z2)
-        z3 = multiply_add(spread(w, place + 3 * over), left, z3)
+        left = load(x, begin + k * n_rows)
+        first = at + k * stride
+        z0 = multiply_add(load_splat(w, first), left, z0)
+        z1 = multiply_add(load_splat(w, first + row_stride), left, z1)
+        z2 = multiply_add(load_splat(w, first + 2 * row_stride), left, z2)
+        z3 = multiply_add(load_splat(w, first + 3 * row_stride), left, z3)
     return z0, z1, z2, z3
 
 
-@inner
-def _single(w: Any, at: Any, along: Any, z0: Any, x: Any, spot: Any, n_in: Any, n_rows: Any) -> Any:
-    """One vector of rows of one neuron, as four sums."""
+@inlined
+def _block_1x1(w: Any, at: Any, stride: Any, z0: Any, x: Any, begin: Any, n_in: Any, n_rows: Any) -> Any:
+    """One vector of rows of one neuron, in four sums that are independent of each other."""
     z1 = z2 = z3 = splat(ZERO)
     for quarter in range(n_in // 4):
         k = 4 * quarter
-        place, here = at + k * along, spot + k * n_rows
-        z0 = multiply_add(spread(w, place), load(x, here), z0)
-        z1 = multiply_add(spread(w, place + along), load(x, here + n_rows), z1)
-        z2 = multiply_add(spread(w, place + 2 * along), load(x, here + 2 * n_rows), z2)
-        z3 = multiply_add(spread(w, place + 3 * along), load(x, here + 3 * n_rows), z3)
+        first, row = at + k * stride, begin + k * n_rows
+        z0 = multiply_add(load_splat(w, first), load(x, row), z0)
+        z1 = multiply_add(load_splat(w, first + stride), load(x, row + n_rows), z1)
+        z2 = multiply_add(load_splat(w, first + 2 * stride), load(x, row + 2 * n_rows), z2)
+        z3 = multiply_add(load_splat(w, first + 3 * stride), load(x, row + 3 * n_rows), z3)
     for k in range(n_in - n_in % 4, n_in):
-        z0 = multiply_add(spread(w, at + k * along), load(x, spot + k * n_rows), z0)
+        z0 = multiply_add(load_splat(w, at + k * stride), load(x, begin + k * n_rows), z0)
     return add(add(z0, z1), add(z2, z3))
 
 
-@inner
-def products(
+@inlined
+def matmul(
     w: Any,
     start: Any,
-    over: Any,
-    along: Any,
+    row_stride: Any,
+    stride: Any,
     bias: Any,
     n_out: Any,
     n_in: Any,
@@ -109,53 +121,54 @@ def products(
     z: Any,
     to: Any,
 ) -> None:
-    """``W x`` into ``z`` (O, N) at ``to``: ``W[o, i]`` is ``w[start + o over + i along]``, ``x`` (I, N).
+    """``W x + b`` into ``z`` (O, N) from ``to`` on, with ``x`` (I, N) from ``begin`` on.
 
-    ``bias`` is where the biases begin in ``w``, or below zero for none.
+    ``W[o, i]`` is ``w[start + o * row_stride + i * stride]``. The biases start at ``bias`` of ``w``, which is
+    negative for none.
     """
     zero = splat(ZERO)
     n_parts = n_rows // LANES
     for half in range((n_parts + 1) // 2):
         part = 2 * half * LANES
-        spot = begin + part
-        both = 2 * half + 1 < n_parts
+        x_start = begin + part
+        is_pair = 2 * half + 1 < n_parts
         for quarter in range(n_out // 4):
             o = 4 * quarter
             if bias >= 0:
                 first = (
-                    spread(w, bias + o),
-                    spread(w, bias + o + 1),
-                    spread(w, bias + o + 2),
-                    spread(w, bias + o + 3),
+                    load_splat(w, bias + o),
+                    load_splat(w, bias + o + 1),
+                    load_splat(w, bias + o + 2),
+                    load_splat(w, bias + o + 3),
                 )
             else:
                 first = zero, zero, zero, zero
-            here = to + o * n_rows + part
-            if both:
-                z0, z1, z2, z3, y0, y1, y2, y3 = _quarter(
-                    w, start + o * over, over, along, first, x, spot, n_in, n_rows
+            z_start, at = to + o * n_rows + part, start + o * row_stride
+            if is_pair:
+                z0, z1, z2, z3, y0, y1, y2, y3 = _block_4x2(
+                    w, at, row_stride, stride, first, x, x_start, n_in, n_rows
                 )
-                store(z, here + LANES, y0)
-                store(z, here + n_rows + LANES, y1)
-                store(z, here + 2 * n_rows + LANES, y2)
-                store(z, here + 3 * n_rows + LANES, y3)
+                store(z, z_start + LANES, y0)
+                store(z, z_start + n_rows + LANES, y1)
+                store(z, z_start + 2 * n_rows + LANES, y2)
+                store(z, z_start + 3 * n_rows + LANES, y3)
             else:
-                z0, z1, z2, z3 = _narrow(w, start + o * over, over, along, first, x, spot, n_in, n_rows)
-            store(z, here, z0)
-            store(z, here + n_rows, z1)
-            store(z, here + 2 * n_rows, z2)
-            store(z, here + 3 * n_rows, z3)
+                z0, z1, z2, z3 = _block_4x1(w, at, row_stride, stride, first, x, x_start, n_in, n_rows)
+            store(z, z_start, z0)
+            store(z, z_start + n_rows, z1)
+            store(z, z_start + 2 * n_rows, z2)
+            store(z, z_start + 3 * n_rows, z3)
         for o in range(n_out - n_out % 4, n_out):
-            single = spread(w, bias + o) if bias >= 0 else zero
-            here = to + o * n_rows + part
-            at = start + o * over
-            store(z, here, _single(w, at, along, single, x, spot, n_in, n_rows))
-            if both:
-                store(z, here + LANES, _single(w, at, along, single, x, spot + LANES, n_in, n_rows))
+            single = load_splat(w, bias + o) if bias >= 0 else zero
+            z_start, at = to + o * n_rows + part, start + o * row_stride
+            store(z, z_start, _block_1x1(w, at, stride, single, x, x_start, n_in, n_rows))
+            if is_pair:
+                y = _block_1x1(w, at, stride, single, x, x_start + LANES, n_in, n_rows)
+                store(z, z_start + LANES, y)
 
 
-@inner
-def weight_products(
+@inlined
+def weight_gradient(
     grad: Any,
     at: Any,
     n_out: Any,
@@ -166,9 +179,10 @@ def weight_products(
     n_rows: Any,
     product: Any,
 ) -> None:
-    """``grad`` (O, N) at ``at`` times ``columns`` (N, columns) from ``start`` on, into ``product``.
+    """``grad`` (O, N) from ``at`` on times ``columns`` (N, n_columns) from ``start`` on, into ``product``.
 
-    Eight neurons at a time; those beyond the last one hold what there was, and so do their products.
+    Only the first ``n_true`` rows are summed. Neurons are taken eight at a time: results for those beyond the
+    last one are undefined.
     """
     for part in range(n_columns // LANES):
         for eighth in range((n_out + 7) // 8):
@@ -177,14 +191,14 @@ def weight_products(
             for n in range(n_true):
                 x = load(columns, start + n * n_columns + part * LANES)
                 k = begin + n
-                s0 = multiply_add(spread(grad, k), x, s0)
-                s1 = multiply_add(spread(grad, k + n_rows), x, s1)
-                s2 = multiply_add(spread(grad, k + 2 * n_rows), x, s2)
-                s3 = multiply_add(spread(grad, k + 3 * n_rows), x, s3)
-                s4 = multiply_add(spread(grad, k + 4 * n_rows), x, s4)
-                s5 = multiply_add(spread(grad, k + 5 * n_rows), x, s5)
-                s6 = multiply_add(spread(grad, k + 6 * n_rows), x, s6)
-                s7 = multiply_add(spread(grad, k + 7 * n_rows), x, s7)
+                s0 = multiply_add(load_splat(grad, k), x, s0)
+                s1 = multiply_add(load_splat(grad, k + n_rows), x, s1)
+                s2 = multiply_add(load_splat(grad, k + 2 * n_rows), x, s2)
+                s3 = multiply_add(load_splat(grad, k + 3 * n_rows), x, s3)
+                s4 = multiply_add(load_splat(grad, k + 4 * n_rows), x, s4)
+                s5 = multiply_add(load_splat(grad, k + 5 * n_rows), x, s5)
+                s6 = multiply_add(load_splat(grad, k + 6 * n_rows), x, s6)
+                s7 = multiply_add(load_splat(grad, k + 7 * n_rows), x, s7)
             k = 8 * eighth * n_columns + part * LANES
             store(product, k, s0)
             store(product, k + n_columns, s1)
@@ -196,40 +210,40 @@ def weight_products(
             store(product, k + 7 * n_columns, s7)
 
 
-@inner
-def outer(w: Any, start: Any, n: Any, row: Any, n_rows: Any, z: Any) -> None:
-    """Products of ``n`` numbers, from ``start`` on, with one row each: ``z`` (n, N)."""
+@inlined
+def outer_product(w: Any, start: Any, n: Any, row: Any, n_rows: Any, z: Any) -> None:
+    """Products of ``n`` numbers from ``start`` of ``w`` on with a row (N,), into ``z`` (n, N)."""
     for h in range(n):
-        factor = spread(w, start + h)
+        factor = load_splat(w, start + h)
         for part in range(n_rows // LANES):
             k = part * LANES
             store(z, h * n_rows + k, multiply(factor, load(row, k)))
 
 
-@inner
-def dots(a: Any, at: Any, n: Any, row: Any, spot: Any, n_rows: Any, found: Any, to: Any) -> None:
-    """Products of each of ``n`` rows of ``a`` with one row."""
+@inlined
+def row_products(a: Any, at: Any, n: Any, row: Any, begin: Any, n_rows: Any, result: Any, to: Any) -> None:
+    """Scalar products of ``n`` rows of ``a`` with a row, into ``result`` (n,) from ``to`` on."""
     for h in range(n):
         s = splat(ZERO)
         for part in range(n_rows // LANES):
-            s = multiply_add(load(a, at + h * n_rows + part * LANES), load(row, spot + part * LANES), s)
-        found[to + h] = total(s)
+            s = multiply_add(load(a, at + h * n_rows + part * LANES), load(row, begin + part * LANES), s)
+        result[to + h] = horizontal_sum(s)
 
 
-@inner
-def row_sums(a: Any, at: Any, n: Any, n_rows: Any, found: Any, to: Any) -> None:
-    """Sum of each of ``n`` rows."""
+@inlined
+def row_sums(a: Any, at: Any, n: Any, n_rows: Any, result: Any, to: Any) -> None:
+    """Sums of ``n`` rows of ``a``, into ``result`` (n,) from ``to`` on."""
     for h in range(n):
         s = splat(ZERO)
         for part in range(n_rows // LANES):
             s = add(s, load(a, at + h * n_rows + part * LANES))
-        found[to + h] = total(s)
+        result[to + h] = horizontal_sum(s)
 
 
-@inner
-def transposed(a: Any, at: Any, n: Any, n_rows: Any, columns: Any, n_columns: Any) -> None:
-    """``n`` rows of ``a`` (n, N) as columns (N, columns); those that fill up hold anything."""
+@inlined
+def transpose(a: Any, at: Any, n: Any, n_rows: Any, columns: Any, n_columns: Any) -> None:
+    """``n`` rows of ``a`` (n, N) as ``columns`` (N, n_columns), whose padding is undefined."""
     for part in range(n_columns // LANES):
         for rows in range(n_rows // LANES):
-            here = at + part * LANES * n_rows + rows * LANES
-            transpose(a, here, n_rows, columns, rows * LANES * n_columns + part * LANES, n_columns)
+            source = at + part * LANES * n_rows + rows * LANES
+            transpose_block(a, source, n_rows, columns, rows * LANES * n_columns + part * LANES, n_columns)

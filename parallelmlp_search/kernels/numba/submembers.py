@@ -1,286 +1,266 @@
-"""A member of submembers inside a compiled loop: the plain network of each, and the gradient back from it.
+"""Submembers in a compiled loop: expand them to networks of their own, and merge the gradients.
 
-What a plain network's weights are made of, and how its gradient is divided up, is told in
-:mod:`parallelmlp_search.engine.submember_network`, the twin. ``plain`` has a line for each block of a plain
-network: the number of the member's block that it comes from, its padded rows and columns, its kind and its
-layer, as in :mod:`parallelmlp_search.kernels.numba.member_memory`. A block that is larger in the member has a
-part for each submember, one behind the other; any other is shared.
+The plain twin is :mod:`parallelmlp_search.engine.submember_network`, which also has the formulas. The blocks
+of an expanded network name the block of the member that they come from. A block that is larger in the member
+has one part per submember; any other block is shared.
 
-Where categories are embedded, ``runs`` has a line for each run of inputs of the first layer: first column of
-the rows and how many, first input and how many, and where the run's embedding (columns, inputs) begins in the
-block of all, below zero for columns that are no categories. ``turned`` (2, size of the block) holds each
-embedding with lines for columns, and the gradient like it.
+Where categories are embedded, ``runs`` has a row for each run of inputs of the first layer: first column and
+number of columns, first input and number of inputs, and start of its embedding (columns, inputs) in the
+block of all embeddings, negative for columns without one. ``transposed`` (2, size of the block) holds each
+embedding transposed, and the gradient alike.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from parallelmlp_search.kernels.numba.decorators import inner
+from parallelmlp_search.kernels.numba.decorators import force_inlined, inlined
 from parallelmlp_search.kernels.numba.elementwise import ONE, ZERO
-from parallelmlp_search.kernels.numba.layers import times
+from parallelmlp_search.kernels.numba.layers import multiply_by
 from parallelmlp_search.kernels.numba.member_memory import (
     CATEGORY,
     INPUT_ADAPTER,
+    KIND,
+    LAYER,
     OUTPUT_ADAPTER,
     SCALE,
+    SOURCE,
     WEIGHT,
 )
 from parallelmlp_search.kernels.numba.products import copy
-from parallelmlp_search.kernels.numba.vectors import LANES, load, multiply_add, splat, total
+from parallelmlp_search.kernels.numba.vectors import LANES, horizontal_sum, load, multiply_add, splat
 
-__all__ = ["fold", "unfold"]
+__all__ = ["expand", "merge"]
 
 
-@inner
-def _places(spots: Any, layer: Any, k: Any, n_out: Any, n_in: Any) -> Any:
-    """Where the factors of a layer's inputs (a submember's, then the scales) and of its outputs begin; what
-    there is not lies below zero."""
-    last = spots.shape[0] - 1
-    adapter, outer = spots[layer, INPUT_ADAPTER], spots[layer, OUTPUT_ADAPTER]
+@force_inlined
+def expand(
+    p: Any, q: Any, k: Any, blocks: Any, expanded: Any, scratch: Any, runs: Any, transposed: Any
+) -> None:
+    """Compute the parameters ``q`` of submember ``k`` from those of its member.
+
+    Shared blocks are copied for the first submember only.
+
+    Parameters
+    ----------
+    p, q, k
+        Parameters of the member and of the expanded network, and number of the submember.
+    blocks, expanded
+        Blocks of the member and of the expanded network.
+    scratch
+        ``(4, I)`` for the widest layer.
+    runs, transposed
+        See the module.
+    """
+    for b in range(len(expanded.table)):
+        is_embedded, n_out, n_in, is_part, start = _source(b, k, blocks, expanded, runs)
+        adapter, scale, outer = _factor_starts(blocks.offsets, expanded.table[b, LAYER], k, n_out, n_in)
+        to = expanded.starts[b]
+        if expanded.table[b, KIND] != WEIGHT or (adapter < 0 and scale < 0 and not is_embedded):
+            if is_part or k == 0:
+                copy(p, start, n_out * n_in, q, to)
+            continue
+        factors = scratch[0, :n_in]
+        _input_factors(p, adapter, scale, factors)
+        if is_embedded:
+            category, n_columns = blocks.offsets[-1, CATEGORY], expanded.shapes[b, 1]
+            if k == 0:
+                _transpose_embeddings(p, category, runs, transposed[0])
+            for o in range(n_out):
+                _effective_weights(p, start + o * n_in, outer, o, factors, scratch[1])
+                _expand_categories(scratch[1], runs, transposed[0], q, to + o * n_columns)
+            continue
+        for o in range(n_out):
+            row = to + o * n_in
+            _effective_weights(p, start + o * n_in, outer, o, factors, q[row : row + n_in])
+
+
+@force_inlined
+def merge(
+    p: Any, g: Any, h: Any, k: Any, blocks: Any, expanded: Any, scratch: Any, runs: Any, transposed: Any
+) -> None:
+    """Add the gradient ``h`` of submember ``k`` to the gradient ``g`` of its member; ``h`` is overwritten.
+
+    All others as in :func:`expand`.
+    """
+    for b in range(len(expanded.table)):
+        is_embedded, n_out, n_in, is_part, to = _source(b, k, blocks, expanded, runs)
+        adapter, scale, outer = _factor_starts(blocks.offsets, expanded.table[b, LAYER], k, n_out, n_in)
+        start, size = expanded.starts[b], n_out * n_in
+        if is_embedded:
+            factors = scratch[0, :n_in]
+            _input_factors(p, adapter, scale, factors)
+            transposed[1, :] = ZERO
+            for o in range(n_out):
+                _effective_weights(p, to + o * n_in, outer, o, factors, scratch[1])
+                _merge_categories(
+                    scratch[1], h, start + o * expanded.shapes[b, 1], runs, transposed, scratch[2]
+                )
+                copy(scratch[2], 0, n_in, h, start + o * n_in)  # over values that are no longer needed
+            _merge_embeddings(transposed[1], runs, g, blocks.offsets[-1, CATEGORY], k == 0)
+        if expanded.table[b, KIND] == WEIGHT and (adapter >= 0 or scale >= 0):
+            factors, slopes = scratch[0, :n_in], scratch[1, :n_in]
+            _input_factors(p, adapter, scale, factors)
+            _merge_weights(p, g, h, to, start, outer, n_out, factors, slopes)
+            if scale >= 0:
+                _input_factors(p, adapter, -1, factors)
+                multiply_by(factors, slopes)
+                _accumulate(g[scale : scale + n_in], factors, k == 0)
+            if adapter >= 0:
+                _input_factors(p, -1, scale, factors)
+                multiply_by(factors, slopes)
+                copy(factors, 0, n_in, g, adapter)
+        _accumulate(g[to : to + size], h[start : start + size], is_part or k == 0)
+
+
+@force_inlined
+def _source(b: Any, k: Any, blocks: Any, expanded: Any, runs: Any) -> Any:
+    """Place of block ``b`` of submember ``k`` in its member.
+
+    Returns whether it holds the weights of embedded categories; its rows and columns in the member (there the
+    inputs); whether each submember has a part of its own; and the start of the part or the shared block.
+    """
+    source, n_out, n_in = expanded.table[b, SOURCE], expanded.shapes[b, 0], expanded.shapes[b, 1]
+    is_first = expanded.table[b, KIND] == WEIGHT and expanded.table[b, LAYER] == 0
+    is_embedded = runs.shape[0] > 0 and is_first
+    if is_embedded:
+        n_in = blocks.shapes[source, 1]
+    size = n_out * n_in
+    is_part = blocks.shapes[source, 0] * blocks.shapes[source, 1] > size
+    return is_embedded, n_out, n_in, is_part, blocks.starts[source] + (k * size if is_part else 0)
+
+
+@inlined
+def _factor_starts(offsets: Any, layer: Any, k: Any, n_out: Any, n_in: Any) -> Any:
+    """Starts of the input adapter and output adapter of a submember and of the input scales; -1 for none."""
+    adapter, outer = offsets[layer, INPUT_ADAPTER], offsets[layer, OUTPUT_ADAPTER]
     return (
         adapter + k * n_in if adapter >= 0 else -1,
-        spots[last, SCALE] if layer == 0 else -1,
+        offsets[-1, SCALE] if layer == 0 else -1,
         outer + k * n_out if outer >= 0 else -1,
     )
 
 
-@inner
-def _factors(p: Any, adapter: Any, scale: Any, columns: Any) -> None:
-    """Adapter times scale of each input, or what there is of them."""
-    columns[:] = ONE
+@inlined
+def _input_factors(p: Any, adapter: Any, scale: Any, factors: Any) -> None:
+    """Product of adapter and scale of each input, of those that exist."""
+    factors[:] = ONE
     if adapter >= 0:
-        times(columns, p[adapter : adapter + columns.size])
+        multiply_by(factors, p[adapter : adapter + factors.size])
     if scale >= 0:
-        times(columns, p[scale : scale + columns.size])
+        multiply_by(factors, p[scale : scale + factors.size])
 
 
-@inner
-def unfold(
-    p: Any,
-    q: Any,
-    k: Any,
-    begins: Any,
-    spots: Any,
-    shape: Any,
-    plain: Any,
-    plain_begins: Any,
-    plain_shape: Any,
-    scratch: Any,
-    runs: Any,
-    turned: Any,
-) -> None:
-    """Parameters of submember ``k`` into ``q``, from those of its member; what all share only with the first.
-
-    Parameters
-    ----------
-    begins, spots, shape
-        Where the member's blocks begin, by number and by layer and kind; their true rows and columns.
-    plain, plain_begins, plain_shape
-        The plain network's blocks, where they begin, and their true rows and columns.
-    scratch
-        ``(4, I)`` for the widest layer.
-    runs, turned
-        See above.
-    """
-    for b in range(plain.shape[0]):
-        embedded, n_out, n_in, size, parted, offset = _part(b, k, begins, shape, plain, plain_shape, runs)
-        start, to = offset, plain_begins[b]
-        adapter, scale, outer = _places(spots, plain[b, 4], k, n_out, n_in)
-        if plain[b, 3] != WEIGHT or (adapter < 0 and scale < 0 and not embedded):
-            if parted or k == 0:
-                copy(p, start, size, q, to)
-            continue
-        columns = scratch[0, :n_in]
-        _factors(p, adapter, scale, columns)
-        if embedded:
-            category, n_columns = spots[spots.shape[0] - 1, CATEGORY], plain_shape[b, 1]
-            if k == 0:
-                _turn(p, category, runs, turned[0])
-            for o in range(n_out):
-                _effective(p, start + o * n_in, outer, o, columns, scratch[1])
-                _spread(scratch[1], runs, turned[0], q, to + o * n_columns)
-            continue
-        for o in range(n_out):
-            here = to + o * n_in
-            _effective(p, start + o * n_in, outer, o, columns, q[here : here + n_in])
-
-
-@inner
-def fold(
-    p: Any,
-    g: Any,
-    h: Any,
-    k: Any,
-    begins: Any,
-    spots: Any,
-    shape: Any,
-    plain: Any,
-    plain_begins: Any,
-    plain_shape: Any,
-    scratch: Any,
-    runs: Any,
-    turned: Any,
-) -> None:
-    """Gradient ``h`` of submember ``k``, which is used up, into ``g``, that of its member.
-
-    All others as in :func:`unfold`.
-    """
-    for b in range(plain.shape[0]):
-        embedded, n_out, n_in, size, parted, offset = _part(b, k, begins, shape, plain, plain_shape, runs)
-        to, start = offset, plain_begins[b]
-        adapter, scale, outer = _places(spots, plain[b, 4], k, n_out, n_in)
-        if embedded:
-            columns = scratch[0, :n_in]
-            _factors(p, adapter, scale, columns)
-            turned[1, :] = ZERO
-            for o in range(n_out):
-                _effective(p, to + o * n_in, outer, o, columns, scratch[1])
-                _gather(scratch[1], h, start + o * plain_shape[b, 1], runs, turned, scratch[2])
-                copy(scratch[2], 0, n_in, h, start + o * n_in)  # over what has been read
-            _turn_back(turned[1], runs, g, spots[spots.shape[0] - 1, CATEGORY], k == 0)
-        if plain[b, 3] == WEIGHT and (adapter >= 0 or scale >= 0):
-            columns, slopes = scratch[0, :n_in], scratch[1, :n_in]
-            _factors(p, adapter, scale, columns)
-            _fold_weights(p, g, h, to, start, outer, n_out, columns, slopes)
-            if scale >= 0:
-                _factors(p, adapter, -1, columns)
-                times(columns, slopes)
-                _put(g[scale : scale + n_in], columns, k == 0)
-            if adapter >= 0:
-                _factors(p, -1, scale, columns)
-                times(columns, slopes)
-                copy(columns, 0, n_in, g, adapter)
-        _put(g[to : to + size], h[start : start + size], parted or k == 0)
-
-
-@inner
-def _part(b: Any, k: Any, begins: Any, shape: Any, plain: Any, plain_shape: Any, runs: Any) -> Any:
-    """What block ``b`` of submember ``k`` is in its member.
-
-    Whether it is the weights of a layer behind embedded categories; true rows, columns (there those of the
-    inputs) and size; whether each submember has a part of its own; and where that, or what all share, begins.
-    """
-    source, n_out, n_in = plain[b, 0], plain_shape[b, 0], plain_shape[b, 1]
-    embedded = runs.shape[0] > 0 and plain[b, 3] == WEIGHT and plain[b, 4] == 0
-    if embedded:
-        n_in = shape[source, 1]
-    size = n_out * n_in
-    parted = shape[source, 0] * shape[source, 1] > size
-    return embedded, n_out, n_in, size, parted, begins[source] + (k * size if parted else 0)
-
-
-@inner
-def _effective(p: Any, row: Any, outer: Any, o: Any, columns: Any, into: Any) -> None:
-    """Weights of neuron ``o`` times the factors of its inputs and its own."""
+@inlined
+def _effective_weights(p: Any, row: Any, outer: Any, o: Any, factors: Any, result: Any) -> None:
+    """Weights of neuron ``o`` times the factors of its inputs and of its output."""
     factor = p[outer + o] if outer >= 0 else ONE
-    values = p[row : row + columns.size]
-    for i in range(columns.size):
-        into[i] = factor * values[i] * columns[i]
+    values = p[row : row + factors.size]
+    for i in range(factors.size):
+        result[i] = factor * values[i] * factors[i]
 
 
-@inner
-def _turn(p: Any, category: Any, runs: Any, turned: Any) -> None:
-    """Embeddings with a line for each of their numbers: vectors then go along categories."""
+@inlined
+def _merge_weights(
+    p: Any, g: Any, h: Any, weight: Any, start: Any, outer: Any, n_out: Any, factors: Any, slopes: Any
+) -> None:
+    """Turn the gradient of effective weights, from ``start`` of ``h`` on, into that of the weights.
+
+    The gradient of the output adapter is written to ``g``, that of the factors of inputs to ``slopes``.
+    """
+    n_in = factors.size
+    slopes[:] = ZERO
+    for o in range(n_out):
+        row, to = weight + o * n_in, start + o * n_in
+        own, values = h[to : to + n_in], p[row : row + n_in]
+        factor = p[outer + o] if outer >= 0 else ONE
+        for i in range(n_in):
+            slopes[i] += factor * own[i] * values[i]
+        multiply_by(own, factors)
+        if outer >= 0:
+            g[outer + o] = _dot(h, to, p, row, n_in)
+            for i in range(n_in):
+                own[i] *= factor
+
+
+@inlined
+def _transpose_embeddings(p: Any, category: Any, runs: Any, transposed: Any) -> None:
+    """Embeddings with a row for each dimension, so that vectors run along categories."""
     for r in range(runs.shape[0]):
-        n_columns, n_numbers, place = runs[r, 1], runs[r, 3], runs[r, 4]
-        if place < 0:
+        n_columns, n_inputs, at = runs[r, 1], runs[r, 3], runs[r, 4]
+        if at < 0:
             continue
         for c in range(n_columns):
-            for d in range(n_numbers):
-                turned[place + d * n_columns + c] = p[category + place + c * n_numbers + d]
+            for d in range(n_inputs):
+                transposed[at + d * n_columns + c] = p[category + at + c * n_inputs + d]
 
 
-@inner
-def _turn_back(turned: Any, runs: Any, g: Any, category: Any, first: Any) -> None:
-    """The gradient of embeddings into its place, or added to what has been there since the first."""
+@inlined
+def _merge_embeddings(transposed: Any, runs: Any, g: Any, category: Any, is_first: Any) -> None:
+    """Add the transposed gradient of embeddings to ``g``, or write it for the first submember."""
     for r in range(runs.shape[0]):
-        n_columns, n_numbers, place = runs[r, 1], runs[r, 3], runs[r, 4]
-        if place < 0:
+        n_columns, n_inputs, at = runs[r, 1], runs[r, 3], runs[r, 4]
+        if at < 0:
             continue
         for c in range(n_columns):
-            for d in range(n_numbers):
-                to = category + place + c * n_numbers + d
-                g[to] = turned[place + d * n_columns + c] + (ZERO if first else g[to])
+            for d in range(n_inputs):
+                to = category + at + c * n_inputs + d
+                g[to] = transposed[at + d * n_columns + c] + (ZERO if is_first else g[to])
 
 
-@inner
-def _spread(weights: Any, runs: Any, turned: Any, q: Any, to: Any) -> None:
-    """Weights of a neuron's columns, at ``to`` of ``q``, from those of its inputs."""
+@inlined
+def _expand_categories(weights: Any, runs: Any, transposed: Any, q: Any, to: Any) -> None:
+    """Weights of a neuron for each column, from ``to`` of ``q`` on, from its weights for each input."""
     for r in range(runs.shape[0]):
-        column, n_columns, first, n_inputs, place = runs[r, 0], runs[r, 1], runs[r, 2], runs[r, 3], runs[r, 4]
-        if place < 0:
+        column, n_columns, first, n_inputs, at = runs[r, 0], runs[r, 1], runs[r, 2], runs[r, 3], runs[r, 4]
+        if at < 0:
             copy(weights, first, n_columns, q, to + column)
             continue
         own = q[to + column : to + column + n_columns]
         own[:] = ZERO
         for d in range(n_inputs):
-            values = turned[place + d * n_columns : place + (d + 1) * n_columns]
+            values = transposed[at + d * n_columns : at + (d + 1) * n_columns]
             for c in range(n_columns):
                 own[c] += weights[first + d] * values[c]
 
 
-@inner
-def _gather(weights: Any, h: Any, start: Any, runs: Any, turned: Any, into: Any) -> None:
-    """Gradient of the weights of a neuron's inputs from that of its columns, at ``start`` of ``h``.
+@inlined
+def _merge_categories(weights: Any, h: Any, start: Any, runs: Any, transposed: Any, result: Any) -> None:
+    """Gradient of the weights of a neuron by input from that by column, from ``start`` of ``h`` on.
 
-    That of the embeddings is added to ``turned[1]``.
+    The gradient of the embeddings is added to ``transposed[1]``.
     """
     for r in range(runs.shape[0]):
-        column, n_columns, first, n_inputs, place = runs[r, 0], runs[r, 1], runs[r, 2], runs[r, 3], runs[r, 4]
-        if place < 0:
-            copy(h, start + column, n_columns, into, first)
+        column, n_columns, first, n_inputs, at = runs[r, 0], runs[r, 1], runs[r, 2], runs[r, 3], runs[r, 4]
+        if at < 0:
+            copy(h, start + column, n_columns, result, first)
             continue
         own = h[start + column : start + column + n_columns]
         for d in range(n_inputs):
-            values = turned[0, place + d * n_columns : place + (d + 1) * n_columns]
-            slopes = turned[1, place + d * n_columns : place + (d + 1) * n_columns]
+            values = transposed[0, at + d * n_columns : at + (d + 1) * n_columns]
+            slopes = transposed[1, at + d * n_columns : at + (d + 1) * n_columns]
             for c in range(n_columns):
                 slopes[c] += weights[first + d] * own[c]
-            into[first + d] = _dot(own, 0, values, 0, n_columns)
+            result[first + d] = _dot(own, 0, values, 0, n_columns)
 
 
-@inner
-def _put(into: Any, values: Any, first: Any) -> None:
-    """Values into their place, or added to what has been there since the first."""
-    if first:
-        copy(values, 0, values.size, into, 0)
+@inlined
+def _accumulate(target: Any, values: Any, is_first: Any) -> None:
+    """Add values to the target, or write them for the first submember."""
+    if is_first:
+        copy(values, 0, values.size, target, 0)
     else:
-        for j in range(into.size):
-            into[j] += values[j]
+        for j in range(target.size):
+            target[j] += values[j]
 
 
-@inner
-def _fold_weights(
-    p: Any, g: Any, h: Any, weight: Any, start: Any, outer: Any, n_out: Any, columns: Any, slopes: Any
-) -> None:
-    """From the gradient of effective weights, at ``start`` of ``h``, that of the weights, over it.
-
-    That of the factors of outputs goes to ``outer`` of ``g``, that of those of inputs, ``columns``, into
-    ``slopes``.
-    """
-    n_in = columns.size
-    slopes[:] = ZERO
-    for o in range(n_out):
-        row, here = weight + o * n_in, start + o * n_in
-        own, values = h[here : here + n_in], p[row : row + n_in]
-        factor = p[outer + o] if outer >= 0 else ONE
-        for i in range(n_in):
-            slopes[i] += factor * own[i] * values[i]
-        times(own, columns)
-        if outer >= 0:
-            g[outer + o] = _dot(h, here, p, row, n_in)
-            for i in range(n_in):
-                own[i] *= factor
-
-
-@inner
-def _dot(a: Any, at: Any, b: Any, spot: Any, size: Any) -> Any:
-    """Product of two vectors of any size."""
+@inlined
+def _dot(a: Any, a_start: Any, b: Any, b_start: Any, size: Any) -> Any:
+    """Scalar product of two vectors of any size."""
     s = splat(ZERO)
     for part in range(size // LANES):
-        s = multiply_add(load(a, at + part * LANES), load(b, spot + part * LANES), s)
-    found = total(s)
+        s = multiply_add(load(a, a_start + part * LANES), load(b, b_start + part * LANES), s)
+    result = horizontal_sum(s)
     for k in range(size - size % LANES, size):
-        found += a[at + k] * b[spot + k]
-    return found
+        result += a[a_start + k] * b[b_start + k]
+    return result

@@ -1,13 +1,9 @@
-"""Several training steps of one member after the other, while all of it lies in the nearest caches.
+"""Several training steps of one member after the other, while its data are in the L1 and L2 caches.
 
-A step of a small network has so few operations for each number it touches that fetching weights and moments,
-going over memory once per operation, and calling a library for products of 64 columns cost as much as the
-arithmetic. Here members are outer and steps inner: weights, moments, activations and gradients of a member
-are fetched once for all steps of the call, and nothing is padded to the shape of a neighbour. See
-:mod:`parallelmlp_search.kernels.numba.dispatch`.
-
-Layers are numbered from 0; the last one is the head. Rows are filled up to whole vectors with zeros whose
-share of the loss is zero.
+A step of a small network has few operations per number that it touches. Loading weights and moments, one pass
+over memory per operation, and library calls for products of 64 columns cost as much as the arithmetic. Here
+the outer loop runs over members and the inner one over steps: the weights, moments, activations and gradients
+of a member are loaded once per call, and nothing is padded to the shape of another member.
 """
 
 from __future__ import annotations
@@ -16,305 +12,217 @@ from typing import Any
 
 import numpy as np
 
-from parallelmlp_search.kernels.numba.decorators import inner, loop
+from parallelmlp_search.kernels.numba.decorators import allocating, entry_point, force_inlined, inlined
 from parallelmlp_search.kernels.numba.elementwise import ONE, ZERO, F
-from parallelmlp_search.kernels.numba.layers import MIXTURES, embed, embed_backward, squared_error_rows
+from parallelmlp_search.kernels.numba.layers import embed, embed_backward, squared_error_rows
 from parallelmlp_search.kernels.numba.loops import binary_rows, cross_entropy_rows
 from parallelmlp_search.kernels.numba.member_memory import (
     BIAS,
+    BLOCK_ROWS,
     GAIN,
-    N_KINDS,
+    KIND,
+    LAYER,
+    N_WAVE_OUTPUTS,
     SCALE,
     WEIGHT,
-    fetch,
+    Blocks,
+    Network,
+    allocate_memory,
+    blocks_of,
     place_blocks,
-    put_back,
+    read_member,
+    write_member,
     zeros,
 )
-from parallelmlp_search.kernels.numba.optimizer_steps import clip_gradient, follow, update_blocks
-from parallelmlp_search.kernels.numba.passes import Network, backward_pass, forward_pass, memory_of
-from parallelmlp_search.kernels.numba.products import whole
-from parallelmlp_search.kernels.numba.submembers import fold, unfold
-from parallelmlp_search.kernels.numba.vectors import LANES, add, load, splat, total
+from parallelmlp_search.kernels.numba.optimizer_steps import clip_gradient, update_average, update_blocks
+from parallelmlp_search.kernels.numba.passes import backward_pass, forward_pass
+from parallelmlp_search.kernels.numba.products import round_up
+from parallelmlp_search.kernels.numba.submembers import expand, merge
+from parallelmlp_search.kernels.numba.vectors import LANES, add, horizontal_sum, load, splat
 
 __all__ = ["member_steps"]
 
 
-@inner
+@allocating
+def _network(plan: Any, batches: Any, fields: Any, blocks: Any, expanded: Any) -> Any:
+    """Return the properties that the networks of a bucket share, from its placed blocks."""
+    n_layers = plan.residual.size + 1
+    return Network(
+        n_layers,
+        batches.rows.shape[1],
+        plan.n_numbers,
+        batches.columns.shape[1],
+        batches.rows.shape[2],
+        batches.columns.shape[2],
+        blocks.offsets[0, BIAS] >= 0,
+        n_layers > 1 and blocks.offsets[0, GAIN] >= 0,
+        expanded.offsets[n_layers, SCALE] >= 0,
+        fields.shape[0] > 0,
+        plan.residual,
+        fields,
+        np.zeros(n_layers + 1, np.int64),
+        np.zeros(n_layers + 1, np.int64),
+    )
+
+
+@inlined
+def _set_sizes(table: Any, shapes: Any, sizes: Any) -> None:
+    """Set the size of each layer to the rows of its weights."""
+    for b in range(len(table)):
+        if table[b, KIND] == WEIGHT:
+            sizes[table[b, LAYER] + 1] = shapes[b, 0]
+
+
+@inlined
 def _sum(values: Any, size: Any) -> Any:
-    """Sum of so many elements, whole vectors."""
-    found = splat(ZERO)
+    """Sum of the first ``size`` elements, whole vectors."""
+    result = splat(ZERO)
     for part in range(size // LANES):
-        found = add(found, load(values, part * LANES))
-    return total(found)
+        result = add(result, load(values, part * LANES))
+    return horizontal_sum(result)
 
 
-@inner
-def _losses(
-    outputs: Any,
-    targets: Any,
-    values: Any,
-    shares: Any,
-    smoothing: Any,
-    regression: Any,
-    slopes: Any,
-    rows: Any,
-) -> None:
-    """What each row adds to the loss into ``rows[0]``, its gradient by the outputs (C, N) into ``slopes``."""
-    n_outputs = outputs.shape[0]
-    if regression:
-        squared_error_rows(outputs, values, shares, slopes, rows[0])
+@force_inlined
+def _loss(net: Any, memory: Any, batches: Any, t: Any, smoothing: Any) -> Any:
+    """Loss of the outputs in ``memory.before``; its gradient is written to ``memory.grad``."""
+    n_outputs, start = net.sizes[net.n_layers], net.starts[net.n_layers - 1]
+    shape, size = (n_outputs, net.n_rows), n_outputs * net.n_rows
+    outputs, gradient = memory.before[start : start + size].reshape(shape), memory.grad[:size].reshape(shape)
+    rows, shares = memory.scratch, batches.shares[t]
+    if batches.is_regression:
+        squared_error_rows(outputs, batches.values[t], shares, gradient, rows[0])
     elif n_outputs == 1:
-        binary_rows(outputs[0], targets, shares, smoothing, slopes[0], rows[0])
+        binary_rows(outputs[0], batches.classes[t], shares, smoothing, gradient[0], rows[0])
     else:
-        cross_entropy_rows(outputs, targets, shares, smoothing, slopes, rows[1], rows[2], rows[0])
+        cross_entropy_rows(
+            outputs, batches.classes[t], shares, smoothing, gradient, rows[1], rows[2], rows[0]
+        )
+    return _sum(rows[0], net.n_rows)
 
 
-@loop
+@entry_point
 def member_steps(
     flats: Any,
-    blocks: Any,
-    plain: Any,
-    n_submembers: Any,
-    runs: Any,
-    n_true: Any,
-    rows: Any,
-    columns: Any,
-    targets: Any,
-    wanted: Any,
-    shares: Any,
-    members: Any,
-    shapes: Any,
-    plain_shapes: Any,
-    settings: Any,
+    plan: Any,
+    batches: Any,
     tables: Any,
     averaging: Any,
     fields: Any,
     rates: Any,
-    residual: Any,
-    n_numbers: Any,
-    adaptive: Any,
-    regression: Any,
+    alive: Any,
     losses: Any,
 ) -> None:
-    """Train every member of a bucket for some steps; the losses of each step into ``losses`` (T, P).
+    """Train every member of a bucket for some steps.
 
     Parameters
     ----------
     flats
-        Parameters, first and second moments and averages, each flat; written.
-    blocks
-        ``(blocks, 7)``, see :mod:`parallelmlp_search.kernels.numba.member_memory`.
-    plain, n_submembers
-        ``(plain blocks, 5)``, see :mod:`parallelmlp_search.kernels.numba.submembers`, and how many plain
-        networks a member stands for; without lines it is one itself.
-    runs
-        ``(runs, 5)``, see there as well: inputs of the first layer, where categories are embedded.
-    n_true
-        Rows of a batch.
-    rows, columns
-        ``(T, D, N)`` and ``(T, n_true, columns)``: inputs of each step, filled up to whole vectors, N and
-        columns.
-    targets, wanted, shares
-        ``(T, N)``: classes; ``(T, C, N)``: numbers of a regression; ``(T, N)``: each row's share of the mean.
-    members
-        ``(P, 2)``: code of the activation, 1 if alive. The dead are passed over.
-    shapes, plain_shapes
-        ``(P, blocks, 2)`` and ``(P, plain blocks, 2)``: true rows and columns of each block. With one output
-        the loss is that of one logit.
-    settings
-        ``(P, 4)``: label smoothing, highest norm of the gradient, and what the optimiser mixes by:
-        one minus each beta, or momentum.
+        Flat buffers of parameters, first and second moments and averages; updated in place.
+    plan, batches
+        See :class:`~parallelmlp_search.kernels.numba.compiled_members.TrainingPlan` and
+        :class:`~parallelmlp_search.kernels.numba.compiled_members.StepBatches`.
     tables
-        ``(groups, T, 4, P)``: rate, keep, A and B of each member (see the optimiser).
+        ``(groups, T, 4, P)``: rate, keep, A and B of each member (see the optimizer).
     averaging
-        ``(T,)``: share of the new weights in the average, 0 where it stays.
+        ``(T,)``: share of the new weights in the average, 0 for no update.
     fields, rates
-        ``(T, layers, H, N)``: uniform numbers that decide what is dropped, and ``(T, P)`` how much; without
-        dropout the first has no steps.
-    residual
-        ``(layers,)``: whether a hidden layer adds its input.
-    n_numbers
-        Columns that a periodic embedding embeds, the first ones; 0 without one.
-    adaptive, regression
-        Whether the optimiser is AdamW, and the loss the squared error.
+        ``(T, layers, H, N)`` and ``(T, P)``: uniform numbers and rates of dropout. `fields` is empty without
+        dropout.
+    alive
+        ``(P,)``: false for members that are skipped.
+    losses
+        ``(T, P)``: written; 0 for members that are skipped.
     """
-    n_steps, n_inputs, n_rows = rows.shape
-    n_columns = columns.shape[2]
-    flat_rows, flat_columns = rows.reshape(-1), columns.reshape(-1)
-    n_layers = residual.size + 1
-    folded = plain.shape[0] > 0
-    single, single_shapes = (plain, plain_shapes) if folded else (blocks, shapes)
+    n_steps, n_inputs, n_rows = batches.rows.shape
+    flat_rows, flat_columns = batches.rows.reshape(-1), batches.columns.reshape(-1)
+    is_expanded, n_networks = plan.expanded.shape[0] > 0, plan.n_networks
+    if is_expanded:
+        expanded_table, expanded_shapes = plan.expanded, plan.expanded_shapes
+    else:
+        expanded_table, expanded_shapes = plan.blocks, plan.shapes
+    n_layers = plan.residual.size + 1
     padded = np.zeros(n_layers + 1, dtype=np.int64)
-    padded[0] = n_inputs + MIXTURES * n_numbers
-    for b in range(single.shape[0]):
-        if single[b, 3] == WEIGHT:
-            padded[single[b, 4] + 1] = single[b, 1]
-    room = max(whole(padded.max()), n_columns)
-    begins, single_begins = np.zeros(len(blocks), np.int64), np.zeros(len(single), np.int64)
-    spots, single_spots = (
-        np.zeros((n_layers + 1, N_KINDS), np.int64),
-        np.zeros((n_layers + 1, N_KINDS), np.int64),
-    )
-    own_size = place_blocks(blocks, blocks[:, 1:3], room, begins, spots)
-    single_size = place_blocks(single, single[:, 1:3], room, single_begins, single_spots)
-    dropping = fields.shape[0] > 0
-    net = Network(
-        n_layers,
-        n_inputs,
-        n_numbers,
-        n_true,
-        n_rows,
-        n_columns,
-        spots[0, BIAS] >= 0,
-        n_layers > 1 and spots[0, GAIN] >= 0,
-        single_spots[n_layers, SCALE] >= 0,
-        dropping,
-    )
-    memory = memory_of(net, padded, room, residual)
-    mixed = zeros(MIXTURES * n_numbers * n_rows if folded else 0)
-    factors = np.zeros((4, room if folded else 0), dtype=np.float32)
-    turned_categories = np.zeros((2, np.sum(runs[:, 1] * runs[:, 3])), dtype=np.float32)
+    padded[0] = n_inputs + N_WAVE_OUTPUTS * plan.n_numbers
+    _set_sizes(expanded_table, expanded_table[:, BLOCK_ROWS:], padded)
+    room = max(round_up(padded.max()), batches.columns.shape[2])
+    all_blocks, all_expanded = blocks_of(plan.blocks, n_layers), blocks_of(expanded_table, n_layers)
+    own_size, expanded_size = place_blocks(all_blocks, room), place_blocks(all_expanded, room)
+    net = _network(plan, batches, fields, all_blocks, all_expanded)
+    net.sizes[0] = padded[0]
+    memory = allocate_memory(net, padded, room)
+    summed = zeros(N_WAVE_OUTPUTS * plan.n_numbers * n_rows if is_expanded else 0)
+    factors = np.zeros((4, room if is_expanded else 0), dtype=np.float32)
+    embeddings = np.zeros((2, np.sum(plan.runs[:, 1] * plan.runs[:, 3])), dtype=np.float32)
     p, g = zeros(own_size), zeros(own_size)
     m, v = zeros(own_size), zeros(own_size)
     average = zeros(own_size)
-    # a plain network's parameters and their gradient
+    # parameters of an expanded network and their gradient
     q, h = p, g
-    if folded:
-        q, h = zeros(single_size), zeros(single_size)
-    averages_move = False
+    if is_expanded:
+        q, h = zeros(expanded_size), zeros(expanded_size)
+    updates_average = False
     for t in range(n_steps):
-        averages_move |= averaging[t] > ZERO
-    sizes, at = np.zeros(n_layers + 1, np.int64), np.zeros(n_layers + 1, np.int64)
-    sizes[0] = padded[0]
-    part = ONE / F(n_submembers)
-    for member in range(members.shape[0]):
-        code, shape, single_shape = members[member, 0], shapes[member], single_shapes[member]
-        if members[member, 1] == 0:
+        updates_average |= averaging[t] > ZERO
+    part = ONE / F(n_networks)
+    for member in range(len(plan.codes)):
+        if not alive[member]:
             losses[:, member] = ZERO
             continue
-        for b in range(single.shape[0]):
-            if single[b, 3] == WEIGHT:
-                sizes[single[b, 4] + 1] = single_shape[b, 0]
-        smoothing, clip, mixes = settings[member, 0], settings[member, 1], settings[member, 2:]
-        stop = place_blocks(blocks, shape, room, begins, spots)
-        single_stop = place_blocks(single, single_shape, room, single_begins, single_spots)
+        code, smoothing, clip = plan.codes[member], plan.settings[member, 0], plan.settings[member, 1]
+        mixes = plan.settings[member, 2:]
+        blocks = Blocks(plan.blocks, plan.shapes[member], all_blocks.starts, all_blocks.offsets)
+        expanded = Blocks(expanded_table, expanded_shapes[member], all_expanded.starts, all_expanded.offsets)
+        stop, expanded_stop = place_blocks(blocks, room), place_blocks(expanded, room)
+        _set_sizes(expanded_table, expanded.shapes, net.sizes)
         for layer in range(n_layers):
-            at[layer + 1] = at[layer] + sizes[layer + 1] * n_rows
-        shape_out = (sizes[n_layers], n_rows)
-        first_out, size_out = at[n_layers - 1], sizes[n_layers] * n_rows
-        # what fills vectors up is updated like the rest: old numbers there would fade into slow tiny ones
+            net.starts[layer + 1] = net.starts[layer] + net.sizes[layer + 1] * n_rows
+        # padding is updated like the rest: values left there would decay into slow denormals
         for k in range(stop):
             p[k] = m[k] = v[k] = g[k] = ZERO
-        for k in range(single_stop):
+        for k in range(expanded_stop):
             q[k] = h[k] = ZERO
-        fetch(flats[0], blocks, shape, begins, member, p)
-        fetch(flats[1], blocks, shape, begins, member, m)
-        fetch(flats[2], blocks, shape, begins, member, v)
-        if averages_move:
-            fetch(flats[3], blocks, shape, begins, member, average)
+        read_member(flats[0], blocks, member, p)
+        read_member(flats[1], blocks, member, m)
+        read_member(flats[2], blocks, member, v)
+        if updates_average:
+            read_member(flats[3], blocks, member, average)
         for t in range(n_steps):
             x, begin = flat_rows, t * n_inputs * n_rows
-            if n_numbers:
-                embed(p, spots[n_layers], x, begin, n_inputs, n_numbers, n_rows, memory.wide, memory.waves)
-                x, begin = memory.wide, 0
+            if net.n_numbers:
+                embed(net, memory, p, blocks.offsets, x, begin)
+                x, begin = memory.embedded, 0
             loss = ZERO
-            for k in range(n_submembers):
-                if folded:
-                    unfold(
-                        p,
-                        q,
-                        k,
-                        begins,
-                        spots,
-                        shape,
-                        plain,
-                        single_begins,
-                        single_shape,
-                        factors,
-                        runs,
-                        turned_categories,
-                    )
-                rate, ahead = rates[t, member], k * n_true // n_submembers
-                forward_pass(
-                    net,
-                    memory,
-                    q,
-                    single_spots,
-                    sizes,
-                    at,
-                    code,
-                    x,
-                    begin,
-                    residual,
-                    fields,
-                    t,
-                    rate,
-                    ahead,
-                )
-                gradient = memory.grad[:size_out]
-                _losses(
-                    memory.before[first_out : first_out + size_out].reshape(shape_out),
-                    targets[t],
-                    wanted[t],
-                    shares[t],
-                    smoothing,
-                    regression,
-                    gradient.reshape(shape_out),
-                    memory.scratch,
-                )
-                loss += _sum(memory.scratch[0], n_rows)
-                if n_submembers > 1:
-                    for j in range(size_out):
-                        gradient[j] *= part
-                start = t * n_true * n_columns
-                in_grad = backward_pass(
-                    net, memory, q, h, single_spots, sizes, at, code, flat_columns, start, residual
-                )
-                if folded:
-                    fold(
-                        p,
-                        g,
-                        h,
-                        k,
-                        begins,
-                        spots,
-                        shape,
-                        plain,
-                        single_begins,
-                        single_shape,
-                        factors,
-                        runs,
-                        turned_categories,
-                    )
-                if not n_numbers:
+            for k in range(n_networks):
+                if is_expanded:
+                    expand(p, q, k, blocks, expanded, factors, plan.runs, embeddings)
+                shift = k * net.n_true // n_networks
+                forward_pass(net, memory, q, expanded.offsets, code, x, begin, t, rates[t, member], shift)
+                loss += _loss(net, memory, batches, t, smoothing)
+                if n_networks > 1:
+                    for j in range(net.sizes[n_layers] * n_rows):
+                        memory.grad[j] *= part
+                start = t * net.n_true * net.n_columns
+                in_grad = backward_pass(net, memory, q, h, expanded.offsets, code, flat_columns, start)
+                if is_expanded:
+                    merge(p, g, h, k, blocks, expanded, factors, plan.runs, embeddings)
+                if not net.n_numbers:
                     continue
-                free = memory.grad if in_grad else memory.other
-                # the embedding lies before all submembers: its gradient comes from the sum of theirs
-                if folded:
-                    for j in range(mixed.size):
-                        mixed[j] = free[j] + (mixed[j] if k > 0 else ZERO)
-                if k == n_submembers - 1:
-                    embed_backward(
-                        p,
-                        g,
-                        spots[n_layers],
-                        flat_rows,
-                        t * n_inputs * n_rows,
-                        n_numbers,
-                        n_rows,
-                        mixed if folded else free,
-                        memory.waves,
-                        memory.slopes,
-                    )
+                d = memory.grad if in_grad else memory.other
+                # submembers share the embedding: its gradient comes from the sum of theirs
+                if is_expanded:
+                    for j in range(summed.size):
+                        summed[j] = d[j] + (summed[j] if k > 0 else ZERO)
+                    d = summed
+                if k == n_networks - 1:
+                    embed_backward(net, memory, p, g, blocks.offsets, flat_rows, t * n_inputs * n_rows, d)
             losses[t, member] = loss * part
             if clip < F(np.inf):
-                clip_gradient(g, shape, begins, clip, stop)
-            update_blocks(p, g, m, v, blocks, shape, begins, tables[:, t, :, member], mixes, adaptive)
+                clip_gradient(g, blocks, clip, stop)
+            update_blocks(p, g, m, v, blocks, tables[:, t, :, member], mixes, plan.adaptive)
             if averaging[t] > ZERO:
-                follow(average, p, averaging[t], stop)
-        put_back(flats[0], blocks, shape, begins, member, p)
-        put_back(flats[1], blocks, shape, begins, member, m)
-        put_back(flats[2], blocks, shape, begins, member, v)
-        if averages_move:
-            put_back(flats[3], blocks, shape, begins, member, average)
+                update_average(average, p, averaging[t], stop)
+        write_member(flats[0], blocks, member, p)
+        write_member(flats[1], blocks, member, m)
+        write_member(flats[2], blocks, member, v)
+        if updates_average:
+            write_member(flats[3], blocks, member, average)

@@ -1,8 +1,8 @@
-"""Vectors of float32 as values of compiled loops, so that sums of products stay in registers.
+"""SIMD vectors of float32 as values in compiled loops.
 
-The compiler turns simple loops into vector instructions by itself, but it keeps a product's sums in memory
-between one pass and the next. With these, a loop says what lies in a register. Loads and stores need no
-alignment and check no bounds: arrays must have the room.
+The compiler vectorizes simple loops by itself, but keeps the sums of a matrix product in memory between
+passes. With explicit vectors they stay in registers. Loads and stores need no alignment and check no bounds:
+arrays must be large enough.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ __all__ = [
     "LANES",
     "add",
     "divide",
+    "horizontal_sum",
     "load",
+    "load_splat",
     "multiply",
     "multiply_add",
-    "root",
     "splat",
-    "spread",
+    "sqrt",
     "store",
     "subtract",
-    "total",
-    "transpose",
+    "transpose_block",
 ]
 
 LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
-"""Numbers in a register of this machine, or in two where registers hold four."""
+"""Number of floats in a vector: one register of 16 or 8, or two of 4."""
 
 FLOAT = llvmlite.ir.FloatType()
 BITS = llvmlite.ir.IntType(32)
@@ -49,12 +49,12 @@ VECTOR = _Vector()
 
 @register_model(_Vector)
 class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, known: Any, kind: Any) -> None:
-        super().__init__(known, kind, llvmlite.ir.VectorType(FLOAT, LANES))
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, llvmlite.ir.VectorType(FLOAT, LANES))
 
 
-def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """Pointer to the vector that begins at an index of an array."""
+def _vector_pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Pointer to the vector that starts at an index of an array."""
     array = context.make_array(signature.args[0])(context, builder, arguments[0])
     pointer = builder.gep(array.data, [arguments[1]])
     return builder.bitcast(pointer, llvmlite.ir.VectorType(FLOAT, LANES).as_pointer())
@@ -69,20 +69,20 @@ def _splat(builder: Any, number: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load(context: Any, array: Any, index: Any) -> Any:
-    """Elements of a contiguous array from ``index`` on."""
+    """Load a vector that starts at ``index`` of a contiguous array."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_place(context, builder, signature, arguments), align=4)
+        return builder.load(_vector_pointer(context, builder, signature, arguments), align=4)
 
     return VECTOR(array, numba.types.intp), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def store(context: Any, array: Any, index: Any, vector: Any) -> Any:
-    """Write a vector into a contiguous array from ``index`` on."""
+    """Store a vector at ``index`` of a contiguous array."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[2], _place(context, builder, signature, arguments), align=4)
+        builder.store(arguments[2], _vector_pointer(context, builder, signature, arguments), align=4)
         return context.get_dummy_value()
 
     return numba.types.void(array, numba.types.intp, VECTOR), generate
@@ -90,7 +90,7 @@ def store(context: Any, array: Any, index: Any, vector: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def splat(context: Any, number: Any) -> Any:
-    """A number in every lane."""
+    """Return a vector with a number in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _splat(builder, arguments[0])
@@ -99,8 +99,8 @@ def splat(context: Any, number: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def spread(context: Any, array: Any, index: Any) -> Any:
-    """One element of a contiguous array in every lane; the index must not count from the end."""
+def load_splat(context: Any, array: Any, index: Any) -> Any:
+    """Return a vector with an element of a contiguous array in every lane. The index must not be negative."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -112,7 +112,7 @@ def spread(context: Any, array: Any, index: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def multiply_add(context: Any, a: Any, b: Any, c: Any) -> Any:
-    """``a b + c``, rounded once where the machine can."""
+    """Return ``a b + c``, rounded once if the machine has fused multiply-add."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         product = builder.fmul(arguments[0], arguments[1], flags=("contract",))
@@ -121,8 +121,8 @@ def multiply_add(context: Any, a: Any, b: Any, c: Any) -> Any:
     return VECTOR(VECTOR, VECTOR, VECTOR), generate
 
 
-def _both(name: str) -> Callable[..., Any]:
-    """An operation on two vectors, by the name of its instruction."""
+def _binary_operation(name: str) -> Callable[..., Any]:
+    """Operation on two vectors by the name of its LLVM instruction."""
 
     def operation(context: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -134,12 +134,12 @@ def _both(name: str) -> Callable[..., Any]:
     return found
 
 
-add, subtract, multiply, divide = (_both(name) for name in ("fadd", "fsub", "fmul", "fdiv"))
+add, subtract, multiply, divide = (_binary_operation(name) for name in ("fadd", "fsub", "fmul", "fdiv"))
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def root(context: Any, vector: Any) -> Any:
-    """Square roots."""
+def sqrt(context: Any, vector: Any) -> Any:
+    """Return the square roots of the lanes."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = llvmlite.ir.FunctionType(arguments[0].type, [arguments[0].type])
@@ -150,8 +150,8 @@ def root(context: Any, vector: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def total(context: Any, vector: Any) -> Any:
-    """Sum of the lanes, halves first."""
+def horizontal_sum(context: Any, vector: Any) -> Any:
+    """Return the sum of the lanes, by adding halves."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         (left,) = arguments
@@ -171,26 +171,26 @@ def total(context: Any, vector: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def transpose(
+def transpose_block(
     context: Any, source: Any, start: Any, stride: Any, target: Any, to: Any, target_stride: Any
 ) -> Any:
-    """A square of as many rows as lanes, its columns as rows of the target; rows lie strides apart."""
+    """Transpose a square block of ``LANES`` rows, which lie ``stride`` apart, into another array."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kinds = signature.args
 
         def pointers(array: int) -> list[Any]:
             data = context.make_array(kinds[array])(context, builder, arguments[array]).data
-            index, places = arguments[array + 1], []
+            index, found = arguments[array + 1], []
             for _ in range(LANES):
                 kind = llvmlite.ir.VectorType(FLOAT, LANES).as_pointer()
-                places.append(builder.bitcast(builder.gep(data, [index]), kind))
+                found.append(builder.bitcast(builder.gep(data, [index]), kind))
                 index = builder.add(index, arguments[array + 2])
-            return places
+            return found
 
-        rows = [builder.load(place, align=4) for place in pointers(0)]
+        rows = [builder.load(pointer, align=4) for pointer in pointers(0)]
         distance = LANES // 2
-        while distance:  # swap the squares beside the diagonal, halves first
+        while distance:  # swap the blocks beside the diagonal, the largest first
             upper = [j if not j & distance else LANES + j - distance for j in range(LANES)]
             lower = [j + distance if not j & distance else LANES + j for j in range(LANES)]
             kind = llvmlite.ir.VectorType(BITS, LANES)
@@ -200,8 +200,8 @@ def transpose(
                     rows[i] = builder.shuffle_vector(a, b, llvmlite.ir.Constant(kind, upper))
                     rows[i + distance] = builder.shuffle_vector(a, b, llvmlite.ir.Constant(kind, lower))
             distance //= 2
-        for row, place in zip(rows, pointers(3), strict=True):
-            builder.store(row, place, align=4)
+        for row, pointer in zip(rows, pointers(3), strict=True):
+            builder.store(row, pointer, align=4)
         return context.get_dummy_value()
 
     index = numba.types.intp
