@@ -262,7 +262,7 @@ def test_where_the_loops_apply(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cached_machine_code_depends_on_all_sources(tmp_path: Path) -> None:
     folder = Path(decorators.__file__).parent
-    loops = [member_steps, *(getattr(compiled_loops(), name) for name in ("adamw", "sgd", "cross_entropy"))]
+    loops = [member_steps, *(getattr(compiled_loops(), name) for name in ("optimizer_step", "cross_entropy"))]
     for loop in loops:
         assert loop._cache._cache_file._source_stamp[1] == decorators.sources_digest(folder)
     assert decorators.sources_digest(folder) != decorators.sources_digest(tmp_path)  # files are found
@@ -331,7 +331,7 @@ def test_predicting_agrees_with_the_plain_path() -> None:
 def test_everything_that_training_calls_can_be_compiled_ahead() -> None:
     compilation.compile_all()
     names = ("forward_activations", "forward_activations_in_place", "backward_activations", "cross_entropy")
-    loops = [getattr(compiled_loops(), name) for name in (*names, "binary_logits", "adamw", "sgd")]
+    loops = [getattr(compiled_loops(), name) for name in (*names, "binary_logits", "optimizer_step")]
     signatures = {loop: list(loop.signatures) for loop in (*loops, member_steps)}
     assert all(signatures.values())
     for optimizer in ("adamw", "sgd"):

@@ -30,8 +30,7 @@ MIN_TIME_FACTOR = 4.0
 
 def compile_all() -> None:
     """Compile every loop and cache the machine code: about 40 s on one core, once per machine."""
-    loops = compiled_loops()
-    z, vector = torch.zeros(1, 1, 4), np.zeros(16, dtype=np.float32)
+    z = torch.zeros(1, 1, 4)
     for kernel in (ACTIVATION_KERNELS["relu"], ACTIVATION_KERNELS["gelu"]):
         for in_place in (True, False):
             activations = CompiledActivations(z, torch.zeros_like(z), [kernel], [in_place])
@@ -61,9 +60,8 @@ def compile_all() -> None:
         torch.ones(1, dtype=torch.bool),
     )
     blocks, ones = np.array([[0, 4, 1]]), np.ones((4, 1), dtype=np.float32)
-    for step in (loops.adamw, loops.sgd):
-        buffers = [vector.copy() for _ in range(5)]
-        step(*buffers, blocks, ones, ones[:2], np.float32(0.0))
+    buffers = [np.zeros(16, dtype=np.float32) for _ in range(5)]
+    compiled_loops().optimizer_step(*buffers, blocks, ones, ones[:2], np.float32(0.0), True)
 
 
 def _is_cached() -> bool:

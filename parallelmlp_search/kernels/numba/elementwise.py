@@ -1,7 +1,7 @@
-"""What numba compiles into the loops: exponential, logarithm, activations and their slopes, in float32.
+"""Exponential, logarithm, activations and their slopes in float32, for compiled loops.
 
-Exponential and logarithm are polynomials (Cephes, relative error below 2e-7), since only code without calls
-is turned into vector instructions. Comparisons are written so that NaN passes through.
+Exponential and logarithm are polynomials (Cephes, relative error below 2e-7), since the compiler vectorizes
+only code without calls. Comparisons are written so that NaN is kept.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ZERO, HALF, ONE, TWO = F(0.0), F(0.5), F(1.0), F(2.0)
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _as_float(context: Any, bits: Any) -> Any:
-    """The float32 with the bits of an int32."""
+    """Return the float32 with the bits of an int32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], llvmlite.ir.FloatType())
@@ -45,7 +45,7 @@ def _as_float(context: Any, bits: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _as_integer(context: Any, number: Any) -> Any:
-    """The int32 with the bits of a float32."""
+    """Return the int32 with the bits of a float32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], llvmlite.ir.IntType(32))
@@ -55,7 +55,7 @@ def _as_integer(context: Any, number: Any) -> Any:
 
 @inlined
 def exp(x: Any) -> Any:
-    """Exponential, of -87 to 88 and of what lies beyond as of the nearer end."""
+    """Return the exponential of ``x`` clipped to [-87, 88]."""
     x = F(-87.0) if x < F(-87.0) else x
     x = F(88.0) if x > F(88.0) else x
     k = np.floor(x * F(1.4426950408889634) + HALF)
@@ -72,7 +72,7 @@ def exp(x: Any) -> Any:
 
 @inlined
 def log(x: Any) -> Any:
-    """Logarithm of a positive normal number."""
+    """Return the logarithm of a positive normal number."""
     bits = _as_integer(x)
     exponent = F((bits >> np.int32(23)) - np.int32(126))
     m = _as_float((bits & np.int32(0x007FFFFF)) | np.int32(0x3F000000))  # in [0.5, 1)
@@ -93,9 +93,7 @@ def log(x: Any) -> Any:
     return m + y + exponent * F(0.693359375)
 
 
-@inlined
-def _sigmoid(z: Any) -> Any:
-    return ONE / (ONE + exp(-z))
+_sigmoid = inlined(lambda z: ONE / (ONE + exp(-z)))
 
 
 @inlined
@@ -113,126 +111,64 @@ def _normal_parts(z: Any) -> Any:
     return (tail if z < ZERO else ONE - tail), F(0.3989422804014327) * e
 
 
-# Values of an activation, from its input.
-
-
-@inlined
-def _value_tanh(z: Any) -> Any:
-    return ONE - TWO / (exp(TWO * z) + ONE)
-
-
-@inlined
-def _value_relu(z: Any) -> Any:
-    return ZERO if z < ZERO else z
-
-
-@inlined
-def _value_leaky_relu(z: Any) -> Any:
-    return F(0.01) * z if z < ZERO else z
-
-
-@inlined
-def _value_elu(z: Any) -> Any:
-    return exp(z) - ONE if z < ZERO else z
-
-
 SELU_SCALE = F(1.0507009873554804934193349852946)
 SELU_SCALE_ALPHA = F(1.0507009873554804934193349852946 * 1.6732632423543772848170429916717)
 
+# Values of the activations, from their input.
+_tanh = inlined(lambda z: ONE - TWO / (exp(TWO * z) + ONE))
+_relu = inlined(lambda z: ZERO if z < ZERO else z)
+_leaky_relu = inlined(lambda z: F(0.01) * z if z < ZERO else z)
+_elu = inlined(lambda z: exp(z) - ONE if z < ZERO else z)
+_selu = inlined(lambda z: SELU_SCALE_ALPHA * (exp(z) - ONE) if z < ZERO else SELU_SCALE * z)
+_gelu = inlined(lambda z: z * _normal_parts(z)[0])
+_silu = inlined(lambda z: z * _sigmoid(z))
+_hardshrink = inlined(lambda z: ZERO if (z >= -HALF) and (z <= HALF) else z)
+
+# Slopes of the activations, from their output (y) or their input (z), whichever their kernel saves.
+_sigmoid_slope = inlined(lambda y: y * (ONE - y))
+_tanh_slope = inlined(lambda y: ONE - y * y)
+_relu_slope = inlined(lambda y: ZERO if y <= ZERO else ONE)
+_leaky_relu_slope = inlined(lambda y: ONE if y > ZERO else F(0.01))
+_elu_slope = inlined(lambda y: ONE if y > ZERO else y + ONE)
+_selu_slope = inlined(lambda y: SELU_SCALE if y > ZERO else y + SELU_SCALE_ALPHA)
+_hardshrink_slope = inlined(lambda z: ZERO if (z >= -HALF) and (z <= HALF) else ONE)
+
 
 @inlined
-def _value_selu(z: Any) -> Any:
-    return SELU_SCALE_ALPHA * (exp(z) - ONE) if z < ZERO else SELU_SCALE * z
+def _gelu_slope(z: Any) -> Any:
+    distribution, density = _normal_parts(z)
+    return distribution + z * density
 
 
 @inlined
-def _value_gelu(z: Any) -> Any:
-    return z * _normal_parts(z)[0]
+def _silu_slope(z: Any) -> Any:
+    s = _sigmoid(z)
+    return s * (ONE + z * (ONE - s))
 
 
 @inlined
-def _value_silu(z: Any) -> Any:
-    return z * _sigmoid(z)
-
-
-@inlined
-def _value_mish(z: Any) -> Any:
+def _mish(z: Any) -> Any:
     e = exp(F(20.0) if z > F(20.0) else z)
     u = e * (e + TWO)
     return z * (u / (u + TWO))
 
 
 @inlined
-def _value_hardshrink(z: Any) -> Any:
-    return ZERO if (z >= -HALF) and (z <= HALF) else z
-
-
-# Slopes of an activation, from what its kernel saves.
-
-
-@inlined
-def _slope_sigmoid(y: Any) -> Any:
-    return y * (ONE - y)
-
-
-@inlined
-def _slope_tanh(y: Any) -> Any:
-    return ONE - y * y
-
-
-@inlined
-def _slope_relu(y: Any) -> Any:
-    return ZERO if y <= ZERO else ONE
-
-
-@inlined
-def _slope_leaky_relu(y: Any) -> Any:
-    return ONE if y > ZERO else F(0.01)
-
-
-@inlined
-def _slope_elu(y: Any) -> Any:
-    return ONE if y > ZERO else y + ONE
-
-
-@inlined
-def _slope_selu(y: Any) -> Any:
-    return SELU_SCALE if y > ZERO else y + SELU_SCALE_ALPHA
-
-
-@inlined
-def _slope_gelu(z: Any) -> Any:
-    distribution, density = _normal_parts(z)
-    return distribution + z * density
-
-
-@inlined
-def _slope_silu(z: Any) -> Any:
-    s = _sigmoid(z)
-    return s * (ONE + z * (ONE - s))
-
-
-@inlined
-def _slope_mish(z: Any) -> Any:
+def _mish_slope(z: Any) -> Any:
     e = exp(F(20.0) if z > F(20.0) else z)
     u = e * (e + TWO)
     d = ONE / (u + TWO)
     return u * d + F(4.0) * z * e * (ONE + e) * d * d
 
 
-@inlined
-def _slope_hardshrink(z: Any) -> Any:
-    return ZERO if (z >= -HALF) and (z <= HALF) else ONE
-
-
 _NAMES = "identity sigmoid tanh relu leaky_relu elu selu gelu silu mish hardshrink"
 CODES = {name: code for code, name in enumerate(_NAMES.split())}
-"""Number of each activation that has a loop; a member of another one has the number -1 and is left alone."""
+"""Code of each activation that has a compiled loop. Members with the code -1 are skipped."""
 
 
 @inlined
 def activate(code: Any, source: Any, target: Any) -> None:
-    """Activation of one member, by its code."""
+    """Activation of ``source`` into ``target``, which must be other memory."""
     if code == 0:
         for k in range(source.size):
             target[k] = source[k]
@@ -241,38 +177,38 @@ def activate(code: Any, source: Any, target: Any) -> None:
             target[k] = _sigmoid(source[k])
     elif code == 2:
         for k in range(source.size):
-            target[k] = _value_tanh(source[k])
+            target[k] = _tanh(source[k])
     elif code == 3:
         for k in range(source.size):
-            target[k] = _value_relu(source[k])
+            target[k] = _relu(source[k])
     elif code == 4:
         for k in range(source.size):
-            target[k] = _value_leaky_relu(source[k])
+            target[k] = _leaky_relu(source[k])
     elif code == 5:
         for k in range(source.size):
-            target[k] = _value_elu(source[k])
+            target[k] = _elu(source[k])
     elif code == 6:
         for k in range(source.size):
-            target[k] = _value_selu(source[k])
+            target[k] = _selu(source[k])
     elif code == 7:
         for k in range(source.size):
-            target[k] = _value_gelu(source[k])
+            target[k] = _gelu(source[k])
     elif code == 8:
         for k in range(source.size):
-            target[k] = _value_silu(source[k])
+            target[k] = _silu(source[k])
     elif code == 9:
         for k in range(source.size):
-            target[k] = _value_mish(source[k])
+            target[k] = _mish(source[k])
     elif code == 10:
         for k in range(source.size):
-            target[k] = _value_hardshrink(source[k])
+            target[k] = _hardshrink(source[k])
 
 
 @inlined
 def activate_and_slope(code: Any, source: Any, target: Any) -> bool:
-    """As :func:`activate`; where value and slope share an exponential, the slope is left in ``source``.
+    """Activate, and replace ``source`` by the slope if value and slope share an exponential.
 
-    Tells whether it is.
+    Returns True if ``source`` holds the slope.
     """
     if code == 7:
         for k in range(source.size):
@@ -302,69 +238,69 @@ def activate_and_slope(code: Any, source: Any, target: Any) -> bool:
 
 @inlined
 def slope_times(code: Any, source: Any, target: Any) -> None:
-    """Multiply ``target`` by the slope of one member, by its code."""
+    """Multiply ``target`` by the slope, from what the activation saves."""
     if code == 1:
         for k in range(source.size):
-            target[k] *= _slope_sigmoid(source[k])
+            target[k] *= _sigmoid_slope(source[k])
     elif code == 2:
         for k in range(source.size):
-            target[k] *= _slope_tanh(source[k])
+            target[k] *= _tanh_slope(source[k])
     elif code == 3:
         for k in range(source.size):
-            target[k] *= _slope_relu(source[k])
+            target[k] *= _relu_slope(source[k])
     elif code == 4:
         for k in range(source.size):
-            target[k] *= _slope_leaky_relu(source[k])
+            target[k] *= _leaky_relu_slope(source[k])
     elif code == 5:
         for k in range(source.size):
-            target[k] *= _slope_elu(source[k])
+            target[k] *= _elu_slope(source[k])
     elif code == 6:
         for k in range(source.size):
-            target[k] *= _slope_selu(source[k])
+            target[k] *= _selu_slope(source[k])
     elif code == 7:
         for k in range(source.size):
-            target[k] *= _slope_gelu(source[k])
+            target[k] *= _gelu_slope(source[k])
     elif code == 8:
         for k in range(source.size):
-            target[k] *= _slope_silu(source[k])
+            target[k] *= _silu_slope(source[k])
     elif code == 9:
         for k in range(source.size):
-            target[k] *= _slope_mish(source[k])
+            target[k] *= _mish_slope(source[k])
     elif code == 10:
         for k in range(source.size):
-            target[k] *= _slope_hardshrink(source[k])
+            target[k] *= _hardshrink_slope(source[k])
 
 
 @inlined
-def activate_in_place(code: Any, source: Any) -> None:
-    """Activation of one member, by its code, over what it had."""
+def activate_in_place(code: Any, values: Any) -> None:
+    """Activation of ``values`` in place."""
     if code == 1:
-        for k in range(source.size):
-            source[k] = _sigmoid(source[k])
+        for k in range(values.size):
+            values[k] = _sigmoid(values[k])
     elif code == 2:
-        for k in range(source.size):
-            source[k] = _value_tanh(source[k])
+        for k in range(values.size):
+            values[k] = _tanh(values[k])
     elif code == 3:
-        for k in range(source.size):
-            source[k] = _value_relu(source[k])
+        for k in range(values.size):
+            values[k] = _relu(values[k])
     elif code == 4:
-        for k in range(source.size):
-            source[k] = _value_leaky_relu(source[k])
+        for k in range(values.size):
+            values[k] = _leaky_relu(values[k])
     elif code == 5:
-        for k in range(source.size):
-            source[k] = _value_elu(source[k])
+        for k in range(values.size):
+            values[k] = _elu(values[k])
     elif code == 6:
-        for k in range(source.size):
-            source[k] = _value_selu(source[k])
+        for k in range(values.size):
+            values[k] = _selu(values[k])
     elif code == 7:
-        for k in range(source.size):
-            source[k] = _value_gelu(source[k])
+        for k in range(values.size):
+            values[k] = _gelu(values[k])
     elif code == 8:
-        for k in range(source.size):
-            source[k] = _value_silu(source[k])
+        for k in range(values.size):
+            values[k] = _silu(values[k])
     elif code == 9:
-        for k in range(source.size):
-            source[k] = _value_mish(source[k])
+        for k in range(values.size):
+            values[k] = _mish(values[k])
     elif code == 10:
-        for k in range(source.size):
-            source[k] = _value_hardshrink(source[k])
+        for k in range(values.size):
+            values[k] = _hardshrink(values[k])

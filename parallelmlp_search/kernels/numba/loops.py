@@ -1,10 +1,10 @@
-"""Loops that numba compiles: one pass over memory where torch needs several, for float32 on a CPU.
+"""Compiled loops over the members of a bucket: activations, losses and optimizer steps.
 
-Imported only through :mod:`parallelmlp_search.kernels.numba.dispatch`. Everything here has a plain twin in
-torch and agrees with it to rounding.
+They take one pass over memory where torch takes several, and agree with their twins in torch to rounding.
+Import them through :mod:`parallelmlp_search.kernels.numba.dispatch`. They release the GIL.
 
-Functions release the interpreter's lock. Inner loops run over slices whose pointers the compiler can tell
-apart; where input and output may be the same memory there are two functions, or it would take the slow road.
+The compiler vectorizes loops over arrays that it can tell apart. Where input and output may be the same
+memory, there are therefore two functions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from parallelmlp_search.kernels.numba.elementwise import (
 )
 
 __all__ = [
-    "adamw",
     "backward_activations",
     "binary_logits",
     "binary_rows",
@@ -36,34 +35,34 @@ __all__ = [
     "cross_entropy_rows",
     "forward_activations",
     "forward_activations_in_place",
-    "sgd",
+    "optimizer_step",
 ]
 
 
 @entry_point
 def forward_activations(z: Any, out: Any, codes: Any) -> None:
-    """Activation of each row of ``z`` (P, K) by its code, into ``out``, which is other memory."""
+    """Activation of each row of ``z`` (P, K) by its code into ``out``, which must be other memory."""
     for p in range(z.shape[0]):
         activate(codes[p], z[p], out[p])
 
 
 @entry_point
 def forward_activations_in_place(z: Any, codes: Any) -> None:
-    """Activation of each row of ``z`` (P, K) by its code, over it."""
+    """Activation of each row of ``z`` (P, K) by its code in place."""
     for p in range(z.shape[0]):
         activate_in_place(codes[p], z[p])
 
 
 @entry_point
 def backward_activations(grad: Any, saved: Any, codes: Any) -> None:
-    """Multiply each row of ``grad`` (P, K) by the slope, from what the activation of the code saves."""
+    """Multiply each row of ``grad`` (P, K) by the slope, from what the activation saves."""
     for p in range(grad.shape[0]):
         slope_times(codes[p], saved[p], grad[p])
 
 
 @inlined
 def binary_rows(logits: Any, target: Any, shares: Any, s: Any, grad: Any, values: Any) -> None:
-    """What each row of one member's logits (N,) adds to the loss, into ``values``, and its gradient."""
+    """Loss of each row of a member's logits (N,) times its share into ``values``, and its gradient."""
     for n in range(target.size):
         values[n] = target[n] + s * (HALF - target[n])
     for n in range(target.size):
@@ -72,7 +71,7 @@ def binary_rows(logits: Any, target: Any, shares: Any, s: Any, grad: Any, values
         inverse = ONE / (ONE + e)
         wanted = values[n]
         grad[n] = ((inverse if z >= ZERO else e * inverse) - wanted) * shares[n]
-        # log(1 + e) keeps the absolute precision that a sum of losses needs
+        # log(1 + e) has the absolute precision that a sum of losses needs
         values[n] = ((ZERO if z < ZERO else z) - z * wanted + log(ONE + e)) * shares[n]
 
 
@@ -92,7 +91,7 @@ def binary_logits(outputs: Any, target: Any, shares: Any, smoothing: Any, gradie
 def cross_entropy_rows(
     outputs: Any, target: Any, shares: Any, s: Any, gradient: Any, highest: Any, total: Any, values: Any
 ) -> None:
-    """What each row of one member's logits (C, N) adds to the loss, into ``values``, and its gradient.
+    """Loss of each row of a member's logits (C, N) times its share into ``values``, and its gradient.
 
     ``highest`` and ``total`` (N,) are scratch.
     """
@@ -144,7 +143,7 @@ def cross_entropy(outputs: Any, target: Any, shares: Any, smoothing: Any, gradie
 
 
 @entry_point
-def adamw(
+def optimizer_step(
     parameters: Any,
     gradients: Any,
     first: Any,
@@ -154,63 +153,49 @@ def adamw(
     table: Any,
     mixes: Any,
     share: Any,
+    adaptive: Any,
 ) -> None:
-    """One step of a bucket in flat buffers; ``blocks`` holds (offset, row size, decays or not).
+    """Take a step of AdamW, or of SGD with momentum, for a bucket in flat buffers.
 
-    ``table`` (4, P) holds rate, keep, A and B of each member at this step, ``mixes`` (2, P) one minus each
-    beta. The average moves only if ``share`` is above zero.
+    Parameters
+    ----------
+    parameters, gradients, first, second, average
+        Flat buffers. SGD does not use `second`.
+    blocks
+        ``(blocks, 3)``: offset, size of a member's row, and 1 if weight decay applies.
+    table
+        ``(4, P)``: rate, keep, A and B of each member. SGD has the decay in place of keep.
+    mixes
+        ``(2, P)``: one minus each beta; SGD has the momentum in the first row.
+    share
+        Share of the new weights in their average, 0 for no update.
+    adaptive
+        True for AdamW.
     """
     for b in range(blocks.shape[0]):
         offset, size, decays = blocks[b, 0], blocks[b, 1], blocks[b, 2]
         for row in range(table.shape[1]):
-            keep = table[1, row] if decays == 1 else ONE
-            scale, shift = table[2, row], table[3, row]
-            mix_first, mix_second = mixes[0, row], mixes[1, row]
             begin = offset + row * size
             p, g = parameters[begin : begin + size], gradients[begin : begin + size]
             m, v = first[begin : begin + size], second[begin : begin + size]
-            for k in range(size):
-                x = g[k]
-                m_k = m[k] + mix_first * (x - m[k])
-                v_k = v[k] + mix_second * (x * x - v[k])
-                m[k] = m_k
-                v[k] = v_k
-                p[k] = p[k] * keep - m_k / (scale * math.sqrt(v_k) + shift)
-            if share > ZERO:
-                a = average[begin : begin + size]
+            if adaptive:
+                keep = table[1, row] if decays == 1 else ONE
+                scale, shift = table[2, row], table[3, row]
+                mix_first, mix_second = mixes[0, row], mixes[1, row]
                 for k in range(size):
-                    a[k] += share * (p[k] - a[k])
-
-
-@entry_point
-def sgd(
-    parameters: Any,
-    gradients: Any,
-    first: Any,
-    second: Any,
-    average: Any,
-    blocks: Any,
-    table: Any,
-    mixes: Any,
-    share: Any,
-) -> None:
-    """One step of a bucket with momentum: arguments as :func:`adamw`, but in the place of keep the decay, and
-    in ``mixes`` momentum."""
-    for b in range(blocks.shape[0]):
-        offset, size, decays = blocks[b, 0], blocks[b, 1], blocks[b, 2]
-        for row in range(table.shape[1]):
-            rate, momentum = table[0, row], mixes[0, row]
-            decay = table[1, row] if decays == 1 else ZERO
-            begin = offset + row * size
-            p, g, m = (
-                parameters[begin : begin + size],
-                gradients[begin : begin + size],
-                first[begin : begin + size],
-            )
-            for k in range(size):
-                m_k = m[k] * momentum + (g[k] + decay * p[k])
-                m[k] = m_k
-                p[k] -= rate * m_k
+                    x = g[k]
+                    m_k = m[k] + mix_first * (x - m[k])
+                    v_k = v[k] + mix_second * (x * x - v[k])
+                    m[k] = m_k
+                    v[k] = v_k
+                    p[k] = p[k] * keep - m_k / (scale * math.sqrt(v_k) + shift)
+            else:
+                rate, momentum = table[0, row], mixes[0, row]
+                decay = table[1, row] if decays == 1 else ZERO
+                for k in range(size):
+                    m_k = m[k] * momentum + (g[k] + decay * p[k])
+                    m[k] = m_k
+                    p[k] -= rate * m_k
             if share > ZERO:
                 a = average[begin : begin + size]
                 for k in range(size):

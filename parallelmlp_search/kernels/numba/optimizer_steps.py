@@ -28,7 +28,7 @@ __all__ = ["adamw_step", "clip_gradient", "update_average", "update_blocks"]
 def adamw_step(
     p: Any, g: Any, m: Any, v: Any, start: Any, stop: Any, keep: Any, scale: Any, shift: Any, mixes: Any
 ) -> None:
-    """Update elements ``start`` to ``stop`` as :func:`~parallelmlp_search.kernels.numba.loops.adamw` does."""
+    """Update elements ``start`` to ``stop`` as `loops.optimizer_step` does with AdamW."""
     keeps, scales, shifts = splat(keep), splat(scale), splat(shift)
     mixes_m, mixes_v = splat(mixes[0]), splat(mixes[1])
     for part in range(start // LANES, stop // LANES):
@@ -44,7 +44,7 @@ def adamw_step(
 
 @inlined
 def _sgd_step(p: Any, g: Any, m: Any, start: Any, stop: Any, rate: Any, momentum: Any, decay: Any) -> None:
-    """Update elements ``start`` to ``stop`` as :func:`~parallelmlp_search.kernels.numba.loops.sgd` does."""
+    """Update elements ``start`` to ``stop`` as `loops.optimizer_step` does with SGD."""
     rates, momenta, decays = splat(-rate), splat(momentum), splat(decay)
     for part in range(start // LANES, stop // LANES):
         k = part * LANES
