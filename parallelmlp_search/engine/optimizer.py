@@ -162,8 +162,8 @@ class PackedOptimizer:
                 np.array([(block.offset, block.row_size, block.decays) for block in group.blocks], np.int64)
                 for group in self.groups[number]
             ]
-            loops = compiled_loops()
-            self._known_loops[number] = loops.adamw if is_adamw else loops.sgd, blocks, mixes.numpy()
-        run, all_blocks, mix = self._known_loops[number]
+            self._known_loops[number] = is_adamw, blocks, mixes.numpy()
+        is_adamw, all_blocks, mix = self._known_loops[number]
+        step = compiled_loops().optimizer_step
         for own, table in zip(all_blocks, tables, strict=True):
-            run(*self._arrays, own, table, mix, np.float32(share))
+            step(*self._arrays, own, table, mix, np.float32(share), is_adamw)
