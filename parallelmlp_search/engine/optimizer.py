@@ -75,7 +75,9 @@ class PackedOptimizer:
             names = ("first_moment", "second_moment", "average")
             buffers = [flats["parameters"], gradients, *(flats[name] for name in names)]
             self._arrays = [buffer.numpy() for buffer in buffers]
-            self._known_loops: dict[int, tuple[Any, list[NDArray[np.int64]], NDArray[np.float32]]] = {}
+            self._compiled_arguments: dict[
+                int, tuple[bool, list[NDArray[np.int64]], NDArray[np.float32]]
+            ] = {}
 
     def _pieces(self, number: int) -> list[Piece]:
         """Pieces of a bucket, cached."""
@@ -154,7 +156,7 @@ class PackedOptimizer:
 
     def _step_compiled(self, number: int, tables: Sequence[NDArray[np.float32]], share: float) -> None:
         """Take a step of a bucket, given the coefficients ``(4, P_b)`` of each parameter group."""
-        if number not in self._known_loops:
+        if number not in self._compiled_arguments:
             is_adamw = self._population.layout.buckets[number].shape.optimizer == "adamw"
             mixes = self.constants[:2] if is_adamw else self.constants[2].expand(2, -1)
             mixes = mixes[:, self._population.layout.stacked_rows(number)].contiguous()
@@ -162,8 +164,8 @@ class PackedOptimizer:
                 np.array([(block.offset, block.row_size, block.decays) for block in group.blocks], np.int64)
                 for group in self.groups[number]
             ]
-            self._known_loops[number] = is_adamw, blocks, mixes.numpy()
-        is_adamw, all_blocks, mix = self._known_loops[number]
+            self._compiled_arguments[number] = is_adamw, blocks, mixes.numpy()
+        is_adamw, all_blocks, mix = self._compiled_arguments[number]
         step = compiled_loops().optimizer_step
         for own, table in zip(all_blocks, tables, strict=True):
             step(*self._arrays, own, table, mix, np.float32(share), is_adamw)
