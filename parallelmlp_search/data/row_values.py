@@ -48,8 +48,8 @@ def row_values(values: Any, n_rows: int, label: str) -> pd.Series:
     return column
 
 
-def row_weights(values: Any, n_rows: int, label: str) -> npt.NDArray[np.float64] | None:
-    """Return weights of rows, or None if all rows have the same weight.
+def row_weights(values: Any, n_rows: int, label: str) -> npt.NDArray[np.float64]:
+    """Return weights of rows.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def row_weights(values: Any, n_rows: int, label: str) -> npt.NDArray[np.float64]
 
     Returns
     -------
-    array of shape (n_rows,), or None
+    array of shape (n_rows,)
 
     Raises
     ------
@@ -72,7 +72,7 @@ def row_weights(values: Any, n_rows: int, label: str) -> npt.NDArray[np.float64]
     refuse_rows(~(np.isfinite(weights) & (weights >= 0)), column, f"{label} must hold numbers >= 0")
     if not weights.any():
         raise InvalidParameterError(f"{label} must be > 0 in at least one row, but all weights are zero")
-    return None if weights.min() == weights.max() else weights
+    return weights
 
 
 def group_codes(column: pd.Series) -> npt.NDArray[np.int64]:

@@ -12,13 +12,13 @@ import pandas as pd
 from sklearn.utils.class_weight import compute_sample_weight
 
 from parallelmlp_search.data.coercion import as_numbers, plain_value
+from parallelmlp_search.data.row_values import row_weights
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
 
 __all__ = ["ClassTarget", "RegressionTarget", "class_weights", "combine_weights"]
 
 Floats = npt.NDArray[np.float64]
 
-_NO_WEIGHT = "sample_weight must be positive for at least one row, but all weights are 0"
 _MAX_WEIGHT = float(np.finfo(np.float32).max)
 _MAX_TARGET = 1e300  # differences of two such values are still finite
 
@@ -147,18 +147,16 @@ class RegressionTarget:
         Raises
         ------
         DataError
-            If the target has no rows, or values that are missing, infinite or no numbers.
-        InvalidParameterError
-            If the weights are invalid, see `combine_weights`.
+            If the target has no rows, or values that are missing, infinite or no numbers; or if a weight is
+            missing, negative or not finite.
         """
         values = _numeric_target(y)
         if not values.size:
             raise DataError("the target has no rows")
         values = values.reshape(len(values), -1)
-        given = 1.0 if sample_weight is None else sample_weight
-        weights = _checked_weights("sample_weight", given, len(values))
-        if not weights.any():
-            raise InvalidParameterError(_NO_WEIGHT)
+        weights = np.ones(len(values))
+        if sample_weight is not None:
+            weights = row_weights(sample_weight, len(values), "sample_weight")
         values, weights = values[weights > 0], weights[weights > 0]
         weights /= weights.sum()
         low, high = values.min(axis=0), values.max(axis=0)
@@ -285,7 +283,7 @@ def combine_weights(
     Parameters
     ----------
     sample_weight
-        Weights of shape (n,), or one number for all rows, or None.
+        Weights of shape (n,), or None.
     class_row_weights
         Weights of the rows' classes, of shape (n,), or None.
     n
@@ -298,31 +296,17 @@ def combine_weights(
 
     Raises
     ------
+    DataError
+        If a weight is missing, negative or not finite.
     InvalidParameterError
-        If there are not `n` weights, or one is negative or not finite, or all of them are zero.
+        If there are not `n` weights, or all products are zero.
     """
-    given = {"sample_weight": sample_weight, "class_row_weights": class_row_weights}
-    checked = [_checked_weights(name, weights, n) for name, weights in given.items() if weights is not None]
-    if not checked:
+    if sample_weight is None and class_row_weights is None:
         return None
-    product = np.minimum(np.prod(checked, axis=0), _MAX_WEIGHT)
-    total: npt.NDArray[np.float32] = product.astype(np.float32)
+    product = np.ones(n) if sample_weight is None else row_weights(sample_weight, n, "sample_weight")
+    if class_row_weights is not None:
+        product = product * np.asarray(class_row_weights, dtype=np.float64)
+    total: npt.NDArray[np.float32] = np.minimum(product, _MAX_WEIGHT).astype(np.float32)
     if not total.any():
-        raise InvalidParameterError(_NO_WEIGHT)
+        raise InvalidParameterError("sample_weight times class_weight is 0 in every row")
     return total
-
-
-def _checked_weights(name: str, given: npt.ArrayLike, n: int) -> Floats:
-    try:
-        weights = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InvalidParameterError(f"{name} must hold numbers, but got {type(given).__name__}") from None
-    if weights.ndim == 0:
-        weights = np.full(n, float(weights))
-    if weights.shape != (n,):
-        raise InvalidParameterError(f"{name} must have the shape ({n},), but has {weights.shape}")
-    wrong = ~((weights >= 0) & (weights <= _MAX_WEIGHT))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise InvalidParameterError(f"{name} must be >= 0 and finite, but row {row} has {weights[row]}")
-    return weights

@@ -167,7 +167,7 @@ def _read_role(role: str, column: pd.Series) -> Any:
     """Weights, groups or times from a column of the table."""
     label = f"{role} column {column.name!r}"
     if role == "weight":
-        return row_weights(column, len(column), label)
+        return _unless_equal(row_weights(column, len(column), label))
     if role == "time":
         return row_times(column, label)
     return group_codes(row_values(column, len(column), label))
@@ -176,8 +176,12 @@ def _read_role(role: str, column: pd.Series) -> Any:
 def _checked_role(role: str, values: Any, n_rows: int) -> Any:
     """Weights, groups or times that were given as values."""
     if role == "weight":
-        return row_weights(values, n_rows, "sample_weight")
+        return _unless_equal(row_weights(values, n_rows, "sample_weight"))
     return row_values(values, n_rows, role).to_numpy()
+
+
+def _unless_equal(weights: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    return None if weights.min() == weights.max() else weights
 
 
 def _checked_target(target: Any, n_rows: int, label: str) -> pd.Series | NDArray[Any]:
