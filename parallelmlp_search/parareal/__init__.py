@@ -19,7 +19,7 @@ from parallelmlp_search.parareal.method.network import PararealNetwork, Slice
 from parallelmlp_search.parareal.method.optimizer import Recipe
 from parallelmlp_search.parareal.method.profiling import DeviceSpeed, measure_device_speed
 from parallelmlp_search.parareal.promotion.comparison import PromotionResult
-from parallelmlp_search.parareal.promotion.model import load_model, load_promoted
+from parallelmlp_search.parareal.promotion.model import load_model
 from parallelmlp_search.parareal.promotion.runner import promote
 from parallelmlp_search.parareal.promotion.settings import PromotionSettings
 from parallelmlp_search.parareal.ranks.checkpoint import Checkpointer
@@ -49,7 +49,6 @@ __all__ = [
     "exit_rank",
     "init_communicator",
     "load_model",
-    "load_promoted",
     "measure_device_speed",
     "output_gradient",
     "predict_steps",

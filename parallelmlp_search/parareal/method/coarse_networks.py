@@ -108,28 +108,16 @@ def automatic_preprocessor(inputs: Shape, outputs: Shape) -> nn.Module:
             nn.Linear(inputs[0] * size[0] * size[1], outputs[0]),
             nn.ReLU(),
         )
-    raise InvalidParameterError(_no_rule("preprocessor", inputs, outputs))
+    raise InvalidParameterError(
+        f"there is no automatic module from rows of shape {tuple(inputs)} to {tuple(outputs)}: "
+        "pass functions coarse(inputs, outputs) and preprocessor(inputs, outputs) that return modules"
+    )
 
 
 def automatic_coarse(inputs: Shape, outputs: Shape) -> nn.Module:
-    """Return a shallow coarse network ``F_j`` from the input of a slice to its output.
-
-    Raises
-    ------
-    InvalidParameterError
-        If no rule fits the shapes.
-    """
+    """Return a shallow coarse network ``F_j`` from the input of a slice to its output."""
     if len(inputs) == 1 and len(outputs) == 1:
         return _VectorCoarse(inputs[0], outputs[0])
     if len(inputs) == 3 and len(outputs) == 3:
         return _ImageCoarse(inputs, outputs)
-    if len(inputs) == 3 and len(outputs) == 1:
-        return automatic_preprocessor(inputs, outputs)
-    raise InvalidParameterError(_no_rule("coarse", inputs, outputs))
-
-
-def _no_rule(name: str, inputs: Shape, outputs: Shape) -> str:
-    return (
-        f"{name} has no rule from rows of shape {tuple(inputs)} to {tuple(outputs)}: pass a function "
-        f"{name}(inputs, outputs) that returns a module"
-    )
+    return automatic_preprocessor(inputs, outputs)

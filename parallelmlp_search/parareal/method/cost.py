@@ -28,18 +28,10 @@ MIN_EFFICIENCY, MIN_SPEEDUP = 0.5, 1.15
 
 @dataclass(frozen=True)
 class Link:
-    """Connection between two devices.
+    """Connection between two devices."""
 
-    Attributes
-    ----------
-    latency
-        Seconds of an empty message, one way.
-    bandwidth
-        Bytes per second.
-    """
-
-    latency: float
-    bandwidth: float
+    latency: float  # seconds of an empty message, one way
+    bandwidth: float  # bytes per second
 
     def __post_init__(self) -> None:
         check_non_negative("latency", self.latency)
@@ -57,29 +49,19 @@ A message over gloo takes 80 us."""
 
 @dataclass(frozen=True)
 class StepPrediction:
-    """Predicted step on ``slices`` devices.
+    """Predicted step on ``slices`` devices, in seconds.
 
-    Attributes
-    ----------
-    slices
-        Number ``T`` of slices.
-    serial, step
-        Seconds of a step of the serial network on one device, and of the parareal network.
-    fine, sweep, communication, update
-        Parts of the critical path in seconds: the longest fine work of a slice, the coarse sweeps with head
-        and loss, messages, the longest update.
-    parameters
-        Number of trainable parameters of the parareal network.
+    ``fine``, ``sweep``, ``communication`` and ``update`` are the parts of the critical path.
     """
 
     slices: int
-    serial: float
+    serial: float  # of the serial network on one device
     step: float
-    fine: float
-    sweep: float
+    fine: float  # longest fine work of a slice
+    sweep: float  # coarse sweeps, head and loss
     communication: float
-    update: float
-    parameters: int
+    update: float  # longest update of a slice
+    parameters: int  # of the parareal network
 
     @property
     def speedup(self) -> float:
@@ -136,7 +118,6 @@ def predict_steps(
     *,
     speed: DeviceSpeed,
     link: Link,
-    head: int = 1,
     clipped: bool = False,
 ) -> list[StepPrediction]:
     """Predict steps for several numbers of slices.
@@ -144,15 +125,13 @@ def predict_steps(
     Parameters
     ----------
     model
-        The serial network. Nothing is built or trained: its operations are counted.
+        The serial network, the last block of which is the head. Its operations are counted.
     example
         A minibatch ``(N, ...)``.
     slices
         Numbers of slices. Those larger than the number of blocks are left out.
     speed, link
         Devices and their connection. The cuts are those that suit the link.
-    head
-        Number of last blocks that form the head.
     clipped
         True if gradients are clipped, for which ranks exchange their norms.
 
@@ -160,7 +139,7 @@ def predict_steps(
     -------
     list of StepPrediction
     """
-    profile = profile_model(model, example, head=head)
+    profile = profile_model(model, example)
     blocks = profile.blocks
     serial = sum(b.cost for b in blocks) * speed.per_operation
     serial += sum(b.n_parameters for b in blocks) * speed.per_parameter

@@ -137,21 +137,11 @@ def _connect(
 
 @dataclass(frozen=True)
 class Partition:
-    """Partition of the blocks of a serial network into ``T`` slices.
+    """Partition of the blocks of a serial network into ``T`` slices."""
 
-    Attributes
-    ----------
-    bounds
-        ``T + 1`` block numbers: slice ``j`` holds the blocks from ``bounds[j]`` to ``bounds[j + 1]``.
-    shapes
-        Shapes of a row at the input of each slice and after the last, ``T + 1`` of them.
-    costs
-        Cost of the fine network of each slice.
-    """
-
-    bounds: tuple[int, ...]
-    shapes: tuple[Shape, ...]
-    costs: tuple[float, ...]
+    bounds: tuple[int, ...]  # slice j holds the blocks from bounds[j] to bounds[j + 1]
+    shapes: tuple[Shape, ...]  # of a row at the input of each slice and after the last
+    costs: tuple[float, ...]  # of the fine network of each slice
 
 
 def plan_partition(

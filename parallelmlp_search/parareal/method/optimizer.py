@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -119,13 +120,6 @@ class FlatParameters:
                 offset = place.stop
             self.spans.append(_Span(slice(start, offset), *kind))
 
-    def leaves(self) -> list[Tensor]:
-        """Return the spans of ``values`` as leaf tensors with their gradients."""
-        leaves = [self.values[span.place].requires_grad_() for span in self.spans]
-        for leaf, span in zip(leaves, self.spans, strict=True):
-            leaf.grad = self.gradients[span.place]
-        return leaves
-
     def buffers(self) -> dict[str, Tensor]:
         """Return running statistics and other buffers by number of the module and name."""
         numbered = enumerate(self.modules)
@@ -158,11 +152,15 @@ class FlatOptimizer:
         factors = schedule_factors([recipe.schedule], progress)[:, 0]
         self._rates: list[float] = (recipe.learning_rate * factors).tolist()
         self.average = flat.values.clone() if recipe.averages else None
-        self._leaves = flat.leaves()
-        groups = [
-            {"params": [leaf], "weight_decay": 0.0 if span.has_no_decay else recipe.weight_decay}
-            for leaf, span in zip(self._leaves, flat.spans, strict=True)
-        ]
+        self._leaves: list[Tensor] = []
+        groups: list[dict[str, Any]] = []
+        for span in flat.spans:
+            leaf = flat.values[span.place].requires_grad_()
+            leaf.grad = flat.gradients[span.place]
+            self._leaves.append(leaf)
+            groups.append(
+                {"params": [leaf], "weight_decay": 0.0 if span.has_no_decay else recipe.weight_decay}
+            )
         if not groups:  # a slice may have no parameters, an optimizer may not
             groups = [{"params": [torch.zeros(0)]}]
         self._optimizer: torch.optim.Optimizer

@@ -36,21 +36,11 @@ class SliceTimes:
 
 @dataclass(frozen=True)
 class DeviceSpeed:
-    """Speed of a device on a network.
+    """Speed of a device on a network."""
 
-    Attributes
-    ----------
-    per_operation
-        Seconds per counted operation of the forward and backward pass.
-    forward_share
-        Share of the forward pass in both.
-    per_parameter
-        Seconds of the optimizer per parameter.
-    """
-
-    per_operation: float
-    forward_share: float = 1.0 / 3.0
-    per_parameter: float = 0.0
+    per_operation: float  # seconds per counted operation of the forward and backward pass
+    forward_share: float = 1.0 / 3.0  # of both passes
+    per_parameter: float = 0.0  # seconds of the optimizer
 
     @classmethod
     def of_device(cls, flops: float, bandwidth: float = 1e11) -> DeviceSpeed:

@@ -42,8 +42,7 @@ class PromotionCandidate:
 class Forecast:
     """Predictions for one candidate."""
 
-    trial: int
-    depth: int  # hidden layers
+    candidate: PromotionCandidate
     predictions: tuple[StepPrediction, ...]  # one per number of slices
     recommended: int  # slices on the devices that there are; 1 if none gains
 
@@ -55,8 +54,12 @@ class Forecast:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able form, with speed-up and efficiency."""
         rows = [asdict(p) | {"speedup": p.speedup, "efficiency": p.efficiency} for p in self.predictions]
-        names = ("trial", "depth", "recommended")
-        return {name: getattr(self, name) for name in names} | {"predictions": rows}
+        return {
+            "trial": self.candidate.trial,
+            "depth": self.candidate.config.depth,
+            "recommended": self.recommended,
+            "predictions": rows,
+        }
 
 
 def select_candidates(directory: RunDirectory, settings: PromotionSettings) -> list[PromotionCandidate]:
@@ -133,7 +136,7 @@ def forecast(
         clipped = config.clip_norm is not None
         rows = predict_steps(model, example, counts, speed=speed, link=settings.link, clipped=clipped)
         best = recommended_slices([row for row in rows if row.slices <= n_devices])
-        found.append(Forecast(candidate.trial, config.depth, tuple(rows), best))
+        found.append(Forecast(candidate, tuple(rows), best))
     return found
 
 

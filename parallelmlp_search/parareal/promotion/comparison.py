@@ -13,7 +13,7 @@ from torch import Tensor
 
 from parallelmlp_search._files import load_tensors
 from parallelmlp_search.exceptions import SearchFailedError
-from parallelmlp_search.parareal.promotion.candidates import Forecast, PromotionCandidate
+from parallelmlp_search.parareal.promotion.candidates import Forecast
 from parallelmlp_search.parareal.promotion.model import (
     PromotedMember,
     PromotedModel,
@@ -49,7 +49,6 @@ class PromotionContext:
     directory: RunDirectory
     preparation: Preparation
     parts: Sequence[Part]  # folds of the run
-    candidates: Sequence[PromotionCandidate]
     forecasts: Sequence[Forecast]  # one per candidate
     job: Job
     tasks: Sequence[Task]  # each candidate with each number of slices on each fold
@@ -75,37 +74,17 @@ class Contender:
 
 @dataclass(frozen=True)
 class PromotionResult:
-    """Result of a promotion.
-
-    Attributes
-    ----------
-    metric
-        Metric of the scores.
-    contenders
-        Serial twins and parareal networks.
-    forecasts
-        Predictions of the cost model.
-    score_before, score_after
-        Score of the ensemble on the out-of-fold rows, before and after the promotion.
-    honest_before, honest_after
-        The same, corrected for the selection.
-    used
-        True if the ensemble now contains promoted networks.
-    remarks
-        Sentences on gains in score and time.
-    seconds
-        Wall-clock seconds of the promotion.
-    """
+    """Result of a promotion. Scores are in the metric's own orientation."""
 
     metric: str
-    contenders: tuple[Contender, ...]
+    contenders: tuple[Contender, ...]  # serial twins and parareal networks
     forecasts: tuple[Forecast, ...]
-    score_before: float
+    score_before: float  # of the ensemble on the out-of-fold rows
     score_after: float
-    honest_before: float | None
+    honest_before: float | None  # corrected for the selection
     honest_after: float | None
-    used: bool
-    remarks: tuple[str, ...]
+    used: bool  # True if the ensemble contains promoted networks
+    remarks: tuple[str, ...]  # sentences on gains in score and time
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,8 +134,7 @@ class _Selection:
     shares: list[float]
     score_before: float
     score_after: float
-    used: bool
-    honest: HonestScore | None
+    honest: HonestScore | None  # None if no promoted network is used
 
 
 def compare_contenders(
@@ -182,8 +160,8 @@ def compare_contenders(
     base = TrainedModel.load(context.directory.model_folder)
     rows = _OutOfFoldRows(context, base)
     trained = [
-        _trained(context, rows, candidate, forecast, slices)
-        for candidate, forecast in zip(context.candidates, context.forecasts, strict=True)
+        _trained(context, rows, forecast, slices)
+        for forecast in context.forecasts
         for slices in dict.fromkeys(task.slices for task in context.tasks)
     ]
     if all(one.diverged for one in trained):
@@ -207,22 +185,16 @@ def compare_contenders(
         score_after=selection.score_after,
         honest_before=previous.get("score"),
         honest_after=selection.honest.score if selection.honest else previous.get("score"),
-        used=selection.used,
+        used=selection.honest is not None,
         remarks=tuple(remarks),
         seconds=0.0,
     )
     return promotion, model, selection.honest
 
 
-def _trained(
-    context: PromotionContext,
-    rows: _OutOfFoldRows,
-    candidate: PromotionCandidate,
-    forecast: Forecast,
-    slices: int,
-) -> _Trained:
+def _trained(context: PromotionContext, rows: _OutOfFoldRows, forecast: Forecast, slices: int) -> _Trained:
     """Results of a candidate with a number of slices on all folds."""
-    job = context.job
+    job, candidate = context.job, forecast.candidate
     tasks = [t for t in context.tasks if t.key.startswith(f"trial-{candidate.trial}-{slices}-")]
     outcomes = [job.outcome(task) for task in tasks]
     place_of = {int(row): place for place, row in enumerate(context.preparation.oof_rows)}
@@ -277,7 +249,7 @@ def _select_ensemble(
     shares = picked.weights[len(stored) :].tolist()
     better = picked.score > score_before if metric.greater_is_better else picked.score < score_before
     if not (better and any(share > 0 for share in shares)):
-        return _Selection(base.weights, [0.0] * len(shares), score_before, score_before, False, None)
+        return _Selection(base.weights, [0.0] * len(shares), score_before, score_before, None)
     weights = torch.zeros(len(networks), dtype=torch.float64)
     weights[allowed] = picked.weights
     honest = bias_corrected_score(
@@ -295,7 +267,6 @@ def _select_ensemble(
         shares=shares,
         score_before=score_before,
         score_after=picked.score,
-        used=True,
         honest=adjust_for_averaging(honest, gain),
     )
 
@@ -341,13 +312,13 @@ def _time_remark(sliced: Contender, twin: Contender) -> str:
 
 def _ensemble_remarks(selection: _Selection, previous: dict[str, Any], greater: bool) -> list[str]:
     """Sentence on the ensemble."""
-    if not selection.used:
+    honest = selection.honest
+    if honest is None:
         return [
             "the ensemble is not better with promoted networks on out-of-fold rows and does not change: "
             "depth does not pay"
         ]
-    honest = selection.honest
-    if honest is None or previous.get("score") is None:
+    if previous.get("score") is None:
         return []
     gain = honest.score - previous["score"] if greater else previous["score"] - honest.score
     small = ", less than its standard error" if gain < honest.standard_error else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -141,34 +141,20 @@ def untempered_decision_weights(model: TrainedModel) -> tuple[float, ...] | None
 
 def load_model(directory: RunDirectory) -> TrainedModel:
     """Load the model of a run, with promoted networks if they are part of the ensemble."""
-    found = _read(directory)
+    found = load_promoted(directory)
     if found is None or not any(member.weight > 0 for member in found.promoted):
         return TrainedModel.load(directory.model_folder)
     return found
 
 
-def load_promoted(directory: RunDirectory, member: int = 0) -> PromotedModel:
-    """Load one promoted network as a model, even if the ensemble does not use it.
-
-    The class weights of the run belong to its ensemble and are not applied.
+def load_promoted(directory: RunDirectory) -> PromotedModel | None:
+    """Load the ensemble of a run with all networks of its last promotion; None without one.
 
     Raises
     ------
     RunDirectoryError
-        If the run has no promoted network of that number.
+        If files are missing, damaged, or of another format.
     """
-    found = _read(directory)
-    count = 0 if found is None else len(found.promoted)
-    if found is None or not 0 <= member < count:
-        raise RunDirectoryError(
-            f"the run in {str(directory.path)!r} has {count} promoted networks, but number {member} was "
-            f"requested: promote with `pmlp promote {directory.path}`"
-        )
-    alone = replace(found.promoted[member], weight=1.0)
-    return replace(found, weights=torch.zeros_like(found.weights), promoted=(alone,), decision_weights=None)
-
-
-def _read(directory: RunDirectory) -> PromotedModel | None:
     folder = directory.path / FOLDER
     if not (folder / "promoted.json").is_file():
         return None

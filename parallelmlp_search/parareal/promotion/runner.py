@@ -99,13 +99,21 @@ def _train(
     directory: RunDirectory, problem: Problem, settings: PromotionSettings, progress: OnProgress
 ) -> PromotionContext:
     """Train every candidate on every fold, except those that an earlier call has trained."""
-    result = _checked_result(directory, problem)
+    result, path = directory.result(), str(directory.path)
+    if directory.info().get("fingerprint") != problem.fingerprint():
+        raise RunDirectoryError(
+            f"the run in {path!r} was searched on other data: promote it with the same table"
+        )
+    if result.get("refitted"):
+        raise RunDirectoryError(
+            f"the run in {path!r} was refitted and holds no networks of folds, which promoted ones would "
+            "join: search without refit to promote"
+        )
     candidates = select_candidates(directory, settings)
     preparation = Preparation(problem, replace(directory.settings(), device="cpu"))
     if preparation.is_tiny:
         raise RunDirectoryError(
-            f"the run in {str(directory.path)!r} has too few rows to hold some back for a comparison: "
-            "search a larger table"
+            f"the run in {path!r} has too few rows to hold some back for a comparison: search a larger table"
         )
     parts = preparation.folds(int(result["n_folds"]))
     progress("measuring this device")
@@ -131,22 +139,7 @@ def _train(
         words = f"training over {slices * settings.replicas} ranks"
         progress(words)
         launch_job(job, lambda done: progress(f"{words}, {done} of {len(ranked)} done"))
-    return PromotionContext(directory, preparation, parts, candidates, forecasts, job, tasks)
-
-
-def _checked_result(directory: RunDirectory, problem: Problem) -> dict[str, Any]:
-    """Result of a run that can be promoted."""
-    result = directory.result()
-    if directory.info().get("fingerprint") != problem.fingerprint():
-        raise RunDirectoryError(
-            f"the run in {str(directory.path)!r} was searched on other data: promote it with the same table"
-        )
-    if result.get("refitted"):
-        raise RunDirectoryError(
-            f"the run in {str(directory.path)!r} was refitted and holds no networks of folds, which promoted "
-            "ones would join: search without refit to promote"
-        )
-    return result
+    return PromotionContext(directory, preparation, parts, forecasts, job, tasks)
 
 
 def _tasks(candidates: Sequence[PromotionCandidate], n_folds: int, slices: int, epochs: float) -> list[Task]:

@@ -231,6 +231,5 @@ def _write_outcome(
             save_tensors(folder / "prediction.safetensors", {"prediction": prediction})
     communicator.barrier()
     if communicator.rank == 0:
-        names = ("epochs", "errors", "losses", "steps", "seconds", "step_seconds", "waited", "failure")
         best = {"error": result.best_error, "epoch": result.best_epoch}
-        write_json(folder / "outcome.json", best | result.values(*names) | facts)
+        write_json(folder / "outcome.json", best | result.to_dict() | facts)

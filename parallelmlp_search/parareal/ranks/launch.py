@@ -11,8 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from parallelmlp_search._files import read_json
-from parallelmlp_search.exceptions import DistributedError, RunDirectoryError
+from parallelmlp_search.exceptions import DistributedError
 from parallelmlp_search.parareal.ranks.jobs import LAUNCHER_PID, Job
 
 __all__ = ["launch_job"]
@@ -32,7 +31,7 @@ def launch_job(job: Job, on_progress: Callable[[int], object] = lambda _: None) 
     DistributedError
         If ranks died more often than they are restarted; the message names the rank and says how to resume.
     """
-    for path in job.folder.glob("failure-*.json"):
+    for path in job.folder.glob("failure-*.txt"):
         path.unlink()
     log = job.folder / "ranks.log"
     command = [
@@ -91,11 +90,8 @@ def _reason(job: Job, log: str) -> str:
     killed = [end for end in ends if end[1] < 0 and end[1] != -signal.SIGTERM]
     first = next(iter([*killed, *reversed(ends)]), None)
     remedy = "run the same command again to go on from the last checkpoint"
-    sentences = {}
-    for path in sorted(job.folder.glob("failure-*.json")):
-        with contextlib.suppress(RunDirectoryError, KeyError, TypeError):
-            failure = read_json(path)
-            sentences[int(failure["rank"])] = str(failure["sentence"])
+    files = {int(path.stem.removeprefix("failure-")): path for path in job.folder.glob("failure-*.txt")}
+    sentences = {rank: path.read_text(encoding="utf-8") for rank, path in sorted(files.items())}
     if first is None:
         last = next(iter(sentences.values()), log.strip().splitlines()[-1] if log.strip() else "no output")
         return f"torchrun could not run {job.slices} ranks ({last}): {remedy}"

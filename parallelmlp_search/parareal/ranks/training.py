@@ -49,13 +49,9 @@ class TrainingResult:
     waited: float = 0.0  # share of the time in which ranks were ready without a core, summed over slices
     failure: str | None = None  # reason for which training ended early
 
-    def values(self, *names: str) -> dict[str, Any]:
-        """Return some attributes by name."""
-        return {name: getattr(self, name) for name in names}
-
-
-NOTES = ("best_error", "best_epoch", "epochs", "errors", "losses", "seconds")
-"""Attributes of a result that a checkpoint stores."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the weights, JSON-able."""
+        return {name: value for name, value in vars(self).items() if name != "weights"}
 
 
 def output_gradient(
@@ -159,7 +155,7 @@ def train_network(
     result = TrainingResult(engine.flat.values.detach().clone(), steps=stream.steps(epochs))
     if checkpointer is not None and (saved := checkpointer.load(engine)) is not None:
         notes, tensors = saved
-        result = TrainingResult(**notes, steps=result.steps, weights=tensors["best"])
+        result = TrainingResult(**{**notes, "steps": result.steps}, weights=tensors["best"])
     began, waited, before = time.monotonic(), cpu_wait_seconds(), result.seconds
     durations: list[float] = []
     losses: list[Tensor | None] = []
@@ -175,7 +171,7 @@ def train_network(
         if result.failure is not None:
             break
         if checkpointer is not None:
-            checkpointer.save(engine, result.values(*NOTES), best=result.weights)
+            checkpointer.save(engine, result.to_dict(), best=result.weights)
     elapsed = time.monotonic() - began
     result.seconds = before + elapsed
     communicator = engine.communicator

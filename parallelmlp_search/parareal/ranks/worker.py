@@ -1,7 +1,7 @@
 """Program of a rank: ``torchrun --nproc-per-node T -m parallelmlp_search.parareal.ranks.worker JOB``.
 
 The ranks train the tasks of a job one after the other. A rank that fails writes the reason in one sentence to
-``failure-RANK.json`` and as its last line of output.
+``failure-RANK.txt`` and as its last line of output.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import NoReturn
 
 import torch
 
-from parallelmlp_search._files import write_json
 from parallelmlp_search.exceptions import DistributedError, PMLPError
 from parallelmlp_search.parareal.ranks.jobs import LAUNCHER_PID, Job
 from parallelmlp_search.parareal.ranks.process_group import exit_rank, init_communicator
@@ -61,7 +60,7 @@ def main(arguments: list[str]) -> NoReturn:
             job.run(task, communicator)
     except PMLPError as error:
         sentence = " ".join(str(error).split())
-        write_json(folder / f"failure-{rank}.json", {"rank": rank, "sentence": sentence})
+        (folder / f"failure-{rank}.txt").write_text(sentence, encoding="utf-8")
         print(f"error: {sentence}", file=sys.stderr, flush=True)
         if isinstance(error, DistributedError):
             time.sleep(LOST_PEER_SECONDS)

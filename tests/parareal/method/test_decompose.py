@@ -54,7 +54,7 @@ def test_coarse_networks_of_vectors_do_not_correct_a_correct_guess() -> None:
 
 
 def test_there_is_no_rule_from_a_vector_to_an_image() -> None:
-    with pytest.raises(InvalidParameterError, match=r"preprocessor has no rule from rows of shape \(5,\)"):
+    with pytest.raises(InvalidParameterError, match=r"no automatic module from rows of shape \(5,\)"):
         automatic_preprocessor((5,), (3, 4, 4))
 
 

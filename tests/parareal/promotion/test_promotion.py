@@ -19,7 +19,6 @@ from parallelmlp_search.parareal import (
     PromotionResult,
     PromotionSettings,
     load_model,
-    load_promoted,
     promote,
 )
 from parallelmlp_search.parareal.promotion import runner
@@ -29,7 +28,7 @@ from parallelmlp_search.parareal.promotion.candidates import (
     forecast,
     select_candidates,
 )
-from parallelmlp_search.parareal.promotion.model import PromotedModel
+from parallelmlp_search.parareal.promotion.model import PromotedModel, load_promoted
 from parallelmlp_search.parareal.ranks.jobs import Job
 from parallelmlp_search.search import Problem, RunDirectory, TrainedModel
 from parallelmlp_search.search.problem.preparation import Preparation
@@ -43,6 +42,14 @@ def promoted(
     folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("promoted") / "run"))
     outcome, _ = promote(RunDirectory.open(folder), problem, slices=2, depth_factor=4, epochs=12)
     return folder, outcome
+
+
+def promoted_alone(directory: RunDirectory, number: int) -> PromotedModel:
+    """A model with one promoted network."""
+    model = load_promoted(directory)
+    assert model is not None
+    member = replace(model.promoted[number], weight=1.0)
+    return replace(model, weights=torch.zeros_like(model.weights), promoted=(member,), decision_weights=None)
 
 
 def test_both_forms_are_compared(promoted: tuple[Path, PromotionResult]) -> None:
@@ -68,10 +75,10 @@ def test_scores_are_those_of_networks_that_were_trained_on_other_rows(
     directory = RunDirectory.open(folder)
     preparation = Preparation(problem, directory.settings())
     for number, contender in enumerate(outcome.contenders):
-        model = load_promoted(directory, number)
+        model = promoted_alone(directory, number)
         predictions = np.full((6, problem.n_rows), np.nan)
         for fold, part in enumerate(preparation.folds(2)):
-            alone = load_promoted(directory, number)
+            alone = promoted_alone(directory, number)
             alone.folds = [model.folds[fold]]
             member = model.promoted[0]
             alone.promoted = (replace(member, states=(member.states[fold],)),)
@@ -96,7 +103,7 @@ def test_the_run_predicts_with_the_selected_ensemble(
     assert result["honest"]["score"] == outcome.honest_after
     assert result["promotion"]["honest_of_search"]["score"] == outcome.honest_before
     rows = problem.frame.head(40)
-    parts = [load_promoted(directory, number).predictions(rows) for number in range(2)]
+    parts = [promoted_alone(directory, number).predictions(rows) for number in range(2)]
     shares = [member["weight"] for member in result["promotion"]["members"]]
     packed = sum(fold.combine(rows, model.weights).double() for fold in model.folds) / len(model.folds)
     expected = packed.numpy() + sum(share * part for share, part in zip(shares, parts, strict=True))
@@ -165,9 +172,7 @@ def test_networks_that_do_not_help_are_not_used(run_folder: Path, problem: Probl
     rows = problem.frame.head(20)
     np.testing.assert_array_equal(model.predictions(rows), base.predictions(rows))
     np.testing.assert_array_equal(load_model(directory).predictions(rows), base.predictions(rows))
-    assert load_promoted(directory, 1).predictions(rows).shape == (6, 20)
-    with pytest.raises(RunDirectoryError, match="has 2 promoted networks, but number 2"):
-        load_promoted(directory, 2)
+    assert promoted_alone(directory, 1).predictions(rows).shape == (6, 20)
 
 
 def test_other_data_and_invalid_values_are_rejected(run_folder: Path, problem: Problem) -> None:
