@@ -130,14 +130,14 @@ def test_options_arrive_in_source_and_settings(folder: Path) -> None:
     pmlp(
         "search", folder / "all.csv", "--target", "grade", "--task", "multiclass", "--metric", "accuracy",
         "--groups", "site", "--weights", "weight", "--class-weight", "balanced", "--seed", "3", "--jobs", "1",
-        "--memory-limit", "1.5GB", "--device", "cpu", *BUDGET, "--output", run, "--quiet",
+        "--memory-limit", "1.5GB", "--device", "cpu", "--finalists", "3", *BUDGET, "--output", run, "--quiet",
     )  # fmt: skip
     directory = RunDirectory.open(run)
     model, settings = TrainedModel.load(directory.model_folder), directory.settings()
     assert model.feature_names == ["a", "b", "c", "colour", "day", "sold", "price"]
     assert list(model.classes) == ["high", "low", "middle"]
     assert (settings.seed, settings.metric, settings.n_folds) == (3, "accuracy", 3)
-    assert (settings.memory_limit, settings.device) == (1_500_000_000, "cpu")
+    assert (settings.memory_limit, settings.device, settings.n_finalists) == (1_500_000_000, "cpu", 3)
     assert directory.info()["source"] == {
         "data": str(folder / "all.csv"),
         "target": "grade",
@@ -172,11 +172,11 @@ def test_evaluate_uses_thresholds_temperature_and_refit_of_the_run(folder: Path,
 
 def test_a_regression_in_the_order_of_time(folder: Path) -> None:
     run = folder / "time"
-    arguments = ["--target", "price", "--time-column", "day", "--output", run, "--quiet"]
+    arguments = ["--target", "price", "--time-column", "day", "--loss", "huber", "--output", run, "--quiet"]
     pmlp("search", folder / "all.csv", *BUDGET, *arguments)
     directory = RunDirectory.open(run)
     assert "day" not in TrainedModel.load(directory.model_folder).feature_names
-    assert directory.result()["metric"] == "rmse"
+    assert (directory.result()["metric"], directory.settings().loss) == ("rmse", "huber")
     result = pmlp("predict", run, folder / "all.csv", "--output", "-")
     frame = pd.read_csv(io.StringIO(result.stdout))
     assert list(frame) == ["price"]

@@ -1,4 +1,4 @@
-"""scikit-learn's own contract, all of its checks, for every estimator."""
+"""All of scikit-learn's estimator checks, for every estimator."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ ESTIMATORS = [
     PackedSearchCV(SingleMLPRegressor(**SINGLE), {"dropout": [0.0, 0.1]}, **PACKED),
 ]
 
-# A row of weight zero is as if it were absent, to the bit, but a row of weight
-# three is in one fold and one minibatch, while three copies are drawn, shuffled and split one by one.
-STOCHASTIC_ROWS = "folds and minibatches are drawn from rows, so that a weight is not a number of copies"
+# Rows of weight zero are ignored exactly. A row of weight three is in one fold and one minibatch; three
+# copies of a row are sampled, shuffled and split independently.
+STOCHASTIC_ROWS = "folds and minibatches are sampled from rows, so a weight differs from a number of copies"
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": STOCHASTIC_ROWS,
     "check_sample_weight_equivalence_on_sparse_data": STOCHASTIC_ROWS,
@@ -37,11 +37,11 @@ EXPECTED_FAILURES = {
 
 
 def expected_failures(estimator: Any) -> dict[str, str]:
-    # a search says nothing of weights in the signature of its fit, so these checks pass it by
+    # `fit` of a search has no parameter `sample_weight`, so these checks skip it
     return {} if isinstance(estimator, PackedSearchCV) else EXPECTED_FAILURES
 
 
-# some checks fit so few rows that a class is in one fold only, which the splitter warns of
+# some checks fit so few rows that a class is in one fold only, for which the splitter warns
 @pytest.mark.filterwarnings("ignore:The least populated class in y has only:UserWarning")
 @parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_failures)
 def test_contract(estimator: Any, check: Any) -> None:

@@ -1,3 +1,5 @@
+"""PackedSearchCV against scikit-learn's own searches."""
+
 from __future__ import annotations
 
 import pickle
@@ -90,7 +92,7 @@ def people() -> tuple[pd.DataFrame, pd.Series]:
 
 
 def same_results(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Everything but times; params of ours are plain Python."""
+    """Compare everything except times."""
     assert set(ours) == set(theirs)
     assert ours["params"] == theirs["params"]
     for name, values in theirs.items():
@@ -104,8 +106,8 @@ def same_results(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
             np.testing.assert_allclose(ours[name], values, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-class TestAgainstOneByOne:
-    """Each network trained alone by scikit-learn's own search is the plain twin."""
+class TestAgainstGridSearchCV:
+    """scikit-learn's search, which trains each network alone, is the reference."""
 
     @pytest.mark.parametrize(
         ("scoring", "refit"),
@@ -116,7 +118,7 @@ class TestAgainstOneByOne:
             ({"loss": "neg_log_loss", "hits": make_scorer(accuracy_score)}, "hits"),
         ],
     )
-    def test_classes(self, scoring: Any, refit: Any, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_classifiers(self, scoring: Any, refit: Any, two: tuple[np.ndarray, np.ndarray]) -> None:
         options: dict[str, Any] = {"scoring": scoring, "refit": refit, "return_train_score": True, "cv": 3}
         theirs = GridSearchCV(classifier(), GRID, **options).fit(*two)
         ours = packed(classifier(), **options).fit(*two)
@@ -127,7 +129,7 @@ class TestAgainstOneByOne:
         assert ours.multimetric_ == theirs.multimetric_
         assert type(ours.scorer_) is type(theirs.scorer_)
         assert ours.score(*two) == pytest.approx(theirs.score(*two), abs=1e-6)
-        # trained alone in both cases, so to the bit
+        # the best network is trained alone in both cases
         np.testing.assert_array_equal(ours.predict_proba(two[0]), theirs.predict_proba(two[0]))
 
     def test_another_seed_gives_other_scores(self, two: tuple[np.ndarray, np.ndarray]) -> None:
@@ -144,7 +146,7 @@ class TestAgainstOneByOne:
         assert ours.classes_.tolist() == theirs.classes_.tolist() == ["setosa", "versicolor", "virginica"]
 
     @pytest.mark.parametrize("outputs", [1, 2])
-    def test_numbers(self, outputs: int, patients: tuple[pd.DataFrame, pd.Series]) -> None:
+    def test_regressors(self, outputs: int, patients: tuple[pd.DataFrame, pd.Series]) -> None:
         X, y = patients
         target = y if outputs == 1 else pd.DataFrame({"once": y, "squared": y**2})
         theirs = GridSearchCV(regressor(), GRID, cv=3).fit(X, target)
@@ -154,7 +156,7 @@ class TestAgainstOneByOne:
         assert ours.feature_names_in_.tolist() == list(X.columns)
         assert ours.n_features_in_ == 10
 
-    def test_drawn_candidates(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_sampled_candidates(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         search = PackedSearchCV(
             None, "small", n_trials=5, max_epochs=8, cv=3, scoring="roc_auc", random_state=0, n_jobs=1
         ).fit(*two)
@@ -166,13 +168,13 @@ class TestAgainstOneByOne:
         config = search.best_estimator_.config_
         assert space.to_values(config) == search.best_params_
 
-    def test_own_number_of_epochs(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_default_epochs(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         grid = {"learning_rate": [0.01, 0.03]}
         theirs = GridSearchCV(classifier(max_epochs=None), grid, cv=3, scoring="neg_log_loss").fit(*two)
         ours = packed(classifier(max_epochs=None), grid, scoring="neg_log_loss").fit(*two)
         same_results(ours.cv_results_, theirs.cv_results_)
 
-    def test_weights_of_rows(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_row_weights(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         weight = np.random.default_rng(0).integers(0, 4, size=150).astype(float)
         theirs = GridSearchCV(classifier(), GRID, cv=3, scoring="roc_auc").fit(*two, sample_weight=weight)
         ours = packed(classifier(), scoring="roc_auc").fit(*two, sample_weight=weight)
@@ -197,7 +199,7 @@ class TestAgainstOneByOne:
         same_results(ours.cv_results_, theirs.cv_results_)
         assert ours.n_splits_ == theirs.n_splits_
 
-    def test_groups_are_for_the_splitter(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_groups_reach_the_splitter(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         groups = np.arange(150) % 7
         grid = {"learning_rate": [0.01, 0.03]}
         options: dict[str, Any] = {"cv": GroupKFold(3), "scoring": "neg_log_loss"}
@@ -205,7 +207,7 @@ class TestAgainstOneByOne:
         ours = packed(classifier(), grid, **options).fit(*two, groups=groups)
         same_results(ours.cv_results_, theirs.cv_results_)
 
-    def test_a_class_that_a_fold_does_not_train_on(self) -> None:
+    def test_a_class_is_missing_from_a_training_fold(self) -> None:
         rng = np.random.default_rng(0)
         X, y = rng.normal(size=(60, 3)), np.repeat([0, 1, 2], 20)
         splits = [(np.arange(0, 40), np.arange(30, 40)), (np.arange(20, 60), np.arange(50, 60))]
@@ -231,7 +233,7 @@ class TestPipelines:
         assert type(ours.best_estimator_) is Pipeline
 
     @pytest.mark.parametrize("task", ["classes", "numbers"])
-    def test_own_score_and_weights_of_a_step(self, task: str, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_default_score_and_weights_of_a_step(self, task: str, two: tuple[np.ndarray, np.ndarray]) -> None:
         X, y = two[0], two[1] if task == "classes" else two[0][:, 0]
         network = classifier() if task == "classes" else regressor()
         pipeline = Pipeline([("scale", StandardScaler()), ("mlp", network)])
@@ -242,20 +244,20 @@ class TestPipelines:
         same_results(ours.cv_results_, theirs.cv_results_)
         assert hasattr(ours, "predict_proba") is (task == "classes")
 
-    def test_a_preset_names_parameters_of_the_last_step(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_a_preset_applies_to_the_last_step(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         pipeline = make_pipeline(StandardScaler(), classifier())
         search = packed(pipeline, "small", sampler="random", n_trials=3, random_state=0).fit(*two)
         network = search.best_estimator_[-1]
         rate = search.best_params_["singlemlpclassifier__learning_rate"]
         assert network.config_.learning_rate == rate
 
-    def test_scorers_see_the_rows_before_the_pipeline(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
+    def test_scorers_receive_the_original_rows(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
         encode = make_column_transformer((OneHotEncoder(), ["city"]), remainder="passthrough")
         seen: list[Any] = []
 
         def score(estimator: Any, X: pd.DataFrame, y: Any) -> float:
             seen.append(estimator)
-            older = X[X["age"] > 40]  # rows that were not predicted before
+            older = X[X["age"] > 40]  # these rows are not in the cache
             np.testing.assert_allclose(
                 estimator.predict_proba(X)[X["age"] > 40], estimator.predict_proba(older), atol=1e-6
             )
@@ -267,7 +269,7 @@ class TestPipelines:
         assert 50 < search.best_score_ < 70
         assert all(isinstance(one, CachedPipeline) for one in seen)
 
-    def test_as_the_last_step(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
+    def test_as_the_last_step_of_a_pipeline(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
         encode = make_column_transformer((OneHotEncoder(), ["city"]), remainder="passthrough")
         search = packed(classifier(max_epochs=60), {"widths": [(8,), (16,)]}, scoring="roc_auc")
         model = make_pipeline(encode, search).fit(*people)
@@ -295,7 +297,7 @@ class TestCandidates:
         ],
         ids=["scipy", "scipy, no ends", "optuna", "domains", "space", "preset", "two mappings", "a file's"],
     )
-    def test_drawn(self, distributions: Any, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_random_candidates(self, distributions: Any, two: tuple[np.ndarray, np.ndarray]) -> None:
         search = PackedSearchCV(
             classifier(max_epochs=2), distributions, n_trials=6, cv=2, random_state=0, n_jobs=1
         ).fit(*two)
@@ -315,7 +317,7 @@ class TestCandidates:
         assert all(type(one["width"]) is int for one in search.cv_results_["params"])
         assert len({one["width"] for one in search.cv_results_["params"]}) > 2
 
-    def test_a_distribution_with_nothing_but_rvs(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_a_distribution_with_only_rvs(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         class Halves:
             def rvs(self, random_state: np.random.RandomState) -> float:
                 return float(2.0 ** -random_state.randint(3, 9))
@@ -325,7 +327,7 @@ class TestCandidates:
         assert len(rates) == 4
         assert rates <= {2.0**-power for power in range(3, 9)}
 
-    def test_fewer_than_asked_for(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_fewer_candidates_than_n_trials(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         search = PackedSearchCV(classifier(max_epochs=1), {"dropout": [0.0, 0.1, 0.2]}, n_trials=9, cv=2)
         with pytest.warns(PMLPWarning, match="only 3 different candidates"):
             assert search.fit(*two).n_trials_ == 3
@@ -342,7 +344,7 @@ class TestCandidates:
             {"widths": (3,)},
         ]
 
-    def test_the_seed_of_the_weights_may_be_searched(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_the_seed_can_be_searched(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         search = packed(classifier(), {"seed": [0, 1, 2]}, scoring="neg_log_loss").fit(*two)
         assert len(set(search.cv_results_["mean_test_score"])) == 3
         assert search.best_estimator_.config_.seed == search.best_params_["seed"]
@@ -362,7 +364,7 @@ class TestStudies:
         options: dict[str, Any] = {"scoring": "neg_log_loss", "n_trials": 6, "cv": 2, "n_jobs": 1}
         return PackedSearchCV(classifier(), self.SPACE, **options | changes)
 
-    def test_a_sampler_gives_the_same_trials_again(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_a_sampler_is_repeatable(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         def run() -> PackedSearchCV:
             return self.search(sampler=optuna.samplers.TPESampler(seed=0), batch_size=2).fit(*two)
 
@@ -415,7 +417,7 @@ class TestStudies:
             assert trial.state.name == ("FAIL" if trial.params["learning_rate"] > 1 else "COMPLETE")
         assert {trial.state.name for trial in study.trials} == {"FAIL", "COMPLETE"}
 
-    def test_nothing_is_left_running(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_an_interrupt_leaves_no_trial_running(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         def interrupted(estimator: Any, X: Any, y: Any) -> float:
             raise KeyboardInterrupt
 
@@ -450,7 +452,7 @@ class TestStudies:
             ),
         ],
     )
-    def test_what_cannot_be_is_said(
+    def test_invalid_parameters(
         self, changes: dict[str, Any], message: str, two: tuple[np.ndarray, np.ndarray]
     ) -> None:
         with pytest.raises(InvalidParameterError, match=message):
@@ -458,7 +460,7 @@ class TestStudies:
 
 
 class TestHalving:
-    def test_those_that_stay_train_on_as_if_never_stopped(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_advancing_equals_uninterrupted_training(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         grid = {"widths": [(4,), (8,), (12,)], "learning_rate": [0.003, 0.01, 0.03], "dropout": [0.1]}
         options: dict[str, Any] = {"scoring": "neg_log_loss", "max_epochs": 9}
         halved = packed(classifier(), grid, reduction_factor=3, **options).fit(*two)
@@ -472,19 +474,23 @@ class TestHalving:
         assert results["mean_test_score"][12] == pytest.approx(
             whole.cv_results_["mean_test_score"][place], abs=1e-5
         )
-        # the three best of the first rung go on, and their scores change
+        # the three best of the first rung advance, and their scores change
         best = np.argsort(-results["mean_test_score"][:9])[:3]
         assert [results["params"][i] for i in sorted(best)] == results["params"][9:12]
         assert np.abs(results["mean_test_score"][12] - results["mean_test_score"][:9]).min() > 1e-4
 
-    def test_a_failed_candidate_never_goes_on(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    @pytest.mark.parametrize("error_score", [-1.0, 2.0], ids=["worst", "best"])
+    def test_a_failed_candidate_never_advances(
+        self, error_score: float, two: tuple[np.ndarray, np.ndarray]
+    ) -> None:
         grid = [{name: [value] for name, value in DIVERGES.items()}, {"dropout": [0.0, 0.1]}]
         search = packed(
-            classifier(), grid, reduction_factor=2, max_epochs=4, error_score=-1.0, scoring="accuracy"
+            classifier(), grid, reduction_factor=2, max_epochs=4, error_score=error_score, scoring="accuracy"
         )
         with pytest.warns(FitFailedWarning, match="3 fits failed"):
             results = search.fit(*two).cv_results_
-        assert results["mean_test_score"][0] == -1.0
+        assert results["mean_test_score"][0] == error_score
+        assert (results["mean_test_score"] == error_score).sum() == 1
         assert "learning_rate" not in search.best_params_
 
     def test_later_batches_compete_with_earlier_ones(self, two: tuple[np.ndarray, np.ndarray]) -> None:
@@ -500,7 +506,7 @@ class TestHalving:
 
 
 class TestScores:
-    def test_refit_may_decide_by_itself(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_refit_can_be_a_function(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         def worst(results: dict[str, Any]) -> int:
             return int(np.argmin(results["mean_test_score"]))
 
@@ -518,7 +524,7 @@ class TestScores:
         assert not hasattr(several, "best_params_")
         assert {"mean_test_accuracy", "mean_test_roc_auc"} <= set(several.cv_results_)
 
-    def test_a_function_may_give_several_scores(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_a_function_can_return_several_scores(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         def both(estimator: Any, X: Any, y: Any) -> dict[str, float]:
             return {"hits": estimator.score(X, y), "auc": get_scorer("roc_auc")(estimator, X, y)}
 
@@ -530,7 +536,7 @@ class TestScores:
         with pytest.raises(ValueError, match="refit must be set to a scorer key"):
             packed(classifier(), scoring=both).fit(*two)
 
-    def test_one_that_diverges_leaves_the_others_alone(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_a_diverged_candidate_does_not_change_others(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         good = {"optimizer": ["sgd"], "learning_rate": [0.01, 0.1]}
         bad = {"optimizer": ["sgd"], "learning_rate": [0.01, 1e30, 0.1]}
         expected = packed(classifier(), good, scoring="neg_log_loss").fit(*two)
@@ -546,34 +552,34 @@ class TestScores:
         with pytest.raises(ValueError, match="All the 3 fits failed"):
             packed(classifier(), {name: [value] for name, value in DIVERGES.items()}).fit(*two)
 
-    def test_a_scorer_that_fails(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_a_failing_scorer(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         def fails(estimator: Any, X: Any, y: Any) -> float:
             if estimator.dropout > 0:
-                raise RuntimeError("no score today")
+                raise RuntimeError("scorer failed")
             return 1.0
 
         grid = {"dropout": [0.0, 0.5]}
-        with pytest.warns(UserWarning, match="no score today"):
+        with pytest.warns(UserWarning, match="scorer failed"):
             search = packed(classifier(), grid, scoring=fails, error_score=0.0).fit(*two)
         assert search.cv_results_["mean_test_score"].tolist() == [1.0, 0.0]
-        with pytest.raises(RuntimeError, match="no score today"):
+        with pytest.raises(RuntimeError, match="scorer failed"):
             packed(classifier(), grid, scoring=fails, error_score="raise").fit(*two)
 
-    def test_a_table_that_tells_nothing(self) -> None:
+    def test_no_informative_column(self) -> None:
         X, y = np.zeros((30, 2)), np.arange(30) % 3 == 0
         with pytest.warns(DataWarning, match="no informative column"):
             search = packed(classifier(), {"dropout": [0.0, 0.1]}).fit(X, y)
         assert search.cv_results_["mean_test_score"].tolist() == pytest.approx([2 / 3, 2 / 3])
 
-    def test_said_aloud(self, two: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]) -> None:
+    def test_verbose(self, two: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]) -> None:
         packed(classifier(max_epochs=1), {"dropout": [0.0, 0.1]}, verbose=2).fit(*two)
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "Fitting 3 folds for each of 2 candidates, totalling 6 fits"
         assert sum(line.startswith("[CV ") for line in lines) == 6
 
 
-class TestAsAnEstimator:
-    def test_the_same_seed_the_same_results(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+class TestEstimator:
+    def test_seeds(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         def run(**changes: Any) -> PackedSearchCV:
             options: dict[str, Any] = {"n_trials": 8, "max_epochs": 4, "cv": 2, "scoring": "neg_log_loss"}
             options |= {"random_state": 0, "n_jobs": 1}
@@ -589,7 +595,7 @@ class TestAsAnEstimator:
         assert first.cv_results_["params"] == smaller.cv_results_["params"]
         np.testing.assert_allclose(scores, smaller.cv_results_["mean_test_score"], atol=1e-3)
         assert first.cv_results_["params"] != other.cv_results_["params"]
-        # without changing the candidates, another seed of the networks changes their scores
+        # other candidates have other scores
         assert np.abs(scores - other.cv_results_["mean_test_score"]).max() > 1e-3
 
     def test_processes_give_the_same_results(
@@ -614,8 +620,8 @@ class TestAsAnEstimator:
         )
 
     @pytest.mark.slow
-    def test_packed_is_faster_than_one_by_one(self, two: tuple[np.ndarray, np.ndarray]) -> None:
-        # measured: six times as fast on credit_g, one worker (benchmarks/search_cv.py)
+    def test_packed_is_faster_than_grid_search(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+        # six times as fast on credit_g with one worker (benchmarks/search_cv.py)
         grid = GRID | {"seed": list(range(12))}
         seconds = []
         for search in (packed(classifier(), grid), GridSearchCV(classifier(), grid, cv=3, n_jobs=1)):
@@ -635,7 +641,9 @@ class TestAsAnEstimator:
         assert copy.get_params()["estimator__max_epochs"] == 8
 
     @pytest.mark.parametrize("task", ["classes", "numbers"])
-    def test_the_target_suggests_the_estimator(self, task: str, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_the_target_determines_the_default_estimator(
+        self, task: str, two: tuple[np.ndarray, np.ndarray]
+    ) -> None:
         X, y = two[0], two[1] if task == "classes" else two[0][:, 0]
         search = PackedSearchCV(None, {"dropout": [0.0]}, sampler="grid", max_epochs=2, cv=3)
         assert not is_classifier(search)
@@ -647,7 +655,7 @@ class TestAsAnEstimator:
         result = cross_validate(search, X, y, cv=2, scoring="accuracy" if task == "classes" else "r2")
         assert np.isfinite(result["test_score"]).all()
 
-    def test_metadata_goes_where_it_is_requested(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_metadata_routing(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         weight, groups = np.random.default_rng(0).random(150), np.arange(150) % 6
         grid = {"learning_rate": [0.01, 0.03]}
         with config_context(enable_metadata_routing=True):
@@ -660,7 +668,7 @@ class TestAsAnEstimator:
             assert ours.score(*two, sample_weight=weight) == pytest.approx(
                 theirs.score(*two, sample_weight=weight)
             )
-            # inside a pipeline, and with an estimator that is only known from the target
+            # inside a pipeline, with the default estimator of the target
             search = PackedSearchCV(None, grid, sampler="grid", max_epochs=2, **options)
             model = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), search)
             model.fit(*two, sample_weight=weight, groups=groups)
@@ -670,7 +678,7 @@ class TestAsAnEstimator:
                 packed(classifier(), grid).fit(*two, sample_weight=weight)
         assert np.abs(ours.cv_results_["mean_test_score"] - plain.cv_results_["mean_test_score"]).max() > 0
 
-    def test_a_pipeline_of_routed_weights(self, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_metadata_routing_inside_a_pipeline(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         weight = np.random.default_rng(0).random(150)
         grid = {"mlp__learning_rate": [0.01, 0.03]}
         with config_context(enable_metadata_routing=True):
@@ -716,7 +724,7 @@ class TestAsAnEstimator:
             ),
         ],
     )
-    def test_what_cannot_be_is_said(
+    def test_invalid_parameters(
         self, changes: dict[str, Any], message: str, two: tuple[np.ndarray, np.ndarray]
     ) -> None:
         with pytest.raises(InvalidParameterError, match=message):

@@ -1,3 +1,5 @@
+"""ParallelMLPClassifier and ParallelMLPRegressor."""
+
 from __future__ import annotations
 
 import pickle
@@ -69,7 +71,7 @@ def rare() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def people() -> tuple[pd.DataFrame, pd.Series]:
-    """A table as it comes: numbers, categories, booleans, dates and gaps."""
+    """Table with numbers, categories, booleans, dates and missing values."""
     rng = np.random.default_rng(1)
     n = 160
     city = rng.choice(["Graz", "Linz", "Wien"], size=n)
@@ -87,7 +89,7 @@ def people() -> tuple[pd.DataFrame, pd.Series]:
 
 
 class TestQuality:
-    def test_two_classes_beat_a_floor_on_rows_never_seen(self) -> None:
+    def test_classification_reaches_a_known_auc(self) -> None:
         X, y = load_breast_cancer(return_X_y=True, as_frame=True)
         train, test, y_train, y_test = train_test_split(X, y, random_state=0, stratify=y)
         model = ParallelMLPClassifier("small", n_trials=12, max_epochs=60, random_state=0).fit(train, y_train)
@@ -96,7 +98,7 @@ class TestQuality:
         assert model.honest_score_ is not None
         assert abs(model.honest_score_ - auc) < 0.03
 
-    def test_regression_beats_a_linear_model_on_rows_never_seen(self) -> None:
+    def test_regression_beats_a_linear_model(self) -> None:
         table = read_table(DATASETS / "diamonds.csv.gz").sample(1500, random_state=0)
         X, y = table.drop(columns="price"), table["price"]
         train, test, y_train, y_test = train_test_split(X, y, random_state=0)
@@ -144,7 +146,7 @@ class TestFitted:
         np.testing.assert_allclose(np.exp(model.predict_log_proba(X)), probability)
 
     @pytest.mark.parametrize("store", ["pickle", "joblib", "joblib memory map"])
-    def test_comes_back_from_disk_and_predicts_to_the_bit(
+    def test_predictions_after_reloading_are_identical(
         self, store: str, people: tuple[pd.DataFrame, pd.Series], tmp_path: Path
     ) -> None:
         X, y = people
@@ -157,7 +159,7 @@ class TestFitted:
         np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
         assert again.leaderboard_.equals(model.leaderboard_)
 
-    def test_clone_is_unfitted_and_keeps_every_parameter(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_clone_keeps_parameters_only(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers
         model = classifier(class_weight="balanced", memory_limit="1GB").fit(X, y)
         copy = clone(model)
@@ -211,7 +213,7 @@ class TestDecisionThresholds:
             ({"refit": "yes"}, "refit must be True or False, but got 'yes'"),
         ],
     )
-    def test_mistakes(
+    def test_invalid_parameters(
         self, changes: dict[str, Any], message: str, rare: tuple[np.ndarray, np.ndarray]
     ) -> None:
         with pytest.raises(InvalidParameterError, match=message):
@@ -219,7 +221,7 @@ class TestDecisionThresholds:
 
 
 class TestTables:
-    def test_polars_and_pandas_are_one(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
+    def test_polars_equals_pandas(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
         X, y = people
         expected = classifier().fit(X, y)
         table = pl.DataFrame({name: X[name].to_list() for name in X}).with_columns(
@@ -230,7 +232,7 @@ class TestTables:
         np.testing.assert_allclose(model.predict_proba(table), expected.predict_proba(X), atol=1e-6)
 
     @pytest.mark.parametrize("form", ["csr_array", "csc_matrix", "coo_array", "dok_array"])
-    def test_sparse_and_dense_are_one(self, form: str, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_sparse_equals_dense(self, form: str, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers
         X = np.where(np.abs(X) < 0.7, 0.0, X)
         packed = getattr(sparse, form)(X)
@@ -245,17 +247,17 @@ class TestTables:
         model = classifier(max_epochs=60).fit(rows, y)
         assert model.predict(rows[:3]).tolist() == [0, 1, 1]
 
-    def test_gaps_and_infinities_in_arrays(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_missing_and_infinite_values_in_arrays(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers
         X = X.copy()
         X[::7, 0], X[::11, 1], X[::13, 2] = np.nan, np.inf, -np.inf
         assert np.isfinite(classifier().fit(X, y).predict_proba(X)).all()
 
-    def test_whole_numbers_of_an_array_are_measurements_not_row_numbers(self) -> None:
+    def test_integers_of_an_array_are_not_identifiers(self) -> None:
         X = np.arange(200)[:, None]
         assert regressor(max_epochs=60).fit(X, X[:, 0]).score(X, X[:, 0]) > 0.9
 
-    def test_column_names_are_held_to(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
+    def test_column_names_are_checked(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
         X, y = people
         model = classifier().fit(X, y)
         with pytest.raises(ValueError, match="same order as they were in fit"):
@@ -265,7 +267,7 @@ class TestTables:
         with pytest.raises(ValueError, match="now missing:\n- city"):
             model.predict(pl.DataFrame({"age": [3.0]}))
 
-    def test_arrays_go_by_position_where_training_had_names(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_arrays_are_matched_by_position(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers
         model = classifier().fit(pd.DataFrame(X, columns=list("abcd")), y)
         with pytest.warns(UserWarning, match="does not have valid feature names"):
@@ -275,16 +277,14 @@ class TestTables:
             by_position, model.predict_proba(pd.DataFrame(X[:, ::-1], columns=list("abcd")))
         )
 
-    def test_new_categories_and_a_column_of_another_type(
-        self, people: tuple[pd.DataFrame, pd.Series]
-    ) -> None:
+    def test_unseen_categories_and_changed_dtypes(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
         X, y = people
         model = classifier().fit(X, y)
         new = X.assign(city="Bregenz", age=X["age"].astype(str))
         assert np.isfinite(model.predict_proba(new)).all()
 
     @pytest.mark.parametrize("X", [np.ones((40, 2)), pd.DataFrame({"a": ["x"] * 40, "b": [np.nan] * 40})])
-    def test_a_table_that_tells_nothing_leaves_a_constant(self, X: Any) -> None:
+    def test_no_informative_column_gives_a_constant(self, X: Any) -> None:
         y = np.array([0, 1, 1, 1] * 10)
         with pytest.warns(DataWarning, match="no informative column"):
             model = classifier().fit(X, y)
@@ -310,7 +310,7 @@ class TestTables:
             (np.eye(4), sparse.csr_array(np.eye(4)), "y must be dense"),
         ],
     )
-    def test_says_what_is_wrong_with_the_data(self, X: Any, y: Any, message: str) -> None:
+    def test_invalid_data(self, X: Any, y: Any, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             classifier().fit(X, y)
 
@@ -332,7 +332,7 @@ class TestTargets:
         for output in range(3):
             assert np.corrcoef(model.predict(X)[:, output], Y[:, output])[0, 1] > 0.8
 
-    def test_one_column_stays_a_column(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_a_single_column_keeps_its_shape(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, _, values = numbers
         flat = regressor().fit(X, values).predict(X)
         column = regressor().fit(X, values[:, None]).predict(X)
@@ -349,13 +349,13 @@ class TestTargets:
         ],
         ids=["nullable", "category", "polars", "booleans"],
     )
-    def test_any_kind_of_label(self, convert: Any, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_label_types(self, convert: Any, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers
         model = classifier().fit(X, convert(y))
         assert model.classes_.tolist() in ([0, 1], ["no", "yes"], [False, True])
         np.testing.assert_array_equal(model.predict_proba(X), classifier().fit(X, y).predict_proba(X))
 
-    def test_a_quantile_lies_above_its_share_of_rows(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_quantile_loss(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, _, _ = numbers
         y = np.random.default_rng(3).normal(size=120)
         high = regressor(loss="quantile:0.9", max_epochs=60).fit(X, y)
@@ -365,7 +365,7 @@ class TestTargets:
         assert np.mean(y <= high.predict(X)) > 0.75
         assert np.mean(y <= low.predict(X)) < 0.25
 
-    def test_a_huber_loss_is_not_led_astray_by_outliers(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_huber_loss_is_robust_to_outliers(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, _, values = numbers
         y = values.copy()
         y[:6] += 60.0
@@ -380,7 +380,7 @@ class TestTargets:
 
 
 class TestWeightsGroupsTime:
-    def test_weights_decide_between_contradicting_rows(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_weights_select_between_contradicting_rows(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers
         both, labels = np.vstack([X, X]), np.concatenate([y, 1 - y])
         first = np.repeat([1.0, 0.01], 120)
@@ -389,7 +389,7 @@ class TestWeightsGroupsTime:
         assert model.score(X, y) > 0.8
         assert opposite.score(X, y) < 0.2
 
-    def test_a_row_of_weight_zero_is_absent(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_rows_of_weight_zero_are_ignored(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, values = numbers
         weight = (np.arange(120) % 3 > 0).astype(float)
         kept = weight > 0
@@ -400,12 +400,12 @@ class TestWeightsGroupsTime:
             np.testing.assert_array_equal(getattr(weighted, method)(X), getattr(expected, method)(X))
             assert not np.array_equal(getattr(model.fit(X, target), method)(X), getattr(weighted, method)(X))
 
-    def test_equal_weights_are_no_weights(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_equal_weights_have_no_effect(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers
         weighted = classifier().fit(X, y, sample_weight=np.full(120, 7))
         np.testing.assert_array_equal(weighted.predict_proba(X), classifier().fit(X, y).predict_proba(X))
 
-    def test_balanced_classes_find_more_of_the_rare_one(self) -> None:
+    def test_balanced_class_weights_raise_recall(self) -> None:
         rng = np.random.default_rng(5)
         y = (rng.random(400) < 0.1).astype(int)
         X = rng.normal(size=(400, 2)) + 1.2 * y[:, None]
@@ -414,33 +414,33 @@ class TestWeightsGroupsTime:
         rare = y == 1
         assert balanced.predict(X)[rare].mean() > plain.predict(X)[rare].mean() + 0.2
 
-    def test_groups_are_not_torn_apart(self) -> None:
+    def test_groups_are_not_split(self) -> None:
         rng = np.random.default_rng(6)
         group = np.repeat(np.arange(24), 10)
         X = rng.normal(size=(24, 6))[group] + 0.05 * rng.normal(size=(240, 6))
         y = rng.integers(0, 2, size=24)[group]
-        # whoever has seen a group knows its class; of a new group nothing can be known
-        torn = classifier(max_epochs=60).fit(X, y)
-        whole = classifier(max_epochs=60).fit(X, y, groups=group)
-        assert torn.honest_score_ is not None
-        assert whole.honest_score_ is not None
-        assert torn.honest_score_ > 0.95
-        assert whole.honest_score_ < 0.8
+        # the class follows from the group, but the class of a new group is unknown
+        split = classifier(max_epochs=60).fit(X, y)
+        kept = classifier(max_epochs=60).fit(X, y, groups=group)
+        assert split.honest_score_ is not None
+        assert kept.honest_score_ is not None
+        assert split.honest_score_ > 0.95
+        assert kept.honest_score_ < 0.8
 
-    def test_time_judges_by_what_comes_later(self) -> None:
+    def test_time_validates_on_later_rows(self) -> None:
         rng = np.random.default_rng(7)
-        moment = np.arange(300)
+        position = np.arange(300)
         X = rng.normal(size=(300, 2))
-        slope = np.where(moment < 150, 1.0, -1.0)  # what was learned early is wrong later
+        slope = np.where(position < 150, 1.0, -1.0)  # the relation changes over time
         y = slope * X[:, 0]
-        dates = pd.Series(pd.Timestamp("2024-01-01") + pd.to_timedelta(moment, unit="D"))
+        dates = pd.Series(pd.Timestamp("2024-01-01") + pd.to_timedelta(position, unit="D"))
         shuffled = regressor(max_epochs=60, metric="r2").fit(X, y)
         ordered = regressor(max_epochs=60, metric="r2").fit(X, y, time=dates)
         assert shuffled.honest_score_ is not None
         assert ordered.honest_score_ is not None
         assert ordered.honest_score_ < shuffled.honest_score_
 
-    def test_few_moments_make_few_folds(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_few_times_give_few_folds(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers
         model = classifier(n_folds=None).fit(X, y, time=np.arange(120) % 5)
         assert model.result_ is not None
@@ -460,7 +460,7 @@ class TestWeightsGroupsTime:
             ({"groups": ["a", None, "b", "c"]}, "groups must have a value in every row, but row 1"),
         ],
     )
-    def test_says_what_is_wrong_with_the_extras(self, extra: dict[str, Any], message: str) -> None:
+    def test_invalid_weights_groups_and_times(self, extra: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             classifier().fit(np.eye(4), [0, 1, 0, 1], **extra)
 
@@ -475,7 +475,7 @@ class TestInScikitLearn:
         assert search.cv_results_["mean_test_score"].shape == (2,)
         assert cross_val_score(search.best_estimator_, X, y, cv=2).mean() > 0.7
 
-    def test_names_of_a_transformer_arrive(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
+    def test_feature_names_of_a_transformer(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
         X, y = people
         numeric = X[["age", "member"]].astype(float)
         pipeline = make_pipeline(StandardScaler().set_output(transform="pandas"), classifier()).fit(
@@ -484,7 +484,7 @@ class TestInScikitLearn:
         assert pipeline[-1].feature_names_in_.tolist() == ["age", "member"]
         assert pipeline.predict(numeric).shape == (160,)
 
-    def test_metadata_is_routed(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_metadata_routing(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers
         both, labels = np.vstack([X, X]), np.concatenate([y, 1 - y])
         weight, group = np.repeat([1.0, 0.0], 120), np.tile(np.arange(120), 2)
@@ -503,7 +503,7 @@ class TestInScikitLearn:
                 cv=halves,
             )
             plain = cross_validate(classifier(max_epochs=60), both, labels, cv=halves)
-        # without the weights every row contradicts its twin
+        # without weights, each row is contradicted by its copy
         assert routed["test_score"].mean() > 0.8
         assert plain["test_score"].mean() < 0.7
 
@@ -514,13 +514,13 @@ class TestInScikitLearn:
 
 
 class TestSeed:
-    def test_an_integer_repeats_and_another_does_not(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_integer_seeds(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers
         first = classifier().fit(X, y).predict_proba(X)
         np.testing.assert_array_equal(first, classifier().fit(X, y).predict_proba(X))
         assert not np.array_equal(first, classifier(random_state=1).fit(X, y).predict_proba(X))
 
-    def test_the_number_of_workers_does_not_matter(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_results_do_not_depend_on_n_jobs(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers
         alone = classifier(n_jobs=1, n_trials=12).fit(X, y)
         together = classifier(n_jobs=2, n_trials=12).fit(X, y)
@@ -530,14 +530,14 @@ class TestSeed:
             alone.leaderboard_.drop(columns=timed), together.leaderboard_.drop(columns=timed)
         )
 
-    def test_a_generator_goes_on(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_a_generator_advances(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers
         model = classifier(random_state=np.random.RandomState(0))
         assert not np.array_equal(model.fit(X, y).predict_proba(X), model.fit(X, y).predict_proba(X))
 
 
 class TestProgress:
-    def test_callbacks_see_every_stage(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_callbacks_receive_every_stage(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers
         seen: list[Progress] = []
         classifier(callbacks=[seen.append]).fit(X, y)
@@ -545,7 +545,7 @@ class TestProgress:
         assert any(progress.rung_completed for progress in seen)
         assert seen[-1].n_trials == 4
 
-    def test_a_callback_ends_screening(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_a_callback_can_end_screening(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers
         patient = classifier(n_trials=60).fit(X, y)
         hasty = classifier(n_trials=60, callbacks=[lambda progress: progress.stage == "screening"]).fit(X, y)
@@ -567,9 +567,7 @@ class TestProgress:
 
 
 class TestRunDirectory:
-    def test_an_interrupted_run_goes_on_to_the_same_end(
-        self, numbers: tuple[np.ndarray, ...], tmp_path: Path
-    ) -> None:
+    def test_a_resumed_run_has_the_same_result(self, numbers: tuple[np.ndarray, ...], tmp_path: Path) -> None:
         X, y, _ = numbers
         reports: Iterator[int] = iter(range(10**6))
 
@@ -590,9 +588,7 @@ class TestRunDirectory:
         with pytest.raises(RunDirectoryError, match="holds a finished one"):
             classifier(run_directory=folder, n_trials=12).fit(X, y)
 
-    def test_without_a_seed_the_seed_of_the_run_is_kept(
-        self, numbers: tuple[np.ndarray, ...], tmp_path: Path
-    ) -> None:
+    def test_a_resumed_run_keeps_its_seed(self, numbers: tuple[np.ndarray, ...], tmp_path: Path) -> None:
         X, y, _ = numbers
 
         def interrupt(progress: Progress) -> None:
@@ -624,7 +620,7 @@ class TestParameters:
             ({"n_jobs": 0}, "n_jobs must not be 0"),
         ],
     )
-    def test_says_what_is_wrong(
+    def test_invalid_parameters(
         self, changes: dict[str, Any], message: str, numbers: tuple[np.ndarray, ...]
     ) -> None:
         X, y, values = numbers
@@ -635,7 +631,7 @@ class TestParameters:
             with pytest.raises(InvalidParameterError, match=message):
                 classifier(**changes).fit(X, y)
 
-    def test_a_space_may_be_a_mapping(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_a_space_can_be_a_mapping(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, y, _ = numbers
         space = SearchSpace.preset("small")
         expected = classifier(search_space=space).fit(X, y).predict_proba(X)
@@ -643,7 +639,7 @@ class TestParameters:
             classifier(search_space=space.to_dict()).fit(X, y).predict_proba(X), expected
         )
 
-    def test_target_of_a_classifier_must_be_classes(self, numbers: tuple[np.ndarray, ...]) -> None:
+    def test_targets_must_fit_the_task(self, numbers: tuple[np.ndarray, ...]) -> None:
         X, _, values = numbers
         with pytest.raises(ValueError, match="continuous"):
             classifier().fit(X, values)

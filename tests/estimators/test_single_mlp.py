@@ -1,3 +1,5 @@
+"""SingleMLPClassifier and SingleMLPRegressor."""
+
 from __future__ import annotations
 
 import inspect
@@ -46,7 +48,7 @@ def regressor(**changes: Any) -> SingleMLPRegressor:
     )
 
 
-def test_beats_a_floor_on_rows_never_seen() -> None:
+def test_reaches_a_known_auc() -> None:
     X, y = load_breast_cancer(return_X_y=True, as_frame=True)
     train, test, y_train, y_test = train_test_split(X, y, random_state=0, stratify=y)
     model = SingleMLPClassifier((32, 32), learning_rate=0.01, dropout=0.1, random_state=0).fit(train, y_train)
@@ -54,7 +56,7 @@ def test_beats_a_floor_on_rows_never_seen() -> None:
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_submembers_say_the_same_when_they_come_back(n_classes: int, tmp_path: Path) -> None:
+def test_submembers_predict_the_same_after_reloading(n_classes: int, tmp_path: Path) -> None:
     X, y = load_iris(return_X_y=True)
     X, y = X[y < n_classes], y[y < n_classes]
     model = classifier(submembers=4, sharing="full", learning_rate=0.05).fit(X, y)
@@ -65,12 +67,12 @@ def test_submembers_say_the_same_when_they_come_back(n_classes: int, tmp_path: P
     again = TrainedModel.load(tmp_path)
     frame = pd.DataFrame(X, columns=again.feature_names)
     assert np.array_equal(again.predictions(frame).T, said)
-    # the mean of logits is another one
+    # the mean of logits differs from the mean of probabilities
     again.folds[0].layout = plan([replace(again.folds[0].layout.architecture(0), classifies=False)])
     assert np.abs(again.predictions(frame).T - said).max() > 1e-3
 
 
-def test_embedded_categories_say_the_same_when_they_come_back(tmp_path: Path) -> None:
+def test_embedded_categories_predict_the_same_after_reloading(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     town = rng.integers(0, 12, 200)
     X = pd.DataFrame({"x": rng.normal(size=200), "town": [f"town {number}" for number in town]})
@@ -87,7 +89,7 @@ def test_embedded_categories_say_the_same_when_they_come_back(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", [SingleMLPClassifier, SingleMLPRegressor])
-def test_parameters_are_those_of_a_configuration(kind: type[Any]) -> None:
+def test_parameters_are_the_fields_of_a_configuration(kind: type[Any]) -> None:
     parameters = inspect.signature(kind).parameters
     assert set(FIELD_NAMES) <= set(parameters)
     default = MLPConfig()
@@ -111,7 +113,7 @@ def test_parameters_are_stored_and_documented(kind: type[Any]) -> None:
         kind((5,), 0.1)
 
 
-def test_a_subclass_may_fix_parameters(numbers: Numbers) -> None:
+def test_a_subclass_can_fix_parameters(numbers: Numbers) -> None:
     class Linear(SingleMLPRegressor):
         def __init__(self, learning_rate: float = 0.01) -> None:
             super().__init__((), learning_rate=learning_rate, max_epochs=2, random_state=0)
@@ -124,7 +126,7 @@ def test_a_subclass_may_fix_parameters(numbers: Numbers) -> None:
     )
 
 
-def test_predicts_what_the_plain_network_says(numbers: Numbers) -> None:
+def test_predictions_equal_the_plain_network(numbers: Numbers) -> None:
     X, y = numbers
     model = regressor(widths=(6, 5), activation="tanh", normalization="layer", residual=True).fit(X, y)
     assert isinstance(model.model_, TrainedModel)
@@ -137,10 +139,10 @@ def test_predicts_what_the_plain_network_says(numbers: Numbers) -> None:
     np.testing.assert_allclose(model.predict(X), values, rtol=1e-4, atol=1e-5)
 
 
-def test_all_rows_train(numbers: Numbers) -> None:
+def test_all_rows_are_used_for_training(numbers: Numbers) -> None:
     X, y = numbers
     model = regressor().fit(X, y)
-    for row in (0, 60, 119):  # none of them is held back to choose an epoch
+    for row in (0, 60, 119):  # there are no validation rows
         shifted = y.copy()
         shifted[row] -= 1.0
         assert np.abs(regressor().fit(X, shifted).predict(X) - model.predict(X)).max() > 1e-5
@@ -151,7 +153,7 @@ def test_seeds(numbers: Numbers) -> None:
     first = regressor().fit(X, y).predict(X)
     np.testing.assert_array_equal(first, regressor().fit(X, y).predict(X))
     assert np.abs(first - regressor(random_state=1).fit(X, y).predict(X)).max() > 1e-3
-    # the weights from one seed, the batches from the other
+    # `seed` is for the weights, `random_state` for the batches
     assert np.abs(first - regressor(seed=1).fit(X, y).predict(X)).max() > 1e-3
     np.testing.assert_array_equal(first, regressor(seed=0).fit(X, y).predict(X))
     assert regressor(seed=5).fit(X, y).config_.seed == 5
@@ -170,7 +172,7 @@ def test_epochs(numbers: Numbers) -> None:
     assert model.training_loss_ < regressor(max_epochs=1).fit(X, y).training_loss_
 
 
-def test_weight_zero_is_as_if_absent(numbers: Numbers) -> None:
+def test_rows_of_weight_zero_are_ignored(numbers: Numbers) -> None:
     X, y = numbers
     weight = np.tile([1.0, 0.0, 1.0, 1.0], 30)
     kept = weight > 0
@@ -180,7 +182,7 @@ def test_weight_zero_is_as_if_absent(numbers: Numbers) -> None:
     assert np.abs(regressor().fit(X, y).predict(X) - expected).max() > 1e-4
 
 
-def test_class_weights_move_probabilities(numbers: Numbers) -> None:
+def test_class_weights_change_probabilities(numbers: Numbers) -> None:
     X, y = numbers
     rare = (y > 1.0).astype(int)
     plain = classifier(max_epochs=20).fit(X, rare).predict_proba(X)[:, 1].mean()
@@ -190,7 +192,7 @@ def test_class_weights_move_probabilities(numbers: Numbers) -> None:
     )
 
 
-def test_a_quantile(numbers: Numbers) -> None:
+def test_quantile_loss(numbers: Numbers) -> None:
     X, y = numbers
     noisy = y + np.random.default_rng(1).normal(size=120)
     high = regressor(loss="quantile:0.9", max_epochs=60, learning_rate=0.01).fit(X, noisy).predict(X)
@@ -217,7 +219,7 @@ def test_the_best_configuration_of_a_search(numbers: Numbers) -> None:
     assert model.score(X, y > 0) > 0.7
 
 
-def test_a_table_that_tells_nothing(numbers: Numbers) -> None:
+def test_no_informative_column(numbers: Numbers) -> None:
     with pytest.warns(DataWarning, match="no informative column"):
         model = regressor().fit(np.zeros((120, 2)), numbers[1])
     assert model.predict(np.zeros((2, 2))) == pytest.approx([numbers[1].mean()] * 2)
@@ -236,7 +238,7 @@ def test_a_table_that_tells_nothing(numbers: Numbers) -> None:
         ({"optimizer": "sgd", "learning_rate": 1e30}, SearchFailedError, "stopped being finite"),
     ],
 )
-def test_what_cannot_be_is_said(
+def test_invalid_parameters(
     changes: dict[str, Any], error: type[Exception], message: str, numbers: Numbers
 ) -> None:
     with pytest.raises(error, match=message):
