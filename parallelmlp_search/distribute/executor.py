@@ -46,8 +46,8 @@ def worker_count(n_jobs: int | None) -> int:
 def run_shards(tasks: Iterable[ShardTask], *, n_workers: int) -> Iterator[ShardOutcome]:
     """Train shards and yield their outcomes as they finish.
 
-    Tasks are taken one by one as workers become free, so that an iterable can end at a deadline. If the
-    iteration ends early, for example by an interrupt, the shards of all threads end within a step.
+    Tasks are taken as workers become free, so that an iterable can end at a deadline. If the iteration ends
+    early, for example by an interrupt, the shards of all threads end within a step.
     """
     options = {"prefer": "threads", "return_as": "generator_unordered", "batch_size": 1}
     parallel = joblib.Parallel(n_jobs=n_workers, pre_dispatch=n_workers, **options)

@@ -39,7 +39,7 @@ def may_start_processes() -> bool:
 
 
 def _end_with(parent: int, folder: str) -> None:
-    """In a new worker: end it and remove the files once its parent has ended, killed or not."""
+    """Initialize a worker: once its parent has ended, killed or not, it ends and removes the files."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -52,13 +52,7 @@ def _end_with(parent: int, folder: str) -> None:
 
 @contextlib.contextmanager
 def worker_processes(n_workers: int) -> Iterator[Callable[[ShardData], ShardData]]:
-    """Run shards in processes.
-
-    Yields
-    ------
-    callable
-        Stores the rows of shards in files that the processes read; otherwise rows are sent with each task.
-    """
+    """Run shards in processes; yield a function that stores their rows in files that the processes read."""
     with tempfile.TemporaryDirectory(prefix="pmlp-", ignore_cleanup_errors=True) as folder:
         config = joblib.parallel_config(
             "loky",

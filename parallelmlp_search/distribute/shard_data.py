@@ -20,6 +20,8 @@ from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig
 
 __all__ = ["ShardData"]
 
+_TENSORS = ("validation_inputs", "validation_target", "validation_weight", "prediction_inputs")
+
 
 @dataclass(frozen=True)
 class ShardData:
@@ -27,8 +29,6 @@ class ShardData:
 
     Attributes
     ----------
-    rows
-        Training rows.
     validation_inputs, validation_target, validation_weight
         Inputs ``(n, D)``, target as the metric takes it, and weights ``(n,)`` or None of the rows that
         evaluate members. All None: members are not evaluated, and the weights at the end predict.
@@ -36,12 +36,10 @@ class ShardData:
         Rows ``(n, D)`` to predict after training, or None.
     head, loss, metric
         Turns outputs into predictions; name of the training loss; metric of the validation rows.
-    seed
-        Seed of the batches and of dropout.
-    columns
-        Groups of columns; configurations can leave some out.
+    seed, columns
+        Seed of the batches and of dropout; groups of columns, of which configurations can leave some out.
     stored
-        File with the tensors. Another process reads it instead of receiving the tensors with each task.
+        File with the tensors, which other processes read instead of receiving them with each task.
     """
 
     rows: TrainingRows
@@ -59,20 +57,15 @@ class ShardData:
     def store(self, folder: Path) -> ShardData:
         """Write the tensors into a new file of the folder and return data that refers to it."""
         path = folder / f"rows-{uuid.uuid4().hex}.safetensors"
+        tensors = {f"rows.{name}": tensor for name, tensor in vars(self.rows).items()}
+        tensors |= {name: getattr(self, name) for name in _TENSORS}
         # safetensors refuses tensors that overlap, hence the clones
-        save_tensors(path, {name: t.clone() for name, t in self._tensors().items() if t is not None})
+        save_tensors(path, {name: t.clone() for name, t in tensors.items() if t is not None})
         return replace(self, stored=path)
 
-    def _tensors(self) -> dict[str, Tensor | None]:
-        rows = {f"rows.{name}": getattr(self.rows, name) for name in ("inputs", "target", "weight")}
-        names = ("validation_inputs", "validation_target", "validation_weight", "prediction_inputs")
-        return rows | {name: getattr(self, name) for name in names}
-
     def __getstate__(self) -> dict[str, Any]:
-        if self.stored is None:
-            return dict(self.__dict__)
-        names = ("head", "loss", "metric", "seed", "columns", "stored")
-        return {name: getattr(self, name) for name in names}
+        left_out = () if self.stored is None else ("rows", *_TENSORS)
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state if state["stored"] is None else state | _stored_rows(state["stored"]))
@@ -110,14 +103,13 @@ class ShardData:
         def seen(inputs: Tensor | None) -> Tensor | None:
             return None if inputs is None else select_columns(inputs, runs)
 
-        rows = seen(self.rows.inputs)
-        assert rows is not None
+        inputs = select_columns(self.rows.inputs, runs)
         return replace(
             self,
-            rows=replace(self.rows, inputs=rows),
+            rows=replace(self.rows, inputs=inputs),
             validation_inputs=seen(self.validation_inputs),
             prediction_inputs=seen(self.prediction_inputs),
-            columns=self.columns.without(self.n_inputs - rows.shape[1]),
+            columns=self.columns.without(self.n_inputs - inputs.shape[1]),
             stored=None,
         )
 
@@ -148,5 +140,4 @@ def _stored_rows(path: Path) -> dict[str, Any]:
     """Fields of a :class:`ShardData` from its file; the last few are cached, since tasks share them."""
     tensors, _ = load_tensors(path)
     rows = TrainingRows(tensors["rows.inputs"], tensors["rows.target"], tensors.get("rows.weight"))
-    names = ("validation_inputs", "validation_target", "validation_weight", "prediction_inputs")
-    return {"rows": rows} | {name: tensors.get(name) for name in names}
+    return {"rows": rows} | {name: tensors.get(name) for name in _TENSORS}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from parallelmlp_search.search.proposals.samplers import propose_cheap, propose_
 from parallelmlp_search.search.run.budget import (
     SCREENING_SHARE,
     FinalistPlan,
+    SearchPlan,
     Throughput,
     default_epochs,
     default_folds,
@@ -31,7 +31,7 @@ from parallelmlp_search.search.screening.rungs import ladder, ladder_cost
 from parallelmlp_search.search.screening.screening import MAX_TRIALS
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["SearchPlan", "affordable_first", "make_plan", "replan_finalists"]
+__all__ = ["affordable_first", "make_plan", "replan_finalists"]
 
 DEFAULT_TRIALS = 200
 
@@ -55,56 +55,6 @@ FIRST_RUNG_STEPS = 40
 
 SAFETY = 0.85
 """Share of the available time that is planned."""
-
-
-@dataclass(frozen=True)
-class SearchPlan:
-    """Plan of a search.
-
-    Attributes
-    ----------
-    rungs
-        Epochs of each rung; the last is full training.
-    n_fresh, n_refined
-        Trials from the whole space, and near the elites.
-    capacity
-        Most members that are alive at once.
-    n_finalists, n_folds
-        Size of cross-fitting.
-    screening_seconds
-        Time for screening, None without a time limit.
-    reserve_seconds
-        Time for selecting and saving.
-    fills_time
-        True if trials are added as long as there is time for screening.
-    training_seconds
-        Predicted seconds of all training on one core; 0 in journals of older versions.
-    """
-
-    rungs: tuple[float, ...]
-    n_fresh: int
-    n_refined: int
-    capacity: int
-    n_finalists: int
-    n_folds: int
-    screening_seconds: float | None = None
-    reserve_seconds: float = 0.0
-    fills_time: bool = False
-    training_seconds: float = 0.0
-
-    @property
-    def max_epochs(self) -> int:
-        """Epochs of full training."""
-        return int(self.rungs[-1])
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able values."""
-        return asdict(self) | {"rungs": list(self.rungs)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> SearchPlan:
-        """Plan that :meth:`to_dict` wrote."""
-        return cls(**{**values, "rungs": tuple(values["rungs"])})
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,19 @@ from parallelmlp_search.search.finalists.evaluation import evaluate, honest_scor
 from parallelmlp_search.search.finalists.postprocessing import comparison_weights, postprocess
 from parallelmlp_search.search.finalists.refit import REFIT_SHARE, refit
 from parallelmlp_search.search.finalists.result import SearchResult, trials_frame
-from parallelmlp_search.search.planning import SearchPlan, affordable_first, make_plan, replan_finalists
+from parallelmlp_search.search.planning import affordable_first, make_plan, replan_finalists
 from parallelmlp_search.search.problem.devices import resolve_device
 from parallelmlp_search.search.problem.preparation import Part, Preparation
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
-from parallelmlp_search.search.run.budget import Clock, FinalistPlan, Throughput
+from parallelmlp_search.search.run.budget import Clock, FinalistPlan, SearchPlan, Throughput
 from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.progress import Callback, Reporter
 from parallelmlp_search.search.run.run_directory import RunDirectory
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.search.run.workers import Workers
-from parallelmlp_search.search.screening.screening import Screener, Screening, ScreeningPlan
+from parallelmlp_search.search.screening.screening import Screener, Screening
 
 __all__ = ["run", "screen"]
 
@@ -209,10 +209,10 @@ def _screen(
         # a search that is resumed late leaves the finalists their share
         deadline = time.monotonic() + min(plan.screening_seconds, max(0.0, 0.5 * (end - clock.elapsed)))
     context.reporter.start_training()
-    size = ScreeningPlan(plan.rungs, plan.n_fresh, plan.n_refined, plan.capacity, deadline, plan.fills_time)
+    plan = replace(plan, deadline=deadline)
     if screener is not None:
-        return screener.screen(context, size)
-    screening = Screening(context, size)
+        return screener.screen(context, plan)
+    screening = Screening(context, plan)
     trials, left_out = screening.run(), screening.left_out
     wanted = min(settings.n_trials or 0, settings.space.size())
     if deadline is not None and len(trials) < wanted and not context.reporter.stopped:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from parallelmlp_search.search import Problem, SearchSettings, planning
-from parallelmlp_search.search.planning import MAX_FINALIST_SHARE, SearchPlan, affordable_first, make_plan
-from parallelmlp_search.search.run.budget import fewest_epochs
+from parallelmlp_search.search.planning import MAX_FINALIST_SHARE, affordable_first, make_plan
+from parallelmlp_search.search.run.budget import SearchPlan, fewest_epochs
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.space import MLPConfig
 

@@ -213,6 +213,7 @@ def test_a_round_that_time_cut_ends_screening_for_good(
 def test_screening_goes_on_while_there_is_time(spam: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan that took the machine for thirty times as slow as it is does not leave the time unused."""
     from parallelmlp_search.search import planning
+    from parallelmlp_search.search.run.budget import SearchPlan
 
     measured = planning._time_machine
 
@@ -221,7 +222,7 @@ def test_screening_goes_on_while_there_is_time(spam: Problem, monkeypatch: pytes
         throughput._measured *= 30.0
 
     monkeypatch.setattr(planning, "_time_machine", misled)
-    plans: list[planning.SearchPlan] = []
+    plans: list[SearchPlan] = []
     make = planning.make_plan
     monkeypatch.setattr(
         "parallelmlp_search.search.runner.make_plan", lambda *args: plans.append(make(*args)) or plans[0]

@@ -8,6 +8,7 @@ folds. The out-of-fold rows that give the score are not used for this choice.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -238,9 +239,8 @@ class _Results:
 
     def _left_out(self, complete: Sequence[Trial], planned: int, max_epochs: int) -> list[str]:
         sentences = []
-        expected = {trial.number for trial in self._finalists[:planned]}
-        n_sound = sum(trial.state is not TrialState.FAILED for trial in self._finalists[:planned])
-        missing = n_sound - len(complete)
+        expected = {t.number for t in self._finalists[:planned] if t.state is not TrialState.FAILED}
+        missing = len(expected) - len(complete)
         if missing > 0:
             sentences.append(f"{missing} of {planned} finalists were not cross-fitted before the time limit")
         short = sum(trial.number in expected & self._stopped for trial in complete)
@@ -269,19 +269,13 @@ def _out_of_fold(
 
 
 def _groups(finalists: Sequence[Trial], required: int | None) -> list[list[Trial]]:
-    """Planned finalists in groups of at most :data:`GROUP_SIZE` of similar size, then the extra ones.
-
-    Without a deadline (``required`` is None) only memory limits the size of a group.
-    """
+    """Planned finalists in groups, then the extra ones; without a deadline, ``required`` is None."""
+    n = len(finalists)
     if required is None:
-        starts = range(0, len(finalists), UNTIMED_GROUP_SIZE)
-        return [list(finalists[start : start + UNTIMED_GROUP_SIZE]) for start in starts]
-    n_groups = -(-required // GROUP_SIZE)
-    size = -(-required // n_groups)
-    bounds = [*range(0, required, size), *range(required, len(finalists), GROUP_SIZE)]
-    ends = [*bounds[1:], len(finalists)]
-    groups = [list(finalists[start:end]) for start, end in zip(bounds, ends, strict=True)]
-    return [group for group in groups if group]
+        starts = [*range(0, n, UNTIMED_GROUP_SIZE)]
+    else:
+        starts = [*range(0, required, GROUP_SIZE), *range(required, n, GROUP_SIZE)]
+    return [list(finalists[start:end]) for start, end in itertools.pairwise([*starts, n])]
 
 
 def _tasks(number: int, group: Sequence[Trial], parts: Sequence[Part], max_epochs: int) -> list[ShardTask]:

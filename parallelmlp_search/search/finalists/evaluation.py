@@ -37,21 +37,14 @@ N_BOOTSTRAPS = 30
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Ensemble of the finalists.
-
-    Attributes
-    ----------
-    ensemble
-        Weights of the finalists.
-    decision_weights
-        Weights of the classes by which the finalists were compared, or None.
-    corrected
-        Score of the ensemble, corrected for its selection; None for tables too small to hold rows back.
-    """
+    """Ensemble of the finalists, and its score."""
 
     ensemble: GreedyEnsemble
+    """Weights of the finalists."""
     decision_weights: tuple[float, ...] | None
+    """Weights of the classes by which the finalists were compared, or None."""
     corrected: HonestScore | None
+    """Score of the ensemble, corrected for its selection; None for tables too small to hold rows back."""
 
 
 def selection_seconds(preparation: Preparation, n_finalists: int) -> float:
@@ -75,10 +68,8 @@ def evaluate(
 
     Parameters
     ----------
-    fit
-        Finalists and their out-of-fold predictions.
-    decision_weights
-        Weights of the classes, tuned on other rows, for metrics of labels; or None.
+    fit, decision_weights
+        Finalists with out-of-fold predictions; weights of the classes, tuned on other rows, or None.
     seconds
         Time left. If it is short, the correction uses fewer bootstrap samples and rows.
 

@@ -29,6 +29,12 @@ __all__ = ["FoldModel", "TrainedModel"]
 FORMAT = 2
 PREDICTION_ROWS = 1024
 
+PLAIN_FIELDS = (
+    "task", "trials", "feature_names", "target_name", "flat_target", "temperature", "decision_weights",
+    "refitted",
+)  # fmt: skip
+"""Fields of a model that JSON holds as they are."""
+
 
 @dataclass
 class FoldModel:
@@ -212,17 +218,10 @@ class TrainedModel:
         save_tensors(folder / "weights.safetensors", tensors | {"weights": self.weights})
         write_json(
             folder / "model.json",
-            {
-                "format": FORMAT,
-                "task": self.task,
+            {"format": FORMAT}
+            | {name: getattr(self, name) for name in PLAIN_FIELDS}
+            | {
                 "classes": None if self.classes is None else ClassTarget(self.classes).to_dict(),
-                "feature_names": self.feature_names,
-                "target_name": self.target_name,
-                "flat_target": self.flat_target,
-                "temperature": self.temperature,
-                "decision_weights": self.decision_weights,
-                "refitted": self.refitted,
-                "trials": list(self.trials),
                 "configs": [config.to_dict() for config in self.configs],
                 "folds": [
                     {"preprocessor": fold.preprocessor.to_dict(), "head": asdict(fold.head)}
@@ -247,32 +246,22 @@ class TrainedModel:
                 f"{str(folder)!r} holds a model of format {values.get('format')!r}, but this version reads "
                 f"format {FORMAT}: use the version of parallelmlp-search that wrote it"
             )
+        if "decision" in values:  # the name in older versions
+            values["decision_weights"] = values["decision"]
         tensors, _ = load_tensors(folder / "weights.safetensors")
         configs = tuple(_stored_config(config, folder) for config in values["configs"])
         folds = []
         for number, fold in enumerate(values["folds"]):
             preprocessor = TablePreprocessor.from_dict(fold["preprocessor"])
             head = Head(**fold["head"])
-            architectures = [_architecture(config, preprocessor, head) for config in configs]
+            layout = plan([_architecture(config, preprocessor, head) for config in configs])
             # a file's memory is not aligned, and products of unaligned weights differ in the last bit
-            parameters = tensors[f"fold{number}"].clone()
-            folds.append(FoldModel(preprocessor, head, plan(architectures), parameters))
-        weights = values["decision_weights" if "decision_weights" in values else "decision"]
+            folds.append(FoldModel(preprocessor, head, layout, tensors[f"fold{number}"].clone()))
+        plain = {name: values[name] for name in PLAIN_FIELDS}
+        for name in ("trials", "decision_weights"):
+            plain[name] = None if plain[name] is None else tuple(plain[name])
         classes = None if values["classes"] is None else ClassTarget.from_dict(values["classes"]).classes_
-        return cls(
-            task=values["task"],
-            classes=classes,
-            configs=configs,
-            trials=tuple(values["trials"]),
-            weights=tensors["weights"],
-            folds=folds,
-            feature_names=list(values["feature_names"]),
-            target_name=values["target_name"],
-            flat_target=values["flat_target"],
-            temperature=float(values["temperature"]),
-            decision_weights=None if weights is None else tuple(weights),
-            refitted=bool(values["refitted"]),
-        )
+        return cls(classes=classes, configs=configs, weights=tensors["weights"], folds=folds, **plain)
 
 
 def _stored_config(values: dict[str, Any], folder: Path) -> MLPConfig:

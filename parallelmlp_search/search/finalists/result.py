@@ -14,6 +14,9 @@ from parallelmlp_search.space import MLPConfig
 
 __all__ = ["SearchResult", "trials_frame"]
 
+TABLES = ("leaderboard", "model", "trials")
+"""Fields of a result that have files of their own."""
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -59,30 +62,16 @@ class SearchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able summary."""
-        names = (
-            "metric",
-            "best_trial",
-            "n_trials",
-            "max_epochs",
-            "n_folds",
-            "member_steps",
-            "elapsed_seconds",
-            "left_out",
-        )
-        weights = self.model.weights.tolist()
-        return (
-            {name: getattr(self, name) for name in names}
-            | self.model.postprocessing()
-            | {
-                "task": self.model.task,
-                "honest": None if self.honest is None else asdict(self.honest),
-                "best_config": self.best_config.to_dict(),
-                "ensemble": [
-                    {"trial": trial, "weight": weight}
-                    for trial, weight in zip(self.model.trials, weights, strict=True)
-                ],
-            }
-        )
+        kept = {name: value for name, value in vars(self).items() if name not in TABLES}
+        members = zip(self.model.trials, self.model.weights.tolist(), strict=True)
+        return {
+            **kept,
+            **self.model.postprocessing(),
+            "task": self.model.task,
+            "honest": None if self.honest is None else asdict(self.honest),
+            "best_config": self.best_config.to_dict(),
+            "ensemble": [{"trial": trial, "weight": weight} for trial, weight in members],
+        }
 
 
 def trials_frame(trials: list[Trial], metric: Metric) -> pd.DataFrame:

@@ -16,33 +16,18 @@ __all__ = ["FoldNetwork", "SnapshotSelection"]
 
 
 class FoldNetwork(NamedTuple):
-    """Network of a finalist from one fold.
-
-    Attributes
-    ----------
-    vector
-        Canonical vector ``(n_parameters,)``.
-    prediction
-        ``(C, n)`` of the rows that the fold predicts.
-    epoch
-        Epochs of the chosen snapshot.
-    """
+    """Network of a finalist from one fold."""
 
     vector: Tensor
+    """Canonical vector ``(n_parameters,)``."""
     prediction: Tensor
+    """Predictions ``(C, n)`` of the rows that the fold has not seen."""
     epoch: float
+    """Epochs of the chosen snapshot."""
 
 
 class SnapshotSelection:
-    """Collects snapshots of finalists fold by fold, and chooses one once all folds are there.
-
-    Parameters
-    ----------
-    preparation
-        Validation rows and metric.
-    parts
-        One per fold.
-    """
+    """Collects snapshots of finalists fold by fold, and chooses one once all folds are there."""
 
     def __init__(self, preparation: Preparation, parts: Sequence[Part]) -> None:
         self._preparation = preparation
@@ -59,10 +44,8 @@ class SnapshotSelection:
 
         Parameters
         ----------
-        trial, fold
-            Number of the finalist and of the fold.
-        snapshots
-            Its snapshots.
+        trial, fold, snapshots
+            Number of the finalist, number of the fold, snapshots.
 
         Returns
         -------

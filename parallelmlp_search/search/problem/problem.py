@@ -75,8 +75,7 @@ class Problem:
         Parameters
         ----------
         table
-            Table as :func:`~parallelmlp_search.data.as_frame` takes it, of shape (n, columns). Where `target`
-            is a name, it holds the target and the columns of the other names too.
+            Table of shape (n, columns); with the target and other named columns where `target` is a name.
         target
             Name of the target column; rows without a target are left out with a warning. Or one value per
             row, shape (n,), or (n, outputs) for a regression.

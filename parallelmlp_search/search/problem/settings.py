@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
+from parallelmlp_search._checks import check_boolean, check_choice, check_integer, is_number
 from parallelmlp_search.data import Scaling
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.kernels import get_loss
@@ -25,6 +25,12 @@ SAMPLERS = ("random", "qmc", "grid", "tpe", "cmaes", "gp")
 FRESH_SAMPLERS = SAMPLERS[:3]
 
 CALIBRATIONS = ("auto", "temperature", "none")
+
+MINIMA = {
+    "n_trials": 1, "max_epochs": 1, "n_folds": 2, "n_finalists": 1, "numeric_bins": 0, "reduction_factor": 2,
+    "seed": 0,
+}  # fmt: skip
+"""Least values of whole numbers."""
 
 LOSSES = {
     "binary": ("binary_logits",),
@@ -44,12 +50,9 @@ def check_sampler(sampler: object) -> None:
     InvalidParameterError
         If it is neither.
     """
-    if isinstance(sampler, str):
-        known, hint = sampler in SAMPLERS, near_miss(sampler, SAMPLERS)
-    else:
-        has_method = callable(getattr(sampler, "sample_independent", None))
-        known, hint = has_method and not isinstance(sampler, type), ""
-    if not known:
+    has_method = callable(getattr(sampler, "sample_independent", None)) and not isinstance(sampler, type)
+    if not has_method and sampler not in SAMPLERS:
+        hint = near_miss(sampler, SAMPLERS) if isinstance(sampler, str) else ""
         raise InvalidParameterError(
             f"sampler must be one of {', '.join(SAMPLERS)} or a sampler of Optuna, but got {sampler!r}{hint}"
         )
@@ -73,7 +76,7 @@ def parse_memory(limit: Any) -> int | None:
         if match := _SIZE.fullmatch(limit):
             power = " kmgt".index(match[2].lower() or " ")
             size = float(match[1]) * (1024 if match[3] else 1000) ** power
-    elif isinstance(limit, Real) and not isinstance(limit, bool):
+    elif is_number(limit):
         size = float(limit)
     if not (math.isfinite(size) and size >= 1):
         raise InvalidParameterError(
@@ -167,18 +170,23 @@ class SearchSettings:
             raise InvalidParameterError(
                 f"search_space must be a SearchSpace or the name of a preset, but got {space!r}"
             )
-        object.__setattr__(self, "space", space)
-        object.__setattr__(self, "initial", tuple(self.initial))
-        object.__setattr__(self, "memory_limit", parse_memory(self.memory_limit))
-        self._check_numbers()
-        for name in ("tune_thresholds", "refit"):
-            if not isinstance(getattr(self, name), bool):
-                raise InvalidParameterError(f"{name} must be True or False, but got {getattr(self, name)!r}")
-        if self.calibration not in CALIBRATIONS:
-            raise InvalidParameterError(
-                f"calibration must be one of {', '.join(CALIBRATIONS)}, but got {self.calibration!r}"
-                f"{near_miss(str(self.calibration), CALIBRATIONS)}"
-            )
+        checked = {"space": space, "initial": tuple(self.initial), "memory_limit": self.memory_bytes}
+        for name, minimum in MINIMA.items():
+            if (value := getattr(self, name)) is not None:
+                checked[name] = check_integer(name, value, minimum)
+        kind, _, level = str(self.loss).partition(":")
+        if self.metric is None and kind == "quantile":
+            checked["metric"] = f"pinball:{level or '0.5'}"
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        limit = self.time_limit
+        if limit is not None and not (is_number(limit) and 0 < limit < math.inf):
+            raise InvalidParameterError(f"time_limit must be > 0 seconds, but got {limit!r}")
+        if not 0 <= self.refinement <= 1:
+            raise InvalidParameterError(f"refinement must lie in [0, 1], but got {self.refinement!r}")
+        check_boolean("tune_thresholds", self.tune_thresholds)
+        check_boolean("refit", self.refit)
+        check_choice("calibration", self.calibration, CALIBRATIONS)
         # run.json holds the dotted name of the class of a sampler object
         if not (isinstance(self.sampler, str) and "." in self.sampler):
             check_sampler(self.sampler)
@@ -186,28 +194,6 @@ class SearchSettings:
             if not isinstance(config, MLPConfig):
                 raise InvalidParameterError(f"initial must hold configurations, but got {config!r}")
             space.to_values(config)  # raises for a configuration outside of the space
-        if self.loss is not None:
-            kind, _, level = str(self.loss).partition(":")
-            if self.metric is None and kind == "quantile":
-                object.__setattr__(self, "metric", f"pinball:{level or '0.5'}")
-
-    def _check_numbers(self) -> None:
-        lowest = {"n_trials": 1, "max_epochs": 1, "n_folds": 2, "n_finalists": 1, "numeric_bins": 0}
-        for name, least in lowest.items():
-            value = getattr(self, name)
-            whole = isinstance(value, Integral) and not isinstance(value, bool)
-            if value is not None and not (whole and value >= least):
-                raise InvalidParameterError(f"{name} must be an integer >= {least}, but got {value!r}")
-        limit = self.time_limit
-        known = isinstance(limit, Real) and not isinstance(limit, bool)
-        if limit is not None and not (known and limit > 0 and math.isfinite(limit)):
-            raise InvalidParameterError(f"time_limit must be > 0 seconds, but got {limit!r}")
-        if self.reduction_factor < 2:
-            raise InvalidParameterError(f"reduction_factor must be >= 2, but got {self.reduction_factor!r}")
-        if not 0 <= self.refinement <= 1:
-            raise InvalidParameterError(f"refinement must lie in [0, 1], but got {self.refinement!r}")
-        if self.seed < 0:
-            raise InvalidParameterError(f"seed must be >= 0, but got {self.seed!r}")
 
     @property
     def memory_bytes(self) -> int | None:
@@ -236,12 +222,7 @@ class SearchSettings:
             If they do not.
         """
         if self.loss is not None:
-            kind = str(self.loss).partition(":")[0]
-            if kind not in LOSSES[task]:
-                raise InvalidParameterError(
-                    f"loss must be one of {', '.join(LOSSES[task])}, but got {self.loss!r}"
-                    f"{near_miss(kind, LOSSES[task])}"
-                )
+            check_choice("loss", str(self.loss).partition(":")[0], LOSSES[task])
             get_loss(self.loss)  # checks the number after the colon
         if self.calibration == "temperature" and task == "regression":
             raise InvalidParameterError(

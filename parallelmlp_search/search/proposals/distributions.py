@@ -23,7 +23,6 @@ from parallelmlp_search.space import Categorical, Domain, Float, Int, MLPConfig,
 __all__ = [
     "asked_of",
     "decode_value",
-    "distribution_of",
     "encode_value",
     "number_domain",
     "space_from_distributions",
@@ -64,14 +63,8 @@ def decode_value(domain: Domain, stored: Any) -> Any:
     raise InvalidParameterError(f"value must belong to {domain!r}, but got {stored!r}")
 
 
-def distribution_of(domain: Domain) -> BaseDistribution:
-    """Distribution of a domain, without its condition, which Optuna cannot express.
-
-    Raises
-    ------
-    InvalidParameterError
-        If choices are equal when written as text.
-    """
+def _distribution_of(domain: Domain) -> BaseDistribution:
+    """Distribution of a domain, without its condition, which Optuna cannot express."""
     if isinstance(domain, Float):
         return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
     if isinstance(domain, Int):
@@ -87,7 +80,7 @@ def asked_of(space: SearchSpace, config: MLPConfig) -> tuple[dict[str, Any], dic
     """Parameters and distributions of an Optuna trial for a configuration of a space."""
     values = space.to_values(config)
     params = {name: encode_value(value) for name, value in values.items()}
-    return params, {name: distribution_of(space.domains[name]) for name in values}
+    return params, {name: _distribution_of(space.domains[name]) for name in values}
 
 
 def suggest_values(trial: BaseTrial, space: SearchSpace) -> dict[str, Any]:
@@ -114,7 +107,7 @@ def space_to_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
 
     Conditions are left out, so a trial has values of inactive names too.
     """
-    return {name: distribution_of(space.domains[name]) for name in space.names}
+    return {name: _distribution_of(space.domains[name]) for name in space.names}
 
 
 def space_from_distributions(distributions: Mapping[str, BaseDistribution]) -> SearchSpace:

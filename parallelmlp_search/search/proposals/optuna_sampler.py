@@ -21,7 +21,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
 from optuna.search_space import intersection_search_space
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, create_trial
 from scipy.special import ndtri
 
 from parallelmlp_search._optional import require
@@ -103,12 +103,10 @@ class OptunaProposals:
         ----------
         trials
             All trials so far.
-        n
-            Most configurations; there are fewer where the space is nearly exhausted.
+        n, known
+            Most configurations, fewer where the space is nearly exhausted; configurations to leave out.
         rng
             Generator of the configurations' seeds, and of changes of repeated suggestions.
-        known
-            Configurations to leave out.
         seconds
             Time after which the sampler is asked no more; the other proposals are changes of its answers.
 
@@ -133,10 +131,9 @@ class OptunaProposals:
                 chosen.append(config)
                 if time.monotonic() > until:
                     break
-        asked = list(chosen)
-        while asked and len(chosen) < n:
-            parent = asked[int(rng.integers(len(asked)))]
-            child = self._changed(parent, rng, taken)
+        n_asked = len(chosen)
+        while n_asked and len(chosen) < n:
+            child = self._changed(chosen[int(rng.integers(n_asked))], rng, taken)
             if child is None:
                 break
             taken[self.space.key(child)] = child
@@ -178,24 +175,21 @@ class OptunaProposals:
         """
         ranked = [t for t in sorted(trials, key=lambda t: t.standing) if math.isfinite(t.error)]
         most = MAX_KNOWN.get(self.name, MAX_KNOWN_BY_DEFAULT)
-        told = range(len(ranked))
+        places = np.arange(len(ranked))
         if len(ranked) > most:
             best = most // 2
-            others = np.linspace(best, len(ranked) - 1, most - best).astype(int).tolist()
-            told = [*range(best), *others]  # type: ignore[assignment]
+            places = np.r_[:best, np.linspace(best, len(ranked) - 1, most - best).astype(int)]
         scores = ndtri((np.arange(len(ranked)) + 0.5) / max(1, len(ranked)))
-        past = [(ranked[place].number, self._frozen(ranked[place], float(scores[place]))) for place in told]
-        return [frozen for _, frozen in sorted(past, key=lambda pair: pair[0])]
-
-    def _frozen(self, trial: Trial, value: float) -> FrozenTrial:
-        params, distributions = asked_of(self.space, trial.config)
-        return create_trial(
-            state=TrialState.COMPLETE,
-            value=value,
-            params=params,
-            distributions=distributions,
-            system_attrs=self._attributes.get(self.space.key(trial.config), {}),
-        )
+        past = []
+        for place in sorted(places, key=lambda place: ranked[place].number):
+            config = ranked[place].config
+            params, distributions = asked_of(self.space, config)
+            attributes = self._attributes.get(self.space.key(config), {})
+            value = float(scores[place])
+            past.append(
+                create_trial(value=value, params=params, distributions=distributions, system_attrs=attributes)
+            )
+        return past
 
 
 def named_sampler(name: str, seed: int, source: Sequence[FrozenTrial] = ()) -> BaseSampler:
@@ -218,9 +212,10 @@ def named_sampler(name: str, seed: int, source: Sequence[FrozenTrial] = ()) -> B
         # `group` separates conditional names; `constant_liar` spreads a batch
         return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
     if name == "gp":
-        quiet_options: dict[str, Any] = {"warn_independent_sampling": False}
-        known = inspect.signature(GPSampler).parameters  # the option exists since Optuna 4.5
-        return GPSampler(seed=seed, **{name: quiet_options[name] for name in quiet_options if name in known})
+        options: dict[str, Any] = {"warn_independent_sampling": False}
+        if "warn_independent_sampling" not in inspect.signature(GPSampler).parameters:
+            options = {}  # before Optuna 4.5
+        return GPSampler(seed=seed, **options)
     require("cmaes", extra="cmaes", purpose="to sample by CMA-ES")
     sources = list(source) if len(source) >= MIN_SOURCES else None
     return CmaEsSampler(seed=seed, source_trials=sources, warn_independent_sampling=False)
@@ -233,13 +228,10 @@ def _numeric_part(past: list[FrozenTrial]) -> list[FrozenTrial]:
         for name, distribution in intersection_search_space(past).items()
         if isinstance(distribution, FloatDistribution | IntDistribution) and not distribution.single()
     }
-    if not numbers:
-        return []
+    params = [{name: trial.params[name] for name in numbers} for trial in past if numbers]
     return [
-        create_trial(
-            value=trial.value, params={name: trial.params[name] for name in numbers}, distributions=numbers
-        )
-        for trial in past
+        create_trial(value=trial.value, params=mine, distributions=numbers)
+        for trial, mine in zip(past, params, strict=False)
     ]
 
 

@@ -10,7 +10,7 @@ from scipy.stats import qmc
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["cheaper", "propose_cheap", "propose_fresh", "propose_near"]
+__all__ = ["propose_cheap", "propose_fresh", "propose_near"]
 
 MUTATION_SHARE = 0.7
 """Share of the proposals near the elites that change one elite; the others cross two."""
@@ -40,17 +40,13 @@ def propose_fresh(
 
     Parameters
     ----------
-    space
-        Search space.
+    space, rng
+        Search space and random generator.
     sampler
         ``random``; ``qmc`` for scrambled Sobol points, which leave no large gaps; ``grid`` for points of the
         coarsest grid that is large enough, in random order if it is larger than wanted.
-    n
-        Most configurations; there are fewer where the space is exhausted.
-    rng
-        Random generator.
-    known
-        Configurations to leave out.
+    n, known
+        Most configurations, fewer where the space is exhausted; configurations to leave out.
 
     Returns
     -------
@@ -102,48 +98,22 @@ def _sobol(space: SearchSpace, n: int, rng: np.random.Generator) -> list[MLPConf
     ]
 
 
-def cheaper(
-    configs: Sequence[MLPConfig], n: int, cost: Callable[[MLPConfig], float], rng: np.random.Generator
-) -> list[MLPConfig]:
-    """Choose configurations, cheap ones with a higher probability.
-
-    They are drawn one after the other without replacement, with probabilities in proportion to
-    ``cost ** -COST_EXPONENT``, by the Gumbel trick (Efraimidis and Spirakis 2006; Kool et al. 2019).
-
-    Parameters
-    ----------
-    configs
-        Candidates.
-    n
-        Number to choose; all if there are no more.
-    cost
-        Seconds of training a configuration.
-    rng
-        Random generator.
-
-    Returns
-    -------
-    list of MLPConfig
-    """
-    if len(configs) <= n:
-        return list(configs)
-    costs = np.array([cost(config) for config in configs])
-    order = np.argsort(COST_EXPONENT * np.log(costs) - rng.gumbel(size=len(costs)))
-    return [configs[index] for index in order[:n]]
-
-
 def propose_cheap(
     propose: Callable[[int], list[MLPConfig]],
     n: int,
     cost: Callable[[MLPConfig], float] | None,
     rng: np.random.Generator,
 ) -> list[MLPConfig]:
-    """Proposals of a function, or the :func:`cheaper` ones of several times as many.
+    """Proposals of a function, cheap ones with a higher probability.
+
+    They are drawn from several times as many one after the other without replacement, with probabilities in
+    proportion to ``cost ** -COST_EXPONENT``, by the Gumbel trick (Efraimidis and Spirakis 2006; Kool et al.
+    2019).
 
     Parameters
     ----------
     propose
-        Returns the given number of configurations.
+        Returns the given number of configurations, or fewer.
     n
         Number of proposals.
     cost
@@ -155,7 +125,14 @@ def propose_cheap(
     -------
     list of MLPConfig
     """
-    return propose(n) if cost is None else cheaper(propose(N_CANDIDATES * n), n, cost, rng)
+    if cost is None:
+        return propose(n)
+    configs = propose(N_CANDIDATES * n)
+    if len(configs) <= n:
+        return configs
+    costs = np.array([cost(config) for config in configs])
+    order = np.argsort(COST_EXPONENT * np.log(costs) - rng.gumbel(size=len(costs)))
+    return [configs[index] for index in order[:n]]
 
 
 def propose_near(
@@ -173,16 +150,12 @@ def propose_near(
 
     Parameters
     ----------
-    space
-        Search space.
+    space, rng
+        Search space and random generator.
     trials
         Trials so far; the best are the elites.
-    n
-        Most configurations.
-    rng
-        Random generator.
-    known
-        Configurations to leave out.
+    n, known
+        Most configurations; configurations to leave out.
 
     Returns
     -------

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from parallelmlp_search.distribute import ShardOutcome
 
 __all__ = [
     "Clock",
     "FinalistPlan",
+    "SearchPlan",
     "Throughput",
     "default_epochs",
     "default_folds",
@@ -44,14 +46,10 @@ class Clock:
 
     Parameters
     ----------
-    limit
-        Seconds, or None.
-    started
-        Reading of :func:`time.monotonic` at the start; None for now.
-    spent
-        Seconds used before an interruption.
-    now
-        Current time.
+    limit, spent
+        Seconds, or None; seconds used before an interruption.
+    started, now
+        Reading of the monotonic clock at the start, None for now; the clock.
     """
 
     def __init__(
@@ -126,6 +124,59 @@ class FinalistPlan:
     max_epochs: int
     n_finalists: int
     n_folds: int
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """Plan of a search.
+
+    Attributes
+    ----------
+    rungs
+        Epochs of each rung; the last is full training.
+    n_fresh, n_refined
+        Trials from the whole space, and near the elites.
+    capacity
+        Most members that are alive at once.
+    n_finalists, n_folds
+        Size of cross-fitting.
+    screening_seconds, reserve_seconds
+        Time for screening, None without a time limit; time for selecting and saving.
+    fills_time
+        True if trials are added as long as there is time for screening.
+    training_seconds
+        Predicted seconds of all training on one core; 0 in journals of older versions.
+    deadline
+        Reading of the monotonic clock at which screening ends, or None. It is not written to disk.
+    """
+
+    rungs: tuple[float, ...]
+    n_fresh: int
+    n_refined: int
+    capacity: int
+    n_finalists: int
+    n_folds: int
+    screening_seconds: float | None = None
+    reserve_seconds: float = 0.0
+    fills_time: bool = False
+    training_seconds: float = 0.0
+    deadline: float | None = None
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of full training."""
+        return int(self.rungs[-1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able values."""
+        values = asdict(self) | {"rungs": list(self.rungs)}
+        del values["deadline"]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SearchPlan:
+        """Plan that :meth:`to_dict` wrote."""
+        return cls(**{**values, "rungs": tuple(values["rungs"])})
 
 
 def default_epochs(steps_per_epoch: float) -> int:

@@ -17,27 +17,14 @@ __all__ = ["SearchContext"]
 
 @dataclass(frozen=True)
 class SearchContext:
-    """Objects that all stages of a search share.
-
-    Attributes
-    ----------
-    preparation
-        Problem, settings, device, splits and metric.
-    data
-        Rows of screening.
-    journal
-        Trains shards and keeps their outcomes.
-    reporter
-        Reports progress.
-    clock
-        Time since the start, against the limit.
-    workers
-        Threads or processes.
-    """
+    """Objects that all stages of a search share."""
 
     preparation: Preparation
+    """Problem, settings, device, splits and metric."""
     data: ShardData
+    """Rows of screening."""
     journal: Journal
+    """Trains shards and keeps their outcomes."""
     reporter: Reporter
     clock: Clock
     workers: Workers

@@ -36,22 +36,16 @@ class Progress:
     stage
         ``preparing``, ``screening``, ``cross-fitting``, ``selecting``, ``refitting``, ``saving`` or
         ``finished``.
-    metric
-        Name of the metric.
+    metric, best_score
+        Name of the metric, and the best score so far in its own orientation or None.
     rung_completed
         True for the report that ends a rung, or cross-fitting.
-    round, rung
-        Round of screening, and the highest rung that trains in it.
-    n_rungs
-        Number of rungs.
-    alive
-        Members in training.
-    n_trials
-        Trials so far.
+    round, rung, n_rungs
+        Round of screening, the highest rung that trains in it, and the number of rungs.
+    alive, n_trials
+        Members in training; trials so far.
     done, total
         Shards of this round that are finished, and all of them.
-    best_score
-        Best score so far in the metric's own orientation, or None.
     member_steps_per_second
         Training steps per second, summed over members.
     elapsed_seconds, seconds_left
@@ -86,10 +80,8 @@ class Reporter:
 
     Parameters
     ----------
-    callbacks
-        Receivers of the reports.
-    metric
-        Metric of the search.
+    callbacks, metric
+        Receivers of the reports; metric of the search.
     clock, throughput
         Time and steps so far.
 
@@ -118,12 +110,10 @@ class Reporter:
 
         Parameters
         ----------
-        stage
-            Stage of the search.
+        stage, values
+            Fields of :class:`Progress`.
         trials
             All trials.
-        values
-            Further fields of :class:`Progress`.
         """
         if not self.callbacks:
             return

@@ -33,10 +33,7 @@ class Cohort:
     number
         Number of the cohort within its round, for example its rung or its fold.
     configs
-        Configuration by number of the member. A member has the same number on every rung, and no other
-        member has it.
-    data
-        Rows, loss, metric.
+        Configuration by number of the member, which is unique and the same on every rung.
     until_epoch, total_epochs
         Epochs of this rung and of full training.
     room
@@ -57,7 +54,7 @@ class Cohort:
 
 
 class FinishedShard(NamedTuple):
-    """Members of a cohort that have been trained, and the number of shards that are done so far."""
+    """Trained members of a cohort, and the number of shards done so far and in total."""
 
     cohort: Cohort
     members: list[MemberOutcome]
@@ -113,37 +110,30 @@ class RungLoop:
 
         Parameters
         ----------
-        key
-            Name of the round in the journal.
-        cohorts
-            Members to train. States of members that are in none are dropped.
-        deadline
-            Reading of :func:`time.monotonic` at which training ends, or None. Shards do not begin later.
-        min_shards
-            Shards that begin even after the deadline.
+        key, cohorts
+            Name of the round in the journal; members to train.
+        deadline, min_shards
+            Reading of :func:`time.monotonic` at which training ends, or None; shards that begin even then.
 
         Yields
         ------
         FinishedShard
-            Outcomes of members. Their states may be set to None, but states are not to be replaced.
         """
+        cohort_of = {member: cohort for cohort in cohorts for member in cohort.configs}
+        best = {cohort.number: _BestMembers(cohort.room) for cohort in cohorts}
+
+        def strip(outcome: ShardOutcome) -> None:
+            for member in outcome.members:
+                best[cohort_of[member.trial].number].offer(member)
+
         recalled = self._journal.recall_round(key)
         self._is_recalled = recalled is not None
         self._round = ShardOutcome(key)
-        cohort_of = {member: cohort for cohort in cohorts for member in cohort.configs}
+        tasks = self._tasks(key, cohorts, deadline) if recalled is None else []
+        shards = self._journal.run(_until(deadline, tasks, min_shards), strip)
+        total = len(tasks)
         if recalled is not None:
-            shards: Iterator[ShardOutcome] = iter([recalled])
-            total = 1
-        else:
-            tasks = self._tasks(key, cohorts, deadline)
-            total = len(tasks)
-            best = {cohort.number: _BestMembers(cohort.room) for cohort in cohorts}
-
-            def strip(outcome: ShardOutcome) -> None:
-                for member in outcome.members:
-                    best[cohort_of[member.trial].number].offer(member)
-
-            shards = self._journal.run(_until(deadline, tasks, min_shards), strip)
+            shards, total = iter([recalled]), 1
         self._members = {}
         for done, outcome in enumerate(shards, start=1):
             self._round.add(outcome)

@@ -17,14 +17,10 @@ def ladder(
 
     Parameters
     ----------
-    max_epochs
-        Epochs of the last rung.
-    reduction_factor
-        Ratio between rungs.
-    n_rungs
-        Most rungs.
-    least
-        Least epochs of the first rung; below 1 where a table has many rows.
+    max_epochs, reduction_factor
+        Epochs of the last rung, and the ratio between rungs.
+    n_rungs, least
+        Most rungs, and least epochs of the first rung; below 1 where a table has many rows.
 
     Returns
     -------
@@ -62,10 +58,8 @@ def advancing(cohort: Mapping[int, float], past: Sequence[float], reduction_fact
 
     Parameters
     ----------
-    cohort
-        Error of each trial of the cohort, lower is better; NaN or infinite if it failed.
-    past
-        Errors of earlier cohorts at the same rung.
+    cohort, past
+        Error of each trial of the cohort, NaN or infinite if it failed; errors of earlier cohorts.
     reduction_factor
         One in this many advances.
 

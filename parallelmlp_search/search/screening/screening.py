@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from typing import Protocol
 
 from parallelmlp_search.distribute import MemberOutcome
 from parallelmlp_search.search.proposals.proposals import Proposals
+from parallelmlp_search.search.run.budget import SearchPlan
 from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.trial import RungRecord, Trial, TrialState
 from parallelmlp_search.search.screening.rung_loop import Cohort, RungLoop
 from parallelmlp_search.search.screening.rungs import advancing, survivors
 
-__all__ = ["MAX_TRIALS", "Screener", "Screening", "ScreeningPlan"]
+__all__ = ["MAX_TRIALS", "Screener", "Screening"]
 
 MAX_TRIALS = 20_000
 
@@ -33,32 +33,6 @@ N_TIMED_TRIALS = 200
 """Latest trials whose mean cost predicts that of the next."""
 
 
-@dataclass(frozen=True)
-class ScreeningPlan:
-    """Size of a screening.
-
-    Attributes
-    ----------
-    rungs
-        Epochs of each rung.
-    n_fresh, n_refined
-        Trials to draw from the whole space, and near the elites.
-    capacity
-        Most members that are alive at once.
-    deadline
-        Reading of the monotonic clock at which screening ends, or None.
-    fills_time
-        True if trials are added until the deadline.
-    """
-
-    rungs: tuple[float, ...]
-    n_fresh: int
-    n_refined: int
-    capacity: int
-    deadline: float | None = None
-    fills_time: bool = False
-
-
 class Screener(Protocol):
     """Screening by several processes that share the trials."""
 
@@ -66,7 +40,7 @@ class Screener(Protocol):
         """Check that all processes search the same problem, and return their common rungs."""
         ...
 
-    def screen(self, context: SearchContext, plan: ScreeningPlan) -> tuple[list[Trial], list[str]]:
+    def screen(self, context: SearchContext, plan: SearchPlan) -> tuple[list[Trial], list[str]]:
         """All trials, numbered from 0, and sentences on work that the deadline left out."""
         ...
 
@@ -79,7 +53,7 @@ class Screening:
     context
         Context of the search.
     plan
-        Size of the screening.
+        Rungs, trials, capacity, deadline.
 
     Attributes
     ----------
@@ -89,7 +63,7 @@ class Screening:
         Sentences on work that the deadline left out.
     """
 
-    def __init__(self, context: SearchContext, plan: ScreeningPlan) -> None:
+    def __init__(self, context: SearchContext, plan: SearchPlan) -> None:
         self.context = context
         self.plan = plan
         self.trials: list[Trial] = []

@@ -11,7 +11,7 @@ from parallelmlp_search.search import SAMPLERS, Trial, TrialState
 from parallelmlp_search.search.proposals.samplers import (
     MAX_LISTED,
     N_ELITES,
-    cheaper,
+    propose_cheap,
     propose_fresh,
     propose_near,
 )
@@ -204,23 +204,24 @@ def test_children_of_one_leader_have_seeds_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("ratio", [2.0, 10.0])
-def test_the_cheaper_the_likelier(ratio: float) -> None:
-    """Of one cheap and one dear configuration the dear one is taken once in ``1 + ratio`` times."""
-    cheap, dear = MLPConfig(widths=(4,)), MLPConfig(widths=(5,))
+def test_the_probability_falls_with_the_cost(ratio: float) -> None:
+    """Of a cheap and an expensive configuration, the expensive one is taken once in ``1 + ratio`` times."""
+    cheap, expensive = MLPConfig(widths=(4,)), MLPConfig(widths=(5,))
     rng = _rng()
 
     def cost(config: MLPConfig) -> float:
-        return ratio if config is dear else 1.0
+        return ratio if config is expensive else 1.0
 
-    taken = [cheaper([cheap, dear], 1, cost, rng)[0] for _ in range(4000)]
-    share = sum(config is dear for config in taken) / len(taken)
+    taken = [propose_cheap(lambda n: [cheap, expensive], 1, cost, rng)[0] for _ in range(4000)]
+    share = sum(config is expensive for config in taken) / len(taken)
     expected = 1.0 / (1.0 + ratio)
     assert share == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / len(taken)))
 
 
 def test_no_configuration_is_taken_twice_and_few_are_all_taken() -> None:
     configs = propose_fresh(CONTINUOUS, "random", 20, _rng(), known=[])
-    taken = cheaper(configs, 8, lambda config: float(sum(config.widths)), _rng())
+    taken = propose_cheap(lambda n: configs, 8, lambda config: float(sum(config.widths)), _rng())
     assert len(_keys(CONTINUOUS, taken)) == 8
     assert _keys(CONTINUOUS, taken) < _keys(CONTINUOUS, configs)
-    assert cheaper(configs[:3], 8, lambda config: 1.0, _rng()) == configs[:3]
+    assert propose_cheap(lambda n: configs[:3], 8, lambda config: 1.0, _rng()) == configs[:3]
+    assert propose_cheap(lambda n: configs[:n], 8, None, _rng()) == configs[:8]

@@ -35,10 +35,10 @@ from parallelmlp_search.search import SearchSettings, Trial
 from parallelmlp_search.search import TrialState as State
 from parallelmlp_search.search.proposals.distributions import asked_of
 from parallelmlp_search.search.proposals.optuna_sampler import named_sampler, quiet
+from parallelmlp_search.search.run.budget import SearchPlan
 from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.progress import Reporter
 from parallelmlp_search.search.run.trial import RungRecord
-from parallelmlp_search.search.screening.screening import ScreeningPlan
 
 __all__ = ["SharedStudy", "check_shareable"]
 
@@ -146,7 +146,7 @@ class SharedStudy:
                     "join it with the same, or choose another name"
                 )
 
-    def screen(self, context: SearchContext, plan: ScreeningPlan) -> tuple[list[Trial], list[str]]:
+    def screen(self, context: SearchContext, plan: SearchPlan) -> tuple[list[Trial], list[str]]:
         """Train batches until the study has its trials, or the deadline is reached.
 
         Returns
@@ -199,7 +199,7 @@ class SharedStudy:
         return found, left_out
 
     def _report(
-        self, reporter: Reporter, trials: list[Trial], plan: ScreeningPlan, n_batches: int, *, final: bool
+        self, reporter: Reporter, trials: list[Trial], plan: SearchPlan, n_batches: int, *, final: bool
     ) -> None:
         finished = sum(trial.state is not State.WAITING for trial in trials)
         reporter.report(
@@ -239,7 +239,7 @@ def check_shareable(settings: SearchSettings) -> None:
         raise InvalidParameterError("sampler 'grid' cannot be shared: use random, qmc, tpe, cmaes or gp")
 
 
-def _number_of_trials(settings: SearchSettings, plan: ScreeningPlan) -> float:
+def _number_of_trials(settings: SearchSettings, plan: SearchPlan) -> float:
     """Return the number of trials of the study; infinite if only the deadline ends it."""
     wanted = math.inf if plan.deadline is not None and settings.n_trials is None else 0.0
     return min(max(wanted, float(plan.n_fresh + plan.n_refined)), settings.space.size())
