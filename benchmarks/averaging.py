@@ -1,4 +1,4 @@
-"""Gain of averaging the networks of all folds: expected, and measured on held-back rows.
+"""Gain of averaging the networks of all folds: expected, and measured on held-out rows.
 
 ``python -m benchmarks.averaging`` searches each of the twelve bundled tables for 30 seconds. It compares the
 error of the ensemble of one fold's networks, in the mean of the folds, with that of the average over all

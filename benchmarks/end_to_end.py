@@ -1,7 +1,7 @@
-"""Whole searches: honest score, score on held-back rows, time and memory.
+"""Whole searches: honest score, score on held-out rows, time and memory.
 
 ``python -m benchmarks.end_to_end`` runs ``pmlp`` as a user would, each time in a new process, on three
-quarters of a bundled table, and evaluates the run on the held-back quarter. It writes
+quarters of a bundled table, and evaluates the run on the held-out quarter. It writes
 ``benchmarks/results/end_to_end.json`` and the table in the README. ``--only NAME`` runs one of the rows.
 """
 
@@ -146,7 +146,7 @@ def run_case(case: Case, folder: Path, seed: int) -> dict[str, Any]:
     honest = summary["honest"]
     score = scores[case.metric]
     n_test = len(split.test)
-    # the held-back score has a standard error too, about that of the honest score scaled by its rows
+    # the held-out score has a standard error too, about that of the honest score scaled by its rows
     n_oof = json.loads((output / "run.json").read_text())["splits"]["out_of_fold"]
     error = honest["standard_error"] * math.sqrt(1.0 + n_oof / n_test)
     return {
@@ -174,7 +174,7 @@ def run_case(case: Case, folder: Path, seed: int) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as the Markdown table of the README."""
     lines = [
-        "| search | metric | held back | honest score | seconds | networks | peak memory |",
+        "| search | metric | held out | honest score | seconds | networks | peak memory |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:

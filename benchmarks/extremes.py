@@ -1,7 +1,7 @@
 """Extreme synthetic tables: few rows, many columns, a rare class, many classes, a million rows.
 
 ``python -m benchmarks.extremes`` searches each of them with ``pmlp`` under a time limit, each in a new
-process, and compares the score on held-back rows with that of a linear model, which a sensible model must
+process, and compares the score on held-out rows with that of a linear model, which a sensible model must
 beat. It writes ``benchmarks/results/extremes.json`` and the table in ``docs/quality.md``. ``--only NAME``
 runs one.
 """
@@ -100,7 +100,7 @@ CASES: Mapping[str, Case] = {
 
 
 def linear(case: Case, train: Made, test: Made) -> float:
-    """Fit a linear model and return its score on the held-back rows.
+    """Fit a linear model and return its score on the held-out rows.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
-    head = "| table | rows that train | metric | held back | linear model | honest score | seconds | memory |"
+    head = "| table | rows that train | metric | held out | linear model | honest score | seconds | memory |"
     lines = [
         f"| {row['case']} | {row['rows']:,} x {row['columns']:,} | {row['metric']} "
         f"| {row['held_back']:.3f} | {row['linear']:.3f} "

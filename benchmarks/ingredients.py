@@ -1,7 +1,7 @@
 """Value of each ingredient of a network: one recipe against variants with one change.
 
 ``python -m benchmarks.ingredients`` trains four networks of each variant as one population on each of the
-twelve bundled tables, twice, on all rows that are not held back, and compares the error of their average with
+twelve bundled tables, twice, on all rows that are not held out, and compares the error of their average with
 that of the recipe. There is no search and no early stopping. It writes
 ``benchmarks/results/ingredients.json`` and the table in ``docs/quality.md``. Results on file are kept;
 ``--repeat`` runs all of them again.
@@ -92,7 +92,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 
 
 def run(name: str, seed: int, variant: str) -> dict[str, Any]:
-    """Train one population and score its average on held-back rows, at the end and at the best snapshot.
+    """Train one population and score its average on held-out rows, at the end and at the best snapshot.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ NETWORKS = ((64, 96), (64, 128), (128, 96), (256, 64))
 
 
 def accuracy(quick: bool) -> list[dict[str, Any]]:
-    """Measure the accuracy on held-back rows of the serial network and of 2 and 4 slices, at equal epochs."""
+    """Measure the accuracy on held-out rows of the serial network and of 2 and 4 slices, at equal epochs."""
     found = []
     for name in ("satimage",) if quick else TARGETS:
         for seed in range(3 if quick else SEEDS):

@@ -1,6 +1,6 @@
-"""Value of calibration and tuned decision thresholds on held-back rows.
+"""Value of calibration and tuned decision thresholds on held-out rows.
 
-``python -m benchmarks.postprocessing`` searches a few tables and scores the held-back quarter: by log-loss
+``python -m benchmarks.postprocessing`` searches a few tables and scores the held-out quarter: by log-loss
 the same networks with and without their temperature, and by a metric of labels two searches, with and
 without tuned thresholds. Each row is written to ``benchmarks/results/decisions.json`` when it is measured.
 ``--sets``, ``--seeds`` and ``--kinds`` select rows to measure again. All rows on file go into
@@ -35,7 +35,7 @@ N_TRIALS = 60
 
 
 def search(name: str, seed: int, metric: str, *, tune: bool) -> tuple[SearchResult, torch.Tensor, Any]:
-    """Search a table and predict its held-back rows.
+    """Search a table and predict its held-out rows.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def search(name: str, seed: int, metric: str, *, tune: bool) -> tuple[SearchResu
     Returns
     -------
     tuple
-        Result of the search, probabilities ``(C, n)`` of the held-back rows, and their classes ``(n,)``.
+        Result of the search, probabilities ``(C, n)`` of the held-out rows, and their classes ``(n,)``.
     """
     table = load(name)
     train, test = split(table, seed)
@@ -65,7 +65,7 @@ def search(name: str, seed: int, metric: str, *, tune: bool) -> tuple[SearchResu
 
 
 def calibration(name: str, seed: int) -> dict[str, Any]:
-    """Measure log-loss on held-back rows with and without the temperature, and the honest score."""
+    """Measure log-loss on held-out rows with and without the temperature, and the honest score."""
     found, calibrated, truth = search(name, seed, "log_loss", tune=True)
     temperature = found.model.temperature
     metric = get_metric("log_loss", found.model.task)

@@ -37,7 +37,7 @@ def main() -> None:
     columns = ["rank", "score", "ensemble_weight", "n_parameters", "config_widths", "config_activation"]
     print(model.leaderboard_[columns].head(5).to_string(index=False))
     auc = roc_auc_score(y_test, model.predict_proba(X_test)[:, 1])
-    print(f"honest score {model.honest_score_:.4f}, on held-back rows {auc:.4f}")
+    print(f"honest score {model.honest_score_:.4f}, on held-out rows {auc:.4f}")
     print("first predictions:", ", ".join(model.predict(X_test)[:5]))
 
 

@@ -59,7 +59,7 @@ def main() -> None:
     pipeline.fit(X_train, y_train)
     assert pipeline["network"].best_config_ == config
     held_back = roc_auc_score(y_test == pipeline.classes_[1], pipeline.predict_proba(X_test)[:, 1])
-    print(f"pipeline on held-back rows: ROC-AUC {held_back:.3f}")
+    print(f"pipeline on held-out rows: ROC-AUC {held_back:.3f}")
 
 
 if __name__ == "__main__":

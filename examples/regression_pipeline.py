@@ -47,7 +47,7 @@ def main() -> None:
     )
     high.fit(X_train, np.log(y_train))
     share = np.mean(np.log(y_test) <= high.predict(X_test))
-    print(f"{share:.0%} of the held-back prices are below their predicted 90 % quantile")
+    print(f"{share:.0%} of the held-out prices are below their predicted 90 % quantile")
 
 
 if __name__ == "__main__":

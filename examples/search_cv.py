@@ -45,7 +45,7 @@ def main() -> None:
     )
     model = make_pipeline(FunctionTransformer(with_rate), search).fit(X_train, y_train)
     print(f"random   ROC-AUC {search.best_score_:.3f} by cross-validation, {search.best_params_}")
-    print(f"         ROC-AUC {model.score(X_test, y_test):.3f} on held-back rows")
+    print(f"         ROC-AUC {model.score(X_test, y_test):.3f} on held-out rows")
     results = pd.DataFrame(search.cv_results_).nsmallest(3, "rank_test_score")
     print(
         results[["mean_test_score", "std_test_score", "param_width", "param_dropout"]].to_string(index=False)

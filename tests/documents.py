@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import os
 import re
@@ -207,6 +208,8 @@ def span_problem(span: str) -> str | None:
         return f"nothing has the option {missing[0]}" if missing else None
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)+/?", span):
         return _path_problem(span)
+    if re.fullmatch(r"[\w-]+\.(md|toml)", span):
+        return None if (ROOT / span).is_file() else f"no file {span}"
     if re.fullmatch(r"(parallelmlp_search|benchmarks)(\.\w+)+", span):
         return _name_problem(span)
     return _identifier_problem(span)
@@ -215,7 +218,7 @@ def span_problem(span: str) -> str | None:
 def _identifier_problem(span: str) -> str | None:
     """Check that names with capitals or underscores occur in a source or a table of this project."""
     for name in re.findall(r"(?<![\w/-])[A-Za-z_]\w*[_A-Z]\w*(?![\w/-])", span):
-        if name not in source_words() and name not in OTHER_NAMES:
+        if name not in source_words() and name not in OTHER_NAMES and not hasattr(builtins, name):
             return f"no source mentions {name}"
     return None
 

@@ -14,7 +14,7 @@ OUTPUTS = {
     "custom_space": "custom   ROC-AUC 0.",
     "deep_slices": "recommended slices:",
     "optuna_dashboard": "with 32 trials",
-    "optuna_pipeline": "held-back rows: ROC-AUC 0.",
+    "optuna_pipeline": "held-out rows: ROC-AUC 0.",
     "optuna_study": "of 60 pruned",
     "packed_networks": "all backends agree",
     "regression_pipeline": "RMSE",

@@ -75,7 +75,7 @@ def end_with_parent() -> None:
 
 
 def main(folder: Path) -> None:
-    """Fit, predict the held-back rows, and write both files."""
+    """Fit, predict the held-out rows, and write both files."""
     job: dict[str, Any] = json.loads((folder / "job.json").read_text())
     keep_to(job["threads"])
     table = load(job["set"])

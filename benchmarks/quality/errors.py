@@ -18,7 +18,7 @@ MIN_PROBABILITY = 1e-15
 
 
 def error_of(task: str, target: NDArray[Any], predictions: NDArray[np.float64]) -> float:
-    """Return the error of predictions on held-back rows.
+    """Return the error of predictions on held-out rows.
 
     Parameters
     ----------

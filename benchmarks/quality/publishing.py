@@ -103,7 +103,7 @@ def sections(rows: Sequence[Row]) -> str:
         if bias is not None:
             parts.append(
                 f"The error that the {kind} score reports differs by {100 * bias.mean:+.1f} % "
-                f"± {100 * bias.standard_error:.1f} % from that on held-back rows "
+                f"± {100 * bias.standard_error:.1f} % from that on held-out rows "
                 f"({bias.n_fits} fits on {bias.n_sets} tables): "
                 f"{'not distinguishable from zero' if bias.is_unbiased else 'biased'}.\n"
             )

@@ -109,9 +109,9 @@ def _table(
 
 
 def split(table: Table, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the training rows and the held-back rows, the same for all tools.
+    """Return the training rows and the held-out rows, the same for all tools.
 
-    Tables of more than 12,000 rows are sampled to 12,000. A quarter is held back, stratified by class.
+    Tables of more than 12,000 rows are sampled to 12,000. A quarter is held out, stratified by class.
     """
     rows = np.arange(len(table.target))
     classes = None if table.task == "regression" else table.target

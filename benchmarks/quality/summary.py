@@ -136,9 +136,9 @@ def compare(rows: Sequence[Mapping[str, Any]], tools: Sequence[str] | None = Non
 
 @dataclass(frozen=True)
 class Bias:
-    """Bias of a reported score against the score on held-back rows.
+    """Bias of a reported score against the score on held-out rows.
 
-    The relative difference of errors, ``(reported - held back) / held back``; below zero, the report is
+    The relative difference of errors, ``(reported - held out) / held out``; below zero, the report is
     optimistic. ``mean`` is over tables, of means over their seeds, and ``standard_error`` is that of this
     mean.
     """
