@@ -1,4 +1,4 @@
-"""The arithmetic: modified matrix multiplication, activations by segment, losses by member."""
+"""Kernels: modified matrix multiplication, activations and losses, with compiled and GPU versions."""
 
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS, ActivationKernel
 from parallelmlp_search.kernels.losses import LOSSES, Loss, get_loss

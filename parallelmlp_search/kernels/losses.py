@@ -1,8 +1,8 @@
-"""A loss per member, with its gradient by the member's outputs, in one go.
+"""Losses of each member with their gradients by the outputs.
 
-Every function takes outputs ``(P, C, N)``, overwrites a gradient buffer of the same shape and returns the
-losses ``(P,)``. A member's loss is the weighted mean over the ``N`` rows; losses are summed over members,
-never averaged, so that a member's gradient is that of the member alone.
+Every loss takes outputs ``(P, C, N)``, overwrites a gradient buffer of the same shape and returns the losses
+``(P,)``. The loss of a member is the weighted mean over the ``N`` rows. Losses are summed over members, so
+that the gradient of a member does not depend on the others.
 
 Targets: class indices ``(N,)`` for ``cross_entropy``, 0/1 ``(N,)`` for ``binary_logits`` and ``(C, N)``
 numbers for the regression losses, which average over outputs as well, as :mod:`torch.nn` does.
@@ -33,7 +33,26 @@ class Loss(Protocol):
         weight: Tensor | None = None,
         smoothing: Tensor | None = None,
     ) -> Tensor:
-        """Losses of shape ``(P,)``; the gradient by ``outputs`` is written into ``gradient``."""
+        """Return the losses ``(P,)`` and write the gradient by the outputs.
+
+        Parameters
+        ----------
+        outputs
+            ``(P, C, N)``.
+        target
+            ``(N,)`` or ``(C, N)``.
+        gradient
+            ``(P, C, N)``; written.
+        weight
+            Weights of the rows ``(N,)``, or None.
+        smoothing
+            Label smoothing of each member ``(P,)``, or None.
+
+        Returns
+        -------
+        Tensor of shape (P,)
+            Losses.
+        """
         ...
 
 
@@ -44,7 +63,7 @@ def _row_shares(outputs: Tensor, weight: Tensor | None) -> Tensor | float:
     return weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
 
 
-def cross_entropy(
+def _cross_entropy(
     outputs: Tensor,
     target: Tensor,
     gradient: Tensor,
@@ -75,7 +94,7 @@ def cross_entropy(
     return (losses * shares).sum(dim=(1, 2))
 
 
-def binary_logits(
+def _binary_logits(
     outputs: Tensor,
     target: Tensor,
     gradient: Tensor,
@@ -84,7 +103,7 @@ def binary_logits(
 ) -> Tensor:
     """Binary cross-entropy on one logit (``C = 1``), with label smoothing ``(P,)`` per member.
 
-    With smoothing the target is ``(1 - s) y + s / 2``: the two-class case of :func:`cross_entropy`.
+    With smoothing the target is ``(1 - s) y + s / 2``: the two-class case of :func:`_cross_entropy`.
     """
     shares = _row_shares(outputs, weight)
     wanted = target.to(outputs.dtype).view(1, 1, -1)
@@ -99,7 +118,7 @@ def binary_logits(
 def _elementwise(
     value: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor], name: str, summary: str
 ) -> Loss:
-    """A regression loss from its value and slope as functions of ``outputs - target``."""
+    """Regression loss from its value and slope as functions of ``outputs - target``."""
 
     def loss(
         outputs: Tensor,
@@ -120,7 +139,7 @@ def _elementwise(
     return loss
 
 
-def huber(delta: float = 1.0) -> Loss:
+def _huber(delta: float) -> Loss:
     """Huber loss: quadratic up to ``delta``, linear beyond (Huber 1964)."""
 
     def value(residual: Tensor) -> Tensor:
@@ -131,30 +150,30 @@ def huber(delta: float = 1.0) -> Loss:
     return _elementwise(value, lambda r: r.clamp(-delta, delta), "huber", "Huber loss.")
 
 
-def quantile(level: float = 0.5) -> Loss:
-    """Quantile (pinball) loss at ``level`` in (0, 1): the minimiser is that quantile (Koenker 1978)."""
+def _quantile(level: float) -> Loss:
+    """Quantile (pinball) loss at ``level`` in (0, 1): the minimizer is that quantile (Koenker 1978)."""
 
     def value(residual: Tensor) -> Tensor:
         return torch.maximum((1.0 - level) * residual, -level * residual)
 
     def slope(residual: Tensor) -> Tensor:
-        # 1 - level above the target, -level below it, and 0 where they meet
-        # (of two plain numbers, torch.where would make float32 whatever the residuals are)
+        # 1 - level above the target, -level below it, and 0 at the target; torch.where of two numbers would
+        # be float32 for any residuals
         return (residual > 0).to(residual.dtype).sub_(level).mul_(residual != 0)
 
     return _elementwise(value, slope, "quantile", "Quantile loss.")
 
 
-squared_error = _elementwise(
+_squared_error = _elementwise(
     lambda r: r * r, lambda r: 2.0 * r, "squared_error", "Mean squared error, as torch.nn.MSELoss."
 )
 
 LOSSES = ("cross_entropy", "binary_logits", "squared_error", "huber", "quantile")
-"""Names of the losses; ``huber:0.5`` and ``quantile:0.9`` carry their parameter behind a colon."""
+"""Names of the losses; a parameter follows a colon, as in ``huber:0.5`` and ``quantile:0.9``."""
 
 
 def get_loss(name: str) -> Loss:
-    """The loss of a name.
+    """Return the loss of a name.
 
     Raises
     ------
@@ -163,9 +182,9 @@ def get_loss(name: str) -> Loss:
     """
     kind, _, argument = name.partition(":")
     plain: dict[str, Loss] = {
-        "cross_entropy": cross_entropy,
-        "binary_logits": binary_logits,
-        "squared_error": squared_error,
+        "cross_entropy": _cross_entropy,
+        "binary_logits": _binary_logits,
+        "squared_error": _squared_error,
     }
     if kind in plain and not argument:
         return plain[kind]
@@ -173,21 +192,21 @@ def get_loss(name: str) -> Loss:
         delta = _number(name, argument, 1.0)
         if not delta > 0:
             raise InvalidParameterError(f"the delta of the huber loss must be > 0, but got {delta:g}")
-        return huber(delta)
+        return _huber(delta)
     if kind == "quantile":
         level = _number(name, argument, 0.5)
         if not 0 < level < 1:
             raise InvalidParameterError(
                 f"the level of the quantile loss must lie in (0, 1), but got {level:g}"
             )
-        return quantile(level)
+        return _quantile(level)
     raise InvalidParameterError(
         f"loss must be one of {', '.join(LOSSES)}, but got {name!r}{near_miss(kind, LOSSES)}"
     )
 
 
 def _number(name: str, argument: str, default: float) -> float:
-    """What stands behind the colon of a name, or ``default`` where nothing does."""
+    """Parameter of a loss from its name, or ``default``."""
     try:
         return float(argument) if argument else default
     except ValueError:

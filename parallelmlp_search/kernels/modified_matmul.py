@@ -1,9 +1,9 @@
-"""The modified matrix multiplication (M3) as one operator with named backends.
+"""Modified matrix multiplication (M3) with a choice of backends.
 
-Farias, Ludermir and Bastos-Filho (2022) train independent networks in one by multiplying each hidden neuron
+Farias, Ludermir and Bastos-Filho (2022) train independent networks as one by multiplying each hidden neuron
 only with the weights of its own network. Here both sides may be ragged: member ``m`` has ``in_widths[m]``
-inputs and ``out_widths[m]`` outputs, so that the operator serves the head of the paper's populations (all
-``out_widths`` equal to ``C``) as well as the layers of deep ones.
+inputs and ``out_widths[m]`` outputs. The operator therefore serves the head of the paper's populations, where
+all ``out_widths`` are ``C``, and the layers of deep networks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from parallelmlp_search.packing.layout import MatmulLayout
 __all__ = ["BACKENDS", "BACKEND_DTYPES", "choose_backend", "modified_matmul"]
 
 BACKENDS = ("auto", "batched", "triton", "reference", "loop")
-"""``batched``: a batched product per run of equal shapes. ``triton``: one launch, one program a tile, on
+"""``batched``: one batched product per run of equal shapes. ``triton``: one launch, one program per tile, on
 CUDA. ``reference``: the paper's multiply and scatter-add. ``loop``: one member after the other. ``auto``
 chooses between the first two by device and shape."""
 
@@ -28,26 +28,36 @@ _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 BACKEND_DTYPES: dict[str, tuple[torch.dtype, ...]] = dict.fromkeys(BACKENDS[1:], _DTYPES)
 """Dtypes of each backend. ``batched`` and ``loop`` accumulate as torch's products do, ``triton`` in float32
-(float64 for float64), ``reference`` in the dtype itself. float32 is multiplied exactly unless torch was told
-otherwise: after ``torch.set_float32_matmul_precision("high")``, ``batched``, ``loop`` and ``triton`` use
+(float64 for float64), ``reference`` in the dtype itself. float32 is multiplied exactly by
+default. After ``torch.set_float32_matmul_precision("high")``, ``batched``, ``loop`` and ``triton`` use
 TF32 on CUDA devices that have it; ``reference`` never does."""
 
 MAX_LAUNCHES = 4
-"""Runs of equal shape up to which ``auto`` stays with batched products on a GPU: each is a launch of 5 us."""
+"""Largest number of runs for which ``auto`` takes batched products on a GPU: each is a launch of 5 us."""
 
-WIDE = 256
-"""Mean width above which a member alone fills the GPU, and the vendor's product is the better one."""
+MAX_TRITON_WIDTH = 256
+"""Mean width above which one member fills the GPU, and cuBLAS is faster."""
 
 
 def choose_backend(layout: MatmulLayout, device: torch.device | str, dtype: torch.dtype) -> str:
-    """What ``auto`` means for a layout on a device: ``"batched"`` or ``"triton"``.
+    """Return the backend that ``auto`` stands for.
 
-    float64 is left to the vendor's products: Triton has none before version 3.6.
+    Parameters
+    ----------
+    layout
+        Widths of each member.
+    device, dtype
+        Device and dtype of the tensors. float64 takes batched products: Triton has none before version 3.6.
+
+    Returns
+    -------
+    str
+        ``"batched"`` or ``"triton"``.
     """
     if dtype == torch.float64:
         return "batched"
     is_ragged = len(layout.runs) > MAX_LAUNCHES
-    is_wide = layout.n_weights > WIDE * WIDE * layout.n_members
+    is_wide = layout.n_weights > MAX_TRITON_WIDTH**2 * layout.n_members
     on_cuda = torch.device(device).type == "cuda"
     return "triton" if on_cuda and is_ragged and not is_wide and runs_on(device) else "batched"
 
@@ -60,7 +70,7 @@ def modified_matmul(
     bias: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """Multiply the stacked activations of all members, each with its own weights.
+    """Multiply the stacked activations of each member with its own weights.
 
     Parameters
     ----------
@@ -119,7 +129,7 @@ def modified_matmul(
         if backend == "triton":
             kernel_module("ragged", activations.device, purpose="for backend 'triton'")
         result = operator(activations, weight, layout.flat_runs, backend)
-    # under autocast the bias may be wider than the result, which would widen it in turn
+    # under autocast the bias may have a wider dtype than the result
     return result if bias is None else result + bias.to(result.dtype).unsqueeze(1)
 
 
@@ -131,7 +141,7 @@ def _check_dtypes(activations: Tensor, weight: Tensor, bias: Tensor | None, back
             f"activations must be one of {names} for backend {backend!r}, but got {activations.dtype}"
         )
     if torch.is_autocast_enabled(activations.device.type):
-        return  # which brings them to one dtype
+        return  # autocast brings them to one dtype
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.dtype != activations.dtype:
             raise InvalidParameterError(

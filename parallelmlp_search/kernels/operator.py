@@ -1,9 +1,8 @@
-"""The modified matrix multiplication as an operator that torch knows.
+"""Modified matrix multiplication as a custom operator of torch.
 
-``torch.ops.parallelmlp_search.modified_matmul(activations, weight, runs, backend)`` has a gradient, shapes
-for fake tensors (so that ``torch.compile`` and ``torch.export`` see through it) and casts under autocast like
-torch's own products. The layout travels as plain numbers, :attr:`MatmulLayout.flat_runs`, since an operator
-takes no objects.
+``torch.ops.parallelmlp_search.modified_matmul(activations, weight, runs, backend)`` has a gradient, supports
+fake tensors and thereby ``torch.compile`` and ``torch.export``, and casts under autocast like torch's own
+products. Operators take no objects, so the layout is passed as :attr:`MatmulLayout.flat_runs`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parallelmlp_search.kernels.batched import ragged_backward, ragged_forward
+from parallelmlp_search.kernels.batched import affine_input_gradient, affine_weight_gradient
 from parallelmlp_search.kernels.triton.ragged_launch import triton_backward, triton_forward
 from parallelmlp_search.packing.layout import MatmulLayout
 
@@ -23,12 +22,48 @@ __all__ = ["operator"]
 
 NAMESPACE = "parallelmlp_search"
 
+
+def _batched_forward(activations: Tensor, weight: Tensor, layout: MatmulLayout) -> Tensor:
+    """Modified matrix multiplication with one batched product per run of equal shapes."""
+    n_rows = activations.shape[1]
+    result = activations.new_empty(layout.n_out, n_rows)
+    for count, n_in, n_out, in_offset, out_offset, weight_offset in layout.runs:
+        inputs = activations[in_offset : in_offset + count * n_in].view(count, n_in, n_rows)
+        matrix = weight[weight_offset : weight_offset + count * n_in * n_out].view(count, n_out, n_in)
+        outputs = result[out_offset : out_offset + count * n_out].view(count, n_out, n_rows)
+        torch.bmm(matrix, inputs, out=outputs)
+    return result
+
+
+def _batched_backward(
+    grad: Tensor, activations: Tensor, weight: Tensor, layout: MatmulLayout
+) -> tuple[Tensor, Tensor]:
+    """Gradients of :func:`_batched_forward` by activations and weights, in one buffer each.
+
+    Slicing under autograd would make a full-size zero gradient per run: 28 ms instead of 3.6 ms per step for
+    1000 members on one core.
+    """
+    n_rows = grad.shape[1]
+    grad_activations = torch.empty_like(activations)
+    grad_weight = torch.empty_like(weight)
+    for count, n_in, n_out, in_offset, out_offset, weight_offset in layout.runs:
+        n_weights = count * n_in * n_out
+        inputs = activations[in_offset : in_offset + count * n_in].view(count, n_in, n_rows)
+        matrix = weight[weight_offset : weight_offset + n_weights].view(count, n_out, n_in)
+        outputs = grad[out_offset : out_offset + count * n_out].view(count, n_out, n_rows)
+        input_gradient = grad_activations[in_offset : in_offset + count * n_in].view(count, n_in, n_rows)
+        affine_input_gradient(matrix, outputs, input_gradient)
+        matrix_gradient = grad_weight[weight_offset : weight_offset + n_weights].view(count, n_out, n_in)
+        affine_weight_gradient(outputs, inputs, matrix_gradient)
+    return grad_activations, grad_weight
+
+
 _FORWARD: dict[str, Callable[[Tensor, Tensor, MatmulLayout], Tensor]] = {
-    "batched": ragged_forward,
+    "batched": _batched_forward,
     "triton": triton_forward,
 }
 _BACKWARD: dict[str, Callable[[Tensor, Tensor, Tensor, MatmulLayout], tuple[Tensor, Tensor]]] = {
-    "batched": ragged_backward,
+    "batched": _batched_backward,
     "triton": triton_backward,
 }
 
@@ -82,7 +117,7 @@ def _fake_gradients(
     return activations.new_empty(activations.shape), weight.new_empty(weight.shape)
 
 
-def _remember(ctx: Any, inputs: tuple[Tensor, Tensor, Sequence[int], str], output: Tensor) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple[Tensor, Tensor, Sequence[int], str], output: Tensor) -> None:
     activations, weight, ctx.runs, ctx.backend = inputs
     ctx.save_for_backward(activations, weight)
 
@@ -94,7 +129,7 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
 
 
 def _autocast(device_type: str) -> Callable[..., Tensor]:
-    """What the operator does under autocast: cast as torch's own products do, then multiply."""
+    """Implementation under autocast: cast as torch's own products do, then multiply."""
 
     def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
         return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
@@ -110,7 +145,7 @@ def _autocast(device_type: str) -> Callable[..., Tensor]:
 
 operator.register_fake(_fake_multiply)
 _gradient_operator.register_fake(_fake_gradients)
-operator.register_autograd(_differentiate, setup_context=_remember)
+operator.register_autograd(_differentiate, setup_context=_save_for_backward)
 _library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.impl("modified_matmul", _autocast("cpu"), "AutocastCPU")
 _library.impl("modified_matmul", _autocast("cuda"), "AutocastCUDA")

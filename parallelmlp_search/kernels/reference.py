@@ -1,6 +1,6 @@
-"""Ground truth: the paper's multiply and scatter-add, and a plain loop over members.
+"""Reference implementations: the paper's multiply and scatter-add, and a plain loop over members.
 
-Both are slow and obvious, and differentiable by ordinary autograd. Every faster path is compared with them.
+Both are slow, simple and differentiable by autograd. Every faster path is compared with them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["loop_matmul", "scatter_matmul"]
 
 @lru_cache(maxsize=64)
 def _indices(layout: MatmulLayout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each weight, the stacked input neuron that it reads and the stacked output that it feeds.
+    """Stacked input and stacked output of each weight.
 
-    Plain arrays: a tensor that was made while a compiler traced would be a fake one for good.
+    Arrays, since a cached tensor that was created during tracing would stay a fake tensor.
     """
     inputs, outputs = [], []
     in_offset = out_offset = 0
@@ -55,7 +55,18 @@ def scatter_matmul(activations: Tensor, weight: Tensor, layout: MatmulLayout) ->
 
 
 def loop_matmul(activations: Tensor, weight: Tensor, layout: MatmulLayout) -> Tensor:
-    """The same, one member after the other. Shapes as in :func:`scatter_matmul`."""
+    """Modified matrix multiplication by one product per member.
+
+    Parameters
+    ----------
+    activations : Tensor of shape (layout.n_in, N)
+    weight : Tensor of shape (layout.n_weights,)
+    layout : MatmulLayout
+
+    Returns
+    -------
+    Tensor of shape (layout.n_out, N)
+    """
     results = []
     in_offset = weight_offset = 0
     for n_in, n_out in zip(layout.in_widths, layout.out_widths, strict=True):
