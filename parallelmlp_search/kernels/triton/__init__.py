@@ -1,1 +1,1 @@
-"""Kernels written in Triton, imported only where a device, or Triton's interpreter, asks for them."""
+"""Triton kernels and their launches. Kernels are imported only on a CUDA device or in the interpreter."""

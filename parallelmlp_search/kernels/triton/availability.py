@@ -1,4 +1,4 @@
-"""Whether Triton can run here: on a CUDA device, or anywhere in its interpreter."""
+"""Availability of Triton: on a CUDA device, or anywhere in its interpreter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HERE = __name__.rpartition(".")[0]
 
 
 def is_interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter, which ``TRITON_INTERPRET=1`` asks for before the start."""
+    """Return True if kernels run in Triton's interpreter, which ``TRITON_INTERPRET=1`` selects."""
     return os.environ.get("TRITON_INTERPRET", "") == "1"
 
 
@@ -29,12 +29,12 @@ def _is_installed() -> bool:
 
 
 def runs_on(device: torch.device | str) -> bool:
-    """Whether kernels can run on a device: Triton is installed, and it is CUDA or interpreted."""
+    """Return True if kernels can run on a device: Triton is installed, and it is CUDA or interpreted."""
     return _is_installed() and (torch.device(device).type == "cuda" or is_interpreted())
 
 
 def kernel_module(name: str, device: torch.device | str, *, purpose: str) -> ModuleType:
-    """Import one of the modules beside this one, which need Triton.
+    """Import a module of this package that needs Triton.
 
     Raises
     ------
@@ -47,16 +47,16 @@ def kernel_module(name: str, device: torch.device | str, *, purpose: str) -> Mod
     if not runs_on(device):
         raise InvalidParameterError(
             f"backend 'triton' must have its tensors on a CUDA device, but got {torch.device(device)}: "
-            "move them there, take backend 'batched', or set TRITON_INTERPRET=1 to run it slowly anywhere"
+            "move them there, use backend 'batched', or set TRITON_INTERPRET=1 to run slowly on any device"
         )
     return importlib.import_module(f"{_HERE}.{name}")
 
 
 def tile_precision(dtype: torch.dtype) -> str:
-    """How products of float32 tiles are computed, by torch's own switch.
+    """Return the precision of products of tiles, according to torch's setting.
 
-    ``"ieee"`` unless :func:`torch.set_float32_matmul_precision` was given ``"high"`` or ``"medium"``, which
-    both mean ``"tf32"`` here. Other dtypes have one precision only.
+    It is ``"ieee"``, or ``"tf32"`` for float32 after :func:`torch.set_float32_matmul_precision` with
+    ``"high"`` or ``"medium"``.
     """
     if dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest":
         return "ieee"

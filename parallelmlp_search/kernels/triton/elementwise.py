@@ -1,8 +1,7 @@
-"""Activations with their derivatives, and losses with their gradients, inside a kernel.
+"""Activations with their derivatives and losses with their gradients, inside a kernel.
 
 The formulas are those of :mod:`parallelmlp_search.kernels.activations` and
-:mod:`parallelmlp_search.kernels.losses`. Names are compile-time constants: a kernel holds one activation and
-one loss, and no branch.
+:mod:`parallelmlp_search.kernels.losses`. Names are compile-time constants, so that a kernel has no branches.
 """
 
 from __future__ import annotations
@@ -15,23 +14,23 @@ __all__ = ["activation", "any_activation", "log_one_plus", "loss_and_gradient"]
 
 @triton.jit
 def log_one_plus(x):
-    """``log(1 + x)`` for ``x >= 0``, exact to rounding for tiny ``x`` as well."""
+    """``log(1 + x)`` for ``x >= 0``, accurate for tiny ``x``."""
     u = 1.0 + x
-    # what rounding took from 1 + x, put back to first order
+    # first-order correction of the rounding of 1 + x
     return tl.log(u) - ((u - 1.0) - x) / u
 
 
 @triton.jit
 def _sigmoid(x):
-    """Without overflow on either side."""
+    """Sigmoid without overflow."""
     e = tl.exp(-tl.abs(x))
     return tl.where(x < 0.0, e, e * 0.0 + 1.0) / (1.0 + e)
 
 
 @triton.jit
 def activation(z, NAME: tl.constexpr):
-    """Activation of ``z`` and its derivative there."""
-    one = tl.zeros_like(z) + 1.0  # in the dtype of z: a plain number in tl.where would be float32
+    """Activation of ``z`` and its derivative."""
+    one = tl.zeros_like(z) + 1.0  # in the dtype of z: a number in tl.where would be float32
     if NAME == "identity":
         a = z
         slope = one
@@ -42,14 +41,14 @@ def activation(z, NAME: tl.constexpr):
         a = 2.0 * _sigmoid(2.0 * z) - 1.0
         slope = 1.0 - a * a
     elif NAME == "relu":
-        # nan must stay nan, so that a diverged member is noticed
+        # NaN stays NaN, so that a diverged member is detected
         a = tl.where(z <= 0.0, 0.0, z)
         slope = tl.where(z > 0.0, one, 0.0)
     elif NAME == "leaky_relu":
         a = tl.where(z > 0.0, z, 0.01 * z)
         slope = tl.where(z > 0.0, one, 0.01 * one)
     elif NAME == "elu":
-        # clamped, since the branch that is not taken must not overflow
+        # clamped, since both branches are computed and neither may overflow
         e = tl.exp(tl.where(z > 0.0, 0.0, z))
         a = tl.where(z > 0.0, z, e - 1.0)
         slope = tl.where(z > 0.0, one, e)
@@ -90,10 +89,9 @@ def activation(z, NAME: tl.constexpr):
 
 @triton.jit
 def any_activation(z, code):
-    """The activation of a number, its place in :data:`parallelmlp_search.space.ACTIVATIONS`.
+    """Activation by its index in :data:`parallelmlp_search.space.ACTIVATIONS`, with one branch per tile.
 
-    One branch for the whole tile. Members of different activations then share a kernel, which takes seconds
-    to compile, and a launch.
+    Members with different activations then share a launch, and a kernel, which takes seconds to compile.
     """
     if code == 0:
         a, slope = activation(z, "identity")
@@ -128,10 +126,10 @@ def any_activation(z, code):
 def loss_and_gradient(
     outputs, share, target, rows, valid, n_rows, n_outputs, smoothing, LOSS: tl.constexpr, C_PAD: tl.constexpr
 ):
-    """Losses of the rows of a tile, already multiplied by their shares, and the gradient by the outputs.
+    """Losses of the rows of a tile times their shares, and the gradient by the outputs.
 
-    ``outputs`` (C_PAD, N); ``share`` (N,), 0 where ``valid`` is not; ``rows`` (N,) are row numbers of
-    ``target``, which is (n,), or (C, n) for a squared error. Padded outputs get the gradient 0.
+    ``outputs`` is (C_PAD, N), ``share`` (N,) is 0 for invalid rows, and ``rows`` (N,) are row numbers of
+    ``target`` (n,), or (C, n) for a squared error. The gradient of padded outputs is 0.
     """
     c = tl.arange(0, C_PAD)
     is_output = (c < n_outputs)[:, None]

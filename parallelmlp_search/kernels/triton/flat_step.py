@@ -1,8 +1,7 @@
-"""A step of the optimiser for all members in one launch, over the flat buffers.
+"""Optimizer step of all members in one launch, over the flat buffers.
 
-Written with torch's operations a step reads and writes each parameter 18 times, counted in words; here it is
-seven, or nine where the averages move. A program takes a stretch of one block and finds the member of each
-element by division.
+With torch's operations a step moves 18 words per parameter, here seven, or nine if the average is updated. A
+program updates a stretch of one block and finds the member of each element by division.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ def flat_step(
 ):  # fmt: skip
     """Update the elements of one stretch.
 
-    ``stretches`` (programs, 7) int64: where the block begins in the flat buffers, the stretch's first element
-    inside the block, the block's elements, elements of one member, the block's first stacked row, whether
-    decay reaches it, and where the factors of its members begin. ``coefficients`` (steps, 4, P) and
-    ``shares`` (steps,) are read at step ``local``; if ``FACTORED``, the factors of rate, decay and epsilon,
-    (3, P_b) of each group of blocks, apply to them.
+    ``stretches`` (programs, 7) int64 holds the start of the block in the flat buffers, the first element of
+    the stretch inside the block, the sizes of the block and of one member, the first stacked row of the
+    block, 1 if weight decay applies, and the start of the factors of its members. ``coefficients``
+    (steps, 4, P) and ``shares`` (steps,) are read at step ``local``. With ``FACTORED`` they are multiplied by
+    the factors of rate, decay and epsilon, (3, P_b) for each group of blocks.
     """
     line = stretches + tl.program_id(0) * 7
     inside = tl.load(line + 1) + tl.arange(0, SIZE)

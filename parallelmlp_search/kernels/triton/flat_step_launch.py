@@ -1,4 +1,4 @@
-"""Which stretches of the flat buffers a launch of :func:`.flat_step.flat_step` updates."""
+"""Launches of :func:`.flat_step.flat_step` for the buckets of a layout."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from parallelmlp_search.packing.layout import Block, Layout
 __all__ = ["FlatOptimizer"]
 
 STRETCH = 1024
+"""Elements that a program updates."""
 
 
 class FlatOptimizer:
-    """Steps of AdamW and SGD for the members of some buckets, one launch each.
+    """Steps of AdamW and SGD for the members of some buckets, with one launch per kind of step.
 
     Parameters
     ----------
@@ -25,12 +26,12 @@ class FlatOptimizer:
     buckets
         Numbers of the buckets to update.
     device
-        Where the buffers live.
+        Device of the buffers.
     groups
-        For each of these buckets its blocks by the factors on rate, decay and epsilon, float64 ``(3, P_b)``,
-        that they share.
+        For each of these buckets, groups of blocks with their factors of rate, decay and epsilon, float64
+        ``(3, P_b)``.
     dtype
-        Of the buffers.
+        Dtype of the buffers.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class FlatOptimizer:
         groups: Sequence[Sequence[tuple[Tensor, Sequence[Block]]]],
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self._module = kernel_module("flat_step", device, purpose="for the fused optimiser")
+        self._module = kernel_module("flat_step", device, purpose="for the fused optimizer")
         lines: dict[tuple[bool, bool], list[tuple[int, ...]]] = {}
         factors: list[Tensor] = []
         n_factors = 0
@@ -73,7 +74,7 @@ class FlatOptimizer:
         *,
         averaging: bool,
     ) -> None:
-        """Take the step of number ``local`` (1,) of the tables; shapes as in :func:`.flat_step.flat_step`."""
+        """Take step ``local`` (1,) of the tables; shapes as in :func:`.flat_step.flat_step`."""
         for (adamw, factored), stretches in self._stretches.items():
             self._module.flat_step[(stretches.shape[0],)](
                 flats["parameters"],

@@ -1,8 +1,7 @@
-"""From a layout to launches of the persistent kernel: which members it takes, and in which shapes.
+"""Launches of the persistent kernel for the members of a layout.
 
-A launch holds members that share everything that the kernel is compiled for: depth, optimiser, bias,
-clipping, and widths padded to a power of two; the activation too, if all of them have the same. Torch-only;
-the kernel itself is imported where it runs.
+The members of a launch share everything that the kernel is compiled for: depth, optimizer, bias, clipping and
+padded widths. The kernel is imported when it is launched, so this module needs torch only.
 """
 
 from __future__ import annotations
@@ -21,29 +20,29 @@ from parallelmlp_search.space import ACTIVATIONS
 __all__ = ["CONSTANTS", "PersistentTraining", "StepTables", "obstacle", "padded"]
 
 CONSTANTS = ("mix_first", "mix_second", "momentum", "clip_norm", "smoothing")
-"""Rows of the table of per-member constants."""
+"""Rows of the table of constants of each member."""
 
 KERNEL_LOSSES = ("cross_entropy", "binary_logits", "squared_error")
 
 ON_CHIP_WEIGHTS = 4096
-"""Padded hidden weights of a member whose moments and average stay in registers as well.
+"""Largest number of padded hidden weights for which moments and averages stay in registers.
 
-Chosen, like the numbers of warps and rows below, from what the assembler reports for sm_90 (Triton 3.6 and
-3.9, float32): up to here nothing is spilled; at 8192 some 1,000 bytes a thread were, and 250 with
-``STREAM``."""
+Larger members use ``STREAM``. Spill stores in bytes per thread for sm_90 (Triton 3.9, float32, one hidden
+layer, neurons x inputs): 32 for 32 x 64, 0 for 64 x 64, 524 for 128 x 32; 448 for 64 x 128, or 56 with
+``STREAM``; 1484 for 128 x 128 with ``STREAM``."""
 
 MAX_WEIGHTS = 16384
-"""Padded hidden weights above which a member does not fit one multiprocessor: 128 wide on 128 inputs."""
+"""Largest number of padded hidden weights that fit one multiprocessor: 128 neurons with 128 inputs."""
 
 MAX_OUTPUTS = 64
-"""Padded outputs that the kernel keeps in registers."""
+"""Largest number of padded outputs."""
 
 N_LANES = 8
-"""Launches that may run at once, so that the last programs of one leave no multiprocessor idle."""
+"""Launches that may run at once, so that the last programs of a launch leave no multiprocessor idle."""
 
 
 def padded(size: int) -> int:
-    """The smallest power of two, at least 16, that is not below ``size``."""
+    """Return the smallest power of two that is at least 16 and ``size``."""
     return max(16, 1 << (size - 1).bit_length())
 
 
@@ -56,26 +55,26 @@ def _hidden_weights(shape: Architecture, widths: Sequence[int]) -> int:
 
 
 def obstacle(bucket: Bucket, *, loss: str, dtype: torch.dtype) -> str | None:
-    """Why the persistent kernel cannot train a bucket, in words, or None if it can."""
+    """Return the reason why the persistent kernel cannot train a bucket, or None if it can."""
     shape = bucket.shape
     if dtype != torch.float32:
         return f"weights are {str(dtype).removeprefix('torch.')}, not float32"
     if loss not in KERNEL_LOSSES:
-        return f"the loss {loss} is not in the kernel"
+        return f"the loss {loss} is not supported by the kernel"
     if shape.depth not in (1, 2):
-        return f"{shape.depth} hidden layers are not in the kernel"
+        return f"{shape.depth} hidden layers are not supported by the kernel"
     if shape.dropout:
-        return "dropout is not in the kernel"
+        return "dropout is not supported by the kernel"
     if shape.normalization != "none":
-        return "normalisation is not in the kernel"
+        return "normalization is not supported by the kernel"
     if shape.n_periodic:
-        return "embeddings are not in the kernel"
+        return "embeddings are not supported by the kernel"
     if any(shape.residual):
-        return "residual layers are not in the kernel"
+        return "residual layers are not supported by the kernel"
     if shape.scaled:
-        return "scales of inputs are not in the kernel"
+        return "scales of inputs are not supported by the kernel"
     if shape.is_expanded:
-        return "submembers that share weights and embedded categories are not in the kernel"
+        return "submembers that share weights and embedded categories are not supported by the kernel"
     if padded(shape.n_outputs) > MAX_OUTPUTS:
         return f"{shape.n_outputs} outputs are too many for one multiprocessor"
     if max(_hidden_weights(shape, a.widths) for a in bucket.architectures) > MAX_WEIGHTS:
@@ -84,7 +83,7 @@ def obstacle(bucket: Bucket, *, loss: str, dtype: torch.dtype) -> str | None:
 
 
 def _warps(largest: int) -> int:
-    """Warps of a program, by the elements of its largest tensor; few, so that several fit at once."""
+    """Warps of a program by the size of its largest tensor; few, so that several programs run at once."""
     if largest <= 2048:
         return 4
     return 8 if largest <= 8192 else 16
@@ -92,18 +91,18 @@ def _warps(largest: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StepTables:
-    """What the steps of one call read: made on the host, or once an epoch, never per step.
+    """Inputs of the steps of one call.
 
     Attributes
     ----------
     order
-        Row number at each position of the stream from ``first_position`` on, int32.
+        int32: row number at each position of the stream from ``first_position`` on.
     first_position
         Position of ``order[0]``.
     coefficients
-        ``(steps, 4, P)``: rate, keep (of SGD the decay), scale and offset of each step.
+        ``(steps, 4, P)``: rate, keep (for SGD the decay), scale and offset of each step.
     shares
-        ``(steps,)``: share of the new weights in their average, 0 where it is left alone.
+        ``(steps,)``: share of the new weights in their average, 0 for no update.
     """
 
     order: Tensor
@@ -119,7 +118,7 @@ class StepTables:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Members that share everything the kernel is compiled for: their lines of the plan, and that."""
+    """Rows of the plan for members of one compiled kernel, and the settings of that kernel."""
 
     plan: Tensor
     settings: dict[str, Any]
@@ -127,13 +126,13 @@ class Launch:
 
     @property
     def n_scratch(self) -> int:
-        """Elements of scratch that the programs need together."""
+        """Size of the scratch of all programs, in elements."""
         return 3 * self.settings["SCRATCH"] * self.plan.shape[0] if self.settings["STREAM"] else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Launches that run one after the other, beside those of other lanes, and so may share a scratch."""
+    """Launches that run one after the other, and therefore share a scratch."""
 
     launches: tuple[Launch, ...]
     scratch: Tensor
@@ -141,7 +140,7 @@ class Lane:
 
     @classmethod
     def of(cls, launches: Sequence[Launch], dtype: torch.dtype, device: torch.device) -> Lane:
-        """A lane of these launches, with a stream of its own on a CUDA device."""
+        """Return a lane of these launches, with its own stream on a CUDA device."""
         size = max(1, *(launch.n_scratch for launch in launches))
         stream = None
         if device.type == "cuda":
@@ -149,7 +148,7 @@ class Lane:
         return cls(tuple(launches), torch.empty(size, dtype=dtype, device=device), stream)
 
     def run(self, start: Callable[[Launch, Tensor], None]) -> None:
-        """Start each launch, on the lane's stream if it has one, after what the current stream holds."""
+        """Start each launch on the stream of the lane, after the work in the current stream."""
         if self.stream is None:
             for launch in self.launches:
                 start(launch, self.scratch)
@@ -160,13 +159,13 @@ class Lane:
                 start(launch, self.scratch)
 
     def join(self) -> None:
-        """Let the current stream wait for the lane."""
+        """Make the current stream wait for the lane."""
         if self.stream is not None:
             torch.cuda.current_stream(self.scratch.device).wait_stream(self.stream)
 
 
 class PersistentTraining:
-    """Trains the members of some buckets of a layout, many steps a launch.
+    """Training of the members of some buckets with many steps per launch.
 
     Parameters
     ----------
@@ -177,13 +176,13 @@ class PersistentTraining:
     loss
         One of ``cross_entropy``, ``binary_logits``, ``squared_error``.
     batch_sizes
-        Rows of a minibatch of each stacked row; members may differ.
+        Minibatch size of each stacked row; members may differ.
     weighted
-        Whether training rows have weights.
+        True if training rows have weights.
     device
-        Where everything lives.
+        Device of all tensors.
     n_lanes
-        Launches that may run at once; on a CUDA device :data:`N_LANES`, if not given.
+        Number of launches that may run at once; None for :data:`N_LANES` on a CUDA device, else 1.
     """
 
     def __init__(
@@ -213,7 +212,7 @@ class PersistentTraining:
         )
 
     def _group(self, buckets: Sequence[int], batch_sizes: Sequence[int]) -> list[Launch]:
-        """Lines of the plan by what the kernel is compiled for, the most expensive launch first."""
+        """Launches by the settings that the kernel is compiled for, the most expensive first."""
         groups: dict[tuple[Any, ...], list[tuple[float, list[int]]]] = {}
         for number in buckets:
             bucket = self.layout.buckets[number]
@@ -234,7 +233,7 @@ class PersistentTraining:
                 )
                 starts = []
                 for layer in (0, 1, 2):
-                    # layer 3 of the plan is the head, which a network of depth 1 has as its second
+                    # layer 3 of the plan is the head, which is the second layer of a network of depth 1
                     source = shape.depth if layer == 2 else layer
                     for kind in ("weight", "bias"):
                         block = None if layer == 1 and shape.depth == 1 else offsets.get((source, kind))
@@ -257,7 +256,7 @@ class PersistentTraining:
         weights = widths[0] * padded(n_inputs) + (widths[0] * widths[1] if len(widths) == 2 else 0)
         settings = {
             "DEPTH": len(widths),
-            # a kernel takes seconds to compile: a mixture shares one that branches
+            # a kernel takes seconds to compile: mixed activations share one with branches
             "ACTIVATION": ACTIVATIONS[activations.pop()] if len(activations) == 1 else "any",
             "LOSS": self.loss,
             "ADAMW": optimizer == "adamw",
@@ -268,7 +267,7 @@ class PersistentTraining:
             "D_PAD": padded(n_inputs),
             "H1_PAD": widths[0],
             "H2_PAD": widths[-1],
-            # with many inputs the compiler spills less if one output goes through tl.dot as well
+            # with many inputs the compiler spills less if a single output uses tl.dot, too
             "C_PAD": 1 if n_outputs == 1 and n_inputs <= 32 else padded(n_outputs),
             "ROWS": rows,
             "PRECISION": self._precision,
@@ -281,7 +280,7 @@ class PersistentTraining:
 
     @property
     def n_launches(self) -> int:
-        """Launches of each call."""
+        """Number of launches per call."""
         return sum(len(lane.launches) for lane in self.lanes)
 
     def run(
@@ -295,7 +294,7 @@ class PersistentTraining:
         first_steps: Sequence[int] | int,
         n_steps: Sequence[int] | int | None = None,
     ) -> None:
-        """Take steps; everything is updated in place.
+        """Take steps; all buffers are updated in place.
 
         Parameters
         ----------
@@ -310,63 +309,46 @@ class PersistentTraining:
         loss_sums, failed_at : Tensor of shape (P,)
             Sums of the losses, in the dtype of the weights; int64 steps of failure, or -1.
         first_steps, n_steps
-            Number of the first step, and of steps, of all members or of each stacked row; as many as the
-            tables hold, if not given.
+            Number of the first step, and number of steps, of all members or of each stacked row. None for
+            the steps in the tables.
         """
         steps = tables.n_steps if n_steps is None else n_steps
+        inputs, target, weight = rows
 
         def start(launch: Launch, scratch: Tensor) -> None:
-            self._start(
-                launch, scratch, flats, rows, tables, constants, loss_sums, failed_at, first_steps, steps
+            plan = launch.plan
+            for column, values in ((2, first_steps), (3, steps)):
+                if isinstance(values, int):
+                    plan[:, column] = values
+                else:
+                    plan[:, column] = torch.tensor(list(values), device=plan.device)[plan[:, 0]]
+            self._module.train_members[(plan.shape[0],)](
+                inputs,
+                target,
+                inputs if weight is None else weight,
+                tables.order,
+                plan,
+                flats["parameters"],
+                flats["first_moment"],
+                flats["second_moment"],
+                flats["average"],
+                tables.coefficients,
+                tables.shares,
+                constants,
+                loss_sums,
+                failed_at,
+                scratch,
+                n_rows=inputs.shape[0],
+                n_members=constants.shape[1],
+                first_position=tables.first_position,
+                PLAN=plan.shape[1],
+                num_warps=launch.n_warps,
+                num_stages=1,
+                enable_fp_fusion=True,
+                **launch.settings,
             )
 
         for lane in self.lanes:
             lane.run(start)
         for lane in self.lanes:
             lane.join()
-
-    def _start(
-        self,
-        launch: Launch,
-        scratch: Tensor,
-        flats: Mapping[str, Tensor],
-        rows: tuple[Tensor, Tensor, Tensor | None],
-        tables: StepTables,
-        constants: Tensor,
-        loss_sums: Tensor,
-        failed_at: Tensor,
-        first_steps: Sequence[int] | int,
-        n_steps: Sequence[int] | int,
-    ) -> None:
-        plan = launch.plan
-        for column, values in ((2, first_steps), (3, n_steps)):
-            if isinstance(values, int):
-                plan[:, column] = values
-            else:
-                plan[:, column] = torch.tensor(list(values), device=plan.device)[plan[:, 0]]
-        inputs, target, weight = rows
-        self._module.train_members[(plan.shape[0],)](
-            inputs,
-            target,
-            inputs if weight is None else weight,
-            tables.order,
-            plan,
-            flats["parameters"],
-            flats["first_moment"],
-            flats["second_moment"],
-            flats["average"],
-            tables.coefficients,
-            tables.shares,
-            constants,
-            loss_sums,
-            failed_at,
-            scratch,
-            n_rows=inputs.shape[0],
-            n_members=constants.shape[1],
-            first_position=tables.first_position,
-            PLAN=plan.shape[1],
-            num_warps=launch.n_warps,
-            num_stages=1,
-            enable_fp_fusion=True,
-            **launch.settings,
-        )

@@ -1,4 +1,4 @@
-"""Parts of the persistent kernel: products of the head, steps of the optimiser, ways to and from memory."""
+"""Parts of the persistent kernel: products of the head, optimizer steps, loads and stores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 
 @triton.jit
 def head_outputs(weight, activations, C_PAD: tl.constexpr, PRECISION: tl.constexpr):
-    """``W a``: (C, H), (H, N) -> (C, N); one output is not worth the 16 that ``tl.dot`` wants."""
+    """``W a``: (C, H), (H, N) -> (C, N). One output is summed: ``tl.dot`` needs at least 16."""
     if C_PAD == 1:
         outputs = tl.sum(tl.sum(weight, axis=0)[:, None] * activations, axis=0)[None, :]
     else:
@@ -49,7 +49,7 @@ def head_input_gradient(weight, gradient, C_PAD: tl.constexpr, PRECISION: tl.con
 
 @triton.jit
 def adamw(p, g, m, v, mix_1, mix_2, keep, scale, offset):
-    """One step of AdamW as in :mod:`parallelmlp_search.engine.optimizer`."""
+    """Step of AdamW as in :mod:`parallelmlp_search.engine.optimizer`."""
     m = m + mix_1 * (g - m)
     v = v + mix_2 * (g * g - v)
     return p * keep - m / (scale * tl.sqrt(v) + offset), m, v
@@ -57,14 +57,14 @@ def adamw(p, g, m, v, mix_1, mix_2, keep, scale, offset):
 
 @triton.jit
 def sgd(p, g, m, v, momentum, decay, rate):
-    """One step of SGD with momentum and coupled decay; ``v`` stays as it is."""
+    """Step of SGD with momentum and coupled decay; ``v`` is unchanged."""
     m = momentum * m + (g + decay * p)
     return p - rate * m, m, v
 
 
 @triton.jit
 def update(p, g, m, v, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW: tl.constexpr):
-    """One step of either, and the new moments."""
+    """Step of AdamW or SGD: new weights and moments."""
     if ADAMW:
         p, m, v = adamw(p, g, m, v, mix_1, mix_2, keep, scale, offset)
     else:
@@ -74,7 +74,7 @@ def update(p, g, m, v, mix_1, mix_2, keep, scale, offset, momentum, decay, rate,
 
 @triton.jit
 def fetch(parameters, first, second, average, place, mask):
-    """Weights, moments and average of one tensor of a member."""
+    """Load weights, moments and average of one tensor of a member."""
     p = tl.load(parameters + place, mask=mask, other=0.0)
     m = tl.load(first + place, mask=mask, other=0.0)
     v = tl.load(second + place, mask=mask, other=0.0)
@@ -84,7 +84,7 @@ def fetch(parameters, first, second, average, place, mask):
 
 @triton.jit
 def put(parameters, first, second, average, p, m, v, a, place, mask, alive):
-    """Write them back; a member whose loss stopped being finite ends as zeros."""
+    """Store weights, moments and average; zeros for a member whose loss was not finite."""
     tl.store(parameters + place, tl.where(alive, p, 0.0), mask=mask)
     tl.store(first + place, tl.where(alive, m, 0.0), mask=mask)
     tl.store(second + place, tl.where(alive, v, 0.0), mask=mask)
@@ -93,7 +93,7 @@ def put(parameters, first, second, average, p, m, v, a, place, mask, alive):
 
 @triton.jit
 def spread(scratch, m, v, a, inside, SIZE: tl.constexpr):
-    """Write moments and average into a member's scratch, padded, so that a step needs no mask."""
+    """Store moments and average in a member's padded scratch, so that steps need no mask."""
     tl.store(scratch + inside, m)
     tl.store(scratch + SIZE + inside, v)
     tl.store(scratch + 2 * SIZE + inside, a)
@@ -105,7 +105,7 @@ def streamed_update(
     mix_1, mix_2, keep, scale, offset, momentum, decay, rate,
     ADAMW: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
-    """A step of a tensor whose moments and average lie in the scratch."""
+    """Step of a tensor whose moments and average are in the scratch."""
     m = tl.load(scratch + inside)
     v = tl.load(scratch + SIZE + inside)
     p, m, v = update(p, g, m, v, mix_1, mix_2, keep, scale, offset, momentum, decay, rate, ADAMW)

@@ -1,9 +1,9 @@
-"""The modified matrix multiplication on the GPU: one program a tile of one member, ragged in both dimensions.
+"""Modified matrix multiplication on the GPU: one program per tile of one member, ragged in both dimensions.
 
-A table lists the tiles of all members; a program reads its line, multiplies along the shared dimension in
-steps of a block, and writes a tile that nobody else writes: no atomics, so the same bits in every run.
-Products are accumulated in float32 (float64 for float64). ``UPCAST`` widens tiles before they are
-multiplied, which the interpreter needs for bfloat16, a type that NumPy does not have.
+A table lists the tiles of all members. A program reads its row, multiplies along the shared dimension block
+by block, and writes one tile. There are no atomics, so results are reproducible bit for bit. Products are
+accumulated in float32 (float64 for float64). ``UPCAST`` widens tiles before they are multiplied: the
+interpreter needs it for bfloat16, which NumPy does not have.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def product_tiles(
 ):  # fmt: skip
     """``result = M right`` for each member, or ``M^T right`` if ``TRANSPOSED``.
 
-    ``tiles`` (programs, 6) int64: where the member's matrix begins, its rows of the result and of ``right``
-    begin, how many of each there are, and the first row of the tile. ``right`` and ``result`` have
+    ``tiles`` (programs, 6) int64 holds the starts of the member's matrix and of its rows of the result and of
+    ``right``, the numbers of these rows, and the first row of the tile. ``right`` and ``result`` have
     ``n_columns`` columns. The second axis of the grid runs over blocks of columns.
     """
     line = tiles + tl.program_id(0) * 6
@@ -40,7 +40,7 @@ def product_tiles(
     for start in range(0, n_right, DEEP):
         k = start + tl.arange(0, DEEP)
         in_k = k < n_right
-        # a branch at compile time, which a conditional expression is not before Triton 3.4
+        # resolved at compile time; before Triton 3.4 a conditional expression is not
         if TRANSPOSED:  # noqa: SIM108
             place = k[None, :] * n_result + r[:, None]
         else:
@@ -64,8 +64,8 @@ def outer_tiles(
 ):  # fmt: skip
     """``result = left right^T`` for each member: the gradient by its matrix.
 
-    ``tiles`` (programs, 7) int64: where the member's matrix begins, its rows of ``left`` and of ``right``
-    begin, how many of each there are, and the first row and column of the tile.
+    ``tiles`` (programs, 7) int64 holds the starts of the member's matrix and of its rows of ``left`` and of
+    ``right``, the numbers of these rows, and the first row and column of the tile.
     """
     line = tiles + tl.program_id(0) * 7
     result_start = tl.load(line)

@@ -1,4 +1,4 @@
-"""From the layout of a modified matrix multiplication to launches of the ragged kernels."""
+"""Launches of the ragged kernels for the layout of a modified matrix multiplication."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from parallelmlp_search.packing.layout import MatmulLayout
 __all__ = ["triton_backward", "triton_forward"]
 
 BLOCK = 32
-"""Rows of a tile: members are small, and half a tile is wasted on each on average."""
+"""Rows of a tile. Members are small, and each wastes half a tile on average."""
 
 DEEP = 32
+"""Length of a block of the shared dimension."""
+
 MAX_COLUMNS = 64
+"""Columns of a tile of a product."""
 
 _PURPOSE = "for backend 'triton'"
 
 
 def _members(layout: MatmulLayout) -> tuple[NDArray[np.int64], ...]:
-    """Inputs, outputs, and where the inputs, outputs and weights of each member begin."""
+    """Inputs, outputs, and starts of the inputs, outputs and weights of each member."""
     n_in = np.asarray(layout.in_widths, dtype=np.int64)
     n_out = np.asarray(layout.out_widths, dtype=np.int64)
 
@@ -36,14 +39,14 @@ def _members(layout: MatmulLayout) -> tuple[NDArray[np.int64], ...]:
 
 
 def _repeated(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which member each tile belongs to, and its number among that member's tiles."""
+    """Member of each tile, and number of the tile within the member."""
     owner = np.repeat(np.arange(len(counts)), counts)
     return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 @lru_cache(maxsize=32)
 def product_table(layout: MatmulLayout, transposed: bool, device: torch.device) -> Tensor:
-    """Tiles of the rows of the result, int64 ``(programs, 6)``, for :func:`.ragged.product_tiles`."""
+    """Return the tiles of a product, int64 ``(programs, 6)``, for :func:`.ragged.product_tiles`."""
     n_in, n_out, in_start, out_start, weight_start = _members(layout)
     if transposed:
         n_in, n_out, in_start, out_start = n_out, n_in, out_start, in_start
@@ -54,7 +57,7 @@ def product_table(layout: MatmulLayout, transposed: bool, device: torch.device) 
 
 @lru_cache(maxsize=32)
 def outer_table(layout: MatmulLayout, device: torch.device) -> Tensor:
-    """Tiles of the matrices, int64 ``(programs, 7)``, for :func:`.ragged.outer_tiles`."""
+    """Return the tiles of the matrices, int64 ``(programs, 7)``, for :func:`.ragged.outer_tiles`."""
     n_in, n_out, in_start, out_start, weight_start = _members(layout)
     across = -(-n_in // BLOCK)
     owner, number = _repeated(-(-n_out // BLOCK) * across)
@@ -99,14 +102,14 @@ def _product(matrix: Tensor, right: Tensor, layout: MatmulLayout, transposed: bo
 
 
 def triton_forward(activations: Tensor, weight: Tensor, layout: MatmulLayout) -> Tensor:
-    """Shapes as in :func:`parallelmlp_search.kernels.reference.scatter_matmul`; contiguous tensors."""
+    """Multiply contiguous tensors of the shapes of `reference.scatter_matmul`."""
     return _product(weight, activations, layout, transposed=False)
 
 
 def triton_backward(
     grad: Tensor, activations: Tensor, weight: Tensor, layout: MatmulLayout
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of :func:`triton_forward` by its activations and its weights; contiguous tensors."""
+    """Return the gradients of :func:`triton_forward` by activations and weights."""
     kernels = kernel_module("ragged", grad.device, purpose=_PURPOSE)
     grad_activations = _product(weight, grad, layout, transposed=True)
     grad_weight = torch.empty_like(weight)

@@ -1,14 +1,13 @@
-"""Many training steps of many members in one launch: one program a member.
+"""Persistent kernel: many training steps of many members in one launch, with one program per member.
 
-A program loads its member's weights once, and then, step after step, takes a minibatch from the rows on the
-device, goes forward and backward, clips, and takes a step of AdamW or SGD. Members are independent, so
-programs never wait for each other, and nothing but rows, targets and coefficients is read in between. With
-``STREAM`` the moments of the hidden layers, which a large member cannot keep in registers, are read and
-written at each step instead; while one member trains, they stay in the second-level cache.
+A program loads the weights of its member once. At each step it reads a minibatch, runs the forward and
+backward pass, clips the gradient, and updates the weights with AdamW or SGD. Members are independent, so
+programs do not wait for each other. With ``STREAM`` the moments and averages of the hidden layers, which a
+large member cannot keep in registers, are loaded and stored at each step; they stay in the L2 cache.
 
-Sizes are padded to powers of two of at least 16, as ``tl.dot`` wants; padding is masked and stays zero.
-Written for Triton 3.2 to 3.9 and to be launched with ``num_stages=1``: nothing may be prefetched over a step,
-since a step writes what the next one reads.
+Sizes are padded to powers of two of at least 16, as ``tl.dot`` requires; padding is masked and stays zero.
+The kernel supports Triton 3.2 to 3.9. Launch it with ``num_stages=1``: a step reads what the previous step
+wrote, so nothing may be prefetched.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ __all__ = ["PLAN_COLUMNS", "train_members"]
 
 PLAN_COLUMNS = (
     "row", "batch_size", "first_step", "n_steps", "width_1", "width_2", "stride_2", "stride_3",
-    "weight_1", "bias_1", "weight_2", "bias_2", "weight_3", "bias_3", "nought",
+    "weight_1", "bias_1", "weight_2", "bias_2", "weight_3", "bias_3", "zero",
     "activation",
 )  # fmt: skip
-"""What ``plan`` says of each program: the member's stacked row, its minibatches, its true widths, the columns
-of its later weights, where its parameters begin in the flat buffers, a 0, and the activation's number.
-Layer 3 is the head."""
+"""Columns of ``plan``, one row per program: stacked row of the member, its minibatches, true widths, columns
+of its later weights, starts of its parameters in the flat buffers, a 0, and index of the activation. Layer 3
+is the head."""
 
 
 @triton.jit
@@ -51,27 +50,26 @@ def train_members(
     D_PAD: tl.constexpr, H1_PAD: tl.constexpr, H2_PAD: tl.constexpr, C_PAD: tl.constexpr,
     ROWS: tl.constexpr, SCRATCH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Train one member of ``plan`` for its number of steps.
+    """Train one member of ``plan``.
 
     Parameters
     ----------
     inputs, target, row_weight
         Training rows: (n, D); (n,) classes or 0/1, or (C, n) numbers; (n,), read only if ``WEIGHTED``.
     order
-        Row number at each position of the stream of batches, from position ``first_position`` on, int32.
+        int32: row number at each position of the stream of batches from ``first_position`` on.
     plan
-        (programs, PLAN) int64, see :data:`PLAN_COLUMNS`.
+        (programs, PLAN) int64: see :data:`PLAN_COLUMNS`.
     parameters, first, second, average
         Flat buffers, updated in place.
     coefficients
-        (steps, 4, P): learning rate, ``keep`` (of SGD the decay), ``scale`` and ``offset`` of each step from
-        the first on.
+        (steps, 4, P): learning rate, ``keep`` (for SGD the decay), ``scale`` and ``offset`` of each step.
     shares
-        (steps,): share of the new weights in their average, 0 where the average is left alone.
+        (steps,): share of the new weights in their average, 0 for no update.
     constants
         (5, P): 1 - beta1, 1 - beta2, momentum, largest gradient norm, label smoothing.
     loss_sums, failed_at
-        (P,): the sum of the losses of all steps is added; the first step whose loss was not finite, or -1.
+        (P,): sum of the losses, which is increased; first step whose loss was not finite, or -1.
     scratch
         (programs, 3, SCRATCH) if ``STREAM``: padded moments and averages of the hidden weights.
     """
@@ -141,7 +139,7 @@ def train_members(
                 n = tile + tl.arange(0, ROWS)
                 rows = tl.load(order + start + n, mask=n < batch_size, other=0)
                 weights += tl.load(row_weight + rows, mask=n < batch_size, other=0.0)
-            # as a whole batch of weight 0 has the loss 0
+            # a batch of zero weights has the loss 0
             total = tl.maximum(tl.sum(weights, axis=0), 1.1754943508222875e-38)
 
         g_w1 = tl.zeros((H1_PAD, D_PAD), w1.dtype)
@@ -209,7 +207,7 @@ def train_members(
 
         loss = tl.sum(losses, axis=0)
         loss_sum += loss
-        # false for nan as well
+        # false for NaN
         finite = tl.abs(loss) < float("inf")
         failure = tl.where(finite | (failure >= 0), failure, first_step + step)
         if CLIP:
@@ -280,18 +278,18 @@ def train_members(
                 )
                 a_b2 += share * (b2 - a_b2)
         if STREAM:
-            # what other threads wrote at this step is read at the next
+            # other threads read at the next step what this thread wrote
             tl.debug_barrier()
 
     tl.store(loss_sums + row, loss_sum)
     tl.store(failed_at + row, failure)
     alive = failure < 0
-    # always 0, which the compiler cannot know: otherwise it would keep every address in registers since the
-    # start, two a weight, and spill the weights instead
-    nought = tl.load(line + 14).to(tl.int32)
-    d = tl.arange(0, D_PAD) + nought
-    h1 = tl.arange(0, H1_PAD) + nought
-    c = tl.arange(0, C_PAD) + nought
+    # always 0, which the compiler does not know: otherwise it would keep all addresses in registers from the
+    # start, two per weight, and spill the weights
+    zero = tl.load(line + 14).to(tl.int32)
+    d = tl.arange(0, D_PAD) + zero
+    h1 = tl.arange(0, H1_PAD) + zero
+    c = tl.arange(0, C_PAD) + zero
     in_1 = h1 < width_1
     in_c = c < C
     if STREAM:
@@ -305,7 +303,7 @@ def train_members(
     if BIAS:
         put(parameters, first, second, average, b1, m_b1, v_b1, a_b1, tl.load(line + 9) + h1, in_1, alive)
     if DEPTH == 2:
-        h = tl.arange(0, H2_PAD) + nought
+        h = tl.arange(0, H2_PAD) + zero
         in_h = h < width_2
         if STREAM:
             inside_2 = H1_PAD * D_PAD + h[:, None] * H1_PAD + h1[None, :]

@@ -307,7 +307,7 @@ def _bucket(case: Any, **options: Any) -> Any:
         ({"widths": ()}, "cross_entropy", "0 hidden layers"),
         ({"widths": (2000,)}, "cross_entropy", "too large"),
         ({"dropout": 0.1}, "cross_entropy", "dropout"),
-        ({"normalization": "layer"}, "cross_entropy", "normalisation"),
+        ({"normalization": "layer"}, "cross_entropy", "normalization"),
         ({"widths": (5, 5), "residual": True}, "cross_entropy", "residual"),
         ({"submembers": 2}, "cross_entropy", "submembers"),
         ({}, "huber:0.5", "huber:0.5"),
