@@ -85,7 +85,7 @@ class Checkpointer:
             if latest.get(name) != value:
                 raise RunDirectoryError(
                     f"the checkpoint in {str(self.folder)!r} was written with {name}={latest.get(name)!r}, "
-                    f"but this run has {value!r}: remove it, or go on with the same settings"
+                    f"but this run has {value!r}: remove it, or resume with the same settings"
                 )
         stored, _ = load_tensors(self._path(engine.numbers[0], latest["step"]))
         tensors = {name: value.to(engine.communicator.device) for name, value in stored.items()}

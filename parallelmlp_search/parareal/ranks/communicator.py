@@ -207,6 +207,6 @@ class Communicator:
             event = "has heard nothing from" if late else "has lost"
             raise DistributedError(
                 f"rank {self.rank} (slice {self.slice_index + 1} of {self.n_slices}) {event} {name} "
-                f"at step {self.step}: see what ended it, and start again to go on from the last checkpoint "
+                f"at step {self.step}: see what ended it, and start again to resume from the last checkpoint "
                 f"({reason[:160]})"
             ) from error

@@ -89,7 +89,7 @@ def _reason(job: Job, log: str) -> str:
     # torchrun sends SIGTERM to the remaining ranks, so another signal came first
     killed = [end for end in ends if end[1] < 0 and end[1] != -signal.SIGTERM]
     first = next(iter([*killed, *reversed(ends)]), None)
-    remedy = "run the same command again to go on from the last checkpoint"
+    remedy = "run the same command again to resume from the last checkpoint"
     files = {int(path.stem.removeprefix("failure-")): path for path in job.folder.glob("failure-*.txt")}
     sentences = {rank: path.read_text(encoding="utf-8") for rank, path in sorted(files.items())}
     if first is None:

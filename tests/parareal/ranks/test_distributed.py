@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 
 import parallelmlp_search
+from parallelmlp_search._files import load_tensors, read_json, save_tensors, write_json
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.exceptions import DistributedError, InvalidParameterError, RunDirectoryError
@@ -172,6 +173,19 @@ def test_rows_and_jobs_are_restored_from_files(tmp_path: Path) -> None:
     assert after.rows.weight is not None
     assert (after.head, after.loss, after.seed) == (before.head, before.loss, before.seed)
     assert after.metric.name == "log_loss"
+
+
+def test_jobs_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """Without replicas and restarts, and with the number of classes beside the rows."""
+    made = job(tmp_path)
+    values = read_json(tmp_path / "job.json")
+    write_json(
+        tmp_path / "job.json", {name: values[name] for name in ("slices", "device", "timeout", "tasks")}
+    )
+    assert Job.load(tmp_path) == made
+    tensors, facts = load_tensors(tmp_path / "rows-0.safetensors")
+    save_tensors(tmp_path / "rows-0.safetensors", tensors, facts | {"n_classes": 3})
+    assert made.load_rows(0).metric.name == "log_loss"
 
 
 @pytest.mark.parametrize("slices", [1, 2])
