@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from benchmarks.packed.cases import (
     CASES,
@@ -111,25 +112,50 @@ def test_m3_takes_the_steps_of_separate_networks(outputs: int) -> None:
         assert first.weight.grad.any() or config.activation == "hardshrink"
 
 
+def _loss(outputs: Tensor, target: Tensor) -> float:
+    """Binary log-loss of outputs ``(n, 1)``."""
+    return float(F.binary_cross_entropy_with_logits(outputs[:, 0], target.float()))
+
+
 def test_vmap_learns() -> None:
+    torch.manual_seed(0)
     case = replace(SMALL, build=lambda: [MLPConfig(widths=(4,), seed=s) for s in range(3)], optimizer="adamw")
     rival = Vmap.__new__(Vmap)
     rival.seconds = 0.0
     Vmap.__init__(rival, case, torch.get_num_threads(), chunk=2)
-    before = [{k: w.clone() for k, w in stack._weights.items()} for stack in rival._stacks]
-    assert rival._round() == 3
-    for stack, old in zip(rival._stacks, before, strict=True):
-        assert all(not torch.equal(stack._weights[name], old[name]) for name in old)
+    inputs, target = case.data()
+    network = build_module(case.architecture(case.configs()[0]))
+
+    def losses() -> list[float]:
+        members = [
+            {name: weight[member] for name, weight in stack._weights.items()}
+            for stack in rival._stacks
+            for member in range(stack._size)
+        ]
+        with torch.no_grad():
+            return [_loss(torch.func.functional_call(network, own, (inputs,)), target) for own in members]
+
+    before = losses()
+    assert [rival._round() for _ in range(100)] == [3] * 100
+    assert len(before) == 3
+    assert all(new < old - 0.02 for new, old in zip(losses(), before, strict=True))
 
 
 def test_a_network_at_a_time_learns() -> None:
+    torch.manual_seed(0)
     rival = OneAtATime.__new__(OneAtATime)
     rival.seconds = 0.0
-    OneAtATime.__init__(rival, replace(SMALL, optimizer="adamw"), torch.get_num_threads())
-    before = [[p.detach().clone() for p in network.parameters()] for network in rival._networks]
-    assert rival._round() == 10 * len(rival._networks) == 10 * len(before)
-    for network, old in zip(rival._networks, before, strict=True):
-        assert all(not torch.equal(p, o) for p, o in zip(network.parameters(), old, strict=True))
+    case = replace(SMALL, optimizer="adamw")
+    OneAtATime.__init__(rival, case, torch.get_num_threads())
+    inputs, target = case.data()
+
+    def losses() -> list[float]:
+        with torch.no_grad():
+            return [_loss(network(inputs), target) for network in rival._networks]
+
+    before = losses()
+    assert [rival._round() for _ in range(20)] == [10 * len(before)] * 20
+    assert all(new < old - 0.005 for new, old in zip(losses(), before, strict=True))
 
 
 def test_scikit_learns_networks_are_a_rival_on_request() -> None:

@@ -150,6 +150,7 @@ def test_trained_members_go_on_from_their_states() -> None:
 
 
 def test_compiled_loops_take_the_same_steps() -> None:
+    pytest.importorskip("numba")
     configs = [
         MLPConfig(
             widths=(6,), numeric_embedding="periodic", optimizer=name, learning_rate=0.01, weight_decay=0.1
@@ -162,13 +163,11 @@ def test_compiled_loops_take_the_same_steps() -> None:
         start = population.parameters.clone()
         _train(population, compiled=use)
         ends.append(population.parameters)
-    torch.testing.assert_close(*ends, rtol=2e-3, atol=2e-3)
+    # float32 over 15 steps; frequencies move a thousand times as far
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
     block = population.layout.buckets[0].blocks[0]
     place = slice(block.offset, block.offset + block.row_size)
     assert block.kind == "frequency"
-    torch.testing.assert_close(
-        ends[0][place] - start[place], ends[1][place] - start[place], rtol=0.05, atol=1e-5
-    )
     assert (ends[0] - start)[place].abs().max() > 1e-3
 
 
