@@ -116,8 +116,8 @@ class HiddenLayer:
                 kernels += [part.kernel] * count
                 in_place += [part.activated.data_ptr() == part.z.data_ptr()] * count
             self._compiled = CompiledActivations(z, self.output, kernels, in_place)
-        self._covered = frozenset() if self._compiled is None else self._compiled.covers
-        self._backward_segments = [part for part in segments if part.kernel.name not in self._covered]
+        self._compiled_names = frozenset() if self._compiled is None else self._compiled.covers
+        self._backward_segments = [part for part in segments if part.kernel.name not in self._compiled_names]
         has_more = combines or any(part.mask is not None for part in segments)
         self._forward_segments = segments if has_more else self._backward_segments
 
@@ -144,7 +144,7 @@ class HiddenLayer:
         if self._compiled is not None:
             self._compiled.forward()
         for part in self._forward_segments:
-            if part.kernel.name not in self._covered:
+            if part.kernel.name not in self._compiled_names:
                 part.kernel.forward(part.z, part.activated)
             if part.mask is not None:
                 part.activated.mul_(part.mask)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from parallelmlp_search.engine.batches import dropout_fields
 from parallelmlp_search.engine.bucket_network import Targets
-from parallelmlp_search.engine.member_bucket import MemberBucket, MemberWindow, is_covered
+from parallelmlp_search.engine.member_bucket import MemberBucket, MemberWindow, is_supported
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
@@ -82,7 +82,7 @@ class HostTraining:
         # buckets that one compiled call trains for several steps, or None
         self._members = [
             MemberBucket(population, number, self._optimizer)
-            if compiled and is_covered(bucket, settings.loss)
+            if compiled and is_supported(bucket, settings.loss)
             else None
             for number, bucket in enumerate(layout.buckets)
         ]

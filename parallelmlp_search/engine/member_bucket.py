@@ -22,13 +22,13 @@ from parallelmlp_search.kernels.numba.compiled_members import CompiledMembers, E
 from parallelmlp_search.kernels.numba.dispatch import CompiledActivations
 from parallelmlp_search.packing.layout import Architecture, Bucket
 
-__all__ = ["MemberBucket", "MemberWindow", "is_covered"]
+__all__ = ["MemberBucket", "MemberWindow", "is_supported"]
 
 MAX_LAYER_SIZE = 2048
 """Inputs or neurons of a layer above which two vectors of each exceed half of a 512 KiB cache."""
 
 
-def is_covered(bucket: Bucket, loss: str) -> bool:
+def is_supported(bucket: Bucket, loss: str) -> bool:
     """Return True if the compiled loops support the members of a bucket and the loss."""
     shape = bucket.shape
     if loss not in ("squared_error", "binary_logits" if shape.n_outputs == 1 else "cross_entropy"):
@@ -84,7 +84,7 @@ class MemberWindow(NamedTuple):
 
 
 class MemberBucket:
-    """Compiled training of the members of a bucket for which :func:`is_covered` is true.
+    """Compiled training of the members of a bucket for which :func:`is_supported` is true.
 
     Parameters
     ----------

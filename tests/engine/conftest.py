@@ -1,4 +1,4 @@
-"""A stand-in for CUDA graphs, so that what is captured is tested where there is no device."""
+"""Substitute for CUDA graphs, with which captures are tested on a CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 class _Recorder(TorchDispatchMode):
-    """Writes down each operation with the very tensors that it read and made, and what they held before."""
+    """Records each operation with its tensors, and the values that they had before."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,9 +42,9 @@ class _Recorder(TorchDispatchMode):
 
 
 def tape(work: Callable[[], None]) -> Callable[[], None]:
-    """Capture as a CUDA graph does: the operations, on the addresses they had, and nothing of Python.
+    """Capture operations on their addresses, as a CUDA graph does, without the Python code around them.
 
-    Unlike a graph it has to run the work to record it; what the work changed is put back.
+    A graph captures without running the work. This function runs it and restores the changed tensors.
     """
     recorder = _Recorder()
     with recorder:
@@ -57,7 +57,7 @@ def tape(work: Callable[[], None]) -> Callable[[], None]:
             read = {_storage(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
             again = func(*args, **kwargs)
             for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
-                # views and operations in place have done their work already
+                # views and in-place operations need no copy
                 if isinstance(old, Tensor) and _storage(old) not in read:
                     old.copy_(new)
 
@@ -66,7 +66,7 @@ def tape(work: Callable[[], None]) -> Callable[[], None]:
 
 @pytest.fixture
 def capture() -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """The stand-in, or on a GPU the real thing."""
+    """The substitute, or on a GPU the real capture."""
     if torch.cuda.is_available():
         from parallelmlp_search.engine.device.cuda_graph import capture_on_cuda
 

@@ -1,4 +1,4 @@
-"""The stream of batches and the fields of dropout: functions of a number alone."""
+"""Batches and dropout fields are functions of the step number alone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ SIZES = st.integers(1, 60)
 
 
 @given(SIZES, SIZES, st.integers(0, 2**32))
-def test_the_concatenated_stream_holds_each_row_once_an_epoch(
-    n_rows: int, batch_size: int, seed: int
-) -> None:
+def test_the_stream_has_each_row_once_per_epoch(n_rows: int, batch_size: int, seed: int) -> None:
     stream = BatchStream(n_rows, batch_size, seed)
     n_steps = stream.steps(3)
     batches = [stream.rows(step) for step in range(n_steps)]
@@ -33,7 +31,7 @@ def test_the_concatenated_stream_holds_each_row_once_an_epoch(
 
 
 @given(SIZES, SIZES, st.integers(0, 100), st.lists(st.integers(0, 40), min_size=1, max_size=8))
-def test_any_batch_follows_from_its_number_alone(
+def test_a_batch_depends_on_its_number_alone(
     n_rows: int, batch_size: int, seed: int, steps: list[int]
 ) -> None:
     stream = BatchStream(n_rows, batch_size, seed)
@@ -45,11 +43,11 @@ def test_seeds_and_epochs_differ() -> None:
     stream = BatchStream(50, 10, 3)
     assert not torch.equal(stream.permutation(0), stream.permutation(1))
     assert not torch.equal(stream.permutation(0), BatchStream(50, 10, 4).permutation(0))
-    # the order of the rows does not depend on how they are cut
+    # the order of the rows does not depend on the batch size
     assert torch.equal(stream.permutation(0), BatchStream(50, 7, 3).permutation(0))
 
 
-def test_old_permutations_are_forgotten() -> None:
+def test_old_permutations_are_dropped() -> None:
     stream = BatchStream(10, 4, 0)
     for step in range(100):
         stream.rows(step)
@@ -112,7 +110,7 @@ def test_the_first_rows_of_a_field_do_not_depend_on_its_width(
         assert bool(((small >= 0) & (small < 1)).all())
 
 
-def test_layers_steps_and_seeds_have_fields_of_their_own() -> None:
+def test_layers_steps_and_seeds_have_different_fields() -> None:
     fields = [
         *dropout_fields(0, 0, 3, 50, 40),
         *dropout_fields(0, 1, 1, 50, 40),

@@ -1,4 +1,4 @@
-"""Embeddings of a bucket against the plain module, and what must leave everything else as it is."""
+"""Periodic embeddings of a bucket against the plain module."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def test_outputs_and_gradients_are_those_of_autograd(
 
 
 @given(st.integers(1, 40), st.integers(1, D), st.integers(1, 2000))
-def test_predicting_in_parts_changes_nothing(n_rows: int, n_numbers: int, chunk: int) -> None:
-    """Some numbers of one member at a time, or some members, or all of them."""
+def test_prediction_in_parts_changes_nothing(n_rows: int, n_numbers: int, chunk: int) -> None:
+    """Parts are some numbers of one member, some members, or all of them."""
     configs = [MLPConfig(widths=(4,), numeric_embedding="periodic", seed=seed) for seed in range(4)]
     population = _population(configs, n_numbers)
     rows, _ = _rows(n_rows)
@@ -101,7 +101,7 @@ def test_predicting_in_parts_changes_nothing(n_rows: int, n_numbers: int, chunk:
         torch.testing.assert_close(outputs[row], plain(rows).detach().T, rtol=1e-10, atol=1e-10)
 
 
-def test_without_numbers_it_is_no_embedding_at_all() -> None:
+def test_without_numbers_there_is_no_embedding() -> None:
     none = MLPConfig(widths=(6,), numeric_embedding="none")
     ends = []
     for config, n_numbers in [(none, 2), (none.replace(numeric_embedding="periodic"), 0)]:
@@ -109,7 +109,7 @@ def test_without_numbers_it_is_no_embedding_at_all() -> None:
         _train(population)
         ends.append(population.parameters)
     assert torch.equal(*ends)
-    # with one, it is another network
+    # with a number, it is another network
     assert len(_population([none.replace(numeric_embedding="periodic")], 1).parameters) > len(ends[0])
 
 
@@ -125,7 +125,7 @@ def test_a_member_starts_with_waves_of_about_ten_units() -> None:
     assert 0.249 < others.abs().max() <= 0.25
 
 
-def test_trained_members_go_on_from_their_states() -> None:
+def test_training_goes_on_from_states() -> None:
     configs = [
         MLPConfig(widths=widths, numeric_embedding=embedding, batch_size=8, learning_rate=0.01, seed=seed)
         for seed, (widths, embedding) in enumerate(
@@ -171,7 +171,7 @@ def test_compiled_loops_take_the_same_steps() -> None:
     assert (ends[0] - start)[place].abs().max() > 1e-3
 
 
-def test_the_plain_module_knows_its_sizes() -> None:
+def test_the_plain_module_shows_its_sizes() -> None:
     config = MLPConfig(widths=(6,), numeric_embedding="periodic")
     architecture = _population([config], 2).layout.architecture(0)
     module = build_module(architecture)

@@ -1,4 +1,4 @@
-"""Heads: outputs to probabilities and to numbers in the target's units."""
+"""Heads map outputs to probabilities and to values in the units of the target."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_default_loss_exists() -> None:
         assert get_loss(Head(task=task, n_predictions=2).default_loss)  # type: ignore[arg-type]
 
 
-def test_equal_rows_tie_wherever_they_stand() -> None:
+def test_equal_rows_tie_at_any_place() -> None:
     outputs = torch.randn(40, 1, 1, generator=torch.Generator().manual_seed(0)).expand(40, 1, 51).contiguous()
     head = Head("binary", 2)
     stable = head.stable_predictions(outputs)

@@ -1,4 +1,4 @@
-"""Initial weights: the right spread for each scheme, from the member's own seed alone."""
+"""Initial weights have the spread of their scheme and depend on the member's seed alone."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def test_the_default_is_that_of_torch() -> None:
         assert float(ours[name].abs().max()) == pytest.approx(float(theirs.detach().abs().max()), rel=0.02)
 
 
-def test_every_scheme_that_looks_at_no_rows_is_tested() -> None:
+def test_every_scheme_without_rows_is_tested() -> None:
     assert set(DEVIATIONS) == set(INITIALIZATIONS) - {"data_driven"}
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize(("residual", "normalization"), [(False, "none"), (True, "none"), (False, "layer")])
-def test_neurons_fit_the_rows_that_they_look_at(activation: str, residual: bool, normalization: str) -> None:
-    """Variance one, and zero near one of the rows, in every hidden layer, however the inputs are scaled."""
+def test_data_driven_neurons_fit_the_rows(activation: str, residual: bool, normalization: str) -> None:
+    """Neurons have a variance of one and a zero near a row in every hidden layer, for any input scale."""
     config = MLPConfig(
         widths=(9, 9, 5),
         activation=activation,
@@ -97,15 +97,15 @@ def test_neurons_fit_the_rows_that_they_look_at(activation: str, residual: bool,
     found: list[torch.Tensor] = []
     linears = [module for module in network.modules() if isinstance(module, torch.nn.Linear)]
     for linear in linears:
-        linear.register_forward_hook(lambda module, seen, outputs: found.append(outputs.detach()))
+        linear.register_forward_hook(lambda module, inputs, outputs: found.append(outputs.detach()))
     network(rows.double())
     for outputs in found[:-1]:
         torch.testing.assert_close(outputs.std(0, unbiased=False), torch.ones(outputs.shape[1]).double())
-        # near a row, but never at one, where rounding would decide
+        # near a row, but not at a row, where rounding would decide
         assert float(outputs.abs().amin(0).min()) > 1e-6
         assert float(outputs.abs().amin(0).max()) < 0.5
     assert not linears[-1].bias.any()
-    # fewer distinct zeros than neurons would be bends in one place
+    # the zeros of different neurons differ
     zeros = found[0].abs().argmin(0)
     assert len(zeros.unique()) > 6
 
@@ -129,8 +129,8 @@ def test_a_head_may_start_at_zero(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("sharing", SHARINGS)
-def test_submembers_fit_the_rows_as_they_see_them(sharing: str) -> None:
-    """Variance one over rows and submembers together, and zeros near rows of a submember."""
+def test_submembers_fit_their_own_rows(sharing: str) -> None:
+    """Neurons have a variance of one over rows and submembers, and zeros near rows of a submember."""
     config = MLPConfig(
         widths=(9, 5), activation="tanh", initialization="data_driven", submembers=4, sharing=sharing, seed=4
     )
@@ -139,7 +139,7 @@ def test_submembers_fit_the_rows_as_they_see_them(sharing: str) -> None:
     network = build_module(architecture, initial_vector(architecture, config, rows=rows))
     found: list[torch.Tensor] = []
     for module in (network[1], network[3]):
-        module.register_forward_hook(lambda module, seen, outputs: found.append(outputs.detach()))
+        module.register_forward_hook(lambda module, inputs, outputs: found.append(outputs.detach()))
     network(rows.double())
     for layer, outputs in zip((network[1], network[3]), found, strict=True):
         assert outputs.shape[:2] == (N_FITTED_ROWS, 4)
@@ -164,7 +164,7 @@ def test_each_submember_has_a_head_that_starts_like_any_other(scheme: str) -> No
     assert not _named(architecture, zero)["3.weight"].any()
 
 
-def test_drawing_leaves_the_generator_of_torch_alone() -> None:
+def test_drawing_does_not_use_the_generator_of_torch() -> None:
     before = torch.get_rng_state()
     config = MLPConfig(widths=(H,), initialization="data_driven")
     build_module(SHAPE, initial_vector(SHAPE, config, rows=torch.ones(10, D)))
@@ -183,7 +183,7 @@ def test_seeds_repeats_and_schemes_differ() -> None:
 
 
 @pytest.mark.parametrize("merge", [True, False])
-def test_a_member_starts_alike_whoever_it_is_packed_with(merge: bool) -> None:
+def test_initial_weights_do_not_depend_on_other_members(merge: bool) -> None:
     rows = torch.zeros(1, 4, dtype=torch.float64)
     config = MLPConfig(widths=(7, 5), seed=42)
     others = [MLPConfig(widths=(w, 9), seed=w, activation="tanh") for w in range(1, 9)]
@@ -192,7 +192,7 @@ def test_a_member_starts_alike_whoever_it_is_packed_with(merge: bool) -> None:
     vector = read_member(packed.parameters, packed.layout, len(others))
     assert torch.equal(vector, read_member(alone.parameters, alone.layout, 0))
     assert torch.equal(vector, initial_vector(alone.layout.architecture(0), config))
-    # the same in float32, but for the rounding
+    # in float32 the same weights, rounded
     single = Population.create([config], DataShape(4, 2))
     assert torch.equal(read_member(single.parameters, single.layout, 0), vector.float())
     repeated = Population.create([config], DataShape(4, 2), repeat=3, rows=rows)

@@ -1,4 +1,4 @@
-"""Several steps of plain networks, member by member in one call, against the ordinary way of a bucket."""
+"""Compiled steps, one member after the other, against the general way of a bucket."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from parallelmlp_search.engine import (
     train,
 )
 from parallelmlp_search.engine.host_training import MAX_STEPS
-from parallelmlp_search.engine.member_bucket import is_covered
+from parallelmlp_search.engine.member_bucket import is_supported
 from parallelmlp_search.kernels.numba.dispatch import CompiledActivations
 from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import read_member
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 from parallelmlp_search.space.config import SHARINGS
 
-COVERED = sorted(CompiledActivations.names())
+COMPILED = sorted(CompiledActivations.names())
 NAMES = ("parameters", "first_moment", "second_moment", "average")
 
 
 def members(optimizer: str, **changes: object) -> list[MLPConfig]:
-    """Every activation; widths 1 to 9: remainders of four and of eight, some in a bucket with wider ones."""
+    """Members with every activation and widths 1 to 9: remainders of four and of eight, some padded."""
     return [
         MLPConfig(
             widths=(1 + seed % 9,),
-            activation=COVERED[seed % len(COVERED)],
+            activation=COMPILED[seed % len(COMPILED)],
             optimizer=optimizer,
             learning_rate=0.1 if optimizer == "sgd" else 0.01,
             weight_decay=0.02 * (seed % 3),
@@ -68,13 +68,13 @@ def trained(
     broken: dict[int, float] | None = None,
     **options: object,
 ) -> tuple[Population, History]:
-    """A population after some steps, perhaps in several calls, perhaps with spoilt weights."""
+    """Population after some steps, with pauses and spoilt weights if wanted."""
     generator = torch.Generator().manual_seed(0)
     inputs = factor * torch.randn(100, n_inputs, generator=generator)
     target = torch.randint(0, 2, (100,), generator=generator)
     weight = torch.rand(100, generator=generator) if weighted else None
     population = Population.create(configs, DataShape(n_inputs, 1))
-    assert all(is_covered(bucket, "binary_logits") for bucket in population.layout.buckets)
+    assert all(is_supported(bucket, "binary_logits") for bucket in population.layout.buckets)
     for member, value in (broken or {}).items():
         number, place = population.layout.positions[member]
         block = population.layout.buckets[number].blocks[0]
@@ -114,7 +114,7 @@ def close(got: Population, expected: Population, names: tuple[str, ...], toleran
     [
         (1, 16, False),
         (5, 16, True),
-        (8, 7, False),  # less than a vector of rows
+        (8, 7, False),  # fewer rows than a vector
         (15, 33, True),  # 15 inputs and the column of ones fill a vector; rows fill two and one lane
         (16, 16, False),  # two vectors of columns
         (31, 32, True),
@@ -129,7 +129,7 @@ def test_sgd_is_that_of_the_plain_path(n_inputs: int, batch: int, weighted: bool
     assert close(got, expected, ("parameters", "first_moment", "average"), 2e-5)
     torch.testing.assert_close(history.train_losses[-1], plain.train_losses[-1], rtol=1e-5, atol=1e-6)
     assert history.member_steps == plain.member_steps == 12 * len(configs)
-    assert not torch.equal(got.parameters, expected.parameters)  # or the same path has run twice
+    assert not torch.equal(got.parameters, expected.parameters)  # otherwise the same path has run twice
     other, _ = trained(configs, use=True, factor=1.001, **options)  # type: ignore[arg-type]
     assert not close(other, expected, ("parameters",), 2e-5)
 
@@ -138,7 +138,7 @@ def test_adamw_is_that_of_the_plain_path() -> None:
     configs = members("adamw")
     got, _ = trained(configs, use=True, n_steps=40)
     expected, _ = trained(configs, use=False, n_steps=40)
-    # Adam's first steps have the size of the rate whatever the gradient, its rounding included
+    # the first steps of Adam have the length of the rate, even for gradients that are rounding errors
     assert close(got, expected, NAMES, 5e-3)
     for changes in ({"weight_decay": 0.3}, {"beta1": 0.7}, {"beta2": 0.9}, {"clip_norm": 0.01}):
         changed, _ = trained(members("adamw", **changes), use=True, n_steps=40)
@@ -146,30 +146,30 @@ def test_adamw_is_that_of_the_plain_path() -> None:
 
 
 def test_adamw_without_noise_is_exact_to_rounding() -> None:
-    # smooth activations on many rows: no gradient is so near zero that its rounding decides the step
+    # with smooth activations on many rows, no gradient is close to its rounding error
     configs = members("adamw", activation="tanh", learning_rate=1e-3)
     got, _ = trained(configs, use=True, batch=100, n_steps=20)
     expected, _ = trained(configs, use=False, batch=100, n_steps=20)
     assert close(got, expected, ("parameters",), 1e-4)
 
 
-def test_neither_pauses_nor_judging_change_a_bit() -> None:
+def test_pauses_and_evaluations_change_no_bit() -> None:
     configs = members("adamw")
     whole, _ = trained(configs, use=True, n_steps=40)
     assert whole.step > MAX_STEPS
     halves, _ = trained(configs, use=True, n_steps=40, pauses=(3, 21))
     evaluation = Evaluation(torch.randn(9, 5), lambda outputs: outputs.square().mean((1, 2)))
-    judged, history = trained(configs, use=True, n_steps=40, evaluation=evaluation, evaluate_every=0.5)
+    evaluated, history = trained(configs, use=True, n_steps=40, evaluation=evaluation, evaluate_every=0.5)
     assert len(history.errors) > 5
     for name in NAMES:
         assert torch.equal(whole.flats[name], halves.flats[name])
-        assert torch.equal(whole.flats[name], judged.flats[name])
+        assert torch.equal(whole.flats[name], evaluated.flats[name])
     fewer, _ = trained(configs, use=True, n_steps=39)
     assert not torch.equal(whole.parameters, fewer.parameters)
 
 
 @pytest.mark.parametrize("most", [1, 5])
-def test_where_windows_end_changes_no_bit(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_window_changes_no_bit(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     configs = members("adamw")
     configs[7] = configs[7].replace(optimizer="sgd", learning_rate=1e30, activation="identity")
     broken = {4: float("nan")}
@@ -198,7 +198,7 @@ def test_threads_do_not_disturb_each_other() -> None:
     assert not torch.equal(one_by_one[0].parameters, one_by_one[3].parameters)
 
 
-def test_a_diverged_member_dies_alone_where_it_would_have() -> None:
+def test_a_diverged_member_fails_alone_at_its_step() -> None:
     configs = members("sgd")
     configs[7] = configs[7].replace(learning_rate=1e30, activation="identity", clip_norm=None)
     clean, _ = trained(members("sgd"), use=True, n_steps=20)
@@ -219,7 +219,7 @@ def test_a_diverged_member_dies_alone_where_it_would_have() -> None:
             assert all(torch.equal(*pair) for pair in zip(vectors, same, strict=True))
 
 
-WIDE = [  # products by way of turned gradients (up to a vector of outputs) and of turned activations
+WIDE = [  # products with transposed gradients (up to a vector of outputs) and transposed activations
     MLPConfig(
         widths=((20, 37), (33,), (), (17, 3, 40), (1, 50))[seed % 5],
         activation=("tanh", "gelu", "selu")[seed % 3],
@@ -244,11 +244,11 @@ def _three_ways(
     total_epochs: float,
     **sizes: Any,
 ) -> list[Population]:
-    """Trained by the member loop, without it, and by the loop on inputs that are a little larger."""
+    """Populations trained by the compiled loop, without it, and by the loop on slightly larger inputs."""
     populations = []
     for use, factor in ((True, 1.0), (False, 1.0), (True, 1.001)):
         population = Population.create(configs, DataShape(rows.inputs.shape[1], **sizes))
-        assert all(is_covered(bucket, loss) for bucket in population.layout.buckets)
+        assert all(is_supported(bucket, loss) for bucket in population.layout.buckets)
         train(
             population,
             replace(rows, inputs=factor * rows.inputs),
@@ -280,7 +280,7 @@ def test_depth_width_and_outputs(n_outputs: int, n_inputs: int) -> None:
 ACTIVE = ["relu", "tanh", "selu", "mish", "silu", "hardshrink", "identity", "sigmoid"]
 
 NUMBERS = ColumnGroups(n_numbers=7)
-KINDS = [  # every part of a network that is not a plain layer, alone and together, padded and not
+KINDS = [  # every part of a network besides plain layers, alone and together, padded and not
     MLPConfig(
         widths=((8, 8, 8), (11, 8), (5,), (), (29, 29))[seed % 5],
         activation=ACTIVE[seed % len(ACTIVE)],
@@ -307,7 +307,7 @@ KINDS = [  # every part of a network that is not a plain layer, alone and togeth
     )
     for seed in range(200)
 ]
-# narrower ones, which are padded in the buckets of submembers
+# narrower members, which are padded in the buckets of submembers
 KINDS += [c.replace(widths=tuple(width - 1 for width in c.widths)) for c in KINDS if c.submembers > 1][::3]
 
 
@@ -343,16 +343,16 @@ def test_every_part_of_a_network(loss: str, n_outputs: int, weighted: bool) -> N
     assert any(shape.residual and shape.residual[0] and shape.n_periodic for shape in shapes)
     assert {shape.normalization for shape in shapes} == {"none", "layer"}
     assert any(bucket.is_padded and bucket.shape.scaled for bucket in got.layout.buckets)
-    folded = [bucket.shape for bucket in got.layout.buckets if bucket.shape.is_expanded]
-    assert {shape.sharing for shape in folded} == set(SHARINGS)
+    expanded = [bucket.shape for bucket in got.layout.buckets if bucket.shape.is_expanded]
+    assert {shape.sharing for shape in expanded} == set(SHARINGS)
     for switch in ("scaled", "n_periodic", "dropout", "bias", "clip"):
-        assert {bool(getattr(shape, switch)) for shape in folded} == {True, False}, switch
+        assert {bool(getattr(shape, switch)) for shape in expanded} == {True, False}, switch
     assert any(bucket.is_padded and bucket.shape.is_expanded for bucket in got.layout.buckets)
 
 
 @pytest.mark.parametrize(("loss", "n_outputs"), [("binary_logits", 1), ("cross_entropy", 3)])
 def test_embedded_categories(loss: str, n_outputs: int) -> None:
-    categories = ((8, 11), (20, 17))  # behind 8 others and with one between them and one behind
+    categories = ((8, 11), (20, 17))  # 8 columns before them, one between them and one after them
     configs = [config.replace(category_embedding="learned") for config in KINDS[1::2]]
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(100, 38, generator=generator)
@@ -382,8 +382,8 @@ def test_embedded_categories(loss: str, n_outputs: int) -> None:
     assert any(bucket.is_padded for bucket in got.layout.buckets)
 
 
-def test_adamw_of_every_part_starts_alike() -> None:
-    """Two steps, of which the second already divides by what the first has left behind."""
+def test_two_steps_of_adamw_with_every_part() -> None:
+    """The second step divides by the moments of the first."""
     configs = [config.replace(optimizer="adamw", learning_rate=1e-3) for config in KINDS]
     populations = []
     for use in (True, False):
@@ -429,14 +429,14 @@ def test_windows_with_dropout_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(ends[0], ends[2])
 
 
-def test_beside_members_of_other_kinds() -> None:
+def test_beside_buckets_that_are_not_supported() -> None:
     others = MLPConfig(widths=(5, 5), batch_size=16, dropout=0.3)
     configs = [*members("adamw")[:6], others, others.replace(activation="sine")]
     populations: list[Tensor] = []
     for use in (True, False):
         population = Population.create(configs, DataShape(5, 1), merge=False)
-        covered = [is_covered(bucket, "binary_logits") for bucket in population.layout.buckets]
-        assert {True, False} == set(covered)
+        supported = [is_supported(bucket, "binary_logits") for bucket in population.layout.buckets]
+        assert {True, False} == set(supported)
         rows = TrainingRows(torch.ones(64, 5).cumsum(0) % 7, torch.arange(64) % 2)
         train(
             population,
@@ -454,25 +454,25 @@ def test_beside_members_of_other_kinds() -> None:
     assert not torch.equal(*populations)
 
 
-def test_what_the_one_call_does_not_cover() -> None:
-    def covered(
+def test_supported_buckets() -> None:
+    def supported(
         n_outputs: int = 1, loss: str = "binary_logits", n_inputs: int = 4, **changes: object
     ) -> bool:
         config = MLPConfig(widths=(3,)).replace(**changes)
         population = Population.create([config], DataShape(n_inputs, n_outputs))
-        return is_covered(population.layout.buckets[0], loss)
+        return is_supported(population.layout.buckets[0], loss)
 
-    assert covered()
-    assert covered(clip_norm=1.0)
-    assert covered(widths=(3, 3))
-    assert covered(widths=())
-    assert covered(bias=False)
-    assert covered(n_outputs=2, loss="cross_entropy")
-    assert covered(n_inputs=2048)
-    assert not covered(n_inputs=2049)
-    assert not covered(n_outputs=2)
-    assert covered(loss="squared_error")
-    assert covered(normalization="layer", dropout=0.5, input_scale_rate=1.0)
-    assert not covered(loss="huber:1.0")
-    assert not covered(activation="sine")
-    assert not covered(widths=(2049,))
+    assert supported()
+    assert supported(clip_norm=1.0)
+    assert supported(widths=(3, 3))
+    assert supported(widths=())
+    assert supported(bias=False)
+    assert supported(n_outputs=2, loss="cross_entropy")
+    assert supported(n_inputs=2048)
+    assert not supported(n_inputs=2049)
+    assert not supported(n_outputs=2)
+    assert supported(loss="squared_error")
+    assert supported(normalization="layer", dropout=0.5, input_scale_rate=1.0)
+    assert not supported(loss="huber:1.0")
+    assert not supported(activation="sine")
+    assert not supported(widths=(2049,))

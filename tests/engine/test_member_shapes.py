@@ -1,4 +1,4 @@
-"""Networks of any shape, member by member in one call, against the ordinary way of a bucket."""
+"""Compiled steps of networks of any shape against the general way of a bucket."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from hypothesis import strategies as st
 pytest.importorskip("numba")
 
 from parallelmlp_search.engine import BatchStream, Population, TrainingRows, TrainingSettings, train
-from parallelmlp_search.engine.member_bucket import is_covered
+from parallelmlp_search.engine.member_bucket import is_supported
 from parallelmlp_search.kernels.numba.dispatch import CompiledActivations
 from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import read_member
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 
 EDGES = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33)
-"""Around the multiples of what blocks of products hold: 4 and 8 neurons, 8 and 16 lanes."""
+"""Sizes around multiples of the blocks of products: 4 and 8 neurons, 8 and 16 lanes."""
 
 sizes = st.sampled_from(EDGES)
 configs = st.builds(
     MLPConfig,
     widths=st.lists(sizes, max_size=3).map(tuple),
     activation=st.sampled_from(sorted(CompiledActivations.names())),
-    # Adam would blow rounding up to steps of the rate
+    # Adam turns rounding errors into steps of the rate
     optimizer=st.just("sgd"),
     learning_rate=st.sampled_from([0.001, 0.03]),
     momentum=st.sampled_from([0.0, 0.9]),
@@ -38,7 +38,7 @@ configs = st.builds(
     label_smoothing=st.sampled_from([0.0, 0.2]),
     clip_norm=st.sampled_from([None, 0.01, 100.0]),
     dropout=st.sampled_from([0.0, 0.0, 0.3]),
-    # over one or two neurons the slope of what normalises is as large as it likes
+    # over one or two neurons the derivative of normalization is not bounded
     normalization=st.just("none"),
     residual=st.booleans(),
     input_scale_rate=st.sampled_from([0.0, 2.0]),
@@ -73,7 +73,7 @@ def test_any_shape(
         population = Population.create(
             members, DataShape(n_inputs, n_outputs, columns=ColumnGroups(n_numbers=n_inputs))
         )
-        assert all(is_covered(bucket, loss) for bucket in population.layout.buckets)
+        assert all(is_supported(bucket, loss) for bucket in population.layout.buckets)
         history = train(
             population,
             TrainingRows(inputs, target, weight),
@@ -92,7 +92,7 @@ def test_any_shape(
     for name in ("parameters", "first_moment", "average"):
         for member in range(len(members)):
             one, other = (read_member(p.flats[name], p.layout, member) for p in (got, expected))
-            # a few roundings of the largest: a gradient is a sum of terms that may cancel
+            # a few rounding errors of the largest weight: the terms of a gradient may cancel
             torch.testing.assert_close(one, other, rtol=1e-4, atol=3e-5 * float(other.abs().max()))
 
 
@@ -112,10 +112,10 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
 """
 
 
-@pytest.mark.slow  # everything is compiled anew
+@pytest.mark.slow  # all loops are compiled again
 def test_machines_with_vectors_of_eight(tmp_path: Path) -> None:
     here = Path(__file__).parent
-    # a cache of its own: what is compiled here is not for this machine
+    # a separate cache, since these loops are not for this machine
     done = subprocess.run(
         [
             sys.executable,

@@ -1,4 +1,4 @@
-"""The packed network's outputs and hand-written gradients against autograd through the plain twins."""
+"""Outputs and hand-written gradients of the packed network against autograd through plain networks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from parallelmlp_search.space.config import ACTIVATIONS, NORMALIZATIONS
 D, C, N = 5, 3, 6
 CONFIGS = st.builds(
     MLPConfig,
-    # as wide as the inputs now and then, so that the first layer is residual too
+    # some are as wide as the inputs, so that the first layer is residual too
     widths=st.lists(st.sampled_from([1, 2, 3, 5, 5, 5, 8]), max_size=4).map(tuple),
     activation=st.sampled_from(ACTIVATIONS),
     bias=st.booleans(),
@@ -36,7 +36,7 @@ def _problem() -> tuple[Tensor, Tensor]:
 
 
 def _gradients(population: Population, rows: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs (P, C, N) in stacked-row order and the flat gradients of one step."""
+    """Outputs (P, C, N) in stacked-row order and flat gradients of one step."""
     layout = population.layout
     network = PackedNetwork(layout, N, dtype=torch.float64, training=True)
     gradients = torch.zeros_like(population.parameters)
@@ -66,14 +66,14 @@ def test_gradients_are_those_of_autograd(configs: list[MLPConfig], merge: bool) 
         torch.nn.functional.cross_entropy(own, target).backward()
         expected = torch.cat([p.grad.reshape(-1) for p in network.parameters() if p.grad is not None])
         got = read_member(gradients, population.layout, member)
-        # normalising one neuron divides rounding by the root of 1e-5, and two are close to it
+        # normalization over one neuron divides rounding errors by the root of 1e-5, over two nearly so
         tolerance = 1e-8 if architecture.normalization == "layer" else 1e-11
         torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
         write_member(padding, population.layout, member, torch.zeros_like(got))
     assert not padding.any()  # exactly zero, so that padding never grows
 
 
-def test_gradients_do_depend_on_the_rows() -> None:
+def test_gradients_depend_on_the_rows() -> None:
     population = Population.create([MLPConfig(widths=(4, 3))] * 2, DataShape(D, C), rows=_problem()[0])
     rows, target = _problem()
     _, first = _gradients(population, rows, target)
@@ -84,7 +84,7 @@ def test_gradients_do_depend_on_the_rows() -> None:
 
 
 @given(st.lists(CONFIGS, min_size=1, max_size=6))
-def test_training_and_predicting_compute_the_same(configs: list[MLPConfig]) -> None:
+def test_training_and_prediction_compute_the_same(configs: list[MLPConfig]) -> None:
     population = Population.create(configs, DataShape(D, C), rows=_problem()[0])
     rows, target = _problem()
     outputs, _ = _gradients(population, rows, target)
@@ -93,8 +93,8 @@ def test_training_and_predicting_compute_the_same(configs: list[MLPConfig]) -> N
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.25, 0.9])
-def test_dropout_drops_by_the_members_own_rate(rate: float) -> None:
-    # one wide identity layer that copies its input to many neurons: outputs are sums of what is kept
+def test_dropout_uses_the_rate_of_each_member(rate: float) -> None:
+    # a wide identity layer copies its input to many neurons; the output counts the kept ones
     width = 4000
     config = MLPConfig(widths=(width,), activation="identity", bias=False, dropout=0.5, batch_size=1)
     other = config.replace(dropout=0.5)
@@ -112,7 +112,7 @@ def test_dropout_drops_by_the_members_own_rate(rate: float) -> None:
         kept = int((field >= own).sum())
         assert float(outputs[member]) == pytest.approx(kept / (1.0 - own), rel=1e-12)
         assert kept == pytest.approx(width * (1 - own), rel=0.1)
-    # without drawing anew the same neurons are dropped, and never while predicting
+    # without a new draw the same neurons are dropped; prediction drops none
     again = bucket.forward(network.bind(population.parameters)[0], torch.ones(1, 1, dtype=torch.float64))
     assert torch.equal(outputs, again)
     plain = PackedNetwork(population.layout, 1, dtype=torch.float64)

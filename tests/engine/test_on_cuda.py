@@ -1,4 +1,4 @@
-"""What only a device can show: real graphs, real launches, memory that really runs out."""
+"""Training on a CUDA device: graphs, launches, precision."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def test_a_gpu_trains_to_the_losses_of_a_cpu() -> None:
     assert bool((expected < start).all())
     for acceleration in ("none", "graph", "persistent", "auto"):
         got = _losses(*_train("cuda", acceleration))
-        # Adam amplifies rounding, and dropout has noise of its own there: losses agree, weights need not
+        # Adam amplifies rounding errors and dropout has other noise, so losses agree, but weights do not
         torch.testing.assert_close(got, expected, rtol=0.1, atol=0.02)
 
 
-def test_auto_divides_the_members() -> None:
+def test_auto_uses_kernel_and_graph() -> None:
     population = Population.create(CONFIGS, DataShape(D, C), rows=_rows("cuda").inputs)
     plan = choose_acceleration(
         population.layout,
@@ -86,7 +86,7 @@ def test_the_same_search_gives_the_same_bits(acceleration: str) -> None:
     assert torch.equal(one.parameters, other.parameters)
 
 
-def test_tf32_is_a_choice() -> None:
+def test_tf32_can_be_chosen() -> None:
     before = torch.get_float32_matmul_precision()
     exact = _train("cuda", "persistent")
     try:

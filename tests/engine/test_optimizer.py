@@ -1,4 +1,4 @@
-"""The packed optimiser against torch.optim on random gradients, member by member."""
+"""The packed optimizer against torch.optim on random gradients, member by member."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ CONFIGS = [
     MLPConfig(widths=(5, 4), optimizer="sgd", learning_rate=0.05, momentum=0.9, seed=9),
     MLPConfig(widths=(5, 4), optimizer="sgd", momentum=0.5, weight_decay=0.1, clip_norm=0.01, seed=10),
     MLPConfig(widths=(1,), schedule="one_cycle", learning_rate=0.1, seed=11),
-    # the first factor is zero, which the packed form must not divide by
+    # the first factor is zero, by which the packed form must not divide
     MLPConfig(widths=(1,), schedule="cosine_log", learning_rate=0.1, weight_decay=0.1, seed=12),
     MLPConfig(widths=(2,), schedule="cosine", optimizer="sgd", learning_rate=0.1, seed=13),
     MLPConfig(widths=(3, 2), learning_rate=0.05, weight_decay=0.1, seed=14),  # padded into the first bucket
     MLPConfig(widths=(2, 4), optimizer="sgd", learning_rate=0.1, weight_decay=0.1, seed=15),
 ]
-TOTAL_STEPS = 90  # more than the table of coefficients holds at once
+TOTAL_STEPS = 90  # more than one table of coefficients
 
 
 def _population(configs: list[MLPConfig], **options: bool) -> Population:
@@ -43,7 +43,7 @@ def _population(configs: list[MLPConfig], **options: bool) -> Population:
 
 def _gradient(config: MLPConfig, step: int, size: int) -> Tensor:
     generator = torch.Generator().manual_seed(1000 * config.seed + step)
-    # of very different sizes, zero included
+    # of very different magnitudes, including zero
     scale = 10.0 ** (torch.rand(1, dtype=torch.float64, generator=generator) * 6 - 5)
     gradient = scale * torch.randn(size, dtype=torch.float64, generator=generator)
     gradient[::7] = 0.0
@@ -123,7 +123,7 @@ def test_eighty_steps_are_those_of_torch(trained: tuple[Population, Population],
     trace = _alone(config, vector, 80, _factor(config.schedule))
     result = read_member(end.parameters, end.layout, member)
     torch.testing.assert_close(result, trace[-1], rtol=1e-11, atol=1e-11)
-    # torch's first zero-rate step moves nothing, every other one does
+    # every step moves the weights, except one with a rate of zero
     assert not torch.allclose(result, trace[-2], rtol=1e-11, atol=1e-11)
     average = read_member(end.flats["average"], end.layout, member)
     torch.testing.assert_close(average, _polynomial_average(trace), rtol=1e-11, atol=1e-11)
@@ -131,17 +131,17 @@ def test_eighty_steps_are_those_of_torch(trained: tuple[Population, Population],
 
 
 def _polynomial_average(trace: list[Tensor]) -> Tensor:
-    """Weights of moments 1, 2, ... in proportion to j (j+1) ... (j+8): a rising factorial, about j**9."""
-    moments = [trace[0], *trace[AVERAGE_EVERY - 1 :: AVERAGE_EVERY]]
+    """Average of snapshots 1, 2, ... in proportion to j (j+1) ... (j+8), a rising factorial of about j**9."""
+    snapshots = [trace[0], *trace[AVERAGE_EVERY - 1 :: AVERAGE_EVERY]]
     shares = []
-    for j in range(1, len(moments) + 1):
+    for j in range(1, len(snapshots) + 1):
         share = 1.0
         for k in range(int(AVERAGE_POWER)):
             share *= j + k
         shares.append(share)
     total = torch.zeros_like(trace[0])
-    for moment, share in zip(moments, shares, strict=True):
-        total += moment * (share / sum(shares))
+    for snapshot, share in zip(snapshots, shares, strict=True):
+        total += snapshot * (share / sum(shares))
     return total
 
 
@@ -154,7 +154,7 @@ def test_the_last_tenth_dominates_the_average() -> None:
         left *= 1.0 - average_share(step)
     assert sum(shares) == pytest.approx(1.0)
     assert 0.6 < sum(shares[: len(shares) // 10]) < 0.7  # 1 - 0.9**10
-    assert left == 0.0  # the random start has no part in it
+    assert left == 0.0  # the initial weights have no share
 
 
 def test_padding_stays_zero() -> None:
@@ -174,7 +174,7 @@ def test_padding_stays_zero() -> None:
         (0, {"learning_rate": 0.1 * (1 + 1e-9)}),
         (1, {"weight_decay": 0.3 * (1 + 1e-9)}),
         (1, {"beta1": 1e-9}),
-        (3, {"beta2": 0.9 - 1e-3}),  # a learning rate of 1e-8 scales everything down
+        (3, {"beta2": 0.9 - 1e-3}),  # its learning rate is 1e-8
         (4, {"clip_norm": 0.5 * (1 + 1e-9)}),
         (8, {"momentum": 0.9 + 1e-9}),
         (10, {"schedule": "cosine"}),
@@ -204,7 +204,7 @@ def test_decay_reaches_weights_only() -> None:
             offset += rows * columns
 
 
-def test_blocks_larger_than_a_piece_are_cut_without_a_seam() -> None:
+def test_blocks_larger_than_a_piece() -> None:
     # a wide member has 300 x 400 elements and is a piece of its own; the narrow ones share pieces
     wide = [MLPConfig(widths=(400, 300), learning_rate=0.1, seed=s, clip_norm=1.0) for s in range(2)]
     narrow = [MLPConfig(widths=(40, 30), learning_rate=0.1, seed=s, clip_norm=1.0) for s in range(60)]
@@ -234,11 +234,11 @@ def test_clipping_is_per_member() -> None:
     optimizer.clip_bucket(0)
     clipped = [read_member(gradients, population.layout, member) for member in range(3)]
     assert float(clipped[0].norm()) == pytest.approx(1.0, rel=1e-6)
-    assert torch.equal(clipped[1], vectors[1])  # short enough: untouched, bit for bit
+    assert torch.equal(clipped[1], vectors[1])  # below its norm: the same bits
     assert clipped[2].isnan().all()
 
 
-def test_a_broken_gradient_harms_its_own_member_only() -> None:
+def test_a_broken_gradient_affects_its_own_member_only() -> None:
     def spoil(step: int, gradients: Tensor) -> None:
         if step == 3:
             size = population.layout.architecture(4).n_parameters

@@ -1,4 +1,4 @@
-"""Populations: what is kept of each member, and how it moves from one population to another."""
+"""Populations: states of members, and their way from one population to another."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def test_rows_and_members_translate_both_ways() -> None:
     rows = population.member_rows()
     assert sorted(rows.tolist()) == list(range(len(CONFIGS)))
     assert [population.row_configs()[row] for row in rows] == CONFIGS
-    assert population.row_configs() != CONFIGS  # the plan does reorder them
-    # whatever is in stacked rows comes out in the members' order
+    assert population.row_configs() != CONFIGS  # the plan reorders them
+    # indexing stacked rows gives member order
     outputs = predict(population, INPUTS)[rows]
     for member in range(len(CONFIGS)):
         network = extract(population.parameters, population.layout, member)
@@ -112,7 +112,7 @@ def test_any_number_of_rows_can_be_predicted(n_rows: int) -> None:
     torch.testing.assert_close(outputs, predict(population, INPUTS)[:, :, :n_rows], rtol=1e-12, atol=1e-12)
 
 
-def test_more_rows_than_go_through_at_once() -> None:
+def test_more_rows_than_one_window() -> None:
     population = _create()
     many = INPUTS.repeat(26, 1)[:1025]  # two full windows and one row
     outputs = predict(population, many)
@@ -121,14 +121,14 @@ def test_more_rows_than_go_through_at_once() -> None:
 
 
 @pytest.mark.parametrize("merge", [True, False])
-def test_a_state_is_all_that_training_needs(merge: bool) -> None:
+def test_a_state_is_sufficient_to_go_on(merge: bool) -> None:
     direct = _train(_create(merge=merge), 4)
     first = _train(_create(merge=merge), 2)
     states = [first.state(member) for member in range(len(CONFIGS))]
     resumed = _train(_create(states=states, merge=merge), 4)
     for member in range(len(CONFIGS)):
         assert _same(resumed.state(member), direct.state(member))  # bit for bit
-    # a state that lacks one vector, or a step, is another training
+    # every vector of the state matters
     for name in ("parameters", "first_moment", "second_moment", "average"):
         spoiled = [first.state(member) for member in range(len(CONFIGS))]
         spoiled[0].vectors[name].zero_()
@@ -137,7 +137,7 @@ def test_a_state_is_all_that_training_needs(merge: bool) -> None:
         assert _same(other.state(1), direct.state(1))
 
 
-def test_a_state_comes_back_as_it_was() -> None:
+def test_a_state_survives_a_round_trip() -> None:
     trained = _train(_create(), 2)
     states = [trained.state(member) for member in range(len(CONFIGS))]
     states[3].failed_at = 2
@@ -159,7 +159,7 @@ def test_a_state_is_a_copy() -> None:
 
 
 @pytest.mark.parametrize("kept", [[5, 1], [0, 2, 6], [3], [4, 3, 2, 1]])
-def test_survivors_go_on_as_if_they_had_always_been_alone(kept: list[int]) -> None:
+def test_survivors_go_on_as_if_trained_alone(kept: list[int]) -> None:
     crowd = _train(_create(), 2)
     configs = [CONFIGS[member] for member in kept]
     compacted = _train(_create(configs, [crowd.state(member) for member in kept]), 4)
@@ -169,7 +169,7 @@ def test_survivors_go_on_as_if_they_had_always_been_alone(kept: list[int]) -> No
         assert not _same(compacted.state(member), crowd.state(kept[member]), within=1e-10)
 
 
-def test_freed_room_takes_new_members() -> None:
+def test_states_may_be_none() -> None:
     fresh = [None] * 2
     population = _create([CONFIGS[0], CONFIGS[1]], fresh)
     assert population.step == 0
@@ -178,12 +178,12 @@ def test_freed_room_takes_new_members() -> None:
     )
 
 
-def test_members_of_one_population_have_taken_equally_many_steps() -> None:
+def test_members_must_have_taken_equally_many_steps() -> None:
     trained = _train(_create(), 1)
     with pytest.raises(InvalidParameterError, match=r"equally many steps, but got \[0, 3\]"):
         _create(CONFIGS[:2], [trained.state(0), None])
 
 
-def test_no_members_at_all() -> None:
+def test_a_population_needs_a_member() -> None:
     with pytest.raises(InvalidParameterError, match="at least one configuration, but got none"):
         _create([])

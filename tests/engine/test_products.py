@@ -1,4 +1,4 @@
-"""Products of unusual shape against the general ones."""
+"""Products of unusual shapes against the general products."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from parallelmlp_search.engine.products import (
 from parallelmlp_search.kernels.batched import affine_input_gradient
 
 
-@pytest.mark.parametrize("n_inputs", [1, 10, 15, 16, 31])  # 15 leaves just the one column for the biases
+@pytest.mark.parametrize("n_inputs", [1, 10, 15, 16, 31])  # 15 leaves one column for the biases
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("n_members", "width"), [(1, 1), (3, 7)])
 def test_first_layer_gradient(n_inputs: int, bias: bool, n_members: int, width: int) -> None:
@@ -22,7 +22,7 @@ def test_first_layer_gradient(n_inputs: int, bias: bool, n_members: int, width: 
     assert padded_columns(n_inputs) > n_inputs
     shape = (n_members * width, padded_columns(n_inputs))
     narrow = FirstLayerGradient(n_inputs, 6, torch.full(shape, float("nan"), dtype=torch.float64))
-    for _ in range(2):  # the second batch must not remember the first
+    for _ in range(2):  # the second batch must not depend on the first
         grad = torch.randn(n_members, width, 6, dtype=torch.float64, generator=generator)
         rows = torch.randn(6, n_inputs, dtype=torch.float64, generator=generator)
         results = []
@@ -37,7 +37,7 @@ def test_first_layer_gradient(n_inputs: int, bias: bool, n_members: int, width: 
             assert not torch.allclose(results[0][0][:, :, :1], results[0][1])
 
 
-def test_wide_tables_take_the_general_product() -> None:
+def test_wide_tables_use_the_general_product() -> None:
     assert padded_columns(NARROW_INPUTS) == 0
     assert padded_columns(NARROW_INPUTS - 1) == NARROW_INPUTS
 

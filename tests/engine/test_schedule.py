@@ -72,7 +72,7 @@ def test_progress_is_clamped_and_no_schedule_jumps(name: str) -> None:
     assert _factor(name, 1.7) == _factor(name, 1.0)
     assert _factor(name, -0.5) == _factor(name, 0.0)
     fine = schedule_factors([name], torch.linspace(0, 1, 20_001, dtype=torch.float64))
-    # cosine_log is steepest, with 15 pi / log(2) at its beginning
+    # cosine_log is the steepest, with 15 pi / log(2) at the start
     assert float(fine.diff(dim=0).abs().max()) < 15 * math.pi / math.log(2) / 20_000 * 1.01
 
 

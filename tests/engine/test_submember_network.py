@@ -1,4 +1,4 @@
-"""Buckets of submembers that share weights against their plain modules."""
+"""Buckets of expanded members against their plain modules."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from parallelmlp_search.space.config import CATEGORY_EMBEDDINGS, SHARINGS
 
 D, N = 26, 11
 CATEGORIES = ((3, 9), (12, 3), (15, 10))
-"""Columns of one category each: two numbers, a column, nine, few, ten, and a column behind."""
+"""Columns: two numbers, another one, categories of nine, three and ten columns, another one."""
 GROUPS = ColumnGroups(n_numbers=2, categories=CATEGORIES)
 
 CONFIGS = st.builds(
@@ -116,7 +116,7 @@ def test_outputs_and_gradients_are_those_of_autograd(
 @given(
     st.lists(CONFIGS, min_size=1, max_size=5), st.integers(1, 40), st.sampled_from([1, 2, 3]), st.booleans()
 )
-def test_a_member_says_what_its_plain_module_says(
+def test_predictions_are_those_of_the_plain_module(
     configs: list[MLPConfig], n_rows: int, n_outputs: int, classifies: bool
 ) -> None:
     population = _population(configs, n_outputs=n_outputs, classifies=classifies)
@@ -133,7 +133,7 @@ def test_probabilities_are_the_means_of_submembers(task: str, n_classes: int) ->
     head = Head(task, n_classes)  # type: ignore[arg-type]
     config = MLPConfig(widths=(6,), submembers=5, sharing="full")
     population = _population([config], n_outputs=head.n_outputs, classifies=True)
-    population.parameters.mul_(4.0)  # far from the middle, where the logarithm is no straight line
+    population.parameters.mul_(4.0)  # far from the middle, where the logarithm is not linear
     rows, _ = _rows(20)
     outputs = predict(population, rows)
     each = extract(population.parameters, population.layout, 0)[:-1](rows).detach().permute(1, 2, 0)
@@ -146,7 +146,7 @@ def test_probabilities_are_the_means_of_submembers(task: str, n_classes: int) ->
     torch.testing.assert_close(predict(plain, rows)[0], each.mean(0), rtol=1e-10, atol=1e-12)
 
 
-def test_the_surest_submembers_leave_finite_logits() -> None:
+def test_extreme_outputs_give_finite_logits() -> None:
     config = MLPConfig(widths=(), submembers=3)
     for n_outputs in (1, 3):
         population = _population([config], n_outputs=n_outputs, dtype=torch.float32)
@@ -156,8 +156,8 @@ def test_the_surest_submembers_leave_finite_logits() -> None:
         assert outputs.abs().max() > 1e3
 
 
-def test_submembers_take_the_noise_of_other_rows() -> None:
-    # in the first layer of a network whose submembers are equal but for their noise
+def test_submembers_use_the_noise_of_other_rows() -> None:
+    # the submembers of this network differ in their noise only
     config = MLPConfig(widths=(8,), submembers=4, dropout=0.5, activation="identity", bias=False)
     population = Population.create([config], DataShape(D, 3), rows=torch.zeros(1, D, dtype=torch.float64))
     for block in population.layout.buckets[0].blocks:
@@ -170,7 +170,7 @@ def test_submembers_take_the_noise_of_other_rows() -> None:
     network = PackedNetwork(population.layout, 16, dtype=torch.float64, training=True, dropout=dropout)
     bucket, views = network.buckets[0], network.bind(population.parameters)[0]
     field = torch.rand(8, 16, generator=torch.Generator().manual_seed(1))
-    rows = torch.ones(16, D, dtype=torch.float64)  # rows alike: outputs tell the noise
+    rows = torch.ones(16, D, dtype=torch.float64)  # equal rows, so that outputs show the noise
     bucket.draw_dropout([field])
     outputs = bucket.forward(views, rows).clone()
     for submember in range(4):
@@ -205,7 +205,7 @@ MIXED = [
 ]
 
 
-def test_trained_members_go_on_from_their_states() -> None:
+def test_training_goes_on_from_states() -> None:
     whole = _population(MIXED)
     _train(whole)
     half = _population(MIXED)
@@ -228,7 +228,7 @@ def test_trained_members_go_on_from_their_states() -> None:
             assert not torch.equal(got, half.vector(member, half.flats[name]))
 
 
-def test_a_diverged_member_dies_alone() -> None:
+def test_a_diverged_member_fails_alone() -> None:
     wild = MIXED[0].replace(optimizer="sgd", learning_rate=1e30)
     configs = [MIXED[0], wild, wild.replace(learning_rate=0.01), *MIXED[1:]]
     population = _population(configs)
@@ -242,7 +242,7 @@ def test_a_diverged_member_dies_alone() -> None:
         torch.testing.assert_close(got, others.vector(place, others.parameters), rtol=1e-10, atol=1e-12)
 
 
-def test_submembers_start_apart_and_adapters_do_not_decay() -> None:
+def test_submembers_start_with_different_signs_and_adapters_do_not_decay() -> None:
     config = MLPConfig(widths=(6, 4), submembers=4, sharing="full", weight_decay=1.0, learning_rate=0.1)
     n_inputs = 12
     population = Population.create([config], DataShape(n_inputs, 3))

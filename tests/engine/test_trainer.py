@@ -1,4 +1,4 @@
-"""The trainer: history, the best moment, deadlines, failures, and dropout that knows nobody."""
+"""The trainer: history, best snapshot, deadlines, failures, dropout."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def test_history() -> None:
     assert history.member_steps == 10 * len(CONFIGS)
     assert not history.cut
     torch.testing.assert_close(history.errors[-1], _log_loss(predict(population, INPUTS, which="average")))
-    # it does learn, and the averaged weights are not the last ones
+    # the members learn, and the averaged weights are not the last weights
     assert (history.errors[-1] < history.errors[0]).all()
     assert not torch.allclose(history.errors[-1], _log_loss(predict(population, INPUTS)))
 
 
-def test_train_losses_are_means_since_the_moment_before() -> None:
-    # learning so slowly that the weights stay where they are, but for the last digits
+def test_train_losses_are_means_since_the_last_evaluation() -> None:
+    # the learning rate is so small that only the last digits of the weights change
     population = _create([config.replace(learning_rate=1e-13) for config in CONFIGS])
     stream = BatchStream(N_ROWS, 16, 9)
     outputs = predict(population, INPUTS)
@@ -103,7 +103,7 @@ def test_train_losses_are_means_since_the_moment_before() -> None:
         losses = [torch.nn.functional.cross_entropy(own[:, rows].T, TARGET[rows]) for own in outputs]
         by_batch.append(torch.stack(losses))
     history = _train(population)
-    # moments after steps 4, 7 and 10: the batch that completes an epoch reaches into the next
+    # evaluations after steps 4, 7 and 10: the batch that completes an epoch reaches into the next
     for mean, (first, last) in zip(history.train_losses, [(0, 4), (4, 7), (7, 10)], strict=True):
         torch.testing.assert_close(mean, torch.stack(by_batch[first:last]).mean(dim=0), rtol=1e-8, atol=1e-8)
     assert history.errors == []
@@ -123,12 +123,12 @@ def test_train_losses_are_means_since_the_moment_before() -> None:
         (0, 1, []),
     ],
 )
-def test_moments_of_evaluation(until: float, every: float | None, expected: list[float]) -> None:
+def test_steps_of_evaluation(until: float, every: float | None, expected: list[float]) -> None:
     history = _train(_create(CONFIGS[:1]), until, error=_log_loss, evaluate_every=every)
     assert history.epochs == pytest.approx(expected)
 
 
-def test_nothing_is_left_to_do() -> None:
+def test_training_up_to_the_current_step_does_nothing() -> None:
     population = _create()
     _train(population, 2)
     before = population.parameters.clone()
@@ -137,8 +137,8 @@ def test_nothing_is_left_to_do() -> None:
     assert torch.equal(population.parameters, before)
 
 
-def test_the_best_moment_is_kept_and_ties_go_to_the_last() -> None:
-    # one row a moment, one column a member, in stacked-row order
+def test_the_best_snapshot_is_kept_and_ties_go_to_the_last() -> None:
+    # one row per evaluation, one column per member, in stacked-row order
     script = torch.tensor(
         [
             [0.9, 0.1, 0.5, float("nan"), 3.0],
@@ -148,7 +148,7 @@ def test_the_best_moment_is_kept_and_ties_go_to_the_last() -> None:
         ],
         dtype=torch.float64,
     )
-    best_moment = [1, 3, 2, 1, 2]
+    best_snapshot = [1, 3, 2, 1, 2]
     population = _create()
     averages: list[list[Tensor]] = []
 
@@ -158,19 +158,18 @@ def test_the_best_moment_is_kept_and_ties_go_to_the_last() -> None:
         averages.append([read_member(flat, population.layout, m) for m in population.layout.members])
         return script[len(averages) - 1]
 
-    # in two pieces: the best must outlive the end of a rung. Two epochs are seven steps, so that the averaged
-    # weights, which move every fourth step, have moved
+    # in two calls, since the best snapshot outlives a rung; averaged weights move every fourth of seven steps
     first = _train(population, 4, error=error, evaluate_every=2)
     second = _train(population, 8, error=error, evaluate_every=2)
     assert len(averages) == 4
     torch.testing.assert_close(torch.stack(first.errors + second.errors), script, equal_nan=True)
     for row, member in enumerate(population.layout.members):
-        moment = best_moment[row]
+        snapshot = best_snapshot[row]
         best = read_member(population.flats["best"], population.layout, member)
-        assert torch.equal(best, averages[moment][row])
-        assert all(not torch.equal(best, averages[m][row]) for m in range(4) if m != moment)
-        assert float(population.best_error[row]) == float(script[moment, row])
-        assert float(population.best_epoch[row]) == 2 * (moment + 1)
+        assert torch.equal(best, averages[snapshot][row])
+        assert all(not torch.equal(best, averages[m][row]) for m in range(4) if m != snapshot)
+        assert float(population.best_error[row]) == float(script[snapshot, row])
+        assert float(population.best_epoch[row]) == 2 * (snapshot + 1)
 
 
 def test_a_deadline_cuts_after_a_step_and_an_evaluation() -> None:
@@ -181,7 +180,7 @@ def test_a_deadline_cuts_after_a_step_and_an_evaluation() -> None:
     assert history.epochs == [16 / 50]
     assert len(history.errors) == 1
     assert (population.best_error < float("inf")).all()
-    # it can go on from there, and ends where it would have ended
+    # training goes on from there to the same weights
     assert not _train(population, error=_log_loss).cut
     direct = _create()
     assert not _train(direct, error=_log_loss, deadline=time.monotonic() + 3600.0).cut
@@ -196,7 +195,7 @@ def test_a_deadline_that_passes_with_the_last_step_cuts_nothing() -> None:
 
 
 @pytest.mark.parametrize("failing", range(len(CONFIGS)))
-def test_a_diverged_member_dies_alone(failing: int) -> None:
+def test_a_diverged_member_fails_alone(failing: int) -> None:
     def run(configs: list[MLPConfig]) -> tuple[Population, History]:
         population = _create(configs, torch.float32)
         return population, _train(population, error=_log_loss)
@@ -215,9 +214,9 @@ def test_a_diverged_member_dies_alone(failing: int) -> None:
             assert all(bool(vector.isfinite().all()) for vector in _vectors(population, member))
         else:
             assert int(population.failed_at[row]) == -1
-            assert same  # bit for bit
+            assert same  # the same bits
             assert all(torch.equal(a[row], b[row]) for a, b in zip(history.errors, calm.errors, strict=True))
-    # a dead member takes no more steps
+    # a failed member takes no more steps
     dead_at = int(population.failed_at[rows[failing]])
     assert history.member_steps == 10 * (len(CONFIGS) - 1) + dead_at
     assert calm.member_steps == 10 * len(CONFIGS)
@@ -225,7 +224,7 @@ def test_a_diverged_member_dies_alone(failing: int) -> None:
 
 @pytest.mark.parametrize("merge", [True, False])
 def test_without_the_diverged_member_the_others_end_the_same(merge: bool) -> None:
-    # linear, so that no neuron dies before its weights overflow, which takes float64 some steps
+    # linear, so that weights overflow, for which float64 needs some steps, before a neuron dies
     broken = MLPConfig(widths=(8, 8), activation="identity", optimizer="sgd", learning_rate=1e30, seed=9)
     also = MLPConfig(widths=(6, 2), learning_rate=1e30, activation="elu", residual=True, seed=10)
     population = _create([broken, *CONFIGS, also], merge=merge)
@@ -240,7 +239,7 @@ def test_without_the_diverged_member_the_others_end_the_same(merge: bool) -> Non
             torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_a_member_that_fails_late_keeps_its_best_moment_and_stays_dead() -> None:
+def test_a_member_that_fails_late_keeps_its_best_snapshot() -> None:
     population = _create()
     _train(population, 1, error=_log_loss)
     before = population.state(2)
@@ -252,7 +251,7 @@ def test_a_member_that_fails_late_keeps_its_best_moment_and_stays_dead() -> None
     assert after.failed_at == before.step == 4
     assert (after.best_error, after.best_epoch) == (before.best_error, 1.0)
     assert torch.equal(after.vectors["best"], before.vectors["best"])
-    # in a new population as well
+    # also in a new population
     states = [population.state(member) for member in range(len(CONFIGS))]
     resumed = Population.create(CONFIGS, DataShape(D, C), states=states, rows=INPUTS)
     history = _train(resumed, 3, error=_log_loss)
@@ -264,7 +263,7 @@ def test_a_member_that_fails_late_keeps_its_best_moment_and_stays_dead() -> None
     assert all(resumed.state(member).failed_at == -1 for member in (0, 1, 3, 4))
 
 
-def test_a_population_that_fails_altogether_still_returns() -> None:
+def test_all_members_may_fail() -> None:
     population = _create([config.replace(learning_rate=1e30) for config in CONFIGS], torch.float32)
     history = _train(population, error=_log_loss)
     assert (population.failed_at > 0).all()
@@ -283,7 +282,7 @@ DROPPING = [
 
 
 @pytest.mark.parametrize("merge", [True, False])
-def test_dropout_does_not_depend_on_who_shares_the_population(merge: bool) -> None:
+def test_dropout_does_not_depend_on_other_members(merge: bool) -> None:
     crowd = [*CONFIGS, *DROPPING, *(c.replace(seed=c.seed + 50, dropout=0.4) for c in DROPPING)]
     packed = _create(crowd, merge=merge)
     _train(packed)
@@ -293,7 +292,7 @@ def test_dropout_does_not_depend_on_who_shares_the_population(merge: bool) -> No
         got = read_member(packed.parameters, packed.layout, len(CONFIGS) + number)
         expected = read_member(alone.parameters, alone.layout, 0)
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
-        # the noise is there, and its rate is the member's own
+        # there is noise, with the rate of the member
         for rate in (0.0, config.dropout + 0.05):
             other = _create([config.replace(dropout=rate)], merge=merge)
             _train(other)
@@ -302,7 +301,7 @@ def test_dropout_does_not_depend_on_who_shares_the_population(merge: bool) -> No
             )
 
 
-def test_a_member_without_dropout_does_not_notice_it_beside_it() -> None:
+def test_dropout_of_a_neighbour_changes_no_bit() -> None:
     plain = MLPConfig(widths=(8, 4), learning_rate=0.01, seed=0)
     other = plain.replace(seed=1)
     among = {}
@@ -324,7 +323,7 @@ def test_the_same_call_gives_the_same_bits() -> None:
     assert torch.equal(first.best_error, second.best_error)
 
 
-def test_rows_of_no_weight_are_never_seen() -> None:
+def test_rows_of_weight_zero_do_not_matter() -> None:
     weight = torch.ones(N_ROWS, dtype=torch.float64)
     weight[::3] = 0.0
     first, plain = _create(), _create()
@@ -354,7 +353,7 @@ def test_rows_of_no_weight_are_never_seen() -> None:
     ],
 )
 def test_rows_that_do_not_fit_are_refused(rows: TrainingRows, words: str, dtype: torch.dtype) -> None:
-    # loops that check no bounds would read beyond the end
+    # the loops check no bounds
     population = _create(dtype=dtype)
     before = population.parameters.clone()
     settings = TrainingSettings(

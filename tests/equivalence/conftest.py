@@ -1,4 +1,4 @@
-"""The same networks, each trained alone with torch.nn and torch.optim: what packed training must equal."""
+"""Networks trained alone with torch.nn and torch.optim, which packed training must equal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _one_cycle(t: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (t - 0.3) / 0.7))
 
 
-# written anew, so that a slip in the package's own would show
+# independent of the package, to detect its errors
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda t: 1.0,
     "linear": lambda t: 1 - t,
@@ -61,7 +61,7 @@ def _row_losses(name: str, outputs: Tensor, target: Tensor, smoothing: float) ->
 
 
 class SharedDropout(nn.Module):
-    """Dropout whose noise is the layer's shared field instead of torch's own generator.
+    """Dropout with the shared field of the layer instead of torch's generator.
 
     Of K submembers (N, K, H) each takes the noise of the row that is a K-th of the batch further on.
     """
@@ -83,7 +83,7 @@ class SharedDropout(nn.Module):
 
 @dataclass(frozen=True)
 class Problem:
-    """Training rows and how they are walked through."""
+    """Training rows and batches."""
 
     inputs: Tensor
     target: Tensor
@@ -99,7 +99,7 @@ class Problem:
 
     @property
     def columns(self) -> ColumnGroups:
-        """What the inputs are."""
+        """Groups of the inputs."""
         return ColumnGroups(n_numbers=self.n_numbers, categories=self.categories)
 
     @property
@@ -183,7 +183,7 @@ class Problem:
 
 
 class Lookup(nn.Module):
-    """An embedding of categories as torch has it: the category's line, looked up; of a gap nothing."""
+    """Embedding of categories by lookup, as in torch; a missing value becomes zeros."""
 
     def __init__(self, inner: CategoryEmbedding) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class Lookup(nn.Module):
 
 
 class TangentLinear(nn.Module):
-    """A linear map in the neural tangent parametrisation, written out: ``W x / sqrt(fan in) + b``."""
+    """Linear layer in the neural tangent parametrization: ``W x / sqrt(fan in) + b``."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ class TangentLinear(nn.Module):
 
 
 def _reparametrize(network: nn.Module, other: Callable[[nn.Module], nn.Module | None]) -> None:
-    """Put what ``other`` makes of a child into its place, where it makes something."""
+    """Replace each child by the result of ``other``, unless that is None."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             found = other(child)
@@ -227,7 +227,7 @@ def _reparametrize(network: nn.Module, other: Callable[[nn.Module], nn.Module | 
 
 
 def _optimizer(config: MLPConfig, network: nn.Module) -> torch.optim.Optimizer:
-    """Torch's own, with the rate and the decay that each kind of parameter has."""
+    """Optimizer of torch with the rate and the decay of each kind of parameter."""
     groups: list[dict[str, Any]] = []
     for module in network.modules():
         linear = isinstance(module, Linear)
@@ -252,14 +252,14 @@ def _share_dropout(network: nn.Module) -> list[SharedDropout]:
             if isinstance(child, nn.Dropout):
                 found.append(SharedDropout(child.p))
                 setattr(parent, name, found[-1])
-    # a Residual is opened after the top level has been walked: put the layers back in order
+    # those inside residual blocks are found last, so restore the order of the layers
     order = {id(module): place for place, module in enumerate(network.modules())}
     return sorted(found, key=lambda module: order[id(module)])
 
 
 @pytest.fixture(scope="session")
 def make_problem() -> Callable[..., Problem]:
-    """Random rows for a loss; besides what is named, any field of Problem."""
+    """Function that draws random rows for a loss; it also takes any field of Problem."""
 
     def make(
         loss: str = "cross_entropy",

@@ -1,8 +1,8 @@
-"""The flagship: a member of a population ends with the weights it would have had alone.
+"""A member of a population ends with the same weights as a network trained alone.
 
-Layer normalisation is tried on widths of 3 and more. Normalising one neuron gives zero, whatever the weights,
-and two give plus and minus one: their exact gradients are zero, or jump, and what is left is rounding, which
-Adam scales up to full steps. Two correct programs then differ, and neither is wrong.
+Layer normalization is tested with widths of 3 and more. Over one neuron it gives zero, and over two plus and
+minus one, for any weights. The exact gradients are zero or jump, so Adam would scale rounding errors up to full
+steps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEPTHS = range(5)
 
 
 def _table() -> list[MLPConfig]:
-    """A member for each activation, optimiser and depth; everything else drawn, the same in every run."""
+    """Member for each activation, optimizer and depth; all else is drawn from a fixed seed."""
     rng = random.Random(1)
     table = []
     for activation in ACTIVATIONS:
@@ -93,7 +93,7 @@ def test_fifty_steps_packed_are_fifty_steps_alone(
 
 
 def test_the_table_covers_every_edge(populations: dict[str, Population]) -> None:
-    """No row above may pass because what it should try is missing."""
+    """The table contains every edge."""
     assert len(TABLE) == 13 * 2 * 5
     for optimizer in OPTIMIZERS:
         own = [config for config in TABLE if config.optimizer == optimizer]
@@ -115,7 +115,7 @@ def test_the_table_covers_every_edge(populations: dict[str, Population]) -> None
     assert not any(bucket.is_padded for bucket in exact.buckets)
     padded = [bucket for bucket in merged.buckets if bucket.is_padded]
     assert len(merged.buckets) < len(exact.buckets)
-    # padding is tried with everything that treats padded neurons on its own
+    # padding occurs with everything that treats padded neurons separately
     assert any(bucket.shape.normalization == "layer" for bucket in padded)
     assert any(any(bucket.shape.residual) for bucket in padded)
     assert any(bucket.shape.clip for bucket in padded)
@@ -127,7 +127,7 @@ def test_the_table_covers_every_edge(populations: dict[str, Population]) -> None
 
 
 TWINS = [
-    # (activation, optimiser, depth) of a row of the table, and what the twin has instead
+    # (activation, optimizer, depth) of a row of the table, and the change of the reference
     ("tanh", "adamw", 2, {"seed": 999}),
     ("tanh", "adamw", 2, {"learning_rate": 1 + 1e-6}),
     ("tanh", "sgd", 3, {"learning_rate": 1 + 1e-6}),
@@ -146,7 +146,7 @@ TWINS = [
 
 
 @pytest.mark.parametrize(("activation", "optimizer", "depth", "changes"), TWINS)
-def test_a_twin_that_differs_in_one_thing_must_differ(
+def test_a_reference_with_one_change_differs(
     problem: Any,
     populations: dict[str, Population],
     activation: str,
@@ -165,15 +165,15 @@ def test_a_twin_that_differs_in_one_thing_must_differ(
         changes["learning_rate"] *= config.learning_rate
     if "schedule" in changes:
         changes["schedule"] = "linear" if config.schedule != "linear" else "cosine"
-    twin = problem.alone(config.replace(**changes))
+    reference = problem.alone(config.replace(**changes))
     for population in populations.values():
-        assert problem.difference(population, member, twin) > 1e-9
+        assert problem.difference(population, member, reference) > 1e-9
 
 
 @pytest.mark.parametrize(
     "changes", [{"bias": False}, {"residual": True}, {"normalization": "layer"}, {"widths": (7, 6)}], ids=str
 )
-def test_a_twin_of_another_structure_must_differ(problem: Any, changes: dict[str, Any]) -> None:
+def test_a_reference_of_another_structure_differs(problem: Any, changes: dict[str, Any]) -> None:
     config = MLPConfig(widths=(7, 7), activation="tanh", learning_rate=0.01, batch_size=16)
     other = config.replace(**changes)
     population = problem.packed([config, other], merge=True)
@@ -242,7 +242,7 @@ def test_dropout_by_the_shared_fields(make_problem: Callable[..., Any]) -> None:
 
 
 def test_single_precision_with_sgd(make_problem: Callable[..., Any]) -> None:
-    # float32 Adam divides rounding by rounding where a gradient is close to zero: SGD does not
+    # Adam divides rounding errors by each other where a gradient is close to zero; SGD does not
     problem = make_problem(dtype=torch.float32)
     configs = [config for config in TABLE if config.optimizer == "sgd"]
     populations = [problem.packed(configs, merge=merge) for merge in (True, False)]
@@ -252,8 +252,8 @@ def test_single_precision_with_sgd(make_problem: Callable[..., Any]) -> None:
         for population in populations:
             difference = problem.difference(population, member, expected)
             assert difference < 1e-5, f"{difference:g} with {config}"
-    twin = problem.alone(configs[1].replace(seed=999))
-    assert problem.difference(populations[0], 1, twin) > 1e-3
+    reference = problem.alone(configs[1].replace(seed=999))
+    assert problem.difference(populations[0], 1, reference) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -283,5 +283,5 @@ def test_small_and_odd_populations(
     population = problem.packed(configs, merge=merge)
     for member, config in enumerate(configs):
         assert problem.difference(population, member, problem.alone(config)) < 1e-10
-    twin = problem.alone(configs[0].replace(seed=999))
-    assert problem.difference(population, 0, twin) > 1e-3
+    reference = problem.alone(configs[0].replace(seed=999))
+    assert problem.difference(population, 0, reference) > 1e-3

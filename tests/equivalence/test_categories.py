@@ -1,6 +1,6 @@
-"""Networks that embed categories end with the weights that torch.nn.Embedding would have had.
+"""Networks with embedded categories end with the same weights as with torch.nn.Embedding.
 
-The twin looks lines up; the package multiplies weights of columns out and divides their gradient up again.
+The reference looks rows of the embedding up; the package expands the weights of columns and merges gradients.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from parallelmlp_search.space.config import CATEGORY_EMBEDDINGS, SHARINGS, categ
 
 N_NUMBERS = 3
 CATEGORIES = ((4, 9), (13, 3), (16, 20))
-"""Behind three numbers and another column; three categories are too few to be embedded."""
+"""Categories after three numbers and another column; three values are too few for an embedding."""
 
 N_INPUTS = 37
 
 
 def _problem(make_problem: Callable[..., Any], **fields: Any) -> Any:
-    """Rows with one category of each column, or with none, as where there are gaps."""
+    """Rows with one value of each category, or none for missing values."""
     problem = make_problem(
         n_inputs=N_INPUTS, n_numbers=N_NUMBERS, categories=CATEGORIES, **{"n_steps": 20, **fields}
     )
@@ -97,7 +97,7 @@ def test_other_losses_and_weights(make_problem: Callable[..., Any], loss: str, n
         assert problem.difference(population, member, problem.alone(config)) < 1e-10, config
 
 
-def test_members_without_an_embedding_must_differ(make_problem: Callable[..., Any]) -> None:
+def test_members_without_an_embedding_differ(make_problem: Callable[..., Any]) -> None:
     problem = _problem(make_problem)
     configs = [MLPConfig(widths=(8,), category_embedding=kind, seed=1) for kind in CATEGORY_EMBEDDINGS]
     population = problem.packed(configs, merge=True)

@@ -1,4 +1,4 @@
-"""Members with a periodic embedding end with the weights that they would have had alone."""
+"""Members with a periodic embedding end with the same weights as networks trained alone."""
 
 from __future__ import annotations
 
@@ -58,9 +58,7 @@ def test_steps_packed_are_steps_alone(make_problem: Callable[..., Any], merge: b
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_waves_that_learn_faster_or_other_numbers_must_differ(
-    make_problem: Callable[..., Any], optimizer: str
-) -> None:
+def test_other_rates_and_numbers_differ(make_problem: Callable[..., Any], optimizer: str) -> None:
     config = MLPConfig(
         widths=(8,), numeric_embedding="periodic", optimizer=optimizer, learning_rate=0.02, batch_size=16
     )

@@ -1,7 +1,7 @@
-"""Members with scales and rates of their own end with the weights they would have had alone.
+"""Members with input scales and separate rates end with the same weights as networks trained alone.
 
-The twin writes out what the package folds away: weights divided by the root of their fan-in at every step,
-inputs multiplied row by row, one learning rate and one decay a kind of parameter.
+The reference divides weights by the root of their fan-in at every step, multiplies inputs row by row, and has
+one learning rate and one decay per kind of parameter.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _table() -> list[MLPConfig]:
                             input_scale_rate=rng.choice([0.0, 6.0]) if optimizer == "adamw" else 0.5,
                             residual=rng.random() < 0.5,
                             normalization=rng.choice(["none", "layer"]),
-                            # the norm is that of plain weights, which the twin does not have
+                            # clipping uses the norm of plain weights, which the reference does not have
                             clip_norm=None if tangent else rng.choice([None, 0.5]),
                             initialization=rng.choice(["data_driven", "kaiming_uniform"]),
                             head_initialization=rng.choice(["same", "zero"]),
@@ -90,7 +90,7 @@ def test_steps_packed_are_steps_alone(make_problem: Callable[..., Any], merge: b
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_other_recipes_must_differ(
+def test_other_recipes_differ(
     make_problem: Callable[..., Any], optimizer: str, change: dict[str, Any]
 ) -> None:
     config = MLPConfig(

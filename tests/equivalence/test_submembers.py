@@ -1,6 +1,6 @@
-"""Members of submembers that share weights end with the weights that they would have had alone.
+"""Members with submembers end with the same weights as networks trained alone.
 
-The twin computes what the package folds away: rows times adapters, a head and a loss for each submember.
+The reference multiplies rows by adapters and has a head and a loss for each submember.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ N_NUMBERS = 3
 
 
 def _table() -> list[MLPConfig]:
-    """Recipes drawn, the same in every run, and to each a narrower twin that may be padded to its widths."""
+    """Recipes drawn from a fixed seed, each also with narrower widths, which may be padded."""
     rng = random.Random(3)
     table = []
     for optimizer in ("adamw", "sgd"):
@@ -67,14 +67,14 @@ def test_steps_packed_are_steps_alone(make_problem: Callable[..., Any]) -> None:
         expected = problem.alone(config)
         for population in populations:
             assert problem.difference(population, member, expected) < 1e-10, config
-    folded = [bucket for bucket in populations[0].layout.buckets if bucket.shape.is_expanded]
-    assert len(folded) < len(populations[0].layout.buckets)
-    shapes = [bucket.shape for bucket in folded]
+    expanded = [bucket for bucket in populations[0].layout.buckets if bucket.shape.is_expanded]
+    assert len(expanded) < len(populations[0].layout.buckets)
+    shapes = [bucket.shape for bucket in expanded]
     for switch in ("scaled", "n_periodic", "bias", "dropout", "clip"):
         assert {bool(getattr(shape, switch)) for shape in shapes} == {True, False}, switch
     assert {shape.normalization for shape in shapes} == {"none", "layer"}
     assert any(shape.residual and shape.residual[0] for shape in shapes)
-    padded = [bucket.shape for bucket in folded if bucket.is_padded]
+    padded = [bucket.shape for bucket in expanded if bucket.is_padded]
     assert any(shape.sharing == "full" and shape.depth > 1 for shape in padded)
     assert any(shape.sharing == "mini" and shape.scaled for shape in padded)
 
@@ -103,8 +103,8 @@ def test_more_submembers_than_rows(
     problem = make_problem(batch_size=batch_size, n_steps=10)
     population = problem.packed([config, config.replace(sharing="full")], merge=True)
     for member, sharing in enumerate(SHARINGS):
-        twin = problem.alone(config.replace(sharing=sharing))
-        assert problem.difference(population, member, twin) < 1e-10
+        reference = problem.alone(config.replace(sharing=sharing))
+        assert problem.difference(population, member, reference) < 1e-10
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -122,7 +122,7 @@ def test_more_submembers_than_rows(
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_other_recipes_must_differ(
+def test_other_recipes_differ(
     make_problem: Callable[..., Any], optimizer: str, sharing: str, change: dict[str, Any]
 ) -> None:
     config = MLPConfig(
@@ -146,8 +146,8 @@ def test_other_recipes_must_differ(
     assert problem.difference(problem.packed([config.replace(**change)], merge=True), 0, expected) > 1e-6
 
 
-def test_submembers_alike_must_differ(make_problem: Callable[..., Any]) -> None:
-    """Two submembers are not one, nor fully shared weights those of a mini; a linear model shares nothing."""
+def test_numbers_of_submembers_and_sharing_differ(make_problem: Callable[..., Any]) -> None:
+    """The number of submembers and sharing change the weights; a linear model has nothing to share."""
     problem = make_problem(n_steps=20)
     config = MLPConfig(widths=(8,), learning_rate=0.02, batch_size=16, submembers=2)
     shapes = {

@@ -1,4 +1,4 @@
-"""Members into buckets and shards: exact where asked, merged where it pays, and nobody lost."""
+"""Buckets and shards: exact widths, merging by predicted cost, every member once."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ def test_small_buckets_merge_and_full_ones_do_not() -> None:
     few = [_architecture((15,)), _architecture((16,))]
     assert len(plan(few).buckets) == 1
     assert plan(few).buckets[0].shape.widths == (16,)
-    # forty thousand padded members would cost more than one more round of calls
+    # padding many members costs more than the calls of another bucket
     many = [_architecture((8,))] * 2000 + [_architecture((64,))] * 2000
     assert len(plan(many).buckets) == 2
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 1.1, 1.5])
-def test_a_bucket_is_merged_until_its_padding_costs_a_round_of_calls(share: float) -> None:
+def test_a_bucket_is_merged_until_padding_costs_more_than_its_calls(share: float) -> None:
     narrow, wide, wider = _architecture((9,)), _architecture((60,)), _architecture((61,))
     padding = member_seconds(wider, 8) - member_seconds(narrow, 8)
     count = round(share * BUCKET_OVERHEAD_SECONDS / padding)
@@ -95,7 +95,7 @@ def test_layers_merge_to_a_width_that_neither_member_has() -> None:
     layout = plan([_architecture((3, 8), residual=True), _architecture((8, 3), residual=True)])
     (bucket,) = layout.buckets
     assert bucket.shape.widths == (8, 8)
-    # both layers are now as wide as each other, yet no member had a residual connection
+    # both layers have the same width now, but no member has a residual connection
     assert bucket.shape.residual == (False, False)
 
 
@@ -116,16 +116,16 @@ def test_families_never_share_a_bucket(changes: dict[str, object]) -> None:
     assert len(plan([plain, plain]).buckets) == 1
 
 
-def test_a_few_members_without_dropout_sit_beside_those_with_it() -> None:
+def test_members_with_and_without_dropout_share_a_bucket() -> None:
     plain, dropping = _architecture((16,)), _architecture((16,), dropout=0.1)
     (bucket,) = plan([plain, dropping]).buckets
     assert bucket.shape.dropout
-    # a full bucket of them does without the passes of dropout
+    # a full bucket without dropout saves its passes
     assert [b.shape.dropout for b in plan([plain] * 20_000 + [dropping] * 20_000).buckets] == [False, True]
 
 
 @given(ARCHITECTURES, st.sampled_from([1, 500, 5000]))
-def test_buckets_are_split_where_they_leave_the_cache(architectures: list[Architecture], most: int) -> None:
+def test_buckets_that_exceed_the_cache_are_split(architectures: list[Architecture], most: int) -> None:
     whole, split = plan(architectures, n_rows=8), plan(architectures, n_rows=8, bucket_elements=most)
     assert sorted(split.members) == list(range(len(architectures)))
     assert {bucket.shape.widths for bucket in split.buckets} == {b.shape.widths for b in whole.buckets}
@@ -171,12 +171,12 @@ def test_full_buckets_stay_exact_however_many_shapes_there_are() -> None:
     full = [_architecture((width,)) for width in range(1, MAX_EXACT_SHAPES + 10)] * 100
     exact, merged = plan(full, merge=False), plan(full)
     assert _seconds(merged, 128) <= _seconds(exact, 128)
-    # one of each is another matter
+    # with one member per shape they merge
     assert len(plan(full[: MAX_EXACT_SHAPES + 9]).buckets) < MAX_EXACT_SHAPES
 
 
-def test_the_papers_population_keeps_most_of_its_buffer_busy() -> None:
-    # widths 1 to 100, ten activations, ten repetitions: four shapes more than are merged pair by pair
+def test_the_population_of_the_paper_has_little_padding() -> None:
+    # widths 1 to 100, ten activations, ten repetitions: four more shapes than are merged pairwise
     one_of_each = [
         _architecture((width,), activation=activation)
         for width in range(1, 101)
@@ -206,7 +206,7 @@ def test_shards_partition_the_members_and_keep_to_their_size(
     assert shards == cut_shards(architectures, n_rows=n_rows, shard_elements=shard_elements)
 
 
-def test_one_shard_where_all_fits_and_one_each_where_nothing_does() -> None:
+def test_shards_of_all_members_and_of_one() -> None:
     architectures = [_architecture((width,)) for width in (1, 7, 31, 64)]
     assert len(cut_shards(architectures, n_rows=8)) == 1
     assert len(cut_shards(architectures, n_rows=8, shard_elements=1)) == 4
@@ -231,7 +231,7 @@ def test_costs_grow_with_width_rows_and_members(widths: tuple[int, ...], n_rows:
     small, large = _architecture(widths), _architecture(tuple(width + 1 for width in widths))
     assert flops_per_step(small, n_rows) < flops_per_step(large, n_rows)
     assert bucket_seconds(small, 1, n_rows) < bucket_seconds(small, 2, n_rows)
-    # two buckets cost one more round of calls than one
+    # two buckets cost the calls of one more bucket
     once = bucket_seconds(small, 2, n_rows)
     twice = 2 * bucket_seconds(small, 1, n_rows)
     assert twice - once == pytest.approx(BUCKET_OVERHEAD_SECONDS * (1 + small.depth) / 2)
@@ -254,7 +254,7 @@ def test_costs_grow_with_submembers(widths: tuple[int, ...], n_rows: int, submem
     assert member_seconds(fewer, n_rows) < member_seconds(more, n_rows)
     assert bucket_seconds(fewer, 3, n_rows) < bucket_seconds(more, 3, n_rows)
     assert more.n_activations == (submembers + 1) * plain.n_activations
-    # each has products and activations of its own, and all of them one optimiser
+    # each submember has its own products and activations; all share one optimizer step
     count = submembers + 1
     saved = count * flops_per_step(plain, n_rows) - flops_per_step(more, n_rows)
     assert saved == 20 * (count * plain.n_parameters - more.n_parameters)
@@ -296,7 +296,7 @@ def test_a_fast_device_pads_more_to_launch_less() -> None:
 
 
 @pytest.mark.parametrize("sharing", ["mini", "full"])
-def test_submembers_cost_what_as_many_networks_do_but_for_the_optimiser(sharing: str) -> None:
+def test_submembers_cost_as_much_as_networks_except_for_the_optimizer(sharing: str) -> None:
     plain = _architecture((32, 16))
     shared = _architecture((32, 16), submembers=8, sharing=sharing)
     products = [flops_per_step(a, 64) - 20.0 * a.n_parameters for a in (plain, shared)]

@@ -1,4 +1,4 @@
-"""`Layout` and its parts: sizes counted twice, every member once, nothing overlaps."""
+"""`Layout` and its parts: sizes, positions of members, no overlap."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_residual_only_where_both_widths_agree(
     assert Architecture.of(config, DataShape(7, 3)).residual == expected
 
 
-def test_an_architecture_says_whether_and_not_how_much() -> None:
+def test_amounts_do_not_matter_for_an_architecture() -> None:
     def of(**changes: object) -> Architecture:
         return Architecture.of(MLPConfig().replace(**changes), DataShape(7, 3))
 
@@ -81,7 +81,7 @@ def test_an_architecture_says_whether_and_not_how_much() -> None:
     assert of(clip_norm=0.1) == of(clip_norm=9.0) != of(clip_norm=None)
     assert of(learning_rate=0.5, weight_decay=0.5, seed=3, batch_size=7) == of()
     assert of(optimizer="sgd").family != of().family
-    assert of(sharing="full") == of()  # alone there is nobody to share with
+    assert of(sharing="full") == of()  # sharing needs several submembers
     assert len({of(submembers=K, sharing=s).family for K in (1, 2, 3) for s in ("mini", "full")}) == 5
     assert of(submembers=2, sharing="full", widths=()) == of(submembers=2, widths=())
     # activations and widths may share a bucket
@@ -95,7 +95,7 @@ def test_aligned(size: int, expected: int) -> None:
 
 
 @given(POPULATIONS, st.booleans())
-def test_every_member_lies_somewhere_exactly_once(configs: list[MLPConfig], merge: bool) -> None:
+def test_every_member_has_one_position(configs: list[MLPConfig], merge: bool) -> None:
     layout = _planned(configs, merge=merge)
     assert sorted(layout.members) == list(range(len(configs))) == list(range(layout.n_members))
     for member, config in enumerate(configs):
@@ -172,7 +172,7 @@ def test_equal_members_give_equal_plans(configs: list[MLPConfig], merge: bool) -
     assert first == second
     assert hash(first) == hash(second)
     assert len({first, second}) == 1
-    # cached properties are no part of what is compared
+    # cached properties are not compared
     assert first.row_offsets == second.row_offsets
     assert hash(first) == hash(second)
     longer = _planned([*configs, MLPConfig()], merge=merge)

@@ -1,4 +1,4 @@
-"""Plain networks into packed tensors and back, bit for bit."""
+"""Conversion of plain networks into packed tensors and back, bit for bit."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
         n_inputs=D,
         widths=widths,
         n_outputs=C,
-        # without a hidden layer there is no activation to read back
+        # without a hidden layer the activation cannot be read back
         activation=draw(st.sampled_from(ACTIVATIONS)) if widths else "identity",
         bias=draw(st.booleans()),
         normalization=draw(st.sampled_from(NORMALIZATIONS)) if widths else "none",
@@ -77,7 +77,7 @@ def test_a_packed_network_comes_back_bit_for_bit(shapes: list[Architecture], mer
         assert torch.equal(copy(rows), network(rows))
         assert torch.equal(module_vector(copy), module_vector(network))
         assert torch.equal(read_member(flat, layout, member), module_vector(network))
-    # a copy has weights of its own
+    # a copy has its own weights
     before = flat.clone()
     with torch.no_grad():
         for parameter in copy.parameters():
@@ -149,7 +149,7 @@ def test_blocks_are_views() -> None:
         ((D,), (True,), "none", 0.0, ["Residual", "Linear"]),
     ],
 )
-def test_the_plain_twin_is_made_of_ordinary_modules(
+def test_plain_networks_have_ordinary_modules(
     widths: tuple[int, ...],
     residual: tuple[bool, ...],
     normalization: str,
@@ -183,7 +183,7 @@ def test_dropout_modules_are_packed_and_left_out_unless_asked_for() -> None:
     assert dropout.p == 0.25
 
 
-def test_what_changes_no_output_is_accepted() -> None:
+def test_modules_without_effect_are_accepted() -> None:
     spelled_out = nn.Sequential(nn.Linear(D, 4), nn.ReLU(inplace=True), nn.Linear(4, C))
     assert module_architecture(spelled_out).activation == "relu"
     # two linear maps in a row are a network whose activation is the identity
@@ -193,7 +193,7 @@ def test_what_changes_no_output_is_accepted() -> None:
     assert module_architecture(nn.Sequential(nn.Linear(D, 4), nn.Identity(), nn.Linear(4, C))).widths == (4,)
 
 
-def test_submembers_come_back_as_what_they_were() -> None:
+def test_submembers_survive_a_round_trip() -> None:
     shared = nn.Sequential(
         Submembers(3), AdaptedLinear(3, D, 4), nn.ReLU(), L(4, 4), nn.ReLU(), SubmemberHeads(3, 4, C),
         SubmemberMean(classifies=True),
@@ -207,7 +207,7 @@ def test_submembers_come_back_as_what_they_were() -> None:
     assert shared(rows).shape == (6, C)
     assert shared[:-1](rows).shape == (6, 3, C)
     assert "submembers=3, in_features=5, out_features=4, bias=True, full=False" in repr(shared)
-    # each starts from signs of its own, and the head of one says nothing about another
+    # each submember has its own signs and its own head
     assert set(shared[1].input_adapter.unique().tolist()) <= {-1.0, 1.0}
     alone = shared[:-1](rows)
     with torch.no_grad():
@@ -229,7 +229,7 @@ L = nn.Linear
         (nn.Sequential(L(D, 4), nn.ReLU(), L(4, 4), nn.Tanh(), L(4, C)), r"activations \['relu', 'tanh'\]"),
         (nn.Sequential(nn.ReLU()), "but got 0 Linear"),
         (nn.Sequential(), "but got 0 Linear"),
-        # the right modules, but another network than the packed one would be
+        # the right modules in another order or with other settings
         (nn.Sequential(nn.ReLU(), L(D, 4), L(4, C)), "expected Linear.* next, but got ReLU"),
         (nn.Sequential(L(D, 4), nn.ReLU(), L(4, C), nn.ReLU()), "expected nothing more next, but got ReLU"),
         (nn.Sequential(L(D, 4), nn.ReLU(), L(4, 4), L(4, C)), "expected ReLU.* next, but got Linear"),
@@ -271,7 +271,7 @@ L = nn.Linear
         ),
     ],
 )
-def test_networks_that_have_no_place_are_refused(network: nn.Sequential, words: str) -> None:
+def test_networks_that_cannot_be_packed_are_refused(network: nn.Sequential, words: str) -> None:
     with pytest.raises(InvalidParameterError, match=words):
         pack([network])
 
@@ -281,7 +281,7 @@ def test_nothing_to_pack() -> None:
         pack([])
 
 
-def test_packing_leaves_the_random_state_alone() -> None:
+def test_packing_does_not_use_the_random_state() -> None:
     network = _network(Architecture(D, (4,), C))
     state = torch.get_rng_state()
     pack([network])

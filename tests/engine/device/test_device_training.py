@@ -1,4 +1,4 @@
-"""Training in windows, steps captured or in the persistent kernel, against the plain loop."""
+"""Captured steps and the persistent kernel against the plain training loop."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_captured_steps_are_the_steps_of_the_plain_loop(weight: Tensor | None, c
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_one_launch_for_the_optimizer_or_many_operations(fused: bool, capture: Capture) -> None:
+def test_the_fused_optimizer_and_separate_operations(fused: bool, capture: Capture) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     expected, _ = _train(CONFIGS, "none", None)
     population = Population.create(CONFIGS, DATA, rows=INPUTS.to(device))
@@ -159,7 +159,7 @@ def test_one_launch_for_the_optimizer_or_many_operations(fused: bool, capture: C
         torch.testing.assert_close(population.flats[name], expected.flats[name], rtol=1e-12, atol=1e-13)
 
 
-def test_members_are_judged_at_the_same_moments(capture: Capture) -> None:
+def test_members_are_evaluated_at_the_same_steps(capture: Capture) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     evaluation = Evaluation(INPUTS.to(device), _outputs_error)
     expected, plain = _train(CONFIGS, "none", None, evaluation=evaluation)
@@ -170,22 +170,22 @@ def test_members_are_judged_at_the_same_moments(capture: Capture) -> None:
     torch.testing.assert_close(got.flats["best"], expected.flats["best"], rtol=1e-12, atol=1e-13)
 
 
-def test_a_step_that_kept_a_number_of_the_host_would_be_found_out(capture: Capture) -> None:
-    # what the stand-in is for: a graph repeats what it saw, not what Python would do next
-    counter, seen = [0.0], torch.zeros(1)
+def test_the_capture_detects_values_of_the_host(capture: Capture) -> None:
+    # a graph repeats the captured operations and not the Python code
+    counter, total = [0.0], torch.zeros(1)
 
     def take(averaging: bool) -> None:
         counter[0] += 1.0
-        seen.add_(counter[0])
+        total.add_(counter[0])
 
     if torch.cuda.is_available():
         pytest.skip("a real graph cannot hold tensors of the CPU")
     step = GraphedStep(take, capture)
     for _ in range(WARM_UP_STEPS + 3):
         step(False)
-    assert seen.item() == 1 + 2 + 3 + 4 + 3 * 5
+    assert total.item() == 1 + 2 + 3 + 4 + 3 * 5
     with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
-        capture(lambda: bool(seen > 0) and None)
+        capture(lambda: bool(total > 0) and None)
 
 
 def test_each_kind_of_step_is_captured_once() -> None:
@@ -218,7 +218,7 @@ def test_dropout_does_not_depend_on_neighbours(capture: Capture) -> None:
 
 
 def test_dropout_follows_its_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the noise of a CPU, so that both ways can be compared."""
+    """The fields are those of the CPU, so that both ways can be compared."""
     if torch.cuda.is_available():
         pytest.skip("the noise of the CPU is not at hand on a GPU")
 
@@ -239,7 +239,7 @@ def test_dropout_follows_its_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not torch.allclose(other.parameters, expected.parameters)
 
 
-def test_where_windows_end_does_not_matter(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_window_does_not_matter(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     configs = [*CONFIGS, MLPConfig(widths=(8,), dropout=0.3, seed=6)]
     whole, _ = _train(configs, "graph", capture, evaluate_every=None)
     monkeypatch.setattr(device_training, "MAX_STEPS", 3)
@@ -270,7 +270,7 @@ def test_a_diverged_member_is_frozen_and_counted(acceleration: str, capture: Cap
 
 
 def test_the_kernel_and_the_graph_share_a_population(capture: Capture) -> None:
-    # plain descent, since Adam amplifies the rounding of float32
+    # SGD, since Adam amplifies the rounding errors of float32
     configs = [
         MLPConfig(widths=widths, optimizer="sgd", learning_rate=0.05, normalization=normalization, seed=seed)
         for seed, (widths, normalization) in enumerate([((8,), "none"), ((6, 4), "none"), ((8,), "layer")])
@@ -296,7 +296,7 @@ class OutOfResources(Exception):
     __module__ = "triton.runtime.errors"
 
 
-def test_what_a_device_cannot_hold_goes_to_the_graph(
+def test_kernels_that_do_not_fit_fall_back_to_the_graph(
     capture: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
@@ -310,7 +310,7 @@ def test_what_a_device_cannot_hold_goes_to_the_graph(
     torch.testing.assert_close(got.parameters, expected.parameters, rtol=1e-4, atol=1e-5)
 
 
-def test_memory_that_runs_out_is_passed_on(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_raised(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -327,13 +327,13 @@ def test_a_deadline_cuts_between_windows(capture: Capture, monkeypatch: pytest.M
     assert history.cut
     assert population.step == 3
     assert history.epochs == [population.step * 16 / N_ROWS]
-    # there is time enough: nothing is cut
+    # with enough time nothing is cut
     population, history = _train(CONFIGS, "graph", capture, deadline=time.monotonic() + 100.0)
     assert population.step == 13
     assert not history.cut
 
 
-def test_an_interrupt_is_met_between_windows(capture: Capture) -> None:
+def test_training_stops_between_windows(capture: Capture) -> None:
     asked: list[bool] = []
 
     def stopped() -> bool:
@@ -391,12 +391,12 @@ def test_the_choice(
         assert set(moved.obstacles) == set(moved.graph)
 
 
-def test_in_a_hurry_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_little_time_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acceleration_module, "runs_on", lambda device: True)
     options: dict[str, Any] = {"loss": "cross_entropy", "dtype": torch.float32, "device": "cuda"}
     assert not choose_acceleration(LAYOUT, ROW_CONFIGS, seconds_left=10.0, **options).persistent
     assert choose_acceleration(LAYOUT, ROW_CONFIGS, seconds_left=1000.0, **options).persistent
-    # who asks for it by name gets it
+    # an explicit choice is respected
     assert choose_acceleration(
         LAYOUT, ROW_CONFIGS, seconds_left=10.0, acceleration="persistent", **options
     ).persistent

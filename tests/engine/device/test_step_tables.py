@@ -1,4 +1,4 @@
-"""Tables of the steps ahead against what the plain loop computes; fields against their claims."""
+"""Tables of steps against the optimizer of the host; statistics of dropout fields."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_order_is_that_of_the_batches(first: int, count: int) -> None:
     assert stream.consecutive_rows(range(first, first + count)).tolist() == expected
 
 
-def test_averages_are_moved_when_the_optimizer_moves_them() -> None:
+def test_averages_are_updated_every_fourth_step() -> None:
     frozen = torch.zeros(len(CONFIGS), dtype=torch.bool)
     tables = step_tables(
         StepCoefficients(CONFIGS, 90, "cpu"),
@@ -66,7 +66,7 @@ def _field(seed: int = 0, step: int = 0, layer: int = 0, width: int = 300, n_row
     return uniform_field(seed, torch.tensor([step]), layer, width, n_rows)
 
 
-def test_fields_are_uniform_and_know_no_neighbours() -> None:
+def test_fields_are_uniform_and_independent() -> None:
     field = _field()
     assert field.dtype == torch.float32
     assert float(field.min()) >= 0.0
@@ -85,6 +85,6 @@ def test_fields_are_uniform_and_know_no_neighbours() -> None:
     ):
         correlation = torch.corrcoef(torch.stack([one.reshape(-1), other.reshape(-1)]))[0, 1]
         assert abs(float(correlation)) < 0.02
-    # a narrower field is the beginning of a wider one
+    # a narrow field is the start of a wide one
     assert torch.equal(_field(width=7), field[:7])
     assert torch.equal(_field(), field)
