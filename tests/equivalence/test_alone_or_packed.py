@@ -1,8 +1,7 @@
 """A member of a population ends with the same weights as a network trained alone.
 
 Layer normalization is tested with widths of 3 and more. Over one neuron it gives zero, and over two plus and
-minus one, for any weights. The exact gradients are zero or jump, so Adam would scale rounding errors up to full
-steps.
+minus one, for any weights. Exact gradients are zero there or jump, so Adam would amplify rounding errors.
 """
 
 from __future__ import annotations
