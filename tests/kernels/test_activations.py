@@ -1,4 +1,4 @@
-"""Each activation against its torch module: values, gradients, extreme inputs, and work in place."""
+"""Activations against their torch modules: values, gradients, extreme inputs and in-place operation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from parallelmlp_search.space.config import ACTIVATIONS
 
 every = pytest.mark.parametrize("kernel", list(ACTIVATION_KERNELS.values()), ids=list(ACTIVATION_KERNELS))
 
-# away from the kinks at 0 and +-0.5, whose slope is a convention (tested on its own below)
+# without the kinks at 0 and +-0.5, whose slope is a convention and tested separately
 ORDINARY = torch.linspace(-6.0, 6.0, 1202, dtype=torch.float64) + 1e-4
 EXTREME = torch.tensor(
     [-50.0, -30.0, -20.5, -20.0, 20.0, 20.5, 30.0, 50.0, -1e-9, 1e-9, 1e-300], dtype=torch.float64
@@ -33,7 +33,7 @@ def _expected(name: str, z: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _run(kernel: ActivationKernel, z: Tensor, grad: Tensor, *, in_place: bool) -> tuple[Tensor, Tensor]:
-    """Forward and backward, in place wherever the kernel promises that it may be."""
+    """Forward and backward, in place where the kernel supports it."""
     z, grad = z.clone(), grad.clone()
     output = z if in_place and kernel.saves_output else torch.full_like(z, float("nan"))
     kernel.forward(z, output)
@@ -52,7 +52,9 @@ def test_every_activation_has_a_kernel() -> None:
 @every
 @pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("z", [ORDINARY, EXTREME, KINKS], ids=["ordinary", "extreme", "kinks"])
-def test_values_and_gradients_are_torchs(kernel: ActivationKernel, in_place: bool, z: Tensor) -> None:
+def test_values_and_gradients_equal_those_of_torch(
+    kernel: ActivationKernel, in_place: bool, z: Tensor
+) -> None:
     grad = torch.cos(3.0 * torch.arange(len(z), dtype=torch.float64)) + 2.0
     output, gradient = _run(kernel, z, grad, in_place=in_place)
     expected_output, expected_gradient = _expected(kernel.name, z, grad)
@@ -62,7 +64,7 @@ def test_values_and_gradients_are_torchs(kernel: ActivationKernel, in_place: boo
 
 @every
 @pytest.mark.parametrize("in_place", [False, True])
-def test_float32_stays_within_its_rounding(kernel: ActivationKernel, in_place: bool) -> None:
+def test_float32_is_accurate_to_rounding(kernel: ActivationKernel, in_place: bool) -> None:
     z = torch.cat([ORDINARY, EXTREME]).float()
     grad = torch.ones_like(z)
     output, gradient = _run(kernel, z, grad, in_place=in_place)
@@ -73,7 +75,7 @@ def test_float32_stays_within_its_rounding(kernel: ActivationKernel, in_place: b
 
 
 @every
-def test_a_view_of_a_buffer_is_written_and_nothing_beside_it(kernel: ActivationKernel) -> None:
+def test_only_the_given_view_of_a_buffer_is_written(kernel: ActivationKernel) -> None:
     buffer = torch.full((3, 4, 5), 9.0, dtype=torch.float64)
     z = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     kernel.forward(z, buffer[1])
@@ -82,7 +84,7 @@ def test_a_view_of_a_buffer_is_written_and_nothing_beside_it(kernel: ActivationK
 
 
 @every
-def test_zero_at_zero_is_told_truly(kernel: ActivationKernel) -> None:
+def test_zero_at_zero_is_correct(kernel: ActivationKernel) -> None:
     z = torch.zeros(3, dtype=torch.float64)
     output = torch.full_like(z, float("nan"))
     kernel.forward(z, output)
@@ -91,7 +93,7 @@ def test_zero_at_zero_is_told_truly(kernel: ActivationKernel) -> None:
 
 
 @every
-def test_not_a_number_stays_so_and_stays_where_it_is(kernel: ActivationKernel) -> None:
+def test_nan_is_kept_and_does_not_spread(kernel: ActivationKernel) -> None:
     z = torch.tensor([1.0, float("nan"), 2.0], dtype=torch.float64)
     clean = torch.tensor([1.0, 1.5, 2.0], dtype=torch.float64)
     grad = torch.ones_like(z)
@@ -99,20 +101,20 @@ def test_not_a_number_stays_so_and_stays_where_it_is(kernel: ActivationKernel) -
     expected = _run(kernel, clean, grad, in_place=True)
     assert torch.equal(output[[0, 2]], expected[0][[0, 2]])
     assert torch.equal(gradient[[0, 2]], expected[1][[0, 2]])
-    # hardshrink compares, and a comparison with NaN may come out either way
+    # hardshrink compares, and the result of a comparison with NaN may vary
     assert kernel.name == "hardshrink" or bool(output[1].isnan())
 
 
 @every
 @pytest.mark.parametrize("infinity", [float("inf"), -float("inf")])
-def test_infinities_as_torch_has_them(kernel: ActivationKernel, infinity: float) -> None:
+def test_infinities_give_the_same_finiteness_as_in_torch(kernel: ActivationKernel, infinity: float) -> None:
     z = torch.tensor([infinity], dtype=torch.float64)
     output, _ = _run(kernel, z, torch.ones_like(z), in_place=True)
     expected, _ = _expected(kernel.name, z, torch.ones_like(z))
     assert torch.equal(output.isfinite(), expected.isfinite())
 
 
-def test_the_thirteen_differ_from_each_other() -> None:
+def test_all_activations_differ() -> None:
     z = torch.tensor([-1.3, -0.4, 0.3, 1.7], dtype=torch.float64)
     outputs = []
     for kernel in ACTIVATION_KERNELS.values():

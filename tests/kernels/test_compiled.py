@@ -1,4 +1,4 @@
-"""The compiled loops against their plain twins: to float32 rounding, and never where they do not apply."""
+"""Compiled loops against their plain twins, and the rules for their use."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _both_ways(name: str, z: Tensor, *, in_place: bool) -> tuple[Tensor, Tensor,
 
 @covered
 @pytest.mark.parametrize("in_place", [False, True])
-def test_activations_are_those_of_the_plain_kernels(name: str, in_place: bool) -> None:
+def test_activations_agree_with_the_plain_kernels(name: str, in_place: bool) -> None:
     if in_place and not ACTIVATION_KERNELS[name].saves_output:
         pytest.skip("its derivative needs the input")
     output, gradient, expected, expected_gradient = _both_ways(name, Z, in_place=in_place)
@@ -67,7 +67,7 @@ def test_activations_are_those_of_the_plain_kernels(name: str, in_place: bool) -
     torch.testing.assert_close(gradient, expected_gradient, rtol=3e-6, atol=3e-6)
 
 
-def test_the_loops_differ_from_each_other() -> None:
+def test_all_activations_differ() -> None:
     z = torch.tensor([-1.3, -0.4, 0.3, 1.7])
     outputs = [_both_ways(name, z, in_place=False)[0] for name in COVERED]
     for first in range(len(outputs)):
@@ -76,7 +76,7 @@ def test_the_loops_differ_from_each_other() -> None:
 
 
 @covered
-def test_not_a_number_stays_so_and_stays_where_it_is(name: str) -> None:
+def test_nan_is_kept_and_does_not_spread(name: str) -> None:
     z = torch.tensor([1.0, float("nan"), 2.0])
     output = _both_ways(name, z, in_place=False)[0]
     clean = _both_ways(name, torch.tensor([1.0, 1.5, 2.0]), in_place=False)[0]
@@ -93,7 +93,7 @@ def _logits(n_outputs: int) -> Tensor:
 @pytest.mark.parametrize(("loss", "n_outputs"), [("binary_logits", 1), ("cross_entropy", 4)])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("smooth", [False, True])
-def test_losses_are_the_plain_ones(loss: str, n_outputs: int, weighted: bool, smooth: bool) -> None:
+def test_losses_agree_with_the_plain_losses(loss: str, n_outputs: int, weighted: bool, smooth: bool) -> None:
     logits = _logits(n_outputs)
     target = torch.arange(33) % max(2, n_outputs)
     weight = torch.rand(33, generator=torch.Generator().manual_seed(1)) if weighted else None
@@ -114,7 +114,7 @@ def test_losses_are_the_plain_ones(loss: str, n_outputs: int, weighted: bool, sm
     assert not torch.allclose(other, again, rtol=1e-3)
 
 
-def test_a_broken_row_makes_its_members_loss_nan() -> None:
+def test_nan_in_a_row_gives_nan_for_its_member_only() -> None:
     for loss, n_outputs in (("binary_logits", 1), ("cross_entropy", 4)):
         logits = _logits(n_outputs)
         logits[2, 0, 5] = float("nan")
@@ -130,7 +130,7 @@ def test_losses_without_a_loop_are_the_plain_ones() -> None:
 CONFIGS = [
     MLPConfig(
         widths=((7, 5), (5, 5), (6,), ())[seed % 4],
-        activation=ACTIVATIONS[seed % len(ACTIVATIONS)],  # the two without a loop among them
+        activation=ACTIVATIONS[seed % len(ACTIVATIONS)],  # includes the two without a compiled loop
         optimizer=("sgd", "sgd", "adamw")[seed % 3],
         learning_rate=0.02,
         weight_decay=0.1 * (seed % 2),
@@ -171,7 +171,7 @@ def _trained(configs: list[MLPConfig], *, use: bool, n_steps: int = 12, blow: bo
     return population
 
 
-def test_training_is_that_of_the_plain_path() -> None:
+def test_training_agrees_with_the_plain_path() -> None:
     loops, plain = _trained(CONFIGS, use=True), _trained(CONFIGS, use=False)
     unequal = 0
     for member, config in enumerate(CONFIGS):
@@ -207,7 +207,7 @@ def test_a_diverged_member_fails_alone() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_eighty_steps_of_the_optimiser(optimizer: str) -> None:
+def test_eighty_steps_of_the_optimizer(optimizer: str) -> None:
     configs = [
         MLPConfig(
             widths=(9,),
@@ -239,7 +239,7 @@ def test_eighty_steps_of_the_optimiser(optimizer: str) -> None:
     assert not torch.equal(results[0].parameters, results[1].parameters)
 
 
-def test_where_the_loops_apply(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loops_are_used_for_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PMLP_COMPILED", raising=False)
     assert dispatch.uses_compiled(torch.float32, "cpu")
     assert not dispatch.uses_compiled(torch.float64, "cpu")
@@ -275,8 +275,8 @@ def test_cached_machine_code_depends_on_all_sources(tmp_path: Path) -> None:
     assert decorators.sources_digest(tmp_path) != first
 
 
-def test_loops_are_compiled_where_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once, before any worker starts; and with little time left search and workers do without."""
+def test_loops_are_compiled_if_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled once before workers start; disabled if little time is left."""
     monkeypatch.delenv("PMLP_COMPILED", raising=False)
     compilations: list[bool] = []
     monkeypatch.setattr(compilation, "compile_all", lambda: compilations.append(True))
@@ -303,7 +303,7 @@ def test_loops_are_compiled_where_there_is_time(monkeypatch: pytest.MonkeyPatch)
     assert len(compilations) == 2
 
 
-def test_machine_code_is_found_where_it_is_kept(tmp_path: Path) -> None:
+def test_cached_machine_code_is_found(tmp_path: Path) -> None:
     compilation.compile_all()
     assert compilation._is_cached()
     look = "from parallelmlp_search.kernels.numba import compilation; print(compilation._is_cached())"
@@ -317,7 +317,7 @@ def test_machine_code_is_found_where_it_is_kept(tmp_path: Path) -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_predicting_agrees_with_the_plain_path() -> None:
+def test_predictions_agree_with_the_plain_path() -> None:
     population = Population.create(CONFIGS, DataShape(7, 3))
     rows = torch.randn(20, 7, generator=torch.Generator().manual_seed(0))
     outputs = [
@@ -328,7 +328,7 @@ def test_predicting_agrees_with_the_plain_path() -> None:
     assert not torch.equal(*outputs)
 
 
-def test_everything_that_training_calls_can_be_compiled_ahead() -> None:
+def test_compile_all_compiles_everything_that_training_calls() -> None:
     compilation.compile_all()
     names = ("forward_activations", "forward_activations_in_place", "backward_activations", "cross_entropy")
     loops = [getattr(compiled_loops(), name) for name in (*names, "binary_logits", "optimizer_step")]

@@ -1,4 +1,4 @@
-"""Losses by member against torch.nn.functional, their gradients against autograd, and one broken member."""
+"""Losses of members against torch.nn.functional, and their gradients against autograd."""
 
 from __future__ import annotations
 
@@ -73,13 +73,17 @@ def _problem(name: str, n_outputs: int, seed: int = 0) -> tuple[Tensor, Tensor, 
     else:
         target = torch.randn(n_outputs, N, dtype=torch.float64, generator=generator)
     weight = torch.rand(N, dtype=torch.float64, generator=generator)
-    weight[3] = 0.0  # a row that does not count
-    smoothing = torch.tensor([0.0, 0.1, 0.5, 0.9, 0.0], dtype=torch.float64)  # with and without side by side
+    weight[3] = 0.0  # a row without weight
+    smoothing = torch.tensor(
+        [0.0, 0.1, 0.5, 0.9, 0.0], dtype=torch.float64
+    )  # members with and without smoothing
     return outputs, target, weight, smoothing
 
 
 @pytest.mark.parametrize(("name", "n_outputs", "weighted", "smoothed"), CASES)
-def test_values_and_gradients_are_torchs(name: str, n_outputs: int, weighted: bool, smoothed: bool) -> None:
+def test_values_and_gradients_equal_those_of_torch(
+    name: str, n_outputs: int, weighted: bool, smoothed: bool
+) -> None:
     outputs, target, weight, smoothing = _problem(name, n_outputs)
     gradient = torch.full_like(outputs, float("nan"))
     kept = outputs.clone()
@@ -121,7 +125,7 @@ def test_a_regression_ignores_smoothing(name: str) -> None:
 @pytest.mark.parametrize("name", list(TWINS))
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 @pytest.mark.parametrize("smoothed", [False, True])
-def test_a_broken_member_leaves_the_others_bit_for_bit(name: str, broken: float, smoothed: bool) -> None:
+def test_a_diverged_member_does_not_change_the_others(name: str, broken: float, smoothed: bool) -> None:
     outputs, target, weight, smoothing = _problem(name, 1 if name == "binary_logits" else 3)
     others = [member for member in range(P) if member != 2]
 
@@ -147,13 +151,13 @@ def test_extreme_logits_stay_finite(name: str, size: float) -> None:
     gradient = torch.empty_like(outputs)
     loss = get_loss(name)(outputs, target, gradient)
     assert gradient.isfinite().all()
-    # one row is right and costs nothing, the other is wrong by the distance of the logits
+    # the first row has no loss, that of the second is the distance of the logits
     wrong = size if name == "binary_logits" else 2.0 * size
     assert float(loss) == pytest.approx(wrong / 2, rel=1e-12)
 
 
 @given(st.floats(0.01, 0.99), st.integers(0, 100))
-def test_the_constant_that_minimises_a_quantile_loss_is_that_quantile(level: float, seed: int) -> None:
+def test_the_minimizer_of_a_quantile_loss_is_the_quantile(level: float, seed: int) -> None:
     target = torch.randn(1, 201, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     candidates = target.sort().values.view(-1, 1, 1)
     outputs = candidates.expand(-1, 1, 201).contiguous()
@@ -163,14 +167,14 @@ def test_the_constant_that_minimises_a_quantile_loss_is_that_quantile(level: flo
     assert float((target < best).double().mean()) <= level + 1e-9
 
 
-def test_the_slope_of_a_quantile_loss_is_zero_where_it_meets_the_target() -> None:
+def test_the_slope_of_a_quantile_loss_is_zero_at_the_target() -> None:
     outputs = torch.tensor([[[1.0, 2.0, 3.0]]])
     gradient = torch.empty_like(outputs)
     get_loss("quantile:0.75")(outputs, torch.full((1, 3), 2.0), gradient)
     torch.testing.assert_close(gradient, torch.tensor([[[-0.75, 0.0, 0.25]]]) / 3)
 
 
-def test_weights_that_are_all_zero_give_no_loss_and_no_gradient() -> None:
+def test_zero_weights_give_zero_loss_and_gradient() -> None:
     for name in TWINS:
         outputs, target, _, _ = _problem(name, 1 if name == "binary_logits" else 3)
         gradient = torch.empty_like(outputs)
@@ -193,7 +197,7 @@ def test_weights_that_are_all_zero_give_no_loss_and_no_gradient() -> None:
         ("quantile:high", "loss must have a number behind its colon, but got 'quantile:high'"),
     ],
 )
-def test_names_that_are_refused(name: str, words: str) -> None:
+def test_invalid_names_are_refused(name: str, words: str) -> None:
     with pytest.raises(InvalidParameterError, match=words):
         get_loss(name)
 

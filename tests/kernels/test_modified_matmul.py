@@ -1,4 +1,4 @@
-"""Every backend of the modified matrix multiplication against the others: values, gradients, refusals."""
+"""Backends of the modified matrix multiplication: values, gradients and errors."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_shapes_are_checked(
         )
 
 
-def test_an_unknown_backend_names_the_near_miss() -> None:
+def test_an_unknown_backend_is_refused_with_a_hint() -> None:
     layout = MatmulLayout((1,), (1,))
     with pytest.raises(InvalidParameterError, match="but got 'batchd'; did you mean 'batched'"):
         modified_matmul(torch.ones(1, 1), torch.ones(1), layout, backend="batchd")

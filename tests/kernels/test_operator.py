@@ -1,4 +1,4 @@
-"""The operator that torch knows: its contract, autocast, compilation, and which backend is chosen."""
+"""Custom operator: contract, autocast, compilation, and choice of the backend."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def _arguments(device: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor,
     return tuple(t.to(device, dtype).requires_grad_() for t in (activations, weight))  # type: ignore[return-value]
 
 
-def test_a_layout_survives_as_plain_numbers() -> None:
+def test_a_layout_round_trips_through_its_runs() -> None:
     assert RAGGED.flat_runs == [1, 2, 3, 1, 3, 3, 1, 40, 2, 1, 7, 5, 1, 7, 50]
     assert MatmulLayout.from_runs(RAGGED.flat_runs) == RAGGED
     assert MatmulLayout.from_runs([3, 2, 5]) == MatmulLayout((2, 2, 2), (5, 5, 5))
 
 
 @pytest.mark.parametrize("backend", ["batched", "triton"])
-def test_the_operator_keeps_torchs_contract(backend: str, device: str) -> None:
+def test_the_operator_passes_opcheck(backend: str, device: str) -> None:
     # schema, registration of the gradient, fake tensors, and ahead-of-time compilation with dynamic shapes
     torch.library.opcheck(operator, (*_arguments(device), RAGGED.flat_runs, backend))
 
@@ -45,8 +45,8 @@ def test_fake_tensors_have_the_shape_of_the_result() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_tracing_leaves_nothing_fake_behind(backend: str, device: str) -> None:
-    layout = MatmulLayout((2, 3, 5), (4, 1, 2))  # which no other test has put into a cache
+def test_tracing_leaves_no_fake_tensor_in_caches(backend: str, device: str) -> None:
+    layout = MatmulLayout((2, 3, 5), (4, 1, 2))  # a layout that no other test uses
     real = torch.ones(layout.n_in, 4, device=device), torch.ones(layout.n_weights, device=device)
     with FakeTensorMode():
         activations = torch.empty(layout.n_in, 4, device=device)
@@ -56,7 +56,7 @@ def test_tracing_leaves_nothing_fake_behind(backend: str, device: str) -> None:
     assert result[:, 0].tolist() == [2, 2, 2, 2, 3, 5, 5]
 
 
-def test_torch_compile_sees_through_it(device: str) -> None:
+def test_torch_compile_needs_no_graph_break(device: str) -> None:
     activations, weight = _arguments(device)
 
     def function(a: Tensor, w: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def test_torch_compile_sees_through_it(device: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["auto", "batched", "triton"])
-def test_autocast_casts_as_torchs_own_products_do(backend: str, device: str) -> None:
+def test_autocast_casts_like_products_of_torch(backend: str, device: str) -> None:
     activations, weight = _arguments(device)
     with torch.autocast(device, dtype=torch.bfloat16):
         result = modified_matmul(activations, weight, RAGGED, backend=backend)
@@ -85,7 +85,7 @@ def test_autocast_casts_as_torchs_own_products_do(backend: str, device: str) -> 
     assert activations.grad.dtype == torch.float32
     rounded = modified_matmul(activations.bfloat16(), weight.bfloat16(), RAGGED, backend=backend)
     assert torch.equal(result, rounded)
-    # and it did make a difference
+    # casting changes the result
     assert not torch.equal(result.float(), modified_matmul(activations, weight, RAGGED, backend=backend))
 
 
@@ -112,7 +112,7 @@ def test_dtypes_of_each_backend(backend: str, dtype: torch.dtype, device: str) -
         assert error < TOLERANCE[dtype]
 
 
-def test_a_second_derivative_is_refused_not_wrong(device: str) -> None:
+def test_a_second_derivative_is_refused(device: str) -> None:
     activations, weight = _arguments(device)
     result = modified_matmul(activations, weight, RAGGED)
     (gradient,) = torch.autograd.grad(result.sum(), activations, create_graph=True)
@@ -120,7 +120,7 @@ def test_a_second_derivative_is_refused_not_wrong(device: str) -> None:
         gradient.sum().backward()
 
 
-def test_a_strange_dtype_or_a_mixture_is_refused() -> None:
+def test_unsupported_and_mixed_dtypes_are_refused() -> None:
     activations, weight = (t.detach() for t in _arguments("cpu"))
     words = r"activations must be one of float64, .* got torch\.int64"
     with pytest.raises(InvalidParameterError, match=words):
@@ -133,14 +133,16 @@ def test_a_strange_dtype_or_a_mixture_is_refused() -> None:
         modified_matmul(activations, weight, RAGGED, bias=torch.zeros(RAGGED.n_out, dtype=torch.float64))
 
 
-def test_triton_wants_a_device_or_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_triton_needs_a_device_or_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     activations, weight = (t.detach() for t in _arguments("cpu"))
     with pytest.raises(InvalidParameterError, match="must have its tensors on a CUDA device, but got cpu"):
         modified_matmul(activations, weight, RAGGED, backend="triton")
 
 
-def test_without_triton_the_others_work_and_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_triton_other_backends_work_and_the_error_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from parallelmlp_search.exceptions import MissingDependencyError
 
     monkeypatch.setattr(availability, "_is_installed", lambda: False)
@@ -167,7 +169,7 @@ WIDE = MatmulLayout(tuple(range(512, 524)), (512,) * 12)
         (RAGGED, "cpu", torch.float32, True, "batched"),
     ],
 )
-def test_which_backend_is_chosen(
+def test_the_backend_is_chosen_by_layout_device_and_dtype(
     layout: MatmulLayout,
     device: str,
     dtype: torch.dtype,
@@ -179,7 +181,7 @@ def test_which_backend_is_chosen(
     assert choose_backend(layout, device, dtype) == expected
 
 
-def test_tf32_follows_torchs_switch(device: str) -> None:
+def test_tf32_follows_the_setting_of_torch(device: str) -> None:
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("highest")

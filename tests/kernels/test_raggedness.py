@@ -1,4 +1,4 @@
-"""Any raggedness: layouts that nobody has thought of. Apart, since on a GPU hypothesis may be missing."""
+"""Random ragged layouts. A file of its own, since hypothesis may be missing on a GPU machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def layouts(draw: st.DrawFn) -> MatmulLayout:
 @pytest.mark.parametrize("backend", ["batched", "triton", "reference"])
 @settings(max_examples=40)
 @given(layout=layouts(), n_rows=st.integers(1, 5))
-def test_any_raggedness(backend: str, layout: MatmulLayout, n_rows: int) -> None:
+def test_random_layouts(backend: str, layout: MatmulLayout, n_rows: int) -> None:
     generator = torch.Generator().manual_seed(layout.n_weights)
     leaves = [
         torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()

@@ -45,37 +45,19 @@ class Expansion(NamedTuple):
 class TrainingPlan(NamedTuple):
     """Arguments of the training loop that are the same for all steps.
 
-    Attributes
-    ----------
-    blocks, expanded
-        ``(blocks, 7)`` and ``(expanded blocks, 5)``: blocks of the bucket and of an expanded network, see
-        :class:`~parallelmlp_search.kernels.numba.member_memory.Blocks`. The second is empty for members that
-        are not expanded.
-    shapes, expanded_shapes
-        ``(P, blocks, 2)`` and ``(P, expanded blocks, 2)``: true rows and columns of each block.
-    n_networks, runs
-        See `Expansion`; ``runs`` is ``(runs, 5)``.
-    codes
-        ``(P,)``: code of the activation.
-    settings
-        ``(P, 4)``: label smoothing, largest norm of the gradient, and one minus each beta, or momentum.
-    residual
-        ``(layers,)``: True for hidden layers with a residual connection.
-    n_numbers
-        Number of columns with a periodic embedding; they come first.
-    adaptive
-        True for AdamW, False for SGD.
+    The tables of blocks are those of :class:`~parallelmlp_search.kernels.numba.member_memory.Blocks`. That of
+    the expanded network is empty for members that are not expanded.
     """
 
-    blocks: NDArray[np.int64]
-    expanded: NDArray[np.int64]
-    shapes: NDArray[np.int64]
-    expanded_shapes: NDArray[np.int64]
+    blocks: NDArray[np.int64]  # (blocks, 7)
+    expanded: NDArray[np.int64]  # (expanded blocks, 5)
+    shapes: NDArray[np.int64]  # (P, blocks, 2): true rows and columns
+    expanded_shapes: NDArray[np.int64]  # (P, expanded blocks, 2)
     n_networks: int
-    runs: NDArray[np.int64]
-    codes: NDArray[np.int64]
-    settings: NDArray[np.float32]
-    residual: NDArray[np.bool_]
+    runs: NDArray[np.int64]  # (runs, 5), see `Expansion`
+    codes: NDArray[np.int64]  # (P,): code of the activation
+    settings: NDArray[np.float32]  # (P, 4), see `CompiledMembers`
+    residual: NDArray[np.bool_]  # (layers,)
     n_numbers: int
     adaptive: bool
 

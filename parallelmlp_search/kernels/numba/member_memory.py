@@ -87,76 +87,41 @@ class Blocks(NamedTuple):
 
 
 class Network(NamedTuple):
-    """Properties that the networks of a bucket share.
-
-    Attributes
-    ----------
-    n_layers, n_inputs, n_numbers
-        Numbers of layers, of input columns, and of those with a periodic embedding.
-    n_true, n_rows, n_columns
-        Rows of a batch, the same padded to whole vectors, and padded input columns.
-    has_bias, normalized, scaled, dropping
-        True for biases, layer normalization, input scales and dropout.
-    residual
-        ``(layers,)``: true for hidden layers with a residual connection.
-    fields
-        ``(T, layers, H, N)``: uniform numbers that decide on dropout; empty without dropout.
-    sizes, starts
-        ``(layers + 1,)``: neurons of each layer of the member, inputs first, and start of its outputs.
-    """
+    """Properties that the networks of a bucket share, and the sizes of the present one."""
 
     n_layers: Any
     n_inputs: Any
-    n_numbers: Any
-    n_true: Any
-    n_rows: Any
-    n_columns: Any
+    n_numbers: Any  # columns with a periodic embedding
+    n_true: Any  # rows of a batch
+    n_rows: Any  # the same, padded to whole vectors
+    n_columns: Any  # padded input columns
     has_bias: Any
     normalized: Any
-    scaled: Any
+    scaled: Any  # True for input scales
     dropping: Any
-    residual: Any
-    fields: Any
-    sizes: Any
-    starts: Any
+    residual: Any  # (layers,): True for a residual connection
+    fields: Any  # (T, layers, H, N): uniform numbers of dropout, or empty
+    sizes: Any  # (layers + 1,): neurons of each layer, inputs first
+    starts: Any  # (layers + 1,): start of the outputs of each layer
 
 
 class Memory(NamedTuple):
-    """Buffers of the passes. All networks of a bucket use them in turn.
+    """Buffers of the passes. All networks of a bucket use them in turn."""
 
-    Attributes
-    ----------
-    before, after
-        Pre-activations of all layers, later their slopes; activations of all layers.
-    normalized, inverse
-        Normalized values before gain and shift, and inverse deviations, for the backward pass.
-    grad, other, skipped
-        Gradient by the outputs of a layer and of the layer below, by turns; gradient that a residual
-        connection passes on.
-    product, transposed
-        Gradient of padded weights, and transposed activations or gradients.
-    embedded, waves, wave_slopes
-        Inputs with the outputs of a periodic embedding, its cosines and sines, and their gradient.
-    scaled
-        Weights of the first layer times the input scales, and its biases.
-    scratch
-        ``(3, N)``.
-    """
-
-    before: Any
-    after: Any
-    normalized: Any
-    inverse: Any
-    grad: Any
-    other: Any
-    skipped: Any
-    product: Any
-    transposed: Any
-    embedded: Any
-    waves: Any
+    before: Any  # pre-activations of all layers, later their slopes
+    after: Any  # activations of all layers
+    normalized: Any  # normalized values before gain and shift
+    inverse: Any  # inverse deviations of the normalization
+    grad: Any  # gradient by the outputs of a layer ...
+    other: Any  # ... and of the layer below, by turns
+    skipped: Any  # gradient that a residual connection passes on
+    product: Any  # gradient of padded weights
+    transposed: Any  # transposed activations or gradients
+    embedded: Any  # inputs with the outputs of a periodic embedding
+    waves: Any  # its cosines and sines
     wave_slopes: Any
-    scaled: Any
-    scratch: Any
+    scaled: Any  # weights of the first layer times the input scales, and its biases
+    scratch: Any  # (3, N)
 
 
 @allocating
