@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 
 from parallelmlp_search.packing.architecture import EMBEDDING, Architecture, DataShape
 
@@ -174,12 +175,12 @@ def build_layout(groups: list[tuple[Architecture, list[int]]], architectures: li
         rows = sorted(group, key=lambda member: (architectures[member].activation, member))
         segments: list[Segment] = []
         for row, member in enumerate(rows):
-            activation = architectures[member].activation
-            if segments and segments[-1].activation == activation:
-                segments[-1] = replace(segments[-1], stop=row + 1)
-            else:
-                segments.append(Segment(activation, row, row + 1))
             positions[member] = (len(buckets), row)
+        start = 0
+        for activation, run in groupby(architectures[member].activation for member in rows):
+            stop = start + len(list(run))
+            segments.append(Segment(activation, start, stop))
+            start = stop
         blocks: list[Block] = []
         for layer, kind, n_rows, n_columns in shape.block_shapes():
             blocks.append(Block(layer, kind, n_rows, n_columns, offset))
@@ -240,15 +241,12 @@ class MatmulLayout:
         """Maximal runs of equal shape: ``(P, in, out, in_offset, out_offset, weight_offset)``."""
         runs: list[tuple[int, int, int, int, int, int]] = []
         in_offset = out_offset = weight_offset = 0
-        for n_in, n_out in zip(self.in_widths, self.out_widths, strict=True):
-            if runs and runs[-1][1:3] == (n_in, n_out):
-                count, *rest = runs[-1]
-                runs[-1] = (count + 1, *rest)  # type: ignore[assignment]
-            else:
-                runs.append((1, n_in, n_out, in_offset, out_offset, weight_offset))
-            in_offset += n_in
-            out_offset += n_out
-            weight_offset += n_in * n_out
+        for (n_in, n_out), run in groupby(zip(self.in_widths, self.out_widths, strict=True)):
+            count = len(list(run))
+            runs.append((count, n_in, n_out, in_offset, out_offset, weight_offset))
+            in_offset += count * n_in
+            out_offset += count * n_out
+            weight_offset += count * n_in * n_out
         return tuple(runs)
 
     @cached_property
