@@ -15,17 +15,6 @@ import numpy as np
 
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 
-__all__ = [
-    "check_boolean",
-    "check_choice",
-    "check_finite",
-    "check_fraction",
-    "check_integer",
-    "check_non_negative",
-    "check_positive",
-    "is_number",
-]
-
 
 def is_number(value: object) -> TypeGuard[float]:
     """Return True for a real number, numpy's included, that is not a boolean."""

@@ -17,8 +17,6 @@ from parallelmlp_search.exceptions import RunDirectoryError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["load_metadata", "load_tensors", "read_json", "save_tensors", "write_atomic", "write_json"]
-
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary path beside ``path`` and rename the result to ``path``.

@@ -7,8 +7,6 @@ from typing import Any
 
 from parallelmlp_search.exceptions import MissingDependencyError
 
-__all__ = ["require"]
-
 
 def require(module: str, *, extra: str, purpose: str) -> Any:
     """Import an optional module. If it is missing, the error says how to install it.

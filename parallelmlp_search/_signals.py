@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
-__all__ = ["Interrupts"]
-
 
 class Interrupts:
     """Context that defers Ctrl-C to the points where it is allowed.

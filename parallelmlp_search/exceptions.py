@@ -8,21 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = [
-    "BudgetWarning",
-    "DataError",
-    "DataWarning",
-    "DeviceWarning",
-    "DistributedError",
-    "InvalidParameterError",
-    "MissingDependencyError",
-    "PMLPError",
-    "PMLPWarning",
-    "RunDirectoryError",
-    "SearchFailedError",
-    "near_miss",
-]
-
 
 class PMLPError(Exception):
     """Base class of all errors of this package."""

@@ -13,8 +13,6 @@ from parallelmlp_search.search import RunDirectory, TrainedModel
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Run"]
-
 
 class Run:
     """A finished run in a folder.

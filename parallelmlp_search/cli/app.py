@@ -29,8 +29,6 @@ from parallelmlp_search.cli.process_exit import ProcessExit
 from parallelmlp_search.cli.promote import promote
 from parallelmlp_search.cli.terminal import CommandGroup, guarded, terminal
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     name="pmlp",
     cls=CommandGroup,

@@ -12,8 +12,6 @@ import torch
 
 from parallelmlp_search import __version__
 
-__all__ = ["EXTRAS", "environment"]
-
 EXTRAS = {
     "benchmark": "lightgbm",
     "cmaes": "cmaes",

@@ -8,20 +8,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = [
-    "Jobs",
-    "Json",
-    "Quiet",
-    "RunPath",
-    "TablePath",
-    "budget_option",
-    "data_option",
-    "ensemble_option",
-    "output_option",
-    "search_option",
-    "shared_option",
-]
-
 data_option = partial(typer.Option, rich_help_panel="Data")
 budget_option = partial(typer.Option, rich_help_panel="Budget")
 search_option = partial(typer.Option, rich_help_panel="Search")

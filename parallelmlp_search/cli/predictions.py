@@ -21,8 +21,6 @@ from parallelmlp_search.parareal import load_model
 from parallelmlp_search.search import RunDirectory, TrainedModel
 from parallelmlp_search.selection import METRICS, get_metric, weight_classes
 
-__all__ = ["check_output", "evaluation_of", "prediction_table", "target_of", "write_table"]
-
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".feather")
 
 

@@ -9,8 +9,6 @@ import sys
 import threading
 from typing import NoReturn
 
-__all__ = ["ProcessExit"]
-
 
 class ProcessExit:
     """Ends the program with an exit code as soon as its exit functions have run.

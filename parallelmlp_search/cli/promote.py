@@ -9,8 +9,6 @@ import typer
 
 from parallelmlp_search.cli.options import Json, Quiet, RunPath
 
-__all__ = ["promote"]
-
 network_option = partial(typer.Option, rich_help_panel="Networks")
 device_option = partial(typer.Option, rich_help_panel="Devices")
 cost_option = partial(typer.Option, rich_help_panel="Cost model")

@@ -18,8 +18,6 @@ from parallelmlp_search.report import forecast_page, promotion_page
 from parallelmlp_search.search import Problem, RunDirectory
 from parallelmlp_search.search.problem.preparation import Preparation
 
-__all__ = ["link_of", "promote_run", "show_forecast"]
-
 
 def link_of(latency: float, bandwidth: float) -> Link:
     """Return a link from microseconds and gigabytes per second."""

@@ -26,8 +26,6 @@ from parallelmlp_search.space import MLPConfig, SearchSpace
 if TYPE_CHECKING:
     from parallelmlp_search.integrations.optuna import SharedStudy
 
-__all__ = ["contribute", "initial", "new_run", "perform", "sharing", "show_result", "trial_of"]
-
 
 def new_run(source: Source, settings: SearchSettings, output: Path | None) -> tuple[RunDirectory, Problem]:
     """Read the table, check the settings, and create the folder of a new run.

@@ -12,8 +12,6 @@ from parallelmlp_search.data import read_table
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError, near_miss
 from parallelmlp_search.search import Problem, RunDirectory
 
-__all__ = ["STORED_TABLE", "Source"]
-
 STORED_TABLE = "data"
 """Name, without suffix, of the copy that a run keeps of a table from standard input."""
 

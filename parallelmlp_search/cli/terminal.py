@@ -29,8 +29,6 @@ from parallelmlp_search.exceptions import (
     near_miss,
 )
 
-__all__ = ["CommandGroup", "Terminal", "guarded", "terminal"]
-
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
 PIPED_WIDTH = 120

@@ -13,8 +13,6 @@ import pandas as pd
 from parallelmlp_search.data.coercion import as_keys
 from parallelmlp_search.data.numeric import NumericEncoder
 
-__all__ = ["CategoryEncoder"]
-
 _BOOLEAN_KEYS = ("False", "True")
 # other spellings of a category, tried in this order
 _ALIASES = {"0": "False", "1": "True", "false": "False", "true": "True", "FALSE": "False", "TRUE": "True"}

@@ -14,16 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-__all__ = [
-    "as_codes",
-    "as_keys",
-    "as_numbers",
-    "as_seconds",
-    "category_key",
-    "is_fast_numeric",
-    "plain_value",
-]
-
 Codes = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float64]
 

@@ -22,8 +22,6 @@ from parallelmlp_search.data.coercion import (
 from parallelmlp_search.data.frames import as_frame
 from parallelmlp_search.exceptions import DataError, near_miss
 
-__all__ = ["COLUMN_KINDS", "Column", "ColumnKind", "TableSchema", "numeric_matrix", "recognise_columns"]
-
 ColumnKind = Literal["numeric", "boolean", "categorical", "datetime", "identifier", "constant"]
 COLUMN_KINDS: tuple[ColumnKind, ...] = get_args(ColumnKind)
 

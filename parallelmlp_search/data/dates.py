@@ -13,8 +13,6 @@ import pandas as pd
 from parallelmlp_search.data.coercion import as_seconds
 from parallelmlp_search.data.numeric import NumericEncoder
 
-__all__ = ["DateEncoder"]
-
 _DAY = 86_400
 _LINEAR = ("year", "elapsed_days")
 _CYCLIC = ("month", "weekday", "hour")

@@ -12,8 +12,6 @@ import pandas as pd
 from parallelmlp_search.data.coercion import as_codes
 from parallelmlp_search.data.frames import as_frame
 
-__all__ = ["fingerprint"]
-
 
 def fingerprint(*tables: Any) -> str:
     """Return the SHA-256, in hexadecimal, of the values, names, dtypes and order of the columns of tables.

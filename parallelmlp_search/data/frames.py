@@ -12,8 +12,6 @@ from scipy import sparse
 
 from parallelmlp_search.exceptions import DataError, DataWarning
 
-__all__ = ["as_frame", "has_names", "unique_names"]
-
 
 def as_frame(X: Any) -> pd.DataFrame:
     """Convert a table to a pandas frame with unique text names, without a copy if pandas allows it.

@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-__all__ = ["NumericEncoder", "Scaling"]
-
 Floats = npt.NDArray[np.float64]
 Scaling = Literal["robust", "quantile", "standard"]
 

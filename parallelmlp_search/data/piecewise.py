@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["PiecewiseEncoder"]
-
 Floats = npt.NDArray[np.float64]
 
 _MIN_VALUES_PER_BIN = 50

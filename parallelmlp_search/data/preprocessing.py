@@ -21,8 +21,6 @@ from parallelmlp_search.data.piecewise import PiecewiseEncoder
 from parallelmlp_search.exceptions import DataError, near_miss
 from parallelmlp_search.space import ColumnGroups
 
-__all__ = ["TablePreprocessor"]
-
 _CHUNK_VALUES = 1 << 21
 _FORMAT = 3
 _NUMERIC: dict[str, type[NumericEncoder] | type[PiecewiseEncoder]] = {

@@ -24,8 +24,6 @@ import pandas as pd
 from parallelmlp_search.data.frames import unique_names
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
 
-__all__ = ["MISSING_MARKERS", "read_table"]
-
 MISSING_MARKERS = ("", "NA", "NaN", "nan", "null", "NULL", "N/A", "?")
 """Texts that are read as missing values. ``None``, ``-`` and ``n/a`` may be names of classes."""
 

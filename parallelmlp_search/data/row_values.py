@@ -11,8 +11,6 @@ import pandas as pd
 from parallelmlp_search.data.coercion import as_numbers, as_seconds, plain_value
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 
-__all__ = ["group_codes", "refuse_rows", "row_times", "row_values", "row_weights"]
-
 
 def row_values(values: Any, n_rows: int, label: str) -> pd.Series:
     """Return values of rows, one per row and none missing.

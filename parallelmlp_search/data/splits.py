@@ -24,8 +24,6 @@ from parallelmlp_search.data.row_values import group_codes, row_times, row_value
 from parallelmlp_search.data.task import TASKS
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 
-__all__ = ["Split", "folds", "holdout"]
-
 Rows = npt.NDArray[np.int64]
 
 _N_STRATA = 10  # of a numeric target

@@ -15,8 +15,6 @@ from parallelmlp_search.data.coercion import as_numbers, plain_value
 from parallelmlp_search.data.row_values import row_weights
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
 
-__all__ = ["ClassTarget", "RegressionTarget", "class_weights", "combine_weights"]
-
 Floats = npt.NDArray[np.float64]
 
 _MAX_WEIGHT = float(np.finfo(np.float32).max)

@@ -15,8 +15,6 @@ from parallelmlp_search.data.frames import as_frame
 from parallelmlp_search.data.row_values import refuse_rows
 from parallelmlp_search.exceptions import DataError, DataWarning, near_miss
 
-__all__ = ["TASKS", "Task", "infer_task", "split_target"]
-
 Task = Literal["binary", "multiclass", "regression"]
 TASKS: tuple[Task, ...] = get_args(Task)
 

@@ -19,8 +19,6 @@ from parallelmlp_search.distribute.memory import return_free_memory
 from parallelmlp_search.distribute.shards import ShardOutcome, ShardTask, StopSignal, train_shard
 from parallelmlp_search.exceptions import InvalidParameterError
 
-__all__ = ["run_shards", "worker_count"]
-
 STOP_SECONDS = 10.0
 """Seconds that an interrupted run waits for its threads to leave their shards."""
 

@@ -13,8 +13,6 @@ from functools import cache
 
 import torch
 
-__all__ = ["is_out_of_memory", "release_device_memory", "return_free_memory"]
-
 
 @cache
 def _trim() -> Callable[[int], int] | None:

@@ -22,8 +22,6 @@ from joblib.parallel import get_active_backend
 
 from parallelmlp_search.distribute.shard_data import ShardData
 
-__all__ = ["may_start_processes", "worker_processes"]
-
 IDLE_SECONDS = 30
 """Seconds after which an idle worker ends."""
 

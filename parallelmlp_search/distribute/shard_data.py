@@ -18,8 +18,6 @@ from parallelmlp_search.packing.pack import select_columns
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig
 
-__all__ = ["ShardData"]
-
 _TENSORS = ("validation_inputs", "validation_target", "validation_weight", "prediction_inputs")
 
 

@@ -31,17 +31,6 @@ from parallelmlp_search.packing.bucketing import SHARD_ELEMENTS
 from parallelmlp_search.packing.cost import overhead_seconds
 from parallelmlp_search.space import MLPConfig
 
-__all__ = [
-    "FULL_STATE",
-    "MemberOutcome",
-    "ShardOutcome",
-    "ShardTask",
-    "StopSignal",
-    "cut_work",
-    "shard_tasks",
-    "train_shard",
-]
-
 FULL_STATE = ("parameters", "first_moment", "second_moment", "average")
 """Vectors of a state from which training can continue."""
 

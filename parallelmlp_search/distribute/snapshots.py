@@ -9,8 +9,6 @@ from torch import Tensor
 
 from parallelmlp_search.engine import Head, Population
 
-__all__ = ["SnapshotKeeper", "Snapshots"]
-
 
 @dataclass(frozen=True)
 class Snapshots:

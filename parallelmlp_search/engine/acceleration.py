@@ -14,8 +14,6 @@ from parallelmlp_search.kernels.triton.launch import obstacle
 from parallelmlp_search.packing.layout import Layout
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["ACCELERATIONS", "AccelerationPlan", "choose_acceleration"]
-
 ACCELERATIONS = ("auto", "none", "graph", "persistent")
 """``none``: the plain training loop. ``graph``: steps as CUDA graphs. ``persistent``: many steps in one
 launch for the buckets that the kernel supports, graphs for the others. ``auto``: ``persistent`` on a CUDA

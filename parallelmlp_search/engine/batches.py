@@ -15,8 +15,6 @@ from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError
 
-__all__ = ["BatchStream", "dropout_fields"]
-
 
 class BatchStream:
     """Row numbers of the batches of a shard.

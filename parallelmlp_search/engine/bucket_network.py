@@ -28,8 +28,6 @@ from parallelmlp_search.kernels.batched import (
 from parallelmlp_search.kernels.losses import Loss
 from parallelmlp_search.packing.layout import Bucket
 
-__all__ = ["BucketNetwork", "Targets", "bucket_shapes"]
-
 
 class Targets(NamedTuple):
     """Targets and weights ``(N,)`` of the rows of a batch, and label smoothing ``(P,)`` of the members."""

@@ -19,8 +19,6 @@ from parallelmlp_search.kernels.batched import affine_weight_gradient
 from parallelmlp_search.packing.layout import Bucket
 from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS
 
-__all__ = ["PeriodicEmbedding", "embedding_shapes"]
-
 CHUNK_ELEMENTS = 1 << 17
 """Waves computed at once while predicting: 512 KiB in float32, for any number of members and numbers."""
 

@@ -12,8 +12,6 @@ from torch import Tensor
 from parallelmlp_search.packing import DataShape
 from parallelmlp_search.space import ColumnGroups
 
-__all__ = ["Head", "Task"]
-
 Task = Literal["binary", "multiclass", "regression"]
 
 

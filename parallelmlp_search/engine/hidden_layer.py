@@ -14,8 +14,6 @@ from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS, Activatio
 from parallelmlp_search.kernels.numba.dispatch import CompiledActivations
 from parallelmlp_search.packing.layout import Bucket
 
-__all__ = ["HiddenLayer", "hidden_shapes"]
-
 LAYER_NORM_EPSILON = 1e-5
 
 

@@ -23,8 +23,6 @@ from parallelmlp_search.kernels.numba.compiled_members import StepBatches
 from parallelmlp_search.kernels.numba.dispatch import compiled_loss, uses_compiled
 from parallelmlp_search.packing import Architecture, flops_per_step
 
-__all__ = ["HostTraining", "window_steps"]
-
 MAX_STEPS = 32
 """Maximum number of steps that a bucket takes before the next bucket.
 

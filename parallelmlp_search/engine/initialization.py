@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.packing.layout import Architecture
+from parallelmlp_search.packing.architecture import Architecture
 from parallelmlp_search.packing.modules import Residual
 from parallelmlp_search.packing.pack import build_module, module_vector
 from parallelmlp_search.packing.submembers import AdaptedLinear, SubmemberHeads
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import PERIODIC_FREQUENCIES
-
-__all__ = ["initial_vector"]
 
 _MIXING_BOUND = 1.0 / math.sqrt(PERIODIC_FREQUENCIES)
 

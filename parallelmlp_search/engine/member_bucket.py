@@ -20,9 +20,8 @@ from parallelmlp_search.engine.schedule import dropout_rates
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
 from parallelmlp_search.kernels.numba.compiled_members import CompiledMembers, Expansion, StepBatches
 from parallelmlp_search.kernels.numba.dispatch import CompiledActivations
-from parallelmlp_search.packing.layout import Architecture, Bucket
-
-__all__ = ["MemberBucket", "MemberWindow", "is_supported"]
+from parallelmlp_search.packing.architecture import Architecture
+from parallelmlp_search.packing.layout import Bucket
 
 MAX_LAYER_SIZE = 2048
 """Inputs or neurons of a layer above which two vectors of each exceed half of a 512 KiB cache."""

@@ -13,8 +13,6 @@ from parallelmlp_search.kernels.numba.dispatch import uses_compiled
 from parallelmlp_search.packing.layout import Bucket, Layout
 from parallelmlp_search.packing.pack import select_columns
 
-__all__ = ["PackedNetwork", "window_rows"]
-
 LANES = 16
 """With a multiple of this number of rows, each row of a product has the same bits in any place. Otherwise a
 library computes the last rows with another kernel, which may add in another order."""

@@ -21,8 +21,6 @@ from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.step_coefficients import StepCoefficients, average_share, constant_table
 from parallelmlp_search.kernels.numba.dispatch import compiled_loops, uses_compiled
 
-__all__ = ["PackedOptimizer"]
-
 MAX_PIECE_ELEMENTS = 1 << 15
 """Elements updated at once: 128 KiB per buffer in float32, five buffers in an L2 cache of 1 MiB."""
 

@@ -12,8 +12,6 @@ from parallelmlp_search.engine.parameter_groups import ParameterGroup
 from parallelmlp_search.packing.layout import Layout
 from parallelmlp_search.packing.pack import block_rows
 
-__all__ = ["OptimizerBuffers", "Piece", "clip_pieces"]
-
 
 @dataclass(frozen=True, slots=True)
 class Piece:

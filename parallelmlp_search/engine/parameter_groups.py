@@ -16,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parallelmlp_search.packing.layout import Architecture, Block, Bucket
+from parallelmlp_search.packing.architecture import Architecture
+from parallelmlp_search.packing.layout import Block, Bucket
 from parallelmlp_search.space import MLPConfig
-
-__all__ = ["ParameterGroup", "parameter_groups"]
 
 
 class ParameterGroup(NamedTuple):

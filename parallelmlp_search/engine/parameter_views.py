@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from parallelmlp_search.packing.layout import EMBEDDING, Bucket
+from parallelmlp_search.packing.architecture import EMBEDDING
+from parallelmlp_search.packing.layout import Bucket
 from parallelmlp_search.packing.pack import block_rows
 from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS
-
-__all__ = ["EmbeddingTensors", "LayerTensors", "bind"]
 
 
 class EmbeddingTensors(NamedTuple):

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from parallelmlp_search.engine.initialization import initial_vector
 from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.packing.architecture import Architecture, DataShape
 from parallelmlp_search.packing.bucketing import CACHE_ELEMENTS, plan
 from parallelmlp_search.packing.cost import GPU_SPEED
-from parallelmlp_search.packing.layout import Architecture, DataShape, Layout
+from parallelmlp_search.packing.layout import Layout
 from parallelmlp_search.packing.pack import read_member, write_member
 from parallelmlp_search.space import MLPConfig
-
-__all__ = ["FLAT_NAMES", "MemberState", "Population"]
 
 FLAT_NAMES = ("parameters", "first_moment", "second_moment", "average", "best")
 """Flat buffers of a population, and vectors of a member's state."""

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from parallelmlp_search.kernels.batched import affine_input_gradient, shared_weight_gradient
 
-__all__ = ["FirstLayerGradient", "head_input_gradient", "padded_columns"]
-
 NARROW_INPUTS = 32
 """Number of inputs below which the columns of the first layer's gradient are padded to whole vectors.
 

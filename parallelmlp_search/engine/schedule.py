@@ -15,8 +15,6 @@ from torch import Tensor
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["SCHEDULE_FUNCTIONS", "dropout_rates", "schedule_factors"]
-
 
 def _constant(t: Tensor) -> Tensor:
     return torch.ones_like(t)

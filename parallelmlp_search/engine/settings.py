@@ -10,8 +10,6 @@ from torch import Tensor
 
 from parallelmlp_search.engine.batches import BatchStream
 
-__all__ = ["Batch", "Capture", "Evaluation", "TrainingRows", "TrainingSettings"]
-
 MAX_GATHERED_ELEMENTS = 1 << 16
 """Inputs gathered at once for several batches: 256 KiB in float32."""
 

@@ -17,8 +17,6 @@ from torch import Tensor
 from parallelmlp_search.engine.schedule import schedule_factors
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["StepCoefficients", "average_share", "constant_table", "is_averaging"]
-
 _Value = TypeVar("_Value", float, str)
 
 EPSILON = 1e-8

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from parallelmlp_search.packing.layout import aligned
 
-__all__ = ["PassOptions", "Shapes", "carve", "n_elements"]
-
 Shapes = dict[str, tuple[int, ...]]
 """Shape of each buffer by name."""
 

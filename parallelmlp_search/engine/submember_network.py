@@ -28,8 +28,6 @@ from parallelmlp_search.kernels.losses import Loss
 from parallelmlp_search.packing.layout import Bucket, Layout, expanded_layout
 from parallelmlp_search.packing.submembers import log_probabilities, logits_of
 
-__all__ = ["SubmemberNetwork", "submember_shapes"]
-
 
 def _expanded(bucket: Bucket, options: PassOptions) -> Layout:
     """Layout of the plain networks; prediction expands one submember at a time, to save memory."""

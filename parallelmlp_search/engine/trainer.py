@@ -17,8 +17,6 @@ from parallelmlp_search.engine.settings import Evaluation, TrainingRows, Trainin
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.pack import block_rows
 
-__all__ = ["History", "predict", "train"]
-
 EVALUATION_ROWS = 512
 """Rows that are predicted at once."""
 

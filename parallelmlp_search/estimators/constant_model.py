@@ -15,8 +15,6 @@ from parallelmlp_search.data import ClassTarget, class_weights, combine_weights
 from parallelmlp_search.exceptions import DataWarning
 from parallelmlp_search.search import Problem
 
-__all__ = ["ConstantModel"]
-
 
 @dataclass(frozen=True, eq=False)
 class ConstantModel:

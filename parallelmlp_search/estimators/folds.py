@@ -27,8 +27,6 @@ from parallelmlp_search.estimators.single_mlp_base import PreparedTraining, Sing
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["CachedPipeline", "Fold", "last_step", "prepare_fold"]
-
 
 def last_step(estimator: Any) -> Any:
     """Return the last step of a pipeline, or the estimator itself."""

@@ -13,8 +13,6 @@ from parallelmlp_search.space import MLPConfig, SearchSpace
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["initial_configs"]
-
 MAX_CONFIGS = 32
 """Maximum number of configurations taken from a run or a study."""
 

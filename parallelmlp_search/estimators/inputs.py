@@ -16,8 +16,6 @@ from parallelmlp_search.data import as_frame
 from parallelmlp_search.data.frames import has_names
 from parallelmlp_search.exceptions import DataError
 
-__all__ = ["check_labels", "check_numbers", "check_table"]
-
 MIN_TRAINING_ROWS = 2
 
 

@@ -25,8 +25,6 @@ from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.search.screening.rung_loop import Cohort, RungLoop
 from parallelmlp_search.search.screening.rungs import advancing, ladder, ladder_cost
 
-__all__ = ["PackedEvaluation", "Scoring"]
-
 
 @dataclass(frozen=True)
 class Scoring:

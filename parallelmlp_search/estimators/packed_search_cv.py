@@ -45,8 +45,6 @@ from parallelmlp_search.search.proposals.optuna_sampler import named_sampler, qu
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.space import SearchSpace
 
-__all__ = ["PackedSearchCV"]
-
 DEFAULT_TRIALS = 64
 
 

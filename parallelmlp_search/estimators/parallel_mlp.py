@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.samplers import BaseSampler
 
-__all__ = ["ParallelMLPClassifier", "ParallelMLPRegressor"]
-
 
 @stores_parameters
 class ParallelMLPClassifier(TableClassifier, SearchEstimator):

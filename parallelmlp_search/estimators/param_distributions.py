@@ -22,8 +22,6 @@ from parallelmlp_search.space.conditions import plain_value
 from parallelmlp_search.space.domain_base import check_resolution, check_unit
 from parallelmlp_search.space.domains import domain_from_dict
 
-__all__ = ["Distribution", "search_spaces"]
-
 MIN_PROBABILITY = 1e-9
 """Quantiles this close to 0 and 1 are not used, because those of unbounded distributions are infinite."""
 

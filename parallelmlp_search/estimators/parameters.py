@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 from parallelmlp_search.exceptions import near_miss
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["documented_by", "stores_parameters", "with_config_fields"]
-
 Kind = TypeVar("Kind", bound=type)
 
 _SECTION = re.compile(r"Parameters\n-{10}\n(.*?)(?=\n\n|\Z)", re.DOTALL)

@@ -21,14 +21,6 @@ from parallelmlp_search.search.proposals.samplers import propose_fresh
 from parallelmlp_search.space import MLPConfig, SearchSpace
 from parallelmlp_search.space.config import FIELD_NAMES
 
-__all__ = [
-    "ListedCandidates",
-    "SearchCandidate",
-    "StudyCandidates",
-    "grid_candidates",
-    "sampled_candidates",
-]
-
 
 @dataclass(frozen=True)
 class SearchCandidate:

@@ -30,8 +30,6 @@ from parallelmlp_search.space import MLPConfig, SearchSpace
 if TYPE_CHECKING:
     pass
 
-__all__ = ["SearchEstimator"]
-
 
 class SearchEstimator(TableEstimator):
     """Base of the estimators that search: checks parameters and data, runs the search, stores its result."""

@@ -12,8 +12,6 @@ from parallelmlp_search.estimators.single_mlp_base import SingleMLP
 from parallelmlp_search.estimators.table_estimator import TableClassifier, TableRegressor
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["SingleMLPClassifier", "SingleMLPRegressor"]
-
 
 @documented_by(MLPConfig)
 @with_config_fields

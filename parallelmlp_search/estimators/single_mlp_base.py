@@ -21,8 +21,6 @@ from parallelmlp_search.search.run.budget import default_epochs
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import FIELD_NAMES
 
-__all__ = ["PreparedTraining", "SingleMLP"]
-
 
 @dataclass(frozen=True)
 class PreparedTraining:

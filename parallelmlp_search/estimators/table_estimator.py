@@ -18,8 +18,6 @@ from parallelmlp_search.estimators.inputs import check_labels, check_numbers, ch
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 from parallelmlp_search.search import Problem, TrainedModel
 
-__all__ = ["TableClassifier", "TableEstimator", "TableRegressor", "seed_from"]
-
 MAX_SEED = 2**31 - 1
 
 

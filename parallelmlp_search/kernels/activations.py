@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["ACTIVATION_KERNELS", "ActivationKernel"]
-
 aten = torch.ops.aten
 
 SELU_SCALE = 1.0507009873554804934193349852946

@@ -9,14 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = [
-    "affine",
-    "affine_input_gradient",
-    "affine_weight_gradient",
-    "shared_affine",
-    "shared_weight_gradient",
-]
-
 
 def shared_affine(weight: Tensor, bias: Tensor | None, rows: Tensor, out: Tensor) -> Tensor:
     """Compute the first layer, whose input all members share, as one product.

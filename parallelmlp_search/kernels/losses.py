@@ -19,8 +19,6 @@ from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 
-__all__ = ["LOSSES", "Loss", "get_loss"]
-
 
 class Loss(Protocol):
     """``loss(outputs, target, gradient, weight=None, smoothing=None) -> (P,)``; fills ``gradient``."""

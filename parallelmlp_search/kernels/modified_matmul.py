@@ -17,8 +17,6 @@ from parallelmlp_search.kernels.reference import loop_matmul, scatter_matmul
 from parallelmlp_search.kernels.triton.availability import kernel_module, runs_on
 from parallelmlp_search.packing.layout import MatmulLayout
 
-__all__ = ["BACKENDS", "BACKEND_DTYPES", "choose_backend", "modified_matmul"]
-
 BACKENDS = ("auto", "batched", "triton", "reference", "loop")
 """``batched``: one batched product per run of equal shapes. ``triton``: one launch, one program per tile, on
 CUDA. ``reference``: the paper's multiply and scatter-add. ``loop``: one member after the other. ``auto``

@@ -18,8 +18,6 @@ from parallelmlp_search.kernels.batched import affine_input_gradient, affine_wei
 from parallelmlp_search.kernels.triton.ragged_launch import triton_backward, triton_forward
 from parallelmlp_search.packing.layout import MatmulLayout
 
-__all__ = ["operator"]
-
 NAMESPACE = "parallelmlp_search"
 
 

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from parallelmlp_search.packing.layout import MatmulLayout
 
-__all__ = ["loop_matmul", "scatter_matmul"]
-
 
 @lru_cache(maxsize=64)
 def _indices(layout: MatmulLayout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig
 from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS, category_dimension
 
-__all__ = ["EMBEDDING", "Architecture", "DataShape"]
-
 EMBEDDING = -1
 """Layer number of the blocks before the first layer: embeddings and input scales."""
 

@@ -14,10 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from parallelmlp_search.packing.architecture import Architecture
 from parallelmlp_search.packing.cost import bucket_seconds
-from parallelmlp_search.packing.layout import Architecture, Layout, build_layout
-
-__all__ = ["cut_shards", "plan"]
+from parallelmlp_search.packing.layout import Layout, build_layout
 
 CACHE_ELEMENTS = 1 << 19
 """Activations (width times rows) of a bucket, waves of embeddings included: 2 MiB per buffer in float32.

@@ -9,16 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from parallelmlp_search.packing.layout import Architecture
+from parallelmlp_search.packing.architecture import Architecture
 from parallelmlp_search.space.config import MAX_CATEGORY_DIMENSION, category_dimension
-
-__all__ = [
-    "bucket_seconds",
-    "flops_per_step",
-    "member_seconds",
-    "overhead_seconds",
-    "peak_rate",
-]
 
 BUCKET_OVERHEAD_SECONDS = 1.2e-4
 """Overhead of a bucket in a training step: 40 to 60 calls of 2 us each."""

@@ -16,23 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 
-from parallelmlp_search.packing.architecture import EMBEDDING, Architecture, DataShape
-
-__all__ = [
-    "ALIGNMENT",
-    "DECAYING",
-    "EMBEDDING",
-    "Architecture",
-    "Block",
-    "Bucket",
-    "DataShape",
-    "Layout",
-    "MatmulLayout",
-    "Segment",
-    "aligned",
-    "build_layout",
-    "expanded_layout",
-]
+from parallelmlp_search.packing.architecture import Architecture
 
 ALIGNMENT = 16
 """Blocks start at multiples of 16 elements: 64 bytes in float32, one cache line, one vector register."""

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from parallelmlp_search.space.config import category_dimension
 
-__all__ = ["ACTIVATION_MODULES", "CategoryEmbedding", "InputScale", "Residual", "Sine"]
-
 
 class Sine(nn.Module):
     """``sin(x)`` as a module."""

@@ -16,23 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.packing.architecture import Architecture
 from parallelmlp_search.packing.bucketing import plan
-from parallelmlp_search.packing.layout import Architecture, Block, Bucket, Layout
+from parallelmlp_search.packing.layout import Block, Bucket, Layout
 from parallelmlp_search.packing.modules import ACTIVATION_MODULES, CategoryEmbedding, InputScale, Residual
 from parallelmlp_search.packing.periodic import Periodic
 from parallelmlp_search.packing.submembers import AdaptedLinear, SubmemberHeads, SubmemberMean, Submembers
-
-__all__ = [
-    "block_rows",
-    "build_module",
-    "extract",
-    "module_architecture",
-    "module_vector",
-    "pack",
-    "read_member",
-    "select_columns",
-    "write_member",
-]
 
 Module = TypeVar("Module", bound=nn.Module)
 

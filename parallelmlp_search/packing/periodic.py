@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS
 
-__all__ = ["Periodic"]
-
 
 class Periodic(nn.Module):
     """Inputs, followed by three learned mixtures of sixteen waves of each of the first ``n_numbers`` columns.

@@ -14,15 +14,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = [
-    "AdaptedLinear",
-    "SubmemberHeads",
-    "SubmemberMean",
-    "Submembers",
-    "log_probabilities",
-    "logits_of",
-]
-
 
 def _random_signs(*shape: int) -> Tensor:
     """Factors of -1 and 1, equally likely."""

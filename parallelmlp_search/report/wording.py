@@ -8,21 +8,6 @@ from typing import Any
 
 from parallelmlp_search.search.run.trial import config_of_row, summarise
 
-__all__ = [
-    "MAX_LISTED",
-    "describe_config",
-    "describe_interval",
-    "describe_postprocessing",
-    "describe_search",
-    "format_clock",
-    "format_count",
-    "format_duration",
-    "format_epochs",
-    "format_score",
-    "format_with_error",
-    "is_finite",
-]
-
 Record = Mapping[str, Any]
 
 MAX_LISTED = 8

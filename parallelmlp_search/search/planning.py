@@ -31,8 +31,6 @@ from parallelmlp_search.search.screening.rungs import ladder, ladder_cost
 from parallelmlp_search.search.screening.screening import MAX_TRIALS
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["affordable_first", "make_plan", "replan_finalists"]
-
 DEFAULT_TRIALS = 200
 
 STATE_BYTES = 220_000_000

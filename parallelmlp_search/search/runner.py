@@ -33,8 +33,6 @@ from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.search.screening.screening import Screener, Screening
 
-__all__ = ["run", "screen"]
-
 MAX_FINALISTS = 32
 
 N_REPLANNED = 16

@@ -1,5 +1,6 @@
 """Metrics, leaderboard, ensemble selection, honest score, calibration and decision thresholds."""
 
+from parallelmlp_search.data.task import TASKS
 from parallelmlp_search.selection.best_threshold import at_best_threshold
 from parallelmlp_search.selection.bias_correction import (
     HonestScore,
@@ -11,7 +12,7 @@ from parallelmlp_search.selection.calibration import apply_temperature, fit_temp
 from parallelmlp_search.selection.ensemble import GreedyEnsemble, greedy_ensemble
 from parallelmlp_search.selection.fold_averaging import adjust_for_averaging, averaging_gain
 from parallelmlp_search.selection.leaderboard import Entry, Leaderboard
-from parallelmlp_search.selection.metrics import METRICS, TASKS, Metric, get_metric
+from parallelmlp_search.selection.metrics import METRICS, Metric, get_metric
 from parallelmlp_search.selection.thresholds import DecisionWeights, tune_thresholds, weight_classes
 
 __all__ = [

@@ -17,8 +17,6 @@ from parallelmlp_search.selection.formulas import Accuracy, ClassCounts, Formula
 from parallelmlp_search.selection.inputs import GroundTruth
 from parallelmlp_search.selection.metrics import Metric
 
-__all__ = ["BestThreshold", "at_best_threshold"]
-
 
 def at_best_threshold(metric: Metric, n_classes: int | None) -> Metric:
     """Return the metric at each member's best threshold, or the metric itself if that does not apply.

@@ -35,8 +35,6 @@ from parallelmlp_search.selection.ensemble import (
 from parallelmlp_search.selection.inputs import check_inputs, finite_members
 from parallelmlp_search.selection.metrics import Metric
 
-__all__ = ["HonestScore", "adjust_for_postprocessing", "bias_corrected_score"]
-
 N_ERROR_SAMPLES = 100
 """Bootstrap samples of a standard error, which is then itself known to 7 %."""
 

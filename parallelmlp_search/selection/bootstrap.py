@@ -13,8 +13,6 @@ from torch import Tensor
 from parallelmlp_search._checks import check_integer
 from parallelmlp_search.exceptions import InvalidParameterError
 
-__all__ = ["Bootstrap", "BootstrapSample", "bootstrap_samples", "sampling_units", "spawn_seeds"]
-
 Integers = npt.NDArray[np.int64]
 
 

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from parallelmlp_search.selection.inputs import check_inputs
 
-__all__ = ["apply_temperature", "fit_temperature"]
-
 PRIOR_STD = 0.2
 """Standard deviation of the prior of log T. Networks that are stopped early and averaged are nearly
 calibrated."""

@@ -19,14 +19,6 @@ from parallelmlp_search.selection.formulas import Formula, SquaredFormula
 from parallelmlp_search.selection.inputs import GroundTruth, check_inputs, finite_members
 from parallelmlp_search.selection.metrics import Metric, member_chunks
 
-__all__ = [
-    "GreedyEnsemble",
-    "MemberPool",
-    "greedy_ensemble",
-    "order_by_complexity",
-    "weighted_average",
-]
-
 MAX_SELECTION_SECONDS = 4.0
 """Time limit of all rounds but the first on one core, by the measured costs of the formulas."""
 

@@ -20,8 +20,6 @@ from parallelmlp_search.selection.ensemble import weighted_average
 from parallelmlp_search.selection.inputs import check_inputs, finite_members
 from parallelmlp_search.selection.metrics import Metric
 
-__all__ = ["adjust_for_averaging", "averaging_gain"]
-
 REMAINING_GAIN = 0.35
 """Share of a single network's gain that is left for an infinitely large ensemble, whose members were trained
 on the same rows. Measured with ``benchmarks.averaging``."""

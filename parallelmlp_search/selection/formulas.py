@@ -17,23 +17,6 @@ from torch import Tensor
 
 from parallelmlp_search.selection.inputs import GroundTruth
 
-__all__ = [
-    "F1",
-    "AbsoluteError",
-    "Accuracy",
-    "BalancedAccuracy",
-    "Brier",
-    "ClassCounts",
-    "Formula",
-    "LabelFormula",
-    "LogLoss",
-    "Matthews",
-    "Pinball",
-    "RSquared",
-    "RootSquaredError",
-    "SquaredFormula",
-]
-
 
 @dataclass(frozen=True)
 class Formula:

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError
 
-__all__ = ["GroundTruth", "check_inputs", "finite_members"]
-
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:

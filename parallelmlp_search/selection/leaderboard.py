@@ -11,8 +11,6 @@ import pandas as pd
 
 from parallelmlp_search.exceptions import InvalidParameterError
 
-__all__ = ["Entry", "Leaderboard"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:

@@ -35,8 +35,6 @@ from parallelmlp_search.selection.formulas import (
 from parallelmlp_search.selection.inputs import check_inputs, finite_members
 from parallelmlp_search.selection.roc_auc import RocAuc
 
-__all__ = ["METRICS", "TASKS", "Metric", "get_metric", "member_chunks"]
-
 Scores = TypeVar("Scores", Tensor, "pd.Series[float]", float)
 
 CHUNK_ELEMENTS = 2**20

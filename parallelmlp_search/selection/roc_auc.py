@@ -12,8 +12,6 @@ from torch import Tensor
 from parallelmlp_search.selection.formulas import Formula
 from parallelmlp_search.selection.inputs import GroundTruth
 
-__all__ = ["RocAuc", "binary_auc"]
-
 
 @dataclass(frozen=True)
 class RocAuc(Formula):

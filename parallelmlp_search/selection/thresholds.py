@@ -28,8 +28,6 @@ from parallelmlp_search.selection.formulas import ClassCounts, LabelFormula
 from parallelmlp_search.selection.inputs import GroundTruth, check_inputs
 from parallelmlp_search.selection.metrics import Metric
 
-__all__ = ["DecisionWeights", "tune_thresholds", "weight_classes"]
-
 MIN_ROWS = 30
 """With fewer rows nothing is tuned."""
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from parallelmlp_search.space.config import MLPConfig
 
-__all__ = ["NO_GROUPS", "ColumnGroups"]
-
 
 @dataclass(frozen=True, slots=True)
 class ColumnGroups:

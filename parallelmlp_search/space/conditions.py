@@ -13,8 +13,6 @@ import numpy as np
 from parallelmlp_search._checks import is_number
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 
-__all__ = ["When", "is_same", "plain_value"]
-
 _KEYS = ("name", "equals", "among", "at_least", "at_most")
 _UNSET: Any = object()
 

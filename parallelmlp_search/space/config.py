@@ -18,30 +18,6 @@ from parallelmlp_search._checks import (
 )
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 
-__all__ = [
-    "ACTIVATIONS",
-    "CATEGORY_EMBEDDINGS",
-    "FIELD_NAMES",
-    "HEAD_INITIALIZATIONS",
-    "INITIALIZATIONS",
-    "MAX_CATEGORY_DIMENSION",
-    "MAX_EMBEDDED",
-    "MAX_ONE_HOT",
-    "NORMALIZATIONS",
-    "NUMERIC_EMBEDDINGS",
-    "NUMERIC_SCALINGS",
-    "OPTIMIZERS",
-    "PARAMETRIZATIONS",
-    "PERIODIC_FREQUENCIES",
-    "PERIODIC_OUTPUTS",
-    "REMOVED_FIELDS",
-    "SCHEDULES",
-    "SHARINGS",
-    "MLPConfig",
-    "category_dimension",
-    "check_removed",
-]
-
 ACTIVATIONS: tuple[str, ...] = (
     "identity",
     "sigmoid",

@@ -13,8 +13,6 @@ import numpy as np
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.space.conditions import When
 
-__all__ = ["BELOW_ONE", "Domain", "check_resolution", "check_unit", "reflected_step"]
-
 BELOW_ONE = math.nextafter(1.0, 0.0)
 """Largest float below 1."""
 

@@ -12,8 +12,6 @@ from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.space.conditions import When, is_same, plain_value
 from parallelmlp_search.space.domain_base import BELOW_ONE, Domain, check_resolution, check_unit
 
-__all__ = ["Categorical", "Float", "Int", "domain_from_dict"]
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Float(Domain):

@@ -8,8 +8,6 @@ from typing import Any
 
 from parallelmlp_search.space.structure import Structure
 
-__all__ = ["combinations", "count_combinations"]
-
 
 def combinations(structure: Structure, resolution: int | None) -> Iterator[dict[str, Any]]:
     """Yield the values of the active names for every point of the grid, the first name slowest.

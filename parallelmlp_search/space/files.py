@@ -14,8 +14,6 @@ from parallelmlp_search._files import write_atomic
 from parallelmlp_search._optional import require
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 
-__all__ = ["SUFFIXES", "read_mapping", "write_mapping"]
-
 SUFFIXES: tuple[str, ...] = (".yaml", ".yml", ".toml", ".json")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 # YAML 1.1 reads 1e-3 as a string, since it has no dot; TOML and JSON read it as a number

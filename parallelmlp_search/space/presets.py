@@ -9,8 +9,6 @@ from parallelmlp_search.space.config import ACTIVATIONS, NUMERIC_SCALINGS, SHARI
 from parallelmlp_search.space.domain_base import Domain
 from parallelmlp_search.space.domains import Categorical, Float, Int
 
-__all__ = ["PRESETS"]
-
 _DEEPER = When("depth", at_least=2)
 _PERIODIC = When("numeric_embedding", equals="periodic")
 _SHARING = When("submembers", at_least=2)

@@ -20,8 +20,6 @@ from parallelmlp_search.space.files import SUFFIXES, read_mapping, write_mapping
 from parallelmlp_search.space.presets import PRESETS
 from parallelmlp_search.space.structure import Structure
 
-__all__ = ["SearchSpace"]
-
 _MAX_GRID_POINTS = 5_000_000
 _MAX_ENUMERATED = 100_000
 """Size of a space up to which `SearchSpace.sample` enumerates what is left of it."""

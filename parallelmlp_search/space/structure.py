@@ -11,8 +11,6 @@ from parallelmlp_search.space.config import FIELD_NAMES, MLPConfig
 from parallelmlp_search.space.domain_base import Domain
 from parallelmlp_search.space.validation import check_domains, layer_of
 
-__all__ = ["Structure"]
-
 _DEFAULT = MLPConfig()
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from parallelmlp_search.space.config import MLPConfig
 from parallelmlp_search.space.search_space import SearchSpace
 
-__all__ = ["TUNED_DEFAULTS", "tuned_defaults_in"]
-
 # RealMLP-TD (Holzmueller et al. 2024) at half the width, with what did better here: a head initialized like
 # the other layers, biases at the full learning rate, and one cosine cycle. Half of the configurations warm up
 # first, which helps most where time ends while the network still improves.

@@ -14,8 +14,6 @@ from parallelmlp_search.space.config import FIELD_NAMES, MLPConfig
 from parallelmlp_search.space.domain_base import Domain
 from parallelmlp_search.space.domains import Float
 
-__all__ = ["check_domains", "layer_of"]
-
 _WIDTH = re.compile(r"width_([1-9][0-9]*)")
 _INTEGERS = ("widths", "depth", "width", "batch_size", "submembers", "seed")
 _MAX_DEPTH = 10_000

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.kernels import ACTIVATION_KERNELS, ActivationKernel
-from parallelmlp_search.packing.pack import Architecture, build_module
+from parallelmlp_search.packing.architecture import Architecture
+from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space.config import ACTIVATIONS
 
 every = pytest.mark.parametrize("kernel", list(ACTIVATION_KERNELS.values()), ids=list(ACTIVATION_KERNELS))

@@ -12,8 +12,6 @@ import torch
 
 from parallelmlp_search.engine.settings import Capture
 
-__all__ = ["GraphedStep", "capture_on_cuda"]
-
 WARM_UP_STEPS = 4
 """Steps before the first capture, in which libraries initialize themselves. One of any four consecutive steps
 updates the averaged weights."""

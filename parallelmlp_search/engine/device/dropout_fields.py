@@ -10,8 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["uniform_field"]
-
 _MASK = 0xFFFFFFFF
 
 

@@ -26,8 +26,6 @@ from parallelmlp_search.kernels.triton.availability import runs_on
 from parallelmlp_search.kernels.triton.flat_step_launch import FlatOptimizer
 from parallelmlp_search.kernels.triton.launch import StepTables
 
-__all__ = ["DeviceStep"]
-
 
 class DeviceStep:
     """Buffers and operations of one step for some buckets of a population.

@@ -13,8 +13,6 @@ from parallelmlp_search.engine.batches import BatchStream
 from parallelmlp_search.engine.step_coefficients import StepCoefficients, average_share
 from parallelmlp_search.kernels.triton.launch import StepTables
 
-__all__ = ["step_tables"]
-
 
 def step_tables(
     coefficients: StepCoefficients, stream: BatchStream, steps: range, *, frozen: Tensor, dtype: torch.dtype

@@ -23,8 +23,6 @@ from parallelmlp_search.exceptions import DeviceWarning
 from parallelmlp_search.kernels.triton.launch import PersistentTraining, StepTables
 from parallelmlp_search.packing.pack import block_rows
 
-__all__ = ["DeviceTraining"]
-
 MAX_STEPS = 512
 MAX_TABLE_ELEMENTS = 1 << 22
 """Maximum of steps times members of a window: its coefficients take 64 MiB in float32."""

@@ -11,15 +11,6 @@ from optuna.trial import FrozenTrial, Trial
 
 from parallelmlp_search.exceptions import InvalidParameterError
 
-__all__ = [
-    "CONSTRAINTS_ATTR",
-    "HAS_TRIAL_CONSTRAINTS",
-    "clear_trial_cache",
-    "constraints_of",
-    "is_tested_version",
-    "stoppable",
-]
-
 OLDEST_TESTED, NEWEST_TESTED = (4, 3), (5, 0)
 """Optuna versions between which batches are written through private names of its storages."""
 

@@ -19,8 +19,6 @@ from parallelmlp_search.kernels.numba.dispatch import (
     uses_compiled,
 )
 
-__all__ = ["compile_all", "compiled_in_time"]
-
 COMPILE_SECONDS = 40.0
 """Time of `compile_all` with an empty cache, on one core of an AMD EPYC at 2.4 GHz."""
 

@@ -14,8 +14,6 @@ from torch import Tensor
 from parallelmlp_search.kernels.activations import ActivationKernel
 from parallelmlp_search.kernels.numba.dispatch import activation_codes
 
-__all__ = ["CompiledMembers", "Expansion", "StepBatches", "TrainingPlan"]
-
 MAX_LANES = 16
 """Floats in a vector of the widest registers."""
 

@@ -11,8 +11,6 @@ from typing import Any
 import numba
 from numba.core.options import DefaultOptions
 
-__all__ = ["OPTIONS", "allocating", "entry_point", "force_inlined", "inlined", "sources_digest"]
-
 # contract: fused multiply-add; nsz: the sign of zero may change. The order of sums is kept.
 OPTIONS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 

@@ -22,14 +22,6 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.kernels.activations import ActivationKernel
 from parallelmlp_search.kernels.losses import Loss, get_loss
 
-__all__ = [
-    "CompiledActivations",
-    "activation_codes",
-    "compiled_loops",
-    "compiled_loss",
-    "uses_compiled",
-]
-
 
 @cache
 def _installed() -> bool:

@@ -6,8 +6,6 @@ only code without calls. Comparisons are written so that NaN is kept.
 
 from __future__ import annotations
 
-from typing import Any
-
 import llvmlite.ir
 import numba
 import numpy as np
@@ -15,46 +13,32 @@ from numba.extending import intrinsic
 
 from parallelmlp_search.kernels.numba.decorators import inlined
 
-__all__ = [
-    "CODES",
-    "HALF",
-    "ONE",
-    "ZERO",
-    "F",
-    "activate",
-    "activate_and_slope",
-    "activate_in_place",
-    "exp",
-    "log",
-    "slope_times",
-]
-
 F = np.float32
 ZERO, HALF, ONE, TWO = F(0.0), F(0.5), F(1.0), F(2.0)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _as_float(context: Any, bits: Any) -> Any:
+def _as_float(context, bits):
     """Return the float32 with the bits of an int32."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], llvmlite.ir.FloatType())
 
     return numba.types.float32(numba.types.int32), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _as_integer(context: Any, number: Any) -> Any:
+def _as_integer(context, number):
     """Return the int32 with the bits of a float32."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], llvmlite.ir.IntType(32))
 
     return numba.types.int32(numba.types.float32), generate
 
 
 @inlined
-def exp(x: Any) -> Any:
+def exp(x):
     """Return the exponential of ``x`` clipped to [-87, 88]."""
     x = F(-87.0) if x < F(-87.0) else x
     x = F(88.0) if x > F(88.0) else x
@@ -71,7 +55,7 @@ def exp(x: Any) -> Any:
 
 
 @inlined
-def log(x: Any) -> Any:
+def log(x):
     """Return the logarithm of a positive normal number."""
     bits = _as_integer(x)
     exponent = F((bits >> np.int32(23)) - np.int32(126))
@@ -97,7 +81,7 @@ _sigmoid = inlined(lambda z: ONE / (ONE + exp(-z)))
 
 
 @inlined
-def _normal_parts(z: Any) -> Any:
+def _normal_parts(z):
     """Distribution and density of the normal distribution (error function: Abramowitz, Stegun 7.1.26)."""
     x = abs(z) * F(0.7071067811865476)
     t = ONE / (ONE + F(0.3275911) * x)
@@ -135,26 +119,26 @@ _hardshrink_slope = inlined(lambda z: ZERO if (z >= -HALF) and (z <= HALF) else 
 
 
 @inlined
-def _gelu_slope(z: Any) -> Any:
+def _gelu_slope(z):
     distribution, density = _normal_parts(z)
     return distribution + z * density
 
 
 @inlined
-def _silu_slope(z: Any) -> Any:
+def _silu_slope(z):
     s = _sigmoid(z)
     return s * (ONE + z * (ONE - s))
 
 
 @inlined
-def _mish(z: Any) -> Any:
+def _mish(z):
     e = exp(F(20.0) if z > F(20.0) else z)
     u = e * (e + TWO)
     return z * (u / (u + TWO))
 
 
 @inlined
-def _mish_slope(z: Any) -> Any:
+def _mish_slope(z):
     e = exp(F(20.0) if z > F(20.0) else z)
     u = e * (e + TWO)
     d = ONE / (u + TWO)
@@ -167,7 +151,7 @@ CODES = {name: code for code, name in enumerate(_NAMES.split())}
 
 
 @inlined
-def activate(code: Any, source: Any, target: Any) -> None:
+def activate(code, source, target):
     """Activation of ``source`` into ``target``, which must be other memory."""
     if code == 0:
         for k in range(source.size):
@@ -205,7 +189,7 @@ def activate(code: Any, source: Any, target: Any) -> None:
 
 
 @inlined
-def activate_and_slope(code: Any, source: Any, target: Any) -> bool:
+def activate_and_slope(code, source, target) -> bool:
     """Activate, and replace ``source`` by the slope if value and slope share an exponential.
 
     Returns True if ``source`` holds the slope.
@@ -237,7 +221,7 @@ def activate_and_slope(code: Any, source: Any, target: Any) -> bool:
 
 
 @inlined
-def slope_times(code: Any, source: Any, target: Any) -> None:
+def slope_times(code, source, target):
     """Multiply ``target`` by the slope, from what the activation saves."""
     if code == 1:
         for k in range(source.size):
@@ -272,7 +256,7 @@ def slope_times(code: Any, source: Any, target: Any) -> None:
 
 
 @inlined
-def activate_in_place(code: Any, values: Any) -> None:
+def activate_in_place(code, values):
     """Activation of ``values`` in place."""
     if code == 1:
         for k in range(values.size):

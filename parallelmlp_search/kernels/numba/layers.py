@@ -6,8 +6,6 @@ activation is one multiplication.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from parallelmlp_search.kernels.numba.decorators import force_inlined, inlined
@@ -27,19 +25,6 @@ from parallelmlp_search.kernels.numba.member_memory import (
 )
 from parallelmlp_search.kernels.numba.products import copy, matmul, round_up, row_products, row_sums
 
-__all__ = [
-    "activate_layer",
-    "drop",
-    "embed",
-    "embed_backward",
-    "multiply_by",
-    "normalize",
-    "normalize_backward",
-    "scale_gradient",
-    "scale_weights",
-    "squared_error_rows",
-]
-
 EPSILON = F(1e-5)
 """Epsilon of layer normalization, as in torch."""
 
@@ -48,14 +33,14 @@ HARDSHRINK = 10
 
 
 @inlined
-def multiply_by(values: Any, factors: Any) -> None:
+def multiply_by(values, factors):
     """Multiply ``values`` by ``factors`` in place."""
     for k in range(values.size):
         values[k] *= factors[k]
 
 
 @inlined
-def activate_layer(code: Any, before: Any, after: Any) -> None:
+def activate_layer(code, before, after):
     """Activation of ``before`` into ``after``, and its slope into ``before``."""
     if activate_and_slope(code, before, after):
         return
@@ -68,7 +53,7 @@ def activate_layer(code: Any, before: Any, after: Any) -> None:
 
 
 @force_inlined
-def drop(net: Any, values: Any, field: Any, rate: Any, shift: Any) -> None:
+def drop(net, values, field, rate, shift):
     """Zero the values whose uniform number in ``field`` (H, N) is below the rate, and scale up the others.
 
     A row uses the numbers of the row that is ``shift`` further, counted around the end of the true rows.
@@ -91,13 +76,13 @@ def drop(net: Any, values: Any, field: Any, rate: Any, shift: Any) -> None:
 
 
 @inlined
-def _drop_rows(values: Any, row: Any, rate: Any, up: Any) -> None:
+def _drop_rows(values, row, rate, up):
     for n in range(values.size):
         values[n] *= up if row[n] >= rate else ZERO
 
 
 @force_inlined
-def normalize(net: Any, memory: Any, p: Any, offsets: Any, layer: Any) -> None:
+def normalize(net, memory, p, offsets, layer):
     """Apply layer normalization to the pre-activations of a layer in place."""
     n_out, n_rows, start = net.sizes[layer + 1], net.n_rows, net.starts[layer]
     z = memory.before[start : start + n_out * n_rows]
@@ -130,7 +115,7 @@ def normalize(net: Any, memory: Any, p: Any, offsets: Any, layer: Any) -> None:
 
 
 @force_inlined
-def normalize_backward(net: Any, memory: Any, p: Any, g: Any, offsets: Any, layer: Any, d: Any) -> None:
+def normalize_backward(net, memory, p, g, offsets, layer, d):
     """Turn the gradient ``d`` (H, N) by normalized values into that by their inputs.
 
     The gradients of gain and shift are written to ``g``.
@@ -163,7 +148,7 @@ def normalize_backward(net: Any, memory: Any, p: Any, g: Any, offsets: Any, laye
 
 
 @force_inlined
-def scale_weights(net: Any, memory: Any, p: Any, offsets: Any) -> Any:
+def scale_weights(net, memory, p, offsets):
     """Weights of the first layer times the input scales, into ``memory.scaled``.
 
     The biases follow them; the result is their start, or -1 for none.
@@ -181,7 +166,7 @@ def scale_weights(net: Any, memory: Any, p: Any, offsets: Any) -> Any:
 
 
 @force_inlined
-def scale_gradient(net: Any, p: Any, g: Any, offsets: Any) -> None:
+def scale_gradient(net, p, g, offsets):
     """Turn the gradient of scaled weights in ``g`` into those of weights and scales."""
     n_out, n_in = net.sizes[1], net.sizes[0]
     weight, scale = offsets[0, WEIGHT], offsets[net.n_layers, SCALE]
@@ -194,7 +179,7 @@ def scale_gradient(net: Any, p: Any, g: Any, offsets: Any) -> None:
 
 
 @inlined
-def squared_error_rows(outputs: Any, target: Any, shares: Any, gradient: Any, values: Any) -> None:
+def squared_error_rows(outputs, target, shares, gradient, values):
     """Part of each row of outputs (C, N) in the mean squared error into ``values``, and its gradient."""
     n_outputs, n_rows = outputs.shape
     share = ONE / F(n_outputs)
@@ -215,7 +200,7 @@ S1, S3, S5, S7, S9, S11, S13 = (
 
 
 @inlined
-def _sine(s: Any) -> Any:
+def _sine(s):
     """``sin(2 pi s)`` for ``s`` in [-0.25, 0.25]."""
     x = s * s
     y = S11 + x * S13
@@ -227,7 +212,7 @@ def _sine(s: Any) -> Any:
 
 
 @force_inlined
-def _compute_waves(net: Any, memory: Any, p: Any, offsets: Any, x: Any, begin: Any, j: Any) -> None:
+def _compute_waves(net, memory, p, offsets, x, begin, j):
     """Cosines and sines of ``2 pi f x + b`` of number ``j`` into ``memory.waves``, (16, N) each.
 
     Angles are reduced to half a turn in both directions, which is exact for any frequency.
@@ -249,7 +234,7 @@ def _compute_waves(net: Any, memory: Any, p: Any, offsets: Any, x: Any, begin: A
 
 
 @force_inlined
-def embed(net: Any, memory: Any, p: Any, offsets: Any, x: Any, begin: Any) -> None:
+def embed(net, memory, p, offsets, x, begin):
     """Inputs (D, N) from ``begin`` of ``x`` on, and the outputs of their waves, into ``memory.embedded``."""
     n_rows, waves = net.n_rows, memory.waves[0]
     copy(x, begin, net.n_inputs * n_rows, memory.embedded, 0)
@@ -262,7 +247,7 @@ def embed(net: Any, memory: Any, p: Any, offsets: Any, x: Any, begin: Any) -> No
 
 
 @force_inlined
-def embed_backward(net: Any, memory: Any, p: Any, g: Any, offsets: Any, x: Any, begin: Any, d: Any) -> None:
+def embed_backward(net, memory, p, g, offsets, x, begin, d):
     """Gradient of a periodic embedding into ``g``, from that of its outputs ``d`` (3 n_numbers, N).
 
     Waves are computed again: 16 rows stay in the L1 cache, those of all numbers would not.

@@ -10,7 +10,6 @@ memory, there are therefore two functions.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -27,41 +26,30 @@ from parallelmlp_search.kernels.numba.elementwise import (
     slope_times,
 )
 
-__all__ = [
-    "backward_activations",
-    "binary_logits",
-    "binary_rows",
-    "cross_entropy",
-    "cross_entropy_rows",
-    "forward_activations",
-    "forward_activations_in_place",
-    "optimizer_step",
-]
-
 
 @entry_point
-def forward_activations(z: Any, out: Any, codes: Any) -> None:
+def forward_activations(z, out, codes):
     """Activation of each row of ``z`` (P, K) by its code into ``out``, which must be other memory."""
     for p in range(z.shape[0]):
         activate(codes[p], z[p], out[p])
 
 
 @entry_point
-def forward_activations_in_place(z: Any, codes: Any) -> None:
+def forward_activations_in_place(z, codes):
     """Activation of each row of ``z`` (P, K) by its code in place."""
     for p in range(z.shape[0]):
         activate_in_place(codes[p], z[p])
 
 
 @entry_point
-def backward_activations(grad: Any, saved: Any, codes: Any) -> None:
+def backward_activations(grad, saved, codes):
     """Multiply each row of ``grad`` (P, K) by the slope, from what the activation saves."""
     for p in range(grad.shape[0]):
         slope_times(codes[p], saved[p], grad[p])
 
 
 @inlined
-def binary_rows(logits: Any, target: Any, shares: Any, s: Any, grad: Any, values: Any) -> None:
+def binary_rows(logits, target, shares, s, grad, values):
     """Loss of each row of a member's logits (N,) times its share into ``values``, and its gradient."""
     for n in range(target.size):
         values[n] = target[n] + s * (HALF - target[n])
@@ -76,7 +64,7 @@ def binary_rows(logits: Any, target: Any, shares: Any, s: Any, grad: Any, values
 
 
 @entry_point
-def binary_logits(outputs: Any, target: Any, shares: Any, smoothing: Any, gradient: Any, losses: Any) -> None:
+def binary_logits(outputs, target, shares, smoothing, gradient, losses):
     """Binary cross-entropy of logits (P, N): gradient (P, N) and losses (P,)."""
     values = np.empty(target.size, dtype=np.float32)
     for p in range(outputs.shape[0]):
@@ -88,9 +76,7 @@ def binary_logits(outputs: Any, target: Any, shares: Any, smoothing: Any, gradie
 
 
 @inlined
-def cross_entropy_rows(
-    outputs: Any, target: Any, shares: Any, s: Any, gradient: Any, highest: Any, total: Any, values: Any
-) -> None:
+def cross_entropy_rows(outputs, target, shares, s, gradient, highest, total, values):
     """Loss of each row of a member's logits (C, N) times its share into ``values``, and its gradient.
 
     ``highest`` and ``total`` (N,) are scratch.
@@ -128,7 +114,7 @@ def cross_entropy_rows(
 
 
 @entry_point
-def cross_entropy(outputs: Any, target: Any, shares: Any, smoothing: Any, gradient: Any, losses: Any) -> None:
+def cross_entropy(outputs, target, shares, smoothing, gradient, losses):
     """Cross-entropy of logits (P, C, N): gradient (P, C, N) and losses (P,)."""
     n_rows = target.size
     highest = np.empty(n_rows, dtype=np.float32)
@@ -143,18 +129,7 @@ def cross_entropy(outputs: Any, target: Any, shares: Any, smoothing: Any, gradie
 
 
 @entry_point
-def optimizer_step(
-    parameters: Any,
-    gradients: Any,
-    first: Any,
-    second: Any,
-    average: Any,
-    blocks: Any,
-    table: Any,
-    mixes: Any,
-    share: Any,
-    adaptive: Any,
-) -> None:
+def optimizer_step(parameters, gradients, first, second, average, blocks, table, mixes, share, adaptive):
     """Take a step of AdamW, or of SGD with momentum, for a bucket in flat buffers.
 
     Parameters

@@ -10,40 +10,6 @@ from parallelmlp_search.kernels.numba.decorators import allocating, force_inline
 from parallelmlp_search.kernels.numba.products import copy, round_up
 from parallelmlp_search.kernels.numba.vectors import LANES
 
-__all__ = [
-    "BIAS",
-    "BLOCK_COLUMNS",
-    "BLOCK_ROWS",
-    "CATEGORY",
-    "DECAYS",
-    "FREQUENCY",
-    "GAIN",
-    "GROUP",
-    "INPUT_ADAPTER",
-    "KIND",
-    "KINDS",
-    "LAYER",
-    "MIXING",
-    "N_WAVES",
-    "N_WAVE_OUTPUTS",
-    "OFFSET",
-    "OUTPUT_ADAPTER",
-    "PHASE",
-    "SCALE",
-    "SHIFT",
-    "SOURCE",
-    "WEIGHT",
-    "Blocks",
-    "Memory",
-    "Network",
-    "allocate_memory",
-    "blocks_of",
-    "place_blocks",
-    "read_member",
-    "write_member",
-    "zeros",
-]
-
 SOURCE, BLOCK_ROWS, BLOCK_COLUMNS, KIND, LAYER, DECAYS, GROUP = range(7)
 """Columns of a table of blocks, see `Blocks`."""
 
@@ -125,7 +91,7 @@ class Memory(NamedTuple):
 
 
 @allocating
-def zeros(size: Any) -> Any:
+def zeros(size):
     """Return zeros that start with a cache line: vectors across two lines take twice as long."""
     memory = np.zeros(size + _CACHE_LINE, dtype=np.float32)
     start = (-(memory.ctypes.data // 4)) % _CACHE_LINE
@@ -133,7 +99,7 @@ def zeros(size: Any) -> Any:
 
 
 @allocating
-def allocate_memory(net: Any, padded: Any, room: Any) -> Any:
+def allocate_memory(net, padded, room):
     """Return buffers for the largest network of a bucket, with layers of sizes ``padded`` (layers + 1,)."""
     n_rows, n_embedded = net.n_rows, padded[0]
     widest, total_width = 0, 0
@@ -164,7 +130,7 @@ def allocate_memory(net: Any, padded: Any, room: Any) -> Any:
 
 
 @allocating
-def blocks_of(table: Any, n_layers: Any) -> Any:
+def blocks_of(table, n_layers):
     """Return the blocks of a table with their padded shapes, not yet placed."""
     return Blocks(
         table,
@@ -175,7 +141,7 @@ def blocks_of(table: Any, n_layers: Any) -> Any:
 
 
 @force_inlined
-def place_blocks(blocks: Any, room: Any) -> Any:
+def place_blocks(blocks, room):
     """Set the starts and offsets of blocks in their buffer, and return the size of the buffer.
 
     Weights have ``room`` behind them for what products write beyond a row.
@@ -193,7 +159,7 @@ def place_blocks(blocks: Any, room: Any) -> Any:
 
 
 @force_inlined
-def _copy_member(flat: Any, blocks: Any, member: Any, own: Any, reads: Any) -> None:
+def _copy_member(flat, blocks, member, own, reads):
     for b in range(len(blocks.table)):
         n_columns, padded = blocks.shapes[b, 1], blocks.table[b, BLOCK_COLUMNS]
         start = blocks.table[b, SOURCE] + member * blocks.table[b, BLOCK_ROWS] * padded
@@ -208,12 +174,12 @@ def _copy_member(flat: Any, blocks: Any, member: Any, own: Any, reads: Any) -> N
 
 
 @force_inlined
-def read_member(flat: Any, blocks: Any, member: Any, own: Any) -> None:
+def read_member(flat, blocks, member, own):
     """Copy the blocks of a member from a flat buffer of the bucket to its own buffer."""
     _copy_member(flat, blocks, member, own, True)
 
 
 @force_inlined
-def write_member(flat: Any, blocks: Any, member: Any, own: Any) -> None:
+def write_member(flat, blocks, member, own):
     """Copy the blocks of a member from its own buffer to a flat buffer of the bucket."""
     _copy_member(flat, blocks, member, own, False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from parallelmlp_search.kernels.numba.decorators import force_inlined, inlined
 from parallelmlp_search.kernels.numba.elementwise import ONE, ZERO, F
@@ -21,13 +20,9 @@ from parallelmlp_search.kernels.numba.vectors import (
     subtract,
 )
 
-__all__ = ["adamw_step", "clip_gradient", "update_average", "update_blocks"]
-
 
 @inlined
-def adamw_step(
-    p: Any, g: Any, m: Any, v: Any, start: Any, stop: Any, keep: Any, scale: Any, shift: Any, mixes: Any
-) -> None:
+def adamw_step(p, g, m, v, start, stop, keep, scale, shift, mixes):
     """Update elements ``start`` to ``stop`` as `loops.optimizer_step` does with AdamW."""
     keeps, scales, shifts = splat(keep), splat(scale), splat(shift)
     mixes_m, mixes_v = splat(mixes[0]), splat(mixes[1])
@@ -43,7 +38,7 @@ def adamw_step(
 
 
 @inlined
-def _sgd_step(p: Any, g: Any, m: Any, start: Any, stop: Any, rate: Any, momentum: Any, decay: Any) -> None:
+def _sgd_step(p, g, m, start, stop, rate, momentum, decay):
     """Update elements ``start`` to ``stop`` as `loops.optimizer_step` does with SGD."""
     rates, momenta, decays = splat(-rate), splat(momentum), splat(decay)
     for part in range(start // LANES, stop // LANES):
@@ -55,9 +50,7 @@ def _sgd_step(p: Any, g: Any, m: Any, start: Any, stop: Any, rate: Any, momentum
 
 
 @force_inlined
-def update_blocks(
-    p: Any, g: Any, m: Any, v: Any, blocks: Any, coefficients: Any, mixes: Any, adaptive: Any
-) -> None:
+def update_blocks(p, g, m, v, blocks, coefficients, mixes, adaptive):
     """Take a step of every block with the ``coefficients`` (groups, 4) of its group."""
     for b in range(len(blocks.table)):
         start = blocks.starts[b]
@@ -70,7 +63,7 @@ def update_blocks(
 
 
 @force_inlined
-def clip_gradient(g: Any, blocks: Any, max_norm: Any, size: Any) -> None:
+def clip_gradient(g, blocks, max_norm, size):
     """Scale a gradient down to a norm, as torch does; ``size`` is that of the whole buffer."""
     squares = ZERO
     for b in range(len(blocks.table)):
@@ -84,7 +77,7 @@ def clip_gradient(g: Any, blocks: Any, max_norm: Any, size: Any) -> None:
 
 
 @inlined
-def update_average(average: Any, p: Any, share: Any, size: Any) -> None:
+def update_average(average, p, share, size):
     """Move the average of the weights towards the weights."""
     for k in range(size):
         average[k] += share * (p[k] - average[k])

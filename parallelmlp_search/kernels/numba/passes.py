@@ -6,8 +6,6 @@ of the loss is zero.
 
 from __future__ import annotations
 
-from typing import Any
-
 from parallelmlp_search.kernels.numba.decorators import force_inlined, inlined
 from parallelmlp_search.kernels.numba.elementwise import ONE, activate_and_slope, slope_times
 from parallelmlp_search.kernels.numba.layers import (
@@ -32,13 +30,9 @@ from parallelmlp_search.kernels.numba.products import (
 )
 from parallelmlp_search.kernels.numba.vectors import LANES, load, store
 
-__all__ = ["backward_pass", "forward_pass"]
-
 
 @force_inlined
-def forward_pass(
-    net: Any, memory: Any, p: Any, offsets: Any, code: Any, x: Any, begin: Any, t: Any, rate: Any, shift: Any
-) -> None:
+def forward_pass(net, memory, p, offsets, code, x, begin, t, rate, shift):
     """Compute the outputs of all layers. Those of the head are the last ones in ``memory.before``.
 
     Parameters
@@ -89,9 +83,7 @@ def forward_pass(
 
 
 @force_inlined
-def backward_pass(
-    net: Any, memory: Any, p: Any, g: Any, offsets: Any, code: Any, columns: Any, start: Any
-) -> Any:
+def backward_pass(net, memory, p, g, offsets, code, columns, start):
     """Gradient of all parameters into ``g``, from that of the outputs in ``memory.grad``.
 
     Parameters
@@ -150,9 +142,7 @@ def backward_pass(
 
 
 @force_inlined
-def _layer_gradient(
-    net: Any, memory: Any, g: Any, offsets: Any, layer: Any, d: Any, columns: Any, start: Any
-) -> None:
+def _layer_gradient(net, memory, g, offsets, layer, d, columns, start):
     """Gradient of the weights and biases of a layer, from that of its outputs ``d`` (O, N)."""
     n_out, n_in, n_rows, n_columns = net.sizes[layer + 1], net.sizes[layer], net.n_rows, net.n_columns
     product, transposed = memory.product, memory.transposed
@@ -185,7 +175,7 @@ def _layer_gradient(
 
 
 @inlined
-def _remove_padding(product: Any, n_columns: Any, n_out: Any, n_in: Any, g: Any, to: Any) -> None:
+def _remove_padding(product, n_columns, n_out, n_in, g, to):
     """Copy the first ``n_in`` columns of each row of a product to ``g``, one row after the other."""
     for o in range(n_out):
         for part in range((n_in + LANES - 1) // LANES):

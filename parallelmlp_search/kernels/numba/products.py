@@ -11,8 +11,6 @@ GFLOP/s on one Zen 4 core, whose BLAS reaches 102 with products of 1,024 by 1,02
 
 from __future__ import annotations
 
-from typing import Any
-
 from parallelmlp_search.kernels.numba.decorators import inlined
 from parallelmlp_search.kernels.numba.elementwise import ZERO
 from parallelmlp_search.kernels.numba.vectors import (
@@ -28,20 +26,9 @@ from parallelmlp_search.kernels.numba.vectors import (
     transpose_block,
 )
 
-__all__ = [
-    "copy",
-    "matmul",
-    "outer_product",
-    "round_up",
-    "row_products",
-    "row_sums",
-    "transpose",
-    "weight_gradient",
-]
-
 
 @inlined
-def copy(source: Any, start: Any, size: Any, target: Any, to: Any) -> None:
+def copy(source, start, size, target, to):
     """Copy ``size`` elements from ``start`` of one array to ``to`` of another."""
     # slices: their indices cannot be negative, which would keep the compiler from vectorizing
     values, result = source[start : start + size], target[to : to + size]
@@ -50,15 +37,13 @@ def copy(source: Any, start: Any, size: Any, target: Any, to: Any) -> None:
 
 
 @inlined
-def round_up(size: Any) -> Any:
+def round_up(size):
     """Return the smallest multiple of ``LANES`` that is not below a size."""
     return (size + LANES - 1) // LANES * LANES
 
 
 @inlined
-def _block_4x2(
-    w: Any, at: Any, row_stride: Any, stride: Any, z: Any, x: Any, begin: Any, n_in: Any, n_rows: Any
-) -> Any:
+def _block_4x2(w, at, row_stride, stride, z, x, begin, n_in, n_rows):
     """Two vectors of rows of four neurons; the sums start with ``z``."""
     z0, z1, z2, z3 = z
     y0, y1, y2, y3 = z
@@ -75,9 +60,7 @@ def _block_4x2(
 
 
 @inlined
-def _block_4x1(
-    w: Any, at: Any, row_stride: Any, stride: Any, z: Any, x: Any, begin: Any, n_in: Any, n_rows: Any
-) -> Any:
+def _block_4x1(w, at, row_stride, stride, z, x, begin, n_in, n_rows):
     """One vector of rows of four neurons; the sums start with ``z``."""
     z0, z1, z2, z3 = z
     for k in range(n_in):
@@ -91,7 +74,7 @@ def _block_4x1(
 
 
 @inlined
-def _block_1x1(w: Any, at: Any, stride: Any, z0: Any, x: Any, begin: Any, n_in: Any, n_rows: Any) -> Any:
+def _block_1x1(w, at, stride, z0, x, begin, n_in, n_rows):
     """One vector of rows of one neuron, in four sums that are independent of each other."""
     z1 = z2 = z3 = splat(ZERO)
     for quarter in range(n_in // 4):
@@ -107,20 +90,7 @@ def _block_1x1(w: Any, at: Any, stride: Any, z0: Any, x: Any, begin: Any, n_in: 
 
 
 @inlined
-def matmul(
-    w: Any,
-    start: Any,
-    row_stride: Any,
-    stride: Any,
-    bias: Any,
-    n_out: Any,
-    n_in: Any,
-    x: Any,
-    begin: Any,
-    n_rows: Any,
-    z: Any,
-    to: Any,
-) -> None:
+def matmul(w, start, row_stride, stride, bias, n_out, n_in, x, begin, n_rows, z, to):
     """``W x + b`` into ``z`` (O, N) from ``to`` on, with ``x`` (I, N) from ``begin`` on.
 
     ``W[o, i]`` is ``w[start + o * row_stride + i * stride]``. The biases start at ``bias`` of ``w``, which is
@@ -168,17 +138,7 @@ def matmul(
 
 
 @inlined
-def weight_gradient(
-    grad: Any,
-    at: Any,
-    n_out: Any,
-    columns: Any,
-    start: Any,
-    n_columns: Any,
-    n_true: Any,
-    n_rows: Any,
-    product: Any,
-) -> None:
+def weight_gradient(grad, at, n_out, columns, start, n_columns, n_true, n_rows, product):
     """``grad`` (O, N) from ``at`` on times ``columns`` (N, n_columns) from ``start`` on, into ``product``.
 
     Only the first ``n_true`` rows are summed. Neurons are taken eight at a time: results for those beyond the
@@ -211,7 +171,7 @@ def weight_gradient(
 
 
 @inlined
-def outer_product(w: Any, start: Any, n: Any, row: Any, n_rows: Any, z: Any) -> None:
+def outer_product(w, start, n, row, n_rows, z):
     """Products of ``n`` numbers from ``start`` of ``w`` on with a row (N,), into ``z`` (n, N)."""
     for h in range(n):
         factor = load_splat(w, start + h)
@@ -221,7 +181,7 @@ def outer_product(w: Any, start: Any, n: Any, row: Any, n_rows: Any, z: Any) -> 
 
 
 @inlined
-def row_products(a: Any, at: Any, n: Any, row: Any, begin: Any, n_rows: Any, result: Any, to: Any) -> None:
+def row_products(a, at, n, row, begin, n_rows, result, to):
     """Scalar products of ``n`` rows of ``a`` with a row, into ``result`` (n,) from ``to`` on."""
     for h in range(n):
         s = splat(ZERO)
@@ -231,7 +191,7 @@ def row_products(a: Any, at: Any, n: Any, row: Any, begin: Any, n_rows: Any, res
 
 
 @inlined
-def row_sums(a: Any, at: Any, n: Any, n_rows: Any, result: Any, to: Any) -> None:
+def row_sums(a, at, n, n_rows, result, to):
     """Sums of ``n`` rows of ``a``, into ``result`` (n,) from ``to`` on."""
     for h in range(n):
         s = splat(ZERO)
@@ -241,7 +201,7 @@ def row_sums(a: Any, at: Any, n: Any, n_rows: Any, result: Any, to: Any) -> None
 
 
 @inlined
-def transpose(a: Any, at: Any, n: Any, n_rows: Any, columns: Any, n_columns: Any) -> None:
+def transpose(a, at, n, n_rows, columns, n_columns):
     """``n`` rows of ``a`` (n, N) as ``columns`` (N, n_columns), whose padding is undefined."""
     for part in range(n_columns // LANES):
         for rows in range(n_rows // LANES):

@@ -12,8 +12,6 @@ embedding transposed, and the gradient alike.
 
 from __future__ import annotations
 
-from typing import Any
-
 from parallelmlp_search.kernels.numba.decorators import force_inlined, inlined
 from parallelmlp_search.kernels.numba.elementwise import ONE, ZERO
 from parallelmlp_search.kernels.numba.layers import multiply_by
@@ -30,13 +28,9 @@ from parallelmlp_search.kernels.numba.member_memory import (
 from parallelmlp_search.kernels.numba.products import copy
 from parallelmlp_search.kernels.numba.vectors import LANES, horizontal_sum, load, multiply_add, splat
 
-__all__ = ["expand", "merge"]
-
 
 @force_inlined
-def expand(
-    p: Any, q: Any, k: Any, blocks: Any, expanded: Any, scratch: Any, runs: Any, transposed: Any
-) -> None:
+def expand(p, q, k, blocks, expanded, scratch, runs, transposed):
     """Compute the parameters ``q`` of submember ``k`` from those of its member.
 
     Shared blocks are copied for the first submember only.
@@ -76,9 +70,7 @@ def expand(
 
 
 @force_inlined
-def merge(
-    p: Any, g: Any, h: Any, k: Any, blocks: Any, expanded: Any, scratch: Any, runs: Any, transposed: Any
-) -> None:
+def merge(p, g, h, k, blocks, expanded, scratch, runs, transposed):
     """Add the gradient ``h`` of submember ``k`` to the gradient ``g`` of its member; ``h`` is overwritten.
 
     All others as in :func:`expand`.
@@ -114,7 +106,7 @@ def merge(
 
 
 @force_inlined
-def _source(b: Any, k: Any, blocks: Any, expanded: Any, runs: Any) -> Any:
+def _source(b, k, blocks, expanded, runs):
     """Place of block ``b`` of submember ``k`` in its member.
 
     Returns whether it holds the weights of embedded categories; its rows and columns in the member (there the
@@ -131,7 +123,7 @@ def _source(b: Any, k: Any, blocks: Any, expanded: Any, runs: Any) -> Any:
 
 
 @inlined
-def _factor_starts(offsets: Any, layer: Any, k: Any, n_out: Any, n_in: Any) -> Any:
+def _factor_starts(offsets, layer, k, n_out, n_in):
     """Starts of the input adapter and output adapter of a submember and of the input scales; -1 for none."""
     adapter, outer = offsets[layer, INPUT_ADAPTER], offsets[layer, OUTPUT_ADAPTER]
     return (
@@ -142,7 +134,7 @@ def _factor_starts(offsets: Any, layer: Any, k: Any, n_out: Any, n_in: Any) -> A
 
 
 @inlined
-def _input_factors(p: Any, adapter: Any, scale: Any, factors: Any) -> None:
+def _input_factors(p, adapter, scale, factors):
     """Product of adapter and scale of each input, of those that exist."""
     factors[:] = ONE
     if adapter >= 0:
@@ -152,7 +144,7 @@ def _input_factors(p: Any, adapter: Any, scale: Any, factors: Any) -> None:
 
 
 @inlined
-def _effective_weights(p: Any, row: Any, outer: Any, o: Any, factors: Any, result: Any) -> None:
+def _effective_weights(p, row, outer, o, factors, result):
     """Weights of neuron ``o`` times the factors of its inputs and of its output."""
     factor = p[outer + o] if outer >= 0 else ONE
     values = p[row : row + factors.size]
@@ -161,9 +153,7 @@ def _effective_weights(p: Any, row: Any, outer: Any, o: Any, factors: Any, resul
 
 
 @inlined
-def _merge_weights(
-    p: Any, g: Any, h: Any, weight: Any, start: Any, outer: Any, n_out: Any, factors: Any, slopes: Any
-) -> None:
+def _merge_weights(p, g, h, weight, start, outer, n_out, factors, slopes):
     """Turn the gradient of effective weights, from ``start`` of ``h`` on, into that of the weights.
 
     The gradient of the output adapter is written to ``g``, that of the factors of inputs to ``slopes``.
@@ -184,7 +174,7 @@ def _merge_weights(
 
 
 @inlined
-def _transpose_embeddings(p: Any, category: Any, runs: Any, transposed: Any) -> None:
+def _transpose_embeddings(p, category, runs, transposed):
     """Embeddings with a row for each dimension, so that vectors run along categories."""
     for r in range(runs.shape[0]):
         n_columns, n_inputs, at = runs[r, 1], runs[r, 3], runs[r, 4]
@@ -196,7 +186,7 @@ def _transpose_embeddings(p: Any, category: Any, runs: Any, transposed: Any) -> 
 
 
 @inlined
-def _merge_embeddings(transposed: Any, runs: Any, g: Any, category: Any, is_first: Any) -> None:
+def _merge_embeddings(transposed, runs, g, category, is_first):
     """Add the transposed gradient of embeddings to ``g``, or write it for the first submember."""
     for r in range(runs.shape[0]):
         n_columns, n_inputs, at = runs[r, 1], runs[r, 3], runs[r, 4]
@@ -209,7 +199,7 @@ def _merge_embeddings(transposed: Any, runs: Any, g: Any, category: Any, is_firs
 
 
 @inlined
-def _expand_categories(weights: Any, runs: Any, transposed: Any, q: Any, to: Any) -> None:
+def _expand_categories(weights, runs, transposed, q, to):
     """Weights of a neuron for each column, from ``to`` of ``q`` on, from its weights for each input."""
     for r in range(runs.shape[0]):
         column, n_columns, first, n_inputs, at = runs[r, 0], runs[r, 1], runs[r, 2], runs[r, 3], runs[r, 4]
@@ -225,7 +215,7 @@ def _expand_categories(weights: Any, runs: Any, transposed: Any, q: Any, to: Any
 
 
 @inlined
-def _merge_categories(weights: Any, h: Any, start: Any, runs: Any, transposed: Any, result: Any) -> None:
+def _merge_categories(weights, h, start, runs, transposed, result):
     """Gradient of the weights of a neuron by input from that by column, from ``start`` of ``h`` on.
 
     The gradient of the embeddings is added to ``transposed[1]``.
@@ -245,7 +235,7 @@ def _merge_categories(weights: Any, h: Any, start: Any, runs: Any, transposed: A
 
 
 @inlined
-def _accumulate(target: Any, values: Any, is_first: Any) -> None:
+def _accumulate(target, values, is_first):
     """Add values to the target, or write them for the first submember."""
     if is_first:
         copy(values, 0, values.size, target, 0)
@@ -255,7 +245,7 @@ def _accumulate(target: Any, values: Any, is_first: Any) -> None:
 
 
 @inlined
-def _dot(a: Any, a_start: Any, b: Any, b_start: Any, size: Any) -> Any:
+def _dot(a, a_start, b, b_start, size):
     """Scalar product of two vectors of any size."""
     s = splat(ZERO)
     for part in range(size // LANES):

@@ -8,8 +8,6 @@ of a member are loaded once per call, and nothing is padded to the shape of anot
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from parallelmlp_search.kernels.numba.decorators import allocating, entry_point, force_inlined, inlined
@@ -40,11 +38,9 @@ from parallelmlp_search.kernels.numba.products import round_up
 from parallelmlp_search.kernels.numba.submembers import expand, merge
 from parallelmlp_search.kernels.numba.vectors import LANES, add, horizontal_sum, load, splat
 
-__all__ = ["member_steps"]
-
 
 @allocating
-def _network(plan: Any, batches: Any, fields: Any, blocks: Any, expanded: Any) -> Any:
+def _network(plan, batches, fields, blocks, expanded):
     """Return the properties that the networks of a bucket share, from its placed blocks."""
     n_layers = plan.residual.size + 1
     return Network(
@@ -66,7 +62,7 @@ def _network(plan: Any, batches: Any, fields: Any, blocks: Any, expanded: Any) -
 
 
 @inlined
-def _set_sizes(table: Any, shapes: Any, sizes: Any) -> None:
+def _set_sizes(table, shapes, sizes):
     """Set the size of each layer to the rows of its weights."""
     for b in range(len(table)):
         if table[b, KIND] == WEIGHT:
@@ -74,7 +70,7 @@ def _set_sizes(table: Any, shapes: Any, sizes: Any) -> None:
 
 
 @inlined
-def _sum(values: Any, size: Any) -> Any:
+def _sum(values, size):
     """Sum of the first ``size`` elements, whole vectors."""
     result = splat(ZERO)
     for part in range(size // LANES):
@@ -83,7 +79,7 @@ def _sum(values: Any, size: Any) -> Any:
 
 
 @force_inlined
-def _loss(net: Any, memory: Any, batches: Any, t: Any, smoothing: Any) -> Any:
+def _loss(net, memory, batches, t, smoothing):
     """Loss of the outputs in ``memory.before``; its gradient is written to ``memory.grad``."""
     n_outputs, start = net.sizes[net.n_layers], net.starts[net.n_layers - 1]
     shape, size = (n_outputs, net.n_rows), n_outputs * net.n_rows
@@ -101,17 +97,7 @@ def _loss(net: Any, memory: Any, batches: Any, t: Any, smoothing: Any) -> Any:
 
 
 @entry_point
-def member_steps(
-    flats: Any,
-    plan: Any,
-    batches: Any,
-    tables: Any,
-    averaging: Any,
-    fields: Any,
-    rates: Any,
-    alive: Any,
-    losses: Any,
-) -> None:
+def member_steps(flats, plan, batches, tables, averaging, fields, rates, alive, losses):
     """Train every member of a bucket for some steps.
 
     Parameters

@@ -16,22 +16,6 @@ import numba
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, models, register_model
 
-__all__ = [
-    "LANES",
-    "add",
-    "divide",
-    "horizontal_sum",
-    "load",
-    "load_splat",
-    "multiply",
-    "multiply_add",
-    "splat",
-    "sqrt",
-    "store",
-    "subtract",
-    "transpose_block",
-]
-
 LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
 """Number of floats in a vector: one register of 16 or 8, or two of 4."""
 

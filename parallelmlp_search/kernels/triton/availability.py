@@ -13,8 +13,6 @@ import torch
 from parallelmlp_search._optional import require
 from parallelmlp_search.exceptions import InvalidParameterError
 
-__all__ = ["is_interpreted", "kernel_module", "runs_on", "tile_precision"]
-
 _HERE = __name__.rpartition(".")[0]
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["activation", "any_activation", "log_one_plus", "loss_and_gradient"]
-
 
 @triton.jit
 def log_one_plus(x):

@@ -11,8 +11,6 @@ import triton.language as tl
 
 from parallelmlp_search.kernels.triton.member_parts import update
 
-__all__ = ["flat_step"]
-
 
 @triton.jit
 def flat_step(

@@ -10,8 +10,6 @@ from torch import Tensor
 from parallelmlp_search.kernels.triton.availability import kernel_module
 from parallelmlp_search.packing.layout import Block, Layout
 
-__all__ = ["FlatOptimizer"]
-
 STRETCH = 1024
 """Elements that a program updates."""
 

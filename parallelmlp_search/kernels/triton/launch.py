@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.kernels.triton.availability import kernel_module, tile_precision
-from parallelmlp_search.packing.layout import Architecture, Bucket, Layout
+from parallelmlp_search.packing.architecture import Architecture
+from parallelmlp_search.packing.layout import Bucket, Layout
 from parallelmlp_search.space import ACTIVATIONS
-
-__all__ = ["CONSTANTS", "PersistentTraining", "StepTables", "obstacle", "padded"]
 
 CONSTANTS = ("mix_first", "mix_second", "momentum", "clip_norm", "smoothing")
 """Rows of the table of constants of each member."""

@@ -5,17 +5,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = [
-    "fetch",
-    "head_input_gradient",
-    "head_outputs",
-    "head_weight_gradient",
-    "put",
-    "spread",
-    "streamed_update",
-    "update",
-]
-
 
 @triton.jit
 def head_outputs(weight, activations, C_PAD: tl.constexpr, PRECISION: tl.constexpr):

@@ -11,8 +11,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["outer_tiles", "product_tiles"]
-
 
 @triton.jit
 def product_tiles(

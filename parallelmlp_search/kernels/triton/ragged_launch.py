@@ -13,8 +13,6 @@ from torch import Tensor
 from parallelmlp_search.kernels.triton.availability import is_interpreted, kernel_module, tile_precision
 from parallelmlp_search.packing.layout import MatmulLayout
 
-__all__ = ["triton_backward", "triton_forward"]
-
 BLOCK = 32
 """Rows of a tile. Members are small, and each wastes half a tile on average."""
 

@@ -27,8 +27,6 @@ from parallelmlp_search.kernels.triton.member_parts import (
     update,
 )
 
-__all__ = ["PLAN_COLUMNS", "train_members"]
-
 PLAN_COLUMNS = (
     "row", "batch_size", "first_step", "n_steps", "width_1", "width_2", "stride_2", "stride_3",
     "weight_1", "bias_1", "weight_2", "bias_2", "weight_3", "bias_3", "zero",

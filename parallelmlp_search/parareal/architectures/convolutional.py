@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from parallelmlp_search.exceptions import InvalidParameterError
 
-__all__ = ["resnet", "resnet1001", "vgg16"]
-
 VGG16_CHANNELS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of the 13 convolutions; pooling halves the image after each group."""
 

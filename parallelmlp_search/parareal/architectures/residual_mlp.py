@@ -13,8 +13,6 @@ from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.packing.periodic import Periodic
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 
-__all__ = ["deep_config", "deep_mlp"]
-
 MAX_DEPTH_FACTOR = 1000
 
 

@@ -17,16 +17,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.periodic import Periodic
 
-__all__ = [
-    "ModelProfile",
-    "Shape",
-    "counted_cost",
-    "measured_cost",
-    "preserve_running_statistics",
-    "profile_model",
-    "synchronized_time",
-]
-
 Shape = tuple[int, ...]
 """Shape of one row: that of a tensor without its first axis."""
 

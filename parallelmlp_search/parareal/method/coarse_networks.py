@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.parareal.method.blocks import Shape
 
-__all__ = ["Connector", "ModuleFactory", "automatic_coarse", "automatic_preprocessor"]
-
 ModuleFactory = Callable[[Shape, Shape], nn.Module]
 """Makes a module from the shapes of a row of its input and of its output."""
 

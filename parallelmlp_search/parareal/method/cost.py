@@ -20,8 +20,6 @@ from parallelmlp_search.parareal.method.coarse_networks import automatic_coarse,
 from parallelmlp_search.parareal.method.decompose import Partition, plan_partition
 from parallelmlp_search.parareal.method.profiling import DeviceSpeed, SliceTimes
 
-__all__ = ["LOOPBACK", "Link", "StepPrediction", "predict_steps", "recommended_slices", "simulate_step"]
-
 MIN_EFFICIENCY, MIN_SPEEDUP = 0.5, 1.15
 """Efficiency and speed-up from which a number of slices is recommended."""
 

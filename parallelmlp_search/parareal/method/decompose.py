@@ -25,8 +25,6 @@ from parallelmlp_search.parareal.method.coarse_networks import (
 )
 from parallelmlp_search.parareal.method.network import PararealNetwork, Slice
 
-__all__ = ["Partition", "decompose", "plan_partition"]
-
 MESSAGE_COST = 4e6
 """Operations that take as long as sending a message between two processes of a host and resuming work after
 it, with cold caches: 60 us, of which the socket takes 6."""

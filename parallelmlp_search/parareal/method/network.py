@@ -24,8 +24,6 @@ from torch import Tensor, nn
 
 from parallelmlp_search.exceptions import InvalidParameterError
 
-__all__ = ["OutputGradient", "PararealNetwork", "Slice", "SlicePass"]
-
 OutputGradient = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps outputs to the loss, a scalar, and the gradient of the loss with respect to the outputs."""
 

@@ -22,8 +22,6 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.periodic import Periodic
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["FlatOptimizer", "FlatParameters", "Recipe"]
-
 OPTIMIZERS = ("adamw", "sgd")
 
 

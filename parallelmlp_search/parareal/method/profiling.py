@@ -17,8 +17,6 @@ from parallelmlp_search.parareal.method.blocks import counted_cost, synchronized
 from parallelmlp_search.parareal.method.network import OutputGradient, Slice, SlicePass
 from parallelmlp_search.parareal.method.optimizer import FlatOptimizer, FlatParameters, Recipe
 
-__all__ = ["DeviceSpeed", "SliceTimes", "cpu_wait_seconds", "measure_device_speed"]
-
 N_WARM_UP = 2
 
 

@@ -22,8 +22,6 @@ from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.search.run.trial import config_of_row
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["Forecast", "PromotionCandidate", "forecast", "select_candidates"]
-
 DEFAULT_DEPTH = 32
 """Hidden layers to which shallower networks are deepened by default."""
 

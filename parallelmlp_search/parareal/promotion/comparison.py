@@ -34,8 +34,6 @@ from parallelmlp_search.selection import (
     weight_classes,
 )
 
-__all__ = ["Contender", "PromotionContext", "PromotionResult", "compare_contenders"]
-
 MIN_REPORTED_WAIT = 0.05
 """Share of the time without a core from which a remark mentions it."""
 

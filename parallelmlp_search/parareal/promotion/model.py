@@ -19,8 +19,6 @@ from parallelmlp_search.search import RunDirectory, TrainedModel
 from parallelmlp_search.search.finalists.model import FoldModel
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["PromotedMember", "PromotedModel", "load_model", "load_promoted", "untempered_decision_weights"]
-
 FOLDER = "promoted"
 FORMAT = 1
 MAX_PREDICTION_ROWS = 4096

@@ -37,8 +37,6 @@ from parallelmlp_search.search import Problem, RunDirectory, TrainedModel
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.selection import HonestScore
 
-__all__ = ["promote"]
-
 OnProgress = Callable[[str], object]
 
 

@@ -9,8 +9,6 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.parareal.method.cost import LOOPBACK, Link
 from parallelmlp_search.parareal.ranks.process_group import DEFAULT_TIMEOUT_SECONDS, DEVICES
 
-__all__ = ["PromotionSettings"]
-
 OPTIONAL = ("slices", "depth_factor", "epochs")
 """Settings with an automatic value, which None stands for."""
 

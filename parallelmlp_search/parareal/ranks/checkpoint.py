@@ -16,8 +16,6 @@ from parallelmlp_search._files import load_tensors, read_json, save_tensors, wri
 from parallelmlp_search.exceptions import RunDirectoryError
 from parallelmlp_search.parareal.ranks.distributed import DistributedParareal
 
-__all__ = ["Checkpointer"]
-
 LATEST = "latest.json"
 
 

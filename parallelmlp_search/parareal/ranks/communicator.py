@@ -20,8 +20,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from parallelmlp_search.exceptions import DistributedError
 from parallelmlp_search.parareal.ranks.unix_transport import MAX_MESSAGE_BYTES, PeerConnection
 
-__all__ = ["Communicator"]
-
 
 class Communicator:
     """Connection of this process with the other ranks.

@@ -21,8 +21,6 @@ from parallelmlp_search.parareal.method.network import OutputGradient, PararealN
 from parallelmlp_search.parareal.method.optimizer import FlatOptimizer, FlatParameters, Recipe
 from parallelmlp_search.parareal.ranks.communicator import Communicator
 
-__all__ = ["DistributedParareal"]
-
 PREVIOUS, NEXT = -1, 1
 
 PREDICTION_ROWS = 2048

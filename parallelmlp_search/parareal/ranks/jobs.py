@@ -31,8 +31,6 @@ from parallelmlp_search.parareal.ranks.training import TrainingResult, member_ou
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 
-__all__ = ["LAUNCHER_PID", "Job", "Task", "build_network"]
-
 LAUNCHER_PID = "PMLP_LAUNCHER"
 """Environment variable with the id of the process whose end also ends the ranks."""
 

@@ -14,8 +14,6 @@ from pathlib import Path
 from parallelmlp_search.exceptions import DistributedError
 from parallelmlp_search.parareal.ranks.jobs import LAUNCHER_PID, Job
 
-__all__ = ["launch_job"]
-
 POLL_SECONDS = 0.25
 
 _FAILURE = re.compile(r"rank\s*:\s*(\d+) \(local_rank.*?exitcode\s*:\s*(-?\d+)", re.DOTALL)

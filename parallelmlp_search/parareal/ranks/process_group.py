@@ -19,8 +19,6 @@ from parallelmlp_search.exceptions import DistributedError, InvalidParameterErro
 from parallelmlp_search.parareal.ranks.communicator import Communicator
 from parallelmlp_search.parareal.ranks.unix_transport import SPIN_SECONDS, connect_peers
 
-__all__ = ["DEFAULT_TIMEOUT_SECONDS", "DEVICES", "exit_rank", "init_communicator"]
-
 DEVICES = ("auto", "cpu", "cuda")
 
 DEFAULT_TIMEOUT_SECONDS = 20.0

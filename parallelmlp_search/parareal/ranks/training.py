@@ -24,8 +24,6 @@ from parallelmlp_search.parareal.method.profiling import cpu_wait_seconds
 from parallelmlp_search.parareal.ranks.checkpoint import Checkpointer
 from parallelmlp_search.parareal.ranks.distributed import DistributedParareal
 
-__all__ = ["TrainingResult", "member_outputs", "output_gradient", "train_network"]
-
 N_SNAPSHOTS = 20
 """Snapshots of training among which the best is chosen, as for finalists."""
 

@@ -20,8 +20,6 @@ import torch
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 
-__all__ = ["MAX_MESSAGE_BYTES", "PeerConnection", "connect_peers"]
-
 MAX_MESSAGE_BYTES = 1 << 17
 """Longer messages use gloo, whose threads receive while this rank computes. This many bytes fit into the
 buffer of a socket."""

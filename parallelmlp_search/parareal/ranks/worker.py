@@ -20,8 +20,6 @@ from parallelmlp_search.exceptions import DistributedError, PMLPError
 from parallelmlp_search.parareal.ranks.jobs import LAUNCHER_PID, Job
 from parallelmlp_search.parareal.ranks.process_group import exit_rank, init_communicator
 
-__all__ = ["main"]
-
 LOST_PEER_SECONDS = 1.0
 """Delay of a rank that has lost a peer, so that torchrun sees the end of the peer first and reports it."""
 

@@ -16,8 +16,6 @@ from rich.text import Text
 from parallelmlp_search.report.wording import format_clock, format_count, format_epochs, format_score
 from parallelmlp_search.search.run.progress import Progress, Standing
 
-__all__ = ["ConsoleReport"]
-
 STAGES = ("preparing", "screening", "cross-fitting", "selecting", "saving")
 REFRESHES_PER_SECOND = 4
 MAX_STANDINGS = 5

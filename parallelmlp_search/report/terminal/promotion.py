@@ -11,8 +11,6 @@ from rich.text import Text
 
 from parallelmlp_search.report.wording import format_count, format_duration, format_score
 
-__all__ = ["forecast_page", "promotion_page"]
-
 Record = Mapping[str, Any]
 
 FORECAST_COLUMNS = (

@@ -24,8 +24,6 @@ from parallelmlp_search.report.wording import (
     is_finite,
 )
 
-__all__ = ["environment_page", "evaluation_table", "leaderboard_table", "search_summary", "trial_page"]
-
 WIDE_COLUMNS = 90
 """Terminal width from which the leaderboard shows all columns."""
 

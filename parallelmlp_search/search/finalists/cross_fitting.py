@@ -26,8 +26,6 @@ from parallelmlp_search.search.run.budget import FinalistPlan
 from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.trial import RungRecord, Trial, TrialState
 
-__all__ = ["CrossFit", "cross_fit", "snapshots_fit"]
-
 GROUP_SIZE = 2
 """Finalists that are cross-fitted at once under a time limit. Small groups leave little time unused; larger
 ones gain little, since finalists are wide and train on several folds at once."""

@@ -29,8 +29,6 @@ from parallelmlp_search.selection import (
     weight_classes,
 )
 
-__all__ = ["Evaluation", "evaluate", "honest_score", "make_leaderboard", "selection_seconds"]
-
 N_ROUNDS = 25
 N_BOOTSTRAPS = 30
 

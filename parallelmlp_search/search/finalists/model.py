@@ -24,8 +24,6 @@ from parallelmlp_search.search.problem.preparation import Part, Preparation
 from parallelmlp_search.selection import apply_temperature, weight_classes
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["FoldModel", "TrainedModel"]
-
 FORMAT = 2
 PREDICTION_ROWS = 1024
 

@@ -22,8 +22,6 @@ from parallelmlp_search.selection import (
     tune_thresholds,
 )
 
-__all__ = ["comparison_weights", "postprocess"]
-
 MAX_PREDICTING = 4
 """Finalists whose average tunes the first decision weights where validation rows are held out."""
 

@@ -18,8 +18,6 @@ from parallelmlp_search.search.finalists.model import TrainedModel
 from parallelmlp_search.search.problem.preparation import seed_of
 from parallelmlp_search.search.run.context import SearchContext
 
-__all__ = ["REFIT_SHARE", "refit"]
-
 REFIT_SHARE = 0.2
 """Share of the finalists' time that is kept for the refit under a time limit."""
 

@@ -12,8 +12,6 @@ from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.selection import HonestScore, Leaderboard, Metric
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["SearchResult", "trials_frame"]
-
 TABLES = ("leaderboard", "model", "trials")
 """Fields of a result that have files of their own."""
 

@@ -12,8 +12,6 @@ from torch import Tensor
 from parallelmlp_search.distribute import Snapshots
 from parallelmlp_search.search.problem.preparation import Part, Preparation
 
-__all__ = ["FoldNetwork", "SnapshotSelection"]
-
 
 class FoldNetwork(NamedTuple):
     """Network of a finalist from one fold."""

@@ -6,8 +6,6 @@ import torch
 
 from parallelmlp_search.exceptions import InvalidParameterError
 
-__all__ = ["resolve_device"]
-
 
 def resolve_device(name: str) -> str:
     """Device of a name; ``auto`` is a GPU where there is one.

@@ -34,8 +34,6 @@ from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.selection import at_best_threshold, get_metric
 
-__all__ = ["Part", "Preparation", "ScoredRows", "seed_of"]
-
 MIN_SPLIT_ROWS = 20
 """In a table with fewer rows, every row trains and validates, and there is no honest score."""
 

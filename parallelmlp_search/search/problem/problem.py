@@ -24,8 +24,6 @@ from parallelmlp_search.data.row_values import group_codes, refuse_rows, row_tim
 from parallelmlp_search.engine import Head, Task
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 
-__all__ = ["Problem"]
-
 MIN_ROWS = 2
 
 

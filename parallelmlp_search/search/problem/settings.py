@@ -17,8 +17,6 @@ from parallelmlp_search.space import MLPConfig, SearchSpace
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-__all__ = ["FRESH_SAMPLERS", "SAMPLERS", "SearchSettings", "check_sampler", "parse_memory"]
-
 SAMPLERS = ("random", "qmc", "grid", "tpe", "cmaes", "gp")
 """Samplers by name. The first three draw afresh and leave learning to refinement; the others are Optuna's."""
 

@@ -20,16 +20,6 @@ from optuna.trial import BaseTrial
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.space import Categorical, Domain, Float, Int, MLPConfig, SearchSpace
 
-__all__ = [
-    "asked_of",
-    "decode_value",
-    "encode_value",
-    "number_domain",
-    "space_from_distributions",
-    "space_to_distributions",
-    "suggest_values",
-]
-
 NO_LAYER = "linear"
 
 

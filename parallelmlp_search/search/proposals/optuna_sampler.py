@@ -30,8 +30,6 @@ from parallelmlp_search.search.proposals.distributions import asked_of, suggest_
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["NAMED", "OptunaProposals", "named_sampler", "quiet"]
-
 NAMED = ("tpe", "cmaes", "gp")
 """Samplers of Optuna with a short name."""
 

@@ -18,8 +18,6 @@ from parallelmlp_search.space import MLPConfig, tuned_defaults_in
 if TYPE_CHECKING:
     from parallelmlp_search.search.proposals.optuna_sampler import OptunaProposals
 
-__all__ = ["Proposals", "cheap_share"]
-
 PROPOSING_SHARE = 0.1
 """Share of the time left that a sampler of Optuna can take for the proposals of one round."""
 

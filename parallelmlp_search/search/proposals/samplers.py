@@ -10,8 +10,6 @@ from scipy.stats import qmc
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["propose_cheap", "propose_fresh", "propose_near"]
-
 MUTATION_SHARE = 0.7
 """Share of the proposals near the elites that change one elite; the others cross two."""
 

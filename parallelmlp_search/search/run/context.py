@@ -12,8 +12,6 @@ from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.progress import Reporter
 from parallelmlp_search.search.run.workers import Workers
 
-__all__ = ["SearchContext"]
-
 
 @dataclass(frozen=True)
 class SearchContext:

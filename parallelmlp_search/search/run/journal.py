@@ -19,8 +19,6 @@ from parallelmlp_search.engine import MemberState
 from parallelmlp_search.search.run.budget import Clock, Throughput
 from parallelmlp_search.search.run.run_directory import RunDirectory
 
-__all__ = ["Journal"]
-
 Value = TypeVar("Value")
 
 MIN_KEPT_SECONDS = 0.4

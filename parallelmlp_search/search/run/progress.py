@@ -10,8 +10,6 @@ from parallelmlp_search.search.run.budget import Clock, Throughput
 from parallelmlp_search.search.run.trial import Trial, summarise
 from parallelmlp_search.selection import Metric
 
-__all__ = ["Callback", "Progress", "Reporter", "Standing"]
-
 N_STANDINGS = 10
 
 

@@ -25,8 +25,6 @@ from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.run.trial import config_of_row
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["RunDirectory"]
-
 PACKAGES = ("parallelmlp-search", "torch", "numpy", "pandas", "scikit-learn")
 
 

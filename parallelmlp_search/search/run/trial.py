@@ -12,8 +12,6 @@ import pandas as pd
 
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["RungRecord", "Trial", "TrialState", "config_of_row", "summarise"]
-
 
 class TrialState(StrEnum):
     """State of a trial."""

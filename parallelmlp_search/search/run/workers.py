@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 from parallelmlp_search.distribute import ShardData, may_start_processes, worker_processes
 
-__all__ = ["Workers"]
-
 MIN_PROCESS_SECONDS = 20.0
 """Training time that is worth starting processes."""
 

@@ -21,8 +21,6 @@ from parallelmlp_search.distribute import (
 from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["Cohort", "FinishedShard", "RungLoop"]
-
 
 @dataclass(frozen=True)
 class Cohort:

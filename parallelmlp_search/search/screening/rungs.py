@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-__all__ = ["advancing", "ladder", "ladder_cost", "survivors"]
-
 MAX_RUNGS = 4
 
 

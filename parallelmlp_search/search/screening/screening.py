@@ -19,8 +19,6 @@ from parallelmlp_search.search.run.trial import RungRecord, Trial, TrialState
 from parallelmlp_search.search.screening.rung_loop import Cohort, RungLoop
 from parallelmlp_search.search.screening.rungs import advancing, survivors
 
-__all__ = ["MAX_TRIALS", "Screener", "Screening"]
-
 MAX_TRIALS = 20_000
 
 MIN_EXTENSION = 8

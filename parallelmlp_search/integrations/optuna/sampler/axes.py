@@ -18,8 +18,6 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.search.proposals.distributions import number_domain
 from parallelmlp_search.space import Categorical, Float, Int
 
-__all__ = ["Axis"]
-
 
 @dataclass(frozen=True, slots=True)
 class Axis:

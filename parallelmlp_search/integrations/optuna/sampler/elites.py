@@ -13,8 +13,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from parallelmlp_search.integrations.optuna.compatibility import constraints_of
 
-__all__ = ["Elites"]
-
 SortKey = tuple[float, int, int, float]
 """Constraint violation; 0 for complete and 1 for pruned; negative last step; loss. Lower is better."""
 

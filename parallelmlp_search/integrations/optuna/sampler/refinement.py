@@ -23,8 +23,6 @@ from parallelmlp_search.integrations.optuna.sampler.axes import Axis
 from parallelmlp_search.integrations.optuna.sampler.elites import Elites
 from parallelmlp_search.integrations.optuna.sampler.trial_tree import Node, TrialTree
 
-__all__ = ["RefinementSampler"]
-
 MUTATION_REACHES = (0.05, 0.15, 0.4)
 """Standard deviations of a move, in units of the whole domain; a trial gets one at random."""
 

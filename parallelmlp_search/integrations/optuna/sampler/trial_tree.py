@@ -9,8 +9,6 @@ from optuna.trial import FrozenTrial
 
 from parallelmlp_search.integrations.optuna.sampler.axes import Axis
 
-__all__ = ["Node", "TrialTree"]
-
 
 class Node:
     """Node of a trial tree: the next parameter and the values that it was given."""

@@ -26,8 +26,6 @@ from sqlalchemy.orm import Session
 from parallelmlp_search.integrations.optuna.storage.retry import call_with_retry
 from parallelmlp_search.integrations.optuna.storage.trial_writer import TrialUpdate, TrialWriter, difference
 
-__all__ = ["RDBWriter", "has_tables"]
-
 MAX_IDS_PER_QUERY = 500
 """SQLite accepts 999 values."""
 

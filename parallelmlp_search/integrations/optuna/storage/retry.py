@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["call_with_retry"]
-
 MAX_ATTEMPTS = 5
 
 MAX_PAUSE_SECONDS = 1.0

@@ -19,8 +19,6 @@ from optuna.trial import FrozenTrial, TrialState
 from parallelmlp_search.integrations.optuna.compatibility import is_tested_version
 from parallelmlp_search.integrations.optuna.storage.trial_writer import TrialUpdate, TrialWriter
 
-__all__ = ["JournalWriter", "get_writer"]
-
 logger = logging.getLogger("optuna.parallelmlp_search")
 
 

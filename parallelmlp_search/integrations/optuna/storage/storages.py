@@ -12,8 +12,6 @@ from optuna.storages.journal import JournalFileBackend
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.integrations.optuna.storage.retry import call_with_retry
 
-__all__ = ["open_storage", "open_study"]
-
 JOURNAL = "journal:"
 
 SQLITE = "sqlite:///"

@@ -11,8 +11,6 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["TrialUpdate", "TrialWriter", "changed_items", "difference"]
-
 
 @dataclass
 class TrialUpdate:

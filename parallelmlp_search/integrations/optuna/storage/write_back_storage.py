@@ -17,8 +17,6 @@ from parallelmlp_search.integrations.optuna.storage.trial_writer import (
     difference,
 )
 
-__all__ = ["WriteBackStorage"]
-
 
 class WriteBackStorage(InMemoryStorage):
     """Copy of one study in memory, which knows what has changed since it was last refreshed.

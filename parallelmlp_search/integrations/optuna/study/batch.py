@@ -13,8 +13,6 @@ from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.screening.rung_loop import Cohort, RungLoop
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["Batch", "Result"]
-
 
 class Result(NamedTuple):
     """Outcome of the training of a configuration."""

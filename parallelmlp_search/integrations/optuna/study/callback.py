@@ -8,8 +8,6 @@ from parallelmlp_search.integrations.optuna.study.candidate import check_directi
 from parallelmlp_search.search import Progress
 from parallelmlp_search.selection import METRICS
 
-__all__ = ["OptunaCallback"]
-
 
 class OptunaCallback:
     """Callback of an estimator inside an objective: reports the best score so far after every rung.

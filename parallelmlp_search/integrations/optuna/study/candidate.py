@@ -15,8 +15,6 @@ from parallelmlp_search.packing import Architecture
 from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["OBJECTIVES", "Candidate", "Objective", "check_direction", "check_objective", "evaluate_objective"]
-
 OBJECTIVES = ("score", "n_parameters", "latency_ms")
 
 N_LATENCY_CALLS = 31

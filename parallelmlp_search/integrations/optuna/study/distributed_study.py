@@ -40,8 +40,6 @@ from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.progress import Reporter
 from parallelmlp_search.search.run.trial import RungRecord
 
-__all__ = ["SharedStudy", "check_shareable"]
-
 TERMS_ATTR = "question"
 """User attribute of the study: the settings on which all its workers must agree."""
 

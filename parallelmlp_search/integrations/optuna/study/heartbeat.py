@@ -21,8 +21,6 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-__all__ = ["Heartbeat", "duplicate_retries", "excess_trials", "retried_trials"]
-
 # User attributes of trials. Studies keep these names, so they do not change.
 WORKER_ATTR = "worker"  # the worker that trains it; also the prefix of the counters on the study
 RETRY_OF_ATTR = "retry_of"  # number of the trial that it retries

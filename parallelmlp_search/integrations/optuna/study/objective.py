@@ -32,8 +32,6 @@ from parallelmlp_search.search.screening.rungs import ladder
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["PackedObjective", "PreparedObjective", "Space"]
-
 Space = SearchSpace | str | os.PathLike[str] | Mapping[str, Any] | Callable[[Trial], MLPConfig]
 """Search space, name of a preset, file, mapping, or function from a trial to a configuration."""
 

@@ -16,8 +16,6 @@ from parallelmlp_search.integrations.optuna.compatibility import stoppable
 from parallelmlp_search.integrations.optuna.study.objective import PackedObjective, Space
 from parallelmlp_search.integrations.optuna.study.trainer import Trainer, TrainingOptions
 
-__all__ = ["MAX_BATCH_SIZE", "automatic_batch_size", "optimize"]
-
 MAX_BATCH_SIZE = 1000
 
 N_LEARNING_BATCHES = 5

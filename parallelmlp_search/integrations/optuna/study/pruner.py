@@ -12,8 +12,6 @@ from optuna.trial import FrozenTrial
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.search.screening.rungs import survivors
 
-__all__ = ["RungPruner"]
-
 
 class RungPruner(BasePruner):
     """Prunes a trial that is not among the best ``1 / reduction_factor`` of all that reported at its step.

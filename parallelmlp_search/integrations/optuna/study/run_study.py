@@ -23,8 +23,6 @@ from parallelmlp_search.search.run.trial import config_of_row
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["config_of_trial", "configs_from_study", "study_from_run"]
-
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 

@@ -23,8 +23,6 @@ from parallelmlp_search.integrations.optuna.storage.storage_writers import get_w
 from parallelmlp_search.integrations.optuna.storage.write_back_storage import WriteBackStorage
 from parallelmlp_search.search.proposals.optuna_sampler import quiet
 
-__all__ = ["StudySession", "ask", "reopen_trial"]
-
 
 def ask(study: optuna.Study) -> Trial:
     """Return ``study.ask()``; if the sampler fails, the new trial fails instead of running forever."""

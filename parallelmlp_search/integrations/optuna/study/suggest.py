@@ -12,8 +12,6 @@ from optuna.trial import BaseTrial
 from parallelmlp_search.search.proposals.distributions import space_from_distributions, suggest_values
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
-__all__ = ["resolve_space", "suggest"]
-
 
 def resolve_space(space: SearchSpace | str | os.PathLike[str] | Mapping[str, Any]) -> SearchSpace:
     """Return a space given as itself, a preset's name, a file, or a mapping to domains or distributions."""

@@ -25,8 +25,6 @@ from parallelmlp_search.search.run.budget import Throughput
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.space import MLPConfig
 
-__all__ = ["StudyCallback", "Trainer", "TrainingOptions"]
-
 StudyCallback = Callable[[optuna.Study, FrozenTrial], None]
 
 TIME_LIMIT_EXCEEDED = "the time limit was exceeded before it was trained"
