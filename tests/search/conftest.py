@@ -39,7 +39,7 @@ def _read(name: str) -> pd.DataFrame:
 
 
 def _table(name: str, n_rows: int, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
-    """Features and target of a sample of a bundled set."""
+    """Features and target of a sample of a bundled table."""
     frame = _read(name)
     frame = frame.sample(min(n_rows, len(frame)), random_state=seed).reset_index(drop=True)
     target = frame.pop(TARGETS[name][0])
@@ -65,7 +65,7 @@ SPACE = SearchSpace(
 
 
 def _settings(**values: Any) -> SearchSettings:
-    """Some twenty trials on three rungs, three folds."""
+    """Settings for about twenty trials, three rungs and three folds."""
     return SearchSettings(
         **{"search_space": SPACE, "n_trials": 20, "max_epochs": 4, "n_folds": 3, "n_finalists": 3} | values
     )
@@ -76,7 +76,7 @@ def _without_seconds(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _assert_same_table(first: pd.DataFrame, second: pd.DataFrame) -> None:
-    """Bit for bit, but for what a clock measured."""
+    """Assert that two tables are equal except for columns of seconds."""
     pd.testing.assert_frame_equal(_without_seconds(first), _without_seconds(second), check_exact=True)
 
 

@@ -1,4 +1,4 @@
-"""Networks that fail: they are named, and the search goes on without them as long as one is left."""
+"""Failed networks: the search records them and continues with the others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _space(low: float, high: float) -> SearchSpace:
     )
 
 
-def test_diverging_networks_fail_with_a_reason_and_the_search_ends(
+def test_diverging_networks_fail_with_a_reason_and_the_search_finishes(
     spam: Problem, make_settings: Make, tmp_path: Path
 ) -> None:
     directory = RunDirectory.create(tmp_path / "run")
@@ -42,7 +42,7 @@ def test_diverging_networks_fail_with_a_reason_and_the_search_ends(
     assert failed["failure"].str.contains("the loss stopped being finite at step").all()
     assert trials.loc[trials["state"] != "failed", "failure"].isna().all()
     assert failed["config_learning_rate"].median() > 1e5
-    # none of them goes on, wins or has a say
+    # no failed trial advances, leads the leaderboard or enters the ensemble
     assert not set(failed["trial"]) & set(result.model.trials)
     assert failed.groupby("trial").size().max() <= len(set(trials["rung"]))
     board = result.leaderboard.to_frame()
@@ -54,8 +54,8 @@ def test_diverging_networks_fail_with_a_reason_and_the_search_ends(
     assert set(directory.trials()["state"]) == {"failed", "pruned", "complete"}
 
 
-def test_the_tame_are_the_same_beside_the_wild(spam: Problem, make_settings: Make) -> None:
-    """A trial is scored alike whether its neighbours explode or not."""
+def test_diverging_trials_do_not_change_the_errors_of_others(spam: Problem, make_settings: Make) -> None:
+    """The error of a trial does not depend on diverging members of its shard."""
     rates = (0.01, 0.02, 0.03)
 
     def errors(*more: float) -> dict[float, float]:
@@ -73,14 +73,16 @@ def test_the_tame_are_the_same_beside_the_wild(spam: Problem, make_settings: Mak
         first = trials[trials["rung"] == 0]
         return dict(zip(first["config_learning_rate"], first["error"], strict=True))
 
-    calm, beside = errors(), errors(1e28, 1e29, 1e30)
+    without, beside = errors(), errors(1e28, 1e29, 1e30)
     assert len(beside) == 6
     for rate in rates:
-        assert beside[rate] == pytest.approx(calm[rate], abs=1e-6)
-    assert len(set(calm.values())) == 3
+        assert beside[rate] == pytest.approx(without[rate], abs=1e-6)
+    assert len(set(without.values())) == 3
 
 
-def test_when_all_fail_the_search_says_why(spam: Problem, make_settings: Make, tmp_path: Path) -> None:
+def test_a_search_whose_trials_all_fail_raises_the_first_reason(
+    spam: Problem, make_settings: Make, tmp_path: Path
+) -> None:
     directory = RunDirectory.create(tmp_path / "run")
     settings = make_settings(search_space=_space(1e28, 1e30), n_trials=12)
     with pytest.raises(
@@ -90,17 +92,17 @@ def test_when_all_fail_the_search_says_why(spam: Problem, make_settings: Make, t
     assert directory.info()["status"] == "failed"
 
 
-def test_networks_that_do_not_fit_into_memory_fail_alone(
+def test_only_networks_that_run_out_of_memory_fail(
     spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = shards._train_whole
 
-    def cramped(task: ShardTask) -> ShardOutcome:
+    def out_of_memory(task: ShardTask) -> ShardOutcome:
         if any(config.widths[0] > 8 for config in task.configs):
             raise MemoryError("12 GB wanted")
         return train(task)
 
-    monkeypatch.setattr(shards, "_train_whole", cramped)
+    monkeypatch.setattr(shards, "_train_whole", out_of_memory)
     result = run(spam, make_settings(), n_jobs=1)
     failed = result.trials[result.trials["state"] == "failed"]
     assert set(failed["config_widths"]) == {"12"}
@@ -108,40 +110,40 @@ def test_networks_that_do_not_fit_into_memory_fail_alone(
     assert "12" not in {str(config.widths[0]) for config in result.model.configs}
 
 
-def test_a_finalist_that_fails_on_a_fold_is_left_out(
+def test_a_finalist_that_fails_on_a_fold_is_excluded(
     spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = shards._train_whole
-    victims: set[int] = set()
+    failed: set[int] = set()
 
-    def sabotaged(task: ShardTask) -> ShardOutcome:
+    def failing(task: ShardTask) -> ShardOutcome:
         outcome = train(task)
         if task.key.startswith("finalists") and task.repeat == 2:
-            victim = outcome.members[0]
-            victim.failure, victim.error = "sabotage", float("nan")
-            victims.add(victim.trial)
+            member = outcome.members[0]
+            member.failure, member.error = "planted failure", float("nan")
+            failed.add(member.trial)
         return outcome
 
-    monkeypatch.setattr(shards, "_train_whole", sabotaged)
+    monkeypatch.setattr(shards, "_train_whole", failing)
     result = run(spam, make_settings(n_finalists=6), n_jobs=1)
-    assert victims
-    assert not victims & set(result.model.trials)
+    assert failed
+    assert not failed & set(result.model.trials)
     states = result.trials.groupby("trial")["state"].first()
-    assert {states[victim] for victim in victims} == {"failed"}
-    assert (states == "complete").sum() == 6 - len(victims)
+    assert {states[member] for member in failed} == {"failed"}
+    assert (states == "complete").sum() == 6 - len(failed)
 
 
-def test_when_every_finalist_fails_the_search_says_so(
+def test_a_search_whose_finalists_all_fail_raises(
     spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = shards._train_whole
 
-    def sabotaged(task: ShardTask) -> ShardOutcome:
+    def failing(task: ShardTask) -> ShardOutcome:
         outcome = train(task)
         for member in outcome.members if task.key.startswith("finalists") else ():
-            member.failure = "sabotage"
+            member.failure = "planted failure"
         return outcome
 
-    monkeypatch.setattr(shards, "_train_whole", sabotaged)
+    monkeypatch.setattr(shards, "_train_whole", failing)
     with pytest.raises(SearchFailedError, match="every finalist failed"):
         run(spam, make_settings(), n_jobs=1)

@@ -1,4 +1,4 @@
-"""Plans, from budget, table and machine."""
+"""Plan of a search from its budget, table and machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def plan_of(make_context: Make) -> Make:
     return lambda *arguments, **values: make_plan(make_context(*arguments, **values))
 
 
-def test_what_is_asked_for_is_planned(plan_of: Make, spam: Problem, make_settings: Make) -> None:
+def test_the_plan_follows_explicit_settings(plan_of: Make, spam: Problem, make_settings: Make) -> None:
     plan = plan_of(spam, make_settings(refinement=0.25))
     assert plan.max_epochs == 4
     assert (plan.n_fresh, plan.n_refined) == (15, 5)
@@ -48,13 +48,13 @@ def test_defaults_are_sensible(plan_of: Make, spam: Problem) -> None:
     assert plan.rungs == tuple(sorted(plan.rungs))
 
 
-def test_a_plan_comes_back_from_json(plan_of: Make, spam: Problem, make_settings: Make) -> None:
+def test_a_plan_round_trips_through_json(plan_of: Make, spam: Problem, make_settings: Make) -> None:
     for settings in (make_settings(), make_settings(time_limit=30.0)):
         plan = plan_of(spam, settings)
         assert SearchPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 
 
-def test_a_small_space_or_a_grid_is_drawn_in_full(plan_of: Make, spam: Problem, make_settings: Make) -> None:
+def test_a_small_space_or_a_grid_is_not_refined(plan_of: Make, spam: Problem, make_settings: Make) -> None:
     from parallelmlp_search.space import Categorical, SearchSpace
 
     small = SearchSpace({"width": Categorical((4, 8, 12))})
@@ -69,11 +69,11 @@ def test_a_memory_limit_lowers_the_capacity(plan_of: Make, spam: Problem) -> Non
     tight = plan_of(spam, SearchSettings("default", memory_limit=50_000_000))
     tighter = plan_of(spam, SearchSettings("default", memory_limit=10_000))
     assert free.capacity > tight.capacity > tighter.capacity >= 2
-    # a generous limit changes nothing
+    # a large limit does not change the capacity
     assert plan_of(spam, SearchSettings("default", memory_limit=10**12)).capacity == free.capacity
 
 
-def test_more_time_never_plans_less(plan_of: Make, spam: Problem, make_settings: Make) -> None:
+def test_a_longer_time_limit_plans_more_work(plan_of: Make, spam: Problem, make_settings: Make) -> None:
     def work(limit: float) -> float:
         plan = plan_of(spam, make_settings(n_trials=None, max_epochs=None, time_limit=limit))
         return (plan.n_fresh + plan.n_refined) * plan.max_epochs
@@ -81,7 +81,7 @@ def test_more_time_never_plans_less(plan_of: Make, spam: Problem, make_settings:
     assert work(3.0) < work(300.0)
 
 
-def test_a_time_limit_that_is_spent_still_plans_something(
+def test_an_exceeded_time_limit_still_plans_some_trials(
     plan_of: Make, spam: Problem, make_settings: Make
 ) -> None:
     plan = plan_of(spam, make_settings(n_trials=None, time_limit=5.0), spent=100)
@@ -97,7 +97,7 @@ def test_there_are_never_more_finalists_than_trials(plan_of: Make, spam: Problem
     assert plan_of(spam, SearchSettings("small", n_trials=n_trials)).n_finalists <= n_trials
 
 
-def test_fewer_trials_are_planned_where_expensive_ones_are_drawn(
+def test_fewer_trials_are_planned_if_cheap_ones_are_not_preferred(
     plan_of: Make, spam: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cheap configurations are not preferred among evenly spread points."""
@@ -110,7 +110,7 @@ def test_fewer_trials_are_planned_where_expensive_ones_are_drawn(
     assert n_even < 0.8 * n_random
 
 
-def test_trials_that_take_too_much_of_the_time_come_last(
+def test_trials_with_unaffordable_training_come_last(
     spam: Problem, make_settings: Make, make_context: Make
 ) -> None:
     context = make_context(spam, make_settings())
@@ -129,4 +129,4 @@ def test_trials_that_take_too_much_of_the_time_come_last(
     assert order(1.01 * seconds) == [16, 256, 24, 512]
     assert order(0.99 * seconds) == [16, 24, 512, 256]
     assert order(1e6) == list(widths)
-    assert order(1e-9) == list(widths)  # none is affordable: the best go first
+    assert order(1e-9) == list(widths)  # none is affordable: the best come first

@@ -1,4 +1,4 @@
-"""An interrupted search goes on where it stopped and ends as if nothing had happened."""
+"""A resumed search continues where it stopped and has the result of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def keep_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards of these small searches take less than what is worth keeping otherwise."""
+    """Keep outcomes of all shards; by default those of short ones are not stored."""
     monkeypatch.setattr(journal, "MIN_KEPT_SECONDS", 0.0)
 
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Keys of the shards that are really trained."""
+    """Keys of the shards that are trained."""
     keys: list[str] = []
     train = journal.run_shards
 
-    def noting(tasks: Any, **values: Any) -> Any:
+    def recording(tasks: Any, **values: Any) -> Any:
         def seen() -> Any:
             for task in tasks:
                 keys.append(task.key)
@@ -47,14 +47,14 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return train(seen(), **values)
 
-    monkeypatch.setattr(journal, "run_shards", noting)
+    monkeypatch.setattr(journal, "run_shards", recording)
     return keys
 
 
-def _interrupt_at(moment: int, seen: list[Progress]) -> Callable[[Progress], None]:
+def _interrupt_at(call: int, seen: list[Progress]) -> Callable[[Progress], None]:
     def callback(progress: Progress) -> None:
         seen.append(progress)
-        if len(seen) == moment + 1 and progress.stage != "finished":
+        if len(seen) == call + 1 and progress.stage != "finished":
             raise KeyboardInterrupt
 
     return callback
@@ -77,7 +77,7 @@ def _assert_same(
 
 
 @pytest.fixture(scope="module")
-def moments(spam: Problem, make_settings: Make) -> list[Progress]:
+def uninterrupted(spam: Problem, make_settings: Make) -> list[Progress]:
     seen: list[Progress] = []
     run(spam, make_settings(), callbacks=[seen.append], n_jobs=1)
     return seen
@@ -85,11 +85,11 @@ def moments(spam: Problem, make_settings: Make) -> list[Progress]:
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.7, 0.95])
 @pytest.mark.parametrize("kept", ["rounds", "shards"])
-def test_an_interrupted_search_ends_the_same(
+def test_a_resumed_search_has_the_same_result(
     share: float,
     kept: str,
     found: SearchResult,
-    moments: list[Progress],
+    uninterrupted: list[Progress],
     spam: Problem,
     make_settings: Make,
     assert_same_table: Same,
@@ -101,7 +101,7 @@ def test_an_interrupted_search_ends_the_same(
     n_jobs = 1 if kept == "rounds" else 2
     directory = RunDirectory.create(tmp_path / "run")
     seen: list[Progress] = []
-    callback = _interrupt_at(int(share * (len(moments) - 2)), seen)
+    callback = _interrupt_at(int(share * (len(uninterrupted) - 2)), seen)
     with pytest.raises(KeyboardInterrupt):
         run(spam, make_settings(), directory=directory, callbacks=[callback], n_jobs=n_jobs)
     info = directory.info()
@@ -112,7 +112,7 @@ def test_an_interrupted_search_ends_the_same(
 
 
 @pytest.mark.usefixtures("keep_everything")
-def test_nothing_is_trained_twice(
+def test_stored_shards_are_not_trained_again(
     found: SearchResult,
     spam: Problem,
     make_settings: Make,
@@ -121,10 +121,10 @@ def test_nothing_is_trained_twice(
     trained: list[str],
 ) -> None:
     directory = RunDirectory.create(tmp_path / "run")
-    for moment in range(3, 200, 4):  # every time a little further than the time before
+    for call in range(3, 200, 4):  # each attempt ends a few calls later
         try:
             result = run(
-                spam, make_settings(), directory=directory, callbacks=[_interrupt_at(moment, [])], n_jobs=1
+                spam, make_settings(), directory=directory, callbacks=[_interrupt_at(call, [])], n_jobs=1
             )
             break
         except KeyboardInterrupt:
@@ -132,8 +132,8 @@ def test_nothing_is_trained_twice(
     else:
         pytest.fail("the search does not advance")
     _assert_same(directory, result, found, spam, assert_same_table)
-    # at most the one shard that was ready when the interrupt came, and the ones begun meanwhile
-    assert len(trained) <= len(set(trained)) + 3 * (moment // 4)
+    # at most the shards that were ready or running at the interrupt
+    assert len(trained) <= len(set(trained)) + 3 * (call // 4)
     assert max(trained.count(key) for key in set(trained)) <= 3
 
 
@@ -153,10 +153,10 @@ def test_an_interrupt_after_everything_is_saved_leaves_a_finished_run(
 
 
 @pytest.mark.usefixtures("keep_everything")
-def test_screening_that_a_callback_ended_stays_ended(
+def test_screening_ended_by_a_callback_is_not_continued(
     spam: Problem, make_settings: Make, assert_same_table: Same, tmp_path: Path
 ) -> None:
-    """Stopped by a callback, then interrupted among the finalists: the finalists stay who they were."""
+    """Finalists stay the same if cross-fitting is interrupted after a callback ended the screening."""
 
     def enough(progress: Progress) -> bool:
         return progress.stage == "screening" and progress.rung_completed and progress.round == 1
@@ -181,13 +181,13 @@ def test_an_error_of_a_callback_fails_the_run_and_can_be_resumed(
 
     def broken(progress: Progress) -> None:
         if progress.stage == "cross-fitting":
-            raise ValueError("my own mistake")
+            raise ValueError("error of a callback")
 
-    with pytest.raises(ValueError, match="my own mistake"):
+    with pytest.raises(ValueError, match="error of a callback"):
         run(spam, make_settings(), directory=directory, callbacks=[broken], n_jobs=1)
     assert directory.info()["status"] == "failed"
     log = [json.loads(line) for line in (directory.path / "log.jsonl").read_text().splitlines()]
-    assert "my own mistake" in log[-1]["reason"]
+    assert "error of a callback" in log[-1]["reason"]
     _assert_same(
         directory, run(spam, make_settings(), directory=directory, n_jobs=1), found, spam, assert_same_table
     )
@@ -207,7 +207,7 @@ journal.MIN_KEPT_SECONDS = 0.0
 folder = Path(sys.argv[2])
 
 def slowly(progress):
-    # from here on the killer has time to look and to aim
+    # leaves the test time to find the file and kill the process
     if list((folder / "checkpoints").glob(sys.argv[3])):
         time.sleep(0.5)
 
@@ -217,7 +217,7 @@ run(tables._problem("spambase"), tables._settings(), directory=directory, callba
 
 
 @pytest.mark.parametrize("pattern", ["round-001.safetensors", "finalists-*"], ids=["screening", "finalists"])
-def test_a_killed_search_ends_the_same(
+def test_a_killed_search_has_the_same_result_after_resuming(
     pattern: str,
     found: SearchResult,
     spam: Problem,
@@ -242,7 +242,7 @@ def test_a_killed_search_ends_the_same(
             assert searching.poll() is None, "the search ended before it could be killed"
             assert time.monotonic() < until
             time.sleep(0.02)
-        # while it lives nobody else may write
+        # no other process may write while it runs
         with pytest.raises(RunDirectoryError, match="another process is writing to"):
             run(spam, make_settings(), directory=RunDirectory.open(folder))
         searching.send_signal(signal.SIGKILL)
@@ -264,7 +264,7 @@ def test_a_killed_search_ends_the_same(
 @pytest.mark.usefixtures("keep_everything")
 @pytest.mark.parametrize("writes", [0, 7])
 @pytest.mark.parametrize("kind", ["OSError", "SafetensorError"])
-def test_a_full_disk_is_named_and_the_search_goes_on_afterwards(
+def test_a_full_disk_is_an_error_and_the_search_can_be_resumed(
     writes: int,
     kind: str,
     found: SearchResult,
@@ -328,7 +328,7 @@ def test_a_disk_that_fills_up_while_saving_the_outcome(
     _assert_same(directory, result, found, spam, assert_same_table)
 
 
-# ---------------------------------------------------------------------- what a directory refuses
+# ---------------------------------------------------------------------- refused directories
 
 
 @pytest.fixture
@@ -340,7 +340,7 @@ def unfinished(spam: Problem, make_settings: Make, tmp_path: Path) -> RunDirecto
 
 
 @pytest.mark.parametrize("change", ["frame", "column", "target", "weight", "groups", "class_weight", "task"])
-def test_other_data_are_refused(
+def test_other_data_are_an_error(
     change: str, unfinished: RunDirectory, spam: Problem, make_settings: Make
 ) -> None:
     frame, target = spam.frame.copy(), spam.target.copy()
@@ -362,7 +362,7 @@ def test_other_data_are_refused(
         run(replace(spam, **changes[change]), make_settings(), directory=unfinished)
 
 
-def test_the_same_data_in_another_frame_are_taken(
+def test_another_index_of_the_same_data_is_accepted(
     unfinished: RunDirectory, found: SearchResult, spam: Problem, make_settings: Make, assert_same_table: Same
 ) -> None:
     moved = spam.frame.set_axis(np.arange(1000, 1400), axis=0)
@@ -373,18 +373,18 @@ def test_the_same_data_in_another_frame_are_taken(
 @pytest.mark.parametrize(
     ("name", "value"), [("seed", 1), ("n_trials", 21), ("refinement", 0.1), ("search_space", "small")]
 )
-def test_other_settings_are_refused(
+def test_other_settings_are_an_error(
     name: str, value: Any, unfinished: RunDirectory, spam: Problem, make_settings: Make
 ) -> None:
     with pytest.raises(
         RunDirectoryError, match=rf"was started with {name}=.*resume it with the same settings"
     ):
         run(spam, make_settings(**{name: value}), directory=unfinished)
-    # a refusal does not touch the run
+    # the run is not changed
     assert unfinished.info()["status"] == "interrupted"
 
 
-def test_a_finished_run_is_refused(spam: Problem, make_settings: Make, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_is_an_error(spam: Problem, make_settings: Make, tmp_path: Path) -> None:
     directory = RunDirectory.create(tmp_path / "run")
     run(spam, make_settings(n_trials=3), directory=directory, n_jobs=1)
     with pytest.raises(RunDirectoryError, match="is finished: choose another folder"):
@@ -392,7 +392,9 @@ def test_a_finished_run_is_refused(spam: Problem, make_settings: Make, tmp_path:
     assert directory.info()["status"] == "finished"
 
 
-def test_a_locked_run_is_refused(unfinished: RunDirectory, spam: Problem, make_settings: Make) -> None:
+def test_resuming_a_locked_run_is_an_error(
+    unfinished: RunDirectory, spam: Problem, make_settings: Make
+) -> None:
     with (
         RunDirectory.open(unfinished.path).locked(),
         pytest.raises(RunDirectoryError, match=r"another process is writing to .*: wait for it"),

@@ -1,4 +1,4 @@
-"""A whole search: what it returns, what it leaves on disk, and that it can be repeated."""
+"""Complete searches: results, files on disk, and reproducibility."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Make = Callable[..., Any]
 Same = Callable[[pd.DataFrame, pd.DataFrame], None]
 
 
-# ---------------------------------------------------------------------- what it returns
+# ---------------------------------------------------------------------- results
 
 
-def test_a_result_is_whole(found: SearchResult, spam: Problem) -> None:
+def test_a_result_is_complete(found: SearchResult, spam: Problem) -> None:
     assert found.n_trials == 20
     assert (found.max_epochs, found.n_folds) == (4, 3)
     assert found.metric == "roc_auc"
@@ -59,7 +59,7 @@ def test_every_trial_has_a_row_for_each_of_its_rungs(found: SearchResult) -> Non
     assert np.allclose(trials["score"], 1 - trials["error"])
     assert set(trials["origin"]) == {"random", "refined"}
     assert set(trials["state"]) == {"pruned", "complete"}
-    # one in three goes on, rounds taken together
+    # one in three trials of all rounds advances
     per_rung = trials.groupby("rung").size()
     assert per_rung[0] == 20
     assert 5 <= per_rung[1] <= 10
@@ -73,15 +73,15 @@ def test_ensemble_members_are_finalists_and_weights_sum_to_one(found: SearchResu
     board = found.leaderboard.to_frame()
     weighted = board.loc[board["ensemble_weight"] > 0, "trial"]
     assert set(weighted) == set(found.model.trials)
-    # finalists stand above everyone who was only screened
+    # finalists rank above trials that were only screened
     assert set(board["trial"][: len(complete)]) == complete
 
 
-# ---------------------------------------------------------------------- repeating
+# ---------------------------------------------------------------------- reproducibility
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_the_same_seed_gives_the_same_bits_whatever_the_workers(
+def test_the_same_seed_gives_the_same_bits_with_any_number_of_workers(
     n_jobs: int,
     found: SearchResult,
     spam: Problem,
@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_workers(
     assert_same_table(again.leaderboard.to_frame(), found.leaderboard.to_frame())
     assert np.array_equal(again.model.predictions(spam.frame), found.model.predictions(spam.frame))
     assert again.honest == found.honest
-    # what is on disk is what was returned
+    # the files hold the returned result
     assert_same_table(directory.trials(), pd.read_parquet(tmp_path / "run" / "trials.parquet"))
     assert_same_table(
         directory.trials().astype(object).where(lambda frame: frame.notna(), None),
@@ -128,7 +128,7 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_a_finished_run_holds_only_what_is_safe_to_open(
+def test_a_finished_run_holds_only_safe_formats(
     spam: Problem, make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from parallelmlp_search.search.run import journal
@@ -173,21 +173,21 @@ def test_a_finished_run_holds_only_what_is_safe_to_open(
     assert directory.settings().to_dict() == make_settings().to_dict()
 
 
-def test_out_of_fold_predictions_on_disk_are_those_of_the_networks_of_the_other_folds(
+def test_out_of_fold_predictions_on_disk_equal_those_of_the_networks(
     spam: Problem, make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each saved prediction is what the fold's network says of a row that it was not trained on."""
+    """Each stored prediction is from a network of a fold that did not train on the row."""
     from parallelmlp_search.search.problem.preparation import Preparation
 
     splits: list[tuple[Any, Any]] = []
     part = Preparation._part
 
-    def noting(self: Preparation, train: Any, predict: Any, seed: int, **options: Any) -> Any:
+    def recording(self: Preparation, train: Any, predict: Any, seed: int, **options: Any) -> Any:
         if predict is not None:
             splits.append((train, np.intersect1d(predict, self.oof_rows)))
         return part(self, train, predict, seed, **options)
 
-    monkeypatch.setattr(Preparation, "_part", noting)
+    monkeypatch.setattr(Preparation, "_part", recording)
     directory = RunDirectory.create(tmp_path / "run")
     model = run(spam, make_settings(), directory=directory, n_jobs=1).model
     saved = load_file(tmp_path / "run" / "oof.safetensors")
@@ -238,7 +238,7 @@ def test_a_callback_that_returns_true_ends_screening_early(
     assert result.honest is not None
     assert len(result.model.trials) >= 1
     assert not (result.trials["state"] == str(TrialState.WAITING)).any()
-    # anything but True goes on
+    # only True ends the screening
     whole = run(spam, make_settings(), callbacks=[lambda progress: 1], n_jobs=1)
     assert whole.n_trials == found.n_trials
 
@@ -254,7 +254,7 @@ def test_a_finite_space_is_tried_in_full(sampler: str, spam: Problem, make_setti
     assert sorted(set(result.trials["config_widths"])) == ["2", "3", "4", "5", "6"]
 
 
-def test_one_configuration_is_a_search_too(spam: Problem, make_settings: Make) -> None:
+def test_a_search_may_have_one_configuration(spam: Problem, make_settings: Make) -> None:
     space = SearchSpace({"width": Categorical((6,))})
     result = run(spam, make_settings(search_space=space, n_trials=10), n_jobs=1)
     assert result.n_trials == 1
@@ -268,7 +268,7 @@ def test_a_linear_model_and_a_single_epoch(spam: Problem, make_settings: Make) -
     assert set(result.trials["config_widths"]) == {"", "3"}
 
 
-def test_capacity_makes_more_rounds_of_fewer_trials(spam: Problem, make_settings: Make) -> None:
+def test_a_smaller_capacity_gives_more_rounds(spam: Problem, make_settings: Make) -> None:
     result = run(spam, make_settings(memory_limit=1000), n_jobs=1)
     assert result.n_trials == 20
     assert result.trials["round"].nunique() > 5
@@ -276,7 +276,7 @@ def test_capacity_makes_more_rounds_of_fewer_trials(spam: Problem, make_settings
     assert first.max() <= 4
 
 
-def test_a_device_that_is_not_there_is_named(spam: Problem, make_settings: Make) -> None:
+def test_an_unavailable_device_is_an_error(spam: Problem, make_settings: Make) -> None:
     from parallelmlp_search.exceptions import InvalidParameterError
 
     with pytest.raises(
@@ -288,21 +288,21 @@ def test_a_device_that_is_not_there_is_named(spam: Problem, make_settings: Make)
             run(spam, make_settings(device="cuda:0"))
 
 
-# ---------------------------------------------------------------------- honesty
+# ---------------------------------------------------------------------- honest score
 
 
-def test_noise_is_not_learnt(make_settings: Make) -> None:
-    """Networks that have learnt training rows by heart score like a coin on rows they have not seen."""
+def test_the_honest_score_of_noise_is_that_of_guessing(make_settings: Make) -> None:
+    """Overfitted networks have the score of random guesses on rows that they did not train on."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(400, 30)), columns=[f"x{n}" for n in range(30)])
     target = rng.integers(0, 2, 400)
     space = SearchSpace({"width": Categorical((64,)), "learning_rate": Categorical((0.01, 0.02, 0.03))})
     problem = Problem(frame, target, "binary")
-    # so long that even the first moment that can be chosen comes after the learning by heart
+    # with so many epochs, even the first snapshot is overfitted
     result = run(problem, make_settings(search_space=space, max_epochs=200, n_trials=3), n_jobs=1)
     assert result.honest is not None
     assert 0.4 < result.honest.score < 0.6
-    # most networks of the ensemble have trained on each row, and learnt something of it by heart
+    # most networks of the ensemble trained on each row and are overfitted to it
     accuracy = float((result.model.predict(frame) == target).mean())
     assert accuracy > result.honest.score + 0.08
     assert accuracy > 0.6

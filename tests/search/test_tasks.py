@@ -1,4 +1,4 @@
-"""Every kind of target and table goes through a whole search."""
+"""Searches over every kind of target and table."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_class_of_one_row(make_problem: Make, make_settings: Make) -> None:
     ],
     ids=["bool", "int", "negative", "float", "str"],
 )
-def test_labels_come_back_as_they_were(
+def test_predicted_labels_have_the_type_of_the_target(
     labels: np.ndarray[Any, Any], spam: Problem, make_settings: Make, tmp_path: Path
 ) -> None:
     target = labels[(spam.target == "spam").astype(int)]
@@ -94,7 +94,7 @@ def test_labels_come_back_as_they_were(
     assert np.array_equal(TrainedModel.load(tmp_path / "model").predict(spam.frame), predicted)
 
 
-def test_categories_and_gaps(make_problem: Make, make_settings: Make) -> None:
+def test_categories_and_missing_values(make_problem: Make, make_settings: Make) -> None:
     problem: Problem = make_problem("adult", 500)
     assert problem.frame.isna().any().any()
     model = run(problem, make_settings(), n_jobs=1).model
@@ -104,8 +104,8 @@ def test_categories_and_gaps(make_problem: Make, make_settings: Make) -> None:
     assert np.isfinite(model.predictions(new)).all()
 
 
-def test_row_weights_decide_what_is_learnt(make_settings: Make) -> None:
-    """Two contradictory halves: the heavier one wins, and its rows decide the score."""
+def test_row_weights_change_the_model(make_settings: Make) -> None:
+    """Of two contradictory halves, the one with larger weights determines predictions and score."""
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(400, 3))
     side = np.arange(400) % 2
@@ -121,9 +121,9 @@ def test_row_weights_decide_what_is_learnt(make_settings: Make) -> None:
     assert share_of_first(np.where(side == 1, 1.0, 0.05)) < 0.2
 
 
-def test_class_weights_move_the_border(make_problem: Make, make_settings: Make) -> None:
+def test_class_weights_change_the_predicted_share(make_problem: Make, make_settings: Make) -> None:
     problem: Problem = make_problem("credit_g", 400)
-    # a metric that does not mind where the border lies, so that the choice of networks does not undo it
+    # ROC AUC does not depend on the decision threshold, so selection does not undo the class weights
     settings = make_settings(max_epochs=6, metric="roc_auc")
 
     def share_of_bad(class_weight: Any) -> float:
@@ -154,7 +154,7 @@ def test_groups_and_time(make_problem: Make, make_settings: Make, tmp_path: Path
     assert bool(torch.isfinite(saved["predictions"][:, :, saved["covered"]]).all())
 
 
-def test_a_few_years_are_enough_for_time(make_problem: Make, make_settings: Make) -> None:
+def test_a_time_column_may_have_few_values(make_problem: Make, make_settings: Make) -> None:
     years = 2018 + np.arange(240) % 5
     result = run(make_problem("diamonds", 240, time=years), make_settings(n_folds=None), n_jobs=1)
     assert result.n_folds == 3
@@ -180,7 +180,7 @@ def test_tiny_tables_of_many_classes(make_settings: Make) -> None:
     assert result.model.predictions(frame).shape == (8, 24)
 
 
-def test_one_class_is_refused(make_problem: Make, make_settings: Make) -> None:
+def test_a_single_class_is_an_error(make_problem: Make, make_settings: Make) -> None:
     problem = make_problem("spambase", 50)
     with pytest.raises(DataError, match="at least two classes"):
         run(replace(problem, target=np.array(["spam"] * 50, dtype=object)), make_settings())

@@ -1,4 +1,4 @@
-"""A time limit covers everything and is kept; what it leaves out is on record."""
+"""A search keeps its time limit and records the work that it leaves out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Make = Callable[..., Any]
 def _timed(
     problem: Problem, settings: SearchSettings, **values: Any
 ) -> tuple[SearchResult, float, list[str]]:
-    """Result, wall-clock seconds, and the sentences of the warnings."""
+    """Result, wall-clock seconds, and messages of the budget warnings."""
     started = time.monotonic()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", BudgetWarning)
@@ -69,8 +69,8 @@ def test_a_time_limit_is_kept(
     assert sentences == result.left_out == directory.result()["left_out"]
 
 
-def test_time_that_passed_before_counts(spam: Problem) -> None:
-    """Reading the table is part of the limit."""
+def test_time_before_the_search_counts(spam: Problem) -> None:
+    """The time limit includes reading the table."""
     result, seconds, _ = _timed(
         spam, SearchSettings("small", time_limit=6), started=time.monotonic() - 4, n_jobs=1
     )
@@ -78,8 +78,8 @@ def test_time_that_passed_before_counts(spam: Problem) -> None:
     assert result.elapsed_seconds >= 4
 
 
-def test_a_search_without_time_still_learns_something(make_problem: Make) -> None:
-    """Reading has taken more than there was: better a little late than worse than guessing."""
+def test_a_search_without_time_is_better_than_guessing(make_problem: Make) -> None:
+    """Reading the table has exceeded the limit; a few networks are trained nevertheless."""
     problem, test = make_problem("satimage", 600), make_problem("satimage", 600, seed=1)
     settings = SearchSettings(time_limit=6, metric="log_loss")
     result, seconds, _ = _timed(problem, settings, started=time.monotonic() - 8, n_jobs=1)
@@ -90,8 +90,8 @@ def test_a_search_without_time_still_learns_something(make_problem: Make) -> Non
     assert log_loss(target, likely, labels=range(len(classes))) < 0.6 * guessing
 
 
-def test_work_that_does_not_fit_is_cut_and_on_record(make_problem: Make) -> None:
-    """Far more epochs than time: the search still ends in time, with a model, and says what it left out."""
+def test_work_beyond_the_time_limit_is_stopped_and_recorded(make_problem: Make) -> None:
+    """With too many epochs the search ends in time, has a model, and reports the work left out."""
     problem = make_problem("adult", 20_000)
     settings = SearchSettings(
         "default", time_limit=4, max_epochs=600, n_finalists=12, n_folds=5, n_trials=100
@@ -107,7 +107,7 @@ def test_work_that_does_not_fit_is_cut_and_on_record(make_problem: Make) -> None
     assert final["epochs"].max() < 600
 
 
-def test_what_is_not_compiled_in_time_is_on_record(
+def test_loops_that_are_not_compiled_in_time_are_recorded(
     spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiling, "_is_cached", lambda: False)
@@ -116,8 +116,8 @@ def test_what_is_not_compiled_in_time_is_on_record(
     assert any("the compiled loops were left out" in sentence for sentence in sentences)
 
 
-def test_screening_ends_when_nothing_gets_better(spam: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its time then belongs to the finalists."""
+def test_screening_ends_without_improvement(spam: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The finalists get the rest of its time."""
     monkeypatch.setattr(planning, "MAX_TRIALS", 30)  # the rest are extensions
     settings = SearchSettings("small", time_limit=4, max_epochs=2)
     patient, _, _ = _timed(spam, settings, n_jobs=1)
@@ -126,14 +126,14 @@ def test_screening_ends_when_nothing_gets_better(spam: Problem, monkeypatch: pyt
     assert hurried.n_trials == 30 < patient.n_trials
 
 
-def test_work_that_fits_is_not_cut(spam: Problem, make_settings: Make) -> None:
+def test_work_within_the_time_limit_is_complete(spam: Problem, make_settings: Make) -> None:
     result, seconds, sentences = _timed(spam, make_settings(time_limit=60.0), n_jobs=1)
     assert seconds < 30
     assert result.left_out == sentences == []
     assert result.n_trials == 20
 
 
-def test_seconds_left_count_down(spam: Problem) -> None:
+def test_remaining_seconds_decrease(spam: Problem) -> None:
     seen: list[Progress] = []
     _timed(spam, SearchSettings("small", time_limit=3), callbacks=[seen.append], n_jobs=1)
     left = [progress.seconds_left for progress in seen]
@@ -144,7 +144,7 @@ def test_seconds_left_count_down(spam: Problem) -> None:
 
 
 @pytest.mark.parametrize("stage", ["screening", "cross-fitting"])
-def test_an_interrupted_timed_search_ends_within_what_is_left(
+def test_a_resumed_search_ends_within_the_remaining_time(
     stage: str, make_problem: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from parallelmlp_search.search.run import journal
@@ -169,14 +169,14 @@ def test_an_interrupted_timed_search_ends_within_what_is_left(
     assert directory.info()["status"] == "finished"
     assert result.n_trials >= trials[-1]
     if stage == "cross-fitting":
-        # screening had ended: it is played back, not continued
+        # screening had ended: its result is read, not extended
         assert result.n_trials == trials[-1]
 
 
-def test_a_round_that_time_cut_ends_screening_for_good(
+def test_a_round_stopped_by_the_deadline_ends_screening(
     spam: Problem, make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Members of a cut round stand at different steps: neither now nor later may they go on together."""
+    """Members of a stopped round are at different steps, so a resumed search does not continue them."""
     from parallelmlp_search.search.run import journal
 
     train = journal.run_shards
@@ -184,12 +184,12 @@ def test_a_round_that_time_cut_ends_screening_for_good(
     def cutting(tasks: Iterable[ShardTask], **values: Any) -> Any:
         """Every second shard of the first round meets its deadline after one step."""
 
-        def hurried() -> Iterator[ShardTask]:
+        def with_deadlines() -> Iterator[ShardTask]:
             for place, task in enumerate(tasks):
                 late = task.key.startswith("round-000") and place % 2 == 1
                 yield replace(task, deadline=time.monotonic() - 1) if late else task
 
-        return train(hurried(), **values)
+        return train(with_deadlines(), **values)
 
     def interrupt(progress: Progress) -> None:
         if progress.stage == "cross-fitting":
@@ -210,8 +210,8 @@ def test_a_round_that_time_cut_ends_screening_for_good(
     assert directory.info()["status"] == "finished"
 
 
-def test_screening_goes_on_while_there_is_time(spam: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plan that took the machine for thirty times as slow as it is does not leave the time unused."""
+def test_screening_continues_while_there_is_time(spam: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan that predicts thirty times the real cost still uses the whole time limit."""
     from parallelmlp_search.search import planning
     from parallelmlp_search.search.run.budget import SearchPlan
 
@@ -234,7 +234,7 @@ def test_screening_goes_on_while_there_is_time(spam: Problem, monkeypatch: pytes
     assert set(result.trials["origin"]) == {"random", "refined"}
 
 
-def test_what_a_starting_worker_loads_is_not_taken_for_slowness(
+def test_the_start_of_workers_does_not_count_as_training_time(
     spam: Problem, make_settings: Make, make_context: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from parallelmlp_search.search import planning

@@ -1,4 +1,4 @@
-"""The model that a search leaves behind."""
+"""Fitted model of a search."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def trained(
 
 
 def _one_by_one(model: TrainedModel, problem: Problem, weights: list[float]) -> np.ndarray[Any, Any]:
-    """Weighted mean over plain networks, each run alone, averaged over folds; at the model's temperature."""
+    """Weighted mean over separate plain networks, averaged over folds, at the model's temperature."""
     total: Any = 0.0
     for fold in model.folds:
         inputs = torch.from_numpy(fold.preprocessor.transform(problem.frame))
@@ -75,7 +75,7 @@ def test_predictions_are_the_weighted_mean_of_plain_networks(trained: tuple[Prob
     predictions = model.predictions(problem.frame)
     scale = np.abs(predictions).max()
     assert np.allclose(predictions, _one_by_one(model, problem, weights), atol=2e-6 * scale, rtol=1e-5)
-    # other weights, and so other networks, do give something else
+    # other weights give other predictions
     others = weights[1:] + weights[:1]
     if others != weights:
         assert not np.allclose(predictions, _one_by_one(model, problem, others), atol=1e-4 * scale)
@@ -91,17 +91,17 @@ def test_a_saved_model_predicts_the_same_bits(trained: tuple[Problem, TrainedMod
     assert loaded.feature_names == model.feature_names
     assert (loaded.configs, loaded.trials) == (model.configs, model.trials)
     assert loaded.target_name == model.target_name
-    # and the weights do matter
+    # other weights give other predictions
     loaded.folds[0].parameters.mul_(1.5)
     assert not np.array_equal(loaded.predictions(problem.frame), model.predictions(problem.frame))
 
 
-def test_columns_may_come_in_any_order_with_others_beside_them(found: SearchResult, spam: Problem) -> None:
+def test_columns_may_be_in_any_order_and_have_extra_ones(found: SearchResult, spam: Problem) -> None:
     shuffled = spam.frame.iloc[:, ::-1].assign(another="x")
     assert np.array_equal(found.model.predictions(shuffled), found.model.predictions(spam.frame))
 
 
-def test_a_missing_column_is_named(found: SearchResult, spam: Problem) -> None:
+def test_a_missing_column_is_an_error(found: SearchResult, spam: Problem) -> None:
     column = str(spam.frame.columns[3])
     with pytest.raises(DataError, match=column):
         found.model.predictions(spam.frame.drop(columns=column))
@@ -117,7 +117,7 @@ def test_few_rows(n_rows: int, found: SearchResult, spam: Problem) -> None:
         assert np.allclose(found.model.predictions(frame), whole, atol=1e-5)
 
 
-def test_many_rows_go_through_in_windows(found: SearchResult, spam: Problem) -> None:
+def test_many_rows_are_predicted_in_windows(found: SearchResult, spam: Problem) -> None:
     import pandas as pd
 
     many = pd.concat([spam.frame] * 24, ignore_index=True)  # 9,600 rows: more than one window
@@ -126,7 +126,7 @@ def test_many_rows_go_through_in_windows(found: SearchResult, spam: Problem) -> 
     )
 
 
-def test_a_model_of_another_format_or_without_files_is_refused(found: SearchResult, tmp_path: Path) -> None:
+def test_a_model_of_another_format_or_without_files_is_an_error(found: SearchResult, tmp_path: Path) -> None:
     found.model.save(tmp_path / "model")
     text = json.loads((tmp_path / "model" / "model.json").read_text())
     (tmp_path / "model" / "model.json").write_text(json.dumps(text | {"format": 99}))
@@ -145,7 +145,7 @@ def test_a_model_of_another_format_or_without_files_is_refused(found: SearchResu
 
 @pytest.mark.parametrize(("rate", "stored_rate"), [(2.0, 2.0), (1e-30, 0.0)])
 def test_models_of_version_0_1_0(spam: Problem, tmp_path: Path, rate: float, stored_rate: float) -> None:
-    """Networks that saw a share of their inputs are kept: the scales of the other inputs are zero."""
+    """Networks with a share of their inputs are readable: the scales of the other inputs are zero."""
     preprocessor = TablePreprocessor().fit(spam.frame)
     head = Head("regression", 1, location=(0.0,), scale=(1.0,), lower=(-9.0,), upper=(9.0,))
     config = MLPConfig(widths=(5,), input_scale_rate=rate)
@@ -170,10 +170,10 @@ def test_models_of_version_0_1_0(spam: Problem, tmp_path: Path, rate: float, sto
         TrainedModel.load(tmp_path)
 
 
-def test_a_fold_predicts_what_its_shard_predicted(make_problem: Make) -> None:
-    """Each embedding sees its own columns, in training and afterwards, and when it comes back from a file."""
+def test_predictions_of_a_fold_equal_those_of_its_shard(make_problem: Make) -> None:
+    """Each embedding uses its own columns in training, in prediction and after loading."""
     frame = make_problem("diamonds", 120).frame
-    frame.loc[::7, "depth"] = np.nan  # one more column, which is no number
+    frame.loc[::7, "depth"] = np.nan  # one more column, not a number
     frame["town"] = [f"town {number % 13}" for number in range(len(frame))]
     preprocessor = TablePreprocessor(numeric_bins=4, quantiles=True).fit(frame)
     inputs = torch.from_numpy(preprocessor.transform(frame))
@@ -207,7 +207,7 @@ def test_a_fold_predicts_what_its_shard_predicted(make_problem: Make) -> None:
         for scaling in ("common", "quantile")
     ]
     configs[3] = configs[3].replace(submembers=3, sharing="full")
-    # piecewise and common, and periodic and quantile: what is cut off before the categories differs
+    # the number of columns before the categories differs between the embeddings
     ends = [data.architecture(config) for config in (configs[2], configs[7])]
     assert [len(a.categories) for a in ends] == [1, 1]
     assert ends[0].categories[0][0] - ends[1].categories[0][0] == 4 * 6

@@ -1,4 +1,4 @@
-"""Decisions and temperatures of a whole search: fitted by the choosing rows, kept, and scored."""
+"""Decision thresholds and temperatures of a search: fitted on validation rows, stored and scored."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ F1 = {"metric": "f1", "n_trials": 8, "calibration": "none", "refinement": 0.4}
 
 
 def rare(n_rows: int, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
-    """One row in eight is positive, and never likely so."""
+    """Table whose positive class is rare and never has the larger probability."""
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(rng.normal(size=(n_rows, 4)), columns=list("abcd"))
     odds = 1.1 * frame["a"] + 0.8 * frame["b"] - 2.5
@@ -51,7 +51,7 @@ def tuned(imbalanced: Problem, make_settings: Make) -> SearchResult:
     return run(imbalanced, make_settings(**F1), n_jobs=1)
 
 
-def test_f1_improves_on_rows_that_were_held_back(plain: SearchResult, tuned: SearchResult) -> None:
+def test_thresholds_improve_f1_on_held_out_rows(plain: SearchResult, tuned: SearchResult) -> None:
     frame, target = rare(6000, seed=1)
     before, after = (f1_score(target == "yes", m.model.predict(frame) == "yes") for m in (plain, tuned))
     assert after > before + 0.1
@@ -61,18 +61,18 @@ def test_f1_improves_on_rows_that_were_held_back(plain: SearchResult, tuned: Sea
     assert np.array_equal(tuned.model.predict(frame) == "yes", named)
 
 
-def test_networks_that_never_name_the_rare_class_can_still_be_told_apart(
+def test_trials_that_never_predict_the_rare_class_have_different_scores(
     plain: SearchResult, tuned: SearchResult
 ) -> None:
     first = [found.trials.groupby("trial").head(1)["score"] for found in (plain, tuned)]
     assert first[1].nunique() > first[0].nunique()
-    assert first[1].median() > 0.1  # at their best cuts they know something
+    assert first[1].median() > 0.1  # scores are those at the best thresholds
     frame, target = rare(6000, seed=1)
     odds = [roc_auc_score(target == "yes", m.model.predictions(frame)[1]) for m in (plain, tuned)]
     assert odds[1] > odds[0]
 
 
-def test_what_is_reported_is_the_score_of_the_decisions(tuned: SearchResult) -> None:
+def test_the_honest_score_uses_the_thresholds(tuned: SearchResult) -> None:
     frame, target = rare(20_000, seed=2)
     truth = f1_score(target == "yes", tuned.model.predict(frame) == "yes")
     assert tuned.honest is not None
@@ -89,31 +89,31 @@ def test_a_loaded_model_predicts_the_same(tuned: SearchResult, tmp_path: Path) -
     assert not np.array_equal(replace(loaded, decision_weights=None).predict(frame), loaded.predict(frame))
 
 
-class Seen:
-    """Keeps what was tuned on."""
+class Recorder:
+    """Recorder of the rows that thresholds are tuned on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[torch.Tensor, torch.Tensor]] = []
         tune = postprocessing.tune_thresholds
 
-        def noting(predictions: torch.Tensor, target: torch.Tensor, *rest: Any, **values: Any) -> Any:
+        def recording(predictions: torch.Tensor, target: torch.Tensor, *rest: Any, **values: Any) -> Any:
             self.calls.append((predictions, target))
             return tune(predictions, target, *rest, **values)
 
-        monkeypatch.setattr(postprocessing, "tune_thresholds", noting)
+        monkeypatch.setattr(postprocessing, "tune_thresholds", recording)
 
 
-def test_out_of_fold_predictions_tune_where_the_choosing_rows_train(
+def test_out_of_fold_predictions_tune_thresholds_if_validation_rows_train(
     imbalanced: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = Seen(monkeypatch)
+    recorder = Recorder(monkeypatch)
     settings = make_settings(**F1 | {"n_trials": 4})
     found = run(imbalanced, settings, n_jobs=1)
     preparation = Preparation(imbalanced, settings)
-    (_, (predictions, target)) = seen.calls  # the first is for the average of all finalists
+    (_, (predictions, target)) = recorder.calls  # the first call is for the average of all finalists
     rows = preparation.validation_rows
     assert torch.equal(target, preparation.metric_target(rows))
-    # each row by the networks of the one fold that has not seen it
+    # each row is predicted by the fold that did not train on it
     expected = np.full((2, len(rows)), np.nan)
     parts = preparation.folds(3, hold_out_validation=False)
     for fold, part in zip(found.model.folds, parts, strict=True):
@@ -124,16 +124,16 @@ def test_out_of_fold_predictions_tune_where_the_choosing_rows_train(
     assert not np.allclose(predictions.numpy(), averages, atol=1e-3)
 
 
-def test_rows_in_time_are_tuned_on_the_last_ones(
+def test_thresholds_of_rows_in_time_are_tuned_on_the_last_ones(
     imbalanced: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = Seen(monkeypatch)
+    recorder = Recorder(monkeypatch)
     ordered = replace(imbalanced, time=np.arange(imbalanced.n_rows))
     settings = make_settings(**F1 | {"n_trials": 4})
     found = run(ordered, settings, n_jobs=1)
-    (_, (predictions, target)) = seen.calls  # the first is for the average of all finalists
+    (_, (predictions, target)) = recorder.calls  # the first call is for the average of all finalists
     rows = Preparation(ordered, settings).validation_rows
-    assert rows.min() > 0.75 * ordered.n_rows  # which no fold has trained on
+    assert rows.min() > 0.75 * ordered.n_rows  # no fold trains on these rows
     assert np.array_equal(target.numpy(), (ordered.target[rows] == "yes").astype(int))
     assert np.allclose(predictions.numpy(), found.model.predictions(ordered.frame.iloc[rows]))
 
@@ -141,10 +141,10 @@ def test_rows_in_time_are_tuned_on_the_last_ones(
 @pytest.mark.parametrize(
     ("n_rows", "metric", "tune"), [(19, "f1", True), (120, "roc_auc", True), (120, "f1", False)]
 )
-def test_nothing_is_tuned_without_rows_a_metric_of_labels_or_the_wish(
+def test_thresholds_are_tuned_only_if_requested_for_a_metric_of_labels_with_enough_rows(
     n_rows: int, metric: str, tune: bool, make_settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = Seen(monkeypatch)
+    recorder = Recorder(monkeypatch)
     frame, _ = rare(n_rows)
     target = np.where(frame["a"] > 0, "yes", "no").astype(object)
     found = run(
@@ -152,7 +152,7 @@ def test_nothing_is_tuned_without_rows_a_metric_of_labels_or_the_wish(
         make_settings(metric=metric, n_trials=2, n_finalists=1, tune_thresholds=tune, calibration="none"),
         n_jobs=1,
     )
-    assert seen.calls == []
+    assert recorder.calls == []
     assert found.model.decision_weights is None
     assert np.array_equal(
         found.model.predict(frame), np.array(["no", "yes"])[found.model.predictions(frame).argmax(0)]
@@ -168,7 +168,7 @@ def test_a_temperature_changes_probabilities_but_no_class(
     warm = run(letters, make_settings(n_trials=6), directory=directory, n_jobs=1)
     temperature = warm.model.temperature
     assert cold.model.temperature == 1.0
-    assert temperature < 0.98  # so few epochs leave the networks shy
+    assert temperature < 0.98  # after few epochs the networks are underconfident
     before, after = (torch.from_numpy(m.model.predictions(letters.frame)) for m in (cold, warm))
     assert torch.allclose(apply_temperature(before, temperature), after)
     assert np.array_equal(cold.model.predict(letters.frame), warm.model.predict(letters.frame))
@@ -180,7 +180,7 @@ def test_a_temperature_changes_probabilities_but_no_class(
     plain = mixed(warm, kept)
     truth = Preparation(letters, make_settings()).metric_target(kept["rows"].numpy())
     losses = METRICS["log_loss"](torch.stack([plain, apply_temperature(plain, temperature)]), truth)
-    # by as much as the reporting rows, which had no say in it, say
+    # the difference on out-of-fold rows, which did not fit the temperature
     assert warm.honest.score - cold.honest.score == pytest.approx(float(losses[1] - losses[0]), abs=1e-5)
     assert warm.honest.score < cold.honest.score
 
@@ -192,7 +192,7 @@ def mixed(found: SearchResult, kept: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.einsum("p,pcn->cn", found.model.weights, kept["predictions"][members].double())
 
 
-def test_finalists_are_scored_by_what_they_would_decide(
+def test_finalists_are_scored_with_their_thresholds(
     imbalanced: Problem, make_settings: Make, tmp_path: Path
 ) -> None:
     directory = RunDirectory.create(tmp_path / "run")
@@ -203,14 +203,14 @@ def test_finalists_are_scored_by_what_they_would_decide(
     scores = METRICS["f1"](
         torch.stack([plain, weight_classes(plain, found.model.decision_weights)]), truth
     ).tolist()
-    # one finalist: its average with itself, so that first and last decision are the same
+    # with one finalist, the average of all finalists and the ensemble have the same thresholds
     assert found.leaderboard[0].score == pytest.approx(scores[1], abs=1e-9)
     assert found.honest is not None
     assert found.honest.naive == pytest.approx(scores[1], abs=1e-9)
     assert scores[1] > scores[0]
 
 
-def test_a_regression_has_nothing_to_calibrate(make_problem: Make, make_settings: Make) -> None:
+def test_calibration_of_a_regression_is_an_error(make_problem: Make, make_settings: Make) -> None:
     with pytest.raises(InvalidParameterError, match="calibration needs classes, but got 'temperature'"):
         run(make_problem("diamonds", 60), make_settings(calibration="temperature"), n_jobs=1)
 

@@ -1,4 +1,4 @@
-"""Networks trained anew on all rows: what they train on, when it is skipped, and that it is played back."""
+"""Refit on all rows: training rows, conditions for skipping it, and resuming."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> list[ShardTask]:
-    """Shards of the refit that are really trained."""
+    """Shards of the refit that are trained."""
     seen: list[ShardTask] = []
     train = journal.run_shards
 
-    def noting(work: Any, **values: Any) -> Any:
+    def recording(work: Any, **values: Any) -> Any:
         def passed() -> Any:
             for task in work:
                 if task.key.startswith("refit"):
@@ -35,7 +35,7 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> list[ShardTask]:
 
         return train(passed(), **values)
 
-    monkeypatch.setattr(journal, "run_shards", noting)
+    monkeypatch.setattr(journal, "run_shards", recording)
     return seen
 
 
@@ -44,7 +44,7 @@ def refitted(spam: Problem, make_settings: Make) -> SearchResult:
     return run(spam, make_settings(refit=True), n_jobs=1)
 
 
-def test_all_rows_train_up_to_the_chosen_moment(
+def test_a_refit_trains_on_all_rows_up_to_the_selected_epoch(
     tasks: list[ShardTask], refitted: SearchResult, spam: Problem, make_settings: Make
 ) -> None:
     again = run(spam, make_settings(refit=True), n_jobs=2)
@@ -57,15 +57,15 @@ def test_all_rows_train_up_to_the_chosen_moment(
         assert set(task.trials) <= trials
     networks = len(again.model.folds)
     assert 1 <= networks <= again.n_folds
-    # each member once a network, from its own initial weights, with its own batches
-    drawn = [(task.repeat, trial) for task in tasks for trial in task.trials]
-    assert len(drawn) == len(set(drawn)) == networks * len(trials)
+    # each network trains each member once, with its own initial weights and batches
+    trained = [(task.repeat, trial) for task in tasks for trial in task.trials]
+    assert len(trained) == len(set(trained)) == networks * len(trials)
     assert len({task.data.seed for task in tasks}) == networks
     assert min(task.repeat for task in tasks) > again.n_folds
     assert np.array_equal(again.model.predictions(spam.frame), refitted.model.predictions(spam.frame))
 
 
-def test_everything_but_the_networks_stays(
+def test_a_refit_changes_only_the_networks(
     refitted: SearchResult, found: SearchResult, spam: Problem
 ) -> None:
     assert refitted.model.refitted
@@ -75,7 +75,7 @@ def test_everything_but_the_networks_stays(
     plain = [honest.score - honest.averaging for honest in (refitted.honest, found.honest)]
     assert plain[0] == pytest.approx(plain[1], abs=1e-12)
     assert refitted.honest.naive == found.honest.naive
-    # as many networks are averaged as there are folds, or fewer
+    # at most one network per fold is averaged
     assert 0.0 <= refitted.honest.averaging <= found.honest.averaging > 0.0
     assert refitted.model.trials == found.model.trials
     assert torch.equal(refitted.model.weights, found.model.weights)
@@ -89,11 +89,11 @@ def test_everything_but_the_networks_stays(
         assert not any(torch.equal(vector, other) for other in vectors[:index])
 
 
-def test_as_many_networks_as_take_the_time_of_one_fold(
+def test_the_number_of_networks_follows_from_the_time_of_one_fold(
     tasks: list[ShardTask], spam: Problem, make_settings: Make
 ) -> None:
     alone = run(spam, make_settings(refit=True, n_finalists=1, n_trials=3), n_jobs=1)
-    # it may stop early, but all rows cost more than a fold's: one or two of the only finalist
+    # all rows cost more than the rows of a fold, so one or two networks fit into its time
     assert len(alone.model.folds) <= 2
     many = run(spam, make_settings(refit=True, n_finalists=12), n_jobs=1)
     assert len(many.model.trials) < 8
@@ -107,7 +107,7 @@ def test_a_loaded_model_predicts_the_same(refitted: SearchResult, spam: Problem,
     assert np.array_equal(loaded.predictions(spam.frame), refitted.model.predictions(spam.frame))
 
 
-def test_an_interrupted_refit_is_played_back(
+def test_an_interrupted_refit_is_resumed(
     refitted: SearchResult,
     spam: Problem,
     make_settings: Make,
@@ -128,20 +128,20 @@ def test_an_interrupted_refit_is_played_back(
     assert trained > 0
     seen: list[Progress] = []
     result = run(spam, make_settings(refit=True), directory=directory, callbacks=[seen.append], n_jobs=1)
-    assert len(tasks) == trained  # nothing a second time
+    assert len(tasks) == trained  # no shard is trained again
     assert "refitting" in [progress.stage for progress in seen]
     expected = refitted.model.predictions(spam.frame)
     assert np.array_equal(result.model.predictions(spam.frame), expected)
     assert np.array_equal(TrainedModel.load(directory.model_folder).predictions(spam.frame), expected)
 
 
-def test_within_a_time_limit(spam: Problem, make_settings: Make) -> None:
+def test_a_refit_keeps_the_time_limit(spam: Problem, make_settings: Make) -> None:
     result = run(spam, make_settings(refit=True, time_limit=4.0, n_trials=8), n_jobs=1)
     assert result.model.refitted
     assert result.elapsed_seconds < 4.4
 
 
-def test_without_time_for_it_the_folds_stay_with_one_sentence(
+def test_without_time_the_folds_are_kept_with_one_message(
     spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch, tasks: list[ShardTask]
 ) -> None:
     monkeypatch.setattr(refit, "SAFETY", 0.0)
@@ -153,7 +153,7 @@ def test_without_time_for_it_the_folds_stay_with_one_sentence(
     assert any("no time was left for it" in sentence for sentence in result.left_out)
 
 
-def test_networks_that_were_cut_short_do_not_predict(
+def test_networks_stopped_by_the_deadline_are_not_used(
     spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = journal.run_shards
@@ -169,7 +169,7 @@ def test_networks_that_were_cut_short_do_not_predict(
     assert not result.model.refitted
 
 
-def test_rows_in_time_train_to_the_last(
+def test_rows_in_time_are_all_used_for_training(
     make_problem: Make, make_settings: Make, tasks: list[ShardTask]
 ) -> None:
     ordered = make_problem("spambase", 300, time=np.arange(300))
@@ -178,7 +178,7 @@ def test_rows_in_time_train_to_the_last(
     assert {len(task.data.rows.inputs) for task in tasks} == {300}
 
 
-def test_a_tiny_table_has_been_trained_on_whole(make_problem: Make, make_settings: Make) -> None:
+def test_a_tiny_table_needs_no_refit(make_problem: Make, make_settings: Make) -> None:
     result = run(make_problem("spambase", 15), make_settings(refit=True, n_trials=2), n_jobs=1)
     assert not result.model.refitted
     assert result.left_out == []

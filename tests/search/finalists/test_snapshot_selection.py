@@ -1,4 +1,4 @@
-"""Finalists train on the choosing rows too, and those choose the moment by out-of-fold predictions."""
+"""Selection of a finalist's snapshot by out-of-fold predictions of validation rows."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ def prepared(**problem: object) -> Preparation:
     return Preparation(Problem(frame=frame, target=target, task="regression", **problem), SearchSettings())  # type: ignore[arg-type]
 
 
-def moments(
-    preparation: Preparation, rows: np.ndarray, choosing: list[float], others: list[float]
+def snapshots(
+    preparation: Preparation, rows: np.ndarray, validation: list[float], others: list[float]
 ) -> Snapshots:
-    """Predictions that are off by so much at each moment, on the choosing rows and on the others."""
+    """Snapshots with the given errors on validation rows and on other rows."""
     target = torch.from_numpy(preparation.target[rows]).float()
-    mine = torch.from_numpy(np.isin(rows, preparation.validation_rows))
-    off = torch.where(mine, torch.tensor(choosing).view(-1, 1), torch.tensor(others).view(-1, 1))
-    count = len(choosing)
+    is_validation = torch.from_numpy(np.isin(rows, preparation.validation_rows))
+    errors = torch.where(
+        is_validation, torch.tensor(validation).view(-1, 1), torch.tensor(others).view(-1, 1)
+    )
+    count = len(validation)
     weights = torch.arange(count, dtype=torch.float32).view(-1, 1)
-    return Snapshots(torch.arange(1.0, count + 1), weights, (target + off).unsqueeze(1))
+    return Snapshots(torch.arange(1.0, count + 1), weights, (target + errors).unsqueeze(1))
 
 
 class TestFolds:
@@ -43,19 +45,19 @@ class TestFolds:
             assert len(part.data.rows.inputs) + len(part.predicted_rows) == N_ROWS
             assert part.data.validation_inputs is None
 
-    def test_held_folds_differ_only_in_what_the_choosing_rows_do(self) -> None:
+    def test_held_out_validation_rows_are_the_only_difference_of_the_folds(self) -> None:
         preparation = prepared()
-        shared, held = preparation.folds(4, hold_out_validation=False), preparation.folds(4)
-        for one, other in zip(shared, held, strict=True):
+        shared, held_out = preparation.folds(4, hold_out_validation=False), preparation.folds(4)
+        for one, other in zip(shared, held_out, strict=True):
             assert one.preprocessor.to_dict() == other.preprocessor.to_dict()
             assert one.head == other.head
-            reporting = np.setdiff1d(one.predicted_rows, preparation.validation_rows)
-            assert np.array_equal(reporting, other.predicted_rows)
+            oof = np.setdiff1d(one.predicted_rows, preparation.validation_rows)
+            assert np.array_equal(oof, other.predicted_rows)
             assert other.data.validation_inputs is not None
             assert len(other.data.validation_inputs) == len(preparation.validation_rows)
             assert len(other.data.rows.inputs) < len(one.data.rows.inputs)
 
-    def test_rows_in_time_keep_the_last_ones_apart(self) -> None:
+    def test_rows_in_time_hold_out_the_last_ones(self) -> None:
         preparation = prepared(time=np.arange(N_ROWS))
         assert not preparation.trains_on_validation_rows
         for part in preparation.folds(3, hold_out_validation=False):
@@ -63,51 +65,53 @@ class TestFolds:
             assert part.data.validation_inputs is not None
 
 
-class TestChoice:
-    def test_the_choosing_rows_choose_and_the_others_do_not(self) -> None:
+class TestSelection:
+    def test_only_validation_rows_select_the_snapshot(self) -> None:
         preparation = prepared()
         parts = preparation.folds(3, hold_out_validation=False)
-        choice = SnapshotSelection(preparation, parts)
+        selection = SnapshotSelection(preparation, parts)
         for fold, part in enumerate(parts):
-            kept = moments(preparation, part.predicted_rows, [3.0, 0.5, 2.0], [3.0, 2.0, 0.0])
-            chosen = choice.add(7, fold, kept)
+            kept = snapshots(preparation, part.predicted_rows, [3.0, 0.5, 2.0], [3.0, 2.0, 0.0])
+            chosen = selection.add(7, fold, kept)
             assert bool(chosen) == (fold == 2)
         assert sorted(chosen) == [0, 1, 2]
         assert [network.vector.tolist() for network in chosen.values()] == [[1.0]] * 3
         assert torch.equal(chosen[2].prediction, kept.predictions[1])
         assert [network.epoch for network in chosen.values()] == [2.0] * 3
 
-    def test_all_folds_together_choose_not_each_for_itself(self) -> None:
+    def test_one_snapshot_is_selected_for_all_folds(self) -> None:
         preparation = prepared()
         parts = preparation.folds(3, hold_out_validation=False)
-        choice = SnapshotSelection(preparation, parts)
+        selection = SnapshotSelection(preparation, parts)
         errors = [[0.0, 1.0], [4.0, 1.0], [4.0, 1.0]]
         for fold, part in enumerate(parts):
-            chosen = choice.add(0, fold, moments(preparation, part.predicted_rows, errors[fold], [1.0, 1.0]))
+            chosen = selection.add(
+                0, fold, snapshots(preparation, part.predicted_rows, errors[fold], [1.0, 1.0])
+            )
         assert [network.vector.tolist() for network in chosen.values()] == [[1.0]] * 3
 
-    def test_equal_moments_go_to_the_last_and_a_cut_fold_stands_still(self) -> None:
+    def test_ties_select_the_last_snapshot_and_a_stopped_fold_keeps_its_last(self) -> None:
         preparation = prepared()
         parts = preparation.folds(3, hold_out_validation=False)
-        choice = SnapshotSelection(preparation, parts)
+        selection = SnapshotSelection(preparation, parts)
         for fold, part in enumerate(parts):
             errors = [2.0, 1.0] if fold == 0 else [2.0, 1.0, 1.0]
-            chosen = choice.add(0, fold, moments(preparation, part.predicted_rows, errors, errors))
+            chosen = selection.add(0, fold, snapshots(preparation, part.predicted_rows, errors, errors))
         assert [network.vector.tolist() for network in chosen.values()] == [[1.0], [2.0], [2.0]]
 
     @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-    def test_moments_that_cannot_be_scored_are_passed_over(self) -> None:
+    def test_snapshots_without_a_score_are_skipped(self) -> None:
         preparation = prepared()
         parts = preparation.folds(2, hold_out_validation=False)
-        choice = SnapshotSelection(preparation, parts)
+        selection = SnapshotSelection(preparation, parts)
         for fold, part in enumerate(parts):
             errors = [2.0, float("nan")]
-            chosen = choice.add(0, fold, moments(preparation, part.predicted_rows, errors, errors))
+            chosen = selection.add(0, fold, snapshots(preparation, part.predicted_rows, errors, errors))
         assert [network.vector.tolist() for network in chosen.values()] == [[0.0]] * 2
 
 
-def test_a_search_learns_from_the_choosing_rows_but_never_reports_on_them() -> None:
-    """A feature that only the choosing rows know reaches the model, and not the score."""
+def test_validation_rows_train_finalists_but_do_not_enter_the_score() -> None:
+    """A feature that is nonzero only in validation rows affects the model but not the score."""
     preparation = prepared()
     frame = preparation.problem.frame.copy()
     target = preparation.problem.target.copy()
@@ -117,8 +121,8 @@ def test_a_search_learns_from_the_choosing_rows_but_never_reports_on_them() -> N
     problem = Problem(frame=frame, target=target, task="regression")
     settings = SearchSettings(search_space="small", n_trials=4, max_epochs=40, n_finalists=2, n_folds=2)
     result = run(problem, settings, n_jobs=1)
-    told = frame.head(2).assign(rare=[0.0, 1.0])
-    low, high = result.model.predictions(told)[0]
+    examples = frame.head(2).assign(rare=[0.0, 1.0])
+    low, high = result.model.predictions(examples)[0]
     assert high - low > 10.0
     assert result.honest is not None
     assert result.honest.score < 25.0

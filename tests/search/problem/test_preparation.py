@@ -1,4 +1,4 @@
-"""Which rows train, which choose, which report."""
+"""Training, validation and out-of-fold rows of a search."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Rows = np.ndarray[Any, Any]
 
 @pytest.fixture
 def divide(make_settings: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """The preparation of a problem, and training and predicted rows of screening and of each fold."""
+    """Function from a problem to its preparation and (training, predicted) rows of screening and folds."""
 
     def divided(
         problem: Problem, n_folds: int = 3, *, hold_out_validation: bool = True, **values: Any
@@ -28,11 +28,11 @@ def divide(make_settings: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         parts: list[tuple[Rows, Rows]] = []
         part = Preparation._part
 
-        def noting(self: Preparation, train: Rows, predict: Rows | None, seed: int, **options: Any) -> Any:
+        def recording(self: Preparation, train: Rows, predict: Rows | None, seed: int, **options: Any) -> Any:
             parts.append((train, np.empty(0, dtype=int) if predict is None else predict))
             return part(self, train, predict, seed, **options)
 
-        monkeypatch.setattr(Preparation, "_part", noting)
+        monkeypatch.setattr(Preparation, "_part", recording)
         preparation = Preparation(problem, make_settings(**values))
         preparation.screening()
         preparation.folds(preparation.allowed_folds(n_folds), hold_out_validation=hold_out_validation)
@@ -47,18 +47,18 @@ def _sets(*rows: Rows) -> list[set[int]]:
 
 @pytest.mark.parametrize("hold_out_validation", [True, False])
 @pytest.mark.parametrize("name", ["spambase", "satimage", "diamonds"])
-def test_rows_that_choose_never_report_and_no_fold_predicts_what_it_trained_on(
+def test_validation_oof_and_training_rows_are_disjoint(
     name: str, hold_out_validation: bool, make_problem: Make, divide: Make
 ) -> None:
     preparation, (screening, *folds) = divide(
         make_problem(name, 300), hold_out_validation=hold_out_validation
     )
-    reporting, choosing = _sets(preparation.oof_rows, preparation.validation_rows)
-    assert reporting | choosing == set(range(300))
-    assert not reporting & choosing
-    assert 0.1 < len(choosing) / 300 < 0.3
-    assert _sets(screening[0])[0] == reporting
-    used = reporting if hold_out_validation else reporting | choosing
+    oof, validation = _sets(preparation.oof_rows, preparation.validation_rows)
+    assert oof | validation == set(range(300))
+    assert not oof & validation
+    assert 0.1 < len(validation) / 300 < 0.3
+    assert _sets(screening[0])[0] == oof
+    used = oof if hold_out_validation else oof | validation
     predicted: list[int] = []
     for train, predict in folds:
         inside, outside = _sets(train, predict)
@@ -69,7 +69,7 @@ def test_rows_that_choose_never_report_and_no_fold_predicts_what_it_trained_on(
 
 
 @pytest.mark.parametrize("hold_out_validation", [True, False])
-def test_no_group_is_on_two_sides_of_any_split(
+def test_no_group_is_on_both_sides_of_a_split(
     hold_out_validation: bool, make_problem: Make, divide: Make
 ) -> None:
     groups = np.array(
@@ -86,13 +86,13 @@ def test_no_group_is_on_two_sides_of_any_split(
     for train, predict in folds:
         assert len(predict) > 0
         assert not of(train) & of(predict)
-    # without groups the same rows are torn apart
+    # without groups, rows of the same value are on both sides
     free, (_, *free_folds) = divide(make_problem("spambase", 300))
     assert of(free.oof_rows) & of(free.validation_rows)
     assert all(of(train) & of(predict) for train, predict in free_folds)
 
 
-def test_time_only_looks_forward(make_problem: Make, divide: Make) -> None:
+def test_later_rows_never_train_for_earlier_ones(make_problem: Make, divide: Make) -> None:
     time = np.random.default_rng(1).permutation(300).astype(float)
     preparation, (_, *folds) = divide(make_problem("diamonds", 300, time=time))
     assert time[preparation.validation_rows].min() > time[preparation.oof_rows].max()
@@ -100,13 +100,13 @@ def test_time_only_looks_forward(make_problem: Make, divide: Make) -> None:
         assert time[train].max() < time[predict].min()
 
 
-def test_folds_are_no_more_than_groups_or_moments_allow(make_problem: Make, make_settings: Make) -> None:
+def test_groups_and_times_limit_the_number_of_folds(make_problem: Make, make_settings: Make) -> None:
     def allowed(**values: Any) -> int:
         return Preparation(make_problem("spambase", 300, **values), make_settings()).allowed_folds(8)
 
     assert allowed() == 8
     assert allowed(groups=np.arange(300) % 5) == 4
-    # years: six of them, the last chooses, and five moments make four folds
+    # of six years the last has the validation rows, and five years allow four folds
     assert allowed(time=2000 + np.arange(300) % 6) == 4
 
 
@@ -116,7 +116,9 @@ def test_one_group_cannot_be_divided(make_problem: Make, make_settings: Make) ->
 
 
 @pytest.mark.parametrize("n_rows", [MIN_SPLIT_ROWS - 1, MIN_SPLIT_ROWS])
-def test_below_twenty_rows_nothing_is_held_back(n_rows: int, make_problem: Make, divide: Make) -> None:
+def test_below_twenty_rows_there_are_no_validation_rows(
+    n_rows: int, make_problem: Make, divide: Make
+) -> None:
     preparation, (_, *folds) = divide(make_problem("spambase", n_rows))
     tiny = n_rows < MIN_SPLIT_ROWS
     assert preparation.is_tiny is tiny
@@ -126,7 +128,7 @@ def test_below_twenty_rows_nothing_is_held_back(n_rows: int, make_problem: Make,
         assert len(folds[0][0]) == len(folds[0][1]) == n_rows
 
 
-def test_preprocessing_and_scaling_are_fitted_on_the_training_rows_alone(
+def test_preprocessing_and_scaling_are_fitted_on_training_rows_only(
     make_problem: Make, make_settings: Make
 ) -> None:
     problem: Problem = make_problem("diamonds", 300)
@@ -136,19 +138,19 @@ def test_preprocessing_and_scaling_are_fitted_on_the_training_rows_alone(
     target[before.validation_rows] *= 100
     frame.loc[before.validation_rows, "carat"] *= 100
     after = Preparation(replace(problem, target=target, frame=frame), make_settings())
-    # the split is by strata of the target, whose ranks may move, so keep the rows as they were
+    # the split depends on ranks of the target, so the rows of the first split are kept
     after.oof_rows, after.validation_rows = before.oof_rows, before.validation_rows
     first, second = before.screening(), after.screening()
     assert first.head == second.head
     assert torch.equal(first.data.rows.inputs, second.data.rows.inputs)
     assert torch.equal(first.data.rows.target, second.data.rows.target)
-    # and what chooses did change
+    # the validation rows did change
     assert not torch.equal(first.data.validation_target, second.data.validation_target)
     target[before.oof_rows[:50]] *= 100
     assert Preparation(replace(problem, target=target), make_settings()).screening().head != first.head
 
 
-def test_weights_train_and_count_where_class_weights_only_train(
+def test_row_weights_train_and_score_but_class_weights_only_train(
     make_problem: Make, make_settings: Make
 ) -> None:
     weight = np.linspace(0.5, 2, 200)

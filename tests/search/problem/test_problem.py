@@ -1,4 +1,4 @@
-"""Problems from tables: by the names of columns, and by values."""
+"""Problems from tables, by column names and by values."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def assert_same(first: Problem, second: Problem) -> None:
         npt.assert_array_equal(first.weight, second.weight)
 
 
-def test_names_and_values_make_the_same_problem(table: pd.DataFrame) -> None:
+def test_names_and_values_give_the_same_problem(table: pd.DataFrame) -> None:
     by_name = Problem.from_table(table, "sold", weight="w", groups="house", class_weight="balanced")
     by_value = Problem.from_table(
         table.drop(columns=["sold", "w", "house"]),
@@ -59,7 +59,7 @@ def test_names_and_values_make_the_same_problem(table: pd.DataFrame) -> None:
     assert by_value.groups.tolist() == ["x", "x", "z", "y"]
 
 
-def test_rows_of_weight_zero_are_absent(table: pd.DataFrame) -> None:
+def test_rows_of_weight_zero_are_dropped(table: pd.DataFrame) -> None:
     kept = table[table["w"] > 0]
     assert_same(Problem.from_table(table, "price", weight="w"), Problem.from_table(kept, "price", weight="w"))
     problem = Problem.from_table(table, "sold", weight="w", time="day")
@@ -74,7 +74,7 @@ def test_equal_weights_are_no_weights(table: pd.DataFrame) -> None:
     assert Problem.from_table(features, table["sold"], weight=np.full(6, 0.5)).weight is None
 
 
-def test_rows_without_a_target_are_left_out(table: pd.DataFrame) -> None:
+def test_rows_without_a_target_are_dropped(table: pd.DataFrame) -> None:
     table.loc[1, "sold"] = None
     with pytest.warns(DataWarning, match="1 row is left out: the target 'sold' is missing"):
         problem = Problem.from_table(table, "sold", groups="house")
@@ -96,7 +96,7 @@ def test_rows_without_a_target_are_left_out(table: pd.DataFrame) -> None:
         (np.arange(6.0)[:, None], None, "regression"),
     ],
 )
-def test_the_task_comes_from_the_target(
+def test_the_task_is_inferred_from_the_target(
     table: pd.DataFrame, target: Any, task: str | None, expected: str
 ) -> None:
     problem = Problem.from_table(table[["age", "city"]], target, task=task)
@@ -107,7 +107,7 @@ def test_the_task_comes_from_the_target(
     assert problem.target.tolist() == values.tolist()
 
 
-def test_numbers_in_texts_are_read_where_a_regression_is_asked_for(table: pd.DataFrame) -> None:
+def test_a_regression_parses_numbers_in_text(table: pd.DataFrame) -> None:
     table["price"] = [" 1.5", "2", "3", "2.5", "0.5", "1e0"]
     assert Problem.from_table(table, "price", task="regression").target.tolist() == [1.5, 2, 3, 2.5, 0.5, 1]
 
@@ -120,7 +120,7 @@ def test_numbers_in_texts_are_read_where_a_regression_is_asked_for(table: pd.Dat
         ("sold", {"groups": "w", "time": "day"}, InvalidParameterError, "only one of groups"),
         ("sold", {"weight": "city"}, DataError, "weight column 'city' must hold numbers >= 0, but row 0"),
         ("sold", {"weight": "minus"}, DataError, "weight column 'minus' must .* but row 3 has -1"),
-        ("sold", {"groups": "gaps"}, DataError, "groups column 'gaps' must have a value .* but row 2"),
+        ("sold", {"groups": "missing"}, DataError, "groups column 'missing' must have a value .* but row 2"),
         ("sold", {"time": "city"}, DataError, "time column 'city' must hold a number or a date"),
         ("sold", {"weight": "one"}, DataError, "at least 2 rows must have a weight > 0, but there is 1"),
         ("price", {"class_weight": "balanced"}, InvalidParameterError, "class_weight needs classes"),
@@ -137,12 +137,12 @@ def test_numbers_in_texts_are_read_where_a_regression_is_asked_for(table: pd.Dat
         ([0, 1] * 3, {"time": [1, 2]}, InvalidParameterError, r"time must have the shape \(6,\)"),
     ],
 )  # fmt: skip
-def test_unusable_values_are_named(
+def test_unusable_values_are_an_error(
     table: pd.DataFrame, target: Any, values: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     table = table.assign(
         minus=[1, 2, 3, -1, 2, 3],
-        gaps=["a", "b", None, "c", "d", "e"],
+        missing=["a", "b", None, "c", "d", "e"],
         one=[0, 0, 0, 1, 0, 0],
         wide=[1.5, np.inf, 2, 3, 4, 5],
     )

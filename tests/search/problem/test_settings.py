@@ -1,4 +1,4 @@
-"""Settings: what is refused, and the way through JSON."""
+"""Settings: validation and the round trip through JSON."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from parallelmlp_search.space import Categorical, Float, Int, SearchSpace, When
         ({"search_space": 3}, r"search_space must be a SearchSpace or the name of a preset, but got 3"),
     ],
 )
-def test_what_a_rule_forbids_is_refused(values: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_an_error(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidParameterError, match=message):
         SearchSettings(**values)
 
 
-def test_whole_numbers_of_numpy_are_taken() -> None:
+def test_integers_of_numpy_are_accepted() -> None:
     settings = SearchSettings("small", n_trials=np.int64(10), max_epochs=3)  # type: ignore[arg-type]
     assert settings.n_trials == 10
     assert json.loads(json.dumps(settings.to_dict(), default=int))["n_trials"] == 10
@@ -70,7 +70,7 @@ SPACES = [
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space if isinstance(space, str) else "own")
-def test_settings_come_back_from_json(space: SearchSpace | str) -> None:
+def test_settings_round_trip_through_json(space: SearchSpace | str) -> None:
     settings = SearchSettings(
         space, n_trials=7, time_limit=2.5, max_epochs=9, n_folds=3, refinement=0.1, seed=5, memory_limit=10**9
     )
@@ -78,12 +78,12 @@ def test_settings_come_back_from_json(space: SearchSpace | str) -> None:
     read = SearchSettings.from_dict(written)
     assert read.space == settings.space
     assert read.to_dict() == settings.to_dict()
-    # what was read from disk must equal what a resumed run compares it with
+    # a resumed run compares its settings with those read from disk
     assert written == settings.to_dict()
     assert SearchSettings(space, seed=6).to_dict() != SearchSettings(space, seed=5).to_dict()
 
 
-def test_an_unknown_field_is_named() -> None:
+def test_an_unknown_field_is_an_error() -> None:
     values = SearchSettings("small").to_dict() | {"n_trial": 3}
     with pytest.raises(InvalidParameterError, match=r"no field 'n_trial'; did you mean 'n_trials'\?"):
         SearchSettings.from_dict(values)
@@ -117,7 +117,7 @@ def test_a_memory_limit_is_a_number_of_bytes_or_a_size(limit: Any, size: int | N
 
 
 @pytest.mark.parametrize("limit", [0, -1, "GB", "2 2", "-1GB", "1.2.3MB", "2 apples", True, math.nan, [1]])
-def test_other_memory_limits_are_refused(limit: Any) -> None:
+def test_other_memory_limits_are_an_error(limit: Any) -> None:
     with pytest.raises(InvalidParameterError, match="memory_limit must be bytes > 0 or a size such as"):
         SearchSettings("small", memory_limit=limit)
 

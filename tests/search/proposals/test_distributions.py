@@ -1,4 +1,4 @@
-"""Search spaces as distributions and back, and configurations from trials."""
+"""Search spaces as distributions of Optuna and back, and configurations from its trials."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_distributions_by_hand() -> None:
     }
 
 
-def test_there_and_back() -> None:
+def test_a_space_round_trips_through_distributions() -> None:
     assert space_from_distributions(space_to_distributions(UNCONDITIONAL)) == UNCONDITIONAL
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_a_preset_comes_back_but_for_its_conditions(preset: str) -> None:
+def test_a_preset_round_trips_except_for_its_conditions(preset: str) -> None:
     space = SearchSpace.preset(preset)
     back = space_from_distributions(space_to_distributions(space))
     assert back.names == space.names
@@ -51,7 +51,7 @@ def test_a_preset_comes_back_but_for_its_conditions(preset: str) -> None:
         assert after == before
 
 
-def test_what_a_space_cannot_hold_is_named() -> None:
+def test_unsupported_distributions_are_an_error() -> None:
     with pytest.raises(InvalidParameterError, match="learnin_rate"):
         space_from_distributions({"learnin_rate": FloatDistribution(0.1, 1.0)})
     with pytest.raises(InvalidParameterError, match="64"):
@@ -67,21 +67,21 @@ def test_true_is_not_one() -> None:
 
 
 @given(st.sampled_from(sorted(PRESETS)), st.integers(0, 10_000))
-def test_what_a_study_suggests_belongs_to_the_space(preset: str, seed: int) -> None:
+def test_suggestions_of_a_study_are_in_the_space(preset: str, seed: int) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = SearchSpace.preset(preset)
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
     config = suggest(trial, preset)
     assert space.contains(config)
     assert config.seed == trial.params.get("seed", trial.number)
-    # what counts was asked for, in the way it is stored, and nothing else
+    # exactly the active parameters are suggested, with the values that are stored
     values = space.to_values(config)
     assert trial.params == {name: encode_value(value) for name, value in values.items()}
-    # the same values lead to the same configuration
+    # the same values give the same configuration
     assert suggest(optuna.trial.FixedTrial(trial.params, number=trial.number), space) == config
 
 
-def test_a_name_that_does_not_count_is_not_asked_for() -> None:
+def test_an_inactive_parameter_is_not_suggested() -> None:
     space = SearchSpace(
         {
             "optimizer": Categorical(("sgd", "adamw")),

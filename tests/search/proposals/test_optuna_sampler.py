@@ -1,4 +1,4 @@
-"""Optuna's samplers inside our search: draws that learn, differ, stay inside, and come again on resume."""
+"""Samplers of Optuna in a search: proposals improve, differ, are in the space, and are reproducible."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TARGET_RATE = 3e-3
 
 
 def _error(config: MLPConfig) -> float:
-    """Best at a learning rate of 0.003, a width of 64 and no dropout."""
+    """Error with its minimum at a learning rate of 0.003, a width of 64 and no dropout."""
     rate = np.log10(config.learning_rate / TARGET_RATE)
     return float(rate**2 + np.log2(config.widths[0] / 64) ** 2 / 8 + config.dropout)
 
@@ -55,46 +55,37 @@ def _rng(seed: int = 0) -> np.random.Generator:
 
 
 @pytest.mark.parametrize("name", [*NAMED, "an object"])
-def test_draws_fall_where_the_leaders_are(name: str) -> None:
+def test_proposals_are_near_elites(name: str) -> None:
     trials = _scored(SPACE.sample(60, _rng()))
     sampler: Any = optuna.samplers.TPESampler(seed=1) if name == "an object" else name
-    draws = OptunaProposals(SPACE, sampler, seed=0)
+    proposals = OptunaProposals(SPACE, sampler, seed=0)
     for _ in range(3 if name == "cmaes" else 1):  # evolution takes generations
         known = [trial.config for trial in trials]
-        drawn = draws.propose(trials, 24, _rng(1), known=known)
-        assert len(drawn) == 24
-        assert len({SPACE.key(config) for config in known + drawn}) == len(known) + 24
-        assert all(SPACE.contains(config) for config in drawn)
-        trials += _scored(drawn, start=len(trials))
-    learned = np.median([_error(config) for config in drawn])
-    blind = np.median([_error(config) for config in SPACE.sample(400, _rng(2))])
-    assert learned < 0.6 * blind
+        configs = proposals.propose(trials, 24, _rng(1), known=known)
+        assert len(configs) == 24
+        assert len({SPACE.key(config) for config in known + configs}) == len(known) + 24
+        assert all(SPACE.contains(config) for config in configs)
+        trials += _scored(configs, start=len(trials))
+    learned = np.median([_error(config) for config in configs])
+    uniform = np.median([_error(config) for config in SPACE.sample(400, _rng(2))])
+    assert learned < 0.6 * uniform
 
 
 def _median_rate(trials: list[Trial]) -> float:
-    drawn = OptunaProposals(SPACE, "tpe", 0).propose(trials, 20, _rng(), known=[])
-    return float(np.median([config.learning_rate for config in drawn]))
+    configs = OptunaProposals(SPACE, "tpe", 0).propose(trials, 20, _rng(), known=[])
+    return float(np.median([config.learning_rate for config in configs]))
 
 
-def test_a_trial_counts_by_how_far_it_got_before_its_error_counts() -> None:
-    # those of low rates got further, though their errors are larger: that is where the next ones fall
+def test_trials_are_compared_by_rung_before_error() -> None:
+    # trials with low rates reach a higher rung in spite of larger errors, so proposals have low rates
     configs = SPACE.sample(80, _rng())
     trials = _scored(configs, rungs=lambda number: int(configs[number].learning_rate < 4e-4))
-    rates = [
-        config.learning_rate
-        for config in OptunaProposals(SPACE, "tpe", 0).propose(trials, 20, _rng(), known=[])
-    ]
-    assert np.median(rates) < 1e-3
-    level = _scored(configs)
-    rates = [
-        config.learning_rate
-        for config in OptunaProposals(SPACE, "tpe", 0).propose(level, 20, _rng(), known=[])
-    ]
-    assert np.median(rates) > 1e-3
+    assert _median_rate(trials) < 1e-3
+    assert _median_rate(_scored(configs)) > 1e-3
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_draws_are_a_function_of_the_trials(name: str) -> None:
+def test_proposals_are_a_function_of_the_trials(name: str) -> None:
     trials = _scored(SPACE.sample(30, _rng()))
     first, second = (
         OptunaProposals(SPACE, name, seed=4).propose(trials, 3, _rng(1), known=[]) for _ in range(2)
@@ -104,25 +95,25 @@ def test_draws_are_a_function_of_the_trials(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tpe", "an object"])
-def test_a_small_space_is_drawn_to_its_end(name: str) -> None:
+def test_a_small_space_is_exhausted(name: str) -> None:
     sampler: Any = optuna.samplers.TPESampler(seed=1) if name == "an object" else name
-    draws = OptunaProposals(FINITE, sampler, seed=0)
-    first = draws.propose([], 6, _rng(), known=[])
-    rest = draws.propose(_scored(first), 6, _rng(1), known=first)
+    proposals = OptunaProposals(FINITE, sampler, seed=0)
+    first = proposals.propose([], 6, _rng(), known=[])
+    rest = proposals.propose(_scored(first), 6, _rng(1), known=first)
     assert len(first) == 6
     assert len({FINITE.key(config) for config in first + rest}) == 10
-    assert draws.propose(_scored(first + rest), 6, _rng(2), known=first + rest) == []
+    assert proposals.propose(_scored(first + rest), 6, _rng(2), known=first + rest) == []
 
 
-def test_a_gaussian_process_is_asked_for_a_few_and_the_rest_fall_near_them(
+def test_a_gaussian_process_proposes_a_few_and_the_rest_are_near_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(MAX_ASKED, "gp", 4)
     trials = _scored(SPACE.sample(40, _rng()))
-    draws = OptunaProposals(SPACE, "gp", seed=0)
-    drawn = draws.propose(trials, 3 * MAX_ASKED["gp"], _rng(), known=[])
-    assert len({SPACE.key(config) for config in drawn}) == 3 * MAX_ASKED["gp"]
-    asked, near = drawn[: MAX_ASKED["gp"]], drawn[MAX_ASKED["gp"] :]
+    proposals = OptunaProposals(SPACE, "gp", seed=0)
+    configs = proposals.propose(trials, 3 * MAX_ASKED["gp"], _rng(), known=[])
+    assert len({SPACE.key(config) for config in configs}) == 3 * MAX_ASKED["gp"]
+    asked, near = configs[: MAX_ASKED["gp"]], configs[MAX_ASKED["gp"] :]
     points = np.array([SPACE.to_unit(SPACE.to_values(config)) for config in asked])
     distances = [np.abs(points - SPACE.to_unit(SPACE.to_values(config))).sum(axis=1).min() for config in near]
     far = [
@@ -132,7 +123,7 @@ def test_a_gaussian_process_is_asked_for_a_few_and_the_rest_fall_near_them(
     assert np.median(distances) < 0.5 * np.median(far)
 
 
-def test_a_slow_sampler_is_not_waited_for() -> None:
+def test_a_slow_sampler_is_asked_only_once() -> None:
     trials = _scored(SPACE.sample(40, _rng()))
     asked = []
 
@@ -140,21 +131,21 @@ def test_a_slow_sampler_is_not_waited_for() -> None:
         def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
             asked.append(trial.number)
 
-    drawn = OptunaProposals(SPACE, Slow(seed=1), seed=0).propose(trials, 12, _rng(), known=[], seconds=0.0)
+    configs = OptunaProposals(SPACE, Slow(seed=1), seed=0).propose(trials, 12, _rng(), known=[], seconds=0.0)
     assert len(asked) == 1
-    assert len({SPACE.key(config) for config in drawn}) == 12
+    assert len({SPACE.key(config) for config in configs}) == 12
     OptunaProposals(SPACE, Slow(seed=1), seed=0).propose(trials, 12, _rng(), known=[])
     assert len(asked) == 1 + 12
 
 
-def test_a_sampler_of_the_users_own_is_not_touched() -> None:
+def test_the_sampler_of_the_user_is_not_modified() -> None:
     sampler = optuna.samplers.TPESampler(seed=1)
     before = sampler._rng.rng.get_state()[1].tolist()
     OptunaProposals(SPACE, sampler, seed=0).propose(_scored(SPACE.sample(20, _rng())), 5, _rng(), known=[])
     assert sampler._rng.rng.get_state()[1].tolist() == before
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_or_sampler_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "cmaes", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'parallelmlp-search\[cmaes\]'"):
         OptunaProposals(SPACE, "cmaes", 0)
@@ -163,7 +154,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "gp", "an object"])
-def test_a_search_draws_from_the_sampler(
+def test_a_search_uses_the_sampler(
     spam: Problem, make_settings: Callable[..., SearchSettings], sampler: str
 ) -> None:
     given: Any = optuna.samplers.TPESampler(seed=1) if sampler == "an object" else sampler
@@ -175,7 +166,7 @@ def test_a_search_draws_from_the_sampler(
         assert origins == {"random": 6, sampler: 14}
 
 
-def test_an_interrupted_search_draws_the_same_again(
+def test_a_resumed_search_proposes_the_same_configurations(
     spam: Problem,
     make_settings: Callable[..., SearchSettings],
     assert_same_table: Callable[[pd.DataFrame, pd.DataFrame], None],
@@ -198,7 +189,7 @@ def test_an_interrupted_search_draws_the_same_again(
     assert_same_table(resumed.trials, whole.trials)
 
 
-def test_a_run_remembers_the_class_of_an_object(
+def test_a_run_stores_the_class_of_a_sampler_object(
     spam: Problem, make_settings: Callable[..., SearchSettings], tmp_path: Path
 ) -> None:
     settings = make_settings(sampler=optuna.samplers.RandomSampler(seed=1), n_trials=6)
@@ -211,12 +202,12 @@ def test_a_run_remembers_the_class_of_an_object(
 
 
 @pytest.mark.parametrize("sampler", ["tpi", 3, optuna.pruners.NopPruner()])
-def test_what_is_no_sampler_is_refused(sampler: Any) -> None:
+def test_an_invalid_sampler_is_an_error(sampler: Any) -> None:
     with pytest.raises(InvalidParameterError, match="sampler must be one of random, qmc, grid, tpe"):
         SearchSettings(sampler=sampler)
 
 
-# ---------------------------------------------------------------------- configurations to begin with
+# ---------------------------------------------------------------------- initial configurations
 
 
 def _initial(space: SearchSpace) -> tuple[MLPConfig, ...]:
@@ -242,7 +233,7 @@ def test_settings_keep_their_initial_configurations() -> None:
     assert SearchSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
-def test_an_initial_configuration_must_be_of_the_space() -> None:
+def test_an_initial_configuration_must_be_in_the_space() -> None:
     with pytest.raises(InvalidParameterError, match="width"):
         SearchSettings(search_space=FINITE, initial=(MLPConfig(widths=(300,)),))
     with pytest.raises(InvalidParameterError, match="initial must hold configurations"):

@@ -1,4 +1,4 @@
-"""Time: the clock, the speed of the machine, and what a time limit affords."""
+"""Clock, throughput of the machine, and the plan that a time limit affords."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from parallelmlp_search.search.run.budget import (
 
 
 class _Now:
-    """A clock that a test moves."""
+    """Clock that a test advances."""
 
     def __init__(self, reading: float = 1000.0) -> None:
         self.reading = reading
@@ -41,23 +41,23 @@ class TestClock:
         now.reading += 50
         assert clock.left == -15
 
-    def test_counts_from_the_start_that_it_is_told(self) -> None:
+    def test_counts_from_the_given_start(self) -> None:
         assert Clock(60, started=990.0, now=_Now()).elapsed == 10
 
-    def test_counts_what_a_predecessor_has_spent(self) -> None:
+    def test_counts_the_time_of_an_interrupted_run(self) -> None:
         clock = Clock(60, spent=20, now=_Now())
         assert (clock.elapsed, clock.left) == (20, 40)
         assert clock.deadline(0) == 1040
 
     @pytest.mark.parametrize(("spent", "expected"), [(0, 55), (50, 5), (53, 3), (90, 3)])
-    def test_some_time_is_always_for_training(self, spent: float, expected: float) -> None:
+    def test_some_time_is_always_left_for_training(self, spent: float, expected: float) -> None:
         assert Clock(60, spent=spent, now=_Now()).for_training(reserve=5) == pytest.approx(expected)
         assert Clock(None, now=_Now()).for_training(5) == math.inf
 
     def test_deadline_keeps_a_reserve(self) -> None:
         assert Clock(60, now=_Now()).deadline(reserve=5) == 1055
 
-    def test_without_a_limit_there_is_no_end(self) -> None:
+    def test_without_a_limit_there_is_no_deadline(self) -> None:
         clock = Clock(None, now=_Now())
         assert clock.left == math.inf
         assert clock.deadline(5) is None
@@ -68,7 +68,7 @@ def _shard(seconds: float, predicted: float, *, steps: int = 10, cut: bool = Fal
 
 
 class TestThroughput:
-    def test_believes_the_cost_model_before_it_has_seen_anything(self) -> None:
+    def test_uses_the_cost_model_before_the_first_measurement(self) -> None:
         throughput = Throughput(2)
         assert throughput.factor == 1
         assert throughput.wall_seconds(8) == 4
@@ -79,7 +79,7 @@ class TestThroughput:
         assert throughput.factor == pytest.approx(3)
         assert throughput.wall_seconds(8) == pytest.approx(12)
 
-    def test_notices_a_machine_that_slows_down(self) -> None:
+    def test_follows_a_machine_that_slows_down(self) -> None:
         throughput = Throughput(1)
         for _ in range(100):
             throughput.add(_shard(1, 1))
@@ -87,7 +87,7 @@ class TestThroughput:
             throughput.add(_shard(4, 1))
         assert 3.5 < throughput.factor <= 4
 
-    def test_counts_steps_of_all_but_learns_only_from_whole_shards(self) -> None:
+    def test_counts_steps_of_all_shards_but_times_only_complete_ones(self) -> None:
         throughput = Throughput(1)
         throughput.add(_shard(1, 1))
         throughput.add(_shard(1, 100, cut=True))
@@ -112,9 +112,9 @@ def test_more_rows_need_fewer_folds() -> None:
 SECONDS = [0.0, 0.01, 0.1, 1, 3, 10, 30, 100, 300, 1000, 3000]
 
 
-def _plans(**settled: int | None) -> Iterator[FinalistPlan]:
+def _plans(**explicit: int | None) -> Iterator[FinalistPlan]:
     for seconds in SECONDS:
-        yield plan_finalists(seconds, 0.01, 5000, 30.0, **settled)
+        yield plan_finalists(seconds, 0.01, 5000, 30.0, **explicit)
 
 
 class TestPlanFinalists:
@@ -127,16 +127,16 @@ class TestPlanFinalists:
         assert plans[0].max_epochs < plans[-1].max_epochs
         assert plans[0].n_finalists < plans[-1].n_finalists
 
-    def test_no_time_still_trains_something(self) -> None:
+    def test_no_time_still_trains_one_finalist(self) -> None:
         plan = plan_finalists(0.0, 1.0, 100, 1.0)
         assert (plan.max_epochs, plan.n_finalists) == (1, 2)
         assert plan.n_folds >= 2
 
-    def test_what_is_settled_is_kept(self) -> None:
+    def test_explicit_settings_are_kept(self) -> None:
         for plan in _plans(max_epochs=7, n_folds=3, n_finalists=5):
             assert plan == FinalistPlan(7, 5, 3)
 
-    def test_settled_epochs_leave_the_time_to_finalists(self) -> None:
+    def test_explicit_epochs_leave_the_time_to_finalists(self) -> None:
         counts = [plan.n_finalists for plan in _plans(max_epochs=20)]
         assert counts == sorted(counts)
         assert counts[0] == 2

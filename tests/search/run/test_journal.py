@@ -1,4 +1,4 @@
-"""Journal: outcomes and entries come back as they were, and what is not needed any more is deleted."""
+"""Journal: stored outcomes and entries are read unchanged, and obsolete files are deleted."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_shard_is_trained_once(directory: RunDirectory, trained: list[str]) ->
 
 
 @pytest.mark.parametrize(("seconds", "cut"), [(0.1, False), (2.0, True)])
-def test_short_and_cut_shards_are_trained_again(
+def test_short_and_stopped_shards_are_trained_again(
     directory: RunDirectory, trained: list[str], monkeypatch: pytest.MonkeyPatch, seconds: float, cut: bool
 ) -> None:
     train = module.run_shards
@@ -125,7 +125,7 @@ def test_a_closed_round_replaces_its_shards_and_the_states_before_it(directory: 
     assert journal.recall_round("round-002") is None
 
 
-def test_a_damaged_checkpoint_is_named(directory: RunDirectory) -> None:
+def test_a_damaged_checkpoint_is_an_error(directory: RunDirectory) -> None:
     journal = Journal(Throughput(1), directory)
     journal.close_round(outcome_of("round-000"), None)
     path = directory.checkpoints / "round-000.safetensors"

@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and who may open it."""
+"""Files of a run directory, and its lock."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_new_run_is_running(directory: RunDirectory) -> None:
     assert info["created"].endswith("+00:00")
 
 
-def test_an_empty_folder_is_taken_and_a_full_one_is_not(tmp_path: Path) -> None:
+def test_a_new_run_needs_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     RunDirectory.create(tmp_path / "empty")
     with pytest.raises(RunDirectoryError, match="already exists and is not empty: choose another folder"):
@@ -41,7 +41,9 @@ def test_an_empty_folder_is_taken_and_a_full_one_is_not(tmp_path: Path) -> None:
     RunDirectory.create(tmp_path / "deep" / "er")
 
 
-def test_what_is_no_run_is_refused_with_the_near_miss(directory: RunDirectory, tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_an_error_with_a_suggestion(
+    directory: RunDirectory, tmp_path: Path
+) -> None:
     assert RunDirectory.open(tmp_path / "run").info() == directory.info()
     with pytest.raises(RunDirectoryError, match=r"is not a run: it holds no run\.json; did you mean 'run'\?"):
         RunDirectory.open(tmp_path / "runn")
@@ -49,7 +51,7 @@ def test_what_is_no_run_is_refused_with_the_near_miss(directory: RunDirectory, t
         RunDirectory.open(tmp_path / "nowhere" / "else")
 
 
-def test_entries_and_the_source_are_kept(directory: RunDirectory) -> None:
+def test_entries_and_the_source_are_stored(directory: RunDirectory) -> None:
     directory.update(source={"data": "a.csv", "target": "y"})
     directory.update(status="interrupted")
     again = RunDirectory.open(directory.path).info()
@@ -58,21 +60,21 @@ def test_entries_and_the_source_are_kept(directory: RunDirectory) -> None:
     assert again["created"] == directory.info()["created"]
 
 
-def test_settings_before_they_are_stored(directory: RunDirectory) -> None:
+def test_settings_that_are_not_stored_yet_are_an_error(directory: RunDirectory) -> None:
     with pytest.raises(RunDirectoryError, match="stopped before it began"):
         directory.settings()
     directory.update(settings=SearchSettings("small", seed=3).to_dict())
     assert directory.settings().seed == 3
 
 
-@pytest.mark.parametrize("question", ["result", "leaderboard", "trials", "model_folder"])
-def test_an_unfinished_run_has_no_outcome(directory: RunDirectory, question: str) -> None:
+@pytest.mark.parametrize("method", ["result", "leaderboard", "trials", "model_folder"])
+def test_an_unfinished_run_has_no_outcome(directory: RunDirectory, method: str) -> None:
     directory.update(status="interrupted")
     with pytest.raises(RunDirectoryError, match=r"is interrupted and has no .* yet: .*pmlp resume"):
-        getattr(directory, question)()
+        getattr(directory, method)()
 
 
-def test_only_one_writer(directory: RunDirectory) -> None:
+def test_a_run_has_one_writer(directory: RunDirectory) -> None:
     with (
         directory.locked(),
         pytest.raises(RunDirectoryError, match="another process is writing to"),
@@ -98,7 +100,7 @@ def test_log_lines_are_json(directory: RunDirectory) -> None:
     assert lines[0]["number"] == 1
 
 
-def test_a_damaged_file_is_named(directory: RunDirectory) -> None:
+def test_a_damaged_file_is_an_error(directory: RunDirectory) -> None:
     (directory.path / "run.json").write_text("{")
     with pytest.raises(RunDirectoryError, match=r"could not read .*run\.json"):
         directory.info()
@@ -126,7 +128,7 @@ def test_finishing_drops_checkpoints(directory: RunDirectory) -> None:
     assert not directory.checkpoints.exists()
 
 
-def test_both_tables_spell_configurations_out(directory: RunDirectory) -> None:
+def test_both_tables_have_a_column_for_each_hyperparameter(directory: RunDirectory) -> None:
     configs = [MLPConfig(widths=(8, 16), seed=7), MLPConfig(widths=()), MLPConfig(widths=(4,), clip_norm=0.5)]
     record = RungRecord(0, 0, 1.0, 0.5, 0.5, 0.1)
     trials = [Trial(n, config, "random", 0, records=[record]) for n, config in enumerate(configs)]
@@ -152,7 +154,9 @@ def test_rows_of_an_older_version_are_read_unless_a_removed_field_changed_the_ne
         config_of_row({**old, "config_feature_share": 0.6})
 
 
-def test_a_full_disk_leaves_what_was_there(directory: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_previous_file(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory.write_table("trials", pd.DataFrame({"a": [1]}))
 
     def full(*arguments: Any, **values: Any) -> None:
@@ -194,7 +198,7 @@ def test_a_read_only_folder_is_a_clear_error(
         directory.update(status="failed")
 
 
-def test_a_run_of_an_older_version_goes_on_with_the_defaults(
+def test_a_run_of_an_older_version_resumes_with_the_defaults(
     found: SearchResult, spam: Problem, make_settings: Callable[..., SearchSettings], tmp_path: Path
 ) -> None:
     def interrupt(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Threads or processes, and that a search does not care."""
+"""Choice of threads or processes, and equal results with both."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_processes_are_for_long_work_on_several_cores(
         assert chosen.share(shared) is shared
 
 
-def test_a_search_in_processes_ends_the_same(
+def test_a_search_in_processes_has_the_same_result(
     spam: Problem, make_settings: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from parallelmlp_search.search import run

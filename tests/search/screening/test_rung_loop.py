@@ -1,4 +1,4 @@
-"""Training from rung to rung: the same bits as without a stop, and states of those that advance only."""
+"""Training from rung to rung: equal to uninterrupted training, with states of advancing members only."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def train(loop: RungLoop, key: str, *cohorts: Cohort) -> dict[int, MemberOutcome
     return {member.trial: member for shard in loop.train(key, cohorts) for member in shard.members}
 
 
-def errors_in_one_go(members: list[int], data: ShardData) -> dict[int, float]:
+def uninterrupted_errors(members: list[int], data: ShardData) -> dict[int, float]:
     configs = {member: CONFIGS[member % 10] for member in members}
     tasks = shard_tasks("all", configs, data, until_epoch=4.0, total_epochs=4.0)
     return {one.trial: one.error for shard in run_shards(tasks, n_workers=1) for one in shard.members}
 
 
-def test_members_that_advance_are_trained_on() -> None:
+def test_members_that_advance_continue_their_training() -> None:
     loop = make_loop()
     first = train(loop, "round-0", cohort(list(CONFIGS), 1.0))
     assert sorted(first) == list(CONFIGS)
@@ -70,9 +70,9 @@ def test_members_that_advance_are_trained_on() -> None:
     loop.advance(survivors)
     assert all((first[member].state is not None) == (member in survivors) for member in CONFIGS)
     last = train(loop, "round-1", cohort(survivors, 4.0))
-    expected = errors_in_one_go(survivors, make_data())
+    expected = uninterrupted_errors(survivors, make_data())
     assert {member: last[member].error for member in survivors} == pytest.approx(expected, abs=1e-6)
-    # a member that did not advance starts afresh: it has no state to go on from
+    # a member that did not advance has no state, so its training starts again
     loop.advance([])
     again = train(loop, "round-2", cohort(survivors, 1.0))
     assert again[survivors[0]].error == first[survivors[0]].error
@@ -86,8 +86,8 @@ def test_cohorts_of_a_round_have_their_own_data_and_rung() -> None:
     assert [(shard.done, shard.total) for shard in shards] == [(1, 2), (2, 2)]
     loop.advance([0, 10])
     last = train(loop, "round-1", cohort([0], 4.0), cohort([10], 4.0, number=1, seed=5))
-    assert last[0].error == pytest.approx(errors_in_one_go([0], make_data())[0], abs=1e-6)
-    assert last[10].error == pytest.approx(errors_in_one_go([10], make_data(5))[10], abs=1e-6)
+    assert last[0].error == pytest.approx(uninterrupted_errors([0], make_data())[0], abs=1e-6)
+    assert last[10].error == pytest.approx(uninterrupted_errors([10], make_data(5))[10], abs=1e-6)
     assert last[0].error != last[10].error
 
 
@@ -100,19 +100,19 @@ def test_states_are_dropped_as_soon_as_a_member_cannot_advance() -> None:
 
 def test_a_failed_member_has_no_state() -> None:
     loop = make_loop()
-    wild = replace(
+    diverging = replace(
         cohort([0, 1, 2], 1.0),
         configs={
             n: CONFIGS[n].replace(optimizer="sgd", learning_rate=1e30 if n == 1 else 0.01) for n in range(3)
         },
     )
-    outcomes = train(loop, "round-0", wild)
+    outcomes = train(loop, "round-0", diverging)
     assert [outcomes[n].failure is None for n in range(3)] == [True, False, True]
     assert [outcomes[n].state is None for n in range(3)] == [False, True, False]
 
 
 @pytest.mark.parametrize("keep", [(), ("average",)])
-def test_the_last_rung_keeps_what_is_asked_for(keep: tuple[str, ...]) -> None:
+def test_the_last_rung_keeps_the_requested_states(keep: tuple[str, ...]) -> None:
     loop = make_loop(keep_last=keep)
     for until, expected in ((2.0, FULL_STATE), (4.0, keep)):
         (outcome,) = train(loop, f"round-{until:.0f}", cohort([0], until)).values()
@@ -138,7 +138,7 @@ def test_a_deadline_leaves_shards_out(min_shards: int) -> None:
     assert loop.missing == 0
 
 
-def test_a_finished_round_is_recalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_round_is_read_from_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = RunDirectory.create(tmp_path / "run")
     first = make_loop(directory)
     one = train(first, "round-0", cohort(list(CONFIGS), 1.0))
@@ -146,7 +146,7 @@ def test_a_finished_round_is_recalled(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [path.stem for path in directory.checkpoints.iterdir()] == ["round-0"]
 
     def never(*arguments: object, **options: object) -> None:
-        raise AssertionError("nothing is to be trained")
+        raise AssertionError("no shard may be trained")
 
     again = make_loop(directory)
     with monkeypatch.context() as patch:

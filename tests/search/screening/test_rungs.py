@@ -34,7 +34,7 @@ def test_ladder(max_epochs: int, factor: int, rungs: tuple[int, ...]) -> None:
 
 
 @given(max_epochs=st.integers(1, 2000), factor=st.integers(2, 8), n_rungs=st.integers(1, 6))
-def test_a_ladder_rises_to_full_training(max_epochs: int, factor: int, n_rungs: int) -> None:
+def test_the_last_rung_of_a_ladder_is_full_training(max_epochs: int, factor: int, n_rungs: int) -> None:
     rungs = ladder(max_epochs, factor, n_rungs=n_rungs)
     assert rungs[-1] == max_epochs
     assert rungs[0] >= 1
@@ -47,10 +47,10 @@ def test_survivors(n: int, factor: int, expected: int) -> None:
     assert survivors(n, factor) == expected
 
 
-# ---------------------------------------------------------------------- promotion
+# ---------------------------------------------------------------------- advancing
 
 
-def test_the_best_third_goes_on_best_first() -> None:
+def test_the_best_third_advances_in_order_of_error() -> None:
     cohort = {10: 0.5, 11: 0.1, 12: 0.9, 13: 0.3, 14: 0.7, 15: 0.2}
     assert advancing(cohort, [], 3) == [11, 15]
     assert advancing(cohort, [], 2) == [11, 15, 13]
@@ -60,31 +60,31 @@ def test_ties_go_to_the_lower_number() -> None:
     assert advancing({7: 0.5, 3: 0.5, 5: 0.5}, [], 3) == [3]
 
 
-def test_failed_trials_take_room_but_never_go_on() -> None:
+def test_failed_trials_count_but_never_advance() -> None:
     cohort = {0: math.nan, 1: math.inf, 2: 0.4, 3: math.nan, 4: 0.6, 5: -math.inf}
     assert advancing(cohort, [], 3) == [2, 4]
     assert advancing({0: math.nan, 1: math.inf}, [], 2) == []
     assert advancing({}, [0.1, 0.2], 2) == []
 
 
-def test_a_later_cohort_is_judged_against_all_before_it() -> None:
+def test_a_later_cohort_is_compared_with_all_earlier_trials() -> None:
     cohort = {0: 0.5, 1: 0.6, 2: 0.7}
     assert advancing(cohort, [], 3) == [0]
-    # nine better ones went before: of twelve, four may be ahead, and all four are taken
+    # nine earlier trials are better; four of twelve advance, and earlier trials take all four places
     assert advancing(cohort, [0.1] * 9, 3) == []
-    # nine worse ones: the whole cohort is among the best four
+    # nine earlier trials are worse: the whole cohort is among the best four
     assert advancing(cohort, [0.9] * 9, 3) == [0, 1, 2]
-    # a failed one of the past gives room and is never ahead
+    # failed earlier trials increase the number of places and are never ahead
     assert advancing(cohort, [math.nan] * 9, 3) == [0, 1, 2]
 
 
-def test_equal_errors_of_the_past_stand_ahead() -> None:
+def test_earlier_trials_win_ties() -> None:
     assert advancing({0: 0.5}, [0.5, 0.6, 0.7], 4) == []
     assert advancing({0: 0.4999}, [0.5, 0.6, 0.7], 4) == [0]
 
 
 @given(cohort=COHORTS, past=st.lists(ERRORS, max_size=40), factor=st.integers(2, 5))
-def test_promotion_is_a_prefix_of_the_ranking(
+def test_advancing_trials_are_a_prefix_of_the_ranking(
     cohort: dict[int, float], past: list[float], factor: int
 ) -> None:
     chosen = advancing(cohort, past, factor)
@@ -113,7 +113,7 @@ def test_ladder_cost_is_the_mean_over_a_large_cohort() -> None:
 
 
 @given(max_epochs=st.integers(2, 500), factor=st.integers(2, 5))
-def test_climbing_costs_less_than_full_training_and_more_than_the_first_rung(
+def test_halving_costs_less_than_full_training_and_more_than_the_first_rung(
     max_epochs: int, factor: int
 ) -> None:
     rungs = ladder(max_epochs, factor)
