@@ -1,4 +1,4 @@
-"""Shards of a small made-up table."""
+"""Shards of a small synthetic table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers decide how many shards run at once, and nothing else."""
+"""Execution of shards: results do not depend on workers and backends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tasks(make_data: Make, make_configs: Make, make_task: Make) -> list[ShardTas
 
 
 @pytest.fixture(scope="module")
-def alone(tasks: list[ShardTask]) -> dict[str, ShardOutcome]:
+def sequential(tasks: list[ShardTask]) -> dict[str, ShardOutcome]:
     return {outcome.key: outcome for outcome in run_shards(tasks, n_workers=1)}
 
 
@@ -41,35 +41,37 @@ def _assert_same(outcomes: dict[str, ShardOutcome], expected: dict[str, ShardOut
                 assert torch.equal(vector, other.state.vectors[name])
 
 
-def test_two_threads_give_the_bits_of_one(tasks: list[ShardTask], alone: dict[str, ShardOutcome]) -> None:
-    _assert_same({outcome.key: outcome for outcome in run_shards(tasks, n_workers=2)}, alone)
-    # and shards do differ from each other, so that mixing them up would be seen
-    errors = {outcome.members[0].error for outcome in alone.values()}
-    assert len(errors) == len(alone)
+def test_two_threads_give_the_same_bits_as_one(
+    tasks: list[ShardTask], sequential: dict[str, ShardOutcome]
+) -> None:
+    _assert_same({outcome.key: outcome for outcome in run_shards(tasks, n_workers=2)}, sequential)
+    # shards differ, so the test can detect an exchange
+    errors = {outcome.members[0].error for outcome in sequential.values()}
+    assert len(errors) == len(sequential)
 
 
 @pytest.mark.parametrize("backend", ["threading", "loky"])
 def test_every_backend_gives_the_same_bits(
-    backend: str, tasks: list[ShardTask], alone: dict[str, ShardOutcome]
+    backend: str, tasks: list[ShardTask], sequential: dict[str, ShardOutcome]
 ) -> None:
     with joblib.parallel_config(backend, n_jobs=2):
         outcomes = {outcome.key: outcome for outcome in run_shards(tasks, n_workers=2)}
-    _assert_same(outcomes, alone)
+    _assert_same(outcomes, sequential)
 
 
-def test_tasks_are_drawn_as_workers_become_free(tasks: list[ShardTask]) -> None:
-    drawn: list[str] = []
+def test_tasks_are_taken_as_workers_become_free(tasks: list[ShardTask]) -> None:
+    taken: list[str] = []
 
-    def drawing() -> Iterator[ShardTask]:
+    def iterate() -> Iterator[ShardTask]:
         for task in tasks:
-            drawn.append(task.key)
+            taken.append(task.key)
             yield task
 
-    outcomes = run_shards(drawing(), n_workers=1)
+    outcomes = run_shards(iterate(), n_workers=1)
     next(outcomes)
-    assert len(drawn) <= 3
+    assert len(taken) <= 3
     assert len(list(outcomes)) == len(tasks) - 1
-    assert len(drawn) == len(tasks)
+    assert len(taken) == len(tasks)
 
 
 def test_an_iterable_may_end_early(tasks: list[ShardTask]) -> None:
@@ -78,7 +80,7 @@ def test_an_iterable_may_end_early(tasks: list[ShardTask]) -> None:
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
-def test_an_error_of_a_shard_reaches_the_caller(
+def test_an_error_of_a_shard_is_raised(
     n_workers: int, tasks: list[ShardTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from parallelmlp_search.distribute import shards
@@ -96,14 +98,14 @@ class TestWorkerCount:
         assert worker_count(None) == joblib.cpu_count()
 
     @pytest.mark.parametrize("n_jobs", [1, 2, 7])
-    def test_numbers_are_taken(self, n_jobs: int) -> None:
+    def test_positive_numbers_are_kept(self, n_jobs: int) -> None:
         assert worker_count(n_jobs) == n_jobs
 
     def test_negative_numbers_count_from_all_cores(self) -> None:
         assert worker_count(-1) == joblib.cpu_count()
         assert worker_count(-2) == max(1, joblib.cpu_count() - 1)
 
-    def test_zero_is_refused(self) -> None:
+    def test_zero_is_an_error(self) -> None:
         with pytest.raises(InvalidParameterError, match=r"n_jobs must not be 0"):
             worker_count(0)
 
@@ -117,7 +119,7 @@ class TestWorkerCount:
         with joblib.parallel_config("threading"):
             assert worker_count(None) == joblib.cpu_count()
 
-    def test_inside_of_a_parallel_call_there_is_one(self) -> None:
+    def test_a_nested_parallel_call_has_one_worker(self) -> None:
         counts = joblib.Parallel(n_jobs=2, backend="threading")(
             joblib.delayed(worker_count)(None) for _ in range(2)
         )

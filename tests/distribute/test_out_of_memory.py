@@ -1,4 +1,4 @@
-"""Memory that really runs out: a process that may not have more finishes its shard in halves."""
+"""Recovery from real memory exhaustion under a limit of the process."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def task(configs, n_inputs):
 
 sizes, train = [], shards._train_whole
 
-def watched(task):
+def recording(task):
     sizes.append(len(task.configs))
     return train(task)
 
-shards._train_whole = watched
+shards._train_whole = recording
 # six copies of 320,000 weights: 8 MiB a member
 configs = [MLPConfig(widths=(400, 400), batch_size=8, seed=seed) for seed in range(16)]
 whole = shards.train_shard(task(configs, 400)).members
@@ -51,8 +51,8 @@ print(json.dumps({
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory and what is used are Linux's")
-def test_a_shard_that_does_not_fit_is_halved() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="memory limit and memory use are read from Linux")
+def test_a_shard_that_runs_out_of_memory_is_halved() -> None:
     done = subprocess.run(
         [sys.executable, "-c", CODE],
         cwd=Path(__file__).parents[2],
@@ -62,7 +62,7 @@ def test_a_shard_that_does_not_fit_is_halved() -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    assert found["sizes"][:2] == [16, 16]  # it fitted, and then no more
+    assert found["sizes"][:2] == [16, 16]  # without the limit, then with it
     assert found["sizes"][2] == 8
     assert found["failures"] == [None] * 16
     whole, halved = found["errors"]

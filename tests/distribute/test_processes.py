@@ -1,4 +1,4 @@
-"""Worker processes: the same bits, rows by way of files, and nothing left behind."""
+"""Worker processes: equal results, rows in files, and removal of files and workers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _states(outcomes: dict[str, ShardOutcome]) -> dict[int, torch.Tensor]:
 
 
 @pytest.mark.parametrize("predict", [False, True])
-def test_stored_rows_come_back(make_data: Make, tmp_path: Path, predict: bool) -> None:
+def test_stored_rows_round_trip(make_data: Make, tmp_path: Path, predict: bool) -> None:
     data = make_data(5000, predict=predict)
     stored = data.store(tmp_path)
     text = pickle.dumps(stored)
@@ -39,11 +39,11 @@ def test_stored_rows_come_back(make_data: Make, tmp_path: Path, predict: bool) -
     assert back.rows.weight is None
     assert (back.prediction_inputs is None) is not predict
     assert (back.head, back.loss, back.seed) == (data.head, data.loss, data.seed)
-    # as often as it travels
+    # a loaded object can be pickled again
     assert torch.equal(pickle.loads(pickle.dumps(back)).rows.inputs, data.rows.inputs)
 
 
-def test_data_without_a_file_still_travels(make_data: Make) -> None:
+def test_data_without_a_file_can_be_pickled(make_data: Make) -> None:
     data = make_data()
     assert torch.equal(pickle.loads(pickle.dumps(data)).rows.inputs, data.rows.inputs)
 
@@ -55,18 +55,18 @@ def test_processes_give_the_same_bits(make_data: Make, make_configs: Make, make_
         tasks = [make_task(configs[first : first + 3], shared, first=first) for first in range(0, 12, 3)]
         return {outcome.key: outcome for outcome in run_shards(tasks, n_workers=2)}
 
-    here = _states(run(data))
+    in_threads = _states(run(data))
     with worker_processes(2) as share:
         assert not may_start_processes()
         stored = share(data)
         assert stored.stored is not None
-        there = _states(run(stored))
+        in_processes = _states(run(stored))
     assert not stored.stored.exists()
-    assert here.keys() == there.keys()
-    assert all(torch.equal(here[trial], there[trial]) for trial in here)
+    assert in_threads.keys() == in_processes.keys()
+    assert all(torch.equal(in_threads[trial], in_processes[trial]) for trial in in_threads)
 
 
-def test_a_choice_of_the_user_stands() -> None:
+def test_an_active_joblib_configuration_is_kept() -> None:
     assert may_start_processes()
     with joblib.parallel_config("threading", n_jobs=2):
         assert not may_start_processes()
@@ -85,7 +85,7 @@ with worker_processes(2) as share:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-def test_workers_of_a_killed_parent_go_and_take_its_files_with_them() -> None:
+def test_workers_of_a_killed_parent_end_and_delete_its_files() -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -107,7 +107,7 @@ def test_workers_of_a_killed_parent_go_and_take_its_files_with_them() -> None:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-        # one that has ended and whose end nobody has read yet is not alive
+        # a zombie has ended
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except (ProcessLookupError, FileNotFoundError):
         return False

@@ -1,4 +1,4 @@
-"""Work units: how members are cut into shards, and what becomes of a shard."""
+"""Shards: division of members, training, and recovery from memory exhaustion."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _vectors(outcome: ShardOutcome) -> dict[int, dict[str, torch.Tensor]]:
 
 
 def _same(first: ShardOutcome, second: ShardOutcome) -> bool:
-    """Whether both hold the same members with the same bits."""
+    """Return True if both outcomes hold the same members with the same bits."""
     a, b = _vectors(first), _vectors(second)
     errors = [{m.trial: m.error for m in outcome.members} for outcome in (first, second)]
     return (
@@ -39,7 +39,7 @@ def _same(first: ShardOutcome, second: ShardOutcome) -> bool:
     )
 
 
-# ---------------------------------------------------------------------- cutting
+# ---------------------------------------------------------------------- division into shards
 
 
 @given(batch_sizes=st.lists(st.sampled_from([1, 8, 16, 64, 500]), min_size=1, max_size=40))
@@ -48,9 +48,9 @@ def test_every_member_is_in_one_shard_with_members_of_its_batch_size(
 ) -> None:
     data = make_data()
     configs = [MLPConfig(widths=(4,), batch_size=batch, seed=n) for n, batch in enumerate(batch_sizes)]
-    cut = cut_work(configs, data)
-    assert sorted(member for shard in cut for member in shard) == list(range(len(configs)))
-    for shard in cut:
+    parts = cut_work(configs, data)
+    assert sorted(member for shard in parts for member in shard) == list(range(len(configs)))
+    for shard in parts:
         assert len({data.batch_rows(configs[member]) for member in shard}) == 1
 
 
@@ -62,7 +62,7 @@ def test_batches_larger_than_the_table_share_a_shard(make_data: Make) -> None:
     assert len(cut_work(configs, make_data())) == 2
 
 
-def test_members_that_see_other_columns_are_in_other_shards(make_data: Make) -> None:
+def test_members_with_different_columns_are_in_different_shards(make_data: Make) -> None:
     data = replace(make_data(), columns=ColumnGroups(n_pieces=2))
     embeddings = ["none", "piecewise", "none", "piecewise"]
     configs = [MLPConfig(widths=(4,), numeric_embedding=name) for name in embeddings]
@@ -70,12 +70,12 @@ def test_members_that_see_other_columns_are_in_other_shards(make_data: Make) -> 
     assert cut_work(configs, replace(data, columns=ColumnGroups())) == [(0, 1, 2, 3)]
 
 
-def test_scores_of_quantiles_take_the_place_of_numbers(make_data: Make, make_task: Make) -> None:
-    """A network that sees them is the one that a table with them instead of numbers would make."""
+def test_quantile_columns_replace_numeric_columns(make_data: Make, make_task: Make) -> None:
+    """Training on quantile columns equals training on a table whose numbers are those quantiles."""
     data = make_data(predict=True)
     config = MLPConfig(widths=(6,), numeric_embedding="periodic", batch_size=16, numeric_scaling="quantile")
 
-    def shown(columns: list[int], groups: ColumnGroups) -> ShardData:
+    def select(columns: list[int], groups: ColumnGroups) -> ShardData:
         return replace(
             data,
             rows=replace(data.rows, inputs=data.rows.inputs[:, columns].contiguous()),
@@ -84,8 +84,8 @@ def test_scores_of_quantiles_take_the_place_of_numbers(make_data: Make, make_tas
             columns=groups,
         )
 
-    # scores, pieces, numbers, and one other column
-    full = shown([0, 1, 2, 2, 3, 4], ColumnGroups(n_quantiles=2, n_pieces=1, n_numbers=2))
+    # two quantiles, one piece, two numbers and one other column
+    full = select([0, 1, 2, 2, 3, 4], ColumnGroups(n_quantiles=2, n_pieces=1, n_numbers=2))
     expected = {
         "periodic": [0, 1, 4],
         "none": [0, 1, 4],
@@ -93,37 +93,37 @@ def test_scores_of_quantiles_take_the_place_of_numbers(make_data: Make, make_tas
     }
     for embedding, columns in expected.items():
         member = config.replace(numeric_embedding=embedding)
-        alone = shown(columns, ColumnGroups(n_numbers=2))
+        separate = select(columns, ColumnGroups(n_numbers=2))
         outcome = train_shard(make_task([member], data=full))
-        assert _same(outcome, train_shard(make_task([member], data=alone))), embedding
+        assert _same(outcome, train_shard(make_task([member], data=separate))), embedding
         other = train_shard(make_task([member.replace(numeric_scaling="common")], data=full))
         assert not _same(outcome, other)
-    # without scores both are the same choice
-    numbers = shown([2, 3, 4], ColumnGroups(n_numbers=2))
+    # without quantile columns both settings are the same
+    numbers = select([2, 3, 4], ColumnGroups(n_numbers=2))
     plain = config.replace(numeric_scaling="common")
     assert _same(
         train_shard(make_task([config], data=numbers)), train_shard(make_task([plain], data=numbers))
     )
 
 
-def test_a_network_without_pieces_trains_as_if_there_were_none(make_data: Make, make_task: Make) -> None:
-    """Pieces are the first columns; whoever does not see them is the network that the others would make."""
+def test_a_network_without_embedding_ignores_piecewise_columns(make_data: Make, make_task: Make) -> None:
+    """Piecewise columns come first; training without them equals training on a table without them."""
     data = make_data()
     plain = MLPConfig(widths=(6,), numeric_embedding="none")
 
     def trained(columns: slice, n_pieces: int, config: MLPConfig) -> ShardOutcome:
-        shown = replace(
+        selected = replace(
             data,
             rows=replace(data.rows, inputs=data.rows.inputs[:, columns].contiguous()),
             validation_inputs=data.validation_inputs[:, columns].contiguous(),
             columns=ColumnGroups(n_pieces=n_pieces),
         )
-        return train_shard(make_task([config], data=shown, until_epoch=2.0))
+        return train_shard(make_task([config], data=selected, until_epoch=2.0))
 
-    blind = trained(slice(None), 2, plain)
-    assert _same(blind, trained(slice(2, None), 0, plain))
-    seeing = trained(slice(None), 2, plain.replace(numeric_embedding="piecewise"))
-    assert seeing.members[0].n_parameters > blind.members[0].n_parameters
+    without = trained(slice(None), 2, plain)
+    assert _same(without, trained(slice(2, None), 0, plain))
+    with_pieces = trained(slice(None), 2, plain.replace(numeric_embedding="piecewise"))
+    assert with_pieces.members[0].n_parameters > without.members[0].n_parameters
 
 
 @pytest.mark.parametrize("sharing", SHARINGS)
@@ -141,35 +141,39 @@ def test_submembers_predict_the_mean_of_their_probabilities(
     assert float(each.std(1).max()) > 0.01
 
 
-def test_waves_and_none_see_the_same_columns(make_data: Make, make_task: Make) -> None:
-    """Numbers lie behind the pieces; a network that embeds them is what a table of them would make."""
+def test_periodic_and_no_embedding_use_the_same_columns(make_data: Make, make_task: Make) -> None:
+    """Numbers follow the pieces; training with their embedding equals training on numbers only."""
     data = make_data(predict=True)
-    waves = MLPConfig(widths=(6,), numeric_embedding="periodic", batch_size=16)
-    configs = [waves, waves.replace(numeric_embedding="none"), waves.replace(numeric_embedding="piecewise")]
+    periodic = MLPConfig(widths=(6,), numeric_embedding="periodic", batch_size=16)
+    configs = [
+        periodic,
+        periodic.replace(numeric_embedding="none"),
+        periodic.replace(numeric_embedding="piecewise"),
+    ]
     full = replace(data, columns=ColumnGroups(n_pieces=2, n_numbers=2))
     assert sorted(sorted(shard) for shard in cut_work(configs, full)) == [[0, 1], [2]]
 
     def trained(first: int, config: MLPConfig, n_numbers: int = 2) -> ShardOutcome:
-        shown = replace(
+        selected = replace(
             data,
             rows=replace(data.rows, inputs=data.rows.inputs[:, first:].contiguous()),
             validation_inputs=data.validation_inputs[:, first:].contiguous(),
             prediction_inputs=data.prediction_inputs[:, first:].contiguous(),
             columns=ColumnGroups(n_pieces=2 - first, n_numbers=n_numbers),
         )
-        return train_shard(make_task((config,), data=shown))
+        return train_shard(make_task((config,), data=selected))
 
-    outcome = trained(0, waves)
-    assert _same(outcome, trained(2, waves))
-    assert outcome.members[0].n_parameters == waves.n_parameters(3, 1, n_numbers=2)
-    # one number less, and it is another network
-    assert trained(0, waves, 1).members[0].n_parameters < outcome.members[0].n_parameters
-    assert _same(trained(0, waves, 0), trained(0, configs[1]))
-    # another process gets the numbers of columns too
+    outcome = trained(0, periodic)
+    assert _same(outcome, trained(2, periodic))
+    assert outcome.members[0].n_parameters == periodic.n_parameters(3, 1, n_numbers=2)
+    # one number less gives another network
+    assert trained(0, periodic, 1).members[0].n_parameters < outcome.members[0].n_parameters
+    assert _same(trained(0, periodic, 0), trained(0, configs[1]))
+    # column counts are pickled too
     assert pickle.loads(pickle.dumps(full)).columns == full.columns
 
 
-def test_the_cut_is_a_function_of_members_and_data(make_data: Make, make_configs: Make) -> None:
+def test_the_division_is_a_function_of_members_and_data(make_data: Make, make_configs: Make) -> None:
     configs = list(make_configs(50))
     assert cut_work(configs, make_data()) == cut_work(list(configs), make_data())
 
@@ -200,7 +204,7 @@ def test_tasks_hold_every_member_with_its_state_and_the_options(make_data: Make,
         shard_tasks("third", configs, data, until_epoch=2, total_epochs=4, unknown=1)
 
 
-# ---------------------------------------------------------------------- prediction of cost
+# ---------------------------------------------------------------------- predicted cost
 
 
 def test_predicted_seconds_grow_with_epochs_members_and_rows(
@@ -215,21 +219,21 @@ def test_predicted_seconds_grow_with_epochs_members_and_rows(
     assert make_task(make_configs(4), make_data(200)).predicted_seconds > task.predicted_seconds
 
 
-def test_predicted_seconds_count_only_what_is_left(
+def test_predicted_seconds_count_only_remaining_epochs(
     make_data: Make, make_configs: Make, make_task: Make
 ) -> None:
     task: ShardTask = make_task(make_configs(3), make_data())
     states = tuple(member.state for member in train_shard(task).members)
     further = replace(task, states=states, until_epoch=4)
     assert further.predicted_seconds == pytest.approx(task.predicted_seconds, rel=0.01)
-    # nothing is left but to judge
+    # only the evaluation remains
     assert replace(further, until_epoch=2).predicted_seconds < 0.01 * task.predicted_seconds
 
 
 # ---------------------------------------------------------------------- training
 
 
-def test_an_outcome_tells_of_every_member(make_data: Make, make_configs: Make, make_task: Make) -> None:
+def test_an_outcome_describes_every_member(make_data: Make, make_configs: Make, make_task: Make) -> None:
     configs = make_configs(5)
     outcome = train_shard(make_task(configs, make_data(predict=True), first=10))
     assert [member.trial for member in outcome.members] == [10, 11, 12, 13, 14]
@@ -247,7 +251,7 @@ def test_an_outcome_tells_of_every_member(make_data: Make, make_configs: Make, m
     assert train_shard(make_task(configs, make_data())).members[0].prediction is None
 
 
-def test_a_shard_in_two_goes_is_the_shard_in_one_go(
+def test_training_in_two_parts_equals_training_at_once(
     make_data: Make, make_configs: Make, make_task: Make
 ) -> None:
     task: ShardTask = make_task(make_configs(4), make_data())
@@ -263,7 +267,7 @@ def test_another_fold_starts_from_other_weights(make_data: Make, make_configs: M
     assert not _same(train_shard(task), train_shard(replace(task, repeat=1)))
 
 
-def test_a_deadline_in_the_past_cuts_after_one_step(
+def test_a_deadline_in_the_past_stops_after_one_step(
     make_data: Make, make_configs: Make, make_task: Make
 ) -> None:
     outcome = train_shard(make_task(make_configs(3), make_data(), deadline=time.monotonic() - 1))
@@ -273,7 +277,7 @@ def test_a_deadline_in_the_past_cuts_after_one_step(
     assert not train_shard(make_task(make_configs(3), make_data(), deadline=time.monotonic() + 600)).cut
 
 
-def test_a_diverged_member_is_named_and_leaves_the_others_alone(
+def test_a_diverged_member_fails_and_the_others_are_unchanged(
     make_data: Make, make_configs: Make, make_task: Make
 ) -> None:
     configs = make_configs(4, optimizer="sgd", activation="relu")
@@ -290,16 +294,16 @@ def test_a_diverged_member_is_named_and_leaves_the_others_alone(
 # ---------------------------------------------------------------------- out of memory
 
 
-def _hungry(limit: int, error: Exception, sizes: list[int]) -> Callable[[ShardTask], ShardOutcome]:
+def _failing_above(limit: int, error: Exception, sizes: list[int]) -> Callable[[ShardTask], ShardOutcome]:
     train = shards._train_whole
 
-    def hungry(task: ShardTask) -> ShardOutcome:
+    def failing(task: ShardTask) -> ShardOutcome:
         sizes.append(len(task.configs))
         if len(task.configs) > limit:
             raise error
         return train(task)
 
-    return hungry
+    return failing
 
 
 @pytest.mark.parametrize(
@@ -313,13 +317,13 @@ def _hungry(limit: int, error: Exception, sizes: list[int]) -> Callable[[ShardTa
     ],
     ids=["python", "torch-cpu", "cuda", "cublas", "triton"],
 )
-def test_out_of_memory_halves_the_shard_and_goes_on(
+def test_out_of_memory_halves_the_shard(
     error: Exception, make_data: Make, make_configs: Make, make_task: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_task(make_configs(7), make_data(), first=20)
     whole = train_shard(task)
     sizes: list[int] = []
-    monkeypatch.setattr(shards, "_train_whole", _hungry(2, error, sizes))
+    monkeypatch.setattr(shards, "_train_whole", _failing_above(2, error, sizes))
     outcome = train_shard(task)
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
     assert outcome.key == task.key
@@ -330,17 +334,17 @@ def test_out_of_memory_halves_the_shard_and_goes_on(
         assert halved.error == pytest.approx(member.error, abs=1e-5)
 
 
-def test_a_member_that_does_not_fit_alone_fails_with_the_reason(
+def test_a_single_member_out_of_memory_fails_with_the_reason(
     make_data: Make, make_configs: Make, make_task: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = shards._train_whole
 
-    def hungry(task: ShardTask) -> ShardOutcome:
+    def failing(task: ShardTask) -> ShardOutcome:
         if 2 in task.trials:
             raise RuntimeError("can't allocate memory: you tried to allocate 1 byte.\nsecond line")
         return train(task)
 
-    monkeypatch.setattr(shards, "_train_whole", hungry)
+    monkeypatch.setattr(shards, "_train_whole", failing)
     outcome = train_shard(make_task(make_configs(4), make_data()))
     assert [member.trial for member in outcome.members] == [0, 1, 2, 3]
     assert [member.failure is None for member in outcome.members] == [True, True, False, True]
@@ -351,15 +355,15 @@ def test_a_member_that_does_not_fit_alone_fails_with_the_reason(
     assert failed.n_parameters > 0
 
 
-def test_other_errors_pass(
+def test_other_errors_are_raised(
     make_data: Make, make_configs: Make, make_task: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "_train_whole", _hungry(0, RuntimeError("shapes do not match"), []))
+    monkeypatch.setattr(shards, "_train_whole", _failing_above(0, RuntimeError("shapes do not match"), []))
     with pytest.raises(RuntimeError, match="shapes do not match"):
         train_shard(make_task(make_configs(2), make_data()))
     # a kernel that is too large stays too large for half the members
     error = RuntimeError("out of resource: shared memory, Required: 300000, Hardware limit: 232448")
-    monkeypatch.setattr(shards, "_train_whole", _hungry(0, error, []))
+    monkeypatch.setattr(shards, "_train_whole", _failing_above(0, error, []))
     with pytest.raises(RuntimeError, match="out of resource"):
         train_shard(make_task(make_configs(2), make_data()))
 
@@ -367,7 +371,7 @@ def test_other_errors_pass(
 # ---------------------------------------------------------------------- threads
 
 
-def test_one_thread_holds_inside_and_is_undone_outside() -> None:
+def test_one_thread_applies_only_inside_the_context() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
@@ -381,10 +385,10 @@ def test_one_thread_holds_inside_and_is_undone_outside() -> None:
         torch.set_num_threads(before)
 
 
-def test_workers_leave_the_number_of_threads_to_all_others(
+def test_workers_do_not_change_the_threads_of_others(
     make_data: Make, make_configs: Make, make_task: Make
 ) -> None:
-    """Neither the main thread nor a thread that is started later is left with one."""
+    """The main thread and threads started later keep their number of threads."""
     from parallelmlp_search.distribute import run_shards
 
     before = torch.get_num_threads()
@@ -408,23 +412,23 @@ def test_rows_of_a_batch_never_exceed_the_table(make_data: Make) -> None:
     assert data.batch_rows(MLPConfig(widths=(2,), batch_size=29)) == 29
 
 
-def test_without_rows_that_judge_the_weights_at_the_end_predict(
+def test_without_validation_rows_the_final_weights_predict(
     make_data: Make, make_configs: Make, make_task: Make
 ) -> None:
     data = make_data(predict=True)
-    unjudged = replace(data, validation_inputs=None, validation_target=None)
+    unscored_data = replace(data, validation_inputs=None, validation_target=None)
     configs = make_configs(6)
-    judged = train_shard(make_task(configs, data, until_epoch=4))
-    outcome = train_shard(make_task(configs, unjudged, until_epoch=4))
+    scored = train_shard(make_task(configs, data, until_epoch=4))
+    outcome = train_shard(make_task(configs, unscored_data, until_epoch=4))
     assert all(member.failure is None and math.isnan(member.error) for member in outcome.members) or all(
         math.isinf(member.error) for member in outcome.members
     )
-    for with_rows, without in zip(judged.members, outcome.members, strict=True):
-        # judged once, at the end, the best weights are those at the end too
+    for with_rows, without in zip(scored.members, outcome.members, strict=True):
+        # scored once, at the end, so the best weights are the final ones
         assert with_rows.prediction is not None
         assert without.prediction is not None
         assert torch.equal(with_rows.prediction, without.prediction)
-    early = train_shard(make_task(configs, unjudged, until_epoch=2))
+    early = train_shard(make_task(configs, unscored_data, until_epoch=2))
     assert early.members[0].prediction is not None
-    assert judged.members[0].prediction is not None
-    assert not torch.equal(early.members[0].prediction, judged.members[0].prediction)
+    assert scored.members[0].prediction is not None
+    assert not torch.equal(early.members[0].prediction, scored.members[0].prediction)
