@@ -13,7 +13,7 @@ from parallelmlp_search.space.config import ACTIVATIONS
 
 every = pytest.mark.parametrize("kernel", list(ACTIVATION_KERNELS.values()), ids=list(ACTIVATION_KERNELS))
 
-# without the kinks at 0 and +-0.5, whose slope is a convention and tested separately
+# without the kinks at 0 and +-0.5: their slope is a convention and has its own test
 ORDINARY = torch.linspace(-6.0, 6.0, 1202, dtype=torch.float64) + 1e-4
 EXTREME = torch.tensor(
     [-50.0, -30.0, -20.5, -20.0, 20.0, 20.5, 30.0, 50.0, -1e-9, 1e-9, 1e-300], dtype=torch.float64

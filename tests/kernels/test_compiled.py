@@ -37,7 +37,7 @@ Z = torch.cat(
 )
 
 
-def _both_ways(name: str, z: Tensor, *, in_place: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _compiled_and_plain(name: str, z: Tensor, *, in_place: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output and gradient of the compiled loop, then of the plain kernel, for one member among three."""
     kernel = ACTIVATION_KERNELS[name]
     grad = torch.cos(3.0 * torch.arange(len(z))) + 2.0
@@ -62,14 +62,14 @@ def _both_ways(name: str, z: Tensor, *, in_place: bool) -> tuple[Tensor, Tensor,
 def test_activations_agree_with_the_plain_kernels(name: str, in_place: bool) -> None:
     if in_place and not ACTIVATION_KERNELS[name].saves_output:
         pytest.skip("its derivative needs the input")
-    output, gradient, expected, expected_gradient = _both_ways(name, Z, in_place=in_place)
+    output, gradient, expected, expected_gradient = _compiled_and_plain(name, Z, in_place=in_place)
     torch.testing.assert_close(output, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(gradient, expected_gradient, rtol=3e-6, atol=3e-6)
 
 
 def test_all_activations_differ() -> None:
     z = torch.tensor([-1.3, -0.4, 0.3, 1.7])
-    outputs = [_both_ways(name, z, in_place=False)[0] for name in COVERED]
+    outputs = [_compiled_and_plain(name, z, in_place=False)[0] for name in COVERED]
     for first in range(len(outputs)):
         for second in range(first):
             assert not torch.allclose(outputs[first], outputs[second], rtol=1e-3, atol=1e-3)
@@ -78,8 +78,8 @@ def test_all_activations_differ() -> None:
 @covered
 def test_nan_is_kept_and_does_not_spread(name: str) -> None:
     z = torch.tensor([1.0, float("nan"), 2.0])
-    output = _both_ways(name, z, in_place=False)[0]
-    clean = _both_ways(name, torch.tensor([1.0, 1.5, 2.0]), in_place=False)[0]
+    output = _compiled_and_plain(name, z, in_place=False)[0]
+    clean = _compiled_and_plain(name, torch.tensor([1.0, 1.5, 2.0]), in_place=False)[0]
     assert bool(output[1].isnan())
     assert torch.equal(output[[0, 2]], clean[[0, 2]])
 
@@ -104,7 +104,7 @@ def test_losses_agree_with_the_plain_losses(loss: str, n_outputs: int, weighted:
     expected = get_loss(loss)(logits, target, expected_gradient, weight, smoothing)
     torch.testing.assert_close(losses, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-5, atol=1e-7)
-    # the same buffers again, with other numbers in them
+    # the same buffers with other values
     logits.mul_(0.5)
     again = function(logits, target, gradient, weight, smoothing)
     expected = get_loss(loss)(logits, target, expected_gradient, weight, smoothing)
@@ -182,7 +182,7 @@ def test_training_agrees_with_the_plain_path() -> None:
             tolerance = 1e-5 if config.optimizer == "sgd" else 2e-3
             torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
             unequal += not torch.equal(got, expected)
-    assert unequal  # or the same path has run twice
+    assert unequal  # otherwise the same path ran twice
     changed = _trained([c.replace(learning_rate=0.0201) for c in CONFIGS], use=True)
     for member in range(len(CONFIGS)):
         got = read_member(changed.parameters, changed.layout, member)
@@ -195,7 +195,7 @@ def test_training_twice_gives_the_same_bits() -> None:
     assert torch.equal(first.parameters, second.parameters)
 
 
-def test_a_diverged_member_fails_alone() -> None:
+def test_a_diverged_member_does_not_change_the_others() -> None:
     clean, broken = _trained(CONFIGS, use=True), _trained(CONFIGS, use=True, blow=True)
     for member in range(len(CONFIGS)):
         got = read_member(broken.parameters, broken.layout, member)
@@ -346,4 +346,4 @@ def test_compile_all_compiles_everything_that_training_calls() -> None:
             ),
         )
     for loop, known in signatures.items():
-        assert list(loop.signatures) == known  # training has compiled nothing more
+        assert list(loop.signatures) == known  # training compiled no other signature

@@ -73,7 +73,7 @@ def _problem(name: str, n_outputs: int, seed: int = 0) -> tuple[Tensor, Tensor, 
     else:
         target = torch.randn(n_outputs, N, dtype=torch.float64, generator=generator)
     weight = torch.rand(N, dtype=torch.float64, generator=generator)
-    weight[3] = 0.0  # a row without weight
+    weight[3] = 0.0  # a row of weight zero
     smoothing = torch.tensor(
         [0.0, 0.1, 0.5, 0.9, 0.0], dtype=torch.float64
     )  # members with and without smoothing
@@ -197,7 +197,7 @@ def test_zero_weights_give_zero_loss_and_gradient() -> None:
         ("quantile:high", "loss must have a number behind its colon, but got 'quantile:high'"),
     ],
 )
-def test_invalid_names_are_refused(name: str, words: str) -> None:
+def test_invalid_names_are_an_error(name: str, words: str) -> None:
     with pytest.raises(InvalidParameterError, match=words):
         get_loss(name)
 

@@ -10,7 +10,7 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.kernels import BACKENDS, modified_matmul
 from parallelmlp_search.packing import MatmulLayout
 
-# Triton's kernels are interpreted where there is no device
+# Triton interprets its kernels without a device
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 LAYOUTS = {
@@ -31,8 +31,8 @@ def _inputs(layout: MatmulLayout, n_rows: int = 6) -> tuple[Tensor, Tensor, Tens
     generator = torch.Generator().manual_seed(layout.n_weights)
 
     def random(*shape: int) -> Tensor:
-        drawn = torch.randn(*shape, dtype=torch.float64, generator=generator)
-        return drawn.to(DEVICE).requires_grad_()
+        values = torch.randn(*shape, dtype=torch.float64, generator=generator)
+        return values.to(DEVICE).requires_grad_()
 
     return random(layout.n_in, n_rows), random(layout.n_weights), random(layout.n_out)
 
@@ -47,7 +47,7 @@ def test_backends_agree_in_values_and_gradients(layout: MatmulLayout, with_bias:
             activations, weight, layout, bias=bias if with_bias else None, backend=backend
         )
         assert outputs.shape == (layout.n_out, 6)
-        # not linear in the outputs, so that each gets a gradient of its own
+        # not linear in the outputs, so that their gradients differ
         outputs.sin().sum().backward()
         results[backend] = [outputs, activations.grad, weight.grad]
         assert (bias.grad is not None) == with_bias
@@ -59,7 +59,7 @@ def test_backends_agree_in_values_and_gradients(layout: MatmulLayout, with_bias:
 
 
 @rows
-def test_gradients_are_those_of_finite_differences(layout: MatmulLayout) -> None:
+def test_gradients_equal_finite_differences(layout: MatmulLayout) -> None:
     activations, weight, bias = _inputs(layout, n_rows=2)
     assert torch.autograd.gradcheck(
         lambda a, w, b: modified_matmul(a, w, layout, bias=b, backend="batched"),
@@ -133,7 +133,7 @@ def test_shapes_are_checked(
         )
 
 
-def test_an_unknown_backend_is_refused_with_a_hint() -> None:
+def test_an_unknown_backend_is_an_error_with_a_hint() -> None:
     layout = MatmulLayout((1,), (1,))
     with pytest.raises(InvalidParameterError, match="but got 'batchd'; did you mean 'batched'"):
         modified_matmul(torch.ones(1, 1), torch.ones(1), layout, backend="batchd")

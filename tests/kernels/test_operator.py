@@ -112,7 +112,7 @@ def test_dtypes_of_each_backend(backend: str, dtype: torch.dtype, device: str) -
         assert error < TOLERANCE[dtype]
 
 
-def test_a_second_derivative_is_refused(device: str) -> None:
+def test_a_second_derivative_is_an_error(device: str) -> None:
     activations, weight = _arguments(device)
     result = modified_matmul(activations, weight, RAGGED)
     (gradient,) = torch.autograd.grad(result.sum(), activations, create_graph=True)
@@ -120,7 +120,7 @@ def test_a_second_derivative_is_refused(device: str) -> None:
         gradient.sum().backward()
 
 
-def test_unsupported_and_mixed_dtypes_are_refused() -> None:
+def test_unsupported_and_mixed_dtypes_are_an_error() -> None:
     activations, weight = (t.detach() for t in _arguments("cpu"))
     words = r"activations must be one of float64, .* got torch\.int64"
     with pytest.raises(InvalidParameterError, match=words):
@@ -190,7 +190,7 @@ def test_tf32_follows_the_setting_of_torch(device: str) -> None:
         torch.set_float32_matmul_precision("high")
         assert availability.tile_precision(torch.float32) == "tf32"
         assert availability.tile_precision(torch.float64) == "ieee"
-        # and reaches the launches
+        # the setting reaches the launches
         assert ragged_launch._settings(torch.float32)["PRECISION"] == "tf32"
         assert ragged_launch._settings(torch.float64)["PRECISION"] == "ieee"
         layout = Population.create([MLPConfig(widths=(4,))], DataShape(3, 1)).layout

@@ -1,4 +1,4 @@
-"""Random ragged layouts. A file of its own, since hypothesis may be missing on a GPU machine."""
+"""Random ragged layouts, in a separate file since a GPU machine may lack hypothesis."""
 
 from __future__ import annotations
 

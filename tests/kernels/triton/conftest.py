@@ -21,7 +21,7 @@ TOTAL_STEPS = 12
 
 @dataclass
 class Kernel:
-    """What the persistent kernel made of a population."""
+    """Population, losses and failures after training in the persistent kernel."""
 
     population: Population
     losses: Tensor
@@ -31,7 +31,7 @@ class Kernel:
 
 @dataclass
 class Case:
-    """Training rows and the batch size of everyone."""
+    """Training rows, loss and batch size of all members."""
 
     rows: TrainingRows
     loss: str
@@ -40,7 +40,7 @@ class Case:
     device: str
 
     def population(self, configs: Sequence[MLPConfig]) -> Population:
-        """A fresh one."""
+        """Return a new population."""
         return Population.create(
             configs,
             DataShape(self.rows.inputs.shape[1], self.n_outputs),
@@ -48,11 +48,11 @@ class Case:
         )
 
     def stream(self, batch_size: int | None = None) -> BatchStream:
-        """Batches of the rows."""
+        """Return the batches of the rows."""
         return BatchStream(self.rows.inputs.shape[0], batch_size or self.batch_size, seed=3)
 
     def plainly(self, configs: Sequence[MLPConfig], n_steps: int) -> Population:
-        """Trained step by step."""
+        """Train a population in the ordinary loop."""
         population, stream = self.population(configs), self.stream()
         train(
             population,
@@ -69,7 +69,7 @@ class Case:
         return population
 
     def in_kernel(self, configs: Sequence[MLPConfig], windows: Sequence[int]) -> Kernel:
-        """Trained in the kernel, as many steps a launch as ``windows`` say."""
+        """Train a population in the kernel; ``windows`` holds the number of steps of each launch."""
         population, stream = self.population(configs), self.stream()
         dtype = self.rows.inputs.dtype
         training = PersistentTraining(
@@ -100,7 +100,7 @@ class Case:
 
 @pytest.fixture
 def case(device: str) -> Callable[..., Case]:
-    """Makes a case: ``case(loss, n_outputs, ...)``."""
+    """Return a function that makes a case: ``case(loss, n_outputs, ...)``."""
 
     def make(
         loss: str,
@@ -112,7 +112,7 @@ def case(device: str) -> Callable[..., Case]:
         weighted: bool = False,
         dtype: torch.dtype | None = None,
     ) -> Case:
-        # the interpreter shows agreement to the last digits; a device trains in float32
+        # float64 in the interpreter allows a tight tolerance; a device trains in float32
         dtype = dtype or (torch.float32 if device == "cuda" else torch.float64)
         generator = torch.Generator().manual_seed(n_inputs)
 

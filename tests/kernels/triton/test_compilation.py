@@ -1,7 +1,6 @@
-"""The compiler accepts what the interpreter ran: kernels are compiled for a GPU that need not be there.
+"""Compilation of the kernels for GPUs that the machine does not need to have.
 
-Triton brings its assembler along, so that a machine without a device goes all the way to machine code for
-one.
+Triton includes its assembler, so machine code is generated without a device.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def compiled(jobs: list[tuple[str, dict[str, Any], dict[str, Any]]], cache: Path
 
 
 def training_job(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """The persistent kernel for a member of 20 neurons, 10 inputs and 3 classes, but for the changes."""
+    """Persistent kernel for a member of 20 neurons, 10 inputs and 3 classes, with the given changes."""
     options = {"num_warps": changes.pop("num_warps", 4), "num_stages": 1}
     if "capability" in changes:
         options["capability"] = changes.pop("capability")
@@ -81,7 +80,7 @@ def training_job(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
 
 
 def ragged_jobs(element: str = "fp32", accumulate: str = "float32", precision: str = "ieee") -> list[Any]:
-    """Forward, backward by activations and backward by weights."""
+    """Kernels of the forward pass and of the gradients of activations and weights."""
     common = {
         "BLOCK": 32, "DEEP": 32, "ACCUMULATE": accumulate, "PRECISION": precision, "UPCAST": False,
         "element": element,
@@ -134,5 +133,5 @@ def test_every_specialisation_compiles(capability: int, tmp_path: Path) -> None:
         if name != "train_members":
             options["capability"] = capability
     sizes = compiled(jobs, tmp_path)
-    # what one multiprocessor of an A100 has at least, and of an H100
+    # shared memory of one multiprocessor of an A100 and of an H100
     assert all(int(shared) <= {80: 163, 90: 227}[capability] * 1024 for _, _, shared in sizes)

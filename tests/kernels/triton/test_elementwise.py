@@ -21,8 +21,8 @@ def _apply(z, a, slope, NAME: tl.constexpr, SIZE: tl.constexpr):
 
 
 @triton.jit
-def _judge(outputs, share, target, loss, gradient, smoothing, n_rows, LOSS: tl.constexpr, C: tl.constexpr,
-           C_PAD: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+def _run_loss(outputs, share, target, loss, gradient, smoothing, n_rows, LOSS: tl.constexpr, C: tl.constexpr,
+              C_PAD: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     c = tl.arange(0, C_PAD)
     n = tl.arange(0, ROWS)
     valid = n < n_rows
@@ -59,8 +59,8 @@ def test_activations_and_their_slopes(name: str, dtype: torch.dtype, device: str
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_what_is_not_a_number_stays_none(name: str, device: str) -> None:
-    # otherwise a member that has diverged would go on unnoticed
+def test_nan_stays_nan(name: str, device: str) -> None:
+    # otherwise a diverged member is not detected
     z = torch.full((16,), torch.nan, device=device)
     got, slope = torch.zeros_like(z), torch.zeros_like(z)
     _apply[(1,)](z, got, slope, NAME=name, SIZE=16)
@@ -96,7 +96,7 @@ def test_losses_and_their_gradients(
     gradient = torch.zeros_like(outputs)
     losses = torch.empty(16, dtype=torch.float64, device=device)
     share = weight / weight.sum()
-    _judge[(1,)](
+    _run_loss[(1,)](
         outputs, share, target, losses, gradient, smooth, n_rows=n_rows, LOSS=loss, C=n_outputs,
         C_PAD=padded, ROWS=16,
     )  # fmt: skip

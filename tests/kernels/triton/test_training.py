@@ -23,9 +23,9 @@ FLATS = ("parameters", "first_moment", "second_moment", "average")
 
 
 def assert_close(got: Tensor, expected: Tensor, name: str = "parameters") -> None:
-    """Equal up to the order of sums: closely in float64, by far the most elements where a device has float32.
+    """Assert equality up to the order of sums: of all elements in float64, of most elements in float32.
 
-    Adam amplifies rounding where a gradient is nearly zero: a step is then as long as the rate, either way.
+    Adam amplifies rounding where a gradient is nearly zero: such a step has the length of the rate.
     """
     if expected.dtype == torch.float64:
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12, msg=lambda m: f"{name}: {m}")
@@ -36,7 +36,7 @@ def assert_close(got: Tensor, expected: Tensor, name: str = "parameters") -> Non
 
 
 def assert_same(got: Any, expected: Any) -> None:
-    """All flat buffers of two populations close."""
+    """Assert that all flat buffers of two populations are close."""
     for name in FLATS:
         assert_close(got.flats[name], expected.flats[name], name)
 
@@ -51,14 +51,14 @@ def config(widths: tuple[int, ...], **others: Any) -> MLPConfig:
     return MLPConfig(widths=widths, **{**settings, **others})
 
 
-# Each row names its edge.
+# Each row names the edge case that it covers.
 CASES: dict[str, tuple[tuple[Any, ...], dict[str, Any], list[MLPConfig]]] = {
     "width 1, 16, 17 and 33, a prime number of members": (
         ("cross_entropy", 3),
         {"n_inputs": 1},
         [config((w,), activation="tanh", seed=w) for w in (1, 16, 17, 33, 5)],
     ),
-    "one member alone": (("binary_logits", 1), {}, [config((4,), activation="silu")]),
+    "one member": (("binary_logits", 1), {}, [config((4,), activation="silu")]),
     "two hidden layers of unequal width": (
         ("cross_entropy", 3),
         {},
@@ -114,13 +114,13 @@ def test_weights_moments_and_averages_after_several_steps(
     result = here.in_kernel(configs, [4])
     assert_same(result.population, expected)
     assert result.failed_at.tolist() == [-1] * len(configs)
-    # and they have moved
+    # training changed them
     start = here.population(configs)
     assert not torch.allclose(expected.parameters, start.parameters, atol=1e-3)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_every_activation_padded_neurons_included(activation: str, case: Callable[..., Any]) -> None:
+def test_every_activation_with_padded_neurons(activation: str, case: Callable[..., Any]) -> None:
     here = case("cross_entropy", 3)
     configs = [config((5,), activation=activation), config((5, 3), activation=activation)]
     assert_same(here.in_kernel(configs, [3]).population, here.plainly(configs, 3))
@@ -146,7 +146,7 @@ def test_a_mixture_of_activations_shares_a_launch(case: Callable[..., Any]) -> N
     assert_same(result.population, here.plainly(configs, 2))
 
 
-def test_where_launches_end_does_not_matter(case: Callable[..., Any]) -> None:
+def test_results_do_not_depend_on_the_steps_per_launch(case: Callable[..., Any]) -> None:
     here = case("cross_entropy", 3)
     configs = [config((5,)), config((4, 3))]
     once, often = here.in_kernel(configs, [6]), here.in_kernel(configs, [1, 3, 0, 2])
@@ -155,8 +155,8 @@ def test_where_launches_end_does_not_matter(case: Callable[..., Any]) -> None:
     assert not torch.equal(once.population.parameters, here.in_kernel(configs, [5]).population.parameters)
 
 
-def test_one_step_of_plain_descent_is_the_gradient_of_the_reference(case: Callable[..., Any]) -> None:
-    """The paper's own formulation under autograd: stacked neurons, scatter-add, sum over members."""
+def test_one_sgd_step_equals_the_gradient_of_the_reference(case: Callable[..., Any]) -> None:
+    """The reference is the formulation of the paper: stacked neurons, scatter-add, sum over members."""
     here = case("cross_entropy", 3, n_rows=20, batch_size=20)
     widths = (2, 3, 5)
     configs = [
@@ -190,7 +190,7 @@ def test_one_step_of_plain_descent_is_the_gradient_of_the_reference(case: Callab
         torch.testing.assert_close(before - after, expected, rtol=tolerance, atol=tolerance)
 
 
-def test_a_member_is_its_plain_network_trained_by_torch(case: Callable[..., Any]) -> None:
+def test_a_member_equals_its_plain_network_trained_by_torch(case: Callable[..., Any]) -> None:
     here = case("binary_logits", 1, n_rows=20, batch_size=20)
     own = config((5, 4), activation="gelu", schedule="constant", weight_decay=0.0)
     start = here.population([own])
@@ -212,9 +212,9 @@ def test_a_member_is_its_plain_network_trained_by_torch(case: Callable[..., Any]
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
-def test_float32_as_on_a_device(case: Callable[..., Any]) -> None:
+def test_float32_agrees_with_the_loop(case: Callable[..., Any]) -> None:
     here = case("cross_entropy", 3, dtype=torch.float32)
-    # plain descent does not amplify rounding
+    # SGD does not amplify rounding
     configs = [config((w,), optimizer="sgd", learning_rate=0.1) for w in (5, 17)]
     got, expected = here.in_kernel(configs, [4]).population, here.plainly(configs, 4)
     assert got.parameters.dtype == torch.float32
@@ -224,21 +224,21 @@ def test_float32_as_on_a_device(case: Callable[..., Any]) -> None:
 @pytest.mark.filterwarnings(
     "ignore:overflow:RuntimeWarning", "ignore:invalid value:RuntimeWarning"
 )  # NumPy's
-def test_a_diverged_member_dies_alone(case: Callable[..., Any]) -> None:
+def test_a_diverged_member_does_not_change_the_others(case: Callable[..., Any]) -> None:
     here = case("squared_error", 1)
     healthy = [
         config((5,), optimizer="sgd", learning_rate=0.01, seed=1),
         config((5,), optimizer="sgd", seed=2),
     ]
     wild = config((5,), optimizer="sgd", learning_rate=1e30, seed=3)
-    alone = here.in_kernel([*healthy, healthy[0]], [3, 3])
+    separate = here.in_kernel([*healthy, healthy[0]], [3, 3])
     result = here.in_kernel([*healthy, wild], [3, 3])
     rows = result.population.member_rows()
     failed = result.failed_at[rows]
     assert failed[:2].tolist() == [-1, -1]
     assert 0 < int(failed[2]) < 6
     for name in FLATS:
-        got, expected = (members(k.population.flats[name], k.population) for k in (result, alone))
+        got, expected = (members(k.population.flats[name], k.population) for k in (result, separate))
         assert all(torch.equal(got[member], expected[member]) for member in (0, 1))
         assert torch.equal(got[2], torch.zeros_like(got[2]))
     assert not bool(torch.isfinite(result.losses[rows[2]]))
@@ -254,7 +254,7 @@ def test_losses_are_summed_over_steps(case: Callable[..., Any]) -> None:
 def _run_with_own_batches(
     case: Any, configs: list[MLPConfig], batches: list[int], steps: list[int]
 ) -> Tensor:
-    """Parameters of each member, trained on batches of its own size, in one launch."""
+    """Parameters of members trained in one launch, each with its own batch size."""
     population = case.population(configs)
     dtype, device = case.rows.inputs.dtype, case.device
     row_configs = population.row_configs()
@@ -280,14 +280,14 @@ def _run_with_own_batches(
     return torch.stack(members(population.parameters, population))
 
 
-def test_members_with_batches_of_their_own_size(case: Callable[..., Any]) -> None:
+def test_members_may_have_different_batch_sizes(case: Callable[..., Any]) -> None:
     here = case("cross_entropy", 3)
     configs = [config((5,), schedule="constant", seed=s) for s in (1, 2)]
     together = _run_with_own_batches(here, configs, [10, 18], [4, 2])
     for member, (batch, steps) in enumerate([(10, 4), (18, 2)]):
         here.batch_size = batch
-        alone = here.plainly([configs[member]], steps)
-        expected = members(alone.parameters, alone)[0]
+        separate = here.plainly([configs[member]], steps)
+        expected = members(separate.parameters, separate)[0]
         assert_close(together[member], expected)
     swapped = _run_with_own_batches(here, configs, [18, 10], [4, 2])
     assert not torch.allclose(swapped, together)
@@ -313,7 +313,7 @@ def _bucket(case: Any, **options: Any) -> Any:
         ({}, "huber:0.5", "huber:0.5"),
     ],
 )
-def test_what_the_kernel_takes(
+def test_supported_configurations(
     options: dict[str, Any], loss: str, words: str | None, case: Callable[..., Any]
 ) -> None:
     reason = obstacle(_bucket(case("cross_entropy", 3), **options), loss=loss, dtype=torch.float32)
@@ -326,20 +326,20 @@ def test_the_most_expensive_launch_and_member_come_first(case: Callable[..., Any
     training = case("cross_entropy", 3).in_kernel(configs, [0]).training
     (lane,) = training.lanes
     widths = [entry.plan[:, 4].tolist() for entry in lane.launches]
-    # 40, 33 and 60 are all 64 in the kernel, so they keep the order of their rows
+    # 40, 33 and 60 are padded to 64, so they keep the order of their rows
     rows = [entry.plan[:, 0].tolist() for entry in lane.launches]
     assert [sorted(group) for group in widths] == [[33, 40, 60], [17, 20], [3]]
     assert all(group == sorted(group) for group in rows)
-    # a longer batch makes a member dearer
+    # a larger batch makes a member more expensive
     population = case("cross_entropy", 3).population(configs[:2])
-    dear = PersistentTraining(
+    expensive = PersistentTraining(
         population.layout, range(len(population.layout.buckets)), loss="cross_entropy", batch_sizes=[200, 20],
         weighted=False, device=case("cross_entropy", 3).device,
     )  # fmt: skip
-    assert [entry.plan[:, 4].tolist() for entry in dear.lanes[0].launches] == [[3], [40]]
+    assert [entry.plan[:, 4].tolist() for entry in expensive.lanes[0].launches] == [[3], [40]]
 
 
-def test_launches_that_may_run_at_once_share_no_scratch(
+def test_concurrent_launches_have_separate_scratch_memory(
     case: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "ON_CHIP_WEIGHTS", 1)
