@@ -7,7 +7,7 @@ import pytest
 from benchmarks.averaging import gains, run, table_of
 
 
-def test_gains_are_shares_of_the_error_of_one_fold() -> None:
+def test_gains_are_relative_to_the_error_of_one_fold() -> None:
     rows = [
         {"set": "a", "seed": 0, "folds": 5, "ensemble": 3, "fold": 2.0, "error": 1.5}
         | {"honest": 1.8, "expected": -0.2},

@@ -16,7 +16,7 @@ from benchmarks.extremes import CASES, RESULTS, Case, linear, run
     ("name", "rows", "columns", "classes"),
     [("150 rows", 150, 4, 3), ("1,000 columns", 3000, 1000, 2), ("50 classes", 20_000, 16, 50)],
 )
-def test_tables_have_the_shapes_of_their_names(name: str, rows: int, columns: int, classes: int) -> None:
+def test_tables_have_the_named_shapes(name: str, rows: int, columns: int, classes: int) -> None:
     inputs, target = CASES[name].make(np.random.default_rng(0))
     assert inputs.shape == (rows, columns)
     assert len(np.unique(target)) == classes

@@ -15,7 +15,7 @@ from benchmarks.gpu import Case, account, count_work, packed_epochs, paper_popul
 ROOT = Path(gpu.__file__).parent.parent
 
 
-def test_the_population_is_that_of_the_paper() -> None:
+def test_the_population_equals_that_of_the_paper() -> None:
     configs = paper_population(Case())
     assert len(configs) == 10_000
     assert sum(config.widths[0] for config in configs) == 505_000
@@ -53,7 +53,7 @@ def test_a_small_case_trains_and_gets_its_ratios(acceleration: str) -> None:
     assert acceleration in table([row])
 
 
-def test_one_at_a_time_is_timed() -> None:
+def test_sequential_training_is_timed() -> None:
     result = gpu.sequential_step(Case(n_members=10, n_rows=64, n_inputs=3), "cpu", n_networks=2, n_steps=3)
     assert 0 < result["step_seconds"]["least"] <= result["step_seconds"]["greatest"]
 

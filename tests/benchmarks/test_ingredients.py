@@ -13,7 +13,7 @@ from benchmarks.ingredients import RECIPE, RESULTS, SEEDS, VARIANTS, compared, r
 from benchmarks.quality.sets import BUNDLED
 
 
-def test_every_variant_is_a_change_of_the_recipe() -> None:
+def test_every_variant_changes_the_recipe() -> None:
     for name, changes in VARIANTS.items():
         changed = RECIPE.replace(**changes)
         assert (changed == RECIPE) == (name == "the recipe"), name

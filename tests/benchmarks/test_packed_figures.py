@@ -181,7 +181,7 @@ def _row(name: str, microseconds: float) -> dict[str, Any]:
     }
 
 
-def test_quick_ends_with_one_line_of_json(
+def test_the_quick_run_ends_with_one_line_of_json(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[Case] = []
@@ -276,7 +276,7 @@ def test_all_cases_are_on_file_and_in_the_diagram() -> None:
     assert packed_training.DIAGRAM.read_text(encoding="utf-8") == diagram(ON_FILE)
 
 
-def test_the_gain_of_numba_in_the_documents_is_that_on_file() -> None:
+def test_the_gain_of_numba_in_the_documents_equals_the_file() -> None:
     gains = [row["ratios"]["compiled"]["median"] for row in ON_FILE]
     words = f"training on a CPU is {min(gains):.1f} to {max(gains):.1f} times as fast"
     for name in ("README.md", "CHANGELOG.md"):

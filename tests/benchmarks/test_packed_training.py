@@ -1,4 +1,4 @@
-"""The benchmark's cases are the paper's and more, and its rivals do what they are held against us for."""
+"""Cases of the benchmark, and correctness of the implementations that it compares with."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SMALL = replace(
 )
 
 
-def test_the_paper_and_its_labels() -> None:
+def test_cases_of_the_paper_and_their_targets() -> None:
     configs = HEADLINE.configs()
     assert len(configs) == 10_000
     assert {config.widths[0] for config in configs} == set(range(1, 101))
@@ -52,7 +52,7 @@ def test_the_paper_and_its_labels() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
 
 
-def test_work_is_counted_as_written() -> None:
+def test_work_equals_a_count_by_hand() -> None:
     case = replace(HEADLINE, inputs=5, outputs=3, batch=7)
     # forward and gradients of the weights of both layers, gradient of the hidden layer's output
     by_hand = 2 * 7 * (2 * 5 * 4 + 2 * 4 * 3 + 4 * 3)
@@ -70,7 +70,7 @@ def test_shards_hold_every_member_once() -> None:
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_m3_takes_the_steps_of_separate_networks(outputs: int) -> None:
+def test_steps_of_m3_equal_those_of_separate_networks(outputs: int) -> None:
     case = replace(SMALL, outputs=outputs)
     rival = M3.__new__(M3)
     rival.seconds = 0.0
@@ -141,7 +141,7 @@ def test_vmap_learns() -> None:
     assert all(new < old - 0.02 for new, old in zip(losses(), before, strict=True))
 
 
-def test_a_network_at_a_time_learns() -> None:
+def test_one_network_at_a_time_learns() -> None:
     torch.manual_seed(0)
     rival = OneAtATime.__new__(OneAtATime)
     rival.seconds = 0.0
@@ -158,7 +158,7 @@ def test_a_network_at_a_time_learns() -> None:
     assert all(new < old - 0.005 for new, old in zip(losses(), before, strict=True))
 
 
-def test_scikit_learns_networks_are_a_rival_on_request() -> None:
+def test_networks_of_scikit_learn_are_optional() -> None:
     case = replace(SMALL, build=lambda: [MLPConfig(widths=(3,), activation="tanh", seed=s) for s in range(9)])
     rival = make("sklearn", case)
     assert rival.sample() > 0.0
@@ -169,7 +169,7 @@ def test_scikit_learns_networks_are_a_rival_on_request() -> None:
     assert {network.hidden_layer_sizes for network in networks} == {(3,)}
 
 
-def test_jax_steps_are_those_of_adam() -> None:
+def test_a_step_of_jax_changes_all_weights() -> None:
     pytest.importorskip("jax")
     case = replace(SMALL, build=lambda: [MLPConfig(widths=(3,), activation="tanh", seed=s) for s in range(2)])
     rival = make("jax", case)
@@ -180,7 +180,7 @@ def test_jax_steps_are_those_of_adam() -> None:
     assert all(bool((new != old).all()) for (new, _), (old, _) in zip(after, weights, strict=True))
 
 
-def test_what_is_varied() -> None:
+def test_cases_vary_all_dimensions() -> None:
     papers = [case for case in CASES if case.group == "paper"]
     assert {case.rows for case in papers} == {100, 1000, 10_000}
     assert {(case.inputs, case.batch) for case in papers} == {
@@ -196,12 +196,12 @@ def test_what_is_varied() -> None:
     assert {width for config in ragged() for width in config.widths} == set(range(1, 129))
 
 
-def test_bytes_that_come_and_go() -> None:
+def test_bytes_of_the_training_state() -> None:
     configs = [MLPConfig(widths=(4,))]
     case = replace(HEADLINE, inputs=5, outputs=3, batch=7)
     parameters = 5 * 4 + 4 + 4 * 3 + 3
     assert case.state_bytes(configs) == 7 * 4 * parameters
-    # weights, two moments and the average, both ways
+    # weights, two moments and the average, each read and written
     assert case.kept_bytes(configs, 16.0) == 8 * 4 * parameters / 16
     assert steps_a_call(SMALL, SMALL.configs()) == MAX_STEPS
     wide = replace(TWO_LAYERS, build=lambda: [MLPConfig(widths=(512, 512))] * 40)

@@ -1,4 +1,4 @@
-"""Tables between their marks, and a description of the machine that needs neither git nor a full install."""
+"""Publication of tables between marks, and the description of the machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_text_replaces_another(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("document", ["none\n", "<!-- a -->\n", "<!-- /a -->\n<!-- a -->\n"])
-def test_a_document_without_the_marks_is_left_alone(tmp_path: Path, document: str) -> None:
+def test_a_document_without_the_marks_is_not_changed(tmp_path: Path, document: str) -> None:
     page = tmp_path / "page.md"
     page.write_text(document)
     with pytest.raises(ValueError, match="<!-- a --> and <!-- /a -->"):

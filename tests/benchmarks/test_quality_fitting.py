@@ -42,14 +42,14 @@ def test_ours_reports_an_honest_and_a_naive_score(tmp_path: Path) -> None:
     assert notes["naive"] != notes["honest"]
 
 
-def test_the_loop_over_scikit_learn_keeps_its_limit(tmp_path: Path) -> None:
+def test_the_loop_over_scikit_learn_keeps_its_time_limit(tmp_path: Path) -> None:
     row = FitRunner(tmp_path, threads=1).row(Job("diabetes", 0, TOOLS["optuna_mlp"], 4.0))
     assert row["error"] < 77.0, "worse than the mean of the target"
     assert row["seconds"] < 8.0
     assert row["notes"]["trials"] > 1
 
 
-def test_a_failure_is_a_row(tmp_path: Path) -> None:
+def test_a_failure_is_recorded_as_a_row(tmp_path: Path) -> None:
     wrong = Tool("wrong", "benchmarks.quality.boosters:nothing", "sklearn")
     row = FitRunner(tmp_path, threads=1).row(Job("iris", 0, wrong, None))
     assert "nothing" in row["failure"]

@@ -168,8 +168,8 @@ def test_a_report_of_variants_does_not_change_the_comparison(
     assert report_variants(VARIANT_ROWS[:3], {}, keep=False) != words
 
 
-def notes(name: str, error: float, reported: float, seed: int = 0) -> dict[str, Any]:
-    return row(name, "ours", error, seed=seed, budget=30.0) | {"notes": {"honest": reported}}
+def notes(name: str, error: float, honest: float, seed: int = 0) -> dict[str, Any]:
+    return row(name, "ours", error, seed=seed, budget=30.0) | {"notes": {"honest": honest}}
 
 
 def test_bias() -> None:
