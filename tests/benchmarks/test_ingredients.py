@@ -58,10 +58,10 @@ def test_a_variant_trains_and_is_scored(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_file_holds_all_variants_of_each_run() -> None:
     rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
-    there = {(row["set"], row["seed"], row["variant"]) for row in rows}
-    runs = {(name, seed) for name, seed, _ in there}
+    found = {(row["set"], row["seed"], row["variant"]) for row in rows}
+    runs = {(name, seed) for name, seed, _ in found}
     assert {name for name, _ in runs} <= set(BUNDLED)
     assert {seed for _, seed in runs} <= set(SEEDS)
     # all variants of each run, and no removed variant
-    assert there == {(name, seed, variant) for name, seed in runs for variant in VARIANTS}
+    assert found == {(name, seed, variant) for name, seed in runs for variant in VARIANTS}
     assert table(rows) != table(rows[1:])

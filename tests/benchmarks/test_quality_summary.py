@@ -98,8 +98,8 @@ def test_errors_use_the_seeds_that_all_tools_have_run() -> None:
     assert "| a | **1** | 1.1 |" in errors
     assert "| b | **3** | 4 |" in errors
     assert "| c | **1** | - |" in errors
-    apart = error_table([*ROWS[:1], row("a", "lightgbm", 1.0, seed=1)], ["ours 30 s", "lightgbm"])
-    assert "| a | - | - |" in apart
+    disjoint = error_table([*ROWS[:1], row("a", "lightgbm", 1.0, seed=1)], ["ours 30 s", "lightgbm"])
+    assert "| a | - | - |" in disjoint
 
 
 def variant(name: str, tool: str, error: float | None, budget: float = 30.0) -> dict[str, Any]:

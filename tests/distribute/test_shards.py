@@ -281,14 +281,14 @@ def test_a_diverged_member_fails_and_the_others_are_unchanged(
     make_data: Make, make_configs: Make, make_task: Make
 ) -> None:
     configs = make_configs(4, optimizer="sgd", activation="relu")
-    calm = train_shard(make_task(configs, make_data()))
-    wild = (*configs[:2], configs[2].replace(learning_rate=1e30), configs[3])
-    outcome = train_shard(make_task(wild, make_data()))
+    expected = train_shard(make_task(configs, make_data()))
+    diverging = (*configs[:2], configs[2].replace(learning_rate=1e30), configs[3])
+    outcome = train_shard(make_task(diverging, make_data()))
     assert outcome.members[2].failure is not None
     assert "stopped being finite at step" in outcome.members[2].failure
     for member in (0, 1, 3):
         assert outcome.members[member].failure is None
-        assert outcome.members[member].error == pytest.approx(calm.members[member].error, abs=1e-6)
+        assert outcome.members[member].error == pytest.approx(expected.members[member].error, abs=1e-6)
 
 
 # ---------------------------------------------------------------------- out of memory

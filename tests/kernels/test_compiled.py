@@ -306,9 +306,9 @@ def test_loops_are_compiled_if_there_is_time(monkeypatch: pytest.MonkeyPatch) ->
 def test_cached_machine_code_is_found(tmp_path: Path) -> None:
     compilation.compile_all()
     assert compilation._is_cached()
-    look = "from parallelmlp_search.kernels.numba import compilation; print(compilation._is_cached())"
+    code = "from parallelmlp_search.kernels.numba import compilation; print(compilation._is_cached())"
     done = subprocess.run(
-        [sys.executable, "-c", look],
+        [sys.executable, "-c", code],
         env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,

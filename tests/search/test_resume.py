@@ -328,7 +328,7 @@ def test_a_disk_that_fills_up_while_saving_the_outcome(
     _assert_same(directory, result, found, spam, assert_same_table)
 
 
-# ---------------------------------------------------------------------- refused directories
+# ---------------------------------------------------------------------- errors on resuming
 
 
 @pytest.fixture

@@ -137,14 +137,14 @@ def test_a_finished_run_holds_only_safe_formats(
     kinds: set[str] = set()
     checkpoints: set[str] = set()
 
-    def look(progress: Progress) -> None:
+    def check_files(progress: Progress) -> None:
         for path in _files(tmp_path / "run"):
             kinds.add(path.suffix or path.name)
             if path.parent.name == "checkpoints":
                 checkpoints.add(path.name)
 
     directory = RunDirectory.create(tmp_path / "run")
-    result = run(spam, make_settings(), directory=directory, callbacks=[look], n_jobs=1)
+    result = run(spam, make_settings(), directory=directory, callbacks=[check_files], n_jobs=1)
     assert kinds <= {".json", ".jsonl", ".parquet", ".safetensors", ".lock"}
     assert any(name.startswith("round-") for name in checkpoints)
     assert any(name.startswith("finalists-") for name in checkpoints)
@@ -239,8 +239,8 @@ def test_a_callback_that_returns_true_ends_screening_early(
     assert len(result.model.trials) >= 1
     assert not (result.trials["state"] == str(TrialState.WAITING)).any()
     # only True ends the screening
-    whole = run(spam, make_settings(), callbacks=[lambda progress: 1], n_jobs=1)
-    assert whole.n_trials == found.n_trials
+    complete = run(spam, make_settings(), callbacks=[lambda progress: 1], n_jobs=1)
+    assert complete.n_trials == found.n_trials
 
 
 # ---------------------------------------------------------------------- small spaces, samplers, devices

@@ -120,10 +120,10 @@ def test_screening_ends_without_improvement(spam: Problem, monkeypatch: pytest.M
     """The finalists get the rest of its time."""
     monkeypatch.setattr(planning, "MAX_TRIALS", 30)  # the rest are extensions
     settings = SearchSettings("small", time_limit=4, max_epochs=2)
-    patient, _, _ = _timed(spam, settings, n_jobs=1)
-    monkeypatch.setattr(screening, "PATIENCE", 0)  # no extension is better than itself
-    hurried, _, _ = _timed(spam, settings, n_jobs=1)
-    assert hurried.n_trials == 30 < patient.n_trials
+    extended, _, _ = _timed(spam, settings, n_jobs=1)
+    monkeypatch.setattr(screening, "PATIENCE", 0)  # screening is never extended
+    fixed, _, _ = _timed(spam, settings, n_jobs=1)
+    assert fixed.n_trials == 30 < extended.n_trials
 
 
 def test_work_within_the_time_limit_is_complete(spam: Problem, make_settings: Make) -> None:
@@ -181,8 +181,8 @@ def test_a_round_stopped_by_the_deadline_ends_screening(
 
     train = journal.run_shards
 
-    def cutting(tasks: Iterable[ShardTask], **values: Any) -> Any:
-        """Every second shard of the first round meets its deadline after one step."""
+    def with_late_shards(tasks: Iterable[ShardTask], **values: Any) -> Any:
+        """Train every second shard of the first round with a deadline in the past."""
 
         def with_deadlines() -> Iterator[ShardTask]:
             for place, task in enumerate(tasks):
@@ -198,7 +198,7 @@ def test_a_round_stopped_by_the_deadline_ends_screening(
     settings = make_settings(time_limit=60.0, n_trials=30)
     directory = RunDirectory.create(tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "run_shards", cutting)
+        patch.setattr(journal, "run_shards", with_late_shards)
         with pytest.raises(KeyboardInterrupt):
             run(spam, settings, directory=directory, callbacks=[interrupt], n_jobs=1)
     result, _, sentences = _timed(spam, settings, directory=directory, n_jobs=1)
@@ -217,11 +217,11 @@ def test_screening_continues_while_there_is_time(spam: Problem, monkeypatch: pyt
 
     measured = planning._time_machine
 
-    def misled(data: Any, sample: Any, throughput: Any) -> None:
+    def overestimate(data: Any, sample: Any, throughput: Any) -> None:
         measured(data, sample, throughput)
         throughput._measured *= 30.0
 
-    monkeypatch.setattr(planning, "_time_machine", misled)
+    monkeypatch.setattr(planning, "_time_machine", overestimate)
     plans: list[SearchPlan] = []
     make = planning.make_plan
     monkeypatch.setattr(

@@ -181,11 +181,11 @@ def test_one_sgd_step_equals_the_gradient_of_the_reference(case: Callable[..., A
     target = here.rows.target.view(1, 1, 20).expand(1, 3, 20)
     loss = torch.nn.functional.cross_entropy(outputs, target, reduction="none").mean(dim=2).sum()
     gradients = torch.autograd.grad(loss, leaves)
-    pieces = [
+    gradients = [
         g.split([n * w if n else 3 for w in widths]) for g, n in zip(gradients, (7, 1, 3, 0), strict=True)
     ]
     for member, (before, after) in enumerate(zip(vectors, moved, strict=True)):
-        expected = torch.cat([part[member] for part in pieces])
+        expected = torch.cat([part[member] for part in gradients])
         tolerance = 1e-5 if before.dtype == torch.float32 else 1e-13
         torch.testing.assert_close(before - after, expected, rtol=tolerance, atol=tolerance)
 
@@ -230,9 +230,9 @@ def test_a_diverged_member_does_not_change_the_others(case: Callable[..., Any]) 
         config((5,), optimizer="sgd", learning_rate=0.01, seed=1),
         config((5,), optimizer="sgd", seed=2),
     ]
-    wild = config((5,), optimizer="sgd", learning_rate=1e30, seed=3)
+    diverging = config((5,), optimizer="sgd", learning_rate=1e30, seed=3)
     separate = here.in_kernel([*healthy, healthy[0]], [3, 3])
-    result = here.in_kernel([*healthy, wild], [3, 3])
+    result = here.in_kernel([*healthy, diverging], [3, 3])
     rows = result.population.member_rows()
     failed = result.failed_at[rows]
     assert failed[:2].tolist() == [-1, -1]

@@ -113,8 +113,8 @@ def test_few_rows(n_rows: int, found: SearchResult, spam: Problem) -> None:
     assert found.model.predictions(frame).shape == (2, n_rows)
     assert found.model.predict(frame).shape == (n_rows,)
     if n_rows:
-        whole = found.model.predictions(spam.frame)[:, :n_rows]
-        assert np.allclose(found.model.predictions(frame), whole, atol=1e-5)
+        expected = found.model.predictions(spam.frame)[:, :n_rows]
+        assert np.allclose(found.model.predictions(frame), expected, atol=1e-5)
 
 
 def test_many_rows_are_predicted_in_windows(found: SearchResult, spam: Problem) -> None:

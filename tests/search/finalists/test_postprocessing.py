@@ -27,7 +27,7 @@ F1 = {"metric": "f1", "n_trials": 8, "calibration": "none", "refinement": 0.4}
 
 
 def rare(n_rows: int, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
-    """Table whose positive class is rare and never has the larger probability."""
+    """Table with a positive class of about one row in eight."""
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(rng.normal(size=(n_rows, 4)), columns=list("abcd"))
     odds = 1.1 * frame["a"] + 0.8 * frame["b"] - 2.5
@@ -57,8 +57,8 @@ def test_thresholds_improve_f1_on_held_out_rows(plain: SearchResult, tuned: Sear
     assert after > before + 0.1
     assert tuned.model.decision_weights is not None
     assert tuned.model.decision_weights[1] > 1 > tuned.model.decision_weights[0]
-    named = tuned.model.predictions(frame)[1] > tuned.model.decision_weights[0] / 2
-    assert np.array_equal(tuned.model.predict(frame) == "yes", named)
+    positive = tuned.model.predictions(frame)[1] > tuned.model.decision_weights[0] / 2
+    assert np.array_equal(tuned.model.predict(frame) == "yes", positive)
 
 
 def test_trials_that_never_predict_the_rare_class_have_different_scores(
@@ -117,8 +117,10 @@ def test_out_of_fold_predictions_tune_thresholds_if_validation_rows_train(
     expected = np.full((2, len(rows)), np.nan)
     parts = preparation.folds(3, hold_out_validation=False)
     for fold, part in zip(found.model.folds, parts, strict=True):
-        mine = np.isin(rows, part.predicted_rows)
-        expected[:, mine] = fold.combine(imbalanced.frame.iloc[rows[mine]], found.model.weights).numpy()
+        predicted = np.isin(rows, part.predicted_rows)
+        expected[:, predicted] = fold.combine(
+            imbalanced.frame.iloc[rows[predicted]], found.model.weights
+        ).numpy()
     assert np.allclose(predictions.numpy(), expected, atol=1e-5)
     averages = found.model.predictions(imbalanced.frame.iloc[rows])
     assert not np.allclose(predictions.numpy(), averages, atol=1e-3)

@@ -92,9 +92,9 @@ def test_a_refit_changes_only_the_networks(
 def test_the_number_of_networks_follows_from_the_time_of_one_fold(
     tasks: list[ShardTask], spam: Problem, make_settings: Make
 ) -> None:
-    alone = run(spam, make_settings(refit=True, n_finalists=1, n_trials=3), n_jobs=1)
+    single = run(spam, make_settings(refit=True, n_finalists=1, n_trials=3), n_jobs=1)
     # all rows cost more than the rows of a fold, so one or two networks fit into its time
-    assert len(alone.model.folds) <= 2
+    assert len(single.model.folds) <= 2
     many = run(spam, make_settings(refit=True, n_finalists=12), n_jobs=1)
     assert len(many.model.trials) < 8
     assert len(many.model.folds) > 1
@@ -158,12 +158,12 @@ def test_networks_stopped_by_the_deadline_are_not_used(
 ) -> None:
     train = journal.run_shards
 
-    def cutting(work: Any, **values: Any) -> Any:
+    def stopping(work: Any, **values: Any) -> Any:
         for outcome in train(work, **values):
             outcome.cut = outcome.key.startswith("refit")
             yield outcome
 
-    monkeypatch.setattr(journal, "run_shards", cutting)
+    monkeypatch.setattr(journal, "run_shards", stopping)
     with pytest.warns(BudgetWarning, match="could not be refitted on all rows"):
         result = run(spam, make_settings(refit=True), n_jobs=1)
     assert not result.model.refitted

@@ -173,7 +173,7 @@ def test_a_resumed_search_proposes_the_same_configurations(
     tmp_path: Path,
 ) -> None:
     settings = make_settings(sampler="tpe")
-    whole = run(spam, settings, n_jobs=1)
+    uninterrupted = run(spam, settings, n_jobs=1)
     rungs: list[Any] = []
 
     def interrupt(progress: Any) -> None:
@@ -186,7 +186,7 @@ def test_a_resumed_search_proposes_the_same_configurations(
     with pytest.raises(KeyboardInterrupt):
         run(spam, settings, directory=directory, callbacks=[interrupt], n_jobs=1)
     resumed = run(spam, directory.settings(), directory=directory, n_jobs=2)
-    assert_same_table(resumed.trials, whole.trials)
+    assert_same_table(resumed.trials, uninterrupted.trials)
 
 
 def test_a_run_stores_the_class_of_a_sampler_object(

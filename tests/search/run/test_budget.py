@@ -127,7 +127,7 @@ class TestPlanFinalists:
         assert plans[0].max_epochs < plans[-1].max_epochs
         assert plans[0].n_finalists < plans[-1].n_finalists
 
-    def test_no_time_still_trains_one_finalist(self) -> None:
+    def test_without_time_two_finalists_train_for_one_epoch(self) -> None:
         plan = plan_finalists(0.0, 1.0, 100, 1.0)
         assert (plan.max_epochs, plan.n_finalists) == (1, 2)
         assert plan.n_folds >= 2
