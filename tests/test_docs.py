@@ -286,7 +286,7 @@ def test_the_rule_on_commands_catches_what_it_should(command: str, problem: str 
         ("pmlp search --sampler NAME", False),
         ("pmlp search --samplers NAME", True),
         ("pmlp", False),
-        ("--no-tune-decision", False),
+        ("--no-tune-thresholds", False),
         ("--no-tuned-decision", True),
         ("python -m benchmarks.gpu --check", False),
         ("python -m benchmarks.gpus", True),

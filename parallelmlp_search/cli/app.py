@@ -137,10 +137,10 @@ def search(
         int | None,
         ensemble_option(metavar="N", help="Configurations that are cross-fitted. Default: 2 to 32."),
     ] = None,
-    tune_decision: Annotated[
+    tune_thresholds: Annotated[
         bool,
         ensemble_option(
-            "--tune-decision/--no-tune-decision",
+            "--tune-thresholds/--no-tune-thresholds",
             help="Tune decision thresholds for accuracy, balanced_accuracy, f1, f1_macro and mcc.",
         ),
     ] = True,
@@ -192,7 +192,7 @@ def search(
         n_finalists=finalists,
         sampler=sampler,
         initial=initial(start_from, start_study, search_space),
-        tune_thresholds=tune_decision,
+        tune_thresholds=tune_thresholds,
         calibration=calibration,
         refit=refit,
         seed=seed,

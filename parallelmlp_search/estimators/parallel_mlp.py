@@ -55,7 +55,7 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         Configurations to try first, or a finished run or a study, whose best are tried first.
     class_weight : "balanced" or mapping, default=None
         Weight of each class in training. ``"balanced"`` gives all classes the same total weight.
-    tune_decision : bool, default=True
+    tune_thresholds : bool, default=True
         Whether decision thresholds are tuned if the metric uses labels (``"accuracy"``,
         ``"balanced_accuracy"``, ``"f1"``, ``"f1_macro"``, ``"mcc"``). ``predict`` then returns the class
         whose probability times its decision weight is largest. Otherwise it returns the most probable class.
@@ -128,7 +128,7 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         sampler: str | BaseSampler = "random",
         initial_configs: Sequence[MLPConfig] | str | Path | Study | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
-        tune_decision: bool = True,
+        tune_thresholds: bool = True,
         calibration: str = "auto",
         refit: bool = False,
         device: str = "auto",
@@ -141,11 +141,11 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
     ) -> None: ...
 
     def _task_settings(self) -> dict[str, Any]:
-        if not isinstance(self.tune_decision, bool):
+        if not isinstance(self.tune_thresholds, bool):
             raise InvalidParameterError(
-                f"tune_decision must be True or False, but got {self.tune_decision!r}"
+                f"tune_thresholds must be True or False, but got {self.tune_thresholds!r}"
             )
-        return {"tune_thresholds": self.tune_decision, "calibration": self.calibration}
+        return {"tune_thresholds": self.tune_thresholds, "calibration": self.calibration}
 
 
 @documented_by(ParallelMLPClassifier)

@@ -188,7 +188,7 @@ class TestDecisionThresholds:
         assert np.array_equal(tuned.predict(X), tuned.classes_[(proba * weights).argmax(axis=1)])
         assert (tuned.predict(X) == "rare").sum() > (proba[:, 1] > 0.5).sum()
         assert np.array_equal(pickle.loads(pickle.dumps(tuned)).predict(X), tuned.predict(X))
-        plain = classifier(metric="f1", tune_decision=False).fit(X, y)
+        plain = classifier(metric="f1", tune_thresholds=False).fit(X, y)
         assert np.array_equal(plain.predict(X), plain.classes_[plain.predict_proba(X).argmax(axis=1)])
 
     def test_other_metrics_predict_the_most_probable_class(self, rare: tuple[np.ndarray, np.ndarray]) -> None:
@@ -209,7 +209,7 @@ class TestDecisionThresholds:
         ("changes", "message"),
         [
             ({"calibration": "platt"}, "calibration must be one of auto, temperature, none, but got 'platt'"),
-            ({"tune_decision": 0.3}, "tune_decision must be True or False, but got 0.3"),
+            ({"tune_thresholds": 0.3}, "tune_thresholds must be True or False, but got 0.3"),
             ({"refit": "yes"}, "refit must be True or False, but got 'yes'"),
         ],
     )
