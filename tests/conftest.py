@@ -9,6 +9,9 @@ from pathlib import Path
 # Before the first import of torch, which reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# pytest-xdist sets the width of the terminal, which pages on a pipe would then take.
+os.environ.pop("COLUMNS", None)
+
 import pytest
 import torch
 

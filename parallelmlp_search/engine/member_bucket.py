@@ -132,7 +132,8 @@ class MemberBucket:
         rates = None
         if self.dropout:
             scheduled = dropout_rates(self._configs, window.progress)
-            rates = np.broadcast_to(self._rates, (len(window.steps), len(self._rates)))
-            rates = np.ascontiguousarray(rates) if scheduled is None else scheduled.float().numpy()
+            # not a broadcast: a read-only array of one step would be another signature, compiled in 10 s
+            constant = np.tile(self._rates, (len(window.steps), 1))
+            rates = constant if scheduled is None else scheduled.float().numpy()
         fields = window.fields if self.dropout else None
         return self._run(window.rows, tables, averaging, window.alive[self._span], fields, rates)

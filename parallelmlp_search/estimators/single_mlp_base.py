@@ -50,7 +50,9 @@ class PreparedTraining:
         """Return the model of a trained network, given its canonical parameter vector."""
         assert self.preparation is not None
         assert self.part is not None
-        return TrainedModel.pack(self.preparation, [self.part], {0: config}, [[vector]], torch.ones(1))
+        return TrainedModel.pack(
+            self.preparation, [self.part], {0: config}, [[vector]], torch.ones(1, dtype=torch.float32)
+        )
 
 
 class SingleMLP(TableEstimator):

@@ -90,7 +90,7 @@ def test_search_shows_its_result_and_the_next_commands(folder: Path) -> None:
     result = pmlp("search", folder / "sold.csv", "--target", "sold", *BUDGET, "--output", run)
     assert "honest score" in result.stdout
     assert "roc_auc 0." in result.stdout
-    assert f"pmlp predict {run} NEW.csv" in result.stdout.replace("\n", " ").replace("   ", "")
+    assert f"pmlp predict {run} NEW.csv" in " ".join(result.stdout.split())
     lines = result.stderr.splitlines()
     assert any(" screening rung 1/2: " in line for line in lines)
     assert any(" cross-fitting: 3/3 shards" in line for line in lines)

@@ -28,17 +28,18 @@ MIN_TIME_FACTOR = 4.0
 
 def compile_all() -> None:
     """Compile every loop and cache the machine code: about 40 s on one core, once per machine."""
-    z = torch.zeros(1, 1, 4)
+    single = torch.float32  # whatever the default dtype of the calling program
+    z = torch.zeros(1, 1, 4, dtype=single)
     for kernel in (ACTIVATION_KERNELS["relu"], ACTIVATION_KERNELS["gelu"]):
         for in_place in (True, False):
             activations = CompiledActivations(z, torch.zeros_like(z), [kernel], [in_place])
             activations.forward()
             activations.backward(torch.zeros_like(z))
     compiled_loss("binary_logits")(z, torch.zeros(4, dtype=torch.int64), torch.zeros_like(z))
-    two = torch.zeros(1, 2, 4)
+    two = torch.zeros(1, 2, 4, dtype=single)
     compiled_loss("cross_entropy")(two, torch.zeros(4, dtype=torch.int64), torch.zeros_like(two))
     members = CompiledMembers(
-        [torch.zeros(64) for _ in range(4)],
+        [torch.zeros(64, dtype=single) for _ in range(4)],
         [
             ("weight", 0, 0, 2, 3, True, 0),
             ("bias", 0, 16, 2, 1, False, 0),
@@ -46,11 +47,11 @@ def compile_all() -> None:
         ],
         [ACTIVATION_KERNELS["relu"]],
         [[(2, 3), (2, 1), (1, 2)]],
-        torch.full((1, 4), 0.5),
+        torch.full((1, 4), 0.5, dtype=single),
         residual=[False],
         adaptive=True,
     )
-    batches = StepBatches.of([(torch.zeros(4, 3), torch.zeros(4), None)])
+    batches = StepBatches.of([(torch.zeros(4, 3, dtype=single), torch.zeros(4, dtype=single), None)])
     members(
         batches,
         np.ones((1, 1, 4, 1), dtype=np.float32),

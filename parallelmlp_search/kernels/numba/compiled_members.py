@@ -97,14 +97,15 @@ class StepBatches(NamedTuple):
         n_steps, n_rows, n_inputs = inputs.shape
         padded, n_columns = -n_rows % MAX_LANES + n_rows, -n_inputs % MAX_LANES + n_inputs
         is_regression = target.ndim == 3
-        rows = torch.zeros(n_steps, n_inputs, padded)
+        rows = inputs.new_zeros(n_steps, n_inputs, padded)
         rows[:, :, :n_rows] = inputs.transpose(1, 2)
-        columns = torch.zeros(n_steps, n_rows, n_columns)
+        columns = inputs.new_zeros(n_steps, n_rows, n_columns)
         columns[:, :, :n_inputs] = inputs
         if n_inputs < n_columns:
             columns[:, :, n_inputs] = 1.0
-        classes, shares = torch.zeros(n_steps, padded, dtype=torch.int64), torch.zeros(n_steps, padded)
-        values = torch.zeros(n_steps, target.shape[1] if is_regression else 1, padded)
+        classes = torch.zeros(n_steps, padded, dtype=torch.int64)
+        shares = inputs.new_zeros(n_steps, padded)
+        values = inputs.new_zeros(n_steps, target.shape[1] if is_regression else 1, padded)
         (values if is_regression else classes)[..., :n_rows] = target
         weights = [weight for *_, weight in batches if weight is not None]
         if weights:

@@ -254,7 +254,9 @@ def _out_of_fold(
     networks: Sequence[Sequence[FoldNetwork]], parts: Sequence[Part], rows: NDArray[np.intp]
 ) -> tuple[Tensor, Tensor]:
     """Out-of-fold predictions ``(P, C, n)`` of sorted rows, or NaN, and rows ``(n,)`` that have one."""
-    predictions = torch.full((len(networks), parts[0].head.n_predictions, len(rows)), math.nan)
+    predictions = torch.full(
+        (len(networks), parts[0].head.n_predictions, len(rows)), math.nan, dtype=torch.float32
+    )
     covered = torch.zeros(len(rows), dtype=torch.bool)
     for fold, part in enumerate(parts):
         mask = np.isin(part.predicted_rows, rows)
