@@ -11,6 +11,11 @@ INPUTS := pyproject.toml constraints.txt
 # Tests marked `alone` measure time or memory or start processes, so nothing may run beside them.
 PYTEST := -m pytest -q
 BESIDE_OTHERS := not slow and not alone
+
+# Folders whose tests neither search nor start processes.
+FAST_TESTS := $(addprefix tests/,data packing report selection space search/problem \
+	test_bounds.py test_checks.py test_files.py test_layering.py test_optional.py test_signals.py test_style.py \
+	kernels/test_activations.py kernels/test_losses.py kernels/test_modified_matmul.py)
 ALONE := alone and not slow
 
 .PHONY: clean demo gpu lint run-tests slow test test-fast test-oldest
@@ -24,7 +29,7 @@ test: lint
 	$(MAKE) --no-print-directory run-tests
 
 test-fast: lint
-	$(BIN)/python $(PYTEST) -n auto -m "$(BESIDE_OTHERS) and not long"
+	$(BIN)/python $(PYTEST) -n auto -m "$(BESIDE_OTHERS)" $(FAST_TESTS)
 
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .

@@ -337,6 +337,7 @@ def run_python(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.alone
 def test_the_front_door_is_light() -> None:
     heavy = ("torch", "pandas", "sklearn", "numpy", "optuna", "rich", "typer", "pyarrow")
     code = f"""

@@ -37,6 +37,7 @@ def test_the_peak_is_the_highest_of_all_rates() -> None:
     assert one.gflops() == {"library": 3.0, "own": 1.0, "multiply_adds": 2.0, "peak": 3.0}
 
 
+@pytest.mark.alone
 def test_no_product_is_faster_than_multiply_adds_in_registers() -> None:
     pytest.importorskip("numba")
     found = ProductRates()

@@ -27,6 +27,8 @@ from parallelmlp_search.search import (
 )
 from parallelmlp_search.search.screening import screening
 
+pytestmark = pytest.mark.alone
+
 Make = Callable[..., Any]
 
 

@@ -316,6 +316,7 @@ def test_an_interrupt_leaves_no_trial_running(table: Table) -> None:
     assert states == [TrialState.COMPLETE] * 5 + [TrialState.FAIL] * 3
 
 
+@pytest.mark.alone
 def test_a_timeout_prunes_running_trials(table: Table) -> None:
     study = _study(sampler=optuna.samplers.RandomSampler(seed=0), pruner=optuna.pruners.NopPruner())
     optimize(study, *table, SPACE, n_trials=60, max_epochs=9000, timeout=2.0)
