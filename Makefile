@@ -29,7 +29,7 @@ test: lint
 	$(MAKE) --no-print-directory run-tests
 
 test-fast: lint
-	$(BIN)/python $(PYTEST) -n auto -m "$(BESIDE_OTHERS)" $(FAST_TESTS)
+	$(BIN)/python $(PYTEST) -n auto --dist worksteal -m "$(BESIDE_OTHERS)" $(FAST_TESTS)
 
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
@@ -38,7 +38,7 @@ lint: $(VENV)/.test-installed
 
 # The tests alone, with whatever is installed beside $(BIN)/python.
 run-tests:
-	$(BIN)/python $(PYTEST) -n auto -m "$(BESIDE_OTHERS)"
+	$(BIN)/python $(PYTEST) -n auto --dist worksteal -m "$(BESIDE_OTHERS)"
 	$(BIN)/python $(PYTEST) -m "$(ALONE)"
 
 # Warnings of old versions are theirs, so they are not errors as in `make test`.
