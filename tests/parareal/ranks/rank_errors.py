@@ -27,7 +27,7 @@ from parallelmlp_search.space import MLPConfig
 os.environ.update(globals().get("ENVIRONMENT", {}))  # of ranks without torchrun
 arguments = globals().get("ARGUMENTS", sys.argv[1:])
 output = Path(arguments[0])
-communicator = init_communicator(2, device="cpu", timeout=4, sockets=arguments[1] == "True")
+communicator = init_communicator(2, device="cpu", timeout=8, sockets=arguments[1] == "True")
 rows = torch.randn(8, 6)
 errors: dict[str, object] = {}
 
