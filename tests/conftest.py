@@ -54,13 +54,19 @@ def _triton_lacks_float64() -> bool:
         return False
 
 
-TRITON_TESTS = (
-    "triton/test_training.py",
-    "test_modified_matmul.py",
-    "test_operator.py",
-    "test_raggedness.py",
+def _computes_in_triton(item: pytest.Item) -> bool:
+    """True for the persistent kernel's tests, and for the row ``triton`` of a test over all backends."""
+    file, _, name = item.nodeid.partition("::")
+    return file == "tests/kernels/triton/test_training.py" or (
+        file in BACKEND_TESTS
+        and ("triton" in name or "[" not in name or name.startswith("test_backends_agree"))
+    )
+
+
+BACKEND_TESTS = tuple(
+    f"tests/kernels/test_{name}.py" for name in ("modified_matmul", "operator", "raggedness")
 )
-"""Tests in tests/kernels that compute in float64 with Triton."""
+"""Tests of the backends of the modified matrix multiplication."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,7 +76,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not cuda and item.get_closest_marker("cuda"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-        if old and item.nodeid.startswith(tuple(f"tests/kernels/{name}" for name in TRITON_TESTS)):
+        if old and _computes_in_triton(item):
             item.add_marker(
                 pytest.mark.skip(reason="Triton < 3.3 has no float64 products in its interpreter")
             )

@@ -80,8 +80,8 @@ class TrainingSettings:
     until_epoch, total_epochs
         Epoch at which to stop, and the horizon of the schedules.
     evaluation, evaluate_every
-        Evaluation of the averaged weights at the end, and every so many epochs. The best snapshot (of equal
-        ones the last) is kept as ``best``.
+        Evaluation of the averaged weights at the end, and every `evaluate_every` epochs. The best
+        snapshot (of equal ones the last) is kept as ``best``.
     deadline
         Reading of :func:`time.monotonic` at which training stops early, after a last evaluation.
     stopped

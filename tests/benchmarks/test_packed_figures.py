@@ -252,7 +252,7 @@ def test_the_diagram_has_a_bar_for_each_rival() -> None:
     assert text.count(">64-64<") == 1
 
 
-@pytest.mark.slow  # the compiler takes ten seconds
+@pytest.mark.slow  # compilation takes up to 40 s
 def test_parts_of_the_member_loop() -> None:
     pytest.importorskip("numba")
     from benchmarks.packed.inside import inside
