@@ -101,9 +101,17 @@ def check_boolean(parameter: str, value: object) -> bool:
 
 
 def _number(parameter: str, rule: str, value: object) -> float:
-    # bool is a subclass of int: `dropout=True` is a mistake, not a rate of 1
-    return float(value) if is_number(value) and math.isfinite(value) else _refuse(parameter, rule, value)
+    try:
+        # bool is a subclass of int: `dropout=True` is a mistake, not a rate of 1
+        number = float(value) if is_number(value) else math.nan
+    except OverflowError:  # an integer beyond the largest float
+        number = math.inf
+    return number if math.isfinite(number) else _refuse(parameter, rule, value)
 
 
 def _refuse(parameter: str, rule: str, value: Any, hint: str = "") -> NoReturn:
-    raise InvalidParameterError(f"{parameter} must be {rule}, but got {value!r}{hint}")
+    try:
+        shown = repr(value)
+    except ValueError:  # Python writes no integer of thousands of digits
+        shown = f"a number of {value.bit_length()} bits"
+    raise InvalidParameterError(f"{parameter} must be {rule}, but got {shown}{hint}")

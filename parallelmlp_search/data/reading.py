@@ -96,9 +96,7 @@ def _standard_input(share: MemoryShare) -> io.BytesIO:
     return content
 
 
-def _read_file(
-    path: Path, share: MemoryShare, delimiter: str | None, encoding: str | None
-) -> pd.DataFrame:
+def _read_file(path: Path, share: MemoryShare, delimiter: str | None, encoding: str | None) -> pd.DataFrame:
     _check_file(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compressed = bool(suffixes) and suffixes[-1] in compression.SUFFIXES

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -79,7 +78,7 @@ class When:
         object.__setattr__(self, "name", str(name))
         object.__setattr__(self, "among", values)
         for parameter, bound in bounds.items():
-            if bound is not None and (not is_number(bound) or math.isnan(bound)):
+            if bound is not None and (not is_number(bound) or bound != bound):
                 raise InvalidParameterError(f"{parameter} must be a number, but got {bound!r}")
             object.__setattr__(self, parameter, None if bound is None else plain_value(parameter, bound))
 
@@ -143,7 +142,7 @@ def plain_value(parameter: str, value: object) -> Any:
         return str(value)
     if isinstance(value, Integral):
         return int(value)
-    if isinstance(value, Real) and not math.isnan(value):
+    if isinstance(value, Real) and value == value:  # not NaN; an integer may be too large for math.isnan
         return float(value)
     if isinstance(value, list | tuple | np.ndarray):
         return tuple(plain_value(parameter, item) for item in value)

@@ -12,6 +12,8 @@ from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.space.conditions import When, is_same, plain_value
 from parallelmlp_search.space.domain_base import BELOW_ONE, Domain, check_resolution, check_unit
 
+_MAX_STEPS = 2**53  # a float counts exactly up to here
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Float(Domain):
@@ -40,6 +42,8 @@ class Float(Domain):
         if self.step is not None:
             object.__setattr__(self, "step", check_positive("step", self.step))
         _check_range(self, has_step=self.step is not None)
+        if self.step is not None and (self.high - self.low) / self.step > _MAX_STEPS:
+            raise InvalidParameterError(f"step must give at most {_MAX_STEPS} values, but got {self.step!r}")
 
     @property
     def n_values(self) -> int | float:
@@ -200,9 +204,12 @@ class Categorical(Domain):
         choices = tuple(plain_value("choices", choice) for choice in self.choices)
         if not choices:
             raise InvalidParameterError("choices must hold at least one value, but got none")
-        for i, choice in enumerate(choices):
-            if any(is_same(choice, earlier) for earlier in choices[:i]):
+        seen = set()
+        for choice in choices:
+            key = (isinstance(choice, bool), choice)  # as in `is_same`
+            if key in seen:
                 raise InvalidParameterError(f"choices must all differ, but got {choice!r} twice")
+            seen.add(key)
         object.__setattr__(self, "choices", choices)
 
     @property

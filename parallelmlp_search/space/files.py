@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from parallelmlp_search._optional import require
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 
 SUFFIXES: tuple[str, ...] = (".yaml", ".yml", ".toml", ".json")
+_MAX_BYTES, _MAX_VALUES, _MAX_DEPTH, _MAX_BITS = 1_000_000, 10_000, 16, 64
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 # YAML 1.1 reads 1e-3 as a string, since it has no dot; TOML and JSON read it as a number
 _YAML_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
@@ -32,22 +34,56 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     file = Path(path)
     suffix = _suffix(file)
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidParameterError(f"search space file {str(file)!r} cannot be read: {error}") from error
+    text = _read(file)
     if suffix == ".json":
-        content = _parse(file, json.loads, text, json.JSONDecodeError)
+        content = _parse(file, json.loads, text, ValueError)
     elif suffix == ".toml":
-        content = _parse(file, tomllib.loads, text, tomllib.TOMLDecodeError)
+        content = _parse(file, tomllib.loads, text, ValueError)
     else:
         yaml = require("yaml", extra="yaml", purpose="to read a YAML search space")
-        content = _parse(file, lambda source: yaml.load(source, Loader=_loader(yaml)), text, yaml.YAMLError)
+        loader = _loader(yaml)
+        content = _parse(file, lambda source: yaml.load(source, Loader=loader), text, yaml.YAMLError)
     if not isinstance(content, dict):
         raise InvalidParameterError(
             f"search space file {str(file)!r} must hold a mapping, but holds a {type(content).__name__}"
         )
+    _check_size(file, content)
     return content
+
+
+def _read(file: Path) -> str:
+    try:
+        if file.exists() and not file.is_file():
+            raise InvalidParameterError(f"search space file {str(file)!r} must be a file, but is none")
+        size = file.stat().st_size
+        if size > _MAX_BYTES:
+            raise InvalidParameterError(
+                f"search space file {str(file)!r} may have at most 1 MB, but has {size / 1e6:.1f} MB"
+            )
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidParameterError(f"search space file {str(file)!r} cannot be read: {error}") from error
+
+
+def _check_size(file: Path, content: dict[Any, Any]) -> None:
+    """Check depth, number of values and integers. In YAML an alias can repeat or contain itself."""
+    n_values, values = 0, [(0, content)]
+    while values:
+        depth, value = values.pop()
+        n_values += 1
+        problem = None
+        if depth > _MAX_DEPTH:
+            problem = "is nested too deeply"
+        elif n_values > _MAX_VALUES:
+            problem = f"holds more than {_MAX_VALUES} values"
+        elif isinstance(value, int) and value.bit_length() > _MAX_BITS:
+            problem = f"holds an integer of {value.bit_length()} bits, but integers must fit into 64 bits"
+        if problem:
+            raise InvalidParameterError(f"search space file {str(file)!r} {problem}")
+        if isinstance(value, dict):
+            values += [(depth + 1, inner) for pair in value.items() for inner in pair]
+        elif isinstance(value, (list, tuple, set)):
+            values += [(depth + 1, inner) for inner in value]
 
 
 def write_mapping(path: str | os.PathLike[str], content: Mapping[str, Mapping[str, Any]]) -> None:
@@ -77,9 +113,14 @@ def _suffix(file: Path) -> str:
 def _parse(file: Path, parse: Any, text: str, failure: type[Exception]) -> Any:
     try:
         return parse(text)
-    except failure as error:
-        reason = " ".join(str(error).split())
-        raise InvalidParameterError(f"search space file {str(file)!r} cannot be parsed: {reason}") from error
+    except RecursionError:
+        reason = "is nested too deeply"
+    except (failure, ValueError) as error:
+        # Python limits the digits of an integer, since reading many takes quadratic time
+        digits = f"an integer has more than {sys.get_int_max_str_digits()} digits"
+        found = digits if "integer string conversion" in str(error) else " ".join(str(error).split())
+        reason = f"cannot be parsed: {found}"
+    raise InvalidParameterError(f"search space file {str(file)!r} {reason}")
 
 
 def _loader(yaml: Any) -> Any:

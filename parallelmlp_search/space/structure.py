@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from parallelmlp_search.space.domain_base import Domain
 from parallelmlp_search.space.validation import check_domains, layer_of
 
 _DEFAULT = MLPConfig()
+_MAX_REFERRED = 100_000
 
 
 class Structure:
@@ -140,6 +142,15 @@ def _conditions_of(name: str, domain: Domain) -> tuple[When, ...]:
     return implied if domain.when is None else (*implied, domain.when)
 
 
+def _check_countable(name: str, domain: Domain) -> None:
+    """Check that the values can be listed to count the configurations for which a condition holds."""
+    if _MAX_REFERRED < domain.n_values < math.inf:
+        raise InvalidParameterError(
+            f"conditions can refer to names of at most {_MAX_REFERRED} values, but {name!r} has "
+            f"{int(domain.n_values)}"
+        )
+
+
 def _evaluation_order(domains: Mapping[str, Domain]) -> tuple[str, ...]:
     """Names as given, except that each comes after the names that its conditions refer to."""
     parents: dict[str, list[str]] = {}
@@ -147,6 +158,7 @@ def _evaluation_order(domains: Mapping[str, Domain]) -> tuple[str, ...]:
         parents[name] = []
         for condition in _conditions_of(name, domain):
             if condition.name in domains:
+                _check_countable(condition.name, domains[condition.name])
                 parents[name].append(condition.name)
             elif condition.name != "depth":
                 hint = near_miss(condition.name, (*domains, "depth"))
