@@ -22,6 +22,8 @@ from parallelmlp_search.exceptions import InvalidParameterError
 STOP_SECONDS = 10.0
 """Seconds that an interrupted run waits for its threads to leave their shards."""
 
+MAX_WORKERS = 10_000
+
 
 def worker_count(n_jobs: int | None) -> int:
     """Number of workers: ``n_jobs`` as joblib reads it; None for the active configuration or all cores.
@@ -29,7 +31,7 @@ def worker_count(n_jobs: int | None) -> int:
     Raises
     ------
     InvalidParameterError
-        If ``n_jobs`` is 0.
+        If ``n_jobs`` is 0 or too large.
     """
     if n_jobs is None:
         backend, configured = get_active_backend()
@@ -38,6 +40,8 @@ def worker_count(n_jobs: int | None) -> int:
         return int(joblib.effective_n_jobs(configured)) if configured is not None else int(joblib.cpu_count())
     if n_jobs == 0:
         raise InvalidParameterError("n_jobs must not be 0: give a number of workers, or -1 for all cores")
+    if abs(n_jobs) > MAX_WORKERS:
+        raise InvalidParameterError(f"n_jobs must be at most {MAX_WORKERS}, but got {n_jobs}")
     return int(joblib.effective_n_jobs(n_jobs))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from parallelmlp_search.distribute import MemberOutcome, run_shards, shard_tasks
 from parallelmlp_search.estimators.constant_model import ConstantModel
 from parallelmlp_search.estimators.table_estimator import TableEstimator, seed_from
-from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
+from parallelmlp_search.exceptions import SearchFailedError
 from parallelmlp_search.search import SearchSettings, TrainedModel
 from parallelmlp_search.search.problem.devices import resolve_device
 from parallelmlp_search.search.problem.preparation import Part, Preparation
@@ -145,16 +144,14 @@ class SingleMLP(TableEstimator):
 
     def _prepare(self, X: Any, y: Any, sample_weight: Any) -> PreparedTraining:
         """Check all parameters and the data, and encode the table."""
-        epochs = self.max_epochs
-        is_integer = isinstance(epochs, Integral) and not isinstance(epochs, bool)
-        if epochs is not None and not (is_integer and epochs >= 1):
-            raise InvalidParameterError(f"max_epochs must be an integer >= 1, but got {epochs!r}")
         seed = seed_from(self.random_state)
         self._config(seed)
         device = resolve_device(self.device)
-        settings = SearchSettings(loss=getattr(self, "loss", None), seed=seed, device=device)
+        settings = SearchSettings(
+            max_epochs=self.max_epochs, loss=getattr(self, "loss", None), seed=seed, device=device
+        )
         problem = self._problem(X, y, sample_weight)
-        epochs = int(epochs or default_epochs(problem.n_rows / 128))
+        epochs = settings.max_epochs or default_epochs(problem.n_rows / 128)
         settings.check_task(problem.task)
         if not problem.has_usable_column:
             return PreparedTraining(None, None, ConstantModel.fit(problem, settings.loss), epochs, seed)

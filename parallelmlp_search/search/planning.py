@@ -207,7 +207,10 @@ def _fold_rows(preparation: Preparation) -> float:
 
 def _n_refined(n_trials: int, settings: SearchSettings) -> int:
     """Trials that are proposed near the elites; none in a small space, which is drawn in full."""
-    return 0 if settings.space.size() <= n_trials else round(settings.refined_share * n_trials)
+    if settings.space.size() <= n_trials:
+        return 0
+    # elites come from at least one other trial
+    return min(n_trials - 1, round(settings.refined_share * n_trials))
 
 
 def _default_finalists(n_trials: int) -> int:

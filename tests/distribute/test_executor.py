@@ -108,6 +108,8 @@ class TestWorkerCount:
     def test_zero_is_an_error(self) -> None:
         with pytest.raises(InvalidParameterError, match=r"n_jobs must not be 0"):
             worker_count(0)
+        with pytest.raises(InvalidParameterError, match="n_jobs must be at most 10000, but got 1000000"):
+            worker_count(10**20)
 
     @pytest.mark.parametrize("n_jobs", [1, 3])
     def test_none_follows_the_active_configuration(self, n_jobs: int) -> None:

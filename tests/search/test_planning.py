@@ -97,6 +97,14 @@ def test_there_are_never_more_finalists_than_trials(plan_of: Make, spam: Problem
     assert plan_of(spam, SearchSettings("small", n_trials=n_trials)).n_finalists <= n_trials
 
 
+def test_the_only_trial_is_drawn_afresh(plan_of: Make, spam: Problem, make_settings: Make) -> None:
+    """With one trial there are no elites that it could be proposed near."""
+    plan = plan_of(spam, make_settings(n_trials=1))
+    assert (plan.n_fresh, plan.n_refined) == (1, 0)
+    timed = plan_of(spam, make_settings(n_trials=1, time_limit=60.0))
+    assert (timed.n_fresh, timed.n_refined) == (1, 0)
+
+
 def test_fewer_trials_are_planned_if_cheap_ones_are_not_preferred(
     plan_of: Make, spam: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:

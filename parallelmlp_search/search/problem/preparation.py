@@ -27,6 +27,7 @@ from parallelmlp_search.data import (
     folds,
     holdout,
 )
+from parallelmlp_search.data.coercion import plain_value
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.exceptions import DataError
@@ -136,6 +137,8 @@ class Preparation:
             seed=settings.seed,
         )
         self.oof_rows, self.validation_rows = split.train, split.test
+        if self.classes is not None:
+            self._check_classes(self.classes)
 
     def _check_units(self) -> None:
         """Check that groups or times suffice for a holdout and two folds."""
@@ -148,6 +151,25 @@ class Preparation:
                     f"{name} must have at least {least} different values, so that some can be held "
                     f"back and the others make two folds, but has {count}"
                 )
+
+    def _check_classes(self, classes: ClassTarget) -> None:
+        """Check that there are two classes to learn and to score; times and groups may keep them apart."""
+        in_time = self.problem.time is not None
+        train, held = self.target[self.oof_rows], self.target[self.validation_rows]
+        if len(np.unique(train)) < 2:
+            only = plain_value(classes.classes_[train[0]])
+            raise DataError(
+                f"time must leave two classes to train on, but all {len(train)} earlier rows have {only!r}"
+            )
+        if len(np.unique(held)) > 1:
+            return
+        anything = torch.rand(1, len(classes), len(held), generator=torch.Generator().manual_seed(0))
+        if not bool(self.metric(anything, torch.from_numpy(held)).isfinite()):
+            only = plain_value(classes.classes_[held[0]])
+            raise DataError(
+                f"metric {self.metric.name!r} needs rows of two classes, but all {len(held)} rows that "
+                f"validate{', the latest,' if in_time else ''} have {only!r}: choose another metric"
+            )
 
     def _rarest(self) -> int:
         """Rows of the rarer class of two. With more classes, a split without one can still be scored."""

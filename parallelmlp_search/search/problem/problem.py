@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,12 +20,14 @@ from parallelmlp_search.data import (
     recognise_columns,
     split_target,
 )
-from parallelmlp_search.data.coercion import as_numbers
+from parallelmlp_search.data.coercion import as_numbers, plain_value
 from parallelmlp_search.data.row_values import group_codes, refuse_rows, row_times, row_values, row_weights
 from parallelmlp_search.engine import Head, Task
-from parallelmlp_search.exceptions import DataError, InvalidParameterError
+from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError
 
 MIN_ROWS = 2
+MAX_NAMED = 5
+"""Classes that a message names."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Problem:
             values = {role: _read_role(role, whole.loc[target.index, values[role]]) for role in values}
         else:
             values = {role: _checked_role(role, given, len(frame)) for role, given in values.items()}
-        target = _checked_target(target, len(frame), label)
+        every = target = _checked_target(target, len(frame), label)
         if values.get("weight") is not None:
             rows = np.flatnonzero(values["weight"] > 0)
             frame, target = (
@@ -118,7 +121,13 @@ class Problem:
             values = {role: given[rows] for role, given in values.items()}
         if len(frame) < MIN_ROWS:
             raise DataError(f"at least {MIN_ROWS} rows must have a weight > 0, but there is {len(frame)}")
+        lost = _lost_values(every, target, label)
         task = infer_task(target, task)
+        if task != "regression" and len(lost):
+            names = ", ".join(repr(plain_value(one)) for one in lost[:MAX_NAMED])
+            what = f"class {names} is" if len(lost) == 1 else f"{len(lost)} classes ({names}) are"
+            reason = "all of its rows have weight 0" if len(lost) == 1 else "all of their rows have weight 0"
+            warnings.warn(f"{what} left out: {reason}", DataWarning, stacklevel=2)
         if task == "regression" and class_weight is not None:
             raise InvalidParameterError(
                 f"class_weight needs classes, but {label} makes the task a regression"
@@ -197,6 +206,19 @@ def _checked_target(target: Any, n_rows: int, label: str) -> pd.Series | NDArray
             refuse_rows(np.isinf(as_numbers(column)), column, f"{label} must hold finite numbers")
     checked: pd.Series | NDArray[Any] = target
     return checked
+
+
+def _lost_values(every: pd.Series | NDArray[Any], kept: pd.Series | NDArray[Any], label: str) -> NDArray[Any]:
+    """Values of the target that only rows of weight zero have; the values of the other rows must differ."""
+    if every.ndim > 1 or len(every) == len(kept):
+        return np.empty(0)
+    whole, left = pd.Series(every).drop_duplicates(), pd.Series(kept).drop_duplicates()
+    if len(left) == 1 < len(whole):
+        raise DataError(
+            f"{label} must differ between rows of weight > 0, but all {len(kept)} of them have "
+            f"{plain_value(left.iloc[0])!r}"
+        )
+    return whole[~whole.isin(left)].to_numpy()
 
 
 def _numbers(target: pd.Series | NDArray[Any]) -> NDArray[np.float64]:

@@ -37,6 +37,9 @@ LOSSES = {
 }
 """Losses of each task."""
 
+MAX_EPOCHS = 1_000_000
+"""Most epochs of training; steps are counted in 64 bits."""
+
 _SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
 
 
@@ -172,6 +175,8 @@ class SearchSettings:
         for name, minimum in MINIMA.items():
             if (value := getattr(self, name)) is not None:
                 checked[name] = check_integer(name, value, minimum)
+        if self.max_epochs is not None and self.max_epochs > MAX_EPOCHS:
+            raise InvalidParameterError(f"max_epochs must be at most {MAX_EPOCHS}, but got {self.max_epochs}")
         kind, _, level = str(self.loss).partition(":")
         if self.metric is None and kind == "quantile":
             checked["metric"] = f"pinball:{level or '0.5'}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -113,6 +114,35 @@ def test_groups_and_times_limit_the_number_of_folds(make_problem: Make, make_set
 def test_one_group_cannot_be_divided(make_problem: Make, make_settings: Make) -> None:
     with pytest.raises(DataError, match="group"):
         Preparation(make_problem("spambase", 60, groups=np.zeros(60)), make_settings())
+
+
+def _binary(target: list[str], **values: Any) -> Problem:
+    frame = pd.DataFrame({"a": np.random.default_rng(0).normal(size=len(target))})
+    return Problem.from_table(frame, target, **values)
+
+
+def test_classes_sorted_in_time_are_refused_with_the_reason(make_settings: Make) -> None:
+    """The early rows have one class: no network could learn the other."""
+    late = _binary(["n"] * 100 + ["p"] * 20, time=range(120))
+    with pytest.raises(
+        DataError, match="time must leave two classes to train on, but all 96 earlier rows have 'n'"
+    ):
+        Preparation(late, make_settings())
+    halves = _binary(["n"] * 60 + ["p"] * 60, time=range(120))
+    words = (
+        "metric 'roc_auc' needs rows of two classes, but all 24 rows that validate, the latest, have 'p': "
+        "choose another metric"
+    )
+    with pytest.raises(DataError, match=words):
+        Preparation(halves, make_settings())
+    Preparation(halves, make_settings(metric="log_loss"))
+    Preparation(_binary(["n", "p"] * 60, time=range(120)), make_settings())
+
+
+def test_groups_of_one_class_are_refused_with_the_reason(make_settings: Make) -> None:
+    problem = _binary(["n"] * 40 + ["p"] * 80, groups=[0] * 40 + [1] * 40 + [2] * 40)
+    with pytest.raises(DataError, match="needs rows of two classes, but all 40 rows that validate have 'p'"):
+        Preparation(problem, make_settings())
 
 
 @pytest.mark.parametrize("n_rows", [MIN_SPLIT_ROWS - 1, MIN_SPLIT_ROWS])

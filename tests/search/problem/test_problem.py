@@ -132,7 +132,9 @@ def test_a_regression_parses_numbers_in_text(table: pd.DataFrame) -> None:
         ([0, 1] * 3, {"weight": np.ones((6, 2))}, InvalidParameterError, r"must have the shape \(6,\)"),
         ([0, 1] * 3, {"weight": [0] * 6}, InvalidParameterError, "all weights are zero"),
         ([0, 1] * 3, {"weight": [1, 1, np.nan, 1, 1, 1]}, DataError, "sample_weight must .* but row 2"),
-        ([0, 1] * 3, {"weight": [1, 0] * 3}, DataError, "every row has 0"),
+        ([0, 1] * 3, {"weight": [1, 0] * 3}, DataError, "differ .* of weight > 0, but all 3 .* have 0"),
+        ("sold", {"weight": "yes"}, DataError, "'sold' must differ .* but all 3 of them have 'yes'"),
+        ("price", {"weight": "same"}, DataError, "'price' must differ .* but all 2 of them have 1.5"),
         ([0, 1] * 3, {"groups": ["a", None] * 3}, DataError, "groups must have a value .* but row 1"),
         ([0, 1] * 3, {"time": [1, 2]}, InvalidParameterError, r"time must have the shape \(6,\)"),
     ],
@@ -145,9 +147,20 @@ def test_unusable_values_are_an_error(
         missing=["a", "b", None, "c", "d", "e"],
         one=[0, 0, 0, 1, 0, 0],
         wide=[1.5, np.inf, 2, 3, 4, 5],
+        yes=(table["sold"] == "yes").astype(float) * [1, 2, 3, 4, 5, 6],
+        same=[1, 0, 0, 0, 0, 2],
+        price=[1.5, 2.0, 3.0, 2.5, 0.5, 1.5],
     )
     with pytest.raises(error, match=message):
         Problem.from_table(table, target, **values)
+
+
+def test_a_class_of_weight_zero_is_left_out_with_a_warning(table: pd.DataFrame) -> None:
+    table["w"] = [1.0, 2.0, 3.0, 0.0, 1.0, 2.0]
+    with pytest.warns(DataWarning, match="class 'c' is left out: all of its rows have weight 0"):
+        problem = Problem.from_table(table, "city", weight="w")
+    assert set(problem.target) == {"a", "b"}
+    assert problem.task == "binary"
 
 
 def test_columns_are_recognised_and_classes_counted_once(

@@ -23,6 +23,7 @@ from parallelmlp_search.space import Categorical, Float, Int, SearchSpace, When
         ({"n_trials": 2.5}, r"n_trials must be an integer >= 1, but got 2.5"),
         ({"n_trials": True}, r"n_trials must be an integer >= 1, but got True"),
         ({"max_epochs": 0}, r"max_epochs must be an integer >= 1, but got 0"),
+        ({"max_epochs": 10**20}, r"max_epochs must be at most 1000000, but got 1000000000000"),
         ({"n_folds": 1}, r"n_folds must be an integer >= 2, but got 1"),
         ({"n_finalists": 0}, r"n_finalists must be an integer >= 1, but got 0"),
         ({"time_limit": 0}, r"time_limit must be > 0 seconds, but got 0"),
