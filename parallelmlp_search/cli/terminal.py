@@ -21,6 +21,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 from typer.core import TyperGroup
 
+from parallelmlp_search.cli.address_space import check_address_space
 from parallelmlp_search.exceptions import (
     InvalidParameterError,
     PMLPError,
@@ -109,6 +110,7 @@ def guarded(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
         token = _TERMINAL.set(screen)
         _silence_resource_tracker()
         try:
+            check_address_space()
             with _warnings_as_lines(screen), _sigterm_as_interrupt():
                 function(*args, **kwargs)
                 sys.stdout.flush()
@@ -125,6 +127,9 @@ def guarded(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
             raise typer.Exit(MISTAKE) from None
         except (PMLPError, OSError) as error:
             screen.error(_one_line(error))
+            raise typer.Exit(MISTAKE) from None
+        except MemoryError as error:
+            screen.error(f"the memory does not suffice ({_one_line(error)}): free some, or give fewer rows")
             raise typer.Exit(MISTAKE) from None
         finally:
             _TERMINAL.reset(token)

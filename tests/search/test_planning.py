@@ -67,7 +67,7 @@ def test_a_small_space_or_a_grid_is_not_refined(plan_of: Make, spam: Problem, ma
 def test_a_memory_limit_lowers_the_capacity(plan_of: Make, spam: Problem) -> None:
     free = plan_of(spam, SearchSettings("default"))
     tight = plan_of(spam, SearchSettings("default", memory_limit=50_000_000))
-    tighter = plan_of(spam, SearchSettings("default", memory_limit=10_000))
+    tighter = plan_of(spam, SearchSettings("default", memory_limit=10**6))
     assert free.capacity > tight.capacity > tighter.capacity >= 2
     # a large limit does not change the capacity
     assert plan_of(spam, SearchSettings("default", memory_limit=10**12)).capacity == free.capacity

@@ -269,7 +269,7 @@ def test_a_linear_model_and_a_single_epoch(spam: Problem, make_settings: Make) -
 
 
 def test_a_smaller_capacity_gives_more_rounds(spam: Problem, make_settings: Make) -> None:
-    result = run(spam, make_settings(memory_limit=1000), n_jobs=1)
+    result = run(spam, make_settings(memory_limit=10**6), n_jobs=1)
     assert result.n_trials == 20
     assert result.trials["round"].nunique() > 5
     first = result.trials[result.trials["rung"] == 0].groupby("round").size()

@@ -40,6 +40,9 @@ LOSSES = {
 MAX_EPOCHS = 1_000_000
 """Most epochs of training; steps are counted in 64 bits."""
 
+MIN_MEMORY, MAX_MEMORY = 1e6, 1e18
+"""Bytes of a memory limit below which its unit was forgotten, and above which it is no memory."""
+
 _SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
 
 
@@ -68,7 +71,7 @@ def parse_memory(limit: Any) -> int | None:
     Raises
     ------
     InvalidParameterError
-        If it is none of these, or below one byte.
+        If it is none of these, below 1 MB, or above an exabyte.
     """
     if limit is None:
         return None
@@ -79,9 +82,14 @@ def parse_memory(limit: Any) -> int | None:
             size = float(match[1]) * (1024 if match[3] else 1000) ** power
     elif is_number(limit):
         size = float(limit)
-    if not (math.isfinite(size) and size >= 1):
+    if not 0 < size < MAX_MEMORY:
         raise InvalidParameterError(
             f"memory_limit must be bytes > 0 or a size such as '2GB' or '512MiB', but got {limit!r}"
+        )
+    if size < MIN_MEMORY:
+        number = f"{limit}".strip().rstrip("bBkK ")
+        raise InvalidParameterError(
+            f"memory_limit must be at least 1 MB, but got {size:.0f} bytes: write {number}M for megabytes"
         )
     return int(size)
 

@@ -108,8 +108,8 @@ def test_names_of_older_versions_are_read() -> None:
         ("2G", 2 * 10**9),
         ("1.5 GiB", 3 * 2**29),
         ("512 mib", 2**29),
-        (".5kB", 500),
-        ("4096", 4096),
+        (".5GB", 5 * 10**8),
+        ("4096000", 4096000),
     ],
 )
 def test_a_memory_limit_is_a_number_of_bytes_or_a_size(limit: Any, size: int | None) -> None:
@@ -117,7 +117,17 @@ def test_a_memory_limit_is_a_number_of_bytes_or_a_size(limit: Any, size: int | N
     assert settings.memory_limit == settings.memory_bytes == size
 
 
-@pytest.mark.parametrize("limit", [0, -1, "GB", "2 2", "-1GB", "1.2.3MB", "2 apples", True, math.nan, [1]])
+@pytest.mark.parametrize(
+    ("limit", "remedy"), [(500, "500M"), ("500", "500M"), ("512 B", "512M"), ("2kB", "2M"), (999_999, "999999M")]
+)
+def test_a_memory_limit_without_its_unit_is_an_error(limit: Any, remedy: str) -> None:
+    with pytest.raises(InvalidParameterError, match=rf"at least 1 MB, but got \d+ bytes: write {remedy} for"):
+        SearchSettings("small", memory_limit=limit)
+
+
+@pytest.mark.parametrize(
+    "limit", [0, -1, "GB", "2 2", "-1GB", "1.2.3MB", "2 apples", True, math.nan, [1], "1e999", "1e30", math.inf]
+)
 def test_other_memory_limits_are_an_error(limit: Any) -> None:
     with pytest.raises(InvalidParameterError, match="memory_limit must be bytes > 0 or a size such as"):
         SearchSettings("small", memory_limit=limit)
