@@ -7,6 +7,7 @@ Outside a population a member is its canonical vector: its parameters without pa
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -24,6 +25,9 @@ from parallelmlp_search.packing.periodic import Periodic
 from parallelmlp_search.packing.submembers import AdaptedLinear, SubmemberHeads, SubmemberMean, Submembers
 
 Module = TypeVar("Module", bound=nn.Module)
+
+_DRAWING = threading.Lock()
+"""Held while the state of torch's generator is set aside, since threads build networks at the same time."""
 
 
 def select_columns(rows: Tensor, ranges: Sequence[tuple[int, int]]) -> Tensor:
@@ -127,9 +131,11 @@ def build_module(
     """
     if vector is None:
         return nn.Sequential(*_layers(architecture, dropout))
-    with torch.device("meta"):  # weights that would be overwritten are not drawn
+    # drawing weights that are overwritten takes a third of the time of the meta device, whose first use imports
+    # torch._dynamo and triton: 1.1 s and 120 MB
+    with _DRAWING, torch.random.fork_rng(devices=[]):
         network = nn.Sequential(*_layers(architecture, dropout))
-    network.to(vector.dtype).to_empty(device=vector.device)
+    network.to(vector.device, vector.dtype)
     parameters = list(network.parameters())
     with torch.no_grad():
         sizes = [parameter.numel() for parameter in parameters]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -293,3 +295,20 @@ def test_extracting_keeps_the_precision() -> None:
         layout, flat = pack([_network(replace(Architecture(D, (4,), C), residual=(False,))).to(dtype)])
         assert flat.dtype == dtype
         assert {parameter.dtype for parameter in extract(flat, layout, 0).parameters()} == {dtype}
+
+
+def test_building_a_network_imports_no_compiler_and_draws_no_number() -> None:
+    program = """
+import sys, torch
+from parallelmlp_search.packing import Architecture, DataShape
+from parallelmlp_search.packing.pack import build_module
+from parallelmlp_search.space import ColumnGroups, MLPConfig
+config = MLPConfig(widths=(4,), numeric_embedding="periodic", input_scale_rate=2.0)
+shape = Architecture.of(config, DataShape(5, 2, ColumnGroups(n_numbers=3), classifies=True))
+state = torch.get_rng_state()
+build_module(shape, torch.zeros(shape.n_parameters, dtype=torch.float64))
+assert torch.equal(state, torch.get_rng_state())
+print(sorted({"sympy", "torch._dynamo", "triton"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]"]
