@@ -24,7 +24,7 @@ def check_address_space() -> None:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
         raise InvalidParameterError(
-            f"the address space of this process is limited to {limit / 1e9:.1f} GB, but the libraries reserve "
+            f"the address space of this process is limited to {limit / 1e9:.1f} GB, but libraries reserve "
             f"{MIN_ADDRESS_SPACE / 1e9:.0f} GB: raise the limit (ulimit -v), and limit the memory with "
             "--memory-limit"
         )

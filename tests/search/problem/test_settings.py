@@ -118,7 +118,8 @@ def test_a_memory_limit_is_a_number_of_bytes_or_a_size(limit: Any, size: int | N
 
 
 @pytest.mark.parametrize(
-    ("limit", "remedy"), [(500, "500M"), ("500", "500M"), ("512 B", "512M"), ("2kB", "2M"), (999_999, "999999M")]
+    ("limit", "remedy"),
+    [(500, "500M"), ("500", "500M"), ("512 B", "512M"), ("2kB", "2M"), (999_999, "999999M")],
 )
 def test_a_memory_limit_without_its_unit_is_an_error(limit: Any, remedy: str) -> None:
     with pytest.raises(InvalidParameterError, match=rf"at least 1 MB, but got \d+ bytes: write {remedy} for"):
@@ -126,7 +127,8 @@ def test_a_memory_limit_without_its_unit_is_an_error(limit: Any, remedy: str) ->
 
 
 @pytest.mark.parametrize(
-    "limit", [0, -1, "GB", "2 2", "-1GB", "1.2.3MB", "2 apples", True, math.nan, [1], "1e999", "1e30", math.inf]
+    "limit",
+    [0, -1, "GB", "2 2", "-1GB", "1.2.3MB", "2 apples", True, math.nan, [1], "1e999", "1e30", math.inf],
 )
 def test_other_memory_limits_are_an_error(limit: Any) -> None:
     with pytest.raises(InvalidParameterError, match="memory_limit must be bytes > 0 or a size such as"):
