@@ -131,7 +131,7 @@ def build_module(
     """
     if vector is None:
         return nn.Sequential(*_layers(architecture, dropout))
-    # drawing weights that are overwritten takes a third of the time of the meta device, which at first imports
+    # drawing weights that are overwritten takes a third of the time of the meta device, which first imports
     # torch._dynamo and triton: 1.1 s and 120 MB
     with _DRAWING, torch.random.fork_rng(devices=[]):
         network = nn.Sequential(*_layers(architecture, dropout))
