@@ -37,6 +37,10 @@ class MissingDependencyError(PMLPError, ImportError):
     """An optional dependency is not installed; the message names the extra that installs it."""
 
 
+class CompilationError(PMLPError, RuntimeError):
+    """The compiled loops could not be compiled."""
+
+
 class PMLPWarning(UserWarning):
     """Base class of all warnings of this package."""
 

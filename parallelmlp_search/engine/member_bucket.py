@@ -132,7 +132,6 @@ class MemberBucket:
         rates = None
         if self.dropout:
             scheduled = dropout_rates(self._configs, window.progress)
-            # not a broadcast: a read-only array of one step would be another signature, compiled in 10 s
             constant = np.tile(self._rates, (len(window.steps), 1))
             rates = constant if scheduled is None else scheduled.float().numpy()
         fields = window.fields if self.dropout else None

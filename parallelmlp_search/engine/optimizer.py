@@ -19,7 +19,9 @@ from parallelmlp_search.engine.optimizer_pieces import OptimizerBuffers, Piece, 
 from parallelmlp_search.engine.parameter_groups import ParameterGroup, parameter_groups
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.step_coefficients import StepCoefficients, average_share, constant_table
-from parallelmlp_search.kernels.numba.dispatch import compiled_loops, uses_compiled
+from parallelmlp_search.kernels.numba.arguments import OptimizerStep, pack
+from parallelmlp_search.kernels.numba.dispatch import uses_compiled
+from parallelmlp_search.kernels.numba.library import loops
 
 MAX_PIECE_ELEMENTS = 1 << 15
 """Elements updated at once: 128 KiB per buffer in float32, five buffers in an L2 cache of 1 MiB."""
@@ -164,6 +166,7 @@ class PackedOptimizer:
             ]
             self._compiled_arguments[number] = is_adamw, blocks, mixes.numpy()
         is_adamw, all_blocks, mix = self._compiled_arguments[number]
-        step = compiled_loops().optimizer_step
         for own, table in zip(all_blocks, tables, strict=True):
-            step(*self._arrays, own, table, mix, np.float32(share), is_adamw)
+            n_blocks, n_members = len(own), table.shape[1]
+            step = OptimizerStep(*self._arrays, own, table, mix, share, n_blocks, n_members, is_adamw)
+            loops().run("optimizer_step", pack(step))

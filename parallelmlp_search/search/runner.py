@@ -13,7 +13,7 @@ import torch
 
 from parallelmlp_search.distribute import one_thread, worker_count
 from parallelmlp_search.exceptions import BudgetWarning, SearchFailedError
-from parallelmlp_search.kernels.numba.compilation import compiled_in_time
+from parallelmlp_search.kernels.numba.dispatch import prepared_loops
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit, cross_fit, snapshots_fit
 from parallelmlp_search.search.finalists.evaluation import evaluate, honest_score, make_leaderboard
 from parallelmlp_search.search.finalists.postprocessing import comparison_weights, postprocess
@@ -94,10 +94,10 @@ def run(
         clock = Clock(settings.time_limit, started, spent)
         throughput = _throughput(settings, n_jobs)
         journal = Journal(throughput, directory, clock)
-        context, left_out = _prepare(problem, settings, journal, clock, callbacks, stack)
+        context = _prepare(problem, settings, journal, clock, callbacks, stack)
         context, plan = _plan(context, screener)
         trials, late = _screen(context, plan, screener)
-        result = _finish(context, plan, trials, [*late, *left_out])
+        result = _finish(context, plan, trials, late)
     for sentence in result.left_out:
         warnings.warn(sentence, BudgetWarning, stacklevel=2)
     return result
@@ -127,7 +127,7 @@ def screen(
     with one_thread(), contextlib.ExitStack() as stack:
         clock = Clock(settings.time_limit, started)
         journal = Journal(_throughput(settings, n_jobs), None, clock)
-        context, _ = _prepare(problem, settings, journal, clock, callbacks, stack)
+        context = _prepare(problem, settings, journal, clock, callbacks, stack)
         context, plan = _plan(context, screener)
         trials, _ = _screen(context, plan, screener)
         context.reporter.report("finished", trials)
@@ -145,11 +145,11 @@ def _prepare(
     clock: Clock,
     callbacks: Sequence[Callback],
     stack: contextlib.ExitStack,
-) -> tuple[SearchContext, list[str]]:
-    """Prepare the data, and processes if a time limit is long enough; sentences on what was left out."""
+) -> SearchContext:
+    """Prepare the data, and processes if a time limit is long enough."""
     device = resolve_device(settings.device)
     timed = settings.time_limit is not None
-    compiled = stack.enter_context(compiled_in_time(device, clock.left if timed else None))
+    stack.enter_context(prepared_loops(device, timed=timed))
     preparation = Preparation(problem, settings, device)
     reporter = Reporter(callbacks, preparation.metric, clock, journal.throughput)
     reporter.report("preparing")
@@ -160,12 +160,7 @@ def _prepare(
     if settings.time_limit is not None:
         workers.expect(settings.time_limit)
     context = SearchContext(preparation, workers.share(data), journal, reporter, clock, workers)
-    if compiled:
-        return context, []
-    return context, [
-        "the compiled loops were left out, since compiling them takes most of a minute the first time: "
-        "python -m parallelmlp_search.kernels.numba.compilation"
-    ]
+    return context
 
 
 def _plan(context: SearchContext, screener: Screener | None) -> tuple[SearchContext, SearchPlan]:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
-
-pytest.importorskip("numba")
 
 from parallelmlp_search.engine import BatchStream, Population, TrainingRows, TrainingSettings, train
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.exceptions import InvalidParameterError, MissingDependencyError
 from parallelmlp_search.kernels import ACTIVATION_KERNELS, get_loss
-from parallelmlp_search.kernels.numba import compilation, decorators, dispatch
-from parallelmlp_search.kernels.numba.dispatch import CompiledActivations, compiled_loops, compiled_loss
-from parallelmlp_search.kernels.numba.training import member_steps
+from parallelmlp_search.kernels.numba import dispatch, library
+from parallelmlp_search.kernels.numba.dispatch import CompiledActivations, compiled_loss
 from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import read_member
 from parallelmlp_search.space import MLPConfig
@@ -253,68 +245,15 @@ def test_the_loops_are_used_for_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch
         dispatch.uses_compiled(torch.float64, "cpu", wanted=True)
     with pytest.raises(InvalidParameterError, match="but got True for float32 on cuda"):
         dispatch.uses_compiled(torch.float32, "cuda", wanted=True)
-    monkeypatch.setattr(dispatch, "_installed", lambda: False)
+    monkeypatch.setattr(library, "find", lambda: None)
+    assert dispatch.uses_compiled(torch.float32, "cpu")  # they can be compiled
+    monkeypatch.setenv("PMLP_COMPILED", "ready")
     assert not dispatch.uses_compiled(torch.float32, "cpu")
-    monkeypatch.setitem(sys.modules, "numba", None)
-    with pytest.raises(MissingDependencyError, match=r"parallelmlp-search\[compiled\]"):
+    monkeypatch.delenv("PMLP_COMPILED")
+    monkeypatch.setattr(library, "can_compile", lambda: False)
+    assert not dispatch.uses_compiled(torch.float32, "cpu")
+    with pytest.raises(MissingDependencyError, match="pip install numba"):
         dispatch.uses_compiled(torch.float32, "cpu", wanted=True)
-
-
-def test_cached_machine_code_depends_on_all_sources(tmp_path: Path) -> None:
-    folder = Path(decorators.__file__).parent
-    loops = [member_steps, *(getattr(compiled_loops(), name) for name in ("optimizer_step", "cross_entropy"))]
-    for loop in loops:
-        assert loop._cache._cache_file._source_stamp[1] == decorators.sources_digest(folder)
-    assert decorators.sources_digest(folder) != decorators.sources_digest(tmp_path)  # files are found
-    (tmp_path / "layers.py").write_text("x = 1\n")
-    (tmp_path / "other.txt").write_text("x = 1\n")
-    first = decorators.sources_digest(tmp_path)
-    (tmp_path / "other.txt").write_text("x = 2\n")
-    assert decorators.sources_digest(tmp_path) == first
-    (tmp_path / "layers.py").write_text("x = 2\n")
-    assert decorators.sources_digest(tmp_path) != first
-
-
-def test_loops_are_compiled_if_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiled once before workers start; disabled if little time is left."""
-    monkeypatch.delenv("PMLP_COMPILED", raising=False)
-    compilations: list[bool] = []
-    monkeypatch.setattr(compilation, "compile_all", lambda: compilations.append(True))
-    monkeypatch.setattr(compilation, "_is_cached", lambda: False)
-    enough = compilation.MIN_TIME_FACTOR * compilation.COMPILE_SECONDS
-    for seconds in (None, enough):
-        with compilation.compiled_in_time("cpu", seconds) as ready:
-            assert ready
-            assert dispatch.uses_compiled(torch.float32, "cpu")
-    assert len(compilations) == 2
-    for before in (None, "1"):
-        if before is not None:
-            monkeypatch.setenv("PMLP_COMPILED", before)
-        with compilation.compiled_in_time("cpu", enough - 1.0) as ready:
-            assert not ready
-            assert not dispatch.uses_compiled(torch.float32, "cpu")
-        assert os.environ.get("PMLP_COMPILED") == before
-    with compilation.compiled_in_time("cuda", 1.0) as ready:
-        assert ready
-    monkeypatch.setattr(compilation, "_is_cached", lambda: True)
-    with compilation.compiled_in_time("cpu", 1.0) as ready:
-        assert ready
-        assert dispatch.uses_compiled(torch.float32, "cpu")
-    assert len(compilations) == 2
-
-
-def test_cached_machine_code_is_found(tmp_path: Path) -> None:
-    compilation.compile_all()
-    assert compilation._is_cached()
-    code = "from parallelmlp_search.kernels.numba import compilation; print(compilation._is_cached())"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "False"
 
 
 def test_predictions_agree_with_the_plain_path() -> None:
@@ -326,24 +265,3 @@ def test_predictions_agree_with_the_plain_path() -> None:
     ]
     torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-5)
     assert not torch.equal(*outputs)
-
-
-def test_compile_all_compiles_everything_that_training_calls() -> None:
-    compilation.compile_all()
-    names = ("forward_activations", "forward_activations_in_place", "backward_activations", "cross_entropy")
-    loops = [getattr(compiled_loops(), name) for name in (*names, "binary_logits", "optimizer_step")]
-    signatures = {loop: list(loop.signatures) for loop in (*loops, member_steps)}
-    assert all(signatures.values())
-    for optimizer in ("adamw", "sgd"):
-        configs = [MLPConfig(widths=(3,), activation=name, optimizer=optimizer) for name in COVERED]
-        _trained(configs, use=True, n_steps=2)
-        binary = Population.create(configs, DataShape(7, 1))
-        train(
-            binary,
-            TrainingRows(torch.randn(20, 7), torch.arange(20) % 2),
-            TrainingSettings(
-                stream=BatchStream(20, 10, 0), loss="binary_logits", until_epoch=1, total_epochs=1
-            ),
-        )
-    for loop, known in signatures.items():
-        assert list(loop.signatures) == known  # training compiled no other signature

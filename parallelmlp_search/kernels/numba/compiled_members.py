@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.kernels.activations import ActivationKernel
-from parallelmlp_search.kernels.numba.dispatch import activation_codes
+from parallelmlp_search.kernels.numba.arguments import (
+    ACTIVATION_CODES,
+    CACHE_LINE,
+    KINDS,
+    Plan,
+    Steps,
+    pack,
+)
+from parallelmlp_search.kernels.numba.library import loops
 
 MAX_LANES = 16
 """Floats in a vector of the widest registers."""
@@ -38,26 +45,6 @@ class Expansion(NamedTuple):
     blocks: Sequence[tuple[str, int, int, int]]
     shapes: Sequence[Sequence[tuple[int, int]]]
     runs: Sequence[tuple[int, int, int, int, int]] = ()
-
-
-class TrainingPlan(NamedTuple):
-    """Arguments of the training loop that are the same for all steps.
-
-    The tables of blocks are those of :class:`~parallelmlp_search.kernels.numba.member_memory.Blocks`. That of
-    the expanded network is empty for members that are not expanded.
-    """
-
-    blocks: NDArray[np.int64]  # (blocks, 7)
-    expanded: NDArray[np.int64]  # (expanded blocks, 5)
-    shapes: NDArray[np.int64]  # (P, blocks, 2): true rows and columns
-    expanded_shapes: NDArray[np.int64]  # (P, expanded blocks, 2)
-    n_networks: int
-    runs: NDArray[np.int64]  # (runs, 5), see `Expansion`
-    codes: NDArray[np.int64]  # (P,): code of the activation
-    settings: NDArray[np.float32]  # (P, 4), see `CompiledMembers`
-    residual: NDArray[np.bool_]  # (layers,)
-    n_numbers: int
-    adaptive: bool
 
 
 class StepBatches(NamedTuple):
@@ -173,37 +160,61 @@ class CompiledMembers:
         n_numbers: int = 0,
         adaptive: bool,
     ) -> None:
-        kinds = importlib.import_module("parallelmlp_search.kernels.numba.member_memory").KINDS
         last = len(residual) + 1
-        self._flats = tuple(flat.numpy() for flat in flats)
 
         def key(kind: str, layer: int) -> tuple[int, int]:
-            return kinds[kind], last if layer < 0 else layer
+            return KINDS[kind], last if layer < 0 else layer
 
-        table = [
-            (offset, rows, columns, *key(kind, layer), decays, group)
-            for kind, layer, offset, rows, columns, decays, group in blocks
-        ]
-        expansion = expansion or Expansion(1, [], [[]] * len(kernels))
-        numbers = {key(block[0], block[1]): number for number, block in enumerate(blocks)}
-        expanded = [
-            (numbers[key(kind, layer)], rows, columns, *key(kind, layer))
-            for kind, layer, rows, columns in expansion.blocks
-        ]
-        self._plan = TrainingPlan(
-            np.array(table, dtype=np.int64),
-            np.array(expanded, dtype=np.int64).reshape(-1, 5),
-            np.array(shapes, dtype=np.int64),
-            np.array(expansion.shapes, dtype=np.int64).reshape(len(kernels), -1, 2),
-            expansion.n_networks,
-            np.array(expansion.runs, dtype=np.int64).reshape(-1, 5),
-            np.array([activation_codes()[kernel.name] for kernel in kernels], dtype=np.int64),
-            settings.to(torch.float32).numpy(),
-            np.array(residual, dtype=np.bool_),
-            n_numbers,
-            adaptive,
+        table = np.array(
+            [
+                (offset, rows, columns, *key(kind, layer), decays, group)
+                for kind, layer, offset, rows, columns, decays, group in blocks
+            ],
+            dtype=np.int64,
         )
-        self._run = importlib.import_module("parallelmlp_search.kernels.numba.training").member_steps
+        own_shapes = np.array(shapes, dtype=np.int64)
+        expanded, expanded_shapes = table, own_shapes
+        if expansion is not None:
+            numbers = {key(block[0], block[1]): number for number, block in enumerate(blocks)}
+            expanded = np.array(
+                [
+                    (numbers[key(kind, layer)], rows, columns, *key(kind, layer), 0, 0)
+                    for kind, layer, rows, columns in expansion.blocks
+                ],
+                dtype=np.int64,
+            )
+            expanded_shapes = np.array(expansion.shapes, dtype=np.int64)
+        runs = np.array(expansion.runs if expansion else (), dtype=np.int64).reshape(-1, 5)
+        flat = [buffer.numpy() for buffer in flats]
+        self._plan = Plan(
+            *flat,
+            blocks=table,
+            padded=np.ascontiguousarray(table[:, 1:3]),
+            shapes=own_shapes,
+            expanded=expanded,
+            expanded_padded=np.ascontiguousarray(expanded[:, 1:3]),
+            expanded_shapes=expanded_shapes,
+            runs=runs,
+            codes=np.array([ACTIVATION_CODES[kernel.name] for kernel in kernels], dtype=np.int64),
+            settings=np.ascontiguousarray(settings.numpy(), dtype=np.float32),
+            residual=np.array(residual, dtype=np.bool_),
+            n_members=len(kernels),
+            n_blocks=len(table),
+            n_expanded=len(expanded),
+            n_networks=expansion.n_networks if expansion else 1,
+            n_runs=len(runs),
+            n_layers=last,
+            n_numbers=n_numbers,
+            embedding_size=int(np.sum(runs[:, 1] * runs[:, 3])),
+            is_expanded=expansion is not None,
+            has_residual=any(residual),
+            adaptive=adaptive,
+        )
+        self._packed = pack(self._plan)
+        # shapes and starts of blocks, offsets of both tables, and three sizes or starts per layer
+        n_integers = 3 * (len(table) + len(expanded)) + (2 * len(KINDS) + 3) * (last + 1)
+        self._integers = np.zeros(n_integers, dtype=np.int64)
+        self._workspaces: dict[tuple[int, ...], NDArray[np.float32]] = {}
 
     def __call__(
         self,
@@ -234,16 +245,47 @@ class CompiledMembers:
         Tensor of shape (T, P)
             Losses, 0 for members that are skipped.
         """
-        losses = np.empty((batches.n_steps, len(self._plan.codes)), dtype=np.float32)
-        self._run(
-            self._flats,
-            self._plan,
-            batches,
-            np.ascontiguousarray(tables),
-            averaging,
-            np.zeros((0, 1, 1, 1), dtype=np.float32) if fields is None else fields,
-            np.zeros_like(losses) if rates is None else rates,
-            alive.numpy(),
-            losses,
+        n_members = self._plan.n_members
+        losses = np.empty((batches.n_steps, n_members), dtype=np.float32)
+        if fields is None:
+            fields = np.zeros((0, 0, 0, 0), dtype=np.float32)
+        n_steps, n_inputs, n_rows = batches.rows.shape
+        steps = Steps(
+            rows=batches.rows,
+            columns=batches.columns,
+            classes=batches.classes,
+            values=batches.values,
+            shares=batches.shares,
+            tables=np.ascontiguousarray(tables),
+            averaging=averaging,
+            fields=fields,
+            rates=np.zeros_like(losses) if rates is None else np.ascontiguousarray(rates),
+            alive=alive.numpy(),
+            losses=losses,
+            integers=self._integers,
+            workspace=np.zeros(0, dtype=np.float32),
+            n_steps=n_steps,
+            n_inputs=n_inputs,
+            n_true=batches.columns.shape[1],
+            n_rows=n_rows,
+            n_columns=batches.columns.shape[2],
+            n_targets=batches.values.shape[1],
+            n_field_layers=fields.shape[1],
+            n_field_neurons=fields.shape[2],
+            is_regression=batches.is_regression,
         )
+        steps = steps._replace(workspace=self._workspace(steps))
+        loops().run("member_steps", np.concatenate([self._packed, pack(steps)]))
         return torch.from_numpy(losses)
+
+    def _workspace(self, steps: Steps) -> NDArray[np.float32]:
+        """Zeros that start with a cache line, enough for the largest member."""
+        key = steps.n_inputs, steps.n_rows, steps.n_columns
+        if key not in self._workspaces:
+            size = loops().run("workspace_size", np.concatenate([self._packed, pack(steps)]))
+            memory = np.empty(size + CACHE_LINE, dtype=np.float32)
+            start = -(memory.ctypes.data // memory.itemsize) % CACHE_LINE
+            self._workspaces[key] = memory[start : start + size]
+        workspace = self._workspaces[key]
+        workspace.fill(0.0)
+        return workspace

@@ -1,15 +1,16 @@
 """Compiled loops behind a Python interface, and the rule for their use.
 
-The extra ``compiled`` installs numba. With it, training in float32 on a CPU uses the compiled loops, which
-makes it about twice as fast, unless ``PMLP_COMPILED=0`` is set. Weights agree with those of the plain path to
-rounding, not bit for bit: a search is reproduced only with the same setting.
+Training in float32 on a CPU uses the compiled loops, which makes it two to four times as fast. The environment
+variable ``PMLP_COMPILED`` is ``0`` to do without them, and ``ready`` to use them only if they need not be
+compiled before. Weights agree with those of the plain path to rounding, not bit for bit: a search is
+reproduced only with the same setting.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parallelmlp_search._optional import require
-from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.exceptions import InvalidParameterError, MissingDependencyError
 from parallelmlp_search.kernels.activations import ActivationKernel
 from parallelmlp_search.kernels.losses import Loss, get_loss
+from parallelmlp_search.kernels.numba import library
+from parallelmlp_search.kernels.numba.arguments import ACTIVATION_CODES, ActivationRows, LossRows, pack
 
-
-@cache
-def _installed() -> bool:
-    return importlib.util.find_spec("numba") is not None
+USE_VARIABLE = "PMLP_COMPILED"
+"""Environment variable with the rule for the use of the compiled loops."""
 
 
 def uses_compiled(dtype: torch.dtype, device: torch.device | str, *, wanted: bool | None = None) -> bool:
@@ -36,7 +36,7 @@ def uses_compiled(dtype: torch.dtype, device: torch.device | str, *, wanted: boo
     dtype, device
         Dtype and device of the weights.
     wanted
-        True or False to use them or not; None to use them where possible, unless ``PMLP_COMPILED=0`` is set.
+        True or False to use them or not; None for the rule of ``PMLP_COMPILED``.
 
     Returns
     -------
@@ -48,32 +48,66 @@ def uses_compiled(dtype: torch.dtype, device: torch.device | str, *, wanted: boo
     InvalidParameterError
         If they are wanted for another dtype than float32 or another device than a CPU.
     MissingDependencyError
-        If they are wanted and numba is not installed.
+        If they are wanted, but must be compiled first and numba is not installed.
     """
     applies = dtype == torch.float32 and torch.device(device).type == "cpu"
     if wanted is None:
-        return applies and os.environ.get("PMLP_COMPILED", "1") != "0" and _installed()
+        rule = os.environ.get(USE_VARIABLE, "1")
+        is_ready = applies and rule != "0" and library.find() is not None
+        return is_ready or (applies and rule not in ("0", "ready") and library.can_compile())
     if wanted and not applies:
         raise InvalidParameterError(
             f"compiled must be False or None except for float32 on a CPU, "
             f"but got True for {str(dtype).removeprefix('torch.')} on {torch.device(device)}"
         )
-    if wanted:
-        require("numba", extra="compiled", purpose="for the compiled loops")
+    if wanted and library.find() is None and not library.can_compile():
+        raise MissingDependencyError(
+            "the compiled loops are not available for this machine without numba: pip install numba"
+        )
     return wanted
 
 
-@cache
-def compiled_loops() -> Any:
-    """Return the module :mod:`parallelmlp_search.kernels.numba.loops`; importing numba takes 0.4 s."""
-    return importlib.import_module("parallelmlp_search.kernels.numba.loops")
+@contextmanager
+def prepared_loops(device: torch.device | str, *, timed: bool) -> Iterator[None]:
+    """Compile the loops if this machine lacks them: before work begins, or beside it with a time limit.
 
+    With a time limit, training inside the context begins without the loops and uses them from the moment on
+    when they are ready, also in processes that start inside the context.
 
-@cache
-def activation_codes() -> dict[str, int]:
-    """Return the code of each activation that has a compiled loop."""
-    codes: dict[str, int] = importlib.import_module("parallelmlp_search.kernels.numba.elementwise").CODES
-    return codes
+    Parameters
+    ----------
+    device
+        Device of the training.
+    timed
+        True if there is a time limit.
+
+    Yields
+    ------
+    None
+        The body of the context trains.
+
+    Raises
+    ------
+    CompilationError
+        If the compilation fails without a time limit.
+    """
+    if not uses_compiled(torch.float32, device) or library.find() is not None:
+        yield
+    elif not timed:
+        library.ensure_compiled()
+        yield
+    else:
+        before = os.environ.get(USE_VARIABLE)
+        os.environ[USE_VARIABLE] = "ready"
+        process = library.start_compilation()
+        try:
+            yield
+        finally:
+            process.communicate()  # so that the next search finds the loops
+            if before is None:
+                del os.environ[USE_VARIABLE]
+            else:
+                os.environ[USE_VARIABLE] = before
 
 
 class CompiledActivations:
@@ -97,16 +131,18 @@ class CompiledActivations:
     def __init__(
         self, z: Tensor, output: Tensor, kernels: list[ActivationKernel], in_place: list[bool]
     ) -> None:
-        self._loops = compiled_loops()
         self.covers = self.names()
-        codes = np.array([activation_codes().get(kernel.name, -1) for kernel in kernels], dtype=np.int64)
+        codes = np.array([ACTIVATION_CODES.get(kernel.name, -1) for kernel in kernels], dtype=np.int64)
         overwrites = np.array(in_place)
         self._members = len(kernels)
         self._z, self._output = self._rows(z), self._rows(output)
-        self._in_place = np.where(overwrites, codes, -1)
-        self._separate = np.where(overwrites, -1, codes)
-        self._has_in_place = bool((self._in_place > 0).any())
-        self._has_separate = bool((self._separate >= 0).any())
+        in_place_codes, separate = np.where(overwrites, codes, -1), np.where(overwrites, -1, codes)
+        self._forward: list[tuple[str, ActivationRows]] = []
+        if (in_place_codes > 0).any():
+            rows = self._arguments(self._z, self._z, in_place_codes)
+            self._forward.append(("forward_activations_in_place", rows))
+        if (separate >= 0).any():
+            self._forward.append(("forward_activations", self._arguments(self._z, self._output, separate)))
         # slopes are computed from z for some members and from the output for others
         from_z = overwrites | ~np.array([kernel.saves_output for kernel in kernels])
         self._saved = [
@@ -118,34 +154,34 @@ class CompiledActivations:
     @staticmethod
     def names() -> frozenset[str]:
         """Return the names of the activations with a compiled loop."""
-        return frozenset(activation_codes())
+        return frozenset(ACTIVATION_CODES)
 
     def _rows(self, tensor: Tensor) -> NDArray[np.float32]:
         rows: NDArray[np.float32] = tensor.view(self._members, -1).numpy()
         return rows
 
+    def _arguments(
+        self, source: NDArray[np.float32], target: NDArray[np.float32], codes: NDArray[np.int64]
+    ) -> ActivationRows:
+        return ActivationRows(source, target, codes, self._members, target.shape[1])
+
     def forward(self) -> None:
         """Compute the outputs."""
-        if self._has_in_place:
-            self._loops.forward_activations_in_place(self._z, self._in_place)
-        if self._has_separate:
-            self._loops.forward_activations(self._z, self._output, self._separate)
+        for name, arguments in self._forward:
+            library.loops().run(name, pack(arguments))
 
     def backward(self, grad: Tensor) -> None:
         """Multiply ``grad`` (P, H, N) by the slopes."""
         rows = self._rows(grad)
         for saved, codes in self._saved:
-            self._loops.backward_activations(rows, saved, codes)
+            library.loops().run("backward_activations", pack(self._arguments(saved, rows, codes)))
 
 
 def compiled_loss(name: str) -> Loss:
     """Return the loss of a name, as `get_loss` does, for float32 on a CPU."""
     if name not in ("binary_logits", "cross_entropy"):
         return get_loss(name)
-    run = getattr(compiled_loops(), name)
-    binary = name == "binary_logits"
-    # made once per bucket instead of once per step: ten small calls cost 20 us
-    cached: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    cached: dict[tuple[Any, ...], LossRows] = {}  # made once per bucket instead of once per step
 
     def loss(
         outputs: Tensor,
@@ -154,21 +190,30 @@ def compiled_loss(name: str) -> Loss:
         weight: Tensor | None = None,
         smoothing: Tensor | None = None,
     ) -> Tensor:
-        n_members, _, n_rows = outputs.shape
+        n_members, n_outputs, n_rows = outputs.shape
         key = outputs.data_ptr(), gradient.data_ptr(), outputs.shape
         if key not in cached:
-            # the views keep their memory alive, so that no other memory gets this key
-            shape = (n_members, n_rows) if binary else outputs.shape
-            views = outputs.view(shape).numpy(), gradient.view(shape).numpy()
-            even = np.full(n_rows, 1.0 / n_rows, dtype=np.float32)
-            cached[key] = *views, even, np.zeros(n_members, dtype=np.float32)
-        logits, slopes, shares, spread = cached[key]
-        if weight is not None:
-            shares = (weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)).numpy()
-        if smoothing is not None:
-            spread = smoothing.numpy()
+            # the arrays keep their memory alive, so that no other memory gets this key
+            cached[key] = LossRows(
+                outputs.numpy(),
+                gradient.numpy(),
+                np.zeros(n_rows, dtype=np.int64),
+                np.full(n_rows, 1.0 / n_rows, dtype=np.float32),
+                np.zeros(n_members, dtype=np.float32),
+                np.empty(n_members, dtype=np.float32),
+                np.empty((3, n_rows), dtype=np.float32),
+                n_members,
+                n_outputs,
+                n_rows,
+            )
         losses = np.empty(n_members, dtype=np.float32)
-        run(logits, target.numpy(), shares, spread, slopes, losses)
+        rows = cached[key]._replace(classes=target.contiguous().numpy(), losses=losses)
+        if weight is not None:
+            shares = weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+            rows = rows._replace(shares=shares.numpy())
+        if smoothing is not None:
+            rows = rows._replace(smoothing=smoothing.contiguous().numpy())
+        library.loops().run(name, pack(rows))
         return torch.from_numpy(losses)
 
     return loss

@@ -145,69 +145,64 @@ def _mish_slope(z):
     return u * d + F(4.0) * z * e * (ONE + e) * d * d
 
 
-_NAMES = "identity sigmoid tanh relu leaky_relu elu selu gelu silu mish hardshrink"
-CODES = {name: code for code, name in enumerate(_NAMES.split())}
-"""Code of each activation that has a compiled loop. Members with the code -1 are skipped."""
-
-
 @inlined
-def activate(code, source, target):
+def activate(code, source, target, size):
     """Activation of ``source`` into ``target``, which must be other memory."""
     if code == 0:
-        for k in range(source.size):
+        for k in range(size):
             target[k] = source[k]
     elif code == 1:
-        for k in range(source.size):
+        for k in range(size):
             target[k] = _sigmoid(source[k])
     elif code == 2:
-        for k in range(source.size):
+        for k in range(size):
             target[k] = _tanh(source[k])
     elif code == 3:
-        for k in range(source.size):
+        for k in range(size):
             target[k] = _relu(source[k])
     elif code == 4:
-        for k in range(source.size):
+        for k in range(size):
             target[k] = _leaky_relu(source[k])
     elif code == 5:
-        for k in range(source.size):
+        for k in range(size):
             target[k] = _elu(source[k])
     elif code == 6:
-        for k in range(source.size):
+        for k in range(size):
             target[k] = _selu(source[k])
     elif code == 7:
-        for k in range(source.size):
+        for k in range(size):
             target[k] = _gelu(source[k])
     elif code == 8:
-        for k in range(source.size):
+        for k in range(size):
             target[k] = _silu(source[k])
     elif code == 9:
-        for k in range(source.size):
+        for k in range(size):
             target[k] = _mish(source[k])
     elif code == 10:
-        for k in range(source.size):
+        for k in range(size):
             target[k] = _hardshrink(source[k])
 
 
 @inlined
-def activate_and_slope(code, source, target) -> bool:
+def activate_and_slope(code, source, target, size) -> bool:
     """Activate, and replace ``source`` by the slope if value and slope share an exponential.
 
     Returns True if ``source`` holds the slope.
     """
     if code == 7:
-        for k in range(source.size):
+        for k in range(size):
             z = source[k]
             distribution, density = _normal_parts(z)
             target[k] = z * distribution
             source[k] = distribution + z * density
     elif code == 8:
-        for k in range(source.size):
+        for k in range(size):
             z = source[k]
             s = _sigmoid(z)
             target[k] = z * s
             source[k] = s * (ONE + z * (ONE - s))
     elif code == 9:
-        for k in range(source.size):
+        for k in range(size):
             z = source[k]
             e = exp(F(20.0) if z > F(20.0) else z)
             u = e * (e + TWO)
@@ -215,76 +210,76 @@ def activate_and_slope(code, source, target) -> bool:
             target[k] = z * (u * d)
             source[k] = u * d + F(4.0) * z * e * (ONE + e) * d * d
     else:
-        activate(code, source, target)
+        activate(code, source, target, size)
         return False
     return True
 
 
 @inlined
-def slope_times(code, source, target):
+def slope_times(code, source, target, size):
     """Multiply ``target`` by the slope, from what the activation saves."""
     if code == 1:
-        for k in range(source.size):
+        for k in range(size):
             target[k] *= _sigmoid_slope(source[k])
     elif code == 2:
-        for k in range(source.size):
+        for k in range(size):
             target[k] *= _tanh_slope(source[k])
     elif code == 3:
-        for k in range(source.size):
+        for k in range(size):
             target[k] *= _relu_slope(source[k])
     elif code == 4:
-        for k in range(source.size):
+        for k in range(size):
             target[k] *= _leaky_relu_slope(source[k])
     elif code == 5:
-        for k in range(source.size):
+        for k in range(size):
             target[k] *= _elu_slope(source[k])
     elif code == 6:
-        for k in range(source.size):
+        for k in range(size):
             target[k] *= _selu_slope(source[k])
     elif code == 7:
-        for k in range(source.size):
+        for k in range(size):
             target[k] *= _gelu_slope(source[k])
     elif code == 8:
-        for k in range(source.size):
+        for k in range(size):
             target[k] *= _silu_slope(source[k])
     elif code == 9:
-        for k in range(source.size):
+        for k in range(size):
             target[k] *= _mish_slope(source[k])
     elif code == 10:
-        for k in range(source.size):
+        for k in range(size):
             target[k] *= _hardshrink_slope(source[k])
 
 
 @inlined
-def activate_in_place(code, values):
+def activate_in_place(code, values, size):
     """Activation of ``values`` in place."""
     if code == 1:
-        for k in range(values.size):
+        for k in range(size):
             values[k] = _sigmoid(values[k])
     elif code == 2:
-        for k in range(values.size):
+        for k in range(size):
             values[k] = _tanh(values[k])
     elif code == 3:
-        for k in range(values.size):
+        for k in range(size):
             values[k] = _relu(values[k])
     elif code == 4:
-        for k in range(values.size):
+        for k in range(size):
             values[k] = _leaky_relu(values[k])
     elif code == 5:
-        for k in range(values.size):
+        for k in range(size):
             values[k] = _elu(values[k])
     elif code == 6:
-        for k in range(values.size):
+        for k in range(size):
             values[k] = _selu(values[k])
     elif code == 7:
-        for k in range(values.size):
+        for k in range(size):
             values[k] = _gelu(values[k])
     elif code == 8:
-        for k in range(values.size):
+        for k in range(size):
             values[k] = _silu(values[k])
     elif code == 9:
-        for k in range(values.size):
+        for k in range(size):
             values[k] = _mish(values[k])
     elif code == 10:
-        for k in range(values.size):
+        for k in range(size):
             values[k] = _hardshrink(values[k])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from parallelmlp_search.kernels.numba.decorators import force_inlined, inlined
+from parallelmlp_search.kernels.numba.arguments import ACTIVATION_CODES
+from parallelmlp_search.kernels.numba.decorators import inlined
 from parallelmlp_search.kernels.numba.elementwise import ONE, TWO, ZERO, F, activate_and_slope, slope_times
 from parallelmlp_search.kernels.numba.member_memory import (
     BIAS,
@@ -22,91 +23,81 @@ from parallelmlp_search.kernels.numba.member_memory import (
     SCALE,
     SHIFT,
     WEIGHT,
+    fill,
+    offset_of,
 )
-from parallelmlp_search.kernels.numba.products import copy, matmul, round_up, row_products, row_sums
+from parallelmlp_search.kernels.numba.products import copy, matmul, row_products, row_sums
 
 EPSILON = F(1e-5)
 """Epsilon of layer normalization, as in torch."""
 
-HARDSHRINK = 10
-"""Code of hardshrink in :data:`~parallelmlp_search.kernels.numba.elementwise.CODES`."""
+_HARDSHRINK = ACTIVATION_CODES["hardshrink"]
 
 
 @inlined
-def multiply_by(values, factors):
+def multiply_by(values, factors, size):
     """Multiply ``values`` by ``factors`` in place."""
-    for k in range(values.size):
+    for k in range(size):
         values[k] *= factors[k]
 
 
 @inlined
-def activate_layer(code, before, after):
+def activate_layer(code, before, after, size):
     """Activation of ``before`` into ``after``, and its slope into ``before``."""
-    if activate_and_slope(code, before, after):
+    if activate_and_slope(code, before, after, size):
         return
-    if code == HARDSHRINK:
-        for k in range(before.size):
+    if code == _HARDSHRINK:
+        for k in range(size):
             before[k] = ONE if after[k] != ZERO else ZERO
         return
-    before[:] = ONE
-    slope_times(code, after, before)
+    fill(before, size, ONE)
+    slope_times(code, after, before, size)
 
 
-@force_inlined
-def drop(net, values, field, rate, shift):
+@inlined
+def drop(net, values, n_out, field, rate, shift):
     """Zero the values whose uniform number in ``field`` (H, N) is below the rate, and scale up the others.
 
     A row uses the numbers of the row that is ``shift`` further, counted around the end of the true rows.
     """
-    up = ONE / (ONE - rate)
-    n_rows = net.n_rows
-    n_out = values.size // n_rows
-    if shift == 0:
-        for o in range(n_out):
-            row = field[o]
-            start = o * n_rows
-            for n in range(n_rows):
-                values[start + n] *= up if row[n] >= rate else ZERO
-        return
-    split = net.n_true - shift
+    up, split = ONE / (ONE - rate), net.n_true - shift
     for o in range(n_out):
-        row, own = field[o], values[o * n_rows : o * n_rows + net.n_true]
-        _drop_rows(own[:split], row[shift : net.n_true], rate, up)
-        _drop_rows(own[split:], row[:shift], rate, up)
+        row, own = field + o * net.n_rows, values + o * net.n_rows
+        _drop_rows(own, row + shift, split, rate, up)
+        _drop_rows(own + split, row, shift, rate, up)
 
 
 @inlined
-def _drop_rows(values, row, rate, up):
-    for n in range(values.size):
+def _drop_rows(values, row, size, rate, up):
+    for n in range(size):
         values[n] *= up if row[n] >= rate else ZERO
 
 
-@force_inlined
-def normalize(net, memory, p, offsets, layer):
+@inlined
+def normalize(net, memory, p, blocks, layer):
     """Apply layer normalization to the pre-activations of a layer in place."""
     n_out, n_rows, start = net.sizes[layer + 1], net.n_rows, net.starts[layer]
-    z = memory.before[start : start + n_out * n_rows]
-    kept = memory.normalized[start : start + n_out * n_rows]
-    inverse, mean = memory.inverse[layer * n_rows : (layer + 1) * n_rows], memory.scratch[0]
-    gain, shift = offsets[layer, GAIN], offsets[layer, SHIFT]
+    z, kept = memory.before + start, memory.normalized + start
+    inverse, mean = memory.inverse + layer * n_rows, memory.scratch
+    gain, shift = offset_of(blocks, layer, GAIN), offset_of(blocks, layer, SHIFT)
     share = ONE / F(n_out)
-    mean[:] = ZERO
-    inverse[:] = ZERO
+    fill(mean, n_rows, ZERO)
+    fill(inverse, n_rows, ZERO)
     for o in range(n_out):
-        row = z[o * n_rows : (o + 1) * n_rows]
+        row = z + o * n_rows
         for n in range(n_rows):
             mean[n] += row[n]
     for n in range(n_rows):
         mean[n] *= share
     for o in range(n_out):
-        row = z[o * n_rows : (o + 1) * n_rows]
+        row = z + o * n_rows
         for n in range(n_rows):
             row[n] -= mean[n]
             inverse[n] += row[n] * row[n]
     for n in range(n_rows):
         inverse[n] = ONE / np.sqrt(inverse[n] * share + EPSILON)
     for o in range(n_out):
-        row, own = z[o * n_rows : (o + 1) * n_rows], kept[o * n_rows : (o + 1) * n_rows]
+        row, own = z + o * n_rows, kept + o * n_rows
         scale, offset = p[gain + o], p[shift + o]
         for n in range(n_rows):
             value = row[n] * inverse[n]
@@ -114,25 +105,24 @@ def normalize(net, memory, p, offsets, layer):
             row[n] = scale * value + offset
 
 
-@force_inlined
-def normalize_backward(net, memory, p, g, offsets, layer, d):
+@inlined
+def normalize_backward(net, memory, p, g, blocks, layer, d):
     """Turn the gradient ``d`` (H, N) by normalized values into that by their inputs.
 
     The gradients of gain and shift are written to ``g``.
     """
     n_out, n_rows, start = net.sizes[layer + 1], net.n_rows, net.starts[layer]
-    kept = memory.normalized[start : start + n_out * n_rows]
-    inverse = memory.inverse[layer * n_rows : (layer + 1) * n_rows]
-    mean, slope = memory.scratch[0], memory.scratch[1]
-    gain, shift = offsets[layer, GAIN], offsets[layer, SHIFT]
+    kept, inverse = memory.normalized + start, memory.inverse + layer * n_rows
+    mean, slope = memory.scratch, memory.scratch + n_rows
+    gain, shift = offset_of(blocks, layer, GAIN), offset_of(blocks, layer, SHIFT)
     for o in range(n_out):
         row_products(d, o * n_rows, 1, kept, o * n_rows, n_rows, g, gain + o)
     row_sums(d, 0, n_out, n_rows, g, shift)
     share = ONE / F(n_out)
-    mean[:] = ZERO
-    slope[:] = ZERO
+    fill(mean, n_rows, ZERO)
+    fill(slope, n_rows, ZERO)
     for o in range(n_out):
-        row, own = d[o * n_rows : (o + 1) * n_rows], kept[o * n_rows : (o + 1) * n_rows]
+        row, own = d + o * n_rows, kept + o * n_rows
         scale = p[gain + o]
         for n in range(n_rows):
             row[n] *= scale
@@ -142,50 +132,51 @@ def normalize_backward(net, memory, p, g, offsets, layer, d):
         mean[n] *= share
         slope[n] *= share
     for o in range(n_out):
-        row, own = d[o * n_rows : (o + 1) * n_rows], kept[o * n_rows : (o + 1) * n_rows]
+        row, own = d + o * n_rows, kept + o * n_rows
         for n in range(n_rows):
             row[n] = (row[n] - mean[n] - own[n] * slope[n]) * inverse[n]
 
 
-@force_inlined
-def scale_weights(net, memory, p, offsets):
-    """Weights of the first layer times the input scales, into ``memory.scaled``.
+@inlined
+def scale_weights(net, memory, p, blocks):
+    """Weights of the first layer times the input scales, and behind them its biases, into ``memory.scaled``.
 
-    The biases follow them; the result is their start, or -1 for none.
+    Returns the place of the biases, or -1 if there are none.
     """
-    n_out, n_in, scaled = net.sizes[1], net.sizes[0], memory.scaled
-    weight, bias, scale = offsets[0, WEIGHT], offsets[0, BIAS], offsets[net.n_layers, SCALE]
-    start = scaled.size - round_up(n_out)
+    n_out, n_in, scaled, start = net.sizes[1], net.sizes[0], memory.scaled, memory.scaled_bias
+    weight, bias = offset_of(blocks, 0, WEIGHT), offset_of(blocks, 0, BIAS)
+    scales = p + offset_of(blocks, net.n_layers, SCALE)
     for o in range(n_out):
-        row, to = weight + o * n_in, o * n_in
+        row, to = p + (weight + o * n_in), scaled + o * n_in
         for i in range(n_in):
-            scaled[to + i] = p[row + i] * p[scale + i]
+            to[i] = row[i] * scales[i]
         if bias >= 0:
             scaled[start + o] = p[bias + o]
     return start if bias >= 0 else -1
 
 
-@force_inlined
-def scale_gradient(net, p, g, offsets):
+@inlined
+def scale_gradient(net, p, g, blocks):
     """Turn the gradient of scaled weights in ``g`` into those of weights and scales."""
     n_out, n_in = net.sizes[1], net.sizes[0]
-    weight, scale = offsets[0, WEIGHT], offsets[net.n_layers, SCALE]
-    g[scale : scale + n_in] = ZERO
+    weight, scale = offset_of(blocks, 0, WEIGHT), offset_of(blocks, net.n_layers, SCALE)
+    scales, slopes = p + scale, g + scale
+    fill(slopes, n_in, ZERO)
     for o in range(n_out):
         row = weight + o * n_in
+        values, own = p + row, g + row
         for i in range(n_in):
-            g[scale + i] += g[row + i] * p[row + i]
-            g[row + i] *= p[scale + i]
+            slopes[i] += own[i] * values[i]
+            own[i] *= scales[i]
 
 
 @inlined
-def squared_error_rows(outputs, target, shares, gradient, values):
+def squared_error_rows(outputs, target, shares, gradient, values, n_outputs, n_rows):
     """Part of each row of outputs (C, N) in the mean squared error into ``values``, and its gradient."""
-    n_outputs, n_rows = outputs.shape
     share = ONE / F(n_outputs)
-    values[:] = ZERO
+    fill(values, n_rows, ZERO)
     for c in range(n_outputs):
-        row, wanted, slope = outputs[c], target[c], gradient[c]
+        row, wanted, slope = outputs + c * n_rows, target + c * n_rows, gradient + c * n_rows
         for n in range(n_rows):
             residual = row[n] - wanted[n]
             values[n] += residual * residual * share * shares[n]
@@ -211,19 +202,18 @@ def _sine(s):
     return s * (S1 + x * y)
 
 
-@force_inlined
-def _compute_waves(net, memory, p, offsets, x, begin, j):
-    """Cosines and sines of ``2 pi f x + b`` of number ``j`` into ``memory.waves``, (16, N) each.
+@inlined
+def _compute_waves(net, memory, p, blocks, x, j):
+    """Cosines and sines of ``2 pi f x + b`` of number ``j`` of the inputs ``x`` (D, N), (16, N) each.
 
     Angles are reduced to half a turn in both directions, which is exact for any frequency.
     """
-    n_rows = net.n_rows
-    frequency, phase = offsets[net.n_layers, FREQUENCY], offsets[net.n_layers, PHASE]
-    numbers = x[begin + j * n_rows : begin + (j + 1) * n_rows]
+    n_rows, numbers = net.n_rows, x + j * net.n_rows
+    frequencies = p + (offset_of(blocks, net.n_layers, FREQUENCY) + j * N_WAVES)
+    phases = p + (offset_of(blocks, net.n_layers, PHASE) + j * N_WAVES)
     for k in range(N_WAVES):
-        f, b = p[frequency + j * N_WAVES + k], p[phase + j * N_WAVES + k] * TURN
-        cosine = memory.waves[0, k * n_rows : (k + 1) * n_rows]
-        sine = memory.waves[1, k * n_rows : (k + 1) * n_rows]
+        f, b = frequencies[k], phases[k] * TURN
+        cosine, sine = memory.cosines + k * n_rows, memory.sines + k * n_rows
         for n in range(n_rows):
             turns = f * numbers[n] + b
             r = turns - np.floor(turns + F(0.5))
@@ -233,38 +223,51 @@ def _compute_waves(net, memory, p, offsets, x, begin, j):
             sine[n] = _sine(reflected if r >= ZERO else -reflected)
 
 
-@force_inlined
-def embed(net, memory, p, offsets, x, begin):
-    """Inputs (D, N) from ``begin`` of ``x`` on, and the outputs of their waves, into ``memory.embedded``."""
-    n_rows, waves = net.n_rows, memory.waves[0]
-    copy(x, begin, net.n_inputs * n_rows, memory.embedded, 0)
+@inlined
+def embed(net, memory, p, blocks, x):
+    """Inputs ``x`` (D, N), and the outputs of their waves, into ``memory.embedded``."""
+    n_rows = net.n_rows
+    copy(x, 0, net.n_inputs * n_rows, memory.embedded, 0)
     for j in range(net.n_numbers):
-        _compute_waves(net, memory, p, offsets, x, begin, j)
-        mixing = offsets[net.n_layers, MIXING] + j * N_WAVE_OUTPUTS * N_WAVES
-        offset = offsets[net.n_layers, OFFSET] + j * N_WAVE_OUTPUTS
+        _compute_waves(net, memory, p, blocks, x, j)
+        mixing = offset_of(blocks, net.n_layers, MIXING) + j * N_WAVE_OUTPUTS * N_WAVES
+        offset = offset_of(blocks, net.n_layers, OFFSET) + j * N_WAVE_OUTPUTS
         to = (net.n_inputs + j * N_WAVE_OUTPUTS) * n_rows
-        matmul(p, mixing, N_WAVES, 1, offset, N_WAVE_OUTPUTS, N_WAVES, waves, 0, n_rows, memory.embedded, to)
+        matmul(
+            p,
+            mixing,
+            N_WAVES,
+            1,
+            offset,
+            N_WAVE_OUTPUTS,
+            N_WAVES,
+            memory.cosines,
+            0,
+            n_rows,
+            memory.embedded,
+            to,
+        )
 
 
-@force_inlined
-def embed_backward(net, memory, p, g, offsets, x, begin, d):
+@inlined
+def embed_backward(net, memory, p, g, blocks, x, d):
     """Gradient of a periodic embedding into ``g``, from that of its outputs ``d`` (3 n_numbers, N).
 
     Waves are computed again: 16 rows stay in the L1 cache, those of all numbers would not.
     """
-    n_rows, slopes = net.n_rows, memory.wave_slopes
+    n_rows, slopes, cosines, last = net.n_rows, memory.wave_slopes, memory.cosines, net.n_layers
     for j in range(net.n_numbers):
-        _compute_waves(net, memory, p, offsets, x, begin, j)
-        f, b = offsets[net.n_layers, FREQUENCY] + j * N_WAVES, offsets[net.n_layers, PHASE] + j * N_WAVES
-        mixing = offsets[net.n_layers, MIXING] + j * N_WAVE_OUTPUTS * N_WAVES
-        offset, at = offsets[net.n_layers, OFFSET] + j * N_WAVE_OUTPUTS, j * N_WAVE_OUTPUTS * n_rows
+        _compute_waves(net, memory, p, blocks, x, j)
+        f, b = offset_of(blocks, last, FREQUENCY) + j * N_WAVES, offset_of(blocks, last, PHASE) + j * N_WAVES
+        mixing = offset_of(blocks, last, MIXING) + j * N_WAVE_OUTPUTS * N_WAVES
+        offset, at = offset_of(blocks, last, OFFSET) + j * N_WAVE_OUTPUTS, j * N_WAVE_OUTPUTS * n_rows
         row_sums(d, at, N_WAVE_OUTPUTS, n_rows, g, offset)
         for o in range(N_WAVE_OUTPUTS):
-            row_products(memory.waves[0], 0, N_WAVES, d, at + o * n_rows, n_rows, g, mixing + o * N_WAVES)
+            row_products(cosines, 0, N_WAVES, d, at + o * n_rows, n_rows, g, mixing + o * N_WAVES)
         matmul(p, mixing, 1, N_WAVES, -1, N_WAVES, N_WAVE_OUTPUTS, d, at, n_rows, slopes, 0)
-        multiply_by(slopes[: N_WAVES * n_rows], memory.waves[1])
+        multiply_by(slopes, memory.sines, N_WAVES * n_rows)
         row_sums(slopes, 0, N_WAVES, n_rows, g, b)
-        row_products(slopes, 0, N_WAVES, x, begin + j * n_rows, n_rows, g, f)
+        row_products(slopes, 0, N_WAVES, x, j * n_rows, n_rows, g, f)
         for k in range(N_WAVES):
             g[b + k] = -g[b + k]
             g[f + k] *= F(-2.0 * np.pi)

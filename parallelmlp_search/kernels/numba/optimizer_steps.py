@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from parallelmlp_search.kernels.numba.decorators import force_inlined, inlined
+from parallelmlp_search.kernels.numba.decorators import inlined
 from parallelmlp_search.kernels.numba.elementwise import ONE, ZERO, F
-from parallelmlp_search.kernels.numba.member_memory import DECAYS, GROUP
+from parallelmlp_search.kernels.numba.member_memory import DECAYS, GROUP, block_size, column
 from parallelmlp_search.kernels.numba.products import round_up
 from parallelmlp_search.kernels.numba.vectors import (
     LANES,
@@ -49,26 +49,42 @@ def _sgd_step(p, g, m, start, stop, rate, momentum, decay):
         store(p, k, multiply_add(rates, new_m, old))
 
 
-@force_inlined
-def update_blocks(p, g, m, v, blocks, coefficients, mixes, adaptive):
-    """Take a step of every block with the ``coefficients`` (groups, 4) of its group."""
-    for b in range(len(blocks.table)):
+@inlined
+def update_blocks(p, g, m, v, blocks, coefficients, n_steps, n_members, mixes, adaptive):
+    """Take a step of every block with the coefficients of its group.
+
+    Parameters
+    ----------
+    p, g, m, v
+        Parameters, their gradient, and first and second moments.
+    blocks
+        Blocks of the member.
+    coefficients, n_steps, n_members
+        First coefficient of the member at this step in ``(groups, n_steps, 4, n_members)``.
+    mixes
+        ``(2,)``, see `loops.optimizer_step`.
+    adaptive
+        True for AdamW.
+    """
+    for b in range(blocks.n):
         start = blocks.starts[b]
-        stop = start + round_up(blocks.shapes[b, 0] * blocks.shapes[b, 1])
-        own, decays = coefficients[blocks.table[b, GROUP]], blocks.table[b, DECAYS] == 1
+        stop = start + round_up(block_size(blocks, b))
+        own, decays = coefficients + column(blocks, b, GROUP) * n_steps * 4 * n_members, column(blocks, b, DECAYS)
+        second = own[n_members]
         if adaptive:
-            adamw_step(p, g, m, v, start, stop, own[1] if decays else ONE, own[2], own[3], mixes)
+            keep = second if decays == 1 else ONE
+            adamw_step(p, g, m, v, start, stop, keep, own[2 * n_members], own[3 * n_members], mixes)
         else:
-            _sgd_step(p, g, m, start, stop, own[0], mixes[0], own[1] if decays else ZERO)
+            _sgd_step(p, g, m, start, stop, own[0], mixes[0], second if decays == 1 else ZERO)
 
 
-@force_inlined
+@inlined
 def clip_gradient(g, blocks, max_norm, size):
     """Scale a gradient down to a norm, as torch does; ``size`` is that of the whole buffer."""
     squares = ZERO
-    for b in range(len(blocks.table)):
+    for b in range(blocks.n):
         start = blocks.starts[b]
-        for k in range(start, start + blocks.shapes[b, 0] * blocks.shapes[b, 1]):
+        for k in range(start, start + block_size(blocks, b)):
             squares += g[k] * g[k]
     factor = max_norm / (F(math.sqrt(squares)) + F(1e-6))
     if factor < ONE:

@@ -1,6 +1,6 @@
 """Matrix products of one member in a compiled loop. Blocks of results are summed in registers.
 
-Matrices lie in flat arrays from an offset on. Rows of a batch are contiguous and padded to whole vectors. A
+Matrices lie in buffers from an offset on. Rows of a batch are contiguous and padded to whole vectors. A
 block is four neurons by two vectors of rows, or eight neurons by one vector of columns: enough sums to hide
 the latency of each, few enough for sixteen registers. Buffers have room for what a block reads and writes
 beyond the last neuron.
@@ -29,11 +29,9 @@ from parallelmlp_search.kernels.numba.vectors import (
 
 @inlined
 def copy(source, start, size, target, to):
-    """Copy ``size`` elements from ``start`` of one array to ``to`` of another."""
-    # slices: their indices cannot be negative, which would keep the compiler from vectorizing
-    values, result = source[start : start + size], target[to : to + size]
+    """Copy ``size`` elements from ``start`` of one buffer to ``to`` of another."""
     for k in range(size):
-        result[k] = values[k]
+        target[to + k] = source[start + k]
 
 
 @inlined

@@ -8,65 +8,144 @@ of a member are loaded once per call, and nothing is padded to the shape of anot
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from parallelmlp_search.kernels.numba.decorators import allocating, entry_point, force_inlined, inlined
+from parallelmlp_search.kernels.numba.arguments import Plan, Steps
+from parallelmlp_search.kernels.numba.decorators import inlined
 from parallelmlp_search.kernels.numba.elementwise import ONE, ZERO, F
 from parallelmlp_search.kernels.numba.layers import embed, embed_backward, squared_error_rows
 from parallelmlp_search.kernels.numba.loops import binary_rows, cross_entropy_rows
 from parallelmlp_search.kernels.numba.member_memory import (
     BIAS,
-    BLOCK_ROWS,
     GAIN,
     KIND,
     LAYER,
+    N_KINDS,
     N_WAVE_OUTPUTS,
     SCALE,
     WEIGHT,
     Blocks,
     Network,
-    allocate_memory,
-    blocks_of,
+    after,
+    column,
+    fill,
+    offset_of,
     place_blocks,
+    place_memory,
     read_member,
     write_member,
-    zeros,
 )
 from parallelmlp_search.kernels.numba.optimizer_steps import clip_gradient, update_average, update_blocks
 from parallelmlp_search.kernels.numba.passes import backward_pass, forward_pass
-from parallelmlp_search.kernels.numba.products import round_up
-from parallelmlp_search.kernels.numba.submembers import expand, merge
+from parallelmlp_search.kernels.numba.pointers import address, as_floats, as_integers, unpacker
+from parallelmlp_search.kernels.numba.products import copy, round_up
+from parallelmlp_search.kernels.numba.submembers import Scratch, expand, merge
 from parallelmlp_search.kernels.numba.vectors import LANES, add, horizontal_sum, load, splat
 
+_plan, _steps = unpacker(Plan), unpacker(Steps, len(Plan._fields))
 
-@allocating
-def _network(plan, batches, fields, blocks, expanded):
-    """Return the properties that the networks of a bucket share, from its placed blocks."""
-    n_layers = plan.residual.size + 1
-    return Network(
-        n_layers,
-        batches.rows.shape[1],
-        plan.n_numbers,
-        batches.columns.shape[1],
-        batches.rows.shape[2],
-        batches.columns.shape[2],
-        blocks.offsets[0, BIAS] >= 0,
-        n_layers > 1 and blocks.offsets[0, GAIN] >= 0,
-        expanded.offsets[n_layers, SCALE] >= 0,
-        fields.shape[0] > 0,
-        plan.residual,
-        fields,
-        np.zeros(n_layers + 1, np.int64),
-        np.zeros(n_layers + 1, np.int64),
-    )
+
+class _Layout(NamedTuple):
+    """Places of everything that the loop keeps for one member."""
+
+    net: Any
+    memory: Any
+    blocks: Any
+    expanded: Any
+    scratch: Any
+    room: Any
+    p: Any  # parameters, gradient, first and second moments, average of the member
+    g: Any
+    m: Any
+    v: Any
+    average: Any
+    q: Any  # parameters and gradient of an expanded network
+    h: Any
+    summed: Any  # gradient of the outputs of a periodic embedding, summed over submembers
+    end: Any
 
 
 @inlined
-def _set_sizes(table, shapes, sizes):
+def _set_sizes(blocks, sizes):
     """Set the size of each layer to the rows of its weights."""
-    for b in range(len(table)):
-        if table[b, KIND] == WEIGHT:
-            sizes[table[b, LAYER] + 1] = shapes[b, 0]
+    for b in range(blocks.n):
+        if column(blocks, b, KIND) == WEIGHT:
+            sizes[column(blocks, b, LAYER) + 1] = blocks.shapes[2 * b]
+
+
+@inlined
+def _layout(plan, steps):
+    """Place the buffers for the largest member of a bucket in ``steps.workspace``, which may be null."""
+    n_layers, n_rows = plan.n_layers, steps.n_rows
+    sizes = steps.integers
+    starts = sizes + (n_layers + 1)
+    padded = starts + (n_layers + 1)
+    offsets = padded + (n_layers + 1)
+    expanded_offsets = offsets + (n_layers + 1) * N_KINDS
+    block_starts = expanded_offsets + (n_layers + 1) * N_KINDS
+    expanded_starts = block_starts + plan.n_blocks
+    shapes = expanded_starts + plan.n_expanded
+    expanded_shapes = shapes + 2 * plan.n_blocks
+    blocks = Blocks(plan.n_blocks, plan.blocks, shapes, block_starts, offsets, n_layers)
+    expanded = Blocks(
+        plan.n_expanded, plan.expanded, expanded_shapes, expanded_starts, expanded_offsets, n_layers
+    )
+    copy(plan.padded, 0, 2 * blocks.n, blocks.shapes, 0)
+    copy(plan.expanded_padded, 0, 2 * expanded.n, expanded.shapes, 0)
+    padded[0] = sizes[0] = steps.n_inputs + N_WAVE_OUTPUTS * plan.n_numbers
+    starts[0] = 0
+    _set_sizes(expanded, padded)
+    widest = 0
+    for layer in range(n_layers + 1):
+        widest = max(widest, padded[layer])
+    room = max(round_up(widest), steps.n_columns)
+    own_size, expanded_size = place_blocks(blocks, room), place_blocks(expanded, room)
+    net = Network(
+        n_layers,
+        steps.n_inputs,
+        plan.n_numbers,
+        steps.n_true,
+        n_rows,
+        steps.n_columns,
+        offset_of(blocks, 0, BIAS) >= 0,
+        n_layers > 1 and offset_of(blocks, 0, GAIN) >= 0,
+        offset_of(expanded, n_layers, SCALE) >= 0,
+        plan.residual,
+        steps.fields,
+        steps.n_field_layers,
+        steps.n_field_neurons,
+        sizes,
+        starts,
+    )
+    memory, p = place_memory(net, padded, room, plan.has_residual, steps.workspace)
+    g = after(p, own_size)
+    m = after(g, own_size)
+    v = after(m, own_size)
+    average = after(v, own_size)
+    q = after(average, own_size)
+    h = after(q, expanded_size)
+    summed = after(h, expanded_size)
+    factors = after(summed, N_WAVE_OUTPUTS * plan.n_numbers * n_rows)
+    slopes = after(factors, room)
+    result = after(slopes, room)
+    embeddings = after(result, room)
+    embedding_grad = after(embeddings, plan.embedding_size)
+    end = after(embedding_grad, plan.embedding_size)
+    scratch = Scratch(
+        factors, slopes, result, plan.runs, plan.n_runs, embeddings, embedding_grad, plan.embedding_size
+    )
+    if not plan.is_expanded:
+        q, h = p, g
+    return _Layout(net, memory, blocks, expanded, scratch, room, p, g, m, v, average, q, h, summed, end)
+
+
+def workspace_size(arguments):
+    """Return the number of floats that `member_steps` needs as workspace."""
+    integers = as_integers(arguments)
+    steps = _steps(integers)
+    return (address(_layout(_plan(integers), steps).end) - address(steps.workspace)) // 4
 
 
 @inlined
@@ -78,137 +157,110 @@ def _sum(values, size):
     return horizontal_sum(result)
 
 
-@force_inlined
-def _loss(net, memory, batches, t, smoothing):
+@inlined
+def _loss(net, memory, steps, t, smoothing):
     """Loss of the outputs in ``memory.before``; its gradient is written to ``memory.grad``."""
-    n_outputs, start = net.sizes[net.n_layers], net.starts[net.n_layers - 1]
-    shape, size = (n_outputs, net.n_rows), n_outputs * net.n_rows
-    outputs, gradient = memory.before[start : start + size].reshape(shape), memory.grad[:size].reshape(shape)
-    rows, shares = memory.scratch, batches.shares[t]
-    if batches.is_regression:
-        squared_error_rows(outputs, batches.values[t], shares, gradient, rows[0])
+    n_outputs, n_rows = net.sizes[net.n_layers], net.n_rows
+    outputs, gradient = memory.before + net.starts[net.n_layers - 1], memory.grad
+    shares, scratch, classes = steps.shares + t * n_rows, memory.scratch, steps.classes + t * n_rows
+    if steps.is_regression:
+        values = steps.values + t * steps.n_targets * n_rows
+        squared_error_rows(outputs, values, shares, gradient, scratch, n_outputs, n_rows)
     elif n_outputs == 1:
-        binary_rows(outputs[0], batches.classes[t], shares, smoothing, gradient[0], rows[0])
+        binary_rows(outputs, classes, shares, smoothing, gradient, scratch, n_rows)
     else:
-        cross_entropy_rows(
-            outputs, batches.classes[t], shares, smoothing, gradient, rows[1], rows[2], rows[0]
+        cross_entropy_rows(outputs, classes, shares, smoothing, gradient, scratch, n_outputs, n_rows)
+    return _sum(scratch, n_rows)
+
+
+@inlined
+def _gradient(plan, steps, layout, t, member):
+    """Loss of a member at a step, and its gradient into ``layout.g``."""
+    net, memory, p, g = layout.net, layout.memory, layout.p, layout.g
+    code, smoothing = plan.codes[member], plan.settings[4 * member]
+    rate = steps.rates[t * plan.n_members + member]
+    rows = steps.rows + t * net.n_inputs * net.n_rows
+    columns = steps.columns + t * net.n_true * net.n_columns
+    n_networks, n_outputs = plan.n_networks, net.sizes[net.n_layers]
+    part, loss = ONE / F(n_networks), ZERO
+    x = rows
+    if net.n_numbers:
+        embed(net, memory, p, layout.blocks, rows)
+        x = memory.embedded
+    for k in range(n_networks):
+        if plan.is_expanded:
+            expand(p, layout.q, k, layout.blocks, layout.expanded, layout.scratch)
+        shift = k * net.n_true // n_networks
+        forward_pass(net, memory, layout.q, layout.expanded, code, x, t, rate, shift)
+        loss += _loss(net, memory, steps, t, smoothing)
+        if n_networks > 1:
+            for j in range(n_outputs * net.n_rows):
+                memory.grad[j] *= part
+        in_grad = backward_pass(net, memory, layout.q, layout.h, layout.expanded, code, columns)
+        if plan.is_expanded:
+            merge(p, g, layout.h, k, layout.blocks, layout.expanded, layout.scratch)
+        if net.n_numbers:
+            d = memory.grad if in_grad else memory.other
+            # submembers share the embedding: its gradient comes from the sum of theirs
+            if plan.is_expanded:
+                for j in range(N_WAVE_OUTPUTS * net.n_numbers * net.n_rows):
+                    layout.summed[j] = d[j] + (layout.summed[j] if k > 0 else ZERO)
+                d = layout.summed
+            if k == n_networks - 1:
+                embed_backward(net, memory, p, g, layout.blocks, rows, d)
+    return loss * part
+
+
+@inlined
+def _train(plan, steps, layout, member, updates_average):
+    """Take the steps of one member, with its weights and moments in the workspace."""
+    blocks, expanded, p, g, m, v = layout.blocks, layout.expanded, layout.p, layout.g, layout.m, layout.v
+    net, n_members, settings = layout.net, plan.n_members, plan.settings + 4 * member
+    copy(plan.shapes, 2 * blocks.n * member, 2 * blocks.n, blocks.shapes, 0)
+    copy(plan.expanded_shapes, 2 * expanded.n * member, 2 * expanded.n, expanded.shapes, 0)
+    stop, expanded_stop = place_blocks(blocks, layout.room), place_blocks(expanded, layout.room)
+    _set_sizes(expanded, net.sizes)
+    for layer in range(net.n_layers):
+        net.starts[layer + 1] = net.starts[layer] + net.sizes[layer + 1] * net.n_rows
+    # padding is updated like the rest: values left there would decay into slow denormals
+    for k in range(stop):
+        p[k] = m[k] = v[k] = g[k] = ZERO
+    fill(layout.q, expanded_stop, ZERO)
+    fill(layout.h, expanded_stop, ZERO)
+    read_member(plan.parameters, blocks, member, p)
+    read_member(plan.first, blocks, member, m)
+    read_member(plan.second, blocks, member, v)
+    if updates_average:
+        read_member(plan.averages, blocks, member, layout.average)
+    for t in range(steps.n_steps):
+        steps.losses[t * n_members + member] = _gradient(plan, steps, layout, t, member)
+        if settings[1] < F(np.inf):
+            clip_gradient(g, blocks, settings[1], stop)
+        coefficients = steps.tables + (t * 4 * n_members + member)
+        update_blocks(
+            p, g, m, v, blocks, coefficients, steps.n_steps, n_members, settings + 2, plan.adaptive == 1
         )
-    return _sum(rows[0], net.n_rows)
+        if steps.averaging[t] > ZERO:
+            update_average(layout.average, p, steps.averaging[t], stop)
+    write_member(plan.parameters, blocks, member, p)
+    write_member(plan.first, blocks, member, m)
+    write_member(plan.second, blocks, member, v)
+    if updates_average:
+        write_member(plan.averages, blocks, member, layout.average)
 
 
-@entry_point
-def member_steps(flats, plan, batches, tables, averaging, fields, rates, alive, losses):
-    """Train every member of a bucket for some steps.
-
-    Parameters
-    ----------
-    flats
-        Flat buffers of parameters, first and second moments and averages; updated in place.
-    plan, batches
-        See :class:`~parallelmlp_search.kernels.numba.compiled_members.TrainingPlan` and
-        :class:`~parallelmlp_search.kernels.numba.compiled_members.StepBatches`.
-    tables
-        ``(groups, T, 4, P)``: rate, keep, A and B of each member (see the optimizer).
-    averaging
-        ``(T,)``: share of the new weights in the average, 0 for no update.
-    fields, rates
-        ``(T, layers, H, N)`` and ``(T, P)``: uniform numbers and rates of dropout. `fields` is empty without
-        dropout.
-    alive
-        ``(P,)``: false for members that are skipped.
-    losses
-        ``(T, P)``: written; 0 for members that are skipped.
-    """
-    n_steps, n_inputs, n_rows = batches.rows.shape
-    flat_rows, flat_columns = batches.rows.reshape(-1), batches.columns.reshape(-1)
-    is_expanded, n_networks = plan.expanded.shape[0] > 0, plan.n_networks
-    if is_expanded:
-        expanded_table, expanded_shapes = plan.expanded, plan.expanded_shapes
-    else:
-        expanded_table, expanded_shapes = plan.blocks, plan.shapes
-    n_layers = plan.residual.size + 1
-    padded = np.zeros(n_layers + 1, dtype=np.int64)
-    padded[0] = n_inputs + N_WAVE_OUTPUTS * plan.n_numbers
-    _set_sizes(expanded_table, expanded_table[:, BLOCK_ROWS:], padded)
-    room = max(round_up(padded.max()), batches.columns.shape[2])
-    all_blocks, all_expanded = blocks_of(plan.blocks, n_layers), blocks_of(expanded_table, n_layers)
-    own_size, expanded_size = place_blocks(all_blocks, room), place_blocks(all_expanded, room)
-    net = _network(plan, batches, fields, all_blocks, all_expanded)
-    net.sizes[0] = padded[0]
-    memory = allocate_memory(net, padded, room)
-    summed = zeros(N_WAVE_OUTPUTS * plan.n_numbers * n_rows if is_expanded else 0)
-    factors = np.zeros((4, room if is_expanded else 0), dtype=np.float32)
-    embeddings = np.zeros((2, np.sum(plan.runs[:, 1] * plan.runs[:, 3])), dtype=np.float32)
-    p, g = zeros(own_size), zeros(own_size)
-    m, v = zeros(own_size), zeros(own_size)
-    average = zeros(own_size)
-    # parameters of an expanded network and their gradient
-    q, h = p, g
-    if is_expanded:
-        q, h = zeros(expanded_size), zeros(expanded_size)
+def member_steps(arguments):
+    """Train every member of a bucket for some steps."""
+    integers = as_integers(arguments)
+    plan, steps = _plan(integers), _steps(integers)
+    layout = _layout(plan, steps)
     updates_average = False
-    for t in range(n_steps):
-        updates_average |= averaging[t] > ZERO
-    part = ONE / F(n_networks)
-    for member in range(len(plan.codes)):
-        if not alive[member]:
-            losses[:, member] = ZERO
+    for t in range(steps.n_steps):
+        updates_average |= steps.averaging[t] > ZERO
+    for member in range(plan.n_members):
+        if not steps.alive[member]:
+            for t in range(steps.n_steps):
+                steps.losses[t * plan.n_members + member] = ZERO
             continue
-        code, smoothing, clip = plan.codes[member], plan.settings[member, 0], plan.settings[member, 1]
-        mixes = plan.settings[member, 2:]
-        blocks = Blocks(plan.blocks, plan.shapes[member], all_blocks.starts, all_blocks.offsets)
-        expanded = Blocks(expanded_table, expanded_shapes[member], all_expanded.starts, all_expanded.offsets)
-        stop, expanded_stop = place_blocks(blocks, room), place_blocks(expanded, room)
-        _set_sizes(expanded_table, expanded.shapes, net.sizes)
-        for layer in range(n_layers):
-            net.starts[layer + 1] = net.starts[layer] + net.sizes[layer + 1] * n_rows
-        # padding is updated like the rest: values left there would decay into slow denormals
-        for k in range(stop):
-            p[k] = m[k] = v[k] = g[k] = ZERO
-        for k in range(expanded_stop):
-            q[k] = h[k] = ZERO
-        read_member(flats[0], blocks, member, p)
-        read_member(flats[1], blocks, member, m)
-        read_member(flats[2], blocks, member, v)
-        if updates_average:
-            read_member(flats[3], blocks, member, average)
-        for t in range(n_steps):
-            x, begin = flat_rows, t * n_inputs * n_rows
-            if net.n_numbers:
-                embed(net, memory, p, blocks.offsets, x, begin)
-                x, begin = memory.embedded, 0
-            loss = ZERO
-            for k in range(n_networks):
-                if is_expanded:
-                    expand(p, q, k, blocks, expanded, factors, plan.runs, embeddings)
-                shift = k * net.n_true // n_networks
-                forward_pass(net, memory, q, expanded.offsets, code, x, begin, t, rates[t, member], shift)
-                loss += _loss(net, memory, batches, t, smoothing)
-                if n_networks > 1:
-                    for j in range(net.sizes[n_layers] * n_rows):
-                        memory.grad[j] *= part
-                start = t * net.n_true * net.n_columns
-                in_grad = backward_pass(net, memory, q, h, expanded.offsets, code, flat_columns, start)
-                if is_expanded:
-                    merge(p, g, h, k, blocks, expanded, factors, plan.runs, embeddings)
-                if not net.n_numbers:
-                    continue
-                d = memory.grad if in_grad else memory.other
-                # submembers share the embedding: its gradient comes from the sum of theirs
-                if is_expanded:
-                    for j in range(summed.size):
-                        summed[j] = d[j] + (summed[j] if k > 0 else ZERO)
-                    d = summed
-                if k == n_networks - 1:
-                    embed_backward(net, memory, p, g, blocks.offsets, flat_rows, t * n_inputs * n_rows, d)
-            losses[t, member] = loss * part
-            if clip < F(np.inf):
-                clip_gradient(g, blocks, clip, stop)
-            update_blocks(p, g, m, v, blocks, tables[:, t, :, member], mixes, plan.adaptive)
-            if averaging[t] > ZERO:
-                update_average(average, p, averaging[t], stop)
-        write_member(flats[0], blocks, member, p)
-        write_member(flats[1], blocks, member, m)
-        write_member(flats[2], blocks, member, v)
-        if updates_average:
-            write_member(flats[3], blocks, member, average)
+        _train(plan, steps, layout, member, updates_average)
+    return 0

@@ -2,7 +2,7 @@
 
 The compiler vectorizes simple loops by itself, but keeps the sums of a matrix product in memory between
 passes. With explicit vectors they stay in registers. Loads and stores need no alignment and check no bounds:
-arrays must be large enough.
+buffers must be large enough.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding
 import llvmlite.ir
 import numba
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, models, register_model
 
-LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
+from parallelmlp_search.kernels.numba.library import target
+
+LANES = 16 if target() == "x86-64-v4" else 8
 """Number of floats in a vector: one register of 16 or 8, or two of 4."""
 
 FLOAT = llvmlite.ir.FloatType()
@@ -37,10 +38,9 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, kind, llvmlite.ir.VectorType(FLOAT, LANES))
 
 
-def _vector_pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """Pointer to the vector that starts at an index of an array."""
-    array = context.make_array(signature.args[0])(context, builder, arguments[0])
-    pointer = builder.gep(array.data, [arguments[1]])
+def _vector_pointer(builder: Any, arguments: Any) -> Any:
+    """Pointer to the vector that starts at an index of a buffer."""
+    pointer = builder.gep(arguments[0], [arguments[1]])
     return builder.bitcast(pointer, llvmlite.ir.VectorType(FLOAT, LANES).as_pointer())
 
 
@@ -52,24 +52,24 @@ def _splat(builder: Any, number: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def load(context: Any, array: Any, index: Any) -> Any:
-    """Load a vector that starts at ``index`` of a contiguous array."""
+def load(context: Any, buffer: Any, index: Any) -> Any:
+    """Load a vector that starts at ``index`` of a buffer."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_vector_pointer(context, builder, signature, arguments), align=4)
+        return builder.load(_vector_pointer(builder, arguments), align=4)
 
-    return VECTOR(array, numba.types.intp), generate
+    return VECTOR(buffer, numba.types.intp), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def store(context: Any, array: Any, index: Any, vector: Any) -> Any:
-    """Store a vector at ``index`` of a contiguous array."""
+def store(context: Any, buffer: Any, index: Any, vector: Any) -> Any:
+    """Store a vector at ``index`` of a buffer."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[2], _vector_pointer(context, builder, signature, arguments), align=4)
+        builder.store(arguments[2], _vector_pointer(builder, arguments), align=4)
         return context.get_dummy_value()
 
-    return numba.types.void(array, numba.types.intp, VECTOR), generate
+    return numba.types.void(buffer, numba.types.intp, VECTOR), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -83,15 +83,14 @@ def splat(context: Any, number: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def load_splat(context: Any, array: Any, index: Any) -> Any:
-    """Return a vector with an element of a contiguous array in every lane. The index must not be negative."""
+def load_splat(context: Any, buffer: Any, index: Any) -> Any:
+    """Return a vector with an element of a buffer in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        number = builder.load(builder.gep(array.data, [arguments[1]]))
+        number = builder.load(builder.gep(arguments[0], [arguments[1]]))
         return _splat(builder, number)
 
-    return VECTOR(array, numba.types.intp), generate
+    return VECTOR(buffer, numba.types.intp), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -158,18 +157,14 @@ def horizontal_sum(context: Any, vector: Any) -> Any:
 def transpose_block(
     context: Any, source: Any, start: Any, stride: Any, target: Any, to: Any, target_stride: Any
 ) -> Any:
-    """Transpose a square block of ``LANES`` rows, which lie ``stride`` apart, into another array."""
+    """Transpose a square block of ``LANES`` rows, which lie ``stride`` apart, into another buffer."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds = signature.args
-
-        def pointers(array: int) -> list[Any]:
-            data = context.make_array(kinds[array])(context, builder, arguments[array]).data
-            index, found = arguments[array + 1], []
+        def pointers(buffer: int) -> list[Any]:
+            index, found = arguments[buffer + 1], []
             for _ in range(LANES):
-                kind = llvmlite.ir.VectorType(FLOAT, LANES).as_pointer()
-                found.append(builder.bitcast(builder.gep(data, [index]), kind))
-                index = builder.add(index, arguments[array + 2])
+                found.append(_vector_pointer(builder, [arguments[buffer], index]))
+                index = builder.add(index, arguments[buffer + 2])
             return found
 
         rows = [builder.load(pointer, align=4) for pointer in pointers(0)]

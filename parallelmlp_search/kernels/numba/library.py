@@ -1,0 +1,183 @@
+"""Machine code of the compiled loops: where it is stored, how it is made, and how it is loaded.
+
+The loops are an object file per kind of CPU. A wheel contains the files of common CPUs; where none fits, a
+separate process compiles one with numba, once per user and version of the loops. Loading needs llvmlite, and
+takes milliseconds. A process that only loads the file does not import numba.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from parallelmlp_search.exceptions import CompilationError
+from parallelmlp_search.kernels.numba.arguments import Integers
+
+TARGET_VARIABLE = "PMLP_TARGET"
+"""Environment variable that chooses the kind of CPU instead of the one of this machine."""
+
+ENTRY_POINTS = (
+    "backward_activations",
+    "binary_logits",
+    "cross_entropy",
+    "forward_activations",
+    "forward_activations_in_place",
+    "member_steps",
+    "optimizer_step",
+    "workspace_size",
+)
+"""Names of the functions in an object file."""
+
+_FEATURES = {
+    "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+    "x86-64-v3": ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"),
+}
+_SHIPPED = Path(__file__).parent / "objects"
+
+
+@cache
+def target() -> str:
+    """Return the kind of CPU whose machine code is used: a name that LLVM knows."""
+    chosen = os.environ.get(TARGET_VARIABLE)
+    if chosen:
+        return chosen
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return "generic"
+    import llvmlite.binding
+
+    present = llvmlite.binding.get_host_cpu_features()
+    for name, features in _FEATURES.items():
+        if all(present.get(feature) for feature in features):
+            return name
+    return "x86-64"
+
+
+@cache
+def _digest() -> str:
+    """Digest of all sources that are compiled into each other."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()[:16]
+
+
+def object_name() -> str:
+    """Return the name of the object file for this machine and these sources."""
+    return f"{sys.platform}-{platform.machine()}-{target()}-{_digest()}.o"
+
+
+def cache_folder() -> Path:
+    """Return the folder of compiled object files: ``PMLP_CACHE``, or that of the user's caches."""
+    if chosen := os.environ.get("PMLP_CACHE"):
+        return Path(chosen)
+    home = Path.home()
+    folders = {"win32": home / "AppData" / "Local", "darwin": home / "Library" / "Caches"}
+    caches = os.environ.get("XDG_CACHE_HOME") or folders.get(sys.platform, home / ".cache")
+    return Path(caches) / "parallelmlp_search"
+
+
+def _cached() -> Path:
+    return cache_folder() / object_name()
+
+
+def find() -> Path | None:
+    """Return the object file for this machine, or None if it has to be compiled first."""
+    for path in (_SHIPPED / object_name(), _cached()):
+        if path.is_file():
+            return path
+    return None
+
+
+def can_compile() -> bool:
+    """Return True if numba is installed."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def start_compilation() -> subprocess.Popen[bytes]:
+    """Start a process that compiles the loops and stores the object file."""
+    command = [sys.executable, "-m", "parallelmlp_search.kernels.numba.compilation", target(), str(_cached())]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=subprocess.PIPE)
+
+
+def ensure_compiled() -> Path:
+    """Return the object file for this machine, and compile it before if necessary.
+
+    Returns
+    -------
+    Path
+        The file. Processes that ask at the same time wait for the same compilation.
+
+    Raises
+    ------
+    CompilationError
+        If numba fails or the file cannot be stored.
+    """
+    if (found := find()) is not None:
+        return found
+    process = start_compilation()
+    _, errors = process.communicate()
+    if (found := find()) is None:
+        reason = errors.decode(errors="replace").strip().rpartition("\n")[2]
+        raise CompilationError(
+            f"the loops could not be compiled to {str(_cached())!r} ({reason}): "
+            f"set PMLP_COMPILED=0 to train without them, or PMLP_CACHE to a folder that can be written"
+        )
+    return found
+
+
+class Loops:
+    """Compiled loops of an object file; each takes what `arguments.pack` returns and returns an integer."""
+
+    def __init__(self, path: Path) -> None:
+        import llvmlite.binding as llvm
+
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
+            codemodel="jitdefault", jit=True
+        )
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        self._engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(path.read_bytes()))
+        self._engine.finalize_object()
+        # the convention of numba: status, with pointers to the result and to an exception before the arguments
+        kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+        self._functions: dict[str, Any] = {
+            name: kind(self._engine.get_function_address(f"pmlp_{name}")) for name in ENTRY_POINTS
+        }
+
+    def run(self, name: str, arguments: Integers) -> int:
+        """Run a loop. The interpreter's lock is released.
+
+        Parameters
+        ----------
+        name
+            One of :data:`ENTRY_POINTS`.
+        arguments
+            What `arguments.pack` returns.
+
+        Returns
+        -------
+        int
+            Result of the loop.
+        """
+        result, error = ctypes.c_int64(), ctypes.c_void_p()
+        address = arguments.__array_interface__["data"][0]
+        status = self._functions[name](ctypes.byref(result), ctypes.byref(error), address)
+        if status:
+            raise RuntimeError(f"the compiled loop {name} failed with status {status}")
+        return result.value
+
+
+@cache
+def loops() -> Loops:
+    """Return the compiled loops, loaded once per process; they are compiled before if necessary."""
+    return Loops(ensure_compiled())
