@@ -60,8 +60,9 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo-installed: $(INPUTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+# Not an editable installation: that would compile the loops at the first search instead of here.
+$(VENV)/.demo-installed: $(INPUTS) setup.py $(shell find parallelmlp_search -name '*.py') | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt .
 	touch $@
 
 $(VENV)/.test-installed: $(INPUTS) | $(BIN)/python

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from parallelmlp_search.engine.network import PackedNetwork
-from parallelmlp_search.kernels import modified_matmul
+from parallelmlp_search.kernels.matmul import modified_matmul
 from parallelmlp_search.packing import MatmulLayout
 from parallelmlp_search.packing.pack import extract, pack
 

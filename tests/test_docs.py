@@ -27,7 +27,7 @@ from benchmarks.packed.report import published, scaling_table, short_table
 from benchmarks.publishing import between, marks
 from benchmarks.quality import publishing as quality
 from parallelmlp_search.engine.acceleration import ACCELERATIONS
-from parallelmlp_search.kernels import BACKENDS
+from parallelmlp_search.kernels.matmul import BACKENDS
 from tests.documents import (
     DOCUMENTS,
     LANGUAGES,
@@ -267,7 +267,7 @@ def test_the_end_to_end_table_has_all_cases() -> None:
         ("python examples/classifiers.py", "no file"),
         ("make test", None),
         ("make tests", "no target 'tests'"),
-        ("pip install 'parallelmlp-search[compiled]'", None),
+        ("pip install 'parallelmlp-search[plots]'", None),
         ("pip install 'parallelmlp-search[compiler]'", "no extra 'compiler'"),
         ("pip install 'autogluon.tabular[lightgbm]'", None),
         ("pmpl search", "unknown program"),

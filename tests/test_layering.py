@@ -39,7 +39,7 @@ LOWER_HALF = ORDER[: ORDER.index("search")]
 # scikit-learn brings scipy and joblib along
 LOWER_HALF_IMPORTS = ("joblib", "numpy", "pandas", "pyarrow", "safetensors", "scipy", "sklearn", "torch")
 # files that are imported only where their compiler is there
-COMPILERS = {"kernels/triton/": {"triton"}, "kernels/numba/": {"numba", "llvmlite"}}
+COMPILERS = {"kernels/triton/": {"triton"}, "kernels/numba/": {"filelock", "llvmlite", "numba"}}
 TORCH_FILES = ("packing/modules.py", "packing/pack.py", "packing/periodic.py", "packing/submembers.py")
 MAX_LINES = 400
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))

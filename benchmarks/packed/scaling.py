@@ -13,8 +13,8 @@ import torch
 from benchmarks.packed.cases import HEADLINE, paper
 from benchmarks.packed.ours import cut, shard_data
 from parallelmlp_search.engine import BatchStream, Population, TrainingSettings, train
-from parallelmlp_search.kernels.numba.compilation import compile_all
 from parallelmlp_search.kernels.numba.dispatch import uses_compiled
+from parallelmlp_search.kernels.numba.library import loops
 from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import read_member
 
@@ -38,7 +38,7 @@ def _train(connection: Connection, members: int) -> None:
     data = shard_data(case)
     stream = BatchStream(case.rows, case.batch, 0)
     if uses_compiled(torch.float32, "cpu"):
-        compile_all()  # loading from disk takes half a second
+        loops()
     before = _megabytes()
     creating = training = 0.0
     weights = []

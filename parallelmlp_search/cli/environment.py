@@ -15,7 +15,6 @@ from parallelmlp_search import __version__
 EXTRAS = {
     "benchmark": "lightgbm",
     "cmaes": "cmaes",
-    "compiled": "numba",
     "dashboard": "optuna_dashboard",
     "gpu": "triton",
     "plots": "plotly",

@@ -74,7 +74,8 @@ class PackedOptimizer:
             flats = population.flats
             names = ("first_moment", "second_moment", "average")
             buffers = [flats["parameters"], gradients, *(flats[name] for name in names)]
-            self._arrays = [buffer.numpy() for buffer in buffers]
+            parameters, own_gradients, first, second, average = (buffer.numpy() for buffer in buffers)
+            self._arrays = parameters, own_gradients, first, second, average
             self._compiled_arguments: dict[
                 int, tuple[bool, list[NDArray[np.int64]], NDArray[np.float32]]
             ] = {}
@@ -168,5 +169,6 @@ class PackedOptimizer:
         is_adamw, all_blocks, mix = self._compiled_arguments[number]
         for own, table in zip(all_blocks, tables, strict=True):
             n_blocks, n_members = len(own), table.shape[1]
-            step = OptimizerStep(*self._arrays, own, table, mix, share, n_blocks, n_members, is_adamw)
+            sizes = n_blocks, n_members, int(is_adamw)
+            step = OptimizerStep(*self._arrays, own, table, mix, share, *sizes)
             loops().run("optimizer_step", pack(step))

@@ -149,7 +149,11 @@ def _prepare(
     """Prepare the data, and processes if a time limit is long enough."""
     device = resolve_device(settings.device)
     timed = settings.time_limit is not None
-    stack.enter_context(prepared_loops(device, timed=timed))
+    directory = journal.directory
+    recorded = None if directory is None else directory.info().get("training_path")
+    path = stack.enter_context(prepared_loops(device, timed=timed, recorded=recorded))
+    if directory is not None and recorded is None:
+        directory.update(training_path=path)
     preparation = Preparation(problem, settings, device)
     reporter = Reporter(callbacks, preparation.metric, clock, journal.throughput)
     reporter.report("preparing")

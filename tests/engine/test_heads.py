@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from parallelmlp_search.engine import Head
-from parallelmlp_search.kernels import get_loss
+from parallelmlp_search.kernels.losses import get_loss
 
 
 def test_two_classes_share_one_logit() -> None:

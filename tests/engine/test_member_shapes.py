@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -94,40 +89,3 @@ def test_any_shape(
             one, other = (read_member(p.flats[name], p.layout, member) for p in (got, expected))
             # a few rounding errors of the largest weight: the terms of a gradient may cancel
             torch.testing.assert_close(one, other, rtol=1e-4, atol=3e-5 * float(other.abs().max()))
-
-
-EIGHT_LANES = """
-import sys
-import llvmlite.binding
-found = llvmlite.binding.get_host_cpu_features
-def narrow():
-    features = found()
-    features.update((name, False) for name in features if name.startswith(("avx512", "avx10")))
-    return features
-llvmlite.binding.get_host_cpu_features = narrow
-import pytest
-from parallelmlp_search.kernels import compiled_vectors
-assert compiled_vectors.LANES == 8
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
-"""
-
-
-@pytest.mark.slow  # all loops are compiled again
-def test_machines_with_vectors_of_eight(tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    # a separate cache, since these loops are not for this machine
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            EIGHT_LANES,
-            str(here / "test_member_bucket.py"),
-            f"{__file__}::test_any_shape",
-        ],
-        cwd=here.parents[1],
-        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

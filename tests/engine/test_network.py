@@ -10,7 +10,7 @@ from torch import Tensor
 
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.population import Population
-from parallelmlp_search.kernels import get_loss
+from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.packing import DataShape
 from parallelmlp_search.packing.pack import build_module, read_member, write_member
 from parallelmlp_search.space import MLPConfig

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from parallelmlp_search.kernels import ACTIVATION_KERNELS, ActivationKernel
+from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS, ActivationKernel
 from parallelmlp_search.packing.architecture import Architecture
 from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space.config import ACTIVATIONS

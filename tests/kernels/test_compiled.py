@@ -10,7 +10,8 @@ from parallelmlp_search.engine import BatchStream, Population, TrainingRows, Tra
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.exceptions import InvalidParameterError, MissingDependencyError
-from parallelmlp_search.kernels import ACTIVATION_KERNELS, get_loss
+from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
+from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.kernels.numba import dispatch, library
 from parallelmlp_search.kernels.numba.dispatch import CompiledActivations, compiled_loss
 from parallelmlp_search.packing import DataShape

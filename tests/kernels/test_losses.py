@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.kernels import LOSSES, get_loss
+from parallelmlp_search.kernels.losses import LOSSES, get_loss
 
 P, N = 5, 11
 RowLosses = Callable[[Tensor, Tensor, float], Tensor]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.kernels import BACKENDS, modified_matmul
+from parallelmlp_search.kernels.matmul import BACKENDS, modified_matmul
 from parallelmlp_search.packing import MatmulLayout
 
 # Triton interprets its kernels without a device

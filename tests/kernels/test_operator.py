@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from parallelmlp_search.engine import Population
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.kernels import BACKEND_DTYPES, BACKENDS, choose_backend, modified_matmul
+from parallelmlp_search.kernels.matmul import BACKEND_DTYPES, BACKENDS, choose_backend, modified_matmul
 from parallelmlp_search.kernels.operator import operator
 from parallelmlp_search.kernels.triton import availability, ragged_launch
 from parallelmlp_search.kernels.triton.launch import PersistentTraining

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallelmlp_search.kernels import modified_matmul
+from parallelmlp_search.kernels.matmul import modified_matmul
 from parallelmlp_search.kernels.reference import loop_matmul
 from parallelmlp_search.packing import MatmulLayout
 

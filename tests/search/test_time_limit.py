@@ -15,7 +15,6 @@ from sklearn.metrics import log_loss
 
 from parallelmlp_search.distribute import ShardTask
 from parallelmlp_search.exceptions import BudgetWarning
-from parallelmlp_search.kernels.numba import compilation as compiling
 from parallelmlp_search.search import (
     Problem,
     Progress,
@@ -107,15 +106,6 @@ def test_work_beyond_the_time_limit_is_stopped_and_recorded(make_problem: Make) 
     assert np.isfinite(result.model.predictions(problem.frame.iloc[:50])).all()
     final = result.trials[result.trials["state"] == "complete"]
     assert final["epochs"].max() < 600
-
-
-def test_loops_that_are_not_compiled_in_time_are_recorded(
-    spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compiling, "_is_cached", lambda: False)
-    monkeypatch.setattr(compiling, "uses_compiled", lambda dtype, device: True)
-    _, _, sentences = _timed(spam, make_settings(time_limit=20.0), n_jobs=1)
-    assert any("the compiled loops were left out" in sentence for sentence in sentences)
 
 
 def test_screening_ends_without_improvement(spam: Problem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,14 @@ from typing import Any
 
 from filelock import FileLock
 
-from parallelmlp_search.kernels.numba.library import ENTRY_POINTS, TARGET_VARIABLE
+from parallelmlp_search.kernels.numba.library import ENTRY_POINTS, TARGET_VARIABLE, object_name
 
 
 def _translate_only() -> None:
     """Make numba translate functions to LLVM's language and nothing more, for the rest of this process."""
-    from numba.core import codegen, dispatcher, types
+    from numba.core import codegen
+    from numba.core.dispatcher import Dispatcher
+    from numba.core.types import misc
 
     class Library(codegen.JITCodeLibrary):  # type: ignore[misc]
         def _optimize_functions(self, module: Any) -> None:
@@ -33,13 +35,13 @@ def _translate_only() -> None:
 
     codegen.JITCPUCodegen._library_class = Library
     codegen.JITCPUCodegen.set_env = lambda self, name, environment: None
-    template = dispatcher.Dispatcher.get_call_template
+    template = Dispatcher.get_call_template
 
     def call_template(self: Any, arguments: Any, keywords: Any) -> Any:
         # otherwise each constant among the arguments is another function to translate
-        return template(self, [types.unliteral(argument) for argument in arguments], keywords)
+        return template(self, [misc.unliteral(argument) for argument in arguments], keywords)
 
-    dispatcher.Dispatcher.get_call_template = call_template
+    setattr(Dispatcher, "get_call_template", call_template)  # noqa: B010 - mypy refuses an assignment
 
 
 def _linked(functions: dict[str, Any]) -> Any:
@@ -104,10 +106,12 @@ def compile_loops(target: str) -> bytes:
     return compiled
 
 
-def store_loops(target: str, path: Path) -> None:
+def store_loops(target: str, folder: Path) -> None:
     """Compile the loops for a kind of CPU and write the object file, unless another process does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    os.environ[TARGET_VARIABLE] = target
+    path = folder / object_name()
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{target}.lock"):
         if not path.is_file():
             temporary = path.with_suffix(f".{os.getpid()}")
             temporary.write_bytes(compile_loops(target))

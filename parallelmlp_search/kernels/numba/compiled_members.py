@@ -185,9 +185,12 @@ class CompiledMembers:
             )
             expanded_shapes = np.array(expansion.shapes, dtype=np.int64)
         runs = np.array(expansion.runs if expansion else (), dtype=np.int64).reshape(-1, 5)
-        flat = [buffer.numpy() for buffer in flats]
+        parameters, first, second, averages = (buffer.numpy() for buffer in flats)
         self._plan = Plan(
-            *flat,
+            parameters,
+            first,
+            second,
+            averages,
             blocks=table,
             padded=np.ascontiguousarray(table[:, 1:3]),
             shapes=own_shapes,

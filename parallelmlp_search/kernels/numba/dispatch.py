@@ -1,14 +1,15 @@
 """Compiled loops behind a Python interface, and the rule for their use.
 
-Training in float32 on a CPU uses the compiled loops, which makes it two to four times as fast. The environment
-variable ``PMLP_COMPILED`` is ``0`` to do without them, and ``ready`` to use them only if they need not be
-compiled before. Weights agree with those of the plain path to rounding, not bit for bit: a search is
-reproduced only with the same setting.
+Training in float32 on a CPU uses the compiled loops, which makes it two to four times as fast. The
+environment variable ``PMLP_COMPILED`` is ``0`` to do without them, and ``ready`` to use them only if they
+need not be compiled first. Weights agree with those of the plain path to rounding, not bit for bit: a search
+is reproduced only with the same setting.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parallelmlp_search.exceptions import InvalidParameterError, MissingDependencyError
+from parallelmlp_search.exceptions import InvalidParameterError, MissingDependencyError, PMLPWarning
 from parallelmlp_search.kernels.activations import ActivationKernel
 from parallelmlp_search.kernels.losses import Loss, get_loss
 from parallelmlp_search.kernels.numba import library
@@ -26,6 +27,11 @@ from parallelmlp_search.kernels.numba.arguments import ACTIVATION_CODES, Activat
 
 USE_VARIABLE = "PMLP_COMPILED"
 """Environment variable with the rule for the use of the compiled loops."""
+
+PLAIN = "plain"
+"""Name of the training path without compiled loops."""
+
+NO_LOOPS = "the compiled loops are not available for this machine without numba (pip install numba)"
 
 
 def uses_compiled(dtype: torch.dtype, device: torch.device | str, *, wanted: bool | None = None) -> bool:
@@ -61,14 +67,17 @@ def uses_compiled(dtype: torch.dtype, device: torch.device | str, *, wanted: boo
             f"but got True for {str(dtype).removeprefix('torch.')} on {torch.device(device)}"
         )
     if wanted and library.find() is None and not library.can_compile():
-        raise MissingDependencyError(
-            "the compiled loops are not available for this machine without numba: pip install numba"
-        )
+        raise MissingDependencyError(NO_LOOPS)
     return wanted
 
 
+def training_path(device: torch.device | str) -> str:
+    """Return the kind of CPU whose compiled loops training on a device uses now, or ``"plain"``."""
+    return library.target() if uses_compiled(torch.float32, device) else PLAIN
+
+
 @contextmanager
-def prepared_loops(device: torch.device | str, *, timed: bool) -> Iterator[None]:
+def prepared_loops(device: torch.device | str, *, timed: bool, recorded: str | None = None) -> Iterator[str]:
     """Compile the loops if this machine lacks them: before work begins, or beside it with a time limit.
 
     With a time limit, training inside the context begins without the loops and uses them from the moment on
@@ -80,34 +89,45 @@ def prepared_loops(device: torch.device | str, *, timed: bool) -> Iterator[None]
         Device of the training.
     timed
         True if there is a time limit.
+    recorded
+        `training_path` with which an interrupted search began. It is kept if possible.
 
     Yields
     ------
-    None
-        The body of the context trains.
+    str
+        Result of `training_path`, also if the loops are still being compiled.
 
     Raises
     ------
     CompilationError
         If the compilation fails without a time limit.
     """
-    if not uses_compiled(torch.float32, device) or library.find() is not None:
-        yield
-    elif not timed:
-        library.ensure_compiled()
-        yield
-    else:
-        before = os.environ.get(USE_VARIABLE)
-        os.environ[USE_VARIABLE] = "ready"
-        process = library.start_compilation()
-        try:
-            yield
-        finally:
-            process.communicate()  # so that the next search finds the loops
-            if before is None:
-                del os.environ[USE_VARIABLE]
-            else:
-                os.environ[USE_VARIABLE] = before
+    before = os.environ.get(USE_VARIABLE)
+    if recorded == PLAIN and not timed:
+        os.environ[USE_VARIABLE] = "0"
+    path = training_path(device)
+    if path != PLAIN and library.find() is None:
+        if timed:
+            library.compile_in_background()
+            os.environ[USE_VARIABLE] = "ready"
+        else:
+            library.ensure_compiled()
+    if path == PLAIN and before != "0" and recorded != PLAIN and torch.device(device).type == "cpu":
+        warnings.warn(f"training takes two to four times as long: {NO_LOOPS}", PMLPWarning, stacklevel=2)
+    if recorded not in (None, path):
+        warnings.warn(
+            f"the search began with the {recorded} training path and continues with {path}: "
+            "results differ from those of an uninterrupted search by rounding errors",
+            PMLPWarning,
+            stacklevel=2,
+        )
+    try:
+        yield path
+    finally:
+        if before is None:
+            os.environ.pop(USE_VARIABLE, None)
+        else:
+            os.environ[USE_VARIABLE] = before
 
 
 class CompiledActivations:

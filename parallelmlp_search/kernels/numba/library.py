@@ -44,12 +44,17 @@ _SHIPPED = Path(__file__).parent / "objects"
 
 
 @cache
+def _can_load() -> bool:
+    return importlib.util.find_spec("llvmlite") is not None
+
+
+@cache
 def target() -> str:
     """Return the kind of CPU whose machine code is used: a name that LLVM knows."""
     chosen = os.environ.get(TARGET_VARIABLE)
     if chosen:
         return chosen
-    if platform.machine().lower() not in ("x86_64", "amd64"):
+    if platform.machine().lower() not in ("x86_64", "amd64") or not _can_load():
         return "generic"
     import llvmlite.binding
 
@@ -84,28 +89,35 @@ def cache_folder() -> Path:
     return Path(caches) / "parallelmlp_search"
 
 
-def _cached() -> Path:
-    return cache_folder() / object_name()
-
-
 def find() -> Path | None:
-    """Return the object file for this machine, or None if it has to be compiled first."""
-    for path in (_SHIPPED / object_name(), _cached()):
-        if path.is_file():
-            return path
-    return None
+    """Return the object file for this machine, or None if it has to be compiled first or cannot be used."""
+    if not _can_load():
+        return None
+    paths = (folder / object_name() for folder in (_SHIPPED, cache_folder()))
+    return next((path for path in paths if path.is_file()), None)
 
 
+@cache
 def can_compile() -> bool:
     """Return True if numba is installed."""
     return importlib.util.find_spec("numba") is not None
 
 
-def start_compilation() -> subprocess.Popen[bytes]:
+def _start(errors: int) -> subprocess.Popen[bytes]:
     """Start a process that compiles the loops and stores the object file."""
-    command = [sys.executable, "-m", "parallelmlp_search.kernels.numba.compilation", target(), str(_cached())]
+    module = "parallelmlp_search.kernels.numba.compilation"
+    command = [sys.executable, "-m", module, target(), str(cache_folder())]
     quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=errors)
+
+
+_background: list[subprocess.Popen[bytes]] = []
+
+
+def compile_in_background() -> None:
+    """Start to compile the loops. The process goes on when this one ends, so that the next one finds them."""
+    if find() is None and can_compile() and not _background:
+        _background.append(_start(subprocess.DEVNULL))
 
 
 def ensure_compiled() -> Path:
@@ -123,12 +135,11 @@ def ensure_compiled() -> Path:
     """
     if (found := find()) is not None:
         return found
-    process = start_compilation()
-    _, errors = process.communicate()
+    _, errors = _start(subprocess.PIPE).communicate()
     if (found := find()) is None:
         reason = errors.decode(errors="replace").strip().rpartition("\n")[2]
         raise CompilationError(
-            f"the loops could not be compiled to {str(_cached())!r} ({reason}): "
+            f"the loops could not be compiled into {str(cache_folder())!r} ({reason}): "
             f"set PMLP_COMPILED=0 to train without them, or PMLP_CACHE to a folder that can be written"
         )
     return found
@@ -148,7 +159,7 @@ class Loops:
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
         self._engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(path.read_bytes()))
         self._engine.finalize_object()
-        # the convention of numba: status, with pointers to the result and to an exception before the arguments
+        # numba returns a status, and takes pointers to the result and to an exception before the arguments
         kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
         self._functions: dict[str, Any] = {
             name: kind(self._engine.get_function_address(f"pmlp_{name}")) for name in ENTRY_POINTS

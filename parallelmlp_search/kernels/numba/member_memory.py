@@ -29,10 +29,11 @@ class Blocks(NamedTuple):
     n
         Number of blocks.
     table
-        ``(blocks, 7)``: offset in the flat buffers of the bucket, padded rows and columns, kind (see
-        :data:`~parallelmlp_search.kernels.numba.arguments.KINDS`), layer (the number after the head's for what lies before the first layer), 1 if it
-        decays, and group of coefficients. For an expanded network, the number of the member's block that it
-        comes from takes the place of the offset, and the last two are not used.
+        ``(blocks, 7)``: offset in the flat buffers of the bucket, padded rows and columns, kind (a number of
+        :data:`~parallelmlp_search.kernels.numba.arguments.KINDS`), layer (the number after the head's for
+        what lies before the first layer), 1 if it decays, and group of coefficients. For an expanded
+        network, the number of the member's block that it comes from takes the place of the offset, and the
+        last two are not used.
     shapes
         ``(blocks, 2)``: true rows and columns.
     starts

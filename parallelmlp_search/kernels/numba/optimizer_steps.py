@@ -69,8 +69,8 @@ def update_blocks(p, g, m, v, blocks, coefficients, n_steps, n_members, mixes, a
     for b in range(blocks.n):
         start = blocks.starts[b]
         stop = start + round_up(block_size(blocks, b))
-        own, decays = coefficients + column(blocks, b, GROUP) * n_steps * 4 * n_members, column(blocks, b, DECAYS)
-        second = own[n_members]
+        own = coefficients + column(blocks, b, GROUP) * n_steps * 4 * n_members
+        decays, second = column(blocks, b, DECAYS), own[n_members]
         if adaptive:
             keep = second if decays == 1 else ONE
             adamw_step(p, g, m, v, start, stop, keep, own[2 * n_members], own[3 * n_members], mixes)

@@ -13,14 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 import llvmlite.ir
-from numba.core.types import Integer, NamedTuple as NumbaNamedTuple, Type, float32, int64, none, uint8
+from numba import types
+from numba.core.types import Integer, Type, float32, int64, none, uint8
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from parallelmlp_search.kernels.numba.arguments import field_kinds
 
 
-class Pointer(Type):  # type: ignore[misc]
+class Pointer(Type):
     """Type of a pointer to numbers of one type."""
 
     def __init__(self, number: Any) -> None:
@@ -123,7 +124,7 @@ def unpacker(tuple_class: Any, start: int = 0) -> Callable[..., Any]:
         It takes a pointer to the integers.
     """
     kinds = [_KINDS[name] for name in field_kinds(tuple_class)]
-    result = NumbaNamedTuple(kinds, tuple_class)
+    result = types.NamedTuple(kinds, tuple_class)
 
     def unpack(context: Any, array: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -39,7 +39,7 @@ from parallelmlp_search.kernels.numba.member_memory import (
 )
 from parallelmlp_search.kernels.numba.optimizer_steps import clip_gradient, update_average, update_blocks
 from parallelmlp_search.kernels.numba.passes import backward_pass, forward_pass
-from parallelmlp_search.kernels.numba.pointers import address, as_floats, as_integers, unpacker
+from parallelmlp_search.kernels.numba.pointers import address, as_integers, unpacker
 from parallelmlp_search.kernels.numba.products import copy, round_up
 from parallelmlp_search.kernels.numba.submembers import Scratch, expand, merge
 from parallelmlp_search.kernels.numba.vectors import LANES, add, horizontal_sum, load, splat

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import BatchStream
-from parallelmlp_search.kernels import get_loss
+from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.parareal.method.network import OutputGradient
 from parallelmlp_search.parareal.method.profiling import cpu_wait_seconds
 from parallelmlp_search.parareal.ranks.checkpoint import Checkpointer

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from parallelmlp_search._checks import check_boolean, check_choice, check_integer, is_number
 from parallelmlp_search.data import Scaling
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
-from parallelmlp_search.kernels import get_loss
+from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import torch
 import triton
 import triton.language as tl
 
-from parallelmlp_search.kernels import ACTIVATION_KERNELS, get_loss
+from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
+from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.kernels.triton.elementwise import activation, loss_and_gradient
 from parallelmlp_search.space import ACTIVATIONS
 

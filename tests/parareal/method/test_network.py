@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.kernels import get_loss
+from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.parareal import (
     Communicator,
     DistributedParareal,
