@@ -203,9 +203,7 @@ def search(
     if screen_only:
         contribute(source, settings, shared, jobs=jobs, started=started, as_json=as_json, quiet=quiet)
         return
-    directory, problem = new_run(source, settings, output)
-    if shared:
-        directory.update(shared=shared)
+    directory, problem = new_run(source, settings, output, shared)
     perform(directory, problem, settings, source, jobs=jobs, started=started, as_json=as_json, quiet=quiet)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shlex
 import shutil
 import sys
@@ -27,25 +28,27 @@ if TYPE_CHECKING:
     from parallelmlp_search.integrations.optuna import SharedStudy
 
 
-def new_run(source: Source, settings: SearchSettings, output: Path | None) -> tuple[RunDirectory, Problem]:
+def new_run(
+    source: Source, settings: SearchSettings, output: Path | None, shared: Mapping[str, str]
+) -> tuple[RunDirectory, Problem]:
     """Read the table, check the settings, and create the folder of a new run.
 
-    Invalid data or settings leave no folder behind. ``output`` is None for ``runs/TABLE-TIME``.
+    Invalid data or settings leave no folder behind. ``output`` is None for ``runs/TABLE-TIME``; ``shared`` is
+    the result of :func:`sharing`.
     """
-    folder = _default_folder(source.stem) if output is None else output
-    if _is_taken(folder):
-        RunDirectory.create(folder)  # raises before a large table is read
+    if output is not None:
+        RunDirectory(output).check_free()  # before a large table is read
     frame = read_table(source.data)
     problem = source.problem(frame)
     settings.check_task(problem.task)
     if settings.metric is not None:
         get_metric(settings.metric, problem.task)
-    directory = RunDirectory.create(folder)
+    folder = _new_folder(source.stem) if output is None else output
+    directory = RunDirectory.create(folder, source=source.to_dict(), **({"shared": shared} if shared else {}))
     if source.is_stdin:
         # standard input cannot be read again, so the run uses a copy from here on
         directory.write_table(STORED_TABLE, frame)
         problem = source.problem(read_table(directory.path / f"{STORED_TABLE}.parquet"))
-    directory.update(source=source.to_dict())
     return directory, problem
 
 
@@ -68,16 +71,18 @@ def initial(source: str | None, study: str | None, space: SearchSpace) -> tuple[
     return initial_configs(source, space)
 
 
-def _is_taken(folder: Path) -> bool:
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-
-
-def _default_folder(stem: str) -> Path:
+def _new_folder(stem: str) -> Path:
+    """Create and return ``runs/TABLE-TIME``, with a number if another program has just created it."""
     name = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder, number = Path("runs") / name, 1
-    while _is_taken(folder):
-        number += 1
-        folder = Path("runs") / f"{name}-{number}"
+    for number in itertools.count(1):
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError:
+            pass  # explained by RunDirectory.create
+        break
     return folder
 
 

@@ -25,6 +25,9 @@ from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.run.trial import config_of_row
 from parallelmlp_search.space import MLPConfig
 
+LOCK = ".lock"
+"""Name of the lock file, which stays in the folder."""
+
 PACKAGES = ("parallelmlp-search", "torch", "numpy", "pandas", "scikit-learn")
 
 
@@ -39,26 +42,64 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # not thread-local: a run can be created in one thread and searched in another
+        self._lock = FileLock(path / LOCK, timeout=0, thread_local=False)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str]) -> RunDirectory:
-        """Create a run in a folder that does not exist or is empty.
+    def create(cls, path: str | os.PathLike[str], **entries: Any) -> RunDirectory:
+        """Create a run in a folder that does not exist, is empty, or holds a run that never began.
+
+        The run is locked until its search ends, so that of several programs that start on one folder only one
+        writes to it.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        **entries
+            First entries of ``run.json``.
 
         Raises
         ------
         RunDirectoryError
-            If the folder is not empty.
+            If the folder holds anything else, is locked, or cannot be written.
         """
-        folder = Path(path)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        directory = cls(Path(path))
+        directory.check_free()
+        try:
+            directory.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
             raise RunDirectoryError(
-                f"{str(folder)!r} already exists and is not empty: choose another folder, "
-                "or resume the run in it"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        info = {"created": _now(), "status": "running", "versions": _versions()}
-        write_json(folder / "run.json", info)
-        return cls(folder)
+                f"could not create {str(path)!r} ({error}): choose another folder"
+            ) from error
+        directory._acquire()
+        try:
+            directory.check_free()  # another program can have begun a run since the first check
+            info = {"created": _now(), "status": "running", "versions": _versions()}
+            write_json(directory.path / "run.json", info | entries)
+        except BaseException:
+            directory._lock.release(force=True)
+            raise
+        return directory
+
+    def check_free(self) -> None:
+        """Check that a run can be created in the folder.
+
+        Raises
+        ------
+        RunDirectoryError
+            If the folder holds files or a run that has begun.
+        """
+        if not self.path.exists():
+            return
+        if self.path.is_dir():
+            names = {file.name for file in self.path.iterdir() if file.suffix != ".part"} - {LOCK}
+            if not names or ("run.json" in names and "settings" not in self.info()):
+                return
+        raise RunDirectoryError(
+            f"{str(self.path)!r} already exists and is not empty: choose another folder, "
+            "or resume the run in it"
+        )
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
@@ -158,17 +199,23 @@ class RunDirectory:
         RunDirectoryError
             If another process holds the lock.
         """
-        lock = FileLock(self.path / ".lock", timeout=0)
+        self._acquire()
         try:
-            lock.acquire()
+            yield
+        finally:
+            self._lock.release(force=True)  # also the hold of `create`
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire()
         except Timeout:
             raise RunDirectoryError(
                 f"another process is writing to {str(self.path)!r}: wait for it, or choose another folder"
             ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+        except OSError as error:
+            raise RunDirectoryError(
+                f"could not lock {str(self.path)!r} ({error}): make the folder writable and run again"
+            ) from error
 
     def log(self, event: str, **details: Any) -> None:
         """Append a line to ``log.jsonl``.

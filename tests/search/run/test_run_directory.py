@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,60 @@ def test_a_new_run_is_running(directory: RunDirectory) -> None:
 
 def test_a_new_run_needs_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    RunDirectory.create(tmp_path / "empty")
+    RunDirectory.create(tmp_path / "empty").update(settings={})
     with pytest.raises(RunDirectoryError, match="already exists and is not empty: choose another folder"):
         RunDirectory.create(tmp_path / "empty")
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunDirectoryError, match="already exists"):
         RunDirectory.create(tmp_path / "file")
     RunDirectory.create(tmp_path / "deep" / "er")
+
+
+def test_one_of_several_programs_creates_a_run(tmp_path: Path) -> None:
+    """Creations of one folder at the same time: one succeeds, and its ``run.json`` stays."""
+    n_programs, n_races = 4, 40
+    barrier = threading.Barrier(n_programs)
+
+    def start(program: int, race: int) -> RunDirectory | None:
+        barrier.wait()
+        try:
+            return RunDirectory.create(tmp_path / str(race), program=program)
+        except RunDirectoryError as error:
+            assert "another process is writing to" in str(error) or "already exists" in str(error)
+            return None
+
+    with ThreadPoolExecutor(n_programs) as pool:
+        for race in range(n_races):
+            created = list(pool.map(start, range(n_programs), [race] * n_programs))
+            (winner,) = [program for program, directory in enumerate(created) if directory is not None]
+            assert RunDirectory.open(tmp_path / str(race)).info()["program"] == winner
+
+
+def test_a_created_run_is_locked_until_its_search_ends(directory: RunDirectory) -> None:
+    with pytest.raises(RunDirectoryError, match="another process is writing to"):
+        RunDirectory.create(directory.path)
+    with directory.locked():
+        pass
+    with RunDirectory.open(directory.path).locked():
+        pass
+
+
+def test_a_run_that_never_began_is_created_again(directory: RunDirectory) -> None:
+    (directory.path / ".run.json.7.part").write_text("{")
+    with directory.locked():
+        pass
+    again = RunDirectory.create(directory.path, source={"data": "a.csv"})
+    again.update(settings={})
+    with again.locked():
+        pass
+    with pytest.raises(RunDirectoryError, match="already exists and is not empty"):
+        RunDirectory.create(directory.path)
+
+
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunDirectoryError, match=r"could not create .*: choose another folder"):
+        RunDirectory.create(tmp_path / "file" / "run")
 
 
 def test_a_folder_without_a_run_is_an_error_with_a_suggestion(
