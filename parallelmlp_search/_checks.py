@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, NoReturn, TypeGuard
+from typing import NoReturn, TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+
+_SHOWN_CHARACTERS = 200
+"""Most characters of a wrong value in a message."""
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -41,7 +45,7 @@ def check_choice(parameter: str, value: object, allowed: Sequence[str]) -> str:
     if isinstance(value, str) and value in allowed:
         return str(value)
     hint = near_miss(value, allowed) if isinstance(value, str) else ""
-    _refuse(parameter, f"one of {', '.join(allowed)}", value, hint)
+    refuse(parameter, f"one of {', '.join(allowed)}", value, hint)
 
 
 def check_finite(parameter: str, value: object) -> float:
@@ -53,21 +57,21 @@ def check_positive(parameter: str, value: object) -> float:
     """Check that a value is a finite number > 0."""
     rule = "a finite number > 0"
     number = _number(parameter, rule, value)
-    return number if number > 0.0 else _refuse(parameter, rule, value)
+    return number if number > 0.0 else refuse(parameter, rule, value)
 
 
 def check_non_negative(parameter: str, value: object) -> float:
     """Check that a value is a finite number >= 0."""
     rule = "a finite number >= 0"
     number = _number(parameter, rule, value)
-    return number if number >= 0.0 else _refuse(parameter, rule, value)
+    return number if number >= 0.0 else refuse(parameter, rule, value)
 
 
 def check_fraction(parameter: str, value: object) -> float:
     """Check that a value is a number in [0, 1)."""
     rule = "a number in [0, 1)"
     number = _number(parameter, rule, value)
-    return number if 0.0 <= number < 1.0 else _refuse(parameter, rule, value)
+    return number if 0.0 <= number < 1.0 else refuse(parameter, rule, value)
 
 
 def check_integer(parameter: str, value: object, minimum: int | None = None) -> int:
@@ -90,14 +94,45 @@ def check_integer(parameter: str, value: object, minimum: int | None = None) -> 
     rule = "an integer" if minimum is None else f"an integer >= {minimum}"
     is_whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
     if not is_whole or isinstance(value, bool):
-        _refuse(parameter, rule, value)
+        refuse(parameter, rule, value)
     number: int = int(value)  # type: ignore[call-overload]
-    return number if minimum is None or number >= minimum else _refuse(parameter, rule, value)
+    return number if minimum is None or number >= minimum else refuse(parameter, rule, value)
 
 
 def check_boolean(parameter: str, value: object) -> bool:
     """Check that a value is True or False."""
-    return bool(value) if isinstance(value, bool | np.bool_) else _refuse(parameter, "True or False", value)
+    return bool(value) if isinstance(value, bool | np.bool_) else refuse(parameter, "True or False", value)
+
+
+def check_array(parameter: str, value: object, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
+    """Check that a value is an array of finite numbers.
+
+    Parameters
+    ----------
+    parameter
+        Name of the parameter, for the message.
+    value
+        Array or nested lists. An empty list has any shape of no elements.
+    shape
+        Size of each axis, None for any size.
+
+    Returns
+    -------
+    numpy.ndarray
+        The value in float64.
+    """
+    sizes = ", ".join("any" if size is None else str(size) for size in shape)
+    rule = f"finite numbers of shape ({sizes})"
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        refuse(parameter, rule, value)
+    if not array.size:
+        array = array.reshape([size or 0 for size in shape])
+    fits = array.ndim == len(shape) and all(
+        size in (None, found) for size, found in zip(shape, array.shape, strict=True)
+    )
+    return array if fits and np.isfinite(array).all() else refuse(parameter, rule, value)
 
 
 def _number(parameter: str, rule: str, value: object) -> float:
@@ -106,12 +141,32 @@ def _number(parameter: str, rule: str, value: object) -> float:
         number = float(value) if is_number(value) else math.nan
     except OverflowError:  # an integer beyond the largest float
         number = math.inf
-    return number if math.isfinite(number) else _refuse(parameter, rule, value)
+    return number if math.isfinite(number) else refuse(parameter, rule, value)
 
 
-def _refuse(parameter: str, rule: str, value: Any, hint: str = "") -> NoReturn:
+def refuse(parameter: str, rule: str, value: object, hint: str = "") -> NoReturn:
+    """Raise the error of a value that breaks a rule; a long value is shortened.
+
+    Parameters
+    ----------
+    parameter, rule, value
+        Name of the parameter, the rule and the value.
+    hint
+        A similar valid value, see :func:`~parallelmlp_search.exceptions.near_miss`.
+
+    Returns
+    -------
+    Never
+
+    Raises
+    ------
+    InvalidParameterError
+        Always.
+    """
     try:
         shown = repr(value)
     except ValueError:  # Python writes no integer of thousands of digits
-        shown = f"a number of {value.bit_length()} bits"
+        shown = f"a number of {value.bit_length()} bits"  # type: ignore[attr-defined]
+    if len(shown) > _SHOWN_CHARACTERS:
+        shown = f"{shown[:_SHOWN_CHARACTERS]}..."
     raise InvalidParameterError(f"{parameter} must be {rule}, but got {shown}{hint}")

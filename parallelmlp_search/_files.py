@@ -1,4 +1,7 @@
-"""Atomic writing and validated reading of JSON and safetensors files."""
+"""Writing of files. All writes into a run directory go through this module.
+
+A file is replaced as a whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +9,76 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import safe_open
-
-from parallelmlp_search.exceptions import RunDirectoryError
+from parallelmlp_search.exceptions import RunDirectoryError, one_line
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
+PART = ".part"
+"""Suffix of files that are being written. A killed process leaves them behind."""
 
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_atomic(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
     """Call ``write`` with a temporary path beside ``path`` and rename the result to ``path``.
 
-    Missing folders are created. If writing fails, an existing file keeps its content.
+    If writing fails, an existing file keeps its content.
+
+    Parameters
+    ----------
+    path
+        File to write, in an existing folder.
+    write
+        Writes the content to the path that it gets.
+    durable
+        True to wait until the content is on the disk, so that a power failure leaves the old or the new file.
 
     Raises
     ------
     RunDirectoryError
-        If the disk is full or the folder cannot be written.
+        If the disk is full, the folder is gone, or it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         write(temporary)
-        temporary.replace(path)
+        os.chmod(temporary, mode)  # safetensors replaces the file by one that only its owner can read
+        if durable:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        # safetensors and pyarrow raise their own errors with the system's message
-        text = str(error).lower()
-        full = getattr(error, "errno", None) == errno.ENOSPC or "no space" in text
-        if not (isinstance(error, OSError) or full or "os error" in text):
-            raise
-        advice = "free some space there" if full else "make the folder writable"
-        raise RunDirectoryError(f"could not write {str(path)!r} ({error}): {advice} and run again") from error
+        _raise_unwritable(path, error)
+        raise
+
+
+def _raise_unwritable(path: Path, error: BaseException) -> None:
+    """Raise an error that names the file and the remedy if a write failed for a reason of the system."""
+    # safetensors and pyarrow raise their own errors with the system's message
+    text = str(error).lower()
+    code = getattr(error, "errno", None)
+    if code in _FULL or "no space" in text or "file too large" in text:
+        advice = "free some space there and run again"
+    elif code == errno.ENOENT or "no such file" in text:
+        advice = "its folder was deleted or moved; search again"
+    elif code == errno.EIO or "input/output error" in text:
+        advice = "check the disk and run again"
+    elif isinstance(error, OSError) or "os error" in text:
+        advice = "make the folder writable and run again"
+    else:
+        return
+    raise RunDirectoryError(f"could not write {str(path)!r} ({one_line(error)}): {advice}") from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -57,23 +93,14 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"JSON cannot hold a {type(value).__name__}")
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises
-    ------
-    RunDirectoryError
-        If the file is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunDirectoryError(f"there is no file {str(path)!r}") from None
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"could not read {str(path)!r}: {error}") from error
+def write_frame(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table to a Parquet file atomically."""
+    write_atomic(path, lambda temporary: frame.to_parquet(temporary, index=False))
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Any = None) -> None:
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Any = None, *, durable: bool = True
+) -> None:
     """Write tensors and metadata to a safetensors file atomically.
 
     Parameters
@@ -84,6 +111,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Any = None
         Tensors of any shape and dtype by name.
     metadata
         Anything that JSON can hold.
+    durable
+        As of `write_atomic`.
     """
     import torch
     from safetensors.torch import save_file
@@ -93,37 +122,56 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Any = None
         # the format needs at least one tensor
         content = {"empty": torch.zeros(0)}
     header = {"metadata": json.dumps(metadata, default=_plain)}
-    write_atomic(path, lambda temporary: save_file(content, temporary, metadata=header))
+    write_atomic(path, lambda temporary: save_file(content, temporary, metadata=header), durable=durable)
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
-    """Return the tensors and the metadata that `save_tensors` wrote.
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a text file. If a killed process left half a line, the new one begins below it.
 
     Raises
     ------
     RunDirectoryError
-        If the file is missing or damaged.
+        If the file cannot be written.
     """
-    with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, _metadata(file)  # noqa: SIM118
-
-
-def load_metadata(path: Path) -> Any:
-    """Return the metadata that `save_tensors` wrote, without reading the tensors."""
-    with _opened(path) as file:
-        return _metadata(file)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
     try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except FileNotFoundError:
-        raise RunDirectoryError(f"there is no file {str(path)!r}") from None
-    except Exception as error:
-        raise RunDirectoryError(f"could not read {str(path)!r}: {error}") from error
+        with open(path, "ab+") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else f"\n{line}"
+            file.write(f"{line}\n".encode())
+    except OSError as error:
+        _raise_unwritable(path, error)
 
 
-def _metadata(file: Any) -> Any:
-    return json.loads((file.metadata() or {}).get("metadata", "null"))
+def make_folder(path: Path) -> Path:
+    """Create a folder inside an existing one, if it does not exist, and return its path.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the outer folder is gone or cannot be written.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        _raise_unwritable(path, error)
+    return path
+
+
+def remove(path: Path) -> None:
+    """Delete a file, if it exists.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _raise_unwritable(path, error)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder with its content, as far as that is possible."""
+    shutil.rmtree(path, ignore_errors=True)

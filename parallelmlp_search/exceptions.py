@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MAX_REASON = 300
+"""Most characters of the message of another library inside ours."""
+
 
 class PMLPError(Exception):
     """Base class of all errors of this package."""
@@ -61,3 +64,9 @@ def near_miss(name: str, candidates: Iterable[str]) -> str:
     """Return ``"; did you mean 'income'?"`` for an error message, or ``""`` if no candidate is similar."""
     close = get_close_matches(name, list(candidates), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def one_line(reason: object) -> str:
+    """Return an error or a text on one line, shortened."""
+    text = " ".join(str(reason).split()) or type(reason).__name__
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from parallelmlp_search._files import load_tensors, read_json, save_tensors, write_atomic, write_json
+from parallelmlp_search._files import save_tensors, write_atomic, write_json
+from parallelmlp_search._reading import load_tensors, read_json
 from parallelmlp_search.exceptions import RunDirectoryError
 
 
@@ -33,7 +34,7 @@ def test_tensors_and_metadata_round_trip_bit_for_bit(tmp_path: Path) -> None:
         "flag": torch.tensor([True, False]),
     }
     metadata = {"step": np.int64(7), "error": np.float32(0.5), "none": None, "list": [1, "é"]}
-    path = tmp_path / "deep" / "er" / "file.safetensors"
+    path = tmp_path / "file.safetensors"
     save_tensors(path, tensors, metadata)
     loaded, back = load_tensors(path)
     assert set(loaded) == set(tensors)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from parallelmlp_search._files import read_json
+from parallelmlp_search._reading import read_json
 from parallelmlp_search.cli.plain_values import plain
 from parallelmlp_search.cli.source import Source
 from parallelmlp_search.cli.terminal import terminal
@@ -17,6 +17,22 @@ from parallelmlp_search.parareal.promotion.model import FOLDER
 from parallelmlp_search.report import forecast_page, promotion_page
 from parallelmlp_search.search import Problem, RunDirectory
 from parallelmlp_search.search.problem.preparation import Preparation
+
+
+class StoredContender(TypedDict):
+    """Network in ``promotion.json``."""
+
+    trial: int
+    depth: int
+    slices: int
+    ranks: int
+    step_seconds: float
+
+
+class StoredContenders(TypedDict):
+    """Content of ``promotion.json``."""
+
+    contenders: list[StoredContender]
 
 
 def link_of(latency: float, bandwidth: float) -> Link:
@@ -83,7 +99,7 @@ def _measured_steps(directory: RunDirectory) -> dict[tuple[int, int, int], float
     path = directory.path / FOLDER / "promotion.json"
     if not path.is_file():
         return {}
-    rows = read_json(path)["contenders"]
+    rows = read_json(path, StoredContenders)["contenders"]
     found = [row for row in rows if row["slices"] == 1 or row["ranks"] > 1]
     return {(row["trial"], row["depth"], row["slices"]): row["step_seconds"] for row in found}
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from parallelmlp_search._checks import check_array, check_integer, refuse
 from parallelmlp_search.data.coercion import as_keys
 from parallelmlp_search.data.numeric import NumericEncoder
 
@@ -117,7 +118,14 @@ class CategoryEncoder:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> CategoryEncoder:
         """Inverse of `to_dict`."""
-        return cls(tuple(state["keys"]), state["shown"], tuple(state["frequency"]))
+        keys, frequency = tuple(state["keys"]), state["frequency"]
+        if len(set(keys)) < len(keys) or not all(isinstance(key, str) for key in keys):
+            refuse("keys", "distinct texts", keys)
+        shown = check_integer("shown", state["shown"], 0)
+        if shown > len(keys):
+            refuse("shown", f"at most {len(keys)}", shown)
+        scaled = check_array("frequency", frequency, (len(keys) if len(frequency) else 0,))
+        return cls(keys, shown, tuple(scaled.tolist()))
 
 
 def _order(key: str) -> tuple[int, float, str]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from parallelmlp_search._checks import check_choice
+from parallelmlp_search._checks import check_choice, refuse
 from parallelmlp_search.data.coercion import (
     as_codes,
     as_numbers,
@@ -83,7 +83,15 @@ class TableSchema:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> TableSchema:
         """Inverse of `to_dict`."""
-        return cls(tuple(Column(name, kind, reason) for name, kind, reason in state["columns"]))
+        names = [name for name, _, _ in state["columns"]]
+        if len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+            refuse("the names of columns", "distinct texts", names)
+        return cls(
+            tuple(
+                Column(name, cast(ColumnKind, check_choice("kind", kind, COLUMN_KINDS)), reason)
+                for name, kind, reason in state["columns"]
+            )
+        )
 
 
 def recognise_columns(frame: Any, *, overrides: Mapping[str, str] | None = None) -> TableSchema:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from parallelmlp_search._checks import check_boolean, check_choice, refuse
 from parallelmlp_search.data.coercion import as_seconds
 from parallelmlp_search.data.numeric import NumericEncoder
 
@@ -85,7 +86,11 @@ class DateEncoder:
         """Inverse of `to_dict`. It also reads the key "gappy" of older versions."""
         scaler = NumericEncoder.from_dict(state["scaler"])
         has_missing = state["has_missing"] if "has_missing" in state else state["gappy"]
-        return cls(tuple(state["linear"]), tuple(state["cyclic"]), scaler, has_missing)
+        linear = tuple(check_choice("linear", name, _LINEAR) for name in state["linear"])
+        cyclic = tuple(check_choice("cyclic", name, _CYCLIC) for name in state["cyclic"])
+        if scaler.n_columns != len(linear):
+            refuse("scaler", f"that of {len(linear)} columns", scaler.n_columns)
+        return cls(linear, cyclic, scaler, check_boolean("has_missing", has_missing))
 
 
 def _calendar(times: npt.NDArray[np.datetime64]) -> dict[str, npt.NDArray[np.float64]]:

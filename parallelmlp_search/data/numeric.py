@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
+
+from parallelmlp_search._checks import check_array, check_choice, refuse
 
 Floats = npt.NDArray[np.float64]
 Scaling = Literal["robust", "quantile", "standard"]
@@ -107,12 +109,17 @@ class NumericEncoder:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> NumericEncoder:
         """Inverse of `to_dict`. It also reads the key "gappy" of older versions."""
+        width = len(state["low"])
         low, high, center, scale = (
-            np.array(state[name], dtype=np.float64) for name in ("low", "high", "center", "scale")
+            check_array(name, state[name], (width,)) for name in ("low", "high", "center", "scale")
         )
-        grid = np.array(state["grid"], dtype=np.float64).reshape(len(state["grid"]), len(low))
-        has_missing = np.array(state["has_missing"] if "has_missing" in state else state["gappy"], np.bool_)
-        return cls(state["scaling"], low, high, center, scale, has_missing, grid)
+        scaling = cast(Scaling, check_choice("scaling", state["scaling"], get_args(Scaling)))
+        grid = check_array("grid", state["grid"] if width else [], (None, width))
+        if scaling == "quantile" and width and not len(grid):
+            refuse("grid", "quantiles", state["grid"])
+        has_missing = state["has_missing"] if "has_missing" in state else state["gappy"]
+        missing = check_array("has_missing", has_missing, (width,)).astype(np.bool_)
+        return cls(scaling, low, high, center, scale, missing, grid)
 
 
 def _statistics(values: Floats, scaling: Scaling) -> tuple[npt.NDArray[Any], ...]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from parallelmlp_search._checks import check_array, refuse
+
 Floats = npt.NDArray[np.float64]
 
 _MIN_VALUES_PER_BIN = 50
@@ -33,6 +35,11 @@ class PiecewiseEncoder:
     def fit(cls, chunks: Iterable[Floats], n_bins: int) -> PiecewiseEncoder:
         """Fit to columns that come as consecutive matrices of shape (rows, columns)."""
         return cls(tuple(_edges(column, n_bins) for chunk in chunks for column in chunk.T))
+
+    @property
+    def n_columns(self) -> int:
+        """Number of encoded columns."""
+        return len(self.edges)
 
     @property
     def width(self) -> int:
@@ -68,7 +75,11 @@ class PiecewiseEncoder:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> PiecewiseEncoder:
         """Inverse of `to_dict`."""
-        return cls(tuple(np.array(edges, dtype=np.float64) for edges in state["edges"]))
+        found = tuple(check_array("edges", edges, (None,)) for edges in state["edges"])
+        for edges in found:
+            if not (len(edges) and np.all(np.diff(edges) > 0)):
+                refuse("edges", "increasing", edges)
+        return cls(found)
 
 
 def _edges(column: Floats, n_bins: int) -> Floats:

@@ -204,12 +204,20 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
                 f"preprocessing must be saved in format {_FORMAT}, but got {state.get('format')!r}"
             )
         preprocessor = cls(**state["parameters"])
-        preprocessor._set_state(
-            TableSchema.from_dict(state["schema"]),
-            bool(state["named"]),
-            {key: kind.from_dict(state[key]) for key, kind in _NUMERIC.items() if state[key] is not None},
-            {n: kind.from_dict(part) for key, kind in _COLUMNS.items() for n, part in state[key].items()},
-        )
+        preprocessor._check_parameters()
+        schema = TableSchema.from_dict(state["schema"])
+        numeric = {key: kind.from_dict(state[key]) for key, kind in _NUMERIC.items() if state[key]}
+        columns = {
+            name: kind.from_dict(part) for key, kind in _COLUMNS.items() for name, part in state[key].items()
+        }
+        n_numeric = len(schema.of_kind("numeric"))
+        if any(encoder.n_columns != n_numeric for encoder in numeric.values()) or (
+            n_numeric > 0 and "numbers" not in numeric
+        ):
+            raise DataError(f"the encoders of numbers must be those of {n_numeric} columns")
+        if set(columns) != set(schema.of_kind("datetime", "categorical", "boolean")):
+            raise DataError("the encoders of dates and categories must be those of such columns")
+        preprocessor._set_state(schema, bool(state["named"]), numeric, columns)
         return preprocessor
 
     def _check_parameters(self) -> None:

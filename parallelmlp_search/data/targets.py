@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.utils.class_weight import compute_sample_weight
 
+from parallelmlp_search._checks import refuse
 from parallelmlp_search.data.coercion import as_numbers, plain_value
 from parallelmlp_search.data.row_values import row_weights
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
@@ -18,6 +19,7 @@ from parallelmlp_search.exceptions import DataError, InvalidParameterError, near
 Floats = npt.NDArray[np.float64]
 
 _MAX_WEIGHT = float(np.finfo(np.float32).max)
+_MAX_CLASS_BYTES = 1 << 20  # of the name of a class, at four bytes per character
 _MAX_TARGET = 1e300  # differences of two such values are still finite
 
 
@@ -91,7 +93,14 @@ class ClassTarget:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> ClassTarget:
         """Inverse of `to_dict`."""
-        return cls(np.array(state["classes"], dtype=state["dtype"]))
+        dtype = np.dtype(state["dtype"])
+        # a hostile file could ask for texts of gigabytes
+        if dtype.kind not in "biufUO" or dtype.itemsize > _MAX_CLASS_BYTES:
+            refuse("dtype", "that of texts, numbers or booleans", state["dtype"])
+        classes = np.array(state["classes"], dtype=dtype)
+        if classes.ndim != 1 or len(set(classes.tolist())) < max(2, len(classes)):
+            refuse("classes", "at least two distinct values", state["classes"])
+        return cls(classes)
 
 
 def _class_values(y: Any) -> npt.NDArray[Any]:

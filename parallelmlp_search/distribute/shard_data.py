@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parallelmlp_search._files import load_tensors, save_tensors
+from parallelmlp_search._files import save_tensors
+from parallelmlp_search._reading import load_tensors
 from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.packing import Architecture, DataShape, member_seconds
 from parallelmlp_search.packing.pack import select_columns
@@ -58,7 +59,8 @@ class ShardData:
         tensors = {f"rows.{name}": tensor for name, tensor in vars(self.rows).items()}
         tensors |= {name: getattr(self, name) for name in _TENSORS}
         # safetensors refuses tensors that overlap, hence the clones
-        save_tensors(path, {name: t.clone() for name, t in tensors.items() if t is not None})
+        copies = {name: t.clone() for name, t in tensors.items() if t is not None}
+        save_tensors(path, copies, durable=False)  # of no use after a power failure
         return replace(self, stored=path)
 
     def __getstate__(self) -> dict[str, Any]:

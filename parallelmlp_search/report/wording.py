@@ -111,7 +111,7 @@ def format_duration(seconds: float) -> str:
 
 def describe_config(record: Record) -> str:
     """Describe the configuration of a leaderboard row, such as ``128-128 silu lr 0.004``."""
-    return summarise(config_of_row(record))
+    return summarise(config_of_row(record, to_show=True))
 
 
 def describe_interval(honest: Record) -> str:

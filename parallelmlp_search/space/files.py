@@ -11,12 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parallelmlp_search._checks import check_integer
 from parallelmlp_search._files import write_atomic
 from parallelmlp_search._optional import require
+from parallelmlp_search._reading import newer_format
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 
 SUFFIXES: tuple[str, ...] = (".yaml", ".yml", ".toml", ".json")
 _MAX_BYTES, _MAX_VALUES, _MAX_DEPTH, _MAX_BITS = 1_000_000, 10_000, 16, 64
+FORMAT_KEY, FORMAT = "format", 1
+"""Entry of a file with the version of its format, and the newest version. Files by hand may leave it out."""
+
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 # YAML 1.1 reads 1e-3 as a string, since it has no dot; TOML and JSON read it as a number
 _YAML_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
@@ -48,6 +53,7 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"search space file {str(file)!r} must hold a mapping, but holds a {type(content).__name__}"
         )
     _check_size(file, content)
+    _check_format(file, content.pop(FORMAT_KEY, FORMAT))
     return content
 
 
@@ -86,10 +92,14 @@ def _check_size(file: Path, content: dict[Any, Any]) -> None:
             values += [(depth + 1, inner) for inner in value]
 
 
-def write_mapping(path: str | os.PathLike[str], content: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write a mapping of mappings in the format of the file's suffix; `read_mapping` is the inverse."""
+def write_mapping(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write a mapping of mappings in the format of the file's suffix; `read_mapping` is the inverse.
+
+    The entry ``format`` of the file is the version of the format.
+    """
     file = Path(path)
     suffix = _suffix(file)
+    content = {FORMAT_KEY: FORMAT, **content}
     if suffix == ".json":
         text = json.dumps(content, indent=2) + "\n"
     elif suffix == ".toml":
@@ -97,7 +107,13 @@ def write_mapping(path: str | os.PathLike[str], content: Mapping[str, Mapping[st
     else:
         yaml = require("yaml", extra="yaml", purpose="to write a YAML search space")
         text = yaml.safe_dump(dict(content), sort_keys=False, default_flow_style=None)
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _check_format(file: Path, found: object) -> None:
+    if check_integer(f"the format of the search space file {str(file)!r}", found, 1) > FORMAT:
+        raise InvalidParameterError(newer_format(file, found, FORMAT))
 
 
 def _suffix(file: Path) -> str:
@@ -130,9 +146,12 @@ def _loader(yaml: Any) -> Any:
     return loader
 
 
-def _to_toml(content: Mapping[str, Mapping[str, Any]]) -> str:
+def _to_toml(content: Mapping[str, Any]) -> str:
     blocks = []
     for name, table in content.items():
+        if not isinstance(table, Mapping):
+            blocks.append(f"{_toml_key(name)} = {_toml_value(name, table)}\n")
+            continue
         lines = [f"[{_toml_key(name)}]"]
         lines += [f"{_toml_key(key)} = {_toml_value(name, value)}" for key, value in table.items()]
         blocks.append("\n".join(lines) + "\n")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from parallelmlp_search._files import load_tensors
+from parallelmlp_search._reading import load_tensors, reading
 from parallelmlp_search.exceptions import SearchFailedError
 from parallelmlp_search.parareal.promotion.candidates import Forecast
 from parallelmlp_search.parareal.promotion.model import (
@@ -99,7 +99,10 @@ class _OutOfFoldRows:
 
     def __init__(self, context: PromotionContext, base: TrainedModel) -> None:
         preparation = context.preparation
-        stored, _ = load_tensors(context.directory.path / "oof.safetensors")
+        path = context.directory.path / "oof.safetensors"
+        stored, _ = load_tensors(path)
+        with reading(path):
+            _check_out_of_fold(stored, preparation.n_oof, base)
         self.covered = stored["covered"]
         rows = preparation.oof_rows[self.covered.numpy()]
         self.metric = preparation.metric
@@ -114,6 +117,18 @@ class _OutOfFoldRows:
         """Score of predictions ``(C, n)``, by way of the error, as the ensemble's own score is computed."""
         error = self.metric.error(predictions.unsqueeze(0), self.target, self.weight)
         return self.metric.to_score(float(error[0]))
+
+
+def _check_out_of_fold(stored: Mapping[str, Tensor], n_rows: int, base: TrainedModel) -> None:
+    """Check that stored predictions are those of the finalists of a model on all out-of-fold rows."""
+    covered, trials, predictions = (stored[name] for name in ("covered", "trials", "predictions"))
+    expected = (len(trials), base.folds[0].head.n_predictions, n_rows)
+    if tuple(predictions.shape) != expected or not predictions.is_floating_point():
+        raise ValueError(f"its predictions must have the shape {expected}")
+    if tuple(covered.shape) != (n_rows,) or covered.dtype != torch.bool:
+        raise ValueError(f"its marks of covered rows must have the shape ({n_rows},)")
+    if missing := set(base.trials) - set(trials.tolist()):
+        raise ValueError(f"it lacks the trial {min(missing)}")
 
 
 @dataclass(frozen=True)

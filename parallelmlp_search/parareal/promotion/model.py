@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from parallelmlp_search._files import load_tensors, read_json, save_tensors, write_json
-from parallelmlp_search.exceptions import RunDirectoryError
+from parallelmlp_search._checks import check_non_negative
+from parallelmlp_search._files import make_folder, remove, save_tensors, write_json
+from parallelmlp_search._reading import load_tensors, read_json, reading
+from parallelmlp_search.parareal.method.network import PararealNetwork
 from parallelmlp_search.parareal.ranks.jobs import build_network
 from parallelmlp_search.parareal.ranks.training import member_outputs
 from parallelmlp_search.search import RunDirectory, TrainedModel
 from parallelmlp_search.search.finalists.model import FoldModel
+from parallelmlp_search.search.finalists.model_format import stored_numbers
+from parallelmlp_search.search.run.formats import Count, Positive
 from parallelmlp_search.space import MLPConfig
 
 FOLDER = "promoted"
 FORMAT = 1
 MAX_PREDICTION_ROWS = 4096
+
+
+class StoredMember(TypedDict):
+    """Network in ``promoted.json``."""
+
+    trial: Count
+    config: dict[str, Any]
+    slices: Positive
+    cuts: list[Count]
+    weight: Annotated[float, check_non_negative]
+
+
+class StoredPromotion(TypedDict):
+    """Content of ``promoted.json``."""
+
+    format: Positive
+    weights: NotRequired[str]  # name of the file; before version 0.2.0 always weights.safetensors
+    members: list[StoredMember]
 
 
 @dataclass(frozen=True)
@@ -96,7 +119,11 @@ class PromotedModel(TrainedModel):
         for number, member in enumerate(self.promoted):
             for fold, state in enumerate(member.states):
                 tensors |= {f"{number}.{fold}.{name}": value for name, value in state.items()}
-        save_tensors(folder / "weights.safetensors", tensors)
+        make_folder(folder)
+        # a new name, so that at any time promoted.json names the weights that belong to it
+        older = set(folder.glob("*.safetensors"))
+        weights = folder / f"weights-{uuid.uuid4().hex[:12]}.safetensors"
+        save_tensors(weights, tensors)
         members = [
             {
                 "trial": member.trial,
@@ -107,24 +134,37 @@ class PromotedModel(TrainedModel):
             }
             for member in self.promoted
         ]
-        write_json(folder / "promoted.json", {"format": FORMAT, "members": members})
+        content = {"format": FORMAT, "weights": weights.name, "members": members}
+        write_json(folder / "promoted.json", content)
+        for path in older:
+            remove(path)
 
 
 @torch.no_grad()
 def _outputs(member: PromotedMember, fold: FoldModel, number: int, inputs: Tensor) -> Tensor:
     """Outputs ``(1, C, n)`` of the network of a fold for preprocessed rows ``(n, D)``."""
     seen = fold.seen(member.config, inputs)
-    network = build_network(
+    network = _network(member, fold)
+    network.load_state_dict(member.states[number])
+    network.eval()
+    return member_outputs(torch.cat([network(rows) for rows in torch.split(seen, MAX_PREDICTION_ROWS)]))
+
+
+def _network(member: PromotedMember, fold: FoldModel) -> PararealNetwork:
+    """Return the network of a fold with initial weights."""
+    return build_network(
         member.config,
         member.slices,
-        n_inputs=seen.shape[1],
+        n_inputs=sum(stop - start for start, stop in fold.architecture(member.config).columns),
         n_outputs=fold.head.n_outputs,
         n_numbers=fold.preprocessor.columns_.n_numbers,
         cuts=member.cuts,
     )
-    network.load_state_dict(member.states[number])
-    network.eval()
-    return member_outputs(torch.cat([network(rows) for rows in torch.split(seen, MAX_PREDICTION_ROWS)]))
+
+
+def _shapes(member: PromotedMember, fold: FoldModel) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of the network of a fold."""
+    return {name: tuple(tensor.shape) for name, tensor in _network(member, fold).state_dict().items()}
 
 
 def untempered_decision_weights(model: TrainedModel) -> tuple[float, ...] | None:
@@ -151,27 +191,35 @@ def load_promoted(directory: RunDirectory) -> PromotedModel | None:
     Raises
     ------
     RunDirectoryError
-        If files are missing, damaged, or of another format.
+        If files are missing, damaged, or of a newer format.
     """
     folder = directory.path / FOLDER
     if not (folder / "promoted.json").is_file():
         return None
-    values: dict[str, Any] = read_json(folder / "promoted.json")
-    if values.get("format") != FORMAT:
-        raise RunDirectoryError(
-            f"{str(folder)!r} holds promoted networks of format {values.get('format')!r}, but this version "
-            f"reads format {FORMAT}: use the version of parallelmlp-search that wrote them"
-        )
+    path = folder / "promoted.json"
+    values = read_json(path, StoredPromotion, newest=FORMAT)
     base = TrainedModel.load(directory.model_folder)
-    tensors, _ = load_tensors(folder / "weights.safetensors")
-    members = []
-    for number, member in enumerate(values["members"]):
-        states: list[dict[str, Tensor]] = []
-        for fold in range(len(base.folds)):
-            prefix = f"{number}.{fold}."
-            names = [name for name in tensors if name.startswith(prefix)]
-            # copies, since the memory of a file is not aligned
-            states.append({name.removeprefix(prefix): tensors[name].clone() for name in names})
-        others = {"config": MLPConfig.from_dict(member["config"]), "cuts": tuple(member["cuts"])}
-        members.append(PromotedMember(**{**member, **others}, states=tuple(states)))
-    return PromotedModel.of(base, tensors["weights"].clone(), members)
+    with reading(path):
+        shells = [
+            PromotedMember(
+                **{**member, "config": MLPConfig.from_dict(member["config"]), "cuts": tuple(member["cuts"])},
+                states=(),
+            )
+            for member in values["members"]
+        ]
+        shapes = [[_shapes(shell, fold) for fold in base.folds] for shell in shells]
+    weights = folder / values.get("weights", "weights.safetensors")
+    tensors, _ = load_tensors(weights)
+    with reading(weights):
+        states = [
+            tuple(
+                {
+                    name: stored_numbers(tensors, f"{number}.{fold}.{name}", shape)
+                    for name, shape in one.items()
+                }
+                for fold, one in enumerate(of_folds)
+            )
+            for number, of_folds in enumerate(shapes)
+        ]
+        members = [replace(shell, states=mine) for shell, mine in zip(shells, states, strict=True)]
+        return PromotedModel.of(base, stored_numbers(tensors, "weights", (len(base.configs),)), members)

@@ -121,7 +121,7 @@ def _train(
     ranked = tuple(task for task in tasks if task.slices > 1)
     # the folder is named after the tasks, so that the same call finds it again
     digest = hashlib.sha256(json.dumps([task.to_dict() for task in tasks], sort_keys=True).encode())
-    folder = directory.path / "promotion" / digest.hexdigest()[:12]
+    folder = directory.folder("promotion") / digest.hexdigest()[:12]
     names = ("device", "timeout", "replicas", "restarts")
     job = Job(folder, ranked, slices, **{name: getattr(settings, name) for name in names})
     job.save()

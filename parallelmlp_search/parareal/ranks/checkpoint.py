@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import Tensor
 
-from parallelmlp_search._files import load_tensors, read_json, save_tensors, write_json
+from parallelmlp_search._files import make_folder, remove, save_tensors, write_json
+from parallelmlp_search._reading import load_tensors, read_json, reading
 from parallelmlp_search.exceptions import RunDirectoryError
 from parallelmlp_search.parareal.ranks.distributed import DistributedParareal
+from parallelmlp_search.search.run.formats import Count, Positive
 
 LATEST = "latest.json"
+
+
+class Latest(TypedDict):
+    """Content of ``latest.json``."""
+
+    step: Count
+    slices: Positive
+    identity: dict[str, Any]
+    notes: Any
 
 
 class Checkpointer:
@@ -32,6 +43,7 @@ class Checkpointer:
 
     def __init__(self, folder: Path, identity: dict[str, Any] | None = None) -> None:
         self.folder = Path(folder)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
         self.identity = identity or {}
 
     def _path(self, number: int, step: int | str) -> Path:
@@ -49,6 +61,7 @@ class Checkpointer:
         tensors
             Additional tensors of this rank, such as its best weights.
         """
+        make_folder(self.folder)
         communicator, step, number = engine.communicator, engine.optimizer.step_number, engine.numbers[0]
         if communicator.replica_index == 0:
             state = engine.optimizer.state_dict()
@@ -66,7 +79,7 @@ class Checkpointer:
         if communicator.replica_index == 0:
             for path in self.folder.glob(self._path(number, "*").name):
                 if path != self._path(number, step):
-                    path.unlink(missing_ok=True)
+                    remove(path)
 
     def load(self, engine: DistributedParareal) -> tuple[Any, dict[str, Tensor]] | None:
         """Restore the last checkpoint and return its notes and additional tensors; None without one.
@@ -78,22 +91,25 @@ class Checkpointer:
         """
         if not (self.folder / LATEST).is_file():
             return None
-        latest = read_json(self.folder / LATEST)
+        remedy = f"delete the folder {str(self.folder)!r} and train again"
+        latest = read_json(self.folder / LATEST, Latest, remedy=remedy)
         for name, value in {"slices": engine.n_slices, "identity": self.identity}.items():
             if latest.get(name) != value:
                 raise RunDirectoryError(
                     f"the checkpoint in {str(self.folder)!r} was written with {name}={latest.get(name)!r}, "
                     f"but this run has {value!r}: remove it, or resume with the same settings"
                 )
-        stored, _ = load_tensors(self._path(engine.numbers[0], latest["step"]))
+        path = self._path(engine.numbers[0], latest["step"])
+        stored, _ = load_tensors(path, remedy=remedy)
         tensors = {name: value.to(engine.communicator.device) for name, value in stored.items()}
         more = {name: value for name, value in tensors.items() if name.startswith("more.")}
-        engine.optimizer.load_state_dict({name: tensors[name] for name in tensors.keys() - more.keys()})
+        with reading(path, remedy):
+            engine.optimizer.load_state_dict({name: tensors[name] for name in tensors.keys() - more.keys()})
         return latest["notes"], {name.removeprefix("more."): value for name, value in more.items()}
 
     def delete(self) -> None:
         """Remove the files."""
         for path in [self.folder / LATEST, *self.folder.glob("slice-*-step-*.safetensors")]:
-            path.unlink(missing_ok=True)
+            remove(path)
         with contextlib.suppress(OSError):
             self.folder.rmdir()

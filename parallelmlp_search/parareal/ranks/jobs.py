@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
-from parallelmlp_search._files import load_tensors, read_json, save_tensors, write_json
+from parallelmlp_search._files import make_folder, save_tensors, write_json
+from parallelmlp_search._reading import load_tensors, read_json, reading
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import BatchStream, Head, TrainingRows
 from parallelmlp_search.engine.initialization import initial_vector
@@ -28,6 +29,7 @@ from parallelmlp_search.parareal.ranks.checkpoint import Checkpointer
 from parallelmlp_search.parareal.ranks.communicator import Communicator
 from parallelmlp_search.parareal.ranks.distributed import DistributedParareal
 from parallelmlp_search.parareal.ranks.training import TrainingResult, member_outputs, train_network
+from parallelmlp_search.search.run.formats import Count, Positive
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 
@@ -36,6 +38,20 @@ LAUNCHER_PID = "PMLP_LAUNCHER"
 
 OTHER_ROWS = ("validation_inputs", "validation_target", "validation_weight", "prediction_inputs")
 """Tensors of a fold beside its training rows."""
+
+
+class Outcome(TypedDict):
+    """Content of ``outcome.json``."""
+
+    error: float
+    epoch: float
+    seconds: float
+    step_seconds: float
+    waited: NotRequired[float]
+    failure: str | None
+    parameters: Count
+    cuts: list[Count]
+    ranks: Positive
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,7 @@ class Job:
 
     def save(self) -> None:
         """Write ``job.json``."""
+        make_folder(self.folder)
         names = ("slices", "device", "timeout", "replicas", "restarts")
         values = {name: getattr(self, name) for name in names}
         write_json(self.folder / "job.json", {**values, "tasks": [task.to_dict() for task in self.tasks]})
@@ -79,9 +96,11 @@ class Job:
     @classmethod
     def load(cls, folder: Path) -> Job:
         """Read ``job.json``."""
-        values = read_json(folder / "job.json")
-        tasks = tuple(Task.from_dict(task) for task in values.pop("tasks"))
-        return cls(folder=folder, tasks=tasks, **values)
+        path = folder / "job.json"
+        values = read_json(path, dict[str, Any])
+        with reading(path):
+            tasks = tuple(Task.from_dict(task) for task in values.pop("tasks"))
+            return cls(folder=folder, tasks=tasks, **values)
 
     def save_rows(self, fold: int, data: ShardData) -> None:
         """Write the rows of a fold with head, loss and metric, if they are not there."""
@@ -101,7 +120,19 @@ class Job:
 
     def load_rows(self, fold: int, device: torch.device | str = "cpu") -> ShardData:
         """Read the rows of a fold, onto a device."""
-        tensors, facts = load_tensors(self.folder / f"rows-{fold}.safetensors")
+        path = self.folder / f"rows-{fold}.safetensors"
+        tensors, facts = load_tensors(path, dict[str, Any], self._remedy)
+        with reading(path, self._remedy):
+            return self._rows(tensors, facts, device)
+
+    @property
+    def _remedy(self) -> str:
+        return f"delete the folder {str(self.folder)!r} and promote again"
+
+    @staticmethod
+    def _rows(
+        tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device | str
+    ) -> ShardData:
         # copies, since the memory of a file is not aligned
         placed = {name: tensor.clone().to(device) for name, tensor in tensors.items()}
         known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["head"].items()}
@@ -138,6 +169,7 @@ class Job:
         engine = DistributedParareal(
             network, communicator, Recipe.of(config, steps), inputs[:2].cpu(), seed=config.seed
         )
+        make_folder(self.folder / task.key)
         identity = {"task": task.to_dict(), "replicas": communicator.n_replicas}
         checkpointer = Checkpointer(self.folder / task.key / "checkpoint", identity)
         result = train_network(
@@ -159,17 +191,20 @@ class Job:
 
     def outcome(self, task: Task) -> dict[str, Any]:
         """Return the outcome of a finished task."""
-        return dict(read_json(self.folder / task.key / "outcome.json"))
+        return dict(read_json(self.folder / task.key / "outcome.json", Outcome, remedy=self._remedy))
 
     def prediction(self, task: Task) -> Tensor:
         """Return the predictions ``(C, n)`` of the fold's rows."""
-        return load_tensors(self.folder / task.key / "prediction.safetensors")[0]["prediction"]
+        path = self.folder / task.key / "prediction.safetensors"
+        tensors, _ = load_tensors(path, remedy=self._remedy)
+        with reading(path, self._remedy):
+            return tensors["prediction"]
 
     def weights(self, task: Task) -> dict[str, Tensor]:
         """Return the state dict of the best weights of all slices."""
         tensors: dict[str, Tensor] = {}
         for path in sorted((self.folder / task.key).glob("weights-*.safetensors")):
-            tensors |= load_tensors(path)[0]
+            tensors |= load_tensors(path, remedy=self._remedy)[0]
         return tensors
 
 

@@ -13,18 +13,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parallelmlp_search._files import load_tensors, read_json, save_tensors, write_json
+from parallelmlp_search._files import make_folder, save_tensors, write_json
+from parallelmlp_search._reading import load_tensors, read_json, reading
 from parallelmlp_search.data import ClassTarget, TablePreprocessor
 from parallelmlp_search.engine import Head
 from parallelmlp_search.engine.network import PackedNetwork, window_rows
-from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
+from parallelmlp_search.exceptions import RunDirectoryError
 from parallelmlp_search.packing import Architecture, Layout, plan
 from parallelmlp_search.packing.pack import select_columns, write_member
+from parallelmlp_search.search.finalists.model_format import (
+    FORMAT,
+    StoredModel,
+    check_head,
+    check_length,
+    stored_numbers,
+)
 from parallelmlp_search.search.problem.preparation import Part, Preparation
 from parallelmlp_search.selection import apply_temperature, weight_classes
 from parallelmlp_search.space import MLPConfig
 
-FORMAT = 2
 PREDICTION_ROWS = 1024
 
 PLAIN_FIELDS = (
@@ -211,7 +218,7 @@ class TrainedModel:
 
     def save(self, folder: Path) -> None:
         """Write the model as JSON and safetensors."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         tensors = {f"fold{number}": fold.parameters for number, fold in enumerate(self.folds)}
         save_tensors(folder / "weights.safetensors", tensors | {"weights": self.weights})
         write_json(
@@ -235,34 +242,51 @@ class TrainedModel:
         Raises
         ------
         RunDirectoryError
-            If files are missing, damaged, of a newer format, or hold networks that this version cannot
+            If files are missing, damaged, of another format, or hold networks that this version cannot
             compute.
         """
-        values = read_json(folder / "model.json")
-        if values.get("format") != FORMAT:
+        path = folder / "model.json"
+        values = read_json(path, StoredModel, newest=FORMAT)
+        if values["format"] < FORMAT:
             raise RunDirectoryError(
-                f"{str(folder)!r} holds a model of format {values.get('format')!r}, but this version reads "
-                f"format {FORMAT}: use the version of parallelmlp-search that wrote it"
+                f"{str(folder)!r} holds a model of format {values['format']}, but this version reads format "
+                f"{FORMAT}: use the version of parallelmlp-search that wrote it"
             )
-        if "decision" in values:  # the name in older versions
-            values["decision_weights"] = values["decision"]
-        tensors, _ = load_tensors(folder / "weights.safetensors")
-        configs = tuple(_stored_config(config, folder) for config in values["configs"])
+        with reading(path):
+            model = cls._of_json(values)
+        path = folder / "weights.safetensors"
+        tensors, _ = load_tensors(path)
+        with reading(path):
+            model.weights = stored_numbers(tensors, "weights", (model.n_members,))
+            for number, fold in enumerate(model.folds):
+                fold.parameters = stored_numbers(tensors, f"fold{number}", (fold.layout.size,))
+        return model
+
+    @classmethod
+    def _of_json(cls, values: dict[str, Any]) -> TrainedModel:
+        """Model of ``model.json``, without weights and parameters."""
+        configs = tuple(_stored_config(config) for config in values["configs"])
+        stored = None if values["classes"] is None else ClassTarget.from_dict(values["classes"])
+        n_classes = None if stored is None else len(stored)
+        plain = {name: values[name] for name in PLAIN_FIELDS if name in values}
+        plain.setdefault("decision_weights", values.get("decision"))  # the name in older versions
+        for name, expected in (("trials", len(configs)), ("decision_weights", n_classes)):
+            if plain[name] is not None:
+                plain[name] = tuple(plain[name])
+                check_length(name, plain[name], expected or 0)
         folds = []
-        for number, fold in enumerate(values["folds"]):
-            preprocessor = TablePreprocessor.from_dict(fold["preprocessor"])
-            head = Head(**fold["head"])
+        for fold in values["folds"]:
+            preprocessor, head = TablePreprocessor.from_dict(fold["preprocessor"]), Head(**fold["head"])
+            check_head(head, values["task"], n_classes)
             layout = plan([_architecture(config, preprocessor, head) for config in configs])
-            # a file's memory is not aligned, and products of unaligned weights differ in the last bit
-            folds.append(FoldModel(preprocessor, head, layout, tensors[f"fold{number}"].clone()))
-        plain = {name: values[name] for name in PLAIN_FIELDS}
-        for name in ("trials", "decision_weights"):
-            plain[name] = None if plain[name] is None else tuple(plain[name])
-        classes = None if values["classes"] is None else ClassTarget.from_dict(values["classes"]).classes_
-        return cls(classes=classes, configs=configs, weights=tensors["weights"], folds=folds, **plain)
+            folds.append(FoldModel(preprocessor, head, layout, torch.empty(0)))
+        if not (configs and folds):
+            raise ValueError("it holds no network")
+        classes = None if stored is None else stored.classes_
+        return cls(classes=classes, configs=configs, weights=torch.empty(0), folds=folds, **plain)
 
 
-def _stored_config(values: dict[str, Any], folder: Path) -> MLPConfig:
+def _stored_config(values: dict[str, Any]) -> MLPConfig:
     """Configuration of a stored network, also of one of version 0.1.0 that saw only a share of its inputs.
 
     The scales of its other inputs are zero. They become scales with a learning rate that moves nothing.
@@ -270,10 +294,7 @@ def _stored_config(values: dict[str, Any], folder: Path) -> MLPConfig:
     if values.get("feature_share", 1.0) < 1.0:
         rate = values["input_scale_rate"] or 1e-30
         values = {**values, "feature_share": 1.0, "input_scale_rate": rate}
-    try:
-        return MLPConfig.from_dict(values)
-    except InvalidParameterError as error:
-        raise RunDirectoryError(f"the model in {str(folder)!r} cannot be read: {error}") from None
+    return MLPConfig.from_dict(values)
 
 
 def _packed(

@@ -7,22 +7,50 @@ without training anything twice. Without a run directory nothing is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from parallelmlp_search._files import load_metadata, load_tensors, save_tensors
-from parallelmlp_search.distribute import MemberOutcome, ShardOutcome, ShardTask, Snapshots, run_shards
+from parallelmlp_search._files import remove, save_tensors
+from parallelmlp_search._reading import load_metadata, load_tensors, reading
+from parallelmlp_search.distribute import (
+    MemberOutcome,
+    ShardData,
+    ShardOutcome,
+    ShardTask,
+    Snapshots,
+    run_shards,
+)
 from parallelmlp_search.engine import MemberState
+from parallelmlp_search.engine.population import FLAT_NAMES
+from parallelmlp_search.exceptions import RunDirectoryError
 from parallelmlp_search.search.run.budget import Clock, Throughput
+from parallelmlp_search.search.run.formats import Checkpoint
 from parallelmlp_search.search.run.run_directory import RunDirectory
+from parallelmlp_search.space import MLPConfig
 
 Value = TypeVar("Value")
 
 MIN_KEPT_SECONDS = 0.4
 """A shard that took less is trained again instead of being written to disk."""
+
+
+class Sizes(NamedTuple):
+    """Sizes of the tensors of a member in a checkpoint."""
+
+    n_parameters: int
+    predictions: tuple[int, int] | None
+    """Predictions and rows ``(C, n)``, or None without rows to predict."""
+
+    @classmethod
+    def of(cls, configs: Mapping[int, MLPConfig], data: ShardData) -> dict[int, Sizes]:
+        """Return the sizes of members by their numbers."""
+        rows = data.prediction_inputs
+        predictions = None if rows is None else (data.head.n_predictions, rows.shape[0])
+        return {n: cls(data.architecture(config).n_parameters, predictions) for n, config in configs.items()}
 
 
 class Journal:
@@ -69,7 +97,8 @@ class Journal:
 
         def pending() -> Iterator[ShardTask]:
             for task in tasks:
-                outcome = self._recall(task.key)
+                configs = dict(zip(task.trials, task.configs, strict=True))
+                outcome = self._recall(task.key, partial(Sizes.of, configs, task.data))
                 if outcome is None:
                     yield task
                 else:
@@ -86,9 +115,9 @@ class Journal:
             strip(outcome)
             yield outcome
 
-    def recall_round(self, key: str) -> ShardOutcome | None:
-        """Outcome of a finished round, or None."""
-        outcome = self._recall(key)
+    def recall_round(self, key: str, sizes: Callable[[], Mapping[int, Sizes]]) -> ShardOutcome | None:
+        """Outcome of a finished round, or None; ``sizes`` returns those of its members."""
+        outcome = self._recall(key, sizes)
         if outcome is not None:
             self.throughput.add(outcome, recalled=True)
         return outcome
@@ -99,12 +128,24 @@ class Journal:
             return
         self._keep(outcome)
         for path in self.directory.checkpoints.glob(f"{outcome.key}-*.safetensors"):
-            path.unlink(missing_ok=True)
+            remove(path)
         if previous is not None and (path := self._path(previous)).is_file():
-            metadata = load_metadata(path)
+            metadata = load_metadata(path, Checkpoint, self._remedy)
             for record in metadata["members"]:
                 record.pop("state", None)
             save_tensors(path, {}, metadata)
+
+    def refuse_lost_round(self, key: str) -> None:
+        """Refuse to train a round without the states of the round before, which were deleted once it ended.
+
+        Raises
+        ------
+        RunDirectoryError
+            If the run has a directory.
+        """
+        if self.directory is not None:
+            path = str(self._path(key))
+            raise RunDirectoryError(f"there is no file {path!r}, which has been written: {self._remedy}")
 
     def log(self, event: str, **details: Any) -> None:
         """Append an event to the log of the run."""
@@ -115,15 +156,23 @@ class Journal:
         assert self.directory is not None
         return self.directory.checkpoints / f"{key}.safetensors"
 
+    @property
+    def _remedy(self) -> str:
+        assert self.directory is not None
+        return f"delete the folder {str(self.directory.checkpoints)!r} and resume; networks are trained again"
+
     def _keep(self, outcome: ShardOutcome) -> None:
         if self.directory is not None:
+            self.directory.folder("checkpoints")
             save_tensors(self._path(outcome.key), *_pack(outcome))
             self.directory.update(spent_seconds=self._clock.elapsed)
 
-    def _recall(self, key: str) -> ShardOutcome | None:
-        if self.directory is None or not self._path(key).is_file():
+    def _recall(self, key: str, sizes: Callable[[], Mapping[int, Sizes]]) -> ShardOutcome | None:
+        if self.directory is None or not (path := self._path(key)).is_file():
             return None
-        return _unpack(key, *load_tensors(self._path(key)))
+        tensors, metadata = load_tensors(path, Checkpoint, self._remedy)
+        with reading(path, self._remedy):
+            return _unpack(key, tensors, metadata, sizes())
 
 
 def _without(value: object, *names: str) -> dict[str, Any]:
@@ -148,18 +197,35 @@ def _pack(outcome: ShardOutcome) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, _without(outcome, "key", "members") | {"members": members}
 
 
-def _unpack(key: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> ShardOutcome:
+def _unpack(
+    key: str, tensors: dict[str, Tensor], metadata: dict[str, Any], sizes: Mapping[int, Sizes]
+) -> ShardOutcome:
     members = []
     for record in metadata.pop("members"):
         state = record.pop("state", None)
         member = MemberOutcome(**record)
+        n_parameters, predictions = sizes[member.trial]
         if state is not None:
-            member.state = MemberState(_starting(f"{member.trial}.", tensors), **state)
+            vectors = _starting(f"{member.trial}.", tensors)
+            _check_shapes(dict.fromkeys(FLAT_NAMES, (n_parameters,)), vectors)
+            member.state = MemberState(vectors, **state)
         member.prediction = tensors.get(f"{member.trial}:prediction")
+        if member.prediction is not None:
+            _check_shapes({"prediction": predictions}, {"prediction": member.prediction})
         if snapshots := _starting(f"{member.trial}:moments:", tensors):
             member.snapshots = Snapshots(**snapshots)
+            times = (len(member.snapshots.epochs),)
+            shapes = {"epochs": times, "weights": (*times, n_parameters)}
+            _check_shapes(shapes | {"predictions": (*times, *(predictions or ()))}, snapshots)
         members.append(member)
     return ShardOutcome(key, members, **metadata)
+
+
+def _check_shapes(expected: Mapping[str, tuple[int, ...] | None], tensors: Mapping[str, Tensor]) -> None:
+    """Check that tensors hold floating-point numbers of the expected shapes."""
+    for name, tensor in tensors.items():
+        if tuple(tensor.shape) != expected.get(name) or not tensor.is_floating_point():
+            raise ValueError(f"{name!r} is a tensor of {tensor.dtype} and shape {tuple(tensor.shape)}")
 
 
 def _starting(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import platform
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -18,10 +17,28 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from parallelmlp_search._files import read_json, save_tensors, write_atomic, write_json
+from parallelmlp_search._files import (
+    PART,
+    append_line,
+    make_folder,
+    remove,
+    remove_folder,
+    save_tensors,
+    write_frame,
+    write_json,
+)
+from parallelmlp_search._reading import RESTORE, read_frame, read_json, reading
 from parallelmlp_search.exceptions import RunDirectoryError, near_miss
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
+from parallelmlp_search.search.run.formats import (
+    FORMAT,
+    LEADERBOARD_COLUMNS,
+    TRIAL_COLUMNS,
+    Journal,
+    Result,
+    RunInfo,
+)
 from parallelmlp_search.search.run.trial import config_of_row
 from parallelmlp_search.space import MLPConfig
 
@@ -75,7 +92,7 @@ class RunDirectory:
         directory._acquire()
         try:
             directory.check_free()  # another program can have begun a run since the first check
-            info = {"created": _now(), "status": "running", "versions": _versions()}
+            info = {"format": FORMAT, "created": _now(), "status": "running", "versions": _versions()}
             write_json(directory.path / "run.json", info | entries)
         except BaseException:
             directory._lock.release(force=True)
@@ -93,7 +110,7 @@ class RunDirectory:
         if not self.path.exists():
             return
         if self.path.is_dir():
-            names = {file.name for file in self.path.iterdir() if file.suffix != ".part"} - {LOCK}
+            names = {file.name for file in self.path.iterdir() if file.suffix != PART} - {LOCK}
             if not names or ("run.json" in names and "settings" not in self.info()):
                 return
         raise RunDirectoryError(
@@ -108,7 +125,7 @@ class RunDirectory:
         Raises
         ------
         RunDirectoryError
-            If the folder holds none.
+            If the folder holds none, or a link that leads out of it.
         """
         folder = Path(path)
         if not (folder / "run.json").is_file():
@@ -117,13 +134,14 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"{str(folder)!r} is not a run: it holds no run.json{near_miss(folder.name, neighbours)}"
             )
+        _check_kinds(folder)
         return cls(folder)
 
     # ------------------------------------------------------------------ run.json
 
     def info(self) -> dict[str, Any]:
         """Content of ``run.json``."""
-        return dict(read_json(self.path / "run.json"))
+        return dict(read_json(self.path / "run.json", RunInfo, newest=FORMAT))
 
     def update(self, **changes: Any) -> None:
         """Change entries of ``run.json``."""
@@ -140,7 +158,8 @@ class RunDirectory:
         info = self.info()
         if "settings" not in info:
             raise RunDirectoryError(f"the run in {str(self.path)!r} stopped before it began: start it anew")
-        return SearchSettings.from_dict(info["settings"])
+        with reading(self.path / "run.json"):
+            return SearchSettings.from_dict(info["settings"])
 
     def begin(self, problem: Problem, settings: SearchSettings) -> float:
         """Mark the run as running; return the seconds that it used before it was interrupted.
@@ -155,7 +174,7 @@ class RunDirectory:
             raise RunDirectoryError(f"the run in {str(self.path)!r} is finished: choose another folder")
         fingerprint = problem.fingerprint()
         if "settings" in info:
-            if info["fingerprint"] != fingerprint:
+            if info.get("fingerprint") != fingerprint:
                 raise RunDirectoryError(
                     f"the run in {str(self.path)!r} was started on other data: "
                     "resume it with the same table, or choose another folder"
@@ -168,6 +187,8 @@ class RunDirectory:
                         f"the run in {str(self.path)!r} was started with {name}={before[name]!r}, "
                         f"but got {value!r}: resume it with the same settings, or choose another folder"
                     )
+        for part in self.path.rglob(f"*{PART}"):
+            remove(part)  # of a process that was killed: this one holds the lock
         self.update(settings=settings.to_dict(), fingerprint=fingerprint, status="running")
         return float(info.get("spent_seconds", 0.0))
 
@@ -225,26 +246,24 @@ class RunDirectory:
         RunDirectoryError
             If the file cannot be written.
         """
-        line = json.dumps({"time": _now(), "event": event} | details, default=str)
-        path = self.path / "log.jsonl"
-        try:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise RunDirectoryError(
-                f"could not write {str(path)!r} ({error}): free some space there and resume"
-            ) from error
+        append_line(
+            self.path / "log.jsonl", json.dumps({"time": _now(), "event": event} | details, default=str)
+        )
 
     @property
     def checkpoints(self) -> Path:
         """Folder of the outcomes that a resumed run needs."""
         return self.path / "checkpoints"
 
+    def folder(self, name: str) -> Path:
+        """Create a folder of the run, such as ``model``, and return its path."""
+        return make_folder(self.path / name)
+
     def entries(self) -> dict[str, Any]:
         """Entries of the journal: values that depend on the clock, by key."""
         for name in ("journal.json", "decisions.json"):  # the second is that of older versions
             if (self.path / name).is_file():
-                return dict(read_json(self.path / name))
+                return dict(read_json(self.path / name, Journal))
         return {}
 
     def record(self, key: str, value: Any) -> None:
@@ -255,7 +274,7 @@ class RunDirectory:
 
     def write_table(self, name: str, frame: pd.DataFrame) -> None:
         """Write a table as Parquet."""
-        write_atomic(self.path / f"{name}.parquet", lambda path: frame.to_parquet(path, index=False))
+        write_frame(self.path / f"{name}.parquet", frame)
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write tensors as safetensors."""
@@ -265,19 +284,29 @@ class RunDirectory:
         """Write the summary, mark the run as finished, and delete the checkpoints."""
         write_json(self.path / "result.json", dict(result))
         self.update(status="finished", finished=_now())
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        remove_folder(self.checkpoints)
 
     def result(self) -> dict[str, Any]:
         """Summary of a finished search."""
-        return dict(read_json(self._finished("result.json")))
+        return dict(read_json(self._finished("result.json"), Result))
 
     def leaderboard(self) -> pd.DataFrame:
         """Leaderboard, best trial first."""
-        return pd.read_parquet(self._finished("leaderboard.parquet"))
+        return self._table("leaderboard", LEADERBOARD_COLUMNS)
 
     def trials(self) -> pd.DataFrame:
         """One row per trial and rung."""
-        return pd.read_parquet(self._finished("trials.parquet"))
+        return self._table("trials", TRIAL_COLUMNS)
+
+    def _table(self, name: str, columns: Mapping[str, str]) -> pd.DataFrame:
+        path = self._finished(f"{name}.parquet")
+        frame = read_frame(path, columns)
+        with reading(path):
+            if frame.empty:
+                raise ValueError("it has no rows")
+            for row in frame.drop_duplicates("trial").to_dict("records"):
+                config_of_row(row, to_show=True)
+        return frame
 
     def best_configs(self, n: int) -> list[MLPConfig]:
         """Configurations of the best ``n`` trials that have a rank."""
@@ -293,12 +322,29 @@ class RunDirectory:
         """Path of a file that a finished search has written."""
         path = self.path / name
         if not path.is_file():
-            status = self.info().get("status", "unfinished")
+            status = self.info()["status"]
+            if status == "finished":
+                raise RunDirectoryError(f"the run in {str(self.path)!r} has lost its {name}: {RESTORE}")
             raise RunDirectoryError(
                 f"the run in {str(self.path)!r} is {status} and has no {name} yet: "
                 f"resume it with `pmlp resume {self.path}`"
             )
         return path
+
+
+def _check_kinds(folder: Path) -> None:
+    """Check that everything in a folder is a file, a folder, or a link to one of these inside it."""
+    inside = folder.resolve()
+    for root, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(root, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise RunDirectoryError(
+                    f"{str(path)!r} is a link out of the run, to {os.readlink(path)!r}: "
+                    "replace it by what it links to"
+                )
+            if not (path.is_file() or path.is_dir()):
+                raise RunDirectoryError(f"{str(path)!r} is neither a file nor a folder: remove it")
 
 
 def _now() -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space.config import REMOVED_FIELDS
 
 
 class TrialState(StrEnum):
@@ -92,13 +93,18 @@ class Trial:
         return rows
 
 
-def config_of_row(row: Mapping[Any, Any] | pd.Series[Any]) -> MLPConfig:
-    """Configuration of a row of ``trials.parquet`` or of the leaderboard."""
+def config_of_row(row: Mapping[Any, Any] | pd.Series[Any], *, to_show: bool = False) -> MLPConfig:
+    """Configuration of a row of ``trials.parquet`` or of the leaderboard.
+
+    With ``to_show``, fields of older versions are left out even if they changed the network.
+    """
     values: dict[str, Any] = {}
     for column in row.keys():  # noqa: SIM118 - iterating over a Series gives its values
         if not str(column).startswith("config_"):
             continue
         name, value = str(column).removeprefix("config_"), row[column]
+        if to_show and name in REMOVED_FIELDS:
+            continue
         if name == "widths":
             widths = value.split("-") if isinstance(value, str) else value
             values[name] = tuple(int(width) for width in widths if width)

@@ -18,7 +18,7 @@ from parallelmlp_search.distribute import (
     return_free_memory,
     shard_tasks,
 )
-from parallelmlp_search.search.run.journal import Journal
+from parallelmlp_search.search.run.journal import Journal, Sizes
 from parallelmlp_search.space import MLPConfig
 
 
@@ -124,7 +124,10 @@ class RungLoop:
             for member in outcome.members:
                 best[cohort_of[member.trial].number].offer(member)
 
-        recalled = self._journal.recall_round(key)
+        def sizes() -> dict[int, Sizes]:
+            return {n: size for c in cohorts for n, size in Sizes.of(c.configs, c.data).items()}
+
+        recalled = self._journal.recall_round(key, sizes)
         self._is_recalled = recalled is not None
         self._round = ShardOutcome(key)
         tasks = self._tasks(key, cohorts, deadline) if recalled is None else []
@@ -163,6 +166,8 @@ class RungLoop:
 
     def _tasks(self, key: str, cohorts: Sequence[Cohort], deadline: float | None) -> list[ShardTask]:
         states = {number: one.state for number, one in self._members.items() if one.state is not None}
+        if any(one.state is None and one.failure is None for one in self._members.values()):
+            self._journal.refuse_lost_round(key)
         tasks = [
             task
             for cohort in cohorts

@@ -23,7 +23,8 @@ import torch
 import torch.distributed as dist
 
 import parallelmlp_search
-from parallelmlp_search._files import load_tensors, read_json, save_tensors, write_json
+from parallelmlp_search._files import save_tensors, write_json
+from parallelmlp_search._reading import load_tensors, read_json
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.exceptions import DistributedError, InvalidParameterError, RunDirectoryError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,13 +17,13 @@ from parallelmlp_search.exceptions import RunDirectoryError
 from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.search.run import journal as module
 from parallelmlp_search.search.run.budget import Throughput
-from parallelmlp_search.search.run.journal import Journal
+from parallelmlp_search.search.run.journal import Journal, Sizes
 
 
 def outcome_of(key: str, n_parameters: int = 1000) -> ShardOutcome:
     """Outcome of three members: one with a state, one with snapshots and a prediction, one that failed."""
     state = MemberState({"parameters": torch.randn(n_parameters)}, 7, 0.25, 1.5, -1)
-    snapshots = Snapshots(torch.tensor([1.0, 2.0]), torch.randn(2, 5), torch.randn(2, 1, 4))
+    snapshots = Snapshots(torch.tensor([1.0, 2.0]), torch.randn(2, n_parameters), torch.randn(2, 1, 4))
     members = [
         MemberOutcome(4, 1.0, 0.5, 0.4, 5, 0.1, best_epoch=1.5, state=state),
         MemberOutcome(14, 1.0, 0.6, 0.3, 5, 0.2, prediction=torch.randn(1, 4), snapshots=snapshots),
@@ -50,8 +51,22 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return keys
 
 
+DATA: Any = SimpleNamespace(
+    prediction_inputs=torch.empty(4, 2),
+    head=SimpleNamespace(n_predictions=1),
+    architecture=lambda config: SimpleNamespace(n_parameters=1000),
+)
+"""Rows to predict and sizes that fit to :func:`outcome_of`."""
+
+CONFIGS: Any = {4: None, 14: None, 1: None}
+
+
 def task(key: str) -> ShardTask:
-    return ShardTask(key, (4, 14, 1), (), (), None, 1.0, 1.0)  # type: ignore[arg-type]
+    return ShardTask(key, tuple(CONFIGS), tuple(CONFIGS.values()), (), DATA, 1.0, 1.0)
+
+
+def sizes() -> dict[int, Sizes]:
+    return Sizes.of(CONFIGS, DATA)
 
 
 def assert_same(first: ShardOutcome, second: ShardOutcome) -> None:
@@ -116,13 +131,13 @@ def test_a_closed_round_replaces_its_shards_and_the_states_before_it(directory: 
     names = {path.stem for path in directory.checkpoints.iterdir()}
     assert names == {"round-000", "round-001", "round-0010"}
     assert (directory.checkpoints / "round-000.safetensors").stat().st_size < size - 3900
-    recalled = [Journal(Throughput(1), directory).recall_round(outcome.key) for outcome in rounds]
+    recalled = [Journal(Throughput(1), directory).recall_round(outcome.key, sizes) for outcome in rounds]
     assert recalled[0] is not None
     assert recalled[1] is not None
     assert_same(rounds[1], recalled[1])
     assert recalled[0].members[0].state is None
     assert [member.error for member in recalled[0].members[:2]] == [0.5, 0.6]
-    assert journal.recall_round("round-002") is None
+    assert journal.recall_round("round-002", sizes) is None
 
 
 def test_a_damaged_checkpoint_is_an_error(directory: RunDirectory) -> None:
@@ -130,14 +145,35 @@ def test_a_damaged_checkpoint_is_an_error(directory: RunDirectory) -> None:
     journal.close_round(outcome_of("round-000"), None)
     path = directory.checkpoints / "round-000.safetensors"
     path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(RunDirectoryError, match=r"could not read .*round-000\.safetensors"):
-        journal.recall_round("round-000")
+    with pytest.raises(
+        RunDirectoryError, match=r"could not read .*round-000\.safetensors.*delete the folder '.*checkpoints'"
+    ):
+        journal.recall_round("round-000", sizes)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({4: Sizes(999, (1, 4)), 14: Sizes(1000, (1, 4)), 1: Sizes(9, None)}, r"'parameters' .* \(1000,\)"),
+        ({4: Sizes(1000, (1, 4)), 14: Sizes(1000, (1, 5)), 1: Sizes(9, None)}, r"'prediction' .* \(1, 4\)"),
+        ({4: Sizes(1000, (1, 4)), 14: Sizes(999, (1, 4)), 1: Sizes(9, None)}, r"'weights' .* \(2, 1000\)"),
+        ({4: Sizes(1000, (1, 4)), 14: Sizes(1000, (1, 4))}, "lacks 1"),
+    ],
+    ids=["state", "prediction", "snapshots", "another member"],
+)
+def test_a_checkpoint_of_other_members_is_an_error(
+    directory: RunDirectory, other: dict[int, Sizes], words: str
+) -> None:
+    journal = Journal(Throughput(1), directory)
+    journal.close_round(outcome_of("round-000"), None)
+    with pytest.raises(RunDirectoryError, match=words):
+        journal.recall_round("round-000", lambda: other)
 
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_an_entry_is_computed_once(directory: RunDirectory, kept: bool) -> None:
     journal = Journal(Throughput(1), directory if kept else None)
     assert "plan" not in journal
-    assert journal.entry("plan", lambda: 3) == journal.entry("plan", lambda: 4) == 3
-    assert "plan" in journal
-    assert ("plan" in Journal(Throughput(1), directory)) == kept
+    assert journal.entry("draw-0", lambda: 3) == journal.entry("draw-0", lambda: 4) == 3
+    assert "draw-0" in journal
+    assert ("draw-0" in Journal(Throughput(1), directory)) == kept

@@ -1,0 +1,142 @@
+"""Format of a stored model: schema of ``model.json``, and checks that its parts belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+import torch
+from torch import Tensor
+
+from parallelmlp_search._checks import check_finite, check_non_negative, check_positive, refuse
+from parallelmlp_search.engine import Head
+from parallelmlp_search.search.run.formats import Count, Positive
+
+FORMAT = 2
+"""Format of ``model.json``."""
+
+Numbers = list[Annotated[float, check_finite]]
+Weights = list[Annotated[float, check_non_negative]] | None
+
+
+class StoredHead(TypedDict):
+    """Output side of the networks."""
+
+    task: Literal["binary", "multiclass", "regression"]
+    n_predictions: Positive
+    location: Numbers
+    scale: Numbers
+    lower: Numbers
+    upper: Numbers
+
+
+class StoredFold(TypedDict):
+    """Preprocessing and output side of the networks of a fold."""
+
+    preprocessor: dict[str, Any]
+    head: StoredHead
+
+
+class StoredClasses(TypedDict):
+    """Classes of a target."""
+
+    dtype: str
+    classes: list[str | float | bool]
+
+
+class StoredModel(TypedDict):
+    """Content of ``model.json``."""
+
+    format: Positive
+    task: Literal["binary", "multiclass", "regression"]
+    trials: list[Count]
+    feature_names: list[str]
+    target_name: str | None
+    flat_target: bool
+    temperature: Annotated[float, check_positive]
+    decision_weights: NotRequired[Weights]
+    decision: NotRequired[Weights]  # name of `decision_weights` in version 0.1.0
+    refitted: bool
+    classes: StoredClasses | None
+    configs: list[dict[str, Any]]
+    folds: list[StoredFold]
+
+
+def check_head(head: Head, task: str, n_classes: int | None) -> None:
+    """Check that the output side of a fold belongs to its model.
+
+    Parameters
+    ----------
+    head
+        Output side.
+    task, n_classes
+        Task of the model, and number of its classes or None.
+
+    Raises
+    ------
+    InvalidParameterError
+        If it does not.
+    """
+    if head.task != task:
+        refuse("the task of a fold", repr(task), head.task)
+    if (n_classes is None) is not (task == "regression"):
+        refuse("classes", "null for a regression and only there", n_classes)
+    if n_classes not in (None, head.n_predictions) or (task == "binary" and n_classes != 2):
+        refuse("the number of classes", f"{head.n_predictions}, as in the folds", n_classes)
+    for name in ("location", "scale", "lower", "upper"):
+        check_length(
+            f"the {name} of a fold", getattr(head, name), head.n_predictions if n_classes is None else 0
+        )
+
+
+def check_length(name: str, values: Sequence[Any], expected: int) -> None:
+    """Check the number of values of a field.
+
+    Parameters
+    ----------
+    name, values
+        The field.
+    expected
+        Number of values that it must have.
+
+    Raises
+    ------
+    InvalidParameterError
+        If it has more or fewer.
+    """
+    if len(values) != expected:
+        refuse(name, f"of length {expected}", values)
+
+
+def stored_numbers(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
+    """Return a copy of a stored tensor.
+
+    The memory of a file is not aligned, and products of unaligned weights differ in the last bit.
+
+    Parameters
+    ----------
+    tensors
+        Tensors of a file.
+    name, shape
+        Name of the tensor, and its shape.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    ValueError
+        If the tensor is missing, of another shape or dtype, or holds a number that is not finite.
+    """
+    if name not in tensors:
+        raise ValueError(f"it has no tensor {name!r}")
+    tensor = tensors[name]
+    if tuple(tensor.shape) != shape or tensor.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"the tensor {name!r} must be of floats and shape {shape}, but is of {tensor.dtype} and shape "
+            f"{tuple(tensor.shape)}"
+        )
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"the tensor {name!r} must hold finite numbers, but does not")
+    return tensor.clone()

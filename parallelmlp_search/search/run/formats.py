@@ -1,0 +1,190 @@
+"""Format of a run directory: schemas of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from parallelmlp_search._checks import check_finite, check_integer, check_non_negative, check_positive, refuse
+from parallelmlp_search._schema import conform
+
+FORMAT = 1
+"""Newest format of ``run.json``, which is that of the whole folder."""
+
+Count = Annotated[int, partial(check_integer, minimum=0)]
+Positive = Annotated[int, partial(check_integer, minimum=1)]
+Seconds = Annotated[float, check_non_negative]
+
+
+class RunInfo(TypedDict):
+    """Content of ``run.json``."""
+
+    status: Literal["running", "interrupted", "failed", "finished"]
+    versions: NotRequired[dict[str, str]]
+    source: NotRequired[dict[str, str | None]]
+    settings: NotRequired[dict[str, Any]]
+    fingerprint: NotRequired[str]
+    splits: NotRequired[dict[str, int]]
+    metric: NotRequired[str]
+    task: NotRequired[str]
+    spent_seconds: NotRequired[Seconds]
+    shared: NotRequired[dict[str, str]]
+
+
+class Plan(TypedDict):
+    """Entry ``plan`` of the journal."""
+
+    rungs: list[Annotated[float, check_positive]]
+    n_fresh: Count
+    n_refined: Count
+    capacity: Positive
+    n_finalists: Positive
+    n_folds: Annotated[int, partial(check_integer, minimum=2)]
+    screening_seconds: float | None
+    reserve_seconds: Seconds
+    fills_time: bool
+    training_seconds: NotRequired[Seconds]
+
+
+class Finalists(TypedDict):
+    """Entry ``finalists`` of the journal."""
+
+    max_epochs: Positive
+    n_finalists: Positive
+    n_folds: Annotated[int, partial(check_integer, minimum=2)]
+    trials: list[Count]
+
+
+ENTRIES: Mapping[str, Any] = {
+    "plan": Plan,
+    "finalists": Finalists,
+    "draw": Count,
+    "extend": Count,
+    "ended": bool,
+    "drawn": list[dict[str, Any]],
+    "refit": Count,
+}
+"""Schema of an entry of the journal, by its key without a number."""
+
+
+def check_entries(name: str, entries: Any) -> None:
+    """Check the entries of the journal."""
+    conform(entries, dict[str, Any], name)
+    for key, value in entries.items():
+        conform(value, ENTRIES.get(key.partition("-")[0], Any), key)
+
+
+Journal = Annotated[dict[str, Any], check_entries]
+"""Content of ``journal.json``."""
+
+
+class Honest(TypedDict):
+    """Honest score of a result."""
+
+    score: float | None
+    standard_error: NotRequired[float | None]
+    low: NotRequired[float | None]
+    high: NotRequired[float | None]
+    naive: NotRequired[float | None]
+    averaging: NotRequired[float | None]
+
+
+class Promotion(TypedDict):
+    """Promotion of a result."""
+
+    used: bool
+    members: list[dict[str, Any]]
+    honest_of_search: Honest | None
+
+
+def check_decision_weights(name: str, weights: Any) -> None:
+    """Check the decision weights of classes."""
+    conform(weights, dict[str, Annotated[float, check_non_negative]], name)
+    if weights and not sum(weights.values()) > 0:
+        refuse(name, "positive for some class", weights)
+
+
+DecisionWeights = Annotated[dict[str, float], check_decision_weights] | None
+
+
+class Result(TypedDict):
+    """Content of ``result.json``."""
+
+    metric: str
+    task: str
+    best_trial: Count
+    best_config: NotRequired[dict[str, Any]]
+    n_trials: Count
+    max_epochs: Seconds
+    n_folds: Count
+    member_steps: Count
+    elapsed_seconds: Seconds
+    left_out: NotRequired[list[str]]
+    cut: NotRequired[list[str]]  # name of `left_out` in version 0.1.0
+    temperature: NotRequired[Annotated[float, check_finite]]
+    decision_weights: NotRequired[DecisionWeights]
+    decision: NotRequired[DecisionWeights]  # name of `decision_weights` in version 0.1.0
+    refitted: NotRequired[Count | None]
+    honest: Honest | None
+    ensemble: list[dict[str, float]]
+    promotion: NotRequired[Promotion | None]
+
+
+_TRIAL = {"trial": "iu", "n_parameters": "iu", "epochs": "f", "score": "f", "error": "f"}
+_CONFIG = {"state": "O", "failure": "O", "config_widths": "O"}
+
+LEADERBOARD_COLUMNS: Mapping[str, str] = {
+    "rank": "iuf",
+    **_TRIAL,
+    **_CONFIG,
+    "metric": "O",
+    "ensemble_weight": "f",
+    "train_seconds": "f",
+    "rung": "iu",
+}
+"""Columns of ``leaderboard.parquet`` and the kinds of their types."""
+
+TRIAL_COLUMNS: Mapping[str, str] = {
+    **_TRIAL,
+    **_CONFIG,
+    "origin": "O",
+    "round": "iu",
+    "rung": "iu",
+    "train_loss": "f",
+    "train_seconds": "f",
+}
+"""Columns of ``trials.parquet`` and the kinds of their types."""
+
+
+class State(TypedDict):
+    """State of a member in a checkpoint, without its vectors."""
+
+    step: Count
+    best_error: float
+    best_epoch: float
+    failed_at: int
+
+
+class Member(TypedDict):
+    """Outcome of a member in a checkpoint, without its tensors."""
+
+    trial: Count
+    epochs: float
+    error: float
+    train_loss: float
+    n_parameters: Count
+    seconds: float
+    best_epoch: float
+    failure: str | None
+    state: NotRequired[State]
+
+
+class Checkpoint(TypedDict):
+    """Metadata of a checkpoint."""
+
+    members: list[Member]
+    member_steps: Count
+    seconds: Seconds
+    predicted_seconds: Seconds
+    cut: bool
