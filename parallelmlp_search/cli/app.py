@@ -174,7 +174,14 @@ def search(
 ) -> None:
     """Train many networks on a table, rank them, and save an ensemble of the best."""
     started = time.monotonic()  # the imports below count towards the time limit
-    from parallelmlp_search.cli.runs import contribute, initial, new_run, perform, sharing
+    from parallelmlp_search.cli.runs import (
+        contribute,
+        initial,
+        new_run,
+        perform,
+        removed_unless_begun,
+        sharing,
+    )
     from parallelmlp_search.cli.source import Source
     from parallelmlp_search.search import SearchSettings
     from parallelmlp_search.space import SearchSpace
@@ -204,7 +211,10 @@ def search(
         contribute(source, settings, shared, jobs=jobs, started=started, as_json=as_json, quiet=quiet)
         return
     directory, problem = new_run(source, settings, output, shared)
-    perform(directory, problem, settings, source, jobs=jobs, started=started, as_json=as_json, quiet=quiet)
+    with removed_unless_begun(directory):
+        perform(
+            directory, problem, settings, source, jobs=jobs, started=started, as_json=as_json, quiet=quiet
+        )
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from parallelmlp_search._files import write_atomic
 from parallelmlp_search.cli.plain_values import plain
 from parallelmlp_search.data import ClassTarget, infer_task, split_target
 from parallelmlp_search.data.coercion import as_numbers
@@ -51,18 +51,16 @@ def write_table(frame: pd.DataFrame, output: str) -> None:
     if output == "-":
         frame.to_csv(sys.stdout, index=False)
         return
-    path = Path(output)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
-    try:
+
+    def write(path: Path) -> None:
         if suffix == ".parquet":
-            frame.to_parquet(unfinished, index=False)
+            frame.to_parquet(path, index=False)
         elif suffix == ".feather":
-            frame.to_feather(unfinished)
+            frame.to_feather(path)
         else:
-            frame.to_csv(unfinished, index=False)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+            frame.to_csv(path, index=False, compression="gzip" if suffix == ".csv.gz" else None)
+
+    write_atomic(Path(output), write)
 
 
 def target_of(directory: RunDirectory, model: TrainedModel) -> str | None:
@@ -124,9 +122,7 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
     metric = get_metric(result["metric"], model.task)
     scores = {
         one.name: plain(
-            float(
-                one(weighted if one.needs == "label" else probabilities, torch.from_numpy(truth), weight)[0]
-            )
+            float(one(weighted if one.needs == "label" else probabilities, torch.tensor(truth), weight)[0])
         )
         for one in (metric, *METRICS.values())
         if one is metric or (model.task in one.tasks and one.name != metric.name)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shlex
-import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallelmlp_search._files import remove_folder
 from parallelmlp_search.cli.plain_values import plain, records
 from parallelmlp_search.cli.source import STORED_TABLE, Source
 from parallelmlp_search.cli.terminal import terminal
 from parallelmlp_search.data import read_table
 from parallelmlp_search.estimators.initial_configs import initial_configs
-from parallelmlp_search.exceptions import InvalidParameterError, PMLPError, SearchFailedError
+from parallelmlp_search.exceptions import (
+    InvalidParameterError,
+    PMLPError,
+    RunDirectoryError,
+    SearchFailedError,
+)
 from parallelmlp_search.report import ConsoleReport, search_summary
 from parallelmlp_search.search import Problem, RunDirectory, SearchSettings, run
 from parallelmlp_search.search import screen as screen_trials
@@ -46,9 +51,10 @@ def new_run(
     folder = _new_folder(source.stem) if output is None else output
     directory = RunDirectory.create(folder, source=source.to_dict(), **({"shared": shared} if shared else {}))
     if source.is_stdin:
-        # standard input cannot be read again, so the run uses a copy from here on
-        directory.write_table(STORED_TABLE, frame)
-        problem = source.problem(read_table(directory.path / f"{STORED_TABLE}.parquet"))
+        with removed_unless_begun(directory):
+            # standard input cannot be read again, so the run uses a copy from here on
+            directory.write_table(STORED_TABLE, frame)
+            problem = source.problem(read_table(directory.path / f"{STORED_TABLE}.parquet"))
     return directory, problem
 
 
@@ -118,15 +124,32 @@ def perform(
                 screener=screener,
             )
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_interrupted(directory)) from None
-    except SearchFailedError:
-        raise
-    except PMLPError:
-        # a mistake that is found before training leaves no folder behind, so that its name stays free
-        if not directory.entries() and directory.info().get("status") == "failed":
-            shutil.rmtree(directory.path, ignore_errors=True)
-        raise
+        command = f"pmlp resume {shlex.quote(str(directory.path))}"
+        raise KeyboardInterrupt(f"interrupted; trained networks are kept, continue with: {command}") from None
     show_result(directory, as_json=as_json, quiet=quiet)
+
+
+@contextlib.contextmanager
+def removed_unless_begun(directory: RunDirectory) -> Iterator[None]:
+    """Remove a new run if a mistake or Ctrl-C ends it before it is planned, so that its name is free.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the search is interrupted before it began.
+    """
+    try:
+        yield
+    except (PMLPError, KeyboardInterrupt) as error:
+        with contextlib.suppress(RunDirectoryError):
+            is_interrupt = isinstance(error, KeyboardInterrupt)
+            begun = "settings" in directory.info() if is_interrupt else bool(directory.entries())
+            if not begun and not isinstance(error, SearchFailedError):
+                with directory.locked():
+                    remove_folder(directory.path)
+                if is_interrupt:
+                    raise KeyboardInterrupt("interrupted before the search began") from None
+        raise
 
 
 def _progress(
@@ -200,14 +223,6 @@ def contribute(
             f"the study {shared['study']!r} has {n_trials:,} trials; "
             "run the same command without --screen-only to build a model from them"
         )
-
-
-def _interrupted(directory: RunDirectory) -> str:
-    if "settings" not in directory.info():
-        shutil.rmtree(directory.path, ignore_errors=True)
-        return "interrupted before the search began"
-    command = f"pmlp resume {shlex.quote(str(directory.path))}"
-    return f"interrupted; trained networks are kept, continue with: {command}"
 
 
 def show_result(directory: RunDirectory, *, as_json: bool, quiet: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from parallelmlp_search._reading import reading
 from parallelmlp_search.data import read_table
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError, near_miss
 from parallelmlp_search.search import Problem, RunDirectory
@@ -62,16 +63,23 @@ class Source:
         Raises
         ------
         RunDirectoryError
-            If the run was not started by ``pmlp search``.
+            If the run was not started by ``pmlp search``, or names no table that it can have had.
         """
-        source: dict[str, Any] | None = directory.info().get("source")
+        source: dict[str, str | None] | None = directory.info().get("source")
         if not source:
             raise RunDirectoryError(
                 f"the run in {str(directory.path)!r} was not started by `pmlp search`, "
                 "so its table is unknown: resume it from the program that started it"
             )
         values: dict[str, Any] = {field.name: source.get(field.name) for field in fields(cls)}
-        return cls(**values)
+        with reading(directory.path / "run.json"):
+            for name in ("data", "target"):
+                if values[name] is None:
+                    raise ValueError(f"its source lacks {name!r}")
+            path = values["data"]
+            if "\0" in path or not (Path(path).is_absolute() or path == f"{STORED_TABLE}.parquet"):
+                raise ValueError(f"{path!r} is not the absolute path of a table")
+            return cls(**values)
 
     @property
     def is_stdin(self) -> bool:

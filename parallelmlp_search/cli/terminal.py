@@ -7,17 +7,19 @@ import functools
 import inspect
 import json
 import os
+import re
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any, ParamSpec, TextIO
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -38,8 +40,28 @@ PIPED_WIDTH = 120
 Parameters = ParamSpec("Parameters")
 
 
-class _PipeConsole(Console):
-    """Console that stays silent after its reader has closed the pipe (``| head``)."""
+_CONTROLS = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])?|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+"""Escape sequences and control characters except tabs and line ends."""
+
+
+def printable(text: str) -> str:
+    """Return a text without escape sequences; half a character becomes a question mark."""
+    return _CONTROLS.sub("", text).encode(errors="replace").decode()
+
+
+class _SafeConsole(Console):
+    """Console that prints no escape sequences of names and files, and none after its reader has gone.
+
+    Names of tables, columns and classes, and files of a run, can come from anyone. A reader such as ``head``
+    closes the pipe early.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            is_safe = segment.control or segment.text.isprintable()
+            yield segment if is_safe else Segment(printable(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -51,8 +73,8 @@ class Terminal:
 
     def __init__(self) -> None:
         piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-        self.out = _PipeConsole(width=PIPED_WIDTH if piped else None, highlight=False)
-        self.err = _PipeConsole(stderr=True, highlight=False)
+        self.out = _SafeConsole(width=PIPED_WIDTH if piped else None, highlight=False)
+        self.err = _SafeConsole(stderr=True, highlight=False)
         self._shown: set[str] = set()
 
     def show(self, *renderables: RenderableType) -> None:

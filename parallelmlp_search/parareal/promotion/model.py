@@ -222,4 +222,6 @@ def load_promoted(directory: RunDirectory) -> PromotedModel | None:
             for number, of_folds in enumerate(shapes)
         ]
         members = [replace(shell, states=mine) for shell, mine in zip(shells, states, strict=True)]
-        return PromotedModel.of(base, stored_numbers(tensors, "weights", (len(base.configs),)), members)
+        return PromotedModel.of(
+            base, stored_numbers(tensors, "weights", (len(base.configs),), torch.float64), members
+        )

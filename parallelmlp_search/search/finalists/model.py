@@ -257,7 +257,7 @@ class TrainedModel:
         path = folder / "weights.safetensors"
         tensors, _ = load_tensors(path)
         with reading(path):
-            model.weights = stored_numbers(tensors, "weights", (model.n_members,))
+            model.weights = stored_numbers(tensors, "weights", (model.n_members,), torch.float64)
             for number, fold in enumerate(model.folds):
                 fold.parameters = stored_numbers(tensors, f"fold{number}", (fold.layout.size,))
         return model

@@ -108,7 +108,9 @@ def check_length(name: str, values: Sequence[Any], expected: int) -> None:
         refuse(name, f"of length {expected}", values)
 
 
-def stored_numbers(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
+def stored_numbers(
+    tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Return a copy of a stored tensor.
 
     The memory of a file is not aligned, and products of unaligned weights differ in the last bit.
@@ -117,8 +119,8 @@ def stored_numbers(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, .
     ----------
     tensors
         Tensors of a file.
-    name, shape
-        Name of the tensor, and its shape.
+    name, shape, dtype
+        Name of the tensor, its shape and dtype.
 
     Returns
     -------
@@ -132,9 +134,9 @@ def stored_numbers(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, .
     if name not in tensors:
         raise ValueError(f"it has no tensor {name!r}")
     tensor = tensors[name]
-    if tuple(tensor.shape) != shape or tensor.dtype not in (torch.float32, torch.float64):
+    if tuple(tensor.shape) != shape or tensor.dtype != dtype:
         raise ValueError(
-            f"the tensor {name!r} must be of floats and shape {shape}, but is of {tensor.dtype} and shape "
+            f"the tensor {name!r} must be of {dtype} and shape {shape}, but is of {tensor.dtype} and shape "
             f"{tuple(tensor.shape)}"
         )
     if not bool(torch.isfinite(tensor).all()):

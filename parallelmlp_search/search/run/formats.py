@@ -132,7 +132,7 @@ class Result(TypedDict):
 
 
 _TRIAL = {"trial": "iu", "n_parameters": "iu", "epochs": "f", "score": "f", "error": "f"}
-_CONFIG = {"state": "O", "failure": "O", "config_widths": "O"}
+_CONFIG = {"state": "O", "failure": "O", "config_widths": "O", "config_seed": "iu"}
 
 LEADERBOARD_COLUMNS: Mapping[str, str] = {
     "rank": "iuf",

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from parallelmlp_search._files import remove, save_tensors
@@ -222,9 +223,10 @@ def _unpack(
 
 
 def _check_shapes(expected: Mapping[str, tuple[int, ...] | None], tensors: Mapping[str, Tensor]) -> None:
-    """Check that tensors hold floating-point numbers of the expected shapes."""
+    """Check shapes and dtypes of tensors."""
     for name, tensor in tensors.items():
-        if tuple(tensor.shape) != expected.get(name) or not tensor.is_floating_point():
+        dtype = torch.float64 if name == "epochs" else torch.float32
+        if tuple(tensor.shape) != expected.get(name) or tensor.dtype != dtype:
             raise ValueError(f"{name!r} is a tensor of {tensor.dtype} and shape {tuple(tensor.shape)}")
 
 

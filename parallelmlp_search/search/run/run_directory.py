@@ -17,6 +17,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from parallelmlp_search._checks import check_choice
 from parallelmlp_search._files import (
     PART,
     append_line,
@@ -39,7 +40,7 @@ from parallelmlp_search.search.run.formats import (
     Result,
     RunInfo,
 )
-from parallelmlp_search.search.run.trial import config_of_row
+from parallelmlp_search.search.run.trial import TrialState, config_of_row
 from parallelmlp_search.space import MLPConfig
 
 LOCK = ".lock"
@@ -304,6 +305,8 @@ class RunDirectory:
         with reading(path):
             if frame.empty:
                 raise ValueError("it has no rows")
+            for state in frame["state"].unique():
+                check_choice("state", state, list(TrialState))
             for row in frame.drop_duplicates("trial").to_dict("records"):
                 config_of_row(row, to_show=True)
         return frame

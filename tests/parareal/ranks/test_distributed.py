@@ -234,7 +234,7 @@ def test_a_checkpoint_of_another_run_is_rejected(tmp_path: Path) -> None:
     assert Checkpointer(tmp_path, {"name": "ours"}).load(engine()) == ({"best": 1}, {})
     with pytest.raises(RunDirectoryError, match="was written with identity"):
         Checkpointer(tmp_path, {"name": "theirs"}).load(engine())
-    with pytest.raises(InvalidParameterError, match="a checkpoint must hold"):
+    with pytest.raises(RunDirectoryError, match="a checkpoint must hold"):
         Checkpointer(tmp_path, {"name": "ours"}).load(engine(9))
     assert sorted({path.suffix for path in tmp_path.iterdir()}) == [".json", ".safetensors"]
 

@@ -13,6 +13,7 @@ import pandas as pd
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from parallelmlp_search._reading import reading
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.integrations.optuna.sampler.elites import Elites
 from parallelmlp_search.integrations.optuna.storage.storage_writers import get_writer
@@ -64,7 +65,7 @@ def study_from_run(
     result = directory.result()
     frame = directory.trials()
     space = directory.settings().space
-    metric = get_metric(result["metric"], directory.info()["task"])
+    metric = get_metric(result["metric"], result["task"])
     name = study_name or directory.path.resolve().name
     try:
         study = optuna.create_study(
@@ -79,9 +80,10 @@ def study_from_run(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([metric.name])  # labels of plot axes
-    study.set_user_attr("honest_score", result["honest"]["score"])
+    study.set_user_attr("honest_score", (result["honest"] or {}).get("score"))
     study.set_user_attr("run", str(directory.path))
-    trials = [_trial_of_rows(rows, space) for _, rows in frame.groupby("trial", sort=True)]
+    with reading(directory.path / "trials.parquet"):
+        trials = [_trial_of_rows(rows, space) for _, rows in frame.groupby("trial", sort=True)]
     get_writer(study._storage).create(study._study_id, trials)
     return study
 
