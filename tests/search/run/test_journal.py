@@ -23,7 +23,9 @@ from parallelmlp_search.search.run.journal import Journal, Sizes
 def outcome_of(key: str, n_parameters: int = 1000) -> ShardOutcome:
     """Outcome of three members: one with a state, one with snapshots and a prediction, one that failed."""
     state = MemberState({"parameters": torch.randn(n_parameters)}, 7, 0.25, 1.5, -1)
-    snapshots = Snapshots(torch.tensor([1.0, 2.0]), torch.randn(2, n_parameters), torch.randn(2, 1, 4))
+    snapshots = Snapshots(
+        torch.tensor([1.0, 2.0]).double(), torch.randn(2, n_parameters), torch.randn(2, 1, 4)
+    )
     members = [
         MemberOutcome(4, 1.0, 0.5, 0.4, 5, 0.1, best_epoch=1.5, state=state),
         MemberOutcome(14, 1.0, 0.6, 0.3, 5, 0.2, prediction=torch.randn(1, 4), snapshots=snapshots),
