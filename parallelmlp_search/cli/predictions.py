@@ -117,12 +117,20 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
         truth: NDArray[Any] = as_numbers(column)
     else:
         truth = ClassTarget(model.classes).encode(column)
-    probabilities = torch.from_numpy(np.ascontiguousarray(model.predictions(features)))[None]
+    predictions = np.ascontiguousarray(model.predictions(features))
+    units: tuple[float, ...] = (1.0,)
+    if (scaling := model.target_scaling) is not None:
+        predictions, truth, units = scaling.apply(predictions.T).T, scaling.apply(truth), scaling.unit
+    probabilities = torch.from_numpy(predictions)[None]
     weighted = weight_classes(probabilities, model.decision_weights)
     metric = get_metric(result["metric"], model.task)
     scores = {
         one.name: plain(
-            float(one(weighted if one.needs == "label" else probabilities, torch.tensor(truth), weight)[0])
+            float(
+                one.in_units(units)(
+                    weighted if one.needs == "label" else probabilities, torch.tensor(truth), weight
+                )[0]
+            )
         )
         for one in (metric, *METRICS.values())
         if one is metric or (model.task in one.tasks and one.name != metric.name)

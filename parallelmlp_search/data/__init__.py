@@ -7,6 +7,7 @@ from parallelmlp_search.data.numeric import Scaling
 from parallelmlp_search.data.preprocessing import TablePreprocessor
 from parallelmlp_search.data.reading import read_table
 from parallelmlp_search.data.splits import Split, folds, holdout
+from parallelmlp_search.data.target_scaling import TargetScaling
 from parallelmlp_search.data.targets import ClassTarget, RegressionTarget, class_weights, combine_weights
 from parallelmlp_search.data.task import Task, infer_task, split_target
 
@@ -19,6 +20,7 @@ __all__ = [
     "Split",
     "TablePreprocessor",
     "TableSchema",
+    "TargetScaling",
     "Task",
     "as_frame",
     "class_weights",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -157,7 +158,7 @@ class RegressionTarget:
             If the target has no rows, or values that are missing, infinite or no numbers; or if a weight is
             missing, negative or not finite.
         """
-        values = _numeric_target(y)
+        values = numeric_target(y)
         if not values.size:
             raise DataError("the target has no rows")
         values = values.reshape(len(values), -1)
@@ -188,7 +189,7 @@ class RegressionTarget:
         DataError
             If the number of outputs differs from training, or a value is not a finite number.
         """
-        values = _numeric_target(y)
+        values = numeric_target(y)
         outputs = 1 if values.ndim == 1 else values.shape[1]
         if outputs != self.n_outputs:
             raise DataError(
@@ -197,8 +198,14 @@ class RegressionTarget:
         return ((values - self.mean_) / self.scale_).astype(dtype)
 
 
-def _numeric_target(y: Any) -> Floats:
-    """Convert a target to finite float64 of shape (rows,) or (rows, C)."""
+def numeric_target(y: Any) -> Floats:
+    """Convert a target to finite float64 of shape (rows,) or (rows, C).
+
+    Raises
+    ------
+    DataError
+        If it has another shape, or a value that is missing, no real number, infinite or beyond 1e300.
+    """
     if hasattr(y, "to_pandas"):
         y = y.to_pandas()
     if isinstance(y, pd.DataFrame):
@@ -220,7 +227,11 @@ def _numeric_target(y: Any) -> Floats:
         row = int(np.argwhere(wrong)[0][0])
         first = y.iloc[row] if isinstance(y, (pd.Series, pd.DataFrame)) else np.asarray(y)[row]
         found = first.tolist() if isinstance(first, (pd.Series, np.ndarray)) else plain_value(first)
-        raise DataError(f"a regression target must hold finite numbers, but row {row} has {found!r}")
+        worst = float(values[row].flat[int(np.argmax(wrong[row]))] if values.ndim > 1 else values[row])
+        rule = (
+            f"numbers from -{_MAX_TARGET:g} to {_MAX_TARGET:g}" if math.isfinite(worst) else "finite numbers"
+        )
+        raise DataError(f"a regression target must hold {rule}, but row {row} has {found!r}")
     return values
 
 

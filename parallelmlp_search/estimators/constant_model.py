@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from parallelmlp_search.data import ClassTarget, class_weights, combine_weights
+from parallelmlp_search.data import ClassTarget, TargetScaling, class_weights, combine_weights
 from parallelmlp_search.exceptions import DataWarning
 from parallelmlp_search.search import Problem
 
@@ -48,7 +48,9 @@ class ConstantModel:
             dummy = DummyRegressor(strategy="mean")
             if kind == "quantile":
                 dummy = DummyRegressor(strategy="quantile", quantile=float(level or 0.5))
-            return cls(None, dummy.fit(problem.frame, problem.target, weight).constant_.ravel())
+            scaling = TargetScaling.fit(problem.target)  # a sum of large numbers would overflow
+            dummy.fit(problem.frame, scaling.apply(problem.target), weight)
+            return cls(None, scaling.restore(dummy.constant_.reshape(-1, 1))[:, 0])
         encoder = ClassTarget.fit(problem.target)
         encoded = encoder.encode(problem.target)
         by_class = class_weights(encoded, problem.class_weight, encoder.classes_)

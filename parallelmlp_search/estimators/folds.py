@@ -137,7 +137,7 @@ class Fold:
         else:
             final._store_network(self.training, self.config(fields), outcome)
             assert outcome.prediction is not None
-            values = _final_predictions(outcome.prediction, are_classes=hasattr(final, "classes_"))
+            values = _final_predictions(outcome.prediction, self.training)
             final._cached_predictions = tuple((table, values[rows]) for _, table, rows in self.scored)
         if not isinstance(self.estimator, Pipeline):
             return final
@@ -149,11 +149,11 @@ class Fold:
         return pipeline
 
 
-def _final_predictions(prediction: torch.Tensor, *, are_classes: bool) -> npt.NDArray[np.float64]:
+def _final_predictions(prediction: torch.Tensor, training: PreparedTraining) -> npt.NDArray[np.float64]:
     """Return predictions of shape (n, n_outputs) as :class:`~parallelmlp_search.search.TrainedModel` does."""
     values: npt.NDArray[np.float64] = prediction.double().numpy()
-    if are_classes:
-        values = values / values.sum(axis=0, keepdims=True)
+    scaling = None if training.preparation is None else training.preparation.target_scaling
+    values = values / values.sum(axis=0, keepdims=True) if scaling is None else scaling.restore(values)
     return np.ascontiguousarray(values.T)
 
 

@@ -44,20 +44,21 @@ def format_score(score: float | None) -> str:
 def format_with_error(score: float, standard_error: float | None) -> str:
     """Format a score and its standard error, both to the second digit of the error.
 
-    >>> format_with_error(0.912345, 0.00213)
-    '0.9123 ± 0.0021'
+    >>> format_with_error(0.912345, 0.00213), format_with_error(3.21e-201, 4.5e-203)
+    ('0.9123 ± 0.0021', '3.21e-201 ± 4.5e-203')
     """
-    decimals = _decimals(standard_error)
-    if decimals is None:
+    if not standard_error or not is_finite(standard_error):
         return format_score(score)
-    return f"{score:,.{decimals}f} ± {standard_error:,.{decimals}f}"
+    style = _style(standard_error)
+    return f"{score:{style}} ± {standard_error:{style}}"
 
 
-def _decimals(standard_error: float | None) -> int | None:
-    """Decimals down to the second digit of a standard error, or None if it is not known."""
-    if standard_error is None or not math.isfinite(standard_error) or standard_error <= 0:
-        return None
-    return max(0, min(8, 1 - math.floor(math.log10(standard_error))))
+def _style(standard_error: float | None) -> str:
+    """Format of numbers down to the second digit of a standard error; four decimals if it is not known."""
+    if not standard_error or not is_finite(standard_error):
+        return ",.4f"
+    place = math.floor(math.log10(standard_error))
+    return f",.{max(0, 1 - place)}f" if -7 <= place < 9 else ".4g"
 
 
 def format_count(number: float) -> str:
@@ -116,15 +117,14 @@ def describe_config(record: Record) -> str:
 
 def describe_interval(honest: Record) -> str:
     """Describe the interval of an honest score and its corrections."""
-    decimals = _decimals(honest.get("standard_error"))
-    decimals = 4 if decimals is None else decimals
+    style = _style(honest.get("standard_error"))
     facts = []
     if is_finite(honest.get("low")) and is_finite(honest.get("high")):
-        facts.append(f"95 % interval {honest['low']:,.{decimals}f} to {honest['high']:,.{decimals}f}")
+        facts.append(f"95 % interval {honest['low']:{style}} to {honest['high']:{style}}")
     if is_finite(honest.get("naive")):
-        facts.append(f"{honest['naive']:,.{decimals}f} without bias correction")
+        facts.append(f"{honest['naive']:{style}} without bias correction")
     if is_finite(honest.get("averaging")) and honest["averaging"]:
-        facts.append(f"{honest['averaging']:+,.{decimals}f} for averaging folds")
+        facts.append(f"{honest['averaging']:+{style}} for averaging folds")
     return ", ".join(facts)
 
 

@@ -163,7 +163,7 @@ def bias_corrected_score(
     # "weibull" puts the extremes of 30 samples at 1/31 and 30/31; the default gives a too short interval.
     low, high = np.quantile(scores, (0.025, 0.975), method="weibull").tolist()
     low, high = mean + narrowing * (low - mean), mean + narrowing * (high - mean)
-    spread = narrowing * float(np.std(scores, ddof=1))
+    spread = narrowing * _deviation(scores)
     error = _standard_error(MemberPool(selected, truth, metric), units, error_seed)
     return HonestScore(mean, max(spread, error), low, high, naive, len(scores))
 
@@ -265,4 +265,10 @@ def _standard_error(
             truth = selected.truth.reweight(weight)
             scores.append(float(selected.metric.formula.score(selected.projected, truth)[0]))
     finite = [score for score in scores if math.isfinite(score)]
-    return float(np.std(finite, ddof=1)) if len(finite) > 1 else 0.0
+    return _deviation(finite) if len(finite) > 1 else 0.0
+
+
+def _deviation(scores: Sequence[float]) -> float:
+    """Standard deviation. Scaling by a power of two rounds nothing, and no square overflows or vanishes."""
+    size = 2.0 ** max(-1000, math.frexp(max(map(abs, scores)))[1] - 1)
+    return size * float(np.std(np.array(scores) / size, ddof=1))

@@ -9,7 +9,8 @@ projections. Ensemble selection and bootstraps work on these small arrays, never
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -41,6 +42,10 @@ class Formula:
     def score(self, projected: Tensor, truth: GroundTruth) -> Tensor:
         """Compute float64 scores (P,) of projected, finite predictions (P, K, N)."""
         raise NotImplementedError
+
+    def in_units(self, units: Sequence[float]) -> Formula:
+        """Return the formula for values that are given in these units (C,), with scores in units of 1."""
+        return self
 
 
 # --- probabilities -------------------------------------------------------------------------------------
@@ -210,12 +215,29 @@ def _others(shares: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Residual(Formula):
+    """Function of the residuals of each output.
+
+    ``ratios`` (C,) and ``unit`` convert residuals from the units of each output to a common one, and scores
+    to units of 1. Squares of the residuals then neither overflow nor vanish.
+    """
+
+    ratios: tuple[float, ...] = field(default=(), kw_only=True)
+    unit: float = field(default=1.0, kw_only=True)
+
     @property
     def target_kind(self) -> Literal["classes", "values"]:
         return "values"
 
     def project(self, predictions: Tensor, target: Tensor) -> Tensor:
-        return target - predictions.double()
+        residuals = target - predictions.double()
+        if self.ratios:
+            residuals *= torch.tensor(self.ratios, dtype=torch.float64, device=residuals.device)[:, None]
+        return residuals
+
+    def in_units(self, units: Sequence[float]) -> Formula:
+        unit = max(units)
+        ratios = tuple(one / unit for one in units)
+        return replace(self, ratios=() if set(ratios) == {1.0} else ratios, unit=unit)
 
 
 @dataclass(frozen=True)
@@ -223,7 +245,7 @@ class AbsoluteError(_Residual):
     """Mean absolute error, averaged over the outputs."""
 
     def score(self, projected: Tensor, truth: GroundTruth) -> Tensor:
-        return _mean(projected.abs().mean(1), truth.weight)
+        return _mean(projected.abs().mean(1), truth.weight) * self.unit
 
 
 @dataclass(frozen=True)
@@ -234,7 +256,7 @@ class Pinball(_Residual):
 
     def score(self, projected: Tensor, truth: GroundTruth) -> Tensor:
         loss = torch.maximum(self.alpha * projected, (self.alpha - 1.0) * projected)
-        return _mean(loss.mean(1), truth.weight)
+        return _mean(loss.mean(1), truth.weight) * self.unit
 
 
 @dataclass(frozen=True)
@@ -242,7 +264,7 @@ class RootSquaredError(SquaredFormula, _Residual):
     """Root mean squared error of each output, averaged over the outputs."""
 
     def from_mean_squares(self, squares: Tensor, truth: GroundTruth) -> Tensor:
-        return squares.sqrt().mean(1)
+        return squares.sqrt().mean(1) * self.unit
 
 
 @dataclass(frozen=True)
@@ -251,6 +273,9 @@ class RSquared(SquaredFormula, _Residual):
 
     An output without variance scores 1 if it is predicted exactly, else 0.
     """
+
+    def in_units(self, units: Sequence[float]) -> Formula:
+        return self
 
     def from_mean_squares(self, squares: Tensor, truth: GroundTruth) -> Tensor:
         mean = _mean(truth.target, truth.weight)  # (K,)

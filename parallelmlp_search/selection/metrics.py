@@ -7,8 +7,8 @@ values in the target's own units.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
@@ -119,6 +119,10 @@ class Metric:
             (P,) 1 - score if greater scores are better, else the score.
         """
         return self.to_error(self(predictions, target, weight))
+
+    def in_units(self, units: Sequence[float]) -> Metric:
+        """Return the metric for values that are given in these units (C,), with scores in units of 1."""
+        return replace(self, formula=self.formula.in_units(units))
 
     def to_error(self, score: Scores) -> Scores:
         """Turn scores into errors, for which lower is better."""

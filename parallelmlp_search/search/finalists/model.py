@@ -15,7 +15,7 @@ from torch import Tensor
 
 from parallelmlp_search._files import make_folder, save_tensors, write_json
 from parallelmlp_search._reading import load_tensors, read_json, reading
-from parallelmlp_search.data import ClassTarget, TablePreprocessor
+from parallelmlp_search.data import ClassTarget, TablePreprocessor, TargetScaling
 from parallelmlp_search.engine import Head
 from parallelmlp_search.engine.network import PackedNetwork, window_rows
 from parallelmlp_search.exceptions import RunDirectoryError
@@ -23,6 +23,7 @@ from parallelmlp_search.packing import Architecture, Layout, plan
 from parallelmlp_search.packing.pack import select_columns, write_member
 from parallelmlp_search.search.finalists.model_format import (
     FORMAT,
+    PLAIN_FORMAT,
     StoredModel,
     check_head,
     check_length,
@@ -101,6 +102,8 @@ class TrainedModel:
         Weight of each class for predicted classes, with mean 1; None predicts the most probable class.
     refitted
         True if ``folds`` holds networks that were trained on all rows.
+    target_scaling
+        Map from the target of a regression to the numbers that the networks predict; None without one.
     """
 
     task: str
@@ -115,6 +118,7 @@ class TrainedModel:
     temperature: float = 1.0
     decision_weights: tuple[float, ...] | None = None
     refitted: bool = False
+    target_scaling: TargetScaling | None = None
 
     @classmethod
     def pack(
@@ -158,6 +162,7 @@ class TrainedModel:
             feature_names=[str(name) for name in problem.frame.columns],
             target_name=problem.target_name,
             flat_target=problem.target.ndim == 1,
+            target_scaling=preparation.target_scaling,
         )
 
     def refit(self, part: Part, vectors: Sequence[Sequence[Tensor]]) -> TrainedModel:
@@ -182,7 +187,7 @@ class TrainedModel:
         if self.classes is not None:
             values = apply_temperature(values / values.sum(dim=0, keepdim=True), self.temperature)
         found: NDArray[np.float64] = values.numpy()
-        return found
+        return found if self.target_scaling is None else self.target_scaling.restore(found)
 
     def _averages(self, frame: pd.DataFrame) -> Tensor:
         """Weighted mean over networks and folds, float64 ``(C, n)``."""
@@ -221,9 +226,10 @@ class TrainedModel:
         make_folder(folder)
         tensors = {f"fold{number}": fold.parameters for number, fold in enumerate(self.folds)}
         save_tensors(folder / "weights.safetensors", tensors | {"weights": self.weights})
+        scaling = None if self.target_scaling is None else self.target_scaling.to_dict()
         write_json(
             folder / "model.json",
-            {"format": FORMAT}
+            ({"format": PLAIN_FORMAT} if scaling is None else {"format": FORMAT, "target_scaling": scaling})
             | {name: getattr(self, name) for name in PLAIN_FIELDS}
             | {
                 "classes": None if self.classes is None else ClassTarget(self.classes).to_dict(),
@@ -247,7 +253,7 @@ class TrainedModel:
         """
         path = folder / "model.json"
         values = read_json(path, StoredModel, newest=FORMAT)
-        if values["format"] < FORMAT:
+        if values["format"] < PLAIN_FORMAT:
             raise RunDirectoryError(
                 f"{str(folder)!r} holds a model of format {values['format']}, but this version reads format "
                 f"{FORMAT}: use the version of parallelmlp-search that wrote it"
@@ -283,7 +289,21 @@ class TrainedModel:
         if not (configs and folds):
             raise ValueError("it holds no network")
         classes = None if stored is None else stored.classes_
-        return cls(classes=classes, configs=configs, weights=torch.empty(0), folds=folds, **plain)
+        scaling = values.get("target_scaling")
+        if scaling is not None:
+            scaling = TargetScaling.from_dict(scaling)
+            for name in ("center", "unit"):
+                check_length(
+                    f"the {name} of target_scaling", getattr(scaling, name), folds[0].head.n_predictions
+                )
+        return cls(
+            classes=classes,
+            configs=configs,
+            weights=torch.empty(0),
+            folds=folds,
+            target_scaling=scaling,
+            **plain,
+        )
 
 
 def _stored_config(values: dict[str, Any]) -> MLPConfig:

@@ -12,8 +12,8 @@ from parallelmlp_search._checks import check_finite, check_non_negative, check_p
 from parallelmlp_search.engine import Head
 from parallelmlp_search.search.run.formats import Count, Positive
 
-FORMAT = 2
-"""Format of ``model.json``."""
+FORMAT, PLAIN_FORMAT = 3, 2
+"""Newest format of ``model.json``, and that of models without ``target_scaling``, which older versions read."""
 
 Numbers = list[Annotated[float, check_finite]]
 Weights = list[Annotated[float, check_non_negative]] | None
@@ -37,6 +37,13 @@ class StoredFold(TypedDict):
     head: StoredHead
 
 
+class StoredScaling(TypedDict):
+    """Scaling of an extreme target."""
+
+    center: Numbers
+    unit: list[Annotated[float, check_positive]]
+
+
 class StoredClasses(TypedDict):
     """Classes of a target."""
 
@@ -58,6 +65,7 @@ class StoredModel(TypedDict):
     decision: NotRequired[Weights]  # name of `decision_weights` in version 0.1.0
     refitted: bool
     classes: StoredClasses | None
+    target_scaling: NotRequired[StoredScaling]  # since format 3
     configs: list[dict[str, Any]]
     folds: list[StoredFold]
 

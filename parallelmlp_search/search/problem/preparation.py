@@ -22,6 +22,7 @@ from parallelmlp_search.data import (
     ClassTarget,
     RegressionTarget,
     TablePreprocessor,
+    TargetScaling,
     class_weights,
     combine_weights,
     folds,
@@ -103,8 +104,10 @@ class Preparation:
         n_classes = None
         row_weights = None
         self.target: NDArray[Any]
+        self.target_scaling: TargetScaling | None = None
         if problem.task == "regression":
-            self.target = np.asarray(problem.target, dtype=np.float64)
+            self.target_scaling = TargetScaling.fit(problem.target)
+            self.target = self.target_scaling.apply(np.asarray(problem.target, dtype=np.float64))
         else:
             self.classes = ClassTarget.fit(problem.target)
             self.target = self.classes.encode(problem.target)
@@ -113,6 +116,8 @@ class Preparation:
         self.training_weight = combine_weights(problem.weight, row_weights, problem.n_rows)
         self.metric_weight = combine_weights(problem.weight, None, problem.n_rows)
         self.metric = get_metric(settings.metric, problem.task, n_classes=n_classes)
+        if self.target_scaling is not None and self.target_scaling.is_needed:
+            self.metric = self.metric.in_units(self.target_scaling.unit)
         # kinds of the whole table: a column that is constant within a fold keeps its kind
         self.column_kinds = problem.columns.kinds
         self.is_tiny = problem.n_rows < MIN_SPLIT_ROWS or self._rarest() < MIN_CLASS_ROWS

@@ -215,8 +215,8 @@ def _lost_values(every: pd.Series | NDArray[Any], kept: pd.Series | NDArray[Any]
     whole, left = pd.Series(every).drop_duplicates(), pd.Series(kept).drop_duplicates()
     if len(left) == 1 < len(whole):
         raise DataError(
-            f"{label} must differ between rows of weight > 0, but all {len(kept)} of them have "
-            f"{plain_value(left.iloc[0])!r}"
+            f"{label} must have at least two values or classes in rows of weight > 0, but all {len(kept)} "
+            f"of them have {plain_value(left.iloc[0])!r}"
         )
     return whole[~whole.isin(left)].to_numpy()
 
