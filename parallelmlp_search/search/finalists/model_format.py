@@ -13,7 +13,7 @@ from parallelmlp_search.engine import Head
 from parallelmlp_search.search.run.formats import Count, Positive
 
 FORMAT, PLAIN_FORMAT = 3, 2
-"""Newest format of ``model.json``, and that of models without ``target_scaling``, which older versions read."""
+"""Newest format of ``model.json``, and that of models without ``target_scaling``, for older versions."""
 
 Numbers = list[Annotated[float, check_finite]]
 Weights = list[Annotated[float, check_non_negative]] | None
