@@ -1,9 +1,9 @@
 """Matrix products of one member in a compiled loop. Blocks of results are summed in registers.
 
 Matrices lie in buffers from an offset on. Rows of a batch are contiguous and padded to whole vectors. A
-block is four neurons by two vectors of rows, or eight neurons by one vector of columns: enough sums to hide
-the latency of each, few enough for sixteen registers. Buffers have room for what a block reads and writes
-beyond the last neuron.
+block is four neurons by two vectors, or eight by two where a machine has 32 registers: enough sums to hide
+the latency of each, and fewer loads than sums. Buffers have room for what a block reads and writes beyond the
+last neuron.
 
 GFLOP/s on one Zen 4 core, whose BLAS reaches 102 with products of 1,024 by 1,024: 110 for (64 x 50) and
 (64 x 64) times 128 rows, 91 to 115 for their gradients, 93 to 108 for (256 x 256) and (512 x 512).
@@ -40,6 +40,54 @@ def round_up(size):
     return (size + LANES - 1) // LANES * LANES
 
 
+HAS_32_REGISTERS = LANES == 16
+
+
+@inlined
+def _biases(w, bias, o):
+    """Biases of four neurons in all lanes; zeros if ``bias`` is negative."""
+    if bias < 0:
+        zero = splat(ZERO)
+        return zero, zero, zero, zero
+    k = bias + o
+    return load_splat(w, k), load_splat(w, k + 1), load_splat(w, k + 2), load_splat(w, k + 3)
+
+
+@inlined
+def _store_rows(z, to, n_rows, sums):
+    """Store one vector of rows of four neurons."""
+    store(z, to, sums[0])
+    store(z, to + n_rows, sums[1])
+    store(z, to + 2 * n_rows, sums[2])
+    store(z, to + 3 * n_rows, sums[3])
+
+
+@inlined
+def _block_8x2(w, at, row_stride, stride, upper, lower, x, begin, n_in, n_rows):
+    """Two vectors of rows of eight neurons; the sums start with those of the first and last four."""
+    z0, z1, z2, z3 = upper
+    y0, y1, y2, y3 = upper
+    z4, z5, z6, z7 = lower
+    y4, y5, y6, y7 = lower
+    for k in range(n_in):
+        left, right = load(x, begin + k * n_rows), load(x, begin + k * n_rows + LANES)
+        first = at + k * stride
+        second = first + 4 * row_stride
+        w0, w1 = load_splat(w, first), load_splat(w, first + row_stride)
+        w2, w3 = load_splat(w, first + 2 * row_stride), load_splat(w, first + 3 * row_stride)
+        z0, y0 = multiply_add(w0, left, z0), multiply_add(w0, right, y0)
+        z1, y1 = multiply_add(w1, left, z1), multiply_add(w1, right, y1)
+        z2, y2 = multiply_add(w2, left, z2), multiply_add(w2, right, y2)
+        z3, y3 = multiply_add(w3, left, z3), multiply_add(w3, right, y3)
+        w4, w5 = load_splat(w, second), load_splat(w, second + row_stride)
+        w6, w7 = load_splat(w, second + 2 * row_stride), load_splat(w, second + 3 * row_stride)
+        z4, y4 = multiply_add(w4, left, z4), multiply_add(w4, right, y4)
+        z5, y5 = multiply_add(w5, left, z5), multiply_add(w5, right, y5)
+        z6, y6 = multiply_add(w6, left, z6), multiply_add(w6, right, y6)
+        z7, y7 = multiply_add(w7, left, z7), multiply_add(w7, right, y7)
+    return (z0, z1, z2, z3), (y0, y1, y2, y3), (z4, z5, z6, z7), (y4, y5, y6, y7)
+
+
 @inlined
 def _block_4x2(w, at, row_stride, stride, z, x, begin, n_in, n_rows):
     """Two vectors of rows of four neurons; the sums start with ``z``."""
@@ -54,7 +102,7 @@ def _block_4x2(w, at, row_stride, stride, z, x, begin, n_in, n_rows):
         z1, y1 = multiply_add(w1, left, z1), multiply_add(w1, right, y1)
         z2, y2 = multiply_add(w2, left, z2), multiply_add(w2, right, y2)
         z3, y3 = multiply_add(w3, left, z3), multiply_add(w3, right, y3)
-    return z0, z1, z2, z3, y0, y1, y2, y3
+    return (z0, z1, z2, z3), (y0, y1, y2, y3)
 
 
 @inlined
@@ -94,40 +142,36 @@ def matmul(w, start, row_stride, stride, bias, n_out, n_in, x, begin, n_rows, z,
     ``W[o, i]`` is ``w[start + o * row_stride + i * stride]``. The biases start at ``bias`` of ``w``, which is
     negative for none.
     """
-    zero = splat(ZERO)
     n_parts = n_rows // LANES
     for half in range((n_parts + 1) // 2):
         part = 2 * half * LANES
         x_start = begin + part
         is_pair = 2 * half + 1 < n_parts
-        for quarter in range(n_out // 4):
+        done = 0
+        if HAS_32_REGISTERS and is_pair:
+            for eighth in range(n_out // 8):
+                o = 8 * eighth
+                z_start, at = to + o * n_rows + part, start + o * row_stride
+                upper, lower = _biases(w, bias, o), _biases(w, bias, o + 4)
+                a, b, c, d = _block_8x2(w, at, row_stride, stride, upper, lower, x, x_start, n_in, n_rows)
+                _store_rows(z, z_start, n_rows, a)
+                _store_rows(z, z_start + LANES, n_rows, b)
+                _store_rows(z, z_start + 4 * n_rows, n_rows, c)
+                _store_rows(z, z_start + 4 * n_rows + LANES, n_rows, d)
+            done = n_out // 8 * 2
+        for quarter in range(done, n_out // 4):
             o = 4 * quarter
-            if bias >= 0:
-                first = (
-                    load_splat(w, bias + o),
-                    load_splat(w, bias + o + 1),
-                    load_splat(w, bias + o + 2),
-                    load_splat(w, bias + o + 3),
-                )
-            else:
-                first = zero, zero, zero, zero
+            first = _biases(w, bias, o)
             z_start, at = to + o * n_rows + part, start + o * row_stride
             if is_pair:
-                z0, z1, z2, z3, y0, y1, y2, y3 = _block_4x2(
-                    w, at, row_stride, stride, first, x, x_start, n_in, n_rows
-                )
-                store(z, z_start + LANES, y0)
-                store(z, z_start + n_rows + LANES, y1)
-                store(z, z_start + 2 * n_rows + LANES, y2)
-                store(z, z_start + 3 * n_rows + LANES, y3)
+                a, b = _block_4x2(w, at, row_stride, stride, first, x, x_start, n_in, n_rows)
+                _store_rows(z, z_start, n_rows, a)
+                _store_rows(z, z_start + LANES, n_rows, b)
             else:
-                z0, z1, z2, z3 = _block_4x1(w, at, row_stride, stride, first, x, x_start, n_in, n_rows)
-            store(z, z_start, z0)
-            store(z, z_start + n_rows, z1)
-            store(z, z_start + 2 * n_rows, z2)
-            store(z, z_start + 3 * n_rows, z3)
+                a = _block_4x1(w, at, row_stride, stride, first, x, x_start, n_in, n_rows)
+                _store_rows(z, z_start, n_rows, a)
         for o in range(n_out - n_out % 4, n_out):
-            single = load_splat(w, bias + o) if bias >= 0 else zero
+            single = load_splat(w, bias + o) if bias >= 0 else splat(ZERO)
             z_start, at = to + o * n_rows + part, start + o * row_stride
             store(z, z_start, _block_1x1(w, at, stride, single, x, x_start, n_in, n_rows))
             if is_pair:
@@ -136,36 +180,57 @@ def matmul(w, start, row_stride, stride, bias, n_out, n_in, x, begin, n_rows, z,
 
 
 @inlined
+def _gradient_8x1(grad, at, n_rows, columns, start, n_columns, n_true):
+    """Gradients of eight neurons by one vector of columns."""
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = splat(ZERO)
+    for n in range(n_true):
+        x = load(columns, start + n * n_columns)
+        k = at + n
+        s0 = multiply_add(load_splat(grad, k), x, s0)
+        s1 = multiply_add(load_splat(grad, k + n_rows), x, s1)
+        s2 = multiply_add(load_splat(grad, k + 2 * n_rows), x, s2)
+        s3 = multiply_add(load_splat(grad, k + 3 * n_rows), x, s3)
+        s4 = multiply_add(load_splat(grad, k + 4 * n_rows), x, s4)
+        s5 = multiply_add(load_splat(grad, k + 5 * n_rows), x, s5)
+        s6 = multiply_add(load_splat(grad, k + 6 * n_rows), x, s6)
+        s7 = multiply_add(load_splat(grad, k + 7 * n_rows), x, s7)
+    return (s0, s1, s2, s3), (s4, s5, s6, s7)
+
+
+@inlined
 def weight_gradient(grad, at, n_out, columns, start, n_columns, n_true, n_rows, product):
     """``grad`` (O, N) from ``at`` on times ``columns`` (N, n_columns) from ``start`` on, into ``product``.
 
-    Only the first ``n_true`` rows are summed. Neurons are taken eight at a time: results for those beyond the
-    last one are undefined.
+    Only the first ``n_true`` rows are summed. Neurons are taken four or eight at a time: results for those
+    beyond the last one are undefined.
     """
-    for part in range(n_columns // LANES):
+    zero = splat(ZERO)
+    zeros = zero, zero, zero, zero
+    n_parts = n_columns // LANES
+    for half in range(n_parts // 2):
+        x, to = start + 2 * half * LANES, 2 * half * LANES
+        done = 0
+        if HAS_32_REGISTERS:
+            for eighth in range(n_out // 8):
+                begin, k = at + 8 * eighth * n_rows, to + 8 * eighth * n_columns
+                a, b, c, d = _block_8x2(grad, begin, n_rows, 1, zeros, zeros, columns, x, n_true, n_columns)
+                _store_rows(product, k, n_columns, a)
+                _store_rows(product, k + LANES, n_columns, b)
+                _store_rows(product, k + 4 * n_columns, n_columns, c)
+                _store_rows(product, k + 4 * n_columns + LANES, n_columns, d)
+            done = n_out // 8 * 2
+        for quarter in range(done, (n_out + 3) // 4):
+            begin, k = at + 4 * quarter * n_rows, to + 4 * quarter * n_columns
+            a, b = _block_4x2(grad, begin, n_rows, 1, zeros, columns, x, n_true, n_columns)
+            _store_rows(product, k, n_columns, a)
+            _store_rows(product, k + LANES, n_columns, b)
+    if n_parts % 2:
+        x, to = start + (n_parts - 1) * LANES, (n_parts - 1) * LANES
         for eighth in range((n_out + 7) // 8):
-            begin = at + 8 * eighth * n_rows
-            s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = splat(ZERO)
-            for n in range(n_true):
-                x = load(columns, start + n * n_columns + part * LANES)
-                k = begin + n
-                s0 = multiply_add(load_splat(grad, k), x, s0)
-                s1 = multiply_add(load_splat(grad, k + n_rows), x, s1)
-                s2 = multiply_add(load_splat(grad, k + 2 * n_rows), x, s2)
-                s3 = multiply_add(load_splat(grad, k + 3 * n_rows), x, s3)
-                s4 = multiply_add(load_splat(grad, k + 4 * n_rows), x, s4)
-                s5 = multiply_add(load_splat(grad, k + 5 * n_rows), x, s5)
-                s6 = multiply_add(load_splat(grad, k + 6 * n_rows), x, s6)
-                s7 = multiply_add(load_splat(grad, k + 7 * n_rows), x, s7)
-            k = 8 * eighth * n_columns + part * LANES
-            store(product, k, s0)
-            store(product, k + n_columns, s1)
-            store(product, k + 2 * n_columns, s2)
-            store(product, k + 3 * n_columns, s3)
-            store(product, k + 4 * n_columns, s4)
-            store(product, k + 5 * n_columns, s5)
-            store(product, k + 6 * n_columns, s6)
-            store(product, k + 7 * n_columns, s7)
+            a, b = _gradient_8x1(grad, at + 8 * eighth * n_rows, n_rows, columns, x, n_columns, n_true)
+            k = to + 8 * eighth * n_columns
+            _store_rows(product, k, n_columns, a)
+            _store_rows(product, k + 4 * n_columns, n_columns, b)
 
 
 @inlined
