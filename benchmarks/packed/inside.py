@@ -15,10 +15,14 @@ import numba
 import numpy as np
 import torch
 
-from parallelmlp_search.kernels.numba.decorators import OPTIONS
-from parallelmlp_search.kernels.numba.elementwise import CODES, F, activate_and_slope, slope_times
+from parallelmlp_search.kernels.numba.arguments import ACTIVATION_CODES
+from parallelmlp_search.kernels.numba.compilation import compiler_features
+from parallelmlp_search.kernels.numba.decorators import OPTIONS, inlined
+from parallelmlp_search.kernels.numba.elementwise import F, activate_and_slope, slope_times
+from parallelmlp_search.kernels.numba.library import target
 from parallelmlp_search.kernels.numba.loops import binary_rows, cross_entropy_rows
 from parallelmlp_search.kernels.numba.optimizer_steps import adamw_step
+from parallelmlp_search.kernels.numba.pointers import as_floats, as_integers
 from parallelmlp_search.kernels.numba.products import (
     matmul,
     outer_product,
@@ -34,23 +38,30 @@ ONE, NONE, RATE = F(1.0), F(0.0), F(1e3)
 
 
 def _compiled_loop(function: Callable[..., Any]) -> Callable[..., Any]:
+    # as the member loop is compiled
+    numba.config.CPU_NAME, numba.config.CPU_FEATURES = target(), compiler_features(target())
     compiled: Callable[..., Any] = numba.njit(**OPTIONS)(function)
     return compiled
+
+
+@inlined
+def _f(address: Any) -> Any:
+    return as_floats(address)
 
 
 @_compiled_loop
 def _forward(times: Any, p: Any, n_out: Any, n_in: Any, x: Any, n_rows: Any, z: Any) -> None:
     for _ in range(times):
-        matmul(p, 0, n_in, 1, 0, n_out, n_in, x, 0, n_rows, z, 0)
+        matmul(_f(p), 0, n_in, 1, 0, n_out, n_in, _f(x), 0, n_rows, _f(z), 0)
 
 
 @_compiled_loop
 def _back(times: Any, p: Any, n_out: Any, n_in: Any, d: Any, n_rows: Any, z: Any) -> None:
     for _ in range(times):
         if n_out == 1:
-            outer_product(p, 0, n_in, d, n_rows, z)
+            outer_product(_f(p), 0, n_in, _f(d), n_rows, _f(z))
         else:
-            matmul(p, 0, 1, n_in, -1, n_in, n_out, d, 0, n_rows, z, 0)
+            matmul(_f(p), 0, 1, n_in, -1, n_in, n_out, _f(d), 0, n_rows, _f(z), 0)
 
 
 @_compiled_loop
@@ -58,13 +69,14 @@ def _first_weights(
     times: Any, d: Any, n_out: Any, columns: Any, n_columns: Any, n_rows: Any, result: Any
 ) -> None:
     for _ in range(times):
-        weight_gradient(d, 0, n_out, columns, 0, n_columns, n_rows, n_rows, result)
+        weight_gradient(_f(d), 0, n_out, _f(columns), 0, n_columns, n_rows, n_rows, _f(result))
 
 
 @_compiled_loop
 def _weights(
     times: Any, d: Any, n_out: Any, a: Any, n_in: Any, columns: Any, lanes: Any, n_rows: Any, result: Any
 ) -> None:
+    a, d, columns, result = _f(a), _f(d), _f(columns), _f(result)
     for _ in range(times):
         if n_out == 1:
             row_products(a, 0, n_in, d, 0, n_rows, result, 0)
@@ -78,37 +90,38 @@ def _weights(
 
 
 @_compiled_loop
-def _activate(times: Any, code: Any, z: Any, a: Any) -> None:
+def _activate(times: Any, code: Any, z: Any, a: Any, size: Any) -> None:
     for _ in range(times):
-        activate_and_slope(code, z, a)
+        activate_and_slope(code, _f(z), _f(a), size)
 
 
 @_compiled_loop
-def _slope(times: Any, code: Any, a: Any, d: Any) -> None:
+def _slope(times: Any, code: Any, a: Any, d: Any, size: Any) -> None:
     for _ in range(times):
-        slope_times(code, a, d)
+        slope_times(code, _f(a), _f(d), size)
 
 
 @_compiled_loop
-def _binary(times: Any, z: Any, target: Any, shares: Any, d: Any, values: Any) -> None:
+def _binary(times: Any, z: Any, classes: Any, shares: Any, d: Any, values: Any, n_rows: Any) -> None:
     for _ in range(times):
-        binary_rows(z, target, shares, NONE, d, values)
+        binary_rows(_f(z), as_integers(classes), _f(shares), NONE, _f(d), _f(values), n_rows)
 
 
 @_compiled_loop
-def _classes(times: Any, z: Any, target: Any, shares: Any, d: Any, highest: Any, sums: Any, v: Any) -> None:
+def _classes(times: Any, z: Any, target: Any, shares: Any, d: Any, scratch: Any, n: Any, n_rows: Any) -> None:
     for _ in range(times):
-        cross_entropy_rows(z, target, shares, NONE, d, highest, sums, v)
+        cross_entropy_rows(_f(z), as_integers(target), _f(shares), NONE, _f(d), _f(scratch), n, n_rows)
 
 
 @_compiled_loop
-def _adam(times: Any, p: Any, g: Any, m: Any, v: Any, size: Any) -> None:
+def _adam(times: Any, p: Any, g: Any, m: Any, v: Any, mixes: Any, size: Any) -> None:
     for _ in range(times):
-        adamw_step(p, g, m, v, 0, size, ONE, RATE, ONE, (NONE, NONE))
+        adamw_step(_f(p), _f(g), _f(m), _f(v), 0, size, ONE, RATE, ONE, _f(mixes))
 
 
 def _microseconds(function: Callable[..., Any], *arguments: Any) -> float:
-    """Return the microseconds of one call, after compilation."""
+    """Return the microseconds of one call, after compilation. Arrays are passed by address."""
+    arguments = tuple(a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments)
     function(1, *arguments)
     times = 100
     while True:
@@ -160,7 +173,7 @@ def inside(sizes: tuple[int, ...], n_rows: int, activation: str) -> dict[str, Pa
         found.microseconds += _microseconds(function, *arguments)
         found.flop += flop
 
-    code, lanes = CODES[activation], LANES
+    code, lanes = ACTIVATION_CODES[activation], LANES
     for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         flop = 2.0 * n_in * n_out * n_rows
         where = "first layer" if layer == 0 else "deeper layers and head"
@@ -173,19 +186,17 @@ def inside(sizes: tuple[int, ...], n_rows: int, activation: str) -> dict[str, Pa
         add(name, _weights, d, n_out, x, n_in, columns, lanes, n_rows, result, flop=flop)
         add("product: gradient of inputs", _back, p, n_out, n_in, d, n_rows, z, flop=flop)
         used = n_in * n_rows
-        add("activations and their slopes", _activate, code, z[:used], x[:used])
+        add("activations and their slopes", _activate, code, z, x, used)
         if not 7 <= code <= 9:
-            add("activations and their slopes", _slope, code, x[:used], d[:used] * 0.0)
-    target, values = np.zeros(n_rows, dtype=np.int64), [numbers(n_rows) for _ in range(4)]
-    if sizes[-1] == 1:
-        add("loss", _binary, z[:n_rows], target, values[0], d[:n_rows], values[1])
+            d.fill(0.0)
+            add("activations and their slopes", _slope, code, x, d, used)
+    classes, n_outputs = np.zeros(n_rows, dtype=np.int64), sizes[-1]
+    shares, scratch = numbers(n_rows), numbers(3 * n_rows)
+    if n_outputs == 1:
+        add("loss", _binary, z, classes, shares, d, scratch, n_rows)
     else:
-        shape = (sizes[-1], n_rows)
-        used = sizes[-1] * n_rows
-        add(
-            "loss", _classes, z[:used].reshape(shape), target, values[0], d[:used].reshape(shape), *values[1:]
-        )
+        add("loss", _classes, z, classes, shares, d, scratch, n_outputs, n_rows)
     size = sum(n_out * (n_in + 1) for n_in, n_out in itertools.pairwise(sizes)) // 16 * 16
     state = [numbers(size + 16) for _ in range(4)]
-    add("optimiser", _adam, *state, size)
+    add("optimiser", _adam, *state, np.zeros(2, dtype=np.float32), size)
     return parts

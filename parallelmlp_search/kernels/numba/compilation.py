@@ -76,6 +76,12 @@ def _linked(functions: dict[str, Any]) -> Any:
     return module
 
 
+def compiler_features(target: str) -> str:
+    """Return the features of a kind of CPU that its name does not imply, in LLVM's notation."""
+    # LLVM avoids the widest vectors, which slowed down the clock of the first CPUs that had them
+    return "-prefer-256-bit" if target == "x86-64-v4" else ""
+
+
 def compile_loops(target: str) -> bytes:
     """Return the object file of the loops for a kind of CPU. The process can compile nothing else with numba.
 
@@ -89,8 +95,7 @@ def compile_loops(target: str) -> bytes:
     bytes
         Contents of the object file.
     """
-    # LLVM avoids the widest vectors, which slowed down the clock of the first CPUs that had them
-    features = "-prefer-256-bit" if target == "x86-64-v4" else ""
+    features = compiler_features(target)
     os.environ |= {TARGET_VARIABLE: target, "NUMBA_CPU_NAME": target, "NUMBA_CPU_FEATURES": features}
     _translate_only()
     from numba.core.registry import cpu_target
