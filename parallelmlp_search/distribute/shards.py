@@ -135,7 +135,11 @@ class MemberOutcome:
 
 @dataclass
 class ShardOutcome:
-    """Result of a shard, or of several together."""
+    """Result of a shard, or of several together.
+
+    ``seconds`` is the elapsed time of the worker, ``loop_seconds`` the part inside the training loop, see
+    :class:`~parallelmlp_search.engine.History`.
+    """
 
     key: str
     members: list[MemberOutcome] = field(default_factory=list)
@@ -143,11 +147,13 @@ class ShardOutcome:
     seconds: float = 0.0
     predicted_seconds: float = 0.0
     cut: bool = False
+    loop_seconds: float = 0.0
 
     def add(self, other: ShardOutcome) -> None:
         """Append the members of another outcome, and its steps and seconds."""
         self.members.extend(other.members)
         self.member_steps += other.member_steps
+        self.loop_seconds += other.loop_seconds
         self.seconds += other.seconds
         self.predicted_seconds += other.predicted_seconds
         self.cut = self.cut or other.cut
@@ -296,7 +302,15 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
         if keeper is not None:
             epochs = torch.tensor(history.epochs, dtype=torch.float64)
             member.snapshots = Snapshots(epochs, *keeper.stacked(number, row))
-    return ShardOutcome(task.key, members, history.member_steps, seconds, task.predicted_seconds, history.cut)
+    return ShardOutcome(
+        task.key,
+        members,
+        history.member_steps,
+        seconds,
+        task.predicted_seconds,
+        history.cut,
+        history.loop_seconds,
+    )
 
 
 def _evaluation(data: ShardData, keeper: SnapshotKeeper | None) -> Evaluation | None:

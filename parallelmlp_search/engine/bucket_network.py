@@ -8,7 +8,7 @@ and not the rows. The reference is :func:`parallelmlp_search.packing.pack.build_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -116,9 +116,9 @@ class BucketNetwork:
             torch.ge(field[..., :width, :].unsqueeze(0), thresholds, out=keep)
             layer.keep.mul_(self._scales)
 
-    def predict(self, parameters: Sequence[LayerTensors], rows: Tensor) -> Tensor:
-        """Return the outputs ``(P, C, N)`` of members for rows ``(N, D)``."""
-        return self.forward(parameters, rows)
+    def predict(self, parameters: Sequence[LayerTensors], windows: Sequence[Tensor]) -> Iterable[Tensor]:
+        """Yield the outputs ``(P, C, N)`` of members for each of some rows ``(N, D)``."""
+        return (self.forward(parameters, rows) for rows in windows)
 
     def losses(self, loss: Loss, targets: Targets) -> Tensor:
         """Return the losses ``(P,)`` of the last outputs; write :attr:`output_gradient`."""

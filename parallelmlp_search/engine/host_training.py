@@ -7,10 +7,11 @@ import math
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from parallelmlp_search.engine.batches import dropout_fields
 from parallelmlp_search.engine.bucket_network import Targets
 from parallelmlp_search.engine.member_bucket import MemberBucket, MemberWindow, is_supported
 from parallelmlp_search.engine.network import PackedNetwork
@@ -18,8 +19,8 @@ from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
 from parallelmlp_search.engine.settings import TrainingRows, TrainingSettings
+from parallelmlp_search.engine.windows import WindowBatches, WindowNoise
 from parallelmlp_search.kernels.losses import get_loss
-from parallelmlp_search.kernels.numba.compiled_members import StepBatches
 from parallelmlp_search.kernels.numba.dispatch import compiled_loss, uses_compiled
 from parallelmlp_search.packing import Architecture, flops_per_step
 
@@ -68,6 +69,11 @@ class HostTraining:
         Trained in place.
     rows, settings
         As for :func:`~parallelmlp_search.engine.trainer.train`.
+
+    Attributes
+    ----------
+    loop_seconds
+        CPU time of this thread in the loops over steps, without preparing batches and dropout fields.
     """
 
     def __init__(self, population: Population, rows: TrainingRows, settings: TrainingSettings) -> None:
@@ -84,16 +90,19 @@ class HostTraining:
             else None
             for number, bucket in enumerate(layout.buckets)
         ]
-        dropping = [bucket.shape for bucket in layout.buckets if bucket.shape.dropout]
-        self._depth = max((shape.depth for shape in dropping), default=0)
-        self._width = max((max(shape.widths, default=0) for shape in dropping), default=0)
-        n_fields = self._depth * self._width * stream.batch_size
+        dropping = [bucket.shape.widths for bucket in layout.buckets if bucket.shape.dropout]
+        widths = [max(layer) for layer in itertools.zip_longest(*dropping, fillvalue=0)]
+        n_fields = len(widths) * max(widths, default=0) * stream.batch_size
         members = [a for bucket in layout.buckets for a in bucket.architectures]
-        self._window = window_steps(members, stream.batch_size, n_fields)
-        self._batches = rows.batches(stream, range(population.step, settings.last_step))
+        steps = range(population.step, settings.last_step)
+        self._window = min(window_steps(members, stream.batch_size, n_fields), max(1, len(steps)))
+        self._noise = WindowNoise(stream.seed, widths, stream.batch_size, self._window) if widths else None
+        self._window_batches = WindowBatches(rows, stream, self._window) if any(self._members) else None
+        self._batches = rows.batches(stream, steps)
         self._losses = torch.zeros(self._window, layout.n_members, dtype=dtype, device=self._device)
         self._loss_sum = torch.zeros(layout.n_members, dtype=dtype, device=self._device)
         self._seconds_per_step = 0.0
+        self.loop_seconds = 0.0
         self._alive = population.failed_at < 0
         self._optimizer.freeze((~self._alive).to(self._device))
         if all(self._members):
@@ -139,8 +148,14 @@ class HostTraining:
                 population.failed_at[failed] = step + first[failed]
                 member_steps -= int((n_steps - first[failed]).sum())
                 self._alive &= ~failed
-        for row in losses:  # one by one: the sum must not depend on the window
-            self._loss_sum += row
+        # one step after the other: the sum must not depend on the window
+        if self._device.type == "cpu":
+            sums = np.vstack([self._loss_sum.numpy(), losses.numpy()])
+            np.add.accumulate(sums, axis=0, out=sums)
+            self._loss_sum.copy_(torch.from_numpy(sums[-1]))
+        else:
+            for row in losses:
+                self._loss_sum += row
         population.step += n_steps
         self._seconds_per_step = (time.monotonic() - started) / n_steps
         return member_steps
@@ -153,37 +168,42 @@ class HostTraining:
 
     def _take(self, steps: range) -> Tensor:
         """Losses ``(T, P)`` of the next steps, valid until the next call."""
-        batches = list(itertools.islice(self._batches, len(steps)))
         losses = self._losses[: len(steps)]
-        fields = [self._fields(step) for step in steps] if self._depth else []
+        noise = None if self._noise is None else self._noise.of(steps)
+        if self._window_batches is not None:
+            window = MemberWindow(self._window_batches.of(steps), steps, self._alive, noise)
+            for number, members in enumerate(self._members):
+                if members is None:
+                    continue
+                call = members.prepare(window)
+                started = time.thread_time()
+                losses[:, self._population.layout.stacked_rows(number)] = call()
+                self.loop_seconds += time.thread_time() - started
+        if not all(self._members):
+            self._take_plainly(steps, noise, losses)
+        return losses
+
+    def _take_plainly(self, steps: range, noise: NDArray[np.float32] | None, losses: Tensor) -> None:
+        """Take steps with the buckets that no compiled loop trains, and write their losses ``(T, P)``."""
+        batches = list(itertools.islice(self._batches, len(steps)))
         progress = torch.arange(steps.start, steps.stop, dtype=torch.float64) / self._optimizer.total_steps
-        window = None
-        if any(self._members):
-            rows = StepBatches.of(batches)
-            drops = any(members is not None and members.dropout for members in self._members)
-            own = rows.dropout_fields(fields) if drops and self._depth else None
-            window = MemberWindow(rows, steps, self._alive, own, progress)
+        fields = None
+        if self._noise is not None and noise is not None:
+            fields = self._noise.fields(noise, self._device)
         for number, members in enumerate(self._members):
-            span = self._population.layout.stacked_rows(number)
             if members is not None:
-                assert window is not None
-                losses[:, span] = members(window)
                 continue
+            started = time.thread_time()
+            span = self._population.layout.stacked_rows(number)
             bucket = self._network.buckets[number]
             smoothing = None if self._smoothing is None else self._smoothing[span]
             rates = dropout_rates(self._configs[span], progress)
             for place, (batch, target, weight) in enumerate(batches):
-                if self._depth:
+                if fields is not None:
                     bucket.draw_dropout(fields[place], None if rates is None else rates[place])
                 bucket.forward(self._parameters[number], batch)
                 losses[place, span] = bucket.losses(self._loss, Targets(target, weight, smoothing))
                 bucket.backward(self._gradients[number])
                 self._optimizer.clip_bucket(number)
                 self._optimizer.step_bucket(number, steps[place])
-        return losses
-
-    def _fields(self, step: int) -> list[Tensor]:
-        """Dropout fields of a step, which all buckets share."""
-        seed, n_rows = self._stream.seed, self._stream.batch_size
-        fields = dropout_fields(seed, step, self._depth, self._width, n_rows)
-        return [field.to(self._device) for field in fields]
+            self.loop_seconds += time.thread_time() - started

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.packing.architecture import Architecture
-from parallelmlp_search.packing.modules import Residual
-from parallelmlp_search.packing.pack import build_module, module_vector
-from parallelmlp_search.packing.submembers import AdaptedLinear, SubmemberHeads
+from parallelmlp_search.packing.architecture import EMBEDDING, Architecture
+from parallelmlp_search.packing.modules import ACTIVATION_MODULES, embed_categories
+from parallelmlp_search.packing.periodic import append_waves
 from parallelmlp_search.space import MLPConfig
-from parallelmlp_search.space.config import PERIODIC_FREQUENCIES
+from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, category_dimension
 
 _MIXING_BOUND = 1.0 / math.sqrt(PERIODIC_FREQUENCIES)
 
@@ -131,36 +130,77 @@ def _fitted(architecture: Architecture, vector: Tensor, rows: Tensor, rng: np.ra
     Zeros near rows spread the bends of a layer over the data. A variance of one in every layer makes learning
     rates comparable between tables (Holzmueller et al. 2024, who draw the rows differently). Parameters that
     submembers share are fitted to the rows of all submembers, their own biases to their own rows.
+
+    The passes are those of the modules of :func:`~parallelmlp_search.packing.pack.build_module`. Building
+    the modules of a member would take 18 ms instead of 2 ms.
     """
-    network = build_module(architecture, vector)
-    linears = [m for m in network.modules() if isinstance(m, nn.Linear | AdaptedLinear | SubmemberHeads)]
-    values = rows
-    for part in network:
-        if part is linears[-1]:
-            break
-        block = part if isinstance(part, Residual) else [part]
+    fitted = vector.clone()
+    shapes = list(architecture.block_shapes())
+    pieces = torch.split(fitted, [n_rows * n_columns for *_, n_rows, n_columns in shapes])
+    blocks = {
+        (layer, kind): piece.view(n_rows, n_columns)
+        for (layer, kind, n_rows, n_columns), piece in zip(shapes, pieces, strict=True)
+    }
+    activation = ACTIVATION_MODULES[architecture.activation]()
+    values = _embedded(architecture, blocks, rows)
+    for layer, width in enumerate(architecture.widths):
+        given = {kind: piece for (number, kind), piece in blocks.items() if number == layer}
         inputs = values
-        for module in block:
-            if isinstance(module, nn.Linear | AdaptedLinear):
-                _fit_layer(module, values, rng)
-            values = module(values)
-        if isinstance(part, Residual):
+        adapted = values * given["input_adapter"] if "input_adapter" in given else values
+        weight, bias = given["weight"], given.get("bias")
+        if bias is not None and "output_adapter" not in given:
+            bias = bias.view(-1)
+        _fit_layer(weight, bias, adapted, rng)
+        if layer == architecture.depth - 1:
+            break
+        if "input_adapter" in given:
+            values = nn.functional.linear(adapted, weight)
+            values = values * given["output_adapter"] if "output_adapter" in given else values
+            values = values if bias is None else values + bias
+        else:
+            values = nn.functional.linear(adapted, weight, bias)
+        if "gain" in given:
+            gain, shift = given["gain"].view(-1), given["shift"].view(-1)
+            values = nn.functional.layer_norm(values, (width,), gain, shift)
+        values = activation(values)
+        if architecture.residual and architecture.residual[layer]:
             values = inputs + values
-    return module_vector(network)
+    return fitted
 
 
-def _fit_layer(layer: nn.Linear | AdaptedLinear, inputs: Tensor, rng: np.random.Generator) -> None:
-    """Scale the weights of a layer and draw its biases, for inputs ``(n, I)`` or ``(n, K, I)``."""
-    if isinstance(layer, AdaptedLinear):  # its output adapter is still 1
-        inputs = inputs * layer.input_adapter
-    outputs = inputs @ layer.weight.T
+def _embedded(architecture: Architecture, blocks: Mapping[tuple[int, str], Tensor], rows: Tensor) -> Tensor:
+    """Inputs ``(n, I)`` of the first layer, or ``(n, K, I)`` with submembers, of rows ``(n, D)``."""
+    values = rows
+    if architecture.n_periodic:
+        frequency, phase, mixing, offset = (
+            blocks[EMBEDDING, kind] for kind in ("frequency", "phase", "mixing", "offset")
+        )
+        shape = (architecture.n_periodic, -1)
+        values = append_waves(
+            values, frequency, phase, mixing.view(*shape, frequency.shape[1]), offset.view(shape)
+        )
+    if architecture.categories:
+        sizes = [(size, category_dimension(size)) for _, size in architecture.categories]
+        pieces = torch.split(blocks[EMBEDDING, "category"].view(-1), [math.prod(shape) for shape in sizes])
+        embeddings = [piece.view(shape) for piece, shape in zip(pieces, sizes, strict=True)]
+        values = embed_categories(values, architecture.categories, embeddings)
+    if architecture.scaled:
+        values = values * blocks[EMBEDDING, "scale"].view(-1)
+    if architecture.submembers > 1:
+        values = values.unsqueeze(1).expand(-1, architecture.submembers, -1)
+    return values
+
+
+def _fit_layer(weight: Tensor, bias: Tensor | None, inputs: Tensor, rng: np.random.Generator) -> None:
+    """Scale weights ``(H, I)``, and draw biases ``(H,)`` or ``(K, H)``, for inputs ``(n, [K,] I)``."""
+    outputs = inputs @ weight.T
     spread = outputs.flatten(0, -2).std(dim=0, unbiased=False)
     spread = torch.where(spread > MIN_SPREAD, spread, torch.ones_like(spread))
-    layer.weight.div_(spread.unsqueeze(1))
-    if layer.bias is None:
+    weight.div_(spread.unsqueeze(1))
+    if bias is None:
         return
     # (n, H), or (n, K, H) where each submember has its own biases
-    candidates = outputs / spread if layer.bias.ndim == 2 else (outputs / spread).flatten(0, -2)
-    zeros = torch.from_numpy(rng.integers(0, len(candidates), tuple(layer.bias.shape)))
-    shifts = JITTER * torch.from_numpy(rng.normal(size=tuple(layer.bias.shape)))
-    layer.bias.copy_(shifts - candidates.gather(0, zeros.unsqueeze(0)).squeeze(0))
+    candidates = outputs if bias.ndim == 2 else outputs.flatten(0, -2)
+    zeros = torch.from_numpy(rng.integers(0, len(candidates), tuple(bias.shape)))
+    shifts = JITTER * torch.from_numpy(rng.normal(size=tuple(bias.shape)))
+    bias.copy_(shifts - candidates.gather(0, zeros.unsqueeze(0)).squeeze(0) / spread)

@@ -6,7 +6,8 @@ The reference is the general way: :class:`~parallelmlp_search.engine.bucket_netw
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
+from parallelmlp_search.engine.step_coefficients import StepTable
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
 from parallelmlp_search.kernels.numba.compiled_members import CompiledMembers, Expansion, StepBatches
 from parallelmlp_search.kernels.numba.dispatch import CompiledActivations
@@ -71,15 +73,14 @@ class MemberWindow(NamedTuple):
         Batches and numbers of the steps.
     alive
         Members ``(P,)`` bool that train; the others keep their weights and have a loss of 0.
-    fields, progress
-        Dropout fields, or None; progress ``(T,)`` of the schedules.
+    fields
+        Uniform numbers for dropout, or None.
     """
 
     rows: StepBatches
     steps: range
     alive: Tensor
     fields: NDArray[np.float32] | None
-    progress: Tensor
 
 
 class MemberBucket:
@@ -124,15 +125,24 @@ class MemberBucket:
             n_numbers=shape.n_periodic,
             adaptive=is_adamw,
         )
-        self._rates = np.array([config.dropout for config in self._configs], dtype=np.float32)
+        self._rates = StepTable(self._dropout_rates, bucket.n_members)
 
-    def __call__(self, window: MemberWindow) -> Tensor:
-        """Take the steps of a window and return the losses ``(T, P_b)``."""
+    def prepare(self, window: MemberWindow) -> Callable[[], Tensor]:
+        """Return a function that takes the steps of a window and returns the losses ``(T, P_b)``."""
         tables, averaging = self._optimizer.compiled_steps(self._number, window.steps)
-        rates = None
+        fields = rates = None
         if self.dropout:
-            scheduled = dropout_rates(self._configs, window.progress)
-            constant = np.tile(self._rates, (len(window.steps), 1))
-            rates = constant if scheduled is None else scheduled.float().numpy()
-        fields = window.fields if self.dropout else None
-        return self._run(window.rows, tables, averaging, window.alive[self._span], fields, rates)
+            table, place = self._rates.at(window.steps)
+            fields, rates = window.fields, table[place]
+        alive = window.alive[self._span]
+        return partial(self._run, window.rows, tables, averaging, alive, fields, rates)
+
+    def _dropout_rates(self, steps: range) -> NDArray[np.float32]:
+        """Dropout rates ``(T, P_b)`` of steps."""
+        numbers = torch.arange(steps.start, steps.stop, dtype=torch.float64)
+        rates = dropout_rates(self._configs, numbers / self._optimizer.total_steps)
+        if rates is None:
+            constant = np.array([config.dropout for config in self._configs], dtype=np.float32)
+            return np.tile(constant, (len(steps), 1))
+        table: NDArray[np.float32] = rates.float().numpy()
+        return table

@@ -89,11 +89,11 @@ class PackedNetwork:
         n_outputs = self.layout.buckets[0].shape.n_outputs
         result = torch.empty(self.layout.n_members, n_outputs, n_total, dtype=rows.dtype, device=rows.device)
         views = self.bind(flat)
-        for start in range(0, n_total, self.n_rows):
-            start = min(start, n_total - self.n_rows)
-            window = slice(start, start + self.n_rows)
-            for number, bucket in enumerate(self.buckets):
-                shape = self.layout.buckets[number].shape
-                own = select_columns(rows[window], shape.columns or ((0, shape.n_inputs),))
-                result[self.layout.stacked_rows(number), :, window] = bucket.predict(views[number], own)
+        starts = [min(start, n_total - self.n_rows) for start in range(0, n_total, self.n_rows)]
+        for number, bucket in enumerate(self.buckets):
+            shape, own = self.layout.buckets[number].shape, result[self.layout.stacked_rows(number)]
+            seen = select_columns(rows, shape.columns or ((0, shape.n_inputs),))
+            windows = [seen[start : start + self.n_rows] for start in starts]
+            for start, outputs in zip(starts, bucket.predict(views[number], windows), strict=True):
+                own[:, :, start : start + self.n_rows] = outputs
         return result

@@ -18,16 +18,18 @@ from torch import Tensor
 from parallelmlp_search.engine.optimizer_pieces import OptimizerBuffers, Piece, clip_pieces
 from parallelmlp_search.engine.parameter_groups import ParameterGroup, parameter_groups
 from parallelmlp_search.engine.population import Population
-from parallelmlp_search.engine.step_coefficients import StepCoefficients, average_share, constant_table
+from parallelmlp_search.engine.step_coefficients import (
+    StepCoefficients,
+    StepTable,
+    average_share,
+    constant_table,
+)
 from parallelmlp_search.kernels.numba.arguments import OptimizerStep, pack
 from parallelmlp_search.kernels.numba.dispatch import uses_compiled
 from parallelmlp_search.kernels.numba.library import loops
 
 MAX_PIECE_ELEMENTS = 1 << 15
 """Elements updated at once: 128 KiB per buffer in float32, five buffers in an L2 cache of 1 MiB."""
-
-TABLE_STEPS = 64
-"""Steps whose coefficients are computed at once."""
 
 
 class PackedOptimizer:
@@ -67,8 +69,7 @@ class PackedOptimizer:
             for number, bucket in enumerate(layout.buckets)
         ]
         self._known_pieces: dict[int, list[Piece]] = {}
-        self._table_start = 0
-        self._tables: list[list[Any]] = []
+        self._tables = StepTable(self._step_tables, len(configs))
         self._is_compiled = uses_compiled(gradients.dtype, gradients.device, wanted=compiled)
         if self._is_compiled:
             flats = population.flats
@@ -86,22 +87,20 @@ class PackedOptimizer:
             self._known_pieces[number] = list(self._buffers.pieces(number, self.groups[number]))
         return self._known_pieces[number]
 
-    def _place(self, steps: range) -> int:
-        """Place of at most :data:`TABLE_STEPS` steps in the tables, which are computed if they lack one."""
-        end = self._table_start + TABLE_STEPS
-        if not self._tables or not self._table_start <= steps.start <= steps.stop <= end:
-            self._table_start = steps.start
-            all_steps = range(steps.start, steps.start + TABLE_STEPS)
-            table = self._coefficients.table(all_steps, self._frozen)
-            self._tables = [self._group_tables(table, number) for number in range(len(self.groups))]
-        return steps.start - self._table_start
+    def _step_tables(self, steps: range) -> tuple[list[Any], NDArray[np.float32]]:
+        """Coefficients of steps by bucket, and the share of the new weights in the average.
 
-    def _group_tables(self, table: Tensor, number: int) -> list[Any]:
-        """Coefficients ``(steps, 4, P_b)`` of each parameter group; NumPy arrays for the compiled loops."""
+        Those of a bucket are ``(groups, steps, 4, P_b)``; a NumPy array for the compiled loops.
+        """
+        table = self._coefficients.table(steps, self._frozen)
+        tables = [self._group_tables(table, number) for number in range(len(self.groups))]
+        return tables, np.array([average_share(step) for step in steps], dtype=np.float32)
+
+    def _group_tables(self, table: Tensor, number: int) -> Any:
         own = table[:, :, self._population.layout.stacked_rows(number)].unbind(1)
         tables = [torch.stack(list(group.apply(own)), dim=1) for group in self.groups[number]]
-        tables = [part.to(self._gradients) for part in tables]
-        return [part.numpy() for part in tables] if self._is_compiled else tables
+        stacked = torch.stack(tables).to(self._gradients)
+        return stacked.numpy() if self._is_compiled else stacked
 
     def compiled_steps(self, number: int, steps: range) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the coefficients with which a compiled loop takes several steps of a bucket.
@@ -113,14 +112,13 @@ class PackedOptimizer:
         shares
             ``(steps,)``: share of the new weights in the average, 0 where it is not updated.
         """
-        place = self._place(steps)
-        tables = np.stack([table[place : place + len(steps)] for table in self._tables[number]])
-        return tables, np.array([average_share(step) for step in steps], dtype=np.float32)
+        (tables, shares), place = self._tables.at(steps)
+        return tables[number][:, place], shares[place]
 
     def freeze(self, rows: Tensor) -> None:
         """Stop stacked rows ``(P,)`` bool for good: their parameters, moments and rates become zero."""
         self._frozen |= rows.cpu()
-        self._tables = []
+        self._tables.clear()
         for number in range(len(self.groups)):
             if not bool(rows[self._population.layout.stacked_rows(number)].any()):
                 continue
@@ -140,15 +138,15 @@ class PackedOptimizer:
 
         Call it right after the bucket's backward pass, while its gradients are in the cache.
         """
-        share = average_share(step)
-        place = self._place(range(step, step + 1))
+        (tables, _), place = self._tables.at(range(step, step + 1))
+        share, own = average_share(step), tables[number][:, place.start]
         if self._is_compiled:
-            self._step_compiled(number, [table[place] for table in self._tables[number]], share)
+            self._step_compiled(number, own, share)
             return
         n_members = self._population.layout.buckets[number].n_members
-        tables = [table[place].unsqueeze(2).unbind(0) for table in self._tables[number]]
+        groups = [table.unsqueeze(2).unbind(0) for table in own]
         for piece in self._pieces(number):
-            coefficients = tables[piece.group]
+            coefficients = groups[piece.group]
             if len(piece.parameter) < n_members:
                 coefficients = tuple(values[piece.local] for values in coefficients)
             piece.update(coefficients)

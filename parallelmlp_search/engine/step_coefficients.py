@@ -8,8 +8,8 @@ hyperparameters, and no state but the two moments. For SGD, ``keep`` is the deca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,14 @@ from parallelmlp_search.engine.schedule import schedule_factors
 from parallelmlp_search.space import MLPConfig
 
 _Value = TypeVar("_Value", float, str)
+_Table = TypeVar("_Table")
+
+TABLE_STEPS, MAX_TABLE_STEPS = 64, 1024
+"""Least and most steps whose coefficients are computed at once, a multiple of the vectors of any CPU."""
+
+MAX_TABLE_ELEMENTS = 1 << 14
+"""Steps times members of a table above the least. The calls for a table of one member take 0.5 ms, whether it
+has 64 or 1,024 steps; 64 steps of a small network take 5 ms."""
 
 EPSILON = 1e-8
 """Epsilon of AdamW, as in torch."""
@@ -41,6 +49,37 @@ def average_share(step: int) -> float:
         return 0.0
     count = (step + 1) // AVERAGE_EVERY
     return 1.0 if step == 0 else min(1.0, (AVERAGE_POWER + 1.0) / (count + AVERAGE_POWER + 1.0))
+
+
+class StepTable(Generic[_Table]):
+    """Table of values by step, computed for many steps at once.
+
+    Parameters
+    ----------
+    compute
+        Function that returns the values of consecutive steps.
+    n_members
+        Members ``P`` that have values.
+    """
+
+    def __init__(self, compute: Callable[[range], _Table], n_members: int) -> None:
+        self._compute = compute
+        fitting = MAX_TABLE_ELEMENTS // (TABLE_STEPS * max(1, n_members))
+        self._n_steps = TABLE_STEPS * max(1, min(MAX_TABLE_STEPS // TABLE_STEPS, fitting))
+        self._steps = range(0)
+        self._values: _Table | None = None
+
+    def at(self, steps: range) -> tuple[_Table, slice]:
+        """Return a table that holds at most :data:`TABLE_STEPS` consecutive steps, and their place in it."""
+        if self._values is None or not self._steps.start <= steps.start <= steps.stop <= self._steps.stop:
+            self._steps = range(steps.start, steps.start + self._n_steps)
+            self._values = self._compute(self._steps)
+        first = steps.start - self._steps.start
+        return self._values, slice(first, first + len(steps))
+
+    def clear(self) -> None:
+        """Forget the values, because what they depend on has changed."""
+        self._values = None
 
 
 def constant_table(configs: Sequence[MLPConfig], like: Tensor) -> Tensor:

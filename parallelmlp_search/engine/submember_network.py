@@ -15,7 +15,7 @@ gradient by ``V E^T``, follow ``dV = G E`` and ``dE = G^T V``. The reference is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -109,23 +109,27 @@ class SubmemberNetwork:
         self._expand(parameters, slice(0, self._at_once))
         return self._plain.forward(self._parameters, rows)
 
-    def predict(self, parameters: Sequence[LayerTensors], rows: Tensor) -> Tensor:
-        """Return the outputs ``(P, C, N)`` of members: the mean of their submembers.
+    def predict(self, parameters: Sequence[LayerTensors], windows: Sequence[Tensor]) -> Iterable[Tensor]:
+        """Return the outputs ``(P, C, N)`` of members, the mean of their submembers, for each of some rows.
 
-        For classes these are the logits of the mean probabilities.
+        For classes these are the logits of the mean probabilities. Submembers are expanded once for all rows.
         """
-        total: Tensor | None = None
+        totals: list[Tensor] = []
+        add = torch.logaddexp if self._classifies else torch.add
         for first in range(0, self._submembers, self._at_once):
             self._expand(parameters, slice(first, first + self._at_once))
-            outputs = self._plain.forward(self._parameters, rows)
-            found = self._split(log_probabilities(outputs, 1) if self._classifies else outputs)
-            found = found.logsumexp(1) if self._classifies else found.sum(1)
-            add = torch.logaddexp if self._classifies else torch.add
-            total = found if total is None else add(total, found)
-        assert total is not None
+            for number, rows in enumerate(windows):
+                outputs = self._plain.forward(self._parameters, rows)
+                found = self._split(log_probabilities(outputs, 1) if self._classifies else outputs)
+                found = found.logsumexp(1) if self._classifies else found.sum(1)
+                if first == 0:
+                    totals.append(found)
+                else:
+                    totals[number] = add(totals[number], found)
         if not self._classifies:
-            return total.div_(self._submembers)
-        return logits_of(total - math.log(self._submembers), outputs.shape[1])
+            return (total.div_(self._submembers) for total in totals)
+        n_outputs = self._plain.outputs.shape[1]
+        return (logits_of(total - math.log(self._submembers), n_outputs) for total in totals)
 
     def losses(self, loss: Loss, targets: Targets) -> Tensor:
         """Return the mean losses ``(P,)`` of submembers; write :attr:`output_gradient`."""

@@ -32,6 +32,9 @@ class History:
         training losses ``(P,)`` since the evaluation before.
     member_steps
         Training steps, summed over members that were alive.
+    loop_seconds
+        Seconds of the training loop itself, without preparing batches and evaluating members: CPU time of the
+        thread on the host, elapsed time on a device.
     cut
         True if the deadline ended training early.
     """
@@ -40,6 +43,7 @@ class History:
     errors: list[Tensor] = field(default_factory=list)
     train_losses: list[Tensor] = field(default_factory=list)
     member_steps: int = 0
+    loop_seconds: float = 0.0
     cut: bool = False
 
 
@@ -58,9 +62,13 @@ def predict(population: Population, inputs: Tensor, *, which: str = "parameters"
     Tensor
         Outputs ``(P, C, n)`` in stacked-row order.
     """
+    return _network_for(population, inputs).predict(population.flats[which], inputs)
+
+
+def _network_for(population: Population, inputs: Tensor) -> PackedNetwork:
+    """Network that predicts rows ``(n, D)`` with all members of a population."""
     n_rows = window_rows(inputs.shape[0], EVALUATION_ROWS)
-    network = PackedNetwork(population.layout, n_rows, dtype=inputs.dtype, device=inputs.device)
-    return network.predict(population.flats[which], inputs)
+    return PackedNetwork(population.layout, n_rows, dtype=inputs.dtype, device=inputs.device)
 
 
 def train(population: Population, rows: TrainingRows, settings: TrainingSettings) -> History:
@@ -103,6 +111,7 @@ def train(population: Population, rows: TrainingRows, settings: TrainingSettings
         training = DeviceTraining(population, rows, settings, plan)
     history = History()
     evaluation_epochs = settings.evaluation_epochs()
+    evaluator = None if settings.evaluation is None else _Evaluator(population, settings.evaluation)
     steps_since = 0
     while population.step < settings.last_step and not settings.stopped():
         until = min(step for step in evaluation_epochs if step > population.step)
@@ -116,10 +125,11 @@ def train(population: Population, rows: TrainingRows, settings: TrainingSettings
             history.epochs.append(evaluation_epochs.get(population.step, done))
             history.train_losses.append(training.take_losses() / steps_since)
             steps_since = 0
-            if settings.evaluation is not None:
-                history.errors.append(_evaluate(population, settings.evaluation, history.epochs[-1]))
+            if evaluator is not None:
+                history.errors.append(evaluator.evaluate(history.epochs[-1]))
         if late:
             break
+    history.loop_seconds = training.loop_seconds
     return history
 
 
@@ -150,21 +160,36 @@ def _check_rows(population: Population, rows: TrainingRows, loss: str) -> None:
             )
 
 
-def _evaluate(population: Population, evaluation: Evaluation, epoch: float) -> Tensor:
-    """Errors ``(P,)`` of the averaged weights; copies the best so far to ``best``."""
-    outputs = predict(population, evaluation.inputs, which="average")
-    errors = evaluation.error(outputs).detach().to("cpu", torch.float64)
-    errors = torch.where(population.failed_at < 0, errors, torch.nan)
-    better = errors <= population.best_error
-    if bool(better.any()):
-        population.best_error = torch.where(better, errors, population.best_error)
-        population.best_epoch[better] = epoch
-        average, best = population.flats["average"], population.flats["best"]
-        for number, bucket in enumerate(population.layout.buckets):
-            own = better[population.layout.stacked_rows(number)]
-            chosen = own.nonzero().view(-1).to(average.device)
-            if len(chosen) == 0:
-                continue
-            for block in bucket.blocks:
-                block_rows(best, bucket, block)[chosen] = block_rows(average, bucket, block)[chosen]
-    return errors
+class _Evaluator:
+    """Evaluates a population during its training, with one network for all evaluations."""
+
+    def __init__(self, population: Population, evaluation: Evaluation) -> None:
+        self._population, self._evaluation = population, evaluation
+        self._network: PackedNetwork | None = None
+
+    def evaluate(self, epoch: float) -> Tensor:
+        """Return the errors ``(P,)`` of the averaged weights; copy the best so far to ``best``."""
+        population, evaluation = self._population, self._evaluation
+        if self._network is None:
+            self._network = _network_for(population, evaluation.inputs)
+        outputs = self._network.predict(population.flats["average"], evaluation.inputs)
+        errors = evaluation.error(outputs).detach().to("cpu", torch.float64)
+        errors = torch.where(population.failed_at < 0, errors, torch.nan)
+        better = errors <= population.best_error
+        if bool(better.any()):
+            _keep_best(population, better, errors, epoch)
+        return errors
+
+
+def _keep_best(population: Population, better: Tensor, errors: Tensor, epoch: float) -> None:
+    """Copy averaged weights to ``best`` for the stacked rows ``better`` (P,)."""
+    population.best_error = torch.where(better, errors, population.best_error)
+    population.best_epoch[better] = epoch
+    average, best = population.flats["average"], population.flats["best"]
+    for number, bucket in enumerate(population.layout.buckets):
+        own = better[population.layout.stacked_rows(number)]
+        chosen = own.nonzero().view(-1).to(average.device)
+        if len(chosen) == 0:
+            continue
+        for block in bucket.blocks:
+            block_rows(best, bucket, block)[chosen] = block_rows(average, bucket, block)[chosen]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,18 @@ class Sine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the sine of each element."""
         return torch.sin(x)
+
+
+def embed_categories(
+    x: Tensor, categories: Sequence[tuple[int, int]], embeddings: Iterable[Tensor]
+) -> Tensor:
+    """Replace the one-hot columns ``(first, size)`` of categories by embeddings ``(size, dimension)``."""
+    parts = []
+    column = 0
+    for (first, size), embedding in zip(categories, embeddings, strict=True):
+        parts += [x[:, column:first], x[:, first : first + size] @ embedding]
+        column = first + size
+    return torch.cat([*parts, x[:, column:]], dim=1)
 
 
 class CategoryEmbedding(nn.Module):
@@ -42,12 +54,7 @@ class CategoryEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map rows ``(N, D)`` to ``(N, inputs of the first layer)``."""
-        parts = []
-        column = 0
-        for (first, size), embedding in zip(self.categories, self.embeddings.parameters(), strict=True):
-            parts += [x[:, column:first], x[:, first : first + size] @ embedding]
-            column = first + size
-        return torch.cat([*parts, x[:, column:]], dim=1)
+        return embed_categories(x, self.categories, self.embeddings.parameters())
 
     def extra_repr(self) -> str:
         """Return the settings for ``repr``."""

@@ -10,6 +10,14 @@ from torch import Tensor, nn
 from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS
 
 
+def append_waves(x: Tensor, frequency: Tensor, phase: Tensor, mixing: Tensor, offset: Tensor) -> Tensor:
+    """Append the embeddings of the first columns to rows ``(N, D)``; parameters as of :class:`Periodic`."""
+    numbers = x[:, : len(frequency)].unsqueeze(2)
+    waves = torch.cos(2.0 * math.pi * frequency * numbers + phase)
+    mixed = torch.einsum("ndk,dok->ndo", waves, mixing) + offset
+    return torch.cat([x, mixed.flatten(1)], dim=1)
+
+
 class Periodic(nn.Module):
     """Inputs, followed by three learned mixtures of sixteen waves of each of the first ``n_numbers`` columns.
 
@@ -45,10 +53,7 @@ class Periodic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map rows ``(N, D)`` to ``(N, D + 3 n_numbers)``."""
-        numbers = x[:, : self.n_numbers].unsqueeze(2)
-        waves = torch.cos(2.0 * math.pi * self.frequency * numbers + self.phase)
-        mixed = torch.einsum("ndk,dok->ndo", waves, self.mixing) + self.offset
-        return torch.cat([x, mixed.flatten(1)], dim=1)
+        return append_waves(x, self.frequency, self.phase, self.mixing, self.offset)
 
     def extra_repr(self) -> str:
         """Return the settings for ``repr``."""

@@ -27,6 +27,7 @@ from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.run.budget import Clock, FinalistPlan, SearchPlan, Throughput
 from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.journal import Journal
+from parallelmlp_search.search.run.phases import PhaseClock
 from parallelmlp_search.search.run.progress import Callback, Reporter
 from parallelmlp_search.search.run.run_directory import RunDirectory
 from parallelmlp_search.search.run.trial import Trial
@@ -94,7 +95,8 @@ def run(
         clock = Clock(settings.time_limit, started, spent)
         throughput = _throughput(settings, n_jobs)
         journal = Journal(throughput, directory, clock)
-        context = _prepare(problem, settings, journal, clock, callbacks, stack)
+        phases = PhaseClock(throughput, started)
+        context = _prepare(problem, settings, journal, clock, phases, callbacks, stack)
         context, plan = _plan(context, screener)
         trials, late = _screen(context, plan, screener)
         result = _finish(context, plan, trials, late)
@@ -127,7 +129,8 @@ def screen(
     with one_thread(), contextlib.ExitStack() as stack:
         clock = Clock(settings.time_limit, started)
         journal = Journal(_throughput(settings, n_jobs), None, clock)
-        context = _prepare(problem, settings, journal, clock, callbacks, stack)
+        phases = PhaseClock(journal.throughput, started)
+        context = _prepare(problem, settings, journal, clock, phases, callbacks, stack)
         context, plan = _plan(context, screener)
         trials, _ = _screen(context, plan, screener)
         context.reporter.report("finished", trials)
@@ -143,12 +146,14 @@ def _prepare(
     settings: SearchSettings,
     journal: Journal,
     clock: Clock,
+    phases: PhaseClock,
     callbacks: Sequence[Callback],
     stack: contextlib.ExitStack,
 ) -> SearchContext:
     """Prepare the data, and processes if a time limit is long enough."""
     device = resolve_device(settings.device)
     timed = settings.time_limit is not None
+    phases.begin("preparing")
     directory = journal.directory
     recorded = None if directory is None else directory.info().get("training_path")
     path = stack.enter_context(prepared_loops(device, timed=timed, recorded=recorded))
@@ -163,8 +168,7 @@ def _prepare(
     )
     if settings.time_limit is not None:
         workers.expect(settings.time_limit)
-    context = SearchContext(preparation, workers.share(data), journal, reporter, clock, workers)
-    return context
+    return SearchContext(preparation, workers.share(data), journal, reporter, clock, workers, phases)
 
 
 def _plan(context: SearchContext, screener: Screener | None) -> tuple[SearchContext, SearchPlan]:
@@ -177,6 +181,7 @@ def _plan(context: SearchContext, screener: Screener | None) -> tuple[SearchCont
         # processes that cannot agree leave no entry in the journal
         return agree(make_plan(context)).to_dict()
 
+    context.phases.begin("planning")
     resumed = "plan" in context.journal
     plan = SearchPlan.from_dict(context.journal.entry("plan", make))
     plan = agree(plan) if resumed else plan
@@ -200,6 +205,7 @@ def _screen(
 ) -> tuple[list[Trial], list[str]]:
     """Trials of screening, and sentences on what its deadline left out."""
     settings, clock = context.settings, context.clock
+    context.phases.begin("screening")
     deadline = None
     if plan.screening_seconds is not None and settings.time_limit is not None:
         end = settings.time_limit - plan.reserve_seconds
@@ -221,7 +227,8 @@ def _finish(
     context: SearchContext, plan: SearchPlan, trials: list[Trial], left_out: list[str]
 ) -> SearchResult:
     """Cross-fit the finalists, evaluate, refit, save."""
-    reporter, clock = context.reporter, context.clock
+    reporter, clock, phases = context.reporter, context.clock, context.phases
+    phases.begin("cross-fitting")
     refit_seconds, deadline = 0.0, None
     if context.settings.time_limit is not None:
         if context.settings.refit:
@@ -233,15 +240,18 @@ def _finish(
         context, finalists, parts, finalist_plan, rung=len(plan.rungs), trials=trials, deadline=deadline
     )
     reporter.report("selecting", trials)
+    phases.begin("selecting")
     weights = comparison_weights(fit)
     evaluation = evaluate(fit, weights, clock.left - 0.5 - refit_seconds)
     model = postprocess(fit, evaluation.ensemble)
     left_out = [*left_out, *fit.left_out]
     if context.settings.refit:
         reporter.report("refitting", trials)
+        phases.begin("refitting")
         saving = clock.deadline(SAVING_SECONDS)
         model, missing = refit(context, model, fit, finalist_plan.max_epochs, saving)
         left_out += missing
+    phases.begin("saving")
     board = make_leaderboard(trials, fit, evaluation.ensemble)
     metric = context.preparation.metric
     result = SearchResult(
@@ -262,6 +272,10 @@ def _finish(
     reporter.report("saving", trials)
     if context.journal.directory is not None:
         _save(context.journal.directory, fit, result)
+    result = replace(result, elapsed_seconds=clock.elapsed, phases=phases.to_dict())
+    if context.journal.directory is not None:
+        context.journal.directory.log("finished", seconds=result.elapsed_seconds)
+        context.journal.directory.finish(result.to_dict())
     reporter.report("finished", trials)
     return result
 
@@ -313,5 +327,3 @@ def _save(directory: RunDirectory, fit: CrossFit, result: SearchResult) -> None:
         },
     )
     result.model.save(directory.path / "model")
-    directory.log("finished", seconds=result.elapsed_seconds)
-    directory.finish(result.to_dict())

@@ -17,6 +17,7 @@ from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.search.run.budget import Clock, Throughput
 from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.journal import Journal
+from parallelmlp_search.search.run.phases import PhaseClock
 from parallelmlp_search.search.run.progress import Reporter
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.space import Categorical, Float, SearchSpace
@@ -87,7 +88,8 @@ def _context(problem: Problem, settings: SearchSettings, spent: float = 0.0) -> 
     reporter = Reporter((), preparation.metric, clock, throughput)
     workers = Workers(contextlib.ExitStack(), 1)
     data = preparation.screening().data
-    return SearchContext(preparation, data, Journal(throughput), reporter, clock, workers)
+    phases = PhaseClock(throughput)
+    return SearchContext(preparation, data, Journal(throughput), reporter, clock, workers, phases)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,11 @@ class DeviceTraining:
         As for :func:`~parallelmlp_search.engine.trainer.train`; the rows are on the device.
     plan
         Acceleration of each bucket.
+
+    Attributes
+    ----------
+    loop_seconds
+        Elapsed time of all windows.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class DeviceTraining:
             capture = settings.capture or capture_on_cuda(self._device)
             self._graphed = GraphedStep(self._step.take, capture)
         self._seconds_per_step = 0.0
+        self.loop_seconds = 0.0
 
     def _prepare(self) -> PersistentTraining | None:
         """Compile the kernels and start them without a step; if that fails, all buckets go to the graph."""
@@ -161,7 +167,9 @@ class DeviceTraining:
         if bool(newly.any()):
             self._freeze(newly.to(self._device))
         population.step = first_step + n_steps
-        self._seconds_per_step = (time.monotonic() - started) / n_steps
+        seconds = time.monotonic() - started
+        self._seconds_per_step = seconds / n_steps
+        self.loop_seconds += seconds
         return int(taken.sum())
 
     def _freeze(self, rows: Tensor) -> None:

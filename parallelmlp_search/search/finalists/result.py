@@ -38,6 +38,8 @@ class SearchResult:
         Training steps, summed over networks.
     elapsed_seconds
         Duration.
+    phases
+        Seconds, seconds inside the training loop (summed over workers) and member-steps of each phase.
     left_out
         Sentences on work that the time limit left out.
     trials
@@ -56,6 +58,7 @@ class SearchResult:
     member_steps: int
     elapsed_seconds: float
     left_out: list[str] = field(default_factory=list)
+    phases: dict[str, dict[str, float]] = field(default_factory=dict)
     trials: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
     def to_dict(self) -> dict[str, Any]:

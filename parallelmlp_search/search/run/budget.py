@@ -84,6 +84,7 @@ class Throughput:
         self.n_workers = n_workers
         self.member_steps = 0
         self.recalled_steps = 0
+        self.loop_seconds = 0.0
         self._measured = 0.0
         self._predicted = 0.0
 
@@ -91,6 +92,7 @@ class Throughput:
         """Add a shard; ``recalled`` if it was trained before an interruption."""
         self.member_steps += outcome.member_steps
         self.recalled_steps += outcome.member_steps if recalled else 0
+        self.loop_seconds += 0.0 if recalled else outcome.loop_seconds
         if outcome.predicted_seconds > 0 and not outcome.cut:
             fade = 0.97
             self._measured = fade * self._measured + outcome.seconds

@@ -9,6 +9,7 @@ from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.run.budget import Clock, Throughput
 from parallelmlp_search.search.run.journal import Journal
+from parallelmlp_search.search.run.phases import PhaseClock
 from parallelmlp_search.search.run.progress import Reporter
 from parallelmlp_search.search.run.workers import Workers
 
@@ -26,6 +27,7 @@ class SearchContext:
     reporter: Reporter
     clock: Clock
     workers: Workers
+    phases: PhaseClock
 
     @property
     def settings(self) -> SearchSettings:
