@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 from parallelmlp_search import __version__
+from parallelmlp_search.engine import execution_path
 
 EXTRAS = {
     "benchmark": "lightgbm",
@@ -27,6 +29,7 @@ EXTRAS = {
 def environment() -> dict[str, Any]:
     """Return versions, machine, devices and optional extras."""
     packages = ("torch", "numpy", "pandas", "scikit-learn")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "versions": {"parallelmlp-search": __version__, "python": platform.python_version()}
@@ -34,7 +37,8 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": _memory_bytes(),
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "device": device,
+        "path": asdict(execution_path(device)),
         "gpus": devices,
         "extras": {extra: importlib.util.find_spec(module) is not None for extra, module in EXTRAS.items()},
     }

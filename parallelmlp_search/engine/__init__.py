@@ -1,6 +1,7 @@
 """Training engine: populations, packed network, optimizer, schedules, batches, trainer."""
 
 from parallelmlp_search.engine.batches import BatchStream
+from parallelmlp_search.engine.execution import ExecutionPath, execution_path
 from parallelmlp_search.engine.heads import Head, Task
 from parallelmlp_search.engine.population import MemberState, Population
 from parallelmlp_search.engine.settings import Evaluation, TrainingRows, TrainingSettings
@@ -9,6 +10,7 @@ from parallelmlp_search.engine.trainer import History, predict, train
 __all__ = [
     "BatchStream",
     "Evaluation",
+    "ExecutionPath",
     "Head",
     "History",
     "MemberState",
@@ -16,6 +18,7 @@ __all__ = [
     "Task",
     "TrainingRows",
     "TrainingSettings",
+    "execution_path",
     "predict",
     "train",
 ]

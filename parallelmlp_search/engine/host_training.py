@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.engine.bucket_network import Targets
@@ -18,7 +19,7 @@ from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.optimizer import PackedOptimizer
 from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
-from parallelmlp_search.engine.settings import TrainingRows, TrainingSettings
+from parallelmlp_search.engine.settings import Batch, TrainingRows, TrainingSettings
 from parallelmlp_search.engine.windows import WindowBatches, WindowNoise
 from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.kernels.numba.dispatch import compiled_loss, uses_compiled
@@ -136,7 +137,12 @@ class HostTraining:
         """Take steps, freeze members whose loss is not finite, and return the steps of all members."""
         started = time.monotonic()
         population, step = self._population, self._population.step
-        losses = self._take(range(step, step + n_steps))
+        loops = self.loops(range(step, step + n_steps))
+        began = time.thread_time()
+        for loop in loops:
+            loop()
+        self.loop_seconds += time.thread_time() - began
+        losses = self._losses[:n_steps]
         member_steps = int(self._alive.sum()) * n_steps
         if not math.isfinite(losses.sum().item()):
             broken = ~torch.isfinite(losses).cpu() & self._alive
@@ -166,44 +172,51 @@ class HostTraining:
         self._loss_sum.zero_()
         return total
 
-    def _take(self, steps: range) -> Tensor:
-        """Losses ``(T, P)`` of the next steps, valid until the next call."""
+    def loops(self, steps: range) -> list[Callable[[], None]]:
+        """Return the loops over the next steps, one for each bucket, with all that they need prepared."""
         losses = self._losses[: len(steps)]
         noise = None if self._noise is None else self._noise.of(steps)
+        window = batches = None
         if self._window_batches is not None:
             window = MemberWindow(self._window_batches.of(steps), steps, self._alive, noise)
-            for number, members in enumerate(self._members):
-                if members is None:
-                    continue
-                call = members.prepare(window)
-                started = time.thread_time()
-                losses[:, self._population.layout.stacked_rows(number)] = call()
-                self.loop_seconds += time.thread_time() - started
         if not all(self._members):
-            self._take_plainly(steps, noise, losses)
-        return losses
-
-    def _take_plainly(self, steps: range, noise: NDArray[np.float32] | None, losses: Tensor) -> None:
-        """Take steps with the buckets that no compiled loop trains, and write their losses ``(T, P)``."""
-        batches = list(itertools.islice(self._batches, len(steps)))
-        progress = torch.arange(steps.start, steps.stop, dtype=torch.float64) / self._optimizer.total_steps
-        fields = None
-        if self._noise is not None and noise is not None:
-            fields = self._noise.fields(noise, self._device)
+            fields = None
+            if self._noise is not None and noise is not None:
+                fields = self._noise.fields(noise, self._device)
+            batches = _Batches(list(itertools.islice(self._batches, len(steps))), fields)
+        found: list[Callable[[], None]] = []
         for number, members in enumerate(self._members):
+            own = losses[:, self._population.layout.stacked_rows(number)]
             if members is not None:
-                continue
-            started = time.thread_time()
-            span = self._population.layout.stacked_rows(number)
-            bucket = self._network.buckets[number]
-            smoothing = None if self._smoothing is None else self._smoothing[span]
-            rates = dropout_rates(self._configs[span], progress)
-            for place, (batch, target, weight) in enumerate(batches):
-                if fields is not None:
-                    bucket.draw_dropout(fields[place], None if rates is None else rates[place])
-                bucket.forward(self._parameters[number], batch)
-                losses[place, span] = bucket.losses(self._loss, Targets(target, weight, smoothing))
-                bucket.backward(self._gradients[number])
-                self._optimizer.clip_bucket(number)
-                self._optimizer.step_bucket(number, steps[place])
-            self.loop_seconds += time.thread_time() - started
+                assert window is not None
+                found.append(partial(_write_losses, own, members.prepare(window)))
+            else:
+                assert batches is not None
+                found.append(partial(self._loop_plainly, number, steps, batches, own))
+        return found
+
+    def _loop_plainly(self, number: int, steps: range, batches: _Batches, losses: Tensor) -> None:
+        """Take steps with one bucket and tensor operations, and write its losses ``(T, P_b)``."""
+        span, bucket = self._population.layout.stacked_rows(number), self._network.buckets[number]
+        smoothing = None if self._smoothing is None else self._smoothing[span]
+        progress = torch.arange(steps.start, steps.stop, dtype=torch.float64) / self._optimizer.total_steps
+        rates = dropout_rates(self._configs[span], progress)
+        for place, (batch, target, weight) in enumerate(batches.steps):
+            if batches.fields is not None:
+                bucket.draw_dropout(batches.fields[place], None if rates is None else rates[place])
+            bucket.forward(self._parameters[number], batch)
+            losses[place] = bucket.losses(self._loss, Targets(target, weight, smoothing))
+            bucket.backward(self._gradients[number])
+            self._optimizer.clip_bucket(number)
+            self._optimizer.step_bucket(number, steps[place])
+
+
+class _Batches(NamedTuple):
+    """Batches of successive steps, and dropout fields by step and layer or None."""
+
+    steps: list[Batch]
+    fields: list[list[Tensor]] | None
+
+
+def _write_losses(losses: Tensor, loop: Callable[[], Tensor]) -> None:
+    losses.copy_(loop())

@@ -131,8 +131,8 @@ def _fitted(architecture: Architecture, vector: Tensor, rows: Tensor, rng: np.ra
     rates comparable between tables (Holzmueller et al. 2024, who draw the rows differently). Parameters that
     submembers share are fitted to the rows of all submembers, their own biases to their own rows.
 
-    The passes are those of the modules of :func:`~parallelmlp_search.packing.pack.build_module`. Building
-    the modules of a member would take 18 ms instead of 2 ms.
+    The passes are those of the modules of :func:`~parallelmlp_search.packing.pack.build_module`. They are
+    not built here: modules without drawn weights need a device of torch whose first use takes 2.5 s.
     """
     fitted = vector.clone()
     shapes = list(architecture.block_shapes())

@@ -22,6 +22,7 @@ from parallelmlp_search.engine.step_coefficients import (
     StepCoefficients,
     StepTable,
     average_share,
+    average_shares,
     constant_table,
 )
 from parallelmlp_search.kernels.numba.arguments import OptimizerStep, pack
@@ -94,7 +95,7 @@ class PackedOptimizer:
         """
         table = self._coefficients.table(steps, self._frozen)
         tables = [self._group_tables(table, number) for number in range(len(self.groups))]
-        return tables, np.array([average_share(step) for step in steps], dtype=np.float32)
+        return tables, average_shares(steps)
 
     def _group_tables(self, table: Tensor, number: int) -> Any:
         own = table[:, :, self._population.layout.stacked_rows(number)].unbind(1)

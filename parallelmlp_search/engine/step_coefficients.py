@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.engine.schedule import schedule_factors
@@ -80,6 +82,16 @@ class StepTable(Generic[_Table]):
     def clear(self) -> None:
         """Forget the values, because what they depend on has changed."""
         self._values = None
+
+
+def average_shares(steps: range) -> NDArray[np.float32]:
+    """Return :func:`average_share` of consecutive steps, float32 ``(T,)``."""
+    numbers = np.arange(steps.start, steps.stop)
+    counts = (numbers + 1) // AVERAGE_EVERY
+    shares: NDArray[np.float64] = np.minimum(1.0, (AVERAGE_POWER + 1.0) / (counts + AVERAGE_POWER + 1.0))
+    shares[(numbers + 1) % AVERAGE_EVERY != 0] = 0.0
+    shares[numbers == 0] = 1.0
+    return shares.astype(np.float32)
 
 
 def constant_table(configs: Sequence[MLPConfig], like: Tensor) -> Tensor:

@@ -21,7 +21,20 @@ class Sine(nn.Module):
 def embed_categories(
     x: Tensor, categories: Sequence[tuple[int, int]], embeddings: Iterable[Tensor]
 ) -> Tensor:
-    """Replace the one-hot columns ``(first, size)`` of categories by embeddings ``(size, dimension)``."""
+    """Replace the one-hot columns of categories by their embeddings.
+
+    Parameters
+    ----------
+    x
+        Rows ``(N, D)``.
+    categories, embeddings
+        ``(first, size)`` of the columns, and embedding ``(size, dimension)``, of each category.
+
+    Returns
+    -------
+    Tensor
+        ``(N, inputs of the first layer)``.
+    """
     parts = []
     column = 0
     for (first, size), embedding in zip(categories, embeddings, strict=True):

@@ -11,7 +11,20 @@ from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPU
 
 
 def append_waves(x: Tensor, frequency: Tensor, phase: Tensor, mixing: Tensor, offset: Tensor) -> Tensor:
-    """Append the embeddings of the first columns to rows ``(N, D)``; parameters as of :class:`Periodic`."""
+    """Append the embeddings of the first columns to rows.
+
+    Parameters
+    ----------
+    x
+        Rows ``(N, D)``.
+    frequency, phase, mixing, offset
+        Parameters as of :class:`Periodic`.
+
+    Returns
+    -------
+    Tensor
+        ``(N, D + 3 n_numbers)``.
+    """
     numbers = x[:, : len(frequency)].unsqueeze(2)
     waves = torch.cos(2.0 * math.pi * frequency * numbers + phase)
     mixed = torch.einsum("ndk,dok->ndo", waves, mixing) + offset

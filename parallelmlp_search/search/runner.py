@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from parallelmlp_search.distribute import one_thread, worker_count
+from parallelmlp_search.engine import execution_path
 from parallelmlp_search.exceptions import BudgetWarning, SearchFailedError
 from parallelmlp_search.kernels.numba.dispatch import prepared_loops
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit, cross_fit, snapshots_fit
@@ -160,8 +161,10 @@ def _prepare(
     if directory is not None and recorded is None:
         directory.update(training_path=path)
     preparation = Preparation(problem, settings, device)
-    reporter = Reporter(callbacks, preparation.metric, clock, journal.throughput)
+    path = execution_path(device)
+    reporter = Reporter(callbacks, preparation.metric, clock, journal.throughput, path)
     reporter.report("preparing")
+    journal.log("started", path=str(path), workers=journal.throughput.n_workers)
     data = preparation.screening().data
     workers = Workers(
         stack, journal.throughput.n_workers, on_gpu=device != "cpu", memory_limit=settings.memory_bytes
@@ -197,6 +200,7 @@ def _plan(context: SearchContext, screener: Screener | None) -> tuple[SearchCont
             "folds": plan.n_folds,
         }
         directory.update(splits=splits, metric=preparation.metric.name, task=preparation.problem.task)
+        directory.update(path=str(context.reporter.path), workers=context.throughput.n_workers)
     return context, plan
 
 

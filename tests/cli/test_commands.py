@@ -24,6 +24,7 @@ from parallelmlp_search.cli import runs
 from parallelmlp_search.cli.app import app
 from parallelmlp_search.cli.environment import EXTRAS
 from parallelmlp_search.cli.source import Source
+from parallelmlp_search.engine import ExecutionPath, execution_path
 from parallelmlp_search.exceptions import SearchFailedError
 from parallelmlp_search.search import RunDirectory, TrainedModel
 
@@ -365,7 +366,18 @@ def test_info() -> None:
     assert found["versions"]["parallelmlp-search"] == parallelmlp_search.__version__
     assert found["cores"] >= 1
     assert found["device"] in ("cpu", "cuda")
-    assert "extra polars" in pmlp("info").stdout
+    assert found["path"]["name"] == execution_path(found["device"]).name
+    page = pmlp("info").stdout
+    assert "extra polars" in page
+    assert found["path"]["name"] in page
+
+
+def test_info_says_how_to_get_a_faster_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "parallelmlp_search.cli.environment.execution_path", lambda _: ExecutionPath("slow", "pip install it")
+    )
+    lines = [line.strip() for line in pmlp("info").stdout.splitlines()]
+    assert lines[lines.index("training             slow") + 1] == "pip install it"
 
 
 def test_info_knows_the_extras_of_the_distribution() -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from parallelmlp_search.engine import execution_path
 from parallelmlp_search.search import (
     Problem,
     Progress,
@@ -224,6 +225,21 @@ def test_callbacks_see_every_stage_in_order(spam: Problem, make_settings: Make) 
     assert last.standings[0].rung == max(standing.rung for standing in last.standings)
     assert all(progress.seconds_left is None for progress in seen)
     assert all(0 <= progress.done <= progress.total for progress in seen)
+    assert {progress.path for progress in seen} == {execution_path("cpu").name}
+
+
+def test_the_phases_add_up_to_the_search(found: SearchResult) -> None:
+    names = ("reading", "preparing", "planning", "screening", "cross-fitting", "selecting", "saving")
+    assert tuple(found.phases) == names
+    assert sum(phase["seconds"] for phase in found.phases.values()) == pytest.approx(
+        found.elapsed_seconds, abs=0.05
+    )
+    assert sum(phase["member_steps"] for phase in found.phases.values()) == found.member_steps
+    for name, phase in found.phases.items():
+        trains = name in ("screening", "cross-fitting")
+        assert (phase["member_steps"] > 0) is (phase["loop_seconds"] > 0) is trains
+        # one worker: the loop is a part of the phase
+        assert phase["loop_seconds"] < phase["seconds"]
 
 
 def test_a_callback_that_returns_true_ends_screening_early(

@@ -21,7 +21,7 @@ REFRESHES_PER_SECOND = 4
 MAX_STANDINGS = 5
 MAX_WIDTH = 100
 """Maximum width of the block; longer lines are hard to read."""
-N_OTHER_LINES = 9
+N_OTHER_LINES = 10
 """Lines of the block without the leaderboard, which is shortened in a low terminal."""
 
 
@@ -68,12 +68,18 @@ class ConsoleReport:
         self._progress = Progress("preparing", "")
         self._received = now()
         self._live: Live | None = None
+        self._has_header = False
 
     def __call__(self, progress: Progress) -> None:
         """Receive a report."""
         with self._lock:
             self._progress, self._received = progress, self._now()
-        if not self.is_live and progress.rung_completed:
+        if self.is_live:
+            return
+        if progress.path and not self._has_header:
+            self._has_header = True
+            self.console.print(Text(f"training with {_path(progress)}"), soft_wrap=True)
+        if progress.rung_completed:
             self.console.print(Text(_plain_line(progress)), soft_wrap=True)
 
     def __enter__(self) -> ConsoleReport:
@@ -121,6 +127,11 @@ def _plain_line(progress: Progress) -> str:
     return f"{format_clock(progress.elapsed_seconds)} {stage}" + (f": {', '.join(facts)}" if facts else "")
 
 
+def _path(progress: Progress) -> str:
+    """Code path that trains the networks, and how to get a faster one."""
+    return f"{progress.path}; {progress.advice}" if progress.advice else progress.path
+
+
 def _rung(progress: Progress) -> str:
     """Round and rung of screening, counted from 1."""
     if progress.stage != "screening" or not progress.n_rungs:
@@ -155,6 +166,8 @@ class _Block:
         if self.title:
             title = self.title if unicode else self.title.replace(" · ", " | ")
             lines.append(_clipped(Text(title, style="bold"), width, unicode))
+        style = "yellow" if self.progress.advice else "dim"
+        lines.append(_clipped(Text(_path(self.progress), style=style), width, unicode))
         lines += [self._stages(width, unicode), Text(""), self._clocks(), self._bar(width)]
         lines.append(_clipped(self._facts(unicode), width, unicode))
         rows = max(0, min(MAX_STANDINGS, console.height - N_OTHER_LINES))

@@ -191,6 +191,10 @@ def environment_page(environment: Record) -> RenderableType:
     page.add_row("memory", "unknown" if memory is None else f"{memory / 1e9:.1f} GB")
     gpus = ", ".join(environment["gpus"]) or "no GPU that torch can use"
     page.add_row("device", f"{environment['device']} ({gpus})")
+    path = environment["path"]
+    page.add_row("training", path["name"])
+    if path["advice"]:
+        page.add_row("", Text(path["advice"], style="yellow"))
     for extra, installed in environment["extras"].items():
         page.add_row(f"extra {extra}", "installed" if installed else "not installed")
     return Group("", page, "")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from parallelmlp_search.engine import ExecutionPath
 from parallelmlp_search.search.run.budget import Clock, Throughput
 from parallelmlp_search.search.run.trial import Trial, summarise
 from parallelmlp_search.selection import Metric
@@ -34,6 +35,9 @@ class Progress:
     stage
         ``preparing``, ``screening``, ``cross-fitting``, ``selecting``, ``refitting``, ``saving`` or
         ``finished``.
+    path, advice
+        Code path that trains the networks, and how to get a faster one, see
+        :class:`~parallelmlp_search.engine.ExecutionPath`.
     metric, best_score
         Name of the metric, and the best score so far in its own orientation or None.
     rung_completed
@@ -67,6 +71,8 @@ class Progress:
     elapsed_seconds: float = 0.0
     seconds_left: float | None = None
     standings: tuple[Standing, ...] = ()
+    path: str = ""
+    advice: str = ""
 
 
 Callback = Callable[[Progress], object]
@@ -82,6 +88,8 @@ class Reporter:
         Receivers of the reports; metric of the search.
     clock, throughput
         Time and steps so far.
+    path
+        Code path that trains the networks, or None.
 
     Attributes
     ----------
@@ -90,12 +98,18 @@ class Reporter:
     """
 
     def __init__(
-        self, callbacks: Sequence[Callback], metric: Metric, clock: Clock, throughput: Throughput
+        self,
+        callbacks: Sequence[Callback],
+        metric: Metric,
+        clock: Clock,
+        throughput: Throughput,
+        path: ExecutionPath | None = None,
     ) -> None:
         self.callbacks = tuple(callbacks)
         self.metric = metric
         self.clock = clock
         self.throughput = throughput
+        self.path = path or ExecutionPath("")
         self.stopped = False
         self._training_since = clock.elapsed
 
@@ -136,6 +150,8 @@ class Reporter:
                 )
                 for trial in sorted(scored, key=lambda trial: trial.standing)[:N_STANDINGS]
             ),
+            path=self.path.name,
+            advice=self.path.advice,
             **values,
         )
         for callback in self.callbacks:

@@ -71,6 +71,21 @@ def test_the_block_fits_any_width_and_never_changes_its_height(width: int) -> No
     assert max(len(line) for lines in blocks for line in lines) <= min(width, 100)
 
 
+def test_the_block_names_the_path_and_how_to_get_a_faster_one() -> None:
+    text = "\n".join(block(screening(path="compiled loops")))
+    assert "compiled loops\n" in text
+    text = "\n".join(block(screening(path="plain tensor operations", advice="pip install numba")))
+    assert "plain tensor operations; pip install numba" in text
+
+
+def test_without_a_terminal_the_path_is_the_first_line() -> None:
+    out = Console(file=StringIO(), width=80)
+    report = ConsoleReport(out)
+    for progress in (Progress("preparing", "auc", path="compiled loops"), screening(path="compiled loops")):
+        report(progress)
+    assert out.file.getvalue() == "training with compiled loops\n"  # type: ignore[attr-defined]
+
+
 def test_a_narrow_terminal_shows_the_current_stage_only() -> None:
     text = "\n".join(block(screening(), 60))
     assert "● screening (2/5)" in text
@@ -81,8 +96,8 @@ def test_a_narrow_terminal_shows_the_current_stage_only() -> None:
 
 def test_a_low_terminal_shows_fewer_standings() -> None:
     assert sum("silu" in line for line in block(screening(), height=30)) == 5
-    assert sum("silu" in line for line in block(screening(), height=11)) == 2
-    assert len(block(screening(), height=11)) <= 11
+    assert sum("silu" in line for line in block(screening(), height=12)) == 2
+    assert len(block(screening(), height=12)) <= 12
     assert not any("silu" in line for line in block(screening(), height=6))
 
 
