@@ -34,11 +34,11 @@ import joblib
 import torch
 
 from benchmarks.publishing import ROOT, describe_machine, fill, marks
-from parallelmlp_search.distribute import ShardOutcome, ShardTask, one_thread
-from parallelmlp_search.engine import BatchStream, Population, TrainingSettings
+from parallelmlp_search.distribute import ShardOutcome, ShardTask, one_thread, worker_count
+from parallelmlp_search.engine import BatchStream, Population, TrainingSettings, execution_path
 from parallelmlp_search.engine.host_training import HostTraining
-from parallelmlp_search.kernels.numba.compilation import compile_all
 from parallelmlp_search.kernels.numba.dispatch import uses_compiled
+from parallelmlp_search.kernels.numba.library import ensure_compiled
 from parallelmlp_search.search.run import journal
 
 __all__ = ["TABLES", "Recorder", "cpu_seconds", "loop_rate", "main", "missed", "summarise", "table"]
@@ -163,23 +163,23 @@ def measure(name: str, seconds: float, started: float) -> dict[str, Any]:
 
     recorder = Recorder()
     journal.run_shards = recorder.run_shards
-    before = os.getloadavg()[0]
+    before, n_workers = os.getloadavg()[0], worker_count(None)
     problem = Problem.from_table(read_table(ROOT / "datasets" / f"{name}.csv.gz"), TABLES[name])
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory.create(Path(folder) / "run")
         result = run(problem, SearchSettings(time_limit=seconds), directory=directory, started=started)
-        cpu, info = cpu_seconds(), directory.info()
+        cpu = cpu_seconds()
     return {
         "table": name,
         "limit": seconds,
-        "workers": info["workers"],
-        "path": info["path"],
+        "workers": n_workers,
+        "path": execution_path("cpu").name,
         "trials": result.n_trials,
         "member_steps": result.member_steps,
         "seconds": result.elapsed_seconds,
         "cpu_seconds": cpu,
         "phases": result.phases,
-        "loop_rate": loop_rate(recorder.shards, info["workers"]),
+        "loop_rate": loop_rate(recorder.shards, n_workers),
         "load_before": before,
     }
 
@@ -260,7 +260,7 @@ def main() -> None:
         arguments.into.write_text(json.dumps(measure(names[0], arguments.seconds, arguments.started)))
         return
     if uses_compiled(torch.float32, "cpu"):
-        compile_all()  # the cold start is measured elsewhere
+        ensure_compiled()  # the cold start is measured elsewhere
     rows = [in_new_process(name, arguments.seconds) for name in names]
     print(table(rows))
     for sentence in (sentence for row in rows for sentence in missed(row)):

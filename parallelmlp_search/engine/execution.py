@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
 from dataclasses import dataclass
 
 import torch
 
-from parallelmlp_search.kernels.numba.dispatch import uses_compiled
+from parallelmlp_search.kernels.numba import library
+from parallelmlp_search.kernels.numba.dispatch import USE_VARIABLE, uses_compiled
 from parallelmlp_search.kernels.triton.availability import runs_on
 
 
@@ -18,9 +19,9 @@ class ExecutionPath:
     Attributes
     ----------
     name
-        Short name, such as ``compiled loops``.
+        Short name, such as ``compiled loops for x86-64-v4``.
     advice
-        How to get a faster path; empty on the fastest one.
+        How to get a faster path, or when it begins; empty on the fastest one.
     """
 
     name: str
@@ -47,11 +48,16 @@ def execution_path(device: torch.device | str) -> ExecutionPath:
             return ExecutionPath("persistent Triton kernels and CUDA graphs")
         return ExecutionPath("CUDA graphs", "Triton kernels are faster: pip install triton")
     if uses_compiled(torch.float32, device):
-        return ExecutionPath("compiled loops")
-    if importlib.util.find_spec("numba") is None:
+        if library.find() is None:
+            return ExecutionPath("compiled loops", "they are compiled once, before the first search")
+        return ExecutionPath(f"compiled loops for {library.target()}")
+    rule = os.environ.get(USE_VARIABLE)
+    if rule == "ready" and library.can_compile():
         return ExecutionPath(
-            "plain tensor operations", "compiled loops are up to 4 times as fast: pip install numba"
+            "plain tensor operations", "the compiled loops take over once they have been compiled"
         )
-    return ExecutionPath(
-        "plain tensor operations", "compiled loops are up to 4 times as fast, but PMLP_COMPILED=0 is set"
-    )
+    if rule == "0":
+        advice = f"compiled loops are two to four times as fast, but {USE_VARIABLE}=0 disables them"
+    else:
+        advice = "compiled loops are two to four times as fast: pip install numba"
+    return ExecutionPath("plain tensor operations", advice)

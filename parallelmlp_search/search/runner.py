@@ -161,10 +161,10 @@ def _prepare(
     if directory is not None and recorded is None:
         directory.update(training_path=path)
     preparation = Preparation(problem, settings, device)
-    path = execution_path(device)
-    reporter = Reporter(callbacks, preparation.metric, clock, journal.throughput, path)
+    execution = execution_path(device)
+    reporter = Reporter(callbacks, preparation.metric, clock, journal.throughput, execution)
     reporter.report("preparing")
-    journal.log("started", path=str(path), workers=journal.throughput.n_workers)
+    journal.log("started", path=str(execution), workers=journal.throughput.n_workers)
     data = preparation.screening().data
     workers = Workers(
         stack, journal.throughput.n_workers, on_gpu=device != "cpu", memory_limit=settings.memory_bytes
@@ -200,7 +200,6 @@ def _plan(context: SearchContext, screener: Screener | None) -> tuple[SearchCont
             "folds": plan.n_folds,
         }
         directory.update(splits=splits, metric=preparation.metric.name, task=preparation.problem.task)
-        directory.update(path=str(context.reporter.path), workers=context.throughput.n_workers)
     return context, plan
 
 

@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-import importlib.util
+from pathlib import Path
 
 import pytest
-import torch
 
 from parallelmlp_search.engine import execution_path
-from parallelmlp_search.kernels.numba import dispatch
+from parallelmlp_search.kernels.numba import library
 from parallelmlp_search.kernels.triton import availability
 
-HAS_NUMBA = importlib.util.find_spec("numba") is not None
 
-
-@pytest.mark.skipif(not HAS_NUMBA, reason="needs numba")
-def test_the_compiled_loops_need_no_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+def set_loops(monkeypatch: pytest.MonkeyPatch, rule: str | None, *, stored: bool, numba: bool) -> None:
+    """Set the rule of ``PMLP_COMPILED``, and what this machine has."""
     monkeypatch.delenv("PMLP_COMPILED", raising=False)
+    if rule is not None:
+        monkeypatch.setenv("PMLP_COMPILED", rule)
+    monkeypatch.setattr(library, "find", lambda: Path("loops.o") if stored else None)
+    monkeypatch.setattr(library, "can_compile", lambda: numba)
+
+
+def test_the_compiled_loops_need_no_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_loops(monkeypatch, None, stored=True, numba=False)
     path = execution_path("cpu")
-    assert str(path) == path.name == "compiled loops"
-    assert dispatch.uses_compiled(torch.float32, "cpu")
+    assert path.name == str(path) == f"compiled loops for {library.target()}"
 
 
-@pytest.mark.skipif(not HAS_NUMBA, reason="needs numba")
-def test_a_variable_that_disables_them_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PMLP_COMPILED", "0")
-    assert "PMLP_COMPILED=0" in execution_path("cpu").advice
-
-
-def test_without_numba_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parallelmlp_search.engine.execution.uses_compiled", lambda *_: False)
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+@pytest.mark.parametrize(
+    ("rule", "stored", "numba", "name", "advice"),
+    [
+        (None, False, True, "compiled loops", "compiled once, before the first search"),
+        ("ready", False, True, "plain tensor operations", "take over once they have been compiled"),
+        ("0", True, True, "plain tensor operations", "PMLP_COMPILED=0 disables them"),
+        (None, False, False, "plain tensor operations", "pip install numba"),
+        ("ready", False, False, "plain tensor operations", "pip install numba"),
+    ],
+)
+def test_advice(
+    rule: str | None, stored: bool, numba: bool, name: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_loops(monkeypatch, rule, stored=stored, numba=numba)
     path = execution_path("cpu")
-    assert path.name == "plain tensor operations"
-    assert "pip install numba" in path.advice
+    assert path.name == name
+    assert advice in path.advice
     assert str(path) == f"{path.name} ({path.advice})"
 
 
