@@ -8,11 +8,14 @@ import io
 import re
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import pandas as pd
 
+from parallelmlp_search.data.chunks import CHUNK_FIELDS, ColumnChunks
 from parallelmlp_search.data.compression import decompressed
 from parallelmlp_search.data.frames import unique_names
 from parallelmlp_search.data.memory_share import MemoryShare
@@ -28,6 +31,14 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
+}
+_OPTIONS: dict[str, Any] = {
+    "header": 0,
+    "index_col": False,
+    "skipinitialspace": True,
+    "keep_default_na": False,
+    "na_values": list(MISSING_MARKERS),
+    "low_memory": False,
 }
 _FIELD_BYTES = 24  # pandas keeps a pointer, a position and a value of each field while it parses
 
@@ -73,9 +84,7 @@ def read_delimited(
     encodings = [encoding] if encoding is not None else marked or ["utf-8", "latin-1"]
     for name in encodings:
         try:
-            dialect = _dialect_of(sample, name, delimiter, share.label)
-            with decompressed(stream, share.label) as content:
-                return _parse(content, name, dialect, share)
+            return _parse(stream, name, _dialect_of(sample, name, delimiter, share.label), share)
         except UnicodeError as error:
             failure = error
     reason = str(failure).splitlines()[0]
@@ -83,20 +92,30 @@ def read_delimited(
 
 
 class _Text(io.TextIOWrapper):
-    """Text of a table, checked piece by piece as pandas reads it."""
+    """Text of a table, checked piece by piece as pandas reads it.
+
+    Attributes
+    ----------
+    kept
+        Memory of the chunks that are parsed already.
+    """
 
     def __init__(self, stream: IO[bytes], encoding: str, delimiter: str, share: MemoryShare) -> None:
         super().__init__(stream, encoding=encoding, newline="")
         self._delimiter, self._share = delimiter, share
-        self._needed = 0
+        self.kept = self._pending = 0
 
     def read(self, size: int | None = -1, /) -> str:
         text = super().read(size)
         _refuse_zero_bytes(text, self._share.label)
         n_fields = text.count(self._delimiter) + text.count("\n")
-        self._needed += len(text) + _FIELD_BYTES * n_fields
-        self._share.require(self._needed)
+        self._pending += len(text) + _FIELD_BYTES * n_fields
+        self._share.require(self.kept + self._pending)
         return text
+
+    def keep(self, n_bytes: int) -> None:
+        """Count the memory of all chunks so far instead of that of their text."""
+        self.kept, self._pending = n_bytes, 0
 
 
 def _refuse_zero_bytes(text: str, label: str) -> None:
@@ -112,27 +131,33 @@ def _parse(stream: IO[bytes], encoding: str, dialect: _Dialect, share: MemorySha
         names.append("")
     names = [name if name else f"Unnamed: {position}" for position, name in enumerate(names)]
     names = unique_names(names, share.label)
-    text = _Text(stream, encoding, dialect.delimiter, share)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # else fields are lost
-            frame = pd.read_csv(
-                text,
-                sep=dialect.delimiter,
-                decimal=dialect.decimal,
-                header=0,
-                names=names,
-                index_col=False,
-                skipinitialspace=True,
-                keep_default_na=False,
-                na_values=list(MISSING_MARKERS),
-                low_memory=False,
-            )
-    finally:
-        text.detach()  # else the stream is closed, and a second encoding could not be tried
+    options = _OPTIONS | {"sep": dialect.delimiter, "decimal": dialect.decimal, "names": names}
+    chunks = ColumnChunks(names)
+    with _text(stream, encoding, dialect, share) as text:
+        rows = max(1, CHUNK_FIELDS // len(names))
+        for chunk in pd.read_csv(text, chunksize=rows, **options):
+            chunks.add(chunk)
+            text.keep(chunks.n_bytes)
+    others = None
+    if mixed := chunks.mixed():
+        # the dtype of a column depends on all of its rows
+        with _text(stream, encoding, dialect, share) as text:
+            others = pd.read_csv(text, usecols=mixed, **options)
+    frame = chunks.joined(others)
     if frame.empty:
         raise DataError(f"{share.label!r} has a header, but no rows")
     return frame.iloc[:, :-1] if dialect.surplus == "back" else frame
+
+
+@contextmanager
+def _text(stream: IO[bytes], encoding: str, dialect: _Dialect, share: MemoryShare) -> Iterator[_Text]:
+    with decompressed(stream, share.label) as content, warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # else fields are lost
+        text = _Text(content, encoding, dialect.delimiter, share)
+        try:
+            yield text
+        finally:
+            text.detach()  # else the stream is closed, and a second encoding could not be tried
 
 
 def _records(text: str, delimiter: str, whole: bool) -> list[list[str]]:
