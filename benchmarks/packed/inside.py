@@ -11,15 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 
+from benchmarks.packed.multiply_adds import compiled_loop
 from parallelmlp_search.kernels.numba.arguments import ACTIVATION_CODES
-from parallelmlp_search.kernels.numba.compilation import compiler_features
-from parallelmlp_search.kernels.numba.decorators import OPTIONS, inlined
+from parallelmlp_search.kernels.numba.decorators import inlined
 from parallelmlp_search.kernels.numba.elementwise import F, activate_and_slope, slope_times
-from parallelmlp_search.kernels.numba.library import target
 from parallelmlp_search.kernels.numba.loops import binary_rows, cross_entropy_rows
 from parallelmlp_search.kernels.numba.optimizer_steps import adamw_step
 from parallelmlp_search.kernels.numba.pointers import as_floats, as_integers
@@ -37,25 +35,18 @@ __all__ = ["Part", "inside"]
 ONE, NONE, RATE = F(1.0), F(0.0), F(1e3)
 
 
-def _compiled_loop(function: Callable[..., Any]) -> Callable[..., Any]:
-    # as the member loop is compiled
-    numba.config.CPU_NAME, numba.config.CPU_FEATURES = target(), compiler_features(target())
-    compiled: Callable[..., Any] = numba.njit(**OPTIONS)(function)
-    return compiled
-
-
 @inlined
 def _f(address: Any) -> Any:
     return as_floats(address)
 
 
-@_compiled_loop
+@compiled_loop
 def _forward(times: Any, p: Any, n_out: Any, n_in: Any, x: Any, n_rows: Any, z: Any) -> None:
     for _ in range(times):
         matmul(_f(p), 0, n_in, 1, 0, n_out, n_in, _f(x), 0, n_rows, _f(z), 0)
 
 
-@_compiled_loop
+@compiled_loop
 def _back(times: Any, p: Any, n_out: Any, n_in: Any, d: Any, n_rows: Any, z: Any) -> None:
     for _ in range(times):
         if n_out == 1:
@@ -64,7 +55,7 @@ def _back(times: Any, p: Any, n_out: Any, n_in: Any, d: Any, n_rows: Any, z: Any
             matmul(_f(p), 0, 1, n_in, -1, n_in, n_out, _f(d), 0, n_rows, _f(z), 0)
 
 
-@_compiled_loop
+@compiled_loop
 def _first_weights(
     times: Any, d: Any, n_out: Any, columns: Any, n_columns: Any, n_rows: Any, result: Any
 ) -> None:
@@ -72,7 +63,7 @@ def _first_weights(
         weight_gradient(_f(d), 0, n_out, _f(columns), 0, n_columns, n_rows, n_rows, _f(result))
 
 
-@_compiled_loop
+@compiled_loop
 def _weights(
     times: Any, d: Any, n_out: Any, a: Any, n_in: Any, columns: Any, lanes: Any, n_rows: Any, result: Any
 ) -> None:
@@ -89,31 +80,31 @@ def _weights(
             weight_gradient(d, 0, n_out, columns, 0, width, n_rows, n_rows, result)
 
 
-@_compiled_loop
+@compiled_loop
 def _activate(times: Any, code: Any, z: Any, a: Any, size: Any) -> None:
     for _ in range(times):
         activate_and_slope(code, _f(z), _f(a), size)
 
 
-@_compiled_loop
+@compiled_loop
 def _slope(times: Any, code: Any, a: Any, d: Any, size: Any) -> None:
     for _ in range(times):
         slope_times(code, _f(a), _f(d), size)
 
 
-@_compiled_loop
+@compiled_loop
 def _binary(times: Any, z: Any, classes: Any, shares: Any, d: Any, values: Any, n_rows: Any) -> None:
     for _ in range(times):
         binary_rows(_f(z), as_integers(classes), _f(shares), NONE, _f(d), _f(values), n_rows)
 
 
-@_compiled_loop
+@compiled_loop
 def _classes(times: Any, z: Any, target: Any, shares: Any, d: Any, scratch: Any, n: Any, n_rows: Any) -> None:
     for _ in range(times):
         cross_entropy_rows(_f(z), as_integers(target), _f(shares), NONE, _f(d), _f(scratch), n, n_rows)
 
 
-@_compiled_loop
+@compiled_loop
 def _adam(times: Any, p: Any, g: Any, m: Any, v: Any, mixes: Any, size: Any) -> None:
     for _ in range(times):
         adamw_step(_f(p), _f(g), _f(m), _f(v), 0, size, ONE, RATE, ONE, _f(mixes))
