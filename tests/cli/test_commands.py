@@ -465,8 +465,9 @@ def test_sigterm_keeps_the_run(folder: Path, tmp_path: Path) -> None:
     arguments = ["--target", "sold", "--trials", "300", "--max-epochs", "200", "--output", run]
     search = process("search", folder / "sold.csv", *arguments)
     assert search.stderr is not None
-    first = search.stderr.readline()
-    assert "screening" in first, first
+    lines = [search.stderr.readline() for _ in range(2)]
+    assert lines[0].startswith("training with "), lines
+    assert "screening" in lines[1], lines
     search.send_signal(signal.SIGTERM)
     _, message = search.communicate(timeout=30)
     assert search.returncode == 130, message
