@@ -14,8 +14,8 @@ from torch import Tensor
 from parallelmlp_search._files import save_tensors
 from parallelmlp_search._reading import load_tensors
 from parallelmlp_search.engine import Head, TrainingRows
+from parallelmlp_search.engine.rows import Rows, RowView, as_tensor, select
 from parallelmlp_search.packing import Architecture, DataShape, member_seconds
-from parallelmlp_search.packing.pack import select_columns
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig
 
@@ -42,10 +42,10 @@ class ShardData:
     """
 
     rows: TrainingRows
-    validation_inputs: Tensor | None
+    validation_inputs: Rows | None
     validation_target: Tensor | None
     validation_weight: Tensor | None
-    prediction_inputs: Tensor | None
+    prediction_inputs: Rows | None
     head: Head
     loss: str
     metric: Metric
@@ -54,13 +54,21 @@ class ShardData:
     stored: Path | None = field(default=None, compare=False)
 
     def store(self, folder: Path) -> ShardData:
-        """Write the tensors into a new file of the folder and return data that refers to it."""
+        """Write the tensors into a new file of the folder and return data that refers to it.
+
+        A table of which parts are used is written into a file of its own, once for all data.
+        """
         path = folder / f"rows-{uuid.uuid4().hex}.safetensors"
-        tensors = {f"rows.{name}": tensor for name, tensor in vars(self.rows).items()}
-        tensors |= {name: getattr(self, name) for name in _TENSORS}
-        # safetensors refuses tensors that overlap, hence the clones
-        copies = {name: t.clone() for name, t in tensors.items() if t is not None}
-        save_tensors(path, copies, durable=False)  # of no use after a power failure
+        parts = {f"rows.{name}": part for name, part in vars(self.rows).items()}
+        parts |= {name: getattr(self, name) for name in _TENSORS}
+        tensors, tables = {}, {}
+        for name, part in parts.items():
+            if isinstance(part, RowView) and part.index is not None and part.columns is None:
+                tensors[name], tables[name] = part.index, _store_table(part.table, folder)
+            elif part is not None:
+                # safetensors refuses tensors that overlap, hence the clones
+                tensors[name] = as_tensor(part).clone()
+        save_tensors(path, tensors, tables, durable=False)  # of no use after a power failure
         return replace(self, stored=path)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -95,15 +103,15 @@ class ShardData:
         return Architecture.of(config, self.shape)
 
     def seen_by(self, config: MLPConfig) -> ShardData:
-        """The same rows with the columns that a configuration uses; adjacent columns are not copied."""
+        """The same rows with the columns that a configuration uses, without a copy."""
         runs = self.architecture(config).columns
         if runs == ((0, self.n_inputs),):
             return self
 
-        def seen(inputs: Tensor | None) -> Tensor | None:
-            return None if inputs is None else select_columns(inputs, runs)
+        def seen(inputs: Rows | None) -> Rows | None:
+            return None if inputs is None else select(inputs, runs)
 
-        inputs = select_columns(self.rows.inputs, runs)
+        inputs = select(self.rows.inputs, runs)
         return replace(
             self,
             rows=replace(self.rows, inputs=inputs),
@@ -138,6 +146,22 @@ class ShardData:
 @lru_cache(maxsize=3)
 def _stored_rows(path: Path) -> dict[str, Any]:
     """Fields of a :class:`ShardData` from its file; the last few are cached, since tasks share them."""
-    tensors, _ = load_tensors(path)
-    rows = TrainingRows(tensors["rows.inputs"], tensors["rows.target"], tensors.get("rows.weight"))
-    return {"rows": rows} | {name: tensors.get(name) for name in _TENSORS}
+    tensors, tables = load_tensors(path, dict[str, str])
+    parts: dict[str, Any] = dict(tensors)
+    for name, table in tables.items():
+        parts[name] = RowView(_stored_table(path.with_name(table)), tensors[name])
+    rows = TrainingRows(parts["rows.inputs"], parts["rows.target"], parts.get("rows.weight"))
+    return {"rows": rows} | {name: parts.get(name) for name in _TENSORS}
+
+
+def _store_table(table: Tensor, folder: Path) -> str:
+    """Write a table into a file of the folder, unless it is there, and return the name of the file."""
+    path = folder / f"table-{table.data_ptr():x}.safetensors"
+    if not path.exists():
+        save_tensors(path, {"table": table}, durable=False)
+    return path.name
+
+
+@lru_cache(maxsize=1)
+def _stored_table(path: Path) -> Tensor:
+    return load_tensors(path)[0]["table"]

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from parallelmlp_search.engine.rows import Rows
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.architecture import EMBEDDING, Architecture
 from parallelmlp_search.packing.modules import ACTIVATION_MODULES, embed_categories
@@ -41,7 +42,7 @@ MIN_SPREAD = 1e-6
 
 
 def initial_vector(
-    architecture: Architecture, config: MLPConfig, *, repeat: int = 0, rows: Tensor | None = None
+    architecture: Architecture, config: MLPConfig, *, repeat: int = 0, rows: Rows | None = None
 ) -> Tensor:
     """Draw the initial parameters of a member.
 

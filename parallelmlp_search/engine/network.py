@@ -7,11 +7,15 @@ from torch import Tensor
 
 from parallelmlp_search.engine.bucket_network import BucketNetwork, bucket_shapes
 from parallelmlp_search.engine.parameter_views import LayerTensors, bind
+from parallelmlp_search.engine.rows import Rows, RowView
 from parallelmlp_search.engine.storage import PassOptions, n_elements
 from parallelmlp_search.engine.submember_network import SubmemberNetwork, submember_shapes
 from parallelmlp_search.kernels.numba.dispatch import uses_compiled
 from parallelmlp_search.packing.layout import Bucket, Layout
 from parallelmlp_search.packing.pack import select_columns
+
+GATHERED_WINDOWS = 16
+"""Windows of rows of a table that are gathered at once to be predicted."""
 
 LANES = 16
 """With a multiple of this number of rows, each row of a product has the same bits in any place. Otherwise a
@@ -74,20 +78,25 @@ class PackedNetwork:
         """Return views of a flat buffer for every bucket."""
         return [bind(flat, bucket) for bucket in self.layout.buckets]
 
-    def predict(self, flat: Tensor, rows: Tensor) -> Tensor:
+    def predict(self, flat: Tensor, rows: Rows) -> Tensor:
         """Return the outputs ``(P, C, n)`` in stacked-row order for any number of rows ``(n, *)``.
 
         The network selects the columns of each bucket. Rows are predicted ``n_rows`` at a time; the last
         window overlaps the one before, so that all windows are full.
         """
-        n_total = rows.shape[0]
+        n_total, n_outputs = rows.shape[0], self.layout.buckets[0].shape.n_outputs
+        result = torch.empty(self.layout.n_members, n_outputs, n_total, dtype=rows.dtype, device=rows.device)
+        if isinstance(rows, RowView):
+            step = GATHERED_WINDOWS * self.n_rows
+            for start in range(0, n_total, step):
+                gathered = rows[start : start + step]
+                result[:, :, start : start + step] = self.predict(flat, gathered)
+            return result
         if n_total == 0:
-            return rows.new_empty(self.layout.n_members, self.layout.buckets[0].shape.n_outputs, 0)
+            return result
         if n_total < self.n_rows:
             filled = torch.cat([rows, rows[-1:].expand(self.n_rows - n_total, -1)])
             return self.predict(flat, filled)[:, :, :n_total]
-        n_outputs = self.layout.buckets[0].shape.n_outputs
-        result = torch.empty(self.layout.n_members, n_outputs, n_total, dtype=rows.dtype, device=rows.device)
         views = self.bind(flat)
         starts = [min(start, n_total - self.n_rows) for start in range(0, n_total, self.n_rows)]
         for number, bucket in enumerate(self.buckets):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.engine.initialization import initial_vector
+from parallelmlp_search.engine.rows import Rows
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.architecture import Architecture, DataShape
 from parallelmlp_search.packing.bucketing import CACHE_ELEMENTS, plan
@@ -74,7 +75,7 @@ class Population:
         *,
         states: Sequence[MemberState | None] | None = None,
         repeat: int = 0,
-        rows: Tensor | None = None,
+        rows: Rows | None = None,
         merge: bool = True,
     ) -> Population:
         """Plan a population, and fill it with fresh weights or with states.

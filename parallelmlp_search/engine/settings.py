@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.engine.batches import BatchStream
+from parallelmlp_search.engine.rows import Rows, take_rows
 
 MAX_GATHERED_ELEMENTS = 1 << 16
 """Inputs gathered at once for several batches: 256 KiB in float32."""
@@ -26,7 +27,7 @@ Capture = Callable[[Callable[[], None]], Callable[[], None]]
 class TrainingRows:
     """Rows to train on: ``inputs`` (n, D), ``target`` (n,) classes or (C, n) numbers, ``weight`` (n,)."""
 
-    inputs: Tensor
+    inputs: Rows
     target: Tensor
     weight: Tensor | None = None
 
@@ -47,7 +48,7 @@ class TrainingRows:
         """Return inputs ``(N, D)``, target and weights of the given rows."""
         weight = None if self.weight is None else self.weight[rows]
         target = self.target[:, rows] if self.target.ndim == 2 else self.target[rows]
-        return self.inputs.index_select(0, rows), target, weight
+        return take_rows(self.inputs, rows), target, weight
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Evaluation:
         scored.
     """
 
-    inputs: Tensor
+    inputs: Rows
     error: Callable[[Tensor], Tensor]
 
 

@@ -13,6 +13,7 @@ from parallelmlp_search.engine.device.training import DeviceTraining
 from parallelmlp_search.engine.host_training import HostTraining
 from parallelmlp_search.engine.network import PackedNetwork, window_rows
 from parallelmlp_search.engine.population import Population
+from parallelmlp_search.engine.rows import Rows
 from parallelmlp_search.engine.settings import Evaluation, TrainingRows, TrainingSettings
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.pack import block_rows
@@ -47,7 +48,7 @@ class History:
     cut: bool = False
 
 
-def predict(population: Population, inputs: Tensor, *, which: str = "parameters") -> Tensor:
+def predict(population: Population, inputs: Rows, *, which: str = "parameters") -> Tensor:
     """Predict rows with all members.
 
     Parameters
@@ -65,7 +66,7 @@ def predict(population: Population, inputs: Tensor, *, which: str = "parameters"
     return _network_for(population, inputs).predict(population.flats[which], inputs)
 
 
-def _network_for(population: Population, inputs: Tensor) -> PackedNetwork:
+def _network_for(population: Population, inputs: Rows) -> PackedNetwork:
     """Network that predicts rows ``(n, D)`` with all members of a population."""
     n_rows = window_rows(inputs.shape[0], EVALUATION_ROWS)
     return PackedNetwork(population.layout, n_rows, dtype=inputs.dtype, device=inputs.device)
@@ -137,7 +138,7 @@ def _check_rows(population: Population, rows: TrainingRows, loss: str) -> None:
     """Refuse rows that do not fit: compiled loops check no bounds and would write beyond the end."""
     shape = population.layout.buckets[0].shape
     inputs, target = rows.inputs, rows.target
-    if inputs.ndim != 2 or inputs.shape[1] != shape.n_inputs:
+    if len(inputs.shape) != 2 or inputs.shape[1] != shape.n_inputs:
         raise InvalidParameterError(
             f"inputs must have shape (n, {shape.n_inputs}), but got {tuple(inputs.shape)}"
         )

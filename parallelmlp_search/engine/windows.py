@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.engine.batches import BatchStream, fill_dropout_field
+from parallelmlp_search.engine.rows import take_rows
 from parallelmlp_search.engine.settings import TrainingRows
 from parallelmlp_search.kernels.numba.compiled_members import MAX_LANES, StepBatches
 
@@ -62,7 +63,7 @@ class WindowBatches:
         classes, values, shares = whole.classes[:n_steps], whole.values[:n_steps], whole.shares[:n_steps]
         chosen = self._stream.consecutive_rows(steps)
         gathered = self._gathered[: len(chosen)]
-        torch.index_select(self._rows.inputs, 0, chosen, out=gathered)
+        take_rows(self._rows.inputs, chosen, out=gathered)
         inputs = gathered.view(n_steps, n_rows, -1).numpy()
         columns[:, :, : inputs.shape[2]] = inputs
         rows[:, :, :n_rows] = inputs.transpose(0, 2, 1)

@@ -17,6 +17,7 @@ from parallelmlp_search.engine.device.cuda_graph import GraphedStep, capture_on_
 from parallelmlp_search.engine.device.step import DeviceStep
 from parallelmlp_search.engine.device.step_tables import step_tables
 from parallelmlp_search.engine.population import FLAT_NAMES, Population
+from parallelmlp_search.engine.rows import as_tensor
 from parallelmlp_search.engine.settings import TrainingRows, TrainingSettings
 from parallelmlp_search.engine.step_coefficients import StepCoefficients, constant_table, is_averaging
 from parallelmlp_search.exceptions import DeviceWarning
@@ -61,12 +62,12 @@ class DeviceTraining:
     ) -> None:
         self.population = population
         self.plan = plan
-        self._rows = (rows.inputs, rows.target, rows.weight)
+        self._rows = (as_tensor(rows.inputs), rows.target, rows.weight)
         self._settings = settings
         self._dtype, self._device = rows.inputs.dtype, rows.inputs.device
         configs, n_members = population.row_configs(), population.n_members
         self._coefficients = StepCoefficients(configs, settings.total_steps, self._device)
-        self._constants = constant_table(configs, rows.inputs)
+        self._constants = constant_table(configs, self._rows[0])
         self._max_steps = max(1, min(MAX_STEPS, MAX_TABLE_ELEMENTS // n_members))
         self._loss_sums = torch.zeros(n_members, dtype=self._dtype, device=self._device)
         self._failed_at = torch.full((n_members,), -1, dtype=torch.int64, device=self._device)

@@ -20,6 +20,7 @@ from parallelmlp_search._reading import load_tensors, read_json, reading
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import BatchStream, Head, TrainingRows
 from parallelmlp_search.engine.initialization import initial_vector
+from parallelmlp_search.engine.rows import as_tensor
 from parallelmlp_search.packing import Architecture, DataShape
 from parallelmlp_search.parareal.architectures.residual_mlp import deep_mlp
 from parallelmlp_search.parareal.method.decompose import decompose
@@ -107,8 +108,9 @@ class Job:
         path = self.folder / f"rows-{fold}.safetensors"
         if path.is_file():
             return
-        tensors = {name: getattr(data.rows, name) for name in ("inputs", "target", "weight")}
-        tensors |= {name: getattr(data, name) for name in OTHER_ROWS}
+        rows = {name: getattr(data.rows, name) for name in ("inputs", "target", "weight")}
+        rows |= {name: getattr(data, name) for name in OTHER_ROWS}
+        tensors = {name: as_tensor(part) for name, part in rows.items() if part is not None}
         facts = {
             "head": asdict(data.head),
             "loss": data.loss,
@@ -116,7 +118,7 @@ class Job:
             "seed": data.seed,
             "columns": data.columns.to_dict(),
         }
-        save_tensors(path, {k: v.cpu().clone() for k, v in tensors.items() if v is not None}, facts)
+        save_tensors(path, {name: tensor.cpu().clone() for name, tensor in tensors.items()}, facts)
 
     def load_rows(self, fold: int, device: torch.device | str = "cpu") -> ShardData:
         """Read the rows of a fold, onto a device."""
@@ -255,7 +257,7 @@ def _write_outcome(
     wanted = data.validation_inputs if data.prediction_inputs is None else data.prediction_inputs
     assert wanted is not None
     with engine.weights(result.weights):
-        outputs = engine.predict(wanted)
+        outputs = engine.predict(as_tensor(wanted))
         weights = {name: value.cpu() for name, value in engine.state_dict().items()}
     if communicator.replica_index == 0:
         save_tensors(folder / f"weights-{engine.numbers[0]}.safetensors", weights)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import BatchStream
+from parallelmlp_search.engine.rows import as_tensor, take_rows
 from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.parareal.method.network import OutputGradient
 from parallelmlp_search.parareal.method.profiling import cpu_wait_seconds
@@ -202,7 +203,7 @@ def _minibatch(
     mine = numbers.tensor_split(communicator.n_replicas)[communicator.replica_index]
     mine = mine.to(data.rows.inputs.device)
     if not engine.is_last:
-        return data.rows.inputs.index_select(0, mine), _no_loss
+        return take_rows(data.rows.inputs, mine), _no_loss
     inputs, target, weight = data.rows.batch(mine)
     share = 1.0
     if communicator.n_replicas > 1:
@@ -228,7 +229,7 @@ def _record_snapshot(
     assert data.validation_inputs is not None
     communicator, average = engine.communicator, engine.optimizer.average
     with engine.weights(average):
-        outputs = engine.predict(data.validation_inputs)
+        outputs = engine.predict(as_tensor(data.validation_inputs))
     values = [math.nan, math.nan]
     if outputs is not None:
         predictions = data.head.predictions(member_outputs(outputs))

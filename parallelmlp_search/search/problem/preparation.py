@@ -4,7 +4,7 @@ Rows are divided once. *Validation rows* evaluate every rung and choose the epoc
 not enter the score. *Out-of-fold (OOF) rows* are all others: screening trains on them, and their out-of-fold
 predictions select the ensemble and give its score. Finalists are cross-fitted on rows of both kinds where
 possible; then validation rows choose by their own out-of-fold predictions. Preprocessing and the scaling of a
-regression target are fitted on the training rows of each part.
+regression target are fitted on the training rows of each part; large tables share one preprocessing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from parallelmlp_search.data import (
 from parallelmlp_search.data.coercion import plain_value
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import Head, TrainingRows
+from parallelmlp_search.engine.rows import Rows
 from parallelmlp_search.exceptions import DataError
+from parallelmlp_search.search.problem.encoding import Encoder
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.selection import at_best_threshold, get_metric
@@ -43,15 +45,6 @@ MIN_CLASS_ROWS = 4
 """The same holds if one of two classes has fewer rows: some split would miss it."""
 
 MAX_VALIDATION_ROWS = 10_000
-
-MAX_BINS, MIN_BINS, MAX_BIN_COLUMNS = 48, 4, 256
-"""Limits of the bins of a numeric column, and of the columns that all bins add."""
-
-MAX_QUANTILE_COLUMNS = 256
-"""Numeric columns above which none is also encoded by quantiles."""
-
-ROWS_PER_BIN = 20
-"""Least rows of the table per bin."""
 
 
 def seed_of(*parts: int) -> int:
@@ -118,20 +111,26 @@ class Preparation:
         self.metric = get_metric(settings.metric, problem.task, n_classes=n_classes)
         if self.target_scaling is not None and self.target_scaling.is_needed:
             self.metric = self.metric.in_units(self.target_scaling.unit)
-        # kinds of the whole table: a column that is constant within a fold keeps its kind
-        self.column_kinds = problem.columns.kinds
         self.is_tiny = problem.n_rows < MIN_SPLIT_ROWS or self._rarest() < MIN_CLASS_ROWS
         # networks are compared at their best threshold if thresholds will be tuned
         tunes = settings.tune_thresholds and not self.is_tiny
         self.comparison_metric = at_best_threshold(self.metric, n_classes) if tunes else self.metric
-        everything = np.arange(problem.n_rows)
-        if not hold_back:
-            self.oof_rows, self.validation_rows = everything, everything[:0]
-            return
+        self.oof_rows, self.validation_rows = self._divided() if hold_back else self._everything(False)
+        if hold_back and not self.is_tiny and self.classes is not None:
+            self._check_classes(self.classes)
+        self._encoder = Encoder(problem, settings, self.oof_rows, device)
+
+    def _everything(self, validate: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """All rows as out-of-fold rows, and as validation rows or none."""
+        rows = np.arange(self.problem.n_rows)
+        return rows, rows if validate else rows[:0]
+
+    def _divided(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Out-of-fold rows and validation rows."""
+        problem, settings = self.problem, self.settings
         self._check_units()
         if self.is_tiny:
-            self.oof_rows = self.validation_rows = everything
-            return
+            return self._everything(True)
         share = 0.2 if problem.n_rows < 5000 else 0.15
         split = holdout(
             self.target,
@@ -141,9 +140,7 @@ class Preparation:
             time=problem.time,
             seed=settings.seed,
         )
-        self.oof_rows, self.validation_rows = split.train, split.test
-        if self.classes is not None:
-            self._check_classes(self.classes)
+        return split.train, split.test
 
     def _check_units(self) -> None:
         """Check that groups or times suffice for a holdout and two folds."""
@@ -282,19 +279,13 @@ class Preparation:
     ) -> Part:
         """Part that trains on some rows; preprocessing is fitted on ``fit``, by default the same rows."""
         fit = train if fit is None else fit
-        preprocessor = TablePreprocessor(
-            scaling=self.settings.scaling,
-            quantiles=self._has_quantiles(),
-            numeric_bins=self._numeric_bins(),
-            column_kinds=self.column_kinds,
-        )
-        preprocessor.fit(self.problem.frame.iloc[fit])
+        preprocessor = self._encoder.fit(fit)
         head, target = self._outputs(fit, train)
         weight = None if self.training_weight is None else torch.from_numpy(self.training_weight[train])
         validation = self.validation_rows if validated and len(self.validation_rows) else None
 
-        def inputs(rows: NDArray[np.intp]) -> Tensor:
-            return torch.from_numpy(preprocessor.transform(self.problem.frame.iloc[rows])).to(self.device)
+        def inputs(rows: NDArray[np.intp]) -> Rows:
+            return self._encoder.inputs(preprocessor, rows)
 
         def moved(values: Tensor | None) -> Tensor | None:
             return None if values is None else values.to(self.device)
@@ -312,20 +303,6 @@ class Preparation:
             columns=preprocessor.columns_,
         )
         return Part(preprocessor, head, data, np.empty(0, dtype=np.intp) if predict is None else predict)
-
-    def _has_quantiles(self) -> bool:
-        """True if numbers are also encoded as normal scores: if the space has networks that use them."""
-        n_numeric = sum(kind == "numeric" for kind in self.column_kinds.values())
-        asked = "numeric_scaling" in self.settings.space.domains and self.settings.scaling != "quantile"
-        return asked and n_numeric <= MAX_QUANTILE_COLUMNS
-
-    def _numeric_bins(self) -> int:
-        """Bins of the piecewise linear encoding: 48, or fewer so that they add at most about 256 inputs."""
-        if self.settings.numeric_bins is not None:
-            return self.settings.numeric_bins
-        n_numeric = sum(kind == "numeric" for kind in self.column_kinds.values())
-        bins = min(MAX_BINS, MAX_BIN_COLUMNS // max(1, n_numeric), self.problem.n_rows // ROWS_PER_BIN)
-        return bins if bins >= MIN_BINS else 0
 
     def _outputs(self, fit: NDArray[np.intp], train: NDArray[np.intp]) -> tuple[Head, Tensor]:
         """Head and training target; a regression target is standardised by the rows ``fit``."""

@@ -1,0 +1,133 @@
+"""Rows of a table that are gathered when they are needed, so that parts of a table are not copied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Ranges = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class RowView:
+    """Matrix ``(n, D)`` that consists of some rows and columns of a table.
+
+    Attributes
+    ----------
+    table
+        All rows and columns.
+    index
+        Numbers of the rows, int64 ``(n,)``; None for all.
+    columns
+        Ranges ``(first, end)`` of the columns; None for all.
+    """
+
+    table: Tensor
+    index: Tensor | None = None
+    columns: Ranges | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """Rows ``n`` and columns ``D``."""
+        n_rows, n_columns = self.table.shape
+        if self.columns is not None:
+            n_columns = sum(end - first for first, end in self.columns)
+        return torch.Size((n_rows if self.index is None else len(self.index), n_columns))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the values."""
+        return self.table.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the table."""
+        return self.table.device
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        """Return a copy of some rows, given by a slice or by numbers ``(N,)``."""
+        if isinstance(rows, slice):
+            rows = torch.arange(*rows.indices(len(self)), device=self.device)
+        return take_rows(self, rows)
+
+    def select(self, columns: Ranges) -> RowView:
+        """Return a view of some of the columns; the numbers in the ranges count the columns of this view."""
+        if self.columns is None:
+            return RowView(self.table, self.index, columns)
+        numbers = [number for first, end in self.columns for number in range(first, end)]
+        return RowView(self.table, self.index, _ranges([n for a, b in columns for n in numbers[a:b]]))
+
+
+Rows = Tensor | RowView
+"""Matrix ``(n, D)`` in memory of its own, or a part of a table."""
+
+
+def take_rows(rows: Rows, numbers: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return rows of a matrix as a tensor.
+
+    Parameters
+    ----------
+    rows
+        Matrix ``(n, D)``.
+    numbers
+        Numbers of the rows, int64 ``(N,)``.
+    out
+        Contiguous tensor ``(N, D)`` for the result, or None.
+
+    Returns
+    -------
+    Tensor
+        ``(N, D)``.
+    """
+    if isinstance(rows, Tensor):
+        return torch.index_select(rows, 0, numbers, out=out)
+    if rows.index is not None:
+        numbers = rows.index[numbers]
+    if rows.columns is None:
+        return torch.index_select(rows.table, 0, numbers, out=out)
+    parts = [rows.table[:, first:end].index_select(0, numbers) for first, end in rows.columns]
+    return torch.cat(parts, dim=1, out=out) if out is not None or len(parts) > 1 else parts[0]
+
+
+def as_tensor(rows: Rows) -> Tensor:
+    """Return a matrix as a tensor; a view of a table is copied."""
+    return rows if isinstance(rows, Tensor) else rows[:]
+
+
+def select(rows: Rows, columns: Ranges) -> Rows:
+    """Return some columns of a matrix without a copy.
+
+    On a GPU, whose kernels read rows by address, several ranges are copied.
+
+    Parameters
+    ----------
+    rows
+        Matrix ``(n, D)``.
+    columns
+        Ranges ``(first, end)``.
+
+    Returns
+    -------
+    Tensor or RowView
+    """
+    if isinstance(rows, Tensor) and len(columns) == 1:
+        return rows[:, slice(*columns[0])]
+    view = rows.select(columns) if isinstance(rows, RowView) else RowView(rows, None, columns)
+    return view if view.device.type == "cpu" else as_tensor(view)
+
+
+def _ranges(numbers: Sequence[int]) -> Ranges:
+    """Ranges of consecutive numbers."""
+    ranges: list[tuple[int, int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number:
+            ranges[-1] = (ranges[-1][0], number + 1)
+        else:
+            ranges.append((number, number + 1))
+    return tuple(ranges)

@@ -1,0 +1,114 @@
+"""Encoding of the rows of a problem as inputs of networks."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from parallelmlp_search.data import TablePreprocessor
+from parallelmlp_search.engine.rows import Rows, RowView
+from parallelmlp_search.search.problem.problem import Problem
+from parallelmlp_search.search.problem.settings import SearchSettings
+
+MAX_BINS, MIN_BINS, MAX_BIN_COLUMNS = 48, 4, 256
+"""Limits of the bins of a numeric column, and of the columns that all bins add."""
+
+MAX_QUANTILE_COLUMNS = 256
+"""Numeric columns above which none is also encoded by quantiles."""
+
+ROWS_PER_BIN = 20
+"""Least rows of the table per bin."""
+
+MAX_TABLE_BYTES = 1 << 27
+"""Encoded table above which all parts share one, unless a memory limit is low.
+
+A table of a million rows and 30 numbers takes 1.2 GB. With a matrix for screening and for each of four folds,
+a search took 5.75 GB."""
+
+TABLE_SHARE = 1 / 16
+"""Share of a memory limit above which all parts share one encoded table."""
+
+FIT_ROWS = 1 << 18
+"""Most rows to which the preprocessing of a shared table is fitted. Its quantiles are exact to 0.1 %."""
+
+MOST_INPUTS = 66
+"""Most inputs that a column without bins becomes: 64 categories, all others, and their frequency."""
+
+
+class Encoder:
+    """Preprocessing of parts of a table, and their inputs.
+
+    Each part has preprocessing of its own, fitted to its training rows. Where the inputs of all rows take
+    more than :data:`MAX_TABLE_BYTES`, the table is encoded once, with preprocessing that is fitted to a
+    sample of the out-of-fold rows, and the parts are views of it. Preprocessing does not depend on targets.
+
+    Parameters
+    ----------
+    problem, settings, device
+        Table, settings, and device of the inputs.
+    oof_rows
+        Out-of-fold rows of the table.
+    """
+
+    def __init__(
+        self, problem: Problem, settings: SearchSettings, oof_rows: NDArray[np.intp], device: str
+    ) -> None:
+        self._problem, self._settings, self._device = problem, settings, device
+        self._oof_rows = oof_rows
+        # kinds of the whole table: a column that is constant within a fold keeps its kind
+        self._kinds = problem.columns.kinds
+        self._n_numeric = sum(kind == "numeric" for kind in self._kinds.values())
+
+    def fit(self, rows: NDArray[np.intp]) -> TablePreprocessor:
+        """Return the preprocessing of a part, given the rows to fit it to."""
+        return self._fitted(rows) if self.shared is None else self.shared[0]
+
+    def inputs(self, preprocessor: TablePreprocessor, rows: NDArray[np.intp]) -> Rows:
+        """Return the inputs of some rows: a matrix ``(n, D)``, or a view of the shared table."""
+        if self.shared is not None:
+            return RowView(self.shared[1], torch.from_numpy(rows).to(self._device))
+        return torch.from_numpy(preprocessor.transform(self._problem.frame.iloc[rows])).to(self._device)
+
+    @cached_property
+    def shared(self) -> tuple[TablePreprocessor, Tensor] | None:
+        """Preprocessing and encoded table of all parts, or None if each part has its own."""
+        limit, n_rows = self._settings.memory_bytes, self._problem.n_rows
+        most = MAX_TABLE_BYTES if limit is None else min(MAX_TABLE_BYTES, int(TABLE_SHARE * limit))
+        most_inputs = MOST_INPUTS * len(self._kinds) + MAX_BIN_COLUMNS
+        if 4 * n_rows * most_inputs <= most:
+            return None
+        rows = self._oof_rows
+        if len(rows) > FIT_ROWS:
+            rng = np.random.default_rng([self._settings.seed, 8])
+            rows = np.sort(rng.choice(rows, FIT_ROWS, replace=False))
+        preprocessor = self._fitted(rows)
+        if 4 * n_rows * preprocessor.n_features_out_ <= most:
+            return None
+        table = torch.from_numpy(preprocessor.transform(self._problem.frame))
+        return preprocessor, table.to(self._device)
+
+    def _fitted(self, rows: NDArray[np.intp]) -> TablePreprocessor:
+        preprocessor = TablePreprocessor(
+            scaling=self._settings.scaling,
+            quantiles=self._has_quantiles(),
+            numeric_bins=self._numeric_bins(),
+            column_kinds=self._kinds,
+        )
+        return preprocessor.fit(self._problem.frame.iloc[rows])
+
+    def _has_quantiles(self) -> bool:
+        """True if numbers are also encoded as normal scores: if the space has networks that use them."""
+        asked = "numeric_scaling" in self._settings.space.domains and self._settings.scaling != "quantile"
+        return asked and self._n_numeric <= MAX_QUANTILE_COLUMNS
+
+    def _numeric_bins(self) -> int:
+        """Bins of the piecewise linear encoding: 48, or fewer so that they add at most about 256 inputs."""
+        if self._settings.numeric_bins is not None:
+            return self._settings.numeric_bins
+        n_rows = self._problem.n_rows
+        bins = min(MAX_BINS, MAX_BIN_COLUMNS // max(1, self._n_numeric), n_rows // ROWS_PER_BIN)
+        return bins if bins >= MIN_BINS else 0

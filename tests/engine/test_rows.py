@@ -1,0 +1,66 @@
+"""Views of a table: the values of a copy, without the copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from parallelmlp_search.engine import BatchStream, Population, TrainingRows, TrainingSettings, predict, train
+from parallelmlp_search.engine.rows import RowView, as_tensor, select, take_rows
+from parallelmlp_search.packing import DataShape
+from parallelmlp_search.space import MLPConfig
+
+TABLE = torch.arange(60.0).view(10, 6)
+INDEX = torch.tensor([7, 1, 1, 4])
+
+
+@pytest.mark.parametrize("index", [None, INDEX])
+@pytest.mark.parametrize("columns", [None, ((2, 5),), ((0, 1), (3, 6))])
+def test_a_view_has_the_values_of_a_copy(index: torch.Tensor | None, columns: Any) -> None:
+    view = RowView(TABLE, index, columns)
+    copy = TABLE if index is None else TABLE[index]
+    if columns is not None:
+        copy = torch.cat([copy[:, first:end] for first, end in columns], dim=1)
+    assert view.shape == copy.shape
+    assert torch.equal(as_tensor(view), copy)
+    assert torch.equal(view[1:3], copy[1:3])
+    chosen = torch.tensor([3, 0])
+    assert torch.equal(take_rows(view, chosen), copy[chosen])
+    out = torch.empty(2, copy.shape[1])
+    assert take_rows(view, chosen, out=out) is out
+    assert torch.equal(out, copy[chosen])
+
+
+def test_columns_of_columns_are_counted_in_the_view() -> None:
+    view = RowView(TABLE, INDEX, ((0, 1), (3, 6)))
+    narrower = select(view, ((0, 2), (3, 4)))
+    assert isinstance(narrower, RowView)
+    assert narrower.columns == ((0, 1), (3, 4), (5, 6))
+    assert torch.equal(as_tensor(narrower), as_tensor(view)[:, [0, 1, 3]])
+    one = select(TABLE, ((2, 5),))
+    assert isinstance(one, torch.Tensor)
+    assert one.data_ptr() == TABLE[:, 2:].data_ptr()  # a range of a tensor is not copied
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_training_and_predictions_have_the_same_bits(loss: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(900, 9, generator=generator)
+    index = torch.randperm(900, generator=generator)[:700]
+    view = select(RowView(table, index), ((0, 3), (5, 9)))
+    classes = torch.randint(0, 3, (700,), generator=generator)
+    target = classes if loss == "cross_entropy" else torch.randn(3, 700, generator=generator)
+    configs = [MLPConfig(widths=(width,), batch_size=64, initialization="data_driven") for width in (5, 8)]
+
+    def trained(inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        population = Population.create(configs, DataShape(7, 3), rows=inputs)
+        stream = BatchStream(700, 64, seed=1)
+        rows = TrainingRows(inputs, target)
+        train(population, rows, TrainingSettings(stream=stream, loss=loss, until_epoch=2, total_epochs=2))
+        return population.parameters, predict(population, inputs)
+
+    assert isinstance(view, RowView)
+    for of_view, of_copy in zip(trained(view), trained(view[:]), strict=True):
+        assert torch.equal(of_view, of_copy)
