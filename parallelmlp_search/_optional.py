@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 from parallelmlp_search.exceptions import MissingDependencyError
+
+
+def is_installed(module: str) -> bool:
+    """Return True if a module can be imported. A folder of this name without a module does not count."""
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.origin is not None
 
 
 def require(module: str, *, extra: str, purpose: str) -> Any:

@@ -18,9 +18,9 @@ import parallelmlp_search
 PACKAGE = "parallelmlp_search"
 ROOT = Path(parallelmlp_search.__file__).parent
 ORDER = (
-    "exceptions", "_checks", "_memory", "_schema", "_optional", "_files", "_reading", "_signals", "space",
-    "data", "packing", "kernels", "engine", "selection", "distribute", "search", "parareal", "integrations",
-    "report", "runs", "estimators", "cli", "__main__",
+    "exceptions", "_checks", "_memory", "_schema", "_optional", "_files", "_reading", "_signals",
+    "_worker", "space", "data", "packing", "kernels", "engine", "selection", "distribute", "search",
+    "parareal", "integrations", "report", "runs", "estimators", "cli", "__main__",
 )  # fmt: skip
 """Packages and files of the top level, from the bottom up."""
 

@@ -7,8 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from parallelmlp_search._optional import require
+from parallelmlp_search._optional import is_installed, require
 from parallelmlp_search.exceptions import MissingDependencyError
+
+
+def test_a_folder_of_the_same_name_is_no_installed_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "absent").mkdir()
+    (tmp_path / "present").mkdir()
+    (tmp_path / "present" / "__init__.py").touch()
+    assert not is_installed("absent")
+    assert is_installed("present")
+    assert is_installed("json")
+    assert not is_installed("no_such_module")
 
 
 def test_an_installed_module_is_imported() -> None:

@@ -376,13 +376,9 @@ def info(as_json: Json = False) -> None:
 
 
 def main() -> None:
-    """Run ``pmlp`` and exit with its exit code."""
+    """Run the command of the arguments and exit with its exit code."""
     process_exit = ProcessExit()
     try:
         app(prog_name="pmlp")
     except SystemExit as end:
         process_exit.leave(end.code if isinstance(end.code, int) else 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from parallelmlp_search import __version__
+from parallelmlp_search._optional import is_installed
 from parallelmlp_search.engine import execution_path
 
 EXTRAS = {
@@ -40,7 +40,7 @@ def environment() -> dict[str, Any]:
         "device": device,
         "path": asdict(execution_path(device)),
         "gpus": devices,
-        "extras": {extra: importlib.util.find_spec(module) is not None for extra, module in EXTRAS.items()},
+        "extras": {extra: is_installed(module) for extra, module in EXTRAS.items()},
     }
 
 

@@ -9,6 +9,8 @@ import sys
 import threading
 from typing import NoReturn
 
+from parallelmlp_search.cli.interrupts import ignore_interrupts
+
 
 class ProcessExit:
     """Ends the program with an exit code as soon as its exit functions have run.
@@ -27,6 +29,7 @@ class ProcessExit:
 
         A thread cannot be stopped inside a matrix product, and the teardown would crash the interpreter.
         """
+        ignore_interrupts()
         self._code = code
         if code and threading.active_count() > 1:
             self._end()

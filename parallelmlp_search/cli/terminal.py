@@ -8,13 +8,10 @@ import inspect
 import json
 import os
 import re
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from types import FrameType
 from typing import Any, ParamSpec, TextIO
 
 import typer
@@ -24,6 +21,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from parallelmlp_search.cli.address_space import check_address_space
+from parallelmlp_search.cli.interrupts import INTERRUPTED
 from parallelmlp_search.exceptions import (
     InvalidParameterError,
     PMLPError,
@@ -32,7 +30,7 @@ from parallelmlp_search.exceptions import (
     near_miss,
 )
 
-FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+FAILED, MISTAKE = 1, 2
 
 PIPED_WIDTH = 120
 """Columns of a table that is written to a file or a pipe."""
@@ -133,7 +131,7 @@ def guarded(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
         _silence_resource_tracker()
         try:
             check_address_space()
-            with _warnings_as_lines(screen), _sigterm_as_interrupt():
+            with _warnings_as_lines(screen):
                 function(*args, **kwargs)
                 sys.stdout.flush()
         except BrokenPipeError:
@@ -179,6 +177,9 @@ class CommandGroup(TyperGroup):
             return run()
         try:
             code = run()
+        except typer.Abort:
+            Terminal().note("interrupted")
+            sys.exit(INTERRUPTED)
         except Exception as error:
             # typer has no public base class of usage errors; all of them have this method
             if not hasattr(error, "format_message"):
@@ -242,23 +243,6 @@ def _silence_resource_tracker() -> None:
     option = "ignore:resource_tracker:UserWarning"
     if option not in sys.warnoptions:
         sys.warnoptions.append(option)  # the tracker inherits the options of this interpreter
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Handle SIGTERM like Ctrl-C, so that a run that a batch system stops can be resumed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _redirect_to_null(stream: Any) -> None:

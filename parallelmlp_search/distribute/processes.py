@@ -10,23 +10,18 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import shutil
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import joblib
 from joblib.parallel import get_active_backend
 
+from parallelmlp_search._worker import end_with
 from parallelmlp_search.distribute.shard_data import ShardData
 
 IDLE_SECONDS = 30
 """Seconds after which an idle worker ends."""
-
-WATCH_SECONDS = 1.0
-"""Seconds between two checks of a worker that its parent is alive."""
 
 
 def may_start_processes() -> bool:
@@ -34,18 +29,6 @@ def may_start_processes() -> bool:
     backend, configured = get_active_backend()
     alone = configured is None and not backend.nesting_level
     return alone and not multiprocessing.current_process().daemon
-
-
-def _end_with(parent: int, folder: str) -> None:
-    """Initialize a worker: once its parent has ended, killed or not, it ends and removes the files."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCH_SECONDS)
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager
@@ -56,7 +39,7 @@ def worker_processes(n_workers: int) -> Iterator[Callable[[ShardData], ShardData
             "loky",
             n_jobs=n_workers,
             idle_worker_timeout=IDLE_SECONDS,
-            initializer=_end_with,
+            initializer=end_with,
             initargs=(os.getpid(), folder),
         )
         with config:

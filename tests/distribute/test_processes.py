@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -102,6 +103,51 @@ def test_workers_of_a_killed_parent_end_and_delete_its_files() -> None:
         time.sleep(0.1)
     assert not Path(folder).exists()
     assert not any(_is_alive(int(pid)) for pid in pids)
+
+
+STARTING = """
+import joblib, sys
+from parallelmlp_search.distribute import worker_processes
+from parallelmlp_search.distribute.shards import train_shard
+print("ready", flush=True)
+with worker_processes(2):
+    joblib.Parallel()(joblib.delayed(train_shard)(None) for _ in range(20))
+"""
+"""Workers import torch before they run a task."""
+
+
+@pytest.mark.alone
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("delay", [0.0, 0.3, 0.8])
+def test_workers_that_are_still_importing_end_with_their_parent(delay: float) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", STARTING], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ready\n"
+    until = time.monotonic() + 30
+    while len(workers := _children(parent.pid)) < 2:  # joblib's resource tracker and a worker
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    time.sleep(delay)
+    workers = {*workers, *_children(parent.pid)}
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    until = time.monotonic() + 2
+    while time.monotonic() < until and any(map(_is_alive, workers)):
+        time.sleep(0.02)
+    assert not any(map(_is_alive, workers))
+
+
+def _children(parent: int) -> set[int]:
+    """Processes that a process has started."""
+    found = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(status.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.add(int(status.parent.name))
+    return found
 
 
 def _is_alive(pid: int) -> bool:

@@ -18,6 +18,7 @@ from typer.testing import Result
 
 from parallelmlp_search.cli import runs
 from parallelmlp_search.search.run import journal
+from tests.faults.conftest import SEARCH
 from tests.faults.damage import damage
 
 Pmlp = Callable[..., Result]
@@ -197,10 +198,25 @@ def test_a_folder_that_is_deleted_during_a_search_is_not_created_again(
             shutil.rmtree(run, ignore_errors=True)
 
     monkeypatch.setattr(runs, "run", lambda *a, callbacks=(), **o: whole(*a, callbacks=[delete], **o))
-    search = ["search", table, "--target", "sold", "--space", "small", "--trials", 3, "--max-epochs", 3]
-    message = failure(pmlp(*search, "--folds", 2, "--jobs", 1, "--output", run, "--quiet"))
+    message = failure(pmlp("search", table, *SEARCH, "--output", run, "--quiet"))
     assert "its folder was deleted or moved; search again" in message or "there is no file" in message
     assert not run.exists()
+
+
+def test_files_have_the_permissions_of_the_umask(
+    table: Path, pmlp: Pmlp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "MIN_KEPT_SECONDS", 0.0)
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # checkpoints stay
+    before = os.umask(0o027)
+    try:
+        assert pmlp("search", table, *SEARCH, "--output", tmp_path / "run").exit_code == 0
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and path.name != ".lock"]
+    assert {path.suffix for path in files} == {".json", ".jsonl", ".parquet", ".safetensors"}
+    assert len({path.parent.name for path in files}) == 3
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o640"}
 
 
 # ---------------------------------------------------------------------- escape sequences

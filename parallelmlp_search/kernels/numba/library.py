@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import importlib.util
 import os
 import platform
 import subprocess
@@ -18,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from parallelmlp_search._optional import is_installed
 from parallelmlp_search.exceptions import CompilationError
 from parallelmlp_search.kernels.numba.arguments import Integers
 
@@ -45,7 +45,7 @@ _SHIPPED = Path(__file__).parent / "objects"
 
 @cache
 def _can_load() -> bool:
-    return importlib.util.find_spec("llvmlite") is not None
+    return is_installed("llvmlite")
 
 
 @cache
@@ -100,7 +100,7 @@ def find() -> Path | None:
 @cache
 def can_compile() -> bool:
     """Return True if numba is installed."""
-    return importlib.util.find_spec("numba") is not None
+    return is_installed("numba")
 
 
 def _start(errors: int) -> subprocess.Popen[bytes]:

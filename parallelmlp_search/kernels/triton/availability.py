@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 from functools import cache
 from types import ModuleType
 
 import torch
 
-from parallelmlp_search._optional import require
+from parallelmlp_search._optional import is_installed, require
 from parallelmlp_search.exceptions import InvalidParameterError
 
 _HERE = __name__.rpartition(".")[0]
@@ -23,7 +22,7 @@ def is_interpreted() -> bool:
 
 @cache
 def _is_installed() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    return is_installed("triton")
 
 
 def runs_on(device: torch.device | str) -> bool:
