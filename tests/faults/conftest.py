@@ -1,4 +1,4 @@
-"""A small table, and runs of it that take a fraction of a second."""
+"""Runs that take a fraction of a second, and commands in this process."""
 
 from __future__ import annotations
 
@@ -6,33 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
 from parallelmlp_search.cli import runs
 from parallelmlp_search.cli.app import app
 from parallelmlp_search.search.run import journal
-
-SEARCH = (
-    "--target", "sold", "--space", "small", "--trials", "3", "--max-epochs", "3", "--folds", "2",
-    "--jobs", "1",
-)  # fmt: skip
+from tests.faults.small import SEARCH, small_table
 
 Pmlp = Callable[..., Result]
-
-
-def small_table(rows: int = 60) -> pd.DataFrame:
-    """A number, a number with missing values, a category, a date; two classes."""
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame({"a": rng.normal(size=rows).round(3), "b": rng.normal(size=rows).round(3)})
-    frame["colour"] = rng.choice(["red", "green", "blue"], rows)
-    frame["day"] = pd.date_range("2024-01-01", periods=rows).strftime("%Y-%m-%d")
-    signal = frame["a"] - frame["b"] + (frame["colour"] == "red") + 0.5 * rng.normal(size=rows)
-    frame.loc[::11, "b"] = np.nan
-    frame["sold"] = np.where(signal > 0.4, "yes", "no")
-    return frame
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ from typer.testing import Result
 
 from parallelmlp_search.cli import runs
 from parallelmlp_search.search.run import journal
-from tests.faults.conftest import SEARCH
 from tests.faults.damage import damage
+from tests.faults.small import SEARCH
 
 Pmlp = Callable[..., Result]
 
