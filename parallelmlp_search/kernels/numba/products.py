@@ -140,7 +140,7 @@ def matmul(w, start, row_stride, stride, bias, n_out, n_in, x, begin, n_rows, z,
     """``W x + b`` into ``z`` (O, N) from ``to`` on, with ``x`` (I, N) from ``begin`` on.
 
     ``W[o, i]`` is ``w[start + o * row_stride + i * stride]``. The biases start at ``bias`` of ``w``, which is
-    negative for none.
+    negative for none. Results for up to two neurons beyond the last one are undefined.
     """
     n_parts = n_rows // LANES
     for half in range((n_parts + 1) // 2):
@@ -159,7 +159,8 @@ def matmul(w, start, row_stride, stride, bias, n_out, n_in, x, begin, n_rows, z,
                 _store_rows(z, z_start + 4 * n_rows, n_rows, c)
                 _store_rows(z, z_start + 4 * n_rows + LANES, n_rows, d)
             done = n_out // 8 * 2
-        for quarter in range(done, n_out // 4):
+        is_single = n_out % 4 == 1
+        for quarter in range(done, n_out // 4 if is_single else (n_out + 3) // 4):
             o = 4 * quarter
             first = _biases(w, bias, o)
             z_start, at = to + o * n_rows + part, start + o * row_stride
@@ -170,7 +171,8 @@ def matmul(w, start, row_stride, stride, bias, n_out, n_in, x, begin, n_rows, z,
             else:
                 a = _block_4x1(w, at, row_stride, stride, first, x, x_start, n_in, n_rows)
                 _store_rows(z, z_start, n_rows, a)
-        for o in range(n_out - n_out % 4, n_out):
+        if is_single:
+            o = n_out - 1
             single = load_splat(w, bias + o) if bias >= 0 else splat(ZERO)
             z_start, at = to + o * n_rows + part, start + o * row_stride
             store(z, z_start, _block_1x1(w, at, stride, single, x, x_start, n_in, n_rows))
