@@ -174,6 +174,11 @@ def search(
 ) -> None:
     """Train many networks on a table, rank them, and save an ensemble of the best."""
     started = time.monotonic()  # the imports below count towards the time limit
+    from parallelmlp_search.kernels.numba.library import compile_in_background
+
+    if device in ("auto", "cpu"):
+        compile_in_background()  # beside the imports
+
     from parallelmlp_search.cli.runs import (
         contribute,
         initial,

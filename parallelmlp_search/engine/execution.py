@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from parallelmlp_search.kernels.numba import library
-from parallelmlp_search.kernels.numba.dispatch import USE_VARIABLE, uses_compiled
+from parallelmlp_search.kernels.numba.dispatch import uses_compiled
+from parallelmlp_search.kernels.numba.library import USE_VARIABLE
 from parallelmlp_search.kernels.triton.availability import runs_on
 
 

@@ -192,3 +192,20 @@ def test_the_kind_of_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find() == "x86-64"
     monkeypatch.setenv(library.TARGET_VARIABLE, "znver4")
     assert find() == "znver4"
+
+
+def test_compilation_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process is enough, and none is started where it is of no use."""
+    started: list[int] = []
+    monkeypatch.setattr(library, "_start", lambda errors: started.append(errors))
+    monkeypatch.setattr(library, "_background", [])
+    library.compile_in_background()
+    assert (started == []) is (library.find() is not None)
+    monkeypatch.setattr(library, "find", lambda: None)
+    monkeypatch.setenv(library.USE_VARIABLE, "0")
+    library.compile_in_background()
+    assert started == []
+    monkeypatch.delenv(library.USE_VARIABLE)
+    library.compile_in_background()
+    library.compile_in_background()
+    assert len(started) == 1

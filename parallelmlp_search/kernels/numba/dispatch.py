@@ -24,9 +24,7 @@ from parallelmlp_search.kernels.activations import ActivationKernel
 from parallelmlp_search.kernels.losses import Loss, get_loss
 from parallelmlp_search.kernels.numba import library
 from parallelmlp_search.kernels.numba.arguments import ACTIVATION_CODES, ActivationRows, LossRows, pack
-
-USE_VARIABLE = "PMLP_COMPILED"
-"""Environment variable with the rule for the use of the compiled loops."""
+from parallelmlp_search.kernels.numba.library import USE_VARIABLE
 
 PLAIN = "plain"
 """Name of the training path without compiled loops."""

@@ -21,6 +21,9 @@ from parallelmlp_search._optional import is_installed
 from parallelmlp_search.exceptions import CompilationError
 from parallelmlp_search.kernels.numba.arguments import Integers
 
+USE_VARIABLE = "PMLP_COMPILED"
+"""Environment variable with the rule for the use of the compiled loops, see `dispatch`."""
+
 TARGET_VARIABLE = "PMLP_TARGET"
 """Environment variable that chooses the kind of CPU instead of the one of this machine."""
 
@@ -116,7 +119,8 @@ _background: list[subprocess.Popen[bytes]] = []
 
 def compile_in_background() -> None:
     """Start to compile the loops. The process goes on when this one ends, so that the next one finds them."""
-    if find() is None and can_compile() and not _background:
+    wanted = os.environ.get(USE_VARIABLE) != "0" and can_compile()
+    if wanted and not _background and find() is None:
         _background.append(_start(subprocess.DEVNULL))
 
 
