@@ -52,7 +52,7 @@ MAX_TRIES = 4
 class HonestScore:
     """Bias-corrected score of the selected ensemble: its expected score on new rows.
 
-    All scores are in the metric's own orientation.
+    All scores are in the metric's own orientation and in its range, ends of the interval included.
 
     Parameters
     ----------
@@ -118,7 +118,8 @@ def bias_corrected_score(
     -----
     A share f of about 0.37 of the rows is out of bag, so out-of-bag scores spread by sqrt((1 - f) / f) = 1.3
     times the standard error of the score on all rows (delete-d jackknife). ``low`` and ``high`` are their
-    percentiles, moved towards the mean by that factor. ``standard_error`` is the larger of two: the standard
+    percentiles, moved towards the mean by that factor on the scale of
+    :mod:`parallelmlp_search.selection.score_range`. ``standard_error`` is the larger of two: the standard
     deviation of the out-of-bag scores, divided by the same factor, and the bootstrap standard error of the
     selected ensemble's score on all rows.
 
@@ -162,7 +163,8 @@ def bias_corrected_score(
     mean = float(np.mean(scores))
     # "weibull" puts the extremes of 30 samples at 1/31 and 30/31; the default gives a too short interval.
     low, high = np.quantile(scores, (0.025, 0.975), method="weibull").tolist()
-    low, high = mean + narrowing * (low - mean), mean + narrowing * (high - mean)
+    bounds = metric.formula.score_range(predictions.shape[1])
+    low, high = (bounds.at(mean, narrowing * bounds.distance(mean, end)) for end in (low, high))
     spread = narrowing * _deviation(scores)
     error = _standard_error(MemberPool(selected, truth, metric), units, error_seed)
     return HonestScore(mean, max(spread, error), low, high, naive, len(scores))
@@ -209,14 +211,17 @@ def adjust_for_postprocessing(
     n_samples = min(N_ERROR_SAMPLES, max(MIN_ERROR_SAMPLES, int(MAX_ERROR_SECONDS / seconds)))
     units = sampling_units(bootstrap.groups, stacked.shape[2])
     error = _standard_error(selected, units, spawn_seeds(bootstrap.seed)[1], n_samples)
-    shift, score = after - before, honest.score + after - before
+    bounds = metric.formula.score_range(stacked.shape[1])
+    score, low, high, naive = (
+        bounds.shift(value, after - before) for value in (honest.score, honest.low, honest.high, honest.naive)
+    )
     return replace(
         honest,
         score=score,
         standard_error=max(honest.standard_error, error),
-        low=min(honest.low + shift, score - 1.96 * error),
-        high=max(honest.high + shift, score + 1.96 * error),
-        naive=honest.naive + shift,
+        low=min(low, bounds.shift(score, -1.96 * error)),
+        high=max(high, bounds.shift(score, 1.96 * error)),
+        naive=naive,
     )
 
 

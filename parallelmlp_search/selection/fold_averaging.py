@@ -19,6 +19,7 @@ from parallelmlp_search.selection.bias_correction import HonestScore
 from parallelmlp_search.selection.ensemble import weighted_average
 from parallelmlp_search.selection.inputs import check_inputs, finite_members
 from parallelmlp_search.selection.metrics import Metric
+from parallelmlp_search.selection.score_range import ScoreRange
 
 REMAINING_GAIN = 0.35
 """Share of a single network's gain that is left for an infinitely large ensemble, whose members were trained
@@ -60,7 +61,8 @@ def averaging_gain(
     -----
     Averaging infinitely many networks would reach a limit. To second order in the distances between networks,
     the average of k networks has 1 / k of a single network's distance to it. The mean score of k members and
-    the score of their average give ``limit = mean + (average - mean) / (1 - 1 / k)``. A single network gains
+    the score of their average give ``limit = mean + (average - mean) / (1 - 1 / k)``, on the scale of
+    :mod:`parallelmlp_search.selection.score_range`, so that it is in the range. A single network gains
     ``limit - sum(w * score)`` by averaging.
 
     An ensemble with weights ``w`` counts as ``M = 1 / sum(w ** 2)`` members. Averaging folds can still gain
@@ -84,7 +86,8 @@ def averaging_gain(
     average = weighted_average(projected[torch.tensor(members, device=projected.device)], equal)
     average_score = float(metric.formula.score(average[None], truth)[0])
     mean_score = sum(scores[p] for p in members) / len(members)
-    limit = mean_score + (average_score - mean_score) / (1.0 - 1.0 / len(members))
+    bounds = metric.formula.score_range(predictions.shape[1])
+    limit = bounds.at(mean_score, bounds.distance(mean_score, average_score) / (1.0 - 1.0 / len(members)))
     shares = weights.double() / weights.double().sum()
     single_gain = limit - sum(float(shares[p]) * scores[p] for p in members)
     remaining = REMAINING_GAIN + (1.0 - REMAINING_GAIN) * float((shares**2).sum())
@@ -93,17 +96,36 @@ def averaging_gain(
     return gain if better and math.isfinite(gain) else 0.0
 
 
-def adjust_for_averaging(honest: HonestScore, gain: float) -> HonestScore:
-    """Add the gain of averaging to an honest score, and its uncertainty to the error and the interval."""
+def adjust_for_averaging(honest: HonestScore, gain: float, bounds: ScoreRange) -> HonestScore:
+    """Add the gain of averaging to an honest score, and its uncertainty to the error and the interval.
+
+    Parameters
+    ----------
+    honest, gain
+        Score, and gain of :func:`averaging_gain`.
+    bounds
+        Range of the metric.
+
+    Returns
+    -------
+    HonestScore
+        All of its scores are in the range.
+    """
     if gain == 0.0 or not math.isfinite(honest.score):
         return honest
     error = RELATIVE_ERROR * abs(gain)
-    score = honest.score + gain
+    score = bounds.shift(honest.score, gain)
+
+    def widened(end: float, change: float) -> float:
+        own = bounds.distance(honest.score, end)
+        added = bounds.distance(score, bounds.shift(score, change))
+        return bounds.at(score, math.copysign(math.hypot(own, added), change))
+
     return replace(
         honest,
         score=score,
         standard_error=math.hypot(honest.standard_error, error),
-        low=score - math.hypot(honest.score - honest.low, 1.96 * error),
-        high=score + math.hypot(honest.high - honest.score, 1.96 * error),
-        averaging=honest.averaging + gain,
+        low=widened(honest.low, -1.96 * error),
+        high=widened(honest.high, 1.96 * error),
+        averaging=honest.averaging + score - honest.score,
     )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.selection.inputs import GroundTruth
+from parallelmlp_search.selection.score_range import ScoreRange
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class Formula:
         """Return the formula for values that are given in these units (C,), with scores in units of 1."""
         return self
 
+    def score_range(self, n_outputs: int) -> ScoreRange:
+        """Return the range of the scores for a number of classes or outputs."""
+        return ScoreRange()
+
 
 # --- probabilities -------------------------------------------------------------------------------------
 
@@ -63,6 +68,9 @@ class LogLoss(Formula):
         eps = torch.finfo(projected.dtype).eps
         logs = projected[:, 0].clamp(eps, 1.0 - eps).log_()
         return -_mean(logs, truth.weight)
+
+    def score_range(self, n_outputs: int) -> ScoreRange:
+        return ScoreRange(low=0.0)
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,9 @@ class Brier(SquaredFormula):
 
     def from_mean_squares(self, squares: Tensor, truth: GroundTruth) -> Tensor:
         return squares.sum(1) * (0.5 if squares.shape[1] == 2 else 1.0)
+
+    def score_range(self, n_outputs: int) -> ScoreRange:
+        return ScoreRange(0.0, 1.0 if n_outputs == 2 else 2.0)
 
 
 # --- labels --------------------------------------------------------------------------------------------
@@ -141,6 +152,9 @@ class LabelFormula(Formula):
     def from_counts(self, counts: ClassCounts) -> Tensor:
         """Compute scores (P,) from summed weights per class."""
         raise NotImplementedError
+
+    def score_range(self, n_outputs: int) -> ScoreRange:
+        return ScoreRange(0.0, 1.0)
 
 
 def _predicted_labels(projected: Tensor) -> tuple[Tensor, int]:
@@ -202,6 +216,9 @@ class Matthews(LabelFormula):
         root = torch.where(variances > 0, variances, 1.0).sqrt()
         return torch.where(variances > 0, covariance / root, 0.0)
 
+    def score_range(self, n_outputs: int) -> ScoreRange:
+        return ScoreRange(-1.0, 1.0)
+
 
 def _others(shares: Tensor) -> Tensor:
     """Summed share of all other classes, for each class, without cancellation."""
@@ -238,6 +255,9 @@ class _Residual(Formula):
         unit = max(units)
         ratios = tuple(one / unit for one in units)
         return replace(self, ratios=() if set(ratios) == {1.0} else ratios, unit=unit)
+
+    def score_range(self, n_outputs: int) -> ScoreRange:
+        return ScoreRange(low=0.0)
 
 
 @dataclass(frozen=True)
@@ -276,6 +296,9 @@ class RSquared(SquaredFormula, _Residual):
 
     def in_units(self, units: Sequence[float]) -> Formula:
         return self
+
+    def score_range(self, n_outputs: int) -> ScoreRange:
+        return ScoreRange(high=1.0)
 
     def from_mean_squares(self, squares: Tensor, truth: GroundTruth) -> Tensor:
         mean = _mean(truth.target, truth.weight)  # (K,)

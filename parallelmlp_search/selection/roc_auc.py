@@ -11,6 +11,7 @@ from torch import Tensor
 
 from parallelmlp_search.selection.formulas import Formula
 from parallelmlp_search.selection.inputs import GroundTruth
+from parallelmlp_search.selection.score_range import ScoreRange
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class RocAuc(Formula):
             return binary_auc(projected[:, 0], target == 1, weight)
         classes = torch.unique(target[weight > 0]).tolist()
         return torch.stack([binary_auc(projected[:, c], target == c, weight) for c in classes]).mean(0)
+
+    def score_range(self, n_outputs: int) -> ScoreRange:
+        return ScoreRange(0.0, 1.0)
 
 
 def binary_auc(scores: Tensor, positive: Tensor, weight: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from parallelmlp_search.selection import (
     greedy_ensemble,
 )
 from parallelmlp_search.selection import fold_averaging as averaging
+from parallelmlp_search.selection.score_range import ScoreRange
 
 RMSE = get_metric("rmse", "regression")
 
@@ -112,15 +113,16 @@ def test_number_of_networks_is_checked() -> None:
 
 def test_score_is_shifted_and_its_error_increased() -> None:
     honest = HonestScore(2.0, 0.3, 1.5, 2.4, 1.9, 30)
-    moved, error = adjust_for_averaging(honest, -0.2), 0.2 * averaging.RELATIVE_ERROR
+    moved, error = adjust_for_averaging(honest, -0.2, ScoreRange()), 0.2 * averaging.RELATIVE_ERROR
     assert moved.score == pytest.approx(1.8)
     assert moved.standard_error == pytest.approx(math.hypot(0.3, error))
     assert moved.low == pytest.approx(1.8 - math.hypot(0.5, 1.96 * error))
     assert moved.high == pytest.approx(1.8 + math.hypot(0.4, 1.96 * error))
-    assert (moved.naive, moved.n_bootstraps, moved.averaging) == (1.9, 30, -0.2)
-    assert adjust_for_averaging(honest, 0.0) is honest
+    assert (moved.naive, moved.n_bootstraps) == (1.9, 30)
+    assert moved.averaging == pytest.approx(-0.2)
+    assert adjust_for_averaging(honest, 0.0, ScoreRange()) is honest
     unknown = HonestScore(math.nan, math.nan, math.nan, math.nan, 1.9, 0)
-    assert adjust_for_averaging(unknown, -0.2) is unknown
+    assert adjust_for_averaging(unknown, -0.2, ScoreRange()) is unknown
 
 
 def test_shifted_score_approaches_that_of_the_average_of_folds() -> None:

@@ -280,7 +280,7 @@ def _select_ensemble(
         shares=shares,
         score_before=score_before,
         score_after=picked.score,
-        honest=adjust_for_averaging(honest, gain),
+        honest=adjust_for_averaging(honest, gain, metric.formula.score_range(networks.shape[1])),
     )
 
 

@@ -161,7 +161,7 @@ def honest_score(fit: CrossFit, evaluation: Evaluation, model: TrainedModel) -> 
         len(model.folds),
         weight=rows.weight,
     )
-    return adjust_for_averaging(honest, gain)
+    return adjust_for_averaging(honest, gain, preparation.metric.formula.score_range(predictions.shape[1]))
 
 
 def make_leaderboard(trials: Sequence[Trial], fit: CrossFit, ensemble: GreedyEnsemble) -> Leaderboard:
