@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Mapping
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-PART = ".part"
-"""Suffix of files that are being written. A killed process leaves them behind."""
+_LEFTOVER = re.compile(r"\..*\.part|\.tmp[A-Za-z0-9]{6}")
+"""Names of files that are being written: ours, and those of safetensors."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -46,7 +47,7 @@ def write_atomic(path: Path, write: Callable[[Path], object], *, durable: bool =
     RunDirectoryError
         If the disk is full, the folder is gone, or it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -79,6 +80,11 @@ def _raise_unwritable(path: Path, error: BaseException) -> None:
     else:
         return
     raise RunDirectoryError(f"could not write {str(path)!r} ({one_line(error)}): {advice}") from error
+
+
+def is_leftover(path: Path) -> bool:
+    """Return True for the name of a file that is being written, which a killed process leaves behind."""
+    return _LEFTOVER.fullmatch(path.name) is not None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -170,6 +176,12 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         _raise_unwritable(path, error)
+
+
+def remove_empty_folder(path: Path) -> None:
+    """Delete a folder, unless it holds something."""
+    with contextlib.suppress(OSError):
+        path.rmdir()
 
 
 def remove_folder(path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from parallelmlp_search._files import save_tensors, write_atomic, write_json
+from parallelmlp_search._files import append_line, save_tensors, write_atomic, write_json
 from parallelmlp_search._reading import load_tensors, read_json
 from parallelmlp_search.exceptions import RunDirectoryError
 
@@ -85,6 +85,28 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path
     assert _names(tmp_path) == ["kept.json"]
     write_json(path, {"version": 2})
     assert read_json(path) == {"version": 2}
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_the_content_is_on_the_disk_before_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("sync"), sync(file)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("replace"), replace(*paths)))
+    save_tensors(tmp_path / "a", {"x": torch.ones(2)}, durable=durable)
+    assert done == (["sync", "replace"] if durable else ["replace"])
+
+
+def test_lines_are_appended_below_half_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    for content, expected in [("", "new\n"), ("old\n", "old\nnew\n"), ("ol", "ol\nnew\n")]:
+        path.write_text(content)
+        append_line(path, "new")
+        assert path.read_text() == expected
+    with pytest.raises(RunDirectoryError, match="its folder was deleted or moved"):
+        append_line(tmp_path / "gone" / "log", "new")
 
 
 def test_the_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:

@@ -233,12 +233,13 @@ def resume(run: RunPath, jobs: Jobs = None, as_json: Json = False, quiet: Quiet 
 
     directory = RunDirectory.open(run)
     if directory.info().get("status") == "finished":
+        directory.tidy()
         if not quiet:
             terminal().note(f"the run in {run} is already finished")
         show_result(directory, as_json=as_json, quiet=quiet)
         return
     source = Source.of_run(directory)
-    problem, settings = source.problem_of_run(directory), directory.settings()
+    settings, problem = directory.settings(), source.problem_of_run(directory)
     perform(directory, problem, settings, source, jobs=jobs, started=started, as_json=as_json, quiet=quiet)
 
 

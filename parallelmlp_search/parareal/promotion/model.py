@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -121,8 +121,11 @@ class PromotedModel(TrainedModel):
                 tensors |= {f"{number}.{fold}.{name}": value for name, value in state.items()}
         make_folder(folder)
         # a new name, so that at any time promoted.json names the weights that belong to it
-        older = set(folder.glob("*.safetensors"))
-        weights = folder / f"weights-{uuid.uuid4().hex[:12]}.safetensors"
+        digest = hashlib.sha256()
+        for name, tensor in tensors.items():
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        weights = folder / f"weights-{digest.hexdigest()[:12]}.safetensors"
+        older = set(folder.glob("*.safetensors")) - {weights}
         save_tensors(weights, tensors)
         members = [
             {

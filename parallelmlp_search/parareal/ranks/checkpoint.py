@@ -6,13 +6,12 @@ all ranks therefore resume from the same step. Ranks on several hosts need a sha
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any, TypedDict
 
 from torch import Tensor
 
-from parallelmlp_search._files import make_folder, remove, save_tensors, write_json
+from parallelmlp_search._files import make_folder, remove, remove_empty_folder, save_tensors, write_json
 from parallelmlp_search._reading import load_tensors, read_json, reading
 from parallelmlp_search.exceptions import RunDirectoryError
 from parallelmlp_search.parareal.ranks.distributed import DistributedParareal
@@ -111,5 +110,4 @@ class Checkpointer:
         """Remove the files."""
         for path in [self.folder / LATEST, *self.folder.glob("slice-*-step-*.safetensors")]:
             remove(path)
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
+        remove_empty_folder(self.folder)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from parallelmlp_search._checks import check_choice
 from parallelmlp_search._files import (
-    PART,
     append_line,
+    is_leftover,
     make_folder,
     remove,
     remove_folder,
@@ -111,7 +111,7 @@ class RunDirectory:
         if not self.path.exists():
             return
         if self.path.is_dir():
-            names = {file.name for file in self.path.iterdir() if file.suffix != PART} - {LOCK}
+            names = {file.name for file in self.path.iterdir() if not is_leftover(file)} - {LOCK}
             if not names or ("run.json" in names and "settings" not in self.info()):
                 return
         raise RunDirectoryError(
@@ -188,8 +188,7 @@ class RunDirectory:
                         f"the run in {str(self.path)!r} was started with {name}={before[name]!r}, "
                         f"but got {value!r}: resume it with the same settings, or choose another folder"
                     )
-        for part in self.path.rglob(f"*{PART}"):
-            remove(part)  # of a process that was killed: this one holds the lock
+        self._remove_leftovers()
         self.update(settings=settings.to_dict(), fingerprint=fingerprint, status="running")
         return float(info.get("spent_seconds", 0.0))
 
@@ -286,6 +285,18 @@ class RunDirectory:
         write_json(self.path / "result.json", dict(result))
         self.update(status="finished", finished=_now())
         remove_folder(self.checkpoints)
+
+    def tidy(self) -> None:
+        """Delete what a process that was killed has left in a finished run, if the folder can be written."""
+        with contextlib.suppress(RunDirectoryError), self.locked():
+            self._remove_leftovers()
+            remove_folder(self.checkpoints)
+
+    def _remove_leftovers(self) -> None:
+        """Delete files that were being written by processes that have ended: this one holds the lock."""
+        for path in self.path.rglob(".*"):
+            if is_leftover(path):
+                remove(path)
 
     def result(self) -> dict[str, Any]:
         """Summary of a finished search."""
