@@ -126,7 +126,7 @@ class RunDirectory:
         Raises
         ------
         RunDirectoryError
-            If the folder holds none, or a link that leads out of it.
+            If the folder holds none, one of a newer version, or a link that leads out of it.
         """
         folder = Path(path)
         if not (folder / "run.json").is_file():
@@ -136,7 +136,9 @@ class RunDirectory:
                 f"{str(folder)!r} is not a run: it holds no run.json{near_miss(folder.name, neighbours)}"
             )
         _check_kinds(folder)
-        return cls(folder)
+        directory = cls(folder)
+        directory.info()
+        return directory
 
     # ------------------------------------------------------------------ run.json
 
