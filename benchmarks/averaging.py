@@ -22,9 +22,9 @@ from benchmarks.publishing import ROOT, describe_machine, fill, marks
 from benchmarks.quality.errors import METRICS, error_of, error_of_score
 from benchmarks.quality.sets import BUNDLED, Table, load, split
 from parallelmlp_search.exceptions import BudgetWarning
+from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search import run as search
-from parallelmlp_search.search.finalists.model import TrainedModel
 
 RESULTS = ROOT / "benchmarks" / "results" / "averaging.json"
 DOCUMENT = ROOT / "docs" / "quality.md"

@@ -25,6 +25,7 @@ import torch
 from benchmarks.parareal_plot import scaling_plot
 from benchmarks.publishing import ROOT, describe_machine
 from parallelmlp_search.data import holdout, infer_task, read_table, split_target
+from parallelmlp_search.engine.heads import head_predictions
 from parallelmlp_search.parareal import Communicator, DistributedParareal, Recipe
 from parallelmlp_search.parareal.ranks.jobs import build_network
 from parallelmlp_search.parareal.ranks.training import member_outputs, train_network
@@ -98,7 +99,8 @@ def trained(name: str, slices: int, seed: int, epochs: int) -> dict[str, Any]:
     with engine.weights(run.weights):
         outputs = engine.predict(held_back)
     assert outputs is not None
-    guesses = classes.classes_[data.head.predictions(member_outputs(outputs))[0].argmax(dim=0).numpy()]
+    predictions = head_predictions(data.head, member_outputs(outputs))[0]
+    guesses = classes.classes_[predictions.argmax(dim=0).numpy()]
     return {
         "data": name,
         "seed": seed,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parallelmlp_search._lazy import lazy_names
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -32,27 +34,13 @@ __all__ = [
     "__version__",
 ]
 
-_MODULES = {
-    "MLPConfig": "parallelmlp_search.space",
-    "PackedSearchCV": "parallelmlp_search.estimators",
-    "ParallelMLPClassifier": "parallelmlp_search.estimators",
-    "ParallelMLPRegressor": "parallelmlp_search.estimators",
-    "Run": "parallelmlp_search.runs",
-    "SearchSpace": "parallelmlp_search.space",
-    "SingleMLPClassifier": "parallelmlp_search.estimators",
-    "SingleMLPRegressor": "parallelmlp_search.estimators",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value  # so that the next access does not call this function
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "estimators": (
+            "PackedSearchCV ParallelMLPClassifier ParallelMLPRegressor SingleMLPClassifier SingleMLPRegressor"
+        ),
+        "runs": "Run",
+        "space": "MLPConfig SearchSpace",
+    },
+)

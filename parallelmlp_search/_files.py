@@ -20,6 +20,7 @@ from parallelmlp_search.exceptions import RunDirectoryError, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
     from torch import Tensor
 
 _LEFTOVER = re.compile(r"\..*\.part|\.tmp[A-Za-z0-9]{6}")
@@ -129,6 +130,14 @@ def save_tensors(
         content = {"empty": torch.zeros(0)}
     header = {"metadata": json.dumps(metadata, default=_plain)}
     write_atomic(path, lambda temporary: save_file(content, temporary, metadata=header), durable=durable)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write NumPy arrays to a safetensors file atomically, without torch."""
+    from safetensors.numpy import save_file
+
+    header = {"metadata": "null"}  # as of save_tensors without metadata
+    write_atomic(path, lambda temporary: save_file(dict(arrays), temporary, metadata=header))
 
 
 def append_line(path: Path, line: str) -> None:

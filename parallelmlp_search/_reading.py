@@ -20,6 +20,7 @@ from parallelmlp_search.exceptions import PMLPError, RunDirectoryError, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
     from torch import Tensor
 
 RESTORE = "restore it from a copy, or search again"
@@ -213,6 +214,27 @@ def load_tensors(path: Path, schema: Any = Any, remedy: str = RESTORE) -> tuple[
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
 
 
+def load_arrays(path: Path, remedy: str = RESTORE) -> dict[str, NDArray[Any]]:
+    """Return the tensors of a safetensors file as NumPy arrays, without torch.
+
+    Parameters
+    ----------
+    path, remedy
+        As of `load_tensors`.
+
+    Returns
+    -------
+    dict of array by name
+
+    Raises
+    ------
+    RunDirectoryError
+        If the file is missing or damaged.
+    """
+    with _opened(path, remedy, "np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
 def load_metadata(path: Path, schema: Any = Any, remedy: str = RESTORE) -> Any:
     """Return the metadata that `save_tensors` wrote, without reading the tensors.
 
@@ -230,10 +252,10 @@ def load_metadata(path: Path, schema: Any = Any, remedy: str = RESTORE) -> Any:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, remedy: str) -> Iterator[Any]:
+def _opened(path: Path, remedy: str, framework: str = "pt") -> Iterator[Any]:
     with reading(path, remedy):
         try:
-            file = safe_open(path, framework="pt")
+            file = safe_open(path, framework=framework)
         except OSError:
             raise
         except Exception as error:  # safetensors has no public class of errors

@@ -8,6 +8,7 @@ check of `parallelmlp_search._checks` as in ``Annotated[float, check_positive]``
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -23,6 +24,9 @@ from typing import (
 
 from parallelmlp_search._checks import check_boolean, check_choice, check_integer, is_number, refuse
 from parallelmlp_search.exceptions import InvalidParameterError
+
+Count = Annotated[int, partial(check_integer, minimum=0)]
+Positive = Annotated[int, partial(check_integer, minimum=1)]
 
 CONTENT = "the content"
 

@@ -5,13 +5,36 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from parallelmlp_search.parareal import load_model
-from parallelmlp_search.search import RunDirectory, TrainedModel
+from parallelmlp_search.parareal.promotion.stored import stored_promotion
+from parallelmlp_search.search import RunDirectory
 
 if TYPE_CHECKING:
     import optuna
+    import pandas as pd
+
+    from parallelmlp_search.inference import TrainedModel
+
+
+def load_model(directory: RunDirectory) -> TrainedModel:
+    """Load the model of a run, with promoted networks if they are part of the ensemble.
+
+    Only promoted networks need torch.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run is not finished, or files are missing, damaged or of another format.
+    """
+    promotion = stored_promotion(directory)
+    if promotion is not None and any(member["weight"] > 0 for member in promotion["members"]):
+        from parallelmlp_search.parareal.promotion.model import load_promoted
+
+        promoted = load_promoted(directory)
+        assert promoted is not None
+        return promoted
+    from parallelmlp_search.inference import TrainedModel
+
+    return TrainedModel.load(directory.model_folder)
 
 
 class Run:

@@ -261,7 +261,7 @@ def predict(
     """Predict the rows of a table with the ensemble of a run."""
     from parallelmlp_search.cli.predictions import check_output, prediction_table, target_of, write_table
     from parallelmlp_search.data import read_table
-    from parallelmlp_search.parareal import load_model
+    from parallelmlp_search.runs import load_model
     from parallelmlp_search.search import RunDirectory
 
     check_output(output)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from parallelmlp_search._files import write_atomic
@@ -17,9 +16,9 @@ from parallelmlp_search.data import ClassTarget, infer_task, split_target
 from parallelmlp_search.data.coercion import as_numbers
 from parallelmlp_search.data.row_values import row_weights
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError, near_miss
-from parallelmlp_search.parareal import load_model
-from parallelmlp_search.search import RunDirectory, TrainedModel
-from parallelmlp_search.selection import METRICS, get_metric, weight_classes
+from parallelmlp_search.inference import TrainedModel
+from parallelmlp_search.runs import load_model
+from parallelmlp_search.search import RunDirectory
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".feather")
 
@@ -102,6 +101,11 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
     RunDirectoryError
         If the run does not know its target column.
     """
+    # metrics take tensors; predictions alone do without torch
+    import torch
+
+    from parallelmlp_search.selection import METRICS, get_metric, weight_classes
+
     model, result = load_model(directory), directory.result()
     target = target_of(directory, model)
     if target is None:

@@ -13,7 +13,7 @@ from parallelmlp_search.distribute import one_thread
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.parareal import Link, PromotionSettings, promote
 from parallelmlp_search.parareal.promotion.candidates import forecast, select_candidates
-from parallelmlp_search.parareal.promotion.model import FOLDER
+from parallelmlp_search.parareal.promotion.stored import FOLDER
 from parallelmlp_search.report import forecast_page, promotion_page
 from parallelmlp_search.search import Problem, RunDirectory
 from parallelmlp_search.search.problem.preparation import Preparation

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -99,17 +100,42 @@ class CategoryEncoder:
     def encode(self, column: pd.Series, out: npt.NDArray[np.float32]) -> None:
         """Encode a column of shape (rows,) into `out` of shape (rows, width)."""
         codes, found = as_keys(column)
-        index = {key: position for position, key in enumerate(self.keys)}
         # place -1, the last one, is that of missing values and unseen categories
-        places = np.array([*(_find(key, index) for key in found), -1], dtype=np.intp)[codes]
-        if self.binary:
-            out[:, 0] = np.array([-1.0, 1.0, 0.0], dtype=np.float32)[places]
-            return
-        one_hot = np.eye(self.n_hot + 1, self.n_hot, dtype=np.float32)
-        has_other = self.shown < len(self.keys)
-        out[:, : self.n_hot] = one_hot[np.minimum(places, self.n_hot - 1) if has_other else places]
+        places = np.array([*self.places(found), -1], dtype=np.intp)[codes]
+        n_indicators = self.indicators.shape[1]
+        out[:, :n_indicators] = self.indicators[self.indicator_rows(places)]
         if self.frequency:
-            out[:, self.n_hot] = np.array([*self.frequency, 0.0], dtype=np.float32)[places]
+            out[:, n_indicators] = self.frequencies[places]
+
+    def places(self, keys: Iterable[str]) -> list[int]:
+        """Return the place of each category in `keys`; -1 for an unseen one."""
+        index = self._index
+        found = (find_key(key, index) for key in keys)
+        return [-1 if key is None else index[key] for key in found]
+
+    def indicator_rows(self, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Return the row of `indicators` for each place."""
+        has_other = self.shown < len(self.keys)
+        return np.minimum(places, self.shown) if has_other else places
+
+    @cached_property
+    def indicators(self) -> npt.NDArray[np.float32]:
+        """Rows of all columns but the frequency, of shape (categories shown apart + 1, columns).
+
+        The last row is that of missing values and unseen categories.
+        """
+        if self.binary:
+            return np.array([[-1.0], [1.0], [0.0]], dtype=np.float32)
+        return np.eye(self.n_hot + 1, self.n_hot, dtype=np.float32)
+
+    @cached_property
+    def frequencies(self) -> npt.NDArray[np.float32]:
+        """Scaled log-frequency by place, and 0 for missing values and unseen categories."""
+        return np.array([*self.frequency, 0.0], dtype=np.float32)
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {key: place for place, key in enumerate(self.keys)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return a form that JSON can hold."""
@@ -137,16 +163,17 @@ def _order(key: str) -> tuple[int, float, str]:
     return (0, number, key) if number == number else (1, 0.0, key)
 
 
-def _find(key: str, index: Mapping[str, int]) -> int:
-    """Place of a category, also if it is spelled differently (``7.0``, ``true``, 1 for True); else -1."""
-    place = index.get(key)
-    if place is not None:
-        return place
+def find_key(key: str, known: Container[str]) -> str | None:
+    """Return a known category, also if it is spelled differently (``7.0``, ``true``, 1 for True), or None."""
+    if key in known:
+        return key
     for table in (_ALIASES, _REVERSED):
-        if table.get(key) in index:
-            return index[table[key]]
+        other = table.get(key)
+        if other is not None and other in known:
+            return other
     try:
         number = float(key)
     except ValueError:
-        return -1
-    return index.get(str(int(number)), -1) if number.is_integer() else index.get(repr(number), -1)
+        return None
+    text = str(int(number)) if number.is_integer() else repr(number)
+    return text if text in known else None

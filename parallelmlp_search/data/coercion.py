@@ -92,10 +92,11 @@ def as_numbers(column: pd.Series) -> Floats:
     elif pd.api.types.is_numeric_dtype(dtype):  # nullable and Arrow numbers and booleans
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     codes, values = as_codes(column)
-    return _take(codes, np.array([_number(value) for value in values], dtype=np.float64))
+    return _take(codes, np.array([number_of(value) for value in values], dtype=np.float64))
 
 
-def _number(value: Any) -> float:
+def number_of(value: Any) -> float:
+    """Convert a value to a float. One that is no number becomes NaN."""
     if isinstance(value, str):
         value = value.strip()
         if "_" in value:  # Python reads 1_000 as a number, but here it is a code
@@ -158,6 +159,13 @@ def as_keys(column: pd.Series) -> tuple[Codes, list[str]]:
     if len(keys) == len(values):
         return codes, keys
     return np.where(codes < 0, -1, merged[codes]) if len(values) else codes, keys
+
+
+def key_of(value: Any) -> str:
+    """Text that identifies a category, see `category_key`; empty for a missing value."""
+    if isinstance(value, str):
+        return value.strip()
+    return "" if pd.isna(value) is True else category_key(value)
 
 
 def category_key(value: Any) -> str:

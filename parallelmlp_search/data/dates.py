@@ -58,7 +58,10 @@ class DateEncoder:
 
     def encode(self, column: pd.Series, out: npt.NDArray[np.float32]) -> None:
         """Encode a column of shape (rows,) into `out` of shape (rows, width)."""
-        times = as_seconds(column)
+        self.encode_times(as_seconds(column), out)
+
+    def encode_times(self, times: npt.NDArray[np.datetime64], out: npt.NDArray[np.float32]) -> None:
+        """Encode times of shape (rows,), as `as_seconds` returns them, into `out`."""
         missing = np.isnat(times)
         parts = _calendar(np.where(missing, np.datetime64(0, "s"), times))
         width = len(self.linear)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from parallelmlp_search.exceptions import DataError, DataWarning
 
@@ -41,11 +41,11 @@ def as_frame(X: Any) -> pd.DataFrame:
         X = pd.Series(X)
     if isinstance(X, pd.Series):
         X = X.to_frame("x0" if X.name is None else X.name)
-    if isinstance(X, Mapping) and not sparse.issparse(X):
+    if isinstance(X, Mapping) and not is_sparse(X):
         X = pd.DataFrame(dict(X))
     if isinstance(X, pd.DataFrame):
         return _named_frame(X)
-    if sparse.issparse(X):
+    if is_sparse(X):
         X = X.toarray()
     elif isinstance(X, Sequence) and not isinstance(X, (str, bytes)):
         # objects keep numbers and texts of a list apart
@@ -70,6 +70,12 @@ def as_frame(X: Any) -> pd.DataFrame:
         X = X.astype(np.float64)  # pandas does not support half and extended precision everywhere
     frame = pd.DataFrame(X, columns=names, copy=False)
     return frame.infer_objects() if X.dtype == object else frame
+
+
+def is_sparse(X: Any) -> bool:
+    """True for a matrix of scipy.sparse, which need not be imported for that."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(X))
 
 
 def has_names(X: Any) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
 
 from parallelmlp_search._checks import check_array, check_choice, refuse
+from parallelmlp_search.data.normal import normal_quantile
 
 Floats = npt.NDArray[np.float64]
 Scaling = Literal["robust", "quantile", "standard"]
@@ -19,6 +20,8 @@ _MAX_VALUE = 1e100  # values are clipped to this, so that no difference or squar
 _MIN_SPREAD = 1e-200  # a smaller spread counts as zero, so that no reciprocal overflows
 _MAX_SCALED = 1e6  # limit of a scaled value; the smooth clip has reached its limit of 3 long before
 _N_QUANTILES = 256
+_FEW_ROWS = 4
+"""Rows up to which values are compared with all quantiles at once: 10 us for 30 columns, searches take 40."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,13 @@ class NumericEncoder:
         low, high, center, scale, n_missing, grid = joined
         return cls(scaling, low, high, center, scale, n_missing > 0, grid)
 
+    @classmethod
+    def joined(cls, encoders: Sequence[NumericEncoder]) -> NumericEncoder:
+        """Return the encoder of the columns of several encoders side by side, without indicators."""
+        parts = zip(*([e.low, e.high, e.center, e.scale, e.grid] for e in encoders), strict=True)
+        low, high, center, scale, grid = (np.concatenate(part, axis=-1) for part in parts)
+        return cls(encoders[0].scaling, low, high, center, scale, np.zeros(len(low), dtype=np.bool_), grid)
+
     def without_indicators(self) -> NumericEncoder:
         """Return an encoder without indicators, for a second encoding of the same columns."""
         return replace(self, has_missing=np.zeros_like(self.has_missing))
@@ -70,6 +80,11 @@ class NumericEncoder:
     def encode(self, values: Floats, out: npt.NDArray[np.float32]) -> None:
         """Encode values of shape (rows, d) into `out` of shape (rows, width)."""
         missing = np.isnan(values)
+        out[:, : self.n_columns] = self.scaled(values, missing)
+        out[:, self.n_columns :] = missing[:, self.has_missing]
+
+    def scaled(self, values: Floats, missing: npt.NDArray[np.bool_]) -> Floats:
+        """Return scaled values of shape (rows, d), without the indicators; `missing` is ``isnan(values)``."""
         infinite = np.isinf(values)
         if infinite.any():
             values = np.where(infinite, np.where(values > 0, self.high, self.low), values)
@@ -84,22 +99,43 @@ class NumericEncoder:
             if self.scaling == "robust":
                 z /= np.sqrt(1.0 + np.square(z / 3.0))
         z[missing] = 0.0
-        out[:, : self.n_columns] = z
-        out[:, self.n_columns :] = missing[:, self.has_missing]
+        return z
 
     def _normal_scores(self, values: Floats) -> Floats:
-        levels = np.linspace(0.0, 1.0, len(self.grid))
-        margin = 0.5 / len(self.grid)
-        scores = np.zeros_like(values)
-        for column in np.flatnonzero(self.scale):  # np.interp takes one column at a time
-            known, grid = values[:, column], self.grid[:, column]
-            # the mean from below and above: a value that fills many quantiles gets their middle
-            below = np.interp(known, grid, levels)
-            above = 1.0 - np.interp(-known, -grid[::-1], levels)
-            scores[:, column] = 0.5 * (below + above)
-        used = self.scale != 0
-        scores[:, used] = ndtri(np.clip(scores[:, used], margin, 1.0 - margin))
+        """Normal scores of the quantiles; a value that fills many quantiles gets their middle."""
+        grid, levels = self.grid, np.linspace(0.0, 1.0, len(self.grid))
+        last = len(grid) - 1
+        columns = np.arange(self.n_columns)
+        upper = self._insertion(values)  # (rows, d) quantiles up to the value
+        below = np.maximum(upper - 1, 0)
+        above = np.minimum(upper, last)
+        start, end = grid[below, columns], grid[above, columns]
+        step = end - start
+        share = np.divide(values - start, step, out=np.zeros_like(values), where=step > 0)
+        known = levels[below] + share * (levels[above] - levels[below])
+        first = self._first_of_equals[below, columns]
+        known = np.where(values == start, 0.5 * (levels[first] + levels[below]), known)
+        known[upper == 0] = 0.0
+        margin = 0.5 / len(grid)
+        scores = normal_quantile(np.clip(known, margin, 1.0 - margin))
+        scores[:, self.scale == 0] = 0.0
         return scores
+
+    def _insertion(self, values: Floats) -> npt.NDArray[np.intp]:
+        """Number of quantiles of each column that are at most the value, of shape (rows, d)."""
+        if len(values) <= _FEW_ROWS:
+            counts = [np.count_nonzero(self.grid <= row, axis=0) for row in values]
+            return np.array(counts, dtype=np.intp).reshape(values.shape)
+        pairs = zip(self.grid.T, values.T, strict=True)
+        return np.stack([np.searchsorted(grid, column, side="right") for grid, column in pairs], axis=1)
+
+    @cached_property
+    def _first_of_equals(self) -> npt.NDArray[np.intp]:
+        """For each quantile, the first of the column's quantiles with the same value, of shape (q, d)."""
+        number = np.arange(len(self.grid))[:, None]
+        is_first = np.diff(self.grid, axis=0, prepend=np.nan) != 0  # NaN, the first difference, is not 0
+        first: npt.NDArray[np.intp] = np.maximum.accumulate(np.where(is_first, number, 0), axis=0)
+        return first
 
     def to_dict(self) -> dict[str, Any]:
         """Return a form that JSON can hold; floats keep every bit."""

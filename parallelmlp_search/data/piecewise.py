@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,14 @@ class PiecewiseEncoder:
     def _bins(edges: Floats) -> range:
         # a single bin would repeat the scaled number
         return range(len(edges) - 1) if len(edges) > 2 else range(0)
+
+    @cached_property
+    def bins(self) -> tuple[npt.NDArray[np.intp], Floats, Floats]:
+        """Number of the column, left edge and size of each bin, in the order of the filled columns."""
+        places = [(number, place) for number, edges in enumerate(self.edges) for place in self._bins(edges)]
+        left = np.array([self.edges[number][place] for number, place in places], dtype=np.float64)
+        right = np.array([self.edges[number][place + 1] for number, place in places], dtype=np.float64)
+        return np.array([number for number, _ in places], dtype=np.intp), left, right - left
 
     def names(self, columns: Sequence[str]) -> list[str]:
         """Names of the filled columns."""

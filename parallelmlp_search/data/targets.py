@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.utils.class_weight import compute_sample_weight
 
 from parallelmlp_search._checks import refuse
 from parallelmlp_search.data.coercion import as_numbers, plain_value
@@ -273,6 +272,8 @@ def class_weights(
                 f"class_weight must be None, 'balanced' or a mapping, but got {class_weight!r}"
                 f"{near_miss(class_weight, ['balanced'])}"
             )
+        from sklearn.utils.class_weight import compute_sample_weight
+
         return np.asarray(compute_sample_weight("balanced", encoded), dtype=np.float64)
     if not isinstance(class_weight, Mapping):
         raise InvalidParameterError(

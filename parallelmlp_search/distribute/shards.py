@@ -26,6 +26,7 @@ from parallelmlp_search.engine import (
     predict,
     train,
 )
+from parallelmlp_search.engine.heads import head_predictions, stable_head_predictions
 from parallelmlp_search.packing import cut_shards
 from parallelmlp_search.packing.bucketing import SHARD_ELEMENTS
 from parallelmlp_search.packing.cost import overhead_seconds
@@ -287,7 +288,7 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
     if data.prediction_inputs is not None and keeper is None:
         which = "average" if data.validation_inputs is None else "best"
         outputs = predict(population, data.prediction_inputs, which=which)
-        predictions = data.head.stable_predictions(outputs).cpu()
+        predictions = stable_head_predictions(data.head, outputs).cpu()
     if data.device.type == "cuda":
         # one copy of everything: the states of thousands of members are tens of thousands of small copies
         population.flats = {name: flat.cpu() for name, flat in population.flats.items()}
@@ -323,7 +324,7 @@ def _evaluation(data: ShardData, keeper: SnapshotKeeper | None) -> Evaluation | 
         return None
 
     def error(outputs: Tensor) -> Tensor:
-        predictions = data.head.predictions(outputs)
+        predictions = head_predictions(data.head, outputs)
         return data.metric.error(predictions, data.validation_target, data.validation_weight)
 
     return Evaluation(data.validation_inputs, error)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.engine import Head, Population
+from parallelmlp_search.engine.heads import stable_head_predictions
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class SnapshotKeeper:
     def __call__(self, outputs: Tensor) -> Tensor:
         """Take outputs ``(P, C, n)`` and return errors ``(P,)``, which are NaN: nothing is scored yet."""
         self._flats.append(self._population.flats["average"].to("cpu", copy=True))
-        self._predictions.append(self._head.stable_predictions(outputs).cpu())
+        self._predictions.append(stable_head_predictions(self._head, outputs).cpu())
         return torch.full((outputs.shape[0],), torch.nan, dtype=torch.float64)
 
     def stacked(self, member: int, row: int) -> tuple[Tensor, Tensor]:

@@ -2,10 +2,10 @@
 
 from parallelmlp_search.engine.batches import BatchStream
 from parallelmlp_search.engine.execution import ExecutionPath, execution_path
-from parallelmlp_search.engine.heads import Head, Task
 from parallelmlp_search.engine.population import MemberState, Population
 from parallelmlp_search.engine.settings import Evaluation, TrainingRows, TrainingSettings
 from parallelmlp_search.engine.trainer import History, predict, train
+from parallelmlp_search.packing import Head, Task
 
 __all__ = [
     "BatchStream",

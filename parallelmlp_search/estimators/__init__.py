@@ -1,8 +1,13 @@
 """scikit-learn estimators: searches that ensemble networks, single networks, and a parameter search."""
 
-from parallelmlp_search.estimators.packed_search_cv import PackedSearchCV
-from parallelmlp_search.estimators.parallel_mlp import ParallelMLPClassifier, ParallelMLPRegressor
-from parallelmlp_search.estimators.single_mlp import SingleMLPClassifier, SingleMLPRegressor
+from typing import TYPE_CHECKING
+
+from parallelmlp_search._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from parallelmlp_search.estimators.packed_search_cv import PackedSearchCV
+    from parallelmlp_search.estimators.parallel_mlp import ParallelMLPClassifier, ParallelMLPRegressor
+    from parallelmlp_search.estimators.single_mlp import SingleMLPClassifier, SingleMLPRegressor
 
 __all__ = [
     "PackedSearchCV",
@@ -11,3 +16,12 @@ __all__ = [
     "SingleMLPClassifier",
     "SingleMLPRegressor",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "packed_search_cv": "PackedSearchCV",
+        "parallel_mlp": "ParallelMLPClassifier ParallelMLPRegressor",
+        "single_mlp": "SingleMLPClassifier SingleMLPRegressor",
+    },
+)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from parallelmlp_search.data import ClassTarget, TargetScaling, class_weights, combine_weights
 from parallelmlp_search.exceptions import DataWarning
-from parallelmlp_search.search import Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from parallelmlp_search.search import Problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,8 @@ class ConstantModel:
 
         A warning says that no column is informative.
         """
+        from sklearn.dummy import DummyClassifier, DummyRegressor
+
         warnings.warn(
             "X has no informative column: all are constant or number the rows, so all predictions are equal",
             DataWarning,
@@ -58,9 +62,9 @@ class ConstantModel:
         dummy = DummyClassifier(strategy="prior").fit(problem.frame, encoded, combined)
         return cls(encoder.classes_, dummy.class_prior_)
 
-    def predictions(self, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
+    def predictions(self, X: pd.DataFrame | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Return probabilities of shape (n_classes, n) or values of shape (n_outputs, n)."""
-        return np.repeat(self.values[:, None], len(frame), axis=1)
+        return np.repeat(self.values[:, None], len(X), axis=1)
 
     def class_numbers(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
         """Return the index of the most probable class, shape (n,), from probabilities (n_classes, n)."""

@@ -7,13 +7,11 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import sparse
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from parallelmlp_search.data import as_frame
-from parallelmlp_search.data.frames import has_names
+from parallelmlp_search.data.frames import has_names, is_sparse
 from parallelmlp_search.exceptions import DataError
 
 MIN_TRAINING_ROWS = 2
@@ -53,22 +51,51 @@ def check_table(estimator: Any, X: Any, *, names: list[str] | None = None) -> pd
         shape = np.broadcast_to(0.0, frame.shape)  # scikit-learn checks it without a copy of the table
         check_array(shape, ensure_min_samples=min_rows, ensure_all_finite=False, estimator=estimator)
         return as_frame(frame if names is None else frame.set_axis(pd.Index(names), axis=1))
-    array = validate_data(
-        estimator,
-        _rows_as_array(X),
-        reset=training,
-        accept_sparse="csr",
-        dtype=None,
-        ensure_all_finite=False,
-        ensure_min_samples=min_rows,
-    )
-    if array.dtype.kind in "iub":
-        array = array.astype(np.float64)
-    frame = as_frame(array)
+    frame = as_frame(_checked_array(estimator, X, reset=training))
     integers = [name for name, dtype in frame.dtypes.items() if getattr(dtype, "kind", "O") in "iu"]
     if integers:
         frame = frame.astype(dict.fromkeys(integers, np.float64))
     return frame if names is None else frame.set_axis(pd.Index(names), axis=1)
+
+
+def check_rows(estimator: Any, X: Any, *, names: list[str]) -> pd.DataFrame | npt.NDArray[Any]:
+    """Return rows to predict, checked as by :func:`check_table`.
+
+    An array of floats or integers becomes an array of floats, which is predicted by the places of the
+    columns, without a frame.
+
+    Parameters
+    ----------
+    estimator, X, names
+        As for :func:`check_table`.
+
+    Returns
+    -------
+    pandas.DataFrame or array of shape (n_samples, n_features)
+
+    Raises
+    ------
+    ValueError
+        If the table has no rows or columns other than those of training.
+    """
+    if isinstance(X, np.ndarray) and X.dtype.kind in "fiub":
+        array: npt.NDArray[Any] = _checked_array(estimator, X, reset=False)
+        return array if array.dtype.itemsize in (4, 8) else array.astype(np.float64)
+    return check_table(estimator, X, names=names)
+
+
+def _checked_array(estimator: Any, X: Any, *, reset: bool) -> Any:
+    """Array or sparse matrix of the rows of a table without column names; integers become floats."""
+    array = validate_data(
+        estimator,
+        _rows_as_array(X),
+        reset=reset,
+        accept_sparse="csr",
+        dtype=None,
+        ensure_all_finite=False,
+        ensure_min_samples=MIN_TRAINING_ROWS if reset else 1,
+    )
+    return array.astype(np.float64) if array.dtype.kind in "iub" else array
 
 
 def _has_column_names(X: Any) -> bool:
@@ -76,7 +103,7 @@ def _has_column_names(X: Any) -> bool:
         return X.dtype.names is not None
     # A series could be a row or a column; scikit-learn's error asks for a reshape. A DOK matrix is a mapping
     # of cells, not of columns.
-    return has_names(X) and not isinstance(X, pd.Series) and not sparse.issparse(X)
+    return has_names(X) and not isinstance(X, pd.Series) and not is_sparse(X)
 
 
 def _rows_as_array(X: Any) -> Any:
@@ -104,6 +131,8 @@ def check_labels(y: Any) -> npt.NDArray[Any]:
         values = inferred if inferred.dtype.kind in "biuf" else values
     if values.dtype.kind == "f":
         assert_all_finite(values, input_name="y")
+    from sklearn.utils.multiclass import check_classification_targets
+
     check_classification_targets(values)
     return cast("npt.NDArray[Any]", values)
 
@@ -130,7 +159,7 @@ def check_numbers(y: Any) -> npt.NDArray[np.float64]:
 
 
 def _without_missing(y: Any) -> npt.NDArray[Any]:
-    if sparse.issparse(y):
+    if is_sparse(y):
         raise DataError("y must be dense, but got a sparse matrix: pass y.toarray()")
     values = np.asarray(y.to_pandas() if hasattr(y, "to_pandas") else y)
     if values.dtype.kind == "c":

@@ -12,12 +12,13 @@ from parallelmlp_search.estimators.parameters import documented_by, stores_param
 from parallelmlp_search.estimators.search_estimator import SearchEstimator
 from parallelmlp_search.estimators.table_estimator import TableClassifier, TableRegressor
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.search import Progress
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.samplers import BaseSampler
+
+    from parallelmlp_search.search import Progress
 
 
 @stores_parameters

@@ -8,27 +8,20 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
-import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from parallelmlp_search.estimators.constant_model import ConstantModel
 from parallelmlp_search.estimators.initial_configs import initial_configs
 from parallelmlp_search.estimators.table_estimator import TableEstimator, seed_from
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, RunDirectoryError
-from parallelmlp_search.parareal import PromotionResult, promote
-from parallelmlp_search.search import (
-    Problem,
-    Progress,
-    RunDirectory,
-    SearchResult,
-    SearchSettings,
-    run,
-)
-from parallelmlp_search.selection import Leaderboard
+from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
 if TYPE_CHECKING:
-    pass
+    import pandas as pd
+
+    from parallelmlp_search.parareal import PromotionResult
+    from parallelmlp_search.search import Problem, Progress, SearchResult, SearchSettings
 
 
 class SearchEstimator(TableEstimator):
@@ -77,7 +70,9 @@ class SearchEstimator(TableEstimator):
         RunDirectoryError
             If ``run_directory`` holds a finished run, or an unfinished one of other data or settings.
         """
-        started = monotonic()
+        started = monotonic()  # the import counts towards the time limit
+        from parallelmlp_search.search import run
+
         settings, directory = self._settings()
         callbacks = self._checked_callbacks()
         problem = self._problem(X, y, sample_weight, groups, time)
@@ -139,6 +134,8 @@ class SearchEstimator(TableEstimator):
         ValueError
             If a parameter is not valid; the message names it.
         """
+        from parallelmlp_search.parareal import promote
+
         check_is_fitted(self, "model_")
         if self.run_directory is None:
             raise RunDirectoryError(
@@ -158,6 +155,8 @@ class SearchEstimator(TableEstimator):
 
     def _settings(self) -> tuple[SearchSettings, RunDirectory | None]:
         """Return the settings of the search, and the unfinished run that it continues, if any."""
+        from parallelmlp_search.search import SearchSettings
+
         directory = None
         if self.run_directory is not None and (Path(self.run_directory) / "run.json").is_file():
             directory = RunDirectory.open(self.run_directory)
@@ -197,6 +196,8 @@ class SearchEstimator(TableEstimator):
         return tuple(callbacks)
 
     def _fit_constant(self, problem: Problem, settings: SearchSettings) -> Self:
+        from parallelmlp_search.selection import Leaderboard
+
         if self.run_directory is not None:
             raise DataError(
                 "X must have a column that differs between rows for a run directory to be written"

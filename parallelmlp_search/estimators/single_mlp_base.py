@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from parallelmlp_search.distribute import MemberOutcome, run_shards, shard_tasks
-from parallelmlp_search.estimators.constant_model import ConstantModel
 from parallelmlp_search.estimators.table_estimator import TableEstimator, seed_from
 from parallelmlp_search.exceptions import SearchFailedError
-from parallelmlp_search.search import SearchSettings, TrainedModel
-from parallelmlp_search.search.problem.devices import resolve_device
-from parallelmlp_search.search.problem.preparation import Part, Preparation
-from parallelmlp_search.search.run.budget import default_epochs
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import FIELD_NAMES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from parallelmlp_search.distribute import MemberOutcome
+    from parallelmlp_search.estimators.constant_model import ConstantModel
+    from parallelmlp_search.inference import TrainedModel
+    from parallelmlp_search.search.problem.preparation import Part, Preparation
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,14 @@ class PreparedTraining:
     max_epochs: int
     seed: int
 
-    def model(self, config: MLPConfig, vector: torch.Tensor) -> TrainedModel:
+    def model(self, config: MLPConfig, vector: Tensor) -> TrainedModel:
         """Return the model of a trained network, given its canonical parameter vector."""
+        from parallelmlp_search.search.finalists.model import trained_model
+
         assert self.preparation is not None
         assert self.part is not None
-        return TrainedModel.pack(
-            self.preparation, [self.part], {0: config}, [[vector]], torch.ones(1, dtype=torch.float32)
-        )
+        weights = np.ones(1)
+        return trained_model(self.preparation, [self.part], {0: config}, [[vector]], weights)
 
 
 class SingleMLP(TableEstimator):
@@ -113,6 +115,8 @@ class SingleMLP(TableEstimator):
             self.config_, self.model_ = config, training.constant
             self.n_epochs_, self.training_loss_ = 0, float("nan")
             return
+        from parallelmlp_search.distribute import run_shards, shard_tasks
+
         epochs = training.max_epochs
         tasks = shard_tasks(
             "single",
@@ -144,6 +148,12 @@ class SingleMLP(TableEstimator):
 
     def _prepare(self, X: Any, y: Any, sample_weight: Any) -> PreparedTraining:
         """Check all parameters and the data, and encode the table."""
+        from parallelmlp_search.estimators.constant_model import ConstantModel
+        from parallelmlp_search.search import SearchSettings
+        from parallelmlp_search.search.problem.devices import resolve_device
+        from parallelmlp_search.search.problem.preparation import Preparation
+        from parallelmlp_search.search.run.budget import default_epochs
+
         seed = seed_from(self.random_state)
         self._config(seed)
         device = resolve_device(self.device)

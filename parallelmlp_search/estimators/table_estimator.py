@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from parallelmlp_search.estimators.constant_model import ConstantModel
-from parallelmlp_search.estimators.inputs import check_labels, check_numbers, check_table
+from parallelmlp_search.estimators.inputs import check_labels, check_numbers, check_rows, check_table
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
-from parallelmlp_search.search import Problem, TrainedModel
+
+if TYPE_CHECKING:
+    from parallelmlp_search.estimators.constant_model import ConstantModel
+    from parallelmlp_search.inference import TrainedModel
+    from parallelmlp_search.search import Problem
 
 MAX_SEED = 2**31 - 1
 
@@ -47,6 +50,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
 
         ``names`` are the columns of training if the problem is that of an earlier ``fit``.
         """
+        from parallelmlp_search.search import Problem
+
         frame = check_table(self, X, names=names)
         if y is None:
             raise DataError(
@@ -71,8 +76,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
     def _predictions(self, X: Any) -> npt.NDArray[np.float64]:
         """Return probabilities or values of shape (n_samples, n_outputs)."""
         check_is_fitted(self, "model_")
-        frame = check_table(self, X, names=self._columns)
-        return np.ascontiguousarray(self.model_.predictions(frame).T)
+        rows = check_rows(self, X, names=self._columns)
+        return np.ascontiguousarray(self.model_.predictions(rows).T)
 
     def __sklearn_tags__(self) -> Any:
         """Return the tags of the estimator, see scikit-learn's developer guide."""

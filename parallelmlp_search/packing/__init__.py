@@ -6,6 +6,7 @@ Only ``modules``, ``pack``, ``periodic`` and ``submembers`` import torch.
 from parallelmlp_search.packing.architecture import Architecture, DataShape
 from parallelmlp_search.packing.bucketing import cut_shards, plan
 from parallelmlp_search.packing.cost import flops_per_step, member_seconds
+from parallelmlp_search.packing.heads import Head, Task
 from parallelmlp_search.packing.layout import Block, Bucket, Layout, MatmulLayout, Segment
 
 __all__ = [
@@ -13,9 +14,11 @@ __all__ = [
     "Block",
     "Bucket",
     "DataShape",
+    "Head",
     "Layout",
     "MatmulLayout",
     "Segment",
+    "Task",
     "cut_shards",
     "flops_per_step",
     "member_seconds",

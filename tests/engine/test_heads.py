@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from parallelmlp_search.engine import Head
+from parallelmlp_search.engine.heads import head_predictions, stable_head_predictions
 from parallelmlp_search.kernels.losses import get_loss
+from parallelmlp_search.packing import Head
 
 
 def test_two_classes_share_one_logit() -> None:
     head = Head(task="binary", n_predictions=2)
     assert (head.n_outputs, head.default_loss) == (1, "binary_logits")
     logits = torch.tensor([[[-800.0, -1.0, 0.0, 40.0]]], dtype=torch.float64)
-    predictions = head.predictions(logits)
+    predictions = head_predictions(head, logits)
     assert predictions.shape == (1, 2, 4)
     torch.testing.assert_close(predictions[:, 1:], torch.sigmoid(logits))
     # 1 - sigmoid(40) would be lost to rounding, sigmoid(-40) is not
@@ -24,7 +25,7 @@ def test_many_classes() -> None:
     head = Head(task="multiclass", n_predictions=5)
     assert (head.n_outputs, head.default_loss) == (5, "cross_entropy")
     outputs = torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(head.predictions(outputs), torch.softmax(outputs, dim=1))
+    torch.testing.assert_close(head_predictions(head, outputs), torch.softmax(outputs, dim=1))
 
 
 def test_a_regression_is_scaled_back_and_clipped_output_by_output() -> None:
@@ -39,7 +40,7 @@ def test_a_regression_is_scaled_back_and_clipped_output_by_output() -> None:
     assert (head.n_outputs, head.default_loss) == (2, "squared_error")
     outputs = torch.tensor([[[0.0, 0.25, 5.0, -5.0], [0.0, 2.0, 10.0, -10.0]]])
     expected = torch.tensor([[[10.0, 10.5, 11.0, 9.0], [-1.0, 0.0, 2.0, -2.0]]])
-    torch.testing.assert_close(head.predictions(outputs), expected)
+    torch.testing.assert_close(head_predictions(head, outputs), expected)
 
 
 def test_every_default_loss_exists() -> None:
@@ -50,7 +51,7 @@ def test_every_default_loss_exists() -> None:
 def test_equal_rows_tie_at_any_place() -> None:
     outputs = torch.randn(40, 1, 1, generator=torch.Generator().manual_seed(0)).expand(40, 1, 51).contiguous()
     head = Head("binary", 2)
-    stable = head.stable_predictions(outputs)
+    stable = stable_head_predictions(head, outputs)
     assert stable.dtype == torch.float32
     assert bool((stable == stable[:, :, :1]).all())
-    torch.testing.assert_close(stable, head.predictions(outputs))
+    torch.testing.assert_close(stable, head_predictions(head, outputs))

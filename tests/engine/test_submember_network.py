@@ -20,6 +20,7 @@ from parallelmlp_search.engine import (
     train,
 )
 from parallelmlp_search.engine.bucket_network import Targets
+from parallelmlp_search.engine.heads import head_predictions
 from parallelmlp_search.engine.network import PackedNetwork
 from parallelmlp_search.engine.submember_network import SubmemberNetwork
 from parallelmlp_search.kernels.losses import get_loss
@@ -137,9 +138,9 @@ def test_probabilities_are_the_means_of_submembers(task: str, n_classes: int) ->
     rows, _ = _rows(20)
     outputs = predict(population, rows)
     each = extract(population.parameters, population.layout, 0)[:-1](rows).detach().permute(1, 2, 0)
-    means = head.predictions(each).mean(0)
-    torch.testing.assert_close(head.predictions(outputs)[0], means, rtol=1e-10, atol=1e-12)
-    of_logits = head.predictions(each.mean(0, keepdim=True))[0]
+    means = head_predictions(head, each).mean(0)
+    torch.testing.assert_close(head_predictions(head, outputs)[0], means, rtol=1e-10, atol=1e-12)
+    of_logits = head_predictions(head, each.mean(0, keepdim=True))[0]
     assert (means - of_logits).abs().max() > 0.01
     plain = _population([config], n_outputs=head.n_outputs, classifies=False)
     plain.parameters.copy_(population.parameters)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,13 +199,11 @@ def test_out_of_fold_predictions_on_disk_equal_those_of_the_networks(
         assert not set(train) & set(predict)
         columns = [place[int(row)] for row in predict]
         for member, trial in enumerate(model.trials):
-            weights = torch.zeros(model.n_members)
-            weights[member] = 1
-            alone = fold.combine(spam.frame.iloc[predict], weights)
+            alone = replace(model, folds=[fold], weights=np.eye(model.n_members)[member]).ensemble
             kept = saved["predictions"][saved["trials"].tolist().index(trial)][:, columns]
-            assert torch.allclose(alone, kept, atol=1e-5)
-            wrong = fold.combine(spam.frame.iloc[train[: len(predict)]], weights)
-            assert not torch.allclose(wrong, kept[:, : wrong.shape[1]], atol=1e-2)
+            assert np.allclose(alone.predictions(spam.frame.iloc[predict]), kept, atol=1e-5)
+            wrong = alone.predictions(spam.frame.iloc[train[: len(predict)]])
+            assert not np.allclose(wrong, kept[:, : wrong.shape[1]], atol=1e-2)
 
 
 # ---------------------------------------------------------------------- callbacks

@@ -185,7 +185,7 @@ def compare_contenders(
     pairs = list(zip(trained, selection.shares, strict=True))
     contenders = [replace(one.contender, weight=share) for one, share in pairs]
     members = [replace(one.member, weight=share) for one, share in pairs]
-    model = PromotedModel.of(base, selection.weights, members)
+    model = PromotedModel.of(base, selection.weights.numpy(), members)
     result = context.directory.result()
     previous = (result.get("promotion") or {}).get("honest_of_search") or result.get("honest") or {}
     greater = rows.metric.greater_is_better
@@ -254,7 +254,8 @@ def _select_ensemble(
         complexity=[complexity[i] for i in allowed],
     )
     weights = torch.zeros(len(networks), dtype=torch.float64)
-    weights[stored] = base.weights.double()
+    own = torch.from_numpy(base.weights)
+    weights[stored] = own.double()
     before = GreedyEnsemble(weights, (), ()).combine(networks)
     if rows.decision_weights is None and base.classes is not None:  # metrics of labels ignore the temperature
         before = apply_temperature(before, base.temperature)
@@ -262,7 +263,7 @@ def _select_ensemble(
     shares = picked.weights[len(stored) :].tolist()
     better = picked.score > score_before if metric.greater_is_better else picked.score < score_before
     if not (better and any(share > 0 for share in shares)):
-        return _Selection(base.weights, [0.0] * len(shares), score_before, score_before, None)
+        return _Selection(own, [0.0] * len(shares), score_before, score_before, None)
     weights = torch.zeros(len(networks), dtype=torch.float64)
     weights[allowed] = picked.weights
     honest = bias_corrected_score(

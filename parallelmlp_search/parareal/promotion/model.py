@@ -6,45 +6,28 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from parallelmlp_search._checks import check_non_negative
 from parallelmlp_search._files import make_folder, remove, save_tensors, write_json
-from parallelmlp_search._reading import load_tensors, read_json, reading
+from parallelmlp_search._reading import load_arrays, reading
+from parallelmlp_search.engine.heads import head_predictions
+from parallelmlp_search.inference import FoldModel, TrainedModel
+from parallelmlp_search.inference.model_format import stored_numbers
+from parallelmlp_search.packing.pack import select_columns
 from parallelmlp_search.parareal.method.network import PararealNetwork
+from parallelmlp_search.parareal.promotion.stored import FOLDER, FORMAT, stored_promotion
 from parallelmlp_search.parareal.ranks.jobs import build_network
 from parallelmlp_search.parareal.ranks.training import member_outputs
-from parallelmlp_search.search import RunDirectory, TrainedModel
-from parallelmlp_search.search.finalists.model import FoldModel
-from parallelmlp_search.search.finalists.model_format import stored_numbers
-from parallelmlp_search.search.run.formats import Count, Positive
+from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.space import MLPConfig
 
-FOLDER = "promoted"
-FORMAT = 1
 MAX_PREDICTION_ROWS = 4096
-
-
-class StoredMember(TypedDict):
-    """Network in ``promoted.json``."""
-
-    trial: Count
-    config: dict[str, Any]
-    slices: Positive
-    cuts: list[Count]
-    weight: Annotated[float, check_non_negative]
-
-
-class StoredPromotion(TypedDict):
-    """Content of ``promoted.json``."""
-
-    format: Positive
-    weights: NotRequired[str]  # name of the file; before version 0.2.0 always weights.safetensors
-    members: list[StoredMember]
 
 
 @dataclass(frozen=True)
@@ -59,9 +42,12 @@ class PromotedMember:
     weight: float = 0.0  # in the ensemble
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class PromotedModel(TrainedModel):
-    """An ensemble with promoted networks among its members; all weights sum to 1."""
+    """An ensemble with promoted networks among its members; all weights sum to 1.
+
+    Promoted networks predict with torch.
+    """
 
     promoted: tuple[PromotedMember, ...] = ()
 
@@ -71,7 +57,9 @@ class PromotedModel(TrainedModel):
         return int((self.weights > 0).sum()) + sum(member.weight > 0 for member in self.promoted)
 
     @classmethod
-    def of(cls, base: TrainedModel, weights: Tensor, promoted: Sequence[PromotedMember]) -> PromotedModel:
+    def of(
+        cls, base: TrainedModel, weights: NDArray[Any], promoted: Sequence[PromotedMember]
+    ) -> PromotedModel:
         """Return an ensemble of the members of a model and promoted networks.
 
         The class weights of ``base`` stay. The temperature becomes 1: it was fitted without the promoted
@@ -101,21 +89,22 @@ class PromotedModel(TrainedModel):
             promoted=tuple(promoted),
         )
 
-    def _averages(self, frame: pd.DataFrame) -> Tensor:
+    def _averages(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
         """Weighted mean over networks, promoted ones included, and folds."""
-        total = torch.zeros(self.folds[0].head.n_predictions, len(frame), dtype=torch.float64)
+        total: NDArray[np.float64] | float = 0.0
+        if self.weights.any():
+            total = super()._averages(X)
         for number, fold in enumerate(self.folds):
-            if bool((self.weights > 0).any()):
-                total += fold.combine(frame, self.weights).double()
-            inputs = torch.from_numpy(fold.preprocessor.transform(frame))
+            inputs = torch.from_numpy(fold.encoder.encode(X))
             for member in (member for member in self.promoted if member.weight > 0):
-                outputs = _outputs(member, fold, number, inputs)
-                total += member.weight * fold.head.predictions(outputs)[0].double()
-        return total / len(self.folds)
+                predictions = head_predictions(fold.head, _outputs(member, fold, number, inputs))[0]
+                total = total + member.weight / len(self.folds) * predictions.double().numpy()
+        assert not isinstance(total, float)
+        return total
 
     def save(self, folder: Path) -> None:
         """Write the promoted networks and all weights: JSON and safetensors, no code."""
-        tensors = {"weights": self.weights}
+        tensors = {"weights": torch.from_numpy(self.weights)}
         for number, member in enumerate(self.promoted):
             for fold, state in enumerate(member.states):
                 tensors |= {f"{number}.{fold}.{name}": value for name, value in state.items()}
@@ -146,7 +135,7 @@ class PromotedModel(TrainedModel):
 @torch.no_grad()
 def _outputs(member: PromotedMember, fold: FoldModel, number: int, inputs: Tensor) -> Tensor:
     """Outputs ``(1, C, n)`` of the network of a fold for preprocessed rows ``(n, D)``."""
-    seen = fold.seen(member.config, inputs)
+    seen = select_columns(inputs, fold.architecture(member.config).columns)
     network = _network(member, fold)
     network.load_state_dict(member.states[number])
     network.eval()
@@ -160,7 +149,7 @@ def _network(member: PromotedMember, fold: FoldModel) -> PararealNetwork:
         member.slices,
         n_inputs=sum(stop - start for start, stop in fold.architecture(member.config).columns),
         n_outputs=fold.head.n_outputs,
-        n_numbers=fold.preprocessor.columns_.n_numbers,
+        n_numbers=fold.encoder.groups.n_numbers,
         cuts=member.cuts,
     )
 
@@ -180,14 +169,6 @@ def untempered_decision_weights(model: TrainedModel) -> tuple[float, ...] | None
     return tuple(weight**model.temperature for weight in model.decision_weights)
 
 
-def load_model(directory: RunDirectory) -> TrainedModel:
-    """Load the model of a run, with promoted networks if they are part of the ensemble."""
-    found = load_promoted(directory)
-    if found is None or not any(member.weight > 0 for member in found.promoted):
-        return TrainedModel.load(directory.model_folder)
-    return found
-
-
 def load_promoted(directory: RunDirectory) -> PromotedModel | None:
     """Load the ensemble of a run with all networks of its last promotion; None without one.
 
@@ -196,11 +177,11 @@ def load_promoted(directory: RunDirectory) -> PromotedModel | None:
     RunDirectoryError
         If files are missing, damaged, or of a newer format.
     """
-    folder = directory.path / FOLDER
-    if not (folder / "promoted.json").is_file():
+    values = stored_promotion(directory)
+    if values is None:
         return None
+    folder = directory.path / FOLDER
     path = folder / "promoted.json"
-    values = read_json(path, StoredPromotion, newest=FORMAT)
     base = TrainedModel.load(directory.model_folder)
     with reading(path):
         shells = [
@@ -212,12 +193,12 @@ def load_promoted(directory: RunDirectory) -> PromotedModel | None:
         ]
         shapes = [[_shapes(shell, fold) for fold in base.folds] for shell in shells]
     weights = folder / values.get("weights", "weights.safetensors")
-    tensors, _ = load_tensors(weights)
+    arrays = load_arrays(weights)
     with reading(weights):
         states = [
             tuple(
                 {
-                    name: stored_numbers(tensors, f"{number}.{fold}.{name}", shape)
+                    name: torch.from_numpy(stored_numbers(arrays, f"{number}.{fold}.{name}", shape))
                     for name, shape in one.items()
                 }
                 for fold, one in enumerate(of_folds)
@@ -226,5 +207,5 @@ def load_promoted(directory: RunDirectory) -> PromotedModel | None:
         ]
         members = [replace(shell, states=mine) for shell, mine in zip(shells, states, strict=True)]
         return PromotedModel.of(
-            base, stored_numbers(tensors, "weights", (len(base.configs),), torch.float64), members
+            base, stored_numbers(arrays, "weights", (len(base.configs),), np.float64), members
         )

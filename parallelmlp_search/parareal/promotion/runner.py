@@ -28,8 +28,8 @@ from parallelmlp_search.parareal.promotion.comparison import (
     PromotionResult,
     compare_contenders,
 )
-from parallelmlp_search.parareal.promotion.model import FOLDER
 from parallelmlp_search.parareal.promotion.settings import PromotionSettings
+from parallelmlp_search.parareal.promotion.stored import FOLDER
 from parallelmlp_search.parareal.ranks.communicator import Communicator
 from parallelmlp_search.parareal.ranks.jobs import Job, Task
 from parallelmlp_search.parareal.ranks.launch import launch_job

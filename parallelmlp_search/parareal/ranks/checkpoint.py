@@ -13,9 +13,9 @@ from torch import Tensor
 
 from parallelmlp_search._files import make_folder, remove, remove_empty_folder, save_tensors, write_json
 from parallelmlp_search._reading import load_tensors, read_json, reading
+from parallelmlp_search._schema import Count, Positive
 from parallelmlp_search.exceptions import RunDirectoryError
 from parallelmlp_search.parareal.ranks.distributed import DistributedParareal
-from parallelmlp_search.search.run.formats import Count, Positive
 
 LATEST = "latest.json"
 

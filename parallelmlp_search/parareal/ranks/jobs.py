@@ -17,8 +17,10 @@ from torch import Tensor
 
 from parallelmlp_search._files import make_folder, save_tensors, write_json
 from parallelmlp_search._reading import load_tensors, read_json, reading
+from parallelmlp_search._schema import Count, Positive
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import BatchStream, Head, TrainingRows
+from parallelmlp_search.engine.heads import head_predictions
 from parallelmlp_search.engine.initialization import initial_vector
 from parallelmlp_search.engine.rows import as_tensor
 from parallelmlp_search.packing import Architecture, DataShape
@@ -30,7 +32,6 @@ from parallelmlp_search.parareal.ranks.checkpoint import Checkpointer
 from parallelmlp_search.parareal.ranks.communicator import Communicator
 from parallelmlp_search.parareal.ranks.distributed import DistributedParareal
 from parallelmlp_search.parareal.ranks.training import TrainingResult, member_outputs, train_network
-from parallelmlp_search.search.run.formats import Count, Positive
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 
@@ -262,7 +263,7 @@ def _write_outcome(
     if communicator.replica_index == 0:
         save_tensors(folder / f"weights-{engine.numbers[0]}.safetensors", weights)
         if outputs is not None:
-            prediction = data.head.predictions(member_outputs(outputs))[0].cpu()
+            prediction = head_predictions(data.head, member_outputs(outputs))[0].cpu()
             save_tensors(folder / "prediction.safetensors", {"prediction": prediction})
     communicator.barrier()
     if communicator.rank == 0:

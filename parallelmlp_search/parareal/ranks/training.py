@@ -18,6 +18,7 @@ from torch import Tensor
 
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import BatchStream
+from parallelmlp_search.engine.heads import head_predictions
 from parallelmlp_search.engine.rows import as_tensor, take_rows
 from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.parareal.method.network import OutputGradient
@@ -232,7 +233,7 @@ def _record_snapshot(
         outputs = engine.predict(as_tensor(data.validation_inputs))
     values = [math.nan, math.nan]
     if outputs is not None:
-        predictions = data.head.predictions(member_outputs(outputs))
+        predictions = head_predictions(data.head, member_outputs(outputs))
         error = data.metric.error(predictions, data.validation_target, data.validation_weight)
         # replicas have parts of the loss, and must make the same choice
         total = torch.zeros(2, dtype=torch.float64, device=communicator.device)

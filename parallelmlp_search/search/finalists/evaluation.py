@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from parallelmlp_search.exceptions import SearchFailedError
+from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit
-from parallelmlp_search.search.finalists.model import TrainedModel
 from parallelmlp_search.search.problem.preparation import Preparation, seed_of
 from parallelmlp_search.search.run.trial import Trial, TrialState
 from parallelmlp_search.selection import (

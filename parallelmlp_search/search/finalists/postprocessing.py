@@ -12,8 +12,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit
-from parallelmlp_search.search.finalists.model import TrainedModel
+from parallelmlp_search.search.finalists.model import trained_model
 from parallelmlp_search.search.problem.preparation import Preparation, ScoredRows, seed_of
 from parallelmlp_search.selection import (
     GreedyEnsemble,
@@ -67,7 +68,7 @@ def _model(fit: CrossFit, weights: Tensor) -> TrainedModel:
     chosen = [index for index, weight in enumerate(weights.tolist()) if weight > 0]
     configs = {fit.trials[index].number: fit.trials[index].config for index in chosen}
     vectors = [[fit.networks[index][fold].vector for index in chosen] for fold in range(len(fit.parts))]
-    return TrainedModel.pack(fit.preparation, fit.parts, configs, vectors, weights[chosen])
+    return trained_model(fit.preparation, fit.parts, configs, vectors, weights[chosen].numpy())
 
 
 def _tunes_thresholds(preparation: Preparation) -> bool:

@@ -13,8 +13,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from parallelmlp_search.distribute import ShardOutcome, ShardTask, shard_tasks
+from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit
-from parallelmlp_search.search.finalists.model import TrainedModel
+from parallelmlp_search.search.finalists.model import refitted_model
 from parallelmlp_search.search.problem.preparation import seed_of
 from parallelmlp_search.search.run.context import SearchContext
 
@@ -96,7 +97,7 @@ def refit(
     whole = [[found[trial] for trial in configs] for found in vectors if len(found) == len(configs)]
     if not whole:
         return model, ["the ensemble could not be refitted on all rows: the networks of the folds predict"]
-    return model.refit(part, whole), []
+    return refitted_model(model, part, whole), []
 
 
 def _drop_failures(outcome: ShardOutcome) -> None:

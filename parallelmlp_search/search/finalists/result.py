@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from parallelmlp_search.search.finalists.model import TrainedModel
+from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.selection import HonestScore, Leaderboard, Metric
 from parallelmlp_search.space import MLPConfig

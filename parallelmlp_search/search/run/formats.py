@@ -7,13 +7,11 @@ from functools import partial
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from parallelmlp_search._checks import check_finite, check_integer, check_non_negative, check_positive, refuse
-from parallelmlp_search._schema import conform
+from parallelmlp_search._schema import Count, Positive, conform
 
 FORMAT = 1
 """Newest format of ``run.json``, which is that of the whole folder."""
 
-Count = Annotated[int, partial(check_integer, minimum=0)]
-Positive = Annotated[int, partial(check_integer, minimum=1)]
 Seconds = Annotated[float, check_non_negative]
 
 

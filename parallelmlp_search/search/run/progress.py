@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from parallelmlp_search.engine import ExecutionPath
-from parallelmlp_search.search.run.budget import Clock, Throughput
 from parallelmlp_search.search.run.trial import Trial, summarise
-from parallelmlp_search.selection import Metric
+
+if TYPE_CHECKING:
+    from parallelmlp_search.engine import ExecutionPath
+    from parallelmlp_search.search.run.budget import Clock, Throughput
+    from parallelmlp_search.selection import Metric
 
 N_STANDINGS = 10
 
@@ -109,7 +111,7 @@ class Reporter:
         self.metric = metric
         self.clock = clock
         self.throughput = throughput
-        self.path = path or ExecutionPath("")
+        self.path = path
         self.stopped = False
         self._training_since = clock.elapsed
 
@@ -150,8 +152,8 @@ class Reporter:
                 )
                 for trial in sorted(scored, key=lambda trial: trial.standing)[:N_STANDINGS]
             ),
-            path=self.path.name,
-            advice=self.path.advice,
+            path="" if self.path is None else self.path.name,
+            advice="" if self.path is None else self.path.advice,
             **values,
         )
         for callback in self.callbacks:

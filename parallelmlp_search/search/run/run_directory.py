@@ -1,4 +1,7 @@
-"""Run directory: files of a search, in JSON, Parquet and safetensors, which are safe to open."""
+"""Run directory: files of a search, in JSON, Parquet and safetensors, which are safe to open.
+
+Heavy packages are imported when a method needs them: opening a run and its model takes few.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from parallelmlp_search._checks import check_choice
 from parallelmlp_search._files import (
@@ -30,8 +31,6 @@ from parallelmlp_search._files import (
 )
 from parallelmlp_search._reading import RESTORE, read_frame, read_json, reading
 from parallelmlp_search.exceptions import RunDirectoryError, near_miss
-from parallelmlp_search.search.problem.problem import Problem
-from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.run.formats import (
     FORMAT,
     LEADERBOARD_COLUMNS,
@@ -40,8 +39,14 @@ from parallelmlp_search.search.run.formats import (
     Result,
     RunInfo,
 )
-from parallelmlp_search.search.run.trial import TrialState, config_of_row
 from parallelmlp_search.space import MLPConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from parallelmlp_search.search.problem.problem import Problem
+    from parallelmlp_search.search.problem.settings import SearchSettings
 
 LOCK = ".lock"
 """Name of the lock file, which stays in the folder."""
@@ -161,6 +166,8 @@ class RunDirectory:
         info = self.info()
         if "settings" not in info:
             raise RunDirectoryError(f"the run in {str(self.path)!r} stopped before it began: start it anew")
+        from parallelmlp_search.search.problem.settings import SearchSettings
+
         with reading(self.path / "run.json"):
             return SearchSettings.from_dict(info["settings"])
 
@@ -313,6 +320,8 @@ class RunDirectory:
         return self._table("trials", TRIAL_COLUMNS)
 
     def _table(self, name: str, columns: Mapping[str, str]) -> pd.DataFrame:
+        from parallelmlp_search.search.run.trial import TrialState, config_of_row
+
         path = self._finished(f"{name}.parquet")
         frame = read_frame(path, columns)
         with reading(path):
@@ -326,6 +335,8 @@ class RunDirectory:
 
     def best_configs(self, n: int) -> list[MLPConfig]:
         """Configurations of the best ``n`` trials that have a rank."""
+        from parallelmlp_search.search.run.trial import config_of_row
+
         board = self.leaderboard()
         return [config_of_row(row) for row in board[board["rank"].notna()].head(n).to_dict("records")]
 

@@ -18,7 +18,6 @@ from parallelmlp_search.parareal import (
     Link,
     PromotionResult,
     PromotionSettings,
-    load_model,
     promote,
 )
 from parallelmlp_search.parareal.promotion import runner
@@ -30,6 +29,7 @@ from parallelmlp_search.parareal.promotion.candidates import (
 )
 from parallelmlp_search.parareal.promotion.model import PromotedModel, load_promoted
 from parallelmlp_search.parareal.ranks.jobs import Job
+from parallelmlp_search.runs import load_model
 from parallelmlp_search.search import Problem, RunDirectory, TrainedModel
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.space import MLPConfig
@@ -49,7 +49,7 @@ def promoted_alone(directory: RunDirectory, number: int) -> PromotedModel:
     model = load_promoted(directory)
     assert model is not None
     member = replace(model.promoted[number], weight=1.0)
-    return replace(model, weights=torch.zeros_like(model.weights), promoted=(member,), decision_weights=None)
+    return replace(model, weights=np.zeros_like(model.weights), promoted=(member,), decision_weights=None)
 
 
 def test_both_forms_are_compared(promoted: tuple[Path, PromotionResult]) -> None:
@@ -78,10 +78,9 @@ def test_scores_are_those_of_networks_that_were_trained_on_other_rows(
         model = promoted_alone(directory, number)
         predictions = np.full((6, problem.n_rows), np.nan)
         for fold, part in enumerate(preparation.folds(2)):
-            alone = promoted_alone(directory, number)
-            alone.folds = [model.folds[fold]]
             member = model.promoted[0]
-            alone.promoted = (replace(member, states=(member.states[fold],)),)
+            states = (member.states[fold],)
+            alone = replace(model, folds=[model.folds[fold]], promoted=(replace(member, states=states),))
             rows = part.predicted_rows
             predictions[:, rows] = alone.predictions(problem.frame.iloc[rows])
         rows = preparation.oof_rows
@@ -105,8 +104,8 @@ def test_the_run_predicts_with_the_selected_ensemble(
     rows = problem.frame.head(40)
     parts = [promoted_alone(directory, number).predictions(rows) for number in range(2)]
     shares = [member["weight"] for member in result["promotion"]["members"]]
-    packed = sum(fold.combine(rows, model.weights).double() for fold in model.folds) / len(model.folds)
-    expected = packed.numpy() + sum(share * part for share, part in zip(shares, parts, strict=True))
+    packed = model.ensemble.predictions(rows)
+    expected = packed + sum(share * part for share, part in zip(shares, parts, strict=True))
     np.testing.assert_allclose(model.predictions(rows), expected, atol=1e-6)
     # the temperature was fitted without promoted networks
     assert base.temperature != 1.0 == model.temperature == result["temperature"]
@@ -196,14 +195,14 @@ def test_other_data_and_invalid_values_are_rejected(run_folder: Path, problem: P
 
 def test_class_weights_name_the_same_classes_without_temperature(finished: Path, problem: Problem) -> None:
     base = TrainedModel.load(RunDirectory.open(finished).model_folder)
-    base.temperature, base.decision_weights = 0.7, (0.4, 0.6, 0.8, 1.0, 1.4, 1.8)
+    base = replace(base, temperature=0.7, decision_weights=(0.4, 0.6, 0.8, 1.0, 1.4, 1.8))
     model = PromotedModel.of(base, base.weights, ())
     assert model.temperature == 1.0
     assert model.decision_weights != base.decision_weights
     rows = problem.frame
     assert np.array_equal(model.predict(rows), base.predict(rows))
-    base.decision_weights = None
-    assert not np.array_equal(model.predict(rows), base.predict(rows))
+    other = replace(base, decision_weights=None)
+    assert not np.array_equal(model.predict(rows), other.predict(rows))
 
 
 def test_a_refitted_run_is_rejected(run_folder: Path, problem: Problem) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from parallelmlp_search.data import TablePreprocessor
 from parallelmlp_search.distribute import ShardData, ShardTask
 from parallelmlp_search.distribute.shards import train_shard
 from parallelmlp_search.engine import Head, TrainingRows
+from parallelmlp_search.engine.heads import head_predictions
 from parallelmlp_search.exceptions import DataError, RunDirectoryError
 from parallelmlp_search.packing import Architecture, DataShape
-from parallelmlp_search.packing.pack import extract
+from parallelmlp_search.packing.pack import extract, select_columns
 from parallelmlp_search.search import Problem, SearchResult, TrainedModel, run
-from parallelmlp_search.search.finalists.model import _packed
+from parallelmlp_search.search.finalists.model import fold_model
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import CATEGORY_EMBEDDINGS, Categorical, Float, MLPConfig, SearchSpace
 
@@ -55,12 +57,13 @@ def _one_by_one(model: TrainedModel, problem: Problem, weights: list[float]) -> 
     """Weighted mean over separate plain networks, averaged over folds, at the model's temperature."""
     total: Any = 0.0
     for fold in model.folds:
-        inputs = torch.from_numpy(fold.preprocessor.transform(problem.frame))
+        inputs = torch.from_numpy(fold.encoder.encode(problem.frame))
         for member, weight in enumerate(weights):
-            network = extract(fold.parameters, fold.layout, member).eval()
+            network = extract(torch.from_numpy(fold.parameters), fold.layout, member).eval()
+            columns = fold.architecture(model.configs[member]).columns
             with torch.no_grad():
-                outputs = network(fold.seen(model.configs[member], inputs)).T[None]
-            total = total + weight * fold.head.predictions(outputs)[0].double()
+                outputs = network(select_columns(inputs, columns)).T[None]
+            total = total + weight * head_predictions(fold.head, outputs)[0].double()
     mean = total / len(model.folds)
     if model.classes is not None:
         mean = mean ** (1.0 / model.temperature)
@@ -92,8 +95,9 @@ def test_a_saved_model_predicts_the_same_bits(trained: tuple[Problem, TrainedMod
     assert (loaded.configs, loaded.trials) == (model.configs, model.trials)
     assert loaded.target_name == model.target_name
     # other weights give other predictions
-    loaded.folds[0].parameters.mul_(1.5)
-    assert not np.array_equal(loaded.predictions(problem.frame), model.predictions(problem.frame))
+    first, *others = loaded.folds
+    changed = replace(loaded, folds=[replace(first, parameters=1.5 * first.parameters), *others])
+    assert not np.array_equal(changed.predictions(problem.frame), model.predictions(problem.frame))
 
 
 def test_columns_may_be_in_any_order_and_have_extra_ones(found: SearchResult, spam: Problem) -> None:
@@ -153,9 +157,9 @@ def test_models_of_version_0_1_0(spam: Problem, tmp_path: Path, rate: float, sto
     architecture = Architecture.of(config, DataShape(n_inputs, 1, columns=preprocessor.columns_))
     vector = torch.linspace(-0.1, 0.1, architecture.n_parameters)
     vector[: n_inputs // 2] = 0.0  # scales come first
-    fold = _packed(preprocessor, head, [config], [vector])
+    fold = fold_model(preprocessor.encoder_, head, [config], [vector])
     names = list(spam.frame.columns)
-    model = TrainedModel("regression", None, (config,), (0,), torch.ones(1), [fold], names)
+    model = TrainedModel("regression", None, (config,), (0,), np.ones(1), [fold], names)
     model.save(tmp_path)
     stored = json.loads((tmp_path / "model.json").read_text())
     removed = {"feature_share": 0.5, "input_scale_rate": stored_rate, "parametric_rate": 0.0}
@@ -219,13 +223,13 @@ def test_predictions_of_a_fold_equal_those_of_its_shard(make_problem: Make) -> N
         vectors.append(member.state.vectors["best"])
         predictions.append(member.prediction)
     model = TrainedModel(
-        "regression", None, tuple(configs), tuple(range(8)), torch.full((8,), 0.125),
-        [_packed(preprocessor, head, configs, vectors)],
+        "regression", None, tuple(configs), tuple(range(8)), np.full(8, 0.125),
+        [fold_model(preprocessor.encoder_, head, configs, vectors)],
         list(frame.columns),
     )  # fmt: skip
     for number, prediction in enumerate(predictions):
-        weights = torch.eye(8)[number]
-        torch.testing.assert_close(model.folds[0].combine(frame, weights), prediction, rtol=1e-4, atol=1e-5)
+        alone = replace(model, weights=np.eye(8)[number])
+        np.testing.assert_allclose(alone.predictions(frame), prediction, rtol=1e-4, atol=1e-5)
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
         again = TrainedModel.load(Path(folder))

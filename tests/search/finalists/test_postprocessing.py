@@ -118,9 +118,8 @@ def test_out_of_fold_predictions_tune_thresholds_if_validation_rows_train(
     parts = preparation.folds(3, hold_out_validation=False)
     for fold, part in zip(found.model.folds, parts, strict=True):
         predicted = np.isin(rows, part.predicted_rows)
-        expected[:, predicted] = fold.combine(
-            imbalanced.frame.iloc[rows[predicted]], found.model.weights
-        ).numpy()
+        alone = replace(found.model, folds=[fold])
+        expected[:, predicted] = alone.ensemble.predictions(imbalanced.frame.iloc[rows[predicted]])
     assert np.allclose(predictions.numpy(), expected, atol=1e-5)
     averages = found.model.predictions(imbalanced.frame.iloc[rows])
     assert not np.allclose(predictions.numpy(), averages, atol=1e-3)
@@ -191,7 +190,9 @@ def mixed(found: SearchResult, kept: dict[str, torch.Tensor]) -> torch.Tensor:
     """Out-of-fold predictions (C, n) of the ensemble."""
     finalists = kept["trials"].tolist()
     members = [finalists.index(trial) for trial in found.model.trials]
-    return torch.einsum("p,pcn->cn", found.model.weights, kept["predictions"][members].double())
+    return torch.einsum(
+        "p,pcn->cn", torch.from_numpy(found.model.weights), kept["predictions"][members].double()
+    )
 
 
 def test_finalists_are_scored_with_their_thresholds(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from parallelmlp_search._checks import check_finite, check_non_negative, check_positive, refuse
-from parallelmlp_search.engine import Head
-from parallelmlp_search.search.run.formats import Count, Positive
+from parallelmlp_search._schema import Count, Positive
+from parallelmlp_search.packing import Head
 
 FORMAT, PLAIN_FORMAT = 3, 2
 """Newest format of ``model.json``, and that of models without ``target_scaling``, for older versions."""
@@ -117,36 +117,36 @@ def check_length(name: str, values: Sequence[Any], expected: int) -> None:
 
 
 def stored_numbers(
-    tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """Return a copy of a stored tensor.
+    arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...], dtype: type = np.float32
+) -> NDArray[Any]:
+    """Return a copy of a stored array.
 
     The memory of a file is not aligned, and products of unaligned weights differ in the last bit.
 
     Parameters
     ----------
-    tensors
-        Tensors of a file.
+    arrays
+        Arrays of a file.
     name, shape, dtype
-        Name of the tensor, its shape and dtype.
+        Name of the array, its shape and dtype.
 
     Returns
     -------
-    Tensor
+    array of the shape and dtype
 
     Raises
     ------
     ValueError
-        If the tensor is missing, of another shape or dtype, or holds a number that is not finite.
+        If the array is missing, of another shape or dtype, or holds a number that is not finite.
     """
-    if name not in tensors:
+    if name not in arrays:
         raise ValueError(f"it has no tensor {name!r}")
-    tensor = tensors[name]
-    if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+    array = arrays[name]
+    if array.shape != shape or array.dtype != dtype:
         raise ValueError(
-            f"the tensor {name!r} must be of {dtype} and shape {shape}, but is of {tensor.dtype} and shape "
-            f"{tuple(tensor.shape)}"
+            f"the tensor {name!r} must be of {np.dtype(dtype)} and shape {shape}, but is of {array.dtype} "
+            f"and shape {array.shape}"
         )
-    if not bool(torch.isfinite(tensor).all()):
+    if not np.isfinite(array).all():
         raise ValueError(f"the tensor {name!r} must hold finite numbers, but does not")
-    return tensor.clone()
+    return array.copy()

@@ -1,0 +1,290 @@
+"""Trained ensemble: networks of every fold, with preprocessing, that predict from a table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from parallelmlp_search._files import make_folder, save_arrays, write_json
+from parallelmlp_search._reading import load_arrays, read_json, reading
+from parallelmlp_search.data.encoding import TableEncoder
+from parallelmlp_search.data.target_scaling import TargetScaling
+from parallelmlp_search.data.targets import ClassTarget
+from parallelmlp_search.exceptions import RunDirectoryError
+from parallelmlp_search.inference.ensemble import Ensemble, EnsembleFold
+from parallelmlp_search.inference.model_format import (
+    FORMAT,
+    PLAIN_FORMAT,
+    StoredModel,
+    check_head,
+    check_length,
+    stored_numbers,
+)
+from parallelmlp_search.inference.networks import member_blocks
+from parallelmlp_search.inference.outputs import tempered
+from parallelmlp_search.packing import Architecture, Head, Layout, plan
+from parallelmlp_search.space import MLPConfig
+
+PLAIN_FIELDS = (
+    "task", "trials", "feature_names", "target_name", "flat_target", "temperature", "decision_weights",
+    "refitted",
+)  # fmt: skip
+"""Fields of a model that JSON holds as they are."""
+
+
+@dataclass(frozen=True, eq=False)
+class FoldModel:
+    """Packed networks of one fold, and the preprocessing that was fitted on it.
+
+    Attributes
+    ----------
+    encoder, head
+        Preprocessing of the inputs, and outputs.
+    layout, parameters
+        Layout of the networks and the flat buffer of their parameters.
+    """
+
+    encoder: TableEncoder
+    head: Head
+    layout: Layout
+    parameters: NDArray[Any]
+
+    def architecture(self, config: MLPConfig) -> Architecture:
+        """Architecture of a configuration on rows of this fold."""
+        return architecture_of(config, self.encoder, self.head)
+
+    def networks(self) -> EnsembleFold:
+        """Architecture and parameters of each network."""
+        layout = self.layout
+        members = range(layout.n_members)
+        found = [(layout.architecture(n), member_blocks(self.parameters, layout, n)) for n in members]
+        return EnsembleFold(self.encoder, self.head, found)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """Ensemble of configurations, each with one network per fold, that predicts from a table.
+
+    Predictions are the weighted mean over configurations of the mean over folds; a temperature is applied to
+    probabilities. The predicted class has the largest product of probability and decision weight.
+
+    Attributes
+    ----------
+    task
+        ``binary``, ``multiclass`` or ``regression``.
+    classes
+        Class labels in the order of the probabilities, or None.
+    configs, trials, weights
+        Configuration, trial number and weight of each member.
+    folds
+        Networks of each fold, or of each refit.
+    feature_names
+        Columns of the training table.
+    target_name
+        Name of the target, or None.
+    flat_target
+        True for a target of shape (n,), False for (n, outputs).
+    temperature
+        Temperature of the probabilities.
+    decision_weights
+        Weight of each class for predicted classes, with mean 1; None predicts the most probable class.
+    refitted
+        True if ``folds`` holds networks that were trained on all rows.
+    target_scaling
+        Map from the target of a regression to the numbers that the networks predict; None without one.
+    """
+
+    task: str
+    classes: NDArray[Any] | None
+    configs: tuple[MLPConfig, ...]
+    trials: tuple[int, ...]
+    weights: NDArray[Any]
+    folds: list[FoldModel]
+    feature_names: list[str]
+    target_name: str | None = None
+    flat_target: bool = True
+    temperature: float = 1.0
+    decision_weights: tuple[float, ...] | None = None
+    refitted: bool = False
+    target_scaling: TargetScaling | None = None
+
+    @property
+    def n_members(self) -> int:
+        """Number of configurations."""
+        return len(self.configs)
+
+    @cached_property
+    def ensemble(self) -> Ensemble:
+        """The networks as plain layers, which predict."""
+        return Ensemble([fold.networks() for fold in self.folds], self.weights)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "ensemble"}
+
+    def predictions(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
+        """Probabilities ``(classes, n)`` or values ``(outputs, n)`` of the rows of a table.
+
+        Parameters
+        ----------
+        X
+            Table with the columns of training by name, or an array of shape (n, columns of training).
+
+        Raises
+        ------
+        DataError
+            If a column that the model needs is missing, or an array has another number of columns.
+        """
+        values = self._averages(X)
+        if self.classes is not None:
+            values = tempered(values / values.sum(axis=0), self.temperature)
+        return values if self.target_scaling is None else self.target_scaling.restore(values)
+
+    def _averages(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
+        """Weighted mean over networks and folds ``(C, n)``."""
+        return self.ensemble.predictions(X)
+
+    def class_numbers(self, probabilities: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Numbers ``(n,)`` of the predicted classes, given probabilities ``(classes, n)``."""
+        if self.decision_weights is not None:
+            probabilities = probabilities * np.array(self.decision_weights)[:, None]
+        numbers: NDArray[np.intp] = probabilities.argmax(axis=0)
+        return numbers
+
+    def predict(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[Any]:
+        """Class labels ``(n,)``, or values ``(n,)`` or ``(n, outputs)``."""
+        values = self.predictions(X)
+        if self.classes is not None:
+            labels: NDArray[Any] = self.classes[self.class_numbers(values)]
+            return labels
+        return values[0] if self.flat_target else np.ascontiguousarray(values.T)
+
+    def postprocessing(self) -> dict[str, Any]:
+        """Temperature, decision weights by class, and number of refits, JSON-able."""
+        weights = None
+        if self.decision_weights is not None and self.classes is not None:
+            weights = {str(name): w for name, w in zip(self.classes, self.decision_weights, strict=True)}
+        return {
+            "temperature": self.temperature,
+            "decision_weights": weights,
+            "refitted": len(self.folds) if self.refitted else None,
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write the model as JSON and safetensors."""
+        make_folder(folder)
+        arrays = {f"fold{number}": fold.parameters for number, fold in enumerate(self.folds)}
+        save_arrays(folder / "weights.safetensors", arrays | {"weights": self.weights})
+        scaling = None if self.target_scaling is None else self.target_scaling.to_dict()
+        write_json(
+            folder / "model.json",
+            ({"format": PLAIN_FORMAT} if scaling is None else {"format": FORMAT, "target_scaling": scaling})
+            | {name: getattr(self, name) for name in PLAIN_FIELDS}
+            | {
+                "classes": None if self.classes is None else ClassTarget(self.classes).to_dict(),
+                "configs": [config.to_dict() for config in self.configs],
+                "folds": [
+                    {"preprocessor": fold.encoder.to_dict(), "head": asdict(fold.head)} for fold in self.folds
+                ],
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainedModel:
+        """Read a model that :meth:`save` wrote.
+
+        Raises
+        ------
+        RunDirectoryError
+            If files are missing, damaged, of another format, or hold networks that this version cannot
+            compute.
+        """
+        path = folder / "model.json"
+        values = read_json(path, StoredModel, newest=FORMAT)
+        if values["format"] < PLAIN_FORMAT:
+            raise RunDirectoryError(
+                f"{str(folder)!r} holds a model of format {values['format']}, but this version reads format "
+                f"{FORMAT}: use the version of parallelmlp-search that wrote it"
+            )
+        with reading(path):
+            model = cls._of_json(values)
+        path = folder / "weights.safetensors"
+        arrays = load_arrays(path)
+        with reading(path):
+            weights = stored_numbers(arrays, "weights", (model.n_members,), np.float64)
+            folds = [
+                replace(fold, parameters=stored_numbers(arrays, f"fold{number}", (fold.layout.size,)))
+                for number, fold in enumerate(model.folds)
+            ]
+        return replace(model, weights=weights, folds=folds)
+
+    @classmethod
+    def _of_json(cls, values: dict[str, Any]) -> TrainedModel:
+        """Model of ``model.json``, without weights and parameters."""
+        configs = tuple(_stored_config(config) for config in values["configs"])
+        stored = None if values["classes"] is None else ClassTarget.from_dict(values["classes"])
+        n_classes = None if stored is None else len(stored)
+        plain = {name: values[name] for name in PLAIN_FIELDS if name in values}
+        plain.setdefault("decision_weights", values.get("decision"))  # the name in older versions
+        for name, expected in (("trials", len(configs)), ("decision_weights", n_classes)):
+            if plain[name] is not None:
+                plain[name] = tuple(plain[name])
+                check_length(name, plain[name], expected or 0)
+        folds: list[FoldModel] = []
+        for number, fold in enumerate(values["folds"]):
+            if number and fold["preprocessor"] == values["folds"][number - 1]["preprocessor"]:
+                encoder = folds[-1].encoder  # networks that share it encode the rows once
+            else:
+                encoder = TableEncoder.from_dict(fold["preprocessor"])
+            head = Head(**fold["head"])
+            check_head(head, values["task"], n_classes)
+            layout = plan([architecture_of(config, encoder, head) for config in configs])
+            folds.append(FoldModel(encoder, head, layout, np.empty(0, dtype=np.float32)))
+        if not (configs and folds):
+            raise ValueError("it holds no network")
+        scaling = values.get("target_scaling")
+        if scaling is not None:
+            scaling = TargetScaling.from_dict(scaling)
+            for name in ("center", "unit"):
+                check_length(
+                    f"the {name} of target_scaling", getattr(scaling, name), folds[0].head.n_predictions
+                )
+        return cls(
+            classes=None if stored is None else stored.classes_,
+            configs=configs,
+            weights=np.empty(0),
+            folds=folds,
+            target_scaling=scaling,
+            **plain,
+        )
+
+
+def _stored_config(values: dict[str, Any]) -> MLPConfig:
+    """Configuration of a stored network, also of one of version 0.1.0 that saw only a share of its inputs.
+
+    The scales of its other inputs are zero. They become scales with a learning rate that moves nothing.
+    """
+    if values.get("feature_share", 1.0) < 1.0:
+        rate = values["input_scale_rate"] or 1e-30
+        values = {**values, "feature_share": 1.0, "input_scale_rate": rate}
+    return MLPConfig.from_dict(values)
+
+
+def architecture_of(config: MLPConfig, encoder: TableEncoder, head: Head) -> Architecture:
+    """Return the architecture of a configuration on encoded rows.
+
+    Parameters
+    ----------
+    config, encoder, head
+        Configuration, and the encoder and head of a fold.
+
+    Returns
+    -------
+    Architecture
+    """
+    return Architecture.of(config, head.data_shape(encoder.n_outputs, encoder.groups))

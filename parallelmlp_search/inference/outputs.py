@@ -1,0 +1,76 @@
+"""Predictions from the outputs of networks, and their postprocessing, in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parallelmlp_search.packing import Head
+
+Floats = NDArray[Any]
+Doubles = NDArray[np.float64]
+
+MIN_PROBABILITY = 1e-12
+"""Least probability of which a logarithm is taken."""
+
+
+def mean_predictions(heads: Sequence[Head], outputs: Floats) -> Doubles:
+    """Return the mean predictions ``(n, n_predictions)`` over all folds and submembers.
+
+    Computed in double precision from outputs in single precision. The twin for tensors is
+    :func:`parallelmlp_search.engine.heads.head_predictions`.
+
+    Parameters
+    ----------
+    heads
+        Heads of the ``F`` folds; those of a regression differ.
+    outputs
+        Outputs ``(F, K, n, C)``.
+
+    Returns
+    -------
+    array of shape (n, n_predictions)
+    """
+    outputs = outputs.astype(np.float64)
+    task = heads[0].task
+    if task == "regression":
+        location, scale, lower, upper = (
+            np.array([getattr(head, name) for head in heads])[:, None]
+            for name in ("location", "scale", "lower", "upper")
+        )
+        # the range limits the mean of submembers, which is the output of the network
+        values = outputs.mean(axis=1) * scale + location
+        limited: Doubles = np.minimum(np.maximum(values, lower), upper).mean(axis=0)
+        return limited
+    if task == "binary":
+        # both from the logit, so that neither probability is lost to rounding
+        logits = outputs[..., 0]
+        small = np.exp(-np.abs(logits))
+        large = 1.0 / (1.0 + small)
+        small *= large
+        is_positive = logits > 0
+        first = np.where(is_positive, small, large).mean(axis=(0, 1))
+        second = np.where(is_positive, large, small).mean(axis=(0, 1))
+        return np.stack([first, second], axis=1)
+    outputs -= outputs.max(axis=3, keepdims=True)
+    np.exp(outputs, out=outputs)
+    outputs /= outputs.sum(axis=3, keepdims=True)
+    mean: Doubles = outputs.mean(axis=(0, 1))
+    return mean
+
+
+def tempered(probabilities: Doubles, temperature: float) -> Doubles:
+    """Return probabilities ``(C, n)`` at a temperature.
+
+    The twin for tensors is :func:`parallelmlp_search.selection.apply_temperature`.
+    """
+    if temperature == 1.0:
+        return probabilities
+    logits = np.log(np.maximum(probabilities, MIN_PROBABILITY)) / temperature
+    logits -= logits.max(axis=0)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=0)
+    return logits

@@ -1,0 +1,51 @@
+"""Output side of a network: number of outputs, default loss, and the range of its predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from parallelmlp_search.packing.architecture import DataShape
+from parallelmlp_search.space import ColumnGroups
+
+Task = Literal["binary", "multiclass", "regression"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """Output side of all networks of a population.
+
+    Attributes
+    ----------
+    task
+        Kind of target.
+    n_predictions
+        Rows of a prediction: classes, or outputs of a regression.
+    location, scale
+        Mean and standard deviation of each target of a regression, by which it was standardized.
+    lower, upper
+        Range of each training target of a regression, to which predictions are clipped.
+    """
+
+    task: Task
+    n_predictions: int
+    location: Sequence[float] = ()
+    scale: Sequence[float] = ()
+    lower: Sequence[float] = ()
+    upper: Sequence[float] = ()
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs ``C`` of the network: one logit for two classes, else one per prediction."""
+        return 1 if self.task == "binary" else self.n_predictions
+
+    @property
+    def default_loss(self) -> str:
+        """Loss that training minimizes by default."""
+        losses = {"binary": "binary_logits", "multiclass": "cross_entropy", "regression": "squared_error"}
+        return losses[self.task]
+
+    def data_shape(self, n_inputs: int, columns: ColumnGroups) -> DataShape:
+        """Return the inputs and outputs of networks with this head."""
+        return DataShape(n_inputs, self.n_outputs, columns, classifies=self.task != "regression")
