@@ -18,7 +18,9 @@ FAST_TESTS := $(addprefix tests/,data packing report selection space search/prob
 	kernels/test_activations.py kernels/test_losses.py kernels/test_modified_matmul.py)
 ALONE := alone and not slow
 
-.PHONY: clean demo gpu lint run-tests slow test test-fast test-oldest
+MINUTES ?= 5
+
+.PHONY: clean demo fuzz gpu lint run-tests slow test test-fast test-oldest
 
 demo: $(VENV)/.demo-installed
 	rm -rf runs/demo
@@ -48,6 +50,10 @@ test-oldest: $(OLDEST)/.installed
 slow: $(VENV)/.test-installed
 	$(BIN)/python $(PYTEST) -m slow
 
+# Coverage-guided fuzzing of readers, search spaces and run directories, MINUTES each.
+fuzz: $(VENV)/.fuzz-installed
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
 # Versions are whatever is there, so their warnings are not errors as in `make test`.
 gpu:
 	$(PYTHON) -m benchmarks.gpu --check
@@ -55,7 +61,7 @@ gpu:
 	$(PYTHON) -m benchmarks.gpu
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -68,6 +74,10 @@ $(VENV)/.demo-installed: $(INPUTS) setup.py $(shell find parallelmlp_search -nam
 $(VENV)/.test-installed: $(INPUTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,dev]'
 	touch $@ $(VENV)/.demo-installed
+
+$(VENV)/.fuzz-installed: $(INPUTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
+	touch $@
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)

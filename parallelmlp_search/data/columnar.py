@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -22,13 +24,14 @@ def read_parquet(path: Path, share: MemoryShare) -> pd.DataFrame:
     Raises
     ------
     DataError
-        If it needs too much memory.
+        If it is damaged or needs too much memory.
     """
-    with parquet.ParquetFile(path) as file:
-        n_values = file.metadata.num_rows * file.metadata.num_columns
-    # a run of equal values takes some bytes of the file, whatever its length
-    share.require(_VALUE_BYTES * n_values)
-    return _plain_columns(pd.read_parquet(path), share.label)
+    with _damage(share.label):
+        with parquet.ParquetFile(path) as file:
+            # a run of equal values takes some bytes of the file, whatever its length
+            share.require(_VALUE_BYTES * file.metadata.num_rows * file.metadata.num_columns)
+            table = file.read()
+        return _checked_frame(table, share)
 
 
 def read_feather(path: Path, share: MemoryShare) -> pd.DataFrame:
@@ -39,13 +42,20 @@ def read_feather(path: Path, share: MemoryShare) -> pd.DataFrame:
     DataError
         If it is damaged or needs too much memory.
     """
-    table = _arrow_table(path, share)
+    with _damage(share.label):
+        return _checked_frame(_arrow_table(path, share), share)
+
+
+@contextmanager
+def _damage(label: str) -> Iterator[None]:
+    """Replace errors of Arrow and pandas, which meet damaged files with errors of all kinds."""
     try:
-        # Arrow trusts the positions of texts in a file and reads outside of its memory if they are wrong
-        table.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{share.label!r} cannot be read: it is damaged ({_first_line(error)})") from error
-    return _plain_columns(table.to_pandas(), share.label)
+        yield
+    except (DataError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"{label!r} cannot be read: it is damaged ({reason})") from error
 
 
 def _arrow_table(path: Path, share: MemoryShare) -> pa.Table:
@@ -62,15 +72,15 @@ def _arrow_table(path: Path, share: MemoryShare) -> pa.Table:
         return pa.Table.from_batches(batches, schema=file.schema)
 
 
-def _plain_columns(frame: pd.DataFrame, label: str) -> pd.DataFrame:
+def _checked_frame(table: pa.Table, share: MemoryShare) -> pd.DataFrame:
     """Turn a named index into columns, drop an unnamed one, and make the names unique texts."""
+    # Arrow trusts a file: it would read outside of its memory where positions of texts are wrong
+    table.validate(full=True)
+    share.require(table.nbytes)
+    frame: pd.DataFrame = table.to_pandas()
     named = [name for name in frame.index.names if name is not None]
     frame = frame.reset_index(level=named).reset_index(drop=True) if named else frame.reset_index(drop=True)
-    frame.columns = pd.Index(unique_names([str(name) for name in frame.columns], label))
+    frame.columns = pd.Index(unique_names([str(name) for name in frame.columns], share.label))
     if frame.empty:
-        raise DataError(f"{label!r} has no rows")
+        raise DataError(f"{share.label!r} has no rows")
     return frame
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

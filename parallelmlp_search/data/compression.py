@@ -40,15 +40,24 @@ def decompressed(stream: IO[bytes], label: str) -> Iterator[IO[bytes]]:
     start = stream.read(6)
     stream.seek(0)
     if start.startswith(_ZIP):
-        with zipfile.ZipFile(stream) as archive, _only_member(archive, label) as member:
+        with _zip_archive(stream, label) as archive, _only_member(archive, label) as member:
             yield member
         return
     opener = next((opener for first, opener in _OPENERS.items() if start.startswith(first)), None)
     yield stream if opener is None else opener(stream)
 
 
+def _zip_archive(stream: IO[bytes], label: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(stream)
+    except NotImplementedError as error:
+        raise DataError(
+            f"{label!r} cannot be read: Python does not know this {error}, so extract it first"
+        ) from None
+
+
 def _only_member(archive: zipfile.ZipFile, label: str) -> IO[bytes]:
-    members = [member for member in archive.infolist() if not member.is_dir()]
+    members = [member for member in archive.infolist() if not member.filename.endswith("/")]
     if len(members) != 1:
         raise DataError(f"{label!r} must hold exactly one table, but holds {len(members)} files")
     (member,) = members

@@ -289,7 +289,7 @@ def domain_from_dict(spec: object) -> Float | Int | Categorical:
     if not isinstance(spec, Mapping):
         return Categorical((spec,))
     kind = spec.get("type", "categorical" if "choices" in spec else None)
-    if kind not in _TYPES:
+    if not isinstance(kind, str) or kind not in _TYPES:
         hint = near_miss(kind, _TYPES) if isinstance(kind, str) else ""
         raise InvalidParameterError(f"type must be one of {', '.join(_TYPES)}, but got {kind!r}{hint}")
     defaults = {one.name: one.default for one in fields(_TYPES[kind])}

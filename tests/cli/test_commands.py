@@ -382,7 +382,7 @@ def test_info_says_how_to_get_a_faster_path(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_info_knows_the_extras_of_the_distribution() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"test", "dev"}
+    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"test", "dev", "fuzz"}
 
 
 def test_version_and_help() -> None:
