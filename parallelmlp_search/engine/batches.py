@@ -8,6 +8,7 @@ its number alone, so training can resume at any step.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,6 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError
+
+MAX_SHARED_ROWS = 4096
+"""Rows up to which shards share permutations: those of the last 512 epochs, at most 16 MiB. Otherwise each
+shard draws its own, which takes 3 % of the time of a search on 800 rows."""
+
+
+def _permutation(n_rows: int, seed: int, epoch: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(n_rows))
+
+
+_shared_permutation = lru_cache(maxsize=512)(_permutation)
 
 
 class BatchStream:
@@ -51,11 +63,12 @@ class BatchStream:
 
     def permutation(self, epoch: int) -> Tensor:
         """Return the order of the rows in an epoch, int64 ``(n_rows,)``."""
+        if self.n_rows <= MAX_SHARED_ROWS:
+            return _shared_permutation(self.n_rows, self.seed, epoch)
         if epoch not in self._permutations:
             for old in [known for known in self._permutations if known < epoch - 1]:
                 del self._permutations[old]
-            rng = np.random.default_rng([self.seed, epoch])
-            self._permutations[epoch] = torch.from_numpy(rng.permutation(self.n_rows))
+            self._permutations[epoch] = _permutation(self.n_rows, self.seed, epoch)
         return self._permutations[epoch]
 
     def rows(self, step: int) -> Tensor:

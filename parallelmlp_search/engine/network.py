@@ -65,6 +65,7 @@ class PackedNetwork:
     ) -> None:
         self.layout = layout
         self.n_rows = n_rows
+        self._bound: tuple[Tensor, list[list[LayerTensors]]] | None = None
         self.buckets: list[BucketNetwork | SubmemberNetwork] = []
         options = PassOptions(n_rows, training, uses_compiled(dtype, device, wanted=compiled))
         size = max((_size(bucket, options) for bucket in layout.buckets), default=0)
@@ -97,7 +98,9 @@ class PackedNetwork:
         if n_total < self.n_rows:
             filled = torch.cat([rows, rows[-1:].expand(self.n_rows - n_total, -1)])
             return self.predict(flat, filled)[:, :, :n_total]
-        views = self.bind(flat)
+        if self._bound is None or self._bound[0] is not flat:
+            self._bound = flat, self.bind(flat)
+        views = self._bound[1]
         starts = [min(start, n_total - self.n_rows) for start in range(0, n_total, self.n_rows)]
         for number, bucket in enumerate(self.buckets):
             shape, own = self.layout.buckets[number].shape, result[self.layout.stacked_rows(number)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig
 from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS, category_dimension
@@ -73,6 +74,7 @@ class Architecture:
     categories: tuple[tuple[int, int], ...] = ()
 
     @classmethod
+    @lru_cache(maxsize=1 << 14)  # planning asks for the same ones again and again
     def of(cls, config: MLPConfig, data: DataShape) -> Architecture:
         """Return the architecture of a configuration on data of a shape."""
         ranges = data.columns.seen_by(config, data.n_inputs)

@@ -64,6 +64,7 @@ def _products(architecture: Architecture, n_rows: int) -> Iterator[float]:
         fan_in = width
 
 
+@lru_cache(maxsize=1 << 14)
 def member_seconds(architecture: Architecture, n_rows: int) -> float:
     """Return the predicted seconds of one training step of a member in a full bucket, on one core."""
     seconds = WAVE_SECONDS * architecture.n_waves * n_rows

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelmlp_search.engine import BatchStream
-from parallelmlp_search.engine.batches import dropout_fields
+from parallelmlp_search.engine.batches import MAX_SHARED_ROWS, dropout_fields
 from parallelmlp_search.exceptions import InvalidParameterError
 
 SIZES = st.integers(1, 60)
@@ -48,10 +48,18 @@ def test_seeds_and_epochs_differ() -> None:
 
 
 def test_old_permutations_are_dropped() -> None:
-    stream = BatchStream(10, 4, 0)
-    for step in range(100):
+    stream = BatchStream(MAX_SHARED_ROWS + 1, MAX_SHARED_ROWS, 0)
+    for step in range(10):
         stream.rows(step)
     assert len(stream._permutations) <= 2
+
+
+def test_few_rows_are_permuted_as_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = BatchStream(30, 8, 5)
+    assert shared.permutation(4) is BatchStream(30, 16, 5).permutation(4)
+    before = shared.consecutive_rows(range(40))
+    monkeypatch.setattr("parallelmlp_search.engine.batches.MAX_SHARED_ROWS", 29)
+    assert torch.equal(BatchStream(30, 8, 5).consecutive_rows(range(40)), before)
 
 
 @pytest.mark.parametrize(

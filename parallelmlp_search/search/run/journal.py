@@ -7,6 +7,7 @@ without training anything twice. Without a run directory nothing is kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,9 @@ Value = TypeVar("Value")
 
 MIN_KEPT_SECONDS = 0.4
 """A shard that took less is trained again instead of being written to disk."""
+
+MIN_NOTED_SECONDS = 1.0
+"""Least time between two notes of the spent time in ``run.json``, each of which takes 10 ms."""
 
 
 class Sizes(NamedTuple):
@@ -74,6 +78,7 @@ class Journal:
         self.directory = directory
         self._clock = clock or Clock(None)
         self._entries = {} if directory is None else directory.entries()
+        self._noted_seconds = -math.inf
 
     def __contains__(self, key: str) -> bool:
         return key in self._entries
@@ -83,7 +88,7 @@ class Journal:
         if key not in self._entries:
             self._entries[key] = compute()
             if self.directory is not None:
-                self.directory.record(key, self._entries[key])
+                self.directory.write_entries(self._entries)
         value: Value = self._entries[key]
         return value
 
@@ -166,7 +171,10 @@ class Journal:
         if self.directory is not None:
             self.directory.folder("checkpoints")
             save_tensors(self._path(outcome.key), *_pack(outcome))
-            self.directory.update(spent_seconds=self._clock.elapsed)
+            spent = self._clock.elapsed
+            if spent - self._noted_seconds >= MIN_NOTED_SECONDS:
+                self._noted_seconds = spent
+                self.directory.update(spent_seconds=spent)
 
     def _recall(self, key: str, sizes: Callable[[], Mapping[int, Sizes]]) -> ShardOutcome | None:
         if self.directory is None or not (path := self._path(key)).is_file():

@@ -275,9 +275,9 @@ class RunDirectory:
                 return dict(read_json(self.path / name, Journal))
         return {}
 
-    def record(self, key: str, value: Any) -> None:
-        """Add an entry to the journal."""
-        write_json(self.path / "journal.json", self.entries() | {key: value})
+    def write_entries(self, entries: Mapping[str, Any]) -> None:
+        """Write all entries of the journal."""
+        write_json(self.path / "journal.json", dict(entries))
 
     # ------------------------------------------------------------------ result
 

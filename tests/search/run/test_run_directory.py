@@ -17,6 +17,8 @@ import pytest
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
 from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchResult, SearchSettings, run
 from parallelmlp_search.search.finalists.result import trials_frame
+from parallelmlp_search.search.run.budget import Throughput
+from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.trial import RungRecord, Trial, TrialState, config_of_row
 from parallelmlp_search.selection import Entry, Leaderboard, get_metric
 from parallelmlp_search.space import MLPConfig
@@ -157,15 +159,16 @@ def test_a_damaged_file_is_an_error(directory: RunDirectory) -> None:
 
 def test_entries_of_the_journal_are_kept(directory: RunDirectory) -> None:
     assert directory.entries() == {}
-    directory.record("draw-0", 12)
-    directory.record("ended-1", False)
+    directory.write_entries({"draw-0": 12, "ended-1": False})
     assert RunDirectory.open(directory.path).entries() == {"draw-0": 12, "ended-1": False}
 
 
 def test_entries_of_an_older_version_are_kept(directory: RunDirectory) -> None:
     (directory.path / "decisions.json").write_text('{"draw-0": 12}')
     assert directory.entries() == {"draw-0": 12}
-    directory.record("draw-1", 7)
+    journal = Journal(Throughput(1), directory)
+    assert journal.entry("draw-0", lambda: 99) == 12
+    assert journal.entry("draw-1", lambda: 7) == 7
     assert RunDirectory.open(directory.path).entries() == {"draw-0": 12, "draw-1": 7}
 
 
