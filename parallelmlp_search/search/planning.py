@@ -113,7 +113,7 @@ def _timed_plan(context: SearchContext, sample: _Sample) -> SearchPlan:
     settings, preparation, throughput = context.settings, context.preparation, context.throughput
     assert settings.time_limit is not None
     _time_machine(context.data, sample.configs, throughput)
-    reserve = min(0.2 * settings.time_limit, 0.7 + selection_seconds(preparation, 16))
+    reserve = min(0.2 * settings.time_limit, 0.7 + selection_seconds(preparation, 16, throughput.n_workers))
     usable = context.clock.for_training(reserve)
     screening = SCREENING_SHARE * usable
     finalists = _plan_finalists(context, sample, usable - screening, preparation.n_oof)

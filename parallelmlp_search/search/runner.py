@@ -245,7 +245,8 @@ def _finish(
     reporter.report("selecting", trials)
     phases.begin("selecting")
     weights = comparison_weights(fit)
-    evaluation = evaluate(fit, weights, clock.left - 0.5 - refit_seconds)
+    left, n_workers = clock.left - 0.5 - refit_seconds, context.throughput.n_workers
+    evaluation = evaluate(fit, weights, left, n_workers=n_workers)
     model = postprocess(fit, evaluation.ensemble)
     left_out = [*left_out, *fit.left_out]
     if context.settings.refit:

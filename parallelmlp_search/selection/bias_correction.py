@@ -8,8 +8,10 @@ samples of the rows and scores it on the out-of-bag rows. No network is trained 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -145,16 +147,14 @@ def bias_corrected_score(
         per_row = metric.formula.cost_ns * 1e-9 * pool.projected[..., 0].numel() * n_rounds
         max_rows = min(max(int(seconds / per_row), MIN_ROWS), MAX_ROWS)
     selection_seed, error_seed = spawn_seeds(bootstrap.seed)
-    scores: list[float] = []
-    shares: list[float] = []
-    for sample in bootstrap_samples(units, selection_seed, MAX_TRIES * bootstrap.n_samples):
+    samples = bootstrap_samples(units, selection_seed, MAX_TRIES * bootstrap.n_samples)
+
+    def repeat(sample: BootstrapSample) -> tuple[float, float]:
         weights = _repeat_selection(pool, sample, max_rows, n_rounds, seconds)
         score = math.nan if weights is None else _out_of_bag_score(pool, sample, weights)
-        if math.isfinite(score):
-            scores.append(score)
-            shares.append(sample.out_of_bag)
-        if len(scores) == bootstrap.n_samples:
-            break
+        return score, sample.out_of_bag
+
+    scores, shares = _finite_scores(repeat, samples, bootstrap)
     if len(scores) < 2:
         return HonestScore(math.nan, math.nan, math.nan, math.nan, naive, len(scores))
 
@@ -168,6 +168,27 @@ def bias_corrected_score(
     spread = narrowing * _deviation(scores)
     error = _standard_error(MemberPool(selected, truth, metric), units, error_seed)
     return HonestScore(mean, max(spread, error), low, high, naive, len(scores))
+
+
+def _finite_scores(
+    repeat: Callable[[BootstrapSample], tuple[float, float]],
+    samples: Iterator[BootstrapSample],
+    bootstrap: Bootstrap,
+) -> tuple[list[float], list[float]]:
+    """Scores of the first samples that can be scored, as many as wanted, and their out-of-bag shares."""
+    found: list[tuple[float, float]] = []
+    n_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(
+        bootstrap.n_workers, initializer=lambda: torch.set_num_threads(n_threads)
+    ) as pool:
+        while len(found) < bootstrap.n_samples:
+            # few at once, since each has a count of every row
+            wanted = min(2 * bootstrap.n_workers, bootstrap.n_samples - len(found))
+            batch = list(itertools.islice(samples, wanted))
+            if not batch:
+                break
+            found += [one for one in pool.map(repeat, batch) if math.isfinite(one[0])]
+    return [score for score, _ in found], [share for _, share in found]
 
 
 def adjust_for_postprocessing(

@@ -49,15 +49,19 @@ class Bootstrap:
         (N,) labels; rows of one group are drawn together. None: each row is a unit of its own.
     seed
         Seed of the samples; they are the same on every device.
+    n_workers
+        Threads that repeat the selection at once. Results do not depend on it.
     """
 
     n_samples: int = 30
     max_rows: int | None = None
     groups: Any = None
     seed: int | np.random.SeedSequence = 0
+    n_workers: int = 1
 
     def __post_init__(self) -> None:
         check_integer("n_samples", self.n_samples, 2)
+        check_integer("n_workers", self.n_workers, 1)
         if self.max_rows is not None:
             check_integer("max_rows", self.max_rows, 2)
 

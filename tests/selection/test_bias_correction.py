@@ -121,6 +121,15 @@ def test_same_seed_same_score() -> None:
     assert honest_score(predictions, target, "roc_auc", seed=sequence) == first
 
 
+@pytest.mark.parametrize("n_positive", [20, 2])  # of two positive rows, many samples draw none or both
+def test_workers_do_not_change_the_score(n_positive: int) -> None:
+    predictions, target = informed(6, 40, seed=1)
+    target[:] = torch.arange(40) < n_positive
+    one, three = (honest_score(predictions, target, "roc_auc", n_workers=n) for n in (1, 3))
+    assert one == three
+    assert honest_score(predictions, target, "roc_auc", n_samples=31, n_workers=3) != one
+
+
 def test_selection_on_fewer_rows_is_not_optimistic() -> None:
     predictions, target = coin_tosses(50, 1000, seed=2)
     honest = honest_score(predictions, target, "accuracy", n_rounds=1, max_rows=50)

@@ -45,20 +45,36 @@ class Evaluation:
     """Score of the ensemble, corrected for its selection; None for tables too small to hold rows back."""
 
 
-def selection_seconds(preparation: Preparation, n_finalists: int) -> float:
-    """Predicted seconds of :func:`evaluate` on one core, at most about 10."""
+def selection_seconds(preparation: Preparation, n_finalists: int, n_workers: int) -> float:
+    """Predicted seconds of :func:`evaluate`, at most about 10.
+
+    Parameters
+    ----------
+    preparation, n_finalists
+        Rows and metric; finalists to select from.
+    n_workers
+        Threads that repeat the selection.
+
+    Returns
+    -------
+    float
+    """
     n_values = n_finalists * preparation.problem.head.n_predictions * preparation.n_oof
     once = preparation.metric.formula.cost_ns * 1e-9 * n_values
-    return 0.2 + min(4.0, once * N_ROUNDS) + _correction_seconds(once)
+    return 0.2 + min(4.0, once * N_ROUNDS) + _correction_seconds(once) / n_workers
 
 
 def _correction_seconds(once: float) -> float:
-    """Predicted seconds of correcting the score, given those of scoring all finalists once."""
+    """Predicted seconds of correcting the score on one core, given those of scoring all finalists once."""
     return min(6.0, once * N_ROUNDS * N_BOOTSTRAPS * 0.5)
 
 
 def evaluate(
-    fit: CrossFit, decision_weights: tuple[float, ...] | None, seconds: float = math.inf
+    fit: CrossFit,
+    decision_weights: tuple[float, ...] | None,
+    seconds: float = math.inf,
+    *,
+    n_workers: int = 1,
 ) -> Evaluation:
     """Score finalists on out-of-fold predictions, select the ensemble, and correct its score.
 
@@ -70,6 +86,8 @@ def evaluate(
         Finalists with out-of-fold predictions; weights of the classes, tuned on other rows, or None.
     seconds
         Time left. If it is short, the correction uses fewer bootstrap samples and rows.
+    n_workers
+        Threads that repeat the selection. Results do not depend on it.
 
     Returns
     -------
@@ -106,7 +124,7 @@ def evaluate(
     if math.isfinite(seconds):
         took = time.monotonic() - started
         slowness = max(1.0, took / (min(4.0, once * n_rounds) + 0.02))
-        predicted = slowness * _correction_seconds(once)
+        predicted = slowness * _correction_seconds(once) / n_workers
         if predicted > seconds - took:
             max_rows = 1000
             n_bootstraps = max(5, min(N_BOOTSTRAPS, int(N_BOOTSTRAPS * 2.0 * (seconds - took) / predicted)))
@@ -117,7 +135,9 @@ def evaluate(
         ensemble,
         weight=rows.weight,
         complexity=complexity,
-        bootstrap=Bootstrap(n_bootstraps, max_rows, rows.groups, seed_of(preparation.settings.seed, 3)),
+        bootstrap=Bootstrap(
+            n_bootstraps, max_rows, rows.groups, seed_of(preparation.settings.seed, 3), n_workers
+        ),
     )
     return Evaluation(ensemble, decision_weights, corrected)
 
