@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from parallelmlp_search.exceptions import one_line
+
 Codes = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float64]
 
@@ -191,6 +193,14 @@ def category_key(value: Any) -> str:
 def plain_value(value: Any) -> Any:
     """Return a NumPy scalar as a Python value, and any other value as it is."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message: a NumPy scalar as a Python value, shortened."""
+    try:
+        return one_line(repr(plain_value(value)))
+    except ValueError:  # Python writes no integer of thousands of digits
+        return "an integer of thousands of digits"
 
 
 def _take(codes: Codes, values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -184,7 +184,7 @@ def _recognise_numbers(frame: pd.DataFrame, names: list[str]) -> dict[str, Colum
 
 def _integer_identifier(values: npt.NDArray[np.float64], name: str) -> str | None:
     """Return the reason why a column of whole numbers is an identifier, or None if it is not."""
-    if len(values) < MIN_IDENTIFIER_ROWS or np.isnan(values).any():
+    if len(values) < MIN_IDENTIFIER_ROWS or not np.isfinite(values).all():
         return None
     steps = np.diff(values)
     if ((steps > 0).all() or (steps < 0).all()) and abs(float(steps.mean())) <= MAX_IDENTIFIER_STEP:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from parallelmlp_search.data.coercion import as_numbers, as_seconds, plain_value
+from parallelmlp_search.data.coercion import as_numbers, as_seconds, shown
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 
 
@@ -115,5 +115,5 @@ def refuse_rows(wrong: npt.NDArray[np.bool_], column: pd.Series, rule: str) -> N
         return
     row = int(np.argmax(wrong))
     found = column.iloc[row]
-    shown = "nothing" if pd.isna(found) else repr(plain_value(found))
-    raise DataError(f"{rule}, but row {column.index[row]} has {shown}")
+    text = "nothing" if pd.isna(found) else shown(found)
+    raise DataError(f"{rule}, but row {column.index[row]} has {text}")

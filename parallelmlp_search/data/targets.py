@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from parallelmlp_search._checks import refuse
-from parallelmlp_search.data.coercion import as_numbers, plain_value
+from parallelmlp_search.data.coercion import as_numbers, plain_value, shown
 from parallelmlp_search.data.row_values import row_weights
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
 
@@ -60,7 +60,7 @@ class ClassTarget:
             found = repr(other[0]) if other else str(classes[0])
             raise DataError(f"classes must be texts, numbers or booleans, but the target has {found}")
         if len(classes) < 2:
-            only = f"only one class, {plain_value(classes[0])!r}" if len(classes) else "no rows"
+            only = f"only one class, {shown(classes[0])}" if len(classes) else "no rows"
             raise DataError(f"the target must have at least two classes, but has {only}")
         return cls(classes)
 
@@ -80,9 +80,11 @@ class ClassTarget:
         codes, distinct = pd.factorize(values)
         places = np.array([index.get(plain_value(value), -1) for value in distinct], dtype=np.int64)
         if (places < 0).any():
-            unseen = plain_value(distinct[int(np.argmax(places < 0))])
+            unseen = distinct[int(np.argmax(places < 0))]
             known = [str(value) for value in self.classes_]
-            raise DataError(f"class {unseen!r} was not in the training target{near_miss(str(unseen), known)}")
+            raise DataError(
+                f"class {shown(unseen)} was not in the training target{near_miss(str(unseen), known)}"
+            )
         return places[codes]
 
     def to_dict(self) -> dict[str, Any]:
@@ -225,12 +227,12 @@ def numeric_target(y: Any) -> Floats:
     if wrong.any():
         row = int(np.argwhere(wrong)[0][0])
         first = y.iloc[row] if isinstance(y, (pd.Series, pd.DataFrame)) else np.asarray(y)[row]
-        found = first.tolist() if isinstance(first, (pd.Series, np.ndarray)) else plain_value(first)
+        found = shown(first.tolist() if isinstance(first, (pd.Series, np.ndarray)) else first)
         worst = float(values[row].flat[int(np.argmax(wrong[row]))] if values.ndim > 1 else values[row])
         rule = (
             f"numbers from -{_MAX_TARGET:g} to {_MAX_TARGET:g}" if math.isfinite(worst) else "finite numbers"
         )
-        raise DataError(f"a regression target must hold {rule}, but row {row} has {found!r}")
+        raise DataError(f"a regression target must hold {rule}, but row {row} has {found}")
     return values
 
 

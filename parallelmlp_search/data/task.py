@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from parallelmlp_search._checks import check_choice
-from parallelmlp_search.data.coercion import as_codes, as_numbers, plain_value
+from parallelmlp_search.data.coercion import as_codes, as_numbers, shown
 from parallelmlp_search.data.frames import as_frame
 from parallelmlp_search.data.row_values import refuse_rows
 from parallelmlp_search.exceptions import DataError, DataWarning, near_miss
@@ -71,8 +71,8 @@ def infer_task(y: Any, task: str | None = None) -> Task:
     values = [value for value, count in zip(values, counts, strict=True) if count]
     counts = counts[counts > 0]
     if len(values) == 1:
-        only = plain_value(values[0])
-        raise DataError(f"the target must have at least two values or classes, but every row has {only!r}")
+        only = shown(values[0])
+        raise DataError(f"the target must have at least two values or classes, but every row has {only}")
     numeric = _is_numeric(column, values)
     numbers = np.array([float(value) for value in values]) if numeric else np.zeros(0)
     whole = numeric and bool(np.all(np.isfinite(numbers)) and np.all(numbers == np.floor(numbers)))

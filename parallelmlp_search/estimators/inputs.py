@@ -145,14 +145,17 @@ def check_numbers(y: Any) -> npt.NDArray[np.float64]:
     ValueError
         If values are missing, infinite or not numeric.
     """
-    values = check_array(
-        _without_missing(y),
-        ensure_2d=False,
-        allow_nd=True,
-        dtype=np.float64,
-        input_name="y",
-        ensure_min_samples=0,
-    )
+    try:
+        values = check_array(
+            _without_missing(y),
+            ensure_2d=False,
+            allow_nd=True,
+            dtype=np.float64,
+            input_name="y",
+            ensure_min_samples=0,
+        )
+    except OverflowError as error:
+        raise DataError(f"y must hold finite numbers, but has a number beyond 1e308 ({error})") from None
     if values.ndim not in (1, 2) or 0 in values.shape[1:]:
         raise DataError(f"y must have the shape (rows,) or (rows, outputs), but has {values.shape}")
     return cast("npt.NDArray[np.float64]", values)

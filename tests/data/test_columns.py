@@ -51,6 +51,7 @@ CASES = {
     "96 % numbers": (pd.Series(["1.5"] * 97 + ["2"] * 95 + ["n/a"] * 8, dtype=object), "numeric"),
     "90 % numbers": (pd.Series(["1.5"] * 90 + ["2"] * 90 + ["n/a"] * 20, dtype=object), "categorical"),
     "row as text": ([str(i) for i in range(N)], "identifier"),
+    "two infinities": (["inf", "inf", *map(str, range(N - 2))], "numeric"),
     "booleans": (RNG.random(N) < 0.5, "boolean"),
     "booleans with missing values": (objects(True, False, None), "boolean"),
     "nullable booleans": (pd.Series([True, None] * (N // 2), dtype="boolean"), "boolean"),

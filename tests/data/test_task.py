@@ -136,3 +136,12 @@ def test_split_target_errors() -> None:
         split_target(frame, "empty")
     with pytest.raises(DataError, match="no feature beside the target 'income'"):
         split_target(frame, "income", drop=["x", "empty"])
+
+
+def test_long_values_are_shortened_in_messages() -> None:
+    with pytest.raises(DataError) as caught:
+        infer_task(["9" * 5000, *map(str, range(30))], "regression")
+    assert "but row 0 has '999" in str(caught.value)
+    assert len(str(caught.value)) < 500
+    with pytest.raises(DataError, match="every row has an integer of thousands of digits"):
+        infer_task(np.array([10**5000] * 3, dtype=object))

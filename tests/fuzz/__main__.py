@@ -16,8 +16,10 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[2] / ".fuzz"
 HARNESSES = ("tables", "spaces", "runs")
 MAX_BYTES = 100_000
-LIMITS = ("-timeout=30", "-rss_limit_mb=4096", f"-max_len={MAX_BYTES}")
-"""Limits of one input: seconds, memory and size."""
+OPTIONS = (
+    "-timeout=30", "-rss_limit_mb=4096", f"-max_len={MAX_BYTES}", f"-dict={Path(__file__).parent}/tokens.dict"
+)  # fmt: skip
+"""Limits of one input in seconds, megabytes and bytes; and words to insert."""
 
 
 def main() -> int:
@@ -47,7 +49,7 @@ def _fuzz(name: str, folder: Path, seconds: int) -> int:
     corpus, crashes = folder / "corpus" / name, folder / "crashes" / name
     corpus.mkdir(parents=True, exist_ok=True)
     crashes.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "tests.fuzz.worker", name, str(corpus), str(crashes), *LIMITS]
+    command = [sys.executable, "-m", "tests.fuzz.worker", name, str(corpus), str(crashes), *OPTIONS]
     before = set(crashes.iterdir())
     print(f"{name}: {seconds} s", flush=True)
     subprocess.run([*command, f"-max_total_time={seconds}"], check=False)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from parallelmlp_search import PackedSearchCV, ParallelMLPRegressor, SingleMLPRegressor
 from parallelmlp_search.cli.app import app
+from parallelmlp_search.exceptions import DataError
 from parallelmlp_search.runs import Run
 
 GENERATOR = np.random.default_rng(0)
@@ -93,3 +94,8 @@ def test_saved_models_and_their_evaluation(tmp_path: Path) -> None:
     scores = json.loads(result.stdout)["scores"]
     assert 0.0 < scores["rmse"] < 2e200
     assert scores["r2"] < 1.0
+
+
+def test_integers_beyond_all_floats_are_refused() -> None:
+    with pytest.raises(DataError, match="y must hold finite numbers, but has a number beyond 1e308"):
+        ParallelMLPRegressor(n_trials=2).fit(X, [10**400, *range(159)])

@@ -28,7 +28,7 @@ from parallelmlp_search.data import (
     folds,
     holdout,
 )
-from parallelmlp_search.data.coercion import plain_value
+from parallelmlp_search.data.coercion import shown
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.engine.rows import Rows
@@ -159,18 +159,18 @@ class Preparation:
         in_time = self.problem.time is not None
         train, held = self.target[self.oof_rows], self.target[self.validation_rows]
         if len(np.unique(train)) < 2:
-            only = plain_value(classes.classes_[train[0]])
+            only = shown(classes.classes_[train[0]])
             raise DataError(
-                f"time must leave two classes to train on, but all {len(train)} earlier rows have {only!r}"
+                f"time must leave two classes to train on, but all {len(train)} earlier rows have {only}"
             )
         if len(np.unique(held)) > 1:
             return
         anything = torch.rand(1, len(classes), len(held), generator=torch.Generator().manual_seed(0))
         if not bool(self.metric(anything, torch.from_numpy(held)).isfinite()):
-            only = plain_value(classes.classes_[held[0]])
+            only = shown(classes.classes_[held[0]])
             raise DataError(
                 f"metric {self.metric.name!r} needs rows of two classes, but all {len(held)} rows that "
-                f"validate{', the latest,' if in_time else ''} have {only!r}: choose another metric"
+                f"validate{', the latest,' if in_time else ''} have {only}: choose another metric"
             )
 
     def _rarest(self) -> int:

@@ -20,7 +20,7 @@ from parallelmlp_search.data import (
     recognise_columns,
     split_target,
 )
-from parallelmlp_search.data.coercion import as_numbers, plain_value
+from parallelmlp_search.data.coercion import as_numbers, shown
 from parallelmlp_search.data.row_values import group_codes, refuse_rows, row_times, row_values, row_weights
 from parallelmlp_search.engine import Head, Task
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError
@@ -124,7 +124,7 @@ class Problem:
         lost = _lost_values(every, target, label)
         task = infer_task(target, task)
         if task != "regression" and len(lost):
-            names = ", ".join(repr(plain_value(one)) for one in lost[:MAX_NAMED])
+            names = ", ".join(map(shown, lost[:MAX_NAMED]))
             what = f"class {names} is" if len(lost) == 1 else f"{len(lost)} classes ({names}) are"
             reason = "all of its rows have weight 0" if len(lost) == 1 else "all of their rows have weight 0"
             warnings.warn(f"{what} left out: {reason}", DataWarning, stacklevel=2)
@@ -216,7 +216,7 @@ def _lost_values(every: pd.Series | NDArray[Any], kept: pd.Series | NDArray[Any]
     if len(left) == 1 < len(whole):
         raise DataError(
             f"{label} must have at least two values or classes in rows of weight > 0, but all {len(kept)} "
-            f"of them have {plain_value(left.iloc[0])!r}"
+            f"of them have {shown(left.iloc[0])}"
         )
     return whole[~whole.isin(left)].to_numpy()
 
