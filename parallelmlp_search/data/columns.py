@@ -34,6 +34,9 @@ MIN_IDENTIFIER_ROWS, MIN_TEXT_IDENTIFIER_ROWS = 100, 30
 MAX_IDENTIFIER_STEP = 2.0
 """Maximum mean step of a monotonic identifier, so that a random half of a numbered table is recognised."""
 
+NEARLY_DISTINCT = "nearly all values distinct"
+"""Reason of a text identifier."""
+
 _IDENTIFIER_NAME = re.compile(
     r"(^|[\W_])(id|idx|index|uuid|guid|rownames?|row_?number|unnamed: \d+)$", re.IGNORECASE
 )
@@ -235,5 +238,5 @@ def _recognise(column: pd.Series, name: str) -> Column:
     if texts and present >= MIN_TEXT_IDENTIFIER_ROWS:
         keys = len({category_key(value) for value, count in zip(values, counts, strict=True) if count})
         if keys >= MIN_DISTINCT_SHARE * present:
-            return Column(name, "identifier", "nearly all values distinct")
+            return Column(name, "identifier", NEARLY_DISTINCT)
     return Column(name, "categorical", f"{distinct} categories")

@@ -71,7 +71,7 @@ class Encoder:
         """Return the inputs of some rows: a matrix ``(n, D)``, or a view of the shared table."""
         if self.shared is not None:
             return RowView(self.shared[1], torch.from_numpy(rows).to(self._device))
-        return torch.from_numpy(preprocessor.transform(self._problem.frame.iloc[rows])).to(self._device)
+        return torch.from_numpy(preprocessor.transform(self._problem.inputs.iloc[rows])).to(self._device)
 
     @cached_property
     def shared(self) -> tuple[TablePreprocessor, Tensor] | None:
@@ -88,7 +88,7 @@ class Encoder:
         preprocessor = self._fitted(rows)
         if 4 * n_rows * preprocessor.n_features_out_ <= most:
             return None
-        table = torch.from_numpy(preprocessor.transform(self._problem.frame))
+        table = torch.from_numpy(preprocessor.transform(self._problem.inputs))
         return preprocessor, table.to(self._device)
 
     def _fitted(self, rows: NDArray[np.intp]) -> TablePreprocessor:
@@ -98,7 +98,7 @@ class Encoder:
             numeric_bins=self._numeric_bins(),
             column_kinds=self._kinds,
         )
-        return preprocessor.fit(self._problem.frame.iloc[rows])
+        return preprocessor.fit(self._problem.inputs.iloc[rows])
 
     def _has_quantiles(self) -> bool:
         """True if numbers are also encoded as normal scores: if the space has networks that use them."""

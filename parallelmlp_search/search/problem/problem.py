@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,9 +17,11 @@ from parallelmlp_search.data import (
     as_frame,
     fingerprint,
     infer_task,
-    recognise_columns,
     split_target,
 )
+from parallelmlp_search.data.cells.numbers import NumberCells
+from parallelmlp_search.data.cells.recognition import ReadTable, read_columns, read_target
+from parallelmlp_search.data.cells.table import TableReader
 from parallelmlp_search.data.coercion import as_numbers, shown
 from parallelmlp_search.data.row_values import group_codes, refuse_rows, row_times, row_values, row_weights
 from parallelmlp_search.engine import Head, Task
@@ -48,6 +50,10 @@ class Problem:
         None, ``balanced`` or a mapping from class to weight.
     target_name
         Name of the target column, or None.
+    column_types
+        Kind by column name, for columns whose kind is not to be recognised.
+    target_reader
+        Reader of a target column of texts that are numbers, or None.
     """
 
     frame: pd.DataFrame
@@ -58,6 +64,8 @@ class Problem:
     time: NDArray[Any] | None = None
     class_weight: str | Mapping[Any, float] | None = None
     target_name: str | None = None
+    column_types: Mapping[str, str] | None = None
+    target_reader: NumberCells | None = None
 
     @classmethod
     def from_table(
@@ -70,6 +78,7 @@ class Problem:
         groups: Any = None,
         time: Any = None,
         class_weight: str | Mapping[Any, float] | None = None,
+        column_types: Mapping[str, str] | None = None,
     ) -> Problem:
         """Check a table and its target, and leave out rows of weight zero.
 
@@ -87,6 +96,8 @@ class Problem:
             are the same as none.
         class_weight
             None, ``balanced`` or a mapping from class to weight.
+        column_types
+            Kind by column name, see :func:`~parallelmlp_search.data.cells.recognition.read_columns`.
 
         Returns
         -------
@@ -104,9 +115,12 @@ class Problem:
         frame = as_frame(table).reset_index(drop=True)
         values: dict[str, Any] = {"weight": weight, "groups": groups, "time": time}
         values = {role: given for role, given in values.items() if given is not None}
-        name, label = None, "the target"
+        name, label, target_reader = None, "the target", None
         if isinstance(target, str):
-            name, label, whole = target, f"the target {target!r}", frame
+            name, label = target, f"the target {target!r}"
+            if task in (None, "regression") and name in frame.columns:
+                target_reader = read_target(frame[name])
+            whole = TableReader((), target_reader).with_numbers(frame, name)
             frame, target = split_target(whole, name, drop=values.values())
             values = {role: _read_role(role, whole.loc[target.index, values[role]]) for role in values}
         else:
@@ -134,7 +148,16 @@ class Problem:
             )
         target = _numbers(target) if task == "regression" else _labels(target)
         frame = frame.reset_index(drop=True)
-        return cls(frame, target, task, class_weight=class_weight, target_name=name, **values)
+        return cls(
+            frame,
+            target,
+            task,
+            class_weight=class_weight,
+            target_name=name,
+            column_types=column_types,
+            target_reader=target_reader,
+            **values,
+        )
 
     @property
     def n_rows(self) -> int:
@@ -142,9 +165,25 @@ class Problem:
         return len(self.frame)
 
     @cached_property
+    def read(self) -> ReadTable:
+        """Columns of the whole table, recognised and read. It does not depend on the target."""
+        return read_columns(self.frame, self.column_types)
+
+    @property
+    def inputs(self) -> pd.DataFrame:
+        """Table of plain numbers, dates and categories, which is encoded for the networks."""
+        return self.read.frame
+
+    @property
     def columns(self) -> TableSchema:
-        """Kind of each column, recognised on the whole table."""
-        return recognise_columns(self.frame)
+        """Kind of each column of :attr:`inputs`."""
+        return self.read.schema
+
+    @property
+    def reader(self) -> TableReader | None:
+        """Readers of the cells, which a model needs; None if all columns are used as they are."""
+        reader = replace(self.read.reader, target=self.target_reader)
+        return None if reader.is_plain and reader.target is None else reader
 
     @property
     def has_usable_column(self) -> bool:
@@ -165,8 +204,10 @@ class Problem:
         class_weight = self.class_weight
         if isinstance(class_weight, Mapping):
             class_weight = str(sorted((str(label), float(weight)) for label, weight in class_weight.items()))
-        terms = np.array([self.task, str(class_weight)])
-        return fingerprint(self.frame, self.target, self.weight, self.groups, self.time, terms)
+        terms = [self.task, str(class_weight)]
+        if self.column_types:
+            terms.append(str(sorted(self.column_types.items())))
+        return fingerprint(self.frame, self.target, self.weight, self.groups, self.time, np.array(terms))
 
 
 def _read_role(role: str, column: pd.Series) -> Any:
