@@ -112,6 +112,8 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
         raise RunDirectoryError(f"the run in {str(directory.path)!r} does not know the name of its target")
     weights = (directory.info().get("source") or {}).get("weights")
     weights = weights if weights in frame.columns else None
+    if model.reader is not None:
+        frame = model.reader.with_numbers(frame, target)
     features, column = split_target(frame, target)
     weight = None
     if weights is not None:

@@ -211,7 +211,9 @@ def _encode_scored_tables(fold: Fold, *, with_training_rows: bool) -> None:
     """Encode the tables that are scored, so that training predicts their rows."""
     assert fold.training is not None
     assert fold.training.part is not None
+    assert fold.training.preparation is not None
     part, estimator = fold.training.part, fold.estimator
+    reader = fold.training.preparation.problem.read.reader
     final = last_step(estimator)
     has_steps = isinstance(estimator, Pipeline) and len(estimator.steps) > 1
     transform: Callable[[Any], Any] = estimator[:-1].transform if has_steps else lambda table: table
@@ -219,7 +221,9 @@ def _encode_scored_tables(fold: Fold, *, with_training_rows: bool) -> None:
     start = 0
     for table in [fold.X_test, fold.X_train] if with_training_rows else [fold.X_test]:
         transformed = transform(table)
-        matrix = part.preprocessor.transform(check_table(final, transformed, names=final._columns))
+        matrix = part.preprocessor.transform(
+            reader.read(check_table(final, transformed, names=final._columns))
+        )
         fold.scored.append((table, transformed, slice(start, start + len(matrix))))
         matrices.append(matrix)
         start += len(matrix)

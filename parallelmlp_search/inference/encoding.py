@@ -7,6 +7,7 @@ have are zero, see :func:`parallelmlp_search.inference.networks.plain_networks`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -20,10 +21,17 @@ from parallelmlp_search.data.dates import DateEncoder
 from parallelmlp_search.data.encoding import TableEncoder
 from parallelmlp_search.data.numeric import NumericEncoder
 from parallelmlp_search.data.piecewise import PiecewiseEncoder
+from parallelmlp_search.exceptions import DataWarning
 from parallelmlp_search.inference.raw_columns import ColumnReader
 
 _CACHED_PIECES = 1 << 14
 """Pieces computed at once: 128 KiB in float64. With 2 MiB they take three times as long."""
+
+MIN_JUDGED_ROWS = 20
+"""Rows from which a column without a known category is reported."""
+
+MAX_UNSEEN_SHARE = 0.95
+"""Maximum share of unseen categories that is not reported."""
 
 Doubles = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -131,6 +139,9 @@ class FoldEncoder:
         """
         raw = self._reader.read(X)
         categories = [one.rows(*pair) for one, pair in zip(self._categories, raw.keys, strict=True)]
+        if raw.n_rows >= MIN_JUDGED_ROWS:
+            for name, rows, (codes, _) in zip(self._reader.categories, categories, raw.keys, strict=True):
+                _warn_of_unseen(name, rows, codes)
         return UsedColumns(raw.numbers, np.isnan(raw.numbers), categories, raw.times)
 
     def encode(self, used: UsedColumns) -> Singles:
@@ -176,6 +187,19 @@ class _Numbers:
             scaled = encoder.scaled(np.tile(used.numbers, n_folds), np.tile(used.missing, n_folds))
             out[:, folds, : self._n_numbers] = scaled.reshape(len(used), n_folds, self._n_numbers)
         out[:, :, self._n_numbers :] = used.missing[:, None, self._indicated]
+
+
+def _warn_of_unseen(name: str, rows: Indices, codes: Indices) -> None:
+    """Warn of a column whose categories are nearly all unseen, given rows of its section and codes."""
+    n_present = int((codes >= 0).sum())
+    n_unseen = int(((rows == 0) & (codes >= 0)).sum())
+    if n_present and n_unseen > MAX_UNSEEN_SHARE * n_present:
+        warnings.warn(
+            f"column {name!r} was categorical in training, but {100 * n_unseen / n_present:.0f} % of its "
+            "cells here are categories that training did not have; they count as missing",
+            DataWarning,
+            stacklevel=2,
+        )
 
 
 class _Pieces:

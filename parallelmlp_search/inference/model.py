@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from parallelmlp_search.inference.ensemble import Ensemble, EnsembleFold
 from parallelmlp_search.inference.model_format import (
     FORMAT,
     PLAIN_FORMAT,
+    SCALED_FORMAT,
     StoredModel,
     check_head,
     check_length,
@@ -30,6 +31,9 @@ from parallelmlp_search.inference.networks import member_blocks
 from parallelmlp_search.inference.outputs import tempered
 from parallelmlp_search.packing import Architecture, Head, Layout, plan
 from parallelmlp_search.space import MLPConfig
+
+if TYPE_CHECKING:
+    from parallelmlp_search.data.cells.table import TableReader
 
 PLAIN_FIELDS = (
     "task", "trials", "feature_names", "target_name", "flat_target", "temperature", "decision_weights",
@@ -98,6 +102,8 @@ class TrainedModel:
         True if ``folds`` holds networks that were trained on all rows.
     target_scaling
         Map from the target of a regression to the numbers that the networks predict; None without one.
+    reader
+        Readers of money, dates, texts and other cells of the table; None if all columns are used as they are.
     """
 
     task: str
@@ -113,6 +119,7 @@ class TrainedModel:
     decision_weights: tuple[float, ...] | None = None
     refitted: bool = False
     target_scaling: TargetScaling | None = None
+    reader: TableReader | None = None
 
     @property
     def n_members(self) -> int:
@@ -140,6 +147,8 @@ class TrainedModel:
         DataError
             If a column that the model needs is missing, or an array has another number of columns.
         """
+        if self.reader is not None and not self.reader.is_plain:
+            X = self.reader.read(X)
         values = self._averages(X)
         if self.classes is not None:
             values = tempered(values / values.sum(axis=0), self.temperature)
@@ -180,10 +189,14 @@ class TrainedModel:
         make_folder(folder)
         arrays = {f"fold{number}": fold.parameters for number, fold in enumerate(self.folds)}
         save_arrays(folder / "weights.safetensors", arrays | {"weights": self.weights})
-        scaling = None if self.target_scaling is None else self.target_scaling.to_dict()
+        parts = {"target_scaling": self.target_scaling, "reader": self.reader}
+        stored = {name: None if part is None else part.to_dict() for name, part in parts.items()}
+        newer = {name: values for name, values in stored.items() if values is not None}
+        version = FORMAT if "reader" in newer else SCALED_FORMAT if newer else PLAIN_FORMAT
         write_json(
             folder / "model.json",
-            ({"format": PLAIN_FORMAT} if scaling is None else {"format": FORMAT, "target_scaling": scaling})
+            {"format": version}
+            | newer
             | {name: getattr(self, name) for name in PLAIN_FIELDS}
             | {
                 "classes": None if self.classes is None else ClassTarget(self.classes).to_dict(),
@@ -247,6 +260,11 @@ class TrainedModel:
             folds.append(FoldModel(encoder, head, layout, np.empty(0, dtype=np.float32)))
         if not (configs and folds):
             raise ValueError("it holds no network")
+        reader = None
+        if "reader" in values:
+            from parallelmlp_search.data.cells.table import TableReader  # 5 ms that few models need
+
+            reader = TableReader.from_dict(values["reader"])
         scaling = values.get("target_scaling")
         if scaling is not None:
             scaling = TargetScaling.from_dict(scaling)
@@ -260,6 +278,7 @@ class TrainedModel:
             weights=np.empty(0),
             folds=folds,
             target_scaling=scaling,
+            reader=reader,
             **plain,
         )
 

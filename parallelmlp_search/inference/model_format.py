@@ -12,8 +12,9 @@ from parallelmlp_search._checks import check_finite, check_non_negative, check_p
 from parallelmlp_search._schema import Count, Positive
 from parallelmlp_search.packing import Head
 
-FORMAT, PLAIN_FORMAT = 3, 2
-"""Newest format of ``model.json``, and that of models without ``target_scaling``, for older versions."""
+FORMAT, SCALED_FORMAT, PLAIN_FORMAT = 4, 3, 2
+"""Newest format of ``model.json``; and those of models without ``reader``, and without ``reader`` and
+``target_scaling``, for older versions."""
 
 Numbers = list[Annotated[float, check_finite]]
 Weights = list[Annotated[float, check_non_negative]] | None
@@ -66,6 +67,7 @@ class StoredModel(TypedDict):
     refitted: bool
     classes: StoredClasses | None
     target_scaling: NotRequired[StoredScaling]  # since format 3
+    reader: NotRequired[dict[str, Any]]  # since format 4
     configs: list[dict[str, Any]]
     folds: list[StoredFold]
 

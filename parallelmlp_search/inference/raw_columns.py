@@ -11,7 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from parallelmlp_search.data.categorical import CategoryEncoder
-from parallelmlp_search.data.coercion import Codes, as_keys, as_seconds, key_of, number_of
+from parallelmlp_search.data.cells.base import unreadable_rows, warn_unreadable
+from parallelmlp_search.data.coercion import (
+    Codes,
+    as_keys,
+    as_seconds,
+    is_fast_numeric,
+    key_of,
+    number_of,
+)
 from parallelmlp_search.data.columns import numeric_matrix
 from parallelmlp_search.data.encoding import TableEncoder
 
@@ -75,13 +83,32 @@ class ColumnReader:
                 return self._of_values(X, self._numeric_places, self._category_places, dates)
         frame = self._encoder.aligned(X)
         if len(frame) <= FEW_ROWS:
-            return self._of_few(frame)
-        return RawColumns(
-            n_rows=len(frame),
-            numbers=numeric_matrix(frame, self._numeric),
-            keys=[as_keys(frame[name]) for name in self.categories],
-            times=[as_seconds(frame[name]) for name in self.dates],
-        )
+            raw = self._of_few(frame)
+        else:
+            raw = RawColumns(
+                n_rows=len(frame),
+                numbers=numeric_matrix(frame, self._numeric),
+                keys=[as_keys(frame[name]) for name in self.categories],
+                times=[as_seconds(frame[name]) for name in self.dates],
+            )
+        self._warn_of_changes(frame, raw)
+        return raw
+
+    def _warn_of_changes(self, frame: pd.DataFrame, raw: RawColumns) -> None:
+        """Warn of numeric and date columns with cells that are neither missing nor readable."""
+        lacking = np.isnan(raw.numbers).any(axis=0)
+        suspects: list[tuple[str, str, NDArray[Any]]] = [
+            ("numeric", self._numeric[place], raw.numbers[:, place]) for place in np.flatnonzero(lacking)
+        ]
+        suspects += [
+            ("datetime", name, times)
+            for name, times in zip(self.dates, raw.times, strict=True)
+            if np.isnat(times).any()
+        ]
+        for kind, name, values in suspects:
+            column = frame[name]
+            if not is_fast_numeric(column.dtype) or kind == "datetime":
+                warn_unreadable(name, kind, column, unreadable_rows(column, ~pd.isna(values)))
 
     def _of_few(self, frame: pd.DataFrame) -> RawColumns:
         """Read a few rows of a frame without a call of pandas for each column."""

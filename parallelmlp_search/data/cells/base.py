@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
@@ -12,6 +13,7 @@ import pandas as pd
 
 from parallelmlp_search.data.cells.units import is_missing
 from parallelmlp_search.data.coercion import Floats, as_codes
+from parallelmlp_search.exceptions import DataWarning
 
 MIN_READ_SHARE = 0.95
 """Minimum share of readable cells, among those that are not missing, of a column that gets a reader."""
@@ -140,17 +142,50 @@ def convert(column: pd.Series, parse: Callable[[Any], float]) -> Floats:
     """Convert each distinct value of a column to a float64 of shape (rows,); missing ones become NaN."""
     codes, values = as_codes(column)
     found = np.array([*(parse(value) for value in values), np.nan], dtype=np.float64)
-    return found[codes]
+    numbers: Floats = found[codes]
+    return numbers
 
 
 def unreadable_rows(column: pd.Series, read: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Return the rows that are neither missing nor read, of shape (rows,)."""
-    suspects = ~read & ~np.asarray(pd.isna(column))
+    suspects: npt.NDArray[np.bool_] = ~read & ~np.asarray(pd.isna(column))
     if suspects.any():
         rows = np.flatnonzero(suspects)
         values = column.iloc[rows]
         suspects[rows] = [not is_missing_cell(value) for value in values]
     return suspects
+
+
+def warn_unreadable(name: str, kind: str, column: pd.Series, unreadable: npt.NDArray[np.bool_]) -> None:
+    """Warn of a column whose kind has changed since training.
+
+    Parameters
+    ----------
+    name, kind
+        Name of the column, and its kind in training.
+    column
+        Its cells, of shape (rows,).
+    unreadable
+        Rows that are neither missing nor readable, of shape (rows,).
+    """
+    n_unreadable = int(unreadable.sum())
+    if not n_unreadable:
+        return
+    n_present = int((~np.asarray([is_missing_cell(cell) for cell in column])).sum())
+    share = n_unreadable / n_present
+    if share <= 1.0 - MIN_READ_SHARE:
+        return
+    first = shortened(str(column.iloc[int(np.argmax(unreadable))]))
+    warnings.warn(
+        f"column {name!r} was {kind} in training, but {_percent(share)} of its cells here, such as "
+        f"{first!r}, cannot be read as such; they count as missing",
+        DataWarning,
+        stacklevel=3,
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share < 0.995 or share == 1.0 else "nearly 100 %"
 
 
 def plain_number(value: Any) -> float:

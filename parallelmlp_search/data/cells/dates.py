@@ -25,38 +25,36 @@ Times = npt.NDArray[np.datetime64]
 
 DAY_FIRST, MONTH_FIRST = ("%d %m %Y", "%d %m %y"), ("%m %d %Y", "%m %d %y")
 OTHERS = (
-    "%Y %m %d", "%d %b %Y", "%b %d %Y", "%d %b %y", "%b %d %y", "%Y %b %d", "%d%b%Y", "%b %Y", "%b %y", "%m %Y",
+    "%Y %m %d", "%d %b %Y", "%b %d %Y", "%d %b %y", "%b %d %y", "%Y %b %d", "%d%b%Y", "%b %Y", "%b %y",
+    "%m %Y",
 )  # fmt: skip
 TIME, QUARTER = "time", "quarter"
 FORMATS = (*DAY_FIRST, *MONTH_FIRST, *OTHERS, TIME, QUARTER)
 """Formats of `strptime`, for dates with blanks as separators and English names of months in three letters."""
 
 _LIKE_DATE = re.compile(
-    r"\d{1,4}[./ -]+\d{1,2}[./ -]+\d{2,4}|\d{1,2}[./-]\d{4}|[^\W\d]{3,}\.?[ ,./-]*\d|\d\.?[ ,./-]*[^\W\d]{3,}|\d:\d\d|q[1-4]"
-    r"|\d ?[ap]m",
+    r"\d{1,4}[./ -]+\d{1,2}[./ -]+\d{2,4}|\d{1,2}[./-]\d{4}|[^\W\d]{3,}\.?[ ,./-]*\d"
+    r"|\d\.?[ ,./-]*[^\W\d]{3,}|\d:\d\d|q[1-4]|\d ?[ap]m",
     re.IGNORECASE,
 )
 _MAX_LENGTH = 40
 _CLOCK = re.compile(
-    r"[ T,:]*(?<![\d:])(?P<h>[0-2]?\d)(?::(?P<m>[0-5]\d)(?::(?P<s>[0-5]\d)(?:[.,]\d+)?)?)?\s*(?P<half>[ap]\.?m\.?)?"
-    r"(?:\s*(?P<zone>gmt|utc|z|[a-z]{3,4}|[+-]\d{2}:?\d{2}))?(?![\d:a-z])",
+    r"[ T,:]*(?<![\d:])(?P<h>[0-2]?\d)(?::(?P<m>[0-5]\d)(?::(?P<s>[0-5]\d)(?:[.,]\d+)?)?)?"
+    r"\s*(?P<half>[ap]\.?m\.?)?(?:\s*(?P<zone>gmt|utc|z|[a-z]{3,4}|[+-]\d{2}:?\d{2}))?(?![\d:a-z])",
     re.IGNORECASE,
 )
 _WEEKDAY = re.compile(r"^(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,?\s+", re.IGNORECASE)
 _ORDINAL = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]{3,}\.?")
 _SEPARATORS = re.compile(r"[\s,./-]+")
-_MONTHS = dict.fromkeys(
-    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], ""
-)
-_MONTHS = {name: name for name in _MONTHS} | {
-    "mär": "mar", "mrz": "mar", "mai": "may", "okt": "oct", "dez": "dec", "fév": "feb", "fev": "feb", "avr": "apr",
-    "aoû": "aug", "déc": "dec", "ene": "jan", "abr": "apr", "ago": "aug", "dic": "dec", "juin": "jun",
-    "juil": "jul",
+_ENGLISH = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = {name: name for name in _ENGLISH} | {
+    "mär": "mar", "mrz": "mar", "mai": "may", "okt": "oct", "dez": "dec", "fév": "feb", "fev": "feb",
+    "avr": "apr", "juin": "jun", "juil": "jul", "aoû": "aug", "déc": "dec", "ene": "jan", "abr": "apr",
+    "ago": "aug", "dic": "dec",
 }  # fmt: skip
 _QUARTERS = re.compile(r"(\d{4})[ -]?q([1-4])|q([1-4])[ /-]?(\d{4})", re.IGNORECASE)
 _N_TRIED = 60
-_DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class DateCells:
         return "time of day" if self.format == TIME else "parts of the date"
 
     def read(self, column: pd.Series) -> dict[str, Any]:
-        """Return the dates in UTC."""
+        """Return the dates."""
         return {"": self._times(column)}
 
     def unreadable(self, column: pd.Series) -> npt.NDArray[np.bool_]:
@@ -115,7 +113,7 @@ class DateCells:
             found = days + np.maximum(clocks, 0).astype("timedelta64[s]")
         rest = np.flatnonzero(np.isnat(found))
         if len(rest):
-            found[rest] = as_seconds(pd.Series([values[place] for place in rest], dtype=object))
+            found[rest] = as_seconds(pd.Series([values[place] for place in rest.tolist()], dtype=object))
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,9 +141,7 @@ def fit_dates(cells: Cells, decimal: str | None = None) -> Candidate | None:
     Candidate or None
         None if fewer than half of the cells are dates.
     """
-    looks = np.array(
-        [isinstance(value, str) and _looks_like_date(value) for value in cells.values], dtype=bool
-    )
+    looks = np.array([_looks_like_date(value) for value in cells.values], dtype=bool)
     if cells.share(looks) < MIN_ALIKE_SHARE:
         return None
     places = np.flatnonzero(looks)
@@ -176,8 +172,8 @@ def _is_duration(texts: Sequence[str]) -> bool:
     return not any(match["half"] or match["h"].startswith("0") or int(match["h"]) > 12 for match in hours)
 
 
-def _looks_like_date(text: str) -> bool:
-    return len(text) <= _MAX_LENGTH and bool(_LIKE_DATE.search(text))
+def _looks_like_date(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _MAX_LENGTH and bool(_LIKE_DATE.search(value))
 
 
 def _split(text: str) -> tuple[str, int]:
@@ -195,7 +191,7 @@ def _split(text: str) -> tuple[str, int]:
 
 
 def _seconds(match: re.Match[str]) -> int:
-    """Seconds of the day of a time, in UTC if it has an offset; -1 if it is no time."""
+    """Seconds of the day of a time, without regard to its zone; -1 if it is no time."""
     hour, half = int(match["h"]), (match["half"] or "").lower()
     if hour > 23 or (match["m"] is None and not half) or (half and not 1 <= hour <= 12):
         return -1

@@ -136,9 +136,5 @@ def _short_is_minutes(cells: Cells) -> bool:
 def _is_of_time(text: str) -> bool:
     """True for a text with a unit that cannot be another one."""
     lower = text.lower()
-    units = {unit for _, unit in _PART.findall(lower)}
-    return (
-        ":" in text
-        or lower.lstrip("+-").startswith("p")
-        or bool(units & SECONDS.keys() - {"m", "d", "y", "s", "w"})
-    )
+    units = {unit for _, unit in _PART.findall(lower)} - {"m", "d", "y", "s", "w"}
+    return ":" in text or lower.lstrip("+-").startswith("p") or bool(units & SECONDS.keys())

@@ -48,7 +48,8 @@ class ListCells:
     Parameters
     ----------
     separator
-        Separator of the items in a text, or ``json`` for texts in brackets. Lists as objects are read as well.
+        Separator of the items in a text, or ``json`` for texts in brackets. Objects that are lists are read
+        as well.
     items
         Items that become a column each, which is 1 in rows whose list has it.
     n_positions
@@ -84,16 +85,15 @@ class ListCells:
             matrix = np.full((len(lists), self.n_positions), np.nan)
             for row, items in enumerate(lists):
                 if items is not None:
-                    numbers = [_number(item) for item in items[: self.n_positions]]
-                    matrix[row, : len(numbers)] = numbers
+                    kept = [_number(item) for item in items[: self.n_positions]]
+                    matrix[row, : len(kept)] = kept
             return {str(place): matrix[:, place] for place in range(self.n_positions)}
         found = {"length": np.array([np.nan if items is None else len(items) for items in lists])}
         if self.numeric:
             numbers = [[_number(item) for item in items or ()] for items in lists]
             for name, function in (("mean", np.mean), ("min", np.min), ("max", np.max)):
-                found[name] = np.array(
-                    [function(row) if row else np.nan for row in numbers], dtype=np.float64
-                )
+                values = [float(function(row)) if row else np.nan for row in numbers]
+                found[name] = np.array(values, dtype=np.float64)
         keys = [set() if items is None else {category_key(item) for item in items} for items in lists]
         for item in self.items:
             found[item] = np.array([item in mine for mine in keys], dtype=np.float64)
@@ -191,13 +191,19 @@ def fit_lists(cells: Cells, *, is_certain: bool = False) -> Candidate | None:
 
 
 def _are_lists(rows: Sequence[tuple[list[Any], int]], n_distinct: int) -> bool:
-    """True if the items repeat, are short, and most cells have several."""
-    items = {item for one, _ in rows for item in one}
+    """True if the items repeat in any place of a list, are short, and many cells have several."""
+    places: dict[str, set[int]] = {}
+    for one, _ in rows:
+        for place, item in enumerate(one):
+            places.setdefault(item, set()).add(place)
+    items = places.keys()
     n_items = sum(len(one) for one, _ in rows)
     several = sum(count for one, count in rows if len(one) > 1) / max(1, sum(count for _, count in rows))
     if several < 0.3 or len(items) * 3 > n_items or len(items) >= n_distinct:
         return False
-    return all(len(item.split()) <= _MAX_WORDS for item in items)
+    # a town and a state are no list: each has its own place
+    in_several_places = sum(len(mine) > 1 for mine in places.values())
+    return in_several_places >= 0.3 * len(items) and all(len(item.split()) <= _MAX_WORDS for item in items)
 
 
 def _list_reader(separator: str, rows: Sequence[tuple[list[Any], int]]) -> ListCells:

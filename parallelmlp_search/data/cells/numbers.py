@@ -26,6 +26,7 @@ from parallelmlp_search.data.cells.units import (
     DIMENSIONS,
     MULTIPLIERS,
     PERCENTS,
+    SECONDS,
     dimension_of,
     is_currency,
     is_missing,
@@ -41,20 +42,21 @@ MIN_DISTINCT_UNKNOWN = 8
 _SIGNS = "+\\-\u2212\u2013"
 _CELL = re.compile(
     rf"(?P<open>\()?\s*(?P<first>[{_SIGNS}]?)\s*"
-    rf"(?P<before>[^\d\s.,(){_SIGNS}'’](?:[^\d(){_SIGNS}]{{0,10}}[^\d\s(){_SIGNS}])?)?\s*(?P<second>[{_SIGNS}]?)\s*"
-    r"(?P<body>\d(?:[\d.,'’\s]*\d)?|[.,]\d+)(?P<exponent>[eE][+-]?\d{1,3}(?!\d))?"
+    rf"(?P<before>[^\d\s.,(){_SIGNS}'\u2019](?:[^\d(){_SIGNS}]{{0,10}}[^\d\s(){_SIGNS}])?)?"
+    rf"\s*(?P<second>[{_SIGNS}]?)\s*"
+    r"(?P<body>\d(?:[\d.,'\u2019\s]*\d)?|[.,]\d+)(?P<exponent>[eE][+-]?\d{1,3}(?!\d))?"
     rf"(?:\s*(?P<after>[^\d\s.,(){_SIGNS}](?:[^()]{{0,14}}[^\s()\-])?))?\s*(?P<last>-)?\s*(?P<close>\))?"
 )
 _POINT = re.compile(
-    r"(?:[1-9]\d{0,2}([,'’\s])\d{3}(?:\1\d{3})*|[1-9]\d?(?:,\d{2})+,\d{3}|\d+)?(?:\.\d+)?"
+    r"(?:[1-9]\d{0,2}([,'\u2019\s])\d{3}(?:\1\d{3})*|[1-9]\d?(?:,\d{2})+,\d{3}|\d+)?(?:\.\d+)?"
 )  # the second form groups as in India
-_COMMA = re.compile(r"(?:[1-9]\d{0,2}([.'’\s])\d{3}(?:\1\d{3})*|\d+)?(?:,\d+)?")
+_COMMA = re.compile(r"(?:[1-9]\d{0,2}([.'\u2019\s])\d{3}(?:\1\d{3})*|\d+)?(?:,\d+)?")
 _GRAMMARS: dict[Decimal, re.Pattern[str]] = {".": _POINT, ",": _COMMA}
 _APPROXIMATE = frozenset({"~", "≈", "ca.", "ca", "approx.", "about"})
-_NO_CENTS = re.compile(r"[.,][-–—]{1,2}$")
+_NO_CENTS = re.compile(r"[.,][-\u2013\u2014]{1,2}$")
 _DIMENSION_WORDS = {
-    "frequency": "frequencies", "energy": "energies", "information": "sizes", "resolution": "resolutions", "angle": "angles", "fahrenheit": "temperatures",
-    "temperature": "temperatures", "mass": "masses", "charge": "charges",
+    "frequency": "frequencies", "energy": "energies", "information": "sizes", "fahrenheit": "temperatures",
+    "mass": "masses",
 }  # fmt: skip
 
 
@@ -295,7 +297,7 @@ def _kind_and_unit(
         mine = Counter({unit: n for unit, n in units.items() if dimension_of(unit.lower()) == dimension})
         return "quantity", mine.most_common(1)[0][0], ()
     same = sum(count for unit, count in units.items() if _singular(unit.lower()) == _singular(most.lower()))
-    is_word = most[:1].isalpha() or most in "°′″"
+    is_word = (most[:1].isalpha() and most.lower() not in SECONDS) or most in "\u00b0\u2032\u2033"
     if is_word and not bare and same >= 0.95 * total and len(cells.values) >= MIN_DISTINCT_UNKNOWN:
         return "quantity", most, ()
     return None

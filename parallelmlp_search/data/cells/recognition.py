@@ -37,8 +37,8 @@ from parallelmlp_search.data.frames import as_frame
 from parallelmlp_search.exceptions import DataError, near_miss
 
 ColumnType = Literal[
-    "numeric", "currency", "percent", "quantity", "duration", "datetime", "boolean", "categorical", "text", "list",
-    "json", "ignore",
+    "numeric", "currency", "percent", "quantity", "duration", "datetime", "boolean", "categorical", "text",
+    "list", "json", "ignore",
 ]  # fmt: skip
 COLUMN_TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
 """Kinds that a user can set."""
@@ -143,7 +143,8 @@ def _checked_types(column_types: Mapping[str, str] | None, names: list[str]) -> 
     for name, kind in (column_types or {}).items():
         if name not in names:
             raise DataError(
-                f"the kind of column {name!r} cannot be set: there is no such column{near_miss(str(name), names)}"
+                f"the kind of column {name!r} cannot be set: there is no such column"
+                f"{near_miss(str(name), names)}"
             )
         kind = "ignore" if kind == "identifier" else kind
         types[name] = cast(ColumnType, check_choice(f"the kind of column {name!r}", kind, COLUMN_TYPES))
@@ -205,7 +206,8 @@ def _forced(cells: Cells, name: str, kind: str) -> Candidate | None:
     if found is None:
         shown = ", ".join(repr(shortened(str(value))) for value in cells.values[:3])
         raise DataError(
-            f"the kind of column {name!r} cannot be {kind}: most of its cells, such as {shown}, are something else"
+            f"the kind of column {name!r} cannot be {kind}: most of its cells, such as {shown}, "
+            "cannot be read as that"
         )
     return found
 
@@ -273,6 +275,6 @@ def _unread_note(found: Candidate, cells: Cells, name: str) -> str | None:
     kind = found.reader.kind
     return (
         f"{100 * found.share:.0f} % of the cells of column {name!r} are {found.reason}, but others such as "
-        f"{example(cells.values, others)} are not, so it is read as categories; to count the others as missing, "
-        f"set its kind to {kind}"
+        f"{example(cells.values, others)} are not, so it is read as categories; to count the others as "
+        f"missing, set its kind to {kind}"
     )

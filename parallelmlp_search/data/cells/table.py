@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from parallelmlp_search._checks import check_choice, refuse
-from parallelmlp_search.data.cells.base import CellReader, is_missing_cell
+from parallelmlp_search.data.cells.base import CellReader, is_missing_cell, warn_unreadable
 from parallelmlp_search.data.cells.dates import DateCells
 from parallelmlp_search.data.cells.durations import DurationCells
 from parallelmlp_search.data.cells.lists import ListCells
@@ -25,7 +25,7 @@ from parallelmlp_search.exceptions import DataError, near_miss
 
 @dataclass(frozen=True)
 class ColumnReading:
-    """How one column of a table is read.
+    """Kind of one column of a table, and its reader.
 
     Attributes
     ----------
@@ -77,6 +77,8 @@ class TableReader:
     def read(self, X: Any) -> pd.DataFrame:
         """Return a table of plain columns; columns without a reader are passed on.
 
+        A `DataWarning` names columns with more than 5 % of unreadable cells.
+
         Raises
         ------
         DataError
@@ -93,7 +95,10 @@ class TableReader:
                 if column.name not in frame.columns:
                     others = sorted(set(frame.columns) - set(self.names))
                     raise DataError(f"no column {column.name!r} in the table{near_miss(column.name, others)}")
-                found = column.reader.read(frame[column.name])
+                cells = frame[column.name]
+                found = column.reader.read(cells)
+                if pd.isna(next(iter(found.values()))).any():
+                    warn_unreadable(column.name, column.kind, cells, column.reader.unreadable(cells))
                 plain |= {name: _values(found[suffix]) for suffix, name in column.outputs}
             elif column.name in frame.columns:
                 plain[column.name] = frame[column.name].array

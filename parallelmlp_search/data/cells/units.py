@@ -6,75 +6,28 @@ import unicodedata
 
 MISSING = frozenset(
     [
-        "",
-        "-",
-        "--",
-        "---",
-        "–",
-        "—",
-        ".",
-        "..",
-        "...",
-        "?",
-        "??",
-        "*",
-        "na",
-        "n/a",
-        "n.a.",
-        "n.a",
-        "#n/a",
-        "#na",
-        "#n/d",
-        "#null!",
-        "#value!",
-        "#div/0!",
-        "#ref!",
-        "nan",
-        "null",
-        "none",
-        "nil",
-        "missing",
-        "unknown",
-        "unavailable",
-        "undefined",
-        "not available",
-        "not applicable",
-        "not known",
-        "no data",
-        "tbd",
-        "tba",
-        "k.a.",
-        "k. a.",
-        "keine angabe",
-        "s/o",
-        "(null)",
-        "(none)",
-        "(missing)",
-        "(unknown)",
-        "(blank)",
-        "(empty)",
-        "<na>",
-        "<null>",
-        "\\n",
-        "[null]",
-        "-nan",
-        "nat",
+        "", "-", "--", "---", "\u2013", "\u2014", ".", "..", "...", "?", "??", "*", "na", "n/a", "n.a.",
+        "n.a", "#n/a", "#na", "#n/d", "#null!", "#value!", "#div/0!", "#ref!", "nan", "-nan", "nat", "null",
+        "none", "nil", "missing", "unknown", "unavailable", "undefined", "not available", "not applicable",
+        "not known", "no data", "tbd", "tba", "k.a.", "k. a.", "keine angabe", "(null)", "(none)",
+        "(missing)", "(unknown)", "(blank)", "(empty)", "<na>", "<null>", "\\n", "[null]",
     ]
-)
-"""Spellings of missing values, in lower case, in columns that are otherwise numbers, dates, lists or texts."""
+)  # fmt: skip
+"""Spellings of missing values, in lower case, in columns of numbers, dates, lists or texts."""
 
-_SYMBOL_CODES = (
-    "usd eur gbp jpy cny rmb inr brl rub krw chf cad aud nzd sek nok dkk pln czk huf ron bgn try mxn ars clp cop "
-    "pen zar egp ngn kes ghs mad aed sar ils qar kwd thb vnd idr myr php sgd hkd twd pkr bdt lkr uah kzt btc eth "
-    "us$ a$ c$ r$ s$ hk$ nz$ mx$ au$ ca$ kr kr. zł zl kč kc lei лв руб руб. р. rs rs. fr fr. sfr sfr. rp ₽ dm "
-    "tl dollar dollars euro euros pound pounds yen francs rupees"
+_NAMES = (
+    "usd eur gbp jpy cny rmb inr brl rub krw chf cad aud nzd sek nok dkk pln czk huf ron bgn try mxn ars clp "
+    "cop pen zar egp ngn kes ghs mad aed sar ils qar kwd thb vnd idr myr php sgd hkd twd pkr bdt lkr uah kzt "
+    "btc eth us$ a$ c$ r$ s$ hk$ nz$ mx$ au$ ca$ kr kr. zł zl kč kc lei rs rs. fr fr. sfr sfr. rp dm tl "
+    "dollar dollars euro euros pound pounds yen francs rupees"
 )
-CURRENCIES = frozenset(_SYMBOL_CODES.split())
+CURRENCIES = frozenset(_NAMES.split())
 """Currency codes, words and compound signs in lower case; single signs such as € are known to Unicode."""
 
 MULTIPLIERS = {
-    "k": 1e3, "thousand": 1e3, "tsd": 1e3, "tsd.": 1e3, "m": 1e6, "mm": 1e6, "mn": 1e6, "mio": 1e6, "mio.": 1e6,
-    "mil": 1e6, "million": 1e6, "millions": 1e6, "b": 1e9, "bn": 1e9, "billion": 1e9, "mrd": 1e9, "mrd.": 1e9,
+    "k": 1e3, "thousand": 1e3, "tsd": 1e3, "tsd.": 1e3, "m": 1e6, "mm": 1e6, "mn": 1e6, "mio": 1e6,
+    "mio.": 1e6, "mil": 1e6, "million": 1e6, "millions": 1e6, "b": 1e9, "bn": 1e9, "billion": 1e9, "mrd": 1e9,
+    "mrd.": 1e9,
     "t": 1e12, "tn": 1e12, "trillion": 1e12,
 }  # fmt: skip
 """Multipliers of money and counts, in lower case."""
@@ -99,9 +52,9 @@ DIMENSIONS = {
         "″": _INCH, "meter": 1.0, "meters": 1.0, "metres": 1.0,
     },
     "mass": {
-        "t": 1e3, "kg": 1.0, "kgs": 1.0, "g": 1e-3, "gr": 1e-3, "gm": 1e-3, "mg": 1e-6, "µg": 1e-9, "lb": _POUND,
-        "lbs": _POUND, "lb.": _POUND, "lbs.": _POUND, "pounds": _POUND, "oz": _POUND / 16, "st": 14 * _POUND,
-        "tons": 1e3, "tonnes": 1e3,
+        "t": 1e3, "kg": 1.0, "kgs": 1.0, "g": 1e-3, "gr": 1e-3, "gm": 1e-3, "mg": 1e-6, "µg": 1e-9,
+        "lb": _POUND, "lbs": _POUND, "lb.": _POUND, "lbs.": _POUND, "pounds": _POUND, "oz": _POUND / 16,
+        "st": 14 * _POUND, "tons": 1e3, "tonnes": 1e3,
     },
     "area": {"m2": 1.0, "m²": 1.0, "qm": 1.0, "sqm": 1.0, "km2": 1e6, "km²": 1e6, "ha": 1e4, "cm²": 1e-4,
              "cm2": 1e-4, "sqft": 0.09290304, "sq ft": 0.09290304, "sq. ft.": 0.09290304, "ft²": 0.09290304,

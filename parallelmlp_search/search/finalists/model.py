@@ -60,6 +60,7 @@ def trained_model(
         target_name=problem.target_name,
         flat_target=problem.target.ndim == 1,
         target_scaling=preparation.target_scaling,
+        reader=problem.reader,
     )
 
 

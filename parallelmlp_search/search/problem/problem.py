@@ -78,7 +78,6 @@ class Problem:
         groups: Any = None,
         time: Any = None,
         class_weight: str | Mapping[Any, float] | None = None,
-        column_types: Mapping[str, str] | None = None,
     ) -> Problem:
         """Check a table and its target, and leave out rows of weight zero.
 
@@ -96,8 +95,6 @@ class Problem:
             are the same as none.
         class_weight
             None, ``balanced`` or a mapping from class to weight.
-        column_types
-            Kind by column name, see :func:`~parallelmlp_search.data.cells.recognition.read_columns`.
 
         Returns
         -------
@@ -154,10 +151,16 @@ class Problem:
             task,
             class_weight=class_weight,
             target_name=name,
-            column_types=column_types,
             target_reader=target_reader,
             **values,
         )
+
+    def with_column_types(self, column_types: Mapping[str, str] | None) -> Problem:
+        """Return the problem with kinds of columns that the user has set, by name.
+
+        See :func:`~parallelmlp_search.data.cells.recognition.read_columns`, whose errors :attr:`read` raises.
+        """
+        return replace(self, column_types=dict(column_types)) if column_types else self
 
     @property
     def n_rows(self) -> int:

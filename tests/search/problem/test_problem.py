@@ -10,7 +10,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from parallelmlp_search.data import recognise_columns
+from parallelmlp_search.data.cells.recognition import read_columns
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError
 from parallelmlp_search.search import Problem
 from parallelmlp_search.search.problem import problem as module
@@ -168,11 +168,11 @@ def test_columns_are_recognised_and_classes_counted_once(
 ) -> None:
     calls: list[int] = []
 
-    def counted(frame: pd.DataFrame) -> Any:
+    def counted(frame: pd.DataFrame, types: Any) -> Any:
         calls.append(len(frame))
-        return recognise_columns(frame)
+        return read_columns(frame, types)
 
-    monkeypatch.setattr(module, "recognise_columns", counted)
+    monkeypatch.setattr(module, "read_columns", counted)
     problem = Problem.from_table(table, "sold", weight="w")
     assert problem.has_usable_column
     assert problem.columns.kinds["age"] == "numeric"
@@ -180,3 +180,22 @@ def test_columns_are_recognised_and_classes_counted_once(
     assert problem.head is problem.head
     assert problem.head.n_predictions == 2
     assert not Problem.from_table(pd.DataFrame({"a": [1.0] * 6}), [0, 1] * 3).has_usable_column
+
+
+def test_a_target_of_money_is_a_regression_and_its_spelled_missing_values_are_left_out() -> None:
+    table = pd.DataFrame({"x": range(6), "price": ["$1,200.50", "$3", "n/a", "$4", "$5", "$6.25"]})
+    with pytest.warns(DataWarning, match="1 row is left out"):
+        problem = Problem.from_table(table, "price")
+    assert problem.task == "regression"
+    assert problem.target.tolist() == [1200.5, 3.0, 4.0, 5.0, 6.25]
+    assert problem.reader is not None
+    assert problem.reader.is_plain
+
+
+def test_kinds_set_by_the_user_change_inputs_and_fingerprint(table: pd.DataFrame) -> None:
+    plain = Problem.from_table(table, "sold")
+    assert plain.reader is None
+    assert plain.inputs is plain.frame
+    changed = plain.with_column_types({"age": "categorical"})
+    assert changed.columns.kinds["age"] == "categorical"
+    assert changed.fingerprint() != plain.fingerprint()
