@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from parallelmlp_search.distribute import ShardData, run_shards, shard_tasks
+from parallelmlp_search.search.finalists.baselines import baseline_reserve
 from parallelmlp_search.search.finalists.cross_fitting import snapshots_fit
 from parallelmlp_search.search.finalists.evaluation import selection_seconds
 from parallelmlp_search.search.problem.preparation import Preparation
@@ -114,6 +115,7 @@ def _timed_plan(context: SearchContext, sample: _Sample) -> SearchPlan:
     assert settings.time_limit is not None
     _time_machine(context.data, sample.configs, throughput)
     reserve = min(0.2 * settings.time_limit, 0.7 + selection_seconds(preparation, 16, throughput.n_workers))
+    reserve += baseline_reserve(settings)
     usable = context.clock.for_training(reserve)
     screening = SCREENING_SHARE * usable
     finalists = _plan_finalists(context, sample, usable - screening, preparation.n_oof)

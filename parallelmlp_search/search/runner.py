@@ -13,8 +13,9 @@ import torch
 
 from parallelmlp_search.distribute import one_thread, worker_count
 from parallelmlp_search.engine import execution_path
-from parallelmlp_search.exceptions import BudgetWarning, SearchFailedError
+from parallelmlp_search.exceptions import BudgetWarning, QualityWarning, SearchFailedError
 from parallelmlp_search.kernels.numba.dispatch import prepared_loops
+from parallelmlp_search.search.finalists.baselines import baseline_reserve, beats_prior, compare_baselines
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit, cross_fit, snapshots_fit
 from parallelmlp_search.search.finalists.evaluation import evaluate, honest_score, make_leaderboard
 from parallelmlp_search.search.finalists.postprocessing import comparison_weights, postprocess
@@ -25,7 +26,7 @@ from parallelmlp_search.search.problem.devices import resolve_device
 from parallelmlp_search.search.problem.preparation import Part, Preparation
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
-from parallelmlp_search.search.run.budget import Clock, FinalistPlan, SearchPlan, Throughput
+from parallelmlp_search.search.run.budget import SAVING_SECONDS, Clock, FinalistPlan, SearchPlan, Throughput
 from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.phases import PhaseClock
@@ -39,9 +40,6 @@ MAX_FINALISTS = 32
 
 N_REPLANNED = 16
 """Best configurations of screening whose mean cost plans the finalists under a time limit."""
-
-SAVING_SECONDS = 0.7
-"""Time for saving after a refit under a time limit."""
 
 
 def run(
@@ -103,6 +101,8 @@ def run(
         result = _finish(context, plan, trials, late)
     for sentence in result.left_out:
         warnings.warn(sentence, BudgetWarning, stacklevel=2)
+    if result.beats_prior is False:
+        warnings.warn(_no_better_than_prior(result), QualityWarning, stacklevel=2)
     return result
 
 
@@ -245,23 +245,27 @@ def _finish(
     reporter.report("selecting", trials)
     phases.begin("selecting")
     weights = comparison_weights(fit)
-    left, n_workers = clock.left - 0.5 - refit_seconds, context.throughput.n_workers
+    comparing, n_workers = baseline_reserve(context.settings), context.throughput.n_workers
+    left = clock.left - 0.5 - refit_seconds - comparing
     evaluation = evaluate(fit, weights, left, n_workers=n_workers)
     model = postprocess(fit, evaluation.ensemble)
     left_out = [*left_out, *fit.left_out]
     if context.settings.refit:
         reporter.report("refitting", trials)
         phases.begin("refitting")
-        saving = clock.deadline(SAVING_SECONDS)
+        saving = clock.deadline(SAVING_SECONDS + comparing)
         model, missing = refit(context, model, fit, finalist_plan.max_epochs, saving)
         left_out += missing
+    phases.begin("baselines")
+    baselines = compare_baselines(context, fit, plan.training_seconds)
     phases.begin("saving")
     board = make_leaderboard(trials, fit, evaluation.ensemble)
     metric = context.preparation.metric
+    honest = honest_score(fit, evaluation, model)
     result = SearchResult(
         leaderboard=board,
         model=model,
-        honest=honest_score(fit, evaluation, model),
+        honest=honest,
         metric=metric.name,
         best_trial=board[0].trial,
         best_config=trials[board[0].trial].config,
@@ -271,6 +275,8 @@ def _finish(
         member_steps=context.throughput.member_steps,
         elapsed_seconds=clock.elapsed,
         left_out=left_out,
+        baselines=baselines,
+        beats_prior=beats_prior(honest, baselines, greater_is_better=metric.greater_is_better),
         trials=trials_frame(trials, metric),
     )
     reporter.report("saving", trials)
@@ -282,6 +288,16 @@ def _finish(
         context.journal.directory.finish(result.to_dict())
     reporter.report("finished", trials)
     return result
+
+
+def _no_better_than_prior(result: SearchResult) -> str:
+    assert result.honest is not None
+    prior = next(one.score for one in result.baselines if one.name == "prior")
+    return (
+        f"the model is no better than the prior, which ignores all columns: its {result.metric} of "
+        f"{result.honest.score:.4g} has a 95 % interval from {result.honest.low:.4g} to "
+        f"{result.honest.high:.4g}, and the prior has {prior:.4g}"
+    )
 
 
 def _choose_finalists(

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from parallelmlp_search.inference import TrainedModel
+from parallelmlp_search.search.finalists.baselines import Baseline
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.selection import HonestScore, Leaderboard, Metric
 from parallelmlp_search.space import MLPConfig
@@ -42,6 +43,10 @@ class SearchResult:
         Seconds, seconds inside the training loop (summed over workers) and member-steps of each phase.
     left_out
         Sentences on work that the time limit left out.
+    baselines
+        Scores of the prior, a linear model and gradient boosting on the same rows.
+    beats_prior
+        True if the 95 % interval of the honest score excludes the score of the prior; None if it is unknown.
     trials
         One row per trial and rung.
     """
@@ -59,6 +64,8 @@ class SearchResult:
     elapsed_seconds: float
     left_out: list[str] = field(default_factory=list)
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
+    baselines: list[Baseline] = field(default_factory=list)
+    beats_prior: bool | None = None
     trials: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,6 +76,7 @@ class SearchResult:
             **kept,
             **self.model.postprocessing(),
             "task": self.model.task,
+            "baselines": [asdict(one) for one in self.baselines],
             "honest": None if self.honest is None else asdict(self.honest),
             "best_config": self.best_config.to_dict(),
             "ensemble": [{"trial": trial, "weight": weight} for trial, weight in members],

@@ -140,6 +140,8 @@ class SearchSettings:
         for classes, ``none`` for a regression.
     refit
         True to train the networks of the ensemble again on all rows, and predict with them.
+    baselines
+        True to score the prior, a linear model and gradient boosting on the folds of the finalists.
     seed
         Seed of everything random.
     device
@@ -166,6 +168,7 @@ class SearchSettings:
     tune_thresholds: bool = True
     calibration: str = "auto"
     refit: bool = False
+    baselines: bool = True
     seed: int = 0
     device: str = "auto"
     memory_limit: float | str | None = None
@@ -197,6 +200,7 @@ class SearchSettings:
             raise InvalidParameterError(f"refinement must lie in [0, 1], but got {self.refinement!r}")
         check_boolean("tune_thresholds", self.tune_thresholds)
         check_boolean("refit", self.refit)
+        check_boolean("baselines", self.baselines)
         check_choice("calibration", self.calibration, CALIBRATIONS)
         # run.json holds the dotted name of the class of a sampler object
         if not (isinstance(self.sampler, str) and "." in self.sampler):

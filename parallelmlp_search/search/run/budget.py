@@ -26,6 +26,9 @@ _FOLDS = ((8, 80), (5, 28), (4, 16))
 MIN_SHARE = 0.05
 """Least share of a time limit for training, however long reading and starting took."""
 
+SAVING_SECONDS = 0.7
+"""Time for saving at the end of a time limit."""
+
 SCREENING_SHARE = 0.25
 """Share of the training time for screening; the rest is for the finalists."""
 

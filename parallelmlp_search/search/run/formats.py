@@ -54,6 +54,16 @@ class Finalists(TypedDict):
     trials: list[Count]
 
 
+class Baseline(TypedDict):
+    """Baseline of a result."""
+
+    name: str
+    score: float | None
+    n_rows: Count
+    seconds: Seconds
+    left_out: str | None
+
+
 ENTRIES: Mapping[str, Any] = {
     "plan": Plan,
     "finalists": Finalists,
@@ -62,6 +72,7 @@ ENTRIES: Mapping[str, Any] = {
     "ended": bool,
     "drawn": list[dict[str, Any]],
     "refit": Count,
+    "baselines": list[Baseline],
 }
 """Schema of an entry of the journal, by its key without a number."""
 
@@ -125,6 +136,8 @@ class Result(TypedDict):
     decision: NotRequired[DecisionWeights]  # name of `decision_weights` in version 0.1.0
     refitted: NotRequired[Count | None]
     honest: Honest | None
+    baselines: NotRequired[list[Baseline]]
+    beats_prior: NotRequired[bool | None]
     ensemble: list[dict[str, float]]
     promotion: NotRequired[Promotion | None]
 

@@ -16,6 +16,7 @@ PHASES = (
     "cross-fitting",
     "selecting",
     "refitting",
+    "baselines",
     "saving",
 )
 """Phases in their order. ``reading`` is everything before the search has its table."""

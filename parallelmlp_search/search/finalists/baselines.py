@@ -1,0 +1,302 @@
+"""Baselines: the prior, a linear model and gradient boosting, cross-validated on the folds of the finalists.
+
+They show what the search gained. They take a small share of its time: the rows and iterations of a baseline
+follow from its predicted time. Without a time limit that does not depend on the speed of the machine.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.dummy import DummyRegressor
+from torch import Tensor
+
+from parallelmlp_search.engine.rows import Rows
+from parallelmlp_search.exceptions import one_line
+from parallelmlp_search.search.finalists.baseline_models import (
+    MODELS,
+    BaselineModel,
+    Effort,
+    Predictor,
+    TrainingTable,
+    category_mask,
+    efforts,
+    fitted,
+    model_inputs,
+    predicted_level,
+    training_target,
+    values_of,
+)
+from parallelmlp_search.search.finalists.cross_fitting import CrossFit
+from parallelmlp_search.search.problem.preparation import Part, seed_of
+from parallelmlp_search.search.problem.settings import SearchSettings
+from parallelmlp_search.search.run.budget import SAVING_SECONDS
+from parallelmlp_search.search.run.context import SearchContext
+from parallelmlp_search.selection import HonestScore, tune_thresholds, weight_classes
+
+TIMED_SHARE = 0.05
+"""Share of a time limit for all baselines together."""
+
+UNTIMED_SHARE = 0.02
+"""Seconds on one core for all baselines, relative to the predicted seconds of all training."""
+
+MAX_SECONDS = 10.0
+"""Most of these seconds."""
+
+IMPORT_SECONDS = 0.2
+"""Part of the time in which the models are imported."""
+
+LINEAR_SHARE = 0.4
+"""Largest share of the time for the linear model."""
+
+MIN_ROWS = 1000
+"""Training rows of a fold below which a table is not halved."""
+
+MAX_CELLS = 1 << 23
+"""Most inputs of the training rows of a fold; gradient boosting copies them in double precision (64 MiB)."""
+
+MAX_SCORED_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Score of a simple model on the out-of-fold rows.
+
+    Attributes
+    ----------
+    name
+        ``prior`` (the frequencies of the classes, or one value), ``linear`` or ``gradient_boosting``.
+    score
+        Score in the metric's own orientation, or None.
+    n_rows
+        Training rows of a fold.
+    seconds
+        Time that it took.
+    left_out
+        Reason for which it has no score, or None.
+    """
+
+    name: str
+    score: float | None
+    n_rows: int
+    seconds: float
+    left_out: str | None = None
+
+
+def compare_baselines(context: SearchContext, fit: CrossFit, training_seconds: float) -> list[Baseline]:
+    """Score the baselines on the rows that give the honest score.
+
+    Parameters
+    ----------
+    context
+        Context of the search.
+    fit
+        Folds of the finalists.
+    training_seconds
+        Predicted seconds of all training on one core, from which the effort follows without a time limit.
+
+    Returns
+    -------
+    list of Baseline
+        Empty for tables too small to hold rows back, and for settings without baselines.
+    """
+    if fit.preparation.is_tiny or not context.settings.baselines or not fit.covered.any():
+        return []
+
+    def compute() -> list[dict[str, Any]]:
+        if context.settings.time_limit is None:
+            seconds, deadline = min(MAX_SECONDS, UNTIMED_SHARE * training_seconds) - IMPORT_SECONDS, math.inf
+        else:
+            wall = min(baseline_reserve(context.settings), context.clock.left - SAVING_SECONDS)
+            deadline = time.monotonic() + wall
+            seconds = wall / context.throughput.factor - IMPORT_SECONDS
+        return [asdict(one) for one in _Comparison(fit, seconds, deadline).run()]
+
+    return [Baseline(**values) for values in context.journal.entry("baselines", compute)]
+
+
+def baseline_reserve(settings: SearchSettings) -> float:
+    """Return the seconds of a time limit that are kept for the baselines."""
+    limit = settings.time_limit
+    return TIMED_SHARE * limit if settings.baselines and limit is not None else 0.0
+
+
+def beats_prior(
+    honest: HonestScore | None, baselines: Sequence[Baseline], *, greater_is_better: bool
+) -> bool | None:
+    """Return True if the interval of the honest score excludes that of the prior; None if either is unknown.
+
+    Parameters
+    ----------
+    honest, baselines
+        Score of the model and of the baselines.
+    greater_is_better
+        Orientation of the metric.
+    """
+    prior = next((one.score for one in baselines if one.name == "prior"), None)
+    if honest is None or prior is None:
+        return None
+    return bool(honest.low > prior if greater_is_better else honest.high < prior)
+
+
+class _Comparison:
+    """Cross-validation of the baselines of one search."""
+
+    def __init__(self, fit: CrossFit, seconds: float, deadline: float) -> None:
+        self.parts = fit.parts
+        self.preparation = fit.preparation
+        self.task = fit.preparation.problem.task
+        self.seconds, self.deadline = seconds, deadline
+        self.rng = np.random.default_rng(seed_of(fit.preparation.settings.seed, 9))
+        covered = fit.preparation.oof_rows[fit.covered.numpy()]
+        if len(covered) > MAX_SCORED_ROWS:
+            covered = np.sort(self.rng.choice(covered, MAX_SCORED_ROWS, replace=False))
+        self.scored = covered
+        settings, metric = fit.preparation.settings, fit.preparation.metric
+        self.tunes = settings.tune_thresholds and metric.needs == "label"
+        self.level = predicted_level(metric)
+
+    def run(self) -> list[Baseline]:
+        """Score the prior and every model."""
+        found, left = [self._prior()], self.seconds
+        for model, share in zip(MODELS, (LINEAR_SHARE, 1.0), strict=True):
+            effort, seconds = self._effort(model, share * left)
+            left -= seconds
+            found.append(self._model(model, effort))
+        return found
+
+    def _prior(self) -> Baseline:
+        """The same prediction for every row, from all out-of-fold rows."""
+        started = time.monotonic()
+        preparation, rows = self.preparation, self.preparation.oof_rows
+        target = preparation.target[rows]
+        weight = np.ones(len(rows))
+        if preparation.training_weight is not None:
+            weight = preparation.training_weight[rows].astype(np.float64)
+        if self.task != "regression":
+            constant = np.bincount(target, weight, minlength=preparation.problem.head.n_predictions)
+            constant = self._best_class() if self.tunes else constant / weight.sum()
+        else:
+            values = target.reshape(len(rows), -1)
+            dummy = DummyRegressor(strategy="mean" if self.level is None else "quantile", quantile=self.level)
+            constant = dummy.fit(values, values, weight).constant_.ravel()
+        score = self._constant_score(constant, self.scored)
+        return Baseline("prior", score, len(rows), time.monotonic() - started)
+
+    def _best_class(self) -> NDArray[Any]:
+        """Indicator of the class whose prediction for every validation row has the best score."""
+        classes = np.eye(self.preparation.problem.head.n_predictions)
+        held, metric = self.preparation.validation_rows, self.preparation.metric
+        errors = [metric.to_error(self._constant_score(one, held)) for one in classes]
+        best: NDArray[Any] = classes[int(np.nanargmin(errors))]
+        return best
+
+    def _constant_score(self, constant: NDArray[Any], numbers: NDArray[np.intp]) -> float:
+        rows = self.preparation.scored_rows(numbers)
+        predictions = torch.from_numpy(np.repeat(constant[:, None], len(numbers), axis=1))
+        return float(self.preparation.metric(predictions[None], rows.target, rows.weight)[0])
+
+    def _model(self, model: BaselineModel, effort: Effort | None) -> Baseline:
+        started = time.monotonic()
+        if effort is None:
+            return Baseline(model.name, None, 0, 0.0, "the search is too short for it")
+        try:
+            predictions, wanted = self._out_of_fold(model, effort, started)
+            score = None if predictions is None else self._score(predictions, wanted)
+            reason = "the time limit" if predictions is None else None
+        except Exception as error:  # a baseline must not end a search that is otherwise complete
+            score, reason = None, one_line(error)
+        return Baseline(model.name, score, effort.n_rows, time.monotonic() - started, reason)
+
+    def _effort(self, model: BaselineModel, seconds: float) -> tuple[Effort | None, float]:
+        """Largest effort that is predicted to take at most these seconds, and its prediction."""
+        data = self.parts[0].data
+        columns, n_outputs = data.columns, data.head.n_outputs
+        n_inputs = len(category_mask(columns, data.rows.inputs.shape[1], codes=model.takes_codes))
+        limit = self.preparation.settings.memory_bytes
+        cells = MAX_CELLS if limit is None else min(MAX_CELLS, limit // 400)
+        smallest = min(part.data.rows.inputs.shape[0] for part in self.parts)
+        for effort in efforts(model, smallest, MIN_ROWS):
+            predicted = len(self.parts) * model.seconds(effort, n_inputs, n_outputs)
+            if effort.n_rows * n_inputs <= cells and predicted <= seconds:
+                return effort, predicted
+        return None, 0.0
+
+    def _wanted_rows(self) -> NDArray[np.intp]:
+        """Rows to predict: those that are scored, and validation rows if they tune decision weights."""
+        return np.union1d(self.scored, self.preparation.validation_rows) if self.tunes else self.scored
+
+    def _out_of_fold(
+        self, model: BaselineModel, effort: Effort, started: float
+    ) -> tuple[Tensor | None, NDArray[np.intp]]:
+        """Predictions ``(C, n)`` of the wanted rows, or None after the deadline; and these rows."""
+        wanted = self._wanted_rows()
+        found = np.zeros((self.preparation.problem.head.n_predictions, len(wanted)))
+        for number, part in enumerate(self.parts):
+            per_fold = (time.monotonic() - started) / max(1, number)
+            if number and time.monotonic() + per_fold > self.deadline:
+                return None, wanted
+            predict = fitted(model, self._training_table(model, effort, part), self.task, effort.n_iterations)
+            inputs = part.data.prediction_inputs
+            if inputs is not None:
+                numbers = np.flatnonzero(np.isin(part.predicted_rows, wanted))
+                places = np.searchsorted(wanted, part.predicted_rows[numbers])
+                self._add(found, places, self._predictions(model, predict, part, inputs, numbers))
+            held = part.data.validation_inputs
+            if self.tunes and held is not None:  # every fold predicts them
+                places = np.searchsorted(wanted, self.preparation.validation_rows)
+                predictions = self._predictions(model, predict, part, held, np.arange(held.shape[0]))
+                self._add(found, places, predictions / len(self.parts))
+        return torch.from_numpy(found), wanted
+
+    @staticmethod
+    def _add(found: NDArray[Any], places: NDArray[np.intp], predictions: NDArray[Any]) -> None:
+        found[: len(predictions), places] += predictions
+
+    def _training_table(self, model: BaselineModel, effort: Effort, part: Part) -> TrainingTable:
+        rows, columns = part.data.rows, part.data.columns
+        n_rows, n_inputs = rows.inputs.shape
+        numbers = np.arange(n_rows)
+        if effort.n_rows < n_rows:
+            numbers = np.sort(self.rng.choice(n_rows, effort.n_rows, replace=False))
+        weight = None if rows.weight is None else training_target(rows.weight, numbers)
+        return TrainingTable(
+            inputs=model_inputs(rows.inputs, numbers, columns, codes=model.takes_codes),
+            target=training_target(rows.target, numbers),
+            weight=weight,
+            is_category=category_mask(columns, n_inputs, codes=model.takes_codes),
+            level=self.level,
+        )
+
+    def _predictions(
+        self, model: BaselineModel, predict: Predictor, part: Part, inputs: Rows, numbers: NDArray[np.intp]
+    ) -> NDArray[Any]:
+        """Predictions ``(C, n)`` of some rows of a part, given by their numbers."""
+        values = predict(model_inputs(inputs, numbers, part.data.columns, codes=model.takes_codes))
+        return values_of(part.head, values) if self.task == "regression" else values
+
+    def _score(self, predictions: Tensor, wanted: NDArray[np.intp]) -> float:
+        """Score of the scored rows, with decision weights that are tuned on the validation rows."""
+        preparation, metric = self.preparation, self.preparation.metric
+        rows = preparation.scored_rows(self.scored)
+        weights = None
+        if self.tunes:
+            held = preparation.scored_rows(preparation.validation_rows)
+            tuned = tune_thresholds(
+                predictions[:, np.searchsorted(wanted, preparation.validation_rows)],
+                held.target,
+                metric,
+                weight=held.weight,
+                groups=held.groups,
+                seed=seed_of(preparation.settings.seed, 6),
+            )
+            weights = None if tuned is None else tuned.weights
+        mine = weight_classes(predictions[:, np.searchsorted(wanted, self.scored)], weights)
+        return float(metric(mine[None], rows.target, rows.weight)[0])
