@@ -56,10 +56,6 @@ class BudgetWarning(PMLPWarning):
     """A part of the search was left out because of a time or memory budget."""
 
 
-class QualityWarning(PMLPWarning):
-    """A model is not better than a trivial one."""
-
-
 class DeviceWarning(PMLPWarning):
     """A requested or available device is not used."""
 

@@ -153,6 +153,13 @@ def search(
     refit: Annotated[
         bool, ensemble_option("--refit", help="Train the ensemble again on all rows at the end.")
     ] = False,
+    baselines: Annotated[
+        bool,
+        ensemble_option(
+            "--baselines/--no-baselines",
+            help="Score the prior, a linear model and gradient boosting on the same folds.",
+        ),
+    ] = True,
     storage: Annotated[
         str | None,
         shared_option(
@@ -207,6 +214,7 @@ def search(
         tune_thresholds=tune_thresholds,
         calibration=calibration,
         refit=refit,
+        baselines=baselines,
         seed=seed,
         device=device,
         memory_limit=memory_limit,

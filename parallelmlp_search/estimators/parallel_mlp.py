@@ -68,6 +68,9 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         Whether the networks of the ensemble are trained again on all rows and replace those of the folds.
         This takes about as long as one fold. ``honest_score_`` remains the score of the networks of the
         folds, which were trained on fewer rows.
+    baselines : bool, default=True
+        Whether the prior, a linear model and histogram gradient boosting are scored on the same folds, within
+        5 % of a time limit. ``result_.baselines`` holds their scores.
     device : str, default="auto"
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     n_jobs : int, default=None
@@ -132,6 +135,7 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         tune_thresholds: bool = True,
         calibration: str = "auto",
         refit: bool = False,
+        baselines: bool = True,
         device: str = "auto",
         n_jobs: int | None = None,
         memory_limit: float | str | None = None,
@@ -194,6 +198,7 @@ class ParallelMLPRegressor(TableRegressor, SearchEstimator):
         initial_configs: Sequence[MLPConfig] | str | Path | Study | None = None,
         loss: str | None = None,
         refit: bool = False,
+        baselines: bool = True,
         device: str = "auto",
         n_jobs: int | None = None,
         memory_limit: float | str | None = None,

@@ -177,6 +177,7 @@ class SearchEstimator(TableEstimator):
             sampler=self.sampler,
             initial=initial_configs(self.initial_configs, space),
             refit=self.refit,
+            baselines=self.baselines,
             seed=self._seed(directory),
             device=self.device,
             memory_limit=self.memory_limit,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parallelmlp_search.search.run.trial import config_of_row, summarise
@@ -148,6 +148,23 @@ def describe_postprocessing(result: Record) -> list[tuple[str, str]]:
         count = int(result["refitted"])
         found.append(("refit", f"on all rows, {count} network{'s' * (count > 1)} per configuration"))
     return found
+
+
+def describe_baselines(baselines: Sequence[Record]) -> str:
+    """Describe the scores of baselines, the prior last, and the reason for which one has none.
+
+    >>> describe_baselines([{"name": "prior", "score": 0.5, "share": 1.0, "left_out": None}])
+    'prior 0.5000'
+    """
+    texts = []
+    for one in reversed(baselines):
+        name = str(one["name"]).replace("_", " ")
+        if not is_finite(one["score"]):
+            texts.append(f"{name} left out ({one['left_out']})" if one["left_out"] else f"{name} -")
+            continue
+        rows = f" (on {100 * one['share']:.0f} % of the rows)" if one["share"] < 0.995 else ""
+        texts.append(f"{name} {format_score(one['score'])}{rows}")
+    return ", ".join(texts)
 
 
 def describe_search(result: Record) -> str:

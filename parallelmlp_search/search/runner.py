@@ -13,7 +13,7 @@ import torch
 
 from parallelmlp_search.distribute import one_thread, worker_count
 from parallelmlp_search.engine import execution_path
-from parallelmlp_search.exceptions import BudgetWarning, QualityWarning, SearchFailedError
+from parallelmlp_search.exceptions import BudgetWarning, SearchFailedError
 from parallelmlp_search.kernels.numba.dispatch import prepared_loops
 from parallelmlp_search.search.finalists.baselines import baseline_reserve, beats_prior, compare_baselines
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit, cross_fit, snapshots_fit
@@ -101,8 +101,6 @@ def run(
         result = _finish(context, plan, trials, late)
     for sentence in result.left_out:
         warnings.warn(sentence, BudgetWarning, stacklevel=2)
-    if result.beats_prior is False:
-        warnings.warn(_no_better_than_prior(result), QualityWarning, stacklevel=2)
     return result
 
 
@@ -288,16 +286,6 @@ def _finish(
         context.journal.directory.finish(result.to_dict())
     reporter.report("finished", trials)
     return result
-
-
-def _no_better_than_prior(result: SearchResult) -> str:
-    assert result.honest is not None
-    prior = next(one.score for one in result.baselines if one.name == "prior")
-    return (
-        f"the model is no better than the prior, which ignores all columns: its {result.metric} of "
-        f"{result.honest.score:.4g} has a 95 % interval from {result.honest.low:.4g} to "
-        f"{result.honest.high:.4g}, and the prior has {prior:.4g}"
-    )
 
 
 def _choose_finalists(

@@ -89,7 +89,7 @@ def test_an_exceeded_time_limit_still_plans_some_trials(
     assert plan.n_finalists >= 1
     assert plan.screening_seconds is not None
     assert 0 < plan.screening_seconds < 5
-    assert 0 < plan.reserve_seconds <= 1.0
+    assert 0 < plan.reserve_seconds <= 1.25  # a fifth, and a twentieth for the baselines
 
 
 @pytest.mark.parametrize("n_trials", [1, 2, 7])

@@ -228,7 +228,16 @@ def test_callbacks_see_every_stage_in_order(spam: Problem, make_settings: Make) 
 
 
 def test_the_phases_add_up_to_the_search(found: SearchResult) -> None:
-    names = ("reading", "preparing", "planning", "screening", "cross-fitting", "selecting", "saving")
+    names = (
+        "reading",
+        "preparing",
+        "planning",
+        "screening",
+        "cross-fitting",
+        "selecting",
+        "baselines",
+        "saving",
+    )
     assert tuple(found.phases) == names
     assert sum(phase["seconds"] for phase in found.phases.values()) == pytest.approx(
         found.elapsed_seconds, abs=0.05

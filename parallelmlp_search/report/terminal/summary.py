@@ -13,6 +13,7 @@ from rich.text import Text
 from parallelmlp_search.report.wording import (
     MAX_LISTED,
     Record,
+    describe_baselines,
     describe_config,
     describe_interval,
     describe_postprocessing,
@@ -53,6 +54,10 @@ def search_summary(result: Record, leaderboard: Sequence[Record], run: str) -> R
         page.add_row("", Text(describe_interval(honest), style="dim"))
     elif is_finite(honest.get("naive")):
         page.add_row("score", f"{metric} {format_score(honest['naive'])} without bias correction")
+    if result.get("beats_prior") is False:
+        page.add_row("", Text("no better than the prior, which ignores all columns", style="bold red"))
+    if baselines := result.get("baselines"):
+        page.add_row("baselines", describe_baselines(baselines))
     best = next((row for row in leaderboard if row["trial"] == result["best_trial"]), None)
     if best is not None:
         score = format_score(best.get("score"))

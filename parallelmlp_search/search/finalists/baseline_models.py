@@ -155,7 +155,8 @@ def values_of(head: Head, standardized: Floats) -> Floats:
     scale, location, low, high = (
         np.array(part)[:, None] for part in (head.scale, head.location, head.lower, head.upper)
     )
-    return np.clip(standardized * scale + location, low, high)
+    values: Floats = np.clip(standardized * scale + location, low, high)
+    return values
 
 
 # ---------------------------------------------------------------------- models
@@ -169,7 +170,12 @@ def _fit_linear(table: TrainingTable, task: str, n_iterations: int) -> Predictor
     model = Ridge().fit(table.inputs, table.target, table.weight)
     fitted = model.predict(table.inputs).reshape(table.target.shape)
     shift = 0.0 if table.level is None else np.quantile(table.target - fitted, table.level, axis=0)
-    return lambda inputs: (model.predict(inputs).reshape(len(inputs), -1) + shift).T
+
+    def predict(inputs: Floats) -> Floats:
+        values: Floats = model.predict(inputs).reshape(len(inputs), -1) + shift
+        return values.T
+
+    return predict
 
 
 def _fit_boosting(table: TrainingTable, task: str, n_iterations: int) -> Predictor:

@@ -7,6 +7,7 @@ follow from its predicted time. Without a time limit that does not depend on the
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.dummy import DummyRegressor
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from parallelmlp_search.engine.rows import Rows
@@ -75,18 +76,15 @@ class Baseline:
         ``prior`` (the frequencies of the classes, or one value), ``linear`` or ``gradient_boosting``.
     score
         Score in the metric's own orientation, or None.
-    n_rows
-        Training rows of a fold.
-    seconds
-        Time that it took.
+    share
+        Share of the training rows of a fold that it was trained on.
     left_out
         Reason for which it has no score, or None.
     """
 
     name: str
     score: float | None
-    n_rows: int
-    seconds: float
+    share: float
     left_out: str | None = None
 
 
@@ -116,7 +114,8 @@ def compare_baselines(context: SearchContext, fit: CrossFit, training_seconds: f
         else:
             wall = min(baseline_reserve(context.settings), context.clock.left - SAVING_SECONDS)
             deadline = time.monotonic() + wall
-            seconds = wall / context.throughput.factor - IMPORT_SECONDS
+            seconds = wall / context.throughput.factor
+            seconds -= 0.0 if "sklearn.ensemble" in sys.modules else IMPORT_SECONDS
         return [asdict(one) for one in _Comparison(fit, seconds, deadline).run()]
 
     return [Baseline(**values) for values in context.journal.entry("baselines", compute)]
@@ -174,7 +173,8 @@ class _Comparison:
 
     def _prior(self) -> Baseline:
         """The same prediction for every row, from all out-of-fold rows."""
-        started = time.monotonic()
+        from sklearn.dummy import DummyRegressor
+
         preparation, rows = self.preparation, self.preparation.oof_rows
         target = preparation.target[rows]
         weight = np.ones(len(rows))
@@ -188,7 +188,7 @@ class _Comparison:
             dummy = DummyRegressor(strategy="mean" if self.level is None else "quantile", quantile=self.level)
             constant = dummy.fit(values, values, weight).constant_.ravel()
         score = self._constant_score(constant, self.scored)
-        return Baseline("prior", score, len(rows), time.monotonic() - started)
+        return Baseline("prior", score, 1.0)
 
     def _best_class(self) -> NDArray[Any]:
         """Indicator of the class whose prediction for every validation row has the best score."""
@@ -206,14 +206,22 @@ class _Comparison:
     def _model(self, model: BaselineModel, effort: Effort | None) -> Baseline:
         started = time.monotonic()
         if effort is None:
-            return Baseline(model.name, None, 0, 0.0, "the search is too short for it")
+            return Baseline(model.name, None, 0.0, "the search is too short for it")
         try:
-            predictions, wanted = self._out_of_fold(model, effort, started)
+            # threads of OpenMP that wait for a core took 50 times as long as one thread
+            with threadpool_limits(1):
+                predictions, wanted = self._out_of_fold(model, effort, started)
             score = None if predictions is None else self._score(predictions, wanted)
             reason = "the time limit" if predictions is None else None
         except Exception as error:  # a baseline must not end a search that is otherwise complete
             score, reason = None, one_line(error)
-        return Baseline(model.name, score, effort.n_rows, time.monotonic() - started, reason)
+        share = effort.n_rows / self._fold_rows
+        return Baseline(model.name, score, share, reason)
+
+    @property
+    def _fold_rows(self) -> int:
+        """Training rows of the smallest fold."""
+        return min(part.data.rows.inputs.shape[0] for part in self.parts)
 
     def _effort(self, model: BaselineModel, seconds: float) -> tuple[Effort | None, float]:
         """Largest effort that is predicted to take at most these seconds, and its prediction."""
@@ -222,8 +230,7 @@ class _Comparison:
         n_inputs = len(category_mask(columns, data.rows.inputs.shape[1], codes=model.takes_codes))
         limit = self.preparation.settings.memory_bytes
         cells = MAX_CELLS if limit is None else min(MAX_CELLS, limit // 400)
-        smallest = min(part.data.rows.inputs.shape[0] for part in self.parts)
-        for effort in efforts(model, smallest, MIN_ROWS):
+        for effort in efforts(model, self._fold_rows, MIN_ROWS):
             predicted = len(self.parts) * model.seconds(effort, n_inputs, n_outputs)
             if effort.n_rows * n_inputs <= cells and predicted <= seconds:
                 return effort, predicted
@@ -264,7 +271,7 @@ class _Comparison:
         rows, columns = part.data.rows, part.data.columns
         n_rows, n_inputs = rows.inputs.shape
         numbers = np.arange(n_rows)
-        if effort.n_rows < n_rows:
+        if effort.n_rows < self._fold_rows:
             numbers = np.sort(self.rng.choice(n_rows, effort.n_rows, replace=False))
         weight = None if rows.weight is None else training_target(rows.weight, numbers)
         return TrainingTable(

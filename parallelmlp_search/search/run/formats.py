@@ -59,8 +59,7 @@ class Baseline(TypedDict):
 
     name: str
     score: float | None
-    n_rows: Count
-    seconds: Seconds
+    share: Seconds
     left_out: str | None
 
 

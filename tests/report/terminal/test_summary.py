@@ -66,6 +66,22 @@ def test_summary() -> None:
     assert "left out" not in text
 
 
+def test_baselines_are_shown_beside_the_result() -> None:
+    assert "baselines" not in printed(search_summary(RESULT, BOARD, "r"))  # an older run
+    baselines = [
+        {"name": "prior", "score": 0.5, "share": 1.0, "left_out": None},
+        {"name": "linear", "score": 0.9043, "share": 0.25, "left_out": None},
+        {"name": "gradient_boosting", "score": None, "share": 0.0, "left_out": "the time"},
+    ]
+    values = {"baselines": baselines, "beats_prior": True}
+    text = printed(search_summary(RESULT | values, BOARD, "r"), width=120)
+    assert "gradient boosting left out (the time), linear 0.9043 (on 25 % of the rows), prior 0.5000" in text
+    assert "no better" not in text
+    assert "no better than the prior" in printed(
+        search_summary(RESULT | values | {"beats_prior": False}, [], "")
+    )
+
+
 @pytest.mark.parametrize("key", ["decision_weights", "decision"], ids=["current", "older runs"])
 def test_postprocessing_is_shown(key: str) -> None:
     assert "threshold" not in printed(search_summary(RESULT, BOARD, "r"))
