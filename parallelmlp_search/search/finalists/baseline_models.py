@@ -136,6 +136,10 @@ def category_mask(columns: ColumnGroups, n_inputs: int, *, codes: bool) -> NDArr
         Groups and number of the inputs of networks.
     codes
         As for :func:`model_inputs`.
+
+    Returns
+    -------
+    array of shape (d,)
     """
     n_seen = n_inputs - columns.n_quantiles - columns.n_pieces
     coded = _coded(columns) if codes else []
@@ -241,6 +245,10 @@ def efforts(model: BaselineModel, n_rows: int, least_rows: int) -> Iterator[Effo
         Model, and rows that there are.
     least_rows
         Rows below which they are not halved.
+
+    Yields
+    ------
+    Effort
     """
     for n_iterations in model.iterations:
         yield Effort(n_rows, n_iterations)

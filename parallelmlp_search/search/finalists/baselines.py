@@ -130,7 +130,7 @@ def baseline_reserve(settings: SearchSettings) -> float:
 def beats_prior(
     honest: HonestScore | None, baselines: Sequence[Baseline], *, greater_is_better: bool
 ) -> bool | None:
-    """Return True if the interval of the honest score excludes that of the prior; None if either is unknown.
+    """Return True if the model is better than the prior.
 
     Parameters
     ----------
@@ -138,6 +138,11 @@ def beats_prior(
         Score of the model and of the baselines.
     greater_is_better
         Orientation of the metric.
+
+    Returns
+    -------
+    bool or None
+        True if the interval of the honest score excludes the score of the prior; None if either is unknown.
     """
     prior = next((one.score for one in baselines if one.name == "prior"), None)
     if honest is None or prior is None:
