@@ -22,7 +22,8 @@ _SHOWN_CHARACTERS = 200
 
 def is_number(value: object) -> TypeGuard[float]:
     """Return True for a real number, numpy's included, that is not a boolean."""
-    return isinstance(value, Real) and not isinstance(value, bool)
+    # checks against abstract classes are slow
+    return type(value) in (int, float) or (isinstance(value, Real) and not isinstance(value, bool))
 
 
 def check_choice(parameter: str, value: object, allowed: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ check of `parallelmlp_search._checks` as in ``Annotated[float, check_positive]``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -83,9 +83,14 @@ def _checked(value: Any, kind: type, name: str) -> Any:
     return value
 
 
+@cache
+def _hints(schema: Any) -> dict[str, Any]:
+    return get_type_hints(schema, include_extras=True)
+
+
 def _conform_fields(value: Any, schema: Any, name: str) -> None:
     fields: Mapping[str, Any] = _checked(value, dict, name)
-    for field, inner in get_type_hints(schema, include_extras=True).items():
+    for field, inner in _hints(schema).items():
         is_optional = get_origin(inner) is NotRequired
         if field in fields:
             inner = get_args(inner)[0] if is_optional else inner

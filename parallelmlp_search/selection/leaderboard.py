@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import pandas as pd
@@ -71,7 +71,7 @@ class Entry:
     def to_record(self) -> dict[str, Any]:
         """Return a flat dictionary of plain values; configuration fields are named ``config_FIELD``."""
         record = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "config"}
-        config = asdict(self.config) if is_dataclass(self.config) else self.config  # type: ignore[arg-type]
+        config = vars(self.config) if is_dataclass(self.config) else self.config
         record |= {f"config_{name}": value for name, value in config.items()}
         return {name: _plain(value) for name, value in record.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -131,7 +132,8 @@ class Reporter:
         """
         if not self.callbacks:
             return
-        scored = [trial for trial in trials if trial.records and trial.error < float("inf")]
+        scored = [trial for trial in trials if trial.error < float("inf")]
+        best = heapq.nsmallest(N_STANDINGS, scored, key=lambda trial: trial.standing)
         elapsed = self.clock.elapsed
         steps = self.throughput.member_steps - self.throughput.recalled_steps
         progress = Progress(
@@ -150,7 +152,7 @@ class Reporter:
                     trial.rung,
                     summarise(trial.config),
                 )
-                for trial in sorted(scored, key=lambda trial: trial.standing)[:N_STANDINGS]
+                for trial in best
             ),
             path="" if self.path is None else self.path.name,
             advice="" if self.path is None else self.path.advice,

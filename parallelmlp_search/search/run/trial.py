@@ -60,9 +60,10 @@ class Trial:
     @property
     def error(self) -> float:
         """Error at its highest rung, infinite before the first or after a failure."""
-        if self.state is TrialState.FAILED or not self.records or math.isnan(self.records[-1].error):
+        if self.state is TrialState.FAILED or not self.records:
             return math.inf
-        return self.records[-1].error
+        error = self.records[-1].error
+        return math.inf if math.isnan(error) else error
 
     @property
     def seconds(self) -> float:
