@@ -70,8 +70,10 @@ class Entry:
 
     def to_record(self) -> dict[str, Any]:
         """Return a flat dictionary of plain values; configuration fields are named ``config_FIELD``."""
-        record = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "config"}
-        config = vars(self.config) if is_dataclass(self.config) else self.config
+        record, config = _shallow(self), self.config
+        del record["config"]
+        if is_dataclass(config):
+            config = _shallow(config)
         record |= {f"config_{name}": value for name, value in config.items()}
         return {name: _plain(value) for name, value in record.items()}
 
@@ -144,6 +146,11 @@ class Leaderboard:
         frame = pd.DataFrame([entry.to_record() for entry in entries]).head(len(self))
         frame.insert(0, "rank", pd.Series(self.ranks, dtype="Int64"))
         return frame.astype({"score": "float64", "error": "float64"})
+
+
+def _shallow(instance: Any) -> dict[str, Any]:
+    """Fields of a dataclass without copies of their values."""
+    return {part.name: getattr(instance, part.name) for part in fields(instance)}
 
 
 def _plain(value: Any) -> Any:
