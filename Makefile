@@ -14,7 +14,7 @@ BESIDE_OTHERS := not slow and not alone
 
 # Folders whose tests neither search nor start processes.
 FAST_TESTS := $(addprefix tests/,data packing report selection space search/problem \
-	test_bounds.py test_checks.py test_files.py test_layering.py test_optional.py test_signals.py test_style.py \
+	test_bounds.py test_checks.py test_files.py test_layering.py test_memory.py test_optional.py test_signals.py test_style.py \
 	kernels/test_activations.py kernels/test_losses.py kernels/test_modified_matmul.py)
 ALONE := alone and not slow
 

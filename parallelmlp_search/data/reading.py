@@ -60,7 +60,8 @@ def read_table(
     Raises
     ------
     DataError
-        If the file does not exist, has no rows or an unknown suffix, or cannot be read.
+        If the file does not exist, has no rows or an unknown suffix, is damaged, or needs more than half of
+        the available memory to be read.
     InvalidParameterError
         If `delimiter` is not a single character or `encoding` is not known.
     """

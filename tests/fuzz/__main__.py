@@ -52,8 +52,11 @@ def _fuzz(name: str, folder: Path, seconds: int) -> int:
     command = [sys.executable, "-m", "tests.fuzz.worker", name, str(corpus), str(crashes), *OPTIONS]
     before = set(crashes.iterdir())
     print(f"{name}: {seconds} s", flush=True)
-    subprocess.run([*command, f"-max_total_time={seconds}"], check=False)
-    return len(set(crashes.iterdir()) - before)
+    ended = subprocess.run([*command, f"-max_total_time={seconds}"], check=False)
+    found = len(set(crashes.iterdir()) - before)
+    if ended.returncode and not found:
+        sys.exit(f"the fuzzer of {name} ended with code {ended.returncode}")
+    return found
 
 
 if __name__ == "__main__":
