@@ -1,0 +1,63 @@
+"""Predicted memory of shards in training."""
+
+from __future__ import annotations
+
+import math
+
+from parallelmlp_search.distribute.shard_data import ShardData
+from parallelmlp_search.packing.bucketing import CACHE_ELEMENTS
+from parallelmlp_search.space import MLPConfig
+
+FLOAT_BYTES = 4
+
+WORKING_BYTES = 32_000_000
+"""Memory of a shard besides its members: windows of batches and noise, and predictions that are being scored."""
+
+N_FLATS = 8
+"""Copies of the weights in training: weights, gradients, two moments, averages, best snapshot, and the weights and
+gradients of a first layer with scaled inputs."""
+
+N_BUFFERS = 6
+"""Buffers of activations of a bucket, forward and backward."""
+
+
+def working_bytes(data: ShardData) -> int:
+    """Return the memory of a shard besides its members; wide rows take more."""
+    # three copies of a window of batches, which has at least one step
+    return WORKING_BYTES + 3 * FLOAT_BYTES * 256 * data.n_inputs
+
+
+def member_bytes(data: ShardData, config: MLPConfig, *, n_kept: int, n_snapshots: int) -> int:
+    """Return the memory of a member of a shard in training.
+
+    Parameters
+    ----------
+    data, config
+        Rows and configuration.
+    n_kept, n_snapshots
+        Vectors in the state of the outcome, and snapshots with predictions.
+
+    Returns
+    -------
+    int
+    """
+    shape, head = data.architecture(config), data.head
+    predicted = data.prediction_inputs if n_snapshots else data.validation_inputs
+    n_predicted = 0 if predicted is None else predicted.shape[0]
+    # outputs of all rows, their sums over submembers, and predictions
+    outputs = n_predicted * (head.n_outputs + head.n_predictions * (2 if shape.submembers > 1 else 1))
+    # a list of snapshots, and the same stacked for each member
+    snapshots = 2 * n_snapshots * (shape.n_parameters + n_predicted * head.n_predictions)
+    # a member that fills a bucket alone; the buffers of smaller ones are part of the working memory
+    activations = N_BUFFERS * max(0, data.batch_rows(config) * shape.n_activations - CACHE_ELEMENTS)
+    # weights and gradients of all submembers, unless the compiled loops train them
+    expanded = 2 * shape.submembers * shape.n_parameters if shape.submembers > 1 else 0
+    elements = (N_FLATS + n_kept) * shape.n_parameters + outputs + snapshots + activations + expanded
+    return FLOAT_BYTES * elements
+
+
+def n_snapshots(until_epoch: float, evaluate_every: float | None, keep_snapshots: bool) -> int:
+    """Return the snapshots that a member of a shard keeps."""
+    if not keep_snapshots:
+        return 0
+    return 1 if evaluate_every is None else math.ceil(until_epoch / evaluate_every)
