@@ -1,12 +1,58 @@
-"""Memory that this process can still use."""
+"""Memory that this process uses, and memory that it can still use."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+
+
+def resident_bytes() -> int | None:
+    """Return the physical memory of this process and of the processes that it started, or None if unknown.
+
+    Memory that several processes share, such as libraries, counts for each of them.
+    """
+    own = _resident("self")
+    if own is None:
+        return None
+    return own + sum(_resident(child) or 0 for child in _descendants(str(os.getpid())))
+
+
+def peak_bytes() -> int | None:
+    """Return the most physical memory that this process has used so far, or None if unknown."""
+    for line in _lines(_PROC / "self/status"):
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _resident(process: str) -> int | None:
+    pages = next(_lines(_PROC / process / "statm"), "").split()
+    if pages:
+        return int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
+    return peak_bytes() if process == "self" else None
+
+
+def _descendants(process: str) -> Iterator[str]:
+    for task in _children_files(process):
+        for child in next(_lines(task), "").split():
+            yield child
+            yield from _descendants(child)
+
+
+def _children_files(process: str) -> Iterator[Path]:
+    try:
+        yield from (_PROC / process / "task").glob("*/children")
+    except OSError:  # the process has ended
+        return
 
 
 def available_bytes() -> int | None:

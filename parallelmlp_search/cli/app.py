@@ -90,7 +90,7 @@ def search(
         budget_option(metavar="E", help="Epochs of full training. Default: by the size of the table."),
     ] = None,
     memory_limit: Annotated[
-        str | None, budget_option(metavar="SIZE", help="Memory that the search may use, such as 2GB.")
+        str | None, budget_option(metavar="SIZE", help="Most memory of the process, such as 2GB.")
     ] = None,
     metric: Annotated[
         str | None,

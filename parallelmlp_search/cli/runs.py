@@ -26,6 +26,7 @@ from parallelmlp_search.exceptions import (
 from parallelmlp_search.report import ConsoleReport, search_summary
 from parallelmlp_search.search import Problem, RunDirectory, SearchSettings, run
 from parallelmlp_search.search import screen as screen_trials
+from parallelmlp_search.search.problem.memory_room import check_room
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
@@ -43,7 +44,8 @@ def new_run(
     """
     if output is not None:
         RunDirectory(output).check_free()  # before a large table is read
-    frame = read_table(source.data)
+    check_room(settings.memory_bytes)
+    frame = read_table(source.data, memory_limit=settings.memory_bytes)
     problem = source.problem(frame)
     settings.check_task(problem.task)
     if settings.metric is not None:
@@ -208,7 +210,7 @@ def contribute(
     quiet: bool,
 ) -> None:
     """Train trials for a shared study, without building a model."""
-    problem = source.problem(read_table(source.data))
+    problem = source.problem(read_table(source.data, memory_limit=settings.memory_bytes))
     screener = _screener(shared)
     assert screener is not None
     callbacks = _progress(source, problem, settings, quiet=quiet)

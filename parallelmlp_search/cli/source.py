@@ -119,4 +119,5 @@ class Source:
 
     def problem_of_run(self, directory: RunDirectory) -> Problem:
         """Read the table of a run and return its problem."""
-        return self.problem(read_table(self.path(directory.path)))
+        limit = directory.settings().memory_bytes
+        return self.problem(read_table(self.path(directory.path), memory_limit=limit))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from parallelmlp_search._memory import available_bytes
+from parallelmlp_search._memory import available_bytes, resident_bytes
 from parallelmlp_search.data import compression
 from parallelmlp_search.data.columnar import read_feather, read_parquet
 from parallelmlp_search.data.delimited import read_delimited
@@ -35,7 +35,11 @@ _PIECE_BYTES = 1 << 20
 
 
 def read_table(
-    source: str | os.PathLike[str], *, delimiter: str | None = None, encoding: str | None = None
+    source: str | os.PathLike[str],
+    *,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    memory_limit: int | None = None,
 ) -> pd.DataFrame:
     """Read a table with a header from a file or from standard input.
 
@@ -50,6 +54,8 @@ def read_table(
         or tabs, numbers with a decimal comma are recognised.
     encoding
         By default that of a byte order mark, else UTF-8, else Latin-1.
+    memory_limit
+        Most bytes of the memory of this process, or None. Reading may take half of what is left.
 
     Returns
     -------
@@ -75,7 +81,7 @@ def read_table(
                 f"encoding must be one that Python knows, but got {encoding!r}"
             ) from None
     is_stdin = os.fspath(source) == "-"
-    share = MemoryShare("standard input" if is_stdin else str(Path(source)), available_bytes())
+    share = MemoryShare("standard input" if is_stdin else str(Path(source)), _available(memory_limit))
     try:
         if is_stdin:
             return read_delimited(_standard_input(share), share, delimiter, encoding)
@@ -87,6 +93,13 @@ def read_table(
     except _UNREADABLE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"{share.label!r} cannot be read: {reason}") from error
+
+
+def _available(memory_limit: int | None) -> int | None:
+    available, used = available_bytes(), resident_bytes()
+    if memory_limit is None or used is None:
+        return available
+    return max(0, memory_limit - used if available is None else min(available, memory_limit - used))
 
 
 def _standard_input(share: MemoryShare) -> io.BytesIO:

@@ -1,9 +1,10 @@
 """Shards over workers: tasks, data, training, threads and processes, memory."""
 
 from parallelmlp_search.distribute.executor import run_shards, worker_count
-from parallelmlp_search.distribute.memory import return_free_memory
+from parallelmlp_search.distribute.memory import keep_no_free_memory, return_free_memory
 from parallelmlp_search.distribute.processes import may_start_processes, worker_processes
-from parallelmlp_search.distribute.shard_data import ShardData
+from parallelmlp_search.distribute.shard_data import ShardData, TrainingMemory
+from parallelmlp_search.distribute.shard_memory import working_bytes
 from parallelmlp_search.distribute.shards import (
     FULL_STATE,
     MemberOutcome,
@@ -22,7 +23,9 @@ __all__ = [
     "ShardOutcome",
     "ShardTask",
     "Snapshots",
+    "TrainingMemory",
     "cut_work",
+    "keep_no_free_memory",
     "may_start_processes",
     "one_thread",
     "return_free_memory",
@@ -30,4 +33,5 @@ __all__ = [
     "shard_tasks",
     "worker_count",
     "worker_processes",
+    "working_bytes",
 ]

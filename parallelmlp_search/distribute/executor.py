@@ -15,9 +15,13 @@ import joblib
 import torch
 from joblib.parallel import get_active_backend
 
+from parallelmlp_search._memory import resident_bytes
 from parallelmlp_search.distribute.memory import return_free_memory
 from parallelmlp_search.distribute.shards import ShardOutcome, ShardTask, StopSignal, train_shard
 from parallelmlp_search.exceptions import InvalidParameterError
+
+POLL_SECONDS = 1.0
+"""Seconds between two checks of a thread that waits for memory."""
 
 STOP_SECONDS = 10.0
 """Seconds that an interrupted run waits for its threads to leave their shards."""
@@ -49,13 +53,14 @@ def run_shards(tasks: Iterable[ShardTask], *, n_workers: int) -> Iterator[ShardO
     """Train shards and yield their outcomes as they finish.
 
     Tasks are taken as workers become free, so that an iterable can end at a deadline. If the iteration ends
-    early, for example by an interrupt, the shards of all threads end within a step.
+    early, for example by an interrupt, the shards of all threads end within a step. With a memory limit, a
+    thread waits while its shard would exceed it, unless no other trains.
     """
     options = {"prefer": "threads", "return_as": "generator_unordered", "batch_size": 1}
     parallel = joblib.Parallel(n_jobs=n_workers, pre_dispatch=n_workers, **options)
     n_threads = torch.get_num_threads()
     stop = StopSignal()
-    running = _Running()
+    running = _Running(stop)
     outcomes = parallel(joblib.delayed(running)(replace(task, stop=stop)) for task in tasks)
     try:
         for outcome in outcomes:  # noqa: UP028 - not `yield from`, which would end joblib's generator first
@@ -75,21 +80,38 @@ def run_shards(tasks: Iterable[ShardTask], *, n_workers: int) -> Iterator[ShardO
 
 
 class _Running:
-    """Trains shards and counts the threads of this process that do."""
+    """Trains shards in threads of this process, as many at once as the memory allows, and counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop: StopSignal) -> None:
         self._condition = threading.Condition()
         self._count = 0
+        self._stop = stop
+        self._reserved = self._free = 0
 
     def __call__(self, task: ShardTask) -> ShardOutcome:
+        memory = task.data.memory
+        needed = 0 if memory is None else task.predicted_bytes
         with self._condition:
+            while memory is not None and not self._fits(needed, memory.process) and not self._stop.is_set():
+                self._condition.wait(POLL_SECONDS)
             self._count += 1
+            self._reserved += needed
         try:
             return train_shard(task)
         finally:
+            if memory is not None:
+                return_free_memory()
             with self._condition:
                 self._count -= 1
+                self._reserved -= needed
                 self._condition.notify_all()
+
+    def _fits(self, needed: int, limit: int) -> bool:
+        """Return True if a shard fits beside those in training; one that trains alone always does."""
+        if self._count == 0:
+            self._free = limit - (resident_bytes() or 0)
+            return True
+        return self._reserved + needed <= self._free
 
     def wait(self, seconds: float) -> None:
         """Wait until no thread trains, or until ``seconds`` have passed."""

@@ -13,6 +13,9 @@ from functools import cache
 
 import torch
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_MAX_KEPT_BYTES = 1 << 20
+
 
 @cache
 def _trim() -> Callable[[int], int] | None:
@@ -23,6 +26,20 @@ def _trim() -> Callable[[int], int] | None:
         return None
     trim.argtypes, trim.restype = [ctypes.c_size_t], ctypes.c_int
     return trim
+
+
+def keep_no_free_memory() -> None:
+    """Let the C library return large blocks to the system at once, for the rest of the process.
+
+    Otherwise glibc keeps freed blocks of up to 32 MB, and those of each thread apart from the others.
+    """
+    try:
+        options = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+        options(option, _MAX_KEPT_BYTES)
+    options(_M_ARENA_MAX, 1)
 
 
 def return_free_memory() -> bool:

@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,21 @@ from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig
 
 _TENSORS = ("validation_inputs", "validation_target", "validation_weight", "prediction_inputs")
+
+
+class TrainingMemory(NamedTuple):
+    """Memory that training may use.
+
+    Attributes
+    ----------
+    process
+        Most bytes of the process. Shards wait for each other where they would exceed it together.
+    shard
+        Most bytes of a shard of several members.
+    """
+
+    process: int
+    shard: int
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,8 @@ class ShardData:
         Turns outputs into predictions; name of the training loss; metric of the validation rows.
     seed, columns
         Seed of the batches and of dropout; groups of columns, of which configurations can leave some out.
+    memory
+        Memory that training may use, or None for no limit.
     stored
         File with the tensors, which other processes read instead of receiving them with each task.
     """
@@ -51,6 +68,7 @@ class ShardData:
     metric: Metric
     seed: int
     columns: ColumnGroups = NO_GROUPS
+    memory: TrainingMemory | None = None
     stored: Path | None = field(default=None, compare=False)
 
     def store(self, folder: Path) -> ShardData:

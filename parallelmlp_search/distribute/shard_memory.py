@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from parallelmlp_search.distribute.shard_data import ShardData
 from parallelmlp_search.packing.bucketing import CACHE_ELEMENTS
 from parallelmlp_search.space import MLPConfig
@@ -11,10 +9,10 @@ from parallelmlp_search.space import MLPConfig
 FLOAT_BYTES = 4
 
 WORKING_BYTES = 32_000_000
-"""Memory of a shard besides its members: windows of batches and noise, and predictions that are being scored."""
+"""Memory of a shard besides its members: windows of batches and noise, predictions that are being scored."""
 
 N_FLATS = 8
-"""Copies of the weights in training: weights, gradients, two moments, averages, best snapshot, and the weights and
+"""Copies of the weights in training: weights, gradients, two moments, averages, best snapshot; weights and
 gradients of a first layer with scaled inputs."""
 
 N_BUFFERS = 6
@@ -27,7 +25,7 @@ def working_bytes(data: ShardData) -> int:
     return WORKING_BYTES + 3 * FLOAT_BYTES * 256 * data.n_inputs
 
 
-def member_bytes(data: ShardData, config: MLPConfig, *, n_kept: int, n_snapshots: int) -> int:
+def member_bytes(data: ShardData, config: MLPConfig, n_kept: int, n_snapshots: int = 0) -> int:
     """Return the memory of a member of a shard in training.
 
     Parameters
@@ -54,10 +52,3 @@ def member_bytes(data: ShardData, config: MLPConfig, *, n_kept: int, n_snapshots
     expanded = 2 * shape.submembers * shape.n_parameters if shape.submembers > 1 else 0
     elements = (N_FLATS + n_kept) * shape.n_parameters + outputs + snapshots + activations + expanded
     return FLOAT_BYTES * elements
-
-
-def n_snapshots(until_epoch: float, evaluate_every: float | None, keep_snapshots: bool) -> int:
-    """Return the snapshots that a member of a shard keeps."""
-    if not keep_snapshots:
-        return 0
-    return 1 if evaluate_every is None else math.ceil(until_epoch / evaluate_every)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from parallelmlp_search.distribute.memory import is_out_of_memory, release_device_memory
 from parallelmlp_search.distribute.shard_data import ShardData
+from parallelmlp_search.distribute.shard_memory import member_bytes, working_bytes
 from parallelmlp_search.distribute.snapshots import SnapshotKeeper, Snapshots
 from parallelmlp_search.engine import (
     BatchStream,
@@ -95,9 +96,6 @@ class ShardTask:
         done = max((state.step for state in self.states if state is not None), default=0)
         batch = self.data.batch_rows(self.configs[0])
         steps = max(0.0, self.until_epoch * self.data.n_rows / batch - done)
-        evaluations = (
-            1.0 if self.evaluate_every is None else math.ceil(self.until_epoch / self.evaluate_every)
-        )
         shapes = {self.data.architecture(config) for config in self.configs}
         buckets = {(shape.family, shape.widths): shape for shape in shapes}
         overhead = sum(overhead_seconds(shape) for shape in buckets.values())
@@ -105,9 +103,23 @@ class ShardTask:
         inputs = self.data.prediction_inputs if self.keep_snapshots else self.data.validation_inputs
         n_rows = 0 if inputs is None else inputs.shape[0]
         evaluating = sum(self.data.forward_seconds(config, n_rows) for config in self.configs)
-        return training + evaluations * evaluating
+        return training + self._n_evaluations * evaluating
 
-    def part(self, members: range) -> ShardTask:
+    @property
+    def predicted_bytes(self) -> int:
+        """Predicted memory that training takes."""
+        return working_bytes(self.data) + sum(self.member_bytes())
+
+    def member_bytes(self) -> list[int]:
+        """Return the predicted memory that training each member takes."""
+        n_snapshots = self._n_evaluations if self.keep_snapshots else 0
+        return [member_bytes(self.data, config, len(self.keep), n_snapshots) for config in self.configs]
+
+    @property
+    def _n_evaluations(self) -> int:
+        return 1 if self.evaluate_every is None else math.ceil(self.until_epoch / self.evaluate_every)
+
+    def part(self, members: Sequence[int]) -> ShardTask:
         """The same task for some of the members."""
         return replace(
             self,
@@ -160,10 +172,24 @@ class ShardOutcome:
         self.cut = self.cut or other.cut
 
 
-def cut_work(configs: list[MLPConfig], data: ShardData) -> list[tuple[int, ...]]:
+def cut_work(
+    configs: list[MLPConfig], data: ShardData, n_bytes: Sequence[int] | None = None
+) -> list[tuple[int, ...]]:
     """Split members into shards: equal batch size and columns, enough of them for several workers.
 
-    The result, indices of the members of each shard, depends on the members and the data alone.
+    The result, indices of the members of each shard, depends on the members and the data alone. The data name
+    the most memory of a shard.
+
+    Parameters
+    ----------
+    configs, data
+        Members and their rows.
+    n_bytes
+        Memory of each member in training, or None for no limit.
+
+    Returns
+    -------
+    list of tuple of int
     """
     shapes = [data.architecture(config) for config in configs]
     alike: dict[tuple[int, tuple[tuple[int, int], ...]], list[int]] = {}
@@ -176,7 +202,13 @@ def cut_work(configs: list[MLPConfig], data: ShardData) -> list[tuple[int, ...]]
     elements = scale * min(SHARD_ELEMENTS, max(MIN_ELEMENTS, total // MIN_SHARDS))
     shards: list[tuple[int, ...]] = []
     for (batch, _), members in sorted(alike.items()):
-        cuts = cut_shards([shapes[m] for m in members], n_rows=batch, shard_elements=elements)
+        cuts = cut_shards(
+            [shapes[m] for m in members],
+            n_rows=batch,
+            shard_elements=elements,
+            n_bytes=None if n_bytes is None else [n_bytes[m] for m in members],
+            shard_bytes=None if data.memory is None else data.memory.shard - working_bytes(data),
+        )
         shards.extend(tuple(members[index] for index in cut) for cut in cuts)
     return shards
 
@@ -209,20 +241,19 @@ def shard_tasks(
     list of ShardTask
     """
     states = states or {}
-    trials = list(configs)
-    return [
-        ShardTask(
-            key=f"{key}-{place:04d}",
-            trials=tuple(trials[index] for index in cut),
-            configs=tuple(configs[trials[index]] for index in cut),
-            states=tuple(states.get(trials[index]) for index in cut),
-            data=data,
-            until_epoch=until_epoch,
-            total_epochs=total_epochs,
-            **options,
-        )
-        for place, cut in enumerate(cut_work(list(configs.values()), data))
-    ]
+    whole = ShardTask(
+        key=key,
+        trials=tuple(configs),
+        configs=tuple(configs.values()),
+        states=tuple(states.get(trial) for trial in configs),
+        data=data,
+        until_epoch=until_epoch,
+        total_epochs=total_epochs,
+        **options,
+    )
+    n_bytes = None if data.memory is None else whole.member_bytes()
+    cuts = cut_work(list(configs.values()), data, n_bytes)
+    return [replace(whole.part(cut), key=f"{key}-{place:04d}") for place, cut in enumerate(cuts)]
 
 
 @contextmanager

@@ -76,7 +76,8 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
     n_jobs : int, default=None
         Number of workers. None uses all cores.
     memory_limit : int, float or str, default=None
-        Memory that the search may add to its process: bytes, or a text such as ``"2GB"``.
+        Most memory of the process, with what it uses already: bytes, or a text such as ``"2GB"``. A limit
+        below the minimum is an error that names the minimum.
     run_directory : path, default=None
         Folder of the run. Fitting again with the folder of an unfinished run continues it.
     callbacks : list of callables, default=None

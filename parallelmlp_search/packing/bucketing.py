@@ -175,6 +175,8 @@ def cut_shards(
     *,
     n_rows: int,
     shard_elements: int = SHARD_ELEMENTS,
+    n_bytes: Sequence[int] | None = None,
+    shard_bytes: int | None = None,
 ) -> list[tuple[int, ...]]:
     """Divide members that share rows and batch size into shards.
 
@@ -189,6 +191,8 @@ def cut_shards(
     shard_elements
         Maximum number of activations (width times rows) of a shard. It also has at most
         :data:`SHARD_NEURONS` neurons.
+    n_bytes, shard_bytes
+        Memory of each member in training, and maximum of a shard; None for no limit.
 
     Returns
     -------
@@ -207,14 +211,17 @@ def cut_shards(
     )
     shards: list[tuple[int, ...]] = []
     current: list[int] = []
-    elements = 0
+    elements = used = 0
     for member in order:
         more = architectures[member].n_activations * n_rows
-        if current and elements + more > shard_elements:
+        memory = 0 if n_bytes is None else n_bytes[member]
+        too_large = shard_bytes is not None and used + memory > shard_bytes
+        if current and (elements + more > shard_elements or too_large):
             shards.append(tuple(current))
-            current, elements = [], 0
+            current, elements, used = [], 0, 0
         current.append(member)
         elements += more
+        used += memory
     if current:
         shards.append(tuple(current))
     return shards

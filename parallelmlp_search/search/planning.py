@@ -12,6 +12,7 @@ from parallelmlp_search.distribute import ShardData, run_shards, shard_tasks
 from parallelmlp_search.search.finalists.baselines import baseline_reserve
 from parallelmlp_search.search.finalists.cross_fitting import snapshots_fit
 from parallelmlp_search.search.finalists.evaluation import selection_seconds
+from parallelmlp_search.search.memory_planning import MIN_CAPACITY, estimated_peak, plan_memory, state_bytes
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.proposals.proposals import cheap_share
@@ -74,20 +75,33 @@ class _Sample:
 def make_plan(context: SearchContext) -> SearchPlan:
     """Plan a search.
 
-    Without a time limit the plan depends on settings and data alone. With one, a few networks are trained for
-    a few steps to measure the speed of the machine.
+    Without a limit of time or memory the plan depends on settings and data alone. With a time limit, a few
+    networks are trained for a few steps to measure the speed of the machine.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the memory limit is below the minimum.
     """
-    settings, data = context.settings, context.data
-    rng = np.random.default_rng([settings.seed, 5])
+    settings = context.settings
+    memory = plan_memory(context)
+    context = context.within(memory)
+    data, rng = context.data, np.random.default_rng([settings.seed, 5])
 
     def propose(count: int) -> list[MLPConfig]:
         return propose_fresh(settings.space, "random", count, rng, known=[])
 
     if settings.time_limit is None:
-        return _untimed_plan(context, _Sample.of(data, propose(N_SAMPLED)))
-    n_cheap = round(N_SAMPLED * cheap_share(settings))
-    cheap = propose_cheap(propose, n_cheap, data.epoch_seconds, rng)
-    return _timed_plan(context, _Sample.of(data, cheap + propose(N_SAMPLED - n_cheap)))
+        sample = _Sample.of(data, propose(N_SAMPLED))
+        plan = _untimed_plan(context, sample)
+    else:
+        n_cheap = round(N_SAMPLED * cheap_share(settings))
+        cheap = propose_cheap(propose, n_cheap, data.epoch_seconds, rng)
+        sample = _Sample.of(data, cheap + propose(N_SAMPLED - n_cheap))
+        plan = _timed_plan(context, sample)
+    if memory is not None:
+        plan = replace(plan, memory=replace(memory, estimate=estimated_peak(context, plan, sample.configs)))
+    return plan
 
 
 def _untimed_plan(context: SearchContext, sample: _Sample) -> SearchPlan:
@@ -103,7 +117,7 @@ def _untimed_plan(context: SearchContext, sample: _Sample) -> SearchPlan:
         rungs=rungs,
         n_fresh=n_trials - n_refined,
         n_refined=n_refined,
-        capacity=_capacity(context.data, sample.configs, settings),
+        capacity=_capacity(context, sample.configs),
         n_finalists=n_finalists,
         n_folds=n_folds,
         training_seconds=sample.epoch_seconds * epochs,
@@ -131,7 +145,7 @@ def _timed_plan(context: SearchContext, sample: _Sample) -> SearchPlan:
         rungs=rungs,
         n_fresh=n_trials - n_refined,
         n_refined=n_refined,
-        capacity=_capacity(context.data, sample.configs, settings),
+        capacity=_capacity(context, sample.configs),
         n_finalists=min(finalists.n_finalists, n_trials),
         n_folds=preparation.allowed_folds(finalists.n_folds),
         screening_seconds=screening,
@@ -220,13 +234,12 @@ def _default_finalists(n_trials: int) -> int:
     return min(n_trials, max(2, min(32, round(0.5 * math.sqrt(n_trials)))))
 
 
-def _capacity(data: ShardData, sample: Sequence[MLPConfig], settings: SearchSettings) -> int:
+def _capacity(context: SearchContext, sample: Sequence[MLPConfig]) -> int:
     """Most members alive at once: the states of two generations of survivors must fit into memory."""
-    mean = sum(data.architecture(config).n_parameters for config in sample) / len(sample)
-    state = 4 * 4 * mean
-    limit = settings.memory_bytes
-    room = STATE_BYTES if limit is None else min(STATE_BYTES, 0.4 * limit)
-    return max(4, int(room * settings.reduction_factor / (2.0 * state)))
+    # under a limit, the copy counts that is written to disk
+    room = STATE_BYTES if context.memory is None else min(STATE_BYTES, context.memory.rest // 2)
+    factor = context.settings.reduction_factor
+    return max(MIN_CAPACITY, int(room * factor / (2.0 * state_bytes(context.data, sample))))
 
 
 def _time_machine(data: ShardData, sample: Sequence[MLPConfig], throughput: Throughput) -> None:

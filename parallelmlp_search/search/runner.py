@@ -6,27 +6,30 @@ import contextlib
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from parallelmlp_search.distribute import one_thread, worker_count
+from parallelmlp_search._memory import peak_bytes, resident_bytes
+from parallelmlp_search.distribute import keep_no_free_memory, one_thread, worker_count
 from parallelmlp_search.engine import execution_path
-from parallelmlp_search.exceptions import BudgetWarning, SearchFailedError
+from parallelmlp_search.exceptions import BudgetWarning
 from parallelmlp_search.kernels.numba.dispatch import prepared_loops
+from parallelmlp_search.search.finalist_choice import choose_finalists, fold_parts
 from parallelmlp_search.search.finalists.baselines import baseline_reserve, beats_prior, compare_baselines
-from parallelmlp_search.search.finalists.cross_fitting import CrossFit, cross_fit, snapshots_fit
+from parallelmlp_search.search.finalists.cross_fitting import CrossFit, cross_fit
 from parallelmlp_search.search.finalists.evaluation import evaluate, honest_score, make_leaderboard
 from parallelmlp_search.search.finalists.postprocessing import comparison_weights, postprocess
 from parallelmlp_search.search.finalists.refit import REFIT_SHARE, refit
 from parallelmlp_search.search.finalists.result import SearchResult, trials_frame
-from parallelmlp_search.search.planning import affordable_first, make_plan, replan_finalists
+from parallelmlp_search.search.planning import make_plan
 from parallelmlp_search.search.problem.devices import resolve_device
-from parallelmlp_search.search.problem.preparation import Part, Preparation
+from parallelmlp_search.search.problem.memory_room import MIN_ROOM, check_room
+from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
-from parallelmlp_search.search.run.budget import SAVING_SECONDS, Clock, FinalistPlan, SearchPlan, Throughput
+from parallelmlp_search.search.run.budget import SAVING_SECONDS, Clock, SearchPlan, Throughput
 from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.phases import PhaseClock
@@ -35,11 +38,6 @@ from parallelmlp_search.search.run.run_directory import RunDirectory
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.search.screening.screening import Screener, Screening
-
-MAX_FINALISTS = 32
-
-N_REPLANNED = 16
-"""Best configurations of screening whose mean cost plans the finalists under a time limit."""
 
 
 def run(
@@ -152,6 +150,9 @@ def _prepare(
     """Prepare the data, and processes if a time limit is long enough."""
     device = resolve_device(settings.device)
     timed = settings.time_limit is not None
+    if settings.memory_bytes is not None:
+        keep_no_free_memory()
+        check_room(settings.memory_bytes)
     phases.begin("preparing")
     directory = journal.directory
     recorded = None if directory is None else directory.info().get("training_path")
@@ -168,7 +169,7 @@ def _prepare(
         stack, journal.throughput.n_workers, on_gpu=device != "cpu", memory_limit=settings.memory_bytes
     )
     if settings.time_limit is not None:
-        workers.expect(settings.time_limit)
+        workers.expect(settings.time_limit, (resident_bytes() or 0) + MIN_ROOM)
     return SearchContext(preparation, workers.share(data), journal, reporter, clock, workers, phases)
 
 
@@ -186,9 +187,10 @@ def _plan(context: SearchContext, screener: Screener | None) -> tuple[SearchCont
     resumed = "plan" in context.journal
     plan = SearchPlan.from_dict(context.journal.entry("plan", make))
     plan = agree(plan) if resumed else plan
+    context = context.within(plan.memory)
     if context.settings.time_limit is None:
-        context.workers.expect(plan.training_seconds)
-        context = replace(context, data=context.workers.share(context.data))
+        context.workers.expect(plan.training_seconds, 0 if plan.memory is None else plan.memory.estimate)
+        context = replace(context, data=context.share(context.data))
     preparation, directory = context.preparation, context.journal.directory
     if directory is not None:
         splits = {
@@ -235,8 +237,8 @@ def _finish(
         if context.settings.refit:
             refit_seconds = REFIT_SHARE * max(0.0, clock.left - plan.reserve_seconds)
         deadline = time.monotonic() + clock.for_training(plan.reserve_seconds + refit_seconds)
-    finalists, finalist_plan = _choose_finalists(context, plan, trials, refit_seconds)
-    parts = _folds(context, finalist_plan.n_folds)
+    finalists, finalist_plan = choose_finalists(context, plan, trials, refit_seconds)
+    parts = fold_parts(context, finalist_plan.n_folds)
     fit = cross_fit(
         context, finalists, parts, finalist_plan, rung=len(plan.rungs), trials=trials, deadline=deadline
     )
@@ -283,43 +285,17 @@ def _finish(
     result = replace(result, elapsed_seconds=clock.elapsed, phases=phases.to_dict())
     if context.journal.directory is not None:
         context.journal.directory.log("finished", seconds=result.elapsed_seconds)
+        context.journal.directory.update(memory=_memory_used(context))
         context.journal.directory.finish(result.to_dict())
     reporter.report("finished", trials)
     return result
 
 
-def _choose_finalists(
-    context: SearchContext, plan: SearchPlan, trials: Sequence[Trial], refit_seconds: float
-) -> tuple[list[Trial], FinalistPlan]:
-    """Best trials of screening, higher rungs first, and the plan of their cross-fitting.
-
-    Under a time limit there are more than planned, in case there is time for them.
-    """
-    alive = [trial for trial in trials if trial.records and trial.error < float("inf")]
-    if not alive:
-        failures = [trial.failure for trial in trials if trial.failure]
-        reason = f"; the first failed because {failures[0]}" if failures else ""
-        raise SearchFailedError(f"none of {len(trials)} configurations could be trained{reason}")
-    ranked = sorted(alive, key=lambda trial: trial.standing)
-    if context.settings.time_limit is None:
-        return ranked[: plan.n_finalists], FinalistPlan(plan.max_epochs, plan.n_finalists, plan.n_folds)
-
-    def choose() -> dict[str, Any]:
-        left = context.clock.for_training(plan.reserve_seconds + refit_seconds)
-        best = affordable_first(context, ranked, left)
-        found = replan_finalists(context, [trial.config for trial in best[:N_REPLANNED]], left)
-        chosen = best[: context.settings.n_finalists or MAX_FINALISTS]
-        return asdict(found) | {"trials": [trial.number for trial in chosen]}
-
-    entry = dict(context.journal.entry("finalists", choose))
-    chosen = [trials[number] for number in entry.pop("trials")]
-    return chosen, FinalistPlan(**entry)
-
-
-def _folds(context: SearchContext, n_folds: int) -> list[Part]:
-    hold_out = not snapshots_fit(context.preparation)
-    parts = context.preparation.folds(n_folds, hold_out_validation=hold_out)
-    return [replace(part, data=context.workers.share(part.data)) for part in parts]
+def _memory_used(context: SearchContext) -> dict[str, int]:
+    """Measured peak of the memory, and under a limit the limit and the predicted peak."""
+    peak, plan = peak_bytes(), context.memory
+    measured = {} if peak is None else {"peak": peak}
+    return measured if plan is None else measured | {"limit": plan.limit, "estimate": plan.estimate}
 
 
 def _save(directory: RunDirectory, fit: CrossFit, result: SearchResult) -> None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import joblib
 import pytest
 import torch
 
-from parallelmlp_search.distribute import ShardOutcome, ShardTask, run_shards, worker_count
+from parallelmlp_search.distribute import (
+    ShardOutcome,
+    ShardTask,
+    TrainingMemory,
+    executor,
+    run_shards,
+    worker_count,
+)
 from parallelmlp_search.exceptions import InvalidParameterError
 
 Make = Callable[..., Any]
@@ -126,3 +136,29 @@ class TestWorkerCount:
             joblib.delayed(worker_count)(None) for _ in range(2)
         )
         assert counts == [1, 1]
+
+
+@pytest.mark.parametrize(("n_fitting", "most"), [(1, 1), (2, 2), (9, 3), (0, 1)])
+def test_as_many_shards_as_fit_into_memory_train_at_once(
+    n_fitting: int, most: int, tasks: list[ShardTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, now, lock = [], 0, threading.Lock()
+
+    def train(task: ShardTask) -> ShardOutcome:
+        nonlocal now
+        with lock:
+            now += 1
+            counts.append(now)
+        time.sleep(0.05)
+        with lock:
+            now -= 1
+        return ShardOutcome(task.key)
+
+    monkeypatch.setattr(executor, "train_shard", train)
+    used = 500 * 10**6
+    monkeypatch.setattr(executor, "resident_bytes", lambda: used)
+    needed = max(task.predicted_bytes for task in tasks)
+    memory = TrainingMemory(process=used + n_fitting * needed, shard=needed)
+    limited = [replace(task, data=replace(task.data, memory=memory)) for task in tasks]
+    assert len(list(run_shards(limited, n_workers=3))) == len(tasks)
+    assert max(counts) == most

@@ -15,7 +15,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelmlp_search.distribute import ShardData, ShardOutcome, ShardTask, cut_work, shard_tasks, shards
+from parallelmlp_search.distribute import (
+    ShardData,
+    ShardOutcome,
+    ShardTask,
+    TrainingMemory,
+    cut_work,
+    shard_tasks,
+    shards,
+    working_bytes,
+)
 from parallelmlp_search.distribute.shards import one_thread, train_shard
 from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space import ColumnGroups, MLPConfig
@@ -52,6 +61,24 @@ def test_every_member_is_in_one_shard_with_members_of_its_batch_size(
     assert sorted(member for shard in parts for member in shard) == list(range(len(configs)))
     for shard in parts:
         assert len({data.batch_rows(configs[member]) for member in shard}) == 1
+
+
+@pytest.mark.parametrize("n_fitting", [1, 3, 100])
+def test_shards_of_several_members_keep_to_their_memory(make_data: Make, n_fitting: int) -> None:
+    configs = dict(enumerate([MLPConfig(widths=(64, 64), batch_size=8, seed=seed) for seed in range(20)]))
+    epochs = {"until_epoch": 1.0, "total_epochs": 1.0}
+    (free,) = shard_tasks("key", configs, make_data(), **epochs)
+    room = working_bytes(make_data()) + n_fitting * max(free.member_bytes())
+    limited = replace(make_data(), memory=TrainingMemory(process=10**12, shard=room))
+    tasks = shard_tasks("key", configs, limited, **epochs)
+    assert max(len(task.trials) for task in tasks) == min(n_fitting, 20)
+    assert all(task.predicted_bytes <= room for task in tasks)
+    assert sorted(trial for task in tasks for trial in task.trials) == list(configs)
+    # snapshots are part of the memory
+    values = epochs | {"keep_snapshots": True, "evaluate_every": 0.1}
+    predicting = replace(limited, validation_inputs=None, prediction_inputs=limited.validation_inputs)
+    if n_fitting == 3:
+        assert max(len(task.trials) for task in shard_tasks("key", configs, predicting, **values)) < 3
 
 
 def test_batches_larger_than_the_table_share_a_shard(make_data: Make) -> None:

@@ -64,15 +64,6 @@ def test_a_small_space_or_a_grid_is_not_refined(plan_of: Make, spam: Problem, ma
     assert plan_of(spam, make_settings()).n_refined > 0
 
 
-def test_a_memory_limit_lowers_the_capacity(plan_of: Make, spam: Problem) -> None:
-    free = plan_of(spam, SearchSettings("default"))
-    tight = plan_of(spam, SearchSettings("default", memory_limit=50_000_000))
-    tighter = plan_of(spam, SearchSettings("default", memory_limit=10**6))
-    assert free.capacity > tight.capacity > tighter.capacity >= 2
-    # a large limit does not change the capacity
-    assert plan_of(spam, SearchSettings("default", memory_limit=10**12)).capacity == free.capacity
-
-
 def test_a_longer_time_limit_plans_more_work(plan_of: Make, spam: Problem, make_settings: Make) -> None:
     def work(limit: float) -> float:
         plan = plan_of(spam, make_settings(n_trials=None, max_epochs=None, time_limit=limit))

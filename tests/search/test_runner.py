@@ -292,8 +292,11 @@ def test_a_linear_model_and_a_single_epoch(spam: Problem, make_settings: Make) -
     assert set(result.trials["config_widths"]) == {"", "3"}
 
 
-def test_a_smaller_capacity_gives_more_rounds(spam: Problem, make_settings: Make) -> None:
-    result = run(spam, make_settings(memory_limit=10**6), n_jobs=1)
+def test_a_smaller_capacity_gives_more_rounds(
+    spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parallelmlp_search.search.planning.STATE_BYTES", 1000)
+    result = run(spam, make_settings(), n_jobs=1)
     assert result.n_trials == 20
     assert result.trials["round"].nunique() > 5
     first = result.trials[result.trials["rung"] == 0].groupby("round").size()

@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.distribute import ShardOutcome, ShardTask, shard_tasks
+from parallelmlp_search.distribute.shard_memory import FLOAT_BYTES
 from parallelmlp_search.search.finalists.snapshot_selection import FoldNetwork, SnapshotSelection
 from parallelmlp_search.search.problem.preparation import Part, Preparation, ScoredRows
 from parallelmlp_search.search.run.budget import FinalistPlan
 from parallelmlp_search.search.run.context import SearchContext
+from parallelmlp_search.search.run.memory import FinalistSizes
 from parallelmlp_search.search.run.trial import RungRecord, Trial, TrialState
 
 GROUP_SIZE = 2
@@ -39,8 +41,11 @@ N_EVALUATIONS = 20
 N_SNAPSHOTS = 10
 """Snapshots of a finalist's training, with weights and predictions."""
 
-MAX_SNAPSHOT_VALUES = 1 << 25
-"""Most predictions in the snapshots of one finalist: 128 MiB."""
+MAX_SNAPSHOT_VALUES, MAX_GROUP_VALUES = 1 << 25, 1 << 26
+"""Most predictions in the snapshots of one finalist, 128 MiB, and of a group."""
+
+SNAPSHOT_SHARE = 1 / 32
+"""Share of a memory limit for the predictions in the snapshots of one finalist."""
 
 
 def snapshots_fit(preparation: Preparation) -> bool:
@@ -48,8 +53,27 @@ def snapshots_fit(preparation: Preparation) -> bool:
 
     Where they do not fit, validation rows are a small share of the table.
     """
-    values = N_SNAPSHOTS * preparation.problem.head.n_predictions * preparation.problem.n_rows
-    return preparation.trains_on_validation_rows and values <= MAX_SNAPSHOT_VALUES
+    limit, most = preparation.settings.memory_bytes, MAX_SNAPSHOT_VALUES
+    if limit is not None:
+        most = min(most, int(SNAPSHOT_SHARE * limit) // FLOAT_BYTES)
+    return preparation.trains_on_validation_rows and N_SNAPSHOTS * _n_values(preparation) <= most
+
+
+def _n_values(preparation: Preparation) -> int:
+    """Predictions of a finalist on all rows."""
+    return preparation.problem.head.n_predictions * preparation.problem.n_rows
+
+
+def finalist_sizes(preparation: Preparation, n_folds: int) -> FinalistSizes:
+    """Return the sizes that decide on the memory of finalists."""
+    n_snapshots = N_SNAPSHOTS if snapshots_fit(preparation) else 0
+    return FinalistSizes(n_folds, n_snapshots, _n_values(preparation))
+
+
+def group_size(preparation: Preparation) -> int:
+    """Return how many finalists are cross-fitted at once, without a memory limit."""
+    most = UNTIMED_GROUP_SIZE if preparation.settings.time_limit is None else GROUP_SIZE
+    return max(1, min(most, MAX_GROUP_VALUES // (N_SNAPSHOTS * _n_values(preparation))))
 
 
 @dataclass
@@ -123,7 +147,8 @@ def cross_fit(
     finalists, parts
         Finalists, best first; one part per fold.
     plan
-        Epochs, and with a deadline the number of finalists that were planned; further ones are not missed.
+        Epochs, size of groups, and with a deadline the number of finalists that were planned; further ones
+        are not missed.
     rung
         Number of the rung of the results, above all rungs of screening.
     trials
@@ -139,7 +164,7 @@ def cross_fit(
     required = None if deadline is None else min(plan.n_finalists, len(finalists))
     groups = [
         _tasks(number, group, parts, plan.max_epochs)
-        for number, group in enumerate(_groups(finalists, required))
+        for number, group in enumerate(_groups(finalists, required, plan.group_size))
     ]
     results = _Results(context.preparation, finalists, parts, rung)
     total = sum(len(tasks) for tasks in groups)
@@ -268,13 +293,11 @@ def _out_of_fold(
     return predictions, covered
 
 
-def _groups(finalists: Sequence[Trial], required: int | None) -> list[list[Trial]]:
+def _groups(finalists: Sequence[Trial], required: int | None, size: int) -> list[list[Trial]]:
     """Planned finalists in groups, then the extra ones; without a deadline, ``required`` is None."""
     n = len(finalists)
-    if required is None:
-        starts = [*range(0, n, UNTIMED_GROUP_SIZE)]
-    else:
-        starts = [*range(0, required, GROUP_SIZE), *range(required, n, GROUP_SIZE)]
+    required = n if required is None else required
+    starts = [*range(0, required, size), *range(required, n, size)]
     return [list(finalists[start:end]) for start, end in itertools.pairwise([*starts, n])]
 
 

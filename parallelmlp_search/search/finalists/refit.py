@@ -56,7 +56,7 @@ def refit(
     if preparation.is_tiny:
         return model, []
     n_folds, part = len(fit.parts), preparation.whole()
-    data = context.workers.share(part.data)
+    data = context.share(part.data)
     configs, epochs = dict(zip(model.trials, model.configs, strict=True)), fit.epochs
     once = sum(data.epoch_seconds(config) * epochs[trial] for trial, config in configs.items())
     fold = max_epochs * (1.0 - 1.0 / n_folds) * sum(data.epoch_seconds(trial.config) for trial in fit.trials)

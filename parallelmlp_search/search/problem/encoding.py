@@ -11,6 +11,7 @@ from torch import Tensor
 
 from parallelmlp_search.data import TablePreprocessor
 from parallelmlp_search.engine.rows import Rows, RowView
+from parallelmlp_search.search.problem.memory_room import check_room
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
 
@@ -29,7 +30,7 @@ MAX_TABLE_BYTES = 1 << 27
 A table of a million rows and 30 numbers takes 1.2 GB. With a matrix for screening and for each of four folds,
 a search took 5.75 GB."""
 
-TABLE_SHARE = 1 / 16
+TABLE_SHARE = 1 / 128
 """Share of a memory limit above which all parts share one encoded table."""
 
 FIT_ROWS = 1 << 18
@@ -71,6 +72,7 @@ class Encoder:
         """Return the inputs of some rows: a matrix ``(n, D)``, or a view of the shared table."""
         if self.shared is not None:
             return RowView(self.shared[1], torch.from_numpy(rows).to(self._device))
+        self._check_room(preprocessor, len(rows))
         return torch.from_numpy(preprocessor.transform(self._problem.inputs.iloc[rows])).to(self._device)
 
     @cached_property
@@ -88,8 +90,13 @@ class Encoder:
         preprocessor = self._fitted(rows)
         if 4 * n_rows * preprocessor.n_features_out_ <= most:
             return None
+        self._check_room(preprocessor, n_rows)
         table = torch.from_numpy(preprocessor.transform(self._problem.inputs))
         return preprocessor, table.to(self._device)
+
+    def _check_room(self, preprocessor: TablePreprocessor, n_rows: int) -> None:
+        """Check that encoded rows fit into the memory."""
+        check_room(self._settings.memory_bytes, 4 * n_rows * preprocessor.n_features_out_)
 
     def _fitted(self, rows: NDArray[np.intp]) -> TablePreprocessor:
         preprocessor = TablePreprocessor(

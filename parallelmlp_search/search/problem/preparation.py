@@ -238,6 +238,11 @@ class Preparation:
                 parts.append(self._part(train, predict, seed, validated=False))
         return parts
 
+    @property
+    def shares_table(self) -> bool:
+        """True if the inputs of all parts are views of one table."""
+        return self._encoder.shared is not None
+
     def allowed_folds(self, wanted: int) -> int:
         """Number of folds, limited by the groups, by the times after the first, and to two rows per fold."""
         if self.is_tiny:

@@ -147,8 +147,8 @@ class SearchSettings:
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     memory_limit
-        Bytes that the search can add to the memory of its process, also as a text such as ``2GB``; None for
-        no limit.
+        Most memory of the process and of those that it starts: bytes, or a text such as ``2GB``; None for no
+        limit. Shards, states and finalists are sized to what is left. A limit below the minimum is refused.
     """
 
     search_space: SearchSpace | str = "default"

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from parallelmlp_search.distribute import ShardOutcome
+from parallelmlp_search.search.run.memory import MemoryPlan
 
 FAIR_STEPS = 1200
 """Steps of a finalist with a medium time limit. On tables of 5,000 to 9,000 rows, the error of an ensemble of
@@ -113,11 +114,12 @@ class Throughput:
 
 @dataclass(frozen=True)
 class FinalistPlan:
-    """Size of cross-fitting: epochs of full training, finalists, folds."""
+    """Size of cross-fitting: epochs of full training, finalists, folds, finalists that train at once."""
 
     max_epochs: int
     n_finalists: int
     n_folds: int
+    group_size: int = 1
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,8 @@ class SearchPlan:
         True if trials are added as long as there is time for screening.
     training_seconds
         Predicted seconds of all training on one core; 0 in journals of older versions.
+    memory
+        Memory of the search, or None without a limit.
     deadline
         Reading of the monotonic clock at which screening ends, or None. It is not written to disk.
     """
@@ -154,6 +158,7 @@ class SearchPlan:
     reserve_seconds: float = 0.0
     fills_time: bool = False
     training_seconds: float = 0.0
+    memory: MemoryPlan | None = None
     deadline: float | None = None
 
     @property
@@ -170,7 +175,9 @@ class SearchPlan:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SearchPlan:
         """Plan that :meth:`to_dict` wrote."""
-        return cls(**{**values, "rungs": tuple(values["rungs"])})
+        memory = values.get("memory")
+        memory = None if memory is None else MemoryPlan(**memory)
+        return cls(**{**values, "rungs": tuple(values["rungs"]), "memory": memory})
 
 
 def default_epochs(steps_per_epoch: float) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.run.budget import Clock, Throughput
 from parallelmlp_search.search.run.journal import Journal
+from parallelmlp_search.search.run.memory import MemoryPlan, limited
 from parallelmlp_search.search.run.phases import PhaseClock
 from parallelmlp_search.search.run.progress import Reporter
 from parallelmlp_search.search.run.workers import Workers
@@ -28,6 +29,16 @@ class SearchContext:
     clock: Clock
     workers: Workers
     phases: PhaseClock
+    memory: MemoryPlan | None = None
+    """Memory under a limit."""
+
+    def within(self, memory: MemoryPlan | None) -> SearchContext:
+        """Return the same context with shards that keep to a plan of the memory."""
+        return replace(self, memory=memory, data=limited(self.data, memory))
+
+    def share(self, data: ShardData) -> ShardData:
+        """Return data of shards that keep to the plan of the memory, and that processes read from a file."""
+        return self.workers.share(limited(data, self.memory))
 
     @property
     def settings(self) -> SearchSettings:

@@ -27,7 +27,18 @@ class RunInfo(TypedDict):
     metric: NotRequired[str]
     task: NotRequired[str]
     spent_seconds: NotRequired[Seconds]
+    memory: NotRequired[dict[str, int]]
     shared: NotRequired[dict[str, str]]
+
+
+class Memory(TypedDict):
+    """Memory of a plan."""
+
+    limit: Count
+    base: Count
+    room: Count
+    shard: Count
+    estimate: Count
 
 
 class Plan(TypedDict):
@@ -43,6 +54,7 @@ class Plan(TypedDict):
     reserve_seconds: Seconds
     fills_time: bool
     training_seconds: NotRequired[Seconds]
+    memory: NotRequired[Memory | None]
 
 
 class Finalists(TypedDict):
@@ -51,6 +63,7 @@ class Finalists(TypedDict):
     max_epochs: Positive
     n_finalists: Positive
     n_folds: Annotated[int, partial(check_integer, minimum=2)]
+    group_size: NotRequired[Positive]
     trials: list[Count]
 
 

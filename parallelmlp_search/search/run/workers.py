@@ -11,6 +11,9 @@ from parallelmlp_search.distribute import ShardData, may_start_processes, worker
 MIN_PROCESS_SECONDS = 20.0
 """Training time that is worth starting processes."""
 
+PROCESS_BYTES = 600_000_000
+"""Memory of a process: 500 MB for the program with all libraries, and a shard."""
+
 BUSY_LOAD, BUSY_FACTOR = 1.5, 10.0
 """With a higher load per core, the training time must be this many times longer. With seven busy programs on
 two cores, new processes had trained 4 steps when threads had trained 600."""
@@ -34,7 +37,7 @@ class Workers:
     n_workers
         Number of workers.
     on_gpu, memory_limit
-        Threads are used on a GPU and with a memory limit.
+        Threads are used on a GPU, and where a limit in bytes leaves too little memory for processes.
     """
 
     def __init__(
@@ -47,15 +50,24 @@ class Workers:
     ) -> None:
         self._stack = stack
         self._n_workers = n_workers
-        self._allowed = n_workers > 1 and not on_gpu and memory_limit is None
+        self._allowed = n_workers > 1 and not on_gpu
+        self._memory_limit = memory_limit
         self._share: Callable[[ShardData], ShardData] | None = None
 
-    def expect(self, seconds: float) -> None:
-        """Start processes if so much training is worth them and no joblib backend is configured."""
+    def expect(self, seconds: float, n_bytes: int = 0) -> None:
+        """Start processes if so much training is worth them and no joblib backend is configured.
+
+        ``n_bytes`` is the memory that the search needs with threads.
+        """
         least = MIN_PROCESS_SECONDS * (BUSY_FACTOR if _is_busy() else 1.0)
-        worth = self._allowed and seconds >= least
+        worth = self._allowed and seconds >= least and self._has_room(n_bytes)
         if worth and self._share is None and may_start_processes():
             self._share = self._stack.enter_context(worker_processes(self._n_workers))
+
+    def _has_room(self, n_bytes: int) -> bool:
+        """Return True if a memory limit allows processes beside so much memory."""
+        limit = self._memory_limit
+        return limit is None or n_bytes + self._n_workers * PROCESS_BYTES <= limit
 
     def share(self, data: ShardData) -> ShardData:
         """Data that processes, if there are any, read from a file."""

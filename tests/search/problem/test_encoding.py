@@ -69,8 +69,11 @@ def test_preprocessing_of_a_large_table_is_fitted_to_a_sample(
     assert np.array_equal(as_tensor(first[0].data.rows.inputs), as_tensor(again[0].data.rows.inputs))
 
 
-def test_a_low_memory_limit_shares_smaller_tables(spam: Problem, make_settings: Make) -> None:
-    for limit, is_shared in ((10**7, False), (10**6, True)):
+def test_a_low_memory_limit_shares_smaller_tables(
+    spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit, is_shared in ((3 * 10**11, False), (3 * 10**9, True)):
+        monkeypatch.setattr(encoding, "TABLE_SHARE", 1e-5)
         (screening, *_) = _parts(spam, make_settings(memory_limit=limit))
         assert isinstance(screening.data.rows.inputs, RowView) is is_shared
 

@@ -11,7 +11,7 @@ import pytest
 from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.search.run import workers
-from parallelmlp_search.search.run.workers import MIN_PROCESS_SECONDS, Workers
+from parallelmlp_search.search.run.workers import MIN_PROCESS_SECONDS, PROCESS_BYTES, Workers
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,8 @@ from parallelmlp_search.search.run.workers import MIN_PROCESS_SECONDS, Workers
         (5 * MIN_PROCESS_SECONDS, 2, {}, False, 1e9, False),
         (20 * MIN_PROCESS_SECONDS, 2, {}, False, 1e9, True),
         (1e6, 1, {}, False, 0.0, False),
-        (1e6, 2, {"memory_limit": 10**9}, False, 0.0, False),
+        (1e6, 2, {"memory_limit": 2 * PROCESS_BYTES - 1}, False, 0.0, False),
+        (1e6, 2, {"memory_limit": 2 * PROCESS_BYTES}, False, 0.0, True),
         (1e6, 2, {}, True, 0.0, False),
     ],
 )
