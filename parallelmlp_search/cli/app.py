@@ -5,7 +5,6 @@ A command imports heavy packages only when it runs, so that ``pmlp --help`` answ
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +25,7 @@ from parallelmlp_search.cli.options import (
     shared_option,
 )
 from parallelmlp_search.cli.process_exit import ProcessExit
+from parallelmlp_search.cli.process_start import process_start
 from parallelmlp_search.cli.promote import promote
 from parallelmlp_search.cli.terminal import CommandGroup, guarded, terminal
 
@@ -180,7 +180,7 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """Train many networks on a table, rank them, and save an ensemble of the best."""
-    started = time.monotonic()  # the imports below count towards the time limit
+    started = process_start()  # imports count towards the time limit
     from parallelmlp_search.kernels.numba.library import compile_in_background
 
     if device in ("auto", "cpu"):
@@ -234,7 +234,7 @@ def search(
 @guarded
 def resume(run: RunPath, jobs: Jobs = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Continue an interrupted run, or show the result of a finished one."""
-    started = time.monotonic()
+    started = process_start()
     from parallelmlp_search.cli.runs import perform, show_result
     from parallelmlp_search.cli.source import Source
     from parallelmlp_search.search import RunDirectory
