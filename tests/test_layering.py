@@ -25,7 +25,7 @@ ORDER = (
 """Packages and files of the top level, from the bottom up."""
 
 SUB_PACKAGES = {
-    "data": ("cells",),
+    "data": ("cells", "profile"),
     "kernels": ("numba", "triton"),
     "engine": ("device",),
     "search": ("problem", "run", "proposals", "screening", "finalists"),

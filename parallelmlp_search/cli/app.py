@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 from parallelmlp_search import __version__
+from parallelmlp_search.cli.inspect import inspect
 from parallelmlp_search.cli.options import (
+    Columns,
     Jobs,
     Json,
     Quiet,
@@ -27,6 +29,7 @@ from parallelmlp_search.cli.options import (
 from parallelmlp_search.cli.process_exit import ProcessExit
 from parallelmlp_search.cli.process_start import process_start
 from parallelmlp_search.cli.promote import promote
+from parallelmlp_search.cli.results import evaluate, leaderboard, show
 from parallelmlp_search.cli.terminal import CommandGroup, guarded, terminal
 
 app = typer.Typer(
@@ -80,6 +83,7 @@ def search(
     class_weight: Annotated[
         str | None, data_option(metavar="balanced", help="Give all classes the same total weight.")
     ] = None,
+    columns: Columns = None,
     time_limit: Annotated[float | None, budget_option(metavar="S", help="Seconds for the whole run.")] = None,
     trials: Annotated[
         int | None,
@@ -186,6 +190,7 @@ def search(
     if device in ("auto", "cpu"):
         compile_in_background()  # beside the imports
 
+    from parallelmlp_search.cli.column_types import parse_column_types
     from parallelmlp_search.cli.runs import (
         contribute,
         initial,
@@ -198,7 +203,8 @@ def search(
     from parallelmlp_search.search import SearchSettings
     from parallelmlp_search.space import SearchSpace
 
-    source = Source(data, target, task, groups, time_column, weights, class_weight)
+    types = parse_column_types(columns)
+    source = Source(data, target, task, groups, time_column, weights, class_weight, types)
     search_space = SearchSpace.resolve(space)
     settings = SearchSettings(
         search_space=search_space,
@@ -279,64 +285,8 @@ def predict(
     write_table(prediction_table(model, read_table(data), target, proba=proba), output)
 
 
-@app.command()
-@guarded
-def evaluate(run: RunPath, data: TablePath, as_json: Json = False) -> None:
-    """Score the ensemble of a run on a table with known targets."""
-    from parallelmlp_search.cli.predictions import evaluation_of
-    from parallelmlp_search.data import read_table
-    from parallelmlp_search.report import evaluation_table
-    from parallelmlp_search.search import RunDirectory
-
-    evaluation = evaluation_of(RunDirectory.open(run), read_table(data))
-    screen = terminal()
-    if as_json:
-        screen.json(evaluation)
-    else:
-        screen.show("", evaluation_table(evaluation), "")
-
-
-@app.command()
-@guarded
-def leaderboard(
-    run: RunPath,
-    top: Annotated[int, typer.Option(metavar="N", min=0, help="Rows to show; 0 for all.")] = 20,
-    as_json: Json = False,
-) -> None:
-    """Show the trials of a run, best first."""
-    from parallelmlp_search.cli.plain_values import records
-    from parallelmlp_search.report import leaderboard_table
-    from parallelmlp_search.search import RunDirectory
-
-    frame = RunDirectory.open(run).leaderboard()
-    rows = records(frame.head(top) if top else frame)
-    screen = terminal()
-    if as_json:
-        screen.json(rows)
-        return
-    screen.show(leaderboard_table(rows, width=screen.out.width))
-    if len(rows) < len(frame):
-        screen.note(f"{len(frame) - len(rows):,} more trials: pmlp leaderboard {run} --top 0")
-
-
-@app.command()
-@guarded
-def show(
-    run: RunPath,
-    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Number of a trial.")],
-    as_json: Json = False,
-) -> None:
-    """Show one trial: its configuration and its score at each rung."""
-    from parallelmlp_search.cli.runs import trial_of
-    from parallelmlp_search.report import trial_page
-    from parallelmlp_search.search import RunDirectory
-
-    found = trial_of(RunDirectory.open(run), trial)
-    screen = terminal()
-    if as_json:
-        screen.json(found)
-    else:
-        screen.show(trial_page(found))
+for command in (evaluate, leaderboard, show):
+    app.command()(guarded(command))
 
 
 @app.command()
@@ -372,6 +322,7 @@ def study(
 
 
 app.command()(guarded(promote))
+app.command()(guarded(inspect))
 
 
 @app.command()

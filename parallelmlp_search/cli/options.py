@@ -15,6 +15,16 @@ ensemble_option = partial(typer.Option, rich_help_panel="Ensemble")
 shared_option = partial(typer.Option, rich_help_panel="Search on several machines")
 output_option = partial(typer.Option, rich_help_panel="Output")
 
+Columns = Annotated[
+    list[str] | None,
+    data_option(
+        "--columns",
+        metavar="KIND=NAME,...",
+        help="Set kinds of columns, such as currency=price or ignore=id,name. May be repeated. Kinds: "
+        "numeric, currency, percent, quantity, duration, datetime, boolean, categorical, text, list, json, "
+        "ignore.",
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run.", show_default=False)]
 TablePath = Annotated[
     str,

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,8 @@ from parallelmlp_search.exceptions import (
     RunDirectoryError,
     SearchFailedError,
 )
-from parallelmlp_search.report import ConsoleReport, search_summary
-from parallelmlp_search.search import Problem, RunDirectory, SearchSettings, run
+from parallelmlp_search.report import ConsoleReport, profile_lines, search_summary
+from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchSettings, run
 from parallelmlp_search.search import screen as screen_trials
 from parallelmlp_search.search.problem.memory_room import check_room
 from parallelmlp_search.selection import get_metric
@@ -32,6 +32,10 @@ from parallelmlp_search.space import MLPConfig, SearchSpace
 
 if TYPE_CHECKING:
     from parallelmlp_search.integrations.optuna import SharedStudy
+
+
+MAX_WARNINGS = 5
+"""Warnings about a table that a search prints."""
 
 
 def new_run(
@@ -120,7 +124,7 @@ def perform(
                 problem,
                 settings,
                 directory=directory,
-                callbacks=callbacks,
+                callbacks=_with_description(callbacks, source, problem, settings),
                 n_jobs=jobs,
                 started=started,
                 screener=screener,
@@ -164,6 +168,34 @@ def _progress(
     # FORCE_COLOR makes rich take a log file for a terminal, hence isatty
     live = sys.stderr.isatty() and screen.err.is_terminal and not screen.err.is_dumb_terminal
     return [] if quiet else [ConsoleReport(screen.err, title=title, live=live)]
+
+
+def _with_description(
+    callbacks: Sequence[ConsoleReport], source: Source, problem: Problem, settings: SearchSettings
+) -> list[Callable[[Progress], None]]:
+    """Return callbacks of which the first describes the table at the first report: the search has begun."""
+    described: list[bool] = []
+
+    def describe(progress: Progress) -> None:
+        if not described:
+            described.append(True)
+            _describe(source, problem, settings)
+
+    return [describe, *callbacks] if callbacks else []
+
+
+def _describe(source: Source, problem: Problem, settings: SearchSettings) -> None:
+    """Print how the table is read: its columns, target and task, and warnings."""
+    screen, profile = terminal(), problem.profile(short=True)
+    metric = get_metric(settings.metric, problem.task).name
+    for line in profile_lines(profile, source.name, metric):
+        screen.note(line)
+    for finding in profile.warnings[:MAX_WARNINGS]:
+        screen.warning(finding.text)
+    if profile.warnings:
+        left = len(profile.warnings) - MAX_WARNINGS
+        more = "more" if left <= 0 else f"{left} more warning{'s' * (left > 1)}"
+        screen.note(f"{more}: pmlp inspect {shlex.quote(source.data)} --target {shlex.quote(source.target)}")
 
 
 def sharing(
@@ -216,7 +248,12 @@ def contribute(
     callbacks = _progress(source, problem, settings, quiet=quiet)
     with callbacks[0] if callbacks else contextlib.nullcontext():
         n_trials = screen_trials(
-            problem, settings, screener, callbacks=callbacks, n_jobs=jobs, started=started
+            problem,
+            settings,
+            screener,
+            callbacks=_with_description(callbacks, source, problem, settings),
+            n_jobs=jobs,
+            started=started,
         )
     if as_json:
         terminal().json({"study": shared["study"], "storage": shared["storage"], "trials": n_trials})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,18 @@ from typing import Any
 import pandas as pd
 
 from parallelmlp_search._reading import reading
+from parallelmlp_search._schema import conform
 from parallelmlp_search.data import read_table
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError, near_miss
 from parallelmlp_search.search import Problem, RunDirectory
 
 STORED_TABLE = "data"
 """Name, without suffix, of the copy that a run keeps of a table from standard input."""
+
+
+def table_name(data: str) -> str:
+    """Return the name of a table in messages."""
+    return "standard input" if data == "-" else Path(data).name
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,8 @@ class Source:
         Columns with these roles, or None.
     class_weight
         ``balanced`` or None.
+    columns
+        Kind by column name, for columns whose kind is set, or None.
     """
 
     data: str
@@ -42,6 +52,7 @@ class Source:
     time_column: str | None = None
     weights: str | None = None
     class_weight: str | None = None
+    columns: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.groups is not None and self.time_column is not None:
@@ -79,6 +90,9 @@ class Source:
             path = values["data"]
             if "\0" in path or not (Path(path).is_absolute() or path == f"{STORED_TABLE}.parquet"):
                 raise ValueError(f"{path!r} is not the absolute path of a table")
+            if values["columns"] is not None:
+                values["columns"] = json.loads(values["columns"])
+                conform(values["columns"], dict[str, str], "columns")
             return cls(**values)
 
     @property
@@ -89,7 +103,7 @@ class Source:
     @property
     def name(self) -> str:
         """Name of the table in messages."""
-        return "standard input" if self.is_stdin else Path(self.data).name
+        return table_name(self.data)
 
     @property
     def stem(self) -> str:
@@ -99,7 +113,8 @@ class Source:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values, with the absolute path of the table or the name of its copy in the run."""
         data = f"{STORED_TABLE}.parquet" if self.is_stdin else str(Path(self.data).absolute())
-        return asdict(self) | {"data": data}
+        columns = None if self.columns is None else json.dumps(self.columns)
+        return asdict(self) | {"data": data, "columns": columns}
 
     def path(self, run: Path) -> Path:
         """Return the path of the table of a run; the copy of a table from standard input is in its folder."""
@@ -115,7 +130,7 @@ class Source:
             groups=self.groups,
             time=self.time_column,
             class_weight=self.class_weight,
-        )
+        ).with_column_types(self.columns)
 
     def problem_of_run(self, directory: RunDirectory) -> Problem:
         """Read the table of a run and return its problem."""

@@ -54,6 +54,10 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         configurations.
     initial_configs : list of MLPConfig, path or optuna.Study, default=None
         Configurations to try first, or a finished run or a study, whose best are tried first.
+    column_types : mapping, default=None
+        Kind by column name, for columns whose kind is not to be recognised: ``"numeric"``, ``"currency"``,
+        ``"percent"``, ``"quantity"``, ``"duration"``, ``"datetime"``, ``"boolean"``, ``"categorical"``,
+        ``"text"``, ``"list"``, ``"json"``, or ``"ignore"`` to leave a column out.
     class_weight : "balanced" or mapping, default=None
         Weight of each class in training. ``"balanced"`` gives all classes the same total weight.
     tune_thresholds : bool, default=True
@@ -96,6 +100,9 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         Number of columns seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns; defined only if all are strings.
+    columns_ : pandas.DataFrame
+        One row per column of the training table: kind, number of distinct and missing values, range or
+        examples, treatment, and the reason for the kind.
     leaderboard_ : pandas.DataFrame
         One row per trial, best first.
     best_config_ : MLPConfig or None
@@ -132,6 +139,7 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         n_finalists: int | None = None,
         sampler: str | BaseSampler = "random",
         initial_configs: Sequence[MLPConfig] | str | Path | Study | None = None,
+        column_types: Mapping[str, str] | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
         tune_thresholds: bool = True,
         calibration: str = "auto",
@@ -173,7 +181,9 @@ class ParallelMLPRegressor(TableRegressor, SearchEstimator):
 
     Attributes
     ----------
-    n_features_in_, feature_names_in_, leaderboard_, best_config_, honest_score_, n_trials_, result_, model_
+    n_features_in_, feature_names_in_, columns_, leaderboard_, best_config_
+        See :class:`ParallelMLPClassifier`.
+    honest_score_, n_trials_, result_, model_
         See :class:`ParallelMLPClassifier`.
 
     Examples
@@ -197,6 +207,7 @@ class ParallelMLPRegressor(TableRegressor, SearchEstimator):
         n_finalists: int | None = None,
         sampler: str | BaseSampler = "random",
         initial_configs: Sequence[MLPConfig] | str | Path | Study | None = None,
+        column_types: Mapping[str, str] | None = None,
         loss: str | None = None,
         refit: bool = False,
         baselines: bool = True,

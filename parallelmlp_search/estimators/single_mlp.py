@@ -30,6 +30,10 @@ class SingleMLPClassifier(TableClassifier, SingleMLP):
         Seed of the initial weights. None derives it from ``random_state``.
     max_epochs : int, default=None
         Epochs of training. None chooses them by the number of rows.
+    column_types : mapping, default=None
+        Kind by column name, for columns whose kind is not to be recognised: ``"numeric"``, ``"currency"``,
+        ``"percent"``, ``"quantity"``, ``"duration"``, ``"datetime"``, ``"boolean"``, ``"categorical"``,
+        ``"text"``, ``"list"``, ``"json"``, or ``"ignore"`` to leave a column out.
     class_weight : "balanced" or mapping, default=None
         Weight of each class in training. ``"balanced"`` gives all classes the same total weight.
     device : str, default="auto"
@@ -45,6 +49,9 @@ class SingleMLPClassifier(TableClassifier, SingleMLP):
         Number of columns seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns; defined only if all are strings.
+    columns_ : pandas.DataFrame
+        One row per column of the training table: kind, number of distinct and missing values, range or
+        examples, treatment, and the reason for the kind.
     config_ : MLPConfig
         The configuration.
     n_epochs_ : int
@@ -69,6 +76,7 @@ class SingleMLPClassifier(TableClassifier, SingleMLP):
         *,
         seed: int | None = None,
         max_epochs: int | None = None,
+        column_types: Mapping[str, str] | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -92,7 +100,7 @@ class SingleMLPRegressor(TableRegressor, SingleMLP):
 
     Attributes
     ----------
-    n_features_in_, feature_names_in_, config_, n_epochs_, training_loss_, model_
+    n_features_in_, feature_names_in_, columns_, config_, n_epochs_, training_loss_, model_
         See :class:`SingleMLPClassifier`.
 
     Examples
@@ -110,6 +118,7 @@ class SingleMLPRegressor(TableRegressor, SingleMLP):
         *,
         seed: int | None = None,
         max_epochs: int | None = None,
+        column_types: Mapping[str, str] | None = None,
         loss: str | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,

@@ -17,6 +17,8 @@ from parallelmlp_search.estimators.inputs import check_labels, check_numbers, ch
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from parallelmlp_search.estimators.constant_model import ConstantModel
     from parallelmlp_search.inference import TrainedModel
     from parallelmlp_search.search import Problem
@@ -29,6 +31,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
 
     _task: str
     n_features_in_: int
+    columns_: pd.DataFrame
     feature_names_in_: npt.NDArray[np.object_]
     model_: TrainedModel | ConstantModel
 
@@ -50,6 +53,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
 
         ``names`` are the columns of training if the problem is that of an earlier ``fit``.
         """
+        from parallelmlp_search.data.profile.columns import profile_columns
+        from parallelmlp_search.data.profile.table import columns_frame
         from parallelmlp_search.search import Problem
 
         frame = check_table(self, X, names=names)
@@ -71,7 +76,11 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
             time=time,
             class_weight=getattr(self, "class_weight", None),
         )
-        return replace(problem, target_name=self._target_name)
+        problem = replace(problem, target_name=self._target_name)
+        problem = problem.with_column_types(getattr(self, "column_types", None))
+        if names is None:
+            self.columns_ = columns_frame(profile_columns(problem.frame, problem.read))
+        return problem
 
     def _predictions(self, X: Any) -> npt.NDArray[np.float64]:
         """Return probabilities or values of shape (n_samples, n_outputs)."""

@@ -16,6 +16,38 @@ MAX_LISTED = 8
 _SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
+_TASKS = {
+    "binary": "binary classification",
+    "multiclass": "classification",
+    "regression": "regression",
+}
+_METRICS = {
+    "accuracy": "share of correct classes",
+    "balanced_accuracy": "mean recall of the classes",
+    "log_loss": "mean negative logarithm of the probability of the class, lower is better",
+    "roc_auc": "area under the ROC curve",
+    "f1": "harmonic mean of precision and recall",
+    "f1_macro": "mean F1 score of the classes",
+    "mcc": "Matthews correlation coefficient",
+    "brier": "mean squared error of the probabilities, lower is better",
+    "rmse": "root mean squared error, lower is better",
+    "mae": "mean absolute error, lower is better",
+    "r2": "share of explained variance",
+    "pinball": "pinball loss of a quantile, lower is better",
+}
+
+
+def describe_task(task: str) -> str:
+    """Return a task in words."""
+    return _TASKS[task]
+
+
+def describe_metric(name: str) -> str:
+    """Return a metric with its meaning, such as ``roc_auc (area under the ROC curve)``."""
+    meaning = _METRICS.get(name.partition(":")[0])
+    return name if meaning is None else f"{name} ({meaning})"
+
+
 def is_finite(value: float | None) -> bool:
     """True for a number that is neither missing nor infinite."""
     return value is not None and math.isfinite(value)

@@ -147,6 +147,7 @@ def test_options_arrive_in_source_and_settings(folder: Path) -> None:
         "time_column": None,
         "weights": "weight",
         "class_weight": "balanced",
+        "columns": None,
     }
     assert json.loads(pmlp("evaluate", run, folder / "all.csv", "--json").stdout)["weights"] == "weight"
 
@@ -204,6 +205,51 @@ def test_rows_without_a_target_are_left_out_with_a_warning(folder: Path) -> None
     warned = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
     assert warned == ["warning: 5 rows are left out: the target 'sold' is missing"]
     assert ".py" not in result.stderr
+
+
+def test_a_search_says_how_it_reads_the_table(folder: Path) -> None:
+    frame = table()[["a", "b", "sold"]].assign(cost=[f"${row}.50" for row in range(240)])
+    frame.to_csv(folder / "costs.csv", index=False)
+    run = folder / "costs"
+    arguments = ["--target", "sold", *BUDGET, "--columns", "ignore=b", "--output", run]
+    lines = pmlp("search", folder / "costs.csv", *arguments).stderr.splitlines()
+    assert lines[0] == "costs.csv: 240 rows, 3 columns: 1 numeric, 1 currency, 1 identifier"
+    assert lines[1].startswith("target sold: 2 classes: ")
+    assert lines[2].startswith("task: binary classification; networks are ranked by roc_auc (area under")
+    assert Source.of_run(RunDirectory.open(run)).columns == {"b": "ignore"}
+    predicted = pmlp("predict", run, folder / "costs.csv", "--output", "-")
+    assert len(predicted.stdout.splitlines()) == 241
+
+
+# ---------------------------------------------------------------------------- inspection
+
+
+def test_inspect_shows_columns_task_and_warnings(folder: Path) -> None:
+    frame = table()[["a", "colour", "sold"]]
+    frame = frame.assign(copy=frame["sold"].map(str), id=range(240), half=["$5", "ask"] * 120)
+    frame.to_csv(folder / "messy.csv", index=False)
+    shown = pmlp("inspect", folder / "messy.csv", "--target", "sold").stdout
+    assert "messy.csv, 240 rows, 5 columns" in shown
+    assert "binary classification; networks are ranked by roc_auc" in shown
+    assert "left out: row number" in shown
+    assert "column 'copy' alone predicts the target" in shown
+    found = json.loads(pmlp("inspect", folder / "messy.csv", "--target", "sold", "--json").stdout)
+    assert [column["kind"] for column in found["columns"]] == [
+        "numeric", "categorical", "categorical", "identifier", "categorical",
+    ]  # fmt: skip
+    assert {finding["topic"] for finding in found["warnings"]} == {"leakage", "unparsed"}
+    plain = json.loads(pmlp("inspect", folder / "messy.csv", "--json").stdout)
+    assert plain["target"] is None
+    assert len(plain["columns"]) == 6
+
+
+def test_mistakes_in_kinds_of_columns(folder: Path) -> None:
+    data = folder / "sold.csv"
+    assert "--columns must be KIND=NAME,..., but got 'a'" in mistake("inspect", data, "--columns", "a")
+    assert "write currency=a" in mistake("inspect", data, "--columns", "a=currency")
+    assert "did you mean 'currency'?" in mistake("inspect", data, "--columns", "curency=a")
+    assert "two kinds of 'a'" in mistake("inspect", data, "--columns", "text=a", "--columns", "list=a")
+    assert "there is no such column" in mistake("inspect", data, "--columns", "text=nothing")
 
 
 # ---------------------------------------------------------------------------- mistakes
@@ -465,9 +511,9 @@ def test_sigterm_keeps_the_run(folder: Path, tmp_path: Path) -> None:
     arguments = ["--target", "sold", "--trials", "300", "--max-epochs", "200", "--output", run]
     search = process("search", folder / "sold.csv", *arguments)
     assert search.stderr is not None
-    lines = [search.stderr.readline() for _ in range(2)]
-    assert lines[0].startswith("training with "), lines
-    assert "screening" in lines[1], lines
+    lines = [search.stderr.readline() for _ in range(5)]
+    assert lines[3].startswith("training with "), lines
+    assert "screening" in lines[4], lines
     search.send_signal(signal.SIGTERM)
     _, message = search.communicate(timeout=30)
     assert search.returncode == 130, message

@@ -75,8 +75,8 @@ class ListCells:
         if self.n_positions:
             return f"{self.n_positions} numbers"
         if self.numeric:
-            return "length, mean, minimum and maximum"
-        return f"length, and {len(self.items)} items as yes or no"
+            return "length, mean, min, max"
+        return f"length, {len(self.items)} items"
 
     def read(self, column: pd.Series) -> dict[str, Any]:
         """Return the length of each list, and columns of its items or numbers."""
@@ -163,7 +163,8 @@ def parse_list(cell: Any, separator: str) -> list[Any] | None:
         quoted = [
             first or second for first, second in _QUOTED_ITEM.findall(text)
         ]  # lists as Python prints them
-        return quoted or [item.strip() for item in text[1:-1].split(",") if item.strip()]
+        inner = text[1:-1]  # arrays as NumPy prints them have blanks
+        return quoted or [item.strip() for item in (inner.split(",") if "," in inner else inner.split())]
     return found if isinstance(found, list) else None
 
 

@@ -103,10 +103,16 @@ class NumberCells:
     def treatment(self) -> str:
         """Short description of the result."""
         if self.currencies:
-            return "number, and category of the currency"
+            return "number, currency"
         return {"percent": "number, as a fraction", "quantity": f"number, in {self.unit}"}.get(
             self.number_kind, "number"
         )
+
+    def describe(self) -> str:
+        """Return what the cells hold, in words: ``money in $``."""
+        if self.number_kind == "quantity":
+            return f"numbers in {self.unit}"
+        return {"currency": f"money in {self.unit}", "percent": "percentages"}.get(self.number_kind, "texts")
 
     def read(self, column: pd.Series) -> dict[str, Any]:
         """Return the numbers, and the currency of each row if there were several."""

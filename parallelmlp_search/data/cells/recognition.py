@@ -248,8 +248,7 @@ def _assembled(
         outputs = output_names(found.reader, column.name, read, taken - {column.name})
         taken |= {name for _, name in outputs}
         reason = f"{SET_BY_USER}, {found.reason}" if is_set else found.reason
-        is_unsure = found.is_ambiguous and isinstance(found.reader, DateCells)
-        note = f"column {column.name!r}: {found.reason}" if is_unsure else None
+        note = _order_note(found, column.name)
         readings.append(ColumnReading(column.name, found.reader.kind, reason, found.reader, outputs, note))
         made |= {name: read[suffix] for suffix, name in outputs}
         plain |= {name: None for _, name in outputs}
@@ -266,6 +265,16 @@ def _assembled(
     )
 
 
+def _order_note(found: Candidate, name: str) -> str | None:
+    """Remark on dates whose day could be the month."""
+    if not (found.is_ambiguous and isinstance(found.reader, DateCells)):
+        return None
+    return (
+        f"column {name!r} has {found.reason}, though its values do not tell the order: if it is wrong, write "
+        "the dates as 2024-12-31"
+    )
+
+
 def _unread_note(found: Candidate, cells: Cells, name: str) -> str | None:
     """Remark on a column of which a reader could read most but not all cells."""
     probe = pd.Series(cells.values, dtype=object)
@@ -276,5 +285,5 @@ def _unread_note(found: Candidate, cells: Cells, name: str) -> str | None:
     return (
         f"{100 * found.share:.0f} % of the cells of column {name!r} are {found.reason}, but others such as "
         f"{example(cells.values, others)} are not, so it is read as categories; to count the others as "
-        f"missing, set its kind to {kind}"
+        f"missing: --columns {kind}={name}"
     )

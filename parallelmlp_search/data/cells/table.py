@@ -173,7 +173,7 @@ class RecordCells:
     def treatment(self) -> str:
         """Short description of the result."""
         keys = self.table.names
-        return f"{len(keys)} key{'s' * (len(keys) != 1)} as columns"
+        return f"{len(keys)} key{'s' * (len(keys) != 1)}"
 
     def read(self, column: pd.Series) -> dict[str, Any]:
         """Return the columns of the keys."""

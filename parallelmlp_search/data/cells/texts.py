@@ -77,7 +77,7 @@ class TextCells:
     @property
     def treatment(self) -> str:
         """Short description of the result."""
-        return f"length, and {len(self.components)} numbers of its n-grams"
+        return f"length, {len(self.components)} numbers of n-grams"
 
     def read(self, column: pd.Series) -> dict[str, Any]:
         """Return the length of each text and its place in the reduced space; NaN for a missing text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +11,20 @@ import numpy.typing as npt
 import pandas as pd
 
 from parallelmlp_search.data.cells.base import is_missing_cell, shortened
+from parallelmlp_search.data.cells.numbers import NumberCells
 from parallelmlp_search.data.cells.recognition import ReadTable
 from parallelmlp_search.data.cells.table import ColumnReading
 from parallelmlp_search.data.coercion import as_codes, as_keys, as_numbers, as_seconds, is_fast_numeric
+from parallelmlp_search.data.profile.findings import percent
 
 MAX_COUNTED_ROWS = 200_000
 """Rows, evenly spaced, in which distinct values are counted."""
 
 MAX_ONE_HOT, MAX_CATEGORIES = 10, 64
 """Categories that all get a column of their own, and most frequent ones that get one if there are more."""
+
+LEFT_OUT = ("identifier", "constant")
+"""Kinds of columns that the networks do not see."""
 
 N_EXAMPLES = 3
 _EXAMPLE_LENGTH = 32
@@ -55,7 +61,7 @@ class ColumnProfile:
     @property
     def is_used(self) -> bool:
         """True if the networks see the column."""
-        return self.kind not in ("identifier", "constant")
+        return self.kind not in LEFT_OUT
 
 
 def profile_columns(frame: pd.DataFrame, read: ReadTable) -> tuple[ColumnProfile, ...]:
@@ -93,11 +99,30 @@ def _of_range(
     known = values[~missing]
     distinct = len(pd.unique(known[::step]))
     low, high = (known.min(), known.max()) if len(known) else (None, None)
-    write = _day if values.dtype.kind == "M" else format_number
+    write, unit = _writer(reading, values.dtype.kind)
     shown = "" if low is None else write(low) if low == high else f"{write(low)} … {write(high)}"
+    shown += unit if shown else ""
     return ColumnProfile(
-        reading.name, reading.kind, distinct, int(missing.sum()), shown, treatment_of(reading, distinct), reading.reason
+        reading.name,
+        reading.kind,
+        distinct,
+        int(missing.sum()),
+        shown,
+        treatment_of(reading, distinct),
+        reading.reason,
     )
+
+
+def _writer(reading: ColumnReading, dtype_kind: str) -> tuple[Callable[[Any], str], str]:
+    """Format of the values of a column, and their unit."""
+    if dtype_kind == "M":
+        return _day, ""
+    if reading.kind == "percent":
+        return (lambda value: format_number(100 * value)), " %"
+    if reading.kind == "duration":
+        return format_seconds, ""
+    unit = reading.reader.unit if isinstance(reading.reader, NumberCells) else ""
+    return format_number, f" {unit}" if unit else ""
 
 
 def _of_categories(reading: ColumnReading, cells: pd.Series) -> ColumnProfile:
@@ -108,11 +133,17 @@ def _of_categories(reading: ColumnReading, cells: pd.Series) -> ColumnProfile:
     total = max(1, int(counts.sum()))
     names = [shortened(keys[place], _EXAMPLE_LENGTH) for place in first.tolist() if counts[place]]
     if reading.kind in ("categorical", "boolean") and len(names) < distinct + 1:
-        shares = [f"{100 * counts[place] / total:.0f} %" for place in first.tolist()]
+        shares = [percent(counts[place] / total) for place in first.tolist()]
         names = [f"{name} {share}" for name, share in zip(names, shares, strict=False)]
     shown = ", ".join(names) + (", …" if distinct > len(names) and reading.kind == "categorical" else "")
     return ColumnProfile(
-        reading.name, reading.kind, distinct, int((codes < 0).sum()), shown, treatment_of(reading, distinct), reading.reason
+        reading.name,
+        reading.kind,
+        distinct,
+        int((codes < 0).sum()),
+        shown,
+        treatment_of(reading, distinct),
+        reading.reason,
     )
 
 
@@ -122,7 +153,13 @@ def _of_other_cells(reading: ColumnReading, cells: pd.Series, step: int) -> Colu
     distinct = len(as_codes(cells.iloc[::step])[1])
     first = next((str(cell) for cell in cells if not is_missing_cell(cell)), "")
     return ColumnProfile(
-        reading.name, reading.kind, distinct, missing, shortened(first, 60), treatment_of(reading, distinct), reading.reason
+        reading.name,
+        reading.kind,
+        distinct,
+        missing,
+        shortened(first, 60),
+        treatment_of(reading, distinct),
+        reading.reason,
     )
 
 
@@ -130,7 +167,7 @@ def treatment_of(reading: ColumnReading, distinct: int) -> str:
     """Return in words how the networks see a column with some number of distinct values."""
     if reading.reader is not None:
         return reading.reader.treatment
-    if reading.kind in ("identifier", "constant"):
+    if reading.kind in LEFT_OUT:
         return "left out"
     if reading.kind == "datetime":
         return "parts of the date"
@@ -156,6 +193,19 @@ def format_number(value: Any) -> str:
         return f"{int(number):,}"
     digits = 4 if abs(number) < 10 else 3 if abs(number) < 100 else 1
     return f"{number:,.{digits}f}".rstrip("0").rstrip(".")
+
+
+def format_seconds(value: Any) -> str:
+    """Format a duration for people.
+
+    >>> format_seconds(90.0), format_seconds(5400.0), format_seconds(864000.0)
+    ('1.5 min', '1.5 h', '10 days')
+    """
+    seconds = float(value)
+    for name, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if abs(seconds) >= size:
+            return f"{format_number(round(seconds / size, 1))} {name}"
+    return f"{format_number(seconds)} s"
 
 
 def _day(value: Any) -> str:

@@ -29,10 +29,18 @@ END_SHARE, MAX_END_ROWS = 0.1, 5000
 MIN_DRIFT = 0.3
 """Minimum distance of the distributions at both ends (Kolmogorov-Smirnov, or total variation) of a drift."""
 
+N_BLOCKS, MIN_TREND = 10, 0.45
+"""Blocks of rows, and the minimum share of the variance of their means that a straight line explains.
+
+A step after 80 % of the rows has 0.48. Columns of satimage and concrete, whose rows come in groups, have at
+most 0.36."""
+
 MIN_SORTED_SHARE = 0.95
 """Minimum share of neighbours in order of a sorted column."""
 
-_TIME_NAME = re.compile(r"(^|[\W_])(time|date|day|month|year|week|timestamp|period)s?([\W_]|$)", re.IGNORECASE)
+_TIME_NAME = re.compile(
+    r"(^|[\W_])(time|date|day|month|year|week|timestamp|period)s?([\W_]|$)", re.IGNORECASE
+)
 
 
 def column_findings(columns: Sequence[ColumnReading]) -> list[Finding]:
@@ -45,7 +53,14 @@ def column_findings(columns: Sequence[ColumnReading]) -> list[Finding]:
     for kind, why in (("identifier", "it identifies the rows"), ("constant", "it has only one value")):
         names = [column.name for column in columns if column.kind == kind]
         if names:
-            verb, reason = ("is", why) if len(names) == 1 else ("are", why.replace("it ", "they ").replace("identifies", "identify").replace("has", "have"))
+            verb, reason = (
+                ("is", why)
+                if len(names) == 1
+                else (
+                    "are",
+                    why.replace("it ", "they ").replace("identifies", "identify").replace("has", "have"),
+                )
+            )
             noun = "column" if len(names) == 1 else f"{len(names):,} columns"
             text = f"{noun} {listed(names)} {verb} left out: {reason}"
             found.append(Finding(kind, text, tuple(names), "note"))
@@ -80,7 +95,9 @@ def _signature(cells: pd.Series) -> bytes:
 
 def copied_rows(frame: pd.DataFrame, target: npt.NDArray[np.generic] | None) -> list[Finding]:
     """Return the finding that rows repeat others, target included."""
-    whole = frame if target is None else frame.assign(**{"\0target": list(target) if target.ndim > 1 else target})
+    whole = (
+        frame if target is None else frame.assign(**{"\0target": list(target) if target.ndim > 1 else target})
+    )
     codes = pd.DataFrame({name: _row_codes(whole[name]) for name in whole.columns[:1]})
     candidates = np.arange(len(whole))
     # few columns with many values settle most rows, so that the others are looked at for few rows
@@ -94,8 +111,8 @@ def copied_rows(frame: pd.DataFrame, target: npt.NDArray[np.generic] | None) -> 
     if n_copies < MIN_COPY_SHARE * len(whole):
         return []
     text = (
-        f"{n_copies:,} of {len(whole):,} rows ({percent(n_copies / len(whole))}) repeat another row; copies on both "
-        "sides of a split make scores too good: remove them, or give copies the same group"
+        f"{n_copies:,} of {len(whole):,} rows ({percent(n_copies / len(whole))}) repeat another row; copies "
+        "on both sides of a split make scores too good: remove them, or give copies the same group"
     )
     return [Finding("duplicate rows", text)]
 
@@ -137,7 +154,8 @@ def drift(read: ReadTable, target: npt.NDArray[np.generic] | None, target_name: 
     size = min(MAX_END_ROWS, max(50, int(END_SHARE * n_rows)))
     used = schema.of_kind("numeric", "boolean", "categorical")
     shifts = {name: _shift(frame[name], schema.kinds[name], size) for name in used}
-    drifting = [name for name in sorted(shifts, key=lambda name: -shifts[name]) if shifts[name] >= MIN_DRIFT]
+    ordered = sorted(shifts, key=lambda name: -shifts[name])
+    drifting = [name for name in ordered if shifts[name] >= MIN_DRIFT and _has_trend(frame[name])]
     if not drifting:
         return []
     if target is not None and target.ndim == 1 and _is_sorted(pd.Series(target)):
@@ -148,7 +166,9 @@ def drift(read: ReadTable, target: npt.NDArray[np.generic] | None, target_name: 
         sorted_by = [name for name in drifting if _is_sorted(frame[name])]
         if sorted_by:
             return [_order(sorted_by[0])]
-    columns = tuple(dict.fromkeys(_origin(read, name) for name in drifting if name not in times))
+    # a counter of the rows or a time itself is no drift
+    moving = [name for name in drifting if not _is_sorted(frame[name])]
+    columns = tuple(dict.fromkeys(_origin(read, name) for name in moving))
     if not columns:
         return []
     verb = "differs" if len(columns) == 1 else "differ"
@@ -194,6 +214,19 @@ def _shift(cells: pd.Series, kind: str, size: int) -> float:
     return float(np.abs(counts[0] - counts[1]).sum() / (2 * size))
 
 
+def _has_trend(cells: pd.Series) -> bool:
+    """True if the values move in one direction from block to block, not back and forth."""
+    if pd.api.types.is_numeric_dtype(cells.dtype):
+        values = cells.rank().to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        codes, keys = as_keys(cells)
+        blocks = [np.bincount(part + 1, minlength=len(keys) + 1) for part in np.array_split(codes, N_BLOCKS)]
+        values = (codes + 1 == int(np.argmax(np.abs(blocks[-1] - blocks[0])))).astype(np.float64)
+    means = np.array([part[~np.isnan(part)].mean() for part in np.array_split(values, N_BLOCKS)])
+    with np.errstate(invalid="ignore"):
+        return bool(np.corrcoef(means, np.arange(N_BLOCKS))[0, 1] ** 2 >= MIN_TREND)
+
+
 def _is_sorted(cells: pd.Series) -> bool:
     """True for numbers and dates in order, and for categories in few runs."""
     if pd.api.types.is_numeric_dtype(cells.dtype) or pd.api.types.is_datetime64_any_dtype(cells.dtype):
@@ -201,9 +234,9 @@ def _is_sorted(cells: pd.Series) -> bool:
         if len(values) < 2 or len(pd.unique(values)) < 2:
             return False
         steps = np.diff(values.astype(np.float64) if values.dtype.kind != "M" else values.astype(np.int64))
-        return bool(max((steps >= 0).mean(), (steps <= 0).mean()) >= MIN_SORTED_SHARE and (steps != 0).any()) and (
-            (steps > 0).mean() < 0.05 or (steps < 0).mean() < 0.05
-        )
+        return bool(
+            max((steps >= 0).mean(), (steps <= 0).mean()) >= MIN_SORTED_SHARE and (steps != 0).any()
+        ) and ((steps > 0).mean() < 0.05 or (steps < 0).mean() < 0.05)
     codes, keys = as_keys(cells)
     n_runs = 1 + int((np.diff(codes) != 0).sum())
-    return 1 < len(keys) and n_runs <= 2 * len(keys) and n_runs < len(codes) / 10
+    return len(keys) > 1 and n_runs <= 2 * len(keys) and n_runs < len(codes) / 10

@@ -15,7 +15,7 @@ from parallelmlp_search.data.cells.recognition import ReadTable
 from parallelmlp_search.data.profile.columns import ColumnProfile, profile_columns
 from parallelmlp_search.data.profile.findings import Finding
 from parallelmlp_search.data.profile.rows import column_findings, copied_columns, copied_rows, drift
-from parallelmlp_search.data.profile.target import describe_target, leakage, target_findings
+from parallelmlp_search.data.profile.target import leakage, target_findings
 
 COLUMNS = ("kind", "distinct", "missing", "values", "treatment", "reason")
 

@@ -8,13 +8,14 @@ import pandas as pd
 
 from parallelmlp_search.data.cells.recognition import ReadTable
 from parallelmlp_search.data.coercion import as_keys, as_numbers, as_seconds
+from parallelmlp_search.data.profile.columns import format_number
 from parallelmlp_search.data.profile.findings import Finding, listed, percent
 from parallelmlp_search.data.profile.rows import origins
 
 Floats = npt.NDArray[np.float64]
 
 MIN_LEAK = 0.98
-"""Minimum score, on other rows, of a column that predicts the target alone: R2 of ranks, or balanced accuracy."""
+"""Minimum score on other rows, R2 of ranks or balanced accuracy, of a near-copy of the target."""
 
 MAX_PROBED_ROWS, MIN_PROBED_ROWS = 4000, 60
 """Maximum number of random rows on which columns predict the target alone, and the minimum."""
@@ -68,16 +69,20 @@ def leakage(read: ReadTable, target: npt.NDArray[np.generic], task: str) -> list
         origin = made_by.get(column.name, column.name)
         scores[origin] = max(score, scores.get(origin, 0.0))
     found = sorted((name for name in scores if scores[name] >= MIN_LEAK), key=lambda name: -scores[name])
+    if not found:
+        return []
     measure = "R2 of ranks" if task == "regression" else "balanced accuracy"
-    return [
-        Finding(
-            "leakage",
-            f"column {name!r} alone predicts the target ({measure} {scores[name]:.3f}): if it is known only after "
-            "the target, leave it out",
-            (name,),
-        )
-        for name in found
-    ]
+    what = (
+        f"column {listed(found)} alone predicts"
+        if len(found) == 1
+        else f"each of the columns {listed(found)} predicts"
+    )
+    least = min(scores[name] for name in found)
+    text = (
+        f"{what} the target ({measure} at least {least:.2f}): leave out what is known "
+        f" only after the target, for example with --columns ignore={found[0]}"
+    )
+    return [Finding("leakage", text, tuple(found))]
 
 
 def _ranks(values: npt.NDArray[np.generic]) -> Floats:
@@ -115,7 +120,9 @@ def _score(
         errors = values[~train] - means[held]
         return float(1.0 - np.square(errors).mean() / max(1e-12, values[~train].var()))
     classes = np.asarray(labels, dtype=np.intp)
-    table = np.bincount(seen * n_classes + classes[train], minlength=n_bins * n_classes).reshape(n_bins, n_classes)
+    table = np.bincount(seen * n_classes + classes[train], minlength=n_bins * n_classes).reshape(
+        n_bins, n_classes
+    )
     hits = table.argmax(axis=1)[held] == classes[~train]
     hits &= table.sum(axis=1)[held] > 0
     sizes = np.bincount(classes[~train], minlength=n_classes)
@@ -149,15 +156,15 @@ def target_findings(target: npt.NDArray[np.generic], task: str, name: str) -> li
         noun = "class" if len(rare) == 1 else f"{len(rare)} classes"
         verb = "has" if len(rare) == 1 else "have"
         text = (
-            f"{noun} {listed(rare)} of the target {verb} fewer than {MIN_CLASS_ROWS} rows, too few to learn and to "
-            "score: merge rare classes or leave them out"
+            f"{noun} {listed(rare)} of the target {verb} fewer than {MIN_CLASS_ROWS} rows, too few to learn "
+            "and to score: merge rare classes or leave them out"
         )
         found.append(Finding("rare classes", text, (name,)))
     if classes.dtype.kind in "iuf" and _are_counts(classes.astype(np.float64), counts):
         low, high = int(classes[0]), int(classes[-1])
         text = (
-            f"the target {name!r} has the whole numbers {low} to {high}, read as {len(classes)} classes; if it counts or "
-            "grades something, predict it as a number with --task regression"
+            f"the target {name!r} has the whole numbers {low} to {high}, read as {len(classes)} classes; if "
+            "it counts or grades something, predict it as a number with --task regression"
         )
         found.append(Finding("counts", text, (name,)))
     return found
@@ -175,13 +182,12 @@ def _are_counts(classes: Floats, counts: npt.NDArray[np.intp]) -> bool:
 
 def describe_target(target: npt.NDArray[np.generic], task: str) -> str:
     """Return the classes with their shares, or the range of the numbers, in words."""
-    from parallelmlp_search.data.profile.columns import format_number
-
     if task == "regression":
         if target.ndim > 1:
             return f"{target.shape[1]} numbers per row"
         values = np.asarray(target, dtype=np.float64)
-        return f"{format_number(values.min())} … {format_number(values.max())}, median {format_number(np.median(values))}"
+        low, middle, high = (format_number(value) for value in np.quantile(values, [0.0, 0.5, 1.0]))
+        return f"{low} … {high}, median {middle}"
     classes, counts = np.unique(target, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     shown = ", ".join(f"{classes[place]} {percent(counts[place] / counts.sum())}" for place in order[:4])

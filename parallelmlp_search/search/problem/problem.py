@@ -23,6 +23,8 @@ from parallelmlp_search.data.cells.numbers import NumberCells
 from parallelmlp_search.data.cells.recognition import ReadTable, read_columns, read_target
 from parallelmlp_search.data.cells.table import TableReader
 from parallelmlp_search.data.coercion import as_numbers, shown
+from parallelmlp_search.data.profile.table import TableProfile, TargetProfile, profile_table
+from parallelmlp_search.data.profile.target import describe_target
 from parallelmlp_search.data.row_values import group_codes, refuse_rows, row_times, row_values, row_weights
 from parallelmlp_search.engine import Head, Task
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError
@@ -201,6 +203,13 @@ class Problem:
             return Head("regression", n_outputs, (0.0,) * n_outputs, (1.0,) * n_outputs)
         # sorting 36,631 strings takes 24 ms, hence the cache
         return Head(self.task, len(np.unique(self.target)))
+
+    def profile(self, *, short: bool = False) -> TableProfile:
+        """Facts about the table and findings that deserve attention; `short` leaves out those of columns."""
+        reason = None if self.target_reader is None else self.target_reader.describe()
+        values = describe_target(self.target, self.task)
+        about = TargetProfile(self.target_name, self.task, values, reason)
+        return profile_table(self.frame, self.read, self.target, about, short=short)
 
     def fingerprint(self) -> str:
         """Text that depends on all data of the search."""
