@@ -131,12 +131,31 @@ class BucketNetwork:
         assert tensors.scale is not None
         return tensors._replace(weight=torch.mul(tensors.weight, tensors.scale, out=self._scaled))
 
-    def forward(self, parameters: Sequence[LayerTensors], rows: Tensor) -> Tensor:
-        """Return the outputs ``(P, C, N)`` for rows ``(N, D)``; the next call overwrites them."""
+    def embedded(self) -> Tensor:
+        """Return a copy of the embedded rows of the last :meth:`forward` of a bucket with an embedding."""
+        assert self._embedding is not None
+        return self._embedding.inputs.clone()
+
+    def forward(
+        self, parameters: Sequence[LayerTensors], rows: Tensor, *, embedded: Tensor | None = None
+    ) -> Tensor:
+        """Return the outputs ``(P, C, N)`` for rows ``(N, D)``; the next call overwrites them.
+
+        Parameters
+        ----------
+        parameters, rows
+            Parameters of each layer, and rows.
+        embedded
+            What :meth:`embedded` returned for these rows, or None to embed them.
+
+        Returns
+        -------
+        Tensor
+        """
         self._forward_inputs = parameters, rows
-        previous: Tensor | None = None
+        previous = embedded
         first = self._first_tensors(parameters[0])
-        if self._embedding is not None:
+        if self._embedding is not None and embedded is None:
             previous = self._embedding.forward(parameters[0], rows)
         for number, layer in enumerate(self.layers):
             tensors = parameters[number] if number else first

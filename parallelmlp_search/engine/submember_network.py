@@ -51,6 +51,10 @@ def submember_shapes(bucket: Bucket, options: PassOptions) -> Shapes:
     return shapes | {"plain": (n_elements(bucket_shapes(layout.buckets[0], options)),)}
 
 
+MAX_EMBEDDED = 1 << 22
+"""Most values of embedded rows that a prediction keeps for all submembers: 16 MiB in float32."""
+
+
 class SubmemberNetwork:
     """Passes of one bucket of expanded members; the interface is that of :class:`BucketNetwork`.
 
@@ -71,6 +75,8 @@ class SubmemberNetwork:
     ) -> None:
         self._n_members, self._submembers = bucket.n_members, bucket.shape.submembers
         self._at_once = self._submembers if options.training else 1
+        size = bucket.n_members * bucket.shape.expanded.fan_in * options.n_rows
+        self._kept_windows = MAX_EMBEDDED // size if bucket.shape.n_periodic and self._submembers > 1 else 0
         # each submember uses the noise of other rows, which is as good as noise of its own
         self._shifts = [k * options.n_rows // self._submembers for k in range(self._submembers)]
         self._dropout, self._classifies = options.training and bucket.shape.dropout, bucket.shape.classifies
@@ -106,7 +112,7 @@ class SubmemberNetwork:
     def forward(self, parameters: Sequence[LayerTensors], rows: Tensor) -> Tensor:
         """Return the outputs ``(P K, C, N)`` of all submembers; for training only."""
         self._members = parameters
-        self._expand(parameters, slice(0, self._at_once))
+        self._expand(self._by_submember(parameters), slice(0, self._submembers))
         return self._plain.forward(self._parameters, rows)
 
     def predict(self, parameters: Sequence[LayerTensors], windows: Sequence[Tensor]) -> Iterable[Tensor]:
@@ -115,15 +121,20 @@ class SubmemberNetwork:
         For classes these are the logits of the mean probabilities. Submembers are expanded once for all rows.
         """
         totals: list[Tensor] = []
+        embedded: list[Tensor] = []
+        own = self._by_submember(parameters)
         add = torch.logaddexp if self._classifies else torch.add
-        for first in range(0, self._submembers, self._at_once):
-            self._expand(parameters, slice(first, first + self._at_once))
+        for submember in range(self._submembers):
+            self._expand(own, slice(submember, submember + 1))
             for number, rows in enumerate(windows):
-                outputs = self._plain.forward(self._parameters, rows)
-                found = self._split(log_probabilities(outputs, 1) if self._classifies else outputs)
-                found = found.logsumexp(1) if self._classifies else found.sum(1)
-                if first == 0:
-                    totals.append(found)
+                # submembers share the embedding
+                known = embedded[number] if number < len(embedded) else None
+                outputs = self._plain.forward(self._parameters, rows, embedded=known)
+                if submember == 0 and number < self._kept_windows:
+                    embedded.append(self._plain.embedded())
+                found = log_probabilities(outputs, 1) if self._classifies else outputs
+                if submember == 0:
+                    totals.append(found.clone())
                 else:
                     totals[number] = add(totals[number], found)
         if not self._classifies:
@@ -144,11 +155,18 @@ class SubmemberNetwork:
         self._plain.backward(self._gradients)
         self._merge(self._members, gradients)
 
-    def _expand(self, parameters: Sequence[LayerTensors], chosen: slice) -> None:
+    def _by_submember(self, parameters: Sequence[LayerTensors]) -> list[LayerTensors]:
+        """Views of the parameters of all layers with an axis of submembers."""
+        last = len(parameters) - 1
+        return [
+            _by_submember(tensors, self._submembers, head=number == last)
+            for number, tensors in enumerate(parameters)
+        ]
+
+    def _expand(self, members: Sequence[LayerTensors], chosen: slice) -> None:
         """Write the parameters of the plain networks of ``chosen`` submembers of each member."""
-        for number, (tensors, into) in enumerate(zip(parameters, self._expanded, strict=True)):
-            own = _by_submember(tensors, self._submembers, head=number == len(parameters) - 1)
-            own = _mapped(own, lambda tensor: tensor[:, chosen] if tensor.shape[1] > 1 else tensor)
+        for number, (tensors, into) in enumerate(zip(members, self._expanded, strict=True)):
+            own = _mapped(tensors, lambda tensor: tensor[:, chosen] if tensor.shape[1] > 1 else tensor)
             weight = into.weight
             if number == 0 and self._embedded is not None:
                 weight = self._embedded
