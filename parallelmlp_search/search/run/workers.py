@@ -6,7 +6,10 @@ import contextlib
 import os
 from collections.abc import Callable
 
+import torch
+
 from parallelmlp_search.distribute import ShardData, may_start_processes, worker_processes
+from parallelmlp_search.kernels.numba.dispatch import uses_compiled
 
 MIN_PROCESS_SECONDS = 20.0
 """Training time that is worth starting processes."""
@@ -17,6 +20,10 @@ PROCESS_BYTES = 600_000_000
 BUSY_LOAD, BUSY_FACTOR = 1.5, 10.0
 """With a higher load per core, the training time must be this many times longer. With seven busy programs on
 two cores, new processes had trained 4 steps when threads had trained 600."""
+
+FEW_WORKERS, COMPILED_FACTOR = 2, 10.0
+"""The same for so few workers with the compiled loops, which do not hold the interpreter's lock. Two threads
+wait for each other during 1 to 2 % of their time on credit_g and letter; two processes take 2 s to start."""
 
 
 def _is_busy() -> bool:
@@ -59,8 +66,10 @@ class Workers:
 
         ``n_bytes`` is the memory that the search needs with threads.
         """
-        least = MIN_PROCESS_SECONDS * (BUSY_FACTOR if _is_busy() else 1.0)
-        worth = self._allowed and seconds >= least and self._has_room(n_bytes)
+        factor = BUSY_FACTOR if _is_busy() else 1.0
+        if self._n_workers <= FEW_WORKERS and uses_compiled(torch.float32, "cpu"):
+            factor = max(factor, COMPILED_FACTOR)
+        worth = self._allowed and seconds >= factor * MIN_PROCESS_SECONDS and self._has_room(n_bytes)
         if worth and self._share is None and may_start_processes():
             self._share = self._stack.enter_context(worker_processes(self._n_workers))
 
