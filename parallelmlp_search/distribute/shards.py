@@ -100,10 +100,14 @@ class ShardTask:
         buckets = {(shape.family, shape.widths): shape for shape in shapes}
         overhead = sum(overhead_seconds(shape) for shape in buckets.values())
         training = steps * (overhead + sum(self.data.step_seconds(config) for config in self.configs))
+        return training + self._n_evaluations * self.evaluation_seconds
+
+    @property
+    def evaluation_seconds(self) -> float:
+        """Predicted seconds of one evaluation on one core."""
         inputs = self.data.prediction_inputs if self.keep_snapshots else self.data.validation_inputs
         n_rows = 0 if inputs is None else inputs.shape[0]
-        evaluating = sum(self.data.forward_seconds(config, n_rows) for config in self.configs)
-        return training + self._n_evaluations * evaluating
+        return sum(self.data.forward_seconds(config, n_rows) for config in self.configs)
 
     @property
     def predicted_bytes(self) -> int:

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ ones gain little, since finalists are wide and train on several folds at once.""
 
 UNTIMED_GROUP_SIZE = 8
 """The same without a time limit. The snapshots of a group are in memory until all folds are trained."""
+
+MIN_EPOCH_SHARE = 0.3
+"""Least share of its epochs with which a finalist is trained in the time that is left."""
 
 N_EVALUATIONS = 20
 """Evaluations of a finalist's training on the validation rows."""
@@ -97,6 +101,9 @@ class CrossFit:
     validation_predictions, validation_covered
         The same as `predictions` and `covered` for the validation rows, where they train too; None where they
         are held out of every fold.
+    total_epochs
+        Epochs of the schedules of each finalist, by the number of its trial. Finalists that train in the last
+        seconds before a time limit have fewer.
     """
 
     preparation: Preparation
@@ -108,6 +115,7 @@ class CrossFit:
     left_out: list[str] = field(default_factory=list)
     validation_predictions: Tensor | None = None
     validation_covered: Tensor | None = None
+    total_epochs: dict[int, float] = field(default_factory=dict)
 
     @property
     def epochs(self) -> dict[int, float]:
@@ -168,8 +176,15 @@ def cross_fit(
     ]
     results = _Results(context.preparation, finalists, parts, rung)
     total = sum(len(tasks) for tasks in groups)
-    fold_of = {task.key: task.repeat - 1 for tasks in groups for task in tasks}
-    shards = context.journal.run(_in_time(context, groups, deadline), _drop_failures)
+    fold_of: dict[str, int] = {}
+
+    def begun() -> Iterator[ShardTask]:
+        for task in _in_time(context, groups, deadline):
+            fold_of[task.key] = task.repeat - 1
+            results.total_epochs |= dict.fromkeys(task.trials, task.total_epochs)
+            yield task
+
+    shards = context.journal.run(begun(), _drop_failures)
     for done, outcome in enumerate(shards, start=1):
         results.add(fold_of[outcome.key], outcome)
         values = {"rung": rung, "n_rungs": rung, "alive": len(finalists), "done": done, "total": total}
@@ -180,14 +195,48 @@ def cross_fit(
 def _in_time(
     context: SearchContext, groups: Sequence[Sequence[ShardTask]], deadline: float | None
 ) -> Iterator[ShardTask]:
-    """Tasks of the first group, and of later ones that can end before the deadline."""
+    """Tasks of the first group, and of later ones that can end before the deadline.
+
+    What is left then goes to a group with fewer epochs.
+    """
+    wall_seconds = context.throughput.wall_seconds
+    waiting: list[Sequence[ShardTask]] = []
     for number, tasks in enumerate(groups):
         if number > 0 and deadline is not None:
-            predicted = context.throughput.wall_seconds(sum(task.predicted_seconds for task in tasks))
+            predicted = wall_seconds(sum(task.predicted_seconds for task in tasks))
             if time.monotonic() + 0.9 * predicted > deadline:
-                continue  # a cheaper group can still fit
+                waiting.append(tasks)  # a cheaper group can still fit
+                continue
         for task in tasks:
-            yield replace(task, deadline=deadline)
+            yield _until(task, context, deadline)
+    if deadline is None:
+        return
+    for place, tasks in enumerate(waiting):
+        share = context.journal.entry(f"shortened-{place}", partial(_share, context, tasks, deadline))
+        if share >= MIN_EPOCH_SHARE:
+            for task in tasks:
+                yield _until(_shortened(task, share), context, deadline)
+
+
+def _until(task: ShardTask, context: SearchContext, deadline: float | None) -> ShardTask:
+    """The task with a deadline that leaves time for its last evaluation."""
+    if deadline is None:
+        return task
+    evaluating = context.throughput.factor * task.evaluation_seconds
+    return replace(task, deadline=deadline - evaluating)
+
+
+def _share(context: SearchContext, tasks: Sequence[ShardTask], deadline: float) -> float:
+    """Share of the epochs of a group for which there is time."""
+    predicted = context.throughput.wall_seconds(sum(task.predicted_seconds for task in tasks))
+    return min(1.0, max(0.0, deadline - time.monotonic()) / max(predicted, 1e-9))
+
+
+def _shortened(task: ShardTask, share: float) -> ShardTask:
+    """The task with a share of its epochs and as many evaluations."""
+    epochs = share * task.total_epochs
+    every = None if task.evaluate_every is None else task.evaluate_every * epochs / task.total_epochs
+    return replace(task, until_epoch=epochs, total_epochs=epochs, evaluate_every=every)
 
 
 def _drop_failures(outcome: ShardOutcome) -> None:
@@ -211,6 +260,7 @@ class _Results:
         self._networks: dict[int, dict[int, FoldNetwork]] = {trial.number: {} for trial in finalists}
         self._records: dict[int, list[RungRecord]] = {trial.number: [] for trial in finalists}
         self._stopped: set[int] = set()
+        self.total_epochs: dict[int, float] = {}
 
     def add(self, fold: int, outcome: ShardOutcome) -> None:
         """Add the members of a shard of one fold."""
@@ -242,6 +292,7 @@ class _Results:
         predictions, covered = _out_of_fold(networks, self._parts, preparation.oof_rows)
         left_out = self._left_out(complete, planned, max_epochs)
         found = CrossFit(preparation, self._parts, complete, networks, predictions, covered, left_out)
+        found.total_epochs = {trial.number: self.total_epochs[trial.number] for trial in complete}
         if self._parts[0].data.validation_inputs is None and not preparation.is_tiny:
             found.validation_predictions, found.validation_covered = _out_of_fold(
                 networks, self._parts, preparation.validation_rows

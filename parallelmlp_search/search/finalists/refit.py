@@ -58,6 +58,7 @@ def refit(
     n_folds, part = len(fit.parts), preparation.whole()
     data = context.share(part.data)
     configs, epochs = dict(zip(model.trials, model.configs, strict=True)), fit.epochs
+    trained = {trial: (epochs[trial], fit.total_epochs.get(trial, max_epochs)) for trial in configs}
     once = sum(data.epoch_seconds(config) * epochs[trial] for trial, config in configs.items())
     fold = max_epochs * (1.0 - 1.0 / n_folds) * sum(data.epoch_seconds(trial.config) for trial in fit.trials)
     wanted = max(1, min(n_folds, int(fold / max(once, 1e-9))))
@@ -75,14 +76,14 @@ def refit(
     for repeat in range(n_repeats):
         # other batches in each repeat, which would differ by their initial weights alone
         repeat_data = replace(data, seed=seed_of(preparation.settings.seed, 4, repeat))
-        # members with the same epochs train together
-        for place, until in enumerate(sorted({epochs[trial] for trial in configs})):
+        # members with the same epochs and schedules train together
+        for place, (until, total) in enumerate(sorted(set(trained.values()))):
             tasks += shard_tasks(
                 f"refit-{repeat:02d}-{place:02d}",
-                {trial: config for trial, config in configs.items() if epochs[trial] == until},
+                {trial: config for trial, config in configs.items() if trained[trial] == (until, total)},
                 repeat_data,
                 until_epoch=until,
-                total_epochs=max_epochs,
+                total_epochs=total,
                 repeat=n_folds + 1 + repeat,
                 keep=("average",),
                 deadline=deadline,

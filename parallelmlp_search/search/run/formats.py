@@ -84,6 +84,7 @@ ENTRIES: Mapping[str, Any] = {
     "ended": bool,
     "drawn": list[dict[str, Any]],
     "refit": Count,
+    "shortened": Seconds,
     "baselines": list[Baseline],
 }
 """Schema of an entry of the journal, by its key without a number."""
