@@ -6,7 +6,7 @@ The reference is the general way: :class:`~parallelmlp_search.engine.bucket_netw
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -20,19 +20,26 @@ from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
 from parallelmlp_search.engine.step_coefficients import StepTable
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
-from parallelmlp_search.kernels.numba.compiled_members import CompiledMembers, Expansion, StepBatches
+from parallelmlp_search.kernels.numba.compiled_members import (
+    CompiledMembers,
+    Expansion,
+    StepBatches,
+    tiles_of,
+)
 from parallelmlp_search.kernels.numba.dispatch import CompiledActivations
 from parallelmlp_search.packing.architecture import Architecture
-from parallelmlp_search.packing.layout import Bucket
+from parallelmlp_search.packing.layout import Block, Bucket
+from parallelmlp_search.packing.pack import select_columns
 
 MAX_LAYER_SIZE = 2048
 """Inputs or neurons of a layer above which two vectors of each exceed half of a 512 KiB cache."""
 
 
-def is_supported(bucket: Bucket, loss: str) -> bool:
-    """Return True if the compiled loops support the members of a bucket and the loss."""
+def is_supported(bucket: Bucket, loss: str | None = None) -> bool:
+    """Return True if the compiled loops support the members of a bucket and the loss, if there is one."""
     shape = bucket.shape
-    if loss not in ("squared_error", "binary_logits" if shape.n_outputs == 1 else "cross_entropy"):
+    binary = "binary_logits" if shape.n_outputs == 1 else "cross_entropy"
+    if loss not in (None, "squared_error", binary):
         return False
     if max(shape.expanded.fan_in, *shape.widths, shape.n_outputs) > MAX_LAYER_SIZE:
         return False
@@ -62,6 +69,45 @@ def _expansion(bucket: Bucket) -> Expansion:
             for columns, inputs, elements in (bucket.shape.input_runs() if bucket.shape.categories else ())
         ],
     )
+
+
+def _compiled_members(
+    bucket: Bucket, flats: Sequence[Tensor], settings: Tensor, groups: Mapping[Block, int]
+) -> CompiledMembers:
+    """Compiled loop of a bucket; ``groups`` has the number of the coefficients of each block."""
+    shape = bucket.shape
+    return CompiledMembers(
+        flats,
+        [(b.kind, b.layer, b.offset, b.rows, b.columns, b.decays, groups.get(b, 0)) for b in bucket.blocks],
+        [ACTIVATION_KERNELS[a.activation] for a in bucket.architectures],
+        [_true_shapes(architecture) for architecture in bucket.architectures],
+        settings,
+        residual=shape.residual or (False,) * shape.depth,
+        expansion=_expansion(bucket) if shape.is_expanded else None,
+        n_numbers=shape.n_periodic,
+        adaptive=shape.optimizer == "adamw",
+    )
+
+
+class MemberOutputs:
+    """Compiled outputs of the members of a bucket for which :func:`is_supported` is true."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        nothing = torch.zeros(bucket.n_members, 4)
+        self._run = _compiled_members(bucket, [nothing.view(-1)] * 4, nothing, {})
+        self._bucket = bucket
+        self._rows: Tensor | None = None
+        self._tiles: NDArray[np.float32]
+
+    def __call__(self, flat: Tensor, rows: Tensor) -> Tensor:
+        """Return the outputs ``(P, C, n)`` for rows ``(n, *)`` with the parameters of a flat buffer."""
+        shape = self._bucket.shape
+        if rows is not self._rows:  # evaluations during training have the same rows
+            seen = select_columns(rows, shape.columns or ((0, shape.n_inputs),))
+            self._rows, self._tiles = rows, tiles_of(seen.numpy())
+        result = torch.empty(self._bucket.n_members, shape.n_outputs, len(rows))
+        self._run.outputs(flat, self._tiles, result.numpy(), classifies=shape.classifies)
+        return result
 
 
 class MemberWindow(NamedTuple):
@@ -114,16 +160,11 @@ class MemberBucket:
         mixes = (mix_first, mix_second) if is_adamw else (momentum, torch.zeros_like(momentum))
         group_of = {block: g for g, group in enumerate(optimizer.groups[number]) for block in group.blocks}
         names = ("parameters", "first_moment", "second_moment", "average")
-        self._run = CompiledMembers(
+        self._run = _compiled_members(
+            bucket,
             [population.flats[name] for name in names],
-            [(b.kind, b.layer, b.offset, b.rows, b.columns, b.decays, group_of[b]) for b in bucket.blocks],
-            [ACTIVATION_KERNELS[a.activation] for a in bucket.architectures],
-            [_true_shapes(architecture) for architecture in bucket.architectures],
             torch.stack([smoothing, clip_norms, *mixes], dim=1),
-            residual=shape.residual or (False,) * shape.depth,
-            expansion=_expansion(bucket) if shape.is_expanded else None,
-            n_numbers=shape.n_periodic,
-            adaptive=is_adamw,
+            group_of,
         )
         self._rates = StepTable(self._dropout_rates, bucket.n_members)
 

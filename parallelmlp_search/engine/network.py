@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.engine.bucket_network import BucketNetwork, bucket_shapes
+from parallelmlp_search.engine.member_bucket import MemberOutputs, is_supported
 from parallelmlp_search.engine.parameter_views import LayerTensors, bind
 from parallelmlp_search.engine.rows import Rows, RowView
 from parallelmlp_search.engine.storage import PassOptions, n_elements
@@ -67,7 +68,13 @@ class PackedNetwork:
         self.n_rows = n_rows
         self._bound: tuple[Tensor, list[list[LayerTensors]]] | None = None
         self.buckets: list[BucketNetwork | SubmemberNetwork] = []
-        options = PassOptions(n_rows, training, uses_compiled(dtype, device, wanted=compiled))
+        is_compiled = uses_compiled(dtype, device, wanted=compiled)
+        self._compiled = {
+            number: MemberOutputs(bucket)
+            for number, bucket in enumerate(layout.buckets)
+            if is_compiled and not training and is_supported(bucket)
+        }
+        options = PassOptions(n_rows, training, is_compiled)
         size = max((_size(bucket, options) for bucket in layout.buckets), default=0)
         storage = torch.empty(size, dtype=dtype, device=device)
         for number, bucket in enumerate(layout.buckets):
@@ -93,19 +100,35 @@ class PackedNetwork:
                 gathered = rows[start : start + step]
                 result[:, :, start : start + step] = self.predict(flat, gathered)
             return result
+        for number, compiled in self._compiled.items():
+            result[self.layout.stacked_rows(number)] = compiled(flat, rows)
+        if len(self._compiled) < len(self.buckets):
+            self._predict_plainly(flat, rows, result)
+        return result
+
+    def _predict_plainly(self, flat: Tensor, rows: Tensor, result: Tensor) -> None:
+        """Write the outputs of the buckets that no compiled loop supports."""
+        n_total = len(rows)
         if n_total == 0:
-            return result
+            return
         if n_total < self.n_rows:
             filled = torch.cat([rows, rows[-1:].expand(self.n_rows - n_total, -1)])
-            return self.predict(flat, filled)[:, :, :n_total]
+            longer = torch.empty(*result.shape[:2], self.n_rows, dtype=result.dtype, device=result.device)
+            self._predict_plainly(flat, filled, longer)
+            for number in range(len(self.buckets)):
+                if number not in self._compiled:
+                    span = self.layout.stacked_rows(number)
+                    result[span] = longer[span, :, :n_total]
+            return
         if self._bound is None or self._bound[0] is not flat:
             self._bound = flat, self.bind(flat)
         views = self._bound[1]
         starts = [min(start, n_total - self.n_rows) for start in range(0, n_total, self.n_rows)]
         for number, bucket in enumerate(self.buckets):
+            if number in self._compiled:
+                continue
             shape, own = self.layout.buckets[number].shape, result[self.layout.stacked_rows(number)]
             seen = select_columns(rows, shape.columns or ((0, shape.n_inputs),))
             windows = [seen[start : start + self.n_rows] for start in starts]
             for start, outputs in zip(starts, bucket.predict(views[number], windows), strict=True):
                 own[:, :, start : start + self.n_rows] = outputs
-        return result

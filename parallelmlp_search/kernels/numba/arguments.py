@@ -217,6 +217,37 @@ class Steps(NamedTuple):
     is_regression: int
 
 
+class OutputRows(NamedTuple):
+    """Rows for which :func:`~parallelmlp_search.kernels.numba.prediction.member_outputs` computes outputs.
+
+    Attributes
+    ----------
+    tiles
+        ``(tiles, D, N)``: inputs, with padded rows.
+    outputs
+        ``(P, C, rows)``: written.
+    fields
+        Not read.
+    integers, workspace
+        Memory of the loop.
+    """
+
+    tiles: Floats
+    outputs: Floats
+    fields: Floats
+    integers: Integers
+    workspace: Floats
+    n_tiles: int
+    n_total: int
+    n_inputs: int
+    n_true: int
+    n_rows: int
+    n_columns: int
+    n_field_layers: int
+    n_field_neurons: int
+    is_regression: int
+
+
 def field_kinds(tuple_class: Any) -> list[str]:
     """Return the annotations of the fields of a named tuple of this module."""
     kinds = tuple_class.__annotations__.values()

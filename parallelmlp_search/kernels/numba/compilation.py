@@ -100,9 +100,10 @@ def compile_loops(target: str) -> bytes:
     _translate_only()
     from numba.core.registry import cpu_target
 
-    from parallelmlp_search.kernels.numba import loops, training
+    from parallelmlp_search.kernels.numba import loops, prediction, training
 
-    functions = {name: getattr(loops, name, None) or getattr(training, name) for name in ENTRY_POINTS}
+    known = vars(training) | vars(prediction) | vars(loops)
+    functions = {name: known[name] for name in ENTRY_POINTS}
     module = _linked(functions)
     codegen = cpu_target.target_context.codegen()
     manager, builder = codegen._module_pass_manager()

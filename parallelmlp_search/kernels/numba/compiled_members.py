@@ -15,11 +15,15 @@ from parallelmlp_search.kernels.numba.arguments import (
     ACTIVATION_CODES,
     CACHE_LINE,
     KINDS,
+    OutputRows,
     Plan,
     Steps,
     pack,
 )
 from parallelmlp_search.kernels.numba.library import loops
+
+TILE_ROWS = 128
+"""Rows for which outputs are computed at once."""
 
 MAX_LANES = 16
 """Floats in a vector of the widest registers."""
@@ -120,6 +124,18 @@ class StepBatches(NamedTuple):
         return fields
 
 
+def tiles_of(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return rows ``(n, D)`` as tiles ``(tiles, D, N)`` of `TILE_ROWS` rows, padded with zeros."""
+    n_rows, n_inputs = rows.shape
+    n_whole = n_rows // TILE_ROWS
+    tiles = np.zeros((-(-n_rows // TILE_ROWS), n_inputs, TILE_ROWS), dtype=np.float32)
+    whole = rows[: n_whole * TILE_ROWS].reshape(n_whole, TILE_ROWS, n_inputs)
+    tiles[:n_whole] = whole.transpose(0, 2, 1)
+    if n_whole < len(tiles):
+        tiles[n_whole, :, : n_rows % TILE_ROWS] = rows[n_whole * TILE_ROWS :].T
+    return tiles
+
+
 class CompiledMembers:
     """Training steps of a bucket, several steps of all members in one call.
 
@@ -217,7 +233,7 @@ class CompiledMembers:
         # shapes and starts of blocks, offsets of both tables, and three sizes or starts per layer
         n_integers = 3 * (len(table) + len(expanded)) + (2 * len(KINDS) + 3) * (last + 1)
         self._integers = np.zeros(n_integers, dtype=np.int64)
-        self._workspaces: dict[tuple[int, ...], NDArray[np.float32]] = {}
+        self._workspaces: dict[tuple[str, int, int, int], NDArray[np.float32]] = {}
 
     def __call__(
         self,
@@ -277,18 +293,53 @@ class CompiledMembers:
             n_field_neurons=fields.shape[2],
             is_regression=batches.is_regression,
         )
-        steps = steps._replace(workspace=self._workspace(steps))
-        loops().run("member_steps", np.concatenate([self._packed, pack(steps)]))
+        self._call("member_steps", "workspace_size", self._packed, steps)
         return torch.from_numpy(losses)
 
-    def _workspace(self, steps: Steps) -> NDArray[np.float32]:
-        """Zeros that start with a cache line, enough for the largest member."""
-        key = steps.n_inputs, steps.n_rows, steps.n_columns
+    def outputs(
+        self, flat: Tensor, tiles: NDArray[np.float32], result: NDArray[np.float32], *, classifies: bool
+    ) -> None:
+        """Compute the outputs of all members.
+
+        Parameters
+        ----------
+        flat
+            Flat buffer of parameters.
+        tiles
+            ``(tiles, D, N)``: inputs, see `tiles_of`.
+        result
+            ``(P, C, n_rows)``: written, mean outputs of the submembers of each member.
+        classifies
+            True if the outputs are logits of classes: submembers then have their mean probabilities.
+        """
+        plan = self._plan._replace(parameters=flat.numpy())
+        n_tiles, n_inputs, tile_rows = tiles.shape
+        rows = OutputRows(
+            tiles=tiles,
+            outputs=result,
+            fields=np.zeros(0, dtype=np.float32),
+            integers=self._integers,
+            workspace=np.zeros(0, dtype=np.float32),
+            n_tiles=n_tiles,
+            n_total=result.shape[2],
+            n_inputs=n_inputs,
+            n_true=tile_rows,
+            n_rows=tile_rows,
+            n_columns=-n_inputs % MAX_LANES + n_inputs,
+            n_field_layers=0,
+            n_field_neurons=0,
+            is_regression=not classifies,
+        )
+        self._call("member_outputs", "output_workspace_size", pack(plan), rows)
+
+    def _call(self, name: str, size_name: str, plan: NDArray[np.int64], rows: Steps | OutputRows) -> None:
+        """Run a loop with zeros as workspace that start with a cache line."""
+        key = size_name, rows.n_inputs, rows.n_rows, rows.n_columns
         if key not in self._workspaces:
-            size = loops().run("workspace_size", np.concatenate([self._packed, pack(steps)]))
+            size = loops().run(size_name, np.concatenate([plan, pack(rows)]))
             memory = np.empty(size + CACHE_LINE, dtype=np.float32)
             start = -(memory.ctypes.data // memory.itemsize) % CACHE_LINE
             self._workspaces[key] = memory[start : start + size]
         workspace = self._workspaces[key]
         workspace.fill(0.0)
-        return workspace
+        loops().run(name, np.concatenate([plan, pack(rows._replace(workspace=workspace))]))

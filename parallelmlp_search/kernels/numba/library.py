@@ -33,8 +33,10 @@ ENTRY_POINTS = (
     "cross_entropy",
     "forward_activations",
     "forward_activations_in_place",
+    "member_outputs",
     "member_steps",
     "optimizer_step",
+    "output_workspace_size",
     "workspace_size",
 )
 """Names of the functions in an object file."""
