@@ -30,7 +30,8 @@ TablePath = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="Table: CSV (also .gz), TSV, Parquet or Feather file; - for CSV on standard input.",
+        help="Table: CSV (also .gz), TSV, JSON lines, Parquet, ORC or Feather file, or a quoted pattern of "
+        "several; - for CSV on standard input.",
     ),
 ]
 Json = Annotated[bool, output_option("--json", help="Print the result as JSON.")]

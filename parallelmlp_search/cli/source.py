@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -108,7 +109,9 @@ class Source:
     @property
     def stem(self) -> str:
         """Name of the table without suffixes."""
-        return "stdin" if self.is_stdin else Path(self.data).name.split(".")[0] or "table"
+        if self.is_stdin:
+            return "stdin"
+        return re.sub(r"[*?\[\]]+", "_", Path(self.data).name.split(".")[0]) or "table"
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values, with the absolute path of the table or the name of its copy in the run."""

@@ -1,4 +1,4 @@
-"""Columnar tables: Parquet and Feather (Arrow IPC)."""
+"""Columnar tables: Parquet, ORC and Feather (Arrow IPC)."""
 
 from __future__ import annotations
 
@@ -32,6 +32,22 @@ def read_parquet(path: Path, share: MemoryShare) -> pd.DataFrame:
             share.require(_VALUE_BYTES * file.metadata.num_rows * file.metadata.num_columns)
             table = file.read()
         return _checked_frame(table, share)
+
+
+def read_orc(path: Path, share: MemoryShare) -> pd.DataFrame:
+    """Read an ORC file.
+
+    Raises
+    ------
+    DataError
+        If it is damaged or needs too much memory.
+    """
+    from pyarrow import orc
+
+    with _damage(share.label):
+        file = orc.ORCFile(path)
+        share.require(_VALUE_BYTES * file.nrows * len(file.schema))
+        return _checked_frame(file.read(), share)
 
 
 def read_feather(path: Path, share: MemoryShare) -> pd.DataFrame:

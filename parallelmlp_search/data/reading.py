@@ -1,9 +1,10 @@
-"""Reading of tables: delimited text (plain or compressed), Parquet, Feather and standard input."""
+"""Reading of tables: delimited text, JSON lines, Parquet, ORC, Feather, and standard input."""
 
 from __future__ import annotations
 
 import csv
 import errno
+import glob
 import io
 import os
 import sys
@@ -14,13 +15,15 @@ import pyarrow as pa
 
 from parallelmlp_search._memory import available_bytes, resident_bytes
 from parallelmlp_search.data import compression
-from parallelmlp_search.data.columnar import read_feather, read_parquet
+from parallelmlp_search.data.columnar import read_feather, read_orc, read_parquet
 from parallelmlp_search.data.delimited import read_delimited
+from parallelmlp_search.data.json_lines import read_json_lines
 from parallelmlp_search.data.memory_share import MemoryShare
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
 
 _TEXT = {".csv": None, ".tsv": "\t", ".tab": "\t", ".txt": None, ".dat": None, ".data": None}
-_COLUMNAR = {".parquet": read_parquet, ".pq": read_parquet} | dict.fromkeys(
+_JSON_LINES = (".jsonl", ".ndjson")
+_COLUMNAR = {".parquet": read_parquet, ".pq": read_parquet, ".orc": read_orc} | dict.fromkeys(
     (".feather", ".arrow", ".ipc"), read_feather
 )
 _UNREADABLE = (
@@ -47,8 +50,10 @@ def read_table(
     ----------
     source
         Path of a ``.csv``, ``.tsv``, ``.txt``, ``.tab``, ``.dat`` or ``.data`` file, plain or as ``.gz``,
-        ``.bz2``, ``.xz`` or ``.zip``; of a ``.parquet`` or ``.feather`` file; or ``"-"`` for delimited text
-        on standard input.
+        ``.bz2``, ``.xz`` or ``.zip``; of a ``.jsonl`` or ``.ndjson`` file of JSON objects, plain or
+        compressed; of a ``.parquet``, ``.orc`` or ``.feather`` file; a pattern such as ``"part-*.csv"`` for
+        several files of the same columns, which are joined in the order of their names; or ``"-"`` for
+        delimited text on standard input.
     delimiter
         One character. By default comma, semicolon, tab or bar, found from the first records. With semicolons
         or tabs, numbers with a decimal comma are recognised.
@@ -85,7 +90,8 @@ def read_table(
     try:
         if is_stdin:
             return read_delimited(_standard_input(share), share, delimiter, encoding)
-        return _read_file(Path(source), share, delimiter, encoding)
+        paths = _matching(Path(source))
+        return _joined([_read_file(path, share, delimiter, encoding) for path in paths], paths, share)
     except DataError:
         raise
     except MemoryError as error:
@@ -116,14 +122,41 @@ def _read_file(path: Path, share: MemoryShare, delimiter: str | None, encoding: 
     compressed = bool(suffixes) and suffixes[-1] in compression.SUFFIXES
     inner = suffixes[:-1] if compressed else suffixes
     suffix = inner[-1] if inner else ""
+    if suffix in _JSON_LINES:
+        with path.open("rb") as stream:
+            return read_json_lines(stream, share)
     if suffix in _TEXT or compressed:  # a compressed file without a known suffix is text
         with path.open("rb") as stream:
             return read_delimited(stream, share, delimiter or _TEXT.get(suffix), encoding)
     if suffix in _COLUMNAR:
         return _COLUMNAR[suffix](path, share)
-    known = [*_TEXT, *sorted(compression.SUFFIXES), *_COLUMNAR]
+    known = [*_TEXT, *_JSON_LINES, *sorted(compression.SUFFIXES), *_COLUMNAR]
     found = f"the unknown suffix {suffix!r}{near_miss(suffix, known)}" if suffix else "no suffix"
-    raise DataError(f"{share.label!r} has {found}; a table must end in one of {', '.join(known)}")
+    raise DataError(f"{str(path)!r} has {found}; a table must end in one of {', '.join(known)}")
+
+
+def _matching(source: Path) -> list[Path]:
+    """Files that match a pattern, in the order of their names; a path without a pattern is returned alone."""
+    if source.exists() or not glob.has_magic(str(source)):
+        return [source]
+    paths = [Path(path) for path in sorted(glob.glob(str(source)))]
+    if not paths:
+        raise DataError(f"no file matches {str(source)!r}")
+    return paths
+
+
+def _joined(frames: list[pd.DataFrame], paths: list[Path], share: MemoryShare) -> pd.DataFrame:
+    """Join the tables of several files, which must have the same columns."""
+    if len(frames) == 1:
+        return frames[0]
+    first = list(frames[0].columns)
+    for frame, path in zip(frames, paths, strict=True):
+        if odd := set(first) ^ set(frame.columns):
+            name = min(odd)
+            has, lacks = (path, paths[0]) if name in frame.columns else (paths[0], path)
+            raise DataError(f"{str(lacks)!r} has no column {name!r}, but {str(has)!r} has one")
+    share.require(2 * sum(int(frame.memory_usage(deep=True).sum()) for frame in frames))
+    return pd.concat([frame[first] for frame in frames], ignore_index=True)
 
 
 def _check_file(path: Path) -> None:

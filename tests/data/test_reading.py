@@ -281,3 +281,38 @@ def test_quoted_tables_of_pandas_round_trip(
     assert list(back.columns) == list(frame.columns)
     assert back["number"].tolist() == frame["number"].tolist()
     assert len(back) == len(frame)
+
+
+def test_json_lines_keep_types_lists_and_objects(tmp_path: Path) -> None:
+    lines = ['{"a": 1, "b": "007", "c": [1, 2]}', '{"a": 2.5, "b": null, "d": {"e": "x"}}']
+    expected = [1.0, 2.5]
+    for name, pack in {"t.jsonl": bytes, "t.ndjson.gz": gzip.compress}.items():
+        (tmp_path / name).write_bytes(pack("\n".join(lines).encode()))
+        frame = read_table(tmp_path / name)
+        assert frame["a"].tolist() == expected
+        assert frame["b"][0] == "007"
+        assert (frame["c"][0], frame["d"][1]) == ([1, 2], {"e": "x"})
+    for text in ("[1, 2]\n[3, 4]", "{", "nonsense"):
+        with pytest.raises(DataError, match="cannot be read"):
+            read_table(write(tmp_path, text, "bad.jsonl"))
+
+
+def test_orc(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": [1, 2], "b": ["x", None]})
+    frame.to_orc(tmp_path / "t.orc")
+    assert read_table(tmp_path / "t.orc")["a"].tolist() == [1, 2]
+    (tmp_path / "t.orc").write_bytes(b"ORC and nothing else")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_table(tmp_path / "t.orc")
+
+
+def test_files_that_match_a_pattern_are_joined(tmp_path: Path) -> None:
+    write(tmp_path, "a,b\n1,x\n", "part-1.csv")
+    write(tmp_path, "b,a\ny,2\n", "part-2.csv")
+    frame = read_table(str(tmp_path / "part-*.csv"))
+    assert frame.to_dict("list") == {"a": [1, 2], "b": ["x", "y"]}
+    write(tmp_path, "a,c\n3,z\n", "part-3.csv")
+    with pytest.raises(DataError, match=r"'.*part-3.csv' has no column 'b', but '.*part-1.csv' has one"):
+        read_table(str(tmp_path / "part-*.csv"))
+    with pytest.raises(DataError, match="no file matches"):
+        read_table(str(tmp_path / "other-*.csv"))
