@@ -7,16 +7,12 @@ from parallelmlp_search.kernels.numba.decorators import inlined
 from parallelmlp_search.kernels.numba.elementwise import ONE, ZERO, F, exp, log
 from parallelmlp_search.kernels.numba.layers import embed
 from parallelmlp_search.kernels.numba.member_layout import begin_member, place_layout
-from parallelmlp_search.kernels.numba.member_memory import fill
 from parallelmlp_search.kernels.numba.passes import forward_pass
 from parallelmlp_search.kernels.numba.pointers import address, as_integers, unpacker
 from parallelmlp_search.kernels.numba.products import copy
 from parallelmlp_search.kernels.numba.submembers import expand
 
 _plan, _rows = unpacker(Plan), unpacker(OutputRows, len(Plan._fields))
-
-_SMALLEST = F(1.2e-38)
-"""Smallest normal number, of which a logarithm can be taken."""
 
 
 def output_workspace_size(arguments):
@@ -27,19 +23,26 @@ def output_workspace_size(arguments):
 
 
 @inlined
-def _add_binary(z, totals, n_rows):
-    """Add the probabilities of both classes, from logits ``z`` (N,), to ``totals`` (2, N)."""
-    for n in range(n_rows):
-        e = exp(-abs(z[n]))
-        larger = ONE / (ONE + e)
-        smaller = e * larger
-        totals[n] += smaller if z[n] >= ZERO else larger
-        totals[n_rows + n] += larger if z[n] >= ZERO else smaller
+def _log_add(a, b):
+    """Logarithm of the sum of two numbers, from their logarithms."""
+    return (a if a > b else b) + log(ONE + exp(-abs(a - b)))
 
 
 @inlined
-def _add_probabilities(z, totals, scratch, n_outputs, n_rows):
-    """Add the probabilities of logits ``z`` (C, N), which are overwritten, to ``totals`` (C, N)."""
+def _add_binary(z, totals, n_rows, is_first):
+    """Add the probabilities of both classes, from logits ``z`` (N,), to the logarithms ``totals`` (2, N)."""
+    for n in range(n_rows):
+        spread = log(ONE + exp(-abs(z[n])))
+        # both from the logit, so that neither is lost to rounding
+        negative = (ZERO if z[n] < ZERO else -z[n]) - spread
+        positive = (z[n] if z[n] < ZERO else ZERO) - spread
+        totals[n] = negative if is_first else _log_add(totals[n], negative)
+        totals[n_rows + n] = positive if is_first else _log_add(totals[n_rows + n], positive)
+
+
+@inlined
+def _add_probabilities(z, totals, scratch, n_outputs, n_rows, is_first):
+    """Add the probabilities of logits ``z`` (C, N) to the logarithms ``totals`` (C, N)."""
     highest, total = scratch, scratch + n_rows
     for n in range(n_rows):
         highest[n] = z[n]
@@ -51,22 +54,14 @@ def _add_probabilities(z, totals, scratch, n_outputs, n_rows):
     for c in range(n_outputs):
         row = z + c * n_rows
         for n in range(n_rows):
-            row[n] = exp(row[n] - highest[n])
-            total[n] += row[n]
+            total[n] += exp(row[n] - highest[n])
     for n in range(n_rows):
-        total[n] = ONE / total[n]
+        highest[n] += log(total[n])
     for c in range(n_outputs):
         row, into = z + c * n_rows, totals + c * n_rows
         for n in range(n_rows):
-            into[n] += row[n] * total[n]
-
-
-@inlined
-def _logarithms(totals, size, part):
-    """Replace sums of probabilities by the logarithms of their means."""
-    for k in range(size):
-        mean = totals[k] * part
-        totals[k] = log(_SMALLEST if mean < _SMALLEST else mean)
+            own = row[n] - highest[n]
+            into[n] = own if is_first else _log_add(into[n], own)
 
 
 @inlined
@@ -76,7 +71,6 @@ def _mean_outputs(plan, rows, layout, member, x):
     n_outputs, n_rows = net.sizes[net.n_layers], net.n_rows
     part, size = ONE / F(plan.n_networks), n_outputs * n_rows
     z = memory.before + net.starts[net.n_layers - 1]
-    fill(totals, 2 * n_rows if n_outputs == 1 else size, ZERO)
     if net.n_numbers:
         embed(net, memory, layout.p, layout.blocks, x)
         x = memory.embedded
@@ -86,21 +80,23 @@ def _mean_outputs(plan, rows, layout, member, x):
         forward_pass(net, memory, layout.q, layout.expanded, plan.codes[member], x, 0, ZERO, 0)
         if plan.n_networks == 1:
             return z
+        is_first = k == 0
         if rows.is_regression:
             for j in range(size):
-                totals[j] += z[j] * part
+                totals[j] = z[j] * part + (ZERO if is_first else totals[j])
         elif n_outputs == 1:
-            _add_binary(z, totals, n_rows)
+            _add_binary(z, totals, n_rows, is_first)
         else:
-            _add_probabilities(z, totals, memory.scratch, n_outputs, n_rows)
+            _add_probabilities(z, totals, memory.scratch, n_outputs, n_rows, is_first)
     if rows.is_regression:
         return totals
     if n_outputs == 1:
-        _logarithms(totals, 2 * n_rows, part)
         for n in range(n_rows):
             totals[n] = totals[n_rows + n] - totals[n]
     else:
-        _logarithms(totals, size, part)
+        spread = log(F(plan.n_networks))
+        for j in range(size):
+            totals[j] -= spread
     return totals
 
 
