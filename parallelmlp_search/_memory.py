@@ -10,15 +10,16 @@ from pathlib import Path
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
-def resident_bytes() -> int | None:
-    """Return the physical memory of this process and of the processes that it started, or None if unknown.
+def resident_bytes(process: int | None = None) -> int | None:
+    """Return the physical memory of a process and of the processes that it started, or None if unknown.
 
-    Memory that several processes share, such as libraries, counts for each of them.
+    Memory that several processes share, such as libraries, counts for each of them. ``process`` is the id of
+    a process, None for this one.
     """
-    own = _resident("self")
+    own = _resident("self" if process is None else str(process))
     if own is None:
         return None
-    return own + sum(_resident(child) or 0 for child in _descendants(str(os.getpid())))
+    return own + sum(_resident(child) or 0 for child in _descendants(str(process or os.getpid())))
 
 
 def peak_bytes() -> int | None:

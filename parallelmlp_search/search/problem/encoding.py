@@ -60,6 +60,7 @@ class Encoder:
     ) -> None:
         self._problem, self._settings, self._device = problem, settings, device
         self._oof_rows = oof_rows
+        self._is_checked = False
         # kinds of the whole table: a column that is constant within a fold keeps its kind
         self._kinds = problem.columns.kinds
         self._n_numeric = sum(kind == "numeric" for kind in self._kinds.values())
@@ -95,8 +96,10 @@ class Encoder:
         return preprocessor, table.to(self._device)
 
     def _check_room(self, preprocessor: TablePreprocessor, n_rows: int) -> None:
-        """Check that encoded rows fit into the memory."""
-        check_room(self._settings.memory_bytes, 4 * n_rows * preprocessor.n_features_out_)
+        """Check that the first encoded rows fit into the memory; later ones are part of the plan of it."""
+        if not self._is_checked:
+            check_room(self._settings.memory_bytes, 4 * n_rows * preprocessor.n_features_out_)
+        self._is_checked = True
 
     def _fitted(self, rows: NDArray[np.intp]) -> TablePreprocessor:
         preprocessor = TablePreprocessor(

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from parallelmlp_search.engine.rows import RowView, as_tensor
+from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.search import Problem, SearchSettings, run
-from parallelmlp_search.search.problem import encoding
+from parallelmlp_search.search.problem import encoding, memory_room
 from parallelmlp_search.search.problem.preparation import Part, Preparation
 
 Make = Callable[..., Any]
@@ -100,3 +101,16 @@ def test_a_search_on_a_shared_table_predicts_as_its_model_does(spam: Problem, ma
     assert 0.7 < result.honest.score <= 1.0
     accuracy = (result.model.predict(spam.frame) == spam.target).mean()
     assert accuracy > 0.8
+
+
+def test_memory_is_checked_before_training_and_not_for_folds(
+    spam: Problem, make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = [500 * 10**6]
+    monkeypatch.setattr(memory_room, "resident_bytes", lambda: used[0])
+    preparation = Preparation(spam, make_settings(memory_limit="700M"))
+    preparation.screening()
+    used[0] = 650 * 10**6  # by training, which has its own part of the limit
+    assert len(preparation.folds(3, hold_out_validation=False)) == 3
+    with pytest.raises(InvalidParameterError, match="memory_limit must be at least"):
+        Preparation(spam, make_settings(memory_limit="700M")).screening()
