@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
@@ -214,13 +214,17 @@ def load_tensors(path: Path, schema: Any = Any, remedy: str = RESTORE) -> tuple[
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
 
 
-def load_arrays(path: Path, remedy: str = RESTORE) -> dict[str, NDArray[Any]]:
+def load_arrays(
+    path: Path, remedy: str = RESTORE, *, names: Sequence[str] | None = None
+) -> dict[str, NDArray[Any]]:
     """Return the tensors of a safetensors file as NumPy arrays, without torch.
 
     Parameters
     ----------
     path, remedy
         As of `load_tensors`.
+    names
+        Names of the tensors to read, if the file has them; None for all.
 
     Returns
     -------
@@ -232,7 +236,8 @@ def load_arrays(path: Path, remedy: str = RESTORE) -> dict[str, NDArray[Any]]:
         If the file is missing or damaged.
     """
     with _opened(path, remedy, "np") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        found = [name for name in file.keys() if names is None or name in names]  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in found}
 
 
 def load_metadata(path: Path, schema: Any = Any, remedy: str = RESTORE) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from parallelmlp_search._files import make_folder, save_arrays, write_json
 from parallelmlp_search._reading import load_arrays, read_json, reading
-from parallelmlp_search.data.encoding import TableEncoder
+from parallelmlp_search.data.encoding import USED_KINDS, TableEncoder
 from parallelmlp_search.data.target_scaling import TargetScaling
 from parallelmlp_search.data.targets import ClassTarget
 from parallelmlp_search.exceptions import RunDirectoryError
@@ -126,6 +126,20 @@ class TrainedModel:
         """Number of configurations."""
         return len(self.configs)
 
+    @property
+    def column_parts(self) -> dict[str, tuple[str, ...]]:
+        """Columns of the table that the networks use, each with the plain columns that are made of it."""
+        schemas = [fold.encoder.schema for fold in self.folds]
+        used = {name for schema in schemas for name in schema.of_kind(*USED_KINDS)}
+        readings = () if self.reader is None else self.reader.columns
+        parts = {one.name: tuple(name for _, name in one.outputs) or (one.name,) for one in readings}
+        parts = parts or {name: (name,) for name in schemas[0].names}
+        return {name: made for name, made in parts.items() if used.intersection(made)}
+
+    def of_fold(self, number: int) -> Self:
+        """Return the model with the networks of one fold only."""
+        return replace(self, folds=[self.folds[number]])
+
     @cached_property
     def ensemble(self) -> Ensemble:
         """The networks as plain layers, which predict."""
@@ -147,9 +161,21 @@ class TrainedModel:
         DataError
             If a column that the model needs is missing, or an array has another number of columns.
         """
-        if self.reader is not None and not self.reader.is_plain:
-            X = self.reader.read(X)
-        values = self._averages(X)
+        return self.predictions_of_read(self.read(X))
+
+    def read(self, X: pd.DataFrame | NDArray[Any]) -> pd.DataFrame | NDArray[Any]:
+        """Return the table of plain numbers, dates and categories that is encoded for the networks.
+
+        Raises
+        ------
+        DataError
+            If a column that is read is missing.
+        """
+        return X if self.reader is None or self.reader.is_plain else self.reader.read(X)
+
+    def predictions_of_read(self, table: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
+        """Return :meth:`predictions` of a table that :meth:`read` has returned."""
+        values = self._averages(table)
         if self.classes is not None:
             values = tempered(values / values.sum(axis=0), self.temperature)
         return values if self.target_scaling is None else self.target_scaling.restore(values)

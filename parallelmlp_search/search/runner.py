@@ -278,6 +278,8 @@ def _finish(
         baselines=baselines,
         beats_prior=beats_prior(honest, baselines, greater_is_better=metric.greater_is_better),
         trials=trials_frame(trials, metric),
+        oof_folds=fit.oof_folds,
+        fingerprint=context.preparation.problem.fingerprint(),
     )
     reporter.report("saving", trials)
     if context.journal.directory is not None:
@@ -308,6 +310,7 @@ def _save(directory: RunDirectory, fit: CrossFit, result: SearchResult) -> None:
             "covered": fit.covered,
             "rows": torch.from_numpy(fit.preparation.oof_rows),
             "trials": torch.tensor([trial.number for trial in fit.trials]),
+            "folds": torch.from_numpy(result.oof_folds[fit.preparation.oof_rows]),
         },
     )
     result.model.save(directory.path / "model")

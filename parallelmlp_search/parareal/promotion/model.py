@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -88,6 +88,11 @@ class PromotedModel(TrainedModel):
             },
             promoted=tuple(promoted),
         )
+
+    def of_fold(self, number: int) -> Self:
+        """Return the model with the networks of one fold only, promoted ones included."""
+        promoted = tuple(replace(member, states=(member.states[number],)) for member in self.promoted)
+        return replace(super().of_fold(number), promoted=promoted)
 
     def _averages(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
         """Weighted mean over networks, promoted ones included, and folds."""

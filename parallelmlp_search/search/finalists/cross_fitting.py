@@ -126,6 +126,16 @@ class CrossFit:
         }
 
     @property
+    def oof_folds(self) -> NDArray[np.int16]:
+        """Fold that predicts each row of the table ``(n,)`` out of fold; -1 for rows that are not scored."""
+        folds = np.full(self.preparation.problem.n_rows, -1, dtype=np.int16)
+        if not self.preparation.is_tiny:  # its only part predicts the rows that it was trained on
+            for fold, part in enumerate(self.parts):
+                folds[part.predicted_rows] = fold
+            folds[self.preparation.validation_rows] = -1
+        return folds
+
+    @property
     def scored_rows(self) -> ScoredRows:
         """Out-of-fold rows that a fold predicts."""
         return self.preparation.scored_rows(self.preparation.oof_rows[self.covered.numpy()])

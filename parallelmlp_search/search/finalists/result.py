@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.search.finalists.baselines import Baseline
@@ -13,7 +15,7 @@ from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.selection import HonestScore, Leaderboard, Metric
 from parallelmlp_search.space import MLPConfig
 
-TABLES = ("leaderboard", "model", "trials")
+TABLES = ("leaderboard", "model", "trials", "oof_folds", "fingerprint")
 """Fields of a result that have files of their own."""
 
 
@@ -49,6 +51,11 @@ class SearchResult:
         True if the 95 % interval of the honest score excludes the score of the prior; None if it is unknown.
     trials
         One row per trial and rung.
+    oof_folds
+        For each row of the problem ``(n,)``, the fold whose networks have not seen it and give its part of
+        the honest score; -1 for the other rows.
+    fingerprint
+        Fingerprint of the problem.
     """
 
     leaderboard: Leaderboard
@@ -67,6 +74,8 @@ class SearchResult:
     baselines: list[Baseline] = field(default_factory=list)
     beats_prior: bool | None = None
     trials: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    oof_folds: NDArray[np.int16] = field(default_factory=lambda: np.empty(0, dtype=np.int16), repr=False)
+    fingerprint: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able summary."""

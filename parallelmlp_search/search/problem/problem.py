@@ -56,6 +56,9 @@ class Problem:
         Kind by column name, for columns whose kind is not to be recognised.
     target_reader
         Reader of a target column of texts that are numbers, or None.
+    row_numbers
+        Number of each row in the table that was given, which can have rows without a target or of weight
+        zero; None for all rows in order.
     """
 
     frame: pd.DataFrame
@@ -68,6 +71,7 @@ class Problem:
     target_name: str | None = None
     column_types: Mapping[str, str] | None = None
     target_reader: NumberCells | None = None
+    row_numbers: NDArray[np.intp] | None = None
 
     @classmethod
     def from_table(
@@ -146,14 +150,14 @@ class Problem:
                 f"class_weight needs classes, but {label} makes the task a regression"
             )
         target = _numbers(target) if task == "regression" else _labels(target)
-        frame = frame.reset_index(drop=True)
         return cls(
-            frame,
+            frame.reset_index(drop=True),
             target,
             task,
             class_weight=class_weight,
             target_name=name,
             target_reader=target_reader,
+            row_numbers=frame.index.to_numpy(),
             **values,
         )
 
@@ -213,6 +217,10 @@ class Problem:
 
     def fingerprint(self) -> str:
         """Text that depends on all data of the search."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         class_weight = self.class_weight
         if isinstance(class_weight, Mapping):
             class_weight = str(sorted((str(label), float(weight)) for label, weight in class_weight.items()))
