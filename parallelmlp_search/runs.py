@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     import optuna
     import pandas as pd
 
+    from parallelmlp_search.explain import Explanation
     from parallelmlp_search.inference import TrainedModel
+
+EXPLANATION = "explain"
+"""Folder of the explanation of a run."""
 
 
 def load_model(directory: RunDirectory) -> TrainedModel:
@@ -75,6 +79,12 @@ class Run:
     def model(self) -> TrainedModel:
         """Return the ensemble that predicts, with the promoted networks if there are any."""
         return load_model(self.directory)
+
+    def explanation(self) -> Explanation:
+        """Return the explanation that ``pmlp explain`` or ``estimator.explain`` has saved."""
+        from parallelmlp_search.explain import Explanation
+
+        return Explanation.load(self.directory.path / EXPLANATION)
 
     def to_study(self, storage: Any = None, *, study_name: str | None = None) -> optuna.Study:
         """Copy the run to an Optuna study.

@@ -20,7 +20,7 @@ ROOT = Path(parallelmlp_search.__file__).parent
 ORDER = (
     "exceptions", "_lazy", "_checks", "_memory", "_schema", "_optional", "_files", "_reading", "_signals",
     "_worker", "space", "data", "packing", "inference", "kernels", "engine", "selection", "distribute",
-    "search", "parareal", "integrations", "report", "runs", "estimators", "cli", "__main__",
+    "search", "explain", "parareal", "integrations", "report", "runs", "estimators", "cli", "__main__",
 )  # fmt: skip
 """Packages and files of the top level, from the bottom up."""
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from parallelmlp_search import __version__
+from parallelmlp_search.cli.explain import explain
 from parallelmlp_search.cli.inspect import inspect
 from parallelmlp_search.cli.options import (
     Columns,
@@ -321,8 +322,8 @@ def study(
         screen.note(f"copied {n_trials:,} trials to the study {made.study_name!r} in {storage}")
 
 
-app.command()(guarded(promote))
-app.command()(guarded(inspect))
+for command in (promote, explain, inspect):
+    app.command()(guarded(command))
 
 
 @app.command()

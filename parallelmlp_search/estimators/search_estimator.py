@@ -20,6 +20,7 @@ from parallelmlp_search.space import MLPConfig, SearchSpace
 if TYPE_CHECKING:
     import pandas as pd
 
+    from parallelmlp_search.explain import Explanation
     from parallelmlp_search.parareal import PromotionResult
     from parallelmlp_search.search import Problem, Progress, SearchResult, SearchSettings
 
@@ -148,6 +149,48 @@ class SearchEstimator(TableEstimator):
         if self.promotion_.honest_after is not None:
             self.honest_score_ = float(self.promotion_.honest_after)
         return self
+
+    def explain(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        groups: Any = None,
+        time: Any = None,
+        background: Any = None,
+        **options: Any,
+    ) -> Explanation:
+        """Explain the model: importance of columns, dependence, attributions, worst rows and slices.
+
+        With the data of ``fit``, each row is predicted by networks that were not trained on it. Other rows
+        count as unseen. With a ``run_directory``, the tables are saved in it.
+
+        Parameters
+        ----------
+        X, y, sample_weight, groups, time
+            Data of ``fit`` or other rows. Without ``y`` there are only dependence and attributions.
+        background
+            Table of rows that stand for unknown values in attributions; None for the rows of X. Only for
+            other rows than those of ``fit``.
+        **options
+            Attributes of :class:`~parallelmlp_search.explain.ExplainSettings`: ``n_repeats``, ``max_rows``,
+            ``n_attributed``, ``n_background``, ``columns``, ``seed``.
+
+        Returns
+        -------
+        Explanation
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data are not valid; the message names it.
+        """
+        from parallelmlp_search.estimators.explaining import explain_estimator
+
+        check_is_fitted(self, "model_")
+        roles = {"sample_weight": sample_weight, "groups": groups, "time": time}
+        return explain_estimator(self, X, y, roles, background, options)
 
     def _task_settings(self) -> dict[str, Any]:
         """Return the settings that only classifiers or only regressors have."""

@@ -25,7 +25,7 @@ from parallelmlp_search.explain.tables import ExplainedTable
 Doubles = NDArray[np.float64]
 Numbers = NDArray[np.intp]
 
-ATTRIBUTION_SECONDS = 4.0
+ATTRIBUTION_SECONDS = 2.5
 """Predicted seconds on one core of all attributions."""
 
 MIN_BACKGROUND, MAX_BACKGROUND = 4, 64

@@ -26,8 +26,8 @@ class ColumnValues:
     name
         Name of the column.
     scale
-        ``numeric``, ``datetime``, ``categorical``, or ``none`` for texts, lists and objects, whose values have
-        no order and are seldom equal.
+        ``numeric``, ``datetime``, ``categorical``, or ``none`` for texts, lists and objects, whose values
+        have no order and are seldom equal.
     cells
         Cells ``(n,)`` of the column as they were given.
     positions

@@ -22,7 +22,7 @@ from parallelmlp_search.explain.tables import ExplainedTable
 Doubles = NDArray[np.float64]
 Numbers = NDArray[np.intp]
 
-DEPENDENCE_SECONDS = 2.0
+DEPENDENCE_SECONDS = 1.5
 """Predicted seconds on one core of all curves."""
 
 MIN_ROWS, MAX_ROWS = 30, 200
@@ -68,9 +68,9 @@ def partial_dependence(
     -------
     (DataFrame, DataFrame)
         Mean curves with the columns ``column``, ``output``, ``value``, ``position`` (NaN for categories and
-        missing values), ``share`` of the rows with the value or, for numbers, below it, ``prediction`` (mean),
-        ``low`` and ``high`` (10 and 90 % of the rows). Single curves with ``column``, ``output``, ``row``,
-        ``value``, ``position`` and ``prediction``.
+        missing values), ``share`` of the rows with the value or, for numbers, up to it, ``prediction``
+        (mean), ``low`` and ``high`` (10 and 90 % of the rows). Single curves with ``column``, ``output``,
+        ``row``, ``value``, ``position`` and ``prediction``.
     """
     generator = np.random.default_rng([settings.seed, 2])
     curves = {name: points for name in names if len(points := curve_points(table.values[name])) > 1}

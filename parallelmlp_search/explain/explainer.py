@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from parallelmlp_search.distribute import one_thread
 from parallelmlp_search.explain.attributions import attributed_rows, attribution_table, shapley_values
 from parallelmlp_search.explain.columns import cell_text
 from parallelmlp_search.explain.dependence import partial_dependence
@@ -27,7 +28,7 @@ from parallelmlp_search.inference import TrainedModel
 MAX_ROWS = 100_000
 """Most rows that are read; of larger tables, a sample."""
 
-SCORING_SECONDS = 1.5
+SCORING_SECONDS = 1.0
 """Predicted seconds on one core to predict the rows that are scored."""
 
 MIN_SCORED = 2000
@@ -38,7 +39,7 @@ N_DEPENDENCE = 8
 
 NO_TARGET = "importance, worst rows and slices were left out, because the target of the rows is not known"
 NO_UNSEEN = (
-    "importance, worst rows and slices were left out, because the networks were trained on all of these rows: "
+    "importance, worst rows and slices were left out, because no row is known to be unseen by some network: "
     "give rows that the search has not seen"
 )
 
@@ -85,8 +86,18 @@ def explain_model(
     InvalidParameterError
         If `settings` names a column that the model does not use.
     """
+    with one_thread():  # threads of small tensor operations wait for each other
+        return _explained(model, rows, metric, settings or ExplainSettings(), report)
+
+
+def _explained(
+    model: TrainedModel,
+    rows: ExplainedRows,
+    metric: str,
+    settings: ExplainSettings,
+    report: Callable[[str], None],
+) -> Explanation:
     started = time.monotonic()
-    settings = settings or ExplainSettings()
     report("reading the rows")
     table = ExplainedTable.of(model, _sampled(rows, settings))
     table.check_names(settings.columns or ())

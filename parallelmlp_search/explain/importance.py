@@ -24,14 +24,13 @@ from parallelmlp_search.explain.tables import ExplainedTable
 Doubles = NDArray[np.float64]
 Numbers = NDArray[np.intp]
 
-IMPORTANCE_SECONDS = 5.0
+IMPORTANCE_SECONDS = 3.0
 """Predicted seconds on one core of all permutations."""
 
-MIN_ROWS, MAX_ROWS = 500, 20_000
-"""Limits of the permuted rows. With 20,000 rows the error of an importance is that of the metric on 20,000
-rows; more rows and a second permutation gain little."""
+MIN_ROWS, MAX_ROWS = 500, 10_000
+"""Limits of the permuted rows."""
 
-MAX_REPEATS = 10
+MAX_REPEATS = 5
 
 
 @dataclass(frozen=True, eq=False)

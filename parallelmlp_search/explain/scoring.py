@@ -20,8 +20,8 @@ from parallelmlp_search.selection.inputs import check_inputs
 
 Doubles = NDArray[np.float64]
 
-N_BLOCKS = 30
-"""Blocks of the jackknife. The standard error of a standard error is then 13 %."""
+N_BLOCKS = 20
+"""Blocks of the jackknife. The standard error of a standard error is then 16 %."""
 
 MIN_PROBABILITY = 1e-15
 

@@ -13,14 +13,14 @@ MINIMA = {"n_repeats": 1, "max_rows": 20, "n_attributed": 0, "n_background": 2, 
 
 @dataclass(frozen=True)
 class ExplainSettings:
-    """Size of an explanation. None leaves a number to the predicted time, about 5 s on two cores in all.
+    """Size of an explanation. None leaves a number to the predicted time, about 8 s on one core in all.
 
     Parameters
     ----------
     n_repeats
-        Permutations of each column; None for 1 to 10.
+        Permutations of each column; None for 1 to 5.
     max_rows
-        Most rows on which columns are permuted; None for 500 to 20,000.
+        Most rows on which columns are permuted; None for 500 to 10,000.
     n_attributed
         Rows whose predictions are divided among the columns: half of them the worst ones, the others random.
         None for 10 to 100.

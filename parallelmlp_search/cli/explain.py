@@ -1,0 +1,128 @@
+"""Command ``pmlp explain``: options, and the rows that it explains."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from parallelmlp_search.cli.options import Json, Quiet, RunPath, output_option
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from parallelmlp_search.explain import ExplainedRows
+    from parallelmlp_search.inference import TrainedModel
+    from parallelmlp_search.search import RunDirectory
+
+BACKGROUND_ROWS = 1000
+
+
+def explain(
+    run: RunPath,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATA]",
+            help="Table of rows that the search has not seen. Default: the table of the run, each row "
+            "predicted by networks that were not trained on it.",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...", help="Columns whose dependence is computed. Default: the most important."
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="Rows of each table that are printed.")] = 10,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed.")] = 0,
+    output: Annotated[
+        Path | None,
+        output_option(metavar="DIR", help="Folder of the tables. Default: the folder explain of the run."),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show which columns matter, how predictions depend on them, and where the model is wrong."""
+    from parallelmlp_search.cli.plain_values import plain, records
+    from parallelmlp_search.cli.terminal import terminal
+    from parallelmlp_search.explain import ExplainSettings, explain_model
+    from parallelmlp_search.report.terminal.explanation import explanation_page
+    from parallelmlp_search.runs import EXPLANATION, load_model
+    from parallelmlp_search.search import RunDirectory
+
+    directory, screen = RunDirectory.open(run), terminal()
+    model, metric = load_model(directory), directory.result()["metric"]
+    names = None if columns is None else tuple(name.strip() for name in columns.split(","))
+    rows = _rows(directory, model, data)
+    settings = ExplainSettings(columns=names, seed=seed)
+    with screen.err.status("explaining") if not quiet else contextlib.nullcontext() as status:
+        found = explain_model(
+            model,
+            rows,
+            metric,
+            settings,
+            report=lambda stage: None if status is None else status.update(stage),
+        )
+    folder = directory.path / EXPLANATION if output is None else output
+    found.save(folder)
+    if as_json:
+        screen.json(plain(found.summary) | {name: records(table) for name, table in found.tables.items()})
+    elif quiet:
+        screen.line(str(folder))
+    else:
+        screen.show(explanation_page(found, top=top, folder=str(folder), width=screen.out.width))
+
+
+def _rows(directory: RunDirectory, model: TrainedModel, data: str | None) -> ExplainedRows:
+    """Rows of the table of the run, or those of another table."""
+    from parallelmlp_search.cli.source import Source
+    from parallelmlp_search.data import read_table
+    from parallelmlp_search.exceptions import PMLPError, RunDirectoryError
+    from parallelmlp_search.explain.sources import oof_folds_of, training_rows
+
+    if data is None or _is_own_table(directory, data):
+        source = Source.of_run(directory)
+        problem = source.problem_of_run(directory)
+        if directory.info().get("fingerprint") != problem.fingerprint():
+            raise RunDirectoryError(
+                f"{source.data!r} has changed since the search: "
+                "give a table of rows that the search has not seen"
+            )
+        return training_rows(model, problem, oof_folds_of(directory, problem))
+    background = None
+    with contextlib.suppress(PMLPError, OSError):
+        frame = Source.of_run(directory).problem_of_run(directory).frame
+        background = frame.sample(min(BACKGROUND_ROWS, len(frame)), random_state=0)
+    return _new_rows(directory, model, read_table(data), background)
+
+
+def _is_own_table(directory: RunDirectory, data: str) -> bool:
+    path = (directory.info().get("source") or {}).get("data")
+    return path is not None and data != "-" and (directory.path / path).resolve() == Path(data).resolve()
+
+
+def _new_rows(
+    directory: RunDirectory, model: TrainedModel, frame: pd.DataFrame, background: pd.DataFrame | None
+) -> ExplainedRows:
+    """Rows of a table that the search has not seen; rows without a target are left out if others have one."""
+    from parallelmlp_search.cli.predictions import target_of
+    from parallelmlp_search.data import split_target
+    from parallelmlp_search.data.row_values import row_weights
+    from parallelmlp_search.explain.sources import new_rows
+
+    name = target_of(directory, model)
+    if name is None or name not in frame.columns:
+        return new_rows(model, frame, background=background)
+    frame = frame.reset_index(drop=True)
+    if model.reader is not None:
+        frame = model.reader.with_numbers(frame, name)
+    features, column = split_target(frame, name)
+    weights = (directory.info().get("source") or {}).get("weights")
+    weight = None
+    if weights is not None and weights in frame.columns:
+        weight = row_weights(frame.loc[column.index, weights], len(column), f"weights column {weights!r}")
+    numbers = column.index.to_numpy()
+    return new_rows(model, features, column, weight, numbers=numbers, background=background)
