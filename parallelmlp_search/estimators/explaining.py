@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sklearn.utils import check_consistent_length
 
@@ -18,12 +18,9 @@ from parallelmlp_search.explain.sources import new_rows, training_rows
 from parallelmlp_search.runs import EXPLANATION
 from parallelmlp_search.search import RunDirectory
 
-if TYPE_CHECKING:
-    from parallelmlp_search.estimators.search_estimator import SearchEstimator
-
 
 def explain_estimator(
-    estimator: SearchEstimator,
+    estimator: Any,
     X: Any,
     y: Any,
     roles: Mapping[str, Any],
@@ -71,9 +68,7 @@ def explain_estimator(
     return found
 
 
-def _rows_of_fit(
-    estimator: SearchEstimator, X: Any, y: Any, roles: Mapping[str, Any]
-) -> ExplainedRows | None:
+def _rows_of_fit(estimator: Any, X: Any, y: Any, roles: Mapping[str, Any]) -> ExplainedRows | None:
     """Rows of ``fit``, or None if the data are others."""
     if y is None:
         return None
@@ -82,19 +77,14 @@ def _rows_of_fit(
     except PMLPError:
         return None  # for example rows of one class only, which fit would refuse
     result, model = estimator.result_, estimator.model_
-    assert result is not None
-    assert not isinstance(model, ConstantModel)
     if problem.fingerprint() != result.fingerprint:
         return None
     return training_rows(model, problem, result.oof_folds)
 
 
-def _other_rows(
-    estimator: SearchEstimator, X: Any, y: Any, roles: Mapping[str, Any], background: Any
-) -> ExplainedRows:
+def _other_rows(estimator: Any, X: Any, y: Any, roles: Mapping[str, Any], background: Any) -> ExplainedRows:
     """Rows that the search has not seen."""
     names, model = estimator._columns, estimator.model_
-    assert not isinstance(model, ConstantModel)
     frame = check_table(estimator, X, names=names)
     target = None if y is None else estimator._check_target(y)
     check_consistent_length(frame, target)

@@ -76,7 +76,7 @@ def shapley_values(
     Attributions
     """
     pool, n_columns, n_rows = table.background, len(table.names), len(rows)
-    background = generator.choice(pool, n_background, replace=n_background > len(pool))
+    background = np.resize(generator.permutation(pool), n_background)  # a small pool is repeated
     ends = table.predict(table.compose(rows, {}))
     starts = table.predict(table.compose(background, {}))
     total = np.zeros((len(ends), n_rows, n_columns))

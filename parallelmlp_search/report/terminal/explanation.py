@@ -43,7 +43,7 @@ def explanation_page(found: Explanation, *, top: int, folder: str, width: int) -
     parts.append(line)
     if len(found.importance):
         title = (
-            f"importance: loss of {summary['metric']} when a column is shuffled "
+            f"importance: how much worse {summary['metric']} becomes when a column is shuffled "
             f"({summary['n_permuted']:,} rows, {_times(summary['n_repeats'])})"
         )
         parts += [_title(title), _importance(found.importance, top, width)]
