@@ -322,8 +322,9 @@ def study(
         screen.note(f"copied {n_trials:,} trials to the study {made.study_name!r} in {storage}")
 
 
-for command in (promote, explain, inspect):
-    app.command()(guarded(command))
+app.command()(guarded(promote))
+app.command()(guarded(explain))
+app.command()(guarded(inspect))
 
 
 @app.command()
