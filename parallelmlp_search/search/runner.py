@@ -244,10 +244,9 @@ def _finish(
     )
     reporter.report("selecting", trials)
     phases.begin("selecting")
-    weights = comparison_weights(fit)
     comparing, n_workers = baseline_reserve(context.settings), context.throughput.n_workers
     left = clock.left - 0.5 - refit_seconds - comparing
-    evaluation = evaluate(fit, weights, left, n_workers=n_workers)
+    evaluation = evaluate(fit, comparison_weights(fit), left, n_workers=n_workers)
     model = postprocess(fit, evaluation.ensemble)
     left_out = [*left_out, *fit.left_out]
     if context.settings.refit:
