@@ -50,7 +50,7 @@ OTHER_OPTIONS = ("--nproc-per-node",)
 """Options of programs that are not part of this project."""
 
 
-OTHER_NAMES = ("HalvingGridSearchCV", "PYTHON", "wa_churn")
+OTHER_NAMES = ("HalvingGridSearchCV", "PYTHON", "VERSION", "wa_churn")
 """Names of other projects and of make variables."""
 
 
