@@ -244,9 +244,9 @@ def _finish(
     )
     reporter.report("selecting", trials)
     phases.begin("selecting")
-    comparing, n_workers = baseline_reserve(context.settings), context.throughput.n_workers
+    weights, comparing = comparison_weights(fit), baseline_reserve(context.settings)
     left = clock.left - 0.5 - refit_seconds - comparing
-    evaluation = evaluate(fit, comparison_weights(fit), left, n_workers=n_workers)
+    evaluation = evaluate(fit, weights, left, n_workers=context.throughput.n_workers)
     model = postprocess(fit, evaluation.ensemble)
     left_out = [*left_out, *fit.left_out]
     if context.settings.refit:
