@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from parallelmlp_search.cli.interrupts import handle_interrupts
+import os
+
+from parallelmlp_search.cli.interrupts import INTERRUPTED, handle_interrupts
 
 
 def main() -> None:
     """Run ``pmlp`` and exit with its exit code."""
-    handle_interrupts()
-    from parallelmlp_search.cli import app
+    try:
+        handle_interrupts()
+        from parallelmlp_search.cli import app
 
-    app.main()
+        app.main()
+    except KeyboardInterrupt:  # between the imports and the command
+        os.write(2, b"interrupted\n")
+        os._exit(INTERRUPTED)

@@ -1,0 +1,313 @@
+"""Search for failures: generated tables and searches with faults, until the time is over.
+
+``python -m tests.faults.soak --minutes 10`` prints each failure, minimised, with the command that repeats it,
+keeps it in ``regressions.json``, and ends with one line of counts. The exit code is 1 if there was a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torch
+
+import numpy as np
+import pandas as pd
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from tests.faults import commands
+from tests.faults.cases import (
+    SEARCHES,
+    Case,
+    fault_cases,
+    keep_regression,
+    table_cases,
+    wide_table,
+    write_table,
+)
+from tests.faults.commands import Done
+from tests.faults.states import outcome
+
+COUNTS = (
+    "tables", "faults", "resumes", "lost trials", "differing leaderboards", "overruns", "peak over limit",
+    "tracebacks", "other",
+)  # fmt: skip
+
+SHRINK_SECONDS = 60.0
+"""Time for minimising one failure."""
+
+BATCH = 20
+"""Examples from one seed of Hypothesis."""
+
+STARTED_SHARE = 0.04
+"""Share of the commands that are started as new programs instead of being forked."""
+
+TIME_LIMIT, MEMORY_LIMIT = 5.0, 700
+"""Limits, in seconds and megabytes, of the searches that check them."""
+
+
+class Failure(AssertionError):
+    """A promise that does not hold; ``kind`` is one of :data:`COUNTS`."""
+
+    def __init__(self, kind: str, words: str) -> None:
+        super().__init__(f"{kind}: {words}")
+        self.kind = kind
+
+
+class Soak:
+    """Runs cases and counts what happens.
+
+    Parameters
+    ----------
+    folder
+        Folder for tables and runs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.counts = Counter(dict.fromkeys(COUNTS, 0))
+        self.n_commands = 0
+        self.table = folder / "wide.csv"
+        wide_table().to_csv(self.table, index=False)
+        self._expected: dict[str, tuple[Done, dict[str, Any]]] = {}
+
+    def command(self, arguments: list[object], fault: dict[str, Any] | None = None, **options: Any) -> Done:
+        """Run a command; it must end with a result, one sentence or the signal that it was sent."""
+        self.n_commands += 1
+        is_forked = self.n_commands % round(1 / STARTED_SHARE) != 0
+        fault = fault or {"kind": "none", "folder": "/nowhere", "at": 0}
+        done = commands.run(arguments, fault, is_forked=is_forked, **options)
+        if problem := done.problem():
+            kind = "tracebacks" if problem == "traceback" else "other"
+            raise Failure(kind, f"{problem} of {arguments[0]} after {fault}: {done.message[-1500:]}")
+        return done
+
+    # ------------------------------------------------------------------ searches with faults
+
+    def expected(self, name: str) -> tuple[Done, dict[str, Any]]:
+        """End and files of a search without faults."""
+        if name not in self._expected:
+            run = self.folder / f"expected {name}"
+            fault = {"kind": "none", "folder": str(run), "at": 0}
+            done = commands.run(self.search(name, run), fault, text=self._text(name))
+            if done.code:
+                raise Failure("other", f"the search {name!r} fails without faults: {done.message}")
+            self._expected[name] = done, outcome(run)
+        return self._expected[name]
+
+    def search(self, name: str, run: Path) -> list[object]:
+        table = "-" if name == "standard input" else self.table
+        return ["search", table, *SEARCHES[name], "--output", run]
+
+    def _text(self, name: str) -> str | None:
+        return self.table.read_text() if name == "standard input" else None
+
+    def check_faults(self, case: Case) -> None:
+        """Search with faults, resume until there are none left, and compare the files."""
+        name = case["search"]
+        _, files = self.expected(name)
+        with self._run_folder() as run:
+            for fault in case["faults"]:
+                self._attempt(name, run, fault)
+                if fault["kind"] == "delete file":
+                    return  # what is missing may be needed: one sentence is all that is promised
+            self._finish(name, run)
+            found = outcome(run)
+            if is_out_of_memory(run):
+                return  # these trials would not fail again
+            self._compare(found, files, case)
+
+    @contextmanager
+    def _run_folder(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as name:
+            yield Path(name) / "run"
+
+    def _attempt(self, name: str, run: Path, fault: dict[str, Any]) -> None:
+        done, _ = self.expected(name)
+        options: dict[str, Any] = {"text": self._text(name)}
+        kind = fault["kind"]
+        injected = {**fault, "folder": str(run), "at": int(fault["at"] * done.n_operations)}
+        if kind in ("moment", "rival"):
+            injected = {"kind": "none", "folder": str(run), "at": -1}
+        if kind == "moment":
+            options["kill_after"] = (fault["at"] * done.seconds, fault["name"])
+        if kind == "rival":
+            options["rival_after"] = fault["at"] * done.seconds
+        ended = self.command(self._next(name, run), injected, **options)
+        self.counts["faults"] += ended.fired or kind in ("moment", "rival")
+
+    def _next(self, name: str, run: Path) -> list[object]:
+        """Command with which a user would go on."""
+        has_begun = (run / "run.json").is_file() and "settings" in json.loads((run / "run.json").read_text())
+        return ["resume", run] if has_begun else self.search(name, run)
+
+    def _finish(self, name: str, run: Path) -> None:
+        arguments = self._next(name, run)
+        done = self.command(arguments, text=self._text(name))
+        if done.code:
+            raise Failure("lost trials", f"{arguments[0]} fails without a fault: {done.message[-1500:]}")
+        self.counts["resumes"] += arguments[0] == "resume"
+
+    def _compare(self, found: dict[str, Any], files: dict[str, Any], case: Case) -> None:
+        if found == files:
+            return
+        differing = sorted(name for name in {*found, *files} if found.get(name) != files.get(name))
+        trials = [eval(each["trials.parquet"], {"nan": np.nan})["trial"] for each in (found, files)]
+        missing = set(trials[1]) - set(trials[0])
+        kind = "lost trials" if missing else "differing leaderboards"
+        raise Failure(kind, f"{differing} differ after {case}")
+
+    # ------------------------------------------------------------------ tables
+
+    def check_table(self, case: Case) -> None:
+        """Search a generated table, then predict and score it."""
+        self.counts["tables"] += 1
+        with self._run_folder() as run:
+            path = write_table(case, run.parent)
+            budget = ["--trials", 2, "--max-epochs", 2, "--space", "small", "--jobs", 1]
+            words = [word for option in case["options"] for word in option]
+            arguments = ["search", path, "--target", "target", *budget, *words, "--output", run, "--quiet"]
+            if self.command(arguments).code:
+                return
+            predictions = run.parent / "predictions.csv"
+            if self.command(["predict", run, path, "--output", predictions]).code == 0:
+                self._check_predictions(predictions, case)
+            self.command(["evaluate", run, path])
+            self.command(["leaderboard", run])
+
+    def _check_predictions(self, path: Path, case: Case) -> None:
+        frame = pd.read_csv(path, keep_default_na=False)
+        if len(frame) != case["rows"]:
+            raise Failure("other", f"{len(frame)} predictions of {case['rows']} rows of {case}")
+        if any(str(value) in ("nan", "inf", "-inf", "") for value in frame.iloc[:, 0]):
+            raise Failure("other", f"predictions that are no values of {case}")
+
+    # ------------------------------------------------------------------ limits
+
+    def check_limits(self) -> None:
+        """Search with a limit of time and one of memory, as new programs."""
+        fault = {"kind": "none", "folder": "/nowhere", "at": 0}
+        base = ["search", self.table, "--target", "sold", "--jobs", "1", "--quiet", "--output"]
+        with self._run_folder() as run:
+            done = commands.run([*base, run, "--time-limit", TIME_LIMIT], fault, is_forked=False)
+            if done.code or done.seconds > 1.1 * TIME_LIMIT + 1.0:
+                self._report(Failure("overruns", f"{done.seconds:.1f} s with a limit of {TIME_LIMIT:g} s"))
+        with self._run_folder() as run:
+            limited = [*base, run, "--trials", 30, "--memory-limit", f"{MEMORY_LIMIT}MB"]
+            done = commands.run(limited, fault, is_forked=False)
+            if done.code or done.peak > 1e6 * MEMORY_LIMIT:
+                self._report(Failure("peak over limit", f"{done.peak / 1e6:.0f} MB of {MEMORY_LIMIT} MB"))
+
+    # ------------------------------------------------------------------ exploration
+
+    def explore(
+        self,
+        kind: str,
+        strategy: Any,
+        check: Callable[[Case], None],
+        number: int,
+        is_over: Callable[[], bool],
+    ) -> None:
+        """Check a batch of drawn cases; a failure is minimised, reported and kept."""
+        failures: dict[str, Failure] = {}
+        first = [float("inf")]
+
+        @seed(number)
+        @settings(
+            max_examples=BATCH,
+            deadline=None,
+            database=None,
+            derandomize=False,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False,
+        )
+        @given(strategy)
+        def attempt(case: Case) -> None:
+            key = json.dumps(case)
+            if key in failures:
+                raise failures[key]
+            if is_over() or time.monotonic() > first[0] + SHRINK_SECONDS:
+                return
+            try:
+                check(case)
+            except Failure as failure:
+                failures[key] = failure
+                first[0] = min(first[0], time.monotonic())
+                raise
+
+        try:
+            attempt()
+        except Failure as failure:
+            (case,) = [json.loads(key) for key, known in failures.items() if known is failure]
+            self._report(failure)
+            print(json.dumps({kind: case}), flush=True)
+            keep_regression(kind, case)
+
+    def _report(self, failure: Failure) -> None:
+        self.counts[failure.kind] += 1
+        print(f"FAILURE {failure}", flush=True)
+
+    def line(self) -> str:
+        return ", ".join(f"{name} {self.counts[name]}" for name in COUNTS)
+
+    @property
+    def has_failed(self) -> bool:
+        return any(self.counts[name] for name in COUNTS[3:])
+
+
+def is_out_of_memory(run: Path) -> bool:
+    """True if a trial failed for lack of memory."""
+    failures = pd.read_parquet(run / "trials.parquet")["failure"].dropna()
+    return bool(failures.str.contains("memory").any())
+
+
+def main() -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=10.0, help="duration; a started case is finished")
+    parser.add_argument("--faults", type=int, help="stop drawing faults after this many")
+    parser.add_argument("--tables", type=int, help="stop drawing tables after this many")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the first batch")
+    parser.add_argument("--no-limits", action="store_true", help="leave out searches with limits")
+    chosen = parser.parse_args()
+    until = time.monotonic() + 60 * chosen.minutes
+    commands.prepare()
+    folder = Path(tempfile.mkdtemp(prefix="pmlp-soak-"))
+    try:
+        soak = Soak(folder)
+        print(f"seed {chosen.seed}", flush=True)
+
+        def is_over(kind: str) -> bool:
+            most = getattr(chosen, kind)
+            return time.monotonic() >= until or (most is not None and soak.counts[kind] >= most)
+
+        number = chosen.seed
+        if not chosen.no_limits:
+            soak.check_limits()
+        while not (is_over("faults") and is_over("tables")):
+            if not is_over("faults"):
+                soak.explore("faults", fault_cases, soak.check_faults, number, lambda: is_over("faults"))
+            if not is_over("tables"):
+                soak.explore("tables", table_cases, soak.check_table, number, lambda: is_over("tables"))
+            number += 1
+        print(soak.line())
+        return int(soak.has_failed)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
