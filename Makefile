@@ -20,7 +20,7 @@ ALONE := alone and not slow
 
 MINUTES ?= 5
 
-.PHONY: clean demo fuzz gpu lint run-tests slow test test-fast test-oldest
+.PHONY: clean demo fuzz gpu lint run-tests slow soak test test-fast test-oldest
 
 demo: $(VENV)/.demo-installed
 	rm -rf runs/demo
@@ -53,6 +53,10 @@ slow: $(VENV)/.test-installed
 # Coverage-guided fuzzing of readers, search spaces and run directories, MINUTES each.
 fuzz: $(VENV)/.fuzz-installed
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
+# Generated tables, and searches with faults of the system, for MINUTES.
+soak: $(VENV)/.test-installed
+	$(BIN)/python -W ignore -m tests.faults.soak --minutes $(MINUTES)
 
 # Versions are whatever is there, so their warnings are not errors as in `make test`.
 gpu:

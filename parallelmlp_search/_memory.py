@@ -1,4 +1,4 @@
-"""Memory that this process uses, and memory that it can still use."""
+"""Memory that this process uses and can still use, and errors of too little memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+
+
+_WORDS = (
+    "allocate memory", "out of memory", "status_alloc_failed", "start new thread", "failed to map segment",
+    "bad_alloc",
+)  # fmt: skip
+"""Words in messages of torch, CUDA, threads, the loader of compiled modules, and C++."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True for an out-of-memory error of the CPU, of CUDA, or of a library.
+
+    Triton's "out of resource" is not one: it names a kernel that is too large for any number of members.
+    """
+    # torch.OutOfMemoryError by its name: this module does not import torch
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return any(words in text for words in _WORDS)
 
 
 def resident_bytes(process: int | None = None) -> int | None:

@@ -160,8 +160,8 @@ def read_frame(path: Path, columns: Mapping[str, str], remedy: str = RESTORE) ->
     path
         The file.
     columns
-        Columns that the table must have, with the kinds of dtype that each may have: ``"if"`` for integers or
-        floats, ``"O"`` for texts.
+        Columns that the table must have, with the kinds of dtype that each may have: ``"iu"`` for integers,
+        ``"iuf"`` for numbers, ``"O"`` for texts.
     remedy
         Advice if the file is damaged.
 

@@ -20,6 +20,7 @@ from rich.segment import Segment
 from rich.text import Text
 from typer.core import TyperGroup
 
+from parallelmlp_search._memory import is_out_of_memory
 from parallelmlp_search.cli.address_space import check_address_space
 from parallelmlp_search.cli.interrupts import INTERRUPTED
 from parallelmlp_search.exceptions import (
@@ -148,7 +149,9 @@ def guarded(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
         except (PMLPError, OSError) as error:
             screen.error(_one_line(error))
             raise typer.Exit(MISTAKE) from None
-        except MemoryError as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             screen.error(f"the memory does not suffice ({_one_line(error)}): free some, or give fewer rows")
             raise typer.Exit(MISTAKE) from None
         finally:

@@ -6,9 +6,11 @@ number of workers.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import BrokenExecutor
 from dataclasses import replace
 
 import joblib
@@ -18,7 +20,7 @@ from joblib.parallel import get_active_backend
 from parallelmlp_search._memory import resident_bytes
 from parallelmlp_search.distribute.memory import return_free_memory
 from parallelmlp_search.distribute.shards import ShardOutcome, ShardTask, StopSignal, train_shard
-from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.exceptions import DistributedError, InvalidParameterError, PMLPWarning
 
 POLL_SECONDS = 1.0
 """Seconds between two checks of a thread that waits for memory."""
@@ -27,6 +29,9 @@ STOP_SECONDS = 10.0
 """Seconds that an interrupted run waits for its threads to leave their shards."""
 
 MAX_WORKERS = 10_000
+
+MAX_LOSSES = 3
+"""Losses of worker processes, without a finished shard in between, after which a run ends."""
 
 
 def worker_count(n_jobs: int | None) -> int:
@@ -54,8 +59,58 @@ def run_shards(tasks: Iterable[ShardTask], *, n_workers: int) -> Iterator[ShardO
 
     Tasks are taken as workers become free, so that an iterable can end at a deadline. If the iteration ends
     early, for example by an interrupt, the shards of all threads end within a step. With a memory limit, a
-    thread waits while its shard would exceed it, unless no other trains.
+    thread waits while its shard would exceed it, unless no other trains. Shards of a worker process that is
+    killed are trained again.
+
+    Raises
+    ------
+    DistributedError
+        If workers are killed again and again.
     """
+    unfinished = _Unfinished(tasks)
+    losses = 0
+    while True:
+        try:
+            with contextlib.closing(_run_shards(unfinished, n_workers)) as outcomes:
+                for outcome in outcomes:
+                    unfinished.remove(outcome.key)
+                    losses = 0
+                    yield outcome
+            return
+        except BrokenExecutor:
+            losses += 1
+            if losses > MAX_LOSSES:
+                raise DistributedError(
+                    f"worker processes were killed {losses} times in a row, perhaps for lack of memory: "
+                    "use fewer of them, or free memory, and resume"
+                ) from None
+            warnings.warn(
+                "a worker process was killed; its shards are trained again", PMLPWarning, stacklevel=2
+            )
+
+
+class _Unfinished:
+    """Iterator over tasks that remembers those that were taken and have no outcome yet.
+
+    A second iteration starts with these.
+    """
+
+    def __init__(self, tasks: Iterable[ShardTask]) -> None:
+        self._new = iter(tasks)
+        self._taken: dict[str, ShardTask] = {}
+
+    def __iter__(self) -> Iterator[ShardTask]:
+        yield from list(self._taken.values())
+        for task in self._new:
+            self._taken[task.key] = task
+            yield task
+
+    def remove(self, key: str) -> None:
+        """Forget a task that has an outcome."""
+        self._taken.pop(key, None)
+
+
+def _run_shards(tasks: Iterable[ShardTask], n_workers: int) -> Generator[ShardOutcome, None, None]:
     options = {"prefer": "threads", "return_as": "generator_unordered", "batch_size": 1}
     parallel = joblib.Parallel(n_jobs=n_workers, pre_dispatch=n_workers, **options)
     n_threads = torch.get_num_threads()

@@ -48,17 +48,6 @@ def return_free_memory() -> bool:
     return trim is not None and bool(trim(0))
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return True for an out-of-memory error of the CPU, of CUDA, or of a library.
-
-    Triton's "out of resource" is not one: it names a kernel that is too large for any number of members.
-    """
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return any(words in text for words in ("allocate memory", "out of memory", "status_alloc_failed"))
-
-
 def release_device_memory(device: torch.device) -> None:
     """Return memory that torch caches to the device."""
     # a captured graph and its step reference each other

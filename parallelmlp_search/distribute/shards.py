@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parallelmlp_search.distribute.memory import is_out_of_memory, release_device_memory
+from parallelmlp_search._memory import is_out_of_memory
+from parallelmlp_search.distribute.memory import release_device_memory
 from parallelmlp_search.distribute.shard_data import ShardData
 from parallelmlp_search.distribute.shard_memory import member_bytes, working_bytes
 from parallelmlp_search.distribute.snapshots import SnapshotKeeper, Snapshots

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ import joblib
 import pytest
 import torch
 
-from parallelmlp_search.distribute import ShardOutcome, may_start_processes, run_shards, worker_processes
+from parallelmlp_search.distribute import (
+    ShardOutcome,
+    executor,
+    may_start_processes,
+    run_shards,
+    worker_processes,
+)
+from parallelmlp_search.exceptions import DistributedError, PMLPWarning
 
 Make = Callable[..., Any]
 
@@ -65,6 +73,62 @@ def test_processes_give_the_same_bits(make_data: Make, make_configs: Make, make_
     assert not stored.stored.exists()
     assert in_threads.keys() == in_processes.keys()
     assert all(torch.equal(in_threads[trial], in_processes[trial]) for trial in in_threads)
+
+
+class Bomb:
+    """Value that kills the first worker processes that read it, and is None in all others."""
+
+    def __init__(self, counter: Path, kills: int) -> None:
+        self.counter, self.kills = counter, kills
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        code = f"""
+import os
+with open({str(self.counter)!r}, "a+") as file:
+    file.write(".")
+    file.flush()
+    if file.tell() <= {self.kills}:
+        os.kill(os.getpid(), 9)
+"""
+        return exec, (code,)
+
+
+def _with_bomb(task: Any, counter: Path, kills: int) -> Any:
+    # a state of None is that of a fresh member
+    return replace(task, states=(Bomb(counter, kills), *task.states[1:]))
+
+
+@pytest.mark.alone
+def test_shards_of_a_killed_worker_are_trained_again(
+    make_data: Make, make_configs: Make, make_task: Make, tmp_path: Path
+) -> None:
+    data, configs = make_data(), make_configs(12)
+    tasks = [make_task(configs[first : first + 3], data, first=first) for first in range(0, 12, 3)]
+    expected = _states({outcome.key: outcome for outcome in run_shards(tasks, n_workers=1)})
+    tasks[1] = _with_bomb(tasks[1], tmp_path / "counter", 1)
+    with worker_processes(2), pytest.warns(PMLPWarning, match="was killed; its shards are trained again"):
+        found = list(run_shards(iter(tasks), n_workers=2))
+    assert len(found) == len({outcome.key for outcome in found}) == 4
+    states = _states({outcome.key: outcome for outcome in found})
+    assert all(torch.equal(states[trial], expected[trial]) for trial in expected)
+
+
+@pytest.mark.alone
+@pytest.mark.filterwarnings("ignore::parallelmlp_search.exceptions.PMLPWarning")
+def test_workers_that_are_killed_again_and_again_end_the_run(
+    make_data: Make,
+    make_configs: Make,
+    make_task: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executor, "MAX_LOSSES", 1)
+    task = _with_bomb(make_task(make_configs(3), make_data(), first=0), tmp_path / "counter", 99)
+    with (
+        worker_processes(2),
+        pytest.raises(DistributedError, match="killed 2 times in a row"),
+    ):
+        list(run_shards([task], n_workers=2))
 
 
 def test_an_active_joblib_configuration_is_kept() -> None:

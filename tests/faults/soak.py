@@ -31,6 +31,7 @@ from tests.faults.cases import (
     Case,
     fault_cases,
     keep_regression,
+    regressions,
     table_cases,
     wide_table,
     write_table,
@@ -71,10 +72,13 @@ class Soak:
     ----------
     folder
         Folder for tables and runs.
+    keeps
+        True to keep failures as regressions.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keeps: bool = True) -> None:
         self.folder = folder
+        self.keeps = keeps
         self.counts = Counter(dict.fromkeys(COUNTS, 0))
         self.n_commands = 0
         self.table = folder / "wide.csv"
@@ -182,8 +186,10 @@ class Soak:
             predictions = run.parent / "predictions.csv"
             if self.command(["predict", run, path, "--output", predictions]).code == 0:
                 self._check_predictions(predictions, case)
-            self.command(["evaluate", run, path])
-            self.command(["leaderboard", run])
+            self.command(["evaluate", run, path])  # without known targets, one sentence
+            for command in (["leaderboard", run], ["show", run, 0], ["resume", run]):
+                if (done := self.command(command)).code:
+                    raise Failure("other", f"{command[0]} of a finished run: {done.message}")
 
     def _check_predictions(self, path: Path, case: Case) -> None:
         frame = pd.read_csv(path, keep_default_na=False)
@@ -252,7 +258,19 @@ class Soak:
             (case,) = [json.loads(key) for key, known in failures.items() if known is failure]
             self._report(failure)
             print(json.dumps({kind: case}), flush=True)
-            keep_regression(kind, case)
+            if self.keeps:
+                keep_regression(kind, case)
+
+    def repeat(self) -> None:
+        """Check all cases that failed once."""
+        checks = {"faults": self.check_faults, "tables": self.check_table}
+        for kind, cases in regressions().items():
+            for case in cases:
+                try:
+                    checks[kind](case)
+                except Failure as failure:
+                    self._report(failure)
+                    print(json.dumps({kind: case}), flush=True)
 
     def _report(self, failure: Failure) -> None:
         self.counts[failure.kind] += 1
@@ -282,18 +300,20 @@ def main() -> int:
     parser.add_argument("--tables", type=int, help="stop drawing tables after this many")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the first batch")
     parser.add_argument("--no-limits", action="store_true", help="leave out searches with limits")
+    parser.add_argument("--no-keeping", action="store_true", help="do not keep failures as regressions")
     chosen = parser.parse_args()
     until = time.monotonic() + 60 * chosen.minutes
     commands.prepare()
     folder = Path(tempfile.mkdtemp(prefix="pmlp-soak-"))
     try:
-        soak = Soak(folder)
+        soak = Soak(folder, keeps=not chosen.no_keeping)
         print(f"seed {chosen.seed}", flush=True)
 
         def is_over(kind: str) -> bool:
             most = getattr(chosen, kind)
             return time.monotonic() >= until or (most is not None and soak.counts[kind] >= most)
 
+        soak.repeat()
         number = chosen.seed
         if not chosen.no_limits:
             soak.check_limits()
@@ -303,6 +323,7 @@ def main() -> int:
             if not is_over("tables"):
                 soak.explore("tables", table_cases, soak.check_table, number, lambda: is_over("tables"))
             number += 1
+            print(f"batch {number - chosen.seed}: {soak.line()}", file=sys.stderr, flush=True)
         print(soak.line())
         return int(soak.has_failed)
     finally:

@@ -155,6 +155,14 @@ def test_a_round_whose_checkpoint_alone_was_deleted_is_not_trained_from_the_star
     assert "round-001.safetensors', which has been written: delete the folder" in message
 
 
+def test_columns_of_whole_numbers_are_no_damage(table: Path, pmlp: Pmlp, tmp_path: Path) -> None:
+    search = ["search", table, "--target", "sold", "--space", "small", "--trials", 2, "--jobs", 1]
+    assert pmlp(*search, "--max-epochs", 2, "--output", tmp_path / "run").exit_code == 0
+    assert pd.read_parquet(tmp_path / "run" / "leaderboard.parquet")["epochs"].dtype.kind == "i"
+    for command in (["leaderboard", tmp_path / "run"], ["show", tmp_path / "run", 0]):
+        assert pmlp(*command).exit_code == 0
+
+
 # ---------------------------------------------------------------------- links, pipes, deleted folders
 
 

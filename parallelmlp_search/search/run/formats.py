@@ -155,16 +155,19 @@ class Result(TypedDict):
     promotion: NotRequired[Promotion | None]
 
 
-_TRIAL = {"trial": "iu", "n_parameters": "iu", "epochs": "f", "score": "f", "error": "f"}
+NUMBER = "iuf"
+"""Kinds of a column of numbers; epochs are whole numbers in a search of a single rung."""
+
+_TRIAL = {"trial": "iu", "n_parameters": "iu", "epochs": NUMBER, "score": NUMBER, "error": NUMBER}
 _CONFIG = {"state": "O", "failure": "O", "config_widths": "O", "config_seed": "iu"}
 
 LEADERBOARD_COLUMNS: Mapping[str, str] = {
-    "rank": "iuf",
+    "rank": NUMBER,
     **_TRIAL,
     **_CONFIG,
     "metric": "O",
-    "ensemble_weight": "f",
-    "train_seconds": "f",
+    "ensemble_weight": NUMBER,
+    "train_seconds": NUMBER,
     "rung": "iu",
 }
 """Columns of ``leaderboard.parquet`` and the kinds of their types."""
@@ -175,8 +178,8 @@ TRIAL_COLUMNS: Mapping[str, str] = {
     "origin": "O",
     "round": "iu",
     "rung": "iu",
-    "train_loss": "f",
-    "train_seconds": "f",
+    "train_loss": NUMBER,
+    "train_seconds": NUMBER,
 }
 """Columns of ``trials.parquet`` and the kinds of their types."""
 
