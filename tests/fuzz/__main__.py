@@ -9,8 +9,10 @@ fixed defect is kept in ``tests/fuzz/regressions``.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / ".fuzz"
@@ -52,7 +54,9 @@ def _fuzz(name: str, folder: Path, seconds: int) -> int:
     command = [sys.executable, "-m", "tests.fuzz.worker", name, str(corpus), str(crashes), *OPTIONS]
     before = set(crashes.iterdir())
     print(f"{name}: {seconds} s", flush=True)
-    ended = subprocess.run([*command, f"-max_total_time={seconds}"], check=False)
+    with tempfile.TemporaryDirectory() as scratch:  # libFuzzer ends the process without cleaning up
+        environment = os.environ | {"TMPDIR": scratch}
+        ended = subprocess.run([*command, f"-max_total_time={seconds}"], check=False, env=environment)
     found = len(set(crashes.iterdir()) - before)
     if ended.returncode and not found:
         sys.exit(f"the fuzzer of {name} ended with code {ended.returncode}")

@@ -27,7 +27,7 @@ with atheris.instrument_imports(include=list(INSTRUMENTED)):
     import yaml  # noqa: F401
 
     from tests.faults.damage import change_value
-    from tests.fuzz.harnesses import check, clean_up
+    from tests.fuzz.harnesses import check
     from tests.fuzz.seeds import SEEDS
 
 
@@ -79,10 +79,7 @@ def main() -> None:
     defects = Defects(name, crashes)
     arguments = [sys.argv[0], str(corpus), f"-artifact_prefix={crashes}/", *sys.argv[4:]]
     atheris.Setup(arguments, defects.one_input, custom_mutator=mutate)
-    try:
-        atheris.Fuzz()
-    finally:
-        clean_up()
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":
