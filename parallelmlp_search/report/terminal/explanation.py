@@ -15,6 +15,8 @@ from parallelmlp_search.report.wording import format_score, format_with_error
 BARS = "▁▂▃▄▅▆▇█"
 MAX_CURVE = 20
 N_REASONS = 3
+WIDE = 100
+"""Terminal width from which values are shown at length."""
 
 
 def explanation_page(found: Explanation, *, top: int, folder: str, width: int) -> RenderableType:
@@ -48,7 +50,10 @@ def explanation_page(found: Explanation, *, top: int, folder: str, width: int) -
         )
         parts += [_title(title), _importance(found.importance, top, width)]
     if len(found.dependence):
-        parts += [_title("dependence: mean prediction by the value of a column"), _dependence(found, top)]
+        parts += [
+            _title("dependence: mean prediction by the value of a column"),
+            _dependence(found, top, width),
+        ]
     if len(found.slices):
         title = f"slices with the largest {summary['loss']}, measured on rows that did not select them"
         parts += [_title(title), _slices(found.slices, top)]
@@ -101,30 +106,36 @@ def _p_text(value: float) -> str:
     return "-" if pd.isna(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _dependence(found: Explanation, top: int) -> RenderableType:
+def _dependence(found: Explanation, top: int, width: int) -> RenderableType:
     """One line per column and output: its curve from the lowest to the highest value."""
     table = _grid(
-        ("column", "left"), ("prediction", "left"), ("lowest", "left"), ("highest", "left"), ("", "left")
+        ("column", "left"),
+        ("prediction", "left"),
+        ("lowest, at", "left"),
+        ("highest, at", "left"),
+        ("", "left"),
     )
+    table.columns[0].min_width = 14
+    limit = 18 if width >= WIDE else 10
     several = len(found.summary["outputs"]) > 1
     groups = list(found.dependence.groupby(["column", "output"], sort=False))
     for (column, output), curve in groups[:top]:
         points = curve.to_dict("records")
         ordered = sorted(points, key=lambda point: float(point["prediction"]))
         table.add_row(
-            str(column),
+            Text(str(column), no_wrap=True, overflow="ellipsis"),
             str(output) if several else _sparkline(curve["prediction"].tolist()),
-            _point(ordered[0]),
-            _point(ordered[-1]),
+            _point(ordered[0], limit),
+            _point(ordered[-1], limit),
             _sparkline(curve["prediction"].tolist()) if several else "",
         )
     return table
 
 
-def _point(row: Any) -> Text:
+def _point(row: Any, limit: int) -> Text:
     value = str(row["value"])
-    value = value if len(value) <= 18 else f"{value[:17]}…"
-    return Text(f"{format_score(float(row['prediction']))} at {value}")
+    value = value if len(value) <= limit else f"{value[: limit - 1]}…"
+    return Text(f"{format_score(float(row['prediction']))} {value}")
 
 
 def _sparkline(values: list[float]) -> str:
