@@ -97,7 +97,10 @@ class HostTraining:
         members = [a for bucket in layout.buckets for a in bucket.architectures]
         steps = range(population.step, settings.last_step)
         self._window = min(window_steps(members, stream.batch_size, n_fields), max(1, len(steps)))
-        self._noise = WindowNoise(stream.seed, widths, stream.batch_size, self._window) if widths else None
+        self._noise = None
+        if widths:
+            sizes = stream.batch_size, self._window
+            self._noise = WindowNoise(stream.seed, widths, *sizes, compiled=compiled)
         self._window_batches = WindowBatches(rows, stream, self._window) if any(self._members) else None
         self._batches = rows.batches(stream, steps)
         self._losses = torch.zeros(self._window, layout.n_members, dtype=dtype, device=self._device)

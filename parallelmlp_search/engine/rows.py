@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -68,31 +68,41 @@ Rows = Tensor | RowView
 """Matrix ``(n, D)`` in memory of its own, or a part of a table."""
 
 
-def take_rows(rows: Rows, numbers: Tensor, out: Tensor | None = None) -> Tensor:
-    """Return rows of a matrix as a tensor.
+def take_rows(rows: Rows, numbers: Tensor) -> Tensor:
+    """Return rows ``(N, D)`` of a matrix by their numbers, int64 ``(N,)``."""
+    table, numbers, ranges = whole_rows(rows, numbers)
+    parts = [table[:, first:end].index_select(0, numbers) for first, end in ranges]
+    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+
+def whole_rows(rows: Rows, numbers: Tensor) -> tuple[Tensor, Tensor, Ranges]:
+    """Return the table that rows of a matrix lie in, for loops that read it by address.
 
     Parameters
     ----------
     rows
-        Matrix ``(n, D)``.
+        Matrix ``(n, D)``; the numbers of each row are contiguous.
     numbers
         Numbers of the rows, int64 ``(N,)``.
-    out
-        Contiguous tensor ``(N, D)`` for the result, or None.
 
     Returns
     -------
-    Tensor
-        ``(N, D)``.
+    (Tensor, Tensor, tuple)
+        Table ``(n, *)``, numbers of the rows in it ``(N,)``, and ranges ``(first, end)`` of its columns.
     """
     if isinstance(rows, Tensor):
-        return torch.index_select(rows, 0, numbers, out=out)
+        return rows, numbers, ((0, rows.shape[1]),)
     if rows.index is not None:
         numbers = rows.index[numbers]
-    if rows.columns is None:
-        return torch.index_select(rows.table, 0, numbers, out=out)
-    parts = [rows.table[:, first:end].index_select(0, numbers) for first, end in rows.columns]
-    return torch.cat(parts, dim=1, out=out) if out is not None or len(parts) > 1 else parts[0]
+    return rows.table, numbers, rows.columns or ((0, rows.table.shape[1]),)
+
+
+def with_contiguous_rows(rows: Rows) -> Rows:
+    """Return a matrix whose rows are contiguous; others, such as a transposed table, are copied."""
+    table = rows if isinstance(rows, Tensor) else rows.table
+    if table.stride(1) == 1 or table.shape[1] == 1:
+        return rows
+    return table.contiguous() if isinstance(rows, Tensor) else replace(rows, table=table.contiguous())
 
 
 def as_tensor(rows: Rows) -> Tensor:

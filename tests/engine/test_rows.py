@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from parallelmlp_search.engine import BatchStream, Population, TrainingRows, TrainingSettings, predict, train
-from parallelmlp_search.engine.rows import RowView, as_tensor, select, take_rows
+from parallelmlp_search.engine.rows import (
+    RowView,
+    as_tensor,
+    select,
+    take_rows,
+    whole_rows,
+    with_contiguous_rows,
+)
 from parallelmlp_search.packing import DataShape
 from parallelmlp_search.space import MLPConfig
 
@@ -28,9 +35,20 @@ def test_a_view_has_the_values_of_a_copy(index: torch.Tensor | None, columns: An
     assert torch.equal(view[1:3], copy[1:3])
     chosen = torch.tensor([3, 0])
     assert torch.equal(take_rows(view, chosen), copy[chosen])
-    out = torch.empty(2, copy.shape[1])
-    assert take_rows(view, chosen, out=out) is out
-    assert torch.equal(out, copy[chosen])
+    table, numbers, ranges = whole_rows(view, chosen)
+    assert table is TABLE
+    parts = [table[numbers, first:end] for first, end in ranges]
+    assert torch.equal(torch.cat(parts, dim=1), copy[chosen])
+
+
+def test_only_rows_that_are_not_contiguous_are_copied() -> None:
+    assert with_contiguous_rows(TABLE[:, 1:3]).data_ptr() == TABLE[:, 1:].data_ptr()
+    turned = torch.arange(60.0).view(6, 10).t()
+    assert with_contiguous_rows(turned).stride() == (6, 1)
+    view = with_contiguous_rows(RowView(turned, INDEX))
+    assert isinstance(view, RowView)
+    assert view.table.stride() == (6, 1)
+    assert torch.equal(as_tensor(view), turned[INDEX])
 
 
 def test_columns_of_columns_are_counted_in_the_view() -> None:

@@ -8,6 +8,7 @@ import torch
 
 from parallelmlp_search.engine import BatchStream, TrainingRows
 from parallelmlp_search.engine.batches import dropout_fields
+from parallelmlp_search.engine.rows import RowView, as_tensor
 from parallelmlp_search.engine.windows import WindowBatches, WindowNoise
 from parallelmlp_search.kernels.numba.compiled_members import StepBatches
 
@@ -45,24 +46,34 @@ def test_windows_hold_the_batches_of_their_steps(
                 assert found.dtype == np.asarray(wanted).dtype, name
 
 
-def test_columns_of_a_wider_table_are_read_in_place() -> None:
-    wide = rows(9, regression=False, weighted=False)
-    part = TrainingRows(wide.inputs[:, 2:6], wide.target)
-    window = WindowBatches(part, BatchStream(N_ROWS, 8, 0), n_steps=2).of(range(2))
-    chosen = BatchStream(N_ROWS, 8, 0).consecutive_rows(range(2))
-    np.testing.assert_array_equal(
-        window.columns[:, :, :4].reshape(16, 4), wide.inputs[chosen][:, 2:6].numpy()
-    )
+@pytest.mark.parametrize("case", ["columns", "view", "rows that are not contiguous"])
+def test_parts_of_a_table_are_read_in_place(case: str) -> None:
+    table = torch.randn(N_ROWS + 5, 40, generator=torch.Generator().manual_seed(0))
+    if case == "columns":
+        inputs: torch.Tensor | RowView = table[:N_ROWS, 2:21]
+    elif case == "view":
+        order = torch.randperm(N_ROWS, generator=torch.Generator().manual_seed(1))
+        inputs = RowView(table, order, ((1, 4), (20, 38)))
+    else:
+        inputs = torch.randn(20, N_ROWS, generator=torch.Generator().manual_seed(2)).t()
+    stream = BatchStream(N_ROWS, 16, 0)
+    window = WindowBatches(TrainingRows(inputs, torch.zeros(N_ROWS).long()), stream, n_steps=2).of(range(2))
+    expected = as_tensor(inputs)[stream.consecutive_rows(range(2))].view(2, 16, -1).numpy()
+    np.testing.assert_array_equal(window.columns[:, :, : inputs.shape[1]], expected)
+    np.testing.assert_array_equal(window.rows, expected.transpose(0, 2, 1))
 
 
-@pytest.mark.parametrize("n_rows", [16, 13])
-def test_noise_is_that_of_each_step_and_layer(n_rows: int) -> None:
-    noise = WindowNoise(seed=5, widths=(4, 9), n_rows=n_rows, n_steps=3)
-    for steps in (range(3), range(7, 9)):
+# full vectors, an odd number of rows, seeds of one word at its end and of two words
+@pytest.mark.parametrize(("n_rows", "seed"), [(16, 5), (13, 2**32 - 1), (1, 0), (16, 2**32)])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_noise_is_that_of_each_step_and_layer(n_rows: int, seed: int, compiled: bool) -> None:
+    noise = WindowNoise(seed, (4, 9), n_rows, n_steps=3, compiled=compiled)
+    for steps in (range(3), range(2**31, 2**31 + 2)):
         found = noise.of(steps)
         assert found.shape == (len(steps), 2, 9, 16)
+        assert not found[..., n_rows:].any()
         for place, step in enumerate(steps):
-            narrow, wide = dropout_fields(5, step, 2, 9, n_rows)
+            narrow, wide = dropout_fields(seed, step, 2, 9, n_rows)
             np.testing.assert_array_equal(found[place, 0, :4, :n_rows], narrow[:4].numpy())
             np.testing.assert_array_equal(found[place, 1, :, :n_rows], wide.numpy())
         fields = noise.fields(found, torch.device("cpu"))

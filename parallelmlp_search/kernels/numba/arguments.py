@@ -47,6 +47,64 @@ class ActivationRows(NamedTuple):
     size: int
 
 
+class GatheredBatches(NamedTuple):
+    """Batches of several steps, gathered from a table.
+
+    Attributes
+    ----------
+    table
+        Rows of the table, ``stride`` numbers apart.
+    numbers
+        ``(T, n_true)``: row numbers.
+    ranges
+        ``(ranges, 2)``: first column and number of columns of each range that is copied.
+    rows, columns
+        ``(T, D, n_rows)`` and ``(T, n_true, n_columns)``: written, except for the padding.
+    """
+
+    table: Floats
+    numbers: Integers
+    ranges: Integers
+    rows: Floats
+    columns: Floats
+    stride: int
+    n_ranges: int
+    n_steps: int
+    n_true: int
+    n_rows: int
+    n_inputs: int
+    n_columns: int
+
+
+class NoiseFields(NamedTuple):
+    """Uniform numbers of several steps, for dropout.
+
+    Attributes
+    ----------
+    fields
+        ``(T, layers, n_neurons, n_rows)``: written, the first neurons and rows of each field.
+    widths
+        ``(layers,)``: neurons of each layer that are written.
+    scratch
+        ``(10,)``.
+    seed, first_step
+        Seed of the batches, below 2^32, and number of the first step.
+    n_true
+        Rows that are written.
+    """
+
+    fields: Floats
+    widths: Integers
+    scratch: Integers
+    seed: int
+    first_step: int
+    n_steps: int
+    n_layers: int
+    n_neurons: int
+    n_true: int
+    n_rows: int
+
+
 class LossRows(NamedTuple):
     """Outputs of all members on the rows of a batch.
 
