@@ -93,7 +93,7 @@ class MemberOutputs:
     """Compiled outputs of the members of a bucket for which :func:`is_supported` is true."""
 
     def __init__(self, bucket: Bucket) -> None:
-        nothing = torch.zeros(bucket.n_members, 4)
+        nothing = torch.zeros(bucket.n_members, 4, dtype=torch.float32)
         self._run = _compiled_members(bucket, [nothing.view(-1)] * 4, nothing, {})
         self._bucket = bucket
         self._rows: Tensor | None = None
@@ -105,7 +105,7 @@ class MemberOutputs:
         if rows is not self._rows:  # evaluations during training have the same rows
             seen = select_columns(rows, shape.columns or ((0, shape.n_inputs),))
             self._rows, self._tiles = rows, tiles_of(seen.numpy())
-        result = torch.empty(self._bucket.n_members, shape.n_outputs, len(rows))
+        result = torch.empty(self._bucket.n_members, shape.n_outputs, len(rows), dtype=torch.float32)
         self._run.outputs(flat, self._tiles, result.numpy(), classifies=shape.classifies)
         return result
 

@@ -6,6 +6,7 @@ This module does not import numba. The annotation of a field says how a loop rea
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -306,6 +307,7 @@ class OutputRows(NamedTuple):
     is_regression: int
 
 
+@cache
 def field_kinds(tuple_class: Any) -> list[str]:
     """Return the annotations of the fields of a named tuple of this module."""
     kinds = tuple_class.__annotations__.values()
