@@ -336,7 +336,8 @@ def pack(*parts: Any) -> Integers:
     """
     packed = []
     for part in parts:
-        for name, kind, value in zip(part._fields, field_kinds(type(part)), part, strict=True):
+        tuple_class: Any = type(part)
+        for name, kind, value in zip(part._fields, field_kinds(tuple_class), part, strict=True):
             if kind == "int":
                 packed.append(int(value))
             elif kind == "float":
