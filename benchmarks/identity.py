@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.identity`` runs three searches with the code of the checkout and with that of an older
 commit (``--against``, by default the last one before the restructuring), each in a new process. It
-compares all trials and the honest score, then loads each run directory of the older commit with both versions
-and compares their predictions bit for bit. It prints a table and exits with 1 if anything differs.
+compares all trials and the honest score bit for bit. Then it loads each run directory of the older commit
+with both versions and compares their predictions to 1e-6, since libraries of products round differently. It
+prints a table and exits with 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ __all__ = ["CASES", "Case", "Comparison", "compare_frames", "compare_values", "m
 
 BASELINE = "11b9c02"
 """Last commit before the modules were moved into sub-packages."""
+
+PREDICTION_TOLERANCE = 1e-6
+"""Difference of predictions, relative to numbers above 1, that products in single precision explain."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +83,16 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
-def _equal(new: Any, old: Any) -> bool:
+def _equal(new: Any, old: Any, tolerance: float) -> bool:
     new, old = _plain(new), _plain(old)
     if _is_missing(new) or _is_missing(old):
         return _is_missing(new) and _is_missing(old)
+    if isinstance(new, float) and isinstance(old, float) and tolerance:
+        return abs(new - old) <= tolerance * max(1.0, abs(old))
     return bool(new == old)
 
 
-def compare_frames(new: pd.DataFrame, old: pd.DataFrame) -> Comparison:
+def compare_frames(new: pd.DataFrame, old: pd.DataFrame, *, tolerance: float = 0.0) -> Comparison:
     """Compare two tables value by value in the columns that both have.
 
     Missing values are equal to each other. Columns with ``second`` in their names are timings, which are
@@ -96,6 +102,8 @@ def compare_frames(new: pd.DataFrame, old: pd.DataFrame) -> Comparison:
     ----------
     new, old
         Tables of the newer and of the older code, rows in the same order.
+    tolerance
+        Largest difference of floats, relative to numbers above 1; 0 compares every bit.
 
     Returns
     -------
@@ -110,7 +118,7 @@ def compare_frames(new: pd.DataFrame, old: pd.DataFrame) -> Comparison:
         differences.append("no column in common")
     for name in shared:
         for row, (value, expected) in enumerate(zip(new[name], old[name], strict=False)):
-            if not _equal(value, expected):
+            if not _equal(value, expected, tolerance):
                 differences.append(f"{name}, row {row}: {value!r} instead of {expected!r}")
                 break
     return Comparison(
@@ -267,13 +275,14 @@ def compare_case(name: str, old_code: Path, folder: Path, jobs: int | None) -> d
     expected = predictions(old_code, old, name, folder / "old.parquet")
     loaded = predictions(ROOT, old, name, folder / "loaded.parquet")
     predicted = predictions(ROOT, new, name, folder / "new.parquet")
+    rounding = {"tolerance": PREDICTION_TOLERANCE}
     return {
         "trials": compare_frames(
             pd.read_parquet(new / "trials.parquet"), pd.read_parquet(old / "trials.parquet")
         ),
         "honest score": compare_values(_result(new), _result(old)),
-        "predictions of the old run": compare_frames(loaded, expected),
-        "predictions of the new run": compare_frames(predicted, expected),
+        "predictions of the old run": compare_frames(loaded, expected, **rounding),
+        "predictions of the new run": compare_frames(predicted, expected, **rounding),
     }
 
 

@@ -16,6 +16,7 @@ from benchmarks import (
     end_to_end,
     extremes,
     ingredients,
+    latency,
     optuna_bridge,
     optuna_storages,
     packed_training,
@@ -195,6 +196,8 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/refinement_sampler.md", "refinement_sampler"): lambda: refinement_sampler.table(
         _on_file(refinement_sampler.RESULTS)["rows"]
     ),
+    ("docs/speed.md", "latency"): lambda: latency.published(_on_file(latency.RESULTS))["latency"],
+    ("docs/speed.md", "start_up"): lambda: latency.published(_on_file(latency.RESULTS))["start_up"],
     ("docs/speed.md", "packed_training"): lambda: published(_packed_rows()),
     ("docs/speed.md", "profile"): lambda: "\n\n".join(
         map(profile_table, _on_file(packed_training.PROFILE)["rows"])

@@ -46,6 +46,14 @@ def test_a_planted_difference_is_found(column: str, value: list[object]) -> None
     assert [text.split(",")[0] for text in found.differences] == [column]
 
 
+def test_predictions_may_differ_by_rounding() -> None:
+    later = trials().assign(score=[0.5 + 9e-7, np.nan, 0.7])
+    assert compare_frames(later, trials(), tolerance=1e-6).differences == ()
+    assert len(compare_frames(later, trials(), tolerance=1e-7).differences) == 1
+    missing = trials().assign(score=[0.5, 0.0, 0.7])
+    assert len(compare_frames(missing, trials(), tolerance=1e-6).differences) == 1
+
+
 def test_a_missing_row_and_a_missing_column_are_found() -> None:
     shorter = compare_frames(trials().head(2), trials())
     assert shorter.differences == ("2 rows instead of 3",)
