@@ -304,11 +304,11 @@ def processes_table(rows: list[dict[str, Any]]) -> str:
 
 def published(found: Mapping[str, Any]) -> dict[str, str]:
     """Return the tables of a results file by name, with a note if the machine was busy."""
-    machine, note = found["machine"], ""
-    if machine["load_before"] > 0.25 * machine["cores"]:
+    load, cores, note = found["machine"]["load_before"], found["machine"]["cores"], ""
+    if load > 0.25 * cores:
         note = (
-            f"\n\nThe machine was busy, with a load of {machine['load_before']:.0f} on {machine['cores']} cores. "
-            "CPU times hold; the times of the\nclock are too long."
+            f"\n\nThe machine was busy, with a load of {load:.0f} on {cores} cores. CPU times hold; the times of the "
+            "clock are too\nlong."
         )
     return {
         "latency": calls_table(found["calls"]) + note,
