@@ -306,10 +306,8 @@ def published(found: Mapping[str, Any]) -> dict[str, str]:
     """Return the tables of a results file by name, with a note if the machine was busy."""
     load, cores, note = found["machine"]["load_before"], found["machine"]["cores"], ""
     if load > 0.25 * cores:
-        note = (
-            f"\n\nThe machine was busy, with a load of {load:.0f} on {cores} cores. CPU times hold; the times of the "
-            "clock are too\nlong."
-        )
+        note = f"\n\nThe machine was busy, with a load of {load:.0f} on {cores} cores."
+        note += " CPU times hold; times of the clock are too\nlong."
     return {
         "latency": calls_table(found["calls"]) + note,
         "start_up": processes_table(found["processes"]),
