@@ -65,8 +65,9 @@ def choose_finalists(
         return asdict(found) | {"trials": [trial.number for trial in chosen]}
 
     entry = dict(context.journal.entry("finalists", choose))
-    chosen = [trials[number] for number in entry.pop("trials")]
-    return chosen, FinalistPlan(**entry)
+    with context.journal.reading():
+        chosen = [trials[number] for number in entry.pop("trials")]
+        return chosen, FinalistPlan(**entry)
 
 
 def _within_memory(

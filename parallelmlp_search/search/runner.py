@@ -185,7 +185,9 @@ def _plan(context: SearchContext, screener: Screener | None) -> tuple[SearchCont
 
     context.phases.begin("planning")
     resumed = "plan" in context.journal
-    plan = SearchPlan.from_dict(context.journal.entry("plan", make))
+    entry = context.journal.entry("plan", make)
+    with context.journal.reading():
+        plan = SearchPlan.from_dict(entry)
     plan = agree(plan) if resumed else plan
     context = context.within(plan.memory)
     if context.settings.time_limit is None:

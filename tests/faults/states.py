@@ -19,8 +19,10 @@ EVENTS = {
 }  # fmt: skip
 """Audit events of operations that may change files."""
 
-TIMES = {"created", "finished", "spent_seconds", "elapsed_seconds", "training_seconds", "phases"}
-"""Entries of JSON files that depend on the clock."""
+MEASURED = {
+    "created", "finished", "spent_seconds", "elapsed_seconds", "training_seconds", "phases", "peak",
+}  # fmt: skip
+"""Entries of JSON files with measured times and memory."""
 
 _recorders: list[Callable[[str], None]] = []
 
@@ -92,7 +94,7 @@ def visible(state: State) -> tuple[tuple[str, bytes | None], ...]:
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """Everything in a finished run except times."""
+    """Everything in a finished run except measured times and memory."""
     found: dict[str, Any] = {}
     for path in sorted(run.rglob("*")):
         name = str(path.relative_to(run))
@@ -103,13 +105,13 @@ def outcome(run: Path) -> dict[str, Any]:
             frame = frame.drop(columns=[column for column in frame if column.endswith("_seconds")])
             found[name] = repr(frame.to_dict("list"))  # as a text, since NaN is not equal to itself
         elif path.suffix == ".json":
-            found[name] = _without_times(json.loads(path.read_text(encoding="utf-8")))
+            found[name] = _without_measured(json.loads(path.read_text(encoding="utf-8")))
         else:
             found[name] = path.read_bytes()
     return found
 
 
-def _without_times(value: Any) -> Any:
+def _without_measured(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_times(inner) for name, inner in value.items() if name not in TIMES}
+        return {name: _without_measured(inner) for name, inner in value.items() if name not in MEASURED}
     return value

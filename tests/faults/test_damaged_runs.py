@@ -119,6 +119,25 @@ def test_damage_is_one_sentence_with_file_problem_and_remedy(
     assert "restore it from a copy, or search again" in message
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"unknown": 1}, "unexpected keyword argument 'unknown'"),
+        ({"memory": {"room": 5}}, "plan.memory must have 'limit', but lacks it"),
+        ({"rungs": [1.0, -3.0]}, r"plan.rungs[1] must be a finite number > 0, but got -3.0"),
+    ],
+)
+def test_a_damaged_plan_is_one_sentence(
+    change: dict[str, Any], problem: str, interrupted: Path, pmlp: Pmlp, tmp_path: Path
+) -> None:
+    run = copied(interrupted, tmp_path)
+    entries = json.loads((run / "journal.json").read_text())
+    _json(plan=entries["plan"] | change)(run / "journal.json")
+    message = failure(pmlp("resume", run))
+    assert f"could not read '{run / 'journal.json'}'" in message
+    assert problem in message
+
+
 @pytest.mark.parametrize("file", ["result.json", "trials.parquet", "leaderboard.parquet", "model/model.json"])
 def test_a_lost_file_of_a_finished_run_is_named(
     file: str, finished: Path, table: Path, pmlp: Pmlp, tmp_path: Path

@@ -7,6 +7,7 @@ without training anything twice. Without a run directory nothing is kept.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -91,6 +92,21 @@ class Journal:
                 self.directory.write_entries(self._entries)
         value: Value = self._entries[key]
         return value
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Replace errors inside the context, which reads an entry, by one that names the file.
+
+        Raises
+        ------
+        RunDirectoryError
+            If the entry is damaged.
+        """
+        if self.directory is None:
+            yield
+        else:
+            with reading(self.directory.path / "journal.json"):
+                yield
 
     def run(
         self, tasks: Iterable[ShardTask], strip: Callable[[ShardOutcome], None]
