@@ -1,5 +1,6 @@
-"""Shards over workers: tasks, data, training, threads and processes, memory."""
+"""Shards over workers: tasks, data, training, threads and processes, clusters, memory."""
 
+from parallelmlp_search.distribute.backends import active_cluster, connected
 from parallelmlp_search.distribute.executor import run_shards, worker_count
 from parallelmlp_search.distribute.memory import keep_no_free_memory, return_free_memory
 from parallelmlp_search.distribute.processes import may_start_processes, worker_processes
@@ -24,6 +25,8 @@ __all__ = [
     "ShardTask",
     "Snapshots",
     "TrainingMemory",
+    "active_cluster",
+    "connected",
     "cut_work",
     "keep_no_free_memory",
     "may_start_processes",

@@ -1,4 +1,4 @@
-"""Shards over workers, through joblib: threads of this process, or the backend of ``joblib.parallel_config``.
+"""Shards over workers: threads of this process, or the backend of ``joblib.parallel_config``.
 
 Workers only decide how many shards run at once. Shards are built before, so results do not depend on the
 number of workers.
@@ -18,6 +18,7 @@ import torch
 from joblib.parallel import get_active_backend
 
 from parallelmlp_search._memory import resident_bytes
+from parallelmlp_search.distribute.backends import active_cluster
 from parallelmlp_search.distribute.memory import return_free_memory
 from parallelmlp_search.distribute.shards import ShardOutcome, ShardTask, StopSignal, train_shard
 from parallelmlp_search.exceptions import DistributedError, InvalidParameterError, PMLPWarning
@@ -37,11 +38,15 @@ MAX_LOSSES = 3
 def worker_count(n_jobs: int | None) -> int:
     """Number of workers: ``n_jobs`` as joblib reads it; None for the active configuration or all cores.
 
+    On a cluster, None and negative numbers stand for all workers.
+
     Raises
     ------
     InvalidParameterError
         If ``n_jobs`` is 0 or too large.
     """
+    if (n_jobs is None or n_jobs < 0) and (cluster := active_cluster()) is not None:
+        return cluster.n_workers
     if n_jobs is None:
         backend, configured = get_active_backend()
         if backend.nesting_level:
@@ -67,6 +72,9 @@ def run_shards(tasks: Iterable[ShardTask], *, n_workers: int) -> Iterator[ShardO
     DistributedError
         If workers are killed again and again.
     """
+    if (cluster := active_cluster()) is not None:
+        yield from cluster.run(tasks, n_workers=n_workers)
+        return
     unfinished = _Unfinished(tasks)
     losses = 0
     while True:

@@ -54,6 +54,9 @@ class ShardData:
         Seed of the batches and of dropout; groups of columns, of which configurations can leave some out.
     memory
         Memory that training may use, or None for no limit.
+    path
+        Training path that all workers take, see
+        :func:`parallelmlp_search.kernels.numba.dispatch.following`; None for the rule of the environment.
     stored
         File with the tensors, which other processes read instead of receiving them with each task.
     """
@@ -69,6 +72,7 @@ class ShardData:
     seed: int
     columns: ColumnGroups = NO_GROUPS
     memory: TrainingMemory | None = None
+    path: str | None = None
     stored: Path | None = field(default=None, compare=False)
 
     def store(self, folder: Path) -> ShardData:
@@ -77,21 +81,50 @@ class ShardData:
         A table of which parts are used is written into a file of its own, once for all data.
         """
         path = folder / f"rows-{uuid.uuid4().hex}.safetensors"
+        tensors, tables = self.split()
+        names = {name: _store_table(table, folder) for name, table in tables.items()}
+        # safetensors refuses tensors that overlap, hence the clones
+        copies = {name: tensor if name in tables else tensor.clone() for name, tensor in tensors.items()}
+        save_tensors(path, copies, names, durable=False)  # of no use after a power failure
+        return replace(self, stored=path)
+
+    def split(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the tensors by name, and by the same names the tables of which some are numbers of rows."""
         parts = {f"rows.{name}": part for name, part in vars(self.rows).items()}
         parts |= {name: getattr(self, name) for name in _TENSORS}
         tensors, tables = {}, {}
         for name, part in parts.items():
             if isinstance(part, RowView) and part.index is not None and part.columns is None:
-                tensors[name], tables[name] = part.index, _store_table(part.table, folder)
+                tensors[name], tables[name] = part.index, part.table
             elif part is not None:
-                # safetensors refuses tensors that overlap, hence the clones
-                tensors[name] = as_tensor(part).clone()
-        save_tensors(path, tensors, tables, durable=False)  # of no use after a power failure
-        return replace(self, stored=path)
+                tensors[name] = as_tensor(part)
+        return tensors, tables
+
+    def settings(self) -> dict[str, Any]:
+        """Return all fields but the tensors."""
+        return {name: value for name, value in vars(self).items() if name not in ("rows", *_TENSORS)}
+
+    @classmethod
+    def joined(
+        cls, settings: dict[str, Any], tensors: dict[str, Tensor], tables: dict[str, Tensor]
+    ) -> ShardData:
+        """Data from its parts.
+
+        Parameters
+        ----------
+        settings
+            Result of :meth:`settings`.
+        tensors, tables
+            Results of :meth:`split`.
+
+        Returns
+        -------
+        ShardData
+        """
+        return cls(**settings, **_rows(tensors, tables))
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = () if self.stored is None else ("rows", *_TENSORS)
-        return {name: value for name, value in vars(self).items() if name not in left_out}
+        return vars(self) if self.stored is None else self.settings()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state if state["stored"] is None else state | _stored_rows(state["stored"]))
@@ -164,10 +197,13 @@ class ShardData:
 @lru_cache(maxsize=3)
 def _stored_rows(path: Path) -> dict[str, Any]:
     """Fields of a :class:`ShardData` from its file; the last few are cached, since tasks share them."""
-    tensors, tables = load_tensors(path, dict[str, str])
-    parts: dict[str, Any] = dict(tensors)
-    for name, table in tables.items():
-        parts[name] = RowView(_stored_table(path.with_name(table)), tensors[name])
+    tensors, names = load_tensors(path, dict[str, str])
+    return _rows(tensors, {name: _stored_table(path.with_name(table)) for name, table in names.items()})
+
+
+def _rows(tensors: dict[str, Tensor], tables: dict[str, Tensor]) -> dict[str, Any]:
+    """Fields of a :class:`ShardData` from the results of :meth:`ShardData.split`."""
+    parts: dict[str, Any] = tensors | {name: RowView(table, tensors[name]) for name, table in tables.items()}
     rows = TrainingRows(parts["rows.inputs"], parts["rows.target"], parts.get("rows.weight"))
     return {"rows": rows} | {name: parts.get(name) for name in _TENSORS}
 

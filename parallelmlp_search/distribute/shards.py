@@ -29,6 +29,7 @@ from parallelmlp_search.engine import (
     train,
 )
 from parallelmlp_search.engine.heads import head_predictions, stable_head_predictions
+from parallelmlp_search.kernels.numba.dispatch import following
 from parallelmlp_search.packing import cut_shards
 from parallelmlp_search.packing.bucketing import SHARD_ELEMENTS
 from parallelmlp_search.packing.cost import overhead_seconds
@@ -274,7 +275,7 @@ def one_thread() -> Iterator[None]:
 
 def train_shard(task: ShardTask) -> ShardOutcome:
     """Train a shard on one thread; where memory runs out, train its halves one after the other."""
-    with one_thread():
+    with one_thread(), following(task.data.path):
         return _train(task)
 
 

@@ -15,7 +15,7 @@ from parallelmlp_search._memory import peak_bytes, resident_bytes
 from parallelmlp_search.distribute import keep_no_free_memory, one_thread, worker_count
 from parallelmlp_search.engine import execution_path
 from parallelmlp_search.exceptions import BudgetWarning
-from parallelmlp_search.kernels.numba.dispatch import prepared_loops
+from parallelmlp_search.kernels.numba.dispatch import PLAIN, READY, prepared_loops
 from parallelmlp_search.search.finalist_choice import choose_finalists, fold_parts
 from parallelmlp_search.search.finalists.baselines import baseline_reserve, beats_prior, compare_baselines
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit, cross_fit
@@ -166,7 +166,12 @@ def _prepare(
     journal.log("started", path=str(execution), workers=journal.throughput.n_workers)
     data = preparation.screening().data
     workers = Workers(
-        stack, journal.throughput.n_workers, on_gpu=device != "cpu", memory_limit=settings.memory_bytes
+        stack,
+        journal.throughput.n_workers,
+        on_gpu=device != "cpu",
+        memory_limit=settings.memory_bytes,
+        # results of a search with a time limit depend on the clock in any case
+        path=READY if timed and path != PLAIN else path,
     )
     if settings.time_limit is not None:
         workers.expect(settings.time_limit, (resident_bytes() or 0) + MIN_ROOM)

@@ -3,7 +3,8 @@
 Training in float32 on a CPU uses the compiled loops, which makes it two to four times as fast. The
 environment variable ``PMLP_COMPILED`` is ``0`` to do without them, and ``ready`` to use them only if they
 need not be compiled first. Weights agree with those of the plain path to rounding, not bit for bit: a search
-is reproduced only with the same setting.
+is reproduced only with the same setting. Workers on other machines do not have this variable: the training
+path travels with the rows, see `following`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,11 @@ from parallelmlp_search.kernels.numba.library import USE_VARIABLE
 
 PLAIN = "plain"
 """Name of the training path without compiled loops."""
+
+READY = "ready"
+"""Rule and training path that use the compiled loops only if they need not be compiled first."""
+
+_rule: ContextVar[str | None] = ContextVar("rule", default=None)
 
 NO_LOOPS = "the compiled loops are not available for this machine without numba (pip install numba)"
 
@@ -56,9 +63,9 @@ def uses_compiled(dtype: torch.dtype, device: torch.device | str, *, wanted: boo
     """
     applies = dtype == torch.float32 and torch.device(device).type == "cpu"
     if wanted is None:
-        rule = os.environ.get(USE_VARIABLE, "1")
+        rule = _rule.get() or os.environ.get(USE_VARIABLE, "1")
         is_ready = applies and rule != "0" and library.find() is not None
-        return is_ready or (applies and rule not in ("0", "ready") and library.can_compile())
+        return is_ready or (applies and rule not in ("0", READY) and library.can_compile())
     if wanted and not applies:
         raise InvalidParameterError(
             f"compiled must be False or None except for float32 on a CPU, "
@@ -72,6 +79,26 @@ def uses_compiled(dtype: torch.dtype, device: torch.device | str, *, wanted: boo
 def training_path(device: torch.device | str) -> str:
     """Return the kind of CPU whose compiled loops training on a device uses now, or ``"plain"``."""
     return library.target() if uses_compiled(torch.float32, device) else PLAIN
+
+
+@contextmanager
+def following(path: str | None) -> Iterator[None]:
+    """Use a training path inside the context, whatever ``PMLP_COMPILED`` says.
+
+    Parameters
+    ----------
+    path
+        Result of `training_path` on the machine of the search, :data:`READY`, or None for the rule of
+        ``PMLP_COMPILED``. Loops that are not ready are compiled, by `READY` beside the training.
+    """
+    if path == READY:
+        library.compile_in_background()
+    rules = {None: None, PLAIN: "0", READY: READY}
+    token = _rule.set(rules.get(path, "1"))
+    try:
+        yield
+    finally:
+        _rule.reset(token)
 
 
 @contextmanager
@@ -107,7 +134,7 @@ def prepared_loops(device: torch.device | str, *, timed: bool, recorded: str | N
     if path != PLAIN and library.find() is None:
         if timed:
             library.compile_in_background()
-            os.environ[USE_VARIABLE] = "ready"
+            os.environ[USE_VARIABLE] = READY
         else:
             library.ensure_compiled()
     if path == PLAIN and before != "0" and recorded != PLAIN and torch.device(device).type == "cpu":

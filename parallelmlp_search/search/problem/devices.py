@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from parallelmlp_search.distribute import active_cluster
 from parallelmlp_search.exceptions import InvalidParameterError
 
 
 def resolve_device(name: str) -> str:
-    """Device of a name; ``auto`` is a GPU where there is one.
+    """Device of a name; ``auto`` is a GPU where there is one, but not for workers of a cluster.
 
     Raises
     ------
@@ -16,7 +17,7 @@ def resolve_device(name: str) -> str:
         If there is no such device.
     """
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if torch.cuda.is_available() and active_cluster() is None else "cpu"
     kind = name.partition(":")[0]
     if kind not in ("cpu", "cuda"):
         raise InvalidParameterError(f"device must be auto, cpu, cuda or cuda:N, but got {name!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -45,6 +46,8 @@ class Workers:
         Number of workers.
     on_gpu, memory_limit
         Threads are used on a GPU, and where a limit in bytes leaves too little memory for processes.
+    path
+        Training path of workers, also on other machines; None for the rule of the environment.
     """
 
     def __init__(
@@ -54,11 +57,13 @@ class Workers:
         *,
         on_gpu: bool = False,
         memory_limit: int | None = None,
+        path: str | None = None,
     ) -> None:
         self._stack = stack
         self._n_workers = n_workers
         self._allowed = n_workers > 1 and not on_gpu
         self._memory_limit = memory_limit
+        self._path = path
         self._share: Callable[[ShardData], ShardData] | None = None
 
     def expect(self, seconds: float, n_bytes: int = 0) -> None:
@@ -79,5 +84,6 @@ class Workers:
         return limit is None or n_bytes + self._n_workers * PROCESS_BYTES <= limit
 
     def share(self, data: ShardData) -> ShardData:
-        """Data that processes, if there are any, read from a file."""
+        """Data with the training path, which processes, if there are any, read from a file."""
+        data = data if data.path == self._path else replace(data, path=self._path)
         return data if self._share is None or data.stored is not None else self._share(data)
