@@ -6,7 +6,7 @@ A command imports heavy packages only when it runs, so that ``pmlp --help`` answ
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,11 +14,13 @@ from parallelmlp_search import __version__
 from parallelmlp_search.cli.explain import explain
 from parallelmlp_search.cli.inspect import inspect
 from parallelmlp_search.cli.options import (
+    Backend,
     Columns,
     Jobs,
     Json,
     Quiet,
     RunPath,
+    Scheduler,
     TablePath,
     budget_option,
     data_option,
@@ -31,6 +33,7 @@ from parallelmlp_search.cli.process_exit import ProcessExit
 from parallelmlp_search.cli.process_start import process_start
 from parallelmlp_search.cli.promote import promote
 from parallelmlp_search.cli.results import evaluate, leaderboard, show
+from parallelmlp_search.cli.study import study
 from parallelmlp_search.cli.terminal import CommandGroup, guarded, terminal
 
 app = typer.Typer(
@@ -165,6 +168,8 @@ def search(
             help="Score the prior, a linear model and gradient boosting on the same folds.",
         ),
     ] = True,
+    backend: Backend = None,
+    scheduler: Scheduler = None,
     storage: Annotated[
         str | None,
         shared_option(
@@ -201,6 +206,7 @@ def search(
         sharing,
     )
     from parallelmlp_search.cli.source import Source
+    from parallelmlp_search.distribute import connected
     from parallelmlp_search.search import SearchSettings
     from parallelmlp_search.space import SearchSpace
 
@@ -227,23 +233,31 @@ def search(
         memory_limit=memory_limit,
     )
     shared = sharing(storage, study, settings, screen_only=screen_only)
-    if screen_only:
-        contribute(source, settings, shared, jobs=jobs, started=started, as_json=as_json, quiet=quiet)
-        return
-    directory, problem = new_run(source, settings, output, shared)
-    with removed_unless_begun(directory):
-        perform(
-            directory, problem, settings, source, jobs=jobs, started=started, as_json=as_json, quiet=quiet
-        )
+    how: Any = {"jobs": jobs, "started": started, "as_json": as_json, "quiet": quiet}
+    with connected(backend, scheduler):
+        if screen_only:
+            contribute(source, settings, shared, **how)
+            return
+        directory, problem = new_run(source, settings, output, shared)
+        with removed_unless_begun(directory):
+            perform(directory, problem, settings, source, **how)
 
 
 @app.command()
 @guarded
-def resume(run: RunPath, jobs: Jobs = None, as_json: Json = False, quiet: Quiet = False) -> None:
+def resume(
+    run: RunPath,
+    jobs: Jobs = None,
+    backend: Backend = None,
+    scheduler: Scheduler = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Continue an interrupted run, or show the result of a finished one."""
     started = process_start()
     from parallelmlp_search.cli.runs import perform, show_result
     from parallelmlp_search.cli.source import Source
+    from parallelmlp_search.distribute import connected
     from parallelmlp_search.search import RunDirectory
 
     directory = RunDirectory.open(run)
@@ -255,7 +269,9 @@ def resume(run: RunPath, jobs: Jobs = None, as_json: Json = False, quiet: Quiet 
         return
     source = Source.of_run(directory)
     settings, problem = directory.settings(), source.problem_of_run(directory)
-    perform(directory, problem, settings, source, jobs=jobs, started=started, as_json=as_json, quiet=quiet)
+    how: Any = {"jobs": jobs, "started": started, "as_json": as_json, "quiet": quiet}
+    with connected(backend, scheduler):
+        perform(directory, problem, settings, source, **how)
 
 
 @app.command()
@@ -286,41 +302,8 @@ def predict(
     write_table(prediction_table(model, read_table(data), target, proba=proba), output)
 
 
-for command in (evaluate, leaderboard, show):
+for command in (evaluate, leaderboard, show, study):
     app.command()(guarded(command))
-
-
-@app.command()
-@guarded
-def study(
-    run: RunPath,
-    storage: Annotated[
-        str,
-        typer.Option(
-            metavar="URL",
-            help="Optuna storage of the study: sqlite:///FILE, journal:FILE, ...",
-            show_default=False,
-        ),
-    ],
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the study. Default: name of the folder.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Copy a finished run to an Optuna study, for dashboards and plots."""
-    from parallelmlp_search.integrations.optuna import study_from_run
-    from parallelmlp_search.search import RunDirectory
-    from parallelmlp_search.search.proposals.optuna_sampler import quiet
-
-    with quiet():
-        made = study_from_run(RunDirectory.open(run), storage, study_name=name)
-    n_trials = len(made.get_trials(deepcopy=False))
-    screen = terminal()
-    if as_json:
-        screen.json({"study": made.study_name, "storage": storage, "trials": n_trials})
-    else:
-        screen.note(f"copied {n_trials:,} trials to the study {made.study_name!r} in {storage}")
-
 
 app.command()(guarded(promote))
 app.command()(guarded(explain))

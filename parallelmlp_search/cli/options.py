@@ -42,3 +42,13 @@ Jobs = Annotated[
     int | None,
     search_option(metavar="N", help="Number of workers. Default: all cores. Results do not depend on it."),
 ]
+Backend = Annotated[
+    str | None,
+    shared_option(metavar="NAME", help="Train on workers of a cluster: dask or ray. Default: this machine."),
+]
+Scheduler = Annotated[
+    str | None,
+    shared_option(
+        metavar="ADDRESS", help="Scheduler of the cluster: tcp://HOST:8786 for dask, HOST:6379 for ray."
+    ),
+]

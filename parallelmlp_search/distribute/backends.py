@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -112,8 +113,13 @@ def _ray(address: str | None) -> Iterator[None]:
     ray = require("ray", extra="ray", purpose="for workers of ray")
     require("ray.util.joblib", extra="ray", purpose="for workers of ray").register_ray()
     try:
+        if address is not None:
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            socket.create_connection(
+                (host, int(port)), CONNECT_SECONDS
+            ).close()  # ray itself tries for minutes
         ray.init(address=address or "auto", log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         where = "runs on this machine" if address is None else f"answers at {address!r}"
         raise DistributedError(
             f"no ray cluster {where} ({one_line(error)}): start one with: ray start --head"
