@@ -83,9 +83,9 @@ class DaskCluster(Cluster):
             result: bytes = reference.result()
         except self._distributed.KilledWorker as error:
             raise DistributedError(
-                f"a shard was given up because {error.allowed_failures + 1} workers died while they trained "
-                f"it, the last at {error.last_worker.address}: see its log, and give workers more memory if "
-                "they lacked it"
+                f"a shard was given up because its worker died {error.allowed_failures + 1} times, the last "
+                f"one at {error.last_worker.address}: see its log, and give workers more memory if they "
+                "lacked it"
             ) from None
         except self._distributed.CancelledError as error:
             self._reconnect()
