@@ -17,10 +17,12 @@ from parallelmlp_search.engine import execution_path
 EXTRAS = {
     "benchmark": "lightgbm",
     "cmaes": "cmaes",
+    "dask": "distributed",
     "dashboard": "optuna_dashboard",
     "gpu": "triton",
     "plots": "plotly",
     "polars": "polars",
+    "ray": "ray",
     "yaml": "yaml",
 }
 """Optional extras of the distribution, each with a module that it installs."""
