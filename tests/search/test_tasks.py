@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from parallelmlp_search.exceptions import DataError
+from parallelmlp_search.exceptions import DataError, DataWarning
 from parallelmlp_search.search import Problem, RunDirectory, TrainedModel, run
 
 Make = Callable[..., Any]
@@ -101,7 +101,8 @@ def test_categories_and_missing_values(make_problem: Make, make_settings: Make) 
     new = problem.frame.copy()
     new["workclass"] = "never seen"
     new["age"] = np.nan
-    assert np.isfinite(model.predictions(new)).all()
+    with pytest.warns(DataWarning, match=r"'workclass'.* 100 % of its cells"):
+        assert np.isfinite(model.predictions(new)).all()
 
 
 def test_row_weights_change_the_model(make_settings: Make) -> None:

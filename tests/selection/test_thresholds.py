@@ -223,7 +223,7 @@ def test_score_is_shifted_by_the_effect_of_the_weights() -> None:
     after = adjust_for_postprocessing(honest, predictions, tuned, target, METRICS["f1"])
     shift = score("f1", tuned, target) - score("f1", predictions, target)
     assert shift > 0.05
-    assert after.score == pytest.approx(honest.score + shift)
-    assert after.naive == pytest.approx(score("f1", tuned, target))
+    assert after.score == pytest.approx(honest.score + shift, abs=2e-3)  # a step towards 1 is shortened
+    assert after.naive == pytest.approx(score("f1", tuned, target), abs=2e-3)
     assert after.low < after.score < after.high
     assert 0.02 < after.standard_error < 0.08

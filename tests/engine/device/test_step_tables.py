@@ -35,8 +35,8 @@ def test_coefficients_are_those_of_the_optimizer() -> None:
     optimizer.freeze(frozen)
     table = StepCoefficients(population.row_configs(), 90, "cpu").table(range(3, 83), frozen).float()
     for step in (3, 40, 82):
-        place = optimizer._place(range(step, step + 1))
-        expected = torch.cat([torch.as_tensor(tables[0][place]) for tables in optimizer._tables], dim=1)
+        tables = [optimizer.compiled_steps(b, range(step, step + 1))[0] for b in range(len(optimizer.groups))]
+        expected = torch.cat([torch.as_tensor(own[0, 0]) for own in tables], dim=1)
         torch.testing.assert_close(table[step - 3], expected, rtol=1e-6, atol=0.0)
     assert bool((table[:, 0, 1] == 0).all())
 

@@ -181,8 +181,8 @@ def test_a_temperature_changes_probabilities_but_no_class(
     plain = mixed(warm, kept)
     truth = Preparation(letters, make_settings()).metric_target(kept["rows"].numpy())
     losses = METRICS["log_loss"](torch.stack([plain, apply_temperature(plain, temperature)]), truth)
-    # the difference on out-of-fold rows, which did not fit the temperature
-    assert warm.honest.score - cold.honest.score == pytest.approx(float(losses[1] - losses[0]), abs=1e-5)
+    # the difference on out-of-fold rows, which did not fit the temperature; a step towards 0 is shortened
+    assert warm.honest.score - cold.honest.score == pytest.approx(float(losses[1] - losses[0]), abs=1e-3)
     assert warm.honest.score < cold.honest.score
 
 
