@@ -15,6 +15,9 @@ N_FLATS = 8
 """Copies of the weights in training: weights, gradients, two moments, averages, best snapshot; weights and
 gradients of a first layer with scaled inputs."""
 
+PADDING = 1.25
+"""Size of a population relative to its members: buckets are padded to the width of their widest member."""
+
 N_BUFFERS = 6
 """Buffers of activations of a bucket, forward and backward."""
 
@@ -50,5 +53,5 @@ def member_bytes(data: ShardData, config: MLPConfig, n_kept: int, n_snapshots: i
     activations = N_BUFFERS * max(0, data.batch_rows(config) * shape.n_activations - CACHE_ELEMENTS)
     # weights and gradients of all submembers, unless the compiled loops train them
     expanded = 2 * shape.submembers * shape.n_parameters if shape.submembers > 1 else 0
-    elements = (N_FLATS + n_kept) * shape.n_parameters + outputs + snapshots + activations + expanded
-    return FLOAT_BYTES * elements
+    copies = int((PADDING * N_FLATS + n_kept) * shape.n_parameters)
+    return FLOAT_BYTES * (copies + outputs + snapshots + activations + expanded)

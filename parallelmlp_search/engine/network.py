@@ -15,8 +15,8 @@ from parallelmlp_search.kernels.numba.dispatch import uses_compiled
 from parallelmlp_search.packing.layout import Bucket, Layout
 from parallelmlp_search.packing.pack import select_columns
 
-GATHERED_WINDOWS = 16
-"""Windows of rows of a table that are gathered at once to be predicted."""
+GATHERED_WINDOWS, MAX_GATHERED_INPUTS = 16, 1 << 20
+"""Windows of rows of a table that are gathered at once to be predicted, and most of their inputs (4 MiB)."""
 
 LANES = 16
 """With a multiple of this number of rows, each row of a product has the same bits in any place. Otherwise a
@@ -95,7 +95,8 @@ class PackedNetwork:
         n_total, n_outputs = rows.shape[0], self.layout.buckets[0].shape.n_outputs
         result = torch.empty(self.layout.n_members, n_outputs, n_total, dtype=rows.dtype, device=rows.device)
         if isinstance(rows, RowView):
-            step = GATHERED_WINDOWS * self.n_rows
+            fitting = MAX_GATHERED_INPUTS // max(1, self.n_rows * rows.shape[1])
+            step = max(1, min(GATHERED_WINDOWS, fitting)) * self.n_rows
             for start in range(0, n_total, step):
                 gathered = rows[start : start + step]
                 result[:, :, start : start + step] = self.predict(flat, gathered)

@@ -15,6 +15,9 @@ STEP_BYTES = 1 << 25
 """The memory that is left is rounded down to multiples of 32 MiB. Otherwise shards would differ between runs
 with the same limit, since libraries take a few megabytes more or less."""
 
+PLANNED_SHARE = 0.93
+"""Share of a limit that is planned. Predictions of single shards are off by up to 25 MB."""
+
 SHARD_SHARE = 0.5
 """Share of the memory that is left for shards in training. States and finalists have the rest."""
 
@@ -112,9 +115,9 @@ class MemoryPlan:
         finalists = 2 * sizes.kept(largest) + sizes.waiting(largest)
         needed = max(largest_shard + max(states, finalists), finalists + sizes.scoring)
         needed = -(-needed // STEP_BYTES) * STEP_BYTES
-        room = (limit - base) // STEP_BYTES * STEP_BYTES
+        room = int(PLANNED_SHARE * limit - base) // STEP_BYTES * STEP_BYTES
         if room < needed:
-            raise too_low(limit, base, needed)
+            raise too_low(limit, base, int((base + needed) / PLANNED_SHARE) - base)
         return cls(limit, base, room, max(largest_shard, int(SHARD_SHARE * room)))
 
     @property

@@ -9,7 +9,7 @@ import pytest
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.search.problem import memory_room
 from parallelmlp_search.search.problem.memory_room import MIN_ROOM, check_room, size_text
-from parallelmlp_search.search.run.memory import STEP_BYTES, FinalistSizes, MemoryPlan
+from parallelmlp_search.search.run.memory import PLANNED_SHARE, STEP_BYTES, FinalistSizes, MemoryPlan
 
 MB = 10**6
 SIZES = FinalistSizes(n_folds=5, n_snapshots=10, n_values=20_000)
@@ -22,11 +22,12 @@ def _plan(limit: int, base: int = 600 * MB, **values: Any) -> MemoryPlan:
 
 def test_the_parts_fill_what_is_left() -> None:
     plan = _plan(2000 * MB)
-    assert 1400 * MB - STEP_BYTES < plan.room <= 1400 * MB
+    left = PLANNED_SHARE * 2000 * MB - 600 * MB
+    assert left - STEP_BYTES < plan.room <= left
     assert plan.shard + plan.rest == plan.room
-    assert plan.training.process <= plan.limit
+    assert plan.training.process <= PLANNED_SHARE * plan.limit
     # a shard of one large member gets what it needs, whatever is left for others
-    assert _plan(720 * MB).shard == 60 * MB
+    assert _plan(775 * MB).shard == 60 * MB
 
 
 def test_small_differences_of_the_memory_in_use_do_not_change_the_plan() -> None:
