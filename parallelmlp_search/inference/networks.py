@@ -172,7 +172,10 @@ def plain_networks(networks: Sequence[TrainedNetwork]) -> PlainNetworks:
     edges = np.flatnonzero(np.diff(used, prepend=False, append=False))
     position = np.cumsum(used) - 1  # of a common column among the used ones
     n_used = int(used.sum())
-    chains = [_layers(network, position[network.seen], n_used) for network in networks]
+    # factors of submembers are on the embedded inputs, so the embedding is then a layer of its own
+    embeds = any(n.architecture.categories and (0, "input_adapter") in n.blocks for n in networks)
+    n_embedded = max(network.architecture.fan_in for network in networks) if embeds else None
+    chains = [_layers(network, position[network.seen], n_used, n_embedded) for network in networks]
     return PlainNetworks(
         columns=tuple(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)),
         waves=_waves(networks) if networks[0].architecture.n_periodic else None,
@@ -187,36 +190,50 @@ def _stacked(layers: Sequence[PlainLayer]) -> PlainLayer:
         parts = [getattr(layer, name) for layer in layers]
         is_array = isinstance(first, np.ndarray)
         values[name] = np.concatenate(parts).astype(np.float32, copy=False) if is_array else first
+    values["residual"] = any(layer.residual for layer in layers)
+    values["projection"] = _projections(layers)
     return PlainLayer(**values)
 
 
-def _layers(network: TrainedNetwork, places: Indices, n_used: int) -> list[PlainLayer]:
-    """Layers of the network of one fold, whose inputs have the given places among ``n_used`` columns."""
+def _projections(layers: Sequence[PlainLayer]) -> Floats | None:
+    """Projections of all folds; that of a fold whose layer is not residual is zero.
+
+    A first layer is residual if it is as wide as its inputs, of which folds may have other numbers.
+    """
+    if all(layer.projection is None for layer in layers):
+        return None
+    shape = layers[0].weight.shape[2:]
+    zeros = np.zeros((1, 1, *shape))
+    found = np.concatenate([zeros if layer.projection is None else layer.projection for layer in layers])
+    if shape[0] == shape[1] and (found == np.eye(shape[0])).all():
+        return None
+    return found.astype(np.float32)
+
+
+def _layers(
+    network: TrainedNetwork, places: Indices, n_used: int, n_embedded: int | None
+) -> list[PlainLayer]:
+    """Layers of the network of one fold, whose inputs have the given places among ``n_used`` columns.
+
+    With ``n_embedded`` the embedding of categories is a layer with that many outputs.
+    """
     architecture, blocks = network.architecture, network.blocks
     n_inputs = n_used + PERIODIC_OUTPUTS * architecture.n_periodic
     rows = np.concatenate([places, np.arange(n_used, n_inputs)])
-    layers = []
-    for number in range(architecture.depth + 1):
-        layer = _layer(network, number)
-        if number == 0:
-            matrix = layer.weight
-            if architecture.categories:
-                embedding = _category_embedding(architecture, blocks)
-                if layer.input_factor is not None:
-                    # factors of submembers are on the embedded inputs, so the embedding is a layer of its own
-                    layers.append(PlainLayer(_placed(embedding[None, None], rows, n_inputs)))
-                    layers.append(layer)
-                    continue
-                matrix = embedding @ matrix
-            factor, projection = layer.input_factor, None
-            if factor is not None:
-                factor = _placed(factor.transpose(0, 1, 3, 2), rows, n_inputs).transpose(0, 1, 3, 2)
-            if layer.residual and not np.array_equal(rows, np.arange(len(rows))):
-                projection = _placed(np.eye(len(rows))[None, None], rows, n_inputs)
-            weight = _placed(matrix, rows, n_inputs)
-            layer = replace(layer, weight=weight, input_factor=factor, projection=projection)
-        layers.append(layer)
-    return layers
+    first, layers = _layer(network, 0), []
+    weight, factor = first.weight, first.input_factor
+    if n_embedded is not None:
+        embedding = _placed(_category_embedding(architecture, blocks)[None, None], rows, n_inputs)
+        rows, n_inputs = np.arange(architecture.fan_in), n_embedded
+        layers.append(PlainLayer(_placed(embedding.swapaxes(2, 3), rows, n_inputs).swapaxes(2, 3)))
+    elif architecture.categories:
+        weight = _category_embedding(architecture, blocks) @ weight
+    if factor is not None:
+        factor = _placed(factor.swapaxes(2, 3), rows, n_inputs).swapaxes(2, 3)
+    projection = _placed(np.eye(len(rows))[None, None], rows, n_inputs) if first.residual else None
+    weight = _placed(weight, rows, n_inputs)
+    layers.append(replace(first, weight=weight, input_factor=factor, projection=projection))
+    return layers + [_layer(network, number) for number in range(1, architecture.depth + 1)]
 
 
 def _layer(network: TrainedNetwork, number: int) -> PlainLayer:
@@ -256,6 +273,8 @@ def _placed(matrix: Floats, rows: Indices, n_rows: int) -> Floats:
 
 def _category_embedding(architecture: Architecture, blocks: Blocks) -> Floats:
     """Matrix ``(columns, inputs of the first layer)`` that embeds one-hot columns and keeps all others."""
+    if not architecture.categories:
+        return np.eye(architecture.fan_in, dtype=np.float32)
     values = blocks[EMBEDDING, "category"][:, 0]
     matrix = np.zeros((architecture.expanded.fan_in, architecture.fan_in), dtype=values.dtype)
     for columns, inputs, elements in architecture.input_runs():
