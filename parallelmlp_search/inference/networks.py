@@ -220,7 +220,8 @@ def _layers(
     architecture, blocks = network.architecture, network.blocks
     n_inputs = n_used + PERIODIC_OUTPUTS * architecture.n_periodic
     rows = np.concatenate([places, np.arange(n_used, n_inputs)])
-    first, layers = _layer(network, 0), []
+    layers: list[PlainLayer] = []
+    first = _layer(network, 0)
     weight, factor = first.weight, first.input_factor
     if n_embedded is not None:
         embedding = _placed(_category_embedding(architecture, blocks)[None, None], rows, n_inputs)
@@ -233,7 +234,8 @@ def _layers(
     projection = _placed(np.eye(len(rows))[None, None], rows, n_inputs) if first.residual else None
     weight = _placed(weight, rows, n_inputs)
     layers.append(replace(first, weight=weight, input_factor=factor, projection=projection))
-    return layers + [_layer(network, number) for number in range(1, architecture.depth + 1)]
+    layers += [_layer(network, number) for number in range(1, architecture.depth + 1)]
+    return layers
 
 
 def _layer(network: TrainedNetwork, number: int) -> PlainLayer:
