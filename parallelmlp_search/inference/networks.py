@@ -187,6 +187,8 @@ def _stacked(layers: Sequence[PlainLayer]) -> PlainLayer:
     """Join layers of single networks along the axis of folds."""
     values: dict[str, Any] = {}
     for name, first in vars(layers[0]).items():
+        if name == "projection":
+            continue
         parts = [getattr(layer, name) for layer in layers]
         is_array = isinstance(first, np.ndarray)
         values[name] = np.concatenate(parts).astype(np.float32, copy=False) if is_array else first
