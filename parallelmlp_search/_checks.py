@@ -6,7 +6,9 @@ parameter, the rule and the value if the rule is broken.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import NoReturn, TypeGuard
@@ -18,6 +20,14 @@ from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 
 _SHOWN_CHARACTERS = 200
 """Most characters of a wrong value in a message."""
+
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+"""Seconds of each unit of a duration."""
+
+_DURATION = re.compile(
+    r"\s*(?:(?P<d>[\d.]+)\s*d)?\s*(?:(?P<h>[\d.]+)\s*h)?\s*(?:(?P<m>[\d.]+)\s*m(?:in)?)?"
+    r"\s*(?:(?P<s>[\d.]+)\s*s)?\s*"
+)
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -66,6 +76,22 @@ def check_non_negative(parameter: str, value: object) -> float:
     rule = "a finite number >= 0"
     number = _number(parameter, rule, value)
     return number if number >= 0.0 else refuse(parameter, rule, value)
+
+
+def check_seconds(parameter: str, value: object) -> float:
+    """Check that a value is a duration > 0: a number of seconds, or a text such as ``90s`` or ``1h30m``.
+
+    >>> [check_seconds("time_limit", value) for value in (90, "90", "1m", "1h30m", "1.5 h")]
+    [90.0, 90.0, 60.0, 5400.0, 5400.0]
+    """
+    rule = "> 0 seconds or a duration such as '90s', '10m' or '1h30m'"
+    seconds = math.nan
+    with contextlib.suppress(ValueError, OverflowError):  # two points in a number, an integer too large
+        if isinstance(value, str) and (match := _DURATION.fullmatch(value.lower())):
+            seconds = sum(float(number) * _UNITS[unit] for unit, number in match.groupdict("0").items())
+        elif isinstance(value, str) or is_number(value):
+            seconds = float(value)
+    return seconds if 0.0 < seconds < math.inf else refuse(parameter, rule, value)
 
 
 def check_fraction(parameter: str, value: object) -> float:

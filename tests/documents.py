@@ -43,7 +43,7 @@ DOCUMENTS = markdown_files(ROOT)
 LANGUAGES = ("python", "console", "shell", "text", "toml", "yaml", "mermaid")
 """Languages that a code block may have; ``console`` and ``shell`` hold commands."""
 
-OTHER_PROGRAMS = ("dask", "git", "ray", "source", "torchrun", "uv")
+OTHER_PROGRAMS = ("dask", "git", "gunzip", "head", "ray", "source", "torchrun", "uv")
 """Programs of console blocks that are not checked."""
 
 OTHER_OPTIONS = ("--nproc-per-node",)
@@ -102,6 +102,11 @@ def commands(block: Block) -> Iterator[list[str]]:
 
 def command_problem(words: list[str]) -> str | None:
     """Return why a command would be refused, or None. Nothing is executed."""
+    if "|" in words:
+        place = words.index("|")
+        return command_problem(words[:place]) or command_problem(words[place + 1 :])
+    if ">" in words:
+        words = words[: words.index(">")]
     program = Path(words[0]).name
     if program == "pmlp":
         return _pmlp_problem(words[1:])
@@ -116,6 +121,9 @@ def command_problem(words: list[str]) -> str | None:
 
 def _pmlp_problem(words: list[str]) -> str | None:
     command = pmlp_commands().get(words[0])
+    if len(words) == 1 and words[0].startswith("-"):
+        known = [name for parameter in typer.main.get_command(app).params for name in parameter.opts]
+        return None if words[0] in known else f"pmlp has no option {words[0]!r}"
     if command is None:
         return f"pmlp has no command {words[0]!r}"
     try:

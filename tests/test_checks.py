@@ -16,6 +16,7 @@ from parallelmlp_search._checks import (
     check_integer,
     check_non_negative,
     check_positive,
+    check_seconds,
     is_number,
 )
 from parallelmlp_search.exceptions import InvalidParameterError
@@ -28,6 +29,10 @@ from parallelmlp_search.exceptions import InvalidParameterError
         (check_finite("x", np.float32(-2)), -2.0),
         (check_positive("x", 5e-324), 5e-324),
         (check_non_negative("x", 0), 0.0),
+        (check_seconds("x", np.int64(90)), 90.0),
+        (check_seconds("x", "1.5"), 1.5),
+        (check_seconds("x", " 1H 30min "), 5400.0),
+        (check_seconds("x", "1d2h3m4.5s"), 93784.5),
         (check_fraction("x", np.float64(0.0)), 0.0),
         (check_integer("x", np.int8(-3)), -3),
         (check_integer("x", 2.0, 2), 2),
@@ -71,3 +76,13 @@ def test_each_rule_names_parameter_and_value(check: Any, value: Any, words: str)
 def test_booleans_are_not_numbers() -> None:
     assert is_number(np.int64(1))
     assert not any(is_number(value) for value in (True, np.bool_(True), "1", None, 1j))
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, "0m", "", "-5", "soon", "1h30", "30m1h", "1.2.3s", "inf", "nan", True, None, 10**400]
+)
+def test_what_is_no_duration(value: object) -> None:
+    with pytest.raises(
+        InvalidParameterError, match="x must be > 0 seconds or a duration such as '90s', '10m'"
+    ):
+        check_seconds("x", value)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from parallelmlp_search import __version__
+from parallelmlp_search.cli.completion import choices, runs
 from parallelmlp_search.cli.explain import explain
 from parallelmlp_search.cli.inspect import inspect
 from parallelmlp_search.cli.options import (
@@ -22,7 +23,9 @@ from parallelmlp_search.cli.options import (
     RunPath,
     Scheduler,
     TablePath,
+    Task,
     budget_option,
+    column_option,
     data_option,
     ensemble_option,
     output_option,
@@ -39,7 +42,6 @@ from parallelmlp_search.cli.terminal import CommandGroup, guarded, terminal
 app = typer.Typer(
     name="pmlp",
     cls=CommandGroup,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -63,32 +65,31 @@ def _top(
 @guarded
 def search(
     data: TablePath,
-    target: Annotated[str, data_option(metavar="COL", help="Column to predict.", show_default=False)],
-    task: Annotated[
-        str | None,
-        data_option(
-            metavar="TASK",
-            help="binary, multiclass, classification or regression. Default: inferred from the target.",
-        ),
-    ] = None,
+    target: Annotated[str, column_option(help="Column to predict.", show_default=False)],
+    task: Task = None,
     groups: Annotated[
         str | None,
-        data_option(
-            metavar="COL", help="Column of groups. Rows of a group are on the same side of every split."
-        ),
+        column_option(help="Column of groups. Rows of a group are on the same side of every split."),
     ] = None,
     time_column: Annotated[
-        str | None,
-        data_option(metavar="COL", help="Column of times. Networks are validated on later rows."),
+        str | None, column_option(help="Column of times. Networks are validated on later rows.")
     ] = None,
     weights: Annotated[
-        str | None, data_option(metavar="COL", help="Column of row weights. Rows of weight 0 are ignored.")
+        str | None, column_option(help="Column of row weights. Rows of weight 0 are ignored.")
     ] = None,
     class_weight: Annotated[
-        str | None, data_option(metavar="balanced", help="Give all classes the same total weight.")
+        str | None,
+        data_option(
+            metavar="balanced",
+            help="Give all classes the same total weight.",
+            autocompletion=choices("class_weight"),
+        ),
     ] = None,
     columns: Columns = None,
-    time_limit: Annotated[float | None, budget_option(metavar="S", help="Seconds for the whole run.")] = None,
+    time_limit: Annotated[
+        str | None,
+        budget_option(metavar="TIME", help="Time for the whole run: seconds, or such as 90s, 10m or 1h30m."),
+    ] = None,
     trials: Annotated[
         int | None,
         budget_option(metavar="N", help="Configurations to train. Default: 200, or what the time allows."),
@@ -103,7 +104,9 @@ def search(
     metric: Annotated[
         str | None,
         search_option(
-            metavar="NAME", help="Metric that ranks networks. Default: roc_auc, log_loss or rmse, by task."
+            metavar="NAME",
+            help="Metric that ranks networks. Default: roc_auc, log_loss or rmse, by task.",
+            autocompletion=choices("metric"),
         ),
     ] = None,
     loss: Annotated[
@@ -111,6 +114,7 @@ def search(
         search_option(
             metavar="NAME",
             help="Training loss of a regression: squared_error, huber or quantile, such as quantile:0.9.",
+            autocompletion=choices("loss"),
         ),
     ] = None,
     space: Annotated[
@@ -118,24 +122,33 @@ def search(
         search_option(
             metavar="NAME|FILE",
             help="Search space: default, small, deep, paper, or a YAML, TOML or JSON file.",
+            autocompletion=choices("space"),
         ),
     ] = "default",
     sampler: Annotated[
         str,
-        search_option(metavar="NAME", help="random, qmc or grid; or tpe, cmaes or gp of Optuna."),
+        search_option(
+            metavar="NAME",
+            help="random, qmc or grid; or tpe, cmaes or gp of Optuna.",
+            autocompletion=choices("sampler"),
+        ),
     ] = "random",
     start_from: Annotated[
         str | None,
         search_option(
             metavar="RUN|URL",
             help="Try the best configurations of a finished run, or of a study in a storage, first.",
+            autocompletion=runs,
         ),
     ] = None,
     start_study: Annotated[
         str | None,
         search_option(metavar="NAME", help="Study to start from, if that storage has several."),
     ] = None,
-    device: Annotated[str, search_option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[
+        str,
+        search_option(metavar="NAME", help="auto, cpu, cuda or cuda:N.", autocompletion=choices("device")),
+    ] = "auto",
     jobs: Jobs = None,
     seed: Annotated[int, search_option(metavar="N", help="Random seed.")] = 0,
     folds: Annotated[
@@ -155,7 +168,9 @@ def search(
     calibration: Annotated[
         str,
         ensemble_option(
-            metavar="NAME", help="Calibration of probabilities: temperature (same as auto) or none."
+            metavar="NAME",
+            help="Calibration of probabilities: temperature (same as auto) or none.",
+            autocompletion=choices("calibration"),
         ),
     ] = "auto",
     refit: Annotated[
@@ -196,6 +211,7 @@ def search(
     if device in ("auto", "cpu"):
         compile_in_background()  # beside the imports
 
+    from parallelmlp_search._checks import check_seconds
     from parallelmlp_search.cli.column_types import parse_column_types
     from parallelmlp_search.cli.runs import (
         contribute,
@@ -216,7 +232,7 @@ def search(
     settings = SearchSettings(
         search_space=search_space,
         n_trials=trials,
-        time_limit=time_limit,
+        time_limit=None if time_limit is None else check_seconds("time_limit", time_limit),
         max_epochs=max_epochs,
         metric=metric,
         loss=loss,
@@ -282,9 +298,11 @@ def predict(
     output: Annotated[
         str,
         typer.Option(
-            metavar="FILE", help="A .csv, .csv.gz, .parquet or .feather file; - for CSV on standard output."
+            metavar="FILE",
+            help="A .csv, .csv.gz, .parquet or .feather file. Default: CSV on standard output.",
+            show_default=False,
         ),
-    ],
+    ] = "-",
     proba: Annotated[
         bool, typer.Option("--proba", help="Write the probability of each class instead of the class.")
     ] = False,

@@ -6,20 +6,14 @@ from typing import Annotated
 
 import typer
 
-from parallelmlp_search.cli.options import Columns, Json, TablePath, data_option
+from parallelmlp_search.cli.options import Columns, Json, TablePath, Task, column_option
 from parallelmlp_search.cli.terminal import terminal
 
 
 def inspect(
     data: TablePath,
-    target: Annotated[str | None, data_option(metavar="COL", help="Column to predict.")] = None,
-    task: Annotated[
-        str | None,
-        data_option(
-            metavar="TASK",
-            help="binary, multiclass, classification or regression. Default: inferred from the target.",
-        ),
-    ] = None,
+    target: Annotated[str | None, column_option(help="Column to predict.")] = None,
+    task: Task = None,
     columns: Columns = None,
     show_all: Annotated[bool, typer.Option("--all", help="Show all columns of a wide table.")] = False,
     as_json: Json = False,

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from parallelmlp_search.cli.completion import choices, columns, runs
+
 data_option = partial(typer.Option, rich_help_panel="Data")
 budget_option = partial(typer.Option, rich_help_panel="Budget")
 search_option = partial(typer.Option, rich_help_panel="Search")
@@ -15,6 +17,17 @@ ensemble_option = partial(typer.Option, rich_help_panel="Ensemble")
 shared_option = partial(typer.Option, rich_help_panel="Search on several machines")
 output_option = partial(typer.Option, rich_help_panel="Output")
 
+column_option = partial(data_option, metavar="COL", autocompletion=columns)
+"""Option that names a column of the table."""
+
+Task = Annotated[
+    str | None,
+    data_option(
+        metavar="TASK",
+        help="binary, multiclass, classification or regression. Default: inferred from the target.",
+        autocompletion=choices("task"),
+    ),
+]
 Columns = Annotated[
     list[str] | None,
     data_option(
@@ -25,7 +38,10 @@ Columns = Annotated[
         "ignore.",
     ),
 ]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run.", show_default=False)]
+RunPath = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="Folder of the run.", show_default=False, autocompletion=runs),
+]
 TablePath = Annotated[
     str,
     typer.Argument(
@@ -44,7 +60,11 @@ Jobs = Annotated[
 ]
 Backend = Annotated[
     str | None,
-    shared_option(metavar="NAME", help="Train on workers of a cluster: dask or ray. Default: this machine."),
+    shared_option(
+        metavar="NAME",
+        help="Train on workers of a cluster: dask or ray. Default: this machine.",
+        autocompletion=choices("backend"),
+    ),
 ]
 Scheduler = Annotated[
     str | None,

@@ -48,7 +48,8 @@ def write_table(frame: pd.DataFrame, output: str) -> None:
     """Write predictions. A file is replaced as a whole or not at all."""
     suffix = check_output(output)
     if output == "-":
-        frame.to_csv(sys.stdout, index=False)
+        sys.stdout.flush()
+        frame.to_csv(sys.stdout.buffer, index=False)  # UTF-8, as in a file
         return
 
     def write(path: Path) -> None:

@@ -40,9 +40,9 @@ def promote(
     ] = 1,
     restarts: Annotated[int, device_option(metavar="N", help="Restarts after a rank has died.")] = 0,
     timeout: Annotated[
-        float,
-        device_option(metavar="S", help="Seconds without a message until a rank counts as lost."),
-    ] = 20.0,
+        str,
+        device_option(metavar="TIME", help="Time without a message until a rank counts as lost."),
+    ] = "20s",
     dry_run: Annotated[
         bool, cost_option("--dry-run", help="Only predict the step times of 2 to 64 slices.")
     ] = False,
@@ -60,6 +60,7 @@ def promote(
     quiet: Quiet = False,
 ) -> None:
     """Deepen the best networks of a run and train them layer-parallel over several devices."""
+    from parallelmlp_search._checks import check_seconds
     from parallelmlp_search.cli.promotion import link_of, promote_run, show_forecast
     from parallelmlp_search.parareal import PromotionSettings
 
@@ -72,7 +73,7 @@ def promote(
         replicas=replicas,
         restarts=restarts,
         device=devices,
-        timeout=timeout,
+        timeout=check_seconds("timeout", timeout),
         link=link_of(latency, bandwidth),
     )
     if dry_run:

@@ -25,7 +25,7 @@ def study(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Copy a finished run to an Optuna study, for dashboards and plots."""
+    """Copy a finished run to an Optuna study, for dashboards and plots; a partial copy is completed."""
     from parallelmlp_search.integrations.optuna import study_from_run
     from parallelmlp_search.search import RunDirectory
     from parallelmlp_search.search.proposals.optuna_sampler import quiet
@@ -37,4 +37,4 @@ def study(
     if as_json:
         screen.json({"study": made.study_name, "storage": storage, "trials": n_trials})
     else:
-        screen.note(f"copied {n_trials:,} trials to the study {made.study_name!r} in {storage}")
+        screen.note(f"the study {made.study_name!r} in {storage} has {n_trials:,} trials")

@@ -37,8 +37,8 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         such a file as a mapping.
     n_trials : int, default=None
         Number of configurations to train.
-    time_limit : float, default=None
-        Seconds for the whole of ``fit``.
+    time_limit : float or str, default=None
+        Seconds for the whole of ``fit``, or a duration such as ``"10m"`` or ``"1h30m"``.
     max_epochs : int, default=None
         Epochs of full training.
     metric : str, default=None
@@ -132,7 +132,7 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         search_space: SearchSpace | str | Mapping[str, Any] = "default",
         *,
         n_trials: int | None = None,
-        time_limit: float | None = None,
+        time_limit: float | str | None = None,
         max_epochs: int | None = None,
         metric: str | None = None,
         n_folds: int | None = None,
@@ -200,7 +200,7 @@ class ParallelMLPRegressor(TableRegressor, SearchEstimator):
         search_space: SearchSpace | str | Mapping[str, Any] = "default",
         *,
         n_trials: int | None = None,
-        time_limit: float | None = None,
+        time_limit: float | str | None = None,
         max_epochs: int | None = None,
         metric: str | None = None,
         n_folds: int | None = None,

@@ -280,7 +280,8 @@ def test_mistakes_in_kinds_of_columns(folder: Path) -> None:
         (["--target", "a", "--calibration", "temperature"], "--calibration needs classes, but got"),
         (["--target", "sold", "--trials", "0"], "--trials must be an integer >= 1, but got 0"),
         (["--target", "sold", "--trials", "many"], "'--trials'"),
-        (["--target", "sold", "--time-limit", "-3"], "--time-limit must be > 0 seconds, but got -3.0"),
+        (["--target", "sold", "--time-limit", "-3"], "--time-limit must be > 0 seconds or a duration"),
+        (["--target", "sold", "--time-limit", "1h30"], "such as '90s', '10m' or '1h30m', but got '1h30'"),
         (
             ["--target", "sold", "--memory-limit", "lots"],
             "--memory-limit must be bytes > 0 or a size",
@@ -361,11 +362,30 @@ def test_predictions_ignore_the_target_column(finished: Path, folder: Path, tmp_
     frame = pd.read_csv(folder / "sold.csv")
     frame.drop(columns="sold").to_csv(tmp_path / "new.csv", index=False)
     with_target = pmlp("predict", finished, folder / "sold.csv", "--output", "-").stdout
-    assert pmlp("predict", finished, tmp_path / "new.csv", "--output", "-").stdout == with_target
+    assert pmlp("predict", finished, tmp_path / "new.csv").stdout == with_target
     piped = pmlp("predict", finished, "-", "--output", "-", input=(tmp_path / "new.csv").read_text())
     assert piped.stdout == with_target
     frame.assign(a=-frame["a"]).to_csv(tmp_path / "new.csv", index=False)
     assert pmlp("predict", finished, tmp_path / "new.csv", "--output", "-").stdout != with_target
+
+
+def test_standard_output_holds_only_a_table(finished: Path, tmp_path: Path) -> None:
+    frame = table()
+    frame["a"] = "n/k"
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    with process("predict", finished, tmp_path / "new.csv", "--proba") as command:
+        out, err = command.communicate()
+    assert pd.read_csv(io.StringIO(out)).shape == (240, 2)
+    assert err.startswith("warning: ")
+    assert "'a'" in err
+
+
+def test_predictions_on_standard_output_are_utf_8(
+    finished: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainedModel, "predict", lambda model, frame: np.array(["é"] * len(frame)))
+    result = CliRunner(charset="ascii").invoke(app, ["predict", str(finished), str(folder / "sold.csv")])
+    assert result.stdout_bytes.decode("utf-8").splitlines()[:2] == ["sold", "é"]
 
 
 def test_evaluate(finished: Path, folder: Path) -> None:
@@ -524,7 +544,7 @@ def test_sigterm_keeps_the_run(folder: Path, tmp_path: Path) -> None:
 
 def test_a_closed_pipe_is_not_an_error(finished: Path) -> None:
     board = process("leaderboard", finished)
-    predictions = process("predict", finished, finished.parent / "sold.csv", "--output", "-")
+    predictions = process("predict", finished, finished.parent / "sold.csv")
     for command in (board, predictions):
         with command:
             assert command.stdout is not None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from parallelmlp_search._checks import check_boolean, check_choice, check_integer, is_number
+from parallelmlp_search._checks import check_boolean, check_choice, check_integer, check_seconds, is_number
 from parallelmlp_search.data import Scaling
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.kernels.losses import get_loss
@@ -191,11 +191,10 @@ class SearchSettings:
         kind, _, level = str(self.loss).partition(":")
         if self.metric is None and kind == "quantile":
             checked["metric"] = f"pinball:{level or '0.5'}"
+        if self.time_limit is not None:
+            checked["time_limit"] = check_seconds("time_limit", self.time_limit)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        limit = self.time_limit
-        if limit is not None and not (is_number(limit) and 0 < limit < math.inf):
-            raise InvalidParameterError(f"time_limit must be > 0 seconds, but got {limit!r}")
         if not 0 <= self.refinement <= 1:
             raise InvalidParameterError(f"refinement must lie in [0, 1], but got {self.refinement!r}")
         check_boolean("tune_thresholds", self.tune_thresholds)

@@ -63,10 +63,25 @@ def test_a_run_becomes_a_study(finished: RunDirectory, tmp_path: Path, place: st
     assert SPACE.contains(suggest(study.ask(), SPACE))
 
 
-def test_names_of_studies_are_unique(finished: RunDirectory, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["sqlite:///{}/study.db", "journal:{}/study.log"])
+def test_a_copy_is_completed_and_not_repeated(finished: RunDirectory, tmp_path: Path, place: str) -> None:
+    storage = place.format(tmp_path)
+    whole = study_from_run(finished, storage, study_name="whole")
+    part = optuna.create_study(storage=open_storage(storage), study_name="part", direction="maximize")
+    part.add_trials(whole.trials[:5])
+    for name in ("whole", "part"):
+        study = study_from_run(finished, storage, study_name=name)
+        assert [trial.params for trial in study.trials] == [trial.params for trial in whole.trials]
+        assert [trial.value for trial in study.trials] == [trial.value for trial in whole.trials]
+    # trials that a sampler added later stay
+    suggest(part.ask(), SPACE)
+    assert len(study_from_run(finished, storage, study_name="part").trials) == 13
+
+
+def test_another_study_of_the_name_is_refused(finished: RunDirectory, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/study.db"
-    study_from_run(finished, storage)
-    with pytest.raises(InvalidParameterError, match="study 'run' already"):
+    optuna.create_study(storage=storage, study_name="run").add_trial(optuna.create_trial(value=1.0))
+    with pytest.raises(InvalidParameterError, match="the study 'run' has other trials"):
         study_from_run(finished, storage)
     assert study_from_run(finished, storage, study_name="again").study_name == "again"
 

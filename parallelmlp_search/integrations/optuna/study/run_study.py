@@ -33,7 +33,7 @@ def study_from_run(
     *,
     study_name: str | None = None,
 ) -> optuna.Study:
-    """Copy a finished run into a new study.
+    """Copy a finished run into a study, or the trials that a study of this run lacks.
 
     Finalists become complete trials with the out-of-fold score as value; the others are pruned or failed.
     Scores by rung become intermediate values; epochs, seconds, parameters and origin become user attributes.
@@ -52,14 +52,14 @@ def study_from_run(
     Returns
     -------
     optuna.Study
-        Study with trials numbered as in the run.
+        Study with trials numbered as in the run. A copy that was interrupted is completed.
 
     Raises
     ------
     RunDirectoryError
         If the run is not finished.
     InvalidParameterError
-        If the storage already has a study of this name, or cannot be opened.
+        If the storage already has another study of this name, or cannot be opened.
     """
     directory = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
     result = directory.result()
@@ -67,25 +67,33 @@ def study_from_run(
     space = directory.settings().space
     metric = get_metric(result["metric"], result["task"])
     name = study_name or directory.path.resolve().name
-    try:
-        study = optuna.create_study(
-            storage=open_storage(storage),
-            study_name=name,
-            direction="maximize" if metric.greater_is_better else "minimize",
-        )
-    except optuna.exceptions.DuplicatedStudyError:
+    study = optuna.create_study(
+        storage=open_storage(storage),
+        study_name=name,
+        direction="maximize" if metric.greater_is_better else "minimize",
+        load_if_exists=True,
+    )
+    with reading(directory.path / "trials.parquet"):
+        trials = [_trial_of_rows(rows, space) for _, rows in frame.groupby("trial", sort=True)]
+    known = study.get_trials(deepcopy=False)
+    # a sampler may have added trials behind the copies
+    if any(_content(one) != _content(other) for one, other in zip(known, trials, strict=False)):
         raise InvalidParameterError(
-            f"study_name must be new in {storage!r}, but there is a study {name!r} already"
-        ) from None
+            f"study_name must be new in {storage!r} or a copy of this run, "
+            f"but the study {name!r} has other trials: give it another name"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([metric.name])  # labels of plot axes
     study.set_user_attr("honest_score", (result["honest"] or {}).get("score"))
     study.set_user_attr("run", str(directory.path))
-    with reading(directory.path / "trials.parquet"):
-        trials = [_trial_of_rows(rows, space) for _, rows in frame.groupby("trial", sort=True)]
-    get_writer(study._storage).create(study._study_id, trials)
+    get_writer(study._storage).create(study._study_id, trials[len(known) :])
     return study
+
+
+def _content(trial: FrozenTrial) -> tuple[object, ...]:
+    """Return what a trial of a run and its copy in a study have in common."""
+    return trial.state, trial.params, trial.intermediate_values
 
 
 def configs_from_study(study: optuna.Study, space: SearchSpace, n: int) -> list[MLPConfig]:
