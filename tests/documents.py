@@ -123,7 +123,7 @@ def _pmlp_problem(words: list[str]) -> str | None:
     command = pmlp_commands().get(words[0])
     if len(words) == 1 and words[0].startswith("-"):
         known = [name for parameter in typer.main.get_command(app).params for name in parameter.opts]
-        return None if words[0] in known else f"pmlp has no option {words[0]!r}"
+        return None if words[0] in (*known, "--help") else f"pmlp has no option {words[0]!r}"
     if command is None:
         return f"pmlp has no command {words[0]!r}"
     try:
@@ -203,6 +203,8 @@ def span_problem(span: str) -> str | None:
     words = span.split()
     options = re.findall(r"(?<!\S)(--[a-z][a-z-]+)", span)
     if words[0] == "pmlp" and len(words) > 1:
+        if words[1].startswith("-"):
+            return _pmlp_problem(words[1:])
         if words[1] not in pmlp_commands():
             return f"pmlp has no command {words[1]!r}"
         missing = [option for option in options if option not in options_of(words[1])]
