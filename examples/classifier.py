@@ -34,7 +34,7 @@ def main() -> None:
     )
     model.fit(X_train, y_train)
 
-    columns = ["rank", "score", "ensemble_weight", "n_parameters", "config_widths", "config_activation"]
+    columns = ["rank", "score", "standard_error", "ensemble_weight", "n_parameters", "widths", "activation"]
     print(model.leaderboard_[columns].head(5).to_string(index=False))
     auc = roc_auc_score(y_test, model.predict_proba(X_test)[:, 1])
     print(f"honest score {model.honest_score_:.4f}, on held-out rows {auc:.4f}")

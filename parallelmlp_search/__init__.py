@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ParallelMLPRegressor,
         SingleMLPClassifier,
         SingleMLPRegressor,
+        load,
     )
     from parallelmlp_search.runs import Run
     from parallelmlp_search.space import MLPConfig, SearchSpace
@@ -32,13 +33,15 @@ __all__ = [
     "SingleMLPClassifier",
     "SingleMLPRegressor",
     "__version__",
+    "load",
 ]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "estimators": (
-            "PackedSearchCV ParallelMLPClassifier ParallelMLPRegressor SingleMLPClassifier SingleMLPRegressor"
+            "PackedSearchCV ParallelMLPClassifier ParallelMLPRegressor SingleMLPClassifier "
+            "SingleMLPRegressor load"
         ),
         "runs": "Run",
         "space": "MLPConfig SearchSpace",

@@ -68,9 +68,18 @@ class Run:
         """Return the result: metric, honest score, best configuration, ensemble."""
         return self.directory.result()
 
-    def leaderboard(self) -> pd.DataFrame:
-        """Return one row per trial, best first."""
-        return self.directory.leaderboard()
+    def leaderboard(self, *, details: bool = False) -> pd.DataFrame:
+        """Return one row per trial, best first.
+
+        Parameters
+        ----------
+        details
+            False for ten columns; True for all, with the fields of the configurations.
+        """
+        from parallelmlp_search.search.run.leaderboard_view import main_columns
+
+        board = self.directory.leaderboard()
+        return board if details else main_columns(board)
 
     def trials(self) -> pd.DataFrame:
         """Return one row per trial and rung."""

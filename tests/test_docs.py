@@ -89,6 +89,7 @@ OUTPUTS: dict[str, tuple[Callable[[str], None], ...]] = {
     "docs/kernels.md": (_contains("(7, 32) (55,)\n"), _contains("13 39\n")),
     "docs/optuna.md": (_contains("learning_rate"),),
     "docs/parareal.md": (_contains("torch.Size([5, 3])"),),
+    "docs/python.md": (_anything, _contains("standard_error"), _anything, _contains("MLPConfig(")),
     "docs/refinement_sampler.md": (_below(0.1),),
     "docs/several-machines.md": (_contains("roc_auc"),),
     "docs/search_cv.md": (_contains("rank_test_score"), _anything, _contains("MLPConfig(")),

@@ -107,6 +107,25 @@ except SystemExit as end:
     assert abs(pd.read_csv(tmp_path / "out.csv").to_numpy() - expected).max() < 1e-6
 
 
+def test_a_loaded_estimator_predicts_without_torch(
+    fitted: ParallelMLPClassifier, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    code = """
+import sys
+import pandas as pd
+from parallelmlp_search import load
+run, rows = sys.argv[1:]
+model = load(run)
+X = pd.read_csv(rows).drop(columns="class")
+assert model.predict_proba(X).shape == (len(X), 2)
+assert len(model.predict(X)) == len(X) and len(model.leaderboard_) == 4
+assert model.honest_score_ and model.best_config_ and len(model.columns_) == 20
+"""
+    found = imported(code, str(fitted.run_directory), tmp_path / "rows.csv")
+    assert roots(found).isdisjoint({"torch", "optuna", "numba", "rich"})
+
+
 def test_a_pickled_estimator_predicts_without_torch(
     fitted: ParallelMLPClassifier, table: pd.DataFrame, tmp_path: Path
 ) -> None:

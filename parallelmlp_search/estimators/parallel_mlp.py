@@ -104,9 +104,11 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         One row per column of the training table: kind, number of distinct and missing values, range or
         examples, treatment, and the reason for the kind.
     leaderboard_ : pandas.DataFrame
-        One row per trial, best first.
+        One row per trial, best first, with ten columns; ``leaderboard(details=True)`` has all.
+        ``standard_error`` is that of the score over the folds, for trials that were cross-fitted.
     best_config_ : MLPConfig or None
-        Best single configuration.
+        Best single configuration. It prints the fields that differ from their defaults; ``to_dict()`` has
+        all.
     honest_score_ : float or None
         Expected score on new rows, corrected for the selection of the best networks. ``result_.honest`` holds
         its interval. None if there were too few rows.

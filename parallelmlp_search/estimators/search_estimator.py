@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
@@ -15,6 +15,7 @@ from parallelmlp_search.estimators.initial_configs import initial_configs
 from parallelmlp_search.estimators.table_estimator import TableEstimator, seed_from
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, RunDirectoryError
 from parallelmlp_search.search import RunDirectory
+from parallelmlp_search.search.run.leaderboard_view import main_columns
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
 if TYPE_CHECKING:
@@ -32,8 +33,60 @@ class SearchEstimator(TableEstimator):
     best_config_: MLPConfig | None
     honest_score_: float | None
     n_trials_: int
-    result_: SearchResult | None
     promotion_: PromotionResult
+    _result: SearchResult | Path | None
+
+    @property
+    def result_(self) -> SearchResult | None:
+        """Full result of the search; None if the model predicts a constant or was loaded without its run.
+
+        The result of a loaded run is read when it is first asked for.
+
+        Raises
+        ------
+        AttributeError
+            Before ``fit``.
+        RunDirectoryError
+            If the files of a loaded run are missing or damaged.
+        """
+        if "_result" not in vars(self):
+            raise AttributeError(f"{type(self).__name__} has no attribute 'result_' before fit")
+        if isinstance(self._result, Path):
+            from parallelmlp_search.estimators.stored_result import read_result
+
+            assert not isinstance(self.model_, ConstantModel)
+            self._result = read_result(RunDirectory.open(self._result), self.model_)
+        return self._result
+
+    def leaderboard(self, *, details: bool = False) -> pd.DataFrame:
+        """Return the leaderboard, one row per trial, best first.
+
+        Parameters
+        ----------
+        details
+            False for the ten columns of ``leaderboard_``; True for all, with each field of the configuration
+            as ``config_FIELD``, the state of the trial and the reason of a failure.
+
+        Returns
+        -------
+        pandas.DataFrame
+        """
+        check_is_fitted(self, "model_")
+        if not details:
+            return self.leaderboard_
+        if isinstance(self._result, Path):
+            return RunDirectory.open(self._result).leaderboard()
+        if self._result is None:
+            return self.leaderboard_
+        return self._result.leaderboard.to_frame()
+
+    def _store_result(self, result: SearchResult | RunDirectory | None, board: pd.DataFrame) -> None:
+        """Store the result of a search, or the run that holds it, and its leaderboard with all columns."""
+        self._result = result.path if isinstance(result, RunDirectory) else result
+        self.leaderboard_ = main_columns(board)
+        self.best_config_ = None
+        self.honest_score_ = None
+        self.n_trials_ = 0
 
     def fit(
         self,
@@ -81,7 +134,7 @@ class SearchEstimator(TableEstimator):
         if not problem.has_usable_column:
             return self._fit_constant(problem, settings)
         if self.run_directory is not None and directory is None:
-            directory = RunDirectory.create(self.run_directory)
+            directory = RunDirectory.create(self.run_directory, estimator=self._stored_parameters())
         with ExitStack() as stack:
             if self.verbose:
                 callbacks = (*callbacks, stack.enter_context(_console(type(self).__name__)))
@@ -93,9 +146,8 @@ class SearchEstimator(TableEstimator):
                 n_jobs=self.n_jobs,
                 started=started,
             )
-        self.result_ = result
         self.model_ = result.model
-        self.leaderboard_ = result.leaderboard.to_frame()
+        self._store_result(result, result.leaderboard.to_frame())
         self.best_config_ = result.best_config
         self.honest_score_ = None if result.honest is None else float(result.honest.score)
         self.n_trials_ = result.n_trials
@@ -228,6 +280,20 @@ class SearchEstimator(TableEstimator):
         )
         return settings, directory
 
+    def _stored_parameters(self) -> dict[str, Any]:
+        """Return the parameters that a run holds besides the settings of the search, JSON-able."""
+        weights = getattr(self, "class_weight", None)
+        if isinstance(weights, Mapping):
+            pairs = [
+                [getattr(label, "item", lambda one=label: one)(), float(weight)]
+                for label, weight in weights.items()
+            ]
+            weights = (
+                pairs if all(isinstance(label, bool | int | float | str) for label, _ in pairs) else None
+            )
+        given = {"class_weight": weights, "column_types": self.column_types}
+        return {name: value for name, value in given.items() if value is not None}
+
     def _seed(self, directory: RunDirectory | None) -> int:
         if self.random_state is None and directory is not None and "settings" in directory.info():
             return directory.settings().seed  # a continued run keeps the seed that it drew
@@ -246,12 +312,8 @@ class SearchEstimator(TableEstimator):
             raise DataError(
                 "X must have a column that differs between rows for a run directory to be written"
             )
-        self.result_ = None
         self.model_ = ConstantModel.fit(problem, settings.loss)
-        self.leaderboard_ = Leaderboard([]).to_frame()
-        self.best_config_ = None
-        self.honest_score_ = None
-        self.n_trials_ = 0
+        self._store_result(None, Leaderboard([]).to_frame())
         return self
 
     def __sklearn_tags__(self) -> Any:

@@ -53,8 +53,6 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
 
         ``names`` are the columns of training if the problem is that of an earlier ``fit``.
         """
-        from parallelmlp_search.data.profile.columns import profile_columns
-        from parallelmlp_search.data.profile.table import columns_frame
         from parallelmlp_search.search import Problem
 
         frame = check_table(self, X, names=names)
@@ -79,7 +77,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         problem = replace(problem, target_name=self._target_name)
         problem = problem.with_column_types(getattr(self, "column_types", None))
         if names is None:
-            self.columns_ = columns_frame(profile_columns(problem.frame, problem.read))
+            self.columns_ = problem.column_table
         return problem
 
     def _predictions(self, X: Any) -> npt.NDArray[np.float64]:

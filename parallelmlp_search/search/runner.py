@@ -265,7 +265,7 @@ def _finish(
     phases.begin("baselines")
     baselines = compare_baselines(context, fit, plan.training_seconds)
     phases.begin("saving")
-    board = make_leaderboard(trials, fit, evaluation.ensemble)
+    board = make_leaderboard(trials, fit, evaluation)
     metric = context.preparation.metric
     honest = honest_score(fit, evaluation, model)
     result = SearchResult(
@@ -309,6 +309,7 @@ def _memory_used(context: SearchContext) -> dict[str, int]:
 def _save(directory: RunDirectory, fit: CrossFit, result: SearchResult) -> None:
     directory.write_table("trials", result.trials)
     directory.write_table("leaderboard", result.leaderboard.to_frame())
+    directory.write_table("columns", fit.preparation.problem.column_table.reset_index())
     directory.write_tensors(
         "oof",
         {

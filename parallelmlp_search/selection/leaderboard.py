@@ -26,6 +26,8 @@ class Entry:
         Score in the metric's own orientation; None or NaN without a score.
     error
         The score such that lower is better; determines the rank.
+    standard_error
+        Standard error of the score over the folds; None for trials that were not cross-fitted.
     ensemble_weight
         Weight in the ensemble, 0 to 1.
     n_parameters
@@ -47,6 +49,7 @@ class Entry:
     metric: str
     score: float | None = None
     error: float | None = None
+    standard_error: float | None = None
     ensemble_weight: float = 0.0
     n_parameters: int = 0
     train_seconds: float = 0.0
@@ -145,7 +148,7 @@ class Leaderboard:
         entries = self.entries or (Entry(trial=0, metric=""),)  # for the columns of an empty leaderboard
         frame = pd.DataFrame([entry.to_record() for entry in entries]).head(len(self))
         frame.insert(0, "rank", pd.Series(self.ranks, dtype="Int64"))
-        return frame.astype({"score": "float64", "error": "float64"})
+        return frame.astype(dict.fromkeys(("score", "error", "standard_error"), "float64"))
 
 
 def _shallow(instance: Any) -> dict[str, Any]:

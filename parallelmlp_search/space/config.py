@@ -75,12 +75,13 @@ def category_dimension(n_categories: int) -> int:
     return min(MAX_CATEGORY_DIMENSION, (n_categories + 1) // 2)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class MLPConfig:
     """Multi-layer perceptron and its training.
 
     Values are validated and become plain Python objects (``np.int64(3)`` becomes ``3``, a list becomes a
-    tuple), so that equal configurations compare, hash and serialize alike.
+    tuple), so that equal configurations compare, hash and serialize alike. ``repr`` shows the fields that
+    differ from their defaults, :meth:`to_dict` all of them.
 
     Parameters
     ----------
@@ -217,6 +218,15 @@ class MLPConfig:
             keep(name, check_integer(name, getattr(self, name), minimum))
         if self.clip_norm is not None:
             keep("clip_norm", check_positive("clip_norm", self.clip_norm))
+
+    def __repr__(self) -> str:
+        values = self.changes().items()
+        return f"MLPConfig({', '.join(f'{name}={value!r}' for name, value in values)})"
+
+    def changes(self) -> dict[str, Any]:
+        """Return the fields that differ from their defaults."""
+        pairs = ((field.name, field.default, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, default, value in pairs if value != default}
 
     @property
     def depth(self) -> int:

@@ -528,7 +528,8 @@ class TestSeed:
         np.testing.assert_array_equal(alone.predict_proba(X), together.predict_proba(X))
         timed = [name for name in alone.leaderboard_ if name.endswith("_seconds")]
         pd.testing.assert_frame_equal(
-            alone.leaderboard_.drop(columns=timed), together.leaderboard_.drop(columns=timed)
+            alone.leaderboard(details=True).drop(columns=timed),
+            together.leaderboard(details=True).drop(columns=timed),
         )
 
     def test_a_generator_advances(self, numbers: tuple[np.ndarray, ...]) -> None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import stdev
 
 import torch
 
@@ -184,20 +185,22 @@ def honest_score(fit: CrossFit, evaluation: Evaluation, model: TrainedModel) -> 
     return adjust_for_averaging(honest, gain, preparation.metric.formula.score_range(predictions.shape[1]))
 
 
-def make_leaderboard(trials: Sequence[Trial], fit: CrossFit, ensemble: GreedyEnsemble) -> Leaderboard:
+def make_leaderboard(trials: Sequence[Trial], fit: CrossFit, evaluation: Evaluation) -> Leaderboard:
     """Leaderboard of all trials; finalists rank before all trials of screening.
 
     Parameters
     ----------
-    trials, fit, ensemble
-        All trials; finalists; their weights.
+    trials, fit, evaluation
+        All trials; finalists; their weights and those of the classes.
 
     Returns
     -------
     Leaderboard
     """
-    metric, weights = fit.preparation.metric, ensemble.weights.tolist()
+    metric, weights = fit.preparation.metric, evaluation.ensemble.weights.tolist()
     weight_of = {trial.number: weight for trial, weight in zip(fit.trials, weights, strict=True)}
+    numbers = (trial.number for trial in fit.trials)
+    error_of = dict(zip(numbers, fold_errors(fit, evaluation.decision_weights), strict=True))
     entries = []
     for trial in trials:
         failed = trial.state is TrialState.FAILED or not math.isfinite(trial.error)
@@ -207,6 +210,7 @@ def make_leaderboard(trials: Sequence[Trial], fit: CrossFit, ensemble: GreedyEns
                 metric=metric.name,
                 error=None if failed else trial.error,
                 score=None if failed else metric.to_score(trial.error),
+                standard_error=None if failed else error_of.get(trial.number),
                 rung=max(trial.rung, 0),
                 n_parameters=trial.n_parameters,
                 train_seconds=trial.seconds,
@@ -218,3 +222,24 @@ def make_leaderboard(trials: Sequence[Trial], fit: CrossFit, ensemble: GreedyEns
             )
         )
     return Leaderboard(entries)
+
+
+def fold_errors(fit: CrossFit, decision_weights: tuple[float, ...] | None) -> list[float | None]:
+    """Return the standard error of each finalist's score over the folds.
+
+    It is the standard deviation of the scores of the folds, divided by the root of their number; None for a
+    finalist without finite scores on at least two folds.
+    """
+    rows, metric = fit.scored_rows, fit.preparation.metric
+    folds = torch.from_numpy(fit.oof_folds[fit.preparation.oof_rows[fit.covered.numpy()]])
+    predictions = weight_classes(fit.scored_predictions, decision_weights)
+    scores: list[list[float]] = [[] for _ in fit.trials]
+    for fold in sorted(set(folds[folds >= 0].tolist())):
+        inside = (folds == fold).nonzero()[:, 0]
+        weight = None if rows.weight is None else rows.weight[inside]
+        if weight is not None and float(weight.sum()) <= 0:
+            continue
+        of_fold = metric(predictions[:, :, inside], rows.target[..., inside], weight).tolist()
+        for own, score in zip(scores, of_fold, strict=True):
+            own += [score] if math.isfinite(score) else []
+    return [stdev(own) / math.sqrt(len(own)) if len(own) > 1 else None for own in scores]

@@ -23,7 +23,13 @@ from parallelmlp_search.data.cells.numbers import NumberCells
 from parallelmlp_search.data.cells.recognition import ReadTable, read_columns, read_target
 from parallelmlp_search.data.cells.table import TableReader
 from parallelmlp_search.data.coercion import as_numbers, shown
-from parallelmlp_search.data.profile.table import TableProfile, TargetProfile, profile_table
+from parallelmlp_search.data.profile.columns import profile_columns
+from parallelmlp_search.data.profile.table import (
+    TableProfile,
+    TargetProfile,
+    columns_frame,
+    profile_table,
+)
 from parallelmlp_search.data.profile.target import describe_target
 from parallelmlp_search.data.row_values import group_codes, refuse_rows, row_times, row_values, row_weights
 from parallelmlp_search.engine import Head, Task
@@ -207,6 +213,11 @@ class Problem:
             return Head("regression", n_outputs, (0.0,) * n_outputs, (1.0,) * n_outputs)
         # sorting 36,631 strings takes 24 ms, hence the cache
         return Head(self.task, len(np.unique(self.target)))
+
+    @cached_property
+    def column_table(self) -> pd.DataFrame:
+        """Facts about the columns of the table, one row each."""
+        return columns_frame(profile_columns(self.frame, self.read))
 
     def profile(self, *, short: bool = False) -> TableProfile:
         """Facts about the table and findings that deserve attention; `short` leaves out those of columns."""

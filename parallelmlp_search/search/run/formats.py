@@ -184,6 +184,13 @@ TRIAL_COLUMNS: Mapping[str, str] = {
 """Columns of ``trials.parquet`` and the kinds of their types."""
 
 
+COLUMN_COLUMNS: Mapping[str, str] = {
+    **dict.fromkeys(("column", "kind", "values", "treatment", "reason"), "O"),
+    **dict.fromkeys(("distinct", "missing"), "iu"),
+}
+"""Columns of ``columns.parquet`` and the kinds of their types."""
+
+
 class State(TypedDict):
     """State of a member in a checkpoint, without its vectors."""
 

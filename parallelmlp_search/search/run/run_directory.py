@@ -32,6 +32,7 @@ from parallelmlp_search._files import (
 from parallelmlp_search._reading import RESTORE, read_frame, read_json, reading
 from parallelmlp_search.exceptions import RunDirectoryError, near_miss
 from parallelmlp_search.search.run.formats import (
+    COLUMN_COLUMNS,
     FORMAT,
     LEADERBOARD_COLUMNS,
     TRIAL_COLUMNS,
@@ -59,8 +60,8 @@ class RunDirectory:
 
     ``run.json`` holds the settings and the status; ``checkpoints/`` the outcomes that a resumed run needs;
     ``journal.json`` values that depend on the clock, so that a resumed run uses the same; ``trials.parquet``,
-    ``leaderboard.parquet``, ``oof.safetensors``, ``result.json`` and ``model/`` the result; ``log.jsonl``
-    events.
+    ``leaderboard.parquet``, ``columns.parquet``, ``oof.safetensors``, ``result.json`` and ``model/``
+    the result; ``log.jsonl`` events.
     """
 
     def __init__(self, path: Path) -> None:
@@ -310,6 +311,11 @@ class RunDirectory:
     def result(self) -> dict[str, Any]:
         """Summary of a finished search."""
         return dict(read_json(self._finished("result.json"), Result))
+
+    def columns(self) -> pd.DataFrame | None:
+        """Facts about the columns of the table, one row each; None for a run of an older version."""
+        path = self.path / "columns.parquet"
+        return read_frame(path, COLUMN_COLUMNS).set_index("column") if path.is_file() else None
 
     def leaderboard(self) -> pd.DataFrame:
         """Leaderboard, best trial first."""

@@ -72,7 +72,8 @@ def test_a_search_starts_from_a_study(study: optuna.Study, table: Table) -> None
 def test_a_search_starts_from_a_run(table: Table, tmp_path: Path) -> None:
     first = _model(run_directory=tmp_path / "run").fit(*table)
     second = _model(WIDER, initial_configs=tmp_path / "run").fit(*table)
-    board = first.leaderboard_[first.leaderboard_["state"] != "failed"]
+    board = first.leaderboard(details=True)
+    board = board[board["state"] != "failed"]
     rates = first.result_.trials.drop_duplicates("trial").set_index("trial")["config_learning_rate"]  # type: ignore[union-attr]
     assert _first(second) == [rates[trial] for trial in board["trial"]]
 
