@@ -33,8 +33,17 @@ def parse_column_types(options: Sequence[str] | None) -> dict[str, str] | None:
                 f"columns must be KIND=NAME,..., but got {option!r}: write {names}={kind}"
             )
         check_choice("columns", kind, COLUMN_TYPES)
-        for name in next(csv.reader([names], skipinitialspace=True)):
+        for name in _split(names, option):
             if types.get(name, kind) != kind:
                 raise InvalidParameterError(f"columns sets two kinds of {name!r}: {types[name]} and {kind}")
             types[name] = kind
     return types or None
+
+
+def _split(names: str, option: str) -> list[str]:
+    try:
+        return next(csv.reader([names], skipinitialspace=True))
+    except csv.Error:
+        raise InvalidParameterError(
+            f"columns must be KIND=NAME,..., but got {option!r}: put a name with a line break in quotes"
+        ) from None

@@ -10,12 +10,15 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from parallelmlp_search._optional import require
-from parallelmlp_search.distribute.cluster import Cluster, TaskLost
+from parallelmlp_search.distribute.cluster import MAX_LOSSES, Cluster, TaskLost
 from parallelmlp_search.distribute.remote import Message, train_message
 from parallelmlp_search.exceptions import DistributedError
 
 WORKER_SECONDS = 30.0
 """Seconds to wait for a first worker."""
+
+RETRY_SECONDS = 0.5
+"""Seconds before workers that could not be counted are counted again."""
 
 
 class DaskCluster(Cluster):
@@ -37,8 +40,24 @@ class DaskCluster(Cluster):
         self.no_workers = f"{self._name} has no worker: start one on each machine with: dask worker {address}"
 
     def count(self) -> int:
-        if self._client.status != "running":
-            return 0  # the connection is lost for a moment
+        """Return the number of workers, or 0 if the connection is lost and there is an earlier count.
+
+        Raises
+        ------
+        DistributedError
+            If the connection is lost for good, or again and again, before the first count.
+        """
+        for _ in range(MAX_LOSSES):
+            with contextlib.suppress(OSError):  # between the question and its answer
+                if self._client.status == "running":
+                    return self._threads()
+            if self._count:
+                return 0  # tasks that the scheduler has lost are sent again
+            time.sleep(RETRY_SECONDS)
+            self._reconnect()
+        raise DistributedError(f"{self._name} lost the connection {MAX_LOSSES} times: check the network")
+
+    def _threads(self) -> int:
         if not (threads := self._client.nthreads()) and not self._count:
             with contextlib.suppress(TimeoutError):
                 self._client.wait_for_workers(1, timeout=WORKER_SECONDS)
@@ -90,6 +109,11 @@ class DaskCluster(Cluster):
         except self._distributed.CancelledError as error:
             self._reconnect()
             raise TaskLost(str(error)) from None
+        except OSError as error:
+            if reference.status == "error":
+                raise  # by the task
+            self._reconnect()
+            raise TaskLost(str(error)) from None
         return result
 
     def cancel(self, pending: list[Any]) -> None:
@@ -106,7 +130,12 @@ class DaskCluster(Cluster):
     def _submit(self, function: Any, *arguments: Any, key: str) -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
-            return self._client.submit(function, *arguments, key=key)
+            try:
+                return self._client.submit(function, *arguments, key=key)
+            except Exception:
+                if self._client.status != "running":
+                    self._reconnect()  # which raises: a client that connects takes tasks
+                raise
 
 
 def _same(value: Any) -> Any:

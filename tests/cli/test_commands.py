@@ -246,6 +246,9 @@ def test_inspect_shows_columns_task_and_warnings(folder: Path) -> None:
 def test_mistakes_in_kinds_of_columns(folder: Path) -> None:
     data = folder / "sold.csv"
     assert "--columns must be KIND=NAME,..., but got 'a'" in mistake("inspect", data, "--columns", "a")
+    broken = mistake("inspect", data, "--columns", "numeric=a\nb")
+    assert "but got 'numeric=a\\nb': put a name with a line break in quotes" in broken
+    assert "there is no such column" in mistake("inspect", data, "--columns", 'numeric="a\nb"')
     assert "write currency=a" in mistake("inspect", data, "--columns", "a=currency")
     assert "did you mean 'currency'?" in mistake("inspect", data, "--columns", "curency=a")
     assert "two kinds of 'a'" in mistake("inspect", data, "--columns", "text=a", "--columns", "list=a")
