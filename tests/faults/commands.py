@@ -6,6 +6,7 @@ instead of two seconds. A part of the commands is started from the shell's point
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -13,8 +14,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +36,9 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT = 120.0
 """Seconds after which a command counts as hanging. A tiny search takes less than a second."""
 
+
+HIDDEN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+"""Warnings that Python does not show either."""
 
 _started: list[subprocess.Popen[bytes]] = []
 
@@ -72,6 +78,8 @@ class Done:
             return "hang"
         if "Traceback" in self.message or "Error:" in self.message:
             return "traceback"
+        if "Warning: " in self.message:
+            return "warning for programmers"
         if self.code in (0, -signal.SIGKILL):
             return None
         if self.code not in (1, 2, 130):
@@ -97,6 +105,7 @@ def run(
     text: str | None = None,
     kill_after: tuple[float, str] | None = None,
     rival_after: float | None = None,
+    kills_worker_after: float | None = None,
     is_forked: bool = True,
 ) -> Done:
     """Run a command to its end.
@@ -111,6 +120,9 @@ def run(
         Seconds until a signal from outside, and its name; or None.
     rival_after
         Seconds until the same command is started beside; or None. Its end must not be wrong either.
+    kills_worker_after
+        Seconds from the start of the first worker process until one is killed; or None. The report of the
+        fault tells if there was one.
     is_forked
         False to start a new interpreter.
     """
@@ -127,8 +139,15 @@ def run(
         if rival_after is not None:
             time.sleep(rival_after)
             rival = run(arguments, {"kind": "none", "folder": "/nowhere", "at": 0}, text=text)
+        killer = None
+        if kills_worker_after is not None:
+            arguments_of_killer = (process, kills_worker_after, folder / "report")
+            killer = threading.Thread(target=_kill_worker, args=arguments_of_killer)
+            killer.start()
         code, peak = _wait(process, began, kill_after)
         seconds = time.monotonic() - began
+        if killer is not None:
+            killer.join()
         report = folder / "report"
         message = (folder / "message").read_text(errors="replace")
         if rival is not None and (problem := rival.problem()):
@@ -154,8 +173,32 @@ def _wait(process: int, began: float, kill_after: tuple[float, str] | None) -> t
             os.kill(process, getattr(signal, kill_after[1]))
             kill_after = None
         if seconds > TIMEOUT:
+            os.kill(process, signal.SIGUSR1)  # it prints where it hangs
+            time.sleep(1)
             os.kill(process, signal.SIGKILL)
         time.sleep(0.002)
+
+
+def _workers(process: int) -> list[int]:
+    """Worker processes of a command; any of its threads can have started them."""
+    found = []
+    for children in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            pids = children.read_text().split()
+            found += [pid for pid in pids if b"popen_loky_posix" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [int(pid) for pid in found]
+
+
+def _kill_worker(process: int, seconds: float, report: Path) -> None:
+    """Kill a worker process some seconds after the first one has started, unless the command ends before."""
+    while Path(f"/proc/{process}/task").is_dir() and not _workers(process):
+        time.sleep(0.005)
+    time.sleep(seconds)
+    if workers := _workers(process):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(workers[-1], signal.SIGKILL)
+            with open(report, "a") as file:
+                file.write("fired ")
 
 
 def _start(arguments: list[str], specification: Mapping[str, Any], folder: Path) -> int:
@@ -201,6 +244,9 @@ def _command(arguments: list[str], specification: Mapping[str, Any], folder: Pat
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in enumerate("rww"))
         os.chdir(folder)
         sys.argv = ["pmlp", *arguments]
+        warnings.resetwarnings()
+        for category in HIDDEN:
+            warnings.simplefilter("ignore", category)
         journal.MIN_KEPT_SECONDS = 0.0
         if specification.get("processes"):
             workers.MIN_PROCESS_SECONDS = 0.0

@@ -27,17 +27,18 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.faults import commands
 from tests.faults.cases import (
+    COMMANDS,
     SEARCHES,
     Case,
+    command_cases,
     fault_cases,
     keep_regression,
     regressions,
-    table_cases,
     wide_table,
-    write_table,
 )
 from tests.faults.commands import Done
 from tests.faults.states import outcome
+from tests.faults.tables import search_options, table_cases, write_table
 
 COUNTS = (
     "tables", "faults", "resumes", "lost trials", "differing leaderboards", "overruns", "peak over limit",
@@ -52,6 +53,12 @@ BATCH = 20
 
 STARTED_SHARE = 0.04
 """Share of the commands that are started as new programs instead of being forked."""
+
+OUTSIDE = ("moment", "rival", "worker")
+"""Faults from outside of the process."""
+
+WORKER_SECONDS = 3.0
+"""Seconds from the start of a worker process to the end of its search."""
 
 TIME_LIMIT, MEMORY_LIMIT = 5.0, 700
 """Limits, in seconds and megabytes, of the searches that check them."""
@@ -80,7 +87,7 @@ class Soak:
         self.folder = folder
         self.keeps = keeps
         self.counts = Counter(dict.fromkeys(COUNTS, 0))
-        self.n_commands = 0
+        self.n_commands = self.n_models = 0
         self.table = folder / "wide.csv"
         wide_table().to_csv(self.table, index=False)
         self._expected: dict[str, tuple[Done, dict[str, Any]]] = {}
@@ -93,7 +100,7 @@ class Soak:
         done = commands.run(arguments, fault, is_forked=is_forked, **options)
         if problem := done.problem():
             kind = "tracebacks" if problem == "traceback" else "other"
-            raise Failure(kind, f"{problem} of {arguments[0]} after {fault}: {done.message[-1500:]}")
+            raise Failure(kind, f"{problem} of {arguments[0]} after {fault}: {done.message[-6000:]}")
         return done
 
     # ------------------------------------------------------------------ searches with faults
@@ -138,17 +145,28 @@ class Soak:
 
     def _attempt(self, name: str, run: Path, fault: dict[str, Any]) -> None:
         done, _ = self.expected(name)
-        options: dict[str, Any] = {"text": self._text(name)}
-        kind = fault["kind"]
-        injected = {**fault, "folder": str(run), "at": int(fault["at"] * done.n_operations)}
-        if kind in ("moment", "rival"):
-            injected = {"kind": "none", "folder": str(run), "at": -1}
+        arguments = self._next(name, run)
+        ended = self._with_fault(arguments, fault, done, run, text=self._text(name))
+        if fault["kind"] == "worker" and ended.code:
+            raise Failure("other", f"{arguments[0]} without a worker ends with: {ended.message[-1500:]}")
+
+    def _with_fault(
+        self, arguments: list[object], fault: dict[str, Any], done: Done, folder: Path, **options: Any
+    ) -> Done:
+        """Run a command that ends as ``done`` without its fault in a folder."""
+        kind, at = fault["kind"], fault["at"]
+        injected = {**fault, "folder": str(folder), "at": int(at * done.n_operations)}
+        if kind in OUTSIDE:
+            injected = {"kind": "none", "folder": str(folder), "at": -1, "processes": kind == "worker"}
         if kind == "moment":
-            options["kill_after"] = (fault["at"] * done.seconds, fault["name"])
+            options["kill_after"] = (at * done.seconds, fault["name"])
         if kind == "rival":
-            options["rival_after"] = fault["at"] * done.seconds
-        ended = self.command(self._next(name, run), injected, **options)
+            options["rival_after"] = at * done.seconds
+        if kind == "worker":
+            options["kills_worker_after"] = at * WORKER_SECONDS
+        ended = self.command(arguments, injected, **options)
         self.counts["faults"] += ended.fired or kind in ("moment", "rival")
+        return ended
 
     def _next(self, name: str, run: Path) -> list[object]:
         """Command with which a user would go on."""
@@ -171,6 +189,55 @@ class Soak:
         kind = "lost trials" if missing else "differing leaderboards"
         raise Failure(kind, f"{differing} differ after {case}")
 
+    # ------------------------------------------------------------------ commands with faults
+
+    def check_command(self, case: Case) -> None:
+        """Run a command on a finished run with faults, then without, and compare what it leaves behind."""
+        name = case["command"]
+        done, files = self._expected_command(name)
+        with self._run_folder() as run:
+            shutil.copytree(self._finished(), run)
+            folder = run.parent
+            for fault in case["faults"]:
+                self._with_fault(self._words(name, run), fault, done, folder)
+                if fault["kind"].startswith("delete"):
+                    return
+            ended = self.command(self._words(name, run))
+            if ended.code:
+                raise Failure("other", f"{name} fails without a fault: {ended.message[-1500:]}")
+            if name == "study":
+                return  # a study holds times, and a second copy is refused or complete
+            found = outcome(folder)
+            if found != files:
+                differing = sorted(one for one in {*found, *files} if found.get(one) != files.get(one))
+                raise Failure("other", f"{differing} differ after {case}")
+
+    def _finished(self) -> Path:
+        self.expected("classes")
+        return self.folder / "expected classes"
+
+    def _words(self, name: str, run: Path) -> list[object]:
+        places = {"RUN": str(run), "TABLE": str(self.table), "FOLDER": str(run.parent)}
+        words: list[object] = []
+        for word in COMMANDS[name]:
+            for place, value in places.items():
+                word = word.replace(place, value)
+            words.append(word)
+        return words
+
+    def _expected_command(self, name: str) -> tuple[Done, dict[str, Any]]:
+        """End of a command without faults, and the files that it leaves behind."""
+        key = f"command {name}"
+        if key not in self._expected:
+            with self._run_folder() as run:
+                shutil.copytree(self._finished(), run)
+                fault = {"kind": "none", "folder": str(run.parent), "at": -1}
+                done = commands.run(self._words(name, run), fault)
+                if done.code:
+                    raise Failure("other", f"{name} fails without faults: {done.message}")
+                self._expected[key] = done, outcome(run.parent)
+        return self._expected[key]
+
     # ------------------------------------------------------------------ tables
 
     def check_table(self, case: Case) -> None:
@@ -178,18 +245,33 @@ class Soak:
         self.counts["tables"] += 1
         with self._run_folder() as run:
             path = write_table(case, run.parent)
-            budget = ["--trials", 2, "--max-epochs", 2, "--space", "small", "--jobs", 1]
-            words = [word for option in case["options"] for word in option]
-            arguments = ["search", path, "--target", "target", *budget, *words, "--output", run, "--quiet"]
-            if self.command(arguments).code:
+            budget = ["--trials", 2, "--max-epochs", 2, "--space", "small", "--jobs", 1, "--no-baselines"]
+            options = [*budget, *search_options(case), "--output", run, "--quiet"]
+            if self.command(["search", path, "--target", "target", *options]).code:
                 return
+            self.n_models += 1
             predictions = run.parent / "predictions.csv"
             if self.command(["predict", run, path, "--output", predictions]).code == 0:
                 self._check_predictions(predictions, case)
             self.command(["evaluate", run, path])  # without known targets, one sentence
-            for command in (["leaderboard", run], ["show", run, 0], ["resume", run]):
-                if (done := self.command(command)).code:
-                    raise Failure("other", f"{command[0]} of a finished run: {done.message}")
+            for name in case["commands"]:
+                done = self.command(self._further(name, case, run, path))
+                if done.code and name in ("leaderboard", "show", "resume", "json"):
+                    raise Failure("other", f"{name} of a finished run: {done.message}")
+
+    def _further(self, name: str, case: Case, run: Path, path: Path) -> list[object]:
+        """A command on the finished run of a generated table."""
+        if name == "other table":
+            other = write_table(case, run.parent / "other", turn=1)
+            return ["predict", run, other, "--output", run.parent / "other.csv"]
+        known: dict[str, list[object]] = {
+            "show": ["show", run, 0],
+            "json": ["resume", run, "--json"],
+            "inspect": ["inspect", path, "--target", "target"],
+            "study": ["study", run, "--storage", f"journal:{run.parent}/journal"],
+            "dry run": ["promote", run, "--dry-run", "--gflops", 10],
+        }
+        return known.get(name, [name, run])
 
     def _check_predictions(self, path: Path, case: Case) -> None:
         frame = pd.read_csv(path, keep_default_na=False)
@@ -263,7 +345,7 @@ class Soak:
 
     def repeat(self) -> None:
         """Check all cases that failed once."""
-        checks = {"faults": self.check_faults, "tables": self.check_table}
+        checks = {"faults": self.check_faults, "commands": self.check_command, "tables": self.check_table}
         for kind, cases in regressions().items():
             for case in cases:
                 try:
@@ -320,10 +402,16 @@ def main() -> int:
         while not (is_over("faults") and is_over("tables")):
             if not is_over("faults"):
                 soak.explore("faults", fault_cases, soak.check_faults, number, lambda: is_over("faults"))
+            if not is_over("faults") and number % 3 == 0:
+                soak.explore("commands", command_cases, soak.check_command, number, lambda: is_over("faults"))
             if not is_over("tables"):
                 soak.explore("tables", table_cases, soak.check_table, number, lambda: is_over("tables"))
             number += 1
-            print(f"batch {number - chosen.seed}: {soak.line()}", file=sys.stderr, flush=True)
+            print(
+                f"batch {number - chosen.seed}: {soak.line()} ({soak.n_models} models)",
+                file=sys.stderr,
+                flush=True,
+            )
         print(soak.line())
         return int(soak.has_failed)
     finally:

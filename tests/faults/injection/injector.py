@@ -8,6 +8,7 @@ the operation. Nothing of this is inside the package.
 from __future__ import annotations
 
 import errno
+import faulthandler
 import os
 import resource
 import shutil
@@ -50,6 +51,7 @@ class Fault:
             "two signals": self._two_signals,
             "error": self._error,
             "short write": self._tear_next,
+            "torn file": self._tear_next,
             "file limit": self._limit_files,
             "memory limit": self._limit_memory,
             "delete folder": self._delete_folder,
@@ -95,6 +97,8 @@ class Fault:
             if self.is_torn and path.startswith(self.folder):
                 self.is_torn = False
                 os.truncate(path, os.path.getsize(path) // 2)
+                if self.kind == "torn file":
+                    os.kill(os.getpid(), signal.SIGKILL)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
             return result
 
@@ -124,7 +128,8 @@ class Fault:
 
 
 def install(specification: dict[str, Any]) -> None:
-    """Install a fault in this process."""
+    """Install a fault in this process, which also prints its stacks on SIGUSR1."""
+    faulthandler.register(signal.SIGUSR1)
     fault = Fault(specification)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -149,10 +154,13 @@ def install(specification: dict[str, Any]) -> None:
         now = getattr(time, name)
         jump = (lambda: fault.offset) if name == "time" else (lambda: max(0.0, fault.offset))
         setattr(time, name, lambda now=now, jump=jump: now() + jump())
-    if fault.kind == "short write":
+    if fault.kind in ("short write", "torn file"):
         import pandas as pd
+        import safetensors.numpy
         import safetensors.torch
 
-        pd.DataFrame.to_parquet = fault.torn(pd.DataFrame.to_parquet, 1)  # type: ignore[method-assign]
-        safetensors.torch.save_file = fault.torn(safetensors.torch.save_file, 1)
+        for name in ("to_parquet", "to_feather", "to_csv"):
+            setattr(pd.DataFrame, name, fault.torn(getattr(pd.DataFrame, name), 1))
+        for module in (safetensors.torch, safetensors.numpy):
+            module.save_file = fault.torn(module.save_file, 1)  # type: ignore[attr-defined]
         Path.write_text = fault.torn(Path.write_text, 0)  # type: ignore[method-assign]
