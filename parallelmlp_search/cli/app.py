@@ -17,11 +17,13 @@ from parallelmlp_search.cli.inspect import inspect
 from parallelmlp_search.cli.options import (
     Backend,
     Columns,
+    Database,
     Jobs,
     Json,
     Quiet,
     RunPath,
     Scheduler,
+    Sheet,
     TablePath,
     Task,
     budget_option,
@@ -86,6 +88,8 @@ def search(
         ),
     ] = None,
     columns: Columns = None,
+    database: Database = None,
+    sheet: Sheet = None,
     time_limit: Annotated[
         str | None,
         budget_option(metavar="TIME", help="Time for the whole run: seconds, or such as 90s, 10m or 1h30m."),
@@ -227,7 +231,9 @@ def search(
     from parallelmlp_search.space import SearchSpace
 
     types = parse_column_types(columns)
-    source = Source(data, target, task, groups, time_column, weights, class_weight, types)
+    source = Source(
+        data, target, task, groups, time_column, weights, class_weight, types, database=database, sheet=sheet
+    )
     search_space = SearchSpace.resolve(space)
     settings = SearchSettings(
         search_space=search_space,
@@ -306,6 +312,8 @@ def predict(
     proba: Annotated[
         bool, typer.Option("--proba", help="Write the probability of each class instead of the class.")
     ] = False,
+    database: Database = None,
+    sheet: Sheet = None,
 ) -> None:
     """Predict the rows of a table with the ensemble of a run."""
     from parallelmlp_search.cli.predictions import check_output, prediction_table, target_of, write_table
@@ -317,7 +325,8 @@ def predict(
     directory = RunDirectory.open(run)
     model = load_model(directory)
     target = target_of(directory, model) or "prediction"
-    write_table(prediction_table(model, read_table(data), target, proba=proba), output)
+    table = read_table(data, database=database, sheet=sheet)
+    write_table(prediction_table(model, table, target, proba=proba), output)
 
 
 for command in (evaluate, leaderboard, show, study):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parallelmlp_search.cli.options import Json, Quiet, RunPath, output_option
+from parallelmlp_search.cli.options import Database, Json, Quiet, RunPath, Sheet, output_option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +38,8 @@ def explain(
     ] = None,
     top: Annotated[int, typer.Option(metavar="N", min=1, help="Rows of each table that are printed.")] = 10,
     seed: Annotated[int, typer.Option(metavar="N", help="Random seed.")] = 0,
+    database: Database = None,
+    sheet: Sheet = None,
     output: Annotated[
         Path | None,
         output_option(metavar="DIR", help="Folder of the tables. Default: the folder explain of the run."),
@@ -48,6 +50,7 @@ def explain(
     """Show which columns matter, how predictions depend on them, and where the model is wrong."""
     from parallelmlp_search.cli.plain_values import plain, records
     from parallelmlp_search.cli.terminal import terminal
+    from parallelmlp_search.data import read_table
     from parallelmlp_search.explain import ExplainSettings, explain_model
     from parallelmlp_search.report.terminal.explanation import explanation_page
     from parallelmlp_search.runs import EXPLANATION, load_model
@@ -56,7 +59,10 @@ def explain(
     directory, screen = RunDirectory.open(run), terminal()
     model, metric = load_model(directory), directory.result()["metric"]
     names = None if columns is None else tuple(name.strip() for name in columns.split(","))
-    rows = _rows(directory, model, data)
+    table = None
+    if data is not None and not _is_own_table(directory, data):
+        table = read_table(data, database=database, sheet=sheet)
+    rows = _rows(directory, model, table)
     settings = ExplainSettings(columns=names, seed=seed)
     with screen.err.status("explaining") if not quiet else contextlib.nullcontext() as status:
         found = explain_model(
@@ -76,14 +82,13 @@ def explain(
         screen.show(explanation_page(found, top=top, folder=str(folder), width=screen.out.width))
 
 
-def _rows(directory: RunDirectory, model: TrainedModel, data: str | None) -> ExplainedRows:
+def _rows(directory: RunDirectory, model: TrainedModel, table: pd.DataFrame | None) -> ExplainedRows:
     """Rows of the table of the run, or those of another table."""
     from parallelmlp_search.cli.source import Source
-    from parallelmlp_search.data import read_table
     from parallelmlp_search.exceptions import PMLPError, RunDirectoryError
     from parallelmlp_search.explain.sources import oof_folds_of, training_rows
 
-    if data is None or _is_own_table(directory, data):
+    if table is None:
         source = Source.of_run(directory)
         problem = source.problem_of_run(directory)
         if directory.info().get("fingerprint") != problem.fingerprint():
@@ -96,7 +101,7 @@ def _rows(directory: RunDirectory, model: TrainedModel, data: str | None) -> Exp
     with contextlib.suppress(PMLPError, OSError):
         frame = Source.of_run(directory).problem_of_run(directory).frame
         background = frame.sample(min(BACKGROUND_ROWS, len(frame)), random_state=0)
-    return _new_rows(directory, model, read_table(data), background)
+    return _new_rows(directory, model, table, background)
 
 
 def _is_own_table(directory: RunDirectory, data: str) -> bool:

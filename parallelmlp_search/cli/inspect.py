@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from parallelmlp_search.cli.options import Columns, Json, TablePath, Task, column_option
+from parallelmlp_search.cli.options import Columns, Database, Json, Sheet, TablePath, Task, column_option
 from parallelmlp_search.cli.terminal import terminal
 
 
@@ -15,6 +15,8 @@ def inspect(
     target: Annotated[str | None, column_option(help="Column to predict.")] = None,
     task: Task = None,
     columns: Columns = None,
+    database: Database = None,
+    sheet: Sheet = None,
     show_all: Annotated[bool, typer.Option("--all", help="Show all columns of a wide table.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -32,7 +34,7 @@ def inspect(
     types = parse_column_types(columns)
     if target is None and task is not None:
         raise InvalidParameterError(f"task needs a target, but got {task!r} without --target")
-    frame = read_table(data)
+    frame = read_table(data, database=database, sheet=sheet)
     metric = None
     if target is None:
         profile = profile_table(frame, read_columns(frame, types))
@@ -45,5 +47,7 @@ def inspect(
         screen.json({"table": data, "metric": metric} | profile.to_dict())
     else:
         screen.show(
-            profile_page(profile, table_name(data), metric, width=screen.out.width, show_all=show_all)
+            profile_page(
+                profile, table_name(data, database), metric, width=screen.out.width, show_all=show_all
+            )
         )

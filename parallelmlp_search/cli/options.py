@@ -46,9 +46,20 @@ TablePath = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="Table: CSV (also .gz), TSV, JSON lines, Parquet, ORC or Feather file, or a quoted pattern of "
-        "several; - for CSV on standard input.",
+        help="Table: CSV (also .gz), TSV, JSON, Parquet, ORC, Feather or Excel file, or a quoted pattern of "
+        "several; a query, such as \"SELECT * FROM 'sales/*.csv'\"; - for CSV on standard input.",
     ),
+]
+Database = Annotated[
+    str | None,
+    data_option(
+        "--from",
+        metavar="FILE",
+        help="SQLite or DuckDB database, of which DATA is a table or a query.",
+    ),
+]
+Sheet = Annotated[
+    str | None, data_option(metavar="NAME", help="Sheet of an Excel file. Default: the only one with rows.")
 ]
 Json = Annotated[bool, output_option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[

@@ -6,18 +6,20 @@ from typing import Annotated
 
 import typer
 
-from parallelmlp_search.cli.options import Json, RunPath, TablePath
+from parallelmlp_search.cli.options import Database, Json, RunPath, Sheet, TablePath
 from parallelmlp_search.cli.terminal import terminal
 
 
-def evaluate(run: RunPath, data: TablePath, as_json: Json = False) -> None:
+def evaluate(
+    run: RunPath, data: TablePath, database: Database = None, sheet: Sheet = None, as_json: Json = False
+) -> None:
     """Score the ensemble of a run on a table with known targets."""
     from parallelmlp_search.cli.predictions import evaluation_of
     from parallelmlp_search.data import read_table
     from parallelmlp_search.report import evaluation_table
     from parallelmlp_search.search import RunDirectory
 
-    evaluation = evaluation_of(RunDirectory.open(run), read_table(data))
+    evaluation = evaluation_of(RunDirectory.open(run), read_table(data, database=database, sheet=sheet))
     screen = terminal()
     if as_json:
         screen.json(evaluation)

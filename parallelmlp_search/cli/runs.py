@@ -49,16 +49,16 @@ def new_run(
     if output is not None:
         RunDirectory(output).check_free()  # before a large table is read
     check_room(settings.memory_bytes)
-    frame = read_table(source.data, memory_limit=settings.memory_bytes)
+    frame = source.read(settings.memory_bytes)
     problem = source.problem(frame)
     settings.check_task(problem.task)
     if settings.metric is not None:
         get_metric(settings.metric, problem.task)
     folder = _new_folder(source.stem) if output is None else output
     directory = RunDirectory.create(folder, source=source.to_dict(), **({"shared": shared} if shared else {}))
-    if source.is_stdin:
+    if source.is_copied:
         with removed_unless_begun(directory):
-            # standard input cannot be read again, so the run uses a copy from here on
+            # standard input and queries may give other rows next time, so the run uses a copy from here on
             directory.write_table(STORED_TABLE, frame)
             problem = source.problem(read_table(directory.path / f"{STORED_TABLE}.parquet"))
     return directory, problem
@@ -195,7 +195,7 @@ def _describe(source: Source, problem: Problem, settings: SearchSettings) -> Non
     if profile.warnings:
         left = len(profile.warnings) - MAX_WARNINGS
         more = "more" if left <= 0 else f"{left} more warning{'s' * (left > 1)}"
-        screen.note(f"{more}: pmlp inspect {shlex.quote(source.data)} --target {shlex.quote(source.target)}")
+        screen.note(f"{more}: pmlp inspect {shlex.join([*source.arguments, '--target', source.target])}")
 
 
 def sharing(
@@ -242,7 +242,7 @@ def contribute(
     quiet: bool,
 ) -> None:
     """Train trials for a shared study, without building a model."""
-    problem = source.problem(read_table(source.data, memory_limit=settings.memory_bytes))
+    problem = source.problem(source.read(settings.memory_bytes))
     screener = _screener(shared)
     assert screener is not None
     callbacks = _progress(source, problem, settings, quiet=quiet)

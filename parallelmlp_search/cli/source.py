@@ -14,15 +14,18 @@ import pandas as pd
 from parallelmlp_search._reading import reading
 from parallelmlp_search._schema import conform
 from parallelmlp_search.data import read_table
-from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError, near_miss
+from parallelmlp_search.data.databases import is_query
+from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError, near_miss, one_line
 from parallelmlp_search.search import Problem, RunDirectory
 
 STORED_TABLE = "data"
 """Name, without suffix, of the copy that a run keeps of a table from standard input."""
 
 
-def table_name(data: str) -> str:
+def table_name(data: str, database: str | None = None) -> str:
     """Return the name of a table in messages."""
+    if database is not None or is_query(data):
+        return one_line(data) if database is None else f"{one_line(data)} ({Path(database).name})"
     return "standard input" if data == "-" else Path(data).name
 
 
@@ -33,7 +36,7 @@ class Source:
     Attributes
     ----------
     data
-        Path of the table, or ``-`` for standard input.
+        Path of the table, ``-`` for standard input, or a query.
     target
         Column to predict.
     task
@@ -44,6 +47,8 @@ class Source:
         ``balanced`` or None.
     columns
         Kind by column name, for columns whose kind is set, or None.
+    sheet, database
+        Sheet of a workbook, and database of a query, or None.
     """
 
     data: str
@@ -54,6 +59,8 @@ class Source:
     weights: str | None = None
     class_weight: str | None = None
     columns: Mapping[str, str] | None = None
+    sheet: str | None = None
+    database: str | None = None
 
     def __post_init__(self) -> None:
         if self.groups is not None and self.time_column is not None:
@@ -84,6 +91,7 @@ class Source:
                 "so its table is unknown: resume it from the program that started it"
             )
         values: dict[str, Any] = {field.name: source.get(field.name) for field in fields(cls)}
+        values["database"] = None  # the run has a copy of the result
         with reading(directory.path / "run.json"):
             for name in ("data", "target"):
                 if values[name] is None:
@@ -104,20 +112,40 @@ class Source:
     @property
     def name(self) -> str:
         """Name of the table in messages."""
-        return table_name(self.data)
+        return table_name(self.data, self.database)
 
     @property
     def stem(self) -> str:
         """Name of the table without suffixes."""
         if self.is_stdin:
             return "stdin"
+        if self.is_copied:
+            return "query" if self.database is None else Path(self.database).name.split(".")[0]
         return re.sub(r"[*?\[\]]+", "_", Path(self.data).name.split(".")[0]) or "table"
+
+    @property
+    def is_copied(self) -> bool:
+        """True if a run keeps a copy of the table, because it cannot be read again for sure."""
+        return self.is_stdin or self.database is not None or is_query(self.data)
+
+    @property
+    def arguments(self) -> list[str]:
+        """Arguments of commands that read this table."""
+        options = {"--from": self.database, "--sheet": self.sheet}
+        given = [word for option, value in options.items() if value is not None for word in (option, value)]
+        return [self.data, *given]
+
+    def read(self, memory_limit: int | None) -> pd.DataFrame:
+        """Read the table as given, before there is a run."""
+        return read_table(self.data, memory_limit=memory_limit, sheet=self.sheet, database=self.database)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values, with the absolute path of the table or the name of its copy in the run."""
-        data = f"{STORED_TABLE}.parquet" if self.is_stdin else str(Path(self.data).absolute())
+        data = f"{STORED_TABLE}.parquet" if self.is_copied else str(Path(self.data).absolute())
         columns = None if self.columns is None else json.dumps(self.columns)
-        return asdict(self) | {"data": data, "columns": columns}
+        database = None if self.database is None else str(Path(self.database).absolute())
+        query = self.data if self.is_copied and not self.is_stdin else None
+        return asdict(self) | {"data": data, "columns": columns, "query": query, "database": database}
 
     def path(self, run: Path) -> Path:
         """Return the path of the table of a run; the copy of a table from standard input is in its folder."""
@@ -138,4 +166,4 @@ class Source:
     def problem_of_run(self, directory: RunDirectory) -> Problem:
         """Read the table of a run and return its problem."""
         limit = directory.settings().memory_bytes
-        return self.problem(read_table(self.path(directory.path), memory_limit=limit))
+        return self.problem(read_table(self.path(directory.path), memory_limit=limit, sheet=self.sheet))

@@ -31,7 +31,7 @@ def read_parquet(path: Path, share: MemoryShare) -> pd.DataFrame:
             # a run of equal values takes some bytes of the file, whatever its length
             share.require(_VALUE_BYTES * file.metadata.num_rows * file.metadata.num_columns)
             table = file.read()
-        return _checked_frame(table, share)
+        return checked_frame(table, share)
 
 
 def read_orc(path: Path, share: MemoryShare) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def read_orc(path: Path, share: MemoryShare) -> pd.DataFrame:
     with _damage(share.label):
         file = orc.ORCFile(path)
         share.require(_VALUE_BYTES * file.nrows * len(file.schema))
-        return _checked_frame(file.read(), share)
+        return checked_frame(file.read(), share)
 
 
 def read_feather(path: Path, share: MemoryShare) -> pd.DataFrame:
@@ -59,7 +59,7 @@ def read_feather(path: Path, share: MemoryShare) -> pd.DataFrame:
         If it is damaged or needs too much memory.
     """
     with _damage(share.label):
-        return _checked_frame(_arrow_table(path, share), share)
+        return checked_frame(_arrow_table(path, share), share)
 
 
 @contextmanager
@@ -88,8 +88,14 @@ def _arrow_table(path: Path, share: MemoryShare) -> pa.Table:
         return pa.Table.from_batches(batches, schema=file.schema)
 
 
-def _checked_frame(table: pa.Table, share: MemoryShare) -> pd.DataFrame:
-    """Turn a named index into columns, drop an unnamed one, and make the names unique texts."""
+def checked_frame(table: pa.Table, share: MemoryShare) -> pd.DataFrame:
+    """Return a table of Arrow as a frame: a named index becomes columns, names become unique texts.
+
+    Raises
+    ------
+    DataError
+        If it has no rows or needs too much memory.
+    """
     # Arrow trusts a file: it would read outside of its memory where positions of texts are wrong
     table.validate(full=True)
     share.require(table.nbytes)

@@ -1,4 +1,4 @@
-"""Reading of tables: delimited text, JSON lines, Parquet, ORC, Feather, and standard input."""
+"""Reading of tables: files of all formats, standard input, and queries of databases."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ import pyarrow as pa
 from parallelmlp_search._memory import available_bytes, resident_bytes
 from parallelmlp_search.data import compression
 from parallelmlp_search.data.columnar import read_feather, read_orc, read_parquet
+from parallelmlp_search.data.databases import is_query, read_query
 from parallelmlp_search.data.delimited import read_delimited
-from parallelmlp_search.data.json_lines import read_json_lines
+from parallelmlp_search.data.json_tables import read_json_table
 from parallelmlp_search.data.memory_share import MemoryShare
-from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss
+from parallelmlp_search.data.workbooks import SUFFIXES as _WORKBOOKS
+from parallelmlp_search.data.workbooks import read_workbook
+from parallelmlp_search.exceptions import DataError, InvalidParameterError, near_miss, one_line
 
 _TEXT = {".csv": None, ".tsv": "\t", ".tab": "\t", ".txt": None, ".dat": None, ".data": None}
-_JSON_LINES = (".jsonl", ".ndjson")
+_JSON = (".json", ".jsonl", ".ndjson")
 _COLUMNAR = {".parquet": read_parquet, ".pq": read_parquet, ".orc": read_orc} | dict.fromkeys(
     (".feather", ".arrow", ".ipc"), read_feather
 )
@@ -43,17 +46,20 @@ def read_table(
     delimiter: str | None = None,
     encoding: str | None = None,
     memory_limit: int | None = None,
+    sheet: str | None = None,
+    database: str | None = None,
 ) -> pd.DataFrame:
-    """Read a table with a header from a file or from standard input.
+    """Read a table with a header from a file, from standard input, or from a database.
 
     Parameters
     ----------
     source
         Path of a ``.csv``, ``.tsv``, ``.txt``, ``.tab``, ``.dat`` or ``.data`` file, plain or as ``.gz``,
-        ``.bz2``, ``.xz`` or ``.zip``; of a ``.jsonl`` or ``.ndjson`` file of JSON objects, plain or
-        compressed; of a ``.parquet``, ``.orc`` or ``.feather`` file; a pattern such as ``"part-*.csv"`` for
-        several files of the same columns, which are joined in the order of their names; or ``"-"`` for
-        delimited text on standard input.
+        ``.bz2``, ``.xz`` or ``.zip``; of a ``.json``, ``.jsonl`` or ``.ndjson`` file of JSON objects, plain
+        or compressed; of a ``.parquet``, ``.orc`` or ``.feather`` file; of an Excel or OpenDocument workbook
+        (``.xlsx``, ``.xls``, ``.xlsb``, ``.ods``, extra ``excel``); a pattern such as ``"part-*.csv"`` for
+        several files of the same columns, which are joined in the order of their names; ``"-"`` for
+        delimited text on standard input; or a query such as ``"SELECT * FROM 'sales/*.parquet'"``.
     delimiter
         One character. By default comma, semicolon, tab or bar, found from the first records. With semicolons
         or tabs, numbers with a decimal comma are recognised.
@@ -61,6 +67,11 @@ def read_table(
         By default that of a byte order mark, else UTF-8, else Latin-1.
     memory_limit
         Most bytes of the memory of this process, or None. Reading may take half of what is left.
+    sheet
+        Sheet of a workbook; needed if several have rows.
+    database
+        File of an SQLite or DuckDB database, of which `source` is a query or a table. It is opened for
+        reading only. Without one, DuckDB runs queries.
 
     Returns
     -------
@@ -74,7 +85,8 @@ def read_table(
         If the file does not exist, has no rows or an unknown suffix, is damaged, or needs more than half of
         the available memory to be read.
     InvalidParameterError
-        If `delimiter` is not a single character or `encoding` is not known.
+        If `delimiter` is not a single character, `encoding` is not known, or `sheet` is given for a file
+        without sheets.
     """
     if delimiter is not None and len(delimiter) != 1:
         raise InvalidParameterError(f"delimiter must be a single character, but got {delimiter!r}")
@@ -86,12 +98,22 @@ def read_table(
                 f"encoding must be one that Python knows, but got {encoding!r}"
             ) from None
     is_stdin = os.fspath(source) == "-"
-    share = MemoryShare("standard input" if is_stdin else str(Path(source)), _available(memory_limit))
+    queried = database is not None or (is_query(source) and not Path(source).exists())
+    name = "standard input" if is_stdin else database or (one_line(source) if queried else str(Path(source)))
+    share = MemoryShare(name, _available(memory_limit))
+    if sheet is not None and (is_stdin or queried or Path(source).suffix.lower() not in _WORKBOOKS):
+        raise InvalidParameterError(f"sheet is for workbooks, but got {sheet!r} for {share.label!r}")
     try:
+        if queried:
+            return read_query(os.fspath(source), database, share)
         if is_stdin:
             return read_delimited(_standard_input(share), share, delimiter, encoding)
         paths = _matching(Path(source))
-        return _joined([_read_file(path, share, delimiter, encoding) for path in paths], paths, share)
+        if Path(source).suffix.lower() in _WORKBOOKS:
+            frames = [read_workbook(_checked_file(path), share, sheet) for path in paths]
+        else:
+            frames = [_read_file(path, share, delimiter, encoding) for path in paths]
+        return _joined(frames, paths, share)
     except DataError:
         raise
     except MemoryError as error:
@@ -117,20 +139,20 @@ def _standard_input(share: MemoryShare) -> io.BytesIO:
 
 
 def _read_file(path: Path, share: MemoryShare, delimiter: str | None, encoding: str | None) -> pd.DataFrame:
-    _check_file(path)
+    _checked_file(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compressed = bool(suffixes) and suffixes[-1] in compression.SUFFIXES
     inner = suffixes[:-1] if compressed else suffixes
     suffix = inner[-1] if inner else ""
-    if suffix in _JSON_LINES:
+    if suffix in _JSON:
         with path.open("rb") as stream:
-            return read_json_lines(stream, share)
+            return read_json_table(stream, share)
     if suffix in _TEXT or compressed:  # a compressed file without a known suffix is text
         with path.open("rb") as stream:
             return read_delimited(stream, share, delimiter or _TEXT.get(suffix), encoding)
     if suffix in _COLUMNAR:
         return _COLUMNAR[suffix](path, share)
-    known = [*_TEXT, *_JSON_LINES, *sorted(compression.SUFFIXES), *_COLUMNAR]
+    known = [*_TEXT, *_JSON, *sorted(compression.SUFFIXES), *_COLUMNAR, *_WORKBOOKS]
     found = f"the unknown suffix {suffix!r}{near_miss(suffix, known)}" if suffix else "no suffix"
     raise DataError(f"{str(path)!r} has {found}; a table must end in one of {', '.join(known)}")
 
@@ -159,7 +181,7 @@ def _joined(frames: list[pd.DataFrame], paths: list[Path], share: MemoryShare) -
     return pd.concat([frame[first] for frame in frames], ignore_index=True)
 
 
-def _check_file(path: Path) -> None:
+def _checked_file(path: Path) -> Path:
     label = str(path)
     if path.is_dir():
         raise DataError(f"source must be a file, but {label!r} is a folder")
@@ -170,6 +192,7 @@ def _check_file(path: Path) -> None:
         raise DataError(f"no file {label!r}{near_miss(path.name, siblings)}")
     if path.stat().st_size == 0:
         raise DataError(f"{label!r} is empty")
+    return path
 
 
 def _end_of_link(path: Path) -> str:
