@@ -19,6 +19,8 @@ EXTRAS = {
     "cmaes": "cmaes",
     "dask": "distributed",
     "dashboard": "optuna_dashboard",
+    "duckdb": "duckdb",
+    "excel": "python_calamine",
     "gpu": "triton",
     "plots": "plotly",
     "polars": "polars",

@@ -60,7 +60,7 @@ def explain(
     model, metric = load_model(directory), directory.result()["metric"]
     names = None if columns is None else tuple(name.strip() for name in columns.split(","))
     table = None
-    if data is not None and not _is_own_table(directory, data):
+    if data is not None and not (database is None and _is_own_table(directory, data, sheet)):
         table = read_table(data, database=database, sheet=sheet)
     rows = _rows(directory, model, table)
     settings = ExplainSettings(columns=names, seed=seed)
@@ -104,9 +104,10 @@ def _rows(directory: RunDirectory, model: TrainedModel, table: pd.DataFrame | No
     return _new_rows(directory, model, table, background)
 
 
-def _is_own_table(directory: RunDirectory, data: str) -> bool:
-    path = (directory.info().get("source") or {}).get("data")
-    return path is not None and data != "-" and (directory.path / path).resolve() == Path(data).resolve()
+def _is_own_table(directory: RunDirectory, data: str, sheet: str | None) -> bool:
+    source = directory.info().get("source") or {}
+    path = source.get("data")
+    return sheet in (None, source.get("sheet")) and path is not None and data != "-" and (directory.path / path).resolve() == Path(data).resolve()
 
 
 def _new_rows(

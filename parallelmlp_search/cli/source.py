@@ -14,7 +14,7 @@ import pandas as pd
 from parallelmlp_search._reading import reading
 from parallelmlp_search._schema import conform
 from parallelmlp_search.data import read_table
-from parallelmlp_search.data.databases import is_query
+from parallelmlp_search.data.databases import database_path, is_query
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError, near_miss, one_line
 from parallelmlp_search.search import Problem, RunDirectory
 
@@ -143,7 +143,7 @@ class Source:
         """Return JSON-able values, with the absolute path of the table or the name of its copy in the run."""
         data = f"{STORED_TABLE}.parquet" if self.is_copied else str(Path(self.data).absolute())
         columns = None if self.columns is None else json.dumps(self.columns)
-        database = None if self.database is None else str(Path(self.database).absolute())
+        database = None if self.database is None else str(database_path(self.database).absolute())
         query = self.data if self.is_copied and not self.is_stdin else None
         return asdict(self) | {"data": data, "columns": columns, "query": query, "database": database}
 

@@ -33,6 +33,11 @@ def is_query(source: str | os.PathLike[str]) -> bool:
     return isinstance(source, str) and bool(_QUERY.match(source))
 
 
+def database_path(database: str) -> Path:
+    """Return the file of a database that is given as a path or as ``sqlite:///FILE``."""
+    return Path(re.sub(r"^(sqlite|duckdb):///", "", database))
+
+
 def read_query(source: str, database: str | None, share: MemoryShare) -> pd.DataFrame:
     """Run a query that only reads, and return its result.
 
@@ -58,7 +63,7 @@ def read_query(source: str, database: str | None, share: MemoryShare) -> pd.Data
     """
     if database is None:
         return _read_duckdb(source, None, share)
-    path = Path(re.sub(r"^(sqlite|duckdb):///", "", database))
+    path = database_path(database)
     if not path.is_file():
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"no database {str(path)!r}{near_miss(path.name, siblings)}")

@@ -18,7 +18,7 @@ _PARSED_BYTES = {b"": 4, b"{": 280, b":": 70}
 """Memory of an array while it is parsed, per byte, object and value: in all 6 to 14 times the text."""
 
 # types are those of JSON: a conversion would depend on the values of a chunk
-_OPTIONS: dict[str, Any] = {"encoding": "utf-8", "dtype": False}
+_OPTIONS: dict[str, Any] = {"encoding": "utf-8-sig", "dtype": False}
 
 
 def read_json_table(stream: IO[bytes], share: MemoryShare) -> pd.DataFrame:
@@ -32,7 +32,7 @@ def read_json_table(stream: IO[bytes], share: MemoryShare) -> pd.DataFrame:
     with decompressed(stream, share.label) as content:
         start = content.read(1 << 12).removeprefix(b"\xef\xbb\xbf").lstrip()
     chunks = _array(stream, share) if start.startswith(b"[") else _lines(stream, share)
-    if not sum(map(len, chunks)):
+    if not sum(chunk.size for chunk in chunks):
         raise DataError(f"{share.label!r} has no rows")
     frame: pd.DataFrame = pd.concat(chunks, ignore_index=True)
     frame.columns = pd.Index(unique_names([name.strip() for name in frame.columns], share.label))

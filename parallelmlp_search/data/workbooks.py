@@ -48,8 +48,8 @@ def read_workbook(path: Path, share: MemoryShare, sheet: str | None) -> pd.DataF
         memory.
     """
     calamine = require("python_calamine", extra="excel", purpose="to read a workbook")
-    _require_memory(path, share)
     try:
+        _require_memory(path, share)
         with calamine.CalamineWorkbook.from_path(str(path)) as workbook:
             found = _sheet(workbook, sheet, share.label)
             share.require(CELL_BYTES * found.total_height * found.total_width)
@@ -60,7 +60,7 @@ def read_workbook(path: Path, share: MemoryShare, sheet: str | None) -> pd.DataF
         raise DataError(
             f"{share.label!r} cannot be read: it is encrypted, so save it without a password"
         ) from None
-    except (calamine.CalamineError, OSError) as error:
+    except (calamine.CalamineError, zipfile.BadZipFile, NotImplementedError, OSError) as error:
         raise DataError(f"{share.label!r} cannot be read: {one_line(error)}") from None
     share.require(sum(len(cell) if isinstance(cell, str) else CELL_BYTES for row in rows for cell in row))
     return _frame(rows, [_shifted(area, start) for area in merged], share.label)

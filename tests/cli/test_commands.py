@@ -148,6 +148,9 @@ def test_options_arrive_in_source_and_settings(folder: Path) -> None:
         "weights": "weight",
         "class_weight": "balanced",
         "columns": None,
+        "sheet": None,
+        "query": None,
+        "database": None,
     }
     assert json.loads(pmlp("evaluate", run, folder / "all.csv", "--json").stdout)["weights"] == "weight"
 

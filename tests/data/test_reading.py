@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
 import sys
 import zipfile
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parallelmlp_search.data import read_table
+from parallelmlp_search.data import fingerprint, read_table, reading
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError
 
 DATASETS = Path(__file__).resolve().parents[2] / "datasets"
@@ -316,3 +317,55 @@ def test_files_that_match_a_pattern_are_joined(tmp_path: Path) -> None:
         read_table(str(tmp_path / "part-*.csv"))
     with pytest.raises(DataError, match="no file matches"):
         read_table(str(tmp_path / "other-*.csv"))
+
+
+# ---------------------------------------------------------------------------- JSON arrays
+
+
+RECORDS = [
+    {"n": 1, "name": "x", "date": "2024-01-01", "tags": ["a", "b"], "of": {"k": 1}},
+    {"n": None, "name": "y", "tags": [], "more": True},
+]
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.json.gz", "t.jsonl"])
+def test_an_array_of_records_is_the_table_of_its_lines(tmp_path: Path, name: str) -> None:
+    compress = gzip.compress if name.endswith("gz") else bytes
+    (tmp_path / name).write_bytes(compress(b"\xef\xbb\xbf \n" + json.dumps(RECORDS, indent=1).encode()))
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text("\n".join(map(json.dumps, RECORDS)))
+    found, wanted = read_table(tmp_path / name), read_table(lines)
+    pd.testing.assert_frame_equal(found, wanted)
+    assert fingerprint(found) == fingerprint(wanted)
+    assert found["tags"][0] == ["a", "b"]
+    # lines in a file of the other suffix
+    (tmp_path / "lines.json").write_text(lines.read_text())
+    pd.testing.assert_frame_equal(read_table(tmp_path / "lines.json"), wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "has no rows"),
+        ("[{}]", "has no rows"),
+        ("[1, 2]", "each element must be a JSON object"),
+        ('[{"a": 1}, 3]', "each element must be a JSON object"),
+        ('[3, {"a": 1}]', "each element must be a JSON object"),
+        ('[{"a": 1}, {"a": 2', "cannot be read: "),
+        ('[{"a": 1}] x', "cannot be read: "),
+        ("[" * 100_000, "cannot be read: "),
+    ],
+)
+def test_what_is_no_array_of_records(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        read_table(tmp_path / "t.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_large_array_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t.json").write_text(json.dumps([{"a": row} for row in range(100_000)]))
+    assert len(read_table(tmp_path / "t.json")) == 100_000
+    monkeypatch.setattr(reading, "available_bytes", lambda: 40_000_000)
+    with pytest.raises(DataError, match="takes more than half of the 40 MB of memory"):
+        read_table(tmp_path / "t.json")
