@@ -50,7 +50,10 @@ OTHER_OPTIONS = ("--nproc-per-node",)
 """Options of programs that are not part of this project."""
 
 
-OTHER_NAMES = ("HalvingGridSearchCV", "PYTHON", "VERSION", "wa_churn")
+OTHER_NAMES = (
+    "DASK_DISTRIBUTED__SCHEDULER__ACTIVE_MEMORY_MANAGER__START", "HalvingGridSearchCV", "PYTHON", "VERSION",
+    "wa_churn",
+)  # fmt: skip
 """Names of other projects and of make variables."""
 
 
