@@ -124,12 +124,11 @@ def run(name: str, seed: int, variant: str) -> dict[str, Any]:
         trials=tuple(range(N_NETWORKS)),
         configs=tuple(recipe.replace(seed=1000 * seed + number) for number in range(N_NETWORKS)),
         states=(None,) * N_NETWORKS,
-        data=replace(data, prediction_inputs=rows),
+        data=replace(data, snapshot_inputs=rows),
         until_epoch=epochs,
         total_epochs=epochs,
         evaluate_every=epochs / N_SNAPSHOTS,
         keep=(),
-        keep_snapshots=True,
     )
     started = time.process_time()
     outcome = train_shard(task)

@@ -15,7 +15,7 @@ from parallelmlp_search.distribute.shards import (
     one_thread,
     shard_tasks,
 )
-from parallelmlp_search.distribute.snapshots import Snapshots
+from parallelmlp_search.distribute.snapshots import Snapshots, predict_network
 
 __all__ = [
     "FULL_STATE",
@@ -31,6 +31,7 @@ __all__ = [
     "keep_no_free_memory",
     "may_start_processes",
     "one_thread",
+    "predict_network",
     "return_free_memory",
     "run_shards",
     "shard_tasks",

@@ -19,7 +19,13 @@ from parallelmlp_search.packing import Architecture, DataShape, member_seconds
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig
 
-_TENSORS = ("validation_inputs", "validation_target", "validation_weight", "prediction_inputs")
+_TENSORS = (
+    "validation_inputs",
+    "validation_target",
+    "validation_weight",
+    "prediction_inputs",
+    "snapshot_inputs",
+)
 
 
 class TrainingMemory(NamedTuple):
@@ -48,6 +54,10 @@ class ShardData:
         evaluate members. All None: members are not evaluated, and the weights at the end predict.
     prediction_inputs
         Rows ``(n, D)`` to predict after training, or None.
+    snapshot_inputs
+        Rows ``(n, D)`` to predict at every evaluation, or None. If there are any, members are not scored:
+        averaged weights and these predictions are kept, and the rows to predict are left to
+        :func:`~parallelmlp_search.distribute.predict_network`.
     head, loss, metric
         Turns outputs into predictions; name of the training loss; metric of the validation rows.
     seed, columns
@@ -73,6 +83,7 @@ class ShardData:
     columns: ColumnGroups = NO_GROUPS
     memory: TrainingMemory | None = None
     path: str | None = None
+    snapshot_inputs: Rows | None = None
     stored: Path | None = field(default=None, compare=False)
 
     def store(self, folder: Path) -> ShardData:
@@ -168,6 +179,7 @@ class ShardData:
             rows=replace(self.rows, inputs=inputs),
             validation_inputs=seen(self.validation_inputs),
             prediction_inputs=seen(self.prediction_inputs),
+            snapshot_inputs=seen(self.snapshot_inputs),
             columns=self.columns.without(self.n_inputs - inputs.shape[1]),
             stored=None,
         )

@@ -43,7 +43,7 @@ def member_bytes(data: ShardData, config: MLPConfig, n_kept: int, n_snapshots: i
     int
     """
     shape, head = data.architecture(config), data.head
-    predicted = data.prediction_inputs if n_snapshots else data.validation_inputs
+    predicted = data.snapshot_inputs if n_snapshots else data.validation_inputs
     n_predicted = 0 if predicted is None else predicted.shape[0]
     # outputs of all rows, their sums over submembers, and predictions
     outputs = n_predicted * (head.n_outputs + head.n_predictions * (2 if shape.submembers > 1 else 1))

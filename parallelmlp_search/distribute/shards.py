@@ -71,9 +71,6 @@ class ShardTask:
         Number of the initialization of each configuration.
     keep
         Names of the vectors in the states of the outcome.
-    keep_snapshots
-        True to return averaged weights and predictions of every evaluation; needs data without validation
-        rows.
     deadline, stop
         Reading of :func:`time.monotonic`, and signal, at which training ends, or None.
     """
@@ -88,7 +85,6 @@ class ShardTask:
     evaluate_every: float | None = None
     repeat: int = 0
     keep: tuple[str, ...] = FULL_STATE
-    keep_snapshots: bool = False
     deadline: float | None = None
     stop: StopSignal | None = None
 
@@ -107,7 +103,8 @@ class ShardTask:
     @property
     def evaluation_seconds(self) -> float:
         """Predicted seconds of one evaluation on one core."""
-        inputs = self.data.prediction_inputs if self.keep_snapshots else self.data.validation_inputs
+        data = self.data
+        inputs = data.validation_inputs if data.snapshot_inputs is None else data.snapshot_inputs
         n_rows = 0 if inputs is None else inputs.shape[0]
         return sum(self.data.forward_seconds(config, n_rows) for config in self.configs)
 
@@ -118,7 +115,7 @@ class ShardTask:
 
     def member_bytes(self) -> list[int]:
         """Return the predicted memory that training each member takes."""
-        n_snapshots = self._n_evaluations if self.keep_snapshots else 0
+        n_snapshots = 0 if self.data.snapshot_inputs is None else self._n_evaluations
         return [member_bytes(self.data, config, len(self.keep), n_snapshots) for config in self.configs]
 
     @property
@@ -179,7 +176,10 @@ class ShardOutcome:
 
 
 def cut_work(
-    configs: list[MLPConfig], data: ShardData, n_bytes: Sequence[int] | None = None
+    configs: list[MLPConfig],
+    data: ShardData,
+    n_bytes: Sequence[int] | None = None,
+    min_shards: int = MIN_SHARDS,
 ) -> list[tuple[int, ...]]:
     """Split members into shards: equal batch size and columns, enough of them for several workers.
 
@@ -192,6 +192,8 @@ def cut_work(
         Members and their rows.
     n_bytes
         Memory of each member in training, or None for no limit.
+    min_shards
+        Shards to aim at where members are few.
 
     Returns
     -------
@@ -205,7 +207,7 @@ def cut_work(
         alike.setdefault((batch, shapes[member].columns), []).append(member)
         total += batch * shapes[member].n_activations
     scale = 1 if data.device.type == "cpu" else CUDA_CACHE_SCALE
-    elements = scale * min(SHARD_ELEMENTS, max(MIN_ELEMENTS, total // MIN_SHARDS))
+    elements = scale * min(SHARD_ELEMENTS, max(MIN_ELEMENTS, total // min_shards))
     shards: list[tuple[int, ...]] = []
     for (batch, _), members in sorted(alike.items()):
         cuts = cut_shards(
@@ -224,9 +226,8 @@ def shard_tasks(
     configs: Mapping[int, MLPConfig],
     data: ShardData,
     *,
-    until_epoch: float,
-    total_epochs: float,
     states: Mapping[int, MemberState] | None = None,
+    min_shards: int = MIN_SHARDS,
     **options: Any,
 ) -> list[ShardTask]:
     """Tasks that train members up to an epoch, split into shards by :func:`cut_work`.
@@ -239,8 +240,10 @@ def shard_tasks(
         Configuration of each member, and state of each that is not fresh, by the numbers of the members.
     data
         Rows, loss, metric. Its device determines the size of the shards.
-    until_epoch, total_epochs, options
-        Fields of :class:`ShardTask`.
+    min_shards
+        Shards to aim at where members are few.
+    options
+        Other fields of :class:`ShardTask`.
 
     Returns
     -------
@@ -253,12 +256,10 @@ def shard_tasks(
         configs=tuple(configs.values()),
         states=tuple(states.get(trial) for trial in configs),
         data=data,
-        until_epoch=until_epoch,
-        total_epochs=total_epochs,
         **options,
     )
     n_bytes = None if data.memory is None else whole.member_bytes()
-    cuts = cut_work(list(configs.values()), data, n_bytes)
+    cuts = cut_work(list(configs.values()), data, n_bytes, min_shards)
     return [replace(whole.part(cut), key=f"{key}-{place:04d}") for place, cut in enumerate(cuts)]
 
 
@@ -306,7 +307,7 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
     population = Population.create(
         task.configs, data.shape, states=task.states, repeat=task.repeat, rows=data.rows.inputs
     )
-    keeper = SnapshotKeeper(population, data.head) if task.keep_snapshots else None
+    keeper = None if data.snapshot_inputs is None else SnapshotKeeper(population, data.head)
     history = train(
         population,
         data.rows,
@@ -352,11 +353,11 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
 
 
 def _evaluation(data: ShardData, keeper: SnapshotKeeper | None) -> Evaluation | None:
-    """Evaluation during training: snapshots of the rows to predict, or errors of the validation rows."""
+    """Evaluation during training: snapshots, or errors of the validation rows."""
     if keeper is not None:
         assert data.validation_inputs is None
-        assert data.prediction_inputs is not None
-        return Evaluation(data.prediction_inputs, keeper)
+        assert data.snapshot_inputs is not None
+        return Evaluation(data.snapshot_inputs, keeper)
     if data.validation_inputs is None:
         return None
 

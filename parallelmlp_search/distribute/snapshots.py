@@ -1,4 +1,8 @@
-"""Snapshots of training: weights and predictions of members at each evaluation."""
+"""Snapshots of training: weights and predictions of members at each evaluation.
+
+They hold predictions only of the rows that select a snapshot. The other rows are predicted once, with the
+selected weights: on adult, ten snapshots of all rows took a sixth of the time of their training.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from parallelmlp_search.engine import Head, Population
+from parallelmlp_search.distribute.shard_data import ShardData
+from parallelmlp_search.engine import Head, MemberState, Population, predict
 from parallelmlp_search.engine.heads import stable_head_predictions
+from parallelmlp_search.kernels.numba.dispatch import following
+from parallelmlp_search.space import MLPConfig
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Snapshots:
     weights
         Canonical vectors of averaged weights, ``(T, n_parameters)``.
     predictions
-        Predictions of the rows to predict, ``(T, C, n)``.
+        Predictions of the rows that select a snapshot, ``(T, C, n)``.
     """
 
     epochs: Tensor
@@ -49,3 +56,27 @@ class SnapshotKeeper:
         """Weights and predictions of a member, given its stacked row, as in :class:`Snapshots`."""
         weights = torch.stack([self._population.vector(member, flat) for flat in self._flats])
         return weights, torch.stack([predictions[row] for predictions in self._predictions])
+
+
+def predict_network(data: ShardData, config: MLPConfig, vector: Tensor) -> Tensor:
+    """Predict the rows to predict with a trained network.
+
+    Parameters
+    ----------
+    data, config
+        Data of its training, and its configuration.
+    vector
+        Canonical vector ``(n_parameters,)``.
+
+    Returns
+    -------
+    Tensor
+        Predictions ``(C, n)`` on the CPU.
+    """
+    seen = data.seen_by(config)
+    assert seen.prediction_inputs is not None
+    state = MemberState({"parameters": vector})
+    population = Population.create([config], seen.shape, states=[state], rows=seen.rows.inputs)
+    with following(data.path):
+        outputs = predict(population, seen.prediction_inputs)
+    return stable_head_predictions(seen.head, outputs)[0].cpu()

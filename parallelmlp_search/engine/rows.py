@@ -75,6 +75,13 @@ def take_rows(rows: Rows, numbers: Tensor) -> Tensor:
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
+def select_rows(rows: Rows, numbers: Tensor) -> Rows:
+    """Return some rows ``(N, D)`` of a matrix, those of a view without a copy of their values."""
+    if isinstance(rows, Tensor):
+        return rows[numbers]
+    return replace(rows, index=numbers if rows.index is None else rows.index[numbers])
+
+
 def whole_rows(rows: Rows, numbers: Tensor) -> tuple[Tensor, Tensor, Ranges]:
     """Return the table that rows of a matrix lie in, for loops that read it by address.
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from parallelmlp_search.exceptions import SearchFailedError
-from parallelmlp_search.search.finalists.cross_fitting import finalist_sizes, group_size, snapshots_fit
+from parallelmlp_search.search.finalists.sizes import finalist_sizes, group_size, snapshots_fit
 from parallelmlp_search.search.planning import affordable_first, replan_finalists
 from parallelmlp_search.search.problem.preparation import Part
 from parallelmlp_search.search.run.budget import FinalistPlan, SearchPlan
@@ -87,5 +87,7 @@ def _within_memory(
 def fold_parts(context: SearchContext, n_folds: int) -> list[Part]:
     """Return the parts of cross-fitting."""
     hold_out = not snapshots_fit(context.preparation)
-    parts = context.preparation.folds(n_folds, hold_out_validation=hold_out)
+    # threads hold the columns of several folds at once, which a memory limit does not plan for
+    n_workers = 1 if context.memory is not None else context.throughput.n_workers
+    parts = context.preparation.folds(n_folds, hold_out_validation=hold_out, n_workers=n_workers)
     return [replace(part, data=context.share(part.data)) for part in parts]

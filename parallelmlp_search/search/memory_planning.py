@@ -8,7 +8,7 @@ import numpy as np
 
 from parallelmlp_search.distribute import FULL_STATE, ShardData, ShardTask, run_shards, shard_tasks
 from parallelmlp_search.distribute.shard_memory import FLOAT_BYTES
-from parallelmlp_search.search.finalists.cross_fitting import finalist_sizes, group_size
+from parallelmlp_search.search.finalists.sizes import finalist_sizes, group_size
 from parallelmlp_search.search.proposals.samplers import propose_fresh
 from parallelmlp_search.search.run.budget import SearchPlan, default_folds
 from parallelmlp_search.search.run.context import SearchContext

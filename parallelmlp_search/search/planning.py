@@ -10,8 +10,8 @@ import numpy as np
 
 from parallelmlp_search.distribute import ShardData, run_shards, shard_tasks
 from parallelmlp_search.search.finalists.baselines import baseline_reserve
-from parallelmlp_search.search.finalists.cross_fitting import snapshots_fit
 from parallelmlp_search.search.finalists.evaluation import selection_seconds
+from parallelmlp_search.search.finalists.sizes import snapshots_fit
 from parallelmlp_search.search.memory_planning import MIN_CAPACITY, estimated_peak, plan_memory, state_bytes
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.search.problem.settings import SearchSettings

@@ -75,8 +75,8 @@ def test_shards_of_several_members_keep_to_their_memory(make_data: Make, n_fitti
     assert all(task.predicted_bytes <= room for task in tasks)
     assert sorted(trial for task in tasks for trial in task.trials) == list(configs)
     # snapshots are part of the memory
-    values = epochs | {"keep_snapshots": True, "evaluate_every": 0.1}
-    predicting = replace(limited, validation_inputs=None, prediction_inputs=limited.validation_inputs)
+    values = epochs | {"evaluate_every": 0.1}
+    predicting = replace(limited, validation_inputs=None, snapshot_inputs=limited.validation_inputs)
     if n_fitting == 3:
         assert max(len(task.trials) for task in shard_tasks("key", configs, predicting, **values)) < 3
 

@@ -6,7 +6,6 @@ networks. Gradient boosting gets the codes of categories instead of their indica
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -255,23 +254,6 @@ def efforts(model: BaselineModel, n_rows: int, least_rows: int) -> Iterator[Effo
     while n_rows // 2 >= least_rows:
         n_rows //= 2
         yield Effort(n_rows, model.iterations[-1])
-
-
-def fitted(model: BaselineModel, table: TrainingTable, task: str, n_iterations: int) -> Predictor:
-    """Train a model without the warnings of scikit-learn, such as that of a linear model cut short.
-
-    Parameters
-    ----------
-    model, table, task, n_iterations
-        Model, its training rows, the task and the number of iterations.
-
-    Returns
-    -------
-    Predictor
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return model.fit(table, task, n_iterations)
 
 
 def training_target(target: Tensor, numbers: NDArray[np.intp]) -> Floats:

@@ -6,13 +6,16 @@ follow from its predicted time. Without a time limit that does not depend on the
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,7 +32,6 @@ from parallelmlp_search.search.finalists.baseline_models import (
     TrainingTable,
     category_mask,
     efforts,
-    fitted,
     model_inputs,
     predicted_level,
     training_target,
@@ -42,8 +44,11 @@ from parallelmlp_search.search.run.budget import SAVING_SECONDS
 from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.selection import HonestScore, tune_thresholds, weight_classes
 
-TIMED_SHARE = 0.05
+TIMED_SHARE = 0.03
 """Share of a time limit for all baselines together."""
+
+THREADS_SPEEDUP = 1.6
+"""Speed of several threads relative to one. They wait for the interpreter between the loops of a tree."""
 
 UNTIMED_SHARE = 0.02
 """Seconds on one core for all baselines, relative to the predicted seconds of all training."""
@@ -108,15 +113,18 @@ def compare_baselines(context: SearchContext, fit: CrossFit, training_seconds: f
     if fit.preparation.is_tiny or not context.settings.baselines or not fit.covered.any():
         return []
 
+    # threads hold the inputs of several folds at once, which a memory limit does not plan for
+    n_workers = 1 if context.memory is not None else context.throughput.n_workers
+
     def compute() -> list[dict[str, Any]]:
         if context.settings.time_limit is None:
             seconds, deadline = min(MAX_SECONDS, UNTIMED_SHARE * training_seconds) - IMPORT_SECONDS, math.inf
         else:
             wall = min(baseline_reserve(context.settings), context.clock.left - SAVING_SECONDS)
             deadline = time.monotonic() + wall
-            seconds = wall / context.throughput.factor
+            seconds = (THREADS_SPEEDUP if n_workers > 1 else 1.0) * wall / context.throughput.factor
             seconds -= 0.0 if "sklearn.ensemble" in sys.modules else IMPORT_SECONDS
-        return [asdict(one) for one in _Comparison(fit, seconds, deadline).run()]
+        return [asdict(one) for one in _Comparison(fit, seconds, deadline, n_workers).run()]
 
     return [Baseline(**values) for values in context.journal.entry("baselines", compute)]
 
@@ -153,11 +161,11 @@ def beats_prior(
 class _Comparison:
     """Cross-validation of the baselines of one search."""
 
-    def __init__(self, fit: CrossFit, seconds: float, deadline: float) -> None:
+    def __init__(self, fit: CrossFit, seconds: float, deadline: float, n_workers: int = 1) -> None:
         self.parts = fit.parts
         self.preparation = fit.preparation
         self.task = fit.preparation.problem.task
-        self.seconds, self.deadline = seconds, deadline
+        self.seconds, self.deadline, self.n_workers = seconds, deadline, n_workers
         self.rng = np.random.default_rng(seed_of(fit.preparation.settings.seed, 9))
         covered = fit.preparation.oof_rows[fit.covered.numpy()]
         if len(covered) > MAX_SCORED_ROWS:
@@ -214,7 +222,9 @@ class _Comparison:
             return Baseline(model.name, None, 0.0, "the search is too short for it")
         try:
             # threads of OpenMP that wait for a core took 50 times as long as one thread
-            with threadpool_limits(1):
+            with threadpool_limits(1), warnings.catch_warnings():
+                # of scikit-learn, for example that a linear model was cut short
+                warnings.simplefilter("ignore")
                 predictions, wanted = self._out_of_fold(model, effort, started)
             score = None if predictions is None else self._score(predictions, wanted)
             reason = "the time limit" if predictions is None else None
@@ -251,39 +261,54 @@ class _Comparison:
         """Predictions ``(C, n)`` of the wanted rows, or None after the deadline; and these rows."""
         wanted = self._wanted_rows()
         found = np.zeros((self.preparation.problem.head.n_predictions, len(wanted)))
-        for number, part in enumerate(self.parts):
-            per_fold = (time.monotonic() - started) / max(1, number)
-            if number and time.monotonic() + per_fold > self.deadline:
-                return None, wanted
-            predict = fitted(model, self._training_table(model, effort, part), self.task, effort.n_iterations)
-            inputs = part.data.prediction_inputs
-            if inputs is not None:
-                numbers = np.flatnonzero(np.isin(part.predicted_rows, wanted))
-                places = np.searchsorted(wanted, part.predicted_rows[numbers])
-                self._add(found, places, self._predictions(model, predict, part, inputs, numbers))
-            held = part.data.validation_inputs
-            if self.tunes and held is not None:  # every fold predicts them
-                places = np.searchsorted(wanted, self.preparation.validation_rows)
-                predictions = self._predictions(model, predict, part, held, np.arange(held.shape[0]))
-                self._add(found, places, predictions / len(self.parts))
+
+        def one_fold(
+            number: int, part: Part, rows: NDArray[np.intp]
+        ) -> list[tuple[NDArray[np.intp], NDArray[Any]]]:
+            per_fold = (time.monotonic() - started) / max(1, number // self.n_workers)
+            if number >= self.n_workers and time.monotonic() + per_fold > self.deadline:
+                raise TimeoutError
+            predict = model.fit(self._training_table(model, part, rows), self.task, effort.n_iterations)
+            return list(self._fold_predictions(model, predict, part, wanted))
+
+        parallel = joblib.Parallel(n_jobs=self.n_workers, backend="threading")
+        rows = [self._training_rows(effort, part) for part in self.parts]
+        try:
+            folds = parallel(map(joblib.delayed(one_fold), range(len(self.parts)), self.parts, rows))
+        except TimeoutError:
+            return None, wanted
+        for places, predictions in itertools.chain.from_iterable(folds):
+            found[: len(predictions), places] += predictions
         return torch.from_numpy(found), wanted
 
-    @staticmethod
-    def _add(found: NDArray[Any], places: NDArray[np.intp], predictions: NDArray[Any]) -> None:
-        found[: len(predictions), places] += predictions
+    def _fold_predictions(
+        self, model: BaselineModel, predict: Predictor, part: Part, wanted: NDArray[np.intp]
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
+        """Places among the wanted rows, and what the model of a fold adds to their predictions."""
+        inputs, held = part.data.prediction_inputs, part.data.validation_inputs
+        if inputs is not None:
+            numbers = np.flatnonzero(np.isin(part.predicted_rows, wanted))
+            places = np.searchsorted(wanted, part.predicted_rows[numbers])
+            yield places, self._predictions(model, predict, part, inputs, numbers)
+        if self.tunes and held is not None:  # every fold predicts them
+            places = np.searchsorted(wanted, self.preparation.validation_rows)
+            predictions = self._predictions(model, predict, part, held, np.arange(held.shape[0]))
+            yield places, predictions / len(self.parts)
 
-    def _training_table(self, model: BaselineModel, effort: Effort, part: Part) -> TrainingTable:
+    def _training_rows(self, effort: Effort, part: Part) -> NDArray[np.intp]:
+        n_rows = part.data.n_rows
+        if effort.n_rows >= self._fold_rows:
+            return np.arange(n_rows)
+        return np.sort(self.rng.choice(n_rows, effort.n_rows, replace=False))
+
+    def _training_table(self, model: BaselineModel, part: Part, numbers: NDArray[np.intp]) -> TrainingTable:
         rows, columns = part.data.rows, part.data.columns
-        n_rows, n_inputs = rows.inputs.shape
-        numbers = np.arange(n_rows)
-        if effort.n_rows < self._fold_rows:
-            numbers = np.sort(self.rng.choice(n_rows, effort.n_rows, replace=False))
         weight = None if rows.weight is None else training_target(rows.weight, numbers)
         return TrainingTable(
             inputs=model_inputs(rows.inputs, numbers, columns, codes=model.takes_codes),
             target=training_target(rows.target, numbers),
             weight=weight,
-            is_category=category_mask(columns, n_inputs, codes=model.takes_codes),
+            is_category=category_mask(columns, rows.inputs.shape[1], codes=model.takes_codes),
             level=self.level,
         )
 

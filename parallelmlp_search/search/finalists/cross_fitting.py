@@ -8,76 +8,22 @@ folds. The out-of-fold rows that give the score are not used for this choice.
 
 from __future__ import annotations
 
-import itertools
 import math
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parallelmlp_search.distribute import ShardOutcome, ShardTask, shard_tasks
-from parallelmlp_search.distribute.shard_memory import FLOAT_BYTES
+from parallelmlp_search.distribute import ShardOutcome, ShardTask, predict_network
+from parallelmlp_search.search.finalists.fold_tasks import grouped_tasks, tasks_in_time
 from parallelmlp_search.search.finalists.snapshot_selection import FoldNetwork, SnapshotSelection
 from parallelmlp_search.search.problem.preparation import Part, Preparation, ScoredRows
 from parallelmlp_search.search.run.budget import FinalistPlan
 from parallelmlp_search.search.run.context import SearchContext
-from parallelmlp_search.search.run.memory import FinalistSizes
 from parallelmlp_search.search.run.trial import RungRecord, Trial, TrialState
-
-GROUP_SIZE = 2
-"""Finalists that are cross-fitted at once under a time limit. Small groups leave little time unused; larger
-ones gain little, since finalists are wide and train on several folds at once."""
-
-UNTIMED_GROUP_SIZE = 8
-"""The same without a time limit. The snapshots of a group are in memory until all folds are trained."""
-
-MIN_EPOCH_SHARE = 0.3
-"""Least share of its epochs with which a finalist is trained in the time that is left."""
-
-N_EVALUATIONS = 20
-"""Evaluations of a finalist's training on the validation rows."""
-
-N_SNAPSHOTS = 10
-"""Snapshots of a finalist's training, with weights and predictions."""
-
-MAX_SNAPSHOT_VALUES, MAX_GROUP_VALUES = 1 << 25, 1 << 26
-"""Most predictions in the snapshots of one finalist, 128 MiB, and of a group."""
-
-SNAPSHOT_SHARE = 1 / 32
-"""Share of a memory limit for the predictions in the snapshots of one finalist."""
-
-
-def snapshots_fit(preparation: Preparation) -> bool:
-    """Return True if validation rows can train and snapshots fit into memory.
-
-    Where they do not fit, validation rows are a small share of the table.
-    """
-    limit, most = preparation.settings.memory_bytes, MAX_SNAPSHOT_VALUES
-    if limit is not None:
-        most = min(most, int(SNAPSHOT_SHARE * limit) // FLOAT_BYTES)
-    return preparation.trains_on_validation_rows and N_SNAPSHOTS * _n_values(preparation) <= most
-
-
-def _n_values(preparation: Preparation) -> int:
-    """Predictions of a finalist on all rows."""
-    return preparation.problem.head.n_predictions * preparation.problem.n_rows
-
-
-def finalist_sizes(preparation: Preparation, n_folds: int) -> FinalistSizes:
-    """Return the sizes that decide on the memory of finalists."""
-    n_snapshots = N_SNAPSHOTS if snapshots_fit(preparation) else 0
-    return FinalistSizes(n_folds, n_snapshots, _n_values(preparation))
-
-
-def group_size(preparation: Preparation) -> int:
-    """Return how many finalists are cross-fitted at once, without a memory limit."""
-    most = UNTIMED_GROUP_SIZE if preparation.settings.time_limit is None else GROUP_SIZE
-    return max(1, min(most, MAX_GROUP_VALUES // (N_SNAPSHOTS * _n_values(preparation))))
 
 
 @dataclass
@@ -180,16 +126,13 @@ def cross_fit(
     CrossFit
     """
     required = None if deadline is None else min(plan.n_finalists, len(finalists))
-    groups = [
-        _tasks(number, group, parts, plan.max_epochs)
-        for number, group in enumerate(_groups(finalists, required, plan.group_size))
-    ]
+    groups = grouped_tasks(finalists, parts, plan, required)
     results = _Results(context.preparation, finalists, parts, rung)
     total = sum(len(tasks) for tasks in groups)
     fold_of: dict[str, int] = {}
 
     def begun() -> Iterator[ShardTask]:
-        for task in _in_time(context, groups, deadline):
+        for task in tasks_in_time(context, groups, deadline):
             fold_of[task.key] = task.repeat - 1
             results.total_epochs |= dict.fromkeys(task.trials, task.total_epochs)
             yield task
@@ -200,53 +143,6 @@ def cross_fit(
         values = {"rung": rung, "n_rungs": rung, "alive": len(finalists), "done": done, "total": total}
         context.reporter.report("cross-fitting", trials, rung_completed=done == total, **values)
     return results.collect(min(plan.n_finalists, len(finalists)), plan.max_epochs)
-
-
-def _in_time(
-    context: SearchContext, groups: Sequence[Sequence[ShardTask]], deadline: float | None
-) -> Iterator[ShardTask]:
-    """Tasks of the first group, and of later ones that can end before the deadline.
-
-    What is left then goes to a group with fewer epochs.
-    """
-    wall_seconds = context.throughput.wall_seconds
-    waiting: list[Sequence[ShardTask]] = []
-    for number, tasks in enumerate(groups):
-        if number > 0 and deadline is not None:
-            predicted = wall_seconds(sum(task.predicted_seconds for task in tasks))
-            if time.monotonic() + 0.9 * predicted > deadline:
-                waiting.append(tasks)  # a cheaper group can still fit
-                continue
-        for task in tasks:
-            yield _until(task, context, deadline)
-    if deadline is None:
-        return
-    for place, tasks in enumerate(waiting):
-        share = context.journal.entry(f"shortened-{place}", partial(_share, context, tasks, deadline))
-        if share >= MIN_EPOCH_SHARE:
-            for task in tasks:
-                yield _until(_shortened(task, share), context, deadline)
-
-
-def _until(task: ShardTask, context: SearchContext, deadline: float | None) -> ShardTask:
-    """The task with a deadline that leaves time for its last evaluation."""
-    if deadline is None:
-        return task
-    evaluating = context.throughput.factor * task.evaluation_seconds
-    return replace(task, deadline=deadline - evaluating)
-
-
-def _share(context: SearchContext, tasks: Sequence[ShardTask], deadline: float) -> float:
-    """Share of the epochs of a group for which there is time."""
-    predicted = context.throughput.wall_seconds(sum(task.predicted_seconds for task in tasks))
-    return min(1.0, max(0.0, deadline - time.monotonic()) / max(predicted, 1e-9))
-
-
-def _shortened(task: ShardTask, share: float) -> ShardTask:
-    """The task with a share of its epochs and as many evaluations."""
-    epochs = share * task.total_epochs
-    every = None if task.evaluate_every is None else task.evaluate_every * epochs / task.total_epochs
-    return replace(task, until_epoch=epochs, total_epochs=epochs, evaluate_every=every)
 
 
 def _drop_failures(outcome: ShardOutcome) -> None:
@@ -284,7 +180,11 @@ class _Results:
                 trial = self._trials[member.trial]
                 trial.state, trial.failure = TrialState.FAILED, member.failure
             elif member.snapshots is not None:
-                networks.update(self._selection.add(member.trial, fold, member.snapshots))
+                chosen = self._selection.add(member.trial, fold, member.snapshots)
+                config = self._trials[member.trial].config
+                for number, (vector, epoch) in chosen.items():
+                    prediction = predict_network(self._parts[number].data, config, vector)
+                    networks[number] = FoldNetwork(vector, prediction, epoch)
             elif member.state is not None and member.prediction is not None:
                 vector = member.state.vectors["best"]
                 networks[fold] = FoldNetwork(vector, member.prediction, member.best_epoch)
@@ -352,30 +252,3 @@ def _out_of_fold(
         for index, folds in enumerate(networks):
             predictions[index][:, places] = folds[fold].prediction[:, columns]
     return predictions, covered
-
-
-def _groups(finalists: Sequence[Trial], required: int | None, size: int) -> list[list[Trial]]:
-    """Planned finalists in groups, then the extra ones; without a deadline, ``required`` is None."""
-    n = len(finalists)
-    required = n if required is None else required
-    starts = [*range(0, required, size), *range(required, n, size)]
-    return [list(finalists[start:end]) for start, end in itertools.pairwise([*starts, n])]
-
-
-def _tasks(number: int, group: Sequence[Trial], parts: Sequence[Part], max_epochs: int) -> list[ShardTask]:
-    """Shards of a group on every fold, the most expensive first."""
-    tasks: list[ShardTask] = []
-    for fold, part in enumerate(parts):
-        keep_snapshots = part.data.validation_inputs is None
-        tasks += shard_tasks(
-            f"finalists-{number:02d}-{fold:02d}",
-            {trial.number: trial.config for trial in group},
-            part.data,
-            until_epoch=max_epochs,
-            total_epochs=max_epochs,
-            evaluate_every=max(1.0, max_epochs / (N_SNAPSHOTS if keep_snapshots else N_EVALUATIONS)),
-            repeat=fold + 1,
-            keep=() if keep_snapshots else ("best",),
-            keep_snapshots=keep_snapshots,
-        )
-    return sorted(tasks, key=lambda task: (-task.predicted_seconds, task.key))

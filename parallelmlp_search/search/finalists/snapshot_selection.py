@@ -24,20 +24,28 @@ class FoldNetwork(NamedTuple):
     """Epochs of the chosen snapshot."""
 
 
+class Snapshot(NamedTuple):
+    """Chosen snapshot of a finalist in one fold: canonical vector ``(n_parameters,)`` and epochs."""
+
+    vector: Tensor
+    epoch: float
+
+
 class SnapshotSelection:
     """Collects snapshots of finalists fold by fold, and chooses one once all folds are there."""
 
     def __init__(self, preparation: Preparation, parts: Sequence[Part]) -> None:
         self._preparation = preparation
         # validation rows that no fold predicts, for example those of the first times, do not count
-        self._masks = [np.isin(part.predicted_rows, preparation.validation_rows) for part in parts]
-        order = [part.predicted_rows[mask] for part, mask in zip(parts, self._masks, strict=True)]
+        masks = [np.isin(part.predicted_rows, preparation.validation_rows) for part in parts]
+        order = [part.predicted_rows[mask] for part, mask in zip(parts, masks, strict=True)]
+        self._masks = [torch.from_numpy(mask) for mask in masks]
         rows = np.concatenate(order) if order else np.empty(0, dtype=np.intp)
         self._target = preparation.metric_target(rows)
         self._weight = preparation.weights(rows)
         self._waiting: dict[int, dict[int, Snapshots]] = {}
 
-    def add(self, trial: int, fold: int, snapshots: Snapshots) -> dict[int, FoldNetwork]:
+    def add(self, trial: int, fold: int, snapshots: Snapshots) -> dict[int, Snapshot]:
         """Add the snapshots of a finalist in one fold.
 
         Parameters
@@ -47,8 +55,8 @@ class SnapshotSelection:
 
         Returns
         -------
-        dict of FoldNetwork
-            Networks of all folds at the chosen snapshot; empty while folds are missing.
+        dict of Snapshot
+            Chosen snapshot of every fold; empty while folds are missing.
         """
         folds = self._waiting.setdefault(trial, {})
         folds[fold] = snapshots
@@ -59,11 +67,7 @@ class SnapshotSelection:
         chosen = {number: min(best, len(kept.epochs) - 1) for number, kept in folds.items()}
         # clones, so that the other snapshots can be freed
         return {
-            number: FoldNetwork(
-                kept.weights[chosen[number]].clone(),
-                kept.predictions[chosen[number]].clone(),
-                float(kept.epochs[chosen[number]]),
-            )
+            number: Snapshot(kept.weights[chosen[number]].clone(), float(kept.epochs[chosen[number]]))
             for number, kept in folds.items()
         }
 
@@ -75,8 +79,8 @@ class SnapshotSelection:
         count = max(len(kept.epochs) for kept in folds)
         predictions = torch.cat(
             [
-                kept.predictions[[min(number, len(kept.epochs) - 1) for number in range(count)]][:, :, mask]
-                for kept, mask in zip(folds, map(torch.from_numpy, self._masks), strict=True)
+                _of_rows(kept, mask)[[min(number, len(kept.epochs) - 1) for number in range(count)]]
+                for kept, mask in zip(folds, self._masks, strict=True)
             ],
             dim=2,
         )
@@ -85,3 +89,9 @@ class SnapshotSelection:
             return count - 1
         errors = torch.where(torch.isfinite(errors), errors, torch.inf)
         return count - 1 - int(errors.flip(0).argmin())
+
+
+def _of_rows(kept: Snapshots, mask: Tensor) -> Tensor:
+    """Predictions of the validation rows among those of a fold, which ``mask`` marks."""
+    # checkpoints before version 0.2 hold the predictions of all rows of a fold
+    return kept.predictions[:, :, mask] if kept.predictions.shape[2] == len(mask) else kept.predictions

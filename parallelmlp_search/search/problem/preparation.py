@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from parallelmlp_search.data import (
     ClassTarget,
     RegressionTarget,
+    Split,
     TablePreprocessor,
     TargetScaling,
     class_weights,
@@ -31,7 +33,7 @@ from parallelmlp_search.data import (
 from parallelmlp_search.data.coercion import shown
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import Head, TrainingRows
-from parallelmlp_search.engine.rows import Rows
+from parallelmlp_search.engine.rows import Rows, select_rows
 from parallelmlp_search.exceptions import DataError
 from parallelmlp_search.search.problem.encoding import Encoder
 from parallelmlp_search.search.problem.problem import Problem
@@ -199,7 +201,7 @@ class Preparation:
         """True if validation rows can train too: not if they are the last in time."""
         return not self.is_tiny and self.problem.time is None and bool(len(self.validation_rows))
 
-    def folds(self, n_folds: int, *, hold_out_validation: bool = True) -> list[Part]:
+    def folds(self, n_folds: int, *, hold_out_validation: bool = True, n_workers: int = 1) -> list[Part]:
         """Parts of cross-fitting: each predicts the rows that it has not seen.
 
         Parameters
@@ -210,6 +212,12 @@ class Preparation:
             True if validation rows only evaluate, the same ones in every fold. Otherwise they belong to the
             folds like all others, if :attr:`trains_on_validation_rows`. The folds and the preprocessing are
             the same either way.
+        n_workers
+            Threads that encode folds at once.
+
+        Returns
+        -------
+        list of Part
         """
         if self.is_tiny:
             return [self._part(self.oof_rows, self.oof_rows, seed_of(self.settings.seed, 2, 0))]
@@ -225,18 +233,18 @@ class Preparation:
             seed=self.settings.seed,
         )
         seeds = [seed_of(self.settings.seed, 2, number) for number in range(len(splits))]
-        parts = []
-        for split, seed in zip(splits, seeds, strict=True):
+
+        def part(split: Split, seed: int) -> Part:
             train, predict = rows[split.train], rows[split.test]
             if not shares:
-                parts.append(self._part(train, predict, seed))
-            elif hold_out_validation:
-                predict = np.setdiff1d(predict, self.validation_rows)
-                kept = np.setdiff1d(train, self.validation_rows)
-                parts.append(self._part(kept, predict, seed, fit=train))
-            else:
-                parts.append(self._part(train, predict, seed, validated=False))
-        return parts
+                return self._part(train, predict, seed)
+            if not hold_out_validation:
+                return self._part(train, predict, seed, validated=False)
+            predict = np.setdiff1d(predict, self.validation_rows)
+            return self._part(np.setdiff1d(train, self.validation_rows), predict, seed, fit=train)
+
+        parallel = joblib.Parallel(n_jobs=n_workers, backend="threading")
+        return list(parallel(map(joblib.delayed(part), splits, seeds)))
 
     @property
     def shares_table(self) -> bool:
@@ -295,12 +303,17 @@ class Preparation:
         def moved(values: Tensor | None) -> Tensor | None:
             return None if values is None else values.to(self.device)
 
+        predicted, snapshots = None if predict is None else inputs(predict), None
+        if predict is not None and predicted is not None and not (validated or self.is_tiny):
+            places = np.flatnonzero(np.isin(predict, self.validation_rows))
+            snapshots = select_rows(predicted, torch.from_numpy(places).to(self.device))
         data = ShardData(
             rows=TrainingRows(inputs(train), target.to(self.device), moved(weight)),
             validation_inputs=None if validation is None else inputs(validation),
             validation_target=None if validation is None else moved(self.metric_target(validation)),
             validation_weight=None if validation is None else moved(self.weights(validation)),
-            prediction_inputs=None if predict is None else inputs(predict),
+            prediction_inputs=predicted,
+            snapshot_inputs=snapshots,
             head=head,
             loss=self.settings.loss or head.default_loss,
             metric=self.comparison_metric,

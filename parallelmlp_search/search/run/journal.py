@@ -50,13 +50,17 @@ class Sizes(NamedTuple):
     n_parameters: int
     predictions: tuple[int, int] | None
     """Predictions and rows ``(C, n)``, or None without rows to predict."""
+    snapshot_rows: int = 0
+    """Rows that are predicted at every evaluation."""
 
     @classmethod
     def of(cls, configs: Mapping[int, MLPConfig], data: ShardData) -> dict[int, Sizes]:
         """Return the sizes of members by their numbers."""
-        rows = data.prediction_inputs
+        rows, snapshots = data.prediction_inputs, data.snapshot_inputs
         predictions = None if rows is None else (data.head.n_predictions, rows.shape[0])
-        return {n: cls(data.architecture(config).n_parameters, predictions) for n, config in configs.items()}
+        n_rows = 0 if snapshots is None else snapshots.shape[0]
+        sizes = {number: data.architecture(config).n_parameters for number, config in configs.items()}
+        return {number: cls(size, predictions, n_rows) for number, size in sizes.items()}
 
 
 class Journal:
@@ -229,7 +233,7 @@ def _unpack(
     for record in metadata.pop("members"):
         state = record.pop("state", None)
         member = MemberOutcome(**record)
-        n_parameters, predictions = sizes[member.trial]
+        n_parameters, predictions, snapshot_rows = sizes[member.trial]
         if state is not None:
             vectors = _starting(f"{member.trial}.", tensors)
             _check_shapes(dict.fromkeys(FLAT_NAMES, (n_parameters,)), vectors)
@@ -241,7 +245,11 @@ def _unpack(
             member.snapshots = Snapshots(**snapshots)
             times = (len(member.snapshots.epochs),)
             shapes = {"epochs": times, "weights": (*times, n_parameters)}
-            _check_shapes(shapes | {"predictions": (*times, *(predictions or ()))}, snapshots)
+            each = predictions or ()
+            # before version 0.2, snapshots held the predictions of all rows
+            if each and snapshots.get("predictions", torch.empty(0)).shape[-1] != each[1]:
+                each = (each[0], snapshot_rows)
+            _check_shapes(shapes | {"predictions": (*times, *each)}, snapshots)
         members.append(member)
     return ShardOutcome(key, members, **metadata)
 

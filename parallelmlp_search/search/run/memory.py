@@ -40,13 +40,14 @@ class FinalistSizes:
     ----------
     n_folds, n_snapshots
         Folds ``S``, and snapshots of each network, 0 without.
-    n_values
-        Predictions of a finalist: rows times classes or outputs.
+    n_values, n_selecting
+        Predictions of a finalist, rows times classes or outputs, and those that select a snapshot.
     """
 
     n_folds: int
     n_snapshots: int
     n_values: int
+    n_selecting: int = 0
 
     def kept(self, n_parameters: int) -> int:
         """Bytes of a cross-fitted finalist until the ensemble is selected."""
@@ -54,11 +55,11 @@ class FinalistSizes:
 
     def waiting(self, n_parameters: int) -> int:
         """Bytes of the snapshots of a finalist until all folds are trained."""
-        return FLOAT_BYTES * self.n_snapshots * (self.n_folds * n_parameters + self.n_values)
+        return FLOAT_BYTES * self.n_snapshots * (self.n_folds * n_parameters + self.n_selecting)
 
     def of_shard(self, n_parameters: int) -> int:
         """Bytes of the snapshots of a network in training, which are in a list and then stacked."""
-        return 2 * FLOAT_BYTES * self.n_snapshots * (n_parameters + self.n_values // self.n_folds)
+        return 2 * FLOAT_BYTES * self.n_snapshots * (n_parameters + self.n_selecting // self.n_folds)
 
     @property
     def scoring(self) -> int:

@@ -28,7 +28,8 @@ from parallelmlp_search.search.finalists.baseline_models import (
     model_inputs,
 )
 from parallelmlp_search.search.finalists.baselines import Baseline, beats_prior, compare_baselines
-from parallelmlp_search.search.finalists.cross_fitting import CrossFit, snapshots_fit
+from parallelmlp_search.search.finalists.cross_fitting import CrossFit
+from parallelmlp_search.search.finalists.sizes import snapshots_fit
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.selection import HonestScore
 

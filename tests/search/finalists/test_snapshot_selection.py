@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,17 +68,20 @@ class TestFolds:
 
 
 class TestSelection:
-    def test_only_validation_rows_select_the_snapshot(self) -> None:
+    @pytest.mark.parametrize("is_selecting_only", [True, False])  # runs of version 0.1 keep all rows
+    def test_only_validation_rows_select_the_snapshot(self, is_selecting_only: bool) -> None:
         preparation = prepared()
         parts = preparation.folds(3, hold_out_validation=False)
         selection = SnapshotSelection(preparation, parts)
         for fold, part in enumerate(parts):
             kept = snapshots(preparation, part.predicted_rows, [3.0, 0.5, 2.0], [3.0, 2.0, 0.0])
+            if is_selecting_only:
+                places = np.isin(part.predicted_rows, preparation.validation_rows)
+                kept = replace(kept, predictions=kept.predictions[:, :, torch.from_numpy(places)])
             chosen = selection.add(7, fold, kept)
             assert bool(chosen) == (fold == 2)
         assert sorted(chosen) == [0, 1, 2]
         assert [network.vector.tolist() for network in chosen.values()] == [[1.0]] * 3
-        assert torch.equal(chosen[2].prediction, kept.predictions[1])
         assert [network.epoch for network in chosen.values()] == [2.0] * 3
 
     def test_one_snapshot_is_selected_for_all_folds(self) -> None:

@@ -20,11 +20,13 @@ from parallelmlp_search.search.run.budget import Throughput
 from parallelmlp_search.search.run.journal import Journal, Sizes
 
 
-def outcome_of(key: str, n_parameters: int = 1000) -> ShardOutcome:
+def outcome_of(key: str, n_parameters: int = 1000, snapshot_rows: int = 3) -> ShardOutcome:
     """Outcome of three members: one with a state, one with snapshots and a prediction, one that failed."""
     state = MemberState({"parameters": torch.randn(n_parameters)}, 7, 0.25, 1.5, -1)
     snapshots = Snapshots(
-        torch.tensor([1.0, 2.0]).double(), torch.randn(2, n_parameters), torch.randn(2, 1, 4)
+        torch.tensor([1.0, 2.0]).double(),
+        torch.randn(2, n_parameters),
+        torch.randn(2, 1, snapshot_rows),
     )
     members = [
         MemberOutcome(4, 1.0, 0.5, 0.4, 5, 0.1, best_epoch=1.5, state=state),
@@ -55,6 +57,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 DATA: Any = SimpleNamespace(
     prediction_inputs=torch.empty(4, 2),
+    snapshot_inputs=torch.empty(3, 2),
     head=SimpleNamespace(n_predictions=1),
     architecture=lambda config: SimpleNamespace(n_parameters=1000),
 )
@@ -156,10 +159,13 @@ def test_a_damaged_checkpoint_is_an_error(directory: RunDirectory) -> None:
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({4: Sizes(999, (1, 4)), 14: Sizes(1000, (1, 4)), 1: Sizes(9, None)}, r"'parameters' .* \(1000,\)"),
+        (
+            {4: Sizes(999, (1, 4)), 14: Sizes(1000, (1, 4), 3), 1: Sizes(9, None)},
+            r"'parameters' .* \(1000,\)",
+        ),
         ({4: Sizes(1000, (1, 4)), 14: Sizes(1000, (1, 5)), 1: Sizes(9, None)}, r"'prediction' .* \(1, 4\)"),
-        ({4: Sizes(1000, (1, 4)), 14: Sizes(999, (1, 4)), 1: Sizes(9, None)}, r"'weights' .* \(2, 1000\)"),
-        ({4: Sizes(1000, (1, 4)), 14: Sizes(1000, (1, 4))}, "lacks 1"),
+        ({4: Sizes(1000, (1, 4)), 14: Sizes(999, (1, 4), 3), 1: Sizes(9, None)}, r"'weights' .* \(2, 1000\)"),
+        ({4: Sizes(1000, (1, 4)), 14: Sizes(1000, (1, 4), 3)}, "lacks 1"),
     ],
     ids=["state", "prediction", "snapshots", "another member"],
 )
@@ -170,6 +176,21 @@ def test_a_checkpoint_of_other_members_is_an_error(
     journal.close_round(outcome_of("round-000"), None)
     with pytest.raises(RunDirectoryError, match=words):
         journal.recall_round("round-000", lambda: other)
+
+
+@pytest.mark.parametrize("snapshot_rows", [3, 4, 5])
+def test_snapshots_hold_the_rows_that_select_one(directory: RunDirectory, snapshot_rows: int) -> None:
+    """Or all rows to predict, in runs of version 0.1; other numbers are damage."""
+    outcome = outcome_of("round-000", snapshot_rows=snapshot_rows)
+    Journal(Throughput(1), directory).close_round(outcome, None)
+    journal = Journal(Throughput(1), directory)
+    if snapshot_rows == 5:
+        with pytest.raises(RunDirectoryError, match=r"'predictions' .* \(2, 1, 5\)"):
+            journal.recall_round("round-000", sizes)
+        return
+    recalled = journal.recall_round("round-000", sizes)
+    assert recalled is not None
+    assert_same(recalled, outcome)
 
 
 @pytest.mark.parametrize("kept", [True, False])
