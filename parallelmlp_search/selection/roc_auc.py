@@ -9,9 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from parallelmlp_search.kernels.numba.arguments import N_DIGIT_COUNTS, RankedRows, pack
+from parallelmlp_search.kernels.numba.dispatch import is_ready
+from parallelmlp_search.kernels.numba.library import loops
 from parallelmlp_search.selection.formulas import Formula
 from parallelmlp_search.selection.inputs import GroundTruth
 from parallelmlp_search.selection.score_range import ScoreRange
+
+MIN_COMPILED = 1 << 12
+"""Scores below which tensor operations are as fast as a compiled loop."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,8 @@ class RocAuc(Formula):
     The AUC is NaN if all rows are of one class.
     """
 
-    cost_ns: ClassVar[float] = 53.0
+    cost_ns: ClassVar[float] = 20.0
+    """Between the compiled loop, about 6, and tensor operations, 53: the plan is the same with both."""
 
     def project(self, predictions: Tensor, target: Tensor) -> Tensor:
         return predictions[:, 1:] if predictions.shape[1] == 2 else predictions
@@ -58,12 +65,25 @@ def binary_auc(scores: Tensor, positive: Tensor, weight: Tensor) -> Tensor:
     pairs = positive_weight.sum() * negative_weight.sum()
     if float(pairs) <= 0:
         return torch.full((len(scores),), torch.nan, dtype=torch.float64, device=scores.device)
+    if scores.numel() >= MIN_COMPILED and is_ready(scores.dtype, scores.device):
+        return _compiled_areas(scores, positive_weight - negative_weight) / pairs
     order = _ascending(scores)
     ranked = scores.gather(1, order)
     negative = negative_weight.take(order)
     below = negative.cumsum(1)  # negatives up to each row, in rank order
     _average_ties(below, negative, ranked)
     return positive_weight.take(order).mul_(below).sum(1) / pairs
+
+
+def _compiled_areas(scores: Tensor, signed_weight: Tensor) -> Tensor:
+    """Weight (P,) of the pairs that are in the right order, by a compiled radix sort."""
+    n_members, n_rows = scores.shape
+    areas = np.empty(n_members)
+    scratch = np.empty(2 * n_rows + N_DIGIT_COUNTS, dtype=np.int64)
+    weights = signed_weight.contiguous().numpy()
+    rows = RankedRows(scores.contiguous().numpy(), weights, areas, scratch, n_members, n_rows)
+    loops().run("ranked_areas", pack(rows))
+    return torch.from_numpy(areas)
 
 
 def _average_ties(below: Tensor, negative: Tensor, ranked: Tensor) -> None:

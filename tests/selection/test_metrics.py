@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.selection import METRICS, get_metric, metrics
+from parallelmlp_search.kernels.numba.library import ensure_compiled
+from parallelmlp_search.selection import METRICS, get_metric, metrics, roc_auc
 from parallelmlp_search.selection.roc_auc import binary_auc
 
 P, N = 7, 101
@@ -170,6 +171,34 @@ def test_auc_counts_pairs(data, n_rows, n_levels):
         assert area.isnan().all()
     else:
         np.testing.assert_allclose(area, (better * pairs).sum((1, 2)) / pairs.sum(), atol=1e-12)
+
+
+@pytest.mark.parametrize("n_levels", [1, 3, 1000, None])  # None: hardly any ties
+def test_compiled_auc_equals_tensor_operations(n_levels, monkeypatch):
+    pytest.importorskip("numba")
+    ensure_compiled()
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(3, 2500, generator=generator) * torch.tensor([[1.0], [1e-30], [1e30]])
+    if n_levels is not None:
+        scores = torch.randint(-n_levels, n_levels, scores.shape, generator=generator) / torch.tensor(3.0)
+    positive = torch.rand(2500, generator=generator) < 0.3
+    weight = torch.randint(0, 3, (2500,), generator=generator).double()
+    assert scores.numel() >= roc_auc.MIN_COMPILED
+    found = binary_auc(scores, positive, weight)
+    monkeypatch.setattr(roc_auc, "_compiled_areas", None)
+    assert found.shape == (3,)
+    monkeypatch.setenv("PMLP_COMPILED", "0")
+    torch.testing.assert_close(found, binary_auc(scores, positive, weight), rtol=1e-12, atol=0)
+    assert not torch.allclose(found, binary_auc(scores, ~positive, weight)) or n_levels == 1
+
+
+def test_compiled_auc_counts_zeros_of_both_signs_as_ties():
+    pytest.importorskip("numba")
+    ensure_compiled()
+    scores = torch.zeros(1, 5000)
+    scores[0, ::2] = -0.0
+    positive = torch.arange(5000) % 2 == 0
+    assert binary_auc(scores, positive, torch.ones(5000).double()).tolist() == [0.5]
 
 
 @pytest.mark.parametrize("name", [*CLASSIFICATION, *REGRESSION])

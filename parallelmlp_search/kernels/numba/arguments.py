@@ -1,7 +1,8 @@
 """Arguments of the compiled loops as Python passes them: addresses and integers in one array.
 
 This module does not import numba. The annotation of a field says how a loop reads it: ``Floats``,
-``Integers`` and ``Flags`` are pointers to numbers of 4, 8 and 1 bytes, ``int`` and ``float`` are numbers.
+``Doubles``, ``Integers`` and ``Flags`` are pointers to numbers of 4, 8, 8 and 1 bytes, ``int`` and ``float``
+are numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float32]
+Doubles: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
 Flags: TypeAlias = NDArray[np.bool_]
 
@@ -27,7 +29,10 @@ KINDS = {kind: number for number, kind in enumerate(_KINDS.split())}
 CACHE_LINE = 16
 """Floats in a cache line."""
 
-_DTYPES = {"Floats": np.float32, "Integers": np.int64, "Flags": np.bool_}
+N_DIGIT_COUNTS = 3 * 2048
+"""Counts of the digits of scores: three digits of eleven bits."""
+
+_DTYPES = {"Floats": np.float32, "Doubles": np.float64, "Integers": np.int64, "Flags": np.bool_}
 
 
 class ActivationRows(NamedTuple):
@@ -274,6 +279,29 @@ class Steps(NamedTuple):
     n_field_layers: int
     n_field_neurons: int
     is_regression: int
+
+
+class RankedRows(NamedTuple):
+    """Scores of all members on some rows, for the area under the ROC curve.
+
+    Attributes
+    ----------
+    scores
+        ``(P, N)``: finite.
+    weights
+        ``(N,)``: weight of each row, negative for rows of the negative class.
+    areas
+        ``(P,)``: written, the weight of the pairs of rows in the right order.
+    scratch
+        ``(2 N + N_DIGIT_COUNTS,)``.
+    """
+
+    scores: Floats
+    weights: Doubles
+    areas: Doubles
+    scratch: Integers
+    n_members: int
+    n_rows: int
 
 
 class OutputRows(NamedTuple):

@@ -100,9 +100,9 @@ def compile_loops(target: str) -> bytes:
     _translate_only()
     from numba.core.registry import cpu_target
 
-    from parallelmlp_search.kernels.numba import batches, loops, prediction, training
+    from parallelmlp_search.kernels.numba import batches, loops, prediction, ranking, training
 
-    known = vars(training) | vars(prediction) | vars(batches) | vars(loops)
+    known = vars(training) | vars(prediction) | vars(batches) | vars(loops) | vars(ranking)
     functions = {name: known[name] for name in ENTRY_POINTS}
     module = _linked(functions)
     codegen = cpu_target.target_context.codegen()

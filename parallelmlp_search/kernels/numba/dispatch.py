@@ -64,8 +64,8 @@ def uses_compiled(dtype: torch.dtype, device: torch.device | str, *, wanted: boo
     applies = dtype == torch.float32 and torch.device(device).type == "cpu"
     if wanted is None:
         rule = _rule.get() or os.environ.get(USE_VARIABLE, "1")
-        is_ready = applies and rule != "0" and library.find() is not None
-        return is_ready or (applies and rule not in ("0", READY) and library.can_compile())
+        may_compile = applies and rule not in ("0", READY) and library.can_compile()
+        return may_compile or is_ready(dtype, device)
     if wanted and not applies:
         raise InvalidParameterError(
             f"compiled must be False or None except for float32 on a CPU, "
@@ -74,6 +74,13 @@ def uses_compiled(dtype: torch.dtype, device: torch.device | str, *, wanted: boo
     if wanted and library.find() is None and not library.can_compile():
         raise MissingDependencyError(NO_LOOPS)
     return wanted
+
+
+def is_ready(dtype: torch.dtype, device: torch.device | str) -> bool:
+    """Return True if values of this dtype on this device can use compiled loops that need not be compiled."""
+    applies = dtype == torch.float32 and torch.device(device).type == "cpu"
+    rule = _rule.get() or os.environ.get(USE_VARIABLE, "1")
+    return applies and rule != "0" and library.find() is not None
 
 
 def training_path(device: torch.device | str) -> str:

@@ -39,6 +39,7 @@ ENTRY_POINTS = (
     "member_steps",
     "optimizer_step",
     "output_workspace_size",
+    "ranked_areas",
     "workspace_size",
 )
 """Names of the functions in an object file."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import llvmlite.ir
 from numba import types
-from numba.core.types import Integer, Type, float32, int64, none, uint8
+from numba.core.types import Integer, Type, float32, float64, int32, int64, none, uint8
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
@@ -30,6 +30,7 @@ class Pointer(Type):
 
 
 Floats, Integers, Flags = Pointer(float32), Pointer(int64), Pointer(uint8)
+Doubles, Words = Pointer(float64), Pointer(int32)
 
 
 @register_model(Pointer)
@@ -91,7 +92,7 @@ def _cast(target: Pointer) -> Callable[..., Any]:
     return found
 
 
-as_floats, as_integers, as_flags = _cast(Floats), _cast(Integers), _cast(Flags)
+as_floats, as_integers, as_flags, as_words = _cast(Floats), _cast(Integers), _cast(Flags), _cast(Words)
 """Return a pointer of another type to the same memory, also from an address."""
 
 
@@ -105,7 +106,14 @@ def address(context: Any, pointer: Any) -> Any:
     return int64(pointer), generate
 
 
-_KINDS = {"Floats": Floats, "Integers": Integers, "Flags": Flags, "int": int64, "float": float32}
+_KINDS = {
+    "Floats": Floats,
+    "Doubles": Doubles,
+    "Integers": Integers,
+    "Flags": Flags,
+    "int": int64,
+    "float": float32,
+}
 
 
 def unpacker(tuple_class: Any, start: int = 0) -> Callable[..., Any]:
