@@ -20,7 +20,7 @@ ALONE := alone and not slow
 
 MINUTES ?= 5
 
-.PHONY: clean demo fuzz gpu lint run-tests slow soak test test-fast test-oldest
+.PHONY: clean demo fuzz gpu lint run-tests slow soak test test-browser test-fast test-oldest
 
 demo: $(VENV)/.demo-installed
 	rm -rf runs/demo
@@ -46,6 +46,10 @@ run-tests:
 # Warnings of old versions are theirs, so they are not errors as in `make test`.
 test-oldest: $(OLDEST)/.installed
 	$(MAKE) --no-print-directory run-tests BIN=$(OLDEST)/bin PYTEST="$(PYTEST) -W default"
+
+# Tests of pages in headless Chromium; a machine without a browser fails them.
+test-browser: $(VENV)/.test-installed
+	PMLP_REQUIRE_BROWSER=1 $(BIN)/python $(PYTEST) -m "browser and not slow" tests/report
 
 slow: $(VENV)/.test-installed
 	$(BIN)/python $(PYTEST) -m slow

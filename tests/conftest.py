@@ -16,6 +16,8 @@ os.environ.pop("COLUMNS", None)
 import pytest
 import torch
 
+from tests.browser import find_browser
+
 # Kernels written in Triton run on the device where there is one, else in Triton's interpreter, which must be
 # asked for before the first kernel is defined.
 if not torch.cuda.is_available():
@@ -70,10 +72,13 @@ BACKEND_TESTS = tuple(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what the device or the version of Triton cannot do."""
+    """Skip what the device, the version of Triton, or a machine without a browser cannot do."""
+    browser = find_browser() is not None or bool(os.environ.get("PMLP_REQUIRE_BROWSER"))
     cuda = torch.cuda.is_available()
     old = not cuda and _triton_lacks_float64()
     for item in items:
+        if not browser and item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.skip(reason="needs a browser: chromium or google-chrome"))
         if not cuda and item.get_closest_marker("cuda"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
         if old and _computes_in_triton(item):

@@ -92,6 +92,7 @@ OUTPUTS: dict[str, tuple[Callable[[str], None], ...]] = {
     "docs/python.md": (_anything, _contains("standard_error"), _anything, _contains("MLPConfig(")),
     "docs/refinement_sampler.md": (_below(0.1),),
     "docs/several-machines.md": (_contains("roc_auc"),),
+    "docs/report.md": (_contains("Learning curves\n"),),
     "docs/search_cv.md": (_contains("rank_test_score"), _anything, _contains("MLPConfig(")),
     "optunahub/package/samplers/parallelmlp_refinement/README.md": (_below(0.01),),
 }

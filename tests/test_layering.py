@@ -32,7 +32,7 @@ SUB_PACKAGES = {
     "parareal": ("architectures", "method", "ranks", "promotion"),
     "integrations": ("optuna",),
     "integrations/optuna": ("sampler", "storage", "study"),
-    "report": ("terminal",),
+    "report": ("results", "plots", "page", "terminal"),
 }
 """Sub-packages of a package, from the bottom up."""
 

@@ -50,7 +50,6 @@ def explain(
     """Show which columns matter, how predictions depend on them, and where the model is wrong."""
     from parallelmlp_search.cli.plain_values import plain, records
     from parallelmlp_search.cli.terminal import terminal
-    from parallelmlp_search.data import read_table
     from parallelmlp_search.explain import ExplainSettings, explain_model
     from parallelmlp_search.report.terminal.explanation import explanation_page
     from parallelmlp_search.runs import EXPLANATION, load_model
@@ -59,10 +58,7 @@ def explain(
     directory, screen = RunDirectory.open(run), terminal()
     model, metric = load_model(directory), directory.result()["metric"]
     names = None if columns is None else tuple(name.strip() for name in columns.split(","))
-    table = None
-    if data is not None and not (database is None and _is_own_table(directory, data, sheet)):
-        table = read_table(data, database=database, sheet=sheet)
-    rows = _rows(directory, model, table)
+    rows = rows_to_explain(directory, model, other_table(directory, data, database, sheet))
     settings = ExplainSettings(columns=names, seed=seed)
     with screen.err.status("explaining") if not quiet else contextlib.nullcontext() as status:
         found = explain_model(
@@ -82,8 +78,51 @@ def explain(
         screen.show(explanation_page(found, top=top, folder=str(folder), width=screen.out.width))
 
 
-def _rows(directory: RunDirectory, model: TrainedModel, table: pd.DataFrame | None) -> ExplainedRows:
-    """Rows of the table of the run, or those of another table."""
+def other_table(
+    directory: RunDirectory, data: str | None, database: str | None = None, sheet: str | None = None
+) -> pd.DataFrame | None:
+    """Read a table that is not that of the run.
+
+    Parameters
+    ----------
+    directory
+        Run.
+    data, database, sheet
+        Arguments that name a table; None for that of the run.
+
+    Returns
+    -------
+    DataFrame or None
+        None for the table of the run.
+    """
+    from parallelmlp_search.data import read_table
+
+    if data is None or (database is None and _is_own_table(directory, data, sheet)):
+        return None
+    return read_table(data, database=database, sheet=sheet)
+
+
+def rows_to_explain(
+    directory: RunDirectory, model: TrainedModel, table: pd.DataFrame | None
+) -> ExplainedRows:
+    """Return the rows of the table of a run, or those of another table.
+
+    Parameters
+    ----------
+    directory, model
+        Run and its model.
+    table
+        Another table, or None.
+
+    Returns
+    -------
+    ExplainedRows
+
+    Raises
+    ------
+    RunDirectoryError
+        If the table of the run has changed since the search.
+    """
     from parallelmlp_search.cli.source import Source
     from parallelmlp_search.exceptions import PMLPError, RunDirectoryError
     from parallelmlp_search.explain.sources import oof_folds_of, training_rows
@@ -107,7 +146,9 @@ def _rows(directory: RunDirectory, model: TrainedModel, table: pd.DataFrame | No
 def _is_own_table(directory: RunDirectory, data: str, sheet: str | None) -> bool:
     source = directory.info().get("source") or {}
     path = source.get("data")
-    return sheet in (None, source.get("sheet")) and path is not None and data != "-" and (directory.path / path).resolve() == Path(data).resolve()
+    if path is None or data == "-" or sheet not in (None, source.get("sheet")):
+        return False
+    return (directory.path / path).resolve() == Path(data).resolve()
 
 
 def _new_rows(

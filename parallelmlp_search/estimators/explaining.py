@@ -59,13 +59,30 @@ def explain_estimator(
             )
     if isinstance(estimator.model_, ConstantModel) or estimator.result_ is None:
         raise DataError("the model predicts a constant, because X had no informative column in fit")
-    twin = copy(estimator)  # checks of data store attributes
-    rows = _rows_of_fit(twin, X, y, roles) or _other_rows(twin, X, y, roles, background)
+    rows = rows_to_explain(estimator, X, y, roles, background)
     settings = ExplainSettings(**options)
     found = explain_model(estimator.model_, rows, estimator.result_.metric, settings)
     if estimator.run_directory is not None:
         found.save(RunDirectory.open(estimator.run_directory).path / EXPLANATION)
     return found
+
+
+def rows_to_explain(
+    estimator: Any, X: Any, y: Any, roles: Mapping[str, Any], background: Any = None
+) -> ExplainedRows:
+    """Return the rows of ``fit``, or other rows that the search has not seen.
+
+    Parameters
+    ----------
+    estimator, X, y, roles, background
+        As of :func:`explain_estimator`.
+
+    Returns
+    -------
+    ExplainedRows
+    """
+    twin = copy(estimator)  # checks of data store attributes
+    return _rows_of_fit(twin, X, y, roles) or _other_rows(twin, X, y, roles, background)
 
 
 def _rows_of_fit(estimator: Any, X: Any, y: Any, roles: Mapping[str, Any]) -> ExplainedRows | None:

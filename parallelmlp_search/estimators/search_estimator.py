@@ -21,6 +21,7 @@ from parallelmlp_search.space import MLPConfig, SearchSpace
 if TYPE_CHECKING:
     import pandas as pd
 
+    from parallelmlp_search.estimators.plotting import EstimatorPlots
     from parallelmlp_search.explain import Explanation
     from parallelmlp_search.parareal import PromotionResult
     from parallelmlp_search.search import Problem, Progress, SearchResult, SearchSettings
@@ -243,6 +244,14 @@ class SearchEstimator(TableEstimator):
         check_is_fitted(self, "model_")
         roles = {"sample_weight": sample_weight, "groups": groups, "time": time}
         return explain_estimator(self, X, y, roles, background, options)
+
+    @property
+    def plot(self) -> EstimatorPlots:
+        """Figures, such as ``plot.learning_curves()`` and ``plot.roc(X, y)``; needs the extra ``plots``."""
+        check_is_fitted(self, "model_")
+        from parallelmlp_search.estimators.plotting import EstimatorPlots
+
+        return EstimatorPlots(self)
 
     def _task_settings(self) -> dict[str, Any]:
         """Return the settings that only classifiers or only regressors have."""

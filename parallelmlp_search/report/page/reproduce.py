@@ -1,0 +1,110 @@
+"""Facts by which a run can be repeated: command, versions, machine."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+OPTIONS: Mapping[str, str] = {
+    "n_trials": "--trials",
+    "time_limit": "--time-limit",
+    "max_epochs": "--max-epochs",
+    "memory_limit": "--memory-limit",
+    "metric": "--metric",
+    "loss": "--loss",
+    "sampler": "--sampler",
+    "device": "--device",
+    "n_folds": "--folds",
+    "n_finalists": "--finalists",
+    "calibration": "--calibration",
+}
+"""Options of `pmlp search` by setting; they are left out at their default."""
+
+FLAGS: Mapping[str, tuple[bool, str]] = {
+    "tune_thresholds": (True, "--no-tune-thresholds"),
+    "baselines": (True, "--no-baselines"),
+    "refit": (False, "--refit"),
+}
+"""Default and option of settings that are on or off."""
+
+DEFAULTS: Mapping[str, Any] = {"sampler": "random", "device": "auto", "calibration": "auto"}
+
+ROLES: Mapping[str, str] = {
+    "task": "--task",
+    "groups": "--groups",
+    "time_column": "--time-column",
+    "weights": "--weights",
+    "class_weight": "--class-weight",
+}
+
+
+def search_command(info: Mapping[str, Any]) -> str | None:
+    """Return the command that repeats a run.
+
+    Parameters
+    ----------
+    info
+        Content of ``run.json``.
+
+    Returns
+    -------
+    str or None
+        None for a run that was not started by ``pmlp search``.
+    """
+    source, settings = info.get("source"), info.get("settings") or {}
+    if not source or not source.get("data") or not source.get("target"):
+        return None
+    words = ["pmlp", "search", str(source["data"]), "--target", str(source["target"])]
+    for name, option in ROLES.items():
+        if source.get(name) is not None:
+            words += [option, str(source[name])]
+    if (space := _space_name(settings.get("search_space"))) != "default":
+        words += ["--space", space]
+    for name, option in OPTIONS.items():
+        value = settings.get(name)
+        if value is not None and value != DEFAULTS.get(name):
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    for name, (default, option) in FLAGS.items():
+        if settings.get(name, default) != default:
+            words.append(option)
+    words += ["--seed", str(settings.get("seed", 0))]
+    return shlex.join(words)
+
+
+def _space_name(stored: Any) -> str:
+    """Name of the preset that a stored search space is; ``SPACE.json`` for any other."""
+    from parallelmlp_search.space import SearchSpace
+    from parallelmlp_search.space.presets import PRESETS
+
+    for name in PRESETS:
+        if SearchSpace.preset(name).to_dict() == stored:
+            return name
+    return "SPACE.json"
+
+
+def facts(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return pairs of a name and a text on versions, seed, data and machine of a run.
+
+    Parameters
+    ----------
+    info
+        Content of ``run.json``.
+
+    Returns
+    -------
+    list of (str, str)
+    """
+    settings, machine = info.get("settings") or {}, info.get("machine") or {}
+    found = [
+        ("started", str(info.get("created") or "unknown").replace("T", " ").replace("+00:00", " UTC")),
+        ("seed", str(settings.get("seed", 0))),
+        ("versions", ", ".join(f"{name} {text}" for name, text in (info.get("versions") or {}).items())),
+        ("machine", ", ".join(str(value) for value in machine.values()) or "not recorded"),
+        ("training", f"compiled loops for {path}" if (path := info.get("training_path")) else "not recorded"),
+        ("data", f"fingerprint {str(info.get('fingerprint'))[:16]}"),
+    ]
+    peak = (info.get("memory") or {}).get("peak")
+    if peak:
+        found.append(("peak memory", f"{peak / 1e6:,.0f} MB"))
+    return found

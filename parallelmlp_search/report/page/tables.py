@@ -1,0 +1,153 @@
+"""Tables of the page as plain values, which its script sorts, filters and divides into pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from parallelmlp_search.report.results.finished import PREFIX, FinishedSearch, config_widths
+
+if TYPE_CHECKING:
+    from parallelmlp_search.data.profile.table import TableProfile
+    from parallelmlp_search.explain import Explanation
+
+Table = dict[str, Any]
+"""``columns`` (``key``, ``label``, ``kind``), ``values`` (one list per column), and options of the script."""
+
+PLAIN_COLUMNS = (
+    ("rank", "#", "count"),
+    ("trial", "trial", "count"),
+    ("score", "score", "score"),
+    ("ensemble_weight", "weight", "weight"),
+    ("state", "state", "text"),
+    ("epochs", "epochs", "number"),
+    ("n_parameters", "parameters", "count"),
+    ("train_seconds", "seconds", "seconds"),
+)
+
+SHOWN_CELLS = 60
+"""Characters of a cell of the table of the user."""
+
+N_REASONS = 3
+
+
+def make_table(
+    columns: Sequence[tuple[str, str, str]], values: Sequence[Sequence[Any]], **options: Any
+) -> Table:
+    """Return a table of the page.
+
+    Parameters
+    ----------
+    columns
+        Key, label and kind of each column.
+    values
+        Values of each column.
+    **options
+        ``page`` (rows of a page), ``filter`` (True for a text field that filters), ``choices`` (key of a
+        column whose values can be chosen), ``name`` of a row.
+
+    Returns
+    -------
+    dict
+    """
+    named = [{"key": key, "label": label, "kind": kind} for key, label, kind in columns]
+    return {"columns": named, "values": [[plain(value) for value in column] for column in values], **options}
+
+
+def plain(value: Any) -> Any:
+    """Return a value that JSON can hold, numbers with at most six digits; None for missing values."""
+    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
+        return None
+    if isinstance(value, bool | str):
+        return value
+    if hasattr(value, "item"):
+        return plain(value.item())
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if abs(value) != float("inf") else None
+    return value if isinstance(value, int) else str(value)
+
+
+def leaderboard_table(search: FinishedSearch) -> Table:
+    """Return the leaderboard with all fields of the configurations that differ between trials."""
+    board = search.leaderboard
+    columns = [(key, search.metric if key == "score" else label, kind) for key, label, kind in PLAIN_COLUMNS]
+    values = [board[key].tolist() for key, _, _ in PLAIN_COLUMNS]
+    columns.append(("layers", "layers", "text"))
+    values.append(["-".join(map(str, config_widths(one))) or "linear" for one in board[f"{PREFIX}widths"]])
+    for name in board.columns:
+        short = name.removeprefix(PREFIX)
+        if short == name or short in ("widths", "seed") or board[name].nunique(dropna=False) < 2:
+            continue
+        is_text = not pd.api.types.is_numeric_dtype(board[name].dtype) or board[name].dtype == bool
+        cells = board[name].tolist()
+        if board[name].dtype == bool:
+            cells = ["yes" if value else "no" for value in cells]
+        columns.append((short, short.replace("_", " "), "text" if is_text else "number"))
+        values.append(cells)
+    if board["failure"].notna().any():
+        columns.append(("failure", "failure", "text"))
+        values.append(board["failure"].tolist())
+    return make_table(columns, values, page=25, filter=True, choices="state", name="trial")
+
+
+def columns_table(profile: TableProfile) -> Table:
+    """Return the facts about each column of the table of the user."""
+    rows = profile.columns
+    columns = (
+        ("name", "column", "cell"),
+        ("kind", "kind", "text"),
+        ("distinct", "distinct", "count"),
+        ("missing", "missing", "share"),
+        ("values", "values", "cell"),
+        ("treatment", "used as", "text"),
+        ("reason", "because", "text"),
+    )
+    values = [[getattr(row, key) for row in rows] for key, _, _ in columns]
+    values[3] = [row.missing / max(1, profile.n_rows) for row in rows]
+    return make_table(columns, values, page=25, filter=len(rows) > 25, name="column")
+
+
+def slices_table(explanation: Explanation) -> Table | None:
+    """Return the parts of the table with larger losses; None without any."""
+    table = explanation.slices
+    if table.empty:
+        return None
+    columns = (
+        ("slice", "rows with", "cell"),
+        ("n_rows", "rows", "count"),
+        ("share", "share", "share"),
+        ("loss", str(explanation.summary["loss"]), "score"),
+        ("other_loss", "other rows", "score"),
+        ("difference", "difference", "score"),
+        ("p_value", "p", "p"),
+    )
+    return make_table(columns, [table[key].tolist() for key, _, _ in columns], page=10, name="slice")
+
+
+def worst_rows_table(explanation: Explanation) -> Table | None:
+    """Return the rows with the largest losses and what moved their predictions most; None without any."""
+    table = explanation.worst_rows
+    if table.empty:
+        return None
+    columns = [("row", "row", "count"), ("target", "target", "cell"), ("prediction", "prediction", "cell")]
+    if "probability" in table:
+        columns.append(("probability", "probability of the target", "score"))
+    columns.append(("loss", str(explanation.summary["loss"]), "score"))
+    values = [table[key].tolist() for key, _, _ in columns]
+    reasons = _reasons(explanation.attributions)
+    columns.append(("reasons", "moved most by", "cell"))
+    values.append([reasons.get(row, "") for row in table["row"].tolist()])
+    return make_table(columns, values, page=10, name="row")
+
+
+def _reasons(attributions: pd.DataFrame) -> Mapping[int, str]:
+    """Cells with the largest contributions to the prediction of each row."""
+    found = {}
+    for number, mine in attributions.groupby("row", sort=False):
+        ordered = mine.loc[mine["attribution"].abs().sort_values(ascending=False, kind="stable").index]
+        cells = ordered.drop_duplicates("column").head(N_REASONS)
+        texts = [f"{name} = {value}" for name, value in zip(cells["column"], cells["value"], strict=True)]
+        found[int(str(number))] = ", ".join(text[:SHOWN_CELLS] for text in texts)
+    return found

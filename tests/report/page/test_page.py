@@ -1,0 +1,194 @@
+"""The page as a text: escaping, sizes, content, commands."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from parallelmlp_search.report.page.page import _json, render
+from parallelmlp_search.report.page.reproduce import search_command
+from parallelmlp_search.report.page.tables import leaderboard_table, make_table
+from parallelmlp_search.space import SearchSpace
+from tests.report.conftest import HOSTILE, SmallRun, many_trials
+
+Runs = Callable[[str], SmallRun]
+MAX_BYTES = 8_000_000
+
+
+@pytest.fixture(autouse=True)
+def short_plotly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the 5 MB of plotly by a short script, except where sizes are measured."""
+    if "alone" not in request.keywords:
+        monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "/* plotly */")
+
+
+class Page(HTMLParser):
+    """Elements, scripts and texts of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.texts: list[str] = []
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.texts.append(data)
+
+    @property
+    def data(self) -> Any:
+        """Data of the figures and tables."""
+        return json.loads(self.scripts[0])
+
+    @property
+    def text(self) -> str:
+        """All texts."""
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_names_and_cells_cannot_add_elements(small_run: Runs, task: str) -> None:
+    page = Page(render(small_run(task).content))
+    assert len(page.scripts) == 3
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"img", "b", "i", "u", "iframe", "object"}
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert "<u>y</u>" in page.text  # the target, as a text
+    cells = json.dumps(page.data["tables"])
+    assert json.dumps(HOSTILE)[1:-1] in cells
+
+
+def test_the_page_refers_to_nothing_outside(small_run: Runs) -> None:
+    page = Page(render(small_run("binary").content))
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "srcset", "action", "poster"):
+            address = attributes.get(name) or ""
+            assert not address or address.startswith(("#", "data:")), (tag, address)
+    policy = next(a["content"] for t, a in page.elements if t == "meta" and "http-equiv" in a)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    for script in page.scripts[1:]:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+
+
+def test_data_cannot_end_their_element() -> None:
+    hostile = {"a": "</script><!--", "b": "\u2028&"}
+    text = _json(hostile)
+    assert json.loads(text) == hostile
+    assert not set("<>&\u2028") & set(text)
+
+
+def test_the_page_shows_score_interval_baselines_and_warnings(small_run: Runs) -> None:
+    content = small_run("binary").content
+    page = Page(render(content))
+    honest = content.search.result["honest"]
+    assert f"{honest['score']:.3f}" in page.text
+    assert "95 % interval" in page.text
+    assert "Expected score on new rows, corrected for the selection of the best of 8 trials." in page.text
+    weak = replace(
+        content, search=replace(content.search, result={**content.search.result, "beats_prior": False})
+    )
+    assert "No better than the prior." in Page(render(weak)).text
+    assert "No better than the prior." not in page.text
+
+
+def test_a_run_without_its_table_has_a_smaller_page_with_the_reason(small_run: Runs) -> None:
+    content = replace(
+        small_run("binary").content,
+        rows=None,
+        explanation=None,
+        profile=None,
+        timings={},
+        notes=("It is gone.",),
+    )
+    page = Page(render(content))
+    assert "It is gone." in page.text
+    assert {"roc", "importance", "column-report"}.isdisjoint({*page.data["figures"], *page.data["tables"]})
+    assert {"learning-curves", "ensemble", "size"} <= set(page.data["figures"])
+
+
+def test_a_table_too_small_for_a_score_says_so(small_run: Runs) -> None:
+    content = small_run("binary").content
+    result = {**content.search.result, "honest": None, "baselines": [], "beats_prior": None}
+    page = Page(render(replace(content, search=replace(content.search, result=result))))
+    assert "The table is too small to hold rows back" in page.text
+
+
+def test_the_leaderboard_has_every_trial_and_every_field_that_differs(small_run: Runs) -> None:
+    done = small_run("binary").content.search
+    table = leaderboard_table(done)
+    cells = dict(zip([column["key"] for column in table["columns"]], table["values"], strict=True))
+    assert cells["trial"] == done.leaderboard["trial"].tolist()
+    assert cells["score"] == pytest.approx(done.leaderboard["score"].tolist(), rel=1e-5)
+    assert cells["learning_rate"] == pytest.approx(
+        done.leaderboard["config_learning_rate"].tolist(), rel=1e-5
+    )
+    assert "optimizer" not in cells  # the same for all
+    assert {"8", "16"} >= {layers.split("-")[0] for layers in cells["layers"]}
+
+
+def test_tables_hold_plain_values() -> None:
+    table = make_table([("a", "a", "number")], [[float("nan"), float("inf"), 1 / 3, None, True]])
+    assert table["values"] == [[None, None, 0.333333, None, True]]
+
+
+@pytest.mark.alone
+def test_ten_thousand_trials_are_small_and_fast(small_run: Runs) -> None:
+    content = small_run("binary").content
+    content = replace(content, search=many_trials(content.search, 10_000))
+    started = time.monotonic()
+    page = render(content)
+    seconds = time.monotonic() - started
+    assert len(page.encode()) < MAX_BYTES
+    assert len(Page(page).data["tables"]["trials"]["values"][0]) == 10_000
+    # 5 s on one core of a quiet machine
+    assert seconds < 30
+
+
+def test_the_command_of_a_run_gives_the_same_settings(small_run: Runs) -> None:
+    run = small_run("binary")
+    words = shlex.split(search_command(run.directory.info()) or "")
+    assert words[:5] == ["pmlp", "search", str(run.table), "--target", "<u>y</u>"]
+    assert words[words.index("--space") + 1] == "SPACE.json"
+    assert words[words.index("--trials") + 1] == "8"
+    assert words[words.index("--seed") + 1] == "0"
+
+
+def test_commands_leave_out_defaults_and_know_presets() -> None:
+    settings = {"search_space": SearchSpace.preset("small").to_dict(), "time_limit": 60.0, "seed": 3}
+    settings |= {"sampler": "random", "device": "auto", "calibration": "auto", "baselines": False}
+    info = {"source": {"data": "a b.csv", "target": "y", "weights": "w"}, "settings": settings}
+    assert search_command(info) == (
+        "pmlp search 'a b.csv' --target y --weights w --space small --time-limit 60 --no-baselines --seed 3"
+    )
+    assert search_command({"settings": settings}) is None
+
+
+def test_titles_of_figures_are_those_of_the_page(small_run: Runs) -> None:
+    page = render(small_run("regression").content)
+    assert re.search(r"<h3>Residuals of &lt;u&gt;y&lt;/u&gt;</h3>", page)
+    assert "&amp;lt;" not in page
