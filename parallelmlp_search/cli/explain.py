@@ -148,7 +148,7 @@ def _is_own_table(directory: RunDirectory, data: str, sheet: str | None) -> bool
     path = source.get("data")
     if path is None or data == "-" or sheet not in (None, source.get("sheet")):
         return False
-    return (directory.path / path).resolve() == Path(data).resolve()
+    return bool((directory.path / path).resolve() == Path(data).resolve())
 
 
 def _new_rows(
