@@ -28,6 +28,10 @@ class SearchFailedError(PMLPError, RuntimeError):
     """A search ended without a usable network."""
 
 
+class MetricError(SearchFailedError):
+    """A metric of the user or of scikit-learn failed for every network."""
+
+
 class RunDirectoryError(PMLPError, RuntimeError):
     """A run directory or file is missing, damaged, locked, not writable or belongs to other data."""
 

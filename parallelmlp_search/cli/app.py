@@ -110,7 +110,7 @@ def search(
         str | None,
         search_option(
             metavar="NAME",
-            help="Metric that ranks networks. Default: roc_auc, log_loss or rmse, by task.",
+            help="Metric or scorer of scikit-learn. Default: roc_auc, log_loss or rmse, by task.",
             autocompletion=choices("metric"),
         ),
     ] = None,

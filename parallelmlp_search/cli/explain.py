@@ -56,7 +56,7 @@ def explain(
     from parallelmlp_search.search import RunDirectory
 
     directory, screen = RunDirectory.open(run), terminal()
-    model, metric = load_model(directory), directory.result()["metric"]
+    model, metric = load_model(directory), directory.metric()
     names = None if columns is None else tuple(name.strip() for name in columns.split(","))
     rows = rows_to_explain(directory, model, other_table(directory, data, database, sheet))
     settings = ExplainSettings(columns=names, seed=seed)

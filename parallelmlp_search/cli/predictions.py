@@ -106,6 +106,7 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
     import torch
 
     from parallelmlp_search.selection import METRICS, get_metric, weight_classes
+    from parallelmlp_search.selection.scorers import PYTHON
 
     model, result = load_model(directory), directory.result()
     target = target_of(directory, model)
@@ -126,26 +127,25 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
         truth = ClassTarget(model.classes).encode(column)
     predictions = np.ascontiguousarray(model.predictions(features))
     units: tuple[float, ...] = (1.0,)
+    center: tuple[float, ...] = (0.0,)
     if (scaling := model.target_scaling) is not None:
-        predictions, truth, units = scaling.apply(predictions.T).T, scaling.apply(truth), scaling.unit
+        predictions, truth = scaling.apply(predictions.T).T, scaling.apply(truth)
+        units, center = scaling.unit, scaling.center
     probabilities = torch.from_numpy(predictions)[None]
     weighted = weight_classes(probabilities, model.decision_weights)
-    metric = get_metric(result["metric"], model.task)
-    scores = {
-        one.name: plain(
-            float(
-                one.in_units(units)(
-                    weighted if one.needs == "label" else probabilities, torch.tensor(truth), weight
-                )[0]
-            )
-        )
-        for one in (metric, *METRICS.values())
-        if one is metric or (model.task in one.tasks and one.name != metric.name)
-    }
+    own = [one for one in METRICS.values() if model.task in one.tasks]
+    if result["metric"] not in METRICS and not directory.metric().startswith(PYTHON):
+        metric = get_metric(result["metric"], model.task, classes=model.classes)
+        own.append(metric.in_units(units, center).checked_on(truth, weight))
+    own.sort(key=lambda one: one.name != result["metric"])
+    scores = {}
+    for one in own:
+        rows = weighted if one.needs == "label" else probabilities
+        scores[one.name] = plain(float(one.in_units(units, center)(rows, torch.tensor(truth), weight)[0]))
     return {
         "n_rows": len(column),
         "weights": weights,
-        "metric": metric.name,
+        "metric": result["metric"],
         "scores": scores,
         **model.postprocessing(),
         "honest": plain(result["honest"]),

@@ -163,7 +163,7 @@ def _progress(
 ) -> list[ConsoleReport]:
     screen = terminal()
     title = " · ".join(
-        word for word in (source.name, source.target, problem.task, settings.metric) if word is not None
+        word for word in (source.name, source.target, problem.task, settings.metric_text) if word is not None
     )
     # FORCE_COLOR makes rich take a log file for a terminal, hence isatty
     live = sys.stderr.isatty() and screen.err.is_terminal and not screen.err.is_dumb_terminal

@@ -61,7 +61,7 @@ def explain_estimator(
         raise DataError("the model predicts a constant, because X had no informative column in fit")
     rows = rows_to_explain(estimator, X, y, roles, background)
     settings = ExplainSettings(**options)
-    found = explain_model(estimator.model_, rows, estimator.result_.metric, settings)
+    found = explain_model(estimator.model_, rows, _metric_of(estimator), settings)
     if estimator.run_directory is not None:
         found.save(RunDirectory.open(estimator.run_directory).path / EXPLANATION)
     return found
@@ -83,6 +83,13 @@ def rows_to_explain(
     """
     twin = copy(estimator)  # checks of data store attributes
     return _rows_of_fit(twin, X, y, roles) or _other_rows(twin, X, y, roles, background)
+
+
+def _metric_of(estimator: Any) -> Any:
+    """Metric of the search: the scorer or function of the user, else its name."""
+    given = estimator.metric
+    is_name = given is None or (isinstance(given, str) and not given.startswith("python:"))
+    return estimator.result_.metric if is_name else given
 
 
 def _rows_of_fit(estimator: Any, X: Any, y: Any, roles: Mapping[str, Any]) -> ExplainedRows | None:

@@ -41,8 +41,11 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         Seconds for the whole of ``fit``, or a duration such as ``"10m"`` or ``"1h30m"``.
     max_epochs : int, default=None
         Epochs of full training.
-    metric : str, default=None
-        Metric that ranks configurations. None uses ROC-AUC for two classes and log-loss for more.
+    metric : str, scorer or callable, default=None
+        Metric that ranks configurations: a name, also of scikit-learn's scorers; a scorer such as
+        ``make_scorer(fbeta_score, beta=2)``; or a function of ``y_true`` and ``y_pred`` whose name ends in
+        ``_score``, ``_error`` or ``_loss``, or of ``y_true`` and ``y_score`` for probabilities. None uses
+        ROC-AUC for two classes and log-loss for more.
     n_folds : int, default=None
         Folds in the cross-fitting of the finalists.
     n_finalists : int, default=None
@@ -136,7 +139,7 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         n_trials: int | None = None,
         time_limit: float | str | None = None,
         max_epochs: int | None = None,
-        metric: str | None = None,
+        metric: str | Callable[..., Any] | None = None,
         n_folds: int | None = None,
         n_finalists: int | None = None,
         sampler: str | BaseSampler = "random",
@@ -174,9 +177,10 @@ class ParallelMLPRegressor(TableRegressor, SearchEstimator):
 
     Parameters
     ----------
-    metric : str, default=None
-        Metric that ranks configurations. None uses RMSE, or with a quantile ``loss`` the pinball loss of that
-        quantile.
+    metric : str, scorer or callable, default=None
+        Metric that ranks configurations: a name, also of scikit-learn's scorers, a scorer, or a function of
+        ``y_true`` and ``y_pred`` whose name ends in ``_score``, ``_error`` or ``_loss``. None uses RMSE, or
+        with a quantile ``loss`` the pinball loss of that quantile.
     loss : str, default=None
         Training loss: ``"squared_error"`` (the default), ``"huber"``, ``"huber:0.5"``, ``"quantile"`` or
         ``"quantile:0.9"``. The delta of the Huber loss is in standard deviations of the target.
@@ -204,7 +208,7 @@ class ParallelMLPRegressor(TableRegressor, SearchEstimator):
         n_trials: int | None = None,
         time_limit: float | str | None = None,
         max_epochs: int | None = None,
-        metric: str | None = None,
+        metric: str | Callable[..., Any] | None = None,
         n_folds: int | None = None,
         n_finalists: int | None = None,
         sampler: str | BaseSampler = "random",

@@ -57,7 +57,7 @@ class _Scored:
 def explain_model(
     model: TrainedModel,
     rows: ExplainedRows,
-    metric: str,
+    metric: Any,
     settings: ExplainSettings | None = None,
     *,
     report: Callable[[str], None] = lambda stage: None,
@@ -69,7 +69,7 @@ def explain_model(
     model, rows
         Model, and rows with what is known of them.
     metric
-        Name of the metric of the search.
+        Metric of the search: its name, a scorer or a function.
     settings
         Size of the explanation.
     report
@@ -93,7 +93,7 @@ def explain_model(
 def _explained(
     model: TrainedModel,
     rows: ExplainedRows,
-    metric: str,
+    metric: Any,
     settings: ExplainSettings,
     report: Callable[[str], None],
 ) -> Explanation:
@@ -169,7 +169,7 @@ def _sampled(rows: ExplainedRows, settings: ExplainSettings) -> ExplainedRows:
     return rows.take(np.sort(generator.choice(len(rows), MAX_ROWS, replace=False)))
 
 
-def _scored(table: ExplainedTable, metric: str, settings: ExplainSettings) -> _Scored | None:
+def _scored(table: ExplainedTable, metric: Any, settings: ExplainSettings) -> _Scored | None:
     """Rows that can be scored, at most as many as there is time for; None without any."""
     rows = table.rows
     if rows.target is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ class Scorer:
     units: Numbers
 
     @classmethod
-    def of(cls, model: TrainedModel, rows: ExplainedRows, metric: str) -> Scorer:
+    def of(cls, model: TrainedModel, rows: ExplainedRows, metric: Any) -> Scorer:
         """Return the scorer of rows with a known target.
 
         Parameters
@@ -67,16 +67,17 @@ class Scorer:
         model, rows
             Model and rows.
         metric
-            Name of the metric.
+            The metric, as :func:`~parallelmlp_search.selection.get_metric` takes it.
 
         Returns
         -------
         Scorer
         """
         assert rows.target is not None
-        found, target = get_metric(metric, model.task), rows.target
+        found, target = get_metric(metric, model.task, classes=model.classes), rows.target
         if (scaling := model.target_scaling) is not None and scaling.is_needed:
-            found, target = found.in_units(scaling.unit), scaling.apply(target)
+            found, target = found.in_units(scaling.unit, scaling.center), scaling.apply(target)
+        found = found.checked_on(target, rows.weight)
         if model.classes is None:
             target = np.ascontiguousarray(np.atleast_2d(target.T))
         weight = None if rows.weight is None else np.asarray(rows.weight, dtype=np.float64)

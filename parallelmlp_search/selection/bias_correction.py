@@ -8,6 +8,7 @@ samples of the rows and scores it on the out-of-bag rows. No network is trained 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parallelmlp_search.exceptions import SearchFailedError
+from parallelmlp_search.exceptions import MetricError, SearchFailedError
 from parallelmlp_search.selection.bootstrap import (
     Bootstrap,
     BootstrapSample,
@@ -42,6 +43,9 @@ N_ERROR_SAMPLES = 100
 
 MAX_ERROR_SECONDS, MIN_ERROR_SAMPLES = 0.5, 10
 """Time limit of the standard error after postprocessing, and the samples that are drawn in any case."""
+
+MAX_CALL_SECONDS = 1.0
+"""Limit of the repeated selections after their first rounds, for a metric that scores a member per call."""
 
 MIN_ROWS, MAX_ROWS = 1_000, 10_000
 """Limits of the default number of rows that a selection is repeated on."""
@@ -141,7 +145,8 @@ def bias_corrected_score(
     pool = MemberPool(metric.formula.project(predictions, truth.target), truth, metric)
 
     n_rounds = len(ensemble.scores)
-    seconds = MAX_SELECTION_SECONDS / bootstrap.n_samples
+    limit = MAX_CALL_SECONDS if metric.formula.call_ns else MAX_SELECTION_SECONDS
+    seconds = limit / bootstrap.n_samples
     max_rows = bootstrap.max_rows
     if max_rows is None:
         per_row = metric.formula.cost_ns * 1e-9 * pool.projected[..., 0].numel() * n_rounds
@@ -166,7 +171,8 @@ def bias_corrected_score(
     bounds = metric.formula.score_range(predictions.shape[1])
     low, high = (bounds.at(mean, narrowing * bounds.distance(mean, end)) for end in (low, high))
     spread = narrowing * _deviation(scores)
-    error = _standard_error(MemberPool(selected, truth, metric), units, error_seed)
+    n_samples = _n_error_samples(metric, selected) if metric.formula.call_ns else N_ERROR_SAMPLES
+    error = _standard_error(MemberPool(selected, truth, metric), units, error_seed, n_samples)
     return HonestScore(mean, max(spread, error), low, high, naive, len(scores))
 
 
@@ -228,8 +234,7 @@ def adjust_for_postprocessing(
     if torch.equal(plain, processed) or not math.isfinite(after - before):
         return honest
     selected = MemberPool(metric.formula.project(stacked[1:], truth.target), truth, metric)
-    seconds = metric.formula.cost_ns * 1e-9 * selected.projected.numel()
-    n_samples = min(N_ERROR_SAMPLES, max(MIN_ERROR_SAMPLES, int(MAX_ERROR_SECONDS / seconds)))
+    n_samples = _n_error_samples(metric, selected.projected)
     units = sampling_units(bootstrap.groups, stacked.shape[2])
     error = _standard_error(selected, units, spawn_seeds(bootstrap.seed)[1], n_samples)
     bounds = metric.formula.score_range(stacked.shape[1])
@@ -244,6 +249,12 @@ def adjust_for_postprocessing(
         high=max(high, bounds.shift(score, 1.96 * error)),
         naive=naive,
     )
+
+
+def _n_error_samples(metric: Metric, projected: Tensor) -> int:
+    """Number of bootstrap samples of a standard error that fit into its time limit."""
+    seconds = metric.formula.seconds(projected.numel(), len(projected))
+    return min(N_ERROR_SAMPLES, max(MIN_ERROR_SAMPLES, int(MAX_ERROR_SECONDS / seconds)))
 
 
 def _repeat_selection(
@@ -274,14 +285,17 @@ def _out_of_bag_score(pool: MemberPool, sample: BootstrapSample, weights: Tensor
     members = weights.nonzero()[:, 0]
     selected = pool.projected[members.to(pool.projected.device)].index_select(2, rows)
     average = weighted_average(selected, weights[members])
-    return float(pool.metric.formula.score(average[None], truth)[0])
+    try:
+        return float(pool.metric.formula.score(average[None], truth)[0])
+    except MetricError:  # it may not be defined on these rows
+        return math.nan
 
 
 def _standard_error(
     selected: MemberPool,
     units: np.ndarray[Any, np.dtype[np.int64]],
     seed: np.random.SeedSequence,
-    n_samples: int = N_ERROR_SAMPLES,
+    n_samples: int,
 ) -> float:
     """Bootstrap standard error of the score of one member."""
     scores: list[float] = []
@@ -289,7 +303,8 @@ def _standard_error(
         weight = selected.truth.weight * torch.from_numpy(sample.counts).to(selected.truth.weight)
         if float(weight.sum()) > 0:
             truth = selected.truth.reweight(weight)
-            scores.append(float(selected.metric.formula.score(selected.projected, truth)[0]))
+            with contextlib.suppress(MetricError):  # it may not be defined on these rows
+                scores.append(float(selected.metric.formula.score(selected.projected, truth)[0]))
     finite = [score for score in scores if math.isfinite(score)]
     return _deviation(finite) if len(finite) > 1 else 0.0
 

@@ -25,6 +25,9 @@ MAX_SELECTION_SECONDS = 4.0
 MIN_CANDIDATES = 8
 """Minimum number of members that the rounds after the first select from, however slow a round is."""
 
+MIN_ROUNDS = 5
+"""Minimum number of rounds for a metric that scores one member per call."""
+
 
 @dataclass(frozen=True, eq=False)
 class GreedyEnsemble:
@@ -166,8 +169,10 @@ class MemberPool:
             candidates = _QuadraticCandidates(self.projected, self.truth, metric.formula)
         else:
             candidates = _AveragedCandidates(self.projected, self.truth, metric.formula)
-            cost = metric.formula.cost_ns * 1e-9 * self.projected[0].numel() * max(1, n_rounds - 1)
-            n_kept = max(MIN_CANDIDATES, int(seconds / cost))
+            cost = metric.formula.seconds(self.projected[0].numel(), 1)
+            n_kept = max(MIN_CANDIDATES, int(seconds / (cost * max(1, n_rounds - 1))))
+            if metric.formula.call_ns:
+                n_rounds = min(n_rounds, max(MIN_ROUNDS, int(seconds / (cost * min(n_kept, n_members)))))
         rounding = 1e-12 if self.projected.dtype == torch.float64 else 1e-7
 
         picks: list[int] = []
@@ -189,7 +194,7 @@ class MemberPool:
             pick = int((error <= best + _tolerance(best, metric, rounding)).nonzero()[0])
             picks.append(members[pick])
             errors.append(float(error[pick]))
-            if best <= 0.0:  # no error of any metric is below 0
+            if best <= metric.least_error:
                 break
             candidates.add(pick)
         if not picks:

@@ -26,10 +26,16 @@ class Formula:
 
     ``cost_ns`` is the time of `score` in nanoseconds per projected number, measured on one core with 32
     members and 36,000 rows. Ensemble selection and bootstraps limit their work by it. It is a constant, so
-    results do not depend on the machine.
+    results do not depend on the machine. ``call_ns`` is the time that each member takes in addition; it is 0
+    where all members are scored by one call.
     """
 
     cost_ns: ClassVar[float] = 4.0
+    call_ns: ClassVar[float] = 0.0
+
+    def seconds(self, n_numbers: int, n_members: int) -> float:
+        """Return the predicted seconds of scoring members with so many projected numbers in all."""
+        return 1e-9 * (self.cost_ns * n_numbers + self.call_ns * n_members)
 
     @property
     def target_kind(self) -> Literal["classes", "values"]:
@@ -44,8 +50,11 @@ class Formula:
         """Compute float64 scores (P,) of projected, finite predictions (P, K, N)."""
         raise NotImplementedError
 
-    def in_units(self, units: Sequence[float]) -> Formula:
-        """Return the formula for values that are given in these units (C,), with scores in units of 1."""
+    def in_units(self, units: Sequence[float], center: Sequence[float] = ()) -> Formula:
+        """Return the formula for values that are given in these units (C,), with scores in units of 1.
+
+        ``center`` (C,) is the value that each output's zero stands for.
+        """
         return self
 
     def score_range(self, n_outputs: int) -> ScoreRange:
@@ -251,7 +260,7 @@ class _Residual(Formula):
             residuals *= torch.tensor(self.ratios, dtype=torch.float64, device=residuals.device)[:, None]
         return residuals
 
-    def in_units(self, units: Sequence[float]) -> Formula:
+    def in_units(self, units: Sequence[float], center: Sequence[float] = ()) -> Formula:
         unit = max(units)
         ratios = tuple(one / unit for one in units)
         return replace(self, ratios=() if set(ratios) == {1.0} else ratios, unit=unit)
@@ -294,7 +303,7 @@ class RSquared(SquaredFormula, _Residual):
     An output without variance scores 1 if it is predicted exactly, else 0.
     """
 
-    def in_units(self, units: Sequence[float]) -> Formula:
+    def in_units(self, units: Sequence[float], center: Sequence[float] = ()) -> Formula:
         return self
 
     def score_range(self, n_outputs: int) -> ScoreRange:

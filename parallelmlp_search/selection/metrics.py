@@ -7,7 +7,7 @@ values in the target's own units.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
@@ -120,9 +120,40 @@ class Metric:
         """
         return self.to_error(self(predictions, target, weight))
 
-    def in_units(self, units: Sequence[float]) -> Metric:
-        """Return the metric for values that are given in these units (C,), with scores in units of 1."""
-        return replace(self, formula=self.formula.in_units(units))
+    def in_units(self, units: Sequence[float], center: Sequence[float] = ()) -> Metric:
+        """Return the metric for values in these units (C,) from a center (C,), with scores in units of 1."""
+        return replace(self, formula=self.formula.in_units(units, center))
+
+    def checked_on(self, target: Any, weight: Any = None) -> Metric:
+        """Return the metric after a trial on the target of a search, which only others' metrics need.
+
+        Parameters
+        ----------
+        target, weight
+            Class numbers (N,), or values (N,) or (N, C), as arrays; row weights (N,) or None.
+
+        Returns
+        -------
+        Metric
+
+        Raises
+        ------
+        InvalidParameterError
+            If a scorer or function fails on it.
+        """
+        if type(self.formula) in OWN_FORMULAS:
+            return self
+        from parallelmlp_search.selection.scorers import ScorerFormula, checked_on
+
+        if not isinstance(self.formula, ScorerFormula):
+            return self
+        return replace(self, formula=checked_on(self.formula, target, weight))
+
+    @property
+    def least_error(self) -> float:
+        """Error of a perfect prediction; minus infinity for a score without a bound."""
+        bounds = self.formula.score_range(2)
+        return self.to_error(bounds.high if self.greater_is_better else bounds.low)
 
     def to_error(self, score: Scores) -> Scores:
         """Turn scores into errors, for which lower is better."""
@@ -164,6 +195,9 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 )
 """Metrics by name. ``"pinball:0.9"`` is the pinball loss of another quantile."""
 
+OWN_FORMULAS = tuple({type(metric.formula) for metric in METRICS.values()})
+"""Formulas of this package."""
+
 _ALIASES: Mapping[str, str] = MappingProxyType(
     {
         "acc": "accuracy",
@@ -195,7 +229,13 @@ _DEFAULTS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def get_metric(name: str | Metric | None, task: str, *, n_classes: int | None = None) -> Metric:
+def get_metric(
+    name: str | Metric | Callable[..., Any] | None,
+    task: str,
+    *,
+    n_classes: int | None = None,
+    classes: Any = None,
+) -> Metric:
     """Find a metric by name and check that it applies to the task.
 
     Parameters
@@ -203,11 +243,12 @@ def get_metric(name: str | Metric | None, task: str, *, n_classes: int | None = 
     name
         A name of `METRICS`, an alias such as ``"auc"`` or scikit-learn's ``"neg_log_loss"``,
         ``"pinball:ALPHA"``, or a custom `Metric`. Case, spaces and hyphens do not matter. None for ROC-AUC
-        with two classes, log-loss with more, RMSE in a regression.
+        with two classes, log-loss with more, RMSE in a regression. Other names of scikit-learn's scorers,
+        scorers, and functions of ``y_true`` and ``y_pred`` are computed by :mod:`.scorers`.
     task
         One of `TASKS`.
-    n_classes
-        Number of classes, if known; it is checked against the task.
+    n_classes, classes
+        Number and labels of the classes, if known; the number is checked against the task.
 
     Returns
     -------
@@ -223,7 +264,9 @@ def get_metric(name: str | Metric | None, task: str, *, n_classes: int | None = 
     if n_classes is not None and task != "regression" and (n_classes == 2) != (task == "binary"):
         rule = "2 for task 'binary'" if task == "binary" else "at least 3 for task 'multiclass'"
         raise InvalidParameterError(f"n_classes must be {rule}, but got {n_classes}")
-    metric = name if isinstance(name, Metric) else _find(_DEFAULTS[task] if name is None else name)
+    metric = name
+    if not isinstance(metric, Metric):
+        metric = _find(_DEFAULTS[task] if name is None else name, task, classes, n_classes)
     if task not in metric.tasks:
         fitting = ", ".join(other.name for other in METRICS.values() if task in other.tasks)
         raise InvalidParameterError(
@@ -233,18 +276,44 @@ def get_metric(name: str | Metric | None, task: str, *, n_classes: int | None = 
     return metric
 
 
-def _find(name: object) -> Metric:
+def _find(name: object, task: str, classes: Any, n_classes: int | None) -> Metric:
     if not isinstance(name, str):
-        raise InvalidParameterError(f"metric must be a name or a Metric, but got {type(name).__name__}")
+        if callable(name) and not isinstance(name, type):
+            return _computed(name, task, classes, n_classes)
+        raise InvalidParameterError(
+            f"metric must be a name, a scorer, a function or a Metric, but got {type(name).__name__}"
+        )
     plain = name.strip().lower().replace("-", "_").replace(" ", "_")
     stem, colon, parameter = plain.partition(":")
     stem = _ALIASES.get(stem, stem)
-    if stem not in METRICS or (colon and stem != "pinball"):
+    if stem in METRICS and (not colon or stem == "pinball"):
+        return _pinball(parameter) if colon else METRICS[stem]
+    if name.startswith("python:"):
         raise InvalidParameterError(
-            f"metric must be one of {', '.join(METRICS)}, but got {name!r}"
-            + near_miss(plain, [*METRICS, *_ALIASES])
+            f"metric {name.removeprefix('python:')!r} is a Python object, which a run does not hold: "
+            "pass it again in Python, or use a metric by name"
         )
-    return _pinball(parameter) if colon else METRICS[stem]
+    from sklearn.metrics import get_scorer, get_scorer_names
+
+    if plain in get_scorer_names():
+        return _computed(get_scorer(plain), task, classes, n_classes, name=plain)
+    raise InvalidParameterError(
+        f"metric must be one of {', '.join(METRICS)}, or another scorer of scikit-learn, but got {name!r}"
+        + near_miss(plain, [*METRICS, *_ALIASES, *get_scorer_names()])
+    )
+
+
+def _computed(function: Any, task: str, classes: Any, n_classes: int | None, *, name: str = "") -> Metric:
+    """Metric that scikit-learn or the user computes."""
+    from parallelmlp_search.selection.scorers import REGRESSION_SCORERS, scorer_formula
+
+    formula, greater_is_better = scorer_formula(function, task, classes, n_classes)
+    tasks = frozenset({task})
+    if name:
+        formula = replace(formula, name=name)
+        tasks = _REGRESSION if REGRESSION_SCORERS.fullmatch(name) else _CLASSES
+    needs: Literal["probability", "value"] = "value" if task == "regression" else "probability"
+    return Metric(formula.name, greater_is_better, tasks, needs, formula)
 
 
 def _pinball(parameter: str) -> Metric:

@@ -294,7 +294,7 @@ def test_quantiles_differ():
         ("pinball:2", "regression", None, "between 0 and 1, but got '2'"),
         ("pinball:x", "regression", None, "between 0 and 1, but got 'x'"),
         ("rmse:2", "regression", None, "metric must be one of"),
-        (3, "regression", None, "name or a Metric, but got int"),
+        (3, "regression", None, "a function or a Metric, but got int"),
         ("rmse", "regresion", None, "did you mean 'regression'"),
         ("f1", "binary", 3, "n_classes must be 2 for task 'binary', but got 3"),
         ("f1", "multiclass", 2, "at least 3"),

@@ -10,7 +10,7 @@ from statistics import stdev
 
 import torch
 
-from parallelmlp_search.exceptions import SearchFailedError
+from parallelmlp_search.exceptions import MetricError, SearchFailedError
 from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit
 from parallelmlp_search.search.problem.preparation import Preparation, seed_of
@@ -61,7 +61,7 @@ def selection_seconds(preparation: Preparation, n_finalists: int, n_workers: int
     float
     """
     n_values = n_finalists * preparation.problem.head.n_predictions * preparation.n_oof
-    once = preparation.metric.formula.cost_ns * 1e-9 * n_values
+    once = preparation.metric.formula.seconds(n_values, n_finalists)
     return 0.2 + min(4.0, once * N_ROUNDS) + _correction_seconds(once) / n_workers
 
 
@@ -113,7 +113,7 @@ def evaluate(
             f"no finalist has a finite {metric.name} on its out-of-fold predictions: choose another metric"
         )
     complexity = [float(trial.n_parameters) for trial in fit.trials]
-    once = metric.formula.cost_ns * 1e-9 * predictions.numel()
+    once = metric.formula.seconds(predictions.numel(), len(predictions))
     n_rounds = N_ROUNDS if seconds > 3.0 * once * N_ROUNDS else max(5, int(0.3 * seconds / once))
     started = time.monotonic()
     ensemble = greedy_ensemble(
@@ -239,7 +239,10 @@ def fold_errors(fit: CrossFit, decision_weights: tuple[float, ...] | None) -> li
         weight = None if rows.weight is None else rows.weight[inside]
         if weight is not None and float(weight.sum()) <= 0:
             continue
-        of_fold = metric(predictions[:, :, inside], rows.target[..., inside], weight).tolist()
+        try:
+            of_fold = metric(predictions[:, :, inside], rows.target[..., inside], weight).tolist()
+        except MetricError:  # it may not be defined on these rows
+            continue
         for own, score in zip(scores, of_fold, strict=True):
             own += [score] if math.isfinite(score) else []
     return [stdev(own) / math.sqrt(len(own)) if len(own) > 1 else None for own in scores]

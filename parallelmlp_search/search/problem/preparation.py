@@ -110,9 +110,11 @@ class Preparation:
             row_weights = class_weights(self.target, problem.class_weight, self.classes.classes_)
         self.training_weight = combine_weights(problem.weight, row_weights, problem.n_rows)
         self.metric_weight = combine_weights(problem.weight, None, problem.n_rows)
-        self.metric = get_metric(settings.metric, problem.task, n_classes=n_classes)
+        classes = None if self.classes is None else self.classes.classes_
+        self.metric = get_metric(settings.metric, problem.task, n_classes=n_classes, classes=classes)
         if self.target_scaling is not None and self.target_scaling.is_needed:
-            self.metric = self.metric.in_units(self.target_scaling.unit)
+            self.metric = self.metric.in_units(self.target_scaling.unit, self.target_scaling.center)
+        self.metric = self.metric.checked_on(self.target, self.metric_weight)
         self.is_tiny = problem.n_rows < MIN_SPLIT_ROWS or self._rarest() < MIN_CLASS_ROWS
         # networks are compared at their best threshold if thresholds will be tuned
         tunes = settings.tune_thresholds and not self.is_tiny

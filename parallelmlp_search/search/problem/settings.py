@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from parallelmlp_search._checks import check_boolean, check_choice, check_intege
 from parallelmlp_search.data import Scaling
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.kernels.losses import get_loss
+from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ class SearchSettings:
     max_epochs
         Epochs of full training; None derives them from the size of the table and the time limit.
     metric
-        Metric by name; None for the default of the task, or the pinball loss of a quantile loss.
+        Metric as :func:`~parallelmlp_search.selection.get_metric` takes it: a name, a scorer or a function.
+        None for the default of the task, or the pinball loss of a quantile loss.
     loss
         Training loss by name; None for the default of the task.
     n_folds
@@ -155,7 +157,7 @@ class SearchSettings:
     n_trials: int | None = None
     time_limit: float | None = None
     max_epochs: int | None = None
-    metric: str | None = None
+    metric: str | Metric | Callable[..., Any] | None = None
     loss: str | None = None
     n_folds: int | None = None
     n_finalists: int | None = None
@@ -223,6 +225,15 @@ class SearchSettings:
         return f"{kind.__module__}.{kind.__qualname__}"
 
     @property
+    def metric_text(self) -> str | None:
+        """Name of the metric; ``python:NAME`` for a scorer or function, which a run does not hold."""
+        if self.metric is None or isinstance(self.metric, str):
+            return self.metric
+        from parallelmlp_search.selection.scorers import PYTHON, metric_name
+
+        return PYTHON + (self.metric.name if isinstance(self.metric, Metric) else metric_name(self.metric))
+
+    @property
     def refined_share(self) -> float:
         """Share of the trials that are proposed near the elites; 0 for a grid."""
         return 0.0 if self.sampler == "grid" else self.refinement
@@ -247,6 +258,7 @@ class SearchSettings:
         """JSON-able values; the space is written out in full."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         return values | {
+            "metric": self.metric_text,
             "search_space": self.space.to_dict(),
             "sampler": self.sampler_name,
             "initial": [config.to_dict() for config in self.initial],

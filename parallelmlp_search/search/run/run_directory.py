@@ -312,6 +312,12 @@ class RunDirectory:
         """Summary of a finished search."""
         return dict(read_json(self._finished("result.json"), Result))
 
+    def metric(self) -> str:
+        """Name of the metric; ``python:NAME`` for a scorer or function, which a run does not hold."""
+        given = self.info().get("settings", {}).get("metric")
+        is_object = isinstance(given, str) and given.startswith("python:")
+        return str(given if is_object else self.result()["metric"])
+
     def columns(self) -> pd.DataFrame | None:
         """Facts about the columns of the table, one row each; None for a run of an older version."""
         path = self.path / "columns.parquet"

@@ -65,7 +65,7 @@ def study_from_run(
     result = directory.result()
     frame = directory.trials()
     space = directory.settings().space
-    metric = get_metric(result["metric"], result["task"])
+    metric = get_metric(directory.metric(), result["task"])
     name = study_name or directory.path.resolve().name
     study = optuna.create_study(
         storage=open_storage(storage),
