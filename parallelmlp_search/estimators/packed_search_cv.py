@@ -33,6 +33,7 @@ from parallelmlp_search.estimators.search_candidates import (
     ListedCandidates,
     StudyCandidates,
     grid_candidates,
+    listed_candidates,
     sampled_candidates,
 )
 from parallelmlp_search.estimators.single_mlp import SingleMLPClassifier, SingleMLPRegressor
@@ -67,6 +68,9 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
         Optuna, or domains. Names are the fields of :class:`~parallelmlp_search.space.MLPConfig`, and
         ``depth``, ``width``, ``width_1``, ... that build ``widths``. In mappings for a pipeline, the name of
         its last step comes first: ``mlp__dropout``.
+    param_grid : mapping or list of mappings, default=None
+        Lists of values by name, as for ``GridSearchCV``: all combinations are candidates, in its order. It
+        replaces ``param_distributions`` and ``sampler``.
     sampler : str or optuna.samplers.BaseSampler, default=None
         ``"random"``; ``"qmc"`` for evenly spread samples; ``"grid"`` for all combinations; ``"tpe"``,
         ``"cmaes"``, ``"gp"`` or a sampler of Optuna, which proposes candidates in batches. None samples at
@@ -118,7 +122,7 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
     >>> grid = {"width": [8, 16, 32], "learning_rate": [0.01, 0.03]}
-    >>> search = PackedSearchCV(None, grid, sampler="grid", max_epochs=9, random_state=0).fit(X, y)
+    >>> search = PackedSearchCV(param_grid=grid, max_epochs=9, random_state=0).fit(X, y)
     >>> len(search.cv_results_["params"])
     6
     """
@@ -128,6 +132,7 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
         estimator: Any = None,
         param_distributions: SearchSpace | str | Mapping[str, Any] | Sequence[Mapping[str, Any]] = "default",
         *,
+        param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         sampler: str | BaseSampler | None = None,
         n_trials: int | None = None,
         study: optuna.Study | None = None,
@@ -251,10 +256,13 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
 
     def _candidates(self, base: Any, rng: np.random.Generator) -> tuple[ListedCandidates, int]:
         """Return the source of candidates and the size of their batches."""
+        if self.param_grid is not None:
+            self.study_ = None
+            return self._listed(_prefix(base))
         spaces = search_spaces(self.param_distributions, prefix=_prefix(base))
         self.study_ = study = self._study(int(rng.integers(MAX_SEED)))
         n_trials = DEFAULT_TRIALS if self.n_trials is None else int(self.n_trials)
-        batch_size = MAX_BATCH_SIZE if self.batch_size == "auto" else int(self.batch_size)
+        batch_size = self._listed_batch_size
         if study is not None:
             if self.batch_size == "auto":
                 batch_size = automatic_batch_size(study.sampler, n_trials)
@@ -267,6 +275,22 @@ class PackedSearchCV(BaseSearchCV):  # type: ignore[misc]
             return ListedCandidates(grid_candidates(spaces)), batch_size
         found = sampled_candidates(spaces, "qmc" if self.sampler == "qmc" else "random", n_trials, rng)
         return ListedCandidates(found), batch_size
+
+    @property
+    def _listed_batch_size(self) -> int:
+        return MAX_BATCH_SIZE if self.batch_size == "auto" else int(self.batch_size)
+
+    def _listed(self, prefix: str) -> tuple[ListedCandidates, int]:
+        """Return the candidates of ``param_grid``, which no other parameter may determine too."""
+        defaults = {"param_distributions": "default", "sampler": None, "n_trials": None, "study": None}
+        for name, default in defaults.items():
+            value = getattr(self, name)
+            is_default = value is default or (isinstance(value, str) and value in (default, "grid"))
+            if not is_default:
+                raise InvalidParameterError(
+                    f"{name} must be left out with param_grid, which lists all candidates, but got {value!r}"
+                )
+        return ListedCandidates(listed_candidates(self.param_grid, prefix)), self._listed_batch_size
 
     def _study(self, seed: int) -> optuna.Study | None:
         """Return the study that proposes candidates; None if they are sampled or listed without one."""

@@ -94,11 +94,23 @@ class Distribution(Domain):
         return f"the distribution {kind or repr(self.distribution)}"
 
 
-def search_spaces(given: Any, *, prefix: str = "") -> list[SearchSpace]:
+def search_spaces(
+    given: Any, *, prefix: str = "", parameter: str = "param_distributions"
+) -> list[SearchSpace]:
     """Return the search spaces of ``param_distributions``.
 
-    ``prefix`` is the start of each name of a mapping: the name of the last step of a pipeline and two
-    underscores.
+    Parameters
+    ----------
+    given
+        Value of the parameter.
+    prefix
+        Start of each name of a mapping: the name of the last step of a pipeline and two underscores.
+    parameter
+        Name of the parameter in messages.
+
+    Returns
+    -------
+    list of SearchSpace
 
     Raises
     ------
@@ -113,10 +125,10 @@ def search_spaces(given: Any, *, prefix: str = "") -> list[SearchSpace]:
             "param_distributions must be a mapping, a list of mappings, a SearchSpace, a preset's name or a "
             f"path, but got {given!r}"
         )
-    return [_space(part, prefix) for part in parts]
+    return [_space(part, prefix, parameter) for part in parts]
 
 
-def _space(part: Mapping[str, Any], prefix: str) -> SearchSpace:
+def _space(part: Mapping[str, Any], prefix: str, parameter: str) -> SearchSpace:
     domains: dict[str, Domain] = {}
     # sorted like scikit-learn's ParameterGrid, so that grids have its order
     for full, values in sorted(part.items()):
@@ -124,7 +136,7 @@ def _space(part: Mapping[str, Any], prefix: str) -> SearchSpace:
         if not name.startswith(prefix):
             hint = f"; did you mean {prefix + name!r}?" if "__" not in name else ""
             raise InvalidParameterError(
-                f"param_distributions must name parameters of the network, {prefix + 'learning_rate'!r} for "
+                f"{parameter} must name parameters of the network, {prefix + 'learning_rate'!r} for "
                 f"example, but got {name!r}{hint}"
             )
         name = name.removeprefix(prefix)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
+from sklearn.model_selection import ParameterGrid
 
-from parallelmlp_search.estimators.param_distributions import Distribution
+from parallelmlp_search.estimators.param_distributions import Distribution, search_spaces
 from parallelmlp_search.exceptions import InvalidParameterError, PMLPWarning
 from parallelmlp_search.integrations.optuna.study.study_session import ask
 from parallelmlp_search.integrations.optuna.study.suggest import suggest
@@ -199,3 +200,30 @@ def grid_candidates(spaces: Sequence[SearchSpace]) -> list[SearchCandidate]:
                     "give a list, or use sampler 'random'"
                 )
     return [_candidate(space, config) for space in spaces for config in space.grid()]
+
+
+def listed_candidates(grid: Any, prefix: str) -> list[SearchCandidate]:
+    """Return the candidates of ``param_grid``: those of scikit-learn's ``ParameterGrid``, repeats included.
+
+    ``prefix`` is the start of each name, see :func:`~.param_distributions.search_spaces`.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the grid is no mapping of lists or list of these, a name is not a field of a configuration, or a
+        value is not valid for it.
+    """
+    try:
+        combinations = list(ParameterGrid(grid))
+    except (TypeError, ValueError) as error:
+        raise InvalidParameterError(
+            f"param_grid must be a mapping from names to lists of values, or a list of these: {error}"
+        ) from None
+    found = []
+    for params in combinations:
+        values = {name: [value] for name, value in params.items()}
+        (space,) = search_spaces(values, prefix=prefix, parameter="param_grid")
+        candidate = _candidate(space, next(iter(space.grid())))
+        given = {name.removeprefix(prefix): value for name, value in params.items()}
+        found.append(replace(candidate, params=given))
+    return found

@@ -132,6 +132,31 @@ class TestAgainstGridSearchCV:
         # the best network is trained alone in both cases
         np.testing.assert_array_equal(ours.predict_proba(two[0]), theirs.predict_proba(two[0]))
 
+    @pytest.mark.parametrize(
+        "grid",
+        [
+            {"learning_rate": [0.03, 0.01], "widths": [(8,), (4,)]},
+            [{"dropout": [0.2, 0.0]}, {"widths": [()], "learning_rate": [0.01]}, {}],
+            {"dropout": np.array([0.1, 0.1]), "batch_size": range(16, 33, 16)},  # repeats count twice
+        ],
+    )
+    def test_param_grid(self, grid: Any, two: tuple[np.ndarray, np.ndarray]) -> None:
+        options: dict[str, Any] = {"cv": 3, "scoring": "neg_log_loss", "return_train_score": True}
+        small = classifier(max_epochs=3)
+        theirs = GridSearchCV(small, param_grid=grid, **options).fit(*two)
+        ours = PackedSearchCV(small, param_grid=grid, n_jobs=1, **options).fit(*two)
+        same_results(ours.cv_results_, theirs.cv_results_)
+        assert ours.best_params_ == theirs.best_params_
+        assert clone(ours).param_grid is grid or isinstance(clone(ours).param_grid, type(grid))
+
+    def test_param_grid_of_a_pipeline(self, people: tuple[pd.DataFrame, pd.Series]) -> None:
+        encode = make_column_transformer((OneHotEncoder(), ["city"]), remainder=StandardScaler())
+        pipeline = Pipeline([("encode", encode), ("mlp", classifier(max_epochs=3))])
+        grid = {"mlp__dropout": [0.0, 0.2], "mlp__widths": [(4,), (8,)]}
+        theirs = GridSearchCV(pipeline, grid, cv=3).fit(*people)
+        ours = PackedSearchCV(pipeline, param_grid=grid, cv=3, n_jobs=1).fit(*people)
+        same_results(ours.cv_results_, theirs.cv_results_)
+
     def test_another_seed_gives_other_scores(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         scores = [
             packed(classifier(random_state=seed), scoring="neg_log_loss").fit(*two).cv_results_
@@ -331,6 +356,30 @@ class TestCandidates:
         search = PackedSearchCV(classifier(max_epochs=1), {"dropout": [0.0, 0.1, 0.2]}, n_trials=9, cv=2)
         with pytest.warns(PMLPWarning, match="only 3 different candidates"):
             assert search.fit(*two).n_trials_ == 3
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"n_trials": 3},
+                "n_trials must be left out with param_grid, which lists all candidates, but got 3",
+            ),
+            ({"sampler": "random"}, "sampler must be left out with param_grid"),
+            ({"param_distributions": "small"}, "param_distributions must be left out with param_grid"),
+            ({"study": optuna.create_study(direction="maximize")}, "study must be left out with param_grid"),
+            ({"param_grid": {"dropout": 0.1}}, "param_grid must be a mapping from names to lists of values"),
+            ({"param_grid": {"dropout": []}}, "param_grid must be a mapping from names to lists of values"),
+            ({"param_grid": {"droput": [0.1]}}, "did you mean 'dropout'"),
+            ({"param_grid": {"mlp__dropout": [0.1]}}, "param_grid must name parameters|has no|mlp__dropout"),
+            ({"param_grid": {"dropout": [2.0]}}, "dropout"),
+        ],
+    )
+    def test_grids_that_cannot_be_searched(
+        self, changes: dict[str, Any], message: str, two: tuple[np.ndarray, np.ndarray]
+    ) -> None:
+        search = PackedSearchCV(classifier(max_epochs=1), param_grid={"dropout": [0.0]}, cv=2, n_jobs=1)
+        with pytest.raises(InvalidParameterError, match=message):
+            search.set_params(**changes).fit(*two)
 
     def test_a_grid_of_conditional_names(self, two: tuple[np.ndarray, np.ndarray]) -> None:
         grid = [{"depth": [1, 2], "width_1": [4, 8], "width_2": [4]}, {"widths": [(), (3,)]}]
