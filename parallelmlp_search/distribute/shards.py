@@ -275,29 +275,34 @@ def one_thread() -> Iterator[None]:
 
 
 def train_shard(task: ShardTask) -> ShardOutcome:
-    """Train a shard on one thread; where memory runs out, train its halves one after the other."""
+    """Train a shard on one thread; where memory runs out, train its halves one after the other.
+
+    A single member for which memory ran out is tried again, after the garbage of other members is collected.
+    """
     with one_thread(), following(task.data.path):
         return _train(task)
 
 
 def _train(task: ShardTask) -> ShardOutcome:
-    try:
-        return _train_whole(task)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        reason = str(error).splitlines()[0] if str(error) else "out of memory"
-    # outside of the except block, so that the buffers of the failed attempt are freed first
-    release_device_memory(task.data.device)
-    if len(task.configs) == 1:
-        size = task.data.architecture(task.configs[0]).n_parameters
-        failure = f"out of memory: {reason}"
-        failed = MemberOutcome(task.trials[0], 0.0, math.nan, math.nan, size, 0.0, failure=failure)
+    is_single = len(task.configs) == 1
+    for _ in range(2 if is_single else 1):
+        try:
+            return _train_whole(task)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0] if str(error) else "out of memory"
+        # outside of the except block, so that the buffers of the failed attempt are freed first
+        release_device_memory(task.data.device)
+    if is_single:
+        size, why = task.data.architecture(task.configs[0]).n_parameters, f"out of memory: {reason}"
+        failed = MemberOutcome(task.trials[0], 0.0, math.nan, math.nan, size, 0.0, failure=why)
         return ShardOutcome(task.key, [failed])
     outcome = ShardOutcome(task.key)
     middle = len(task.configs) // 2
     for members in (range(middle), range(middle, len(task.configs))):
         outcome.add(_train(task.part(members)))
+        release_device_memory(task.data.device)  # the second half needs the memory of the first
     return outcome
 
 

@@ -382,6 +382,24 @@ def test_a_single_member_out_of_memory_fails_with_the_reason(
     assert failed.n_parameters > 0
 
 
+def test_a_single_member_out_of_memory_is_tried_again(
+    make_data: Make, make_configs: Make, make_task: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The garbage of the members before it can have taken the memory."""
+    train, errors = shards._train_whole, [MemoryError()]
+
+    def failing(task: ShardTask) -> ShardOutcome:
+        if errors:
+            raise errors.pop()
+        return train(task)
+
+    task = make_task(make_configs(1), make_data())
+    monkeypatch.setattr(shards, "_train_whole", failing)
+    (member,) = train_shard(task).members
+    assert member.failure is None
+    assert member.error == train(task).members[0].error
+
+
 def test_other_errors_are_raised(
     make_data: Make, make_configs: Make, make_task: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
