@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from tests.faults.cases import (
     keep_regression,
     regressions,
     wide_table,
+    worker_cases,
 )
 from tests.faults.commands import Done
 from tests.faults.states import outcome
@@ -305,6 +307,7 @@ class Soak:
         check: Callable[[Case], None],
         number: int,
         is_over: Callable[[], bool],
+        batch: int = BATCH,
     ) -> None:
         """Check a batch of drawn cases; a failure is minimised, reported and kept."""
         failures: dict[str, Failure] = {}
@@ -312,7 +315,7 @@ class Soak:
 
         @seed(number)
         @settings(
-            max_examples=BATCH,
+            max_examples=batch,
             deadline=None,
             database=None,
             derandomize=False,
@@ -400,12 +403,14 @@ def main() -> int:
         if not chosen.no_limits:
             soak.check_limits()
         while not (is_over("faults") and is_over("tables")):
-            if not is_over("faults"):
-                soak.explore("faults", fault_cases, soak.check_faults, number, lambda: is_over("faults"))
-            if not is_over("faults") and number % 3 == 0:
-                soak.explore("commands", command_cases, soak.check_command, number, lambda: is_over("faults"))
-            if not is_over("tables"):
-                soak.explore("tables", table_cases, soak.check_table, number, lambda: is_over("tables"))
+            for kind, over, strategy, check, batch in (
+                ("faults", "faults", fault_cases, soak.check_faults, BATCH),
+                ("commands", "faults", command_cases, soak.check_command, BATCH if number % 3 == 0 else 0),
+                ("faults", "faults", worker_cases, soak.check_faults, 3 if number % 3 == 1 else 0),
+                ("tables", "tables", table_cases, soak.check_table, BATCH),
+            ):
+                if batch and not is_over(over):
+                    soak.explore(kind, strategy, check, number, partial(is_over, over), batch)
             number += 1
             print(
                 f"batch {number - chosen.seed}: {soak.line()} ({soak.n_models} models)",

@@ -20,7 +20,8 @@ EVENTS = {
 """Audit events of operations that may change files."""
 
 MEASURED = {
-    "created", "finished", "spent_seconds", "elapsed_seconds", "training_seconds", "phases", "peak",
+    "created", "finished", "seconds", "spent_seconds", "elapsed_seconds", "training_seconds", "phases",
+    "peak",
 }  # fmt: skip
 """Entries of JSON files with measured times and memory."""
 
