@@ -275,10 +275,7 @@ def one_thread() -> Iterator[None]:
 
 
 def train_shard(task: ShardTask) -> ShardOutcome:
-    """Train a shard on one thread; where memory runs out, train its halves one after the other.
-
-    A single member for which memory ran out is tried again, after the garbage of other members is collected.
-    """
+    """Train a shard on one thread; where memory runs out, train its halves, and single members twice."""
     with one_thread(), following(task.data.path):
         return _train(task)
 
