@@ -20,7 +20,7 @@ ALONE := alone and not slow
 
 MINUTES ?= 5
 
-.PHONY: clean demo fuzz gpu lint run-tests slow soak test test-browser test-fast test-oldest
+.PHONY: clean demo docs fuzz gpu lint run-tests slow soak test test-browser test-fast test-oldest
 
 demo: $(VENV)/.demo-installed
 	rm -rf runs/demo
@@ -50,6 +50,10 @@ test-oldest: $(OLDEST)/.installed
 # Tests of pages in headless Chromium; a machine without a browser fails them.
 test-browser: $(VENV)/.test-installed
 	PMLP_REQUIRE_BROWSER=1 $(BIN)/python $(PYTEST) -m "browser and not slow" tests/report
+
+# The documentation site in build/site; links and anchors are checked.
+docs: $(VENV)/.docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 slow: $(VENV)/.test-installed
 	$(BIN)/python $(PYTEST) -m slow
@@ -82,6 +86,10 @@ $(VENV)/.demo-installed: $(INPUTS) setup.py $(shell find parallelmlp_search -nam
 $(VENV)/.test-installed: $(INPUTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,dev]'
 	touch $@ $(VENV)/.demo-installed
+
+$(VENV)/.docs-installed: $(INPUTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@
 
 $(VENV)/.fuzz-installed: $(INPUTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'

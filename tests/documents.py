@@ -52,7 +52,8 @@ OTHER_OPTIONS = ("--nproc-per-node",)
 
 OTHER_NAMES = (
     "DASK_DISTRIBUTED__SCHEDULER__ACTIVE_MEMORY_MANAGER__START", "HalvingGridSearchCV", "PYTHON", "VERSION",
-    "wa_churn",
+    "VotingClassifier", "best_loss", "cross_val_score", "feature_importance", "refit_full", "split_type",
+    "starting_points", "wa_churn",
 )  # fmt: skip
 """Names of other projects and of make variables."""
 

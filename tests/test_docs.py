@@ -80,11 +80,26 @@ def _below(limit: float) -> Callable[[str], None]:
     return check
 
 
+def _patients_are_harder(output: str) -> None:
+    apart, together = map(float, re.findall(r"-?0\.\d+", output))
+    assert together + 0.1 < apart
+
+
+def _tuned_is_better(output: str) -> None:
+    tuned, probable = (float(line.split()[-1]) for line in output.splitlines()[1:])
+    assert tuned > probable + 0.2
+
+
 OUTPUTS: dict[str, tuple[Callable[[str], None], ...]] = {
     "README.md": (_readme_estimator, _readme_study),
     "datasets/README.md": (_anything,),
     "docs/explain.md": (_contains("importance  standard_error"), _anything),
     "docs/columns.md": (_anything,),
+    "docs/getting-started.md": tuple(map(_contains, ("0.", "honest score", "MLPConfig(", "True"))),
+    "docs/guides/deploy.md": (_anything, _contains("['model.json', 'weights.safetensors']"), _below(1.0)),
+    "docs/guides/groups-and-time.md": (_patients_are_harder, _contains("True")),
+    "docs/guides/imbalance.md": (_tuned_is_better, _contains(" of 600")),
+    "docs/guides/migration.md": (_contains("learning_rate"), _contains("16 ["), _anything),
     # 200 rows in batches of 32, twice
     "docs/kernels.md": (_contains("(7, 32) (55,)\n"), _contains("13 39\n")),
     "docs/optuna.md": (_contains("learning_rate"),),
@@ -97,7 +112,7 @@ OUTPUTS: dict[str, tuple[Callable[[str], None], ...]] = {
         _contains("profit_score"),
     ),
     "docs/refinement_sampler.md": (_below(0.1),),
-    "docs/several-machines.md": (_contains("roc_auc"),),
+    "docs/several-machines.md": (_contains("rank  trial"),),
     "docs/report.md": (_contains("Learning curves\n"),),
     "docs/search_cv.md": (_contains("rank_test_score"), _anything, _contains("MLPConfig(")),
     "optunahub/package/samplers/parallelmlp_refinement/README.md": (_below(0.01),),

@@ -210,8 +210,9 @@ class TrainedModel:
             "refitted": len(self.folds) if self.refitted else None,
         }
 
-    def save(self, folder: Path) -> None:
-        """Write the model as JSON and safetensors."""
+    def save(self, folder: str | Path) -> None:
+        """Write the model as JSON and safetensors; the folder is created if needed."""
+        folder = Path(folder)
         make_folder(folder)
         arrays = {f"fold{number}": fold.parameters for number, fold in enumerate(self.folds)}
         save_arrays(folder / "weights.safetensors", arrays | {"weights": self.weights})

@@ -118,8 +118,8 @@ def test_a_regressor_of_an_array_with_two_outputs_loads(tmp_path: Path) -> None:
 def test_a_saved_model_predicts_without_its_run(
     fitted: ParallelMLPClassifier, people: tuple[pd.DataFrame, pd.Series], tmp_path: Path
 ) -> None:
-    fitted.model_.save(tmp_path / "model")  # type: ignore[union-attr]
-    loaded = load(tmp_path / "model")
+    fitted.model_.save(str(tmp_path / "model"))  # type: ignore[union-attr]
+    loaded = load(str(tmp_path / "model"))
     np.testing.assert_array_equal(loaded.predict(people[0]), fitted.predict(people[0]))
     assert loaded.result_ is loaded.best_config_ is loaded.honest_score_ is None
     assert loaded.leaderboard_.columns.tolist() == list(MAIN_COLUMNS)

@@ -107,8 +107,9 @@ class PromotedModel(TrainedModel):
         assert not isinstance(total, float)
         return total
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the promoted networks and all weights: JSON and safetensors, no code."""
+        folder = Path(folder)
         tensors = {"weights": torch.from_numpy(self.weights)}
         for number, member in enumerate(self.promoted):
             for fold, state in enumerate(member.states):
