@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from parallelmlp_search.distribute import ShardData, run_shards, shard_tasks
 from parallelmlp_search.search.finalists.baselines import baseline_reserve
-from parallelmlp_search.search.finalists.evaluation import selection_seconds
+from parallelmlp_search.search.finalists.reserve import end_seconds
 from parallelmlp_search.search.finalists.sizes import snapshots_fit
 from parallelmlp_search.search.memory_planning import MIN_CAPACITY, estimated_peak, plan_memory, state_bytes
 from parallelmlp_search.search.problem.preparation import Preparation
@@ -18,6 +19,7 @@ from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.proposals.proposals import cheap_share
 from parallelmlp_search.search.proposals.samplers import propose_cheap, propose_fresh
 from parallelmlp_search.search.run.budget import (
+    FEWEST_FOLDS,
     SCREENING_SHARE,
     FinalistPlan,
     SearchPlan,
@@ -55,6 +57,9 @@ FIRST_RUNG_STEPS = 40
 
 SAFETY = 0.85
 """Share of the available time that is planned."""
+
+EXPECTED_FINALISTS = 8
+"""Finalists for whose evaluation time is kept before their number is planned."""
 
 
 @dataclass(frozen=True)
@@ -126,18 +131,23 @@ def _untimed_plan(context: SearchContext, sample: _Sample) -> SearchPlan:
 
 def _timed_plan(context: SearchContext, sample: _Sample) -> SearchPlan:
     settings, preparation, throughput = context.settings, context.preparation, context.throughput
-    assert settings.time_limit is not None
+    limit = settings.time_limit
+    assert limit is not None
     _time_machine(context.data, sample.configs, throughput)
-    reserve = min(0.2 * settings.time_limit, 0.7 + selection_seconds(preparation, 16, throughput.n_workers))
-    reserve += baseline_reserve(settings)
-    usable = context.clock.for_training(reserve)
-    screening = SCREENING_SHARE * usable
-    finalists = _plan_finalists(context, sample, usable - screening, preparation.n_oof)
-    least = min(1.0, FIRST_RUNG_STEPS / max(1.0, sample.steps_per_epoch))
-    rungs = ladder(finalists.max_epochs, settings.reduction_factor, least=least)
-    evaluating = sum(context.data.evaluation_seconds(config) for config in sample.configs)
+    minimum = _minimum_seconds(context, sample)
+    comparing = baseline_reserve(settings)
+    least = throughput.least_training
+    usable = context.clock.for_training(comparing + end_seconds(context, EXPECTED_FINALISTS), least)
+    finalists = _plan_finalists(context, sample, (1.0 - SCREENING_SHARE) * usable, preparation.n_oof)
+    reserve = end_seconds(context, finalists.n_finalists)
+    folding = folding_seconds(context, finalists.n_folds)
+    usable = context.clock.for_training(comparing + reserve + folding, least)
+    screening = max(least, SCREENING_SHARE * usable)
+    finalists = _plan_finalists(context, sample, max(least, usable - screening), preparation.n_oof)
+    first = min(1.0, FIRST_RUNG_STEPS / max(1.0, sample.steps_per_epoch))
+    rungs = ladder(finalists.max_epochs, settings.reduction_factor, least=first)
     trial = sample.epoch_seconds * ladder_cost(rungs, settings.reduction_factor)
-    trial_seconds = throughput.wall_seconds(trial + 1.5 * evaluating / len(sample.configs))
+    trial_seconds = throughput.wall_seconds(trial + 1.5 * _evaluation_seconds(context, sample))
     affordable = max(2, min(MAX_TRIALS, int(SAFETY * screening / max(trial_seconds, 1e-9))))
     n_trials = min(affordable, settings.n_trials or affordable)
     n_refined = _n_refined(n_trials, settings)
@@ -150,8 +160,53 @@ def _timed_plan(context: SearchContext, sample: _Sample) -> SearchPlan:
         n_folds=preparation.allowed_folds(finalists.n_folds),
         screening_seconds=screening,
         reserve_seconds=reserve,
+        minimum_seconds=minimum if minimum > limit else 0.0,
         fills_time=settings.n_trials is None and n_trials < settings.space.size(),
     )
+
+
+def folding_seconds(context: SearchContext, n_folds: int) -> float:
+    """Return the predicted wall-clock time of preparing the folds."""
+    n_at_once = 1 if context.memory is not None else min(n_folds, context.throughput.n_workers)
+    return n_folds * context.preparation.part_seconds / n_at_once
+
+
+def _evaluation_seconds(context: SearchContext, sample: _Sample) -> float:
+    """Mean predicted seconds of an evaluation in screening on one core."""
+    return sum(context.data.evaluation_seconds(config) for config in sample.configs) / len(sample.configs)
+
+
+def _minimum_seconds(context: SearchContext, sample: _Sample) -> float:
+    """Predicted seconds of the smallest search: two trials, and one finalist on few folds."""
+    preparation, data = context.preparation, context.data
+    n_folds = preparation.allowed_folds(FEWEST_FOLDS)
+    predicting = sum(data.forward_seconds(config, preparation.problem.n_rows) for config in sample.configs)
+    work = 2.0 * _evaluation_seconds(context, sample) + predicting / len(sample.configs)
+    training = 2.0 * context.throughput.least_training + context.throughput.wall_seconds(work)
+    return context.clock.elapsed + folding_seconds(context, n_folds) + training + end_seconds(context, 1)
+
+
+def screening_deadline(context: SearchContext, plan: SearchPlan) -> Callable[[], float]:
+    """Return a function that plans the end of screening anew, with the speed that was measured last.
+
+    Parameters
+    ----------
+    context, plan
+        Context of the search, whose screening begins now, and its plan.
+
+    Returns
+    -------
+    callable
+        Returns a reading of :func:`time.monotonic`.
+    """
+    began = time.monotonic()
+    folding = folding_seconds(context, plan.n_folds) + baseline_reserve(context.settings)
+
+    def deadline() -> float:
+        end = context.clock.deadline(end_seconds(context, plan.n_finalists) + folding)
+        return began + max(context.throughput.least_training, SCREENING_SHARE * (end - began))
+
+    return deadline
 
 
 def affordable_first(context: SearchContext, ranked: Sequence[Trial], seconds: float) -> list[Trial]:
@@ -183,7 +238,9 @@ def affordable_first(context: SearchContext, ranked: Sequence[Trial], seconds: f
     return sorted(ranked, key=is_expensive)
 
 
-def replan_finalists(context: SearchContext, configs: list[MLPConfig], seconds: float) -> FinalistPlan:
+def replan_finalists(
+    context: SearchContext, configs: list[MLPConfig], seconds: float, n_folds: int | None = None
+) -> FinalistPlan:
     """Plan of cross-fitting after screening, when the best configurations and their speed are known.
 
     Parameters
@@ -194,16 +251,21 @@ def replan_finalists(context: SearchContext, configs: list[MLPConfig], seconds: 
         Best configurations of screening.
     seconds
         Wall-clock time of all finalists.
+    n_folds
+        Folds, or None to choose their number too.
 
     Returns
     -------
     FinalistPlan
     """
-    finalists = _plan_finalists(context, _Sample.of(context.data, configs), seconds, context.data.n_rows)
+    sample = _Sample.of(context.data, configs)
+    finalists = _plan_finalists(context, sample, seconds, context.data.n_rows, n_folds)
     return replace(finalists, n_folds=context.preparation.allowed_folds(finalists.n_folds))
 
 
-def _plan_finalists(context: SearchContext, sample: _Sample, seconds: float, n_rows: int) -> FinalistPlan:
+def _plan_finalists(
+    context: SearchContext, sample: _Sample, seconds: float, n_rows: int, n_folds: int | None = None
+) -> FinalistPlan:
     share, settings = _fold_rows(context.preparation), context.settings
     return plan_finalists(
         SAFETY * seconds,
@@ -211,7 +273,7 @@ def _plan_finalists(context: SearchContext, sample: _Sample, seconds: float, n_r
         n_rows,
         sample.steps_per_epoch * share,
         max_epochs=settings.max_epochs,
-        n_folds=settings.n_folds,
+        n_folds=n_folds or settings.n_folds,
         n_finalists=settings.n_finalists,
     )
 
@@ -253,7 +315,7 @@ def _time_machine(data: ShardData, sample: Sequence[MLPConfig], throughput: Thro
     tasks = shard_tasks("timing", dict(enumerate(configs)), data, until_epoch=epochs, total_epochs=epochs)[
         : max(2, 2 * throughput.n_workers)
     ]
-    for outcome in run_shards(tasks, n_workers=throughput.n_workers):
+    for outcome in run_shards(tasks[: throughput.n_workers], n_workers=throughput.n_workers):
         outcome.members.clear()
     for outcome in run_shards(tasks, n_workers=throughput.n_workers):
         throughput.add(outcome)

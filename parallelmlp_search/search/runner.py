@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,20 +16,31 @@ from parallelmlp_search.distribute import keep_no_free_memory, one_thread, worke
 from parallelmlp_search.engine import execution_path
 from parallelmlp_search.exceptions import BudgetWarning
 from parallelmlp_search.kernels.numba.dispatch import PLAIN, READY, prepared_loops
-from parallelmlp_search.search.finalist_choice import choose_finalists, fold_parts
-from parallelmlp_search.search.finalists.baselines import baseline_reserve, beats_prior, compare_baselines
+from parallelmlp_search.search.finalist_choice import (
+    choose_finalists,
+    choose_folds,
+    fold_parts,
+    rank_trials,
+)
+from parallelmlp_search.search.finalists.baselines import (
+    Baseline,
+    baseline_reserve,
+    beats_prior,
+    compare_baselines,
+)
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit, cross_fit
 from parallelmlp_search.search.finalists.evaluation import evaluate, honest_score, make_leaderboard
 from parallelmlp_search.search.finalists.postprocessing import comparison_weights, postprocess
 from parallelmlp_search.search.finalists.refit import REFIT_SHARE, refit
+from parallelmlp_search.search.finalists.reserve import closing_seconds, end_seconds
 from parallelmlp_search.search.finalists.result import SearchResult, trials_frame
-from parallelmlp_search.search.planning import make_plan
+from parallelmlp_search.search.planning import make_plan, screening_deadline
 from parallelmlp_search.search.problem.devices import resolve_device
 from parallelmlp_search.search.problem.memory_room import MIN_ROOM, check_room
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
-from parallelmlp_search.search.run.budget import SAVING_SECONDS, Clock, SearchPlan, Throughput
+from parallelmlp_search.search.run.budget import Clock, SearchPlan, Throughput
 from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.phases import PhaseClock
@@ -38,6 +49,9 @@ from parallelmlp_search.search.run.run_directory import RunDirectory
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.search.screening.screening import Screener, Screening
+
+HALF_LIFE_SHARE = 0.1
+"""Share of a time limit after which the measured speed of a shard counts half."""
 
 
 def run(
@@ -135,7 +149,10 @@ def screen(
 
 
 def _throughput(settings: SearchSettings, n_jobs: int | None) -> Throughput:
-    return Throughput(worker_count(n_jobs) if resolve_device(settings.device) == "cpu" else 1)
+    n_workers = worker_count(n_jobs) if resolve_device(settings.device) == "cpu" else 1
+    if settings.time_limit is None:
+        return Throughput(n_workers)
+    return Throughput(n_workers, half_life=max(1.0, HALF_LIFE_SHARE * settings.time_limit))
 
 
 def _prepare(
@@ -214,18 +231,15 @@ def _screen(
     context: SearchContext, plan: SearchPlan, screener: Screener | None
 ) -> tuple[list[Trial], list[str]]:
     """Trials of screening, and sentences on what its deadline left out."""
-    settings, clock = context.settings, context.clock
+    settings = context.settings
     context.phases.begin("screening")
-    deadline = None
-    if plan.screening_seconds is not None and settings.time_limit is not None:
-        end = settings.time_limit - plan.reserve_seconds
-        # a search that is resumed late leaves the finalists their share
-        deadline = time.monotonic() + min(plan.screening_seconds, max(0.0, 0.5 * (end - clock.elapsed)))
+    timed = plan.screening_seconds is not None and settings.time_limit is not None
+    deadline = screening_deadline(context, plan) if timed else None
     context.reporter.start_training()
-    plan = replace(plan, deadline=deadline)
+    plan = replace(plan, deadline=None if deadline is None else deadline())
     if screener is not None:
         return screener.screen(context, plan)
-    screening = Screening(context, plan)
+    screening = Screening(context, plan, deadline)
     trials, left_out = screening.run(), screening.left_out
     wanted = min(settings.n_trials or 0, settings.space.size())
     if deadline is not None and len(trials) < wanted and not context.reporter.stopped:
@@ -233,41 +247,79 @@ def _screen(
     return trials, left_out
 
 
+class _Finalists(NamedTuple):
+    """Cross-fitted finalists, the epochs of their training, and the baselines on the same folds."""
+
+    fit: CrossFit
+    max_epochs: int
+    baselines: list[Baseline]
+
+
+def _cross_fit(
+    context: SearchContext, plan: SearchPlan, trials: list[Trial], refit_seconds: float
+) -> _Finalists:
+    """Choose the folds and compare the baselines on them, then use all time that is left for finalists."""
+    clock, phases, settings = context.clock, context.phases, context.settings
+    phases.begin("cross-fitting")
+    ranked = rank_trials(trials)
+    earliest = time.monotonic() + context.throughput.least_training
+
+    def deadline(n_finalists: int) -> float:
+        return max(earliest, clock.deadline(end_seconds(context, n_finalists) + refit_seconds))
+
+    def left() -> float:
+        return deadline(plan.n_finalists) - time.monotonic()
+
+    parts = fold_parts(context, choose_folds(context, plan, ranked, left() - baseline_reserve(settings)))
+    phases.begin("baselines")
+    baselines = compare_baselines(context, parts, plan.training_seconds, left())
+    phases.begin("cross-fitting")
+    finalists, finalist_plan = choose_finalists(context, plan, ranked, len(parts), left())
+    fit = cross_fit(
+        context,
+        finalists,
+        parts,
+        finalist_plan,
+        rung=len(plan.rungs),
+        trials=trials,
+        deadline=None if settings.time_limit is None else deadline,
+    )
+    return _Finalists(fit, finalist_plan.max_epochs, baselines)
+
+
 def _finish(
     context: SearchContext, plan: SearchPlan, trials: list[Trial], left_out: list[str]
 ) -> SearchResult:
     """Cross-fit the finalists, evaluate, refit, save."""
-    reporter, clock, phases = context.reporter, context.clock, context.phases
-    phases.begin("cross-fitting")
-    refit_seconds, deadline = 0.0, None
-    if context.settings.time_limit is not None:
-        if context.settings.refit:
-            refit_seconds = REFIT_SHARE * max(0.0, clock.left - plan.reserve_seconds)
-        deadline = time.monotonic() + clock.for_training(plan.reserve_seconds + refit_seconds)
-    finalists, finalist_plan = choose_finalists(context, plan, trials, refit_seconds)
-    parts = fold_parts(context, finalist_plan.n_folds)
-    fit = cross_fit(
-        context, finalists, parts, finalist_plan, rung=len(plan.rungs), trials=trials, deadline=deadline
-    )
+    settings, clock, phases, reporter = context.settings, context.clock, context.phases, context.reporter
+    limit, refit_seconds = settings.time_limit, 0.0
+    if limit is not None and settings.refit:
+        refit_seconds = REFIT_SHARE * max(0.0, clock.left - plan.reserve_seconds)
+    fit, max_epochs, baselines = _cross_fit(context, plan, trials, refit_seconds)
     reporter.report("selecting", trials)
     phases.begin("selecting")
-    weights, comparing = comparison_weights(fit), baseline_reserve(context.settings)
-    left = clock.left - 0.5 - refit_seconds - comparing
-    evaluation = evaluate(fit, weights, left, n_workers=context.throughput.n_workers)
+    weights = comparison_weights(fit)
+    closing = closing_seconds(context, len(fit.trials))
+    evaluation = evaluate(
+        fit,
+        weights,
+        n_workers=context.throughput.n_workers,
+        deadline=None if limit is None else clock.deadline(closing + refit_seconds),
+        entry=context.journal.entry,
+    )
     model = postprocess(fit, evaluation.ensemble)
     left_out = [*left_out, *fit.left_out]
-    if context.settings.refit:
+    if settings.refit:
         reporter.report("refitting", trials)
         phases.begin("refitting")
-        saving = clock.deadline(SAVING_SECONDS + comparing)
-        model, missing = refit(context, model, fit, finalist_plan.max_epochs, saving)
+        end = None if limit is None else clock.deadline(closing)
+        model, missing = refit(context, model, fit, max_epochs, end)
         left_out += missing
-    phases.begin("baselines")
-    baselines = compare_baselines(context, fit, plan.training_seconds)
     phases.begin("saving")
     board = make_leaderboard(trials, fit, evaluation)
     metric = context.preparation.metric
     honest = honest_score(fit, evaluation, model)
+    left_out += _below_minimum(context, plan)
     result = SearchResult(
         leaderboard=board,
         model=model,
@@ -276,8 +328,8 @@ def _finish(
         best_trial=board[0].trial,
         best_config=trials[board[0].trial].config,
         n_trials=len(trials),
-        max_epochs=finalist_plan.max_epochs,
-        n_folds=len(parts),
+        max_epochs=max_epochs,
+        n_folds=len(fit.parts),
         member_steps=context.throughput.member_steps,
         elapsed_seconds=clock.elapsed,
         left_out=left_out,
@@ -297,6 +349,20 @@ def _finish(
         context.journal.directory.finish(result.to_dict())
     reporter.report("finished", trials)
     return result
+
+
+def _below_minimum(context: SearchContext, plan: SearchPlan) -> list[str]:
+    """Sentence that names the minimum of a time limit that was below it."""
+    limit, clock = context.settings.time_limit, context.clock
+    seconds = clock.elapsed + closing_seconds(context, 1)
+    if limit is None or plan.minimum_seconds <= limit or seconds <= limit:
+        return []
+    phases = context.phases.to_dict()
+    reading = sum(phases[name]["seconds"] for name in ("reading", "preparing") if name in phases)
+    return [
+        f"the time limit of {limit:g} s is below the minimum of {seconds:.1f} s for this table: starting and "
+        f"reading took {reading:.1f} s, and the smallest search the rest"
+    ]
 
 
 def _memory_used(context: SearchContext) -> dict[str, int]:

@@ -146,7 +146,7 @@ def bias_corrected_score(
 
     n_rounds = len(ensemble.scores)
     limit = MAX_CALL_SECONDS if metric.formula.call_ns else MAX_SELECTION_SECONDS
-    seconds = limit / bootstrap.n_samples
+    seconds = min(limit, bootstrap.seconds or limit) / bootstrap.n_samples
     max_rows = bootstrap.max_rows
     if max_rows is None:
         per_row = metric.formula.cost_ns * 1e-9 * pool.projected[..., 0].numel() * n_rounds
@@ -187,7 +187,7 @@ def _finite_scores(
     with ThreadPoolExecutor(
         bootstrap.n_workers, initializer=lambda: torch.set_num_threads(n_threads)
     ) as pool:
-        while len(found) < bootstrap.n_samples:
+        while not bootstrap.is_over(len(found)):
             # few at once, since each has a count of every row
             wanted = min(2 * bootstrap.n_workers, bootstrap.n_samples - len(found))
             batch = list(itertools.islice(samples, wanted))

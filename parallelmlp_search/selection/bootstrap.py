@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,8 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from parallelmlp_search._checks import check_integer
+from parallelmlp_search._checks import check_integer, check_positive
 from parallelmlp_search.exceptions import InvalidParameterError
+
+MIN_TIMED_SAMPLES = 5
+"""Samples that are drawn in any case."""
 
 Integers = npt.NDArray[np.int64]
 
@@ -51,6 +55,12 @@ class Bootstrap:
         Seed of the samples; they are the same on every device.
     n_workers
         Threads that repeat the selection at once. Results do not depend on it.
+    seconds
+        Most time of all samples on one core, by the measured costs of the metrics. It decides on the rows and
+        members of a repeated selection. None for about 4 seconds.
+    deadline
+        Reading of :func:`time.monotonic` after which no sample beyond :data:`MIN_TIMED_SAMPLES` is drawn, or
+        None.
     """
 
     n_samples: int = 30
@@ -58,10 +68,19 @@ class Bootstrap:
     groups: Any = None
     seed: int | np.random.SeedSequence = 0
     n_workers: int = 1
+    seconds: float | None = None
+    deadline: float | None = None
+
+    def is_over(self, n_found: int) -> bool:
+        """Return True if there are samples enough, given how many were scored."""
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return n_found >= (min(MIN_TIMED_SAMPLES, self.n_samples) if late else self.n_samples)
 
     def __post_init__(self) -> None:
         check_integer("n_samples", self.n_samples, 2)
         check_integer("n_workers", self.n_workers, 1)
+        if self.seconds is not None:
+            check_positive("seconds", self.seconds)
         if self.max_rows is not None:
             check_integer("max_rows", self.max_rows, 2)
 

@@ -234,9 +234,9 @@ def test_the_phases_add_up_to_the_search(found: SearchResult) -> None:
         "preparing",
         "planning",
         "screening",
+        "baselines",
         "cross-fitting",
         "selecting",
-        "baselines",
         "saving",
     )
     assert tuple(found.phases) == names

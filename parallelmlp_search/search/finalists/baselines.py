@@ -37,10 +37,8 @@ from parallelmlp_search.search.finalists.baseline_models import (
     training_target,
     values_of,
 )
-from parallelmlp_search.search.finalists.cross_fitting import CrossFit
-from parallelmlp_search.search.problem.preparation import Part, seed_of
+from parallelmlp_search.search.problem.preparation import Part, Preparation, seed_of
 from parallelmlp_search.search.problem.settings import SearchSettings
-from parallelmlp_search.search.run.budget import SAVING_SECONDS
 from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.selection import HonestScore, tune_thresholds, weight_classes
 
@@ -49,6 +47,9 @@ TIMED_SHARE = 0.03
 
 THREADS_SPEEDUP = 1.6
 """Speed of several threads relative to one. They wait for the interpreter between the loops of a tree."""
+
+LEFT_SHARE = 0.1
+"""Largest share of the time that is left for them and the finalists."""
 
 UNTIMED_SHARE = 0.02
 """Seconds on one core for all baselines, relative to the predicted seconds of all training."""
@@ -93,38 +94,45 @@ class Baseline:
     left_out: str | None = None
 
 
-def compare_baselines(context: SearchContext, fit: CrossFit, training_seconds: float) -> list[Baseline]:
+def compare_baselines(
+    context: SearchContext, parts: Sequence[Part], training_seconds: float, seconds_left: float = math.inf
+) -> list[Baseline]:
     """Score the baselines on the rows that give the honest score.
 
     Parameters
     ----------
     context
         Context of the search.
-    fit
+    parts
         Folds of the finalists.
     training_seconds
         Predicted seconds of all training on one core, from which the effort follows without a time limit.
+    seconds_left
+        Wall-clock time of the finalists and the baselines together.
 
     Returns
     -------
     list of Baseline
         Empty for tables too small to hold rows back, and for settings without baselines.
     """
-    if fit.preparation.is_tiny or not context.settings.baselines or not fit.covered.any():
+    settings = context.settings
+    if context.preparation.is_tiny or not settings.baselines:
         return []
 
     # threads hold the inputs of several folds at once, which a memory limit does not plan for
     n_workers = 1 if context.memory is not None else context.throughput.n_workers
 
     def compute() -> list[dict[str, Any]]:
-        if context.settings.time_limit is None:
+        if settings.time_limit is None:
             seconds, deadline = min(MAX_SECONDS, UNTIMED_SHARE * training_seconds) - IMPORT_SECONDS, math.inf
         else:
-            wall = min(baseline_reserve(context.settings), context.clock.left - SAVING_SECONDS)
+            wall = min(baseline_reserve(settings), LEFT_SHARE * seconds_left)
             deadline = time.monotonic() + wall
             seconds = (THREADS_SPEEDUP if n_workers > 1 else 1.0) * wall / context.throughput.factor
             seconds -= 0.0 if "sklearn.ensemble" in sys.modules else IMPORT_SECONDS
-        return [asdict(one) for one in _Comparison(fit, seconds, deadline, n_workers).run()]
+        return [
+            asdict(one) for one in _Comparison(context.preparation, parts, seconds, deadline, n_workers).run()
+        ]
 
     return [Baseline(**values) for values in context.journal.entry("baselines", compute)]
 
@@ -161,17 +169,25 @@ def beats_prior(
 class _Comparison:
     """Cross-validation of the baselines of one search."""
 
-    def __init__(self, fit: CrossFit, seconds: float, deadline: float, n_workers: int = 1) -> None:
-        self.parts = fit.parts
-        self.preparation = fit.preparation
-        self.task = fit.preparation.problem.task
+    def __init__(
+        self,
+        preparation: Preparation,
+        parts: Sequence[Part],
+        seconds: float,
+        deadline: float,
+        n_workers: int = 1,
+    ) -> None:
+        self.parts = parts
+        self.preparation = preparation
+        self.task = preparation.problem.task
         self.seconds, self.deadline, self.n_workers = seconds, deadline, n_workers
-        self.rng = np.random.default_rng(seed_of(fit.preparation.settings.seed, 9))
-        covered = fit.preparation.oof_rows[fit.covered.numpy()]
+        self.rng = np.random.default_rng(seed_of(preparation.settings.seed, 9))
+        predicted = np.concatenate([part.predicted_rows for part in parts])
+        covered = preparation.oof_rows[np.isin(preparation.oof_rows, predicted)]
         if len(covered) > MAX_SCORED_ROWS:
             covered = np.sort(self.rng.choice(covered, MAX_SCORED_ROWS, replace=False))
         self.scored = covered
-        settings, metric = fit.preparation.settings, fit.preparation.metric
+        settings, metric = preparation.settings, preparation.metric
         self.tunes = settings.tune_thresholds and metric.needs == "label"
         self.level = predicted_level(metric)
 
@@ -186,8 +202,6 @@ class _Comparison:
 
     def _prior(self) -> Baseline:
         """The same prediction for every row, from all out-of-fold rows."""
-        from sklearn.dummy import DummyRegressor
-
         preparation, rows = self.preparation, self.preparation.oof_rows
         target = preparation.target[rows]
         weight = np.ones(len(rows))
@@ -197,6 +211,8 @@ class _Comparison:
             constant = np.bincount(target, weight, minlength=preparation.problem.head.n_predictions)
             constant = self._best_class() if self.tunes else constant / weight.sum()
         else:
+            from sklearn.dummy import DummyRegressor
+
             values = target.reshape(len(rows), -1)
             dummy = DummyRegressor(strategy="mean" if self.level is None else "quantile", quantile=self.level)
             constant = dummy.fit(values, values, weight).constant_.ravel()

@@ -9,7 +9,7 @@ folds. The out-of-fold rows that give the score are not used for this choice.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.distribute import ShardOutcome, ShardTask, predict_network
-from parallelmlp_search.search.finalists.fold_tasks import grouped_tasks, tasks_in_time
+from parallelmlp_search.search.finalists.fold_tasks import grouped_tasks
+from parallelmlp_search.search.finalists.schedule import Deadline, Schedule
 from parallelmlp_search.search.finalists.snapshot_selection import FoldNetwork, SnapshotSelection
 from parallelmlp_search.search.problem.preparation import Part, Preparation, ScoredRows
 from parallelmlp_search.search.run.budget import FinalistPlan
 from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.trial import RungRecord, Trial, TrialState
+
+SHORT_SHARE = 0.6
+"""Share of the planned epochs below which a finalist counts as shortened by the time limit."""
 
 
 @dataclass
@@ -100,7 +104,7 @@ def cross_fit(
     *,
     rung: int,
     trials: Sequence[Trial],
-    deadline: float | None = None,
+    deadline: Deadline | None = None,
 ) -> CrossFit:
     """Train finalists on every fold.
 
@@ -118,23 +122,26 @@ def cross_fit(
     trials
         All trials, for reports.
     deadline
-        Reading of the monotonic clock at which training ends, or None. The first group of finalists always
-        trains. Another group begins only if it can end in time; expensive groups are skipped.
+        Reading of the monotonic clock at which training ends, given the number of finalists, or None. The
+        first group of finalists always trains. Another group begins only if it can end in time.
 
     Returns
     -------
     CrossFit
     """
     required = None if deadline is None else min(plan.n_finalists, len(finalists))
-    groups = grouped_tasks(finalists, parts, plan, required)
+    groups: Iterable[list[ShardTask]] = grouped_tasks(finalists, parts, plan, required)
+    total = len(finalists) * len(parts)
+    if deadline is None:
+        groups = list(groups)
+        total = sum(len(tasks) for tasks in groups)
     results = _Results(context.preparation, finalists, parts, rung)
-    total = sum(len(tasks) for tasks in groups)
     fold_of: dict[str, int] = {}
 
     def begun() -> Iterator[ShardTask]:
-        for task in tasks_in_time(context, groups, deadline):
+        for task in Schedule(context, groups, deadline, stretches=context.settings.max_epochs is None):
             fold_of[task.key] = task.repeat - 1
-            results.total_epochs |= dict.fromkeys(task.trials, task.total_epochs)
+            results.begin(task)
             yield task
 
     shards = context.journal.run(begun(), _drop_failures)
@@ -167,6 +174,11 @@ class _Results:
         self._records: dict[int, list[RungRecord]] = {trial.number: [] for trial in finalists}
         self._stopped: set[int] = set()
         self.total_epochs: dict[int, float] = {}
+
+    def begin(self, task: ShardTask) -> None:
+        """Note the epochs of a task; the folds of a finalist can differ, and the most count."""
+        for trial in task.trials:
+            self.total_epochs[trial] = max(task.total_epochs, self.total_epochs.get(trial, 0.0))
 
     def add(self, fold: int, outcome: ShardOutcome) -> None:
         """Add the members of a shard of one fold."""
@@ -227,7 +239,8 @@ class _Results:
         missing = len(expected) - len(complete)
         if missing > 0:
             sentences.append(f"{missing} of {planned} finalists were not cross-fitted before the time limit")
-        short = sum(trial.number in expected & self._stopped for trial in complete)
+        few = {number for number, epochs in self.total_epochs.items() if epochs < SHORT_SHARE * max_epochs}
+        short = sum(trial.number in expected & (self._stopped | few) for trial in complete)
         if short:
             sentences.append(
                 f"{short} of {planned} finalists trained for less than {max_epochs} epochs "

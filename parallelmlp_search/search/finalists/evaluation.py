@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from statistics import stdev
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from parallelmlp_search.exceptions import MetricError, SearchFailedError
 from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit
-from parallelmlp_search.search.problem.preparation import Preparation, seed_of
+from parallelmlp_search.search.finalists.selection_cost import N_BOOTSTRAPS, N_ROUNDS, SelectionCost
+from parallelmlp_search.search.problem.preparation import seed_of
 from parallelmlp_search.search.run.trial import Trial, TrialState
 from parallelmlp_search.selection import (
     Bootstrap,
@@ -30,8 +32,28 @@ from parallelmlp_search.selection import (
     weight_classes,
 )
 
-N_ROUNDS = 25
-N_BOOTSTRAPS = 30
+MIN_ROUNDS = 5
+"""Rounds of the selection if time is short."""
+
+SELECTING_SHARE = 0.5
+"""Share of the time before a deadline for the selection; the rest is for the correction."""
+
+MIN_SECONDS = 0.05
+"""Least seconds that the correction aims at."""
+
+Value = TypeVar("Value")
+
+
+class Entries(Protocol):
+    """Reads a value from the journal, or computes it and writes it there."""
+
+    def __call__(self, key: str, compute: Callable[[], Value], /) -> Value:
+        """Value of a key."""
+        ...
+
+
+def _computed(key: str, compute: Callable[[], Value], /) -> Value:
+    return compute()
 
 
 @dataclass(frozen=True)
@@ -46,36 +68,13 @@ class Evaluation:
     """Score of the ensemble, corrected for its selection; None for tables too small to hold rows back."""
 
 
-def selection_seconds(preparation: Preparation, n_finalists: int, n_workers: int) -> float:
-    """Predicted seconds of :func:`evaluate`, at most about 10.
-
-    Parameters
-    ----------
-    preparation, n_finalists
-        Rows and metric; finalists to select from.
-    n_workers
-        Threads that repeat the selection.
-
-    Returns
-    -------
-    float
-    """
-    n_values = n_finalists * preparation.problem.head.n_predictions * preparation.n_oof
-    once = preparation.metric.formula.seconds(n_values, n_finalists)
-    return 0.2 + min(4.0, once * N_ROUNDS) + _correction_seconds(once) / n_workers
-
-
-def _correction_seconds(once: float) -> float:
-    """Predicted seconds of correcting the score on one core, given those of scoring all finalists once."""
-    return min(6.0, once * N_ROUNDS * N_BOOTSTRAPS * 0.5)
-
-
 def evaluate(
     fit: CrossFit,
     decision_weights: tuple[float, ...] | None,
-    seconds: float = math.inf,
     *,
     n_workers: int = 1,
+    deadline: float | None = None,
+    entry: Entries = _computed,
 ) -> Evaluation:
     """Score finalists on out-of-fold predictions, select the ensemble, and correct its score.
 
@@ -85,10 +84,13 @@ def evaluate(
     ----------
     fit, decision_weights
         Finalists with out-of-fold predictions; weights of the classes, tuned on other rows, or None.
-    seconds
-        Time left. If it is short, the correction uses fewer bootstrap samples and rows.
     n_workers
         Threads that repeat the selection. Results do not depend on it.
+    deadline
+        Reading of the monotonic clock at which the result is wanted, or None. If time is short, there are
+        fewer rounds, bootstrap samples and rows.
+    entry
+        Recalls what depends on the clock from the journal.
 
     Returns
     -------
@@ -105,6 +107,7 @@ def evaluate(
         )
     preparation, metric, rows = fit.preparation, fit.preparation.metric, fit.scored_rows
     predictions = weight_classes(fit.scored_predictions, decision_weights)
+    pace = _Pace(SelectionCost.of(preparation, len(predictions)), deadline)
     errors = metric.error(predictions, rows.target, rows.weight)
     for trial, error in zip(fit.trials, errors.tolist(), strict=True):
         trial.records[-1] = replace(trial.records[-1], error=error)
@@ -113,34 +116,61 @@ def evaluate(
             f"no finalist has a finite {metric.name} on its out-of-fold predictions: choose another metric"
         )
     complexity = [float(trial.n_parameters) for trial in fit.trials]
-    once = metric.formula.seconds(predictions.numel(), len(predictions))
-    n_rounds = N_ROUNDS if seconds > 3.0 * once * N_ROUNDS else max(5, int(0.3 * seconds / once))
-    started = time.monotonic()
+    n_rounds = N_ROUNDS if deadline is None else entry("rounds", pace.rounds)
     ensemble = greedy_ensemble(
         predictions, rows.target, metric, n_rounds=n_rounds, weight=rows.weight, complexity=complexity
     )
     if preparation.is_tiny:
         return Evaluation(ensemble, decision_weights, None)
-    n_bootstraps, max_rows = N_BOOTSTRAPS, None
-    if math.isfinite(seconds):
-        took = time.monotonic() - started
-        slowness = max(1.0, took / (min(4.0, once * n_rounds) + 0.02))
-        predicted = slowness * _correction_seconds(once) / n_workers
-        if predicted > seconds - took:
-            max_rows = 1000
-            n_bootstraps = max(5, min(N_BOOTSTRAPS, int(N_BOOTSTRAPS * 2.0 * (seconds - took) / predicted)))
-    corrected = bias_corrected_score(
-        predictions,
-        rows.target,
-        metric,
-        ensemble,
-        weight=rows.weight,
-        complexity=complexity,
-        bootstrap=Bootstrap(
-            n_bootstraps, max_rows, rows.groups, seed_of(preparation.settings.seed, 3), n_workers
-        ),
-    )
-    return Evaluation(ensemble, decision_weights, corrected)
+
+    def correct() -> dict[str, Any]:
+        bootstrap = Bootstrap(
+            N_BOOTSTRAPS, None, rows.groups, seed_of(preparation.settings.seed, 3), n_workers
+        )
+        if deadline is not None:
+            bootstrap = pace.hurried(bootstrap)
+        values = (predictions, rows.target, metric, ensemble)
+        return asdict(
+            bias_corrected_score(*values, weight=rows.weight, complexity=complexity, bootstrap=bootstrap)
+        )
+
+    corrected = correct() if deadline is None else entry("corrected", correct)
+    return Evaluation(ensemble, decision_weights, HonestScore(**corrected))
+
+
+class _Pace:
+    """Extent of the selection and of the correction before a deadline, from the time of the first scores.
+
+    Parameters
+    ----------
+    cost
+        Predicted times, of scoring all finalists once to begin with.
+    deadline
+        Reading of the monotonic clock, or None.
+    """
+
+    def __init__(self, cost: SelectionCost, deadline: float | None) -> None:
+        self._cost, self._deadline = cost, deadline
+        self._began = time.monotonic()
+        self._slowness = 1.0
+
+    @property
+    def _left(self) -> float:
+        return math.inf if self._deadline is None else self._deadline - time.monotonic()
+
+    def rounds(self) -> int:
+        """Return the rounds of the selection; called once the finalists are scored."""
+        took = time.monotonic() - self._began
+        self._slowness = max(1.0, took / (self._cost.once + 0.02))
+        share = SELECTING_SHARE * self._left / max(self._slowness * self._cost.selecting, 1e-9)
+        return N_ROUNDS if share >= 1.0 else max(MIN_ROUNDS, int(N_ROUNDS * share))
+
+    def hurried(self, bootstrap: Bootstrap) -> Bootstrap:
+        """Return a bootstrap that ends at the deadline, before its standard error."""
+        assert self._deadline is not None
+        error = self._slowness * self._cost.error
+        seconds = max(0.0, self._left - error) * bootstrap.n_workers / self._slowness
+        return replace(bootstrap, seconds=max(MIN_SECONDS, seconds), deadline=self._deadline - error)
 
 
 def honest_score(fit: CrossFit, evaluation: Evaluation, model: TrainedModel) -> HonestScore | None:

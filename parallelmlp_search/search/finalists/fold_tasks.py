@@ -1,17 +1,13 @@
-"""Shards of cross-fitting: finalists in groups, each on every fold, and those for which there is time."""
+"""Shards of cross-fitting: finalists in groups, each on every fold."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import partial
 
 from parallelmlp_search.distribute import ShardData, ShardTask, shard_tasks
 from parallelmlp_search.search.finalists.sizes import N_SNAPSHOTS
 from parallelmlp_search.search.problem.preparation import Part
 from parallelmlp_search.search.run.budget import FinalistPlan
-from parallelmlp_search.search.run.context import SearchContext
 from parallelmlp_search.search.run.trial import Trial
 
 MIN_GROUP_SIZE, N_GROUPS = 2, 8
@@ -23,17 +19,14 @@ UNTIMED_SHARDS = 2
 """Shards of a group in each fold without a time limit. With a limit, a group with equal batches is one shard
 in each fold: all folds together give several workers work."""
 
-MIN_EPOCH_SHARE = 0.3
-"""Least share of its epochs with which a finalist is trained in the time that is left."""
-
 N_EVALUATIONS = 20
 """Evaluations of a finalist's training on the validation rows."""
 
 
 def grouped_tasks(
     finalists: Sequence[Trial], parts: Sequence[Part], plan: FinalistPlan, required: int | None
-) -> list[list[ShardTask]]:
-    """Return the shards of each group of finalists on every fold.
+) -> Iterator[list[ShardTask]]:
+    """Yield the shards of each group of finalists on every fold.
 
     Parameters
     ----------
@@ -44,77 +37,17 @@ def grouped_tasks(
     required
         Finalists that are planned under a time limit; further ones are extra. None without a limit.
 
-    Returns
-    -------
-    list of list of ShardTask
+    Yields
+    ------
+    list of ShardTask
         Most important group first.
     """
     if required is None:
         groups, min_shards = _chunks(finalists, plan.group_size), UNTIMED_SHARDS
     else:
         groups, min_shards = _timed_groups(finalists, required, plan.group_size, parts[0].data), 1
-    return [_tasks(number, group, parts, plan.max_epochs, min_shards) for number, group in enumerate(groups)]
-
-
-def tasks_in_time(
-    context: SearchContext, groups: Sequence[Sequence[ShardTask]], deadline: float | None
-) -> Iterator[ShardTask]:
-    """Yield the tasks of the first group, and of later ones that can end before the deadline.
-
-    What is left then goes to a group with fewer epochs.
-
-    Parameters
-    ----------
-    context, groups
-        Context of the search; tasks of each group.
-    deadline
-        Reading of the monotonic clock, or None for all groups.
-
-    Yields
-    ------
-    ShardTask
-    """
-    wall_seconds = context.throughput.wall_seconds
-    waiting: list[Sequence[ShardTask]] = []
-    for number, tasks in enumerate(groups):
-        if number > 0 and deadline is not None:
-            predicted = wall_seconds(sum(task.predicted_seconds for task in tasks))
-            if time.monotonic() + 0.9 * predicted > deadline:
-                waiting.append(tasks)  # a cheaper group can still fit
-                continue
-        for task in tasks:
-            yield _until(task, context, deadline)
-    if deadline is None:
-        return
-    for place, tasks in enumerate(waiting):
-        share = context.journal.entry(f"shortened-{place}", partial(_share, context, tasks, deadline))
-        if share >= MIN_EPOCH_SHARE:
-            for task in tasks:
-                yield _until(_shortened(task, share), context, deadline)
-
-
-def _until(task: ShardTask, context: SearchContext, deadline: float | None) -> ShardTask:
-    """The task with a deadline that leaves time for its last evaluation and the predictions of all folds."""
-    if deadline is None:
-        return task
-    seconds = task.evaluation_seconds
-    if task.data.snapshot_inputs is not None:
-        n_rows = context.preparation.problem.n_rows
-        seconds += sum(task.data.forward_seconds(config, n_rows) for config in task.configs)
-    return replace(task, deadline=deadline - context.throughput.factor * seconds)
-
-
-def _share(context: SearchContext, tasks: Sequence[ShardTask], deadline: float) -> float:
-    """Share of the epochs of a group for which there is time."""
-    predicted = context.throughput.wall_seconds(sum(task.predicted_seconds for task in tasks))
-    return min(1.0, max(0.0, deadline - time.monotonic()) / max(predicted, 1e-9))
-
-
-def _shortened(task: ShardTask, share: float) -> ShardTask:
-    """The task with a share of its epochs and as many evaluations."""
-    epochs = share * task.total_epochs
-    every = None if task.evaluate_every is None else task.evaluate_every * epochs / task.total_epochs
-    return replace(task, until_epoch=epochs, total_epochs=epochs, evaluate_every=every)
+    for number, group in enumerate(groups):
+        yield _tasks(number, group, parts, plan.max_epochs, min_shards)
 
 
 def _chunks(finalists: Sequence[Trial], size: int) -> list[Sequence[Trial]]:

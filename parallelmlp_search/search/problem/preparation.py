@@ -9,6 +9,7 @@ regression target are fitted on the training rows of each part; large tables sha
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -86,6 +87,11 @@ class Preparation:
         Device of the tensors.
     hold_back
         False to train on every row without validation.
+
+    Attributes
+    ----------
+    part_seconds
+        Elapsed time of preparing the last part; 0 if parts share one table.
     """
 
     def __init__(
@@ -95,6 +101,7 @@ class Preparation:
         self.problem = problem
         self.settings = settings
         self.device = device
+        self.part_seconds = 0.0
         self.classes: ClassTarget | None = None
         n_classes = None
         row_weights = None
@@ -293,6 +300,7 @@ class Preparation:
         validated: bool = True,
     ) -> Part:
         """Part that trains on some rows; preprocessing is fitted on ``fit``, by default the same rows."""
+        began = time.monotonic()
         fit = train if fit is None else fit
         preprocessor = self._encoder.fit(fit)
         head, target = self._outputs(fit, train)
@@ -322,6 +330,7 @@ class Preparation:
             seed=seed,
             columns=preprocessor.columns_,
         )
+        self.part_seconds = 0.0 if self.shares_table else time.monotonic() - began
         return Part(preprocessor, head, data, np.empty(0, dtype=np.intp) if predict is None else predict)
 
     def _outputs(self, fit: NDArray[np.intp], train: NDArray[np.intp]) -> tuple[Head, Tensor]:

@@ -24,14 +24,19 @@ BALANCED_TRAININGS = 48
 _FOLDS = ((8, 80), (5, 28), (4, 16))
 """Folds, and the networks that must fit into the time for them."""
 
-MIN_SHARE = 0.05
-"""Least share of a time limit for training, however long reading and starting took."""
+FEWEST_FOLDS = 3
+"""Folds with little time."""
 
-SAVING_SECONDS = 0.7
-"""Time for saving at the end of a time limit."""
+MIN_TRAINING = 0.3
+"""Least seconds of a stage of training on a quiet machine, however long reading and starting took."""
+
+MAX_SLOWDOWN = 3.0
+"""Largest factor by which they are extended on a slow machine."""
 
 SCREENING_SHARE = 0.25
 """Share of the training time for screening; the rest is for the finalists."""
+
+HALF_LIFE = 20.0
 
 
 class Clock:
@@ -66,26 +71,34 @@ class Clock:
         """Seconds until the limit; infinite without one."""
         return math.inf if self.limit is None else self.limit - self.elapsed
 
-    def for_training(self, reserve: float) -> float:
+    def for_training(self, reserve: float, least: float = MIN_TRAINING) -> float:
         """Seconds for training, without a reserve for the end; infinite without a limit.
 
-        It is at least :data:`MIN_SHARE` of the limit, because networks without training are useless.
+        It is at least ``least``, because networks without training are useless.
         """
-        return math.inf if self.limit is None else max(MIN_SHARE * self.limit, self.left - reserve)
+        return math.inf if self.limit is None else max(least, self.left - reserve)
 
-    def deadline(self, reserve: float) -> float | None:
-        """Reading of the monotonic clock at which ``reserve`` seconds are left; None without a limit."""
-        return None if self.limit is None else self.started + self.limit - reserve
+    def deadline(self, reserve: float) -> float:
+        """Reading of the monotonic clock at which ``reserve`` seconds are left; infinite without a limit."""
+        return math.inf if self.limit is None else self.started + self.limit - reserve
 
 
 class Throughput:
     """Speed of the machine: ratio of measured to predicted seconds of the shards so far.
 
     It includes the effect of workers on each other. Old shards fade, so that a change of speed is noticed.
+
+    Parameters
+    ----------
+    n_workers
+        Number of workers.
+    half_life
+        Seconds of training by one worker after which a shard counts half.
     """
 
-    def __init__(self, n_workers: int) -> None:
+    def __init__(self, n_workers: int, half_life: float = HALF_LIFE) -> None:
         self.n_workers = n_workers
+        self._half_life = half_life
         self.member_steps = 0
         self.recalled_steps = 0
         self.loop_seconds = 0.0
@@ -98,7 +111,7 @@ class Throughput:
         self.recalled_steps += outcome.member_steps if recalled else 0
         self.loop_seconds += 0.0 if recalled else outcome.loop_seconds
         if outcome.predicted_seconds > 0 and not outcome.cut:
-            fade = 0.97
+            fade = 0.5 ** (outcome.seconds / self._half_life)
             self._measured = fade * self._measured + outcome.seconds
             self._predicted = fade * self._predicted + outcome.predicted_seconds
 
@@ -106,6 +119,11 @@ class Throughput:
     def factor(self) -> float:
         """Measured over predicted seconds; 1 before the first measurement."""
         return self._measured / self._predicted if self._predicted else 1.0
+
+    @property
+    def least_training(self) -> float:
+        """Least seconds of a stage of training."""
+        return MIN_TRAINING * min(MAX_SLOWDOWN, max(1.0, self.factor))
 
     def wall_seconds(self, predicted: float) -> float:
         """Wall-clock seconds of work that is predicted to take this many seconds on one core."""
@@ -138,6 +156,8 @@ class SearchPlan:
         Size of cross-fitting.
     screening_seconds, reserve_seconds
         Time for screening, None without a time limit; time for selecting and saving.
+    minimum_seconds
+        Predicted seconds of the smallest search, if they exceed the time limit; else 0.
     fills_time
         True if trials are added as long as there is time for screening.
     training_seconds
@@ -156,6 +176,7 @@ class SearchPlan:
     n_folds: int
     screening_seconds: float | None = None
     reserve_seconds: float = 0.0
+    minimum_seconds: float = 0.0
     fills_time: bool = False
     training_seconds: float = 0.0
     memory: MemoryPlan | None = None
@@ -235,7 +256,9 @@ def plan_finalists(
     epochs = float(max_epochs) if max_epochs else max(1.0, wanted * stretch)
     trainings = units / epochs
     most = default_folds(n_rows)
-    folds = n_folds or next((count for count, least in _FOLDS if trainings >= least and count <= most), 3)
+    folds = n_folds or next(
+        (count for count, least in _FOLDS if trainings >= least and count <= most), FEWEST_FOLDS
+    )
     per_fold = trainings / (folds - 1)
     count = n_finalists or max(2, min(32, round(per_fold)))
     if max_epochs:

@@ -52,6 +52,7 @@ class Plan(TypedDict):
     n_folds: Annotated[int, partial(check_integer, minimum=2)]
     screening_seconds: float | None
     reserve_seconds: Seconds
+    minimum_seconds: NotRequired[Seconds]
     fills_time: bool
     training_seconds: NotRequired[Seconds]
     memory: NotRequired[Memory | None]
@@ -65,6 +66,25 @@ class Finalists(TypedDict):
     n_folds: Annotated[int, partial(check_integer, minimum=2)]
     group_size: NotRequired[Positive]
     trials: list[Count]
+
+
+class Group(TypedDict):
+    """Entry ``group`` of the journal: place of the next group of finalists, and its share of the epochs."""
+
+    place: Count
+    share: Seconds
+
+
+class Corrected(TypedDict):
+    """Entry ``corrected`` of the journal, which is NaN in parts if there is no score."""
+
+    score: float
+    standard_error: float
+    low: float
+    high: float
+    naive: float
+    n_bootstraps: Count
+    averaging: float
 
 
 class Baseline(TypedDict):
@@ -84,7 +104,11 @@ ENTRIES: Mapping[str, Any] = {
     "ended": bool,
     "drawn": list[dict[str, Any]],
     "refit": Count,
-    "shortened": Seconds,
+    "folds": Positive,
+    "group": Group | None,
+    "late": Seconds,
+    "rounds": Positive,
+    "corrected": Corrected,
     "baselines": list[Baseline],
 }
 """Schema of an entry of the journal, by its key without a number."""

@@ -97,6 +97,10 @@ class Journal:
         value: Value = self._entries[key]
         return value
 
+    def is_kept(self, key: str) -> bool:
+        """Return True if the outcome of a shard is on disk."""
+        return self.directory is not None and self._path(key).is_file()
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
         """Replace errors inside the context, which reads an entry, by one that names the file.

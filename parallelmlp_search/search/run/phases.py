@@ -13,10 +13,10 @@ PHASES = (
     "preparing",
     "planning",
     "screening",
+    "baselines",
     "cross-fitting",
     "selecting",
     "refitting",
-    "baselines",
     "saving",
 )
 """Phases in their order. ``reading`` is everything before the search has its table."""

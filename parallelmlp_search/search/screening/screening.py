@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from parallelmlp_search.distribute import MemberOutcome
@@ -52,6 +54,8 @@ class Screening:
         Context of the search.
     plan
         Rungs, trials, capacity, deadline.
+    deadline
+        Plans the deadline anew, or None to keep that of the plan.
 
     Attributes
     ----------
@@ -61,8 +65,11 @@ class Screening:
         Sentences on work that the deadline left out.
     """
 
-    def __init__(self, context: SearchContext, plan: SearchPlan) -> None:
+    def __init__(
+        self, context: SearchContext, plan: SearchPlan, deadline: Callable[[], float] | None = None
+    ) -> None:
         self.context = context
+        self._deadline = deadline
         self.plan = plan
         self.trials: list[Trial] = []
         self.left_out: list[str] = []
@@ -92,6 +99,8 @@ class Screening:
                 break
             waiting = self._round(number, waiting)
             number += 1
+            if self._deadline is not None:
+                self.plan = replace(self.plan, deadline=self._deadline())
             # an entry of the journal, so that a resumed run ends its screening here too
             if self.context.journal.entry(f"ended-{number}", self._is_over):
                 break
@@ -172,7 +181,7 @@ class Screening:
         alive = {trial for cohort in next_waiting.values() for trial in cohort}
         self._loop.advance(alive)
         missing = self._loop.missing
-        if missing:
+        if missing and not self.plan.fills_time:  # extensions are not promised
             self.left_out.append(
                 f"{missing} trials of round {number} were left out at the end of the time for screening"
             )

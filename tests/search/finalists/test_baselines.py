@@ -48,7 +48,7 @@ def cross_fit(problem: Problem, settings: SearchSettings, *, hold_out: bool | No
 
 
 def scores(context: Any, fit: CrossFit, seconds: float = LONG) -> dict[str, Baseline]:
-    return {one.name: one for one in compare_baselines(context, fit, seconds)}
+    return {one.name: one for one in compare_baselines(context, fit.parts, seconds)}
 
 
 def inputs_of(fit: CrossFit, fold: int, *, codes: bool) -> tuple[Any, Any, Any]:
