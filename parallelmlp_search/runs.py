@@ -64,6 +64,20 @@ class Run:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.directory = RunDirectory.open(path)
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.directory.path)!r})"
+
+    def _repr_html_(self) -> str:
+        status = self.directory.info()["status"]
+        if status != "finished":
+            from parallelmlp_search._html import card, text
+
+            return card(text(repr(self), "t"), " ", text(f"is {status}", "warn"))
+        from parallelmlp_search.report.notebook import search_card
+
+        board = self.directory.leaderboard()
+        return search_card(repr(self), self.result(), board, columns=self.directory.columns())
+
     def result(self) -> dict[str, Any]:
         """Return the result: metric, honest score, best configuration, ensemble."""
         return self.directory.result()

@@ -18,9 +18,10 @@ import parallelmlp_search
 PACKAGE = "parallelmlp_search"
 ROOT = Path(parallelmlp_search.__file__).parent
 ORDER = (
-    "exceptions", "_lazy", "_checks", "_memory", "_schema", "_optional", "_files", "_reading", "_signals",
-    "_worker", "space", "data", "packing", "inference", "kernels", "engine", "selection", "distribute",
-    "search", "explain", "parareal", "integrations", "report", "runs", "estimators", "cli", "__main__",
+    "exceptions", "_html", "_lazy", "_checks", "_memory", "_schema", "_optional", "_files", "_reading",
+    "_signals", "_worker", "space", "data", "packing", "inference", "kernels", "engine", "selection",
+    "distribute", "search", "explain", "parareal", "integrations", "report", "runs", "estimators", "cli",
+    "__main__",
 )  # fmt: skip
 """Packages and files of the top level, from the bottom up."""
 
@@ -32,7 +33,7 @@ SUB_PACKAGES = {
     "parareal": ("architectures", "method", "ranks", "promotion"),
     "integrations": ("optuna",),
     "integrations/optuna": ("sampler", "storage", "study"),
-    "report": ("results", "plots", "page", "terminal"),
+    "report": ("results", "plots", "page", "terminal", "notebook"),
 }
 """Sub-packages of a package, from the bottom up."""
 

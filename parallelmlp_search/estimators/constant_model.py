@@ -10,12 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from parallelmlp_search.data import ClassTarget, TargetScaling, class_weights, combine_weights
-from parallelmlp_search.exceptions import DataWarning
+from parallelmlp_search.exceptions import DataError, DataWarning
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from parallelmlp_search.search import Problem
+
+
+class NoFiguresError(DataError, AttributeError):
+    """A constant has no figures. scikit-learn asks for all attributes; to it there is no such attribute."""
 
 
 @dataclass(frozen=True, eq=False)

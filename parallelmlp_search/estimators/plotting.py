@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from parallelmlp_search.estimators.constant_model import ConstantModel
@@ -35,13 +36,16 @@ class EstimatorPlots:
     """
 
     def __init__(self, estimator: Any) -> None:
-        if isinstance(estimator.model_, ConstantModel) or estimator.result_ is None:
+        if isinstance(estimator.model_, ConstantModel):
             raise DataError("the model predicts a constant, because X had no informative column in fit")
         self._estimator = estimator
 
-    @property
+    @cached_property
     def _search(self) -> FinishedSearch:
-        return FinishedSearch.of_result(self._estimator.result_)
+        result = self._estimator.result_
+        if result is None:
+            raise DataError("figures of the search need its run, but the estimator was loaded from a model")
+        return FinishedSearch.of_result(result)
 
     def baselines(self) -> go.Figure:
         """Return the honest score with its interval, beside the scores of simple models."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sklearn.utils.validation import check_is_fitted
 
-from parallelmlp_search.estimators.constant_model import ConstantModel
+from parallelmlp_search.estimators.constant_model import ConstantModel, NoFiguresError
 from parallelmlp_search.estimators.initial_configs import initial_configs
+from parallelmlp_search.estimators.notebooks import fitted_html, shown_progress
 from parallelmlp_search.estimators.table_estimator import TableEstimator, seed_from
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, RunDirectoryError
 from parallelmlp_search.search import RunDirectory
@@ -58,6 +59,24 @@ class SearchEstimator(TableEstimator):
             assert not isinstance(self.model_, ConstantModel)
             self._result = read_result(RunDirectory.open(self._result), self.model_)
         return self._result
+
+    def __dir__(self) -> list[str]:
+        """Names of attributes; reading all of them, as scikit-learn's diagrams do, reads no run."""
+        if not isinstance(vars(self).get("_result"), Path):
+            return list(super().__dir__())
+        # scikit-learn's own method asks for every attribute
+        return [name for name in object.__dir__(self) if name != "result_" and hasattr(self, name)]
+
+    @property
+    def _repr_html_(self) -> Callable[[], str]:
+        diagram: Callable[[], str] = super()._repr_html_  # there is none if scikit-learn displays texts
+        return (lambda: fitted_html(self)) if "model_" in vars(self) else diagram
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle: dict[str, str] = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle and "model_" in vars(self):
+            bundle["text/html"] = fitted_html(self)
+        return bundle
 
     def leaderboard(self, *, details: bool = False) -> pd.DataFrame:
         """Return the leaderboard, one row per trial, best first.
@@ -137,8 +156,7 @@ class SearchEstimator(TableEstimator):
         if self.run_directory is not None and directory is None:
             directory = RunDirectory.create(self.run_directory, estimator=self._stored_parameters())
         with ExitStack() as stack:
-            if self.verbose:
-                callbacks = (*callbacks, stack.enter_context(_console(type(self).__name__)))
+            callbacks += shown_progress(stack, type(self).__name__, self.verbose)
             result = run(
                 problem,
                 settings,
@@ -247,8 +265,16 @@ class SearchEstimator(TableEstimator):
 
     @property
     def plot(self) -> EstimatorPlots:
-        """Figures, such as ``plot.learning_curves()`` and ``plot.roc(X, y)``; needs the extra ``plots``."""
+        """Figures, such as ``plot.learning_curves()`` and ``plot.roc(X, y)``; needs the extra ``plots``.
+
+        Raises
+        ------
+        DataError
+            If the model predicts a constant.
+        """
         check_is_fitted(self, "model_")
+        if isinstance(self.model_, ConstantModel):
+            raise NoFiguresError("the model predicts a constant, because X had no informative column in fit")
         from parallelmlp_search.estimators.plotting import EstimatorPlots
 
         return EstimatorPlots(self)
@@ -331,12 +357,3 @@ class SearchEstimator(TableEstimator):
         # within a time limit, the number of trials depends on the machine
         tags.non_deterministic = self.time_limit is not None
         return tags
-
-
-def _console(title: str) -> Any:
-    """Return live progress on standard error; rich is only imported here."""
-    from rich.console import Console
-
-    from parallelmlp_search.report import ConsoleReport
-
-    return ConsoleReport(Console(stderr=True), title=title)

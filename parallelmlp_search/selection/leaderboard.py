@@ -9,7 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from parallelmlp_search._html import card, table, text
 from parallelmlp_search.exceptions import InvalidParameterError
+
+MAX_SHOWN = 20
+"""Entries that a notebook shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +132,26 @@ class Leaderboard:
 
     def __repr__(self) -> str:
         return f"Leaderboard({len(self)} entries, best trial {self[0].trial})" if self else "Leaderboard()"
+
+    def _repr_html_(self) -> str:
+        names = [
+            "rank",
+            "trial",
+            "score",
+            "standard_error",
+            "ensemble_weight",
+            "n_parameters",
+            "epochs",
+            "state",
+        ]
+        rows = []
+        for rank, entry in zip(self.ranks[:MAX_SHOWN], self.entries, strict=False):
+            values = {"rank": rank, **_shallow(entry), "ensemble_weight": entry.ensemble_weight or None}
+            rows.append([values[name] for name in names])
+        metric = self[0].metric if self else "no trials"
+        left = len(self) - len(rows)
+        more = text(f"{left:,} more", "s") if left > 0 else ""
+        return card(text("Leaderboard", "t"), " ", text(metric, "s"), table(names, rows), more)
 
     def _ranks(self) -> Iterator[int | None]:
         rank, previous = 0, None
