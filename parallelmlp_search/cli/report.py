@@ -77,6 +77,7 @@ def collect(directory: RunDirectory, table: pd.DataFrame | None, *, shown_path: 
     """
     from parallelmlp_search.cli.explain import rows_to_explain
     from parallelmlp_search.cli.source import Source
+    from parallelmlp_search.data.profile.table import columns_frame
     from parallelmlp_search.exceptions import PMLPError
     from parallelmlp_search.report.page.content import ReportContent, timed_predictions
     from parallelmlp_search.report.results.evaluated import evaluated_rows
@@ -99,6 +100,7 @@ def collect(directory: RunDirectory, table: pd.DataFrame | None, *, shown_path: 
         notes.append(
             "No row has a known target and networks that have not seen it; give rows: pmlp report RUN DATA."
         )
+    profile = None if problem is None else problem.profile()
     info = directory.info()
     source = info.get("source") or {}
     name = Path(str(source.get("data") or directory.path)).name
@@ -111,7 +113,8 @@ def collect(directory: RunDirectory, table: pd.DataFrame | None, *, shown_path: 
         info=info,
         rows=evaluated,
         explanation=_explanation(directory, model, rows, own=own),
-        profile=None if problem is None else problem.profile(),
+        columns=directory.columns() if profile is None else columns_frame(profile.columns),
+        findings=() if profile is None else profile.findings,
         timings={} if rows is None else timed_predictions(model, rows.frame),
         notes=tuple(notes),
     )
@@ -126,7 +129,7 @@ def _explanation(
     from parallelmlp_search.runs import EXPLANATION
 
     folder = directory.path / EXPLANATION
-    if own and (folder / "explanation.json").is_file():
+    if own and _is_current(folder / "explanation.json", directory):
         with contextlib.suppress(RunDirectoryError):
             found = Explanation.load(folder)
             if found.summary["rows"] != "new":
@@ -138,3 +141,12 @@ def _explanation(
         with contextlib.suppress(RunDirectoryError):
             found.save(folder)
     return found
+
+
+def _is_current(stored: Path, directory: RunDirectory) -> bool:
+    """Return True if an explanation is stored and newer than the model, which a promotion changes."""
+    if not stored.is_file():
+        return False
+    models = (directory.path / "model" / "model.json", directory.path / "promoted" / "promoted.json")
+    written = [path.stat().st_mtime_ns for path in models if path.is_file()]
+    return stored.stat().st_mtime_ns >= max(written, default=0)

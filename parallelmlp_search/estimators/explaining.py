@@ -57,8 +57,10 @@ def explain_estimator(
             raise InvalidParameterError(
                 f"explain has no option {name!r}{near_miss(name, known)}; it has {', '.join(known)}"
             )
-    if isinstance(estimator.model_, ConstantModel) or estimator.result_ is None:
+    if isinstance(estimator.model_, ConstantModel):
         raise DataError("the model predicts a constant, because X had no informative column in fit")
+    if estimator.result_ is None:
+        raise DataError("explain needs the run of the search, but the estimator was loaded from a model")
     rows = rows_to_explain(estimator, X, y, roles, background)
     settings = ExplainSettings(**options)
     found = explain_model(estimator.model_, rows, _metric_of(estimator), settings)
@@ -94,7 +96,7 @@ def _metric_of(estimator: Any) -> Any:
 
 def _rows_of_fit(estimator: Any, X: Any, y: Any, roles: Mapping[str, Any]) -> ExplainedRows | None:
     """Rows of ``fit``, or None if the data are others."""
-    if y is None:
+    if y is None or estimator.result_ is None:
         return None
     try:
         problem = estimator._problem(X, y, **roles, names=estimator._columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import webbrowser
 from pathlib import Path
@@ -73,6 +74,16 @@ def test_a_run_whose_table_has_gone_has_a_page_with_the_reason(
     assert "The table of the run could not be used" in text
     assert "roc" not in figures(page)
     assert {"importance", "learning-curves"} <= figures(page)  # the stored explanation
+    assert '"column-report"' in text  # the stored facts about columns
+
+
+def test_an_explanation_of_an_earlier_model_is_computed_anew(run: Path, tmp_path: Path) -> None:
+    pmlp("report", run, "--quiet")
+    stored = run / "explain" / "explanation.json"
+    before = stored.stat().st_mtime_ns
+    os.utime(run / "model" / "model.json", ns=(before + 10**9, before + 10**9))
+    pmlp("report", run, "--quiet")
+    assert stored.stat().st_mtime_ns > before
 
 
 def test_open_shows_the_page(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

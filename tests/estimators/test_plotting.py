@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import confusion_matrix
 
-from parallelmlp_search import ParallelMLPClassifier, ParallelMLPRegressor
+from parallelmlp_search import ParallelMLPClassifier, ParallelMLPRegressor, load
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError
 
 BUDGET = {
@@ -97,6 +98,23 @@ def test_mistakes(classifier: ParallelMLPClassifier) -> None:
         constant = ParallelMLPClassifier(**BUDGET).fit(np.ones((20, 1)), np.arange(20) % 2)
     with pytest.raises(DataError, match="predicts a constant"):
         _ = constant.plot
+
+
+def test_loaded_estimators_have_the_figures_of_their_run(tmp_path: Path) -> None:
+    X, y = table()
+    fitted = ParallelMLPClassifier(**BUDGET, run_directory=tmp_path / "run").fit(X, y > 0)
+    loaded = load(tmp_path / "run")
+    expected, found = fitted.plot, loaded.plot
+    assert found.score_by_size().data[0].y == expected.score_by_size().data[0].y
+    assert found.phases().data[0].x == expected.phases().data[0].x
+    np.testing.assert_allclose(found.roc(X, y > 0).data[1].y, expected.roc(X, y > 0).data[1].y)
+    fitted.model_.save(tmp_path / "model")
+    alone = load(tmp_path / "model").plot
+    assert len(alone.roc(X, y > 0).data) == 3
+    with pytest.raises(DataError, match="the estimator was loaded from a model"):
+        alone.phases()
+    with pytest.raises(DataError, match="the estimator was loaded from a model"):
+        load(tmp_path / "model").explain(X, y > 0)
 
 
 def test_figures_are_no_state_of_the_estimator(classifier: ParallelMLPClassifier) -> None:

@@ -13,7 +13,7 @@ from parallelmlp_search.report.results.finished import FinishedSearch
 if TYPE_CHECKING:
     import pandas as pd
 
-    from parallelmlp_search.data.profile.table import TableProfile
+    from parallelmlp_search.data.profile.findings import Finding
     from parallelmlp_search.explain import Explanation
     from parallelmlp_search.inference import TrainedModel
 
@@ -37,8 +37,8 @@ class ReportContent:
         Rows with known targets and predictions of networks that have not seen them.
     explanation
         Importance, dependence, slices and worst rows.
-    profile
-        Facts about the table of the search.
+    columns, findings
+        Facts about each column of the table of the search, by name, and warnings about the table.
     timings
         Sentences on the time that predictions take.
     notes
@@ -52,7 +52,8 @@ class ReportContent:
     info: Mapping[str, Any]
     rows: EvaluatedRows | None = None
     explanation: Explanation | None = None
-    profile: TableProfile | None = None
+    columns: pd.DataFrame | None = None
+    findings: tuple[Finding, ...] = ()
     timings: Mapping[int, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -62,7 +62,7 @@ def render(content: ReportContent) -> str:
         "cards": _cards(content),
         "summary": summary,
         "sections": sections,
-        "findings": [] if content.profile is None else content.profile.findings,
+        "findings": content.findings,
         "postprocessing": describe_postprocessing(content.search.result),
         "left_out": content.search.result.get("left_out", content.search.result.get("cut")) or [],
         "commands": _commands(content),

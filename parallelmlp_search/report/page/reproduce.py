@@ -83,6 +83,15 @@ def _space_name(stored: Any) -> str:
     return "SPACE.json"
 
 
+def _machine_text(machine: Mapping[str, Any]) -> str:
+    """System, processor and cores in words."""
+    if not machine:
+        return "not recorded"
+    cores = machine.get("cores")
+    count = [f"{cores} core{'s' * (cores != 1)}"] if cores else []
+    return ", ".join([*count, *(str(machine[name]) for name in ("processor", "system") if machine.get(name))])
+
+
 def facts(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return pairs of a name and a text on versions, seed, data and machine of a run.
 
@@ -100,7 +109,7 @@ def facts(info: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("started", str(info.get("created") or "unknown").replace("T", " ").replace("+00:00", " UTC")),
         ("seed", str(settings.get("seed", 0))),
         ("versions", ", ".join(f"{name} {text}" for name, text in (info.get("versions") or {}).items())),
-        ("machine", ", ".join(str(value) for value in machine.values()) or "not recorded"),
+        ("machine", _machine_text(machine)),
         ("training", f"compiled loops for {path}" if (path := info.get("training_path")) else "not recorded"),
         ("data", f"fingerprint {str(info.get('fingerprint'))[:16]}"),
     ]

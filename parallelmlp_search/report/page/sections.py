@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 MAX_OUTPUTS = 3
 """Outputs of a regression whose predictions are drawn."""
 
+MAX_HALF_CLASSES = 8
+"""Classes up to which a confusion matrix has half of the width."""
+
 MIN_EXPLAINED = 0.05
 """Explained share of the variance of ranks below which importance of hyperparameters says nothing."""
 
@@ -139,9 +142,10 @@ def _evaluation(content: ReportContent) -> Iterator[Panel]:
     drawn: list[tuple[str, Callable[..., Any]]] = [("calibration", evaluation.calibration)]
     if shown_classes(rows, 1):
         drawn += [("roc", evaluation.roc), ("precision-recall", evaluation.precision_recall)]
+    is_large = len(rows.labels) > MAX_HALF_CLASSES
     for name, draw in drawn:
-        yield panel_of(name, draw(rows))
-    yield panel_of("confusion", evaluation.confusion_matrix(rows), "wide" if len(rows.labels) > 8 else "half")
+        yield panel_of(name, draw(rows), "small" if is_large else "half")
+    yield panel_of("confusion", evaluation.confusion_matrix(rows), "wide" if is_large else "half")
 
 
 def _explanation(content: ReportContent) -> Iterator[Panel]:
@@ -150,8 +154,17 @@ def _explanation(content: ReportContent) -> Iterator[Panel]:
         return
     if len(found.importance):
         yield panel_of("importance", explanation.importance(found), "wide")
-    for number, column in enumerate(explanation.dependence_columns(found)):
-        panel = panel_of(f"dependence-{number}", explanation.dependence(found, column), "small")
+    columns = explanation.dependence_columns(found)
+    for number, column in enumerate(columns):
+        left = len(columns) - number
+        size = (
+            "small"
+            if len(columns) % 3 == 0 or left > len(columns) % 3
+            else "half"
+            if len(columns) % 3 == 2
+            else "wide"
+        )
+        panel = panel_of(f"dependence-{number}", explanation.dependence(found, column), size)
         yield replace(panel, caption="")  # the note of the section has it
     slices, worst = slices_table(found), worst_rows_table(found)
     loss = found.summary.get("loss", "loss")
@@ -166,9 +179,11 @@ def _explanation(content: ReportContent) -> Iterator[Panel]:
 
 
 def _table(content: ReportContent) -> Iterator[Panel]:
-    if content.profile is not None:
+    if content.columns is not None:
         caption = "How each column was read, and how the networks see it."
-        yield Panel("column-report", "Columns", caption, table=columns_table(content.profile), size="wide")
+        n_rows = int((content.info.get("splits") or {}).get("rows", 0))
+        table = columns_table(content.columns, n_rows)
+        yield Panel("column-report", "Columns", caption, table=table, size="wide")
 
 
 def _search(content: ReportContent) -> Section:

@@ -10,7 +10,6 @@ import pandas as pd
 from parallelmlp_search.report.results.finished import PREFIX, FinishedSearch, config_widths
 
 if TYPE_CHECKING:
-    from parallelmlp_search.data.profile.table import TableProfile
     from parallelmlp_search.explain import Explanation
 
 Table = dict[str, Any]
@@ -20,6 +19,7 @@ PLAIN_COLUMNS = (
     ("rank", "#", "count"),
     ("trial", "trial", "count"),
     ("score", "score", "score"),
+    ("standard_error", "±", "error"),
     ("ensemble_weight", "weight", "weight"),
     ("state", "state", "text"),
     ("epochs", "epochs", "number"),
@@ -72,8 +72,9 @@ def plain(value: Any) -> Any:
 def leaderboard_table(search: FinishedSearch) -> Table:
     """Return the leaderboard with all fields of the configurations that differ between trials."""
     board = search.leaderboard
-    columns = [(key, search.metric if key == "score" else label, kind) for key, label, kind in PLAIN_COLUMNS]
-    values = [board[key].tolist() for key, _, _ in PLAIN_COLUMNS]
+    shown = [column for column in PLAIN_COLUMNS if column[0] in board and board[column[0]].notna().any()]
+    columns = [(key, search.metric if key == "score" else label, kind) for key, label, kind in shown]
+    values = [board[key].tolist() for key, _, _ in shown]
     columns.append(("layers", "layers", "text"))
     values.append(["-".join(map(str, config_widths(one))) or "linear" for one in board[f"{PREFIX}widths"]])
     for name in board.columns:
@@ -92,9 +93,8 @@ def leaderboard_table(search: FinishedSearch) -> Table:
     return make_table(columns, values, page=25, filter=True, choices="state", name="trial")
 
 
-def columns_table(profile: TableProfile) -> Table:
-    """Return the facts about each column of the table of the user."""
-    rows = profile.columns
+def columns_table(facts: pd.DataFrame, n_rows: int) -> Table:
+    """Return the facts about each column of the table of the user, by name, given its number of rows."""
     columns = (
         ("name", "column", "cell"),
         ("kind", "kind", "text"),
@@ -104,9 +104,9 @@ def columns_table(profile: TableProfile) -> Table:
         ("treatment", "used as", "text"),
         ("reason", "because", "text"),
     )
-    values = [[getattr(row, key) for row in rows] for key, _, _ in columns]
-    values[3] = [row.missing / max(1, profile.n_rows) for row in rows]
-    return make_table(columns, values, page=25, filter=len(rows) > 25, name="column")
+    values = [facts.index.tolist(), *(facts[key].tolist() for key, _, _ in columns[1:])]
+    values[3] = [missing / max(1, n_rows) for missing in values[3]]
+    return make_table(columns, values, page=25, filter=len(facts) > 25, name="column")
 
 
 def slices_table(explanation: Explanation) -> Table | None:

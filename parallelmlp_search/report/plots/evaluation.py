@@ -44,7 +44,8 @@ MAX_POINTS = 1200
 N_BINS = 56
 
 CELLS = [[0.0, "rgba(76,110,245,0)"], [1.0, "rgba(76,110,245,0.75)"]]
-"""Colours of counts: transparent for none, so that they suit light and dark pages."""
+ERROR_CELLS = [[0.0, "rgba(232,89,12,0)"], [1.0, "rgba(232,89,12,0.6)"]]
+"""Colours of right and wrong predictions: transparent for none, so that they suit light and dark pages."""
 
 Doubles = NDArray[np.float64]
 
@@ -233,7 +234,8 @@ def confusion_matrix(rows: EvaluatedRows) -> go.Figure:
     figure = new_figure(
         "Confusion matrix",
         f"Predicted classes of the rows of each class ({_rows_text(rows)}); {100 * accuracy:.1f} % are "
-        "right. Colours are shares of the true class." + only,
+        "right. Colours are shares of the true class; errors are orange, the darkest for the most frequent."
+        + only,
         height=int(np.clip(150 + 44 * len(order), 320, 760)),
         xaxis={"title": "predicted class", "type": "category", "showgrid": False},
         yaxis={"title": "true class", "type": "category", "autorange": "reversed", "showgrid": False},
@@ -244,23 +246,26 @@ def confusion_matrix(rows: EvaluatedRows) -> go.Figure:
             [f"{count:,.0f}<br>{100 * part:.0f} %" for count, part in zip(*line, strict=True)]
             for line in zip(shown, share, strict=True)
         ]
-    figure.add_trace(
-        graph_objects().Heatmap(
-            x=names,
-            y=names,
-            z=share,
-            zmin=0.0,
-            zmax=1.0,
-            customdata=shown,
-            text=texts,
-            texttemplate=None if texts is None else "%{text}",
-            colorscale=CELLS,
-            showscale=False,
-            xgap=2,
-            ygap=2,
-            hovertemplate="true %{y}, predicted %{x}<br>%{customdata:,.0f} rows, %{z:.1%}<extra></extra>",
+    is_right = np.eye(len(order), dtype=bool)
+    for mask, colors in ((is_right, CELLS), (~is_right, ERROR_CELLS)):
+        figure.add_trace(
+            graph_objects().Heatmap(
+                x=names,
+                y=names,
+                z=np.where(mask, share, np.nan),
+                zmin=0.0,
+                zmax=1.0 if colors is CELLS else max(1e-12, float(share[mask].max(initial=0.0))),
+                customdata=shown,
+                text=texts,
+                texttemplate=None if texts is None else "%{text}",
+                colorscale=colors,
+                showscale=False,
+                hoverongaps=False,
+                xgap=2,
+                ygap=2,
+                hovertemplate="true %{y}, predicted %{x}<br>%{customdata:,.0f} rows, %{z:.2%}<extra></extra>",
+            )
         )
-    )
     return figure
 
 

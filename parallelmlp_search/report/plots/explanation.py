@@ -13,6 +13,7 @@ from parallelmlp_search.report.plots.theme import (
     MODEL,
     OTHERS,
     SECOND,
+    bar_axis,
     bar_height,
     graph_objects,
     label,
@@ -71,7 +72,7 @@ def importance(explanation: Explanation) -> go.Figure:
             hovertemplate="%{y}: %{x:.4g}<br>p = %{customdata:.3g}<extra></extra>",
         )
     )
-    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_yaxes(**bar_axis(len(shown)))
     return figure
 
 
@@ -115,7 +116,9 @@ def dependence(explanation: Explanation, column: str | None = None) -> go.Figure
         showlegend=len(outputs) > 1,
     )
     alone, axis = len(outputs) == 1, f"{unit}{of_class}"
-    for (output, curve), color in zip(curves[:MAX_OUTPUTS], CLASSES, strict=False):
+    for place, (output, curve) in enumerate(curves[:MAX_OUTPUTS]):
+        # the same colour in all figures where the colours suffice
+        color = CLASSES[outputs.index(output) if len(outputs) <= len(CLASSES) else place]
         if curve["position"].notna().sum() >= max(2, len(curve) - 1):
             figure.update_layout(xaxis_title=label(name), yaxis={"title": axis, **_range(explanation)})
             _add_curve(figure, curve[curve["position"].notna()], label(output), color, band=alone)
@@ -129,7 +132,8 @@ def dependence(explanation: Explanation, column: str | None = None) -> go.Figure
 def _range(explanation: Explanation) -> dict[str, list[float]]:
     """Range of predictions of all columns, so that their curves can be compared."""
     table = explanation.dependence
-    low, high = float(table["low"].min()), float(table["high"].max())
+    bands = ("low", "high") if len(explanation.summary["outputs"]) == 1 else ("prediction", "prediction")
+    low, high = float(table[bands[0]].min()), float(table[bands[1]].max())
     pad = 0.05 * (high - low) or 1.0
     bounds = [low - pad, high + pad]
     if explanation.summary["task"] != "regression":

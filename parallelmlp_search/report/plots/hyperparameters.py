@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from parallelmlp_search.report.plots.theme import (
     MODEL,
     OTHERS,
+    bar_axis,
     bar_height,
     graph_objects,
     label,
@@ -66,7 +67,7 @@ def importance_of_hyperparameters(
             hovertemplate="%{y}: %{x:.3f}<extra></extra>",
         )
     )
-    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_yaxes(**bar_axis(len(found.names)))
     figure.update_xaxes(tickformat=".0%", rangemode="tozero")
     return figure
 

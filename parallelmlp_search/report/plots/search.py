@@ -11,6 +11,7 @@ from parallelmlp_search.report.plots.theme import (
     MODEL,
     OTHERS,
     SECOND,
+    bar_axis,
     bar_height,
     graph_objects,
     label,
@@ -134,7 +135,7 @@ def ensemble_weights(search: FinishedSearch) -> go.Figure:
             hovertemplate="%{y}, %{text}<br>weight %{x:.3f}, score %{customdata}<extra></extra>",
         )
     )
-    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_yaxes(**bar_axis(len(shown)))
     return figure
 
 
@@ -163,7 +164,7 @@ def phases(search: FinishedSearch) -> go.Figure:
             hovertemplate="%{y}: %{text}<extra></extra>",
         )
     )
-    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_yaxes(**bar_axis(len(found)))
     figure.update_xaxes(range=[0, 1.35 * max(found.values(), default=1.0)])
     return figure
 

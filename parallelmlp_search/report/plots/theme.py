@@ -39,6 +39,9 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 LOG_STEPS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
 """Numbers between powers of ten that have ticks, tried until there are three ticks."""
 
+MIN_BARS = 5
+"""Bars for which a figure has room at least."""
+
 MAX_LABEL = 28
 """Characters of a label on an axis."""
 
@@ -182,6 +185,11 @@ def short_number(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g}{suffix}"
     return f"{value:.3g}"
+
+
+def bar_axis(count: int) -> dict[str, Any]:
+    """Return the vertical axis of some horizontal bars, which are not thicker if they are few."""
+    return {"range": [max(count, MIN_BARS) - 0.5, -0.5], "showgrid": False}
 
 
 def robust_range(values: Any, best: float, *, share: float = 0.08) -> list[float] | None:

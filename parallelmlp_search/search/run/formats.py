@@ -20,6 +20,7 @@ class RunInfo(TypedDict):
 
     status: Literal["running", "interrupted", "failed", "finished"]
     versions: NotRequired[dict[str, str]]
+    machine: NotRequired[dict[str, str | int]]
     source: NotRequired[dict[str, str | None]]
     settings: NotRequired[dict[str, Any]]
     fingerprint: NotRequired[str]
@@ -154,6 +155,12 @@ def check_decision_weights(name: str, weights: Any) -> None:
 DecisionWeights = Annotated[dict[str, float], check_decision_weights] | None
 
 
+class PhaseTimes(TypedDict):
+    """Phase of a search in a result."""
+
+    seconds: Seconds
+
+
 class Result(TypedDict):
     """Content of ``result.json``."""
 
@@ -176,6 +183,7 @@ class Result(TypedDict):
     baselines: NotRequired[list[Baseline]]
     beats_prior: NotRequired[bool | None]
     ensemble: list[dict[str, float]]
+    phases: NotRequired[dict[str, PhaseTimes]]
     promotion: NotRequired[Promotion | None]
 
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +29,7 @@ from parallelmlp_search._files import (
 )
 from parallelmlp_search._reading import RESTORE, read_frame, read_json, reading
 from parallelmlp_search.exceptions import RunDirectoryError, near_miss
+from parallelmlp_search.search.run.environment import machine, versions
 from parallelmlp_search.search.run.formats import (
     COLUMN_COLUMNS,
     FORMAT,
@@ -51,8 +50,6 @@ if TYPE_CHECKING:
 
 LOCK = ".lock"
 """Name of the lock file, which stays in the folder."""
-
-PACKAGES = ("parallelmlp-search", "torch", "numpy", "pandas", "scikit-learn")
 
 
 class RunDirectory:
@@ -99,7 +96,13 @@ class RunDirectory:
         directory._acquire()
         try:
             directory.check_free()  # another program can have begun a run since the first check
-            info = {"format": FORMAT, "created": _now(), "status": "running", "versions": _versions()}
+            info = {
+                "format": FORMAT,
+                "created": _now(),
+                "status": "running",
+                "versions": versions(),
+                "machine": machine(),
+            }
             write_json(directory.path / "run.json", info | entries)
         except BaseException:
             directory._lock.release(force=True)
@@ -388,11 +391,3 @@ def _check_kinds(folder: Path) -> None:
 
 def _now() -> str:
     return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions

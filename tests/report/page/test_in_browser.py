@@ -46,9 +46,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory, small_run: Runs) -> Callable
 
 
 def draw_everything(browser: Browser) -> int:
-    """Draw all figures, as printing does, and return how many there are."""
-    browser.run("window.dispatchEvent(new Event('beforeprint'))")
-    browser.run("window.dispatchEvent(new Event('afterprint'))")
+    """Draw all figures without scrolling to them, and return how many there are."""
+    browser.run("document.querySelectorAll('.plot').forEach(draw)")
     browser.wait_for("[...document.querySelectorAll('.plot')].every(plot => plot.querySelector('.main-svg'))")
     return int(browser.run("document.querySelectorAll('.plot').length"))
 
@@ -147,8 +146,7 @@ def test_pages_turn_to_the_end(browser: Browser, pages: Callable[[str], Path]) -
     first = column(browser, 0)
     browser.run(f"{buttons}[1].click()")
     assert column(browser, 0) != first
-    for _ in range(LARGE // 25 - 2):
-        browser.run(f"{buttons}[1].click()")
+    browser.run(f"for (let page = 0; page < {LARGE // 25 - 2}; page++) {buttons}[1].click()")
     assert browser.run(f"[...{buttons}].map(button => button.disabled)") == [False, True]
     assert column(browser, 0)[-1] == "10,000"
 
@@ -174,7 +172,7 @@ def test_colours_follow_the_system_and_the_button(browser: Browser, pages: Calla
     browser.prefer("light")
 
 
-@pytest.mark.parametrize("width", [320, 390, 800, 1280])
+@pytest.mark.parametrize("width", [320, 800])
 def test_no_width_needs_sideways_scrolling(
     browser: Browser, pages: Callable[[str], Path], width: int
 ) -> None:
@@ -211,7 +209,8 @@ def test_print_shows_figures_in_light_colours_without_controls(
 ) -> None:
     browser.prefer("dark")
     browser.open(pages("binary"))
-    draw_everything(browser)
+    browser.run("window.dispatchEvent(new Event('beforeprint'))")
+    assert browser.run("document.querySelector('.wide .main-svg').getBoundingClientRect().width") == 660
     browser.call("Emulation.setEmulatedMedia", media="print")
     try:
         assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -219,6 +218,8 @@ def test_print_shows_figures_in_light_colours_without_controls(
         assert browser.run("document.querySelectorAll('.main-svg').length") > 10
         printed = browser.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"]
         assert len(printed) > 50_000
+        browser.run("window.dispatchEvent(new Event('afterprint'))")
+        assert browser.run("document.querySelector('.wide .main-svg').getBoundingClientRect().width") > 900
     finally:
         browser.call("Emulation.setEmulatedMedia", media="")
         browser.prefer("light")

@@ -105,6 +105,7 @@ def test_data_cannot_end_their_element() -> None:
 def test_the_page_shows_score_interval_baselines_and_warnings(small_run: Runs) -> None:
     content = small_run("binary").content
     page = Page(render(content))
+    assert content.search.result["beats_prior"] is True
     honest = content.search.result["honest"]
     assert f"{honest['score']:.3f}" in page.text
     assert "95 % interval" in page.text
@@ -121,7 +122,7 @@ def test_a_run_without_its_table_has_a_smaller_page_with_the_reason(small_run: R
         small_run("binary").content,
         rows=None,
         explanation=None,
-        profile=None,
+        columns=None,
         timings={},
         notes=("It is gone.",),
     )

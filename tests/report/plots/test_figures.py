@@ -158,9 +158,11 @@ def test_figures_of_classes_show_the_rows(small_run: Runs) -> None:
     (name,) = [trace.name for trace in evaluation.roc(rows).data if "area" in (trace.name or "")]
     assert name.endswith(f"{area:.4f}")
     counts = confusion_matrix(rows.target, rows.predicted)
-    matrix = evaluation.confusion_matrix(rows).data[0]
-    np.testing.assert_allclose(matrix.customdata, counts)
-    np.testing.assert_allclose(matrix.z, counts / counts.sum(axis=1, keepdims=True))
+    right, wrong = evaluation.confusion_matrix(rows).data
+    np.testing.assert_allclose(right.customdata, counts)
+    shares = np.where(np.isnan(right.z), wrong.z, right.z)
+    np.testing.assert_allclose(shares, counts / counts.sum(axis=1, keepdims=True))
+    assert np.isnan(wrong.z).tolist() == [[True, False], [False, True]]
     (point,) = [trace for trace in evaluation.roc(rows).data if trace.name == "predicted class"]
     rates = counts / counts.sum(axis=1, keepdims=True)
     assert (point.x[0], point.y[0]) == pytest.approx((rates[0, 1], rates[1, 1]))

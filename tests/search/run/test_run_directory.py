@@ -33,6 +33,8 @@ def test_a_new_run_is_running(directory: RunDirectory) -> None:
     info = directory.info()
     assert info["status"] == "running"
     assert {"python", "torch", "numpy", "pandas", "scikit-learn"} <= set(info["versions"])
+    assert info["machine"]["cores"] >= 1
+    assert info["machine"]["system"]
     assert info["created"].endswith("+00:00")
 
 

@@ -93,6 +93,7 @@ const formats = {
   seconds: (value) => (value < 10 ? value.toFixed(2) : value.toFixed(1)),
   share: (value) => (value === 0 ? "0 %" : value < 0.001 ? "<0.1 %" : `${(100 * value).toFixed(1)} %`),
   p: (value) => (value < 0.001 ? "<0.001" : value.toFixed(3)),
+  error: (value) => String(Number(value.toPrecision(2))),
   weight: (value) => (value > 0 ? value.toFixed(3) : ""),
   text: String,
   cell: (value) => (typeof value === "number" ? scoreText(value) : String(value)),
