@@ -111,6 +111,7 @@ class Terminal:
 
 
 _TERMINAL: ContextVar[Terminal] = ContextVar("terminal")
+_SAID_INTERRUPTED: ContextVar[bool] = ContextVar("said_interrupted", default=False)
 
 
 def terminal() -> Terminal:
@@ -139,6 +140,7 @@ def guarded(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
             _redirect_to_null(sys.stdout)
         except KeyboardInterrupt as interrupt:
             screen.note(str(interrupt) or "interrupted")
+            _SAID_INTERRUPTED.set(True)
             raise typer.Exit(INTERRUPTED) from None
         except SearchFailedError as error:
             screen.error(_one_line(error))
@@ -178,8 +180,12 @@ class CommandGroup(TyperGroup):
         )
         if not standalone_mode:
             return run()
+        _SAID_INTERRUPTED.set(False)
         try:
             code = run()
+            # while arguments are parsed, newer versions of typer end with the code and without a word
+            if code == INTERRUPTED and not _SAID_INTERRUPTED.get():
+                Terminal().note("interrupted")
         except typer.Abort:
             Terminal().note("interrupted")
             sys.exit(INTERRUPTED)

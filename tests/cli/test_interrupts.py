@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from parallelmlp_search.cli.app import app
 from parallelmlp_search.cli.interrupts import INTERRUPTED, interrupt
+from parallelmlp_search.cli.terminal import CommandGroup
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +54,19 @@ def test_an_interrupt_of_the_imports_is_one_word(
     output, message = search.communicate(timeout=60)
     assert (search.returncode, output, message) == (INTERRUPTED, "", "interrupted\n")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("place", ["make_context", "invoke"])
+def test_an_interrupt_while_arguments_are_parsed_is_one_word(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CommandGroup, place, interrupted, raising=False)
+    result = CliRunner().invoke(app, ["info"])
+    assert (result.exit_code, result.stdout) == (INTERRUPTED, "")
+    assert result.stderr.strip() == "interrupted"
 
 
 def test_an_interrupt_elsewhere_is_a_keyboard_interrupt() -> None:
