@@ -209,7 +209,7 @@ class Soak:
                 raise Failure("other", f"{name} fails without a fault: {ended.message[-1500:]}")
             if name == "study":
                 return  # a study holds times, and a second copy is refused or complete
-            found = outcome(folder)
+            found = _left(folder)
             if found != files:
                 differing = sorted(one for one in {*found, *files} if found.get(one) != files.get(one))
                 raise Failure("other", f"{differing} differ after {case}")
@@ -237,7 +237,7 @@ class Soak:
                 done = commands.run(self._words(name, run), fault)
                 if done.code:
                     raise Failure("other", f"{name} fails without faults: {done.message}")
-                self._expected[key] = done, outcome(run.parent)
+                self._expected[key] = done, _left(run.parent)
         return self._expected[key]
 
     # ------------------------------------------------------------------ tables
@@ -367,6 +367,12 @@ class Soak:
     @property
     def has_failed(self) -> bool:
         return any(self.counts[name] for name in COUNTS[3:])
+
+
+def _left(folder: Path) -> dict[str, Any]:
+    """What a command leaves behind in a folder and its run, without the times of a promotion."""
+    timed = ("run/promotion/", "run/promoted/promotion.json")
+    return {name: content for name, content in outcome(folder).items() if not name.startswith(timed)}
 
 
 def is_out_of_memory(run: Path) -> bool:

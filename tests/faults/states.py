@@ -99,7 +99,7 @@ def outcome(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(run.rglob("*")):
         name = str(path.relative_to(run))
-        if name in (".lock", "log.jsonl", "data.parquet") or path.is_dir():
+        if path.name in (".lock", "log.jsonl", "data.parquet") or path.is_dir():
             continue
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)

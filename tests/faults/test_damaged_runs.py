@@ -283,6 +283,8 @@ def test_random_damage_is_a_result_or_one_sentence(
             ["predict", run, table, "--output", "-"],
             ["evaluate", run, table],
             ["promote", run, "--dry-run", "--gflops", 10],
+            ["explain", run, "--quiet"],
+            ["explain", run, table, "--output", tmp_path / "explained", "--quiet"],
             study,
         ]
         commands = rng.sample(commands, 3)
