@@ -1,9 +1,12 @@
 """Limits of time and memory, measured on whole processes.
 
-``python -m benchmarks.limits`` runs ``pmlp search`` in new processes: with time limits of 5 to 60 s on five
-tables, beside a busy process, and with memory limits for four kinds of work. It writes
-``benchmarks/results/limits.json``. ``--part time``, ``busy`` or ``memory`` runs one part, and ``--short`` a
-sixth of it. Time limits need a machine that is otherwise idle.
+``python -m benchmarks.limits`` runs ``pmlp search`` in new processes on one core: with time limits of 5 to
+60 s on five tables, beside a busy process on the same core, and with memory limits for five kinds of searches and
+a promotion. Each row is written to ``benchmarks/results/limits.json`` as it is measured. A second call
+continues where the first was stopped. It also measures rows anew that are of other versions of the package, or
+that were measured while other programs ran.
+
+``--part time``, ``busy`` or ``memory`` measures one part, ``--runs N`` at most N rows.
 """
 
 from __future__ import annotations
@@ -19,30 +22,36 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.publishing import ROOT, describe_machine
+from benchmarks.publishing import ROOT, describe_machine, git_output
+from parallelmlp_search._files import write_json
 from parallelmlp_search._memory import resident_bytes
 
 RESULTS = ROOT / "benchmarks" / "results" / "limits.json"
 DATASETS = ROOT / "datasets"
+PARTS = ("time", "busy", "memory")
 
 TABLES = {"spambase": "type", "adult": "income", "letter": "lettr", "diamonds": "price", "credit_g": "class"}
 """Tables of the time limits, with their targets."""
 
 SECONDS = (5.0, 10.0, 15.0, 30.0, 60.0)
-REPEATS, BUSY_REPEATS = 4, 6
-BUSY_SECONDS = 20.0
+REPEATS = 4
+BUSY_SECONDS = (20.0, 30.0)
+BUSY_REPEATS = 3
 POLL_SECONDS = 0.1
 
-MEMORY_LIMITS = ("1GB", "1.4GB", "2GB")
-"""Memory limits beside the minimum."""
+ALONE_CORES = 0.1
+"""Mean number of cores that other programs may keep busy on a machine that counts as idle."""
+
+MEMORY_LIMITS = ("minimum", "1GB", "1.4GB", "2GB")
 
 MEMORY_WORK: dict[str, list[str]] = {
     "small classification": [str(DATASETS / "credit_g.csv.gz"), "--target", "class"],
@@ -50,16 +59,17 @@ MEMORY_WORK: dict[str, list[str]] = {
     "regression": [str(DATASETS / "diamonds.csv.gz"), "--target", "price"],
     "deep": [str(DATASETS / "spambase.csv.gz"), "--target", "type", "--space", "deep"],
     "wide": ["wide.csv", "--target", "target"],
+    "promotion": [str(DATASETS / "satimage.csv.gz"), "--target", "classes", "--space", "deep"],
 }
 
 BASE_WORK = ["--trials", "60", "--max-epochs", "3", "--seed", "0"]
 
 
-def is_kept(limit: float, seconds: float, *, busy: bool = False) -> bool:
+def is_kept(limit: float, seconds: float, *, busy: bool = False, minimum: float | None = None) -> bool:
     """Return True if a run kept to the rule of time limits.
 
     On a quiet machine it ends at most 2 % or 1 s late, and from 10 s up it uses at least 93 % of the time.
-    Beside a busy process it ends at most 10 % late.
+    Beside a busy process it ends at most 10 % late. Below the minimum, it takes the minimum.
 
     Parameters
     ----------
@@ -67,23 +77,48 @@ def is_kept(limit: float, seconds: float, *, busy: bool = False) -> bool:
         Time limit, and elapsed time of the process.
     busy
         True beside a busy process.
+    minimum
+        Minimum that the run named, or None if the limit was not below it.
 
     Returns
     -------
     bool
     """
+    most = max(limit, minimum or 0.0)
     if busy:
-        return seconds <= 1.1 * limit
-    return seconds <= limit + max(1.0, 0.02 * limit) and (limit < 10.0 or seconds >= 0.93 * limit)
+        return seconds <= 1.1 * most
+    used = limit < 10.0 or minimum is not None or seconds >= 0.93 * limit
+    return used and seconds <= most + max(1.0, 0.02 * most)
 
 
-def run_once(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Run ``pmlp search`` in a new process and return its seconds, peak and exit code."""
-    output = folder / "run"
-    command = [sys.executable, "-m", "parallelmlp_search", "search", *arguments, "--quiet"]
-    started = time.monotonic()
+class Case(NamedTuple):
+    """Row to be measured: its identity, and the function that measures it."""
+
+    identity: dict[str, Any]
+    measure: Callable[[], dict[str, Any]]
+
+
+# ---------------------------------------------------------------------- one process
+
+
+def run_once(arguments: Sequence[str], folder: Path, command: str = "search") -> dict[str, Any]:
+    """Run ``pmlp`` in a new process and return its seconds, peak, exit code and last message.
+
+    Parameters
+    ----------
+    arguments, command
+        Arguments of the command.
+    folder
+        Working directory.
+
+    Returns
+    -------
+    dict
+    """
+    words = [sys.executable, "-m", "parallelmlp_search", command, *arguments, "--quiet"]
+    before, started = _busy_seconds(), time.monotonic()
     process = subprocess.Popen(
-        [*command, "--output", str(output)],
+        words,
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -99,14 +134,17 @@ def run_once(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
     seconds = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     watcher.join()
+    own = usage.ru_utime + usage.ru_stime
     row = {
         "seconds": round(seconds, 2),
+        "own_seconds": round(own, 2),
+        "other_cores": round(max(0.0, _busy_seconds() - before - own) / seconds, 2),
         "peak_bytes": max(usage.ru_maxrss * 1024, *peaks),
         "code": process.returncode,
     }
-    info = output / "run.json"
-    if info.is_file():
-        row["memory"] = json.loads(info.read_text(encoding="utf-8")).get("memory")
+    named = re.search(r"below the minimum of ([0-9.]+) s", text)
+    if named is not None:
+        row["minimum"] = float(named[1])
     return row if process.returncode == 0 else row | {"error": text.strip()[-300:]}
 
 
@@ -117,17 +155,36 @@ def _watch_memory(process: subprocess.Popen[str], peaks: list[int]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def time_rows(limits: Sequence[float], repeats: int, *, busy: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield a row for each run with a time limit."""
-    for repeat in range(repeats):
-        for limit in limits:
+def _busy_seconds() -> float:
+    """Seconds that all cores together were busy since the start of the machine; 0 if unknown."""
+    try:
+        words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
+    except OSError:
+        return 0.0
+    user, nice, system, _, _, interrupts, soft = map(int, words[:7])
+    return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
+
+
+# ---------------------------------------------------------------------- time
+
+
+def time_cases(part: str) -> Iterator[Case]:
+    """Yield the rows with time limits; all limits and tables, then the same with the next seed."""
+    busy = part == "busy"
+    for seed in range(BUSY_REPEATS if busy else REPEATS):
+        for limit in BUSY_SECONDS if busy else SECONDS:
             for name, target in TABLES.items():
-                load = os.getloadavg()[0]
-                arguments = [str(DATASETS / f"{name}.csv.gz"), "--target", target, "--seed", str(repeat)]
-                with tempfile.TemporaryDirectory() as folder:
-                    row = run_once([*arguments, "--time-limit", str(limit)], Path(folder))
-                kept = row["code"] == 0 and is_kept(limit, row["seconds"], busy=busy)
-                yield {"table": name, "limit": limit, "load_before": round(load, 2), "kept": kept} | row
+                arguments = [str(DATASETS / f"{name}.csv.gz"), "--target", target, "--seed", str(seed)]
+                arguments += ["--time-limit", f"{limit:g}", "--jobs", "1", "--output", "run"]
+
+                def measure(arguments: Sequence[str] = arguments, limit: float = limit) -> dict[str, Any]:
+                    with tempfile.TemporaryDirectory() as folder, busy_process() if busy else nullcontext():
+                        row = run_once(arguments, Path(folder))
+                    kept = is_kept(limit, row["seconds"], busy=busy, minimum=row.get("minimum"))
+                    others = row["other_cores"] - (1.0 - row["own_seconds"] / row["seconds"] if busy else 0.0)
+                    return row | {"kept": kept and row["code"] == 0, "alone": others < ALONE_CORES}
+
+                yield Case({"part": part, "table": name, "limit": limit, "seed": seed}, measure)
 
 
 def _spin() -> None:
@@ -137,7 +194,7 @@ def _spin() -> None:
 
 @contextmanager
 def busy_process() -> Iterator[None]:
-    """Keep one core busy."""
+    """Keep the core of this process busy."""
     process = multiprocessing.get_context("spawn").Process(target=_spin, daemon=True)
     process.start()
     try:
@@ -145,6 +202,32 @@ def busy_process() -> Iterator[None]:
     finally:
         process.terminate()
         process.join()
+
+
+# ---------------------------------------------------------------------- memory
+
+
+def memory_cases() -> Iterator[Case]:
+    """Yield the rows with memory limits: each kind of work with each limit, the minimum first."""
+    for name, work in MEMORY_WORK.items():
+        for limit in MEMORY_LIMITS:
+
+            def measure(name: str = name, work: Sequence[str] = work, limit: str = limit) -> dict[str, Any]:
+                with tempfile.TemporaryDirectory() as parent:
+                    return _memory_row(name, [*work, *BASE_WORK], limit, Path(parent))
+
+            yield Case({"part": "memory", "work": name, "limit": limit}, measure)
+
+
+def _memory_row(name: str, arguments: Sequence[str], limit: str, folder: Path) -> dict[str, Any]:
+    if name == "wide":
+        _write_wide_table(folder)
+    size = _minimum(arguments, folder) if limit == "minimum" else limit
+    row = run_once([*arguments, "--memory-limit", size, "--output", "run"], folder)
+    memory = json.loads((folder / "run" / "run.json").read_text(encoding="utf-8")).get("memory", {})
+    if name == "promotion":
+        row = run_once(["run", "--slices", "2", "--epochs", "2"], folder, "promote")
+    return row | {"limit_used": size} | _memory_figures(row["peak_bytes"], memory, name) | {"memory": memory}
 
 
 def _write_wide_table(folder: Path) -> None:
@@ -155,24 +238,11 @@ def _write_wide_table(folder: Path) -> None:
     frame.to_csv(folder / "wide.csv", index=False)
 
 
-def memory_rows(limits: Sequence[str], work: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each kind of work and memory limit, the minimum first."""
-    for name in work:
-        with tempfile.TemporaryDirectory() as parent:
-            folder = Path(parent)
-            _write_wide_table(folder)
-            arguments = [*MEMORY_WORK[name], *BASE_WORK]
-            for limit in (_minimum(arguments, folder), *limits):
-                shutil.rmtree(folder / "run", ignore_errors=True)
-                row = run_once([*arguments, "--memory-limit", limit], folder)
-                yield {"work": name, "limit": limit} | row | _memory_figures(row)
-
-
 def _minimum(arguments: Sequence[str], folder: Path) -> str:
     """Smallest limit that a search accepts, found by following its messages."""
     limit = "300M"
     for _ in range(6):
-        probe = run_once([*arguments, "--memory-limit", limit, "--trials", "2"], folder)
+        probe = run_once([*arguments, "--memory-limit", limit, "--trials", "2", "--output", "run"], folder)
         shutil.rmtree(folder / "run", ignore_errors=True)
         found = re.search(r"at least ([0-9.]+[MG])", probe.get("error", ""))
         if found is None:
@@ -181,42 +251,122 @@ def _minimum(arguments: Sequence[str], folder: Path) -> str:
     return limit
 
 
-def _memory_figures(row: dict[str, Any]) -> dict[str, Any]:
-    memory = row.get("memory")
+def _memory_figures(peak: int, memory: Mapping[str, int], name: str = "") -> dict[str, Any]:
+    """Whether the peak kept to the limit, and the error of the predicted peak of a search."""
     if not memory:
         return {"kept": False}
-    peak = row["peak_bytes"]
-    return {"kept": peak <= memory["limit"], "estimate_error": round(memory["estimate"] / peak - 1.0, 3)}
+    figures: dict[str, Any] = {"kept": peak <= memory["limit"]}
+    if name != "promotion":
+        figures["estimate_error"] = round(memory["estimate"] / peak - 1.0, 3)
+        figures["kept"] = figures["kept"] and abs(figures["estimate_error"]) <= 0.2
+    return figures
+
+
+# ---------------------------------------------------------------------- rows
+
+
+def _version() -> str:
+    """Commit of the checkout; with a plus if files of the package differ from it."""
+    changed = git_output("status", "--porcelain", "parallelmlp_search")
+    return (git_output("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
+
+
+def _same_package(commit: str) -> bool:
+    """Return True if the package of a commit is that of the checkout."""
+    trees = {git_output("rev-parse", f"{name}:parallelmlp_search") for name in (commit, "HEAD")}
+    return len(trees) == 1 and "" not in trees and not commit.endswith("+")
+
+
+def _read_rows() -> list[dict[str, Any]]:
+    if not RESULTS.is_file():
+        return []
+    rows: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
+    return rows
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in ("part", "table", "work", "limit", "seed"))
+
+
+def measure_rows(cases: Sequence[Case], most: int | None) -> None:
+    """Measure the rows that are missing, and write each into the file of results.
+
+    Parameters
+    ----------
+    cases
+        Rows to measure.
+    most
+        Largest number of rows to measure now; None for all.
+    """
+    rows = {_key(row): row for row in _read_rows()}
+    current = {commit for commit in {row["commit"] for row in rows.values()} if _same_package(commit)}
+    version, machine = _version(), describe_machine()
+    del machine["commit"]
+    found = [rows.get(_key(case.identity), {}) for case in cases]
+    is_current = [row.get("commit") in current for row in found]
+    missing = [case for case, known in zip(cases, is_current, strict=True) if not known]
+    for case, row, known in zip(cases, found, is_current, strict=True):
+        missing += [case] if known and not row.get("alone", True) else []  # once the others are measured
+    for case in missing[:most]:
+        stamp = {"date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}", "commit": version, "machine": machine}
+        row = case.identity | case.measure() | stamp
+        rows[_key(row)] = row
+        print(
+            json.dumps(case.identity | {name: row.get(name) for name in ("seconds", "kept", "alone")}),
+            flush=True,
+        )
+        write_json(RESULTS, {"rows": list(rows.values())})
+    left = max(0, len(missing) - (len(missing) if most is None else most))
+    if left:
+        print(f"{left} rows are left: run the same command again")
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each part and limit.
+
+    Parameters
+    ----------
+    rows
+        Rows of the file of results.
+
+    Returns
+    -------
+    list of str
+    """
+    lines = []
+    for part in PARTS:
+        own = [row for row in rows if row["part"] == part]
+        if not own:
+            continue
+        kept, alone = sum(row["kept"] for row in own), sum(row.get("alone", True) for row in own)
+        lines.append(f"{part}: {kept} of {len(own)} runs kept their limit, {alone} on an idle machine")
+        for limit in dict.fromkeys(row["limit"] for row in own if part != "memory"):
+            some = [row for row in own if row["limit"] == limit]
+            used = [row["seconds"] / row["limit"] for row in some if "minimum" not in row]
+            text = f"{min(used):.1%} to {max(used):.1%} of the time used" if used else "all below the minimum"
+            lines.append(f"  {limit:g} s: {sum(row['kept'] for row in some)} of {len(some)}, {text}")
+        for row in own if part == "memory" else ():
+            peak, error = row["peak_bytes"] / 1e6, row.get("estimate_error")
+            text = "" if error is None else f", predicted with an error of {error:+.0%}"
+            lines.append(f"  {row['work']}, {row['limit']}: peak {peak:.0f} MB of {row['limit_used']}{text}")
+    return lines
 
 
 def main() -> None:
-    """Run the parts that are asked for and write their rows."""
+    """Measure the parts that are asked for and print a summary."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=("time", "busy", "memory"), action="append")
-    parser.add_argument("--short", action="store_true", help="a sixth of each part")
+    parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
+    parser.add_argument(
+        "--runs", type=int, metavar="N", help="rows to measure now; default: all that are missing"
+    )
     options = parser.parse_args()
-    parts = options.part or ["time", "busy", "memory"]
-    found: dict[str, Any] = {}
-    if RESULTS.is_file():
-        found = json.loads(RESULTS.read_text(encoding="utf-8"))
-    for part in parts:
-        rows = []
-        with busy_process() if part == "busy" else tempfile.TemporaryDirectory():
-            for row in _rows(part, short=options.short):
-                print(json.dumps(row), flush=True)
-                rows.append(row)
-        found[part] = {"machine": describe_machine(), "rows": rows}
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        print(f"{part}: {sum(row['kept'] for row in rows)} of {len(rows)} runs kept their limit")
-
-
-def _rows(part: str, *, short: bool) -> Iterator[dict[str, Any]]:
-    if part == "memory":
-        work = list(MEMORY_WORK)[:1] if short else list(MEMORY_WORK)
-        return memory_rows(MEMORY_LIMITS[:1] if short else MEMORY_LIMITS, work)
-    if part == "busy":
-        return time_rows([BUSY_SECONDS], 1 if short else BUSY_REPEATS, busy=True)
-    return time_rows(SECONDS[1:4] if short else SECONDS, 1 if short else REPEATS)
+    if hasattr(os, "sched_setaffinity"):  # this process, and all that it starts, on one core
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    cases: list[Case] = []
+    for part in options.part or PARTS:
+        cases += memory_cases() if part == "memory" else time_cases(part)
+    measure_rows(cases, options.runs)
+    print("\n".join(summary(_read_rows())))
 
 
 if __name__ == "__main__":

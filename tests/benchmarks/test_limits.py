@@ -1,8 +1,15 @@
-"""Rule of the time limits, and figures of memory limits."""
+"""Rule of the time limits, figures of memory limits, and rows that are measured in several calls."""
 
 from __future__ import annotations
 
-from benchmarks.limits import _memory_figures, is_kept
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import limits
+from benchmarks.limits import Case, _memory_figures, is_kept, measure_rows, memory_cases, summary, time_cases
 
 
 def test_a_quiet_machine_uses_the_time_and_ends_at_most_a_second_late() -> None:
@@ -21,9 +28,67 @@ def test_a_busy_machine_ends_at_most_a_tenth_late() -> None:
     assert not is_kept(20.0, 22.1, busy=True)
 
 
+def test_below_the_minimum_the_minimum_is_taken() -> None:
+    assert is_kept(10.0, 13.5, minimum=13.0)
+    assert not is_kept(10.0, 14.1, minimum=13.0)
+    assert not is_kept(10.0, 13.5)
+
+
 def test_memory_figures_compare_the_measured_peak() -> None:
     memory = {"limit": 1000, "estimate": 990}
-    kept = {"kept": True, "estimate_error": 0.1}
-    assert _memory_figures({"peak_bytes": 900, "memory": memory}) == kept
-    assert _memory_figures({"peak_bytes": 1001, "memory": memory})["kept"] is False
-    assert _memory_figures({"peak_bytes": 900}) == {"kept": False}
+    assert _memory_figures(900, memory) == {"kept": True, "estimate_error": 0.1}
+    assert _memory_figures(1001, memory)["kept"] is False
+    assert _memory_figures(800, memory)["kept"] is False  # the estimate is 24 % off
+    assert _memory_figures(800, memory, "promotion") == {"kept": True}
+    assert _memory_figures(900, {}) == {"kept": False}
+
+
+def test_there_are_a_hundred_runs_thirty_beside_a_busy_process_and_each_kind_of_work() -> None:
+    identities = [case.identity for part in ("time", "busy") for case in time_cases(part)]
+    assert [one["part"] for one in identities].count("time") == 100
+    assert [one["part"] for one in identities].count("busy") == 30
+    works = [case.identity["work"] for case in memory_cases()]
+    assert {"large classification", "wide", "deep", "promotion"} <= set(works)
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Path of a new file of results."""
+    path = tmp_path / "limits.json"
+    monkeypatch.setattr(limits, "RESULTS", path)
+    return path
+
+
+def _cases(measured: list[int]) -> list[Case]:
+    def measure(seed: int) -> dict[str, Any]:
+        measured.append(seed)
+        return {"seconds": 10.0 + seed, "kept": seed < 2, "alone": len(measured) > 2}
+
+    return [
+        Case({"part": "time", "table": "a", "limit": 10.0, "seed": seed}, lambda seed=seed: measure(seed))  # type: ignore[misc]
+        for seed in range(4)
+    ]
+
+
+def test_a_second_call_continues_and_a_changed_package_starts_again(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+    monkeypatch.setattr(limits, "_version", lambda: "abc")
+    monkeypatch.setattr(limits, "_same_package", lambda commit: commit == "abc")
+    measure_rows(_cases(measured), 3)
+    measure_rows(_cases(measured), 1)
+    assert measured == [0, 1, 2, 3]
+    measure_rows(_cases(measured), None)  # the first two were not alone
+    assert measured == [0, 1, 2, 3, 0, 1]
+    measure_rows(_cases(measured), None)
+    rows = json.loads(results.read_text())["rows"]
+    assert {"commit", "date", "machine", "alone"} <= rows[0].keys()
+    assert summary(rows) == [
+        "time: 2 of 4 runs kept their limit, 4 on an idle machine",
+        "  10 s: 2 of 4, 100.0% to 130.0% of the time used",
+    ]
+    monkeypatch.setattr(limits, "_same_package", lambda commit: False)
+    measure_rows(_cases(measured), 1)
+    assert measured == [0, 1, 2, 3, 0, 1, 0]
+    assert len(json.loads(results.read_text())["rows"]) == 4
