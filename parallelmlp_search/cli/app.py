@@ -211,6 +211,8 @@ def search(
 ) -> None:
     """Train many networks on a table, rank them, and save an ensemble of the best."""
     started = process_start()  # imports count towards the time limit
+    doing = (lambda _: None) if quiet else terminal().busy
+    doing("loading libraries")
     from parallelmlp_search.kernels.numba.library import compile_in_background
 
     if device in ("auto", "cpu"):
@@ -256,6 +258,7 @@ def search(
         memory_limit=memory_limit,
     )
     shared = sharing(storage, study, settings, screen_only=screen_only)
+    doing(f"reading {source.name}")
     how: Any = {"jobs": jobs, "started": started, "as_json": as_json, "quiet": quiet}
     with connected(backend, scheduler):
         if screen_only:
@@ -278,6 +281,8 @@ def resume(
 ) -> None:
     """Continue an interrupted run, or show the result of a finished one."""
     started = process_start()
+    doing = (lambda _: None) if quiet else terminal().busy
+    doing("loading libraries")
     from parallelmlp_search.cli.runs import perform, show_result
     from parallelmlp_search.cli.source import Source
     from parallelmlp_search.distribute import connected
@@ -291,6 +296,7 @@ def resume(
         show_result(directory, as_json=as_json, quiet=quiet)
         return
     source = Source.of_run(directory)
+    doing(f"reading {source.name}")
     settings, problem = directory.settings(), source.problem_of_run(directory)
     how: Any = {"jobs": jobs, "started": started, "as_json": as_json, "quiet": quiet}
     with connected(backend, scheduler):

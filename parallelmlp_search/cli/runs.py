@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shlex
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -116,7 +115,7 @@ def perform(
     KeyboardInterrupt
         If the search is interrupted; the message says how to continue it.
     """
-    callbacks = _progress(source, problem, settings, quiet=quiet)
+    callbacks = _progress(source, problem, settings, started=started, quiet=quiet)
     screener = _screener(directory.info().get("shared"), must_exist="settings" in directory.info())
     try:
         with callbacks[0] if callbacks else contextlib.nullcontext():
@@ -159,15 +158,14 @@ def removed_unless_begun(directory: RunDirectory) -> Iterator[None]:
 
 
 def _progress(
-    source: Source, problem: Problem, settings: SearchSettings, *, quiet: bool
+    source: Source, problem: Problem, settings: SearchSettings, *, started: float, quiet: bool
 ) -> list[ConsoleReport]:
     screen = terminal()
     title = " · ".join(
         word for word in (source.name, source.target, problem.task, settings.metric_text) if word is not None
     )
-    # FORCE_COLOR makes rich take a log file for a terminal, hence isatty
-    live = sys.stderr.isatty() and screen.err.is_terminal and not screen.err.is_dumb_terminal
-    return [] if quiet else [ConsoleReport(screen.err, title=title, live=live)]
+    screen.busy(None)
+    return [] if quiet else [ConsoleReport(screen.err, title=title, live=screen.is_live, started=started)]
 
 
 def _with_description(
@@ -245,7 +243,7 @@ def contribute(
     problem = source.problem(source.read(settings.memory_bytes))
     screener = _screener(shared)
     assert screener is not None
-    callbacks = _progress(source, problem, settings, quiet=quiet)
+    callbacks = _progress(source, problem, settings, started=started, quiet=quiet)
     with callbacks[0] if callbacks else contextlib.nullcontext():
         n_trials = screen_trials(
             problem,

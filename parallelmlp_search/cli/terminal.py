@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TextIO
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.status import Status
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -75,6 +76,24 @@ class Terminal:
         self.out = _SafeConsole(width=PIPED_WIDTH if piped else None, highlight=False)
         self.err = _SafeConsole(stderr=True, highlight=False)
         self._shown: set[str] = set()
+        self._status: Status | None = None
+
+    def busy(self, doing: str | None) -> None:
+        """Show what the command is doing, in a terminal; None ends it."""
+        if self._status is not None and doing is not None:
+            self._status.update(Text(doing))
+        elif self._status is not None:
+            self._status.stop()
+            self._status = None
+        elif doing is not None and self.is_live:
+            self._status = self.err.status(Text(doing))
+            self._status.start()
+
+    @property
+    def is_live(self) -> bool:
+        """True if standard error is a terminal that can redraw lines."""
+        # FORCE_COLOR makes rich take a log file for a terminal, hence isatty
+        return sys.stderr.isatty() and self.err.is_terminal and not self.err.is_dumb_terminal
 
     def show(self, *renderables: RenderableType) -> None:
         """Print a result."""
@@ -135,6 +154,7 @@ def guarded(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
             check_address_space()
             with _warnings_as_lines(screen):
                 function(*args, **kwargs)
+                screen.busy(None)
                 sys.stdout.flush()
         except BrokenPipeError:
             _redirect_to_null(sys.stdout)
@@ -157,6 +177,7 @@ def guarded(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
             screen.error(f"the memory does not suffice ({_one_line(error)}): free some, or give fewer rows")
             raise typer.Exit(MISTAKE) from None
         finally:
+            screen.busy(None)
             _TERMINAL.reset(token)
 
     return command

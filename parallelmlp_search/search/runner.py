@@ -15,7 +15,7 @@ from parallelmlp_search._memory import peak_bytes, resident_bytes
 from parallelmlp_search.distribute import keep_no_free_memory, one_thread, worker_count
 from parallelmlp_search.engine import execution_path
 from parallelmlp_search.exceptions import BudgetWarning
-from parallelmlp_search.kernels.numba.dispatch import PLAIN, READY, prepared_loops
+from parallelmlp_search.kernels.numba.dispatch import PLAIN, READY, needs_compilation, prepared_loops
 from parallelmlp_search.search.finalist_choice import (
     choose_finalists,
     choose_folds,
@@ -34,6 +34,7 @@ from parallelmlp_search.search.finalists.postprocessing import comparison_weight
 from parallelmlp_search.search.finalists.refit import REFIT_SHARE, refit
 from parallelmlp_search.search.finalists.reserve import closing_seconds, end_seconds
 from parallelmlp_search.search.finalists.result import SearchResult, trials_frame
+from parallelmlp_search.search.forecast import Forecast
 from parallelmlp_search.search.planning import make_plan, screening_deadline
 from parallelmlp_search.search.problem.devices import resolve_device
 from parallelmlp_search.search.problem.memory_room import MIN_ROOM, check_room
@@ -109,6 +110,9 @@ def run(
         phases = PhaseClock(throughput, started)
         context = _prepare(problem, settings, journal, clock, phases, callbacks, stack)
         context, plan = _plan(context, screener)
+        if settings.time_limit is None and screener is None:
+            context.reporter.forecast = Forecast(context, plan).seconds_left
+            context.reporter.n_planned = plan.n_fresh + plan.n_refined
         trials, late = _screen(context, plan, screener)
         result = _finish(context, plan, trials, late)
     for sentence in result.left_out:
@@ -173,12 +177,14 @@ def _prepare(
     phases.begin("preparing")
     directory = journal.directory
     recorded = None if directory is None else directory.info().get("training_path")
+    preparation = Preparation(problem, settings, device)
+    reporter = Reporter(callbacks, preparation.metric, clock, journal.throughput)
+    if not timed and needs_compilation(device):
+        reporter.report("preparing", detail="compiling the training loops, once on this machine")
     path = stack.enter_context(prepared_loops(device, timed=timed, recorded=recorded))
     if directory is not None and recorded is None:
         directory.update(training_path=path)
-    preparation = Preparation(problem, settings, device)
-    execution = execution_path(device)
-    reporter = Reporter(callbacks, preparation.metric, clock, journal.throughput, execution)
+    reporter.path = execution = execution_path(device)
     reporter.report("preparing")
     journal.log("started", path=str(execution), workers=journal.throughput.n_workers)
     data = preparation.screening().data

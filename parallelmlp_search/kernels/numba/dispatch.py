@@ -108,6 +108,11 @@ def following(path: str | None) -> Iterator[None]:
         _rule.reset(token)
 
 
+def needs_compilation(device: torch.device | str) -> bool:
+    """Return True if training on a device uses loops that this machine has to compile first."""
+    return training_path(device) != PLAIN and library.find() is None
+
+
 @contextmanager
 def prepared_loops(device: torch.device | str, *, timed: bool, recorded: str | None = None) -> Iterator[str]:
     """Compile the loops if this machine lacks them: before work begins, or beside it with a time limit.
@@ -138,7 +143,7 @@ def prepared_loops(device: torch.device | str, *, timed: bool, recorded: str | N
     if recorded == PLAIN and not timed:
         os.environ[USE_VARIABLE] = "0"
     path = training_path(device)
-    if path != PLAIN and library.find() is None:
+    if needs_compilation(device):
         if timed:
             library.compile_in_background()
             os.environ[USE_VARIABLE] = READY

@@ -39,8 +39,8 @@ class ConsoleReport:
         First line of the block, such as ``adult.csv.gz · income``.
     live
         True to redraw in place; None: if the console is a terminal.
-    now
-        Clock in seconds.
+    started, now
+        Reading of the clock at the start, None for now; clock in seconds.
 
     Examples
     --------
@@ -58,6 +58,7 @@ class ConsoleReport:
         *,
         title: str = "",
         live: bool | None = None,
+        started: float | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = console
@@ -65,10 +66,11 @@ class ConsoleReport:
         self.is_live = console.is_terminal and not console.is_dumb_terminal if live is None else live
         self._now = now
         self._lock = threading.Lock()
-        self._progress = Progress("preparing", "")
         self._received = now()
+        elapsed = 0.0 if started is None else self._received - started
+        self._progress = Progress("preparing", "", elapsed_seconds=elapsed)
         self._live: Live | None = None
-        self._has_header = False
+        self._has_header = self._has_forecast = False
 
     def __call__(self, progress: Progress) -> None:
         """Receive a report."""
@@ -76,11 +78,22 @@ class ConsoleReport:
             self._progress, self._received = progress, self._now()
         if self.is_live:
             return
+        if progress.detail:
+            self._line(progress.detail)
         if progress.path and not self._has_header:
             self._has_header = True
-            self.console.print(Text(f"training with {_path(progress)}"), soft_wrap=True)
+            self._line(f"training with {_path(progress)}")
+        if progress.forecast_seconds is not None and not self._has_forecast:
+            self._has_forecast = True
+            self._line(
+                f"forecast: {_about(progress.forecast_seconds)} left for {progress.n_planned:,} trials; "
+                "a time limit or fewer trials make it shorter"
+            )
         if progress.rung_completed:
-            self.console.print(Text(_plain_line(progress)), soft_wrap=True)
+            self._line(_plain_line(progress))
+
+    def _line(self, text: str) -> None:
+        self.console.print(Text(text), soft_wrap=True)
 
     def __enter__(self) -> ConsoleReport:
         if self.is_live:
@@ -123,8 +136,16 @@ def _plain_line(progress: Progress) -> str:
     facts += _speed(progress)
     if progress.seconds_left is not None:
         facts.append(f"{format_clock(progress.seconds_left)} left")
+    elif progress.forecast_seconds is not None:
+        facts.append(f"{_about(progress.forecast_seconds)} left")
     stage = f"{progress.stage} {_rung(progress)}".rstrip()
     return f"{format_clock(progress.elapsed_seconds)} {stage}" + (f": {', '.join(facts)}" if facts else "")
+
+
+def _about(seconds: float) -> str:
+    """Time that is a forecast, rounded to what it is worth."""
+    step = 5 if seconds < 60 else 15 if seconds < 600 else 60
+    return f"about {format_clock(max(step, round(seconds / step) * step))}"
 
 
 def _path(progress: Progress) -> str:
@@ -158,6 +179,8 @@ class _Block:
         self.title = title
         self.elapsed = progress.elapsed_seconds + since
         self.left = None if progress.seconds_left is None else max(0.0, progress.seconds_left - since)
+        forecast = progress.forecast_seconds
+        self.forecast = None if forecast is None else max(0.0, forecast - since)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(options.max_width, MAX_WIDTH)
@@ -200,6 +223,8 @@ class _Block:
         times = f"{format_clock(self.elapsed)} elapsed"
         if self.left is not None:
             times += f", {format_clock(self.left)} left"
+        elif self.forecast is not None:
+            times += f", {_about(self.forecast)} left"
         shards = f"{progress.done}/{progress.total} shards" if progress.total else ""
         grid = Table.grid(expand=True)
         grid.add_column(no_wrap=True, overflow="ellipsis")
@@ -208,9 +233,10 @@ class _Block:
         return grid
 
     def _bar(self, width: int) -> RenderableType:
-        """Share of the time limit if there is one, else of the shards of this round."""
-        if self.left is not None:
-            total, done = max(1e-9, self.elapsed + self.left), self.elapsed
+        """Share of the time limit or of the forecast if there is one, else of the shards of this round."""
+        left = self.forecast if self.left is None else self.left
+        if left is not None:
+            total, done = max(1e-9, self.elapsed + left), self.elapsed
         else:
             total = max(1, self.progress.total)
             done = min(self.progress.done, self.progress.total)
@@ -226,7 +252,7 @@ class _Block:
             facts.append(Text(f"best {progress.metric} ").append(score, style="bold green"))
         facts += [Text(fact) for fact in (*_counts(progress), *_speed(progress))]
         if not facts:
-            return Text("reading and preparing the table", style="dim")
+            return Text(progress.detail or "preparing the table", style="dim")
         return Text(" · " if unicode else " | ", style="dim").join(facts)
 
 

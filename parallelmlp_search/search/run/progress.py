@@ -47,14 +47,18 @@ class Progress:
         True for the report that ends a rung, or cross-fitting.
     round, rung, n_rungs
         Round of screening, the highest rung that trains in it, and the number of rungs.
-    alive, n_trials
-        Members in training; trials so far.
+    alive, n_trials, n_planned
+        Members in training; trials so far; trials of the plan without a time limit, else 0.
     done, total
         Shards of this round that are finished, and all of them.
     member_steps_per_second
         Training steps per second, summed over members.
     elapsed_seconds, seconds_left
         Seconds since the start, and until the time limit or None.
+    forecast_seconds
+        Without a time limit, predicted seconds until the end, or None while it is too early to tell.
+    detail
+        Part of a stage that takes long, such as ``compiling training loops``.
     standings
         Best trials.
     """
@@ -67,19 +71,25 @@ class Progress:
     n_rungs: int = 0
     alive: int = 0
     n_trials: int = 0
+    n_planned: int = 0
     done: int = 0
     total: int = 0
     best_score: float | None = None
     member_steps_per_second: float = 0.0
     elapsed_seconds: float = 0.0
     seconds_left: float | None = None
+    forecast_seconds: float | None = None
     standings: tuple[Standing, ...] = ()
     path: str = ""
     advice: str = ""
+    detail: str = ""
 
 
 Callback = Callable[[Progress], object]
 """Called with every report. If it returns True, screening ends; finished training is kept."""
+
+SecondsLeft = Callable[[str, Sequence[Trial], dict[str, Any]], float | None]
+"""Seconds that are left, from stage, trials and other fields of a report."""
 
 
 class Reporter:
@@ -98,6 +108,8 @@ class Reporter:
     ----------
     stopped
         True once a callback has asked to end screening.
+    forecast, n_planned
+        Forecast of the time that is left, or None; trials of the plan.
     """
 
     def __init__(
@@ -114,6 +126,8 @@ class Reporter:
         self.throughput = throughput
         self.path = path
         self.stopped = False
+        self.forecast: SecondsLeft | None = None
+        self.n_planned = 0
         self._training_since = clock.elapsed
 
     def start_training(self) -> None:
@@ -144,6 +158,8 @@ class Reporter:
             member_steps_per_second=steps / max(1e-9, elapsed - self._training_since),
             elapsed_seconds=elapsed,
             seconds_left=None if self.clock.limit is None else max(0.0, self.clock.left),
+            forecast_seconds=None if self.forecast is None else self.forecast(stage, trials, values),
+            n_planned=self.n_planned,
             standings=tuple(
                 Standing(
                     trial.number,

@@ -179,8 +179,36 @@ def test_one_line_per_completed_rung_without_a_terminal() -> None:
     ]
 
 
+def test_a_forecast_without_a_time_limit() -> None:
+    file = StringIO()
+    early, later = (
+        screening(seconds_left=None),
+        screening(seconds_left=None, forecast_seconds=131, n_planned=200),
+    )
+    with ConsoleReport(Console(file=file, width=100)) as report:
+        report(early)
+        report(later)
+        report(screening(seconds_left=None, forecast_seconds=31, n_planned=200, rung_completed=True))
+    assert file.getvalue().splitlines() == [
+        "forecast: about 2:15 left for 200 trials; a time limit or fewer trials make it shorter",
+        "0:23 screening round 2, rung 2/4: 1,024 trials, 312 in training, best roc_auc 0.9123, "
+        "184k member-steps/s, about 0:30 left",
+    ]
+    assert not any("left" in line for line in block(early))
+    assert any(line.endswith("0:23 elapsed, about 2:15 left") for line in block(later))
+
+
+def test_work_before_training_is_named() -> None:
+    compiling = Progress("preparing", "rmse", detail="compiling the training loops, once on this machine")
+    assert any("compiling the training loops" in line for line in block(compiling))
+    file = StringIO()
+    with ConsoleReport(Console(file=file)) as report:
+        report(compiling)
+    assert file.getvalue() == "compiling the training loops, once on this machine\n"
+
+
 def test_before_the_first_report() -> None:
-    assert any("reading and preparing" in line for line in block(None))
+    assert any("preparing the table" in line for line in block(None))
     file = StringIO()
     with ConsoleReport(Console(file=file)) as report:
         report(Progress("preparing", "rmse", rung_completed=True))
