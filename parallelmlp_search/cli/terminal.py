@@ -12,12 +12,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, ParamSpec, TextIO
+from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.status import Status
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -31,6 +30,9 @@ from parallelmlp_search.exceptions import (
     SearchFailedError,
     near_miss,
 )
+
+if TYPE_CHECKING:
+    from rich.status import Status
 
 FAILED, MISTAKE = 1, 2
 

@@ -454,7 +454,7 @@ def test_info_says_how_to_get_a_faster_path(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_info_knows_the_extras_of_the_distribution() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"test", "dev", "fuzz"}
+    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"test", "dev", "docs", "fuzz"}
 
 
 def test_version_and_help() -> None:
@@ -537,9 +537,10 @@ def test_sigterm_keeps_the_run(folder: Path, tmp_path: Path) -> None:
     arguments = ["--target", "sold", "--trials", "300", "--max-epochs", "200", "--output", run]
     search = process("search", folder / "sold.csv", *arguments)
     assert search.stderr is not None
-    lines = [search.stderr.readline() for _ in range(5)]
+    lines = [search.stderr.readline() for _ in range(6)]
     assert lines[3].startswith("training with "), lines
-    assert "screening" in lines[4], lines
+    assert lines[4].startswith("forecast: about "), lines
+    assert "screening" in lines[5], lines
     search.send_signal(signal.SIGTERM)
     _, message = search.communicate(timeout=30)
     assert search.returncode == 130, message
