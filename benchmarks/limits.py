@@ -1,10 +1,10 @@
 """Limits of time and memory, measured on whole processes.
 
 ``python -m benchmarks.limits`` runs ``pmlp search`` in new processes on one core: with time limits of 5 to
-60 s on five tables, beside a busy process on the same core, and with memory limits for five kinds of searches and
-a promotion. Each row is written to ``benchmarks/results/limits.json`` as it is measured. A second call
-continues where the first was stopped. It also measures rows anew that are of other versions of the package, or
-that were measured while other programs ran.
+60 s on five tables, beside a busy process on the same core, and with memory limits for five kinds of searches
+and a promotion. Each row is written to ``benchmarks/results/limits.json`` as it is measured. A second call
+continues where the first was stopped. It also measures rows anew that are of other versions of the package,
+or that were measured while other programs ran.
 
 ``--part time``, ``busy`` or ``memory`` measures one part, ``--runs N`` at most N rows.
 """
