@@ -103,5 +103,6 @@ def many_trials(search: FinishedSearch, count: int) -> FinishedSearch:
     trials = board.loc[np.repeat(np.arange(count), repeats)].reset_index(drop=True)
     trials["rung"] = np.concatenate([np.arange(n) for n in repeats])
     trials["epochs"] = 3.0 ** trials["rung"]
+    trials["origin"] = "random"
     result = {**search.result, "n_trials": count, "best_trial": int(board["trial"].iloc[0])}
     return replace(search, result=result, leaderboard=board, trials=trials)

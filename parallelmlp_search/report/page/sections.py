@@ -19,7 +19,7 @@ from parallelmlp_search.report.plots import evaluation, explanation, hyperparame
 from parallelmlp_search.report.plots.theme import caption_of
 from parallelmlp_search.report.results.curves import shown_classes
 from parallelmlp_search.report.results.finished import FinishedSearch
-from parallelmlp_search.report.results.hyperparameters import hyperparameter_importance
+from parallelmlp_search.report.results.hyperparameters import importance_in_search
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -189,7 +189,7 @@ def _table(content: ReportContent) -> Iterator[Panel]:
 def _search(content: ReportContent) -> Section:
     """Ensemble, costs, learning curves and hyperparameters."""
     done = content.search
-    importance = hyperparameter_importance(done.hyperparameters)
+    importance = importance_in_search(done)
     note = ""
     if importance is None:
         note = "The trials are too few to tell which hyperparameters matter."

@@ -22,7 +22,7 @@ from parallelmlp_search.report.results.finished import FinishedSearch
 from parallelmlp_search.report.results.hyperparameters import (
     MIN_TRIALS,
     HyperparameterImportance,
-    hyperparameter_importance,
+    importance_in_search,
 )
 
 if TYPE_CHECKING:
@@ -47,14 +47,14 @@ def importance_of_hyperparameters(
     search: FinishedSearch, importance: HyperparameterImportance | None = None
 ) -> go.Figure:
     """Importance of hyperparameters for the rank of a trial."""
-    found = hyperparameter_importance(search.hyperparameters) if importance is None else importance
+    found = importance_in_search(search) if importance is None else importance
     if found is None:
         return new_figure("Importance of hyperparameters", f"It needs at least {MIN_TRIALS} ranked trials.")
     figure = new_figure(
         "Importance of hyperparameters",
         "How much worse a forest predicts the ranks of unseen trials without each hyperparameter. With all "
-        f"of them, it explains {100 * max(0.0, found.explained):.0f} % of the variance of "
-        f"{found.n_trials:,} ranks.",
+        f"of them, it explains {100 * max(0.0, found.explained):.0f} % of the variance of the ranks of "
+        f"{found.n_trials:,} trials{' that were drawn at random' if found.at_random else ''}.",
         height=bar_height(len(found.names), row=24),
         xaxis_title="share of the variance of ranks",
     )

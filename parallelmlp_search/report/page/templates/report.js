@@ -43,7 +43,8 @@ function draw(holder) {
   loadPlotly();
   holder.dataset.drawn = "true";
   const { data: traces, layout } = data.figures[holder.dataset.figure];
-  const margin = { l: 8, r: 12, t: layout.showlegend === false ? 8 : 36, b: 8 };
+  const legend = layout.showlegend !== false && (traces.length > 1 || layout.showlegend);
+  const margin = { l: 8, r: 12, t: legend && traces[0].type !== "heatmap" ? 36 : 10, b: 8 };
   const whole = {
     ...layout,
     template: data.template,
