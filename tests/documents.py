@@ -40,7 +40,7 @@ def markdown_files(root: Path) -> tuple[str, ...]:
 
 DOCUMENTS = markdown_files(ROOT)
 
-LANGUAGES = ("python", "console", "shell", "text", "toml", "yaml", "mermaid")
+LANGUAGES = ("python", "console", "shell", "text", "toml", "yaml")
 """Languages that a code block may have; ``console`` and ``shell`` hold commands."""
 
 OTHER_PROGRAMS = ("dask", "git", "gunzip", "head", "ray", "source", "torchrun", "uv")
@@ -52,7 +52,7 @@ OTHER_OPTIONS = ("--nproc-per-node",)
 
 OTHER_NAMES = (
     "DASK_DISTRIBUTED__SCHEDULER__ACTIVE_MEMORY_MANAGER__START", "HalvingGridSearchCV", "PYTHON", "VERSION",
-    "VotingClassifier", "best_loss", "cross_val_score", "feature_importance", "refit_full", "split_type",
+    "VotingClassifier", "average_precision", "best_loss", "cross_val_score", "feature_importance", "refit_full", "split_type",
     "starting_points", "wa_churn",
 )  # fmt: skip
 """Names of other projects and of make variables."""

@@ -100,6 +100,7 @@ OUTPUTS: dict[str, tuple[Callable[[str], None], ...]] = {
     "docs/guides/groups-and-time.md": (_patients_are_harder, _contains("True")),
     "docs/guides/imbalance.md": (_tuned_is_better, _contains(" of 600")),
     "docs/guides/migration.md": (_contains("learning_rate"), _contains("16 ["), _anything),
+    "docs/how-it-works.md": (_contains("True"),),
     # 200 rows in batches of 32, twice
     "docs/kernels.md": (_contains("(7, 32) (55,)\n"), _contains("13 39\n")),
     "docs/optuna.md": (_contains("learning_rate"),),

@@ -6,12 +6,20 @@ import importlib.util
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from docs.site.commands import command_reference
-from docs.site.links import REPOSITORY, site_links
+from docs.site.diagrams.__main__ import FOLDER
+from docs.site.diagrams.architecture import architecture
+from docs.site.diagrams.packing import modified_matmul, packing, population
+from docs.site.diagrams.parareal import parareal, slice_times, spans
+from docs.site.diagrams.search import search_drawings
+from docs.site.links import DIAGRAM, REPOSITORY, ROLE, inline_diagram, role_name, site_links
+from parallelmlp_search.packing import plan
+from parallelmlp_search.parareal.method.cost import simulate_step
 from tests.documents import ROOT, options_of, pmlp_commands
 
 
@@ -63,3 +71,61 @@ def test_the_site_builds_without_a_broken_link_and_loads_nothing(tmp_path: Path)
         loaded += re.findall(r"<link[^>]* href=\"?([^\s\">]+)[^>]* rel=\"?(?:stylesheet|preconnect)", text)
         assert [link for link in loaded if link.startswith(("http:", "https:", "//"))] == [], name
         assert 'class="mermaid"' not in text  # the theme would load it from a server
+
+
+def test_diagrams_of_plans_are_those_on_file() -> None:
+    for drawing in (architecture(), packing(), modified_matmul(), parareal()):
+        on_file = (FOLDER / f"{drawing.name}.svg").read_text(encoding="utf-8")
+        assert on_file == drawing.render(), "run python -m docs.site.diagrams"
+
+
+def test_the_diagram_of_a_step_agrees_with_the_cost_model() -> None:
+    times, counts, serial = slice_times()
+    ends = [end for pieces in spans(times) for _, _, end in pieces]
+    assert max(ends) == pytest.approx(simulate_step(times, [0.0] * (len(times) - 1)))
+    assert sum(counts) == 33
+    assert serial > 2 * max(ends)
+
+
+def test_the_diagram_of_packing_shows_every_member_once_and_all_padding() -> None:
+    drawing = packing()
+    layout = plan(population(), n_rows=32)
+    members = [number for bucket in layout.buckets for number in bucket.members]
+    assert sorted(members) == list(range(len(population())))
+    padding = sum(bucket.n_members * bucket.shape.depth for bucket in layout.buckets)
+    assert sum('opacity="0.35"' in part for part in drawing.parts) == padding + 1  # and the legend
+
+
+@pytest.mark.slow
+def test_diagrams_of_a_search_show_what_the_pages_say() -> None:
+    drawn = {drawing.name: drawing.render() for drawing in search_drawings()}
+    counts = [int(count) for count in re.findall(r">(\d+) trials<", drawn["rungs"])]
+    assert counts[0] == 72
+    assert all(0.2 < b / a < 0.45 for a, b in pairwise(counts))
+    on_the_same, outside = (float(score) for score in re.findall(r">mean (0\.\d+)<", drawn["bias"]))
+    honest, naive = (
+        float(re.search(rf"{name} score (0\.\d+)", drawn["bias"])[1]) for name in ("honest", "naive")
+    )
+    assert outside < on_the_same
+    assert honest < naive
+    assert abs(honest - outside) < 0.01
+    assert set(drawn) == {"rungs", "folds", "bias"}
+
+
+@pytest.mark.parametrize(
+    ("html", "shown"),
+    [
+        (":class:<code>~parallelmlp_search.SearchSpace</code>", "SearchSpace"),
+        (":meth:<code>save</code>", "save"),
+    ],
+)
+def test_roles_of_docstrings_are_shown_as_names(html: str, shown: str) -> None:
+    assert role_name(ROLE.sub(lambda match: match[1], html)) == shown
+
+
+def test_diagrams_are_inlined_without_asking_the_system_for_colours() -> None:
+    page = '<p><img alt="a" src="../images/diagrams/packing.svg" /></p><p><img src="x.svg" /></p>'
+    found = DIAGRAM.sub(lambda match: inline_diagram(match[1]), page)
+    assert found.count("<svg") == 1
+    assert 'src="x.svg"' in found
+    assert "color-scheme" not in found

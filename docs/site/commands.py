@@ -31,8 +31,11 @@ def _section(name: str, command: Any) -> Iterator[str]:
         if "--help" not in option.opts:
             panels.setdefault(option.rich_help_panel or "Options", []).append(option)
     for panel, members in panels.items():
-        yield from (f"| {panel.lower()} | meaning | default |", "|---|---|---|")
-        yield from (f"| {_names(one)} | {_cell(one.help)} | {_default(one)} |" for one in members)
+        defaults = [_default(one) for one in members]
+        wide = any(defaults)  # a column for them only where there are some
+        yield from (f"| {panel.lower()} | meaning |{' default |' * wide}", "|---|---|" + "---|" * wide)
+        for one, default in zip(members, defaults, strict=True):
+            yield f"| {_names(one)} | {_cell(one.help)} |" + f" {default} |" * wide
         yield ""
 
 

@@ -13,7 +13,7 @@ from mkdocs.structure.pages import Page
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from docs.site.commands import command_reference
-from docs.site.links import OUTSIDE, ROOT, site_links
+from docs.site.links import DIAGRAM, OUTSIDE, ROLE, ROOT, inline_diagram, role_name, site_links
 
 COMMANDS = "[commands]"
 """Line of the page of commands that is replaced by their reference."""
@@ -43,6 +43,12 @@ def _pages(nav: Any) -> list[str]:
         return [nav]
     parts = nav.values() if isinstance(nav, dict) else nav
     return [page for part in parts for page in _pages(part)]
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Put diagrams into the page, where they follow its colours, and show roles of docstrings as code."""
+    html = ROLE.sub(lambda match: f"<code>{role_name(match[1])}</code>", html)
+    return DIAGRAM.sub(lambda match: inline_diagram(match[1]), html)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -14,6 +14,22 @@ OUTSIDE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s#]+)(#[^)\s]*)?\)")
 NAME = re.compile(r"`(docs/[\w/-]+\.md|CONTRIBUTING\.md|CHANGELOG\.md)`")
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
+DIAGRAM = re.compile(r"<img[^>]* src=\"[^\"]*images/diagrams/(\w+)\.svg\"[^>]*/?>")
+ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):<code>([^<]*)</code>")
+"""Reference of a docstring in the form of Sphinx, as Markdown shows it."""
+
+
+def role_name(target: str) -> str:
+    """Return the shown name of a role: the last part of a target that begins with a tilde."""
+    return target.rpartition(".")[2] if target.startswith("~") else target
+
+
+def inline_diagram(name: str) -> str:
+    """Return a diagram as part of a page, in a box that scrolls on narrow screens."""
+    text = (ROOT / "docs" / "images" / "diagrams" / f"{name}.svg").read_text(encoding="utf-8")
+    # the page says whether it is light or dark; a file of its own asks the system
+    text = text.replace("svg.diagram{color-scheme:light dark;", "svg.diagram{")
+    return f'<span class="diagram-box">{" ".join(text.split())}</span>'
 
 
 def site_links(markdown: str, page: str) -> str:
