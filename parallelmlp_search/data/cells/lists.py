@@ -31,6 +31,9 @@ MAX_ITEMS = 32
 MIN_ITEM_ROWS = 5
 """Minimum number of rows with an item that becomes a column."""
 
+MIN_OTHER_LISTS = 100
+"""Lists of which none has a known item, for a warning; of fewer, all can have rare items by chance."""
+
 MAX_POSITIONS = 64
 """Maximum length of lists of numbers that become one column per position."""
 
@@ -104,6 +107,11 @@ class ListCells:
         return np.array(
             [self.parse(cell) is None and not is_missing_cell(cell) for cell in column], dtype=bool
         )
+
+    def has_other_items(self, found: Mapping[str, Any]) -> bool:
+        """Return True if many lists were read and none has an item that training knew."""
+        n_lists = int((found["length"] > 0).sum()) if self.items else 0
+        return n_lists >= MIN_OTHER_LISTS and not any(found[item].any() for item in self.items)
 
     def parse(self, cell: Any) -> list[Any] | None:
         """Return the items of a cell; None if it is missing or no list."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from parallelmlp_search._checks import check_choice, refuse
-from parallelmlp_search.data.cells.base import CellReader, is_missing_cell, warn_unreadable
+from parallelmlp_search.data.cells.base import CellReader, is_missing_cell, shortened, warn_unreadable
 from parallelmlp_search.data.cells.dates import DateCells
 from parallelmlp_search.data.cells.durations import DurationCells
 from parallelmlp_search.data.cells.lists import ListCells
@@ -20,7 +21,7 @@ from parallelmlp_search.data.cells.numbers import NumberCells
 from parallelmlp_search.data.cells.records import parse_record, record_frame
 from parallelmlp_search.data.cells.texts import TextCells
 from parallelmlp_search.data.frames import as_frame, has_names
-from parallelmlp_search.exceptions import DataError, near_miss
+from parallelmlp_search.exceptions import DataError, DataWarning, near_miss
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,13 @@ class TableReader:
                 found = column.reader.read(cells)
                 if pd.isna(next(iter(found.values()))).any():
                     warn_unreadable(column.name, column.kind, cells, column.reader.unreadable(cells))
+                if isinstance(column.reader, ListCells) and column.reader.has_other_items(found):
+                    warnings.warn(
+                        f"column {column.name!r} has lists of which none has an item that is frequent in "
+                        f"training, such as {shortened(str(cells.iloc[0]))!r}",
+                        DataWarning,
+                        stacklevel=2,
+                    )
                 plain |= {name: _values(found[suffix]) for suffix, name in column.outputs}
             elif column.name in frame.columns:
                 plain[column.name] = frame[column.name].array

@@ -14,7 +14,7 @@ import pytest
 from parallelmlp_search.data import read_table
 from parallelmlp_search.data.cells.recognition import read_columns, read_target
 from parallelmlp_search.data.cells.table import TableReader
-from parallelmlp_search.exceptions import DataError, InvalidParameterError
+from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError
 
 DATASETS = Path(__file__).resolve().parents[3] / "datasets"
 N = 120
@@ -280,6 +280,42 @@ def test_columns_whose_kind_changes_are_reported_with_the_share() -> None:
     with pytest.warns(match=r"'price' was currency in training, but 50 % of its cells here, such as 'ask'"):
         read = reader.read(pd.DataFrame({"price": ["$1", "ask", "-"]}))
     assert read["price"].tolist()[:1] == [1.0]
+
+
+CHANGING = {
+    name: row[0]
+    for table in (NUMBERS, DATES, OTHERS)
+    for name, row in table.items()
+    if name not in ("reviews", "genres")
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_every_kind_but_text_is_reported_when_it_changes(name: str, recwarn: pytest.WarningsRecorder) -> None:
+    read = read_columns(pd.DataFrame({"x": CHANGING[name]})).reader
+    read.read(pd.DataFrame({"x": CHANGING[name]}))
+    read.read(pd.DataFrame({"x": pd.Series([None, "", "n/a"] * 30, dtype=object)}))
+    assert not recwarn.list
+    kept = [cell for cell in CHANGING[name] if cell not in ("n/a", "-", "", "N.A.", "unknown", None, "#N/A")][
+        :30
+    ]
+    for strange in ("see the note below", "?!"):
+        with pytest.warns(
+            DataWarning, match=rf"'x' was {read.columns[0].kind} in training, but 50 % of its cells"
+        ):
+            read.read(pd.DataFrame({"x": kept + [strange] * 30}))
+
+
+def test_lists_of_other_items_are_reported(recwarn: pytest.WarningsRecorder) -> None:
+    cells = OTHERS["genres"][0]
+    reader = read_columns(pd.DataFrame({"x": cells})).reader
+    reader.read(pd.DataFrame({"x": ["Western|Musical", *cells]}))
+    reader.read(pd.DataFrame({"x": ["Western|Musical"] * 20}))  # few rows can have rare items
+    assert not recwarn.list
+    with pytest.warns(
+        DataWarning, match="none has an item that is frequent in training, such as 'Western|Musical'"
+    ):
+        reader.read(pd.DataFrame({"x": ["Western|Musical"] * 150}))
 
 
 def test_target_of_money_is_read_and_coded_classes_are_not() -> None:
