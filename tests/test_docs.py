@@ -110,6 +110,7 @@ OUTPUTS: dict[str, tuple[Callable[[str], None], ...]] = {
         _contains("standard_error"),
         _anything,
         _contains("MLPConfig("),
+        _anything,
         _contains("profit_score"),
     ),
     "docs/refinement_sampler.md": (_below(0.1),),

@@ -1,19 +1,14 @@
-"""Estimators in notebooks and terminals: summary of a fitted one, and progress of ``fit``."""
+"""Summary of a fitted estimator in a notebook."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sklearn.base import clone
 
-from parallelmlp_search.exceptions import InvalidParameterError, PMLPError
+from parallelmlp_search.exceptions import PMLPError
 from parallelmlp_search.search import RunDirectory
-
-if TYPE_CHECKING:
-    from parallelmlp_search.search import Callback
 
 
 def fitted_html(estimator: Any) -> str:
@@ -36,38 +31,3 @@ def fitted_html(estimator: Any) -> str:
     except PMLPError as error:  # the run of a loaded estimator was moved, for example
         return card(text(title, "t"), " ", text(error, "warn"), diagram)
     return search_card(title, result, board, columns=estimator.columns_, more=diagram)
-
-
-def shown_progress(stack: ExitStack, title: str, verbose: Any) -> tuple[Callback, ...]:
-    """Show progress and messages until a stack ends.
-
-    Parameters
-    ----------
-    stack
-        Ends the display.
-    title
-        Name of the estimator.
-    verbose
-        0 for nothing, 1 for progress, 2 for progress and the messages of the logger ``parallelmlp_search``.
-
-    Returns
-    -------
-    tuple of callbacks
-
-    Raises
-    ------
-    InvalidParameterError
-        If ``verbose`` is negative or no whole number.
-    """
-    if not isinstance(verbose, Integral | bool) or verbose < 0:
-        raise InvalidParameterError(f"verbose must be 0, 1 or 2, but got {verbose!r}")
-    if not verbose:
-        return ()
-    from rich.console import Console
-
-    from parallelmlp_search.report import ConsoleReport
-    from parallelmlp_search.report.notebook import NotebookReport, in_notebook
-
-    if in_notebook():
-        return (stack.enter_context(NotebookReport(title)),)
-    return (stack.enter_context(ConsoleReport(Console(stderr=True), title=title)),)

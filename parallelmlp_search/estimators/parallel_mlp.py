@@ -93,7 +93,8 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
     random_state : int, RandomState or None, default=None
         An integer makes fits repeatable.
     verbose : int, default=0
-        If above 0, progress is shown on standard error.
+        0 prints nothing. 1 shows progress on standard error, or in the output of a notebook's cell. 2 also
+        shows the messages of the logger ``parallelmlp_search``: data, plan, every rung, ensemble, scores.
 
     Attributes
     ----------

@@ -12,8 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from parallelmlp_search.estimators.constant_model import ConstantModel, NoFiguresError
 from parallelmlp_search.estimators.initial_configs import initial_configs
-from parallelmlp_search.estimators.notebooks import fitted_html, shown_progress
+from parallelmlp_search.estimators.notebooks import fitted_html
 from parallelmlp_search.estimators.table_estimator import TableEstimator, seed_from
+from parallelmlp_search.estimators.verbosity import checked_verbose, shown_progress
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, RunDirectoryError
 from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.search.run.leaderboard_view import main_columns
@@ -148,7 +149,7 @@ class SearchEstimator(TableEstimator):
         from parallelmlp_search.search import run
 
         settings, directory = self._settings()
-        callbacks = self._checked_callbacks()
+        callbacks, verbose = self._checked_callbacks(), checked_verbose(self.verbose)
         problem = self._problem(X, y, sample_weight, groups, time)
         settings.check_task(problem.task)
         if not problem.has_usable_column:
@@ -156,7 +157,7 @@ class SearchEstimator(TableEstimator):
         if self.run_directory is not None and directory is None:
             directory = RunDirectory.create(self.run_directory, estimator=self._stored_parameters())
         with ExitStack() as stack:
-            callbacks += shown_progress(stack, type(self).__name__, self.verbose)
+            callbacks += shown_progress(stack, type(self).__name__, verbose)
             result = run(
                 problem,
                 settings,

@@ -35,6 +35,7 @@ from parallelmlp_search.search.finalists.refit import REFIT_SHARE, refit
 from parallelmlp_search.search.finalists.reserve import closing_seconds, end_seconds
 from parallelmlp_search.search.finalists.result import SearchResult, trials_frame
 from parallelmlp_search.search.forecast import Forecast
+from parallelmlp_search.search.messages import log_plan, log_result, log_start
 from parallelmlp_search.search.planning import make_plan, screening_deadline
 from parallelmlp_search.search.problem.devices import resolve_device
 from parallelmlp_search.search.problem.memory_room import MIN_ROOM, check_room
@@ -187,6 +188,7 @@ def _prepare(
     reporter.path = execution = execution_path(device)
     reporter.report("preparing")
     journal.log("started", path=str(execution), workers=journal.throughput.n_workers)
+    log_start(preparation, execution, journal.throughput.n_workers)
     data = preparation.screening().data
     workers = Workers(
         stack,
@@ -217,6 +219,7 @@ def _plan(context: SearchContext, screener: Screener | None) -> tuple[SearchCont
     with context.journal.reading():
         plan = SearchPlan.from_dict(entry)
     plan = agree(plan) if resumed else plan
+    log_plan(plan)
     context = context.within(plan.memory)
     if context.settings.time_limit is None:
         context.workers.expect(plan.training_seconds, 0 if plan.memory is None else plan.memory.estimate)
@@ -354,6 +357,7 @@ def _finish(
         context.journal.directory.update(memory=_memory_used(context))
         context.journal.directory.finish(result.to_dict())
     reporter.report("finished", trials)
+    log_result(result)
     return result
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from parallelmlp_search.search.run.messages import LOGGER, counted
 from parallelmlp_search.search.run.trial import Trial, summarise
 
 if TYPE_CHECKING:
@@ -144,7 +146,7 @@ class Reporter:
         trials
             All trials.
         """
-        if not self.callbacks:
+        if not self.callbacks and not LOGGER.isEnabledFor(logging.INFO):
             return
         scored = [trial for trial in trials if trial.error < float("inf")]
         best = heapq.nsmallest(N_STANDINGS, scored, key=lambda trial: trial.standing)
@@ -174,6 +176,32 @@ class Reporter:
             advice="" if self.path is None else self.path.advice,
             **values,
         )
+        _log(progress)
         for callback in self.callbacks:
             if callback(progress) is True:
                 self.stopped = True
+
+
+def _log(progress: Progress) -> None:
+    """Log the end of a rung or of cross-fitting, or the begin of another stage; shards for debugging."""
+    best = ""
+    if progress.best_score is not None:
+        best = f", best {progress.metric} {progress.best_score:.5g}"
+    if progress.rung_completed and progress.stage == "screening":
+        LOGGER.info(
+            "screening, round %d, rung %d of %d: %s, %d advance%s",
+            progress.round + 1,
+            min(progress.rung + 1, progress.n_rungs),
+            progress.n_rungs,
+            counted(progress.n_trials, "trial"),
+            progress.alive,
+            best,
+        )
+    elif progress.rung_completed:
+        LOGGER.info("%s: %s trained%s", progress.stage, counted(progress.alive, "finalist"), best)
+    elif progress.stage in ("screening", "cross-fitting"):
+        LOGGER.debug("%s: %d of %d shards", progress.stage, progress.done, progress.total)
+    elif progress.detail:
+        LOGGER.info("%s: %s", progress.stage, progress.detail)
+    elif progress.stage not in ("preparing", "finished"):
+        LOGGER.info("%s", progress.stage)
