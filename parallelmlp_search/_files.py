@@ -132,12 +132,20 @@ def save_tensors(
     write_atomic(path, lambda temporary: save_file(content, temporary, metadata=header), durable=durable)
 
 
-def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write NumPy arrays to a safetensors file atomically, without torch."""
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Any = None) -> None:
+    """Write NumPy arrays and metadata to a safetensors file atomically, without torch.
+
+    Parameters
+    ----------
+    path, arrays, metadata
+        As of `save_tensors`.
+    """
+    import numpy as np
     from safetensors.numpy import save_file
 
-    header = {"metadata": "null"}  # as of save_tensors without metadata
-    write_atomic(path, lambda temporary: save_file(dict(arrays), temporary, metadata=header))
+    content = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    header = {"metadata": json.dumps(metadata, default=_plain)}
+    write_atomic(path, lambda temporary: save_file(content, temporary, metadata=header))
 
 
 def append_line(path: Path, line: str) -> None:
@@ -171,6 +179,33 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         _raise_unwritable(path, error)
     return path
+
+
+def write_folder(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` with a temporary folder beside ``path`` and rename it to ``path``, which must not exist.
+
+    Parameters
+    ----------
+    path
+        Folder to write, in an existing folder.
+    write
+        Writes the files into the folder that it gets.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir()
+        write(temporary)
+        os.rename(temporary, path)
+    except BaseException as error:
+        remove_folder(temporary)
+        if not isinstance(error, RunDirectoryError):
+            _raise_unwritable(path, error)
+        raise
 
 
 def remove(path: Path) -> None:

@@ -9,6 +9,8 @@ from parallelmlp_search.parareal.promotion.stored import stored_promotion
 from parallelmlp_search.search import RunDirectory
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import optuna
     import pandas as pd
 
@@ -108,6 +110,25 @@ class Run:
         from parallelmlp_search.explain import Explanation
 
         return Explanation.load(self.directory.path / EXPLANATION)
+
+    def export(self, path: str | os.PathLike[str], *, format: str = "onnx") -> Path:
+        """Write the model to a file that needs neither this package nor torch.
+
+        Parameters
+        ----------
+        path, format
+            As of :meth:`ParallelMLPClassifier.export`.
+
+        Returns
+        -------
+        pathlib.Path
+            What was written.
+        """
+        from parallelmlp_search.export import export_model
+
+        result = self.result()
+        honest = None if result["honest"] is None else result["honest"]["score"]
+        return export_model(self.model(), path, format, {"metric": result["metric"], "honest_score": honest})
 
     def to_study(self, storage: Any = None, *, study_name: str | None = None) -> optuna.Study:
         """Copy the run to an Optuna study.

@@ -52,8 +52,8 @@ OTHER_OPTIONS = ("--nproc-per-node",)
 
 OTHER_NAMES = (
     "DASK_DISTRIBUTED__SCHEDULER__ACTIVE_MEMORY_MANAGER__START", "HalvingGridSearchCV", "PYTHON", "VERSION",
-    "VotingClassifier", "average_precision", "best_loss", "cross_val_score", "feature_importance", "refit_full", "split_type",
-    "starting_points", "wa_churn",
+    "VotingClassifier", "average_precision", "best_loss", "cross_val_score", "feature_importance",
+    "intra_op_num_threads", "refit_full", "split_type", "starting_points", "wa_churn",
 )  # fmt: skip
 """Names of other projects and of make variables."""
 

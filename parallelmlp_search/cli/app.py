@@ -13,6 +13,7 @@ import typer
 from parallelmlp_search import __version__
 from parallelmlp_search.cli.completion import choices, runs
 from parallelmlp_search.cli.explain import explain
+from parallelmlp_search.cli.export import export
 from parallelmlp_search.cli.inspect import inspect
 from parallelmlp_search.cli.options import (
     Backend,
@@ -341,6 +342,7 @@ for command in (evaluate, leaderboard, show, study):
 
 app.command()(guarded(promote))
 app.command()(guarded(explain))
+app.command()(guarded(export))
 app.command()(guarded(inspect))
 app.command()(guarded(report))
 

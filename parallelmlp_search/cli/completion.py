@@ -28,6 +28,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "backend": ("dask", "ray"),
     "device": ("auto", "cpu", "cuda"),
     "class_weight": ("balanced",),
+    "format": ("onnx", "numpy", "safetensors"),
 }  # fmt: skip
 """Values of options."""
 

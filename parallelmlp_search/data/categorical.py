@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -177,3 +177,10 @@ def find_key(key: str, known: Container[str]) -> str | None:
         return None
     text = str(int(number)) if number.is_integer() else repr(number)
     return text if text in known else None
+
+
+def other_spellings(known: Collection[str]) -> dict[str, str]:
+    """Return the usual other spellings of known categories, as `find_key` reads them, with their category."""
+    whole = (f"{key}.0" for key in known if key.removeprefix("-").isdecimal())
+    found = {spelling: find_key(spelling, known) for spelling in (*_ALIASES, *_REVERSED, *whole)}
+    return {spelling: key for spelling, key in found.items() if key is not None and spelling not in known}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral
@@ -17,6 +18,8 @@ from parallelmlp_search.estimators.inputs import check_labels, check_numbers, ch
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from parallelmlp_search.estimators.constant_model import ConstantModel
@@ -79,6 +82,38 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         if names is None:
             self.columns_ = problem.column_table
         return problem
+
+    def export(self, path: str | os.PathLike[str], *, format: str = "onnx") -> Path:
+        """Write the fitted model to a file that needs neither this package nor torch.
+
+        Parameters
+        ----------
+        path
+            File to write, or for ``numpy`` a new folder.
+        format
+            ``onnx``, which needs the extra ``export``, ``numpy`` or ``safetensors``.
+
+        Returns
+        -------
+        pathlib.Path
+            What was written.
+
+        Raises
+        ------
+        ValueError
+            If the format is unknown or does not suit the path, or the model cannot be exported.
+        RunDirectoryError
+            If the file cannot be written.
+        """
+        from parallelmlp_search.export import export_model
+
+        check_is_fitted(self, "model_")
+        result = getattr(self, "result_", None)
+        facts = {
+            "metric": None if result is None else result.metric,
+            "honest_score": getattr(self, "honest_score_", None),
+        }
+        return export_model(self.model_, path, format, facts)
 
     def _predictions(self, X: Any) -> npt.NDArray[np.float64]:
         """Return probabilities or values of shape (n_samples, n_outputs)."""

@@ -101,33 +101,39 @@ class FoldEncoder:
         Number of common columns ``D``.
     places
         For each fold, the common column of each of its own columns.
+    sections
+        Sections that are encoded, with their places.
+    reader, n_folds
+        Reader of the used columns, and number of folds ``E``.
     """
 
     def __init__(self, encoders: Sequence[TableEncoder]) -> None:
-        self._reader = ColumnReader(encoders[0])
-        self._n_folds = len(encoders)
+        self.reader = ColumnReader(encoders[0])
+        self.n_folds = len(encoders)
         sections = _numeric_sections(encoders)
-        for number, name in enumerate(self._reader.dates):
-            sections.append(_Dates(number, [one.columns[name] for one in encoders]))
+        for number, name in enumerate(self.reader.dates):
+            sections.append(DateSection(number, [one.columns[name] for one in encoders]))
         self._categories = [
-            _Categories(number, [one.columns[name] for one in encoders])
-            for number, name in enumerate(self._reader.categories)
+            CategorySection(number, [one.columns[name] for one in encoders])
+            for number, name in enumerate(self.reader.categories)
         ]
         sections += self._categories
         starts = np.cumsum([0, *(section.width for section in sections)]).tolist()
         self.width: int = starts[-1]
         self.places: list[Indices] = [
             np.concatenate([s.columns[fold] + start for s, start in zip(sections, starts, strict=False)])
-            for fold in range(self._n_folds)
+            for fold in range(self.n_folds)
         ]
-        self._sections = [(s, slice(*edges)) for s, edges in zip(sections, pairwise(starts), strict=True)]
+        self.sections: list[tuple[Section, slice]] = [
+            (s, slice(*edges)) for s, edges in zip(sections, pairwise(starts), strict=True)
+        ]
 
     def keep(self, columns: Iterable[tuple[int, int]]) -> None:
         """Encode only the sections that ranges ``(first, end)`` of common columns touch."""
         used = np.zeros(self.width, dtype=bool)
         for first, end in columns:
             used[first:end] = True
-        self._sections = [(section, place) for section, place in self._sections if used[place].any()]
+        self.sections = [(section, place) for section, place in self.sections if used[place].any()]
 
     def read(self, X: Any) -> UsedColumns:
         """Return the used columns of a table, or of a float array of shape (n, columns of training).
@@ -137,17 +143,17 @@ class FoldEncoder:
         DataError
             If a column that is used is missing, or an array has another number of columns.
         """
-        raw = self._reader.read(X)
+        raw = self.reader.read(X)
         categories = [one.rows(*pair) for one, pair in zip(self._categories, raw.keys, strict=True)]
         if raw.n_rows >= MIN_JUDGED_ROWS:
-            for name, rows, (codes, _) in zip(self._reader.categories, categories, raw.keys, strict=True):
+            for name, rows, (codes, _) in zip(self.reader.categories, categories, raw.keys, strict=True):
                 _warn_of_unseen(name, rows, codes)
         return UsedColumns(raw.numbers, np.isnan(raw.numbers), categories, raw.times)
 
     def encode(self, used: UsedColumns) -> Singles:
         """Encode rows as common columns ``(E, n, D)``; those that :meth:`keep` left out are not set."""
-        encoded = np.empty((len(used), self._n_folds, self.width), dtype=np.float32)
-        for section, columns in self._sections:
+        encoded = np.empty((len(used), self.n_folds, self.width), dtype=np.float32)
+        for section, columns in self.sections:
             section.write(used, encoded[:, :, columns])
         return encoded.swapaxes(0, 1)
 
@@ -156,12 +162,20 @@ def _numeric_sections(encoders: Sequence[TableEncoder]) -> list[Section]:
     sections: list[Section] = []
     for key, first in encoders[0].numeric.items():
         mine: list[Any] = [encoder.numeric[key] for encoder in encoders]
-        sections.append(_Pieces(mine) if isinstance(first, PiecewiseEncoder) else _Numbers(mine))
+        sections.append(PieceSection(mine) if isinstance(first, PiecewiseEncoder) else NumberSection(mine))
     return sections
 
 
-class _Numbers:
-    """Scaled numbers, and indicators of missing ones."""
+class NumberSection:
+    """Scaled numbers, and indicators of missing ones.
+
+    Attributes
+    ----------
+    parts
+        Encoder of the columns of consecutive folds side by side, with the range of the folds.
+    indicated
+        Numbers that have an indicator in any fold.
+    """
 
     def __init__(self, encoders: Sequence[NumericEncoder]) -> None:
         n_numbers = encoders[0].n_columns
@@ -172,21 +186,21 @@ class _Numbers:
             np.concatenate([np.arange(n_numbers), indicator[encoder.has_missing]]) for encoder in encoders
         ]
         self._n_numbers = n_numbers
-        self._indicated = np.flatnonzero(has_missing)
-        self._parts: list[tuple[slice, NumericEncoder]] = []
+        self.indicated = np.flatnonzero(has_missing)
+        self.parts: list[tuple[slice, NumericEncoder]] = []
         start = 0
         # folds of other sizes may have other numbers of quantiles
         for _, run in groupby(encoders, lambda encoder: len(encoder.grid)):
             part = list(run)
-            self._parts.append((slice(start, start + len(part)), NumericEncoder.joined(part)))
+            self.parts.append((slice(start, start + len(part)), NumericEncoder.joined(part)))
             start += len(part)
 
     def write(self, used: UsedColumns, out: Singles) -> None:
-        for folds, encoder in self._parts:
+        for folds, encoder in self.parts:
             n_folds = folds.stop - folds.start
             scaled = encoder.scaled(np.tile(used.numbers, n_folds), np.tile(used.missing, n_folds))
             out[:, folds, : self._n_numbers] = scaled.reshape(len(used), n_folds, self._n_numbers)
-        out[:, :, self._n_numbers :] = used.missing[:, None, self._indicated]
+        out[:, :, self._n_numbers :] = used.missing[:, None, self.indicated]
 
 
 def _warn_of_unseen(name: str, rows: Indices, codes: Indices) -> None:
@@ -202,91 +216,120 @@ def _warn_of_unseen(name: str, rows: Indices, codes: Indices) -> None:
         )
 
 
-class _Pieces:
-    """Piecewise linear encodings of numbers."""
+class PieceSection:
+    """Piecewise linear encodings of numbers.
+
+    Attributes
+    ----------
+    repeats
+        Bins ``(E, d)`` of each number.
+    left, size
+        Left edge and size ``(E, width)`` of each bin; 0 and 1 for bins that a fold lacks.
+    """
 
     def __init__(self, encoders: Sequence[PiecewiseEncoder]) -> None:
         self.width = max(encoder.width for encoder in encoders)
         self.columns = [np.arange(encoder.width) for encoder in encoders]
         shape = len(encoders), self.width
         n_numbers = len(encoders[0].edges)
-        self._repeats = np.zeros((len(encoders), n_numbers), dtype=np.intp)  # bins of each column
-        self._left, self._size = np.zeros(shape), np.ones(shape)
+        self.repeats = np.zeros((len(encoders), n_numbers), dtype=np.intp)  # bins of each column
+        self.left, self.size = np.zeros(shape), np.ones(shape)
         for fold, encoder in enumerate(encoders):
             number, left, size = encoder.bins
-            self._repeats[fold] = np.bincount(number, minlength=n_numbers)
-            self._left[fold, : len(left)], self._size[fold, : len(left)] = left, size
-        self._repeats[:, -1] += self.width - self._repeats.sum(axis=1)
+            self.repeats[fold] = np.bincount(number, minlength=n_numbers)
+            self.left[fold, : len(left)], self.size[fold, : len(left)] = left, size
+        self.repeats[:, -1] += self.width - self.repeats.sum(axis=1)
 
     def write(self, used: UsedColumns, out: Singles) -> None:
         numbers = np.where(used.missing, -np.inf, used.numbers)
-        n_folds, n_pieces = self._left.shape
-        step = max(1, _CACHED_PIECES // self._left.size)
+        n_folds, n_pieces = self.left.shape
+        step = max(1, _CACHED_PIECES // self.left.size)
         for start in range(0, len(numbers), step):
             rows = slice(start, start + step)
             # a repetition takes 0.1 ns per piece, an index 0.3 to 2
-            pieces = np.tile(numbers[rows], n_folds).repeat(self._repeats.ravel(), axis=1)
+            pieces = np.tile(numbers[rows], n_folds).repeat(self.repeats.ravel(), axis=1)
             pieces = pieces.reshape(-1, n_folds, n_pieces)
-            pieces -= self._left
-            pieces /= self._size
+            pieces -= self.left
+            pieces /= self.size
             np.clip(pieces, 0.0, 1.0, out=out[rows], casting="same_kind")
 
 
-class _Dates:
-    """Parts of the dates of one column."""
+class DateSection:
+    """Parts of the dates of one column.
+
+    Attributes
+    ----------
+    number
+        Place of the column among those of dates.
+    encoders
+        Encoder of each fold.
+    """
 
     def __init__(self, number: int, encoders: Sequence[Any]) -> None:
-        self._number = number
-        self._encoders: Sequence[DateEncoder] = encoders
+        self.number = number
+        self.encoders: Sequence[DateEncoder] = encoders
         self.width = max(encoder.width for encoder in encoders)
         self.columns = [np.arange(encoder.width) for encoder in encoders]
 
     def write(self, used: UsedColumns, out: Singles) -> None:
         out[:] = 0.0
-        for fold, encoder in enumerate(self._encoders):
-            encoder.encode_times(used.times[self._number], out[:, fold, : encoder.width])
+        for fold, encoder in enumerate(self.encoders):
+            encoder.encode_times(used.times[self.number], out[:, fold, : encoder.width])
 
 
-class _Categories:
+class CategorySection:
     """Indicators and frequencies of the categories of one column.
 
     A row of the table stands for a category of any fold, and row 0 for missing values and unseen categories.
     Categories that no fold shows apart have common indicators, so there are few patterns of indicators.
+
+    Attributes
+    ----------
+    number
+        Place of the column among the categorical ones.
+    row
+        Row of the table of each category.
+    pattern
+        Pattern of indicators ``(rows,)`` of each row.
+    indicators
+        Indicators ``(patterns, E, n)``.
+    frequency
+        Scaled log-frequencies ``(rows, E)``, or ``(rows, 0)`` without any.
     """
 
     def __init__(self, number: int, encoders: Sequence[Any]) -> None:
-        self._number = number
+        self.number = number
         known: Sequence[CategoryEncoder] = encoders
         keys = dict.fromkeys(key for encoder in known for key in encoder.keys)
-        self._row = {key: row for row, key in enumerate(keys, 1)}
+        self.row = {key: row for row, key in enumerate(keys, 1)}
         places = [np.array([-1, *encoder.places(keys)], dtype=np.intp) for encoder in known]
         rows = np.stack([e.indicator_rows(mine) for e, mine in zip(known, places, strict=True)], axis=1)
         patterns, inverse = np.unique(rows, axis=0, return_inverse=True)
-        self._pattern = inverse.reshape(-1)  # NumPy 2.0 keeps an axis
+        self.pattern = inverse.reshape(-1)  # NumPy 2.0 keeps an axis
         n_indicators = max(encoder.indicators.shape[1] for encoder in known)
         has_frequency = any(encoder.frequency for encoder in known)
         self.width = n_indicators + has_frequency
         self.columns = []
-        self._indicators = np.zeros((len(patterns), len(known), n_indicators), dtype=np.float32)
-        self._frequency = np.zeros((len(rows), len(known) if has_frequency else 0), dtype=np.float32)
+        self.indicators = np.zeros((len(patterns), len(known), n_indicators), dtype=np.float32)
+        self.frequency = np.zeros((len(rows), len(known) if has_frequency else 0), dtype=np.float32)
         for fold, encoder in enumerate(known):
             mine = encoder.indicators[patterns[:, fold]]
-            self._indicators[:, fold, : mine.shape[1]] = mine
+            self.indicators[:, fold, : mine.shape[1]] = mine
             if encoder.frequency:
-                self._frequency[:, fold] = encoder.frequencies[places[fold]]
+                self.frequency[:, fold] = encoder.frequencies[places[fold]]
             own = np.arange(encoder.width)
             self.columns.append(np.where(own < mine.shape[1], own, n_indicators))
 
     def rows(self, codes: Indices, keys: Sequence[str]) -> Indices:
         """Return the row of the table for each code of a column."""
-        known = self._row
+        known = self.row
         found = (find_key(key, known) for key in keys)
         rows = [0 if key is None else known[key] for key in found]
         return np.array([*rows, 0], dtype=np.intp)[codes]
 
     def write(self, used: UsedColumns, out: Singles) -> None:
-        rows = used.categories[self._number]
-        n_indicators = self._indicators.shape[2]
-        out[:, :, :n_indicators] = self._indicators[self._pattern[rows]]
-        if self._frequency.shape[1]:
-            out[:, :, n_indicators] = self._frequency[rows]
+        rows = used.categories[self.number]
+        n_indicators = self.indicators.shape[2]
+        out[:, :, :n_indicators] = self.indicators[self.pattern[rows]]
+        if self.frequency.shape[1]:
+            out[:, :, n_indicators] = self.frequency[rows]

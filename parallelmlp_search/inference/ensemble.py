@@ -56,6 +56,8 @@ class Ensemble:
     ----------
     groups
         Folds that use the same columns of the table; all of them, unless columns were recognised anew.
+    shares
+        Share of the folds that each group has.
     """
 
     def __init__(self, folds: Sequence[EnsembleFold], weights: NDArray[Any]) -> None:
@@ -63,7 +65,7 @@ class Ensemble:
         for fold in folds:
             by_columns.setdefault(_used_columns(fold.encoder), []).append(fold)
         self.groups = [FoldGroup(group, weights) for group in by_columns.values()]
-        self._shares = [len(group) / len(folds) for group in by_columns.values()]
+        self.shares = [len(group) / len(folds) for group in by_columns.values()]
 
     def predictions(self, X: Any) -> NDArray[np.float64]:
         """Return predictions ``(n_predictions, n)`` of the rows of a table.
@@ -83,7 +85,7 @@ class Ensemble:
             If a column that is used is missing, or an array has another number of columns.
         """
         first, *others = (
-            share * group.predictions(X) for share, group in zip(self._shares, self.groups, strict=True)
+            share * group.predictions(X) for share, group in zip(self.shares, self.groups, strict=True)
         )
         return sum(others, first)
 
@@ -100,18 +102,20 @@ class FoldGroup:
     ----------
     encoder
         Encoder of all folds at once, or of one if they share it.
-    networks
-        Networks of each configuration with a weight.
+    networks, weights
+        Networks of each configuration with a weight, and the weights.
+    heads
+        Heads of the folds.
     """
 
     def __init__(self, folds: Sequence[EnsembleFold], weights: NDArray[Any]) -> None:
-        self._heads = [fold.head for fold in folds]
+        self.heads = [fold.head for fold in folds]
         encoders = list(dict.fromkeys(fold.encoder for fold in folds))
         if len(encoders) > 1:
             encoders = [fold.encoder for fold in folds]
         self.encoder = FoldEncoder(encoders)
         used = np.flatnonzero(weights)
-        self._weights = weights[used].tolist()
+        self.weights: list[float] = weights[used].tolist()
         self.networks: list[PlainNetworks] = [
             plain_networks(
                 [
@@ -129,7 +133,7 @@ class FoldGroup:
         """Return predictions ``(n_predictions, n)`` of the rows of a table."""
         used = self.encoder.read(X)
         n_rows = len(used)
-        result = np.empty((n_rows, self._heads[0].n_predictions))
+        result = np.empty((n_rows, self.heads[0].n_predictions))
         n_windows = -(-n_rows // self._window)
         edges = [number * n_rows // max(1, n_windows) for number in range(n_windows + 1)]
 
@@ -141,12 +145,12 @@ class FoldGroup:
 
     def _predict(self, used: UsedColumns) -> NDArray[np.float64]:
         """Predictions ``(n, n_predictions)`` of the rows of a window."""
-        total = np.zeros((len(used), self._heads[0].n_predictions))
+        total = np.zeros((len(used), self.heads[0].n_predictions))
         # exponentials overflow to infinity, whose reciprocal is right; a thread has its own error state
         with np.errstate(all="ignore"):
             rows = self.encoder.encode(used)
-            for weight, networks in zip(self._weights, self.networks, strict=True):
-                total += weight * mean_predictions(self._heads, network_outputs(networks, rows))
+            for weight, networks in zip(self.weights, self.networks, strict=True):
+                total += weight * mean_predictions(self.heads, network_outputs(networks, rows))
         return total
 
 

@@ -56,15 +56,23 @@ class ColumnReader:
     ----------
     encoder
         Encoder of the table.
+
+    Attributes
+    ----------
+    numeric, categories, dates
+        Names of the columns of each kind.
+    names
+        Names of all columns of training.
     """
 
     def __init__(self, encoder: TableEncoder) -> None:
         self._encoder = encoder
-        self._numeric = encoder.numeric_names
+        self.numeric = encoder.numeric_names
         self.categories = [n for n, one in encoder.columns.items() if isinstance(one, CategoryEncoder)]
         self.dates = [name for name in encoder.columns if name not in self.categories]
-        place = {name: number for number, name in enumerate(encoder.schema.names)}
-        self._numeric_places = [place[name] for name in self._numeric]
+        self.names = encoder.schema.names
+        place = {name: number for number, name in enumerate(self.names)}
+        self._numeric_places = [place[name] for name in self.numeric]
         self._category_places = [place[name] for name in self.categories]
         self._date_places = [place[name] for name in self.dates]
 
@@ -87,7 +95,7 @@ class ColumnReader:
         else:
             raw = RawColumns(
                 n_rows=len(frame),
-                numbers=numeric_matrix(frame, self._numeric),
+                numbers=numeric_matrix(frame, self.numeric),
                 keys=[as_keys(frame[name]) for name in self.categories],
                 times=[as_seconds(frame[name]) for name in self.dates],
             )
@@ -98,7 +106,7 @@ class ColumnReader:
         """Warn of numeric and date columns with cells that are neither missing nor readable."""
         lacking = np.isnan(raw.numbers).any(axis=0)
         suspects: list[tuple[str, str, NDArray[Any]]] = [
-            ("numeric", self._numeric[place], raw.numbers[:, place]) for place in np.flatnonzero(lacking)
+            ("numeric", self.numeric[place], raw.numbers[:, place]) for place in np.flatnonzero(lacking)
         ]
         suspects += [
             ("datetime", name, times)
@@ -113,7 +121,7 @@ class ColumnReader:
     def _of_few(self, frame: pd.DataFrame) -> RawColumns:
         """Read a few rows of a frame without a call of pandas for each column."""
         place = {name: number for number, name in enumerate(frame.columns.tolist())}
-        numeric = [place[name] for name in self._numeric]
+        numeric = [place[name] for name in self.numeric]
         categories = [place[name] for name in self.categories]
         dates = [frame[name] for name in self.dates]
         return self._of_values(frame.to_numpy(dtype=object), numeric, categories, dates)

@@ -159,7 +159,7 @@ def test_sections_that_no_network_uses_are_not_computed() -> None:
     whole, part = FoldEncoder(encoders), FoldEncoder(encoders)
     n_scores = encoders[0].groups.n_quantiles
     part.keep([(n_scores, whole.width)])
-    assert len(part._sections) == len(whole._sections) - 1
+    assert len(part.sections) == len(whole.sections) - 1
     used = whole.read(frame)
     encoded = whole.encode(used)[:, :, n_scores:]
     np.testing.assert_array_equal(part.encode(used)[:, :, n_scores:], encoded)

@@ -108,7 +108,7 @@ def test_members_without_weight_are_not_computed() -> None:
 def test_folds_that_use_other_columns_are_computed_apart() -> None:
     kinds = [{"y": "numeric"}, {"y": "identifier"}, {"y": "numeric"}]
     model = model_of("binary", kinds=kinds)
-    assert [len(group._heads) for group in model.ensemble.groups] == [2, 1]
+    assert [len(group.heads) for group in model.ensemble.groups] == [2, 1]
     for frame in (table(), table().head(1)):
         expected = one_by_one(model, frame)
         np.testing.assert_allclose(model.ensemble.predictions(frame), expected, rtol=1e-5, atol=1e-6)

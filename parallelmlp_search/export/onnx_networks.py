@@ -1,0 +1,207 @@
+"""Networks as ONNX nodes; the twin of `inference.forward`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parallelmlp_search.export.onnx_graph import Graph
+from parallelmlp_search.export.parts import ModelParts
+from parallelmlp_search.inference.forward import LAYER_NORM_EPSILON
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def group_outputs(graph: Graph, parts: ModelParts, number: int, rows: str) -> tuple[str, NDArray[np.float64]]:
+    """Add the networks of a group of folds.
+
+    Parameters
+    ----------
+    graph, parts, number
+        Graph, parts of the model, and number of the group.
+    rows
+        Encoded rows ``(E, n, width)``.
+
+    Returns
+    -------
+    (outputs, weights)
+        Outputs ``(S, n, C)`` in single precision of all networks of the group, and their weights ``(S,)``.
+        Those of a regression are means over submembers.
+    """
+    group = parts.description["groups"][number]
+    regression = parts.description["task"] == "regression"
+    networks = _Networks(graph, rows, group)
+    outputs, weights = [], []
+    for same in _alike(group["members"], parts, f"group{number}"):
+        layers = [_stacked([layers[place] for _, layers, _ in same]) for place in range(len(same[0][1]))]
+        member, _, waves = same[0]
+        values = networks.outputs(member, layers, waves)
+        n_folds, n_submembers, n_outputs = _shape(layers)
+        if n_submembers > 1 and regression:
+            values = graph.add("ReduceMean", values, np.array([-3]), keepdims=0)
+            n_submembers = 1
+        if len(same) > 1 or n_submembers > 1:
+            count = len(same) * n_folds * n_submembers
+            values = graph.add("Reshape", values, np.array([count, -1, n_outputs]))
+        outputs.append(values)
+        each = group["share"] / (group["n_folds"] * n_submembers)
+        weights.append(np.repeat([one["weight"] * each for one, _, _ in same], n_folds * n_submembers))
+    joined = outputs[0] if len(outputs) == 1 else graph.add("Concat", *outputs, axis=0)
+    return joined, np.concatenate(weights)
+
+
+def _alike(
+    members: Sequence[dict[str, Any]], parts: ModelParts, prefix: str
+) -> list[list[tuple[dict[str, Any], list[dict[str, Any]], Arrays]]]:
+    """Members with their layers and waves; those of the same shapes are in one list and computed at once."""
+    found: dict[Any, list[tuple[dict[str, Any], list[dict[str, Any]], Arrays]]] = {}
+    for number, member in enumerate(members):
+        name = f"{prefix}.member{number}"
+        layers = [
+            _simplified(layer | parts.of(f"{name}.layer{place}"))
+            for place, layer in enumerate(member["layers"])
+        ]
+        waves = parts.of(f"{name}.waves")
+        key: Any = number
+        if not waves:
+            key = (
+                str(member["columns"]),
+                tuple(
+                    tuple((k, v.shape if isinstance(v, np.ndarray) else v) for k, v in layer.items())
+                    for layer in layers
+                ),
+            )
+        found.setdefault(key, []).append((member, layers, waves))
+    return list(found.values())
+
+
+def _simplified(layer: dict[str, Any]) -> dict[str, Any]:
+    """Layer ``(F, K, inputs, outputs)``, without the axis of submembers if there are none.
+
+    The mean that a normalization subtracts is part of the weights, where no factor of submembers is between.
+    """
+    arrays = {name: part for name, part in layer.items() if isinstance(part, np.ndarray)}
+    if "gain" in arrays and "output_factor" not in arrays:
+        for name in ("weight", "bias"):
+            if name in arrays:
+                part = arrays[name].astype(np.float64)
+                arrays[name] = (part - part.mean(axis=3, keepdims=True)).astype(np.float32)
+    return layer | arrays | {"is_centred": "output_factor" not in arrays}
+
+
+def _stacked(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Join the layers of members along a new first axis; that of one member stays as it is."""
+    if len(layers) == 1:
+        return layers[0]
+    return {
+        name: np.stack([layer[name] for layer in layers]) if isinstance(part, np.ndarray) else part
+        for name, part in layers[0].items()
+    }
+
+
+def _shape(layers: Sequence[dict[str, Any]]) -> tuple[int, int, int]:
+    """Number of folds, submembers and outputs."""
+    arrays = [part for layer in layers for part in layer.values() if isinstance(part, np.ndarray)]
+    head = layers[-1]["weight"]
+    return head.shape[-4], max(array.shape[-3] for array in arrays), head.shape[-1]
+
+
+class _Networks:
+    """Networks that see the same encoded rows."""
+
+    def __init__(self, graph: Graph, rows: str, group: dict[str, Any]) -> None:
+        self._graph, self._rows = graph, rows
+        self._width, self._n_encoders = group["width"], group["n_encoders"]
+        self._inputs: dict[Any, str] = {}
+
+    def outputs(self, member: dict[str, Any], layers: Sequence[dict[str, Any]], waves: Arrays) -> str:
+        """Outputs ``([P,] F, [K,] n, C)`` of networks."""
+        n_submembers = _shape(layers)[1]
+        values = self._columns(member["columns"])
+        if waves:
+            values = self._with_waves(values, waves)
+        if n_submembers > 1:
+            key = ("submembers", values)
+            if key not in self._inputs:
+                self._inputs[key] = self._graph.add("Unsqueeze", values, np.array([1]))
+            values = self._inputs[key]
+        for layer in layers:
+            if n_submembers == 1:
+                layer = {
+                    name: part.squeeze(-3) if isinstance(part, np.ndarray) else part
+                    for name, part in layer.items()
+                }
+            values = self._layer(layer, values)
+        return values
+
+    def _columns(self, columns: Sequence[Sequence[int]]) -> str:
+        """Rows ``(E, n, D)`` of the columns that networks see."""
+        key = str(columns)
+        if key not in self._inputs:
+            places = np.concatenate([np.arange(first, end) for first, end in columns])
+            is_all = len(places) == self._width
+            found = self._rows if is_all else self._graph.add("Gather", self._rows, places, axis=2)
+            self._inputs[key] = found
+        return self._inputs[key]
+
+    def _with_waves(self, values: str, waves: Arrays) -> str:
+        """Rows ``(F, n, D)`` with the mixtures of their waves."""
+        add = self._graph.add
+        frequency, mixing = waves["frequency"], waves["mixing"]
+        n_folds, n_numbers = frequency.shape[:2]
+        numbers = add("Gather", values, np.arange(n_numbers), axis=2)
+        numbers = add("Unsqueeze", add("Transpose", numbers, perm=[0, 2, 1]), np.array([3]))
+        angles = add("Add", add("Mul", numbers, frequency), waves["phase"])
+        mixed = add("Add", add("MatMul", add("Cos", angles), mixing), waves["offset"])
+        mixed = add("Transpose", mixed, perm=[0, 2, 1, 3])
+        mixed = add("Reshape", mixed, np.array([n_folds, -1, n_numbers * mixing.shape[3]]))
+        if self._n_encoders < n_folds:
+            values = add("Expand", values, np.array([n_folds, 1, 1]))
+        return add("Concat", values, mixed, axis=2)
+
+    def _layer(self, layer: dict[str, Any], inputs: str) -> str:
+        """Outputs of a layer."""
+        add = self._graph.add
+        values = add("Mul", inputs, layer["input_factor"]) if "input_factor" in layer else inputs
+        values = add("MatMul", values, layer["weight"])
+        if "output_factor" in layer:
+            values = add("Mul", values, layer["output_factor"])
+        if "bias" in layer:
+            values = add("Add", values, layer["bias"])
+        if "gain" in layer:
+            if not layer["is_centred"]:
+                mean = add("ReduceMean", values, np.array([-1]), keepdims=1)
+                values = add("Sub", values, mean)
+            ones = np.ones(layer["gain"].shape[-1], dtype=np.float32)
+            values = add("LayerNormalization", values, ones, axis=-1, epsilon=LAYER_NORM_EPSILON)
+            values = add("Add", add("Mul", values, layer["gain"]), layer["shift"])
+        values = ACTIVATION_NODES[layer["activation"]](self._graph, values)
+        if layer["residual"]:
+            added = add("MatMul", inputs, layer["projection"]) if "projection" in layer else inputs
+            values = add("Add", values, added)
+        return values
+
+
+def _node(kind: str, **attributes: Any) -> Callable[[Graph, str], str]:
+    return lambda graph, value: graph.add(kind, value, **attributes)
+
+
+ACTIVATION_NODES: dict[str, Callable[[Graph, str], str]] = {
+    "identity": lambda graph, value: value,
+    "sigmoid": _node("Sigmoid"),
+    "tanh": _node("Tanh"),
+    "relu": _node("Relu"),
+    "leaky_relu": _node("LeakyRelu", alpha=0.01),
+    "elu": _node("Elu"),
+    "gelu": _node("Gelu"),
+    "selu": _node("Selu"),
+    "hardshrink": _node("Shrink", lambd=0.5),
+    "mish": _node("Mish"),
+    "silu": lambda graph, value: graph.add("Mul", value, graph.add("Sigmoid", value)),
+    "softplus": _node("Softplus"),
+    "sine": _node("Sin"),
+}
+"""Activations by name, as nodes."""
