@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol
 
 from parallelmlp_search._html import card, table, text
-from parallelmlp_search.report.terminal.console import STAGES
+from parallelmlp_search.report.terminal.console import STAGES, about_clock
 from parallelmlp_search.report.wording import format_clock, format_count, format_epochs, format_score
 from parallelmlp_search.search.run.progress import Progress
 
@@ -106,13 +106,15 @@ class NotebookReport:
 def running_html(progress: Progress, title: str) -> str:
     """Return the block of a running search."""
     left = "" if progress.seconds_left is None else f", {format_clock(progress.seconds_left)} left"
+    if not left and progress.forecast_seconds is not None:
+        left = f", {about_clock(progress.forecast_seconds)} left"
     clock = f"{format_clock(progress.elapsed_seconds)} elapsed{left}"
     path = f"{progress.path}; {progress.advice}" if progress.advice else progress.path
     return card(
         f"<div>{text(title, 't')} {text(path, 'warn' if progress.advice else 's')}</div>",
         f'<div class="st" style="margin-top:6px">{_stages(progress.stage)}{text(clock, "s")}</div>',
         f'<div class="bar"><div style="width:{100 * _share(progress):.0f}%"></div></div>',
-        f"<div>{' · '.join(_facts(progress)) or text('reading and preparing the table', 's')}</div>",
+        f"<div>{' · '.join(_facts(progress)) or text(progress.detail or 'preparing the table', 's')}</div>",
         _standings(progress),
     )
 
@@ -152,9 +154,10 @@ def _stages(current: str) -> str:
 
 
 def _share(progress: Progress) -> float:
-    """Share of the time limit if there is one, else of the shards of this round."""
-    if progress.seconds_left is not None:
-        return progress.elapsed_seconds / max(1e-9, progress.elapsed_seconds + progress.seconds_left)
+    """Share of the time limit or of the forecast if there is one, else of the shards of this round."""
+    left = progress.forecast_seconds if progress.seconds_left is None else progress.seconds_left
+    if left is not None:
+        return progress.elapsed_seconds / max(1e-9, progress.elapsed_seconds + left)
     return min(1.0, progress.done / progress.total) if progress.total else 0.0
 
 

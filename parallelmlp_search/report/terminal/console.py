@@ -86,7 +86,7 @@ class ConsoleReport:
         if progress.forecast_seconds is not None and not self._has_forecast:
             self._has_forecast = True
             self._line(
-                f"forecast: {_about(progress.forecast_seconds)} left for {progress.n_planned:,} trials; "
+                f"forecast: {about_clock(progress.forecast_seconds)} left for {progress.n_planned:,} trials; "
                 "a time limit or fewer trials make it shorter"
             )
         if progress.rung_completed:
@@ -137,12 +137,12 @@ def _plain_line(progress: Progress) -> str:
     if progress.seconds_left is not None:
         facts.append(f"{format_clock(progress.seconds_left)} left")
     elif progress.forecast_seconds is not None:
-        facts.append(f"{_about(progress.forecast_seconds)} left")
+        facts.append(f"{about_clock(progress.forecast_seconds)} left")
     stage = f"{progress.stage} {_rung(progress)}".rstrip()
     return f"{format_clock(progress.elapsed_seconds)} {stage}" + (f": {', '.join(facts)}" if facts else "")
 
 
-def _about(seconds: float) -> str:
+def about_clock(seconds: float) -> str:
     """Time that is a forecast, rounded to what it is worth."""
     step = 5 if seconds < 60 else 15 if seconds < 600 else 60
     return f"about {format_clock(max(step, round(seconds / step) * step))}"
@@ -224,7 +224,7 @@ class _Block:
         if self.left is not None:
             times += f", {format_clock(self.left)} left"
         elif self.forecast is not None:
-            times += f", {_about(self.forecast)} left"
+            times += f", {about_clock(self.forecast)} left"
         shards = f"{progress.done}/{progress.total} shards" if progress.total else ""
         grid = Table.grid(expand=True)
         grid.add_column(no_wrap=True, overflow="ellipsis")

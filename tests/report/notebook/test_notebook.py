@@ -148,6 +148,12 @@ class TestProgress:
         assert "width:25%" in cell.contents[-1]
         assert "1:30 left" in cell.contents[-1]
 
+        report(Progress("screening", "rmse", elapsed_seconds=25.0, forecast_seconds=74.0))
+        assert "about 1:15 left" in cell.contents[-1]
+        assert "width:25%" in cell.contents[-1]
+        report(Progress("preparing", "rmse", detail="compiling the training loops"))
+        assert "compiling the training loops" in cell.contents[-1]
+
     def test_an_interrupt_leaves_a_line(self) -> None:
         cell = Cell()
         report = NotebookReport("Classifier", display=cell)
