@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -157,7 +158,8 @@ def _new_rows(
     """Rows of a table that the search has not seen; rows without a target are left out if others have one."""
     from parallelmlp_search.cli.predictions import target_of
     from parallelmlp_search.data import split_target
-    from parallelmlp_search.data.row_values import row_weights
+    from parallelmlp_search.data.row_values import group_codes, row_weights
+    from parallelmlp_search.exceptions import DataWarning
     from parallelmlp_search.explain.sources import new_rows
 
     name = target_of(directory, model)
@@ -167,9 +169,19 @@ def _new_rows(
     if model.reader is not None:
         frame = model.reader.with_numbers(frame, name)
     features, column = split_target(frame, name)
-    weights = (directory.info().get("source") or {}).get("weights")
-    weight = None
+    source = directory.info().get("source") or {}
+    weights, groups = source.get("weights"), source.get("groups")
+    weight = codes = None
     if weights is not None and weights in frame.columns:
         weight = row_weights(frame.loc[column.index, weights], len(column), f"weights column {weights!r}")
     numbers = column.index.to_numpy()
-    return new_rows(model, features, column, weight, numbers=numbers, background=background)
+    if groups is not None and groups in frame.columns:
+        codes = group_codes(frame.loc[column.index, groups])
+    elif groups is not None:
+        warnings.warn(
+            f"the table has no column {groups!r}, by which the search grouped rows: standard errors and "
+            "p-values take its rows for independent",
+            DataWarning,
+            stacklevel=2,
+        )
+    return new_rows(model, features, column, weight, groups=codes, numbers=numbers, background=background)

@@ -45,6 +45,7 @@ def new_rows(
     target: Any = None,
     weight: Any = None,
     *,
+    groups: Any = None,
     numbers: Any = None,
     background: pd.DataFrame | None = None,
 ) -> ExplainedRows:
@@ -54,8 +55,8 @@ def new_rows(
     ----------
     model, frame
         Model and features.
-    target, weight
-        Target and weights of the rows, or None.
+    target, weight, groups
+        Target, weights and groups of the rows, or None.
     numbers
         Number of each row in the table of the user; None for all rows in order.
     background
@@ -69,6 +70,7 @@ def new_rows(
         frame=frame,
         target=None if target is None else encoded_target(model, target),
         weight=weight,
+        groups=groups,
         numbers=numbers,
         background=background,
     )
