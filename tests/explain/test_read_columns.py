@@ -121,7 +121,8 @@ def grouped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFram
     frame.to_csv(folder / "table.csv", index=False)
     pmlp(
         "search", folder / "table.csv", "--target", "y", "--groups", "site", "--space", "small",
-        "--trials", 3, "--max-epochs", 8, "--folds", 2, "--no-baselines", "--quiet", "--output", folder / "run",
+        "--trials", 3, "--max-epochs", 8, "--folds", 2, "--no-baselines", "--quiet",
+        "--output", folder / "run",
     )  # fmt: skip
     return folder / "run", frame
 
