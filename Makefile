@@ -20,7 +20,7 @@ ALONE := alone and not slow
 
 MINUTES ?= 5
 
-.PHONY: clean demo docs fuzz gpu lint run-tests slow soak test test-browser test-fast test-oldest
+.PHONY: clean demo docs fuzz gpu lint notebooks run-tests slow soak test test-browser test-fast test-oldest
 
 demo: $(VENV)/.demo-installed
 	rm -rf runs/demo
@@ -54,6 +54,10 @@ test-browser: $(VENV)/.test-installed
 # The documentation site in build/site; links and anchors are checked.
 docs: $(VENV)/.docs-installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Runs the notebooks of examples/ and stores their outputs.
+notebooks: $(VENV)/.docs-installed
+	cd examples && PYTHONWARNINGS=ignore $(abspath $(BIN))/jupyter execute --inplace *.ipynb
 
 slow: $(VENV)/.test-installed
 	$(BIN)/python $(PYTEST) -m slow
