@@ -112,7 +112,7 @@ class Run:
         return Explanation.load(self.directory.path / EXPLANATION)
 
     def export(self, path: str | os.PathLike[str], *, format: str = "onnx") -> Path:
-        """Write the model to a file that needs neither this package nor torch.
+        """Write the model to a file that does not need this package.
 
         Parameters
         ----------

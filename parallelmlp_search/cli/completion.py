@@ -28,7 +28,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "backend": ("dask", "ray"),
     "device": ("auto", "cpu", "cuda"),
     "class_weight": ("balanced",),
-    "format": ("onnx", "numpy", "safetensors"),
+    "format": ("onnx", "torch", "numpy", "safetensors"),
 }  # fmt: skip
 """Values of options."""
 

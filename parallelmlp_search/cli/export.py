@@ -10,7 +10,12 @@ import typer
 from parallelmlp_search.cli.completion import choices
 from parallelmlp_search.cli.options import Quiet, RunPath, output_option
 
-OUTPUTS = {"onnx": "model.onnx", "numpy": "model-numpy", "safetensors": "model.safetensors"}
+OUTPUTS = {
+    "onnx": "model.onnx",
+    "torch": "model.pt2",
+    "numpy": "model-numpy",
+    "safetensors": "model.safetensors",
+}
 
 
 def export(
@@ -19,8 +24,8 @@ def export(
         str,
         typer.Option(
             metavar="NAME",
-            help="onnx: one file from columns to probabilities. numpy: a folder that needs NumPy alone. "
-            "safetensors: weights and metadata.",
+            help="onnx: one file from columns to probabilities. torch: a program of torch.export. "
+            "numpy: a folder that needs NumPy alone. safetensors: weights and metadata.",
             autocompletion=choices("format"),
         ),
     ] = "onnx",
@@ -28,8 +33,8 @@ def export(
         Path | None,
         output_option(
             metavar="PATH",
-            help="File to write, or a new folder for numpy. Default: model.onnx, model-numpy or "
-            "model.safetensors in the run.",
+            help="File to write, or a new folder for numpy. Default: model.onnx, model.pt2, "
+            "model-numpy or model.safetensors in the run.",
         ),
     ] = None,
     quiet: Quiet = False,

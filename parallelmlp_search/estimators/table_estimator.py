@@ -84,14 +84,14 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         return problem
 
     def export(self, path: str | os.PathLike[str], *, format: str = "onnx") -> Path:
-        """Write the fitted model to a file that needs neither this package nor torch.
+        """Write the fitted model to a file that does not need this package.
 
         Parameters
         ----------
         path
             File to write, or for ``numpy`` a new folder.
         format
-            ``onnx``, which needs the extra ``export``, ``numpy`` or ``safetensors``.
+            ``onnx``, which needs the extra ``export``, ``torch``, ``numpy`` or ``safetensors``.
 
         Returns
         -------

@@ -17,7 +17,7 @@ from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.export.columns import check_model
 from parallelmlp_search.export.parts import ModelParts, model_parts
 
-SUFFIXES = {"onnx": ".onnx", "numpy": "", "safetensors": ".safetensors"}
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "numpy": "", "safetensors": ".safetensors"}
 """Suffix of the file of each format; the NumPy format is a folder."""
 
 FORMATS = tuple(SUFFIXES)
@@ -27,7 +27,7 @@ FORMATS = tuple(SUFFIXES)
 def export_model(
     model: Any, path: str | os.PathLike[str], format: str = "onnx", facts: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write a trained model to a file or folder that needs neither this package nor torch.
+    """Write a trained model to a file or folder that does not need this package.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def export_model(
     path
         File to write, or for ``numpy`` a folder that does not exist.
     format
-        ``onnx``, ``numpy`` or ``safetensors``.
+        ``onnx``, ``torch``, ``numpy`` or ``safetensors``.
     facts
         Further facts for the metadata, such as ``metric`` and ``honest_score``.
 
@@ -95,6 +95,13 @@ def _write_onnx(parts: ModelParts, path: Path) -> None:
     write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
+def _write_torch(parts: ModelParts, path: Path) -> None:
+    from parallelmlp_search.export.torch_module import program_bytes
+
+    content = program_bytes(parts)
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
+
+
 def _write_numpy(parts: ModelParts, path: Path) -> None:
     program = importlib.resources.files(__package__).joinpath("standalone.py").read_text(encoding="utf-8")
 
@@ -118,6 +125,7 @@ def _write_safetensors(parts: ModelParts, path: Path) -> None:
 
 _WRITERS: dict[str, Callable[[ModelParts, Path], None]] = {
     "onnx": _write_onnx,
+    "torch": _write_torch,
     "numpy": _write_numpy,
     "safetensors": _write_safetensors,
 }

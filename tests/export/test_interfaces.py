@@ -189,7 +189,7 @@ def test_paths_and_formats(name: str, format: str, words: str, tmp_path: Path) -
         export_model(random_model(every_kind(), "binary", 2, configs=CONFIGS[:1]), tmp_path / name, format)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [name for name in FORMATS if name != "torch"])  # written as ONNX is
 def test_a_full_disk_leaves_nothing(format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
