@@ -8,6 +8,7 @@ import numpy as np
 
 from parallelmlp_search.distribute import FULL_STATE, ShardData, ShardTask, run_shards, shard_tasks
 from parallelmlp_search.distribute.shard_memory import FLOAT_BYTES
+from parallelmlp_search.search.finalists.baseline_memory import baseline_bytes
 from parallelmlp_search.search.finalists.sizes import finalist_sizes, group_size
 from parallelmlp_search.search.proposals.samplers import propose_fresh
 from parallelmlp_search.search.run.budget import SearchPlan, default_folds
@@ -93,6 +94,7 @@ def estimated_peak(context: SearchContext, plan: SearchPlan, sample: Sequence[ML
         2.0 * states + _together(screening, n_workers),
         finalists + len(group) * sizes.waiting(mean) + snapshots + _together(fold, n_workers),
         finalists + sizes.scoring,
+        baseline_bytes(context, plan.n_folds),
     )
     return context.memory.base + round(max(stages))
 

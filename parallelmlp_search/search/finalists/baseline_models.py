@@ -78,6 +78,8 @@ class BaselineModel:
         Numbers of iterations to select from, the most first.
     seconds
         Predicted seconds of a fit on one core, given the effort, inputs and outputs.
+    row_bytes, input_bytes
+        Bytes of each input of a training row, besides those of all inputs of networks, and of each input.
     fit
         Trains the model with a number of iterations, given the task.
     """
@@ -86,6 +88,8 @@ class BaselineModel:
     takes_codes: bool
     iterations: tuple[int, ...]
     seconds: Callable[[Effort, int, int], float]
+    row_bytes: float
+    input_bytes: float
     fit: Callable[[TrainingTable, str, int], Predictor]
 
 
@@ -230,8 +234,9 @@ def _boosting_seconds(effort: Effort, n_inputs: int, n_outputs: int) -> float:
 
 
 MODELS = (
-    BaselineModel("linear", False, (LINEAR_ITERATIONS,), _linear_seconds, _fit_linear),
-    BaselineModel("gradient_boosting", True, (100, 50, 30), _boosting_seconds, _fit_boosting),
+    BaselineModel("linear", False, (LINEAR_ITERATIONS,), _linear_seconds, 0.5, 0.0, _fit_linear),
+    # double precision, bins, and histograms of 255 bins in 31 leaves
+    BaselineModel("gradient_boosting", True, (100, 50, 30), _boosting_seconds, 16.0, 190e3, _fit_boosting),
 )
 
 

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
@@ -24,6 +24,13 @@ from torch import Tensor
 
 from parallelmlp_search.engine.rows import Rows
 from parallelmlp_search.exceptions import one_line
+from parallelmlp_search.search.finalists.baseline_memory import (
+    IMPORT_BYTES,
+    MAX_CELLS,
+    MAX_SCORED_ROWS,
+    predicted_bytes,
+    table_sizes,
+)
 from parallelmlp_search.search.finalists.baseline_models import (
     MODELS,
     BaselineModel,
@@ -65,11 +72,6 @@ LINEAR_SHARE = 0.4
 
 MIN_ROWS = 1000
 """Training rows of a fold below which a table is not halved."""
-
-MAX_CELLS = 1 << 23
-"""Most inputs of the training rows of a fold; gradient boosting copies them in double precision (64 MiB)."""
-
-MAX_SCORED_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,9 @@ def compare_baselines(
             deadline = time.monotonic() + wall
             seconds = (THREADS_SPEEDUP if n_workers > 1 else 1.0) * wall / context.throughput.factor
             seconds -= 0.0 if "sklearn.ensemble" in sys.modules else IMPORT_SECONDS
-        return [
-            asdict(one) for one in _Comparison(context.preparation, parts, seconds, deadline, n_workers).run()
-        ]
+        room = math.inf if context.memory is None else context.memory.room - IMPORT_BYTES
+        extent = _Extent(seconds, deadline, room, n_workers)
+        return [asdict(one) for one in _Comparison(context.preparation, parts, extent).run()]
 
     return [Baseline(**values) for values in context.journal.entry("baselines", compute)]
 
@@ -166,21 +168,27 @@ def beats_prior(
     return bool(honest.low > prior if greater_is_better else honest.high < prior)
 
 
+class _Extent(NamedTuple):
+    """Extent of the comparison."""
+
+    seconds: float
+    """Predicted seconds on one core."""
+    deadline: float
+    """Reading of the monotonic clock."""
+    room: float
+    """Bytes."""
+    n_workers: int
+    """Folds at once."""
+
+
 class _Comparison:
     """Cross-validation of the baselines of one search."""
 
-    def __init__(
-        self,
-        preparation: Preparation,
-        parts: Sequence[Part],
-        seconds: float,
-        deadline: float,
-        n_workers: int = 1,
-    ) -> None:
+    def __init__(self, preparation: Preparation, parts: Sequence[Part], extent: _Extent) -> None:
         self.parts = parts
         self.preparation = preparation
         self.task = preparation.problem.task
-        self.seconds, self.deadline, self.n_workers = seconds, deadline, n_workers
+        self.extent = extent
         self.rng = np.random.default_rng(seed_of(preparation.settings.seed, 9))
         predicted = np.concatenate([part.predicted_rows for part in parts])
         covered = preparation.oof_rows[np.isin(preparation.oof_rows, predicted)]
@@ -193,7 +201,7 @@ class _Comparison:
 
     def run(self) -> list[Baseline]:
         """Score the prior and every model."""
-        found, left = [self._prior()], self.seconds
+        found, left = [self._prior()], self.extent.seconds
         for model, share in zip(MODELS, (LINEAR_SHARE, 1.0), strict=True):
             effort, seconds = self._effort(model, share * left)
             left -= seconds
@@ -235,7 +243,10 @@ class _Comparison:
     def _model(self, model: BaselineModel, effort: Effort | None) -> Baseline:
         started = time.monotonic()
         if effort is None:
-            return Baseline(model.name, None, 0.0, "the search is too short for it")
+            least = Effort(min(MIN_ROWS, self._fold_rows), model.iterations[-1])
+            too_large = self._bytes(model, least) > self.extent.room
+            short = "the memory limit is too low" if too_large else "the search is too short"
+            return Baseline(model.name, None, 0.0, f"{short} for it")
         try:
             # threads of OpenMP that wait for a core took 50 times as long as one thread
             with threadpool_limits(1), warnings.catch_warnings():
@@ -257,15 +268,17 @@ class _Comparison:
     def _effort(self, model: BaselineModel, seconds: float) -> tuple[Effort | None, float]:
         """Largest effort that is predicted to take at most these seconds, and its prediction."""
         data = self.parts[0].data
-        columns, n_outputs = data.columns, data.head.n_outputs
-        n_inputs = len(category_mask(columns, data.rows.inputs.shape[1], codes=model.takes_codes))
-        limit = self.preparation.settings.memory_bytes
-        cells = MAX_CELLS if limit is None else min(MAX_CELLS, limit // 400)
+        sizes = table_sizes(self.preparation, data, model)
         for effort in efforts(model, self._fold_rows, MIN_ROWS):
-            predicted = len(self.parts) * model.seconds(effort, n_inputs, n_outputs)
-            if effort.n_rows * n_inputs <= cells and predicted <= seconds:
+            predicted = len(self.parts) * model.seconds(effort, sizes.n_inputs, sizes.n_outputs)
+            fits = self._bytes(model, effort) <= self.extent.room
+            if fits and effort.n_rows * sizes.n_inputs <= MAX_CELLS and predicted <= seconds:
                 return effort, predicted
         return None, 0.0
+
+    def _bytes(self, model: BaselineModel, effort: Effort) -> int:
+        """Predicted memory of a model."""
+        return predicted_bytes(model, effort.n_rows, table_sizes(self.preparation, self.parts[0].data, model))
 
     def _wanted_rows(self) -> NDArray[np.intp]:
         """Rows to predict: those that are scored, and validation rows if they tune decision weights."""
@@ -281,13 +294,13 @@ class _Comparison:
         def one_fold(
             number: int, part: Part, rows: NDArray[np.intp]
         ) -> list[tuple[NDArray[np.intp], NDArray[Any]]]:
-            per_fold = (time.monotonic() - started) / max(1, number // self.n_workers)
-            if number >= self.n_workers and time.monotonic() + per_fold > self.deadline:
+            per_fold = (time.monotonic() - started) / max(1, number // self.extent.n_workers)
+            if number >= self.extent.n_workers and time.monotonic() + per_fold > self.extent.deadline:
                 raise TimeoutError
             predict = model.fit(self._training_table(model, part, rows), self.task, effort.n_iterations)
             return list(self._fold_predictions(model, predict, part, wanted))
 
-        parallel = joblib.Parallel(n_jobs=self.n_workers, backend="threading")
+        parallel = joblib.Parallel(n_jobs=self.extent.n_workers, backend="threading")
         rows = [self._training_rows(effort, part) for part in self.parts]
         try:
             folds = parallel(map(joblib.delayed(one_fold), range(len(self.parts)), self.parts, rows))

@@ -18,8 +18,14 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import f1_score, log_loss, mean_absolute_error, r2_score, roc_auc_score
 
-from parallelmlp_search.search import Problem, RunDirectory, SearchSettings, run
+from parallelmlp_search.search import Problem, RunDirectory, SearchSettings, memory_planning, run
 from parallelmlp_search.search.finalists import baselines
+from parallelmlp_search.search.finalists.baseline_memory import (
+    IMPORT_BYTES,
+    baseline_bytes,
+    predicted_bytes,
+    table_sizes,
+)
 from parallelmlp_search.search.finalists.baseline_models import (
     MODELS,
     Effort,
@@ -30,7 +36,10 @@ from parallelmlp_search.search.finalists.baseline_models import (
 from parallelmlp_search.search.finalists.baselines import Baseline, beats_prior, compare_baselines
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit
 from parallelmlp_search.search.finalists.sizes import snapshots_fit
+from parallelmlp_search.search.memory_planning import estimated_peak
+from parallelmlp_search.search.planning import make_plan
 from parallelmlp_search.search.problem.preparation import Preparation
+from parallelmlp_search.search.run.memory import MemoryPlan
 from parallelmlp_search.selection import HonestScore
 
 Make = Callable[..., Any]
@@ -238,6 +247,43 @@ def test_large_tables_are_fitted_to_a_part_of_the_rows(
     monkeypatch.setattr(baselines, "MAX_CELLS", 50_000)
     found = scores(make_context(problem, settings), cross_fit(problem, settings))
     assert 0 < found["gradient_boosting"].share < 1
+
+
+def test_a_memory_limit_leaves_rows_or_a_baseline_out(
+    make_problem: Make, make_settings: Make, make_context: Make
+) -> None:
+    problem, settings = make_problem("adult", 6000), make_settings()
+    context, fit = make_context(problem, settings), cross_fit(problem, settings)
+
+    def within(room: int) -> dict[str, Baseline]:
+        plan = MemoryPlan(2 * room, room, room, room)
+        return scores(make_context(problem, settings).within(plan), fit)
+
+    sizes = table_sizes(context.preparation, context.data, MODELS[1])
+    whole, few = (IMPORT_BYTES + predicted_bytes(MODELS[1], n_rows, sizes) for n_rows in (4000, 1500))
+    assert within(2 * whole)["gradient_boosting"].share == 1.0
+    assert 0.2 < within(few)["gradient_boosting"].share < 0.5
+    found = within(IMPORT_BYTES)["gradient_boosting"]
+    assert (found.score, found.left_out) == (None, "the memory limit is too low for it")
+
+
+def test_the_predicted_peak_includes_the_baselines(
+    spam: Problem, make_settings: Make, make_context: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_settings()
+    context = make_context(spam, settings).within(MemoryPlan(4 * 10**9, 10**9, 2 * 10**9, 10**9))
+    plan = make_plan(make_context(spam, settings))
+    configs = settings.space.sample(8, np.random.default_rng(0))
+    before = estimated_peak(context, plan, configs)
+    needed = baseline_bytes(context, plan.n_folds)
+    assert 10**7 < needed < 10**8
+    assert baseline_bytes(make_context(spam, settings), plan.n_folds) == 0
+    assert (
+        baseline_bytes(replace(context, preparation=Preparation(spam, replace(settings, baselines=False))), 3)
+        == 0
+    )
+    monkeypatch.setattr(memory_planning, "baseline_bytes", lambda *_: 10**9)
+    assert estimated_peak(context, plan, configs) == 2 * 10**9 > before
 
 
 def test_a_baseline_that_fails_has_a_reason(
