@@ -20,6 +20,7 @@ from docs.site.diagrams.search import search_drawings
 from docs.site.links import DIAGRAM, REPOSITORY, ROLE, inline_diagram, role_name, site_links
 from parallelmlp_search.packing import plan
 from parallelmlp_search.parareal.method.cost import simulate_step
+from tests.browser import Browser
 from tests.documents import ROOT, options_of, pmlp_commands
 
 
@@ -54,23 +55,48 @@ def test_the_command_reference_has_every_command_and_option() -> None:
         assert widths <= {3, 4}, command
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("material") is None, reason="needs the extra docs")
-def test_the_site_builds_without_a_broken_link_and_loads_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the built site; building fails at a link or an anchor that leads nowhere."""
+    if importlib.util.find_spec("material") is None or importlib.util.find_spec("mkdocstrings") is None:
+        pytest.skip("needs the extra docs")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert outcome.returncode == 0, outcome.stderr
-    pages = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*.html")}
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_has_all_pages_and_loads_nothing_from_elsewhere(site: Path) -> None:
+    pages = {path.relative_to(site).as_posix(): path.read_text("utf-8") for path in site.rglob("*.html")}
     documents = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
-    missing = {name.replace("README.md", "index.md").replace(".md", ".html") for name in documents} - set(
-        pages
-    )
-    assert missing == set()
+    expected = {name.replace("README.md", "index.md").replace(".md", ".html") for name in documents}
+    assert expected - set(pages) == set()
     for name, text in pages.items():
         loaded = re.findall(r"<(?:script|img|iframe)[^>]* src=\"?([^\s\">]+)", text)
         loaded += re.findall(r"<link[^>]* href=\"?([^\s\">]+)[^>]* rel=\"?(?:stylesheet|preconnect)", text)
         assert [link for link in loaded if link.startswith(("http:", "https:", "//"))] == [], name
         assert 'class="mermaid"' not in text  # the theme would load it from a server
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_pages_work_as_files_with_search_and_fit_a_phone(site: Path, tmp_path: Path) -> None:
+    box = "document.querySelector('[data-md-component=search-query]')"
+    with Browser(tmp_path / "browser") as browser:
+        browser.open(site / "guides" / "deploy.html")
+        browser.run(f"{box}.value = 'calibration'; {box}.dispatchEvent(new Event('input'))")
+        browser.run(f"{box}.dispatchEvent(new Event('keyup', {{bubbles: true}})); {box}.focus()")
+        browser.wait_for("document.querySelectorAll('.md-search-result__item').length > 3")
+        assert browser.errors() == []
+        browser.resize(390, 800, phone=True)
+        for name in ("index", "how-it-works", "reference/commands", "quality"):
+            browser.open(site / f"{name}.html")
+            width = browser.run("document.scrollingElement.scrollWidth")
+            assert width <= 390, f"{name} is {width} pixels wide on a phone"
+            assert browser.errors() == []
+            assert {address.partition(":")[0] for address in browser.requests()} == {"file"}
 
 
 def test_diagrams_of_plans_are_those_on_file() -> None:
