@@ -48,7 +48,10 @@ def labels_of(n_classes: int) -> np.ndarray:
         ("f1_weighted", lambda y, p, labels: sk.f1_score(y, labels[p.argmax(1)], average="weighted")),
         ("balanced_accuracy", lambda y, p, labels: sk.balanced_accuracy_score(y, labels[p.argmax(1)])),
         ("neg_log_loss", lambda y, p, labels: sk.log_loss(y, p)),  # a name of ours: lower is better
-        ("d2_log_loss_score", lambda y, p, labels: sk.d2_log_loss_score(y, p)),
+        (
+            sk.make_scorer(sk.d2_log_loss_score, response_method="predict_proba"),
+            lambda y, p, labels: sk.d2_log_loss_score(y, p),
+        ),
         (
             sk.make_scorer(sk.fbeta_score, beta=2, average="macro"),
             lambda y, p, labels: sk.fbeta_score(y, labels[p.argmax(1)], beta=2, average="macro"),
