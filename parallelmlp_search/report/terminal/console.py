@@ -21,6 +21,8 @@ REFRESHES_PER_SECOND = 4
 MAX_STANDINGS = 5
 MAX_WIDTH = 100
 """Maximum width of the block; longer lines are hard to read."""
+MIN_FORECAST_SECONDS = 20
+"""Forecast from which a log has a line about it."""
 N_OTHER_LINES = 10
 """Lines of the block without the leaderboard, which is shortened in a low terminal."""
 
@@ -83,10 +85,11 @@ class ConsoleReport:
         if progress.path and not self._has_header:
             self._has_header = True
             self._line(f"training with {_path(progress)}")
-        if progress.forecast_seconds is not None and not self._has_forecast:
+        forecast = progress.forecast_seconds or 0.0
+        if forecast >= MIN_FORECAST_SECONDS and not self._has_forecast:
             self._has_forecast = True
             self._line(
-                f"forecast: {about_clock(progress.forecast_seconds)} left for {progress.n_planned:,} trials; "
+                f"forecast: {about_clock(forecast)} left for {progress.n_planned:,} trials; "
                 "a time limit or fewer trials make it shorter"
             )
         if progress.rung_completed:
@@ -162,7 +165,7 @@ def _rung(progress: Progress) -> str:
 
 
 def _counts(progress: Progress) -> list[str]:
-    counts = [f"{progress.n_trials:,} trials"] if progress.n_trials else []
+    counts = [f"{progress.n_trials:,} trial{'s' * (progress.n_trials > 1)}"] if progress.n_trials else []
     return counts + ([f"{progress.alive:,} in training"] if progress.alive else [])
 
 

@@ -187,6 +187,7 @@ def test_a_forecast_without_a_time_limit() -> None:
     )
     with ConsoleReport(Console(file=file, width=100)) as report:
         report(early)
+        report(screening(seconds_left=None, forecast_seconds=12, n_planned=200))  # too short for a line
         report(later)
         report(screening(seconds_left=None, forecast_seconds=31, n_planned=200, rung_completed=True))
     assert file.getvalue().splitlines() == [
