@@ -76,7 +76,7 @@ def collect(directory: RunDirectory, table: pd.DataFrame | None, *, shown_path: 
     ReportContent
     """
     from parallelmlp_search.cli.explain import rows_to_explain
-    from parallelmlp_search.cli.source import Source
+    from parallelmlp_search.cli.source import Source, table_name
     from parallelmlp_search.data.profile.table import columns_frame
     from parallelmlp_search.exceptions import PMLPError
     from parallelmlp_search.report.page.content import ReportContent, timed_predictions
@@ -103,7 +103,7 @@ def collect(directory: RunDirectory, table: pd.DataFrame | None, *, shown_path: 
     profile = None if problem is None else problem.profile()
     info = directory.info()
     source = info.get("source") or {}
-    name = Path(str(source.get("data") or directory.path)).name
+    name = table_name(str(source.get("data") or directory.path), source.get("database"))
     target = source.get("target") or model.target_name
     return ReportContent(
         run=shown_path,

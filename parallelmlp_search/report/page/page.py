@@ -177,5 +177,8 @@ def _commands(content: ReportContent) -> list[tuple[str, str]]:
     found.append(("Score other rows", f"pmlp evaluate {run} OTHER.csv"))
     command = search_command(content.info)
     if command is not None:
-        found.insert(0, ("Repeat the search", command))
+        first = "Repeat the search"
+        if (content.info.get("settings") or {}).get("initial"):
+            first += ", which began with the configurations in run.json"
+        found.insert(0, (first, command))
     return found

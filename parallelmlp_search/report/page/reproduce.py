@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -31,6 +32,8 @@ FLAGS: Mapping[str, tuple[bool, str]] = {
 DEFAULTS: Mapping[str, Any] = {"sampler": "random", "device": "auto", "calibration": "auto"}
 
 ROLES: Mapping[str, str] = {
+    "sheet": "--sheet",
+    "database": "--from",
     "task": "--task",
     "groups": "--groups",
     "time_column": "--time-column",
@@ -59,6 +62,8 @@ def search_command(info: Mapping[str, Any]) -> str | None:
     for name, option in ROLES.items():
         if source.get(name) is not None:
             words += [option, str(source[name])]
+    for name, kind in json.loads(source.get("columns") or "{}").items():
+        words += ["--columns", f"{kind}={name}"]
     if (space := _space_name(settings.get("search_space"))) != "default":
         words += ["--space", space]
     for name, option in OPTIONS.items():

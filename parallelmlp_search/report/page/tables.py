@@ -100,7 +100,7 @@ def columns_table(facts: pd.DataFrame, n_rows: int) -> Table:
         ("kind", "kind", "text"),
         ("distinct", "distinct", "count"),
         ("missing", "missing", "share"),
-        ("values", "values", "cell"),
+        ("values", "values", "long"),
         ("treatment", "used as", "text"),
         ("reason", "because", "text"),
     )
@@ -115,7 +115,7 @@ def slices_table(explanation: Explanation) -> Table | None:
     if table.empty:
         return None
     columns = (
-        ("slice", "rows with", "cell"),
+        ("slice", "rows with", "long"),
         ("n_rows", "rows", "count"),
         ("share", "share", "share"),
         ("loss", str(explanation.summary["loss"]), "score"),
@@ -131,13 +131,15 @@ def worst_rows_table(explanation: Explanation) -> Table | None:
     table = explanation.worst_rows
     if table.empty:
         return None
-    columns = [("row", "row", "count"), ("target", "target", "cell"), ("prediction", "prediction", "cell")]
+    is_number = pd.api.types.is_numeric_dtype(table["target"].dtype)
+    kind = "score" if is_number else "cell"
+    columns = [("row", "row", "count"), ("target", "target", kind), ("prediction", "prediction", kind)]
     if "probability" in table:
         columns.append(("probability", "probability of the target", "score"))
     columns.append(("loss", str(explanation.summary["loss"]), "score"))
     values = [table[key].tolist() for key, _, _ in columns]
     reasons = _reasons(explanation.attributions)
-    columns.append(("reasons", "moved most by", "cell"))
+    columns.append(("reasons", "moved most by", "long"))
     values.append([reasons.get(row, "") for row in table["row"].tolist()])
     return make_table(columns, values, page=10, name="row")
 

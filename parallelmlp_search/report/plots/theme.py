@@ -107,9 +107,10 @@ def new_figure(title: str, caption: str, **layout: Any) -> go.Figure:
     -------
     Figure
     """
-    figure = graph_objects().Figure()
-    figure.update_layout(template=template(), title_text=title, meta={"caption": caption}, **layout)
-    return figure
+    go = graph_objects()
+    # `update_layout` would merge the template with that of plotly, which takes 50 ms instead of 2
+    meta = {"caption": caption}
+    return go.Figure(layout=go.Layout(template=template(), title_text=title, meta=meta, **layout))
 
 
 def caption_of(figure: go.Figure) -> str:

@@ -161,13 +161,12 @@ def test_tables_hold_plain_values() -> None:
 def test_ten_thousand_trials_are_small_and_fast(small_run: Runs) -> None:
     content = small_run("binary").content
     content = replace(content, search=many_trials(content.search, 10_000))
-    started = time.monotonic()
+    started = time.process_time()
     page = render(content)
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     assert len(page.encode()) < MAX_BYTES
     assert len(Page(page).data["tables"]["trials"]["values"][0]) == 10_000
-    # 5 s on one core of a quiet machine
-    assert seconds < 30
+    assert seconds < 15  # 4 s on an AMD EPYC
 
 
 def test_the_command_of_a_run_gives_the_same_settings(small_run: Runs) -> None:
@@ -182,9 +181,11 @@ def test_the_command_of_a_run_gives_the_same_settings(small_run: Runs) -> None:
 def test_commands_leave_out_defaults_and_know_presets() -> None:
     settings = {"search_space": SearchSpace.preset("small").to_dict(), "time_limit": 60.0, "seed": 3}
     settings |= {"sampler": "random", "device": "auto", "calibration": "auto", "baselines": False}
-    info = {"source": {"data": "a b.csv", "target": "y", "weights": "w"}, "settings": settings}
-    assert search_command(info) == (
-        "pmlp search 'a b.csv' --target y --weights w --space small --time-limit 60 --no-baselines --seed 3"
+    source = {"data": "a b.xlsx", "target": "y", "weights": "w", "sheet": "one"}
+    source["columns"] = json.dumps({"price in $": "currency", "id": "ignore"})
+    assert search_command({"source": source, "settings": settings}) == (
+        "pmlp search 'a b.xlsx' --target y --sheet one --weights w --columns 'currency=price in $' "
+        "--columns ignore=id --space small --time-limit 60 --no-baselines --seed 3"
     )
     assert search_command({"settings": settings}) is None
 

@@ -97,9 +97,10 @@ const formats = {
   error: (value) => String(Number(value.toPrecision(2))),
   weight: (value) => (value > 0 ? value.toFixed(3) : ""),
   text: String,
+  long: String,
   cell: (value) => (typeof value === "number" ? scoreText(value) : String(value)),
 };
-const isNumeric = (kind) => !["text", "cell"].includes(kind);
+const isNumeric = (kind) => !["text", "cell", "long"].includes(kind);
 
 function compare(first, second) {
   if (typeof first === "number" && typeof second === "number") return first - second;
