@@ -90,6 +90,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "evaluate": ("evaluate", "RUN", "TABLE", "--json"),
     "explain": ("explain", "RUN", "--output", "FOLDER/explained", "--quiet"),
     "explain in the run": ("explain", "RUN", "--quiet"),
+    "report": ("report", "RUN", "--output", "FOLDER/report.html", "--quiet"),
     "inspect": ("inspect", "TABLE", "--target", "sold", "--json"),
     "study": ("study", "RUN", "--storage", "journal:FOLDER/journal", "--name", "copy"),
     "promote": (

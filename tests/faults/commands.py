@@ -7,6 +7,7 @@ instead of two seconds. A part of the commands is started from the shell's point
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -244,6 +245,7 @@ def _command(arguments: list[str], specification: Mapping[str, Any], folder: Pat
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in enumerate("rww"))
         os.chdir(folder)
         sys.argv = ["pmlp", *arguments]
+        gc.callbacks.clear()  # an interrupt inside that of Hypothesis would be lost
         warnings.resetwarnings()
         for category in HIDDEN:
             warnings.simplefilter("ignore", category)

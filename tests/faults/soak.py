@@ -370,9 +370,12 @@ class Soak:
 
 
 def _left(folder: Path) -> dict[str, Any]:
-    """What a command leaves behind in a folder and its run, without the times of a promotion."""
+    """What a command leaves behind in a folder and its run, without the times of promotions and reports."""
     timed = ("run/promotion/", "run/promoted/promotion.json")
-    return {name: content for name, content in outcome(folder).items() if not name.startswith(timed)}
+    found = {name: content for name, content in outcome(folder).items() if not name.startswith(timed)}
+    if page := found.get("report.html"):
+        found["report.html"] = page.rstrip().endswith(b"</html>")
+    return found
 
 
 def is_out_of_memory(run: Path) -> bool:

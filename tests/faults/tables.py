@@ -90,10 +90,13 @@ roles = st.one_of(
 
 FILES = (
     "csv", "csv", "tsv", "parquet", "feather", "csv.gz", "csv.zip", "txt", "jsonl", "jsonl.gz", "orc",
-    "parts", "semicolons", "utf-16",
+    "parts", "semicolons", "utf-16", "xlsx",
 )  # fmt: skip
 
-COMMANDS = ("leaderboard", "show", "resume", "inspect", "explain", "study", "dry run", "json", "other table")
+COMMANDS = (
+    "leaderboard", "show", "resume", "inspect", "explain", "study", "dry run", "json", "other table",
+    "report",
+)  # fmt: skip
 """Commands on a finished run besides predictions and their score."""
 
 table_cases = st.fixed_dictionaries(
@@ -220,6 +223,8 @@ def write_table(case: Case, folder: Path, *, turn: int = 0) -> Path:
             frame.to_parquet(path)
         elif suffix == "feather":
             frame.to_feather(path)
+        elif suffix == "xlsx":
+            frame.to_excel(path, index=False)
         elif suffix == "orc":
             frame.to_orc(path)
         elif suffix.startswith("jsonl"):

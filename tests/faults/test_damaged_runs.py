@@ -284,6 +284,7 @@ def test_random_damage_is_a_result_or_one_sentence(
             ["evaluate", run, table],
             ["promote", run, "--dry-run", "--gflops", 10],
             ["explain", run, "--quiet"],
+            ["report", run, "--quiet"],
             ["explain", run, table, "--output", tmp_path / "explained", "--quiet"],
             study,
         ]
