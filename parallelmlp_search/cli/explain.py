@@ -136,7 +136,7 @@ def rows_to_explain(
                 f"{source.data!r} has changed since the search: "
                 "give a table of rows that the search has not seen"
             )
-        return training_rows(model, problem, oof_folds_of(directory, problem))
+        return training_rows(model, problem, oof_folds_of(directory, problem, model))
     background = None
     with contextlib.suppress(PMLPError, OSError):
         frame = Source.of_run(directory).problem_of_run(directory).frame

@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from parallelmlp_search.explain.explanation import empty_table
+from parallelmlp_search.explain.scoring import unit_of
 from parallelmlp_search.explain.settings import ExplainSettings
 from parallelmlp_search.explain.tables import ExplainedTable
 
@@ -80,7 +81,7 @@ def shapley_values(
     ends = table.predict(table.compose(rows, {}))
     starts = table.predict(table.compose(background, {}))
     total = np.zeros((len(ends), n_rows, n_columns))
-    squares = np.zeros_like(total)
+    squares, unit = np.zeros_like(total), max(unit_of(ends), unit_of(starts))
     together = max(1, MAX_COMPOSED_ROWS // max(1, 2 * (n_columns - 1) * n_rows))
     for first in range(0, n_background, together):
         chosen = background[first : first + together]
@@ -94,10 +95,10 @@ def shapley_values(
                 steps = np.concatenate([start, path, ends[:, None]], axis=1)
                 pair[:, :, order] += 0.5 * np.diff(steps, axis=1).swapaxes(1, 2)
             total += pair
-            squares += pair**2
+            squares += (pair / unit) ** 2
     mean = total / n_background
-    variance = np.maximum(squares / n_background - mean**2, 0.0) / max(1, n_background - 1)
-    return Attributions(rows, mean, np.sqrt(variance), starts.mean(axis=1), ends)
+    variance = np.maximum(squares / n_background - (mean / unit) ** 2, 0.0) / max(1, n_background - 1)
+    return Attributions(rows, mean, unit * np.sqrt(variance), starts.mean(axis=1), ends)
 
 
 def _predictions_along(table: ExplainedTable, rows: Numbers, background: Numbers, orders: Numbers) -> Doubles:

@@ -10,7 +10,7 @@ from typing import Any, NotRequired, TypedDict
 import pandas as pd
 
 from parallelmlp_search._files import make_folder, write_frame, write_json
-from parallelmlp_search._reading import read_frame, read_json
+from parallelmlp_search._reading import read_frame, read_json, reading
 from parallelmlp_search._schema import Count, Positive
 
 FORMAT = 1
@@ -139,4 +139,8 @@ class Explanation:
         summary = dict(read_json(folder / SUMMARY, StoredSummary, newest=FORMAT, remedy=REMEDY))
         del summary["format"]
         tables = {name: read_frame(folder / f"{name}.parquet", columns) for name, columns in TABLES.items()}
+        with reading(folder / SUMMARY, remedy=REMEDY):
+            for name, table in tables.items():
+                if "output" in table and not set(table["output"]) <= set(summary["outputs"]):
+                    raise ValueError(f"its outputs are not those of {name}.parquet")
         return cls(summary, **tables)

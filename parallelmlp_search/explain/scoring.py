@@ -140,8 +140,9 @@ class Scorer:
         value, others = found[0], np.array([one for one in found[1:] if np.isfinite(one)])
         if len(others) < 2:
             return Difference(value, np.nan, np.nan)
-        spread = float(((others - others.mean()) ** 2).sum())
-        error = float(np.sqrt((len(others) - 1) / len(others) * spread))
+        unit = unit_of(others)
+        spread = float((((others - others.mean()) / unit) ** 2).sum())
+        error = unit * float(np.sqrt((len(others) - 1) / len(others) * spread))
         return Difference(value, error, p_value(value, error, len(others) - 1))
 
     def losses(self, predictions: Doubles, rows: Numbers) -> Doubles:
@@ -204,3 +205,12 @@ def p_value(value: float, standard_error: float, freedom: float) -> float:
     if standard_error > 0:
         return float(student.sf(value / standard_error, freedom))
     return 0.0 if value > 0 else 1.0
+
+
+def unit_of(values: Doubles) -> float:
+    """Return a power of two near the largest value.
+
+    Dividing by it rounds nothing, and squares of the quotients neither overflow nor vanish.
+    """
+    largest = float(np.abs(values).max(initial=0.0))
+    return float(2.0 ** max(-1000, np.frexp(largest)[1] - 1)) if np.isfinite(largest) else 1.0

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from parallelmlp_search.explain.columns import MISSING, ColumnValues, position_text
 from parallelmlp_search.explain.explanation import TABLES, empty_table
-from parallelmlp_search.explain.scoring import Scorer, p_value
+from parallelmlp_search.explain.scoring import Scorer, p_value, unit_of
 from parallelmlp_search.explain.tables import ExplainedTable
 
 Doubles = NDArray[np.float64]
@@ -198,7 +198,7 @@ def _candidates(cuts: dict[str, Cut], losses: Doubles, first: NDArray[np.bool_])
 
 def _z_values(codes: Numbers, n_levels: int, losses: Doubles, first: NDArray[np.bool_]) -> Doubles:
     """Difference between the loss of each level and of all other rows, in standard errors (Welch)."""
-    codes, losses = codes[first], losses[first]
+    codes, losses = codes[first], losses[first] / unit_of(losses[first])
     count = np.bincount(codes, minlength=n_levels).astype(np.float64)
     total = np.bincount(codes, losses, minlength=n_levels)
     square = np.bincount(codes, losses**2, minlength=n_levels)
@@ -233,13 +233,15 @@ def _difference(
     losses: Doubles, mask: NDArray[np.bool_], others: NDArray[np.bool_]
 ) -> tuple[float, float, float]:
     """Difference of mean losses, its standard error, and the degrees of freedom (Welch)."""
-    parts = [losses[mask], losses[others]]
+    unit = unit_of(losses)
+    parts = [losses[mask] / unit, losses[others] / unit]
+    difference = unit * float(parts[0].mean() - parts[1].mean())
     variances = [float(part.var(ddof=1)) / len(part) for part in parts]
     total = sum(variances)
     if total == 0:
-        return float(parts[0].mean() - parts[1].mean()), 0.0, 1.0
+        return difference, 0.0, 1.0
     freedom = total**2 / sum(v**2 / (len(part) - 1) for v, part in zip(variances, parts, strict=True))
-    return float(parts[0].mean() - parts[1].mean()), float(np.sqrt(total)), float(freedom)
+    return difference, unit * float(np.sqrt(total)), float(freedom)
 
 
 def _holm(values: Sequence[float] | Doubles) -> Doubles:

@@ -76,8 +76,17 @@ def new_rows(
     )
 
 
-def oof_folds_of(directory: RunDirectory, problem: Problem) -> NDArray[Any]:
+def oof_folds_of(directory: RunDirectory, problem: Problem, model: TrainedModel) -> NDArray[Any]:
     """Return for each row of the problem of a run the fold that predicts it, or -1; empty for older runs.
+
+    Parameters
+    ----------
+    directory, problem, model
+        A finished run, its problem and its model.
+
+    Returns
+    -------
+    array of shape (n,)
 
     Raises
     ------
@@ -92,6 +101,8 @@ def oof_folds_of(directory: RunDirectory, problem: Problem) -> NDArray[Any]:
         rows, mine = found["rows"], found["folds"]
         if rows.shape != mine.shape or rows.min() < 0 or rows.max() >= problem.n_rows:
             raise ValueError("its folds do not belong to the table")
+        if not model.refitted and (mine.min() < 0 or mine.max() >= len(model.folds)):
+            raise ValueError("its folds do not belong to the model")
         folds = np.full(problem.n_rows, -1, dtype=np.int16)
         folds[rows] = mine
         return folds

@@ -394,6 +394,15 @@ def test_predictions_on_standard_output_are_utf_8(
     assert result.stdout_bytes.decode("utf-8").splitlines()[:2] == ["sold", "é"]
 
 
+def test_commands_on_models_print_no_warning_of_a_library(finished: Path, folder: Path) -> None:
+    """In a new process, since torch warns of a read-only array once per process."""
+    for command in ("evaluate", "predict"):
+        words = [sys.executable, "-W", "default", "-W", "ignore::DeprecationWarning", "-m"]
+        words += ["parallelmlp_search", command, str(finished), str(folder / "sold.csv")]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_evaluate(finished: Path, folder: Path) -> None:
     from sklearn.metrics import accuracy_score, roc_auc_score
 

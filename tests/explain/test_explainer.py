@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
-from parallelmlp_search.explain import ExplainedRows, ExplainSettings, Explanation, explain_model
+from parallelmlp_search.explain import ExplainedRows, ExplainSettings, Explanation, explain_model, slices
 from parallelmlp_search.explain.attributions import shapley_values
 from parallelmlp_search.explain.columns import column_values
 from parallelmlp_search.explain.grouping import associations
@@ -241,6 +241,21 @@ def test_a_planted_slice_is_found_and_noise_is_not(binary: Searched) -> None:
 
 
 # ---------------------------------------------------------------------- files and messages
+
+
+@pytest.mark.parametrize("power", [-660, 660])
+def test_statistics_of_losses_do_not_depend_on_the_unit(power: int) -> None:
+    """Squares of 1e199 overflow, those of 1e-199 vanish; a power of two rounds nothing."""
+    rng, factor = np.random.default_rng(0), 2.0**power
+    codes, losses = rng.integers(0, 4, 200), rng.random(200)
+    first = np.arange(200) < 150
+    expected = slices._z_values(codes, 4, losses, first)
+    assert len(set(expected)) == 4
+    assert np.array_equal(slices._z_values(codes, 4, losses * factor, first), expected)
+    difference, error, freedom = slices._difference(losses, first, ~first)
+    assert slices._difference(losses * factor, first, ~first) == (
+        difference * factor, error * factor, freedom,
+    )  # fmt: skip
 
 
 def test_an_explanation_is_saved_and_read(found: Explanation, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from parallelmlp_search._files import is_leftover
 from tests.faults import commands
 from tests.faults.cases import (
     COMMANDS,
@@ -370,9 +371,16 @@ class Soak:
 
 
 def _left(folder: Path) -> dict[str, Any]:
-    """What a command leaves behind in a folder and its run, without the times of promotions and reports."""
+    """What a command leaves behind in a folder and its run, without the times of promotions and reports.
+
+    Hidden files of killed writers do not count; resuming deletes those inside of runs.
+    """
     timed = ("run/promotion/", "run/promoted/promotion.json")
-    found = {name: content for name, content in outcome(folder).items() if not name.startswith(timed)}
+    found = {
+        name: content
+        for name, content in outcome(folder).items()
+        if not name.startswith(timed) and not is_leftover(Path(name))
+    }
     if page := found.get("report.html"):
         found["report.html"] = page.rstrip().endswith(b"</html>")
     return found

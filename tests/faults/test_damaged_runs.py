@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import Result
 
 from parallelmlp_search.cli import runs
+from parallelmlp_search.exceptions import RunDirectoryError
+from parallelmlp_search.explain import Explanation
 from parallelmlp_search.search.run import journal
 from tests.faults.damage import damage
 from tests.faults.small import SEARCH
@@ -68,6 +70,8 @@ def _frame(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], o
     [
         ("leaderboard.parquet", lambda path: os.truncate(path, 1000), ["leaderboard"], "Parquet"),
         ("leaderboard.parquet", _text(""), ["leaderboard"], "Parquet file size is 0 bytes"),
+        ("leaderboard.parquet", _frame(lambda frame: pd.concat([frame, frame])), ["report"],
+         "it has a trial twice"),
         ("trials.parquet", _frame(lambda frame: frame[["error"]]), ["show", "0"], "no column 'trial'"),
         ("trials.parquet", _frame(lambda frame: frame.head(0)), ["show", "0"], "it has no rows"),
         (
@@ -147,6 +151,26 @@ def test_a_lost_file_of_a_finished_run_is_named(
     command = {"trials.parquet": ["show", run, 0], "model/model.json": ["evaluate", run, table]}
     message = failure(pmlp(*command.get(file, ["resume", run])))
     assert f"has lost its {file}: restore it from a copy, or search again" in message
+
+
+def test_folds_that_the_model_lacks_are_one_sentence(
+    finished: Path, table: Path, pmlp: Pmlp, tmp_path: Path
+) -> None:
+    run = copied(finished, tmp_path)
+    _tensors(lambda all: all["folds"].fill_(7))(run / "oof.safetensors")
+    message = failure(pmlp("explain", run, "--quiet"))
+    assert f"could not read '{run / 'oof.safetensors'}' (its folds do not belong to the model)" in message
+
+
+def test_an_explanation_of_other_classes_is_made_again(finished: Path, pmlp: Pmlp, tmp_path: Path) -> None:
+    run = copied(finished, tmp_path)
+    assert pmlp("explain", run, "--quiet").exit_code == 0
+    stored = run / "explain"
+    _json(outputs=["x", "y"])(stored / "explanation.json")
+    with pytest.raises(RunDirectoryError, match=r"its outputs are not those of dependence\.parquet"):
+        Explanation.load(stored)
+    assert pmlp("report", run, "--quiet").exit_code == 0
+    assert Explanation.load(stored).summary["outputs"] == ["yes"]
 
 
 def test_a_damaged_checkpoint_can_be_deleted(

@@ -342,6 +342,8 @@ class RunDirectory:
         with reading(path):
             if frame.empty:
                 raise ValueError("it has no rows")
+            if columns is LEADERBOARD_COLUMNS and frame["trial"].duplicated().any():
+                raise ValueError("it has a trial twice")
             for state in frame["state"].unique():
                 check_choice("state", state, list(TrialState))
             for row in frame.drop_duplicates("trial").to_dict("records"):
