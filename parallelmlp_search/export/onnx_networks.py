@@ -128,13 +128,16 @@ class _Networks:
             if key not in self._inputs:
                 self._inputs[key] = self._graph.add("Unsqueeze", values, np.array([1]))
             values = self._inputs[key]
+        n_apart = 1  # submembers that differ so far
         for layer in layers:
             if n_submembers == 1:
                 layer = {
                     name: part.squeeze(-3) if isinstance(part, np.ndarray) else part
                     for name, part in layer.items()
                 }
-            values = self._layer(layer, values)
+            values = self._layer(layer, values, n_apart)
+            if n_submembers > 1:
+                n_apart = max([n_apart, _shape([layer])[1]])
         return values
 
     def _columns(self, columns: Sequence[Sequence[int]]) -> str:
@@ -162,11 +165,14 @@ class _Networks:
             values = add("Expand", values, np.array([n_folds, 1, 1]))
         return add("Concat", values, mixed, axis=2)
 
-    def _layer(self, layer: dict[str, Any], inputs: str) -> str:
-        """Outputs of a layer."""
+    def _layer(self, layer: dict[str, Any], inputs: str, n_apart: int) -> str:
+        """Outputs of a layer for inputs that differ between some submembers."""
         add = self._graph.add
-        values = add("Mul", inputs, layer["input_factor"]) if "input_factor" in layer else inputs
-        values = add("MatMul", values, layer["weight"])
+        values, n_factors = inputs, n_apart
+        if "input_factor" in layer:
+            values = add("Mul", inputs, layer["input_factor"])
+            n_factors = layer["input_factor"].shape[-3] if layer["input_factor"].ndim > 3 else n_apart
+        values = self._product(values, layer["weight"], n_factors)
         if "output_factor" in layer:
             values = add("Mul", values, layer["output_factor"])
         if "bias" in layer:
@@ -180,9 +186,20 @@ class _Networks:
             values = add("Add", add("Mul", values, layer["gain"]), layer["shift"])
         values = ACTIVATION_NODES[layer["activation"]](self._graph, values)
         if layer["residual"]:
-            added = add("MatMul", inputs, layer["projection"]) if "projection" in layer else inputs
+            added = self._product(inputs, layer["projection"], n_apart) if "projection" in layer else inputs
             values = add("Add", values, added)
         return values
+
+    def _product(self, values: str, weight: NDArray[Any], n_apart: int) -> str:
+        """Products of values ``([P,] F, [K,] n, I)`` and weights."""
+        if n_apart == 1 or weight.shape[-3] > 1:
+            return self._graph.add("MatMul", values, weight)
+        # Submembers with common weights are further rows of one product: a row of adult takes 0.26 ms instead
+        # of 0.31 with two members of 8 submembers, on one core.
+        *leading, _, n_inputs, n_outputs = weight.shape
+        joined = self._graph.add("Reshape", values, np.array([*leading, -1, n_inputs]))
+        product = self._graph.add("MatMul", joined, weight.squeeze(-3))
+        return self._graph.add("Reshape", product, np.array([*leading, n_apart, -1, n_outputs]))
 
 
 def _node(kind: str, **attributes: Any) -> Callable[[Graph, str], str]:
