@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from parallelmlp_search.cli.completion import choices
-from parallelmlp_search.cli.options import Quiet, RunPath, output_option
+from parallelmlp_search.cli.options import RunPath, output_option
 
 OUTPUTS = {
     "onnx": "model.onnx",
@@ -37,7 +37,9 @@ def export(
             "model-numpy or model.safetensors in the run.",
         ),
     ] = None,
-    quiet: Quiet = False,
+    quiet: Annotated[
+        bool, output_option("--quiet", "-q", help="Print only the path of what is written.")
+    ] = False,
 ) -> None:
     """Write the model of a run as one file that other programs can read."""
     from parallelmlp_search._checks import check_choice

@@ -114,7 +114,7 @@ def program_bytes(parts: ModelParts) -> bytes:
         torch.zeros(_EXAMPLE_ROWS, len(inputs["dates"]), dtype=torch.int64),
     )
     rows = {0: torch.export.Dim("n")}
-    program = torch.export.export(module, example, dynamic_shapes=(rows, rows, rows))
+    program = torch.export.export(module, example, dynamic_shapes=(rows, rows, rows), strict=False)
     hidden = ("groups", "format", "matrix_width")
     facts = {name: value for name, value in parts.description.items() if name not in hidden}
     buffer = io.BytesIO()

@@ -77,8 +77,10 @@ def check_path(path: Path, format: str) -> None:
     if not path.absolute().parent.is_dir():
         raise InvalidParameterError(f"output must be in a folder that exists, but got {str(path)!r}")
     if suffix and path.suffix != suffix:
+        others = [name for name, other in SUFFIXES.items() if other == path.suffix]
+        hint = f"; did you mean the format {others[0]}?" if others else ""
         raise InvalidParameterError(
-            f"output must end in {suffix} for the format {format}, but got {str(path)!r}"
+            f"output must end in {suffix} for the format {format}, but got {str(path)!r}{hint}"
         )
     if not suffix and path.exists():
         raise InvalidParameterError(

@@ -175,7 +175,9 @@ def test_free_text_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "format", "words"),
     [
-        ("model.pb", "onnx", "must end in .onnx"),
+        ("model.pb", "onnx", r"must end in .onnx for the format onnx, but got '.*pb'$"),
+        ("model.pt2", "onnx", r"did you mean the format torch\?"),
+        ("model", "safetensors", r"did you mean the format numpy\?"),
         ("none/model.onnx", "onnx", "in a folder that exists"),
         ("model.onnx", "pickle", "one of onnx"),
         ("folder", "numpy", "must be a new folder"),

@@ -159,6 +159,13 @@ def test_spellings_of_categories_and_blank_cells(tmp_path: Path) -> None:
     assert probabilities["3"] == probabilities["3.0"] != probabilities[""] == probabilities["nan"]
 
 
+def test_no_rows(tmp_path: Path) -> None:
+    model = random_model(every_kind(), "binary")
+    session = session_of(export_model(model, tmp_path / "model.onnx"))
+    probabilities, label = session.run(None, feeds(session, new_rows().head(0)))
+    assert (probabilities.shape, label.shape) == ((0, 2), (0,))
+
+
 def test_names_of_outputs_that_are_columns(tmp_path: Path) -> None:
     frame = every_kind().rename(columns={"x": "label", "town": "v7", "flag": "probabilities"})
     renamed = new_rows().rename(columns={"x": "label", "town": "v7", "flag": "probabilities"})
