@@ -18,10 +18,11 @@ from docs.site.diagrams.packing import modified_matmul, packing, population
 from docs.site.diagrams.parareal import parareal, slice_times, spans
 from docs.site.diagrams.search import search_drawings
 from docs.site.links import DIAGRAM, REPOSITORY, ROLE, inline_diagram, role_name, site_links
+from docs.site.notebooks import notebook_page
 from parallelmlp_search.packing import plan
 from parallelmlp_search.parareal.method.cost import simulate_step
 from tests.browser import Browser
-from tests.documents import ROOT, options_of, pmlp_commands
+from tests.documents import ROOT, blocks, options_of, pmlp_commands
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,7 @@ from tests.documents import ROOT, options_of, pmlp_commands
         ("architecture.md", "[a](../CONTRIBUTING.md#language)", "[a](contributing.md#language)"),
         ("contributing.md", "[a](docs/decisions)", "[a](decisions/README.md)"),
         ("guides/gpu.md", "[a](../../examples/classifier.py)", f"[a]({REPOSITORY}examples/classifier.py)"),
+        ("faq.md", "[a](../examples/first_search.ipynb)", "[a](examples/first_search.md)"),
         ("speed.md", "![a](../benchmarks/results/x.svg)", "![a](results/x.svg)"),
         ("guides/gpu.md", "see `docs/optuna.md`", "see [Optuna: trials in packed batches](../optuna.md)"),
         ("faq.md", "[a](https://example.org/b.md)", "[a](https://example.org/b.md)"),
@@ -53,6 +55,17 @@ def test_the_command_reference_has_every_command_and_option() -> None:
         rows = [line for line in section.splitlines() if line.startswith("|")]
         widths = {re.sub(r"\\\|", "", row).count("|") for row in rows}
         assert widths <= {3, 4}, command
+
+
+def test_a_notebook_becomes_a_page_with_its_outputs() -> None:
+    page = notebook_page(ROOT / "examples" / "first_search.ipynb")
+    assert page.startswith("# A first search\n")
+    found = blocks(page)
+    assert {block.language for block in found} == {"python", "text"}
+    assert any("honest score" in block.text for block in found if block.language == "text")
+    assert page.count("<table>") == page.count("</table>") == 4
+    assert "<style" not in page
+    assert max(map(len, page.splitlines())) < 10_000
 
 
 @pytest.fixture(scope="module")

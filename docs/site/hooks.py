@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: pages from outside of docs/, links that leave it, and the command reference."""
+"""Hooks of mkdocs: pages from outside of docs/, links that leave it, diagrams, and the command reference."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from docs.site.commands import command_reference
 from docs.site.links import DIAGRAM, OUTSIDE, ROLE, ROOT, inline_diagram, role_name, site_links
+from docs.site.notebooks import notebook_page
 
 COMMANDS = "[commands]"
 """Line of the page of commands that is replaced by their reference."""
@@ -23,6 +24,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages from outside of docs/, the images that pages show, and all pages to the navigation."""
     for source, name in OUTSIDE.items():
         files.append(File.generated(config, name, content=(ROOT / source).read_text(encoding="utf-8")))
+    for path in sorted((ROOT / "examples").glob("*.ipynb")):
+        files.append(File.generated(config, f"examples/{path.stem}.md", content=notebook_page(path)))
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.svg")):
         files.append(File.generated(config, f"results/{path.name}", abs_src_path=str(path)))
     listed = set(_pages(config.nav))

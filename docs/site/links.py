@@ -69,6 +69,8 @@ def _target(path: str, here: str) -> str:
         path = OUTSIDE[path]
     elif path.startswith("docs/"):
         path = path.removeprefix("docs/")
+    elif path.startswith("examples/") and path.endswith(".ipynb"):
+        path = path.replace(".ipynb", ".md")
     elif path.startswith("benchmarks/results/") and path.endswith(".svg"):
         path = path.replace("benchmarks/results/", "results/")
     else:
