@@ -89,14 +89,30 @@ def encoded_rows(graph: Graph, columns: Columns, parts: ModelParts, number: int)
     """
     group = parts.description["groups"][number]
     sections: list[str | NDArray[Any]] = []
+    categories: list[str] = []  # of neighbouring columns, (n, 1, E, width)
     end = 0
     for place, section in enumerate(group["sections"]):
-        if section["start"] > end:  # columns that no network sees
+        is_next = section["start"] == end
+        if categories and not (is_next and section["kind"] == "categories"):
+            sections.append(_side_by_side(graph, categories))
+            categories = []
+        if not is_next:  # columns that no network sees
             sections.append(np.zeros((1, group["n_encoders"], section["start"] - end), dtype=np.float32))
         end = section["stop"]
         arrays = parts.of(f"group{number}.section{place}")
-        sections.append(_SECTIONS[section["kind"]](graph, columns, group, section, arrays))
+        if section["kind"] == "categories":
+            categories += _categories(graph, section, arrays)
+        else:
+            sections.append(_SECTIONS[section["kind"]](graph, columns, group, section, arrays))
+    if categories:
+        sections.append(_side_by_side(graph, categories))
     return _joined(graph, sections, group)
+
+
+def _side_by_side(graph: Graph, values: list[str]) -> str:
+    """Join values ``(n, 1, E, width)`` to ``(n, E, width)``."""
+    joined = values[0] if len(values) == 1 else graph.add("Concat", *values, axis=3)
+    return graph.add("Squeeze", joined, np.array([1]))
 
 
 def _joined(graph: Graph, sections: list[Any], group: dict[str, Any]) -> str:
@@ -209,8 +225,8 @@ def _pieces(graph: Graph, columns: Columns, group: dict[str, Any], section: Any,
     return graph.cast(graph.add("Clip", value, 0.0, 1.0), "FLOAT")
 
 
-def _categories(graph: Graph, columns: Columns, group: dict[str, Any], section: Any, arrays: Arrays) -> str:
-    """Indicators and frequencies of a column ``(n, E, width)``."""
+def _categories(graph: Graph, section: Any, arrays: Arrays) -> list[str]:
+    """Indicators, and frequencies if there are any, of a column ``(n, 1, E, width)``."""
     rows: dict[str, int] = section["rows"]
     pattern, frequency = arrays["pattern"], arrays.get("frequency")
     if frequency is None:
@@ -224,12 +240,11 @@ def _categories(graph: Graph, columns: Columns, group: dict[str, Any], section: 
     )
     parts = []
     if frequency is not None:
-        parts.append(graph.add("Gather", frequency[..., None], found, axis=0))  # (n, 1, E, 1)
+        parts.append(graph.add("Gather", frequency[..., None], found, axis=0))
         found = graph.add("Gather", pattern, found)
     if arrays["indicators"].shape[2]:
         parts.insert(0, graph.add("Gather", arrays["indicators"], found, axis=0))
-    joined = parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=3)
-    return graph.add("Squeeze", joined, np.array([1]))
+    return parts
 
 
 def _dates(graph: Graph, columns: Columns, group: dict[str, Any], section: Any, arrays: Arrays) -> str:
@@ -299,6 +314,5 @@ def _calendar(graph: Graph, column: str) -> tuple[str, str, str, str]:
 _SECTIONS: dict[str, Callable[[Graph, Columns, dict[str, Any], Any, Arrays], str]] = {
     "numbers": _numbers,
     "pieces": _pieces,
-    "categories": _categories,
     "dates": _dates,
 }
