@@ -16,7 +16,7 @@ from parallelmlp_search._optional import require
 from parallelmlp_search.report.page.content import ReportContent
 from parallelmlp_search.report.page.reproduce import facts, search_command
 from parallelmlp_search.report.page.sections import Panel, Section, panel_of, sections_of
-from parallelmlp_search.report.plots.search import baselines
+from parallelmlp_search.report.plots.search import BASELINES, baselines
 from parallelmlp_search.report.plots.theme import template
 from parallelmlp_search.report.wording import (
     describe_interval,
@@ -125,6 +125,7 @@ def _headline(content: ReportContent) -> dict[str, Any]:
         "sentence": "",
         "score": "-",
         "is_weak": result.get("beats_prior") is False,
+        "better": _better_baselines(content),
     }
     if is_finite(honest.get("score")):
         head["score"] = format_with_error(float(honest["score"]), honest.get("standard_error"))
@@ -139,6 +140,21 @@ def _headline(content: ReportContent) -> dict[str, Any]:
     else:
         head["sentence"] = "The table is too small to hold rows back, so the score on new rows is not known."
     return head
+
+
+def _better_baselines(content: ReportContent) -> str:
+    """Names and scores of simple models that score better than this one."""
+    search = content.search
+    score = (search.result.get("honest") or {}).get("score")
+    if not is_finite(score):
+        return ""
+    sign = 1.0 if search.greater_is_better else -1.0
+    found = [
+        f"{BASELINES.get(one['name'], one['name'])} {format_score(one['score'])}"
+        for one in search.result.get("baselines") or ()
+        if is_finite(one["score"]) and sign * (one["score"] - score) > 0
+    ]
+    return ", ".join(found)
 
 
 def _cards(content: ReportContent) -> list[tuple[str, str, str]]:

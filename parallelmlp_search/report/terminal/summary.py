@@ -73,7 +73,7 @@ def search_summary(result: Record, leaderboard: Sequence[Record], run: str) -> R
         page.add_row("" if number else "left out", Text(str(sentence), style="yellow"))
     page.add_row("run", Text(run, style="bold"))
     quoted = shlex.quote(run)
-    commands = [f"pmlp leaderboard {quoted}", f"pmlp explain {quoted}"]
+    commands = [f"pmlp leaderboard {quoted}", f"pmlp report {quoted}"]
     commands.append(f"pmlp predict {quoted} NEW.csv --output predictions.csv")
     page.add_row("next", Text("\n".join(commands), style="cyan"))
     return Group("", page, "")

@@ -115,6 +115,12 @@ def test_the_page_shows_score_interval_baselines_and_warnings(small_run: Runs) -
     )
     assert "No better than the prior." in Page(render(weak)).text
     assert "No better than the prior." not in page.text
+    stored = [{"name": "linear", "score": 0.99, "share": 1.0, "left_out": None}]
+    result = {**content.search.result, "baselines": stored}
+    beaten = replace(content, search=replace(content.search, result=result))
+    assert "Better on the same rows: linear model 0.9900." in Page(render(beaten)).text
+    stored[0]["score"] = 0.51
+    assert "Better on the same rows" not in Page(render(beaten)).text
 
 
 def test_a_run_without_its_table_has_a_smaller_page_with_the_reason(small_run: Runs) -> None:
