@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tarfile
 import webbrowser
 from pathlib import Path
 
@@ -84,6 +85,14 @@ def test_an_explanation_of_an_earlier_model_is_computed_anew(run: Path, tmp_path
     os.utime(run / "model" / "model.json", ns=(before + 10**9, before + 10**9))
     pmlp("report", run, "--quiet")
     assert stored.stat().st_mtime_ns > before
+
+
+def test_runs_of_released_versions_have_a_page(tmp_path: Path) -> None:
+    with tarfile.open(Path(__file__).parents[1] / "data" / "formats" / "0.1.0.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    finished = tmp_path / "0.1.0" / "finished"
+    pmlp("report", finished, "--quiet")
+    assert {"ensemble", "size", "learning-curves"} <= figures(finished / "report.html")
 
 
 def test_open_shows_the_page(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

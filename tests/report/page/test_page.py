@@ -8,14 +8,16 @@ import json
 import re
 import shlex
 import time
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from parallelmlp_search.report.page.page import _json, render
+from parallelmlp_search.report.page.page import TEMPLATES, _json, render
 from parallelmlp_search.report.page.reproduce import search_command
 from parallelmlp_search.report.page.tables import leaderboard_table, make_table
 from parallelmlp_search.space import SearchSpace
@@ -194,6 +196,14 @@ def test_commands_leave_out_defaults_and_know_presets() -> None:
         "--columns ignore=id --space small --time-limit 60 --no-baselines --seed 3"
     )
     assert search_command({"settings": settings}) is None
+
+
+def test_a_distribution_holds_the_templates() -> None:
+    settings = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["parallelmlp_search"]
+    package = TEMPLATES.parents[2]
+    held = {path for pattern in patterns for path in package.glob(pattern)}
+    assert {path for path in TEMPLATES.iterdir() if path.is_file()} <= held
 
 
 def test_titles_of_figures_are_those_of_the_page(small_run: Runs) -> None:
