@@ -31,11 +31,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from benchmarks.publishing import ROOT, describe_machine, git_output
+from benchmarks.publishing import ROOT, describe_machine, fill, git_output, marks
 from parallelmlp_search._files import write_json
 from parallelmlp_search._memory import resident_bytes
 
 RESULTS = ROOT / "benchmarks" / "results" / "limits.json"
+PAGE = ROOT / "docs" / "reliability.md"
 DATASETS = ROOT / "datasets"
 PARTS = ("time", "busy", "memory")
 
@@ -321,8 +322,8 @@ def measure_rows(cases: Sequence[Case], most: int | None) -> None:
         print(f"{left} rows are left: run the same command again")
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line for each part and limit.
+def summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table with a row for each time limit, and one for each kind of work and memory limit.
 
     Parameters
     ----------
@@ -331,29 +332,46 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
     Returns
     -------
-    list of str
+    str
+        Tables in Markdown.
     """
-    lines = []
-    for part in PARTS:
-        own = [row for row in rows if row["part"] == part]
-        if not own:
-            continue
-        kept, alone = sum(row["kept"] for row in own), sum(row.get("alone", True) for row in own)
-        lines.append(f"{part}: {kept} of {len(own)} runs kept their limit, {alone} on an idle machine")
-        for limit in dict.fromkeys(row["limit"] for row in own if part != "memory"):
-            some = [row for row in own if row["limit"] == limit]
-            used = [row["seconds"] / row["limit"] for row in some if "minimum" not in row]
-            text = f"{min(used):.1%} to {max(used):.1%} of the time used" if used else "all below the minimum"
-            lines.append(f"  {limit:g} s: {sum(row['kept'] for row in some)} of {len(some)}, {text}")
-        for row in own if part == "memory" else ():
-            peak, error = row["peak_bytes"] / 1e6, row.get("estimate_error")
-            text = "" if error is None else f", predicted with an error of {error:+.0%}"
-            lines.append(f"  {row['work']}, {row['limit']}: peak {peak:.0f} MB of {row['limit_used']}{text}")
-    return lines
+    timed = [row for row in rows if row["part"] != "memory"]
+    limited = [row for row in rows if row["part"] == "memory"]
+    return "\n\n".join([*_time_table(timed), *_memory_table(limited)])
+
+
+def _time_table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not rows:
+        return
+    titles = ("limit", "runs", "kept", "time used", "below the minimum", "machine idle")
+    lines = [_line(titles), _line(["---"] * len(titles))]
+    for part, limit in dict.fromkeys((row["part"], row["limit"]) for row in rows):
+        own = [row for row in rows if (row["part"], row["limit"]) == (part, limit)]
+        used = [row["seconds"] / limit for row in own if "minimum" not in row]
+        text = f"{min(used):.1%} to {max(used):.1%}" if used else ""
+        kept, alone = sum(row["kept"] for row in own), sum(row["alone"] for row in own)
+        name = f"{limit:g} s" + (", beside a busy process" if part == "busy" else "")
+        lines.append(_line((name, len(own), kept, text, len(own) - len(used), alone)))
+    yield "\n".join(lines)
+
+
+def _memory_table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not rows:
+        return
+    titles = ("work", "memory limit", "peak", "error of the prediction")
+    lines = [_line(titles), _line(["---"] * len(titles))]
+    for row in rows:
+        error = f"{row['estimate_error']:+.0%}" if "estimate_error" in row else ""
+        lines.append(_line((row["work"], row["limit_used"], f"{row['peak_bytes'] / 1e6:.0f} MB", error)))
+    yield "\n".join(lines)
+
+
+def _line(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def main() -> None:
-    """Measure the parts that are asked for and print a summary."""
+    """Measure the parts that are asked for, print a summary and write it into the page on reliability."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
     parser.add_argument(
@@ -366,7 +384,9 @@ def main() -> None:
     for part in options.part or PARTS:
         cases += memory_cases() if part == "memory" else time_cases(part)
     measure_rows(cases, options.runs)
-    print("\n".join(summary(_read_rows())))
+    table = summary(_read_rows())
+    fill(PAGE, marks("limits"), "\n" + table + "\n")
+    print(table)
 
 
 if __name__ == "__main__":
