@@ -385,7 +385,7 @@ def main() -> None:
         cases += memory_cases() if part == "memory" else time_cases(part)
     measure_rows(cases, options.runs)
     table = summary(_read_rows())
-    fill(PAGE, marks("limits"), "\n" + table + "\n")
+    fill(PAGE, marks("limits"), table)
     print(table)
 
 

@@ -17,6 +17,7 @@ from benchmarks import (
     extremes,
     ingredients,
     latency,
+    limits,
     optuna_bridge,
     optuna_storages,
     packed_training,
@@ -223,6 +224,7 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/refinement_sampler.md", "refinement_sampler"): lambda: refinement_sampler.table(
         _on_file(refinement_sampler.RESULTS)["rows"]
     ),
+    ("docs/reliability.md", "limits"): lambda: limits.summary(_on_file(limits.RESULTS)["rows"]),
     ("docs/speed.md", "latency"): lambda: latency.published(_on_file(latency.RESULTS))["latency"],
     ("docs/speed.md", "start_up"): lambda: latency.published(_on_file(latency.RESULTS))["start_up"],
     ("docs/speed.md", "packed_training"): lambda: published(_packed_rows()),

@@ -365,7 +365,7 @@ def _below_minimum(context: SearchContext, plan: SearchPlan) -> list[str]:
     """Sentence that names the minimum of a time limit that was below it."""
     limit, clock = context.settings.time_limit, context.clock
     seconds = clock.elapsed + closing_seconds(context, 1)
-    if limit is None or plan.minimum_seconds <= limit or seconds <= limit:
+    if limit is None or plan.minimum_seconds <= limit or seconds <= 1.02 * limit:
         return []
     phases = context.phases.to_dict()
     reading = sum(phases[name]["seconds"] for name in ("reading", "preparing") if name in phases)
