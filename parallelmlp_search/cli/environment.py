@@ -21,6 +21,7 @@ EXTRAS = {
     "dashboard": "optuna_dashboard",
     "duckdb": "duckdb",
     "excel": "python_calamine",
+    "export": "onnxruntime",
     "gpu": "triton",
     "plots": "plotly",
     "polars": "polars",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -108,17 +109,17 @@ def _write_numpy(parts: ModelParts, path: Path) -> None:
     program = importlib.resources.files(__package__).joinpath("standalone.py").read_text(encoding="utf-8")
 
     def write(folder: Path) -> None:
-        write_atomic(folder / "model.npz", lambda temporary: _save_npz(parts, temporary))
+        write_atomic(folder / "model.npz", lambda temporary: temporary.write_bytes(_npz(parts)))
         write_json(folder / "model.json", parts.description)
         write_atomic(folder / "predict.py", lambda temporary: temporary.write_text(program, encoding="utf-8"))
 
     write_folder(path, write)
 
 
-def _save_npz(parts: ModelParts, path: Path) -> None:
-    with open(path, "wb") as file:  # savez would append a suffix to a name
-        arrays: dict[str, Any] = parts.arrays
-        np.savez(file, **arrays)
+def _npz(parts: ModelParts) -> bytes:
+    content, arrays = io.BytesIO(), dict[str, Any](parts.arrays)
+    np.savez(content, **arrays)
+    return content.getvalue()
 
 
 def _write_safetensors(parts: ModelParts, path: Path) -> None:

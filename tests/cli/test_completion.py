@@ -82,7 +82,7 @@ def test_runs_in_a_folder_that_is_typed(folder: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_the_installed_script_works_in_bash(folder: Path) -> None:
+def test_the_installed_script_works_in_bash(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = folder / "home"
     home.mkdir()
     program = folder / "bin" / "pmlp"
@@ -90,8 +90,10 @@ def test_the_installed_script_works_in_bash(folder: Path) -> None:
     program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m parallelmlp_search "$@"\n')
     program.chmod(0o755)
     environment = os.environ | {"HOME": str(home), "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    # otherwise the shell is that of the parent process, which differs between machines
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     script = CliRunner().invoke(app, ["--show-completion", "bash"], prog_name="pmlp")
-    assert script.exit_code == 0
+    assert script.exit_code == 0, script.output
     (home / "script").write_text(script.stdout)
     asking = 'source "$HOME/script"; COMP_WORDS=(pmlp search --space d); COMP_CWORD=3'
     asking += '; _pmlp_completion pmlp; printf "%s\\n" "${COMPREPLY[@]}"; complete -p pmlp'
