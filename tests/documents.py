@@ -246,10 +246,14 @@ def source_words() -> frozenset[str]:
     return frozenset().union(*(re.findall(r"\w+", text) for text in texts))
 
 
+GENERATED = ("build", "dist", "runs")
+"""Folders that commands of this project write, which a clone has or lacks."""
+
+
 def _path_problem(path: str) -> str | None:
     """Check paths that begin with a folder of the repository or of the package."""
     first = path.split("/")[0]
-    if not any((folder / first).is_dir() for folder in (ROOT, PACKAGE)) or first == "runs":
+    if not any((folder / first).is_dir() for folder in (ROOT, PACKAGE)) or first in GENERATED:
         return None
     if path.startswith("benchmarks/results/"):  # written by a benchmark, perhaps not yet
         return None if f'"{Path(path).name}"' in benchmark_sources() else f"no benchmark writes {path}"

@@ -38,6 +38,7 @@ def test_a_line_per_rung_at_1(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_messages_of_all_stages_at_2(capfd: pytest.CaptureFixture[str]) -> None:
+    level = LOGGER.level
     model = fit(2)
     out, err = capfd.readouterr()
     assert not out
@@ -62,7 +63,7 @@ def test_messages_of_all_stages_at_2(capfd: pytest.CaptureFixture[str]) -> None:
     assert places == sorted(places)
     assert all(line[:8].strip()[0].isdigit() for line in lines)
     assert not LOGGER.handlers
-    assert LOGGER.level == logging.NOTSET
+    assert LOGGER.level == level
 
 
 def test_a_handler_of_the_user_receives_messages_without_verbose(caplog: pytest.LogCaptureFixture) -> None:
