@@ -8,7 +8,8 @@ starting, reading, batches, dropout noise, evaluation, selection, idle workers.
 The last columns compare the member-steps per second of the whole search with the rate of the training loop
 alone: right after the search, in the same process, the loops of the same shards run again on all workers,
 with batches that are ready. ``--seconds`` sets another time limit, ``--only NAME`` selects tables. All five
-tables with the default limit write ``benchmarks/results/search_efficiency.json``.
+tables with the default limit write ``benchmarks/results/search_efficiency.json`` and a table of
+``docs/speed.md``.
 
 Time inside the loop is CPU time, so other programs on the machine do not add to it. They still lengthen the
 phases: the shares hold only if the machine is otherwise idle. The share of the CPU time of all processes is
@@ -32,7 +33,7 @@ from typing import Any
 import joblib
 import torch
 
-from benchmarks.publishing import ROOT, describe_machine
+from benchmarks.publishing import ROOT, describe_machine, fill, marks
 from parallelmlp_search.distribute import ShardOutcome, ShardTask, one_thread, worker_count
 from parallelmlp_search.engine import BatchStream, Population, TrainingSettings, execution_path
 from parallelmlp_search.engine.host_training import HostTraining
@@ -266,6 +267,7 @@ def main() -> None:
     if arguments.only is None and arguments.seconds == SECONDS:
         machine = describe_machine() | {"day": time.strftime("%Y-%m-%d")}
         RESULTS.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+        fill(ROOT / "docs" / "speed.md", marks("search_efficiency"), table(rows))
 
 
 if __name__ == "__main__":

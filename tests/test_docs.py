@@ -23,6 +23,7 @@ from benchmarks import (
     packed_training,
     postprocessing,
     refinement_sampler,
+    search_efficiency,
 )
 from benchmarks.packed.profile import profile_table
 from benchmarks.packed.report import published, scaling_table, short_table
@@ -230,6 +231,9 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/speed.md", "packed_training"): lambda: published(_packed_rows()),
     ("docs/speed.md", "profile"): lambda: "\n\n".join(
         map(profile_table, _on_file(packed_training.PROFILE)["rows"])
+    ),
+    ("docs/speed.md", "search_efficiency"): lambda: search_efficiency.table(
+        _on_file(search_efficiency.RESULTS)["rows"]
     ),
     ("docs/speed.md", "scaling"): lambda: scaling_table(_on_file(packed_training.SCALING)["rows"]),
 }
