@@ -40,6 +40,7 @@ def test_the_linear_model_is_fitted_on_the_training_rows() -> None:
     assert linear(Case(extremes.tiny, 1.0, "log_loss"), *classes) < 0.3
 
 
+@pytest.mark.slow
 def test_a_search_runs_and_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(extremes.CASES, "150 rows", Case(extremes.tiny, 6.0, "log_loss"))  # type: ignore[index]
     row = run("150 rows", tmp_path)

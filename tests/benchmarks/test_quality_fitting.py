@@ -89,6 +89,7 @@ def test_missing_tools_are_skipped_with_a_message(tmp_path: Path, capsys: pytest
     assert all(tool.name in left_out or tool in chosen for tool in (TOOLS["lightgbm"], TOOLS["catboost"]))
 
 
+@pytest.mark.slow
 def test_the_command_runs_and_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--quick", "--sets", "iris", "wine", "--folder", str(tmp_path), "--threads", "1"]
     arguments += ["--tools", "hist_gradient_boosting", "optuna_mlp", "--seconds", "2"]

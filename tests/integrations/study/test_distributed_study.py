@@ -147,7 +147,9 @@ def _check_all_there(storage: str, n_trials: int) -> list[FrozenTrial]:
     return trials
 
 
-@pytest.mark.parametrize("place", ["journal:{}/study.log", "sqlite:///{}/study.db"])
+@pytest.mark.parametrize(
+    "place", ["journal:{}/study.log", pytest.param("sqlite:///{}/study.db", marks=pytest.mark.slow)]
+)
 def test_a_killed_worker_loses_nothing(folder: Path, start: Start, place: str) -> None:
     storage = place.format(folder)
     workers = [start(storage, 24, 6561) for _ in range(2)]

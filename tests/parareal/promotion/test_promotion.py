@@ -159,6 +159,7 @@ def test_an_error_says_that_every_network_diverged(
     assert not (run_folder / "promoted").exists()
 
 
+@pytest.mark.slow
 def test_networks_that_do_not_help_are_not_used(run_folder: Path, problem: Problem) -> None:
     directory = RunDirectory.open(run_folder)
     before = directory.result()

@@ -88,8 +88,8 @@ def free_port() -> int:
     [
         pytest.param(2, 2, True, id="T=2"),
         pytest.param(3, 3, True, id="T=3"),  # a middle slice receives and sends
-        pytest.param(3, 3, False, id="T=3 over gloo"),
-        pytest.param(4, 4, True, id="T=4"),
+        pytest.param(3, 3, False, id="T=3 over gloo", marks=pytest.mark.slow),
+        pytest.param(4, 4, True, id="T=4", marks=pytest.mark.slow),
         pytest.param(4, 2, True, id="T=2 twice"),  # with data parallelism
     ],
 )
@@ -110,7 +110,9 @@ def test_ranks_reach_the_weights_of_one_process(
             assert normalized > 1e-10
 
 
-@pytest.mark.parametrize("sockets", [True, False], ids=["sockets", "gloo"])
+@pytest.mark.parametrize(
+    "sockets", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["sockets", "gloo"]
+)
 def test_disagreement_and_silence_are_errors(tmp_path: Path, sockets: bool) -> None:
     start_ranks(2, "rank_errors.py", tmp_path / "errors.json", sockets, hosted=sockets)
     errors = json.loads((tmp_path / "errors.json").read_text())
@@ -278,6 +280,7 @@ def assert_same_weights(one: Job, other: Job) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_job_with_one_sentence_and_a_restart_resumes(tmp_path: Path) -> None:
     whole, broken = job(tmp_path / "a", epochs=EPOCHS), job(tmp_path / "b", epochs=EPOCHS)
     start_ranks(2, "rank_worker.py", whole.folder)
