@@ -98,7 +98,7 @@ class ShardTask:
         buckets = {(shape.family, shape.widths): shape for shape in shapes}
         overhead = sum(overhead_seconds(shape) for shape in buckets.values())
         training = steps * (overhead + sum(self.data.step_seconds(config) for config in self.configs))
-        return training + self._n_evaluations * self.evaluation_seconds
+        return training + self.n_evaluations * self.evaluation_seconds
 
     @property
     def evaluation_seconds(self) -> float:
@@ -115,11 +115,12 @@ class ShardTask:
 
     def member_bytes(self) -> list[int]:
         """Return the predicted memory that training each member takes."""
-        n_snapshots = 0 if self.data.snapshot_inputs is None else self._n_evaluations
+        n_snapshots = 0 if self.data.snapshot_inputs is None else self.n_evaluations
         return [member_bytes(self.data, config, len(self.keep), n_snapshots) for config in self.configs]
 
     @property
-    def _n_evaluations(self) -> int:
+    def n_evaluations(self) -> int:
+        """Number of evaluations."""
         return 1 if self.evaluate_every is None else math.ceil(self.until_epoch / self.evaluate_every)
 
     def part(self, members: Sequence[int]) -> ShardTask:

@@ -144,7 +144,6 @@ def _within_memory(
 def fold_parts(context: SearchContext, n_folds: int) -> list[Part]:
     """Return the parts of cross-fitting."""
     hold_out = not snapshots_fit(context.preparation)
-    # threads hold the columns of several folds at once, which a memory limit does not plan for
-    n_workers = 1 if context.memory is not None else context.throughput.n_workers
+    n_workers = context.fold_workers
     parts = context.preparation.folds(n_folds, hold_out_validation=hold_out, n_workers=n_workers)
     return [replace(part, data=context.share(part.data)) for part in parts]

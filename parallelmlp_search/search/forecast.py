@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from parallelmlp_search.search.finalists.baselines import untimed_seconds
 from parallelmlp_search.search.finalists.reserve import closing_seconds
 from parallelmlp_search.search.finalists.selection_cost import SelectionCost
 from parallelmlp_search.search.finalists.sizes import snapshots_fit
@@ -15,9 +16,6 @@ from parallelmlp_search.search.screening.rungs import ladder_cost
 
 MIN_SHARDS = 3
 """Shards of each worker before the first forecast, unless the first rung ends before."""
-
-BASELINE_SHARE = 0.05
-"""Share of the time for the baselines."""
 
 
 class Forecast:
@@ -63,20 +61,23 @@ class Forecast:
             if not done or (is_early and values.get("done", 0) < MIN_SHARDS * throughput.n_workers):
                 return None
             left = (max(0.0, total - done) + self._finalists(trials)) * elapsed / done
+            comparing = throughput.factor * untimed_seconds(self._plan.training_seconds)
         elif stage == "cross-fitting" and self._screened is not None:
             screening, done = self._screened
             # shards that are being trained are half done
             training = min(throughput.n_workers, values["total"] - values["done"])
             share = max(0.5, values["done"] + 0.5 * training) / values["total"]
-            left = share * (elapsed - screening) * (1.0 / share - 1.0)
-            left += (1.0 - share) * max(0.0, self._finalists(trials) * screening / done + screening - elapsed)
+            spent = elapsed - screening
+            predicted = max(0.0, self._finalists(trials) * screening / done - spent)
+            # the mean of `predicted` and of `spent * (1 / share - 1)`, whose weight is the share
+            left = (1.0 - share) * (spent + predicted)
+            comparing = 0.0  # the baselines come first
         else:
             return None
         cost = SelectionCost.of(self._context.preparation, self._plan.n_finalists)
         after = cost.selecting + cost.correcting / throughput.n_workers
         after += closing_seconds(self._context, self._plan.n_finalists)
-        after += BASELINE_SHARE * (elapsed + left) if self._context.settings.baselines else 0.0
-        return left + after
+        return left + after + (comparing if self._context.settings.baselines else 0.0)
 
     def _screening(self, trials: Sequence[Trial]) -> tuple[float, float]:
         """Work that is done, and that of the whole screening."""

@@ -167,8 +167,7 @@ def _timed_plan(context: SearchContext, sample: _Sample) -> SearchPlan:
 
 def folding_seconds(context: SearchContext, n_folds: int) -> float:
     """Return the predicted wall-clock time of preparing the folds."""
-    n_at_once = 1 if context.memory is not None else min(n_folds, context.throughput.n_workers)
-    return n_folds * context.preparation.part_seconds / n_at_once
+    return n_folds * context.preparation.part_seconds / min(n_folds, context.fold_workers)
 
 
 def _evaluation_seconds(context: SearchContext, sample: _Sample) -> float:

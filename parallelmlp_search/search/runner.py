@@ -314,7 +314,7 @@ def _finish(
         weights,
         n_workers=context.throughput.n_workers,
         deadline=None if limit is None else clock.deadline(closing + refit_seconds),
-        entry=context.journal.entry,
+        journal=context.journal,
     )
     model = postprocess(fit, evaluation.ensemble)
     left_out = [*left_out, *fit.left_out]

@@ -29,8 +29,11 @@ KINDS = {kind: number for number, kind in enumerate(_KINDS.split())}
 CACHE_LINE = 16
 """Floats in a cache line."""
 
-N_DIGIT_COUNTS = 3 * 2048
-"""Counts of the digits of scores: three digits of eleven bits."""
+DIGIT_BITS, N_DIGITS = 11, 3
+"""Bits of a digit and digits of a score of 32 bits, by which scores are sorted."""
+
+N_DIGIT_COUNTS = N_DIGITS << DIGIT_BITS
+"""Counts of the digits of scores."""
 
 _DTYPES = {"Floats": np.float32, "Doubles": np.float64, "Integers": np.int64, "Flags": np.bool_}
 

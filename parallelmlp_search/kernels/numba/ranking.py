@@ -5,14 +5,11 @@ A sort by comparisons and the passes of tensor operations after it took 53 ns pe
 
 from __future__ import annotations
 
-from parallelmlp_search.kernels.numba.arguments import RankedRows
+from parallelmlp_search.kernels.numba.arguments import DIGIT_BITS, N_DIGITS, RankedRows
 from parallelmlp_search.kernels.numba.decorators import inlined
 from parallelmlp_search.kernels.numba.pointers import as_integers, as_words, unpacker
 
 _ranked_rows = unpacker(RankedRows)
-
-DIGIT_BITS, N_DIGITS = 11, 3
-"""Bits of a digit and digits of a score of 32 bits."""
 
 LOW_32 = (1 << 32) - 1
 SIGN = 1 << 31

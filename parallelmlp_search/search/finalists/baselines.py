@@ -28,6 +28,7 @@ from parallelmlp_search.search.finalists.baseline_memory import (
     IMPORT_BYTES,
     MAX_CELLS,
     MAX_SCORED_ROWS,
+    TableSizes,
     predicted_bytes,
     table_sizes,
 )
@@ -121,12 +122,11 @@ def compare_baselines(
     if context.preparation.is_tiny or not settings.baselines:
         return []
 
-    # threads hold the inputs of several folds at once, which a memory limit does not plan for
-    n_workers = 1 if context.memory is not None else context.throughput.n_workers
+    n_workers = context.fold_workers
 
     def compute() -> list[dict[str, Any]]:
         if settings.time_limit is None:
-            seconds, deadline = min(MAX_SECONDS, UNTIMED_SHARE * training_seconds) - IMPORT_SECONDS, math.inf
+            seconds, deadline = untimed_seconds(training_seconds) - IMPORT_SECONDS, math.inf
         else:
             wall = min(baseline_reserve(settings), LEFT_SHARE * seconds_left)
             deadline = time.monotonic() + wall
@@ -137,6 +137,11 @@ def compare_baselines(
         return [asdict(one) for one in _Comparison(context.preparation, parts, extent).run()]
 
     return [Baseline(**values) for values in context.journal.entry("baselines", compute)]
+
+
+def untimed_seconds(training_seconds: float) -> float:
+    """Return the seconds on one core for the baselines without a time limit, from those of all training."""
+    return min(MAX_SECONDS, UNTIMED_SHARE * training_seconds)
 
 
 def baseline_reserve(settings: SearchSettings) -> float:
@@ -243,8 +248,8 @@ class _Comparison:
     def _model(self, model: BaselineModel, effort: Effort | None) -> Baseline:
         started = time.monotonic()
         if effort is None:
-            least = Effort(min(MIN_ROWS, self._fold_rows), model.iterations[-1])
-            too_large = self._bytes(model, least) > self.extent.room
+            least = predicted_bytes(model, min(MIN_ROWS, self._fold_rows), self._sizes(model))
+            too_large = least > self.extent.room
             short = "the memory limit is too low" if too_large else "the search is too short"
             return Baseline(model.name, None, 0.0, f"{short} for it")
         try:
@@ -267,18 +272,16 @@ class _Comparison:
 
     def _effort(self, model: BaselineModel, seconds: float) -> tuple[Effort | None, float]:
         """Largest effort that is predicted to take at most these seconds, and its prediction."""
-        data = self.parts[0].data
-        sizes = table_sizes(self.preparation, data, model)
+        sizes = self._sizes(model)
         for effort in efforts(model, self._fold_rows, MIN_ROWS):
             predicted = len(self.parts) * model.seconds(effort, sizes.n_inputs, sizes.n_outputs)
-            fits = self._bytes(model, effort) <= self.extent.room
+            fits = predicted_bytes(model, effort.n_rows, sizes) <= self.extent.room
             if fits and effort.n_rows * sizes.n_inputs <= MAX_CELLS and predicted <= seconds:
                 return effort, predicted
         return None, 0.0
 
-    def _bytes(self, model: BaselineModel, effort: Effort) -> int:
-        """Predicted memory of a model."""
-        return predicted_bytes(model, effort.n_rows, table_sizes(self.preparation, self.parts[0].data, model))
+    def _sizes(self, model: BaselineModel) -> TableSizes:
+        return table_sizes(self.preparation, self.parts[0].data, model)
 
     def _wanted_rows(self) -> NDArray[np.intp]:
         """Rows to predict: those that are scored, and validation rows if they tune decision weights."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import stdev
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import torch
 
@@ -16,6 +16,8 @@ from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit
 from parallelmlp_search.search.finalists.selection_cost import N_BOOTSTRAPS, N_ROUNDS, SelectionCost
 from parallelmlp_search.search.problem.preparation import seed_of
+from parallelmlp_search.search.run.budget import Throughput
+from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.trial import Trial, TrialState
 from parallelmlp_search.selection import (
     Bootstrap,
@@ -41,20 +43,6 @@ SELECTING_SHARE = 0.5
 MIN_SECONDS = 0.05
 """Least seconds that the correction aims at."""
 
-Value = TypeVar("Value")
-
-
-class Entries(Protocol):
-    """Reads a value from the journal, or computes it and writes it there."""
-
-    def __call__(self, key: str, compute: Callable[[], Value], /) -> Value:
-        """Value of a key."""
-        ...
-
-
-def _computed(key: str, compute: Callable[[], Value], /) -> Value:
-    return compute()
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -74,7 +62,7 @@ def evaluate(
     *,
     n_workers: int = 1,
     deadline: float | None = None,
-    entry: Entries = _computed,
+    journal: Journal | None = None,
 ) -> Evaluation:
     """Score finalists on out-of-fold predictions, select the ensemble, and correct its score.
 
@@ -89,8 +77,8 @@ def evaluate(
     deadline
         Reading of the monotonic clock at which the result is wanted, or None. If time is short, there are
         fewer rounds, bootstrap samples and rows.
-    entry
-        Recalls what depends on the clock from the journal.
+    journal
+        Recalls what depends on the clock; None to compute it.
 
     Returns
     -------
@@ -116,6 +104,7 @@ def evaluate(
             f"no finalist has a finite {metric.name} on its out-of-fold predictions: choose another metric"
         )
     complexity = [float(trial.n_parameters) for trial in fit.trials]
+    entry = (journal or Journal(Throughput(n_workers))).entry
     n_rounds = N_ROUNDS if deadline is None else entry("rounds", pace.rounds)
     ensemble = greedy_ensemble(
         predictions, rows.target, metric, n_rounds=n_rounds, weight=rows.weight, complexity=complexity

@@ -8,7 +8,6 @@ planned, the other folds of its group are shortened.
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -162,8 +161,7 @@ class _Cost(NamedTuple):
     @classmethod
     def of(cls, task: ShardTask) -> _Cost:
         """Predicted seconds of a task on one core."""
-        count = 1 if task.evaluate_every is None else math.ceil(task.until_epoch / task.evaluate_every)
-        evaluating = count * task.evaluation_seconds
+        evaluating = task.n_evaluations * task.evaluation_seconds
         return cls(task.predicted_seconds - evaluating, evaluating)
 
     def __add__(self, other: _Cost) -> _Cost:  # type: ignore[override]
@@ -215,10 +213,6 @@ class _Group(NamedTuple):
         """Wall-clock time while other groups keep the other workers busy."""
         predicting = _Cost(0.0, throughput.factor * self.predicting)
         return self.together.scaled(throughput.wall_seconds(1.0)) + predicting
-
-    def alone(self, throughput: Throughput) -> _Cost:
-        """Wall-clock time with as many workers as there are tasks."""
-        return self.longest.scaled(throughput.factor) + _Cost(0.0, throughput.factor * self.predicting)
 
 
 def _with_share(task: ShardTask, share: float) -> ShardTask:

@@ -314,7 +314,7 @@ class Preparation:
             return None if values is None else values.to(self.device)
 
         predicted, snapshots = None if predict is None else inputs(predict), None
-        if predict is not None and predicted is not None and not (validated or self.is_tiny):
+        if predict is not None and predicted is not None and not validated:
             places = np.flatnonzero(np.isin(predict, self.validation_rows))
             snapshots = select_rows(predicted, torch.from_numpy(places).to(self.device))
         data = ShardData(

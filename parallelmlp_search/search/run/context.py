@@ -46,6 +46,14 @@ class SearchContext:
         return self.preparation.settings
 
     @property
+    def fold_workers(self) -> int:
+        """Threads that prepare folds or fit baselines at once.
+
+        It is 1 under a memory limit, whose plan has room for the columns of one fold.
+        """
+        return 1 if self.memory is not None else self.throughput.n_workers
+
+    @property
     def throughput(self) -> Throughput:
         """Speed of the machine."""
         return self.journal.throughput

@@ -47,7 +47,7 @@ class FinalistSizes:
     n_folds: int
     n_snapshots: int
     n_values: int
-    n_selecting: int = 0
+    n_selecting: int
 
     def kept(self, n_parameters: int) -> int:
         """Bytes of a cross-fitted finalist until the ensemble is selected."""

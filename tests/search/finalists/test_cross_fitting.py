@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,14 +37,10 @@ def test_finalists_with_equal_batches_share_a_group(
     assert groups(8, 4) == [[0, 2], [1, 3], [4, 6], [5], [7], [8, 9]]
     assert groups(8, 1) == [[number] for number in range(10)]
     # larger groups where there are many
-    many = [replace_number(trial, 10 * copy + trial.number) for copy in range(4) for trial in trials]
+    many = [replace(trial, number=10 * copy + trial.number) for copy in range(4) for trial in trials]
     sizes = [len(group) for group in _timed_groups(many, 40, 4, context.data)]
     assert max(sizes) == 4
     assert sum(sizes) == 40
-
-
-def replace_number(trial: Trial, number: int) -> Trial:
-    return Trial(number, trial.config, trial.origin, trial.round)
 
 
 def test_a_network_predicts_alone_what_it_predicted_in_its_shard(

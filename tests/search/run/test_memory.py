@@ -12,7 +12,7 @@ from parallelmlp_search.search.problem.memory_room import MIN_ROOM, check_room, 
 from parallelmlp_search.search.run.memory import PLANNED_SHARE, STEP_BYTES, FinalistSizes, MemoryPlan
 
 MB = 10**6
-SIZES = FinalistSizes(n_folds=5, n_snapshots=10, n_values=20_000)
+SIZES = FinalistSizes(n_folds=5, n_snapshots=10, n_values=20_000, n_selecting=4000)
 
 
 def _plan(limit: int, base: int = 600 * MB, **values: Any) -> MemoryPlan:
