@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from parallelmlp_search.explain import ExplainedRows
     from parallelmlp_search.inference import TrainedModel
-    from parallelmlp_search.search import RunDirectory
+    from parallelmlp_search.search import Problem, RunDirectory
 
 BACKGROUND_ROWS = 1000
 
@@ -51,6 +51,7 @@ def explain(
     """Show which columns matter, how predictions depend on them, and where the model is wrong."""
     from parallelmlp_search.cli.plain_values import plain, records
     from parallelmlp_search.cli.terminal import terminal
+    from parallelmlp_search.exceptions import PMLPError
     from parallelmlp_search.explain import ExplainSettings, explain_model
     from parallelmlp_search.report.terminal.explanation import explanation_page
     from parallelmlp_search.runs import EXPLANATION, load_model
@@ -59,7 +60,14 @@ def explain(
     directory, screen = RunDirectory.open(run), terminal()
     model, metric = load_model(directory), directory.metric()
     names = None if columns is None else tuple(name.strip() for name in columns.split(","))
-    rows = rows_to_explain(directory, model, other_table(directory, data, database, sheet))
+    table = other_table(directory, data, database, sheet)
+    if table is None:
+        rows = rows_of_search(directory, model, problem_of_search(directory))
+    else:
+        problem = None
+        with contextlib.suppress(PMLPError, OSError):
+            problem = problem_of_search(directory)
+        rows = rows_of_table(directory, model, table, problem)
     settings = ExplainSettings(columns=names, seed=seed)
     with screen.err.status("explaining") if not quiet else contextlib.nullcontext() as status:
         found = explain_model(
@@ -103,45 +111,31 @@ def other_table(
     return read_table(data, database=database, sheet=sheet)
 
 
-def rows_to_explain(
-    directory: RunDirectory, model: TrainedModel, table: pd.DataFrame | None
-) -> ExplainedRows:
-    """Return the rows of the table of a run, or those of another table.
-
-    Parameters
-    ----------
-    directory, model
-        Run and its model.
-    table
-        Another table, or None.
-
-    Returns
-    -------
-    ExplainedRows
+def problem_of_search(directory: RunDirectory) -> Problem:
+    """Read the table of a run.
 
     Raises
     ------
     RunDirectoryError
-        If the table of the run has changed since the search.
+        If the run has no table, or it has changed since the search.
     """
     from parallelmlp_search.cli.source import Source
-    from parallelmlp_search.exceptions import PMLPError, RunDirectoryError
+    from parallelmlp_search.exceptions import RunDirectoryError
+
+    source = Source.of_run(directory)
+    problem = source.problem_of_run(directory)
+    if directory.info().get("fingerprint") != problem.fingerprint():
+        raise RunDirectoryError(
+            f"{source.data!r} has changed since the search: give a table of rows that the search has not seen"
+        )
+    return problem
+
+
+def rows_of_search(directory: RunDirectory, model: TrainedModel, problem: Problem) -> ExplainedRows:
+    """Return the rows of the table of a run, with the folds that have not seen them."""
     from parallelmlp_search.explain.sources import oof_folds_of, training_rows
 
-    if table is None:
-        source = Source.of_run(directory)
-        problem = source.problem_of_run(directory)
-        if directory.info().get("fingerprint") != problem.fingerprint():
-            raise RunDirectoryError(
-                f"{source.data!r} has changed since the search: "
-                "give a table of rows that the search has not seen"
-            )
-        return training_rows(model, problem, oof_folds_of(directory, problem, model))
-    background = None
-    with contextlib.suppress(PMLPError, OSError):
-        frame = Source.of_run(directory).problem_of_run(directory).frame
-        background = frame.sample(min(BACKGROUND_ROWS, len(frame)), random_state=0)
-    return _new_rows(directory, model, table, background)
+    return training_rows(model, problem, oof_folds_of(directory, problem, model))
 
 
 def _is_own_table(directory: RunDirectory, data: str, sheet: str | None) -> bool:
@@ -152,16 +146,34 @@ def _is_own_table(directory: RunDirectory, data: str, sheet: str | None) -> bool
     return bool((directory.path / path).resolve() == Path(data).resolve())
 
 
-def _new_rows(
-    directory: RunDirectory, model: TrainedModel, frame: pd.DataFrame, background: pd.DataFrame | None
+def rows_of_table(
+    directory: RunDirectory, model: TrainedModel, frame: pd.DataFrame, problem: Problem | None
 ) -> ExplainedRows:
-    """Rows of a table that the search has not seen; rows without a target are left out if others have one."""
+    """Return the rows of a table that the search has not seen.
+
+    Rows without a target are left out if others have one.
+
+    Parameters
+    ----------
+    directory, model, frame
+        Run, its model, and the table.
+    problem
+        Problem of the run, whose rows stand for unknown values; None if its table is not there.
+
+    Returns
+    -------
+    ExplainedRows
+    """
     from parallelmlp_search.cli.predictions import target_of
     from parallelmlp_search.data import split_target
     from parallelmlp_search.data.row_values import group_codes, row_weights
     from parallelmlp_search.exceptions import DataWarning
     from parallelmlp_search.explain.sources import new_rows
 
+    background = None
+    if problem is not None:
+        count = min(BACKGROUND_ROWS, problem.n_rows)
+        background = problem.frame.sample(count, random_state=0)
     name = target_of(directory, model)
     if name is None or name not in frame.columns:
         return new_rows(model, frame, background=background)

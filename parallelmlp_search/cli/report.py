@@ -75,8 +75,8 @@ def collect(directory: RunDirectory, table: pd.DataFrame | None, *, shown_path: 
     -------
     ReportContent
     """
-    from parallelmlp_search.cli.explain import rows_to_explain
-    from parallelmlp_search.cli.source import Source, table_name
+    from parallelmlp_search.cli.explain import problem_of_search, rows_of_search, rows_of_table
+    from parallelmlp_search.cli.source import stored_table_name
     from parallelmlp_search.data.profile.table import columns_frame
     from parallelmlp_search.exceptions import PMLPError
     from parallelmlp_search.report.page.content import ReportContent, timed_predictions
@@ -85,16 +85,15 @@ def collect(directory: RunDirectory, table: pd.DataFrame | None, *, shown_path: 
     from parallelmlp_search.runs import load_model
 
     search, model = FinishedSearch.of_directory(directory), load_model(directory)
-    own = table is None
     rows, problem, notes = None, None, []
     try:
-        problem = Source.of_run(directory).problem_of_run(directory)
-        if own:
-            rows = rows_to_explain(directory, model, None)
+        problem = problem_of_search(directory)
+        if table is None:
+            rows = rows_of_search(directory, model, problem)
     except (PMLPError, OSError) as error:
         notes.append(f"The table of the run could not be used, so figures of its rows are left out: {error}.")
-    if not own:
-        rows = rows_to_explain(directory, model, table)
+    if table is not None:
+        rows = rows_of_table(directory, model, table, problem)
     evaluated = None if rows is None else evaluated_rows(model, rows)
     if rows is not None and evaluated is None:
         notes.append(
@@ -103,7 +102,7 @@ def collect(directory: RunDirectory, table: pd.DataFrame | None, *, shown_path: 
     profile = None if problem is None else problem.profile()
     info = directory.info()
     source = info.get("source") or {}
-    name = table_name(str(source.get("data") or directory.path), source.get("database"))
+    name = stored_table_name(source) or directory.path.name
     target = source.get("target") or model.target_name
     return ReportContent(
         run=shown_path,
@@ -112,7 +111,7 @@ def collect(directory: RunDirectory, table: pd.DataFrame | None, *, shown_path: 
         model=model,
         info=info,
         rows=evaluated,
-        explanation=_explanation(directory, model, rows, own=own),
+        explanation=_explanation(directory, model, rows, own=table is None),
         columns=directory.columns() if profile is None else columns_frame(profile.columns),
         findings=() if profile is None else profile.findings,
         timings={} if rows is None else timed_predictions(model, rows.frame),
@@ -126,17 +125,18 @@ def _explanation(
     """Stored explanation of the rows of the run, or a new one; that of the rows of the run is stored."""
     from parallelmlp_search.exceptions import RunDirectoryError
     from parallelmlp_search.explain import Explanation, explain_model
+    from parallelmlp_search.explain.explanation import SUMMARY
     from parallelmlp_search.runs import EXPLANATION
 
     folder = directory.path / EXPLANATION
-    if own and _is_current(folder / "explanation.json", directory):
+    if own and _is_current(folder / SUMMARY, directory):
         with contextlib.suppress(RunDirectoryError):
             found = Explanation.load(folder)
             if found.summary["rows"] != "new":
                 return found
     if rows is None:
         return None
-    found = explain_model(model, rows, directory.result()["metric"])
+    found = explain_model(model, rows, directory.metric())
     if own:
         with contextlib.suppress(RunDirectoryError):
             found.save(folder)
@@ -147,6 +147,6 @@ def _is_current(stored: Path, directory: RunDirectory) -> bool:
     """Return True if an explanation is stored and newer than the model, which a promotion changes."""
     if not stored.is_file():
         return False
-    models = (directory.path / "model" / "model.json", directory.path / "promoted" / "promoted.json")
+    models = (directory.model_folder / "model.json", directory.path / "promoted" / "promoted.json")
     written = [path.stat().st_mtime_ns for path in models if path.is_file()]
     return stored.stat().st_mtime_ns >= max(written, default=0)

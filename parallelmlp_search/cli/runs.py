@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallelmlp_search._files import remove_folder
 from parallelmlp_search.cli.plain_values import plain, records
-from parallelmlp_search.cli.source import STORED_TABLE, Source
+from parallelmlp_search.cli.source import STORED_FILE, STORED_TABLE, Source
 from parallelmlp_search.cli.terminal import terminal
 from parallelmlp_search.data import read_table
 from parallelmlp_search.estimators.initial_configs import initial_configs
@@ -26,6 +26,7 @@ from parallelmlp_search.report import ConsoleReport, profile_lines, search_summa
 from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchSettings, run
 from parallelmlp_search.search import screen as screen_trials
 from parallelmlp_search.search.problem.memory_room import check_room
+from parallelmlp_search.search.run.trial import CONFIG_PREFIX, widths_of_cell
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
@@ -59,7 +60,7 @@ def new_run(
         with removed_unless_begun(directory):
             # standard input and queries may give other rows next time, so the run uses a copy from here on
             directory.write_table(STORED_TABLE, frame)
-            problem = source.problem(read_table(directory.path / f"{STORED_TABLE}.parquet"))
+            problem = source.problem(read_table(directory.path / STORED_FILE))
     return directory, problem
 
 
@@ -292,11 +293,11 @@ def trial_of(directory: RunDirectory, number: int) -> dict[str, Any]:
     board = directory.leaderboard()
     entry = next(iter(records(board[board["trial"] == number])), {})
     last = rows[-1]
-    prefix = "config_"
-    configuration = {name.removeprefix(prefix): last[name] for name in last if name.startswith(prefix)}
-    widths = configuration.get("widths")
-    if isinstance(widths, str):
-        configuration["widths"] = [int(width) for width in widths.split("-") if width]
+    configuration = {
+        name.removeprefix(CONFIG_PREFIX): last[name] for name in last if name.startswith(CONFIG_PREFIX)
+    }
+    if "widths" in configuration:
+        configuration["widths"] = list(widths_of_cell(configuration["widths"]))
     of_rung = ("round", "rung", "epochs", "score", "error", "train_loss", "train_seconds")
     return {
         "trial": number,

@@ -19,7 +19,9 @@ from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryErr
 from parallelmlp_search.search import Problem, RunDirectory
 
 STORED_TABLE = "data"
-"""Name, without suffix, of the copy that a run keeps of a table from standard input."""
+"""Name, without suffix, of the copy that a run keeps of a table that may not be there again."""
+
+STORED_FILE = f"{STORED_TABLE}.parquet"
 
 
 def table_name(data: str, database: str | None = None) -> str:
@@ -27,6 +29,14 @@ def table_name(data: str, database: str | None = None) -> str:
     if database is not None or is_query(data):
         return one_line(data) if database is None else f"{one_line(data)} ({Path(database).name})"
     return "standard input" if data == "-" else Path(data).name
+
+
+def stored_table_name(source: Mapping[str, str | None]) -> str | None:
+    """Return the name of the table of a source in ``run.json``, as it was given; None without a table."""
+    data = source.get("query") or source.get("data")
+    if data is None:
+        return None
+    return table_name("-" if data == STORED_FILE else data, source.get("database"))
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ class Source:
                 if values[name] is None:
                     raise ValueError(f"its source lacks {name!r}")
             path = values["data"]
-            if "\0" in path or not (Path(path).is_absolute() or path == f"{STORED_TABLE}.parquet"):
+            if "\0" in path or not (Path(path).is_absolute() or path == STORED_FILE):
                 raise ValueError(f"{path!r} is not the absolute path of a table")
             if values["columns"] is not None:
                 values["columns"] = json.loads(values["columns"])
@@ -141,7 +151,7 @@ class Source:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values, with the absolute path of the table or the name of its copy in the run."""
-        data = f"{STORED_TABLE}.parquet" if self.is_copied else str(Path(self.data).absolute())
+        data = STORED_FILE if self.is_copied else str(Path(self.data).absolute())
         columns = None if self.columns is None else json.dumps(self.columns)
         database = None if self.database is None else str(database_path(self.database).absolute())
         query = self.data if self.is_copied and not self.is_stdin else None

@@ -50,7 +50,7 @@ def read_result(directory: RunDirectory, model: TrainedModel | None = None) -> S
                 "model": load_model(directory) if model is None else model,
                 "honest": _honest(result["honest"]),
                 "best_config": best_config(board, result["best_trial"]),
-                "left_out": result.get("left_out", result.get("cut")) or [],
+                "left_out": result.get("left_out") or [],
                 "baselines": [Baseline(**one) for one in result.get("baselines") or ()],
                 "trials": directory.trials(),
                 "oof_folds": _oof_folds(directory, info),

@@ -73,13 +73,13 @@ def format_score(score: float | None) -> str:
     return f"{score:.5f}"
 
 
-def format_with_error(score: float, standard_error: float | None) -> str:
+def format_with_error(score: float | None, standard_error: float | None) -> str:
     """Format a score and its standard error, both to the second digit of the error.
 
     >>> format_with_error(0.912345, 0.00213), format_with_error(3.21e-201, 4.5e-203)
     ('0.9123 ± 0.0021', '3.21e-201 ± 4.5e-203')
     """
-    if not standard_error or not is_finite(standard_error):
+    if score is None or not standard_error or not is_finite(standard_error):
         return format_score(score)
     style = _style(standard_error)
     return f"{score:{style}} ± {standard_error:{style}}"
@@ -142,7 +142,7 @@ def format_duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def describe_config(record: Record) -> str:
+def describe_config(record: Mapping[Any, Any]) -> str:
     """Describe the configuration of a leaderboard row, such as ``128-128 silu lr 0.004``."""
     return summarise(config_of_row(record, to_show=True))
 
@@ -166,7 +166,7 @@ def describe_postprocessing(result: Record) -> list[tuple[str, str]]:
     temperature = result.get("temperature") or 1.0
     if temperature != 1.0:
         found.append(("calibration", f"temperature {temperature:.3g}"))
-    weights = result.get("decision_weights", result.get("decision"))
+    weights = result.get("decision_weights")
     if weights and len(weights) == 2:
         (first, low), (second, high) = weights.items()
         threshold = low / (low + high)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tarfile
 import webbrowser
@@ -78,6 +79,20 @@ def test_a_run_whose_table_has_gone_has_a_page_with_the_reason(
     assert '"column-report"' in text  # the stored facts about columns
 
 
+def test_facts_of_a_table_that_has_changed_are_left_out(run: Path, table: Path, tmp_path: Path) -> None:
+    frame, page = pd.read_csv(table), tmp_path / "page.html"
+    original = table.read_bytes()
+    frame.assign(added_later=1.5).to_csv(table, index=False)
+    try:
+        pmlp("report", run, "--output", page)
+    finally:
+        table.write_bytes(original)
+    text = page.read_text(encoding="utf-8")
+    assert "has changed since the search" in text
+    assert '"column-report"' in text  # the stored facts about columns
+    assert "added_later" not in text
+
+
 def test_an_explanation_of_an_earlier_model_is_computed_anew(run: Path, tmp_path: Path) -> None:
     pmlp("report", run, "--quiet")
     stored = run / "explain" / "explanation.json"
@@ -85,6 +100,18 @@ def test_an_explanation_of_an_earlier_model_is_computed_anew(run: Path, tmp_path
     os.utime(run / "model" / "model.json", ns=(before + 10**9, before + 10**9))
     pmlp("report", run, "--quiet")
     assert stored.stat().st_mtime_ns > before
+
+
+def test_a_metric_that_was_a_python_object_is_not_one_of_the_same_name(
+    run: Path, table: Path, tmp_path: Path
+) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    info = json.loads((copied / "run.json").read_text())
+    info["settings"]["metric"] = "python:roc_auc"
+    (copied / "run.json").write_text(json.dumps(info))
+    other = tmp_path / "other.csv"
+    pd.read_csv(table).iloc[:80].to_csv(other, index=False)
+    assert "metric 'roc_auc' is a Python object" in mistake("report", copied, other)
 
 
 def test_runs_of_released_versions_have_a_page(tmp_path: Path) -> None:

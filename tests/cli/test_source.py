@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from parallelmlp_search import ParallelMLPClassifier
-from parallelmlp_search.cli.source import Source
+from parallelmlp_search.cli.source import Source, stored_table_name
 from parallelmlp_search.exceptions import DataError, DataWarning
 
 
@@ -68,3 +68,15 @@ def test_the_problem_is_that_of_the_estimator(frame: pd.DataFrame) -> None:
     assert by_value.target_name == by_column.target_name == "sold"
     other = Source("t.csv", "sold", weights="weight").problem(frame)
     assert other.fingerprint() != by_column.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        (Source("tables/t.csv", "y"), "t.csv"),
+        (Source("sales", "y", database="shop.db"), "sales (shop.db)"),
+        (Source("-", "y"), "standard input"),
+    ],
+)
+def test_a_stored_source_has_the_name_of_its_table(source: Source, name: str) -> None:
+    assert stored_table_name(source.to_dict()) == source.name == name

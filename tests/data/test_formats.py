@@ -55,6 +55,25 @@ def test_a_finished_run_is_read(files: Path, tmp_path: Path) -> None:
     assert Run(run).trials()["trial"].nunique() == 4
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "value", "shown"),
+    [
+        ("cut", "left_out", ["Time was short."], "Time was short."),
+        ("decision", "decision_weights", {"no": 0.5, "yes": 1.5}, "yes if its probability exceeds 0.25"),
+    ],
+)
+def test_a_result_has_the_names_of_today(files: Path, old: str, new: str, value: Any, shown: str) -> None:
+    path = files / "finished" / "result.json"
+    stored = {key: value for key, value in json.loads(path.read_text()).items() if key not in (old, new)}
+    path.write_text(json.dumps(stored | {old: value}))
+    result = RunDirectory.open(files / "finished").result()
+    assert result[new] == value
+    assert old not in result
+    assert shown in pmlp("resume", files / "finished").stdout
+    path.write_text(json.dumps(stored | {old: None if old == "decision" else [], new: value}))
+    assert RunDirectory.open(files / "finished").result()[new] == value
+
+
 def test_a_promotion_is_read(files: Path) -> None:
     model = load_promoted(RunDirectory.open(files / "finished"))
     assert model is not None

@@ -10,14 +10,22 @@ from types import TracebackType
 from typing import Protocol
 
 from parallelmlp_search._html import card, table, text
-from parallelmlp_search.report.terminal.console import STAGES, about_clock
-from parallelmlp_search.report.wording import format_clock, format_count, format_epochs, format_score
+from parallelmlp_search.report.progress import (
+    MAX_STANDINGS,
+    describe_alive,
+    describe_path,
+    describe_rung,
+    describe_speed,
+    describe_time_left,
+    describe_trials,
+    share_done,
+    stages_of,
+)
+from parallelmlp_search.report.wording import format_clock, format_epochs, format_score
 from parallelmlp_search.search.run.progress import Progress
 
 SECONDS_BETWEEN = 0.25
 """Least time between two updates, which the browser has to draw."""
-
-MAX_STANDINGS = 5
 
 
 class Handle(Protocol):
@@ -105,16 +113,19 @@ class NotebookReport:
 
 def running_html(progress: Progress, title: str) -> str:
     """Return the block of a running search."""
-    left = "" if progress.seconds_left is None else f", {format_clock(progress.seconds_left)} left"
-    if not left and progress.forecast_seconds is not None:
-        left = f", {about_clock(progress.forecast_seconds)} left"
-    clock = f"{format_clock(progress.elapsed_seconds)} elapsed{left}"
-    path = f"{progress.path}; {progress.advice}" if progress.advice else progress.path
+    clock = ", ".join([f"{format_clock(progress.elapsed_seconds)} elapsed", *describe_time_left(progress)])
+    facts = [
+        *_best(progress),
+        *map(text, describe_trials(progress)),
+        *map(text, describe_rung(progress)),
+        *map(text, describe_alive(progress)),
+        *map(text, describe_speed(progress)),
+    ]
     return card(
-        f"<div>{text(title, 't')} {text(path, 'warn' if progress.advice else 's')}</div>",
+        f"<div>{text(title, 't')} {text(describe_path(progress), 'warn' if progress.advice else 's')}</div>",
         f'<div class="st" style="margin-top:6px">{_stages(progress.stage)}{text(clock, "s")}</div>',
-        f'<div class="bar"><div style="width:{100 * _share(progress):.0f}%"></div></div>',
-        f"<div>{' · '.join(_facts(progress)) or text(progress.detail or 'preparing the table', 's')}</div>",
+        f'<div class="bar"><div style="width:{100 * share_done(progress):.0f}%"></div></div>',
+        f"<div>{' · '.join(facts) or text(progress.detail or 'preparing the table', 's')}</div>",
         _standings(progress),
     )
 
@@ -136,47 +147,24 @@ def ended_html(progress: Progress, title: str, *, failed: bool) -> str:
     state = text(f"stopped while {progress.stage}", "warn") if failed else text("✓ finished", "done")
     facts = [
         f"{text('in', 's')} {text(format_clock(progress.elapsed_seconds))}",
-        *_facts(progress, brief=True),
+        *_best(progress),
+        *map(text, describe_trials(progress)),
     ]
     return card(f"<div>{text(title, 't')} {state} {' · '.join(facts)}</div>")
 
 
+def _best(progress: Progress) -> list[str]:
+    if progress.best_score is None:
+        return []
+    return [f"best {text(progress.metric)} <b>{text(format_score(progress.best_score))}</b>"]
+
+
 def _stages(current: str) -> str:
-    # refitting is part of few searches; it is shown in place of selecting
-    stages = [current if (current, stage) == ("refitting", "selecting") else stage for stage in STAGES]
-    place = stages.index(current) if current in stages else len(stages)
-    marks = [("✓", "done"), ("●", "now"), ("○", "s")]
-    return "".join(
-        text(f"{mark} {stage}", kind)
-        for number, stage in enumerate(stages)
-        for mark, kind in [marks[0 if number < place else 1 if number == place else 2]]
-    )
-
-
-def _share(progress: Progress) -> float:
-    """Share of the time limit or of the forecast if there is one, else of the shards of this round."""
-    left = progress.forecast_seconds if progress.seconds_left is None else progress.seconds_left
-    if left is not None:
-        return progress.elapsed_seconds / max(1e-9, progress.elapsed_seconds + left)
-    return min(1.0, progress.done / progress.total) if progress.total else 0.0
-
-
-def _facts(progress: Progress, *, brief: bool = False) -> list[str]:
-    found = []
-    if progress.best_score is not None:
-        found.append(f"best {text(progress.metric)} <b>{text(format_score(progress.best_score))}</b>")
-    if progress.n_trials:
-        found.append(text(f"{progress.n_trials:,} trials"))
-    if brief:
-        return found
-    if progress.stage == "screening" and progress.n_rungs:
-        round_ = f"round {progress.round + 1}, " if progress.round else ""
-        found.append(text(f"{round_}rung {min(progress.rung + 1, progress.n_rungs)}/{progress.n_rungs}"))
-    if progress.alive:
-        found.append(text(f"{progress.alive:,} in training"))
-    if progress.member_steps_per_second > 0:
-        found.append(text(f"{format_count(progress.member_steps_per_second)} member-steps/s"))
-    return found
+    stages, place = stages_of(current)
+    marked = [text(f"✓ {stage}", "done") for stage in stages[:place]]
+    marked += [text(f"● {stage}", "now") for stage in stages[place : place + 1]]
+    marked += [text(f"○ {stage}", "s") for stage in stages[place + 1 :]]
+    return "".join(marked)
 
 
 def _standings(progress: Progress) -> str:

@@ -131,6 +131,6 @@ def _facts(result: Record, board: pd.DataFrame) -> list[tuple[str, str]]:
     found += [(name, text(value)) for name, value in describe_postprocessing(result)]
     seconds = format_duration(float(result["elapsed_seconds"]))
     found.append(("search", text(f"{describe_search(result)}, {seconds}")))
-    for number, sentence in enumerate(result.get("left_out", result.get("cut")) or ()):
+    for number, sentence in enumerate(result.get("left_out") or ()):
         found.append(("" if number else "left out", text(sentence, "warn")))
     return found

@@ -40,7 +40,7 @@ class ReportContent:
     columns, findings
         Facts about each column of the table of the search, by name, and warnings about the table.
     timings
-        Sentences on the time that predictions take.
+        Seconds in which the model predicts, by number of rows.
     notes
         Sentences on what was left out.
     """

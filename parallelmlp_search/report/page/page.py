@@ -14,7 +14,7 @@ from typing import Any
 from parallelmlp_search import __version__
 from parallelmlp_search._optional import require
 from parallelmlp_search.report.page.content import ReportContent
-from parallelmlp_search.report.page.reproduce import facts, search_command
+from parallelmlp_search.report.page.reproduce import facts, peak_memory, search_command
 from parallelmlp_search.report.page.sections import Panel, Section, panel_of, sections_of
 from parallelmlp_search.report.plots.search import BASELINES, baselines
 from parallelmlp_search.report.plots.theme import template
@@ -45,6 +45,7 @@ def render(content: ReportContent) -> str:
     """
     offline = require("plotly.offline", extra="plots", purpose=PURPOSE)
     jinja2 = require("jinja2", extra="plots", purpose=PURPOSE)
+    markup = require("markupsafe", extra="plots", purpose=PURPOSE).Markup
     sections = sections_of(content)
     summary = panel_of("baselines", baselines(content.search))
     scripts = {"plotly": str(offline.get_plotlyjs()), "script": _source("report.js")}
@@ -64,14 +65,14 @@ def render(content: ReportContent) -> str:
         "sections": sections,
         "findings": content.findings,
         "postprocessing": describe_postprocessing(content.search.result),
-        "left_out": content.search.result.get("left_out", content.search.result.get("cut")) or [],
+        "left_out": content.search.result.get("left_out") or [],
         "commands": _commands(content),
         "facts": facts(content.info),
         "hashes": " ".join(f"'sha256-{_digest(text)}'" for text in scripts.values()),
     }
     # texts of this program, which are not escaped; `_json` escapes what comes from data
     trusted = {**scripts, "style": _source("report.css"), "data": _json(_data([summary], sections))}
-    values |= {name: jinja2.utils.markupsafe.Markup(text) for name, text in trusted.items()}
+    values |= {name: markup(text) for name, text in trusted.items()}
     return str(environment.get_template("report.html").render(values))
 
 
@@ -169,17 +170,15 @@ def _cards(content: ReportContent) -> list[tuple[str, str, str]]:
     found.append(("trials", f"{int(result['n_trials']):,}", describe_search(result).partition(", ")[2]))
     n_folds = len(content.model.folds)
     found.append(("networks", f"{content.model.n_members:,}", f"each trained {n_folds} times"))
-    found.append(("search", format_duration(float(result["elapsed_seconds"])), _workers(content)))
+    peak = peak_memory(content.info)
+    found.append(
+        ("search", format_duration(float(result["elapsed_seconds"])), f"peak memory {peak}" if peak else "")
+    )
     if content.timings:
         (_, first), *others = content.timings.items()
         texts = [f"{count:,} rows in {_short(seconds)}" for count, seconds in others]
         found.append(("prediction of a row", _short(first), ", ".join(texts)))
     return found
-
-
-def _workers(content: ReportContent) -> str:
-    peak = (content.info.get("memory") or {}).get("peak")
-    return f"peak memory {peak / 1e6:,.0f} MB" if peak else ""
 
 
 def _short(seconds: float) -> str:
@@ -191,7 +190,7 @@ def _commands(content: ReportContent) -> list[tuple[str, str]]:
     run = shlex.quote(content.run)
     found = [("Predict new rows", f"pmlp predict {run} NEW.csv --output predictions.csv")]
     found.append(("Score other rows", f"pmlp evaluate {run} OTHER.csv"))
-    command = search_command(content.info)
+    command = search_command(content.info, content.run)
     if command is not None:
         first = "Repeat the search"
         if (content.info.get("settings") or {}).get("initial"):

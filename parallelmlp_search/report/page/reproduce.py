@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from parallelmlp_search.search.run.messages import counted
 
 OPTIONS: Mapping[str, str] = {
     "n_trials": "--trials",
@@ -42,13 +45,15 @@ ROLES: Mapping[str, str] = {
 }
 
 
-def search_command(info: Mapping[str, Any]) -> str | None:
+def search_command(info: Mapping[str, Any], run: str) -> str | None:
     """Return the command that repeats a run.
 
     Parameters
     ----------
     info
         Content of ``run.json``.
+    run
+        Path of the run, which holds a copy of a table from standard input.
 
     Returns
     -------
@@ -58,7 +63,8 @@ def search_command(info: Mapping[str, Any]) -> str | None:
     source, settings = info.get("source"), info.get("settings") or {}
     if not source or not source.get("data") or not source.get("target"):
         return None
-    words = ["pmlp", "search", str(source["data"]), "--target", str(source["target"])]
+    data = source.get("query") or Path(run, source["data"])  # an absolute path replaces the folder
+    words = ["pmlp", "search", str(data), "--target", str(source["target"])]
     for name, option in ROLES.items():
         if source.get(name) is not None:
             words += [option, str(source[name])]
@@ -92,9 +98,14 @@ def _machine_text(machine: Mapping[str, Any]) -> str:
     """System, processor and cores in words."""
     if not machine:
         return "not recorded"
-    cores = machine.get("cores")
-    count = [f"{cores} core{'s' * (cores != 1)}"] if cores else []
+    count = [counted(machine["cores"], "core")] if machine.get("cores") else []
     return ", ".join([*count, *(str(machine[name]) for name in ("processor", "system") if machine.get(name))])
+
+
+def peak_memory(info: Mapping[str, Any]) -> str:
+    """Return the largest memory of a run in words; an empty text if it was not measured."""
+    peak = (info.get("memory") or {}).get("peak")
+    return f"{peak / 1e6:,.0f} MB" if peak else ""
 
 
 def facts(info: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -118,7 +129,6 @@ def facts(info: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("training", f"compiled loops for {path}" if (path := info.get("training_path")) else "not recorded"),
         ("data", f"fingerprint {str(info.get('fingerprint'))[:16]}"),
     ]
-    peak = (info.get("memory") or {}).get("peak")
-    if peak:
-        found.append(("peak memory", f"{peak / 1e6:,.0f} MB"))
+    if peak := peak_memory(info):
+        found.append(("peak memory", peak))
     return found

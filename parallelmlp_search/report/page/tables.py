@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from parallelmlp_search.report.results.finished import PREFIX, FinishedSearch, config_widths
+from parallelmlp_search.report.results.finished import FinishedSearch
+from parallelmlp_search.search.run.trial import CONFIG_PREFIX, describe_widths, widths_of_cell
 
 if TYPE_CHECKING:
     from parallelmlp_search.explain import Explanation
@@ -76,9 +77,9 @@ def leaderboard_table(search: FinishedSearch) -> Table:
     columns = [(key, search.metric if key == "score" else label, kind) for key, label, kind in shown]
     values = [board[key].tolist() for key, _, _ in shown]
     columns.append(("layers", "layers", "text"))
-    values.append(["-".join(map(str, config_widths(one))) or "linear" for one in board[f"{PREFIX}widths"]])
+    values.append([describe_widths(widths_of_cell(one)) for one in board["config_widths"]])
     for name in board.columns:
-        short = name.removeprefix(PREFIX)
+        short = name.removeprefix(CONFIG_PREFIX)
         if short == name or short in ("widths", "seed") or board[name].nunique(dropna=False) < 2:
             continue
         is_text = not pd.api.types.is_numeric_dtype(board[name].dtype) or board[name].dtype == bool

@@ -20,7 +20,7 @@ from parallelmlp_search.report.plots.theme import (
     ticks,
 )
 from parallelmlp_search.report.results.finished import FinishedSearch
-from parallelmlp_search.report.wording import format_duration, format_score, is_finite
+from parallelmlp_search.report.wording import describe_config, format_duration, format_score, is_finite
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -126,7 +126,7 @@ def ensemble_weights(search: FinishedSearch) -> go.Figure:
             y=names,
             orientation="h",
             marker_color=MODEL,
-            text=[label(search.describe(row), 60) for row in records],
+            text=[label(describe_config(row), 60) for row in records],
             textposition="auto",
             insidetextfont={"color": "#fff"},
             constraintext="none",
@@ -310,7 +310,7 @@ def _scattered(figure: go.Figure, search: FinishedSearch, cost: Any, axis: str) 
                     name=name,
                     mode="markers",
                     marker={"color": color, "size": size, "opacity": opacity},
-                    text=[f"trial {row['trial']}, {label(search.describe(row), 60)}" for row in records],
+                    text=[f"trial {row['trial']}, {label(describe_config(row), 60)}" for row in records],
                     hovertemplate=f"%{{text}}<br>%{{x:,.4g}} {axis}, score %{{y:.5g}}<extra></extra>",
                 )
             )

@@ -11,14 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from parallelmlp_search.packing import member_seconds
-from parallelmlp_search.search.run.trial import config_of_row, summarise
+from parallelmlp_search.search.run.trial import CONFIG_PREFIX, config_of_row, widths_of_cell
 
 if TYPE_CHECKING:
     from parallelmlp_search.inference import TrainedModel
     from parallelmlp_search.search import RunDirectory, SearchResult
-
-PREFIX = "config_"
-"""Prefix of the columns of a leaderboard that hold fields of the configuration."""
 
 PREDICTED_ROWS = 256
 """Rows of a batch whose prediction is timed by the cost model."""
@@ -74,7 +71,7 @@ class FinishedSearch:
 
     @cached_property
     def ranked(self) -> pd.DataFrame:
-        """Trials with a rank, best first, with ``label`` and ``member``, True for those of the ensemble."""
+        """Trials with a rank, best first, with ``member``, True for those of the ensemble."""
         board = self.leaderboard[self.leaderboard["rank"].notna()].reset_index(drop=True)
         return board.assign(member=board["ensemble_weight"] > 0)
 
@@ -87,11 +84,12 @@ class FinishedSearch:
         """
         board = self.ranked
         fields = {
-            name.removeprefix(PREFIX): board[name]
+            name.removeprefix(CONFIG_PREFIX): board[name]
             for name in board.columns
-            if name.startswith(PREFIX) and name not in (f"{PREFIX}widths", f"{PREFIX}seed")
+            if name.startswith(CONFIG_PREFIX)
+            and name not in (f"{CONFIG_PREFIX}widths", f"{CONFIG_PREFIX}seed")
         }
-        widths = [config_widths(value) for value in board[f"{PREFIX}widths"]]
+        widths = [widths_of_cell(value) for value in board[f"{CONFIG_PREFIX}widths"]]
         depth = pd.Series([len(one) for one in widths])
         first = pd.Series([one[0] if one else 0 for one in widths])
         found = pd.DataFrame({"layers": depth, "width": first, **fields})
@@ -110,10 +108,6 @@ class FinishedSearch:
         origin = self.trials.drop_duplicates("trial").set_index("trial")["origin"]
         return self.ranked["trial"].map(origin).isin(("random", "qmc")).to_numpy(dtype=bool)
 
-    def describe(self, row: Any) -> str:
-        """Return the configuration of a row of the leaderboard as a short text."""
-        return summarise(config_of_row(row, to_show=True))
-
     def latencies(self, model: TrainedModel) -> NDArray[np.float64]:
         """Predicted microseconds on one core in which each ranked trial predicts a row, in batches of 256."""
         fold, found = model.folds[0], []
@@ -121,9 +115,3 @@ class FinishedSearch:
             architecture = fold.architecture(config_of_row(row, to_show=True))
             found.append(FORWARD_SHARE * member_seconds(architecture, PREDICTED_ROWS) / PREDICTED_ROWS)
         return 1e6 * np.array(found)
-
-
-def config_widths(value: Any) -> tuple[int, ...]:
-    """Return the widths of the hidden layers in a row of the leaderboard or of the trials."""
-    parts = value.split("-") if isinstance(value, str) else value
-    return tuple(int(width) for width in parts if width)

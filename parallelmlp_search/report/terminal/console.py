@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -13,12 +14,22 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from parallelmlp_search.report.wording import format_clock, format_count, format_epochs, format_score
+from parallelmlp_search.report.progress import (
+    MAX_STANDINGS,
+    about_clock,
+    describe_alive,
+    describe_path,
+    describe_rung,
+    describe_speed,
+    describe_time_left,
+    describe_trials,
+    share_done,
+    stages_of,
+)
+from parallelmlp_search.report.wording import format_clock, format_epochs, format_score
 from parallelmlp_search.search.run.progress import Progress, Standing
 
-STAGES = ("preparing", "screening", "cross-fitting", "selecting", "saving")
 REFRESHES_PER_SECOND = 4
-MAX_STANDINGS = 5
 MAX_WIDTH = 100
 """Maximum width of the block; longer lines are hard to read."""
 MIN_FORECAST_SECONDS = 20
@@ -41,8 +52,10 @@ class ConsoleReport:
         First line of the block, such as ``adult.csv.gz · income``.
     live
         True to redraw in place; None: if the console is a terminal.
-    started, now
-        Reading of the clock at the start, None for now; clock in seconds.
+    started
+        Reading of the clock at the start of the command; None: now.
+    now
+        Clock in seconds.
 
     Examples
     --------
@@ -84,7 +97,7 @@ class ConsoleReport:
             self._line(progress.detail)
         if progress.path and not self._has_header:
             self._has_header = True
-            self._line(f"training with {_path(progress)}")
+            self._line(f"training with {describe_path(progress)}")
         forecast = progress.forecast_seconds or 0.0
         if forecast >= MIN_FORECAST_SECONDS and not self._has_forecast:
             self._has_forecast = True
@@ -131,59 +144,29 @@ def _plain_line(progress: Progress) -> str:
     """Line for a completed rung."""
     facts = []
     if progress.stage == "screening":
-        facts += _counts(progress)
+        facts += [*describe_trials(progress), *describe_alive(progress)]
     elif progress.total:
         facts.append(f"{progress.done}/{progress.total} shards")
     if progress.best_score is not None:
         facts.append(f"best {progress.metric} {format_score(progress.best_score)}")
-    facts += _speed(progress)
-    if progress.seconds_left is not None:
-        facts.append(f"{format_clock(progress.seconds_left)} left")
-    elif progress.forecast_seconds is not None:
-        facts.append(f"{about_clock(progress.forecast_seconds)} left")
-    stage = f"{progress.stage} {_rung(progress)}".rstrip()
+    facts += [*describe_speed(progress), *describe_time_left(progress)]
+    stage = " ".join([progress.stage, *describe_rung(progress)])
     return f"{format_clock(progress.elapsed_seconds)} {stage}" + (f": {', '.join(facts)}" if facts else "")
-
-
-def about_clock(seconds: float) -> str:
-    """Time that is a forecast, rounded to what it is worth."""
-    step = 5 if seconds < 60 else 15 if seconds < 600 else 60
-    return f"about {format_clock(max(step, round(seconds / step) * step))}"
-
-
-def _path(progress: Progress) -> str:
-    """Code path that trains the networks, and how to get a faster one."""
-    return f"{progress.path}; {progress.advice}" if progress.advice else progress.path
-
-
-def _rung(progress: Progress) -> str:
-    """Round and rung of screening, counted from 1."""
-    if progress.stage != "screening" or not progress.n_rungs:
-        return ""
-    rung = f"rung {min(progress.rung + 1, progress.n_rungs)}/{progress.n_rungs}"
-    return f"round {progress.round + 1}, {rung}" if progress.round else rung
-
-
-def _counts(progress: Progress) -> list[str]:
-    counts = [f"{progress.n_trials:,} trial{'s' * (progress.n_trials > 1)}"] if progress.n_trials else []
-    return counts + ([f"{progress.alive:,} in training"] if progress.alive else [])
-
-
-def _speed(progress: Progress) -> list[str]:
-    speed = progress.member_steps_per_second
-    return [f"{format_count(speed)} member-steps/s"] if speed > 0 else []
 
 
 class _Block:
     """Live block, laid out for the current width of the terminal."""
 
     def __init__(self, progress: Progress, title: str, since: float) -> None:
-        self.progress = progress
+        left, forecast = (
+            None if seconds is None else max(0.0, seconds - since)
+            for seconds in (progress.seconds_left, progress.forecast_seconds)
+        )
+        elapsed = progress.elapsed_seconds + since
+        self.progress = replace(
+            progress, elapsed_seconds=elapsed, seconds_left=left, forecast_seconds=forecast
+        )
         self.title = title
-        self.elapsed = progress.elapsed_seconds + since
-        self.left = None if progress.seconds_left is None else max(0.0, progress.seconds_left - since)
-        forecast = progress.forecast_seconds
-        self.forecast = None if forecast is None else max(0.0, forecast - since)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(options.max_width, MAX_WIDTH)
@@ -193,7 +176,7 @@ class _Block:
             title = self.title if unicode else self.title.replace(" · ", " | ")
             lines.append(_clipped(Text(title, style="bold"), width, unicode))
         style = "yellow" if self.progress.advice else "dim"
-        lines.append(_clipped(Text(_path(self.progress), style=style), width, unicode))
+        lines.append(_clipped(Text(describe_path(self.progress), style=style), width, unicode))
         lines += [self._stages(width, unicode), Text(""), self._clocks(), self._bar(width)]
         lines.append(_clipped(self._facts(unicode), width, unicode))
         rows = max(0, min(MAX_STANDINGS, console.height - N_OTHER_LINES))
@@ -205,9 +188,7 @@ class _Block:
         """All stages, or only the current one in a narrow terminal."""
         done, active, open_ = ("✓", "●", "○") if unicode else ("x", ">", ".")
         current = self.progress.stage
-        # refitting is part of few searches; it is shown in place of selecting
-        stages = [current if (current, stage) == ("refitting", "selecting") else stage for stage in STAGES]
-        place = stages.index(current) if current in stages else len(stages)
+        stages, place = stages_of(current)
         line = Text()
         for number, stage in enumerate(stages):
             if number < place:
@@ -219,32 +200,23 @@ class _Block:
         line.rstrip()
         if line.cell_len <= width:
             return line
-        return Text(f"{active} {current} ({min(place + 1, len(STAGES))}/{len(STAGES)})", style="bold cyan")
+        return Text(f"{active} {current} ({min(place + 1, len(stages))}/{len(stages)})", style="bold cyan")
 
     def _clocks(self) -> RenderableType:
         progress = self.progress
-        times = f"{format_clock(self.elapsed)} elapsed"
-        if self.left is not None:
-            times += f", {format_clock(self.left)} left"
-        elif self.forecast is not None:
-            times += f", {about_clock(self.forecast)} left"
-        shards = f"{progress.done}/{progress.total} shards" if progress.total else ""
+        times = ", ".join(
+            [f"{format_clock(progress.elapsed_seconds)} elapsed", *describe_time_left(progress)]
+        )
+        shards = [f"{progress.done}/{progress.total} shards"] if progress.total else []
         grid = Table.grid(expand=True)
         grid.add_column(no_wrap=True, overflow="ellipsis")
         grid.add_column(justify="right", no_wrap=True, style="dim")
-        grid.add_row(_rung(progress) or shards, times)
+        grid.add_row("".join(describe_rung(progress) or shards), times)
         return grid
 
     def _bar(self, width: int) -> RenderableType:
-        """Share of the time limit or of the forecast if there is one, else of the shards of this round."""
-        left = self.forecast if self.left is None else self.left
-        if left is not None:
-            total, done = max(1e-9, self.elapsed + left), self.elapsed
-        else:
-            total = max(1, self.progress.total)
-            done = min(self.progress.done, self.progress.total)
         line = Table.grid()  # a bar alone does not end its line
-        line.add_row(ProgressBar(total=total, completed=done, width=width))
+        line.add_row(ProgressBar(total=1.0, completed=share_done(self.progress), width=width))
         return line
 
     def _facts(self, unicode: bool) -> Text:
@@ -253,7 +225,8 @@ class _Block:
         if progress.best_score is not None:
             score = format_score(progress.best_score)
             facts.append(Text(f"best {progress.metric} ").append(score, style="bold green"))
-        facts += [Text(fact) for fact in (*_counts(progress), *_speed(progress))]
+        known = [*describe_trials(progress), *describe_alive(progress), *describe_speed(progress)]
+        facts += [Text(fact) for fact in known]
         if not facts:
             return Text(progress.detail or "preparing the table", style="dim")
         return Text(" · " if unicode else " | ", style="dim").join(facts)

@@ -69,7 +69,7 @@ def search_summary(result: Record, leaderboard: Sequence[Record], run: str) -> R
         page.add_row(name, text)
     page.add_row("search", describe_search(result))
     page.add_row("time", format_duration(float(result["elapsed_seconds"])))
-    for number, sentence in enumerate(result.get("left_out", result.get("cut")) or ()):
+    for number, sentence in enumerate(result.get("left_out") or ()):
         page.add_row("" if number else "left out", Text(str(sentence), style="yellow"))
     page.add_row("run", Text(run, style="bold"))
     quoted = shlex.quote(run)
@@ -110,7 +110,8 @@ def leaderboard_table(leaderboard: Sequence[Record], *, width: int) -> Renderabl
     table.add_column("configuration")  # the only column that shrinks
     for row in leaderboard:
         rank, weight = row.get("rank"), row.get("ensemble_weight") or 0.0
-        cells = ["-" if rank is None else str(rank), str(row["trial"]), _score_of(row)]
+        score = format_with_error(row.get("score"), row.get("standard_error"))
+        cells = ["-" if rank is None else str(rank), str(row["trial"]), score]
         cells.append(f"{weight:.2f}" if weight > 0 else "")
         if wide:
             cells += [format_epochs(row.get("epochs")), f"{row.get('n_parameters') or 0:,}"]
@@ -118,12 +119,6 @@ def leaderboard_table(leaderboard: Sequence[Record], *, width: int) -> Renderabl
         style = "bold" if rank == 1 else "" if weight > 0 else "dim"
         table.add_row(*cells, _one_line(row.get("failure") or describe_config(row)), style=style)
     return table
-
-
-def _score_of(row: Record) -> str:
-    """Score of a row of the leaderboard, with its standard error if it has one."""
-    score = row.get("score")
-    return format_score(score) if score is None else format_with_error(score, row.get("standard_error"))
 
 
 def trial_page(trial: Record) -> RenderableType:

@@ -174,10 +174,10 @@ class Result(TypedDict):
     member_steps: Count
     elapsed_seconds: Seconds
     left_out: NotRequired[list[str]]
-    cut: NotRequired[list[str]]  # name of `left_out` in version 0.1.0
+    cut: NotRequired[list[str]]  # see `RENAMED`
     temperature: NotRequired[Annotated[float, check_finite]]
     decision_weights: NotRequired[DecisionWeights]
-    decision: NotRequired[DecisionWeights]  # name of `decision_weights` in version 0.1.0
+    decision: NotRequired[DecisionWeights]  # see `RENAMED`
     refitted: NotRequired[Count | None]
     honest: Honest | None
     baselines: NotRequired[list[Baseline]]
@@ -186,6 +186,9 @@ class Result(TypedDict):
     phases: NotRequired[dict[str, PhaseTimes]]
     promotion: NotRequired[Promotion | None]
 
+
+RENAMED: Mapping[str, str] = {"cut": "left_out", "decision": "decision_weights"}
+"""Names in ``result.json`` of version 0.1.0, and those of today."""
 
 NUMBER = "iuf"
 """Kinds of a column of numbers; epochs are whole numbers in a search of a single rung."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from parallelmlp_search.search.run.trial import config_of_row
+from parallelmlp_search.search.run.trial import config_of_row, describe_widths
 from parallelmlp_search.space import MLPConfig
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def main_columns(board: pd.DataFrame) -> pd.DataFrame:
     if not len(board):
         return board.reindex(columns=list(MAIN_COLUMNS))
     board = board.assign(
-        widths=[_widths(widths) for widths in board["config_widths"]], activation=board["config_activation"]
+        widths=[describe_widths(widths) for widths in board["config_widths"]],
+        activation=board["config_activation"],
     )
     if "standard_error" not in board:
         board["standard_error"] = float("nan")
@@ -37,7 +38,3 @@ def best_config(board: pd.DataFrame, trial: int) -> MLPConfig:
     """Return the configuration of a trial of a leaderboard; of the first trial if it has no such trial."""
     rows = board[board["trial"] == trial]
     return config_of_row((rows if len(rows) else board).iloc[0], to_show=True)
-
-
-def _widths(widths: Any) -> str:
-    return "-".join(str(int(width)) for width in widths) or "linear"

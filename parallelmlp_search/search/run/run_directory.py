@@ -34,6 +34,7 @@ from parallelmlp_search.search.run.formats import (
     COLUMN_COLUMNS,
     FORMAT,
     LEADERBOARD_COLUMNS,
+    RENAMED,
     TRIAL_COLUMNS,
     Journal,
     Result,
@@ -312,8 +313,10 @@ class RunDirectory:
                 remove(path)
 
     def result(self) -> dict[str, Any]:
-        """Summary of a finished search."""
-        return dict(read_json(self._finished("result.json"), Result))
+        """Summary of a finished search, with the names of today if an older version has written it."""
+        stored = dict(read_json(self._finished("result.json"), Result))
+        renamed = {new: stored.pop(old) for old, new in RENAMED.items() if old in stored}
+        return renamed | stored
 
     def metric(self) -> str:
         """Name of the metric; ``python:NAME`` for a scorer or function, which a run does not hold."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -12,6 +12,9 @@ import pandas as pd
 
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import REMOVED_FIELDS
+
+CONFIG_PREFIX = "config_"
+"""Prefix of the columns that hold fields of the configuration."""
 
 
 class TrialState(StrEnum):
@@ -77,7 +80,7 @@ class Trial:
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of ``trials.parquet``, one per rung."""
-        config = {f"config_{name}": value for name, value in self.config.to_dict().items()}
+        config = {f"{CONFIG_PREFIX}{name}": value for name, value in self.config.to_dict().items()}
         config["config_widths"] = "-".join(str(width) for width in self.config.widths)
         common = {
             "trial": self.number,
@@ -101,22 +104,32 @@ def config_of_row(row: Mapping[Any, Any] | pd.Series[Any], *, to_show: bool = Fa
     """
     values: dict[str, Any] = {}
     for column in row.keys():  # noqa: SIM118 - iterating over a Series gives its values
-        if not str(column).startswith("config_"):
+        if not str(column).startswith(CONFIG_PREFIX):
             continue
-        name, value = str(column).removeprefix("config_"), row[column]
+        name, value = str(column).removeprefix(CONFIG_PREFIX), row[column]
         if to_show and name in REMOVED_FIELDS:
             continue
         if name == "widths":
-            widths = value.split("-") if isinstance(value, str) else value
-            values[name] = tuple(int(width) for width in widths if width)
+            values[name] = widths_of_cell(value)
         else:
             values[name] = None if value is None or value is pd.NA or value != value else value
     return MLPConfig.from_dict(values)
 
 
+def widths_of_cell(cell: str | Iterable[int]) -> tuple[int, ...]:
+    """Return the widths of the hidden layers, from a text such as ``128-64`` or from a list."""
+    parts = cell.split("-") if isinstance(cell, str) else cell
+    return tuple(int(width) for width in parts if width)
+
+
+def describe_widths(widths: Iterable[int]) -> str:
+    """Return widths as a text such as ``128-64``; ``linear`` for a network without hidden layers."""
+    return "-".join(str(int(width)) for width in widths) or "linear"
+
+
 def summarise(config: MLPConfig) -> str:
     """Short text of a configuration, such as ``128-128 silu lr 0.004``."""
-    widths = "-".join(str(width) for width in config.widths) or "linear"
+    widths = describe_widths(config.widths)
     words = [widths] if not config.widths else [widths, config.activation]
     if config.submembers > 1:
         words.append(f"x{config.submembers} {config.sharing}")

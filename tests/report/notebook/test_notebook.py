@@ -158,7 +158,8 @@ class TestProgress:
         cell = Cell()
         report = NotebookReport("Classifier", display=cell)
         with report:
-            report(Progress("screening", "roc_auc", n_trials=3))
+            report(Progress("screening", "roc_auc", n_trials=1))
+        assert cell.contents[-1].endswith("1 trial</div></div>")
         assert "finished" in cell.contents[-1]
         report.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
         assert "stopped while screening" in cell.contents[-1]

@@ -179,7 +179,7 @@ def test_ten_thousand_trials_are_small_and_fast(small_run: Runs) -> None:
 
 def test_the_command_of_a_run_gives_the_same_settings(small_run: Runs) -> None:
     run = small_run("binary")
-    words = shlex.split(search_command(run.directory.info()) or "")
+    words = shlex.split(search_command(run.directory.info(), "runs/r") or "")
     assert words[:5] == ["pmlp", "search", str(run.table), "--target", "<u>y</u>"]
     assert words[words.index("--space") + 1] == "SPACE.json"
     assert words[words.index("--trials") + 1] == "8"
@@ -189,13 +189,27 @@ def test_the_command_of_a_run_gives_the_same_settings(small_run: Runs) -> None:
 def test_commands_leave_out_defaults_and_know_presets() -> None:
     settings = {"search_space": SearchSpace.preset("small").to_dict(), "time_limit": 60.0, "seed": 3}
     settings |= {"sampler": "random", "device": "auto", "calibration": "auto", "baselines": False}
-    source = {"data": "a b.xlsx", "target": "y", "weights": "w", "sheet": "one"}
+    source = {"data": "/d/a b.xlsx", "target": "y", "weights": "w", "sheet": "one"}
     source["columns"] = json.dumps({"price in $": "currency", "id": "ignore"})
-    assert search_command({"source": source, "settings": settings}) == (
-        "pmlp search 'a b.xlsx' --target y --sheet one --weights w --columns 'currency=price in $' "
+    assert search_command({"source": source, "settings": settings}, "runs/r") == (
+        "pmlp search '/d/a b.xlsx' --target y --sheet one --weights w --columns 'currency=price in $' "
         "--columns ignore=id --space small --time-limit 60 --no-baselines --seed 3"
     )
-    assert search_command({"settings": settings}) is None
+    assert search_command({"settings": settings}, "runs/r") is None
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"query": "sales", "database": "/d/shop.db"}, "sales --target y --from /d/shop.db"),
+        ({"query": "SELECT * FROM t"}, "'SELECT * FROM t' --target y"),
+        ({}, "'my runs/r/data.parquet' --target y"),  # standard input: only the run has the table
+    ],
+)
+def test_the_command_of_a_copied_table_names_its_origin(source: dict[str, str], words: str) -> None:
+    info = {"source": {"data": "data.parquet", "target": "y", **source}}
+    info["settings"] = {"search_space": SearchSpace.preset("default").to_dict()}
+    assert search_command(info, "my runs/r") == f"pmlp search {words} --seed 0"
 
 
 def test_a_distribution_holds_the_templates() -> None:
