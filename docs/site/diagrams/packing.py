@@ -46,8 +46,7 @@ def _members(drawing: Drawing, architectures: list[Architecture]) -> None:
         for layer, width in enumerate(one.widths):
             drawing.box(34, y + 12 * layer, UNIT * width, 9, ACTIVATIONS[one.activation])
     for place, (name, css) in enumerate(ACTIVATIONS.items()):
-        drawing.box(10 + 62 * place, 502, 9, 9, css)
-        drawing.text(24 + 62 * place, 511, name, "small")
+        drawing.key(10 + 62 * place, 502, css, name)
 
 
 def _buckets(drawing: Drawing, layout: Layout) -> list[float]:
@@ -69,8 +68,7 @@ def _buckets(drawing: Drawing, layout: Layout) -> list[float]:
                 x += UNIT * width + 14
         middles.append(y + height / 2)
         y += height + 18
-    drawing.box(240, 502, 9, 9, "line", opacity=0.35)
-    drawing.text(254, 511, "zeros that pad a member", "small")
+    drawing.key(240, 502, "line", "zeros that pad a member", opacity=0.35)
     return middles
 
 
@@ -101,8 +99,7 @@ def _buffer(drawing: Drawing, layout: Layout, middles: list[float]) -> None:
                 shape = f"{bucket.n_members} x {block.rows} x {block.columns}"
                 drawing.text(618, y + height / 2 + 4, f"{layer}: {shape}", "small")
     for place, (words, css) in enumerate((("weights", "c3"), ("biases", "c4"))):
-        drawing.box(575 + 80 * place, 502, 9, 9, css)
-        drawing.text(589 + 80 * place, 511, words, "small")
+        drawing.key(575 + 80 * place, 502, css, words)
 
 
 def modified_matmul() -> Drawing:

@@ -86,6 +86,5 @@ def parareal() -> Drawing:
         ("c3", "backward: all slices at once"),
     )
     for place, (css, words) in enumerate(legend):
-        drawing.box(130, y + 4 + 18 * place, 9, 9, css)
-        drawing.text(145, y + 13 + 18 * place, words, "small")
+        drawing.key(130, y + 4 + 18 * place, css, words)
     return drawing

@@ -108,24 +108,18 @@ def splits(X: pd.DataFrame, y: pd.Series) -> Drawing:
         y0 = 40 + 40 * place + (14 if fold is not None else 0)
         drawing.text(10, y0 + 18, words, "small")
         for column, row in enumerate(order):
-            css = "line"
-            if fold is None:
-                css = "c1" if validates[row] else "paper"
-            elif fold_of[row] == fold:
-                css = "c1" if validates[row] else "c0"
+            if validates[row] and fold in (None, fold_of[row]):
+                css = "c1"
             else:
-                css = "paper"
-            drawing.box(110 + unit * column, y0, unit - 1.2, 26, "c5" if css == "paper" else css, rx=1)
-    y0 = 274
-    for place, (css, words) in enumerate(
-        (
-            ("c5", "train"),
-            ("c1", "validation rows: rank trials, select snapshots and thresholds"),
-            ("c0", "out-of-fold rows: select the ensemble, give its score"),
-        )
-    ):
-        drawing.box(110, y0 + 16 * place - 4, 9, 9, css)
-        drawing.text(126, y0 + 16 * place + 5, words, "small")
+                css = "c0" if fold == fold_of[row] else "c5"
+            drawing.box(110 + unit * column, y0, unit - 1.2, 26, css, rx=1)
+    legend = (
+        ("c5", "train"),
+        ("c1", "validation rows: rank trials, select snapshots and thresholds"),
+        ("c0", "out-of-fold rows: select the ensemble, give its score"),
+    )
+    for place, (css, words) in enumerate(legend):
+        drawing.key(110, 270 + 16 * place, css, words)
     return drawing
 
 

@@ -71,6 +71,11 @@ class Drawing:
             f"{escape(words, quote=False)}</text>"
         )
 
+    def key(self, x: float, y: float, css: str, words: str, **more: Any) -> None:
+        """Add an entry of a legend: a small square and its meaning."""
+        self.box(x, y, 9, 9, css, **more)
+        self.text(x + 14, y + 9, words, "small")
+
     def line(self, points: list[tuple[float, float]], css: str = "line", **more: Any) -> None:
         """Add a line through points."""
         joined = " ".join(f"{_number(x)},{_number(y)}" for x, y in points)
