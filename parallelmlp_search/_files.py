@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LEFTOVER = re.compile(r"\..*\.part|\.tmp[A-Za-z0-9]{6}")
-"""Names of files that are being written: ours, and those of safetensors."""
+"""Names of files and folders that are being written: ours, and those of safetensors."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -48,7 +48,7 @@ def write_atomic(path: Path, write: Callable[[Path], object], *, durable: bool =
     RunDirectoryError
         If the disk is full, the folder is gone, or it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _temporary(path)
     try:
         with open(temporary, "wb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -65,8 +65,15 @@ def write_atomic(path: Path, write: Callable[[Path], object], *, durable: bool =
         raise
 
 
+def _temporary(path: Path) -> Path:
+    """Return the path beside ``path`` that is written and then renamed to it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
 def _raise_unwritable(path: Path, error: BaseException) -> None:
     """Raise an error that names the file and the remedy if a write failed for a reason of the system."""
+    if isinstance(error, RunDirectoryError):
+        return  # it names a file inside of a folder
     # safetensors and pyarrow raise their own errors with the system's message
     text = str(error).lower()
     code = getattr(error, "errno", None)
@@ -84,7 +91,7 @@ def _raise_unwritable(path: Path, error: BaseException) -> None:
 
 
 def is_leftover(path: Path) -> bool:
-    """Return True for the name of a file that is being written, which a killed process leaves behind."""
+    """Return True for a file or folder that is being written, which a killed process leaves behind."""
     return _LEFTOVER.fullmatch(path.name) is not None
 
 
@@ -196,15 +203,14 @@ def write_folder(path: Path, write: Callable[[Path], object]) -> None:
     RunDirectoryError
         If it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _temporary(path)
     try:
         temporary.mkdir()
         write(temporary)
         os.rename(temporary, path)
     except BaseException as error:
         remove_folder(temporary)
-        if not isinstance(error, RunDirectoryError):
-            _raise_unwritable(path, error)
+        _raise_unwritable(path, error)
         raise
 
 

@@ -1,4 +1,4 @@
-"""Completion of arguments in the shell; light to import, because each press of the tabulator runs it.
+"""Completion of arguments in the shell; light to import, because each press of the Tab key runs it.
 
 Names of other packages are repeated here, so that no heavy package is imported; a test compares them.
 """
@@ -32,6 +32,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Values of options."""
 
+_TEXT = (".csv", ".tsv", ".tab", ".txt", ".dat", ".data")
 _SAMPLE_BYTES = 1 << 16
 
 
@@ -80,12 +81,12 @@ def _header(data: Any) -> list[str]:
             from pyarrow.parquet import read_schema
 
             return [str(name) for name in read_schema(path).names]
+        if not path.name.lower().removesuffix(".gz").endswith(_TEXT):
+            return []
         opener: Any = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rb") as stream:
             text = stream.read(_SAMPLE_BYTES).decode("utf-8-sig", errors="replace")
         lines = text.splitlines()[:1]
-        if path.name.removesuffix(".gz").endswith((".jsonl", ".ndjson")):
-            return []
         delimiter = max(",;\t|", key=lines[0].count)
         return [name.strip() for name in next(csv.reader(lines, delimiter=delimiter))]
     except Exception:

@@ -129,14 +129,19 @@ class Source:
         """Name of the table without suffixes."""
         if self.is_stdin:
             return "stdin"
-        if self.is_copied:
+        if self.is_queried:
             return "query" if self.database is None else Path(self.database).name.split(".")[0]
         return re.sub(r"[*?\[\]]+", "_", Path(self.data).name.split(".")[0]) or "table"
 
     @property
+    def is_queried(self) -> bool:
+        """True if the table is the result of a query or a table of a database."""
+        return self.database is not None or is_query(self.data)
+
+    @property
     def is_copied(self) -> bool:
-        """True if a run keeps a copy of the table, because it cannot be read again for sure."""
-        return self.is_stdin or self.database is not None or is_query(self.data)
+        """True if a run keeps a copy of the table, because it may not be the same the next time."""
+        return self.is_stdin or self.is_queried
 
     @property
     def arguments(self) -> list[str]:
@@ -154,11 +159,11 @@ class Source:
         data = STORED_FILE if self.is_copied else str(Path(self.data).absolute())
         columns = None if self.columns is None else json.dumps(self.columns)
         database = None if self.database is None else str(database_path(self.database).absolute())
-        query = self.data if self.is_copied and not self.is_stdin else None
+        query = self.data if self.is_queried else None
         return asdict(self) | {"data": data, "columns": columns, "query": query, "database": database}
 
     def path(self, run: Path) -> Path:
-        """Return the path of the table of a run; the copy of a table from standard input is in its folder."""
+        """Return the path of the table of a run; the copy that a run keeps is in its folder."""
         return run / self.data  # an absolute path replaces the folder
 
     def problem(self, frame: pd.DataFrame) -> Problem:

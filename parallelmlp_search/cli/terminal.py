@@ -81,7 +81,7 @@ class Terminal:
         self._status: Status | None = None
 
     def busy(self, doing: str | None) -> None:
-        """Show what the command is doing, in a terminal; None ends it."""
+        """Show what the command is doing, in a terminal; None or a result ends it."""
         if self._status is not None and doing is not None:
             self._status.update(Text(doing))
         elif self._status is not None:
@@ -99,6 +99,7 @@ class Terminal:
 
     def show(self, *renderables: RenderableType) -> None:
         """Print a result."""
+        self.busy(None)
         errors = getattr(sys.stdout, "errors", None)
         if errors == "strict":  # a character that the terminal lacks becomes a question mark, not a traceback
             sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -110,10 +111,12 @@ class Terminal:
 
     def line(self, text: str) -> None:
         """Print a result on one line, without wrapping."""
+        self.busy(None)
         self.out.print(Text(text), soft_wrap=True)
 
     def json(self, value: Any) -> None:
         """Print a result as JSON."""
+        self.busy(None)
         sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
     def note(self, text: str) -> None:
@@ -156,7 +159,6 @@ def guarded(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
             check_address_space()
             with _warnings_as_lines(screen):
                 function(*args, **kwargs)
-                screen.busy(None)
                 sys.stdout.flush()
         except BrokenPipeError:
             _redirect_to_null(sys.stdout)
@@ -206,7 +208,7 @@ class CommandGroup(TyperGroup):
         _SAID_INTERRUPTED.set(False)
         try:
             code = run()
-            # while arguments are parsed, newer versions of typer end with the code and without a word
+            # while arguments are parsed, newer versions of typer end with the code and without a message
             if code == INTERRUPTED and not _SAID_INTERRUPTED.get():
                 Terminal().note("interrupted")
         except typer.Abort:

@@ -15,7 +15,7 @@ CELL_BYTES = 48
 """Memory of a cell as a Python object, without the characters of a text."""
 
 _NUMBERS, _DATES = {int, float}, {datetime.date, datetime.datetime}
-_MISSING = frozenset({None, *MISSING_MARKERS})
+_MISSING = frozenset(MISSING_MARKERS)
 
 
 def column_of(cells: Sequence[Any]) -> pd.Series:
@@ -28,7 +28,7 @@ def column_of(cells: Sequence[Any]) -> pd.Series:
     >>> column_of([3.0, "about 2"]).tolist()
     ['3.0', 'about 2']
     """
-    values = [None if type(cell) in (str, type(None)) and cell in _MISSING else cell for cell in cells]
+    values = [None if isinstance(cell, str) and cell in _MISSING else cell for cell in cells]
     kinds = {type(value) for value in values} - {type(None)}
     if kinds <= _NUMBERS:
         if kinds == {int} and None not in values:
@@ -44,6 +44,4 @@ def column_of(cells: Sequence[Any]) -> pd.Series:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    return value if isinstance(value, str) else str(value)
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)

@@ -29,8 +29,9 @@ _READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION,
 
 
 def is_query(source: str | os.PathLike[str]) -> bool:
-    """Return True for the text of a query, such as ``SELECT * FROM 'sales/*.parquet'``."""
-    return isinstance(source, str) and bool(_QUERY.match(source))
+    """Return True for a query, such as ``SELECT * FROM 'sales/*.parquet'``, unless a file has this name."""
+    # Path.exists raises an error if the text is too long for a file name
+    return isinstance(source, str) and bool(_QUERY.match(source)) and not os.path.exists(source)
 
 
 def database_path(database: str) -> Path:

@@ -14,9 +14,9 @@ from parallelmlp_search._checks import check_boolean, check_choice, refuse
 from parallelmlp_search.data.coercion import as_seconds
 from parallelmlp_search.data.numeric import NumericEncoder
 
-_DAY = 86_400
-_LINEAR = ("year", "elapsed_days")
-_CYCLIC = ("month", "weekday", "hour")
+DAY = 86_400  # seconds
+LINEAR = ("year", "elapsed_days")
+CYCLIC = ("month", "weekday", "hour")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +39,10 @@ class DateEncoder:
         known = ~np.isnat(times)
         parts = _calendar(times[known])
         varying = [name for name, part in parts.items() if len(part) and part.min() != part.max()]
-        linear = tuple(name for name in _LINEAR if name in varying)
+        linear = tuple(name for name in LINEAR if name in varying)
         values = np.stack([parts[name] for name in linear], axis=1) if linear else np.zeros((0, 0))
         scaler = NumericEncoder.fit([values])
-        cyclic = tuple(name for name in _CYCLIC if name in varying)
+        cyclic = tuple(name for name in CYCLIC if name in varying)
         return cls(linear, cyclic, scaler, bool(known.any() and not known.all()))
 
     @property
@@ -89,8 +89,8 @@ class DateEncoder:
         """Inverse of `to_dict`. It also reads the key "gappy" of older versions."""
         scaler = NumericEncoder.from_dict(state["scaler"])
         has_missing = state["has_missing"] if "has_missing" in state else state["gappy"]
-        linear = tuple(check_choice("linear", name, _LINEAR) for name in state["linear"])
-        cyclic = tuple(check_choice("cyclic", name, _CYCLIC) for name in state["cyclic"])
+        linear = tuple(check_choice("linear", name, LINEAR) for name in state["linear"])
+        cyclic = tuple(check_choice("cyclic", name, CYCLIC) for name in state["cyclic"])
         if scaler.n_columns != len(linear):
             refuse("scaler", f"that of {len(linear)} columns", scaler.n_columns)
         return cls(linear, cyclic, scaler, check_boolean("has_missing", has_missing))
@@ -99,12 +99,12 @@ class DateEncoder:
 def _calendar(times: npt.NDArray[np.datetime64]) -> dict[str, npt.NDArray[np.float64]]:
     """Year, days since 1970, and fractions of the year, the week and the day, each of shape (rows,)."""
     seconds = times.astype(np.int64)
-    days = np.floor_divide(seconds, _DAY)
+    days = np.floor_divide(seconds, DAY)
     months = times.astype("datetime64[M]").astype(np.int64)
     return {
         "year": np.floor_divide(months, 12).astype(np.float64) + 1970.0,
-        "elapsed_days": seconds / _DAY,
+        "elapsed_days": seconds / DAY,
         "month": np.mod(months, 12) / 12.0,
         "weekday": np.mod(days + 3, 7) / 7.0,  # 1 January 1970 was a Thursday; Monday is 0
-        "hour": np.mod(seconds, _DAY) / _DAY,
+        "hour": np.mod(seconds, DAY) / DAY,
     }

@@ -65,7 +65,7 @@ def as_frame(X: Any) -> pd.DataFrame:
         raise DataError("X must hold real numbers, but holds complex ones")
     if X.ndim == 1:
         X = X[:, None]
-    names = pd.Index([f"x{column}" for column in range(X.shape[1])])
+    names = pd.Index(array_names(X.shape[1]))
     if X.dtype.kind == "f" and X.dtype.itemsize not in (4, 8):
         X = X.astype(np.float64)  # pandas does not support half and extended precision everywhere
     frame = pd.DataFrame(X, columns=names, copy=False)
@@ -90,6 +90,11 @@ def has_names(X: Any) -> bool:
         or hasattr(X, "column_names")
         or (isinstance(X, np.ndarray) and X.dtype.names is not None)
     )
+
+
+def array_names(n_columns: int) -> list[str]:
+    """Return the names of columns that have none: ``x0, x1, ...``."""
+    return [f"x{number}" for number in range(n_columns)]
 
 
 def unique_names(names: Sequence[str], label: str = "the table") -> list[str]:
@@ -117,7 +122,7 @@ def unique_names(names: Sequence[str], label: str = "the table") -> list[str]:
 def _named_frame(frame: pd.DataFrame) -> pd.DataFrame:
     columns = frame.columns
     if isinstance(columns, pd.RangeIndex):
-        names = [f"x{position}" for position in range(len(columns))]
+        names = array_names(len(columns))
     elif isinstance(columns, pd.MultiIndex):
         names = ["_".join(str(part) for part in name) for name in columns]
     else:

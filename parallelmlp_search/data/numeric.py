@@ -16,9 +16,9 @@ from parallelmlp_search.data.normal import normal_quantile
 Floats = npt.NDArray[np.float64]
 Scaling = Literal["robust", "quantile", "standard"]
 
-_MAX_VALUE = 1e100  # values are clipped to this, so that no difference or square overflows
+MAX_VALUE = 1e100  # values are clipped to this, so that no difference or square overflows
 _MIN_SPREAD = 1e-200  # a smaller spread counts as zero, so that no reciprocal overflows
-_MAX_SCALED = 1e6  # limit of a scaled value; the smooth clip has reached its limit of 3 long before
+MAX_SCALED = 1e6  # limit of a scaled value; the smooth clip has reached its limit of 3 long before
 _N_QUANTILES = 256
 _FEW_ROWS = 4
 """Rows up to which values are compared with all quantiles at once: 10 us for 30 columns, searches take 40."""
@@ -88,14 +88,14 @@ class NumericEncoder:
         infinite = np.isinf(values)
         if infinite.any():
             values = np.where(infinite, np.where(values > 0, self.high, self.low), values)
-        z = np.clip(values, -_MAX_VALUE, _MAX_VALUE)
+        z = np.clip(values, -MAX_VALUE, MAX_VALUE)
         if self.scaling == "quantile":
             z = self._normal_scores(z)
         else:
             z -= self.center
             with np.errstate(over="ignore"):
                 z *= self.scale
-            np.clip(z, -_MAX_SCALED, _MAX_SCALED, out=z)
+            np.clip(z, -MAX_SCALED, MAX_SCALED, out=z)
             if self.scaling == "robust":
                 z /= np.sqrt(1.0 + np.square(z / 3.0))
         z[missing] = 0.0
@@ -164,7 +164,7 @@ def _statistics(values: Floats, scaling: Scaling) -> tuple[npt.NDArray[Any], ...
     n_missing = np.isnan(values).sum(axis=0)
     # NaN is sorted to the end
     ordered = np.ascontiguousarray(values.T, dtype=np.float64)
-    ordered = np.where(np.isfinite(ordered), np.clip(ordered, -_MAX_VALUE, _MAX_VALUE), np.nan)
+    ordered = np.where(np.isfinite(ordered), np.clip(ordered, -MAX_VALUE, MAX_VALUE), np.nan)
     ordered.sort(axis=1)
     count = np.isfinite(ordered).sum(axis=1)
     ordered[count == 0] = 0.0

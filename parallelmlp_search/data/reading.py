@@ -98,7 +98,7 @@ def read_table(
                 f"encoding must be one that Python knows, but got {encoding!r}"
             ) from None
     is_stdin = os.fspath(source) == "-"
-    queried = database is not None or (is_query(source) and not Path(source).exists())
+    queried = database is not None or is_query(source)
     name = "standard input" if is_stdin else database or (one_line(source) if queried else str(Path(source)))
     share = MemoryShare(name, _available(memory_limit))
     if sheet is not None and (is_stdin or queried or Path(source).suffix.lower() not in _WORKBOOKS):
@@ -109,10 +109,7 @@ def read_table(
         if is_stdin:
             return read_delimited(_standard_input(share), share, delimiter, encoding)
         paths = _matching(Path(source))
-        if Path(source).suffix.lower() in _WORKBOOKS:
-            frames = [read_workbook(_checked_file(path), share, sheet) for path in paths]
-        else:
-            frames = [_read_file(path, share, delimiter, encoding) for path in paths]
+        frames = [_read_file(path, share, delimiter, encoding, sheet) for path in paths]
         return _joined(frames, paths, share)
     except DataError:
         raise
@@ -138,8 +135,10 @@ def _standard_input(share: MemoryShare) -> io.BytesIO:
     return content
 
 
-def _read_file(path: Path, share: MemoryShare, delimiter: str | None, encoding: str | None) -> pd.DataFrame:
-    _checked_file(path)
+def _read_file(
+    path: Path, share: MemoryShare, delimiter: str | None, encoding: str | None, sheet: str | None
+) -> pd.DataFrame:
+    _check_file(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compressed = bool(suffixes) and suffixes[-1] in compression.SUFFIXES
     inner = suffixes[:-1] if compressed else suffixes
@@ -152,6 +151,8 @@ def _read_file(path: Path, share: MemoryShare, delimiter: str | None, encoding: 
             return read_delimited(stream, share, delimiter or _TEXT.get(suffix), encoding)
     if suffix in _COLUMNAR:
         return _COLUMNAR[suffix](path, share)
+    if suffix in _WORKBOOKS:
+        return read_workbook(path, share, sheet)
     known = [*_TEXT, *_JSON, *sorted(compression.SUFFIXES), *_COLUMNAR, *_WORKBOOKS]
     found = f"the unknown suffix {suffix!r}{near_miss(suffix, known)}" if suffix else "no suffix"
     raise DataError(f"{str(path)!r} has {found}; a table must end in one of {', '.join(known)}")
@@ -181,7 +182,7 @@ def _joined(frames: list[pd.DataFrame], paths: list[Path], share: MemoryShare) -
     return pd.concat([frame[first] for frame in frames], ignore_index=True)
 
 
-def _checked_file(path: Path) -> Path:
+def _check_file(path: Path) -> None:
     label = str(path)
     if path.is_dir():
         raise DataError(f"source must be a file, but {label!r} is a folder")
@@ -192,7 +193,6 @@ def _checked_file(path: Path) -> Path:
         raise DataError(f"no file {label!r}{near_miss(path.name, siblings)}")
     if path.stat().st_size == 0:
         raise DataError(f"{label!r} is empty")
-    return path
 
 
 def _end_of_link(path: Path) -> str:

@@ -18,6 +18,8 @@ from parallelmlp_search.exceptions import DataError, DataWarning, near_miss, one
 
 SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
+_MAX_HEADER_ROWS = 8
+
 _XML_BYTES = 2
 """Memory that parsing takes, per byte of XML."""
 
@@ -133,7 +135,9 @@ def _names(
 ) -> tuple[list[str], int]:
     """Names of the columns, and the number of rows that hold them."""
     cells = {
-        (row, place): cell for row, line in enumerate(rows[: first + 8]) for place, cell in enumerate(line)
+        (row, place): cell
+        for row, line in enumerate(rows[: first + _MAX_HEADER_ROWS])
+        for place, cell in enumerate(line)
     }
     last, is_wide = first, False
     for (top, left), (bottom, right) in merged:
@@ -143,7 +147,7 @@ def _names(
                 cells[first, place] = cells.get((first, left), "")
     if is_wide and last == first and first + 1 < len(rows) and _all_names(rows[first + 1]):
         last += 1
-    n_header = min(last, len(rows) - 1, first + 7) - first + 1
+    n_header = min(last - first + 1, len(rows) - first, _MAX_HEADER_ROWS)
     lines = [
         [_name(cells.get((first + row, place), "")) for row in range(n_header)] for place in range(width)
     ]

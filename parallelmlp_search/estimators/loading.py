@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from parallelmlp_search._reading import reading
+from parallelmlp_search.data.frames import array_names
 from parallelmlp_search.estimators.parallel_mlp import ParallelMLPClassifier, ParallelMLPRegressor
 from parallelmlp_search.exceptions import RunDirectoryError, near_miss
 from parallelmlp_search.inference import TrainedModel
@@ -104,7 +105,7 @@ def _estimator(model: TrainedModel, given: Mapping[str, Any]) -> ParallelMLPClas
     estimator._columns = names
     estimator._target_name = model.target_name
     estimator.n_features_in_ = len(names)
-    if names != [f"x{place}" for place in range(len(names))]:  # the names of columns without names
+    if names != array_names(len(names)):
         estimator.feature_names_in_ = np.array(names, dtype=object)
     if isinstance(estimator, ParallelMLPClassifier):
         assert model.classes is not None

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from parallelmlp_search.data.cells.table import ColumnReading, RecordCells, TableReader
 from parallelmlp_search.data.cells.texts import TextCells
+from parallelmlp_search.data.frames import array_names
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.inference.encoding import CategorySection, DateSection
@@ -14,6 +17,9 @@ from parallelmlp_search.inference.ensemble import FoldGroup
 
 NUMBER, CATEGORY, DATE = "number", "category", "date"
 """Kinds of inputs: a number, a text, and seconds since 1970."""
+
+MISSING_DATE = np.iinfo(np.int64).min
+"""Seconds of a missing date, as NumPy writes them."""
 
 
 def check_model(model: Any) -> None:
@@ -93,7 +99,7 @@ def matrix_width(model: TrainedModel, columns: list[dict[str, Any]]) -> int | No
     int or None
     """
     names = list(model.feature_names)
-    is_array = names == [f"x{number}" for number in range(len(names))]
+    is_array = names == array_names(len(names))
     return len(names) if is_array and all(column["kind"] == NUMBER for column in columns) else None
 
 

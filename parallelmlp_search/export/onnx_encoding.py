@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parallelmlp_search.export.columns import CATEGORY, DATE
+from parallelmlp_search.data.dates import DAY
+from parallelmlp_search.data.numeric import MAX_SCALED, MAX_VALUE
+from parallelmlp_search.export.columns import CATEGORY, DATE, MISSING_DATE
 from parallelmlp_search.export.onnx_graph import Graph
 from parallelmlp_search.export.parts import ModelParts
 from parallelmlp_search.export.standalone import NORMAL_POLYNOMIAL
@@ -16,10 +18,6 @@ from parallelmlp_search.export.standalone import NORMAL_POLYNOMIAL
 MAX_COMPARED = 1 << 16
 """Quantiles of all columns and folds that are compared with a row at once: three nodes instead of 45."""
 
-MISSING_DATE = np.iinfo(np.int64).min
-"""Seconds of a missing date, as NumPy writes them."""
-
-_MAX_VALUE, _MAX_SCALED, _DAY = 1e100, 1e6, 86_400
 _INPUTS = {CATEGORY: "STRING", DATE: "INT64"}
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -138,12 +136,9 @@ def _numbers(graph: Graph, columns: Columns, group: dict[str, Any], section: Any
     if section["scaling"] == "quantile":
         value = _normal_scores(graph, value, arrays)
     else:
-        value = graph.add("Mul", graph.add("Sub", value, arrays["center"]), arrays["scale"])
-        value = graph.add("Clip", value, -_MAX_SCALED, _MAX_SCALED)
+        value = _scaled(graph, value, arrays["center"], arrays["scale"])
         if section["scaling"] == "robust":
-            third = graph.add("Div", value, 3.0)
-            square = graph.add("Add", graph.add("Mul", third, third), 1.0)
-            value = graph.add("Div", value, graph.add("Sqrt", square))
+            value = _squashed(graph, value)
     scaled = graph.cast(graph.add("Where", columns.per_fold(missing), 0.0, value), "FLOAT")
     if not section["indicated"]:
         return scaled
@@ -152,6 +147,19 @@ def _numbers(graph: Graph, columns: Columns, group: dict[str, Any], section: Any
     if group["n_encoders"] > 1:
         indicator = graph.add("Expand", indicator, np.array([1, group["n_encoders"], 1]))
     return graph.add("Concat", scaled, indicator, axis=2)
+
+
+def _scaled(graph: Graph, value: str, center: NDArray[Any], scale: NDArray[Any]) -> str:
+    """Scaled values, before the smooth limit of robust scaling."""
+    value = graph.add("Mul", graph.add("Sub", value, center), scale)
+    return graph.add("Clip", value, -MAX_SCALED, MAX_SCALED)
+
+
+def _squashed(graph: Graph, value: str) -> str:
+    """Scaled values with the smooth limit of robust scaling."""
+    third = graph.add("Div", value, 3.0)
+    square = graph.add("Add", graph.add("Mul", third, third), 1.0)
+    return graph.add("Div", value, graph.add("Sqrt", square))
 
 
 def _finite(graph: Graph, columns: Columns, numbers: str, arrays: Arrays) -> str:
@@ -163,7 +171,7 @@ def _finite(graph: Graph, columns: Columns, numbers: str, arrays: Arrays) -> str
         is_low = graph.add("IsInf", spread, detect_positive=0)
         value = graph.add("Where", is_low, arrays["low"], spread)
         value = graph.add("Where", is_high, arrays["high"], value)
-        return graph.add("Clip", value, -_MAX_VALUE, _MAX_VALUE)
+        return graph.add("Clip", value, -MAX_VALUE, MAX_VALUE)
 
     key = ("finite", numbers, arrays["low"].tobytes(), arrays["high"].tobytes())
     return str(columns.once(key, make))
@@ -253,15 +261,8 @@ def _dates(graph: Graph, columns: Columns, group: dict[str, Any], section: Any, 
     missing, year, days, waves = columns.once(("calendar", column), lambda: _calendar(graph, column))
     n_linear = arrays["center"].size
     linear = graph.add("Concat", *[year, days] * (n_linear // 2), axis=1)  # (n, 2 E)
-    linear = graph.add(
-        "Mul", graph.add("Sub", linear, arrays["center"].reshape(-1)), arrays["scale"].reshape(-1)
-    )
-    linear = graph.add("Clip", linear, -_MAX_SCALED, _MAX_SCALED)
-    third = graph.add("Div", linear, 3.0)
-    linear = graph.add(
-        "Div", linear, graph.add("Sqrt", graph.add("Add", graph.add("Mul", third, third), 1.0))
-    )
-    found = graph.add("Concat", graph.cast(linear, "FLOAT"), waves, axis=1)
+    linear = _scaled(graph, linear, arrays["center"].reshape(-1), arrays["scale"].reshape(-1))
+    found = graph.add("Concat", graph.cast(_squashed(graph, linear), "FLOAT"), waves, axis=1)
     found = graph.add("Where", missing, np.array(0.0, dtype=np.float32), found)
     found = graph.add("Concat", found, graph.cast(missing, "FLOAT"), axis=1)
     return graph.add("Gather", found, arrays["place"], axis=1)
@@ -285,8 +286,8 @@ def _calendar(graph: Graph, column: str) -> tuple[str, str, str, str]:
 
     missing = graph.add("Equal", column, whole(MISSING_DATE))
     seconds = graph.add("Where", missing, whole(0), column)
-    of_day = graph.add("Mod", seconds, whole(_DAY))
-    day = quotient(graph.add("Sub", seconds, of_day), _DAY)
+    of_day = graph.add("Mod", seconds, whole(DAY))
+    day = quotient(graph.add("Sub", seconds, of_day), DAY)
     shifted = graph.add("Add", day, whole(719_468))
     of_era = graph.add("Mod", shifted, whole(146_097))
     era = quotient(graph.add("Sub", shifted, of_era), 146_097)
@@ -301,13 +302,13 @@ def _calendar(graph: Graph, column: str) -> tuple[str, str, str, str]:
     cycles = [
         (graph.add("Mod", linear(month, 1, 2), whole(12)), 12),
         (graph.add("Mod", linear(day, 1, 3), whole(7)), 7),
-        (of_day, _DAY),
+        (of_day, DAY),
     ]
     waves = []
     for value, length in cycles:
         angle = graph.cast(graph.add("Mul", graph.cast(value, "DOUBLE"), 2.0 * np.pi / length), "FLOAT")
         waves += [graph.add("Sin", angle), graph.add("Cos", angle)]
-    days = graph.add("Div", graph.cast(seconds, "DOUBLE"), float(_DAY))
+    days = graph.add("Div", graph.cast(seconds, "DOUBLE"), float(DAY))
     return missing, graph.cast(year, "DOUBLE"), days, graph.add("Concat", *waves, axis=1)
 
 

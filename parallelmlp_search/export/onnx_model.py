@@ -43,8 +43,7 @@ def onnx_model(parts: ModelParts) -> Any:
     if sum(array.nbytes for array in parts.arrays.values()) > MAX_BYTES:
         raise DataError("the model is larger than 2 GB, which an ONNX file cannot hold: use another format")
     classes = None if description["classes"] is None else _class_array(description["classes"])
-    names = [column["name"] for column in description["columns"]]
-    graph = Graph([*names, "X", "probabilities", "label", "prediction"])
+    graph = Graph([*_column_names(description), "X", "probabilities", "label", "prediction"])
     columns = Columns(graph, parts)
     outputs, weights = [], []
     for number in range(len(description["groups"])):
@@ -55,7 +54,7 @@ def onnx_model(parts: ModelParts) -> Any:
     values = graph.cast(joined, "DOUBLE")
     weight = np.concatenate(weights)[:, None, None]
     if classes is None:
-        _add_values(graph, parts, values, weight, names)
+        _add_values(graph, parts, values, weight)
     else:
         _add_classes(graph, description, values, weight, classes)
     metadata = {name: _text(description[name]) for name in METADATA if description.get(name) is not None}
@@ -63,9 +62,7 @@ def onnx_model(parts: ModelParts) -> Any:
     return graph.model(metadata, description["version"], f"Ensemble of networks that predicts {target}.")
 
 
-def _add_values(
-    graph: Graph, parts: ModelParts, values: str, weight: NDArray[np.float64], names: list[str]
-) -> None:
+def _add_values(graph: Graph, parts: ModelParts, values: str, weight: NDArray[np.float64]) -> None:
     """Add the output ``prediction`` of a regression."""
     description = parts.description
 
@@ -81,7 +78,7 @@ def _add_values(
     if description["target_unit"] is not None:
         unit, center = (np.array(description[name]) for name in ("target_unit", "target_center"))
         values = graph.add("Add", graph.add("Mul", values, unit), center)
-    name = _free_name("prediction", names)
+    name = _free_name("prediction", description)
     if description["flat_target"]:
         graph.add_to(name, "Reshape", values, np.array([-1]))
         graph.add_output(name, "DOUBLE", ["n"])
@@ -110,15 +107,14 @@ def _add_classes(
         logits = graph.add("Log", graph.add("Max", values, MIN_PROBABILITY))
         values = graph.add("Softmax", graph.add("Div", logits, description["temperature"]), axis=1)
     kind, labels = classes
-    names = [column["name"] for column in description["columns"]]
     weighted = values
     if description["decision_weights"] is not None:
         weighted = graph.add("Mul", values, np.array(description["decision_weights"]))
     chosen = graph.add("ArgMax", weighted, axis=1, keepdims=0)
-    name = _free_name("probabilities", names)
-    graph.add_to(name, "Cast", values, to=1)
+    name = _free_name("probabilities", description)
+    graph.add_to(name, "Cast", values, to=1)  # single precision
     graph.add_output(name, "FLOAT", ["n", len(labels)])
-    name = _free_name("label", names)
+    name = _free_name("label", description)
     graph.add_to(name, "Gather", labels, chosen)
     graph.add_output(name, kind, ["n"])
 
@@ -146,9 +142,13 @@ def _class_array(classes: list[Any]) -> tuple[str, NDArray[Any]]:
     return "INT64", np.array(classes, dtype=np.int64)
 
 
-def _free_name(name: str, taken: list[str]) -> str:
+def _column_names(description: dict[str, Any]) -> list[str]:
+    return [column["name"] for column in description["columns"]]
+
+
+def _free_name(name: str, description: dict[str, Any]) -> str:
     """Name of an output that no column has."""
-    while name in taken:
+    while name in _column_names(description):
         name += "_"
     return name
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parallelmlp_search.data.categorical import other_spellings
-from parallelmlp_search.data.dates import DateEncoder
-from parallelmlp_search.data.numeric import NumericEncoder
+from parallelmlp_search.data.dates import CYCLIC, LINEAR, DateEncoder
+from parallelmlp_search.data.numeric import MAX_VALUE, NumericEncoder
 from parallelmlp_search.export.columns import input_columns, matrix_width
 from parallelmlp_search.inference import PlainNetworks, TrainedModel
 from parallelmlp_search.inference.encoding import (
@@ -31,11 +31,10 @@ from parallelmlp_search.inference.raw_columns import ColumnReader
 FORMAT = 1
 """Format of the description."""
 
-FIRST_START = -2e100
-"""Start of the values below all quantiles; values are clipped to 1e100."""
+_FIRST_START = -2.0 * MAX_VALUE
+"""Start of the values below all quantiles; values are clipped to `MAX_VALUE`."""
 
 _MAX_SLOPE = 1e300
-_LINEAR, _CYCLIC = ("year", "elapsed_days"), ("month", "weekday", "hour")
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +195,7 @@ def _quantiles(encoder: NumericEncoder, n_folds: int, n_quantiles: int) -> dict[
     is_first = np.diff(grid, axis=1, prepend=np.nan) != 0
     first = np.maximum.accumulate(np.where(is_first, np.arange(n_own), 0), axis=1)
     tables = {
-        "start": np.full((n_columns, n_quantiles + 1), FIRST_START),
+        "start": np.full((n_columns, n_quantiles + 1), _FIRST_START),
         "level": np.ones((n_columns, n_quantiles + 1)),
         "tie": np.ones((n_columns, n_quantiles + 1)),
         "slope": np.zeros((n_columns, n_quantiles + 1)),
@@ -225,15 +224,15 @@ def _dates(encoders: Sequence[DateEncoder], column: str) -> tuple[dict[str, Any]
     """
     width = max(encoder.width for encoder in encoders)
     n_linear = 2 * len(encoders)
-    last = n_linear + 2 * len(_CYCLIC)
+    last = n_linear + 2 * len(CYCLIC)
     center, scale = np.zeros((len(encoders), 2)), np.zeros((len(encoders), 2))
     place = np.full((len(encoders), width), last, dtype=np.int64)
     for number, encoder in enumerate(encoders):
-        mine = [_LINEAR.index(name) for name in encoder.linear]
+        mine = [LINEAR.index(name) for name in encoder.linear]
         center[number, mine], scale[number, mine] = encoder.scaler.center, encoder.scaler.scale
         found = [2 * number + part for part in mine]
         for name in encoder.cyclic:
-            start = n_linear + 2 * _CYCLIC.index(name)
+            start = n_linear + 2 * CYCLIC.index(name)
             found += [start, start + 1]
         place[number, : len(found)] = found
     return {"kind": "dates", "column": column}, {"center": center, "scale": scale, "place": place}

@@ -88,7 +88,10 @@ class Model:
         -------
         array
         """
-        values = self._predictions(table)
+        return self._decided(self._predictions(table))
+
+    def _decided(self, values: Array) -> Array:
+        """Classes or values of predictions ``(n, C)``."""
         if self.classes is None:
             return np.asarray(values[:, 0] if self.description["flat_target"] else values)
         if self.description["decision_weights"] is not None:
@@ -157,8 +160,7 @@ class Model:
     def _outputs(self, name: str, member: dict[str, Any], rows: Array) -> Array:
         """Outputs ``(F, K, n, C)`` of the networks of a configuration."""
         values = np.concatenate([rows[:, :, first:end] for first, end in member["columns"]], axis=2)
-        waves = self._owned.get(f"{name}.waves")
-        if waves is not None:
+        if waves := self._owned.get(f"{name}.waves"):
             values = _with_waves(values, waves)
         values = values[:, None]
         with np.errstate(all="ignore"):
@@ -331,11 +333,9 @@ def _layer(layer: dict[str, Any], arrays: dict[str, Array], inputs: Array) -> Ar
 def _mean(task: str, outputs: Array, head: dict[str, Array]) -> Array:
     """Mean predictions ``(n, C)`` of outputs ``(F, K, n, C)``."""
     if task == "regression":
-        location, scale, lower, upper = (
-            head[name][:, None] for name in ("location", "scale", "lower", "upper")
-        )
-        values = outputs.mean(axis=1) * scale + location
-        return np.asarray(np.minimum(np.maximum(values, lower), upper).mean(axis=0))
+        head = {name: part[:, None] for name, part in head.items()}
+        values = outputs.mean(axis=1) * head["scale"] + head["location"]
+        return np.asarray(np.clip(values, head["lower"], head["upper"]).mean(axis=0))
     if task == "binary":
         # both logits, so that neither probability is lost to rounding
         outputs = np.concatenate([-0.5 * outputs, 0.5 * outputs], axis=3)
@@ -385,12 +385,12 @@ def main() -> None:
     if missing := [name for name in model.columns if not rows or name not in rows[0]]:
         sys.exit(f"{sys.argv[1]} has no rows or no column {missing[0]!r}")
     table = {name: [row[name] for row in rows] for name in model.columns}
-    predicted = {"prediction": model.predict(table)}
+    values = model._predictions(table)
+    predicted = {"prediction": model._decided(values)}
     if model.classes is not None:
-        columns = model.predict_proba(table).T
-        predicted |= {f"probability of {one}": part for one, part in zip(model.classes, columns, strict=True)}
-    elif predicted["prediction"].ndim > 1:
-        predicted = {f"prediction {k}": part for k, part in enumerate(predicted["prediction"].T)}
+        predicted |= {f"probability of {one}": own for one, own in zip(model.classes, values.T, strict=True)}
+    elif not model.description["flat_target"]:
+        predicted = {f"prediction {k}": part for k, part in enumerate(values.T)}
     out = csv.writer(sys.stdout, lineterminator="\n")
     out.writerow(predicted)
     out.writerows(zip(*(values.tolist() for values in predicted.values()), strict=True))

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parallelmlp_search.export.onnx_encoding import MISSING_DATE
-
-_DAY = 86_400
+from parallelmlp_search.data.dates import DAY
+from parallelmlp_search.data.numeric import MAX_SCALED, MAX_VALUE
+from parallelmlp_search.export.columns import MISSING_DATE
 
 
 def as_tensor(array: Any) -> Tensor:
@@ -60,11 +60,11 @@ class _Numbers(_Section):
         numbers = numbers.index_select(1, self.columns)[:, None]
         missing = numbers.isnan()
         value = torch.where(numbers == np.inf, self.high, numbers)
-        value = torch.where(numbers == -np.inf, self.low, value).clamp(-1e100, 1e100)
+        value = torch.where(numbers == -np.inf, self.low, value).clamp(-MAX_VALUE, MAX_VALUE)
         if self._scaling == "quantile":
             value = self._scores(value)
         else:
-            value = ((value - self.center) * self.scale).clamp(-1e6, 1e6)
+            value = ((value - self.center) * self.scale).clamp(-MAX_SCALED, MAX_SCALED)
             if self._scaling == "robust":
                 value = _squashed(value)
         scaled = torch.where(missing, 0.0, value)
@@ -135,12 +135,12 @@ class _Dates(_Section):
         date = dates[:, self._column]
         missing = (date == MISSING_DATE)[:, None]
         seconds = torch.where(missing[:, 0], 0, date)
-        day = torch.div(seconds, _DAY, rounding_mode="floor")
+        day = torch.div(seconds, DAY, rounding_mode="floor")
         year, month = _civil(day)
-        linear = torch.stack([year.double(), seconds / _DAY], dim=1)[:, None]
-        linear = ((linear.double() - self.center) * self.scale).clamp(-1e6, 1e6)
+        linear = torch.stack([year.double(), seconds / DAY], dim=1)[:, None]
+        linear = ((linear.double() - self.center) * self.scale).clamp(-MAX_SCALED, MAX_SCALED)
         parts = [_squashed(linear).flatten(1)]
-        for value, length in ((month, 12), (day + 3, 7), (seconds, _DAY)):
+        for value, length in ((month, 12), (day + 3, 7), (seconds, DAY)):
             angle = 2.0 * np.pi * (torch.remainder(value, length).double() / length)
             parts.append(torch.stack([angle.sin(), angle.cos()], dim=1))
         found = torch.where(missing, 0.0, torch.cat(parts, dim=1))

@@ -142,7 +142,6 @@ class _Group(nn.Module):
             _Member(parts, f"{name}.member{place}", member) for place, member in enumerate(group["members"])
         )
         self._places = [(section["start"], section["stop"]) for section in group["sections"]]
-        self._width: int = group["width"]
         self._n_encoders: int = group["n_encoders"]
         self._weights = [group["share"] * member["weight"] for member in group["members"]]
         self._task: str = parts.description["task"]
@@ -158,10 +157,6 @@ class _Group(nn.Module):
                 found.append(numbers.new_zeros((n_rows, self._n_encoders, start - end), dtype=torch.float32))
             found.append(section(numbers, categories, dates))
             end = stop
-        if end < self._width:
-            found.append(
-                numbers.new_zeros((n_rows, self._n_encoders, self._width - end), dtype=torch.float32)
-            )
         rows = torch.cat(found, dim=2).transpose(0, 1)
         total: Tensor | None = None
         for member, weight in zip(self.members, self._weights, strict=True):

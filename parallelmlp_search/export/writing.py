@@ -57,7 +57,7 @@ def export_model(
     """
     check_choice("format", format, FORMATS)
     path = Path(path)
-    check_path(path, format)
+    _check_path(path, format)
     check_model(model)
     parts = model_parts(
         model, {"version": __version__, "metric": None, "honest_score": None, **(facts or {})}
@@ -66,7 +66,7 @@ def export_model(
     return path
 
 
-def check_path(path: Path, format: str) -> None:
+def _check_path(path: Path, format: str) -> None:
     """Check the path of an export.
 
     Raises

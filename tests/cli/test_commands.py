@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,22 @@ def mistake(*arguments: object, **options: Any) -> str:
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("error: ")
     return lines[0].removeprefix("error: ")
+
+
+def interrupted_search(*arguments: object) -> Result:
+    """Run a search that Ctrl-C stops after its first rung."""
+    whole = runs.run
+
+    def stop(progress: Any) -> None:
+        if progress.rung_completed:
+            raise KeyboardInterrupt
+
+    def interrupt(*arguments: Any, callbacks: Any = (), **options: Any) -> object:
+        return whole(*arguments, callbacks=[*callbacks, stop], **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "run", interrupt)
+        return pmlp("search", *arguments, code=130)
 
 
 def table(rows: int = 240) -> pd.DataFrame:
@@ -477,23 +493,12 @@ def test_version_and_help() -> None:
 
 
 @pytest.fixture
-def interrupted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def interrupted(folder: Path, tmp_path: Path) -> Path:
     """A run that Ctrl-C stopped after its first rung."""
-    whole = runs.run
-
-    def stop(progress: Any) -> None:
-        if progress.rung_completed:
-            raise KeyboardInterrupt
-
-    def interrupt(*arguments: Any, callbacks: Any = (), **options: Any) -> object:
-        return whole(*arguments, callbacks=[*callbacks, stop], **options)
-
     run = tmp_path / "run"
-    monkeypatch.setattr(runs, "run", interrupt)
-    result = pmlp("search", folder / "sold.csv", "--target", "sold", *BUDGET, "--output", run, code=130)
+    result = interrupted_search(folder / "sold.csv", "--target", "sold", *BUDGET, "--output", run)
     assert result.stderr.splitlines()[-1].endswith(f"continue with: pmlp resume {run}")
     assert result.stdout == ""
-    monkeypatch.setattr(runs, "run", whole)
     return run
 
 

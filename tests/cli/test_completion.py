@@ -52,6 +52,8 @@ def folder(tmp_path: Path) -> Path:
     frame = pd.DataFrame({"age": [1, 2], "a b": [3, 4], "income": [5, 6]})
     frame.to_csv(tmp_path / "adult.csv.gz", index=False, sep=";")
     frame.to_parquet(tmp_path / "adult.parquet")
+    frame.to_json(tmp_path / "adult.json", orient="records")
+    frame.to_excel(tmp_path / "adult.xlsx", index=False)
     for name in ("first", "second"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "run.json").write_text("{}")
@@ -70,7 +72,8 @@ def test_values_columns_and_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert completed("pmlp predict ") == ["runs/first", "runs/second"]
     assert completed("pmlp predict runs/s") == ["runs/second"]
     # the shell completes files where there is no candidate
-    assert completed("pmlp search missing.csv --target ") == []
+    for unread in ("missing.csv", "adult.json", "adult.xlsx"):
+        assert completed(f"pmlp search {unread} --target ") == []
     assert completed("pmlp search ad") == []
 
 

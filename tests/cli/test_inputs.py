@@ -6,25 +6,16 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner, Result
 
-from parallelmlp_search.cli import runs
-from parallelmlp_search.cli.app import app
 from parallelmlp_search.search import RunDirectory
+from tests.cli.test_commands import interrupted_search, mistake, pmlp
 
 BUDGET = ["--trials", "4", "--max-epochs", "2", "--folds", "2", "--space", "small", "--no-baselines"]
 TARGET = ["--target", "sold"]
-
-
-def pmlp(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -117,34 +108,20 @@ def test_inspection(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["workbook", "sqlite", "duckdb"])
-def test_an_interrupted_run_is_resumed(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    whole = runs.run
-
-    def stop(progress: Any) -> None:
-        if progress.rung_completed:
-            raise KeyboardInterrupt
-
-    def interrupt(*arguments: Any, callbacks: Any = (), **options: Any) -> object:
-        return whole(*arguments, callbacks=[*callbacks, stop], **options)
-
+def test_an_interrupted_run_is_resumed(folder: Path, tmp_path: Path, name: str) -> None:
     run = tmp_path / "run"
-    monkeypatch.setattr(runs, "run", interrupt)
-    pmlp("search", *sources(folder)[name], *TARGET, *BUDGET, "--output", run, code=130)
-    monkeypatch.setattr(runs, "run", whole)
+    interrupted_search(*sources(folder)[name], *TARGET, *BUDGET, "--output", run)
     pmlp("resume", run, "--quiet")
     assert RunDirectory.open(run).info()["status"] == "finished"
 
 
 def test_mistakes(folder: Path, tmp_path: Path) -> None:
-    def mistake(*arguments: object) -> str:
-        result = pmlp("search", *arguments, *TARGET, "--output", tmp_path / "run", code=2)
-        assert len(result.stderr.splitlines()) == 1
+    def refusal(*arguments: object) -> str:
+        message = mistake("search", *arguments, *TARGET, "--output", tmp_path / "run")
         assert not (tmp_path / "run").exists()
-        return result.stderr
+        return message
 
-    assert "no such table: sale; did you mean 'sales'?" in mistake("sale", "--from", folder / "table.db")
-    assert "neither an SQLite nor a DuckDB database" in mistake("sales", "--from", folder / "table.csv")
-    assert "did you mean 'sales'?" in mistake(folder / "table.xlsx", "--sheet", "sale")
-    assert "--sheet is for workbooks, but got 'sales'" in mistake(folder / "table.csv", "--sheet", "sales")
+    assert "no such table: sale; did you mean 'sales'?" in refusal("sale", "--from", folder / "table.db")
+    assert "neither an SQLite nor a DuckDB database" in refusal("sales", "--from", folder / "table.csv")
+    assert "did you mean 'sales'?" in refusal(folder / "table.xlsx", "--sheet", "sale")
+    assert "--sheet is for workbooks, but got 'sales'" in refusal(folder / "table.csv", "--sheet", "sales")

@@ -85,6 +85,8 @@ def test_queries_over_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert found["id"].tolist() == FRAME.loc[FRAME["colour"] == "red", "id"].tolist()
     FRAME.to_csv("t.csv", index=False)
     assert len(read_table("FROM 't.csv' LIMIT 7")) == 7
+    longer_than_a_name = ", ".join(f"id + {number} AS column_{number}" for number in range(40))
+    assert read_table(f"SELECT {longer_than_a_name} FROM 't.csv'").shape == (40, 40)
     # a file of such a name is a file
     Path("select x.csv").write_text("a\n1\n")
     assert list(read_table("select x.csv")) == ["a"]

@@ -130,7 +130,8 @@ def test_sheets_by_name(tmp_path: Path) -> None:
 def test_several_workbooks_by_pattern(tmp_path: Path) -> None:
     for number in (1, 2):
         write(tmp_path / f"part-{number}.xlsx", rows=[["a", "b"], [number, 5]])
-    assert read_table(tmp_path / "part-*.xlsx")["a"].tolist() == [1, 2]
+    for pattern in ("part-*.xlsx", "part-*"):
+        assert read_table(tmp_path / pattern)["a"].tolist() == [1, 2]
 
 
 @pytest.mark.filterwarnings("ignore::parallelmlp_search.exceptions.DataWarning")

@@ -12,11 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors import safe_open
-from typer.testing import CliRunner, Result
 
 from parallelmlp_search import ParallelMLPClassifier, ParallelMLPRegressor, __version__, load
 from parallelmlp_search import _files as files
-from parallelmlp_search.cli.app import app
 from parallelmlp_search.cli.completion import CHOICES
 from parallelmlp_search.cli.export import OUTPUTS
 from parallelmlp_search.exceptions import (
@@ -29,15 +27,10 @@ from parallelmlp_search.exceptions import (
 from parallelmlp_search.export import FORMATS, export_model
 from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.parareal.promotion.model import PromotedModel
+from tests.cli.test_commands import pmlp
 from tests.export.models import CONFIGS, TOLERANCE, every_kind, feeds, random_model, session_of
 
 SMALL: dict[str, Any] = {"n_trials": 4, "max_epochs": 2, "n_finalists": 2, "n_folds": 2, "random_state": 0}
-
-
-def pmlp(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
 
 
 @pytest.fixture(scope="module")

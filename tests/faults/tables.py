@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
+from openpyxl.utils.exceptions import IllegalCharacterError
+
+from parallelmlp_search.data.cells.recognition import COLUMN_TYPES
+from parallelmlp_search.selection import METRICS
 
 Case = Mapping[str, Any]
 
@@ -55,19 +60,9 @@ targets = st.fixed_dictionaries(
     }
 )  # fmt: skip
 
-METRICS = (
-    "accuracy", "balanced_accuracy", "log_loss", "roc_auc", "f1", "f1_macro", "mcc", "brier", "rmse", "mae",
-    "r2", "pinball", "pinball:0.9",
-)  # fmt: skip
-
-TYPES = (
-    "numeric", "currency", "percent", "quantity", "duration", "datetime", "boolean", "categorical", "text",
-    "list", "json", "ignore",
-)  # fmt: skip
-
 options = st.one_of(
-    st.tuples(st.just("--metric"), st.sampled_from(METRICS)),
-    st.tuples(st.just("--metric"), st.sampled_from(METRICS)),
+    st.tuples(st.just("--metric"), st.sampled_from([*METRICS, "pinball:0.9"])),
+    st.tuples(st.just("--metric"), st.sampled_from([*METRICS, "pinball:0.9"])),
     st.tuples(
         st.just("--task"), st.sampled_from(["binary", "multiclass", "classification", "regression"])
     ),
@@ -84,8 +79,8 @@ options = st.one_of(
 ).map(list)  # fmt: skip
 
 roles = st.one_of(
-    st.sampled_from(["--groups", "--weights", "--time-column", "--groups", "--weights", "--time-column"]),
-    st.sampled_from(TYPES).map(lambda kind: f"--columns {kind}="),
+    st.sampled_from(["--groups", "--weights", "--time-column"]),
+    st.sampled_from(COLUMN_TYPES).map(lambda kind: f"--columns {kind}="),
 )
 
 FILES = (
@@ -190,8 +185,6 @@ def _objects(given: list[Any]) -> Any:
 
 
 def _decimals(numbers: Any) -> Any:
-    from decimal import Decimal
-
     return _objects([Decimal(f"{number:.4f}") for number in numbers])
 
 
@@ -241,8 +234,8 @@ def write_table(case: Case, folder: Path, *, turn: int = 0) -> Path:
             path = folder / "part-*.csv"
         else:
             frame.to_csv(path, index=False, sep="\t" if suffix == "tsv" else ",")
-    except (ValueError, TypeError, NotImplementedError, OverflowError):
-        # typed files take no mixed columns and no equal names
+    except (ValueError, TypeError, NotImplementedError, OverflowError, IllegalCharacterError):
+        # typed files take no mixed columns and no equal names, and workbooks no control characters
         path = folder / "table.csv"
         frame.to_csv(path, index=False)
     return path

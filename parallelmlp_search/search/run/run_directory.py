@@ -307,9 +307,11 @@ class RunDirectory:
             remove_folder(self.checkpoints)
 
     def _remove_leftovers(self) -> None:
-        """Delete files that were being written by processes that have ended: this one holds the lock."""
-        for path in self.path.rglob(".*"):
-            if is_leftover(path):
+        """Delete what was being written by processes that have ended: this one holds the lock."""
+        for path in [path for path in self.path.rglob(".*") if is_leftover(path)]:
+            if path.is_dir():
+                remove_folder(path)
+            else:
                 remove(path)
 
     def result(self) -> dict[str, Any]:

@@ -88,6 +88,17 @@ def test_a_run_that_never_began_is_created_again(directory: RunDirectory) -> Non
         RunDirectory.create(directory.path)
 
 
+def test_folders_of_killed_exports_are_deleted(directory: RunDirectory) -> None:
+    directory.update(status="finished")
+    with directory.locked():
+        pass
+    for folder in (directory.path / ".model-numpy.7.part", directory.checkpoints):
+        folder.mkdir()
+        (folder / ".model.npz.7.part").write_text("")
+    directory.tidy()
+    assert {path.name for path in directory.path.iterdir()} == {".lock", "run.json"}
+
+
 def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunDirectoryError, match=r"could not create .*: choose another folder"):
