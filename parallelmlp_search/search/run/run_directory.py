@@ -309,7 +309,7 @@ class RunDirectory:
     def _remove_leftovers(self) -> None:
         """Delete what was being written by processes that have ended: this one holds the lock."""
         for path in [path for path in self.path.rglob(".*") if is_leftover(path)]:
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 remove_folder(path)
             else:
                 remove(path)

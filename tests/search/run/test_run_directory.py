@@ -95,7 +95,11 @@ def test_folders_of_killed_exports_are_deleted(directory: RunDirectory) -> None:
     for folder in (directory.path / ".model-numpy.7.part", directory.checkpoints):
         folder.mkdir()
         (folder / ".model.npz.7.part").write_text("")
+    outside = directory.path.with_name("outside")
+    outside.mkdir()
+    (directory.path / ".link.7.part").symlink_to(outside)
     directory.tidy()
+    assert outside.is_dir()
     assert {path.name for path in directory.path.iterdir()} == {".lock", "run.json"}
 
 
