@@ -162,7 +162,10 @@ def search(
     ] = None,
     finalists: Annotated[
         int | None,
-        ensemble_option(metavar="N", help="Configurations that are cross-fitted. Default: 2 to 32."),
+        ensemble_option(
+            metavar="N",
+            help="Configurations that are cross-fitted. Default: 2 to 32, or up to 128 with a time limit.",
+        ),
     ] = None,
     tune_thresholds: Annotated[
         bool,

@@ -117,7 +117,8 @@ class SearchSettings:
     n_folds
         Folds of the finalists' cross-fitting; None chooses 3 to 8.
     n_finalists
-        Configurations that are cross-fitted, at most the number of trials; None chooses 2 to 32.
+        Configurations that are cross-fitted, at most the number of trials; None chooses 2 to 32, or up to
+        128 in a search with a time limit.
     reduction_factor
         One in this many trials advances from a rung to the next.
     sampler
