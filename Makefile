@@ -19,6 +19,7 @@ FAST_TESTS := $(addprefix tests/,data packing report selection space search/prob
 ALONE := alone and not slow
 
 MINUTES ?= 5
+OUT ?= benchmarks/results
 
 .PHONY: clean demo docs fuzz gpu lint notebooks run-tests slow soak test test-browser test-fast test-oldest
 
@@ -70,11 +71,9 @@ fuzz: $(VENV)/.fuzz-installed
 soak: $(VENV)/.test-installed
 	$(BIN)/python -W ignore -m tests.faults.soak --minutes $(MINUTES)
 
-# Versions are whatever is there, so their warnings are not errors as in `make test`.
+# Independent stages, ten minutes in all; OUT is the folder of the results.
 gpu:
-	$(PYTHON) -m benchmarks.gpu --check
-	$(PYTHON) -m pytest -q -W default -p no:cacheprovider tests/kernels tests/engine tests/benchmarks/test_gpu.py
-	$(PYTHON) -m benchmarks.gpu
+	@$(PYTHON) -m benchmarks.gpu_stages --out $(OUT)
 
 clean:
 	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz

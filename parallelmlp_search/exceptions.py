@@ -48,6 +48,10 @@ class CompilationError(PMLPError, RuntimeError):
     """The compiled loops could not be compiled."""
 
 
+class DeviceError(PMLPError, RuntimeError):
+    """A device could not run a kernel that was asked for."""
+
+
 class PMLPWarning(UserWarning):
     """Base class of all warnings of this package."""
 

@@ -42,7 +42,7 @@ if settings is not None:
     settings.load_profile("repeatable")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def device() -> str:
     """Where kernels are tested: on the GPU, or, interpreted, on the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.packed.cases import Case
-from parallelmlp_search.distribute import ShardData
-from parallelmlp_search.distribute.shards import cut_work
+from parallelmlp_search.distribute import ShardData, cut_work
 from parallelmlp_search.engine import BatchStream, Head, Population, TrainingRows, TrainingSettings, train
 from parallelmlp_search.engine.host_training import window_steps
 from parallelmlp_search.packing import DataShape

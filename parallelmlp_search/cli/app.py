@@ -155,6 +155,14 @@ def search(
         str,
         search_option(metavar="NAME", help="auto, cpu, cuda or cuda:N.", autocompletion=choices("device")),
     ] = "auto",
+    precision: Annotated[
+        str,
+        search_option(
+            metavar="NAME",
+            help="Products on a CUDA device: ieee (float32) or tf32 (faster, factors rounded to ten bits).",
+            autocompletion=choices("precision"),
+        ),
+    ] = "ieee",
     jobs: Jobs = None,
     seed: Annotated[int, search_option(metavar="N", help="Random seed.")] = 0,
     folds: Annotated[
@@ -259,6 +267,7 @@ def search(
         baselines=baselines,
         seed=seed,
         device=device,
+        precision=precision,
         memory_limit=memory_limit,
     )
     shared = sharing(storage, study, settings, screen_only=screen_only)

@@ -27,6 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "calibration": ("auto", "temperature", "none"),
     "backend": ("dask", "ray"),
     "device": ("auto", "cpu", "cuda"),
+    "precision": ("ieee", "tf32"),
     "class_weight": ("balanced",),
     "format": ("onnx", "torch", "numpy", "safetensors"),
 }  # fmt: skip

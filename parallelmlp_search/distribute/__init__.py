@@ -4,6 +4,7 @@ from parallelmlp_search.distribute.backends import active_cluster, connected
 from parallelmlp_search.distribute.executor import run_shards, worker_count
 from parallelmlp_search.distribute.memory import keep_no_free_memory, return_free_memory
 from parallelmlp_search.distribute.processes import may_start_processes, worker_processes
+from parallelmlp_search.distribute.shard_cuts import cut_work
 from parallelmlp_search.distribute.shard_data import ShardData, TrainingMemory
 from parallelmlp_search.distribute.shard_memory import working_bytes
 from parallelmlp_search.distribute.shards import (
@@ -11,7 +12,6 @@ from parallelmlp_search.distribute.shards import (
     MemberOutcome,
     ShardOutcome,
     ShardTask,
-    cut_work,
     one_thread,
     shard_tasks,
 )

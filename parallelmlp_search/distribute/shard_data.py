@@ -67,6 +67,8 @@ class ShardData:
     path
         Training path that all workers take, see
         :func:`parallelmlp_search.kernels.numba.dispatch.following`; None for the rule of the environment.
+    precision
+        One of :data:`~parallelmlp_search.kernels.precision.PRECISIONS`.
     stored
         File with the tensors, which other processes read instead of receiving them with each task.
     """
@@ -83,6 +85,7 @@ class ShardData:
     columns: ColumnGroups = NO_GROUPS
     memory: TrainingMemory | None = None
     path: str | None = None
+    precision: str = "ieee"
     snapshot_inputs: Rows | None = None
     stored: Path | None = field(default=None, compare=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from parallelmlp_search.distribute.shard_data import ShardData
+from parallelmlp_search.engine.trainer import EVALUATION_ROWS
 from parallelmlp_search.packing.bucketing import CACHE_ELEMENTS
 from parallelmlp_search.space import MLPConfig
 
@@ -18,8 +19,14 @@ gradients of a first layer with scaled inputs."""
 PADDING = 1.25
 """Size of a population relative to its members: buckets are padded to the width of their widest member."""
 
+DEVICE_PADDING = 2.0
+"""The same on a device, where buckets merge more readily: 1.7 for the default preset, 1.8 for `deep`."""
+
 N_BUFFERS = 6
 """Buffers of activations of a bucket, forward and backward."""
+
+N_EVALUATION_BUFFERS = 3
+"""Buffers of activations of a bucket whose rows are predicted."""
 
 
 def working_bytes(data: ShardData) -> int:
@@ -49,9 +56,18 @@ def member_bytes(data: ShardData, config: MLPConfig, n_kept: int, n_snapshots: i
     outputs = n_predicted * (head.n_outputs + head.n_predictions * (2 if shape.submembers > 1 else 1))
     # a list of snapshots, and the same stacked for each member
     snapshots = 2 * n_snapshots * (shape.n_parameters + n_predicted * head.n_predictions)
-    # a member that fills a bucket alone; the buffers of smaller ones are part of the working memory
-    activations = N_BUFFERS * max(0, data.batch_rows(config) * shape.n_activations - CACHE_ELEMENTS)
+    per_row, padding = shape.n_activations, PADDING
+    if data.device.type == "cpu":
+        # a member that fills a bucket alone; the buffers of smaller ones are part of the working memory
+        activations = N_BUFFERS * max(0, data.batch_rows(config) * per_row - CACHE_ELEMENTS)
+    else:
+        # buckets are not split, and all of them stay on the device
+        n_rows = N_BUFFERS * data.batch_rows(config) + N_EVALUATION_BUFFERS * min(
+            EVALUATION_ROWS, n_predicted
+        )
+        padding = DEVICE_PADDING
+        activations = int(padding * n_rows * per_row)
     # weights and gradients of all submembers, unless the compiled loops train them
     expanded = 2 * shape.submembers * shape.n_parameters if shape.submembers > 1 else 0
-    copies = int((PADDING * N_FLATS + n_kept) * shape.n_parameters)
+    copies = int((padding * N_FLATS + n_kept) * shape.n_parameters)
     return FLOAT_BYTES * (copies + outputs + snapshots + activations + expanded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from parallelmlp_search._memory import is_out_of_memory
 from parallelmlp_search.distribute.memory import release_device_memory
+from parallelmlp_search.distribute.shard_cuts import MIN_SHARDS, cut_work, shard_bytes
 from parallelmlp_search.distribute.shard_data import ShardData
 from parallelmlp_search.distribute.shard_memory import member_bytes, working_bytes
 from parallelmlp_search.distribute.snapshots import SnapshotKeeper, Snapshots
@@ -30,22 +32,12 @@ from parallelmlp_search.engine import (
 )
 from parallelmlp_search.engine.heads import head_predictions, stable_head_predictions
 from parallelmlp_search.kernels.numba.dispatch import following
-from parallelmlp_search.packing import cut_shards
-from parallelmlp_search.packing.bucketing import SHARD_ELEMENTS
+from parallelmlp_search.kernels.precision import product_precision
 from parallelmlp_search.packing.cost import overhead_seconds
 from parallelmlp_search.space import MLPConfig
 
 FULL_STATE = ("parameters", "first_moment", "second_moment", "average")
 """Vectors of a state from which training can continue."""
-
-CUDA_CACHE_SCALE = 64
-"""Factor by which shards on a GPU are larger than shards that suit the cache of a core."""
-
-MIN_SHARDS = 8
-"""Shards to aim at where members are few, so that several workers have work."""
-
-MIN_ELEMENTS = 1 << 16
-"""Hidden activations of a shard below which it is not split further to reach :data:`MIN_SHARDS`."""
 
 
 class StopSignal(threading.Event):
@@ -154,8 +146,8 @@ class MemberOutcome:
 class ShardOutcome:
     """Result of a shard, or of several together.
 
-    ``seconds`` is the elapsed time of the worker, ``loop_seconds`` the part inside the training loop, see
-    :class:`~parallelmlp_search.engine.History`.
+    ``seconds`` is the elapsed time of the worker. ``loop_seconds``, the part inside the training loop, and
+    ``path_steps`` are those of :class:`~parallelmlp_search.engine.History`.
     """
 
     key: str
@@ -165,61 +157,17 @@ class ShardOutcome:
     predicted_seconds: float = 0.0
     cut: bool = False
     loop_seconds: float = 0.0
+    path_steps: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: ShardOutcome) -> None:
         """Append the members of another outcome, and its steps and seconds."""
         self.members.extend(other.members)
         self.member_steps += other.member_steps
+        self.path_steps = dict(Counter(self.path_steps) + Counter(other.path_steps))
         self.loop_seconds += other.loop_seconds
         self.seconds += other.seconds
         self.predicted_seconds += other.predicted_seconds
         self.cut = self.cut or other.cut
-
-
-def cut_work(
-    configs: list[MLPConfig],
-    data: ShardData,
-    n_bytes: Sequence[int] | None = None,
-    min_shards: int = MIN_SHARDS,
-) -> list[tuple[int, ...]]:
-    """Split members into shards: equal batch size and columns, enough of them for several workers.
-
-    The result, indices of the members of each shard, depends on the members and the data alone. The data name
-    the most memory of a shard.
-
-    Parameters
-    ----------
-    configs, data
-        Members and their rows.
-    n_bytes
-        Memory of each member in training, or None for no limit.
-    min_shards
-        Shards to aim at where members are few.
-
-    Returns
-    -------
-    list of tuple of int
-    """
-    shapes = [data.architecture(config) for config in configs]
-    alike: dict[tuple[int, tuple[tuple[int, int], ...]], list[int]] = {}
-    total = 0
-    for member, config in enumerate(configs):
-        batch = data.batch_rows(config)
-        alike.setdefault((batch, shapes[member].columns), []).append(member)
-        total += batch * shapes[member].n_activations
-    scale = 1 if data.device.type == "cpu" else CUDA_CACHE_SCALE
-    elements = scale * min(SHARD_ELEMENTS, max(MIN_ELEMENTS, total // min_shards))
-    shards: list[tuple[int, ...]] = []
-    for (batch, _), members in sorted(alike.items()):
-        cuts = cut_shards(
-            [shapes[m] for m in members],
-            n_rows=batch,
-            shard_elements=elements,
-            n_bytes=None if n_bytes is None else [n_bytes[m] for m in members],
-            shard_bytes=None if data.memory is None else data.memory.shard - working_bytes(data),
-        )
-        shards.extend(tuple(members[index] for index in cut) for cut in cuts)
-    return shards
 
 
 def shard_tasks(
@@ -259,7 +207,7 @@ def shard_tasks(
         data=data,
         **options,
     )
-    n_bytes = None if data.memory is None else whole.member_bytes()
+    n_bytes = None if shard_bytes(data) is None else whole.member_bytes()
     cuts = cut_work(list(configs.values()), data, n_bytes, min_shards)
     return [replace(whole.part(cut), key=f"{key}-{place:04d}") for place, cut in enumerate(cuts)]
 
@@ -277,7 +225,8 @@ def one_thread() -> Iterator[None]:
 
 def train_shard(task: ShardTask) -> ShardOutcome:
     """Train a shard on one thread; where memory runs out, train its halves, and single members twice."""
-    with one_thread(), following(task.data.path):
+    data = task.data
+    with one_thread(), following(data.path), product_precision(data.precision, data.device):
         return _train(task)
 
 
@@ -352,6 +301,7 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
         task.predicted_seconds,
         history.cut,
         history.loop_seconds,
+        dict(history.path_steps),
     )
 
 

@@ -16,8 +16,9 @@ from parallelmlp_search.space import MLPConfig
 
 ACCELERATIONS = ("auto", "none", "graph", "persistent")
 """``none``: the plain training loop. ``graph``: steps as CUDA graphs. ``persistent``: many steps in one
-launch for the buckets that the kernel supports, graphs for the others. ``auto``: ``persistent`` on a CUDA
-device with Triton, ``graph`` on one without, ``none`` on a CPU."""
+launch for the buckets that the kernel supports, graphs for the others; a kernel that fails is an error.
+``auto``: ``persistent`` on a CUDA device with Triton, ``graph`` on one without, ``none`` on a CPU; a kernel
+that fails is a warning, and graphs take over."""
 
 COMPILE_SECONDS = 60.0
 """Time left below which ``auto`` compiles nothing. A kernel takes 3 to 10 s on one core of a CPU, once per

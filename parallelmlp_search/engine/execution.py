@@ -12,6 +12,9 @@ from parallelmlp_search.kernels.numba.dispatch import uses_compiled
 from parallelmlp_search.kernels.numba.library import USE_VARIABLE
 from parallelmlp_search.kernels.triton.availability import runs_on
 
+PATHS = ("persistent", "graph", "compiled", "plain")
+"""Paths of training: persistent kernel, CUDA graphs, compiled loops, tensor operations."""
+
 
 @dataclass(frozen=True)
 class ExecutionPath:

@@ -91,6 +91,9 @@ class HostTraining:
             else None
             for number, bucket in enumerate(layout.buckets)
         ]
+        self._compiled = torch.zeros(layout.n_members, dtype=torch.bool)
+        for number, loop in enumerate(self._members):
+            self._compiled[layout.stacked_rows(number)] = loop is not None
         dropping = [bucket.shape.widths for bucket in layout.buckets if bucket.shape.dropout]
         widths = [max(layer) for layer in itertools.zip_longest(*dropping, fillvalue=0)]
         n_fields = len(widths) * max(widths, default=0) * stream.batch_size
@@ -136,8 +139,8 @@ class HostTraining:
         fitting = int((deadline - time.monotonic()) / self._seconds_per_step)
         return max(1, min(count, fitting))
 
-    def advance(self, n_steps: int) -> int:
-        """Take steps, freeze members whose loss is not finite, and return the steps of all members."""
+    def advance(self, n_steps: int) -> dict[str, int]:
+        """Take steps, freeze members whose loss is not finite, and return the member-steps of each path."""
         started = time.monotonic()
         population, step = self._population, self._population.step
         loops = self.loops(range(step, step + n_steps))
@@ -146,7 +149,7 @@ class HostTraining:
             loop()
         self.loop_seconds += time.thread_time() - began
         losses = self._losses[:n_steps]
-        member_steps = int(self._alive.sum()) * n_steps
+        taken = self._alive * n_steps
         if not math.isfinite(losses.sum().item()):
             broken = ~torch.isfinite(losses).cpu() & self._alive
             failed = broken.any(0)
@@ -155,7 +158,7 @@ class HostTraining:
                 self._optimizer.freeze(failed.to(self._device))
                 first = broken.to(torch.int8).argmax(0)
                 population.failed_at[failed] = step + first[failed]
-                member_steps -= int((n_steps - first[failed]).sum())
+                taken[failed] = first[failed]
                 self._alive &= ~failed
         # one step after the other: the sum must not depend on the window
         if self._device.type == "cpu":
@@ -167,7 +170,8 @@ class HostTraining:
                 self._loss_sum += row
         population.step += n_steps
         self._seconds_per_step = (time.monotonic() - started) / n_steps
-        return member_steps
+        compiled = int(taken[self._compiled].sum())
+        return {"compiled": compiled, "plain": int(taken.sum()) - compiled}
 
     def take_losses(self) -> Tensor:
         """Return the sum of the losses ``(P,)`` since the last call, on the CPU."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
@@ -31,8 +32,9 @@ class History:
     epochs, errors, train_losses
         For each evaluation: completed epochs, validation errors ``(P,)`` of the averaged weights, and mean
         training losses ``(P,)`` since the evaluation before.
-    member_steps
-        Training steps, summed over members that were alive.
+    path_steps
+        Training steps, summed over members that were alive, by the path that took them: one of
+        :data:`~parallelmlp_search.engine.execution.PATHS`.
     loop_seconds
         Seconds of the training loop itself, without preparing batches and evaluating members: CPU time of the
         thread on the host, elapsed time on a device.
@@ -43,9 +45,14 @@ class History:
     epochs: list[float] = field(default_factory=list)
     errors: list[Tensor] = field(default_factory=list)
     train_losses: list[Tensor] = field(default_factory=list)
-    member_steps: int = 0
+    path_steps: Counter[str] = field(default_factory=Counter)
     loop_seconds: float = 0.0
     cut: bool = False
+
+    @property
+    def member_steps(self) -> int:
+        """Training steps of all paths."""
+        return self.path_steps.total()
 
 
 def predict(population: Population, inputs: Rows, *, which: str = "parameters") -> Tensor:
@@ -90,6 +97,8 @@ def train(population: Population, rows: TrainingRows, settings: TrainingSettings
     ------
     InvalidParameterError
         If the rows do not fit the population or the loss, or a setting is not possible here.
+    DeviceError
+        If the acceleration is ``"persistent"`` and the kernel fails.
     MissingDependencyError
         If the compiled loops are wanted and numba is not installed.
     """
@@ -117,7 +126,7 @@ def train(population: Population, rows: TrainingRows, settings: TrainingSettings
     while population.step < settings.last_step and not settings.stopped():
         until = min(step for step in evaluation_epochs if step > population.step)
         n_steps = training.window(until, deadline)
-        history.member_steps += training.advance(n_steps)
+        history.path_steps += Counter(training.advance(n_steps))
         steps_since += n_steps
         late = deadline is not None and time.monotonic() >= deadline
         history.cut = late and population.step < settings.last_step

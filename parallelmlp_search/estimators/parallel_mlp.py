@@ -80,6 +80,9 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         5 % of a time limit. ``result_.baselines`` holds their scores.
     device : str, default="auto"
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    precision : str, default="ieee"
+        Precision of products on a CUDA device: ``"ieee"`` (float32), or ``"tf32"``, which is faster and
+        rounds factors to ten bits. It has no effect on a CPU.
     n_jobs : int, default=None
         Number of workers. None uses all cores.
     memory_limit : int, float or str, default=None
@@ -152,6 +155,7 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         refit: bool = False,
         baselines: bool = True,
         device: str = "auto",
+        precision: str = "ieee",
         n_jobs: int | None = None,
         memory_limit: float | str | None = None,
         run_directory: str | Path | None = None,
@@ -219,6 +223,7 @@ class ParallelMLPRegressor(TableRegressor, SearchEstimator):
         refit: bool = False,
         baselines: bool = True,
         device: str = "auto",
+        precision: str = "ieee",
         n_jobs: int | None = None,
         memory_limit: float | str | None = None,
         run_directory: str | Path | None = None,

@@ -311,6 +311,7 @@ class SearchEstimator(TableEstimator):
             baselines=self.baselines,
             seed=self._seed(directory),
             device=self.device,
+            precision=self.precision,
             memory_limit=self.memory_limit,
             **self._task_settings(),
         )

@@ -1,8 +1,9 @@
 """Division of members into shards and buckets.
 
-A worker trains one shard at a time. A shard is large enough to fill its buckets and to hide the overhead of
-the interpreter, and small enough that there are several shards for the workers. The division depends on the
-members alone and never on the number of workers, and so do results.
+A worker trains one shard at a time. On a CPU, a shard is large enough to fill its buckets and to hide the
+overhead of the interpreter, and small enough that there are several shards for the workers. On a device, it
+is as large as the memory allows. The division depends on the members and the device, never on the number of
+workers, and so do results.
 
 Inside a shard, members of equal shape share a bucket. A small bucket is merged into a wider one if the cost
 model predicts that padding is cheaper than the calls of another bucket. A bucket whose activations exceed the
@@ -24,13 +25,13 @@ CACHE_ELEMENTS = 1 << 19
 With two hidden layers of 64 and 128 rows, buckets of 16 to 32 members are 2.8 times faster than of 256."""
 
 SHARD_ELEMENTS = 1 << 21
-"""Activations of a shard, whose buckets take turns in the cache.
+"""Activations of a shard on a CPU, whose buckets take turns in the cache.
 
 With 600 members of the default space this is a quarter faster than 1 << 19 (three members per bucket) and as
 fast as 1 << 23."""
 
 SHARD_NEURONS = 1 << 15
-"""Neurons of a shard; the limit where batches are small.
+"""Neurons of a shard on a CPU; the limit where batches are small.
 
 A step on 32 rows is bound by fetching weights and moments. The population of the paper takes 6.6 us per
 member-step with 32,768 neurons and 9.9 us with 65,536."""
@@ -189,8 +190,7 @@ def cut_shards(
     n_rows
         Rows of a minibatch.
     shard_elements
-        Maximum number of activations (width times rows) of a shard. It also has at most
-        :data:`SHARD_NEURONS` neurons.
+        Maximum number of activations (width times rows) of a shard.
     n_bytes, shard_bytes
         Memory of each member in training, and maximum of a shard; None for no limit.
 
@@ -199,7 +199,6 @@ def cut_shards(
     list of tuple of int
         Indices of the members of each shard.
     """
-    shard_elements = min(shard_elements, SHARD_NEURONS * n_rows)
     order = sorted(
         range(len(architectures)),
         key=lambda member: (

@@ -16,6 +16,12 @@ MAX_LISTED = 8
 _SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
+_PATHS = {
+    "persistent": "in persistent kernels",
+    "graph": "in CUDA graphs",
+    "compiled": "in compiled loops",
+    "plain": "by tensor operations",
+}
 _TASKS = {
     "binary": "binary classification",
     "multiclass": "classification",
@@ -199,6 +205,22 @@ def describe_baselines(baselines: Sequence[Record]) -> str:
     return ", ".join(texts)
 
 
+def _path(name: str) -> str:
+    return _PATHS.get(name, name)
+
+
+def _describe_paths(result: Record) -> str:
+    """Describe which code took the member-steps; empty for runs of older versions."""
+    shares = result.get("path_shares") or {}
+    if len(shares) == 1:
+        return f" {_path(next(iter(shares)))}"
+    texts = [
+        f"{'under 1' if share < 0.005 else f'{100 * share:.0f}'} % {_path(path)}"
+        for path, share in shares.items()
+    ]
+    return f" ({', '.join(texts)})" if texts else ""
+
+
 def describe_search(result: Record) -> str:
     """Describe the effort of a search: trials, epochs, folds and steps."""
     epochs = format_epochs(result["max_epochs"])
@@ -206,5 +228,5 @@ def describe_search(result: Record) -> str:
     if result.get("n_folds"):
         facts.append(f"{result['n_folds']} folds")
     if result.get("member_steps"):
-        facts.append(f"{format_count(float(result['member_steps']))} member-steps")
+        facts.append(f"{format_count(float(result['member_steps']))} member-steps{_describe_paths(result)}")
     return ", ".join(facts)

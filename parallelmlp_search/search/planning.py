@@ -318,4 +318,4 @@ def _time_machine(data: ShardData, sample: Sequence[MLPConfig], throughput: Thro
         outcome.members.clear()
     for outcome in run_shards(tasks, n_workers=throughput.n_workers):
         throughput.add(outcome)
-    throughput.member_steps, throughput.loop_seconds = 0, 0.0
+    throughput.forget_steps()

@@ -340,6 +340,7 @@ def _finish(
         max_epochs=max_epochs,
         n_folds=len(fit.parts),
         member_steps=context.throughput.member_steps,
+        path_shares=context.throughput.path_shares(),
         elapsed_seconds=clock.elapsed,
         left_out=left_out,
         baselines=baselines,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_stages
 from benchmarks.gpu import Case, account, count_work, packed_epochs, paper_population, table
+from benchmarks.gpu_stages import Stage, run_all, stages
 
 ROOT = Path(gpu.__file__).parent.parent
 
@@ -58,6 +61,37 @@ def test_sequential_training_is_timed() -> None:
     assert 0 < result["step_seconds"]["least"] <= result["step_seconds"]["greatest"]
 
 
+def test_vmap_is_timed() -> None:
+    result = gpu.vmap_step(Case(n_members=10, n_rows=64, n_inputs=3), "cpu", n_networks=2, n_steps=3)
+    assert 0 < result["step_seconds"]["least"] <= result["step_seconds"]["greatest"]
+
+
+def test_stages_are_independent_and_end_at_their_limits(tmp_path: Path) -> None:
+    begins = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    chosen = [
+        Stage("good", 60, ("-c", "print(1)")),
+        Stage("bad", 60, ("-c", "print(2); raise SystemExit(3)")),
+        Stage("slow", 1, ("-c", f"{begins}; import time; print(3, flush=True); time.sleep(60)")),
+        Stage("a program", 60, (sys.executable, "-c", "print(4)"), alone=True),
+    ]
+    shown: list[str] = []
+    outcomes = run_all(chosen, tmp_path / "out", shown.append)
+    assert [one.status for one in outcomes] == ["passed", "failed", "exceeded its limit", "passed"]
+    assert [one.output for one in outcomes] == [["1"], ["2"], ["3"], ["4"]]
+    assert outcomes[2].seconds < 20
+    assert any(line.startswith("bad: failed after") for line in shown)
+    written = json.loads((tmp_path / "out" / "gpu_stages.json").read_text())
+    assert [one["status"] for one in written] == [one.status for one in outcomes]
+
+
+def test_all_stages_take_about_ten_minutes_and_can_be_started(tmp_path: Path) -> None:
+    found = stages(tmp_path)
+    assert sum(stage.seconds for stage in found) <= 600
+    for stage in found:
+        if stage.words[1] != "pytest" and not stage.alone:
+            assert importlib.util.find_spec(stage.words[1]) is not None
+
+
 def test_tests_on_a_device_do_not_need_hypothesis() -> None:
     # tests/conftest.py skips files that import hypothesis if it is not installed
     left_out, on_device = [], []
@@ -70,18 +104,20 @@ def test_tests_on_a_device_do_not_need_hypothesis() -> None:
                 on_device.append(path)
     assert left_out
     assert len(on_device) >= 8
-    assert not set(left_out) & set(on_device)
+    # random layouts are tested beside examples, which need no hypothesis
+    assert [path.name for path in left_out if path in on_device] == ["test_raggedness.py"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_fails_with_a_message() -> None:
+def test_without_a_gpu_it_ends_with_one_sentence() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu", "--check"],
+        [sys.executable, "-m", "benchmarks.gpu_stages"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.strip() == gpu.NO_GPU
+    assert done.stdout == ""
+    assert done.stderr == gpu_stages.NO_GPU + "\n"
     assert "Traceback" not in done.stderr

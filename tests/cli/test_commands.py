@@ -299,6 +299,10 @@ def test_mistakes_in_kinds_of_columns(folder: Path) -> None:
         (["--target", "sold", "--space", "smal"], "did you mean 'small'?"),
         (["--target", "sold", "--space", "nowhere.yaml"], "search space file 'nowhere.yaml' cannot be read"),
         (["--target", "sold", "--calibration", "temprature"], "did you mean 'temperature'?"),
+        (
+            ["--target", "sold", "--precision", "tf16"],
+            "--precision must be one of ieee, tf32, but got 'tf16'",
+        ),
         (["--target", "a", "--calibration", "temperature"], "--calibration needs classes, but got"),
         (["--target", "sold", "--trials", "0"], "--trials must be an integer >= 1, but got 0"),
         (["--target", "sold", "--trials", "many"], "'--trials'"),

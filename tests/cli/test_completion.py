@@ -16,6 +16,7 @@ from parallelmlp_search.cli.app import app
 from parallelmlp_search.cli.completion import CHOICES, runs
 from parallelmlp_search.data.task import TASKS
 from parallelmlp_search.distribute.backends import BACKENDS
+from parallelmlp_search.kernels.precision import PRECISIONS
 from parallelmlp_search.search.problem.settings import CALIBRATIONS, LOSSES, SAMPLERS
 from parallelmlp_search.selection import METRICS
 from parallelmlp_search.space import PRESETS
@@ -31,6 +32,7 @@ def test_choices_are_those_of_the_packages() -> None:
         "space": set(PRESETS),
         "sampler": set(SAMPLERS),
         "calibration": set(CALIBRATIONS),
+        "precision": set(PRECISIONS),
         "backend": set(BACKENDS),
     }
     assert {name: set(CHOICES[name]) for name in wanted} == wanted

@@ -21,10 +21,12 @@ from parallelmlp_search.distribute import (
     ShardTask,
     TrainingMemory,
     cut_work,
+    shard_cuts,
     shard_tasks,
     shards,
     working_bytes,
 )
+from parallelmlp_search.distribute.shard_cuts import DEVICE_SHARE
 from parallelmlp_search.distribute.shards import one_thread, train_shard
 from parallelmlp_search.packing.pack import build_module
 from parallelmlp_search.space import ColumnGroups, MLPConfig
@@ -205,13 +207,22 @@ def test_the_division_is_a_function_of_members_and_data(make_data: Make, make_co
     assert cut_work(configs, make_data()) == cut_work(list(configs), make_data())
 
 
-def test_shards_on_a_device_are_larger(make_data: Make) -> None:
-    configs = [MLPConfig(widths=(512,), batch_size=96, seed=seed) for seed in range(64)]
+def test_shards_on_a_device_fill_its_memory(make_data: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = dict(enumerate(MLPConfig(widths=(512,), batch_size=96, seed=seed) for seed in range(64)))
+    epochs = {"until_epoch": 1.0, "total_epochs": 1.0}
     data = make_data()
-    one_core = cut_work(configs, data)
-    assert len(one_core) > 1
+    assert len(shard_tasks("key", configs, data, **epochs)) > 1
     elsewhere = replace(data, rows=replace(data.rows, inputs=data.rows.inputs.to("meta")))
-    assert len(cut_work(configs, elsewhere)) < len(one_core)
+    (whole,) = shard_tasks("key", configs, elsewhere, **epochs)
+    # activations stay on the device
+    assert sum(whole.member_bytes()) > 64 * 96 * 512 * 4
+    used = sum(whole.member_bytes())
+    for part in (2, 7):
+        room = working_bytes(data) + used // part
+        monkeypatch.setattr(shard_cuts, "device_bytes", lambda _, room=room: int(room / DEVICE_SHARE))
+        tasks = shard_tasks("key", configs, elsewhere, **epochs)
+        assert part <= len(tasks) <= part + 1
+        assert all(task.predicted_bytes <= room for task in tasks)
 
 
 def test_tasks_hold_every_member_with_its_state_and_the_options(make_data: Make, make_configs: Make) -> None:

@@ -21,10 +21,10 @@ def layouts(draw: st.DrawFn) -> MatmulLayout:
 @pytest.mark.parametrize("backend", ["batched", "triton", "reference"])
 @settings(max_examples=40)
 @given(layout=layouts(), n_rows=st.integers(1, 5))
-def test_random_layouts(backend: str, layout: MatmulLayout, n_rows: int) -> None:
+def test_random_layouts(backend: str, device: str, layout: MatmulLayout, n_rows: int) -> None:
     generator = torch.Generator().manual_seed(layout.n_weights)
     leaves = [
-        torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
+        torch.randn(*shape, dtype=torch.float64, generator=generator).to(device).requires_grad_()
         for shape in ((layout.n_in, n_rows), (layout.n_weights,))
     ]
     expected = loop_matmul(*leaves, layout)

@@ -21,6 +21,7 @@ from parallelmlp_search.engine.rows import as_tensor
 from parallelmlp_search.engine.settings import TrainingRows, TrainingSettings
 from parallelmlp_search.engine.step_coefficients import StepCoefficients, constant_table, is_averaging
 from parallelmlp_search.exceptions import DeviceWarning
+from parallelmlp_search.kernels.triton.lanes import KernelError
 from parallelmlp_search.kernels.triton.launch import PersistentTraining, StepTables
 from parallelmlp_search.packing.pack import block_rows
 
@@ -33,6 +34,9 @@ FIRST_WINDOW = 16
 
 WINDOW_SECONDS = 0.2
 """Duration of a window before a deadline."""
+
+FAILED_KERNELS: dict[str, str] = {}
+"""Kernels that failed in this process, with the reason: they are not tried again, nor warned of again."""
 
 
 class DeviceTraining:
@@ -72,6 +76,9 @@ class DeviceTraining:
         self._loss_sums = torch.zeros(n_members, dtype=self._dtype, device=self._device)
         self._failed_at = torch.full((n_members,), -1, dtype=torch.int64, device=self._device)
         self._persistent = self._prepare() if plan.persistent else None
+        self._in_kernel = torch.zeros(n_members, dtype=torch.bool)
+        for number in self.plan.persistent:
+            self._in_kernel[population.layout.stacked_rows(number)] = True
         self._step: DeviceStep | None = None
         if self.plan.graph:
             self._step = DeviceStep(
@@ -90,7 +97,10 @@ class DeviceTraining:
         self.loop_seconds = 0.0
 
     def _prepare(self) -> PersistentTraining | None:
-        """Compile the kernels and start them without a step; if that fails, all buckets go to the graph."""
+        """Compile the kernels and start them without a step.
+
+        If one fails, it is an error where the kernel was asked for. Otherwise all buckets go to the graph.
+        """
         training = PersistentTraining(
             self.population.layout,
             self.plan.persistent,
@@ -100,19 +110,21 @@ class DeviceTraining:
             device=self._device,
             dtype=self._dtype,
         )
-        try:
-            self._run(training, self._tables(1), n_steps=0)
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
-        except Exception as error:
-            # by name, since triton may be missing; the caller handles a lack of memory
-            if not type(error).__module__.startswith("triton"):
-                raise
-            reason = f"Triton could not run the kernel ({type(error).__name__}: {error})"
-            warnings.warn(f"{reason}; CUDA graphs are used instead", DeviceWarning, stacklevel=5)
-            self.plan = self.plan.without_persistent(reason)
-            return None
-        return training
+        asked_for = self._settings.acceleration == "persistent"
+        reason = next((FAILED_KERNELS[name] for name in training.kernels if name in FAILED_KERNELS), None)
+        if asked_for or reason is None:
+            try:
+                self._run(training, self._tables(1), n_steps=0)
+                if self._device.type == "cuda":
+                    torch.cuda.synchronize(self._device)
+                return training
+            except KernelError as error:
+                if asked_for:
+                    raise
+                reason = FAILED_KERNELS[error.kernel] = str(error)
+                warnings.warn(f"{reason}; CUDA graphs are used instead", DeviceWarning, stacklevel=5)
+        self.plan = self.plan.without_persistent(reason)
+        return None
 
     def _tables(self, n_steps: int) -> StepTables:
         first = self.population.step
@@ -145,8 +157,8 @@ class DeviceTraining:
             return min(most, FIRST_WINDOW)
         return max(1, min(most, int(WINDOW_SECONDS / self._seconds_per_step)))
 
-    def advance(self, n_steps: int) -> int:
-        """Take steps, freeze members whose loss is not finite, and return the steps of all members."""
+    def advance(self, n_steps: int) -> dict[str, int]:
+        """Take steps, freeze members whose loss is not finite, and return the member-steps of each path."""
         started = time.monotonic()
         population = self.population
         first_step = population.step
@@ -163,7 +175,7 @@ class DeviceTraining:
         failed_at = failed.cpu()  # waits for the device
         alive = population.failed_at < 0
         newly = alive & (failed_at >= 0)
-        taken = torch.where(newly, failed_at - first_step, n_steps)[alive]
+        taken = torch.where(newly, failed_at - first_step, n_steps) * alive
         population.failed_at[newly] = failed_at[newly]
         if bool(newly.any()):
             self._freeze(newly.to(self._device))
@@ -171,7 +183,8 @@ class DeviceTraining:
         seconds = time.monotonic() - started
         self._seconds_per_step = seconds / n_steps
         self.loop_seconds += seconds
-        return int(taken.sum())
+        in_kernel = int(taken[self._in_kernel].sum())
+        return {"persistent": in_kernel, "graph": int(taken.sum()) - in_kernel}
 
     def _freeze(self, rows: Tensor) -> None:
         """Set everything but the best snapshot of stacked rows ``(P,)`` bool to zero."""

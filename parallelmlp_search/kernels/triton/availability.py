@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from types import ModuleType
 
@@ -47,6 +48,15 @@ def kernel_module(name: str, device: torch.device | str, *, purpose: str) -> Mod
             "move them there, use backend 'batched', or set TRITON_INTERPRET=1 to run slowly on any device"
         )
     return importlib.import_module(f"{_HERE}.{name}")
+
+
+def current(device: torch.device | str) -> AbstractContextManager[object]:
+    """Return a context in which a CUDA device is the current one, on which Triton launches kernels.
+
+    Operations of torch go by the device of their tensors instead.
+    """
+    device = torch.device(device)
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def tile_precision(dtype: torch.dtype) -> str:

@@ -12,7 +12,8 @@ import triton.language as tl
 from parallelmlp_search.kernels.triton.member_parts import update
 
 
-@triton.jit
+# a kernel serves any number of members
+@triton.jit(do_not_specialize=["n_members"])
 def flat_step(
     parameters, gradients, first, second, average, stretches, factors, coefficients, shares, local, constants,
     n_members, ADAMW: tl.constexpr, AVERAGING: tl.constexpr, FACTORED: tl.constexpr, SIZE: tl.constexpr,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from parallelmlp_search.kernels.triton.availability import kernel_module
+from parallelmlp_search.kernels.triton.availability import current, kernel_module
 from parallelmlp_search.packing.layout import Block, Layout
 
 STRETCH = 1024
@@ -73,24 +73,25 @@ class FlatOptimizer:
         averaging: bool,
     ) -> None:
         """Take step ``local`` (1,) of the tables; shapes as in :func:`.flat_step.flat_step`."""
-        for (adamw, factored), stretches in self._stretches.items():
-            self._module.flat_step[(stretches.shape[0],)](
-                flats["parameters"],
-                gradients,
-                flats["first_moment"],
-                flats["second_moment"],
-                flats["average"],
-                stretches,
-                self._factors,
-                coefficients,
-                shares,
-                local,
-                constants,
-                n_members=constants.shape[1],
-                ADAMW=adamw,
-                AVERAGING=averaging,
-                FACTORED=factored,
-                SIZE=STRETCH,
-                num_warps=4,
-                enable_fp_fusion=True,
-            )
+        with current(gradients.device):
+            for (adamw, factored), stretches in self._stretches.items():
+                self._module.flat_step[(stretches.shape[0],)](
+                    flats["parameters"],
+                    gradients,
+                    flats["first_moment"],
+                    flats["second_moment"],
+                    flats["average"],
+                    stretches,
+                    self._factors,
+                    coefficients,
+                    shares,
+                    local,
+                    constants,
+                    n_members=constants.shape[1],
+                    ADAMW=adamw,
+                    AVERAGING=averaging,
+                    FACTORED=factored,
+                    SIZE=STRETCH,
+                    num_warps=4,
+                    enable_fp_fusion=True,
+                )

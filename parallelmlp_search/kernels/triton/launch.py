@@ -6,7 +6,7 @@ padded widths. The kernel is imported when it is launched, so this module needs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.kernels.triton.availability import kernel_module, tile_precision
+from parallelmlp_search.kernels.triton.lanes import ACTIVATION_COLUMN, Lane, Launch, set_steps
 from parallelmlp_search.packing.architecture import Architecture
 from parallelmlp_search.packing.layout import Bucket, Layout
 from parallelmlp_search.space import ACTIVATIONS
@@ -115,54 +116,6 @@ class StepTables:
         return int(self.shares.shape[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """Rows of the plan for members of one compiled kernel, and the settings of that kernel."""
-
-    plan: Tensor
-    settings: dict[str, Any]
-    n_warps: int
-
-    @property
-    def n_scratch(self) -> int:
-        """Size of the scratch of all programs, in elements."""
-        return 3 * self.settings["SCRATCH"] * self.plan.shape[0] if self.settings["STREAM"] else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """Launches that run one after the other, and therefore share a scratch."""
-
-    launches: tuple[Launch, ...]
-    scratch: Tensor
-    stream: Any
-
-    @classmethod
-    def of(cls, launches: Sequence[Launch], dtype: torch.dtype, device: torch.device) -> Lane:
-        """Return a lane of these launches, with its own stream on a CUDA device."""
-        size = max(1, *(launch.n_scratch for launch in launches))
-        stream = None
-        if device.type == "cuda":
-            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        return cls(tuple(launches), torch.empty(size, dtype=dtype, device=device), stream)
-
-    def run(self, start: Callable[[Launch, Tensor], None]) -> None:
-        """Start each launch on the stream of the lane, after the work in the current stream."""
-        if self.stream is None:
-            for launch in self.launches:
-                start(launch, self.scratch)
-            return
-        self.stream.wait_stream(torch.cuda.current_stream(self.scratch.device))
-        with torch.cuda.stream(self.stream):
-            for launch in self.launches:
-                start(launch, self.scratch)
-
-    def join(self) -> None:
-        """Make the current stream wait for the lane."""
-        if self.stream is not None:
-            torch.cuda.current_stream(self.scratch.device).wait_stream(self.stream)
-
-
 class PersistentTraining:
     """Training of the members of some buckets with many steps per launch.
 
@@ -240,7 +193,7 @@ class PersistentTraining:
                 second = widths[1] if len(widths) == 2 else 0
                 strides = shape.widths[0], shape.widths[-1]
                 activation = ACTIVATIONS.index(architecture.activation)
-                line = [row, batch, 0, 0, widths[0], second, *strides, *starts, 0, activation]
+                line = [row, batch, 0, 0, widths[0], second, *strides, *starts, 0, activation, 0]
                 cost = float(batch) * _hidden_weights(shape, widths)
                 groups.setdefault(key, []).append((cost, line))
         launches = []
@@ -251,7 +204,7 @@ class PersistentTraining:
 
     def _launch(self, key: tuple[Any, ...], lines: list[list[int]]) -> Launch:
         widths, optimizer, bias, clip, n_inputs, n_outputs, rows = key
-        activations = {line[-1] for line in lines}
+        activations = {line[ACTIVATION_COLUMN] for line in lines}
         weights = widths[0] * padded(n_inputs) + (widths[0] * widths[1] if len(widths) == 2 else 0)
         settings = {
             "DEPTH": len(widths),
@@ -276,6 +229,11 @@ class PersistentTraining:
         }
         plan = torch.tensor(lines, dtype=torch.int64).to(self._device)
         return Launch(plan, settings, n_warps=_warps(max(weights, max(widths) * rows)))
+
+    @property
+    def kernels(self) -> list[str]:
+        """Kernels in words, one per launch."""
+        return [launch.kernel for lane in self.lanes for launch in lane.launches]
 
     @property
     def n_launches(self) -> int:
@@ -316,11 +274,7 @@ class PersistentTraining:
 
         def start(launch: Launch, scratch: Tensor) -> None:
             plan = launch.plan
-            for column, values in ((2, first_steps), (3, steps)):
-                if isinstance(values, int):
-                    plan[:, column] = values
-                else:
-                    plan[:, column] = torch.tensor(list(values), device=plan.device)[plan[:, 0]]
+            set_steps(plan, first_steps, steps, tables.first_position)
             self._module.train_members[(plan.shape[0],)](
                 inputs,
                 target,
@@ -339,7 +293,6 @@ class PersistentTraining:
                 scratch,
                 n_rows=inputs.shape[0],
                 n_members=constants.shape[1],
-                first_position=tables.first_position,
                 PLAN=plan.shape[1],
                 num_warps=launch.n_warps,
                 num_stages=1,

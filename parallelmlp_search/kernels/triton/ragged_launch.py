@@ -10,7 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parallelmlp_search.kernels.triton.availability import is_interpreted, kernel_module, tile_precision
+from parallelmlp_search.kernels.triton.availability import (
+    current,
+    is_interpreted,
+    kernel_module,
+    tile_precision,
+)
 from parallelmlp_search.packing.layout import MatmulLayout
 
 BLOCK = 32
@@ -83,7 +88,9 @@ def _product(matrix: Tensor, right: Tensor, layout: MatmulLayout, transposed: bo
     result = right.new_empty(layout.n_in if transposed else layout.n_out, n_columns)
     tiles = product_table(layout, transposed, right.device)
     columns = min(MAX_COLUMNS, max(16, 1 << (n_columns - 1).bit_length()))
-    if result.numel():
+    if not result.numel():
+        return result
+    with current(right.device):
         kernels.product_tiles[(tiles.shape[0], -(-n_columns // columns))](
             matrix,
             right,
@@ -112,14 +119,15 @@ def triton_backward(
     grad_activations = _product(weight, grad, layout, transposed=True)
     grad_weight = torch.empty_like(weight)
     tiles = outer_table(layout, grad.device)
-    kernels.outer_tiles[(tiles.shape[0],)](
-        grad,
-        activations,
-        grad_weight,
-        tiles,
-        grad.shape[1],
-        BLOCK=BLOCK,
-        DEEP=DEEP,
-        **_settings(grad.dtype),
-    )
+    with current(grad.device):
+        kernels.outer_tiles[(tiles.shape[0],)](
+            grad,
+            activations,
+            grad_weight,
+            tiles,
+            grad.shape[1],
+            BLOCK=BLOCK,
+            DEEP=DEEP,
+            **_settings(grad.dtype),
+        )
     return grad_activations, grad_weight

@@ -30,18 +30,19 @@ from parallelmlp_search.kernels.triton.member_parts import (
 PLAN_COLUMNS = (
     "row", "batch_size", "first_step", "n_steps", "width_1", "width_2", "stride_2", "stride_3",
     "weight_1", "bias_1", "weight_2", "bias_2", "weight_3", "bias_3", "zero",
-    "activation",
+    "activation", "start",
 )  # fmt: skip
 """Columns of ``plan``, one row per program: stacked row of the member, its minibatches, true widths, columns
-of its later weights, starts of its parameters in the flat buffers, a 0, and index of the activation. Layer 3
-is the head."""
+of its later weights, starts of its parameters in the flat buffers, a 0, index of the activation, and position
+of its first row in ``order``. Layer 3 is the head."""
 
 
-@triton.jit
+# a kernel serves any numbers of rows and members
+@triton.jit(do_not_specialize=["n_rows", "n_members"])
 def train_members(
     inputs, target, row_weight, order, plan, parameters, first, second, average,
     coefficients, shares, constants, loss_sums, failed_at, scratch,
-    n_rows, n_members, first_position,
+    n_rows, n_members,
     D: tl.constexpr, C: tl.constexpr, PLAN: tl.constexpr,
     DEPTH: tl.constexpr, ACTIVATION: tl.constexpr, LOSS: tl.constexpr,
     ADAMW: tl.constexpr, BIAS: tl.constexpr, CLIP: tl.constexpr, WEIGHTED: tl.constexpr, STREAM: tl.constexpr,
@@ -55,7 +56,7 @@ def train_members(
     inputs, target, row_weight
         Training rows: (n, D); (n,) classes or 0/1, or (C, n) numbers; (n,), read only if ``WEIGHTED``.
     order
-        int32: row number at each position of the stream of batches from ``first_position`` on.
+        int32: row numbers of the batches, one batch after the other.
     plan
         (programs, PLAN) int64: see :data:`PLAN_COLUMNS`.
     parameters, first, second, average
@@ -79,6 +80,7 @@ def train_members(
     width_1 = tl.load(line + 4).to(tl.int32)
     width_2 = tl.load(line + 5).to(tl.int32)
     code = tl.load(line + 15).to(tl.int32)
+    first_row = tl.load(line + 16)
 
     mix_1 = tl.load(constants + row)
     mix_2 = tl.load(constants + n_members + row)
@@ -130,7 +132,7 @@ def train_members(
     failure = tl.load(failed_at + row)
     of_step = coefficients + row
     for step in range(n_steps):
-        start = (first_step + step) * batch_size - first_position
+        start = first_row + step * batch_size
         if WEIGHTED:
             weights = tl.zeros((ROWS,), w1.dtype)
             for tile in range(0, batch_size, ROWS):

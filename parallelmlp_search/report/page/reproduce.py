@@ -19,6 +19,7 @@ OPTIONS: Mapping[str, str] = {
     "loss": "--loss",
     "sampler": "--sampler",
     "device": "--device",
+    "precision": "--precision",
     "n_folds": "--folds",
     "n_finalists": "--finalists",
     "calibration": "--calibration",
@@ -32,7 +33,12 @@ FLAGS: Mapping[str, tuple[bool, str]] = {
 }
 """Default and option of settings that are on or off."""
 
-DEFAULTS: Mapping[str, Any] = {"sampler": "random", "device": "auto", "calibration": "auto"}
+DEFAULTS: Mapping[str, Any] = {
+    "sampler": "random",
+    "device": "auto",
+    "precision": "ieee",
+    "calibration": "auto",
+}
 
 ROLES: Mapping[str, str] = {
     "sheet": "--sheet",

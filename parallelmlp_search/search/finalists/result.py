@@ -39,6 +39,9 @@ class SearchResult:
         Trials, epochs of full training, folds of cross-fitting.
     member_steps
         Training steps, summed over networks.
+    path_shares
+        Share of these steps that each path of training took: ``persistent``, ``graph``, ``compiled``,
+        ``plain``.
     elapsed_seconds
         Duration.
     phases
@@ -70,6 +73,7 @@ class SearchResult:
     member_steps: int
     elapsed_seconds: float
     left_out: list[str] = field(default_factory=list)
+    path_shares: dict[str, float] = field(default_factory=dict)
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
     baselines: list[Baseline] = field(default_factory=list)
     beats_prior: bool | None = None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from parallelmlp_search.distribute import active_cluster
-from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.exceptions import DeviceWarning, InvalidParameterError
 
 
 def resolve_device(name: str) -> str:
@@ -24,3 +26,14 @@ def resolve_device(name: str) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise InvalidParameterError(f"device is {name!r}, but torch finds no CUDA device: use auto or cpu")
     return name
+
+
+def warn_of_precision(precision: str, device: str) -> None:
+    """Warn of a precision that a device does not have."""
+    if precision != "ieee" and torch.device(device).type == "cpu":
+        warnings.warn(
+            f"precision {precision!r} has no effect on the CPU, which computes in float32: "
+            "it needs a CUDA device",
+            DeviceWarning,
+            stacklevel=2,
+        )

@@ -36,6 +36,7 @@ from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.engine.rows import Rows, select_rows
 from parallelmlp_search.exceptions import DataError
+from parallelmlp_search.search.problem.devices import warn_of_precision
 from parallelmlp_search.search.problem.encoding import Encoder
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
@@ -98,6 +99,7 @@ class Preparation:
         self, problem: Problem, settings: SearchSettings, device: str = "cpu", *, hold_back: bool = True
     ) -> None:
         settings.check_task(problem.task)
+        warn_of_precision(settings.precision, device)
         self.problem = problem
         self.settings = settings
         self.device = device
@@ -329,6 +331,7 @@ class Preparation:
             metric=self.comparison_metric,
             seed=seed,
             columns=preprocessor.columns_,
+            precision=self.settings.precision,
         )
         self.part_seconds = 0.0 if self.shares_table else time.monotonic() - began
         return Part(preprocessor, head, data, np.empty(0, dtype=np.intp) if predict is None else predict)

@@ -12,6 +12,7 @@ from parallelmlp_search._checks import check_boolean, check_choice, check_intege
 from parallelmlp_search.data import Scaling
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.kernels.losses import get_loss
+from parallelmlp_search.kernels.precision import PRECISIONS
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
 
@@ -149,6 +150,9 @@ class SearchSettings:
         Seed of everything random.
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    precision
+        Precision of products on a CUDA device: ``ieee`` (float32), or ``tf32``, which is faster and rounds
+        factors to ten bits. It has no effect on a CPU.
     memory_limit
         Most memory of the process and of those that it starts: bytes, or a text such as ``2GB``; None for no
         limit. Shards, states and finalists are sized to what is left. A limit below the minimum is refused.
@@ -174,6 +178,7 @@ class SearchSettings:
     baselines: bool = True
     seed: int = 0
     device: str = "auto"
+    precision: str = "ieee"
     memory_limit: float | str | None = None
     space: SearchSpace = field(init=False, repr=False, compare=False)
 
@@ -204,6 +209,7 @@ class SearchSettings:
         check_boolean("refit", self.refit)
         check_boolean("baselines", self.baselines)
         check_choice("calibration", self.calibration, CALIBRATIONS)
+        check_choice("precision", self.precision, PRECISIONS)
         # run.json holds the dotted name of the class of a sampler object
         if not (isinstance(self.sampler, str) and "." in self.sampler):
             check_sampler(self.sampler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -101,6 +102,7 @@ class Throughput:
         self._half_life = half_life
         self.member_steps = 0
         self.recalled_steps = 0
+        self.path_steps: Counter[str] = Counter()
         self.loop_seconds = 0.0
         self._measured = 0.0
         self._predicted = 0.0
@@ -109,11 +111,22 @@ class Throughput:
         """Add a shard; ``recalled`` if it was trained before an interruption."""
         self.member_steps += outcome.member_steps
         self.recalled_steps += outcome.member_steps if recalled else 0
+        self.path_steps.update(outcome.path_steps)
         self.loop_seconds += 0.0 if recalled else outcome.loop_seconds
         if outcome.predicted_seconds > 0 and not outcome.cut:
             fade = 0.5 ** (outcome.seconds / self._half_life)
             self._measured = fade * self._measured + outcome.seconds
             self._predicted = fade * self._predicted + outcome.predicted_seconds
+
+    def forget_steps(self) -> None:
+        """Count from here on; the speed stays known."""
+        self.member_steps, self.loop_seconds = 0, 0.0
+        self.path_steps.clear()
+
+    def path_shares(self) -> dict[str, float]:
+        """Return the share of the member-steps that each path of training took, the largest first."""
+        total = self.path_steps.total()
+        return {path: steps / total for path, steps in self.path_steps.most_common() if steps}
 
     @property
     def factor(self) -> float:

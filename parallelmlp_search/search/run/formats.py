@@ -172,6 +172,7 @@ class Result(TypedDict):
     max_epochs: Seconds
     n_folds: Count
     member_steps: Count
+    path_shares: NotRequired[dict[str, Annotated[float, check_non_negative]]]
     elapsed_seconds: Seconds
     left_out: NotRequired[list[str]]
     cut: NotRequired[list[str]]  # see `RENAMED`
@@ -257,3 +258,4 @@ class Checkpoint(TypedDict):
     seconds: Seconds
     predicted_seconds: Seconds
     cut: bool
+    path_steps: NotRequired[dict[str, Count]]  # since version 0.2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from parallelmlp_search.engine import (
     TrainingRows,
     TrainingSettings,
     train,
+    trainer,
 )
 from parallelmlp_search.engine import acceleration as acceleration_module
 from parallelmlp_search.engine.acceleration import choose_acceleration
@@ -29,7 +31,8 @@ from parallelmlp_search.engine.device.step import DeviceStep
 from parallelmlp_search.engine.device.step_tables import step_tables
 from parallelmlp_search.engine.population import FLAT_NAMES
 from parallelmlp_search.engine.step_coefficients import StepCoefficients, constant_table, is_averaging
-from parallelmlp_search.exceptions import DeviceWarning, InvalidParameterError
+from parallelmlp_search.exceptions import DeviceError, DeviceWarning, InvalidParameterError
+from parallelmlp_search.kernels.triton import launch
 from parallelmlp_search.kernels.triton.launch import obstacle
 from parallelmlp_search.packing import DataShape
 from parallelmlp_search.space import ColumnGroups, MLPConfig
@@ -287,6 +290,9 @@ def test_the_kernel_and_the_graph_share_a_population(capture: Capture) -> None:
     )
     assert len(plan.persistent) == 2
     assert len(plan.graph) == 1
+    assert history.path_steps == {"persistent": 2 * 13, "graph": 13}
+    assert list(plain.path_steps.values()) == [3 * 13]
+    assert set(plain.path_steps) <= {"compiled", "plain"}
     torch.testing.assert_close(got.parameters, expected.parameters, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(got.flats["average"], expected.flats["average"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(history.train_losses[-1], plain.train_losses[-1], rtol=1e-4, atol=1e-5)
@@ -296,18 +302,48 @@ class OutOfResources(Exception):
     __module__ = "triton.runtime.errors"
 
 
-def test_kernels_that_do_not_fit_fall_back_to_the_graph(
+class Refusing:
+    """Kernel that cannot be launched."""
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def refuse(*arguments: Any, **options: Any) -> None:
+            raise OutOfResources("shared memory")
+
+        return refuse
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every persistent kernel fail, as if for the first time in this process."""
+    module = SimpleNamespace(train_members=Refusing())
+    monkeypatch.setattr(launch, "kernel_module", lambda *arguments, **options: module)
+    monkeypatch.setattr(device_training, "FAILED_KERNELS", {})
+
+
+@pytest.mark.usefixtures("refusing")
+def test_a_failing_kernel_is_an_error_where_it_is_asked_for(capture: Capture) -> None:
+    words = "kernel for up to 16x16 neurons, 5 inputs and 3 outputs .* failed .OutOfResources: shared memory"
+    with pytest.raises(DeviceError, match=words):
+        _train(CONFIGS[:1], "persistent", capture, dtype=torch.float32)
+
+
+@pytest.mark.usefixtures("refusing")
+def test_auto_warns_once_of_a_failing_kernel_and_uses_the_graph(
     capture: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*arguments: Any, **options: Any) -> None:
-        raise OutOfResources("shared memory")
-
-    monkeypatch.setattr(device_training.PersistentTraining, "run", refuse)
     expected, _ = _train(CONFIGS[:1], "none", None, dtype=torch.float32)
+
+    def choose(*arguments: Any, **options: Any) -> Any:
+        return choose_acceleration(*arguments, **(options | {"acceleration": "persistent"}))
+
+    monkeypatch.setattr(trainer, "choose_acceleration", choose)
     with pytest.warns(DeviceWarning, match="OutOfResources: shared memory.*CUDA graphs are used instead"):
-        got, _ = _train(CONFIGS[:1], "persistent", capture, dtype=torch.float32)
-    assert got.step == expected.step
+        got, history = _train(CONFIGS[:1], "auto", capture, dtype=torch.float32)
+    assert history.path_steps == {"graph": 13}
     torch.testing.assert_close(got.parameters, expected.parameters, rtol=1e-4, atol=1e-5)
+    # warnings are errors in the tests
+    again, _ = _train(CONFIGS[:1], "auto", capture, dtype=torch.float32)
+    assert torch.equal(again.parameters, got.parameters)
 
 
 def test_out_of_memory_is_raised(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

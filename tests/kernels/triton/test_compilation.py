@@ -24,7 +24,7 @@ from parallelmlp_search.kernels.triton import flat_step, ragged, training
 
 POINTERS = {
     "order": "*i32", "plan": "*i64", "tiles": "*i64", "failed_at": "*i64", "n_columns": "i32",
-    "stretches": "*i64", "local": "*i64", "n_rows": "i32", "n_members": "i32", "first_position": "i32",
+    "stretches": "*i64", "local": "*i64", "n_rows": "i32", "n_members": "i32",
 }
 for name, constants, options in json.loads(sys.argv[1]):
     kernel = next(getattr(m, name) for m in (flat_step, ragged, training) if hasattr(m, name))
@@ -72,7 +72,7 @@ def training_job(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     if "capability" in changes:
         options["capability"] = changes.pop("capability")
     constants = {
-        "PLAN": 16, "DEPTH": 1, "ACTIVATION": "relu", "LOSS": "cross_entropy", "ADAMW": True, "BIAS": True,
+        "PLAN": 17, "DEPTH": 1, "ACTIVATION": "relu", "LOSS": "cross_entropy", "ADAMW": True, "BIAS": True,
         "CLIP": False, "WEIGHTED": False, "STREAM": False, "D": 10, "C": 3, "D_PAD": 16, "H1_PAD": 32,
         "H2_PAD": 16, "C_PAD": 16, "ROWS": 32, "SCRATCH": 1024, "PRECISION": "ieee", **changes,
     }  # fmt: skip

@@ -189,6 +189,7 @@ def test_the_command_of_a_run_gives_the_same_settings(small_run: Runs) -> None:
 def test_commands_leave_out_defaults_and_know_presets() -> None:
     settings = {"search_space": SearchSpace.preset("small").to_dict(), "time_limit": 60.0, "seed": 3}
     settings |= {"sampler": "random", "device": "auto", "calibration": "auto", "baselines": False}
+    settings |= {"precision": "ieee"}
     source = {"data": "/d/a b.xlsx", "target": "y", "weights": "w", "sheet": "one"}
     source["columns"] = json.dumps({"price in $": "currency", "id": "ignore"})
     assert search_command({"source": source, "settings": settings}, "runs/r") == (
@@ -196,6 +197,8 @@ def test_commands_leave_out_defaults_and_know_presets() -> None:
         "--columns ignore=id --space small --time-limit 60 --no-baselines --seed 3"
     )
     assert search_command({"settings": settings}, "runs/r") is None
+    settings["precision"] = "tf32"
+    assert "--precision tf32" in (search_command({"source": source, "settings": settings}, "runs/r") or "")
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,15 @@ def test_summary() -> None:
     assert text.index("0.75  trial 3") < text.index("0.25  trial 7")
     assert "trial 9" not in text
     assert "1,024 trials, up to 27 epochs, 5 folds, 1.2M member-steps" in text
+    for shares, words in (
+        ({"compiled": 1.0}, "1.2M member-steps in compiled loops"),
+        (
+            {"persistent": 0.983, "graph": 0.0161, "plain": 0.0009},
+            "98 % in persistent kernels, 2 % in CUDA graphs",
+        ),
+        ({"persistent": 0.999, "plain": 0.001}, "under 1 % by tensor operations"),
+    ):
+        assert words in printed(search_summary(RESULT | {"path_shares": shares}, BOARD, "r"), width=200)
     assert "58.2 s" in text
     assert "pmlp predict 'runs/my run' NEW.csv --output predictions.csv" in text
     assert "left out" not in text

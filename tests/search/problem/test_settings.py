@@ -90,6 +90,16 @@ def test_settings_round_trip_through_json(space: SearchSpace | str) -> None:
     assert SearchSettings(space, seed=6).to_dict() != SearchSettings(space, seed=5).to_dict()
 
 
+def test_a_precision_is_kept_and_checked() -> None:
+    assert SearchSettings("small").to_dict()["precision"] == "ieee"
+    settings = SearchSettings("small", precision="tf32")
+    assert SearchSettings.from_dict(settings.to_dict()).precision == "tf32"
+    older = {name: value for name, value in settings.to_dict().items() if name != "precision"}
+    assert SearchSettings.from_dict(older).precision == "ieee"
+    with pytest.raises(InvalidParameterError, match="precision must be one of ieee, tf32, but got 'tf16'"):
+        SearchSettings("small", precision="tf16")
+
+
 def test_an_unknown_field_is_an_error() -> None:
     values = SearchSettings("small").to_dict() | {"n_trial": 3}
     with pytest.raises(InvalidParameterError, match=r"no field 'n_trial'; did you mean 'n_trials'\?"):
