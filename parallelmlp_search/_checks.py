@@ -29,6 +29,11 @@ _DURATION = re.compile(
     r"\s*(?:(?P<s>[\d.]+)\s*s)?\s*"
 )
 
+_SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
+
+_MAX_BYTES = 1e18
+"""Bytes above which a number is no size of memory."""
+
 
 def is_number(value: object) -> TypeGuard[float]:
     """Return True for a real number, numpy's included, that is not a boolean."""
@@ -92,6 +97,29 @@ def check_seconds(parameter: str, value: object) -> float:
         elif isinstance(value, str) or is_number(value):
             seconds = float(value)
     return seconds if 0.0 < seconds < math.inf else refuse(parameter, rule, value)
+
+
+def check_size(parameter: str, value: object) -> int:
+    """Check that a value is a number of bytes, or a text such as ``2GB``, ``512 MiB`` or ``3e9``.
+
+    >>> [check_size("memory_limit", value) for value in ("2GB", "1.5 GiB", 3e9)]
+    [2000000000, 1610612736, 3000000000]
+
+    Raises
+    ------
+    InvalidParameterError
+        If it is neither, below 1, or above an exabyte.
+    """
+    size = math.nan
+    if isinstance(value, str):
+        if match := _SIZE.fullmatch(value):
+            power = " kmgt".index(match[2].lower() or " ")
+            size = float(match[1]) * (1024 if match[3] else 1000) ** power
+    elif is_number(value):
+        size = float(value)
+    if not 1 <= size < _MAX_BYTES:
+        refuse(parameter, "bytes > 0 or a size such as '2GB' or '512MiB'", value)
+    return int(size)
 
 
 def check_fraction(parameter: str, value: object) -> float:

@@ -43,7 +43,7 @@ DOCUMENTS = markdown_files(ROOT)
 LANGUAGES = ("python", "console", "shell", "text", "toml", "yaml")
 """Languages that a code block may have; ``console`` and ``shell`` hold commands."""
 
-OTHER_PROGRAMS = ("dask", "git", "gunzip", "head", "ray", "source", "torchrun", "uv")
+OTHER_PROGRAMS = ("dask", "docker", "git", "gunzip", "head", "ray", "source", "torchrun", "uv")
 """Programs of console blocks that are not checked."""
 
 OTHER_OPTIONS = ("--nproc-per-node",)

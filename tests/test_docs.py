@@ -120,6 +120,11 @@ OUTPUTS: dict[str, tuple[Callable[[str], None], ...]] = {
     "docs/several-machines.md": (_contains("rank  trial"),),
     "docs/report.md": (_contains("Learning curves\n"),),
     "docs/search_cv.md": (_contains("rank_test_score"), _anything, _contains("MLPConfig(")),
+    "docs/serve.md": (
+        _contains("\nTrue\n"),
+        _contains("class,bad,good\n"),
+        _contains("'a while' cannot be read as such; it counts as missing\"]\n0\n"),
+    ),
     "optunahub/package/samplers/parallelmlp_refinement/README.md": (_below(0.01),),
 }
 """Checks of the output of each Python block; blocks of a document run one after the other."""

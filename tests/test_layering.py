@@ -21,7 +21,7 @@ ORDER = (
     "exceptions", "_html", "_lazy", "_checks", "_memory", "_schema", "_optional", "_files", "_reading",
     "_signals", "_worker", "space", "data", "packing", "inference", "kernels", "engine", "selection",
     "distribute", "search", "explain", "export", "parareal", "integrations", "report", "runs", "estimators",
-    "cli", "__main__",
+    "serve", "cli", "__main__",
 )  # fmt: skip
 """Packages and files of the top level, from the bottom up."""
 

@@ -40,6 +40,7 @@ from parallelmlp_search.cli.process_start import process_start
 from parallelmlp_search.cli.promote import promote
 from parallelmlp_search.cli.report import report
 from parallelmlp_search.cli.results import evaluate, leaderboard, show
+from parallelmlp_search.cli.serve import serve
 from parallelmlp_search.cli.study import study
 from parallelmlp_search.cli.terminal import CommandGroup, guarded, terminal
 
@@ -355,6 +356,7 @@ for command in (evaluate, leaderboard, show, study):
 app.command()(guarded(promote))
 app.command()(guarded(explain))
 app.command()(guarded(export))
+app.command()(guarded(serve))
 app.command()(guarded(inspect))
 app.command()(guarded(report))
 

@@ -26,6 +26,7 @@ EXTRAS = {
     "plots": "plotly",
     "polars": "polars",
     "ray": "ray",
+    "serve": "fastapi",
     "yaml": "yaml",
 }
 """Optional extras of the distribution, each with a module that it installs."""

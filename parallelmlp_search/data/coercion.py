@@ -6,8 +6,10 @@ than in training. Texts are parsed once per distinct value, not once per row.
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ _ISO_TIME = r"\d{1,2}(:?\d{2}(:?\d{2}([.,]\d+)?)?)?\s*(Z|UTC|[+-]\d{2}(:?\d{2})?
 _ISO_DATE = re.compile(rf"\d{{4}}[-/]\d{{1,2}}([-/]\d{{1,2}}([T ]{_ISO_TIME})?)?")
 _COMPACT_DATE = re.compile(r"(1[5-9]|2[0-4])\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _MAX_EXACT_INTEGER = 2.0**53
+_PLAIN_TYPES = frozenset({int, float, bool, type(None)})
 
 
 def is_fast_numeric(dtype: Any) -> bool:
@@ -113,6 +116,16 @@ def number_of(value: Any) -> float:
         return float("inf") if value > 0 else float("-inf")
 
 
+def numbers_of(cells: Sequence[Any]) -> Floats:
+    """Convert cells to float64 of shape (rows,), each as `number_of` does, but numbers and None at once."""
+    if isinstance(cells, np.ndarray) and cells.dtype.kind in "iuf":
+        return cells.astype(np.float64)
+    if _PLAIN_TYPES.issuperset(map(type, cells)):
+        with contextlib.suppress(OverflowError):  # an integer beyond 1.8e308
+            return np.array(cells, dtype=np.float64)
+    return np.array([number_of(cell) for cell in cells], dtype=np.float64)
+
+
 def as_seconds(column: pd.Series) -> npt.NDArray[np.datetime64]:
     """Convert a column to ``datetime64[s]`` in UTC of shape (rows,). Values that are no dates become NaT.
 
@@ -168,6 +181,20 @@ def key_of(value: Any) -> str:
     if isinstance(value, str):
         return value.strip()
     return "" if pd.isna(value) is True else category_key(value)
+
+
+def keys_of(cells: Sequence[Any]) -> tuple[Codes, list[str]]:
+    """Return the codes and keys of cells, as `as_keys` does of a column; without calls of pandas.
+
+    Returns
+    -------
+    (codes, keys)
+        Index of the key of each cell, of shape (rows,), -1 for a missing one; and the distinct keys.
+    """
+    index: dict[str, int] = {}
+    texts = map(key_of, cells)
+    codes = [index.setdefault(text, len(index)) if text else -1 for text in texts]
+    return np.array(codes, dtype=np.intp), list(index)
 
 
 def category_key(value: Any) -> str:

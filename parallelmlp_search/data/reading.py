@@ -8,6 +8,8 @@ import glob
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -103,7 +105,7 @@ def read_table(
     share = MemoryShare(name, _available(memory_limit))
     if sheet is not None and (is_stdin or queried or Path(source).suffix.lower() not in _WORKBOOKS):
         raise InvalidParameterError(f"sheet is for workbooks, but got {sheet!r} for {share.label!r}")
-    try:
+    with _naming(share):
         if queried:
             return read_query(os.fspath(source), database, share)
         if is_stdin:
@@ -111,6 +113,37 @@ def read_table(
         paths = _matching(Path(source))
         frames = [_read_file(path, share, delimiter, encoding, sheet) for path in paths]
         return _joined(frames, paths, share)
+
+
+def read_text(content: bytes, label: str, available: int | None) -> pd.DataFrame:
+    """Read a delimited text table from memory, as `read_table` reads one from a file.
+
+    Parameters
+    ----------
+    content, label
+        The text, and its name in messages.
+    available
+        Memory in bytes of which reading may take half, or None.
+
+    Returns
+    -------
+    pandas.DataFrame of shape (rows, columns)
+
+    Raises
+    ------
+    DataError
+        If the text is no table, has no rows, or needs too much memory.
+    """
+    share = MemoryShare(label, available)
+    with _naming(share):
+        return read_delimited(io.BytesIO(content), share, None, None)
+
+
+@contextmanager
+def _naming(share: MemoryShare) -> Iterator[None]:
+    """Raise errors of readers as a `DataError` with the name of the table."""
+    try:
+        yield
     except DataError:
         raise
     except MemoryError as error:

@@ -22,7 +22,7 @@ from parallelmlp_search.data.encoding import TableEncoder
 from parallelmlp_search.data.numeric import NumericEncoder
 from parallelmlp_search.data.piecewise import PiecewiseEncoder
 from parallelmlp_search.exceptions import DataWarning
-from parallelmlp_search.inference.raw_columns import ColumnReader
+from parallelmlp_search.inference.raw_columns import ColumnReader, RawColumns
 
 _CACHED_PIECES = 1 << 14
 """Pieces computed at once: 128 KiB in float64. With 2 MiB they take three times as long."""
@@ -144,10 +144,15 @@ class FoldEncoder:
             If a column that is used is missing, or an array has another number of columns.
         """
         raw = self.reader.read(X)
-        categories = [one.rows(*pair) for one, pair in zip(self._categories, raw.keys, strict=True)]
+        used = self.used(raw)
         if raw.n_rows >= MIN_JUDGED_ROWS:
-            for name, rows, (codes, _) in zip(self.reader.categories, categories, raw.keys, strict=True):
+            for name, rows, (codes, _) in zip(self.reader.categories, used.categories, raw.keys, strict=True):
                 _warn_of_unseen(name, rows, codes)
+        return used
+
+    def used(self, raw: RawColumns) -> UsedColumns:
+        """Return the used columns of rows that the reader has read."""
+        categories = [one.rows(*pair) for one, pair in zip(self._categories, raw.keys, strict=True)]
         return UsedColumns(raw.numbers, np.isnan(raw.numbers), categories, raw.times)
 
     def encode(self, used: UsedColumns) -> Singles:

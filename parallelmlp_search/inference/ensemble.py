@@ -84,8 +84,13 @@ class Ensemble:
         DataError
             If a column that is used is missing, or an array has another number of columns.
         """
+        return self.predictions_of([group.encoder.read(X) for group in self.groups])
+
+    def predictions_of(self, used: Sequence[UsedColumns]) -> NDArray[np.float64]:
+        """Return predictions ``(n_predictions, n)`` of rows whose columns each of the groups has read."""
         first, *others = (
-            share * group.predictions(X) for share, group in zip(self.shares, self.groups, strict=True)
+            share * group.predictions(mine)
+            for share, group, mine in zip(self.shares, self.groups, used, strict=True)
         )
         return sum(others, first)
 
@@ -129,9 +134,8 @@ class FoldGroup:
         per_row = max([self.encoder.width * len(encoders), *(one.floats_per_row for one in self.networks)])
         self._window = max(MIN_WINDOW_ROWS, min(MAX_WINDOW_ROWS, WINDOW_FLOATS // per_row))
 
-    def predictions(self, X: Any) -> NDArray[np.float64]:
-        """Return predictions ``(n_predictions, n)`` of the rows of a table."""
-        used = self.encoder.read(X)
+    def predictions(self, used: UsedColumns) -> NDArray[np.float64]:
+        """Return predictions ``(n_predictions, n)`` of rows that the encoder has read."""
         n_rows = len(used)
         result = np.empty((n_rows, self.heads[0].n_predictions))
         n_windows = -(-n_rows // self._window)

@@ -175,7 +175,10 @@ class TrainedModel:
 
     def predictions_of_read(self, table: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
         """Return :meth:`predictions` of a table that :meth:`read` has returned."""
-        values = self._averages(table)
+        return self.postprocessed(self._averages(table))
+
+    def postprocessed(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return averages ``(C, n)`` of the networks as probabilities, or in the units of the target."""
         if self.classes is not None:
             values = tempered(values / values.sum(axis=0), self.temperature)
         return values if self.target_scaling is None else self.target_scaling.restore(values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ from parallelmlp_search.data.coercion import (
     as_keys,
     as_seconds,
     is_fast_numeric,
-    key_of,
+    keys_of,
     number_of,
+    numbers_of,
 )
 from parallelmlp_search.data.columns import numeric_matrix
 from parallelmlp_search.data.encoding import TableEncoder
@@ -102,6 +103,28 @@ class ColumnReader:
         self._warn_of_changes(frame, raw)
         return raw
 
+    def of_cells(self, cells: Mapping[str, Sequence[Any]], n_rows: int) -> RawColumns:
+        """Return the used columns of cells as JSON holds them, or of arrays, without a frame.
+
+        Parameters
+        ----------
+        cells
+            Columns by name, with at least the used ones, each of shape (n,).
+        n_rows
+            Number of rows.
+
+        Returns
+        -------
+        RawColumns
+            Without warnings of cells that cannot be read.
+        """
+        numbers = np.empty((n_rows, len(self.numeric)))
+        for place, name in enumerate(self.numeric):
+            numbers[:, place] = numbers_of(cells[name])
+        keys = [keys_of(cells[name]) for name in self.categories]
+        dates = [as_seconds(_series(cells[name])) for name in self.dates]
+        return RawColumns(n_rows, numbers, keys, dates)
+
     def _warn_of_changes(self, frame: pd.DataFrame, raw: RawColumns) -> None:
         """Warn of numeric and date columns with cells that are neither missing nor readable."""
         lacking = np.isnan(raw.numbers).any(axis=0)
@@ -137,9 +160,9 @@ class ColumnReader:
             numbers = np.array(rows, dtype=np.float64).reshape(n_rows, len(numeric))
         else:
             numbers = values[:, numeric].astype(np.float64)
-        keys = []
-        for place in categories:
-            texts = [key_of(value) for value in values[:, place].tolist()]
-            codes = np.array([-1 if text == "" else row for row, text in enumerate(texts)], dtype=np.intp)
-            keys.append((codes, texts))
+        keys = [keys_of(values[:, place].tolist()) for place in categories]
         return RawColumns(n_rows, numbers, keys, [as_seconds(column) for column in dates])
+
+
+def _series(cells: Sequence[Any]) -> pd.Series:
+    return pd.Series(cells, dtype=object if isinstance(cells, list) else None)

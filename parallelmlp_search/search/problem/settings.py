@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from parallelmlp_search._checks import check_boolean, check_choice, check_integer, check_seconds, is_number
+from parallelmlp_search._checks import check_boolean, check_choice, check_integer, check_seconds, check_size
 from parallelmlp_search.data import Scaling
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.kernels.losses import get_loss
@@ -42,10 +40,8 @@ LOSSES = {
 MAX_EPOCHS = 1_000_000
 """Most epochs of training; steps are counted in 64 bits."""
 
-MIN_MEMORY, MAX_MEMORY = 1e6, 1e18
-"""Bytes of a memory limit below which its unit was forgotten, and above which it is no memory."""
-
-_SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
+MIN_MEMORY = 1e6
+"""Bytes of a memory limit below which its unit was forgotten."""
 
 
 def check_sampler(sampler: object) -> None:
@@ -77,23 +73,13 @@ def parse_memory(limit: Any) -> int | None:
     """
     if limit is None:
         return None
-    size = math.nan
-    if isinstance(limit, str):
-        if match := _SIZE.fullmatch(limit):
-            power = " kmgt".index(match[2].lower() or " ")
-            size = float(match[1]) * (1024 if match[3] else 1000) ** power
-    elif is_number(limit):
-        size = float(limit)
-    if not 0 < size < MAX_MEMORY:
-        raise InvalidParameterError(
-            f"memory_limit must be bytes > 0 or a size such as '2GB' or '512MiB', but got {limit!r}"
-        )
+    size = check_size("memory_limit", limit)
     if size < MIN_MEMORY:
         number = f"{limit}".strip().rstrip("bBkK ")
         raise InvalidParameterError(
-            f"memory_limit must be at least 1 MB, but got {size:.0f} bytes: write {number}M for megabytes"
+            f"memory_limit must be at least 1 MB, but got {size} bytes: write {number}M for megabytes"
         )
-    return int(size)
+    return size
 
 
 @dataclass(frozen=True)
