@@ -27,9 +27,9 @@ KERNEL_LOSSES = ("cross_entropy", "binary_logits", "squared_error")
 ON_CHIP_WEIGHTS = 4096
 """Largest number of padded hidden weights for which moments and averages stay in registers.
 
-Larger members use ``STREAM``. Spill stores in bytes per thread for sm_90 (Triton 3.9, float32, one hidden
-layer, neurons x inputs): 32 for 32 x 64, 0 for 64 x 64, 524 for 128 x 32; 448 for 64 x 128, or 56 with
-``STREAM``; 1484 for 128 x 128 with ``STREAM``."""
+Larger members use ``STREAM``. With 100 inputs and mixed activations in float32, kernels for sm_90 store 32 and
+64 spilled bytes per thread at widths 16 and 32, whose moments stay in registers, and 472 and 2,908 at widths 64
+and 128, with ``STREAM`` (Triton 3.9; ``benchmarks/results/gpu_compiled.json`` holds all kernels)."""
 
 MAX_WEIGHTS = 16384
 """Largest number of padded hidden weights that fit one multiprocessor: 128 neurons with 128 inputs."""
@@ -219,7 +219,8 @@ class PersistentTraining:
             "D_PAD": padded(n_inputs),
             "H1_PAD": widths[0],
             "H2_PAD": widths[-1],
-            # with many inputs the compiler spills less if a single output uses tl.dot, too
+            # summing a single output of members with 100 inputs and width 64 spills 18,200 bytes per thread
+            # instead of 472, and at width 16 1,200 instead of 32 (sm_90, mixed activations)
             "C_PAD": 1 if n_outputs == 1 and n_inputs <= 32 else padded(n_outputs),
             "ROWS": rows,
             "PRECISION": self._precision,
