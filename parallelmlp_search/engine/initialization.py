@@ -1,22 +1,25 @@
-"""Initial weights of a member, from its seed and possibly from training rows."""
+"""Initial weights of members, from their seeds and possibly from training rows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from parallelmlp_search.engine.data_driven import Placement, fit, fitted_elements
 from parallelmlp_search.engine.rows import Rows
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.packing.architecture import EMBEDDING, Architecture
-from parallelmlp_search.packing.modules import ACTIVATION_MODULES, embed_categories
-from parallelmlp_search.packing.periodic import append_waves
+from parallelmlp_search.packing.architecture import Architecture
 from parallelmlp_search.space import MLPConfig
-from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, category_dimension
+from parallelmlp_search.space.config import PERIODIC_FREQUENCIES
 
 _MIXING_BOUND = 1.0 / math.sqrt(PERIODIC_FREQUENCIES)
 
@@ -30,15 +33,11 @@ _EMBEDDING_DRAWS: dict[str, Callable[[np.random.Generator, int], NDArray[np.floa
 
 _STARTING_AT_ONE = ("gain", "scale", "input_adapter", "output_adapter")
 
-N_FITTED_ROWS = 256
-"""Training rows used by a data-driven initialization."""
+HOST_ELEMENTS, DEVICE_ELEMENTS = 1 << 18, 1 << 26
+"""Elements of a tensor of members that are fitted together: 2 MiB on a core, 512 MiB on a device."""
 
-JITTER = 0.1
-"""Standard deviation of the distance between a neuron's zero and a row, relative to that of its values. With
-a zero exactly at a row, rounding would decide on which side of the bend the row lies."""
-
-MIN_SPREAD = 1e-6
-"""Standard deviation over the rows below which a neuron is not scaled to a variance of one."""
+DRAWN_ELEMENTS = 1 << 21
+"""Weights that are drawn together: 16 MiB."""
 
 
 def initial_vector(
@@ -75,35 +74,134 @@ def initial_vector(
     InvalidParameterError
         If a data-driven initialization has no rows.
     """
+    return initial_vectors([architecture], [config], repeat=repeat, rows=rows)[0]
+
+
+def initial_vectors(
+    architectures: Sequence[Architecture],
+    configs: Sequence[MLPConfig],
+    *,
+    repeat: int = 0,
+    rows: Rows | None = None,
+) -> Tensor:
+    """Draw the initial parameters of members of one :func:`group`, as :func:`initial_vector` does.
+
+    Parameters
+    ----------
+    architectures, configs
+        Architectures and configurations of the members.
+    repeat, rows
+        As of :func:`initial_vector`. Data-driven weights are fitted on the device of the rows.
+
+    Returns
+    -------
+    Tensor
+        Canonical vectors ``(P, n_parameters)``, float64, on the CPU.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a data-driven initialization has no rows.
+    """
+    fitted = configs[0].initialization == "data_driven"
+    if fitted and rows is None:
+        raise InvalidParameterError("initialization 'data_driven' needs rows, but got none")
+    vectors = torch.empty(len(configs), architectures[0].n_parameters, dtype=torch.float64)
+    n_rows = rows.shape[0] if fitted and rows is not None else None
+    on_host = rows is None or rows.device.type == "cpu"
+    # the cores have nothing else to do while a device trains
+    n_threads = 1 if on_host else os.cpu_count() or 1
+    placements = _draw_all(vectors, architectures, configs, repeat=repeat, n_rows=n_rows, n_threads=n_threads)
+    if fitted and rows is not None:
+        chosen = torch.from_numpy(np.stack([one.rows for one in placements]))
+        given = rows[chosen.view(-1).to(rows.device)].double().view(*chosen.shape, -1)
+        moved = vectors.to(rows.device)
+        activations = [one.activation for one in architectures]
+        fit(architectures[0], activations, moved, given, placements)
+        vectors = moved.cpu()
+    return vectors
+
+
+def group(architecture: Architecture, config: MLPConfig) -> tuple[Architecture, bool]:
+    """Return what members have in common whose weights are drawn together."""
+    shape = replace(architecture, activation="", dropout=False, clip=False, optimizer="", classifies=False)
+    return shape, config.initialization == "data_driven"
+
+
+def together(architecture: Architecture, config: MLPConfig, device: torch.device) -> int:
+    """Return the most members of a group to draw at once.
+
+    Parameters
+    ----------
+    architecture, config
+        Architecture and configuration of one of them.
+    device
+        Device of the rows.
+
+    Returns
+    -------
+    int
+    """
+    most = DRAWN_ELEMENTS // max(1, architecture.n_parameters)
+    if config.initialization == "data_driven":
+        room = HOST_ELEMENTS if device.type == "cpu" else DEVICE_ELEMENTS
+        most = min(most, room // fitted_elements(architecture))
+    return max(1, most)
+
+
+def _draw_all(
+    vectors: Tensor,
+    architectures: Sequence[Architecture],
+    configs: Sequence[MLPConfig],
+    *,
+    repeat: int,
+    n_rows: int | None,
+    n_threads: int,
+) -> list[Placement]:
+    """Fill canonical vectors; NumPy draws without the interpreter's lock."""
+    draw = partial(_draw, repeat=repeat, n_rows=n_rows)
+    each = list(vectors.numpy()), architectures, configs
+    if n_threads == 1:
+        found = list(map(draw, *each))
+    else:
+        with ThreadPoolExecutor(n_threads) as pool:
+            found = list(pool.map(draw, *each))
+    return [placement for placement in found if placement is not None]
+
+
+def _draw(
+    vector: NDArray[np.float64],
+    architecture: Architecture,
+    config: MLPConfig,
+    *,
+    repeat: int,
+    n_rows: int | None,
+) -> Placement | None:
+    """Fill a canonical vector, and draw the numbers of a data-driven fit if there are rows."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([config.seed, repeat])))
-    scheme = config.initialization
-    pieces: list[Tensor] = []
+    scheme, start = config.initialization, 0
     for layer, kind, n_out, n_in in architecture.block_shapes():
         size = n_out * n_in
+        piece = vector[start : start + size]
+        start += size
         is_head = layer == architecture.depth
         starts_at_zero = is_head and config.head_initialization == "zero"
         if kind == "weight":
             fan_in = n_in
             weights = _weights(rng, scheme, n_in, architecture.n_outputs if is_head else n_out, size)
-            pieces.append(torch.from_numpy(np.zeros_like(weights) if starts_at_zero else weights))
+            piece[:] = 0.0 if starts_at_zero else weights
         elif kind in _EMBEDDING_DRAWS:
-            drawn = _EMBEDDING_DRAWS[kind](rng, size)
-            pieces.append(torch.from_numpy(config.frequency_scale * drawn if kind == "frequency" else drawn))
+            piece[:] = _EMBEDDING_DRAWS[kind](rng, size)
+            if kind == "frequency":
+                piece *= config.frequency_scale
         elif kind == "bias" and scheme == "kaiming_uniform" and not starts_at_zero:
             bound = 1.0 / math.sqrt(fan_in)
-            pieces.append(torch.from_numpy(rng.uniform(-bound, bound, size)))
+            piece[:] = rng.uniform(-bound, bound, size)
         elif kind == "input_adapter" and layer == 0:
-            pieces.append(torch.from_numpy(rng.choice([-1.0, 1.0], size)))
+            piece[:] = rng.choice([-1.0, 1.0], size)
         else:
-            start = 1.0 if kind in _STARTING_AT_ONE else 0.0
-            pieces.append(torch.full((size,), start, dtype=torch.float64))
-    vector = torch.cat(pieces)
-    if scheme != "data_driven":
-        return vector
-    if rows is None:
-        raise InvalidParameterError("initialization 'data_driven' needs rows, but got none")
-    chosen = torch.from_numpy(rng.choice(rows.shape[0], min(N_FITTED_ROWS, rows.shape[0]), replace=False))
-    return _fitted(architecture, vector, rows[chosen.to(rows.device)].cpu().double(), rng)
+            piece[:] = 1.0 if kind in _STARTING_AT_ONE else 0.0
+    return None if n_rows is None else Placement.draw(architecture, n_rows, rng)
 
 
 def _weights(
@@ -122,86 +220,3 @@ def _weights(
         "data_driven": math.sqrt(1.0 / fan_in),
     }[scheme]
     return rng.normal(0.0, deviation, size)
-
-
-@torch.no_grad()
-def _fitted(architecture: Architecture, vector: Tensor, rows: Tensor, rng: np.random.Generator) -> Tensor:
-    """Scale and shift the hidden neurons of a network to its outputs on rows ``(n, D)`` (float64).
-
-    Zeros near rows spread the bends of a layer over the data. A variance of one in every layer makes learning
-    rates comparable between tables (Holzmueller et al. 2024, who draw the rows differently). Parameters that
-    submembers share are fitted to the rows of all submembers, their own biases to their own rows.
-
-    The passes are those of the modules of :func:`~parallelmlp_search.packing.pack.build_module`. They are
-    not built here: modules without drawn weights need a device of torch whose first use takes 2.5 s.
-    """
-    fitted = vector.clone()
-    shapes = list(architecture.block_shapes())
-    pieces = torch.split(fitted, [n_rows * n_columns for *_, n_rows, n_columns in shapes])
-    blocks = {
-        (layer, kind): piece.view(n_rows, n_columns)
-        for (layer, kind, n_rows, n_columns), piece in zip(shapes, pieces, strict=True)
-    }
-    activation = ACTIVATION_MODULES[architecture.activation]()
-    values = _embedded(architecture, blocks, rows)
-    for layer, width in enumerate(architecture.widths):
-        given = {kind: piece for (number, kind), piece in blocks.items() if number == layer}
-        inputs = values
-        adapted = values * given["input_adapter"] if "input_adapter" in given else values
-        weight, bias = given["weight"], given.get("bias")
-        if bias is not None and "output_adapter" not in given:
-            bias = bias.view(-1)
-        _fit_layer(weight, bias, adapted, rng)
-        if layer == architecture.depth - 1:
-            break
-        if "input_adapter" in given:
-            values = nn.functional.linear(adapted, weight)
-            values = values * given["output_adapter"] if "output_adapter" in given else values
-            values = values if bias is None else values + bias
-        else:
-            values = nn.functional.linear(adapted, weight, bias)
-        if "gain" in given:
-            gain, shift = given["gain"].view(-1), given["shift"].view(-1)
-            values = nn.functional.layer_norm(values, (width,), gain, shift)
-        values = activation(values)
-        if architecture.residual and architecture.residual[layer]:
-            values = inputs + values
-    return fitted
-
-
-def _embedded(architecture: Architecture, blocks: Mapping[tuple[int, str], Tensor], rows: Tensor) -> Tensor:
-    """Inputs ``(n, I)`` of the first layer, or ``(n, K, I)`` with submembers, of rows ``(n, D)``."""
-    values = rows
-    if architecture.n_periodic:
-        frequency, phase, mixing, offset = (
-            blocks[EMBEDDING, kind] for kind in ("frequency", "phase", "mixing", "offset")
-        )
-        shape = (architecture.n_periodic, -1)
-        values = append_waves(
-            values, frequency, phase, mixing.view(*shape, frequency.shape[1]), offset.view(shape)
-        )
-    if architecture.categories:
-        sizes = [(size, category_dimension(size)) for _, size in architecture.categories]
-        pieces = torch.split(blocks[EMBEDDING, "category"].view(-1), [math.prod(shape) for shape in sizes])
-        embeddings = [piece.view(shape) for piece, shape in zip(pieces, sizes, strict=True)]
-        values = embed_categories(values, architecture.categories, embeddings)
-    if architecture.scaled:
-        values = values * blocks[EMBEDDING, "scale"].view(-1)
-    if architecture.submembers > 1:
-        values = values.unsqueeze(1).expand(-1, architecture.submembers, -1)
-    return values
-
-
-def _fit_layer(weight: Tensor, bias: Tensor | None, inputs: Tensor, rng: np.random.Generator) -> None:
-    """Scale weights ``(H, I)``, and draw biases ``(H,)`` or ``(K, H)``, for inputs ``(n, [K,] I)``."""
-    outputs = inputs @ weight.T
-    spread = outputs.flatten(0, -2).std(dim=0, unbiased=False)
-    spread = torch.where(spread > MIN_SPREAD, spread, torch.ones_like(spread))
-    weight.div_(spread.unsqueeze(1))
-    if bias is None:
-        return
-    # (n, H), or (n, K, H) where each submember has its own biases
-    candidates = outputs if bias.ndim == 2 else outputs.flatten(0, -2)
-    zeros = torch.from_numpy(rng.integers(0, len(candidates), tuple(bias.shape)))
-    shifts = JITTER * torch.from_numpy(rng.normal(size=tuple(bias.shape)))
-    bias.copy_(shifts - candidates.gather(0, zeros.unsqueeze(0)).squeeze(0) / spread)

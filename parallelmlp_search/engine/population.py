@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from parallelmlp_search.engine.initialization import initial_vector
+from parallelmlp_search.engine.initialization import group, initial_vectors, together
 from parallelmlp_search.engine.rows import Rows
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.architecture import Architecture, DataShape
 from parallelmlp_search.packing.bucketing import CACHE_ELEMENTS, plan
 from parallelmlp_search.packing.cost import GPU_SPEED
 from parallelmlp_search.packing.layout import Layout
-from parallelmlp_search.packing.pack import read_member, write_member
+from parallelmlp_search.packing.pack import read_member, write_member, write_members
 from parallelmlp_search.space import MLPConfig
 
 FLAT_NAMES = ("parameters", "first_moment", "second_moment", "average", "best")
@@ -129,16 +129,15 @@ class Population:
         best_epoch = torch.zeros(len(configs), dtype=torch.float64)
         failed_at = torch.full((len(configs),), -1, dtype=torch.int64)
         for row, member in enumerate(layout.members):
-            state = states[member]
-            if state is None:
-                vector = initial_vector(architectures[member], configs[member], repeat=repeat, rows=rows)
-                write_member(flats["parameters"], layout, member, vector)
+            if (state := states[member]) is None:
                 continue
             for name, vector in state.vectors.items():
                 write_member(flats[name], layout, member, vector)
             best_error[row] = state.best_error
             best_epoch[row] = state.best_epoch
             failed_at[row] = state.failed_at
+        fresh = {member for member, state in enumerate(states) if state is None}
+        _initialize(flats["parameters"], layout, configs, fresh, repeat=repeat, rows=rows)
         return cls(
             layout=layout,
             configs=tuple(configs),
@@ -184,3 +183,30 @@ class Population:
             best_epoch=float(self.best_epoch[stacked]),
             failed_at=int(self.failed_at[stacked]),
         )
+
+
+def _initialize(
+    flat: Tensor,
+    layout: Layout,
+    configs: Sequence[MLPConfig],
+    fresh: Container[int],
+    *,
+    repeat: int,
+    rows: Rows | None,
+) -> None:
+    """Write the initial weights of fresh members, many of equal shape at once."""
+    device = torch.device("cpu") if rows is None else rows.device
+    for bucket in layout.buckets:
+        groups: dict[object, list[tuple[int, Architecture]]] = {}
+        for member, architecture in zip(bucket.members, bucket.architectures, strict=True):
+            if member in fresh:
+                key = group(architecture, configs[member])
+                groups.setdefault(key, []).append((member, architecture))
+        for alike in groups.values():
+            first, architecture = alike[0]
+            size = together(architecture, configs[first], device)
+            for start in range(0, len(alike), size):
+                members, architectures = zip(*alike[start : start + size], strict=True)
+                chosen = [configs[member] for member in members]
+                vectors = initial_vectors(architectures, chosen, repeat=repeat, rows=rows)
+                write_members(flat, layout, members, vectors)

@@ -26,7 +26,7 @@ def embed_categories(
     Parameters
     ----------
     x
-        Rows ``(N, D)``.
+        Rows ``(N, D)``; with leading dimensions for several networks, which the embeddings have too.
     categories, embeddings
         ``(first, size)`` of the columns, and embedding ``(size, dimension)``, of each category.
 
@@ -38,9 +38,9 @@ def embed_categories(
     parts = []
     column = 0
     for (first, size), embedding in zip(categories, embeddings, strict=True):
-        parts += [x[:, column:first], x[:, first : first + size] @ embedding]
+        parts += [x[..., column:first], x[..., first : first + size] @ embedding]
         column = first + size
-    return torch.cat([*parts, x[:, column:]], dim=1)
+    return torch.cat([*parts, x[..., column:]], dim=-1)
 
 
 class CategoryEmbedding(nn.Module):

@@ -93,6 +93,29 @@ def write_member(flat: Tensor, layout: Layout, member: int, vector: Tensor) -> N
         piece.copy_(values.view(piece.shape))
 
 
+def write_members(flat: Tensor, layout: Layout, members: Sequence[int], vectors: Tensor) -> None:
+    """Write canonical vectors of members of one bucket and equal shapes; padding is left as it is.
+
+    Parameters
+    ----------
+    flat, layout, members
+        Flat buffer, its layout, and indices of the members.
+    vectors
+        Canonical vectors ``(P, n_parameters)``.
+    """
+    places = [layout.positions[member] for member in members]
+    bucket = layout.buckets[places[0][0]]
+    rows = torch.tensor([row for _, row in places])
+    start = 0
+    for block, (_, _, n_rows, n_columns) in zip(
+        bucket.blocks, bucket.architectures[places[0][1]].block_shapes(), strict=True
+    ):
+        values = vectors[:, start : start + n_rows * n_columns].view(-1, n_rows, n_columns)
+        pieces = block_rows(flat, bucket, block).view(-1, block.rows, block.columns)
+        pieces[:, :n_rows, :n_columns].index_copy_(0, rows, values.to(flat.dtype))
+        start += n_rows * n_columns
+
+
 def _member_pieces(flat: Tensor, layout: Layout, member: int) -> list[Tensor]:
     """Unpadded views of the parameters of a member, in canonical order."""
     number, row = layout.positions[member]

@@ -16,7 +16,7 @@ def append_waves(x: Tensor, frequency: Tensor, phase: Tensor, mixing: Tensor, of
     Parameters
     ----------
     x
-        Rows ``(N, D)``.
+        Rows ``(N, D)``; with leading dimensions for several networks, which the parameters have too.
     frequency, phase, mixing, offset
         Parameters as of :class:`Periodic`.
 
@@ -25,10 +25,10 @@ def append_waves(x: Tensor, frequency: Tensor, phase: Tensor, mixing: Tensor, of
     Tensor
         ``(N, D + 3 n_numbers)``.
     """
-    numbers = x[:, : len(frequency)].unsqueeze(2)
-    waves = torch.cos(2.0 * math.pi * frequency * numbers + phase)
-    mixed = torch.einsum("ndk,dok->ndo", waves, mixing) + offset
-    return torch.cat([x, mixed.flatten(1)], dim=1)
+    numbers = x[..., : frequency.shape[-2]].unsqueeze(-1)
+    waves = torch.cos(2.0 * math.pi * frequency.unsqueeze(-3) * numbers + phase.unsqueeze(-3))
+    mixed = torch.einsum("...ndk,...dok->...ndo", waves, mixing) + offset.unsqueeze(-3)
+    return torch.cat([x, mixed.flatten(-2)], dim=-1)
 
 
 class Periodic(nn.Module):

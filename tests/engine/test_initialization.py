@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from parallelmlp_search.engine import Population
-from parallelmlp_search.engine.initialization import N_FITTED_ROWS, initial_vector
+from parallelmlp_search.engine import Population, initialization
+from parallelmlp_search.engine.data_driven import N_FITTED_ROWS
+from parallelmlp_search.engine.initialization import initial_vector
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing import Architecture, DataShape
 from parallelmlp_search.packing.pack import build_module, read_member
-from parallelmlp_search.space import MLPConfig
+from parallelmlp_search.space import ColumnGroups, MLPConfig
 from parallelmlp_search.space.config import INITIALIZATIONS, SHARINGS
 
 D, H, C = 40, 500, 3
@@ -197,3 +198,46 @@ def test_initial_weights_do_not_depend_on_other_members(merge: bool) -> None:
     assert torch.equal(read_member(single.parameters, single.layout, 0), vector.float())
     repeated = Population.create([config], DataShape(4, 2), repeat=3, rows=rows)
     assert not torch.equal(read_member(repeated.parameters, repeated.layout, 0), vector)
+
+
+@pytest.mark.parametrize("sharing", [None, *SHARINGS])
+def test_members_that_are_fitted_together_equal_members_alone(sharing: str | None) -> None:
+    """One shape with every embedding, residual layers and several activations, in float64."""
+    rows = torch.randn(300, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    data = DataShape(7, 2, ColumnGroups(n_numbers=3))
+    configs = [
+        MLPConfig(
+            widths=(9, 9, 5),
+            activation=activation,
+            residual=True,
+            normalization="layer",
+            initialization="data_driven",
+            numeric_embedding="periodic",
+            input_scale_rate=1.0,
+            submembers=1 if sharing is None else 4,
+            sharing=sharing or "mini",
+            seed=seed,
+        )
+        for seed, activation in enumerate(("relu", "tanh", "relu", "mish", "sine"))
+    ]
+    packed = Population.create(configs, data, rows=rows)
+    for member, config in enumerate(configs):
+        alone = initial_vector(Architecture.of(config, data), config, rows=rows)
+        vector = read_member(packed.parameters, packed.layout, member)
+        torch.testing.assert_close(vector, alone, rtol=1e-12, atol=1e-12)
+    other = initial_vector(Architecture.of(configs[0], data), configs[1], rows=rows)
+    assert not torch.allclose(read_member(packed.parameters, packed.layout, 0), other, atol=1e-3)
+
+
+def test_threads_draw_the_same_numbers() -> None:
+    configs = [MLPConfig(widths=(H,), initialization="data_driven", seed=seed) for seed in range(7)]
+    drawn = []
+    for n_threads in (1, 3):
+        vectors = torch.empty(7, SHAPE.n_parameters, dtype=torch.float64)
+        placements = initialization._draw_all(
+            vectors, [SHAPE] * 7, configs, repeat=2, n_rows=50, n_threads=n_threads
+        )
+        drawn.append((vectors, [one.rows.tolist() for one in placements]))
+    assert torch.equal(drawn[0][0], drawn[1][0])
+    assert drawn[0][1] == drawn[1][1]
+    assert not torch.equal(drawn[0][0][0], drawn[0][0][1])
