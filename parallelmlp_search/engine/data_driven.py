@@ -129,7 +129,7 @@ def fit(
         weight.div_(spread.unsqueeze(2))
         outputs.div_(spread.unsqueeze(1))
         if n_submembers > 1:
-            outputs = outputs.unflatten(1, (-1, n_submembers))
+            outputs = outputs.view(len(outputs), -1, n_submembers, width)
         if architecture.bias:
             zeros, shifts = (
                 torch.from_numpy(np.stack([numbers[layer] for numbers in drawn])).to(vectors.device)

@@ -27,9 +27,9 @@ KERNEL_LOSSES = ("cross_entropy", "binary_logits", "squared_error")
 ON_CHIP_WEIGHTS = 4096
 """Largest number of padded hidden weights for which moments and averages stay in registers.
 
-Larger members use ``STREAM``. With 100 inputs and mixed activations in float32, kernels for sm_90 store 32 and
-64 spilled bytes per thread at widths 16 and 32, whose moments stay in registers, and 472 and 2,908 at widths 64
-and 128, with ``STREAM`` (Triton 3.9; ``benchmarks/results/gpu_compiled.json`` holds all kernels)."""
+Larger members use ``STREAM``. With 100 inputs and mixed activations in float32, kernels for sm_90 store 32
+and 64 spilled bytes per thread at widths 16 and 32, whose moments stay in registers, and 472 and 2,908 at
+widths 64 and 128, with ``STREAM`` (Triton 3.9; ``benchmarks/results/gpu_compiled.json`` has all kernels)."""
 
 MAX_WEIGHTS = 16384
 """Largest number of padded hidden weights that fit one multiprocessor: 128 neurons with 128 inputs."""
