@@ -14,11 +14,13 @@ from parallelmlp_search._files import write_atomic
 from parallelmlp_search.cli.plain_values import plain
 from parallelmlp_search.data import ClassTarget, infer_task, split_target
 from parallelmlp_search.data.coercion import as_numbers
+from parallelmlp_search.data.frames import as_frame
 from parallelmlp_search.data.row_values import row_weights
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError, near_miss
 from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.runs import load_model
 from parallelmlp_search.search import RunDirectory
+from parallelmlp_search.search.run.tables import column_shifts
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".feather")
 
@@ -125,7 +127,9 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
         truth: NDArray[Any] = as_numbers(column)
     else:
         truth = ClassTarget(model.classes).encode(column)
-    predictions = np.ascontiguousarray(model.predictions(features))
+    table = model.read(features)
+    shifts = column_shifts(directory, model, as_frame(table))
+    predictions = np.ascontiguousarray(model.predictions_of_read(table))
     units: tuple[float, ...] = (1.0,)
     center: tuple[float, ...] = (0.0,)
     if (scaling := model.target_scaling) is not None:
@@ -148,5 +152,6 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
         "metric": result["metric"],
         "scores": scores,
         **model.postprocessing(),
+        "drift": None if shifts is None else [plain(one.to_dict()) for one in shifts],
         "honest": plain(result["honest"]),
     }

@@ -48,6 +48,7 @@ from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.phases import PhaseClock
 from parallelmlp_search.search.run.progress import Callback, Reporter
 from parallelmlp_search.search.run.run_directory import RunDirectory
+from parallelmlp_search.search.run.tables import write_tables
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.search.screening.screening import Screener, Screening
@@ -384,9 +385,8 @@ def _memory_used(context: SearchContext) -> dict[str, int]:
 
 
 def _save(directory: RunDirectory, fit: CrossFit, result: SearchResult) -> None:
-    directory.write_table("trials", result.trials)
-    directory.write_table("leaderboard", result.leaderboard.to_frame())
-    directory.write_table("columns", fit.preparation.problem.column_table.reset_index())
+    tables = {"trials": result.trials, "leaderboard": result.leaderboard.to_frame()}
+    write_tables(directory, fit.preparation.problem, **tables)
     directory.write_tensors(
         "oof",
         {

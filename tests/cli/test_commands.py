@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -437,6 +438,27 @@ def test_evaluate(finished: Path, folder: Path) -> None:
     assert "rmse" not in found["scores"]
     assert found["honest"] == RunDirectory.open(finished).result()["honest"]
     assert "honest score" in pmlp("evaluate", finished, folder / "sold.csv").stdout
+
+
+def test_evaluate_lists_columns_that_differ_from_training(
+    finished: Path, folder: Path, tmp_path: Path
+) -> None:
+    frame = pd.read_csv(folder / "sold.csv")
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    number = next(name for name in frame.columns if name != "sold" and frame[name].dtype.kind == "f")
+    frame.assign(**{number: frame[number] + 9.0}).to_csv(tmp_path / "later.csv", index=False)
+    assert json.loads(pmlp("evaluate", run, folder / "sold.csv", "--json").stdout)["drift"] == []
+    (found,) = json.loads(pmlp("evaluate", run, tmp_path / "later.csv", "--json").stdout)["drift"]
+    assert (found["name"], found["distance"], found["unseen"]) == (number, 1.0, 0.0)
+    assert (
+        f"{number} " in pmlp("evaluate", run, tmp_path / "later.csv").stdout.split("differs from training")[1]
+    )
+    summary = json.loads((run / "columns.json").read_text())
+    summary["columns"][number]["shares"].pop()
+    (run / "columns.json").write_text(json.dumps(summary))
+    assert "columns.json" in mistake("evaluate", run, tmp_path / "later.csv")
+    (run / "columns.json").unlink()
+    assert json.loads(pmlp("evaluate", run, tmp_path / "later.csv", "--json").stdout)["drift"] is None
 
 
 def test_leaderboard(finished: Path) -> None:

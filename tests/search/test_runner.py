@@ -160,6 +160,7 @@ def test_a_finished_run_holds_only_safe_formats(
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {
         "run.json",
         "trials.parquet",
+        "columns.json",
         "columns.parquet",
         "leaderboard.parquet",
         "oof.safetensors",

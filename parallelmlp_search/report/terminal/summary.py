@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from parallelmlp_search.data.profile.findings import percent
 from parallelmlp_search.report.wording import (
     MAX_LISTED,
     Record,
@@ -24,6 +25,9 @@ from parallelmlp_search.report.wording import (
     format_with_error,
     is_finite,
 )
+
+MAX_DRIFT = 10
+"""Columns with drift that are shown."""
 
 WIDE_COLUMNS = 90
 """Terminal width from which the leaderboard shows all columns."""
@@ -169,7 +173,7 @@ def evaluation_table(evaluation: Record) -> RenderableType:
     ----------
     evaluation
         Mapping with the keys ``n_rows``, ``scores`` (by metric), ``metric`` (of the search) and ``honest``,
-        and optionally ``temperature``, ``decision_weights`` and ``refitted`` of the result.
+        and optionally ``temperature``, ``decision_weights`` and ``refitted`` of the result, and ``drift``.
     """
     table = _table(f"{evaluation['n_rows']:,} rows", first="metric")
     honest = evaluation.get("honest") or {}
@@ -184,7 +188,32 @@ def evaluation_table(evaluation: Record) -> RenderableType:
     page = _page()
     for name, text in describe_postprocessing(evaluation):
         page.add_row(name, text)
-    return Group(table, "", page) if page.row_count else table
+    parts: list[RenderableType] = [table]
+    if page.row_count:
+        parts += ["", page]
+    if drift := evaluation.get("drift"):
+        parts += ["", _drift_table(drift)]
+    return Group(*parts)
+
+
+def _drift_table(drift: Sequence[Record]) -> Table:
+    """Table of the columns that differ from training, the worst first."""
+    table = _table("distance", "unseen", "missing before", "here", first="differs from training")
+    for one in drift[:MAX_DRIFT]:
+        missing = [_share(one[name]) for name in ("missing_before", "missing")]
+        table.add_row(
+            _one_line(one["name"]),
+            f"{one['distance']:.2f}",
+            _share(one["unseen"]) if one["unseen"] else "",
+            *(missing if missing[0] != missing[1] else ("", "")),
+        )
+    if len(drift) > MAX_DRIFT:
+        table.add_row(Text(f"{len(drift) - MAX_DRIFT} more: --json", style="dim"))
+    return table
+
+
+def _share(share: float) -> str:
+    return percent(share) if share else "0 %"
 
 
 def environment_page(environment: Record) -> RenderableType:

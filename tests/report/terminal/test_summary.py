@@ -200,3 +200,16 @@ def test_evaluation() -> None:
     assert lines[2] == ["accuracy", "0.8500"]
     assert lines[3] == ["mcc", "-"]
     assert "honest" not in printed(evaluation_table(evaluation | {"honest": None}))
+
+
+def test_columns_that_differ_from_training_follow_the_scores() -> None:
+    evaluation = {"n_rows": 900, "metric": "rmse", "scores": {"rmse": 0.5}, "honest": None}
+    moved = {"name": "age", "distance": 0.7, "unseen": 0.0, "missing": 0.06, "missing_before": 0.06}
+    shown = [moved, moved | {"name": "town", "unseen": 0.27, "missing": 0.31, "missing_before": 0.0}]
+    lines = [line.split() for line in printed(evaluation_table(evaluation | {"drift": shown})).splitlines()]
+    assert lines[-3][:4] == ["differs", "from", "training", "distance"]
+    assert lines[-2] == ["age", "0.70"]
+    assert lines[-1] == ["town", "0.70", "27", "%", "0", "%", "31", "%"]
+    assert "4 more: --json" in printed(evaluation_table(evaluation | {"drift": [moved] * 14}))
+    for drift in ([], None):
+        assert "training" not in printed(evaluation_table(evaluation | {"drift": drift}))
