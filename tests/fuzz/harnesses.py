@@ -38,6 +38,27 @@ def _zipped(content: bytes) -> bytes:
     return archive.getvalue()
 
 
+@cache
+def workbook() -> bytes:
+    """A small workbook of Excel."""
+    buffer = io.BytesIO()
+    small_table(6).to_excel(buffer, index=False)
+    return buffer.getvalue()
+
+
+SHEET = "xl/worksheets/sheet1.xml"
+"""Sheet of :func:`workbook`."""
+
+
+def _with_sheet(content: bytes) -> bytes:
+    """A workbook whose sheet has the given XML."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(workbook())) as old, zipfile.ZipFile(buffer, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, content if name == SHEET else old.read(name))
+    return buffer.getvalue()
+
+
 TABLES: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
     ("t.csv", bytes),
     ("t.tsv", bytes),
@@ -52,6 +73,13 @@ TABLES: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
     ("t.csv", bz2.compress),
     ("t.csv", lzma.compress),
     ("t.zip", _zipped),
+    ("t.json", bytes),
+    ("t.jsonl", bytes),
+    ("t.jsonl", gzip.compress),
+    ("t.orc", bytes),
+    ("t.xlsx", bytes),
+    ("t.xlsx", _with_sheet),
+    ("t.sqlite", bytes),
 )
 """Names of tables, with the compression of their content."""
 
@@ -95,7 +123,7 @@ def fuzz_table(data: bytes) -> None:
     name, compress = TABLES[data[0] % len(TABLES)]
     path = scratch() / name
     path.write_bytes(compress(data[1:]))
-    frame = read_table(path)
+    frame = read_table("t", database=str(path)) if name == "t.sqlite" else read_table(path)
     if frame.size > MAX_CELLS:
         return
     problem = Problem.from_table(frame, str(frame.columns[-1]))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
+import sqlite3
+import zipfile
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +16,7 @@ import pandas as pd
 
 from parallelmlp_search.space import SearchSpace
 from tests.faults.small import small_table
-from tests.fuzz.harnesses import RUN_FILES, SPACES, TABLES, finished_run, scratch
+from tests.fuzz.harnesses import RUN_FILES, SHEET, SPACES, TABLES, finished_run, scratch, workbook
 
 TEXTS = (
     "a,b,y\n1,x,0\n2,y,1\n3,x,0\n4,,1\n",
@@ -55,10 +58,54 @@ def _frames() -> Iterator[pd.DataFrame]:
     )
 
 
+JSON_ROWS = (
+    '{"a": 1, "b": "x", "y": 0}\n{"a": 2.5, "b": null, "y": 1}\n{"b": "z", "y": 0}\n{"a": 4, "y": 1}\n',
+    '{"l": [1, "x"], "o": {"p": 1, "q": {"r": 2}}, "y": "no"}\n{"l": [], "o": {"p": 2}, "y": "yes"}\n',
+    '{"a": 1e300, "t": "2024-01-01", "y": true}\n{"a": -5e-324, "t": "12:30", "y": false}\n',
+)
+
+
+def _databases() -> Iterator[bytes]:
+    path = scratch() / "seed.sqlite"
+    for frame in (small_table(6), _frames_of_sqlite()):
+        path.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            frame.to_sql("t", connection, index=False)
+        yield path.read_bytes()
+
+
+def _frames_of_sqlite() -> pd.DataFrame:
+    return pd.DataFrame(
+        {"b": [b"\0x", None, b"y"], "i": [2**62, -1, 0], "s": ["x", "", None], "y": [0, 1, 0]}
+    )
+
+
+def _other_tables(name: str, number: int) -> Iterator[bytes]:
+    """Files of a kind that is no text."""
+    if name.endswith((".json", ".jsonl")):
+        for rows in JSON_ROWS:
+            whole = "[" + ",".join(rows.strip().split("\n")) + "]"
+            yield (whole if name == "t.json" else rows).encode()
+    elif name == "t.orc":
+        buffer = io.BytesIO()
+        small_table(12).to_orc(buffer)
+        yield buffer.getvalue()
+    elif name == "t.xlsx" and TABLES[number][1] is bytes:
+        yield workbook()
+    elif name == "t.xlsx":
+        with zipfile.ZipFile(io.BytesIO(workbook())) as file:
+            yield file.read(SHEET)
+    else:
+        yield from _databases()
+
+
 def tables() -> Iterator[bytes]:
     """Yield inputs of the harness of tables."""
     for number, (name, _) in enumerate(TABLES):
         kind = bytes([number])
+        if name.endswith((".json", ".jsonl", ".orc", ".xlsx", ".sqlite")):
+            yield from (kind + data for data in _other_tables(name, number))
+            continue
         if name.endswith((".parquet", ".feather")):
             for frame in _frames():
                 for compression in ("uncompressed", "lz4"):
