@@ -21,12 +21,12 @@ from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 _SHOWN_CHARACTERS = 200
 """Most characters of a wrong value in a message."""
 
-_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 """Seconds of each unit of a duration."""
 
 _DURATION = re.compile(
     r"\s*(?:(?P<d>[\d.]+)\s*d)?\s*(?:(?P<h>[\d.]+)\s*h)?\s*(?:(?P<m>[\d.]+)\s*m(?:in)?)?"
-    r"\s*(?:(?P<s>[\d.]+)\s*s)?\s*"
+    r"\s*(?:(?P<s>[\d.]+)\s*s)?\s*(?:(?P<ms>[\d.]+)\s*ms)?\s*(?:(?P<us>[\d.]+)\s*us)?\s*"
 )
 
 _SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
@@ -86,8 +86,8 @@ def check_non_negative(parameter: str, value: object) -> float:
 def check_seconds(parameter: str, value: object) -> float:
     """Check that a value is a duration > 0: a number of seconds, or a text such as ``90s`` or ``1h30m``.
 
-    >>> [check_seconds("time_limit", value) for value in (90, "90", "1m", "1h30m", "1.5 h")]
-    [90.0, 90.0, 60.0, 5400.0, 5400.0]
+    >>> [check_seconds("time_limit", value) for value in (90, "90", "1m", "1h30m", "1.5 h", "20us")]
+    [90.0, 90.0, 60.0, 5400.0, 5400.0, 2e-05]
     """
     rule = "> 0 seconds or a duration such as '90s', '10m' or '1h30m'"
     seconds = math.nan
@@ -120,6 +120,18 @@ def check_size(parameter: str, value: object) -> int:
     if not 1 <= size < _MAX_BYTES:
         refuse(parameter, "bytes > 0 or a size such as '2GB' or '512MiB'", value)
     return int(size)
+
+
+def duration_text(seconds: float) -> str:
+    """Return a short duration in the unit that suits it.
+
+    >>> duration_text(2.34e-5), duration_text(0.0012)
+    ('23.4us', '1.2ms')
+    """
+    for unit, size in (("us", 1e-6), ("ms", 1e-3)):
+        if seconds < 1000 * size:
+            return f"{seconds / size:.3g}{unit}"
+    return f"{seconds:.3g}s"
 
 
 def check_fraction(parameter: str, value: object) -> float:

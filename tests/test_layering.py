@@ -20,8 +20,8 @@ ROOT = Path(parallelmlp_search.__file__).parent
 ORDER = (
     "exceptions", "_html", "_lazy", "_checks", "_memory", "_schema", "_optional", "_files", "_reading",
     "_signals", "_worker", "space", "data", "packing", "inference", "kernels", "engine", "selection",
-    "distribute", "search", "explain", "export", "parareal", "integrations", "report", "runs", "estimators",
-    "serve", "cli", "__main__",
+    "distribute", "search", "explain", "distill", "export", "parareal", "integrations", "report", "runs",
+    "estimators", "serve", "cli", "__main__",
 )  # fmt: skip
 """Packages and files of the top level, from the bottom up."""
 

@@ -12,6 +12,7 @@ import typer
 
 from parallelmlp_search import __version__
 from parallelmlp_search.cli.completion import choices, runs
+from parallelmlp_search.cli.distill import distill
 from parallelmlp_search.cli.explain import explain
 from parallelmlp_search.cli.export import export
 from parallelmlp_search.cli.inspect import inspect
@@ -108,6 +109,13 @@ def search(
     memory_limit: Annotated[
         str | None, budget_option(metavar="SIZE", help="Most memory of the process, such as 2GB.")
     ] = None,
+    latency: Annotated[
+        str | None,
+        budget_option(metavar="TIME", help="Most time of a prediction per row on one core, such as 20us."),
+    ] = None,
+    batch: Annotated[
+        int, budget_option(metavar="N", help="Rows that are predicted at once, for --latency.")
+    ] = 1000,
     metric: Annotated[
         str | None,
         search_option(
@@ -270,6 +278,8 @@ def search(
         device=device,
         precision=precision,
         memory_limit=memory_limit,
+        infer_limit=None if latency is None else check_seconds("latency", latency),
+        infer_batch_size=batch,
     )
     shared = sharing(storage, study, settings, screen_only=screen_only)
     doing(f"reading {source.name}")
@@ -353,12 +363,8 @@ def predict(
 for command in (evaluate, leaderboard, show, study):
     app.command()(guarded(command))
 
-app.command()(guarded(promote))
-app.command()(guarded(explain))
-app.command()(guarded(export))
-app.command()(guarded(serve))
-app.command()(guarded(inspect))
-app.command()(guarded(report))
+for further in (promote, distill, explain, export, inspect, report, serve):
+    app.command()(guarded(further))
 
 
 @app.command()

@@ -88,6 +88,11 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
     memory_limit : int, float or str, default=None
         Most memory of the process, with what it uses already: bytes, or a text such as ``"2GB"``. A limit
         below the minimum is an error that names the minimum.
+    infer_limit : float or str, default=None
+        Most seconds per row of predictions with one thread, or a text such as ``"20us"``. Slower networks are
+        not tried, the ensemble keeps to the limit, and the leaderboard shows latencies.
+    infer_batch_size : int, default=1000
+        Rows that are predicted at once when latencies are measured.
     run_directory : path, default=None
         Folder of the run. Fitting again with the folder of an unfinished run continues it.
     callbacks : list of callables, default=None
@@ -158,6 +163,8 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         precision: str = "ieee",
         n_jobs: int | None = None,
         memory_limit: float | str | None = None,
+        infer_limit: float | str | None = None,
+        infer_batch_size: int = 1000,
         run_directory: str | Path | None = None,
         callbacks: Sequence[Callable[[Progress], object]] | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -226,6 +233,8 @@ class ParallelMLPRegressor(TableRegressor, SearchEstimator):
         precision: str = "ieee",
         n_jobs: int | None = None,
         memory_limit: float | str | None = None,
+        infer_limit: float | str | None = None,
+        infer_batch_size: int = 1000,
         run_directory: str | Path | None = None,
         callbacks: Sequence[Callable[[Progress], object]] | None = None,
         random_state: int | np.random.RandomState | None = None,

@@ -313,6 +313,8 @@ class SearchEstimator(TableEstimator):
             device=self.device,
             precision=self.precision,
             memory_limit=self.memory_limit,
+            infer_limit=self.infer_limit,
+            infer_batch_size=self.infer_batch_size,
             **self._task_settings(),
         )
         return settings, directory

@@ -29,6 +29,7 @@ def training_rows(model: TrainedModel, problem: Problem, oof_folds: NDArray[Any]
     ExplainedRows
     """
     folds = np.full(problem.n_rows, -1) if model.refitted or not len(oof_folds) else oof_folds
+    folds = np.where(folds < len(model.folds), folds, -1)  # a limit of the latency leaves folds out
     return ExplainedRows(
         frame=problem.frame,
         target=encoded_target(model, problem.target),
@@ -101,7 +102,7 @@ def oof_folds_of(directory: RunDirectory, problem: Problem, model: TrainedModel)
         rows, mine = found["rows"], found["folds"]
         if rows.shape != mine.shape or rows.min() < 0 or rows.max() >= problem.n_rows:
             raise ValueError("its folds do not belong to the table")
-        if not model.refitted and (mine.min() < 0 or mine.max() >= len(model.folds)):
+        if not model.refitted and (mine.min() < 0 or mine.max() >= directory.result()["n_folds"]):
             raise ValueError("its folds do not belong to the model")
         folds = np.full(problem.n_rows, -1, dtype=np.int16)
         folds[rows] = mine

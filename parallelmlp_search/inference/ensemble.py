@@ -111,6 +111,8 @@ class FoldGroup:
         Networks of each configuration with a weight, and the weights.
     heads
         Heads of the folds.
+    window
+        Rows that are computed at once.
     """
 
     def __init__(self, folds: Sequence[EnsembleFold], weights: NDArray[Any]) -> None:
@@ -132,13 +134,13 @@ class FoldGroup:
         ]
         self.encoder.keep(pair for networks in self.networks for pair in networks.columns)
         per_row = max([self.encoder.width * len(encoders), *(one.floats_per_row for one in self.networks)])
-        self._window = max(MIN_WINDOW_ROWS, min(MAX_WINDOW_ROWS, WINDOW_FLOATS // per_row))
+        self.window = max(MIN_WINDOW_ROWS, min(MAX_WINDOW_ROWS, WINDOW_FLOATS // per_row))
 
     def predictions(self, used: UsedColumns) -> NDArray[np.float64]:
         """Return predictions ``(n_predictions, n)`` of rows that the encoder has read."""
         n_rows = len(used)
         result = np.empty((n_rows, self.heads[0].n_predictions))
-        n_windows = -(-n_rows // self._window)
+        n_windows = -(-n_rows // self.window)
         edges = [number * n_rows // max(1, n_windows) for number in range(n_windows + 1)]
 
         def predict(window: slice) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import TypeVar
 
@@ -18,6 +19,12 @@ def _products() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
 
 
+def one_product_thread() -> AbstractContextManager[object]:
+    """Give products one thread in a block; :func:`for_each` then has one thread, too."""
+    limited: AbstractContextManager[object] = _products().limit(limits=1)
+    return limited
+
+
 def for_each(function: Callable[[Item], None], items: Sequence[Item]) -> None:
     """Call a function for each item, in as many threads as products have in this process.
 
@@ -27,7 +34,7 @@ def for_each(function: Callable[[Item], None], items: Sequence[Item]) -> None:
     n_threads = 1
     if len(items) > 1:
         n_threads = max((library["num_threads"] for library in _products().info()), default=1)
-    with _products().limit(limits=1):
+    with one_product_thread():
         if n_threads == 1:
             for item in items:
                 function(item)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from parallelmlp_search._checks import duration_text
 from parallelmlp_search.search.run.trial import config_of_row, summarise
 
 Record = Mapping[str, Any]
@@ -164,6 +165,33 @@ def describe_interval(honest: Record) -> str:
     if is_finite(honest.get("averaging")) and honest["averaging"]:
         facts.append(f"{honest['averaging']:+{style}} for averaging folds")
     return ", ".join(facts)
+
+
+def describe_latency(latency: Record) -> str:
+    """Describe the latency of a model that was selected under a limit.
+
+    >>> describe_latency({"seconds_per_row": 1.23e-5, "batch": 1000, "limit": 2e-5, "n_folds": 1})
+    '12.3us per row in batches of 1,000 (limit 20us), networks of 1 fold'
+    """
+    took, limit = duration_text(latency["seconds_per_row"]), duration_text(latency["limit"])
+    folds = f"networks of {latency['n_folds']} fold{'s' * (latency['n_folds'] > 1)}"
+    return f"{took} per row in batches of {latency['batch']:,} (limit {limit}), {folds}"
+
+
+def describe_distillation(distilled: Record) -> str:
+    """Describe the ensemble that a network was distilled from.
+
+    >>> facts = {"teacher_seconds": 1e-4, "student_seconds": 1e-5, "batch": 1000}
+    >>> describe_distillation({"teacher_honest": {"score": 0.92}} | facts)
+    'ensemble with score 0.9200; 10us per row in batches of 1,000, not 100us: 10.0 times as fast'
+    """
+    honest = (distilled.get("teacher_honest") or {}).get("score")
+    score = f"score {format_score(honest)}" if is_finite(honest) else "no score"
+    before, after = distilled["teacher_seconds"], distilled["student_seconds"]
+    return (
+        f"ensemble with {score}; {duration_text(after)} per row in batches of {distilled['batch']:,}, "
+        f"not {duration_text(before)}: {before / after:.1f} times as fast"
+    )
 
 
 def describe_postprocessing(result: Record) -> list[tuple[str, str]]:

@@ -93,8 +93,10 @@ def make_plan(context: SearchContext) -> SearchPlan:
     context = context.within(memory)
     data, rng = context.data, np.random.default_rng([settings.seed, 5])
 
-    def propose(count: int) -> list[MLPConfig]:
+    def drawn(count: int) -> list[MLPConfig]:
         return propose_fresh(settings.space, "random", count, rng, known=[])
+
+    propose = drawn if context.latency is None else context.latency.fitting(drawn)
 
     if settings.time_limit is None:
         sample = _Sample.of(data, propose(N_SAMPLED))

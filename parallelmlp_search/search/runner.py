@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import torch
-
-from parallelmlp_search._memory import peak_bytes, resident_bytes
+from parallelmlp_search._memory import resident_bytes
 from parallelmlp_search.distribute import keep_no_free_memory, one_thread, worker_count
 from parallelmlp_search.engine import execution_path
 from parallelmlp_search.exceptions import BudgetWarning
@@ -30,14 +28,16 @@ from parallelmlp_search.search.finalists.baselines import (
 )
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit, cross_fit
 from parallelmlp_search.search.finalists.evaluation import evaluate, honest_score, make_leaderboard
+from parallelmlp_search.search.finalists.latency import missed_limit
 from parallelmlp_search.search.finalists.postprocessing import comparison_weights, postprocess
 from parallelmlp_search.search.finalists.refit import REFIT_SHARE, refit
 from parallelmlp_search.search.finalists.reserve import closing_seconds, end_seconds
-from parallelmlp_search.search.finalists.result import SearchResult, trials_frame
+from parallelmlp_search.search.finalists.result import SearchResult, save_result, trials_frame
 from parallelmlp_search.search.forecast import Forecast
 from parallelmlp_search.search.messages import log_plan, log_result, log_start
 from parallelmlp_search.search.planning import make_plan, screening_deadline
 from parallelmlp_search.search.problem.devices import resolve_device
+from parallelmlp_search.search.problem.latency import LatencyMeter
 from parallelmlp_search.search.problem.memory_room import MIN_ROOM, check_room
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.search.problem.problem import Problem
@@ -48,7 +48,6 @@ from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.phases import PhaseClock
 from parallelmlp_search.search.run.progress import Callback, Reporter
 from parallelmlp_search.search.run.run_directory import RunDirectory
-from parallelmlp_search.search.run.tables import write_tables
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.search.run.workers import Workers
 from parallelmlp_search.search.screening.screening import Screener, Screening
@@ -190,7 +189,7 @@ def _prepare(
     reporter.report("preparing")
     journal.log("started", path=str(execution), workers=journal.throughput.n_workers)
     log_start(preparation, execution, journal.throughput.n_workers)
-    data = preparation.screening().data
+    part = preparation.screening()
     workers = Workers(
         stack,
         journal.throughput.n_workers,
@@ -201,7 +200,9 @@ def _prepare(
     )
     if settings.time_limit is not None:
         workers.expect(settings.time_limit, (resident_bytes() or 0) + MIN_ROOM)
-    return SearchContext(preparation, workers.share(data), journal, reporter, clock, workers, phases)
+    latency = LatencyMeter.of(preparation, part)
+    data = workers.share(part.data)
+    return SearchContext(preparation, data, journal, reporter, clock, workers, phases, latency=latency)
 
 
 def _plan(context: SearchContext, screener: Screener | None) -> tuple[SearchContext, SearchPlan]:
@@ -316,9 +317,10 @@ def _finish(
         n_workers=context.throughput.n_workers,
         deadline=None if limit is None else clock.deadline(closing + refit_seconds),
         journal=context.journal,
+        meter=context.latency,
     )
-    model = postprocess(fit, evaluation.ensemble)
-    left_out = [*left_out, *fit.left_out]
+    model = postprocess(fit, evaluation.ensemble, evaluation.n_folds)
+    left_out = [*left_out, *fit.left_out, *missed_limit(evaluation.latency)]
     if settings.refit:
         reporter.report("refitting", trials)
         phases.begin("refitting")
@@ -329,7 +331,6 @@ def _finish(
     board = make_leaderboard(trials, fit, evaluation)
     metric = context.preparation.metric
     honest = honest_score(fit, evaluation, model)
-    left_out += _below_minimum(context, plan)
     result = SearchResult(
         leaderboard=board,
         model=model,
@@ -343,7 +344,8 @@ def _finish(
         member_steps=context.throughput.member_steps,
         path_shares=context.throughput.path_shares(),
         elapsed_seconds=clock.elapsed,
-        left_out=left_out,
+        left_out=left_out + _below_minimum(context, plan),
+        latency=evaluation.latency,
         baselines=baselines,
         beats_prior=beats_prior(honest, baselines, greater_is_better=metric.greater_is_better),
         trials=trials_frame(trials, metric),
@@ -352,11 +354,11 @@ def _finish(
     )
     reporter.report("saving", trials)
     if context.journal.directory is not None:
-        _save(context.journal.directory, fit, result)
+        save_result(context.journal.directory, fit, result)
     result = replace(result, elapsed_seconds=clock.elapsed, phases=phases.to_dict())
     if context.journal.directory is not None:
         context.journal.directory.log("finished", seconds=result.elapsed_seconds)
-        context.journal.directory.update(memory=_memory_used(context))
+        context.journal.directory.update(memory=context.memory_used)
         context.journal.directory.finish(result.to_dict())
     reporter.report("finished", trials)
     log_result(result)
@@ -375,26 +377,3 @@ def _below_minimum(context: SearchContext, plan: SearchPlan) -> list[str]:
         f"the time limit of {limit:g} s is below the minimum of {seconds:.1f} s for this table: starting and "
         f"reading took {reading:.1f} s, and the smallest search the rest"
     ]
-
-
-def _memory_used(context: SearchContext) -> dict[str, int]:
-    """Measured peak of the memory, and under a limit the limit and the predicted peak."""
-    peak, plan = peak_bytes(), context.memory
-    measured = {} if peak is None else {"peak": peak}
-    return measured if plan is None else measured | {"limit": plan.limit, "estimate": plan.estimate}
-
-
-def _save(directory: RunDirectory, fit: CrossFit, result: SearchResult) -> None:
-    tables = {"trials": result.trials, "leaderboard": result.leaderboard.to_frame()}
-    write_tables(directory, fit.preparation.problem, **tables)
-    directory.write_tensors(
-        "oof",
-        {
-            "predictions": fit.predictions,
-            "covered": fit.covered,
-            "rows": torch.from_numpy(fit.preparation.oof_rows),
-            "trials": torch.tensor([trial.number for trial in fit.trials]),
-            "folds": torch.from_numpy(result.oof_folds[fit.preparation.oof_rows]),
-        },
-    )
-    result.model.save(directory.path / "model")

@@ -9,7 +9,7 @@ from parallelmlp_search.selection.bias_correction import (
 )
 from parallelmlp_search.selection.bootstrap import Bootstrap
 from parallelmlp_search.selection.calibration import apply_temperature, fit_temperature
-from parallelmlp_search.selection.ensemble import GreedyEnsemble, greedy_ensemble
+from parallelmlp_search.selection.ensemble import CostLimit, GreedyEnsemble, greedy_ensemble
 from parallelmlp_search.selection.fold_averaging import adjust_for_averaging, averaging_gain
 from parallelmlp_search.selection.leaderboard import Entry, Leaderboard
 from parallelmlp_search.selection.metrics import METRICS, Metric, get_metric
@@ -19,6 +19,7 @@ __all__ = [
     "METRICS",
     "TASKS",
     "Bootstrap",
+    "CostLimit",
     "DecisionWeights",
     "Entry",
     "GreedyEnsemble",

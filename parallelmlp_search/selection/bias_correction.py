@@ -106,7 +106,7 @@ def bias_corrected_score(
     metric
         Metric of the selection and of the score.
     ensemble
-        Ensemble that was selected on all rows. Each repeated selection has as many rounds.
+        Ensemble that was selected on all rows. Each repeated selection has as many rounds, and its limit.
     weight
         Row weights (N,), or None.
     complexity
@@ -142,11 +142,12 @@ def bias_corrected_score(
     members = [p for p in order_by_complexity(complexity, len(predictions)) if finite[p]]
     if members != list(range(len(predictions))):
         predictions = predictions[members]
-    pool = MemberPool(metric.formula.project(predictions, truth.target), truth, metric)
+    limit = None if ensemble.limit is None else ensemble.limit.of(members)
+    pool = MemberPool(metric.formula.project(predictions, truth.target), truth, metric, limit)
 
     n_rounds = len(ensemble.scores)
-    limit = MAX_CALL_SECONDS if metric.formula.call_ns else MAX_SELECTION_SECONDS
-    seconds = min(limit, bootstrap.seconds or limit) / bootstrap.n_samples
+    most = MAX_CALL_SECONDS if metric.formula.call_ns else MAX_SELECTION_SECONDS
+    seconds = min(most, bootstrap.seconds or most) / bootstrap.n_samples
     max_rows = bootstrap.max_rows
     if max_rows is None:
         per_row = metric.formula.cost_ns * 1e-9 * pool.projected[..., 0].numel() * n_rounds
@@ -270,7 +271,7 @@ def _repeat_selection(
     if float(truth.weight.sum()) <= 0:
         return None
     try:
-        drawn_pool = MemberPool(pool.projected.index_select(2, rows), truth, pool.metric)
+        drawn_pool = MemberPool(pool.projected.index_select(2, rows), truth, pool.metric, pool.limit)
         return drawn_pool.select(n_rounds, seconds).weights
     except SearchFailedError:  # the rows are of one class, for which the metric is not defined
         return None

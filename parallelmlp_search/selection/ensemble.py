@@ -30,6 +30,44 @@ MIN_ROUNDS = 5
 
 
 @dataclass(frozen=True, eq=False)
+class CostLimit:
+    """Most that the members of an ensemble may cost together; each counts once, whatever its weight.
+
+    Parameters
+    ----------
+    costs
+        Cost of each member ``(P,)``, for example its latency.
+    budget
+        Largest sum.
+    """
+
+    costs: Tensor
+    budget: float
+
+    def of(self, members: Sequence[int]) -> CostLimit:
+        """Return the limit for some of the members, in this order."""
+        return CostLimit(self.costs[list(members)], self.budget)
+
+    def exceeded_by(self, picks: Sequence[int], candidates: Tensor) -> Tensor:
+        """Return a mask of the candidates that cost too much beside members that are picked.
+
+        Parameters
+        ----------
+        picks, candidates
+            Members.
+
+        Returns
+        -------
+        Tensor
+            Bool, of the shape of ``candidates``.
+        """
+        picked = torch.zeros(len(self.costs), dtype=torch.bool)
+        picked[list(picks)] = True
+        left = self.budget - float(self.costs[picked].sum())
+        return ~picked[candidates] & (self.costs[candidates] > left)
+
+
+@dataclass(frozen=True, eq=False)
 class GreedyEnsemble:
     """Members and their weights.
 
@@ -41,11 +79,14 @@ class GreedyEnsemble:
         Members in the order of selection, repeats included, up to the best round.
     scores
         Score after each round in the metric's own orientation. ``selected`` ends at the first best round.
+    limit
+        Limit of the cost that it was selected with, or None.
     """
 
     weights: Tensor
     selected: tuple[int, ...]
     scores: tuple[float, ...]
+    limit: CostLimit | None = None
 
     @property
     def score(self) -> float:
@@ -75,6 +116,7 @@ def greedy_ensemble(
     n_rounds: int = 25,
     weight: Any = None,
     complexity: Sequence[float] | Tensor | None = None,
+    limit: CostLimit | None = None,
 ) -> GreedyEnsemble:
     """Select one member per round: the one that improves the average of the selected members most.
 
@@ -93,6 +135,8 @@ def greedy_ensemble(
     complexity
         (P,), for example the number of parameters. It breaks ties: the simplest member is selected, then the
         first. None: the first.
+    limit
+        Limit of the cost of all members together, or None.
 
     Returns
     -------
@@ -104,7 +148,7 @@ def greedy_ensemble(
     InvalidParameterError
         If a parameter breaks its rule.
     SearchFailedError
-        If no member has a finite score.
+        If no member has a finite score, or none is within the limit.
 
     Notes
     -----
@@ -129,11 +173,12 @@ def greedy_ensemble(
     if members != list(range(n_members)):
         predictions = predictions[members]
     projected = metric.formula.project(predictions, truth.target)
-    ensemble = MemberPool(projected, truth, metric).select(n_rounds)
+    pool = MemberPool(projected, truth, metric, None if limit is None else limit.of(members))
+    ensemble = pool.select(n_rounds)
     weights = torch.zeros(n_members, dtype=torch.float64)
     weights[members] = ensemble.weights
     selected = tuple(members[pick] for pick in ensemble.selected)
-    return GreedyEnsemble(weights.to(predictions.device), selected, ensemble.scores)
+    return GreedyEnsemble(weights.to(predictions.device), selected, ensemble.scores, limit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,11 +193,14 @@ class MemberPool:
         Target and row weights.
     metric
         Metric to improve.
+    limit
+        Limit of the cost of the members, or None.
     """
 
     projected: Tensor
     truth: GroundTruth
     metric: Metric
+    limit: CostLimit | None = None
 
     def select(self, n_rounds: int, seconds: float = MAX_SELECTION_SECONDS) -> GreedyEnsemble:
         """Run the rounds of the selection, those after the first within a time limit by the cost model.
@@ -180,6 +228,8 @@ class MemberPool:
         members = list(range(n_members))  # of each candidate
         for _ in range(n_rounds):
             error = metric.to_error(candidates.scores()).cpu()
+            if self.limit is not None:
+                error[self.limit.exceeded_by(picks, torch.tensor(members))] = torch.inf
             if not picks:
                 # A member without a finite score of its own would make every average with it non-finite.
                 keep = torch.argsort(error, stable=True)[:n_kept]

@@ -36,6 +36,8 @@ class Entry:
         Weight in the ensemble, 0 to 1.
     n_parameters
         Number of weights and biases; breaks ties.
+    latency
+        Seconds per row of a prediction; None where it was not measured.
     train_seconds, epochs
         Time and epochs of training.
     rung
@@ -55,6 +57,7 @@ class Entry:
     error: float | None = None
     standard_error: float | None = None
     ensemble_weight: float = 0.0
+    latency: float | None = None
     n_parameters: int = 0
     train_seconds: float = 0.0
     epochs: float = 0.0
@@ -167,12 +170,19 @@ class Leaderboard:
         """Return one row per entry, best first, with the rank and the values of its record.
 
         ``rank`` is a nullable integer. Missing and non-finite numbers are NaN. Lists, such as the widths, are
-        objects.
+        objects. Where latencies were measured, ``pareto`` is True for entries that none with a lower error
+        is as fast as.
         """
         entries = self.entries or (Entry(trial=0, metric=""),)  # for the columns of an empty leaderboard
         frame = pd.DataFrame([entry.to_record() for entry in entries]).head(len(self))
         frame.insert(0, "rank", pd.Series(self.ranks, dtype="Int64"))
-        return frame.astype(dict.fromkeys(("score", "error", "standard_error"), "float64"))
+        frame = frame.astype(dict.fromkeys(("score", "error", "standard_error", "latency"), "float64"))
+        if not frame["latency"].notna().any():
+            return frame.drop(columns="latency")
+        fastest = frame.sort_values(["error", "latency"])["latency"].cummin().shift(fill_value=math.inf)
+        is_faster = frame["latency"] < fastest.ffill().sort_index()
+        frame.insert(list(frame).index("latency") + 1, "pareto", is_faster)
+        return frame
 
 
 def _shallow(instance: Any) -> dict[str, Any]:

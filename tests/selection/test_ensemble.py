@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
-from parallelmlp_search.selection import METRICS, get_metric, greedy_ensemble
+from parallelmlp_search.selection import (
+    METRICS,
+    CostLimit,
+    bias_corrected_score,
+    get_metric,
+    greedy_ensemble,
+)
 from parallelmlp_search.selection.ensemble import MemberPool
 from parallelmlp_search.selection.inputs import GroundTruth
 
@@ -203,3 +209,33 @@ def test_combine_needs_one_prediction_per_member():
     found = greedy_ensemble(predictions, target, METRICS["accuracy"])
     with pytest.raises(InvalidParameterError, match=r"shape \(9, C, N\)"):
         found.combine(predictions[:3])
+
+
+def test_a_limit_of_the_cost_holds_and_is_used() -> None:
+    rng = np.random.default_rng(0)
+    target = torch.from_numpy(rng.normal(size=200))
+    predictions = target + torch.from_numpy(rng.normal(size=(6, 1, 200)))
+    costs = torch.tensor([5.0, 1.0, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+    free = greedy_ensemble(predictions, target, get_metric("rmse", "regression"))
+    for budget in (1.0, 2.5, 4.0, 100.0):
+        limit = CostLimit(costs, budget)
+        found = greedy_ensemble(predictions, target, get_metric("rmse", "regression"), limit=limit)
+        assert float(costs[found.weights > 0].sum()) <= budget
+        assert found.limit is limit
+        assert found.score >= free.score - 1e-12
+    assert torch.equal(found.weights, free.weights)
+    with pytest.raises(SearchFailedError):
+        greedy_ensemble(predictions, target, get_metric("rmse", "regression"), limit=CostLimit(costs, 0.5))
+
+
+def test_a_repeated_selection_keeps_to_the_limit() -> None:
+    """The expensive member is by far the best; without it the honest score is that of the others."""
+    rng = np.random.default_rng(1)
+    target = torch.from_numpy(rng.normal(size=400))
+    noise = torch.tensor([0.01, 1.0, 1.0, 1.0])[:, None, None]
+    predictions = target + noise * torch.from_numpy(rng.normal(size=(4, 1, 400)))
+    metric = get_metric("rmse", "regression")
+    limit = CostLimit(torch.tensor([9.0, 1.0, 1.0, 1.0], dtype=torch.float64), 3.0)
+    ensemble = greedy_ensemble(predictions, target, metric, limit=limit)
+    honest = bias_corrected_score(predictions, target, metric, ensemble)
+    assert honest.score > 0.4

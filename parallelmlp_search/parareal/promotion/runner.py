@@ -71,7 +71,7 @@ def promote(
     Raises
     ------
     RunDirectoryError
-        If the run is unfinished, too small to hold rows back, refitted, or of other data.
+        If the run is unfinished, too small to hold rows back, refitted, limited in latency, or of other data.
     InvalidParameterError
         If a parameter breaks its rule.
     DistributedError
@@ -106,6 +106,11 @@ def _train(
         raise RunDirectoryError(
             f"the run in {path!r} was refitted and holds no networks of folds, which promoted ones would "
             "join: search without refit to promote"
+        )
+    if result.get("latency"):
+        raise RunDirectoryError(
+            f"the run in {path!r} has a limit of the latency, which promoted networks would not keep: search "
+            "without it to promote"
         )
     candidates = select_candidates(directory, settings)
     preparation = Preparation(problem, replace(directory.settings(), device="cpu"))

@@ -15,6 +15,8 @@ OPTIONS: Mapping[str, str] = {
     "time_limit": "--time-limit",
     "max_epochs": "--max-epochs",
     "memory_limit": "--memory-limit",
+    "infer_limit": "--latency",
+    "infer_batch_size": "--batch",
     "metric": "--metric",
     "loss": "--loss",
     "sampler": "--sampler",
@@ -38,6 +40,7 @@ DEFAULTS: Mapping[str, Any] = {
     "device": "auto",
     "precision": "ieee",
     "calibration": "auto",
+    "infer_batch_size": 1000,
 }
 
 ROLES: Mapping[str, str] = {

@@ -10,13 +10,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from parallelmlp_search._checks import duration_text
 from parallelmlp_search.data.profile.findings import percent
 from parallelmlp_search.report.wording import (
     MAX_LISTED,
     Record,
     describe_baselines,
     describe_config,
+    describe_distillation,
     describe_interval,
+    describe_latency,
     describe_postprocessing,
     describe_search,
     format_duration,
@@ -69,6 +72,10 @@ def search_summary(result: Record, leaderboard: Sequence[Record], run: str) -> R
     members = [row for row in leaderboard if (row.get("ensemble_weight") or 0) > 0]
     if members:
         page.add_row("ensemble", _ensemble(members))
+    if latency := result.get("latency"):
+        page.add_row("latency", describe_latency(latency))
+    if distilled := result.get("distilled"):
+        page.add_row("distilled from", describe_distillation(distilled))
     for name, text in describe_postprocessing(result):
         page.add_row(name, text)
     page.add_row("search", describe_search(result))
@@ -101,12 +108,18 @@ def _ensemble(members: Sequence[Record]) -> RenderableType:
 
 
 def leaderboard_table(leaderboard: Sequence[Record], *, width: int) -> RenderableType:
-    """Table of a leaderboard, best first. A terminal narrower than 90 columns shows fewer columns."""
+    """Table of a leaderboard, best first. A terminal narrower than 90 columns shows fewer columns.
+
+    A star marks the latency of a network if no better one is as fast.
+    """
     if not leaderboard:
         return Text("no trial has a score", style="dim")
     wide = width >= WIDE_COLUMNS
+    timed = any(is_finite(row.get("latency")) for row in leaderboard)
     table = _table("#", "trial", str(leaderboard[0].get("metric") or "score"))
     table.add_column("weight", justify="right", no_wrap=True)
+    if timed:
+        table.add_column("latency", justify="right", no_wrap=True)
     if wide:
         for name in ("epochs", "parameters"):
             table.add_column(name, justify="right", no_wrap=True, style="dim")
@@ -117,6 +130,10 @@ def leaderboard_table(leaderboard: Sequence[Record], *, width: int) -> Renderabl
         score = format_with_error(row.get("score"), row.get("standard_error"))
         cells = ["-" if rank is None else str(rank), str(row["trial"]), score]
         cells.append(f"{weight:.2f}" if weight > 0 else "")
+        if timed:
+            latency = row.get("latency")
+            text = duration_text(float(latency)) if latency is not None and is_finite(latency) else ""
+            cells.append(f"* {text}" if row.get("pareto") else text)
         if wide:
             cells += [format_epochs(row.get("epochs")), f"{row.get('n_parameters') or 0:,}"]
         cells.append(str(row.get("state") or ""))

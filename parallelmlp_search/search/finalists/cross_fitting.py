@@ -67,6 +67,33 @@ class CrossFit:
     validation_covered: Tensor | None = None
     total_epochs: dict[int, float] = field(default_factory=dict)
 
+    @classmethod
+    def of_networks(
+        cls,
+        preparation: Preparation,
+        parts: Sequence[Part],
+        trials: list[Trial],
+        networks: list[list[FoldNetwork]],
+    ) -> CrossFit:
+        """Gather the out-of-fold predictions of networks.
+
+        Parameters
+        ----------
+        preparation, parts, trials, networks
+            Attributes of the result.
+
+        Returns
+        -------
+        CrossFit
+        """
+        predictions, covered = _out_of_fold(networks, parts, preparation.oof_rows)
+        found = cls(preparation, parts, trials, networks, predictions, covered)
+        if parts[0].data.validation_inputs is None and not preparation.is_tiny:
+            found.validation_predictions, found.validation_covered = _out_of_fold(
+                networks, parts, preparation.validation_rows
+            )
+        return found
+
     @property
     def epochs(self) -> dict[int, float]:
         """Mean epochs of the networks of each finalist, by the number of its trial."""
@@ -210,15 +237,9 @@ class _Results:
         for trial in complete:
             trial.state = TrialState.COMPLETE
             trial.records.append(self._mean_record(trial))
-        preparation = self._preparation
-        predictions, covered = _out_of_fold(networks, self._parts, preparation.oof_rows)
-        left_out = self._left_out(complete, planned, max_epochs)
-        found = CrossFit(preparation, self._parts, complete, networks, predictions, covered, left_out)
+        found = CrossFit.of_networks(self._preparation, self._parts, complete, networks)
+        found.left_out = self._left_out(complete, planned, max_epochs)
         found.total_epochs = {trial.number: self.total_epochs[trial.number] for trial in complete}
-        if self._parts[0].data.validation_inputs is None and not preparation.is_tiny:
-            found.validation_predictions, found.validation_covered = _out_of_fold(
-                networks, self._parts, preparation.validation_rows
-            )
         return found
 
     def _mean_record(self, trial: Trial) -> RungRecord:

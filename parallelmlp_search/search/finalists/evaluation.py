@@ -14,13 +14,16 @@ import torch
 from parallelmlp_search.exceptions import MetricError, SearchFailedError
 from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit
+from parallelmlp_search.search.finalists.latency import Latency, LimitedSelection
 from parallelmlp_search.search.finalists.selection_cost import N_BOOTSTRAPS, N_ROUNDS, SelectionCost
+from parallelmlp_search.search.problem.latency import LatencyMeter
 from parallelmlp_search.search.problem.preparation import seed_of
 from parallelmlp_search.search.run.budget import Throughput
 from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.trial import Trial, TrialState
 from parallelmlp_search.selection import (
     Bootstrap,
+    CostLimit,
     Entry,
     GreedyEnsemble,
     HonestScore,
@@ -54,6 +57,13 @@ class Evaluation:
     """Weights of the classes by which the finalists were compared, or None."""
     corrected: HonestScore | None
     """Score of the ensemble, corrected for its selection; None for tables too small to hold rows back."""
+    latency: Latency | None = None
+    """Measured latency under a limit, or None."""
+
+    @property
+    def n_folds(self) -> int | None:
+        """Folds whose networks the model has; None for all."""
+        return None if self.latency is None else self.latency.n_folds
 
 
 def evaluate(
@@ -63,6 +73,7 @@ def evaluate(
     n_workers: int = 1,
     deadline: float | None = None,
     journal: Journal | None = None,
+    meter: LatencyMeter | None = None,
 ) -> Evaluation:
     """Score finalists on out-of-fold predictions, select the ensemble, and correct its score.
 
@@ -79,6 +90,8 @@ def evaluate(
         fewer rounds, bootstrap samples and rows.
     journal
         Recalls what depends on the clock; None to compute it.
+    meter
+        Limit of the latency, or None.
 
     Returns
     -------
@@ -104,13 +117,19 @@ def evaluate(
             f"no finalist has a finite {metric.name} on its out-of-fold predictions: choose another metric"
         )
     complexity = [float(trial.n_parameters) for trial in fit.trials]
-    entry = (journal or Journal(Throughput(n_workers))).entry
-    n_rounds = N_ROUNDS if deadline is None else entry("rounds", pace.rounds)
-    ensemble = greedy_ensemble(
-        predictions, rows.target, metric, n_rounds=n_rounds, weight=rows.weight, complexity=complexity
-    )
+    journal = journal or Journal(Throughput(n_workers))
+    n_rounds = N_ROUNDS if deadline is None else journal.entry("rounds", pace.rounds)
+
+    def select(limit: CostLimit | None = None) -> GreedyEnsemble:
+        how: Any = {"n_rounds": n_rounds, "weight": rows.weight, "complexity": complexity, "limit": limit}
+        return greedy_ensemble(predictions, rows.target, metric, **how)
+
+    if meter is None:
+        ensemble, latency = select(), None
+    else:
+        ensemble, latency = LimitedSelection(fit, meter, journal, select).run()
     if preparation.is_tiny:
-        return Evaluation(ensemble, decision_weights, None)
+        return Evaluation(ensemble, decision_weights, None, latency)
 
     def correct() -> dict[str, Any]:
         bootstrap = Bootstrap(
@@ -123,8 +142,8 @@ def evaluate(
             bias_corrected_score(*values, weight=rows.weight, complexity=complexity, bootstrap=bootstrap)
         )
 
-    corrected = correct() if deadline is None else entry("corrected", correct)
-    return Evaluation(ensemble, decision_weights, HonestScore(**corrected))
+    corrected = correct() if deadline is None else journal.entry("corrected", correct)
+    return Evaluation(ensemble, decision_weights, HonestScore(**corrected), latency)
 
 
 class _Pace:
@@ -220,6 +239,8 @@ def make_leaderboard(trials: Sequence[Trial], fit: CrossFit, evaluation: Evaluat
     weight_of = {trial.number: weight for trial, weight in zip(fit.trials, weights, strict=True)}
     numbers = (trial.number for trial in fit.trials)
     error_of = dict(zip(numbers, fold_errors(fit, evaluation.decision_weights), strict=True))
+    networks = () if evaluation.latency is None else evaluation.latency.networks
+    latency_of = {trial.number: seconds for trial, seconds in zip(fit.trials, networks, strict=False)}
     entries = []
     for trial in trials:
         failed = trial.state is TrialState.FAILED or not math.isfinite(trial.error)
@@ -236,6 +257,7 @@ def make_leaderboard(trials: Sequence[Trial], fit: CrossFit, evaluation: Evaluat
                 epochs=trial.records[-1].epochs if trial.records else 0.0,
                 state=str(trial.state),
                 ensemble_weight=weight_of.get(trial.number, 0.0),
+                latency=latency_of.get(trial.number),
                 failure=trial.failure,
                 config=trial.config,
             )

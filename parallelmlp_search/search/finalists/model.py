@@ -15,6 +15,7 @@ from parallelmlp_search.inference import FoldModel, TrainedModel
 from parallelmlp_search.inference.model import architecture_of
 from parallelmlp_search.packing import Head, plan
 from parallelmlp_search.packing.pack import write_member
+from parallelmlp_search.search.finalists.cross_fitting import CrossFit
 from parallelmlp_search.search.problem.preparation import Part, Preparation
 from parallelmlp_search.space import MLPConfig
 
@@ -62,6 +63,27 @@ def trained_model(
         target_scaling=preparation.target_scaling,
         reader=problem.reader,
     )
+
+
+def ensemble_model(fit: CrossFit, weights: Tensor, n_folds: int | None = None) -> TrainedModel:
+    """Return the model of all finalists with a weight, without postprocessing.
+
+    Parameters
+    ----------
+    fit, weights
+        Finalists, and their weights ``(P,)``.
+    n_folds
+        Folds whose networks predict; None for all.
+
+    Returns
+    -------
+    TrainedModel
+    """
+    chosen = [index for index, weight in enumerate(weights.tolist()) if weight > 0]
+    configs = {fit.trials[index].number: fit.trials[index].config for index in chosen}
+    parts = fit.parts[:n_folds]
+    vectors = [[fit.networks[index][fold].vector for index in chosen] for fold in range(len(parts))]
+    return trained_model(fit.preparation, parts, configs, vectors, weights[chosen].numpy())
 
 
 def refitted_model(model: TrainedModel, part: Part, vectors: Sequence[Sequence[Tensor]]) -> TrainedModel:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit
-from parallelmlp_search.search.finalists.model import trained_model
+from parallelmlp_search.search.finalists.model import ensemble_model
 from parallelmlp_search.search.problem.preparation import Preparation, ScoredRows, seed_of
 from parallelmlp_search.selection import (
     GreedyEnsemble,
@@ -43,13 +43,24 @@ def comparison_weights(fit: CrossFit) -> tuple[float, ...] | None:
     return _tuned_weights(fit.preparation, *_validation(fit, finite / finite.sum()))
 
 
-def postprocess(fit: CrossFit, ensemble: GreedyEnsemble) -> TrainedModel:
+def postprocess(fit: CrossFit, ensemble: GreedyEnsemble, n_folds: int | None = None) -> TrainedModel:
     """Model of the ensemble, with temperature and decision weights fitted on the validation rows.
 
     In tiny tables, which have no validation rows of their own, nothing is fitted.
+
+    Parameters
+    ----------
+    fit, ensemble
+        Finalists and their weights.
+    n_folds
+        Folds whose networks predict; None for all.
+
+    Returns
+    -------
+    TrainedModel
     """
     preparation = fit.preparation
-    model = _model(fit, ensemble.weights)
+    model = ensemble_model(fit, ensemble.weights, n_folds)
     calibrates = preparation.settings.calibration != "none" and model.classes is not None
     tunes = _tunes_thresholds(preparation)
     if preparation.is_tiny or not (tunes or calibrates):
@@ -63,14 +74,6 @@ def postprocess(fit: CrossFit, ensemble: GreedyEnsemble) -> TrainedModel:
     return model
 
 
-def _model(fit: CrossFit, weights: Tensor) -> TrainedModel:
-    """Model of all finalists with a weight, of (P,), without postprocessing."""
-    chosen = [index for index, weight in enumerate(weights.tolist()) if weight > 0]
-    configs = {fit.trials[index].number: fit.trials[index].config for index in chosen}
-    vectors = [[fit.networks[index][fold].vector for index in chosen] for fold in range(len(fit.parts))]
-    return trained_model(fit.preparation, fit.parts, configs, vectors, weights[chosen].numpy())
-
-
 def _tunes_thresholds(preparation: Preparation) -> bool:
     is_wanted = preparation.settings.tune_thresholds and not preparation.is_tiny
     return is_wanted and preparation.metric.needs == "label"
@@ -80,7 +83,7 @@ def _validation(fit: CrossFit, weights: Tensor) -> tuple[ScoredRows, Tensor]:
     """Validation rows with their probabilities (C, n) by finalists with these weights (P,)."""
     preparation, rows = fit.preparation, fit.preparation.validation_rows
     if fit.validation_predictions is None or fit.validation_covered is None:
-        probabilities = _model(fit, weights).predictions(preparation.problem.frame.iloc[rows])
+        probabilities = ensemble_model(fit, weights).predictions(preparation.problem.frame.iloc[rows])
         return preparation.scored_rows(rows), torch.from_numpy(probabilities)
     covered = fit.validation_covered
     mixed = GreedyEnsemble(weights, (), ()).combine(fit.validation_predictions[:, :, covered]).double()

@@ -32,7 +32,7 @@ def refit(
     """Replace the networks of the folds by networks trained on all rows.
 
     The number of networks per configuration is such that they take about as long as one fold of
-    cross-fitting, at least 1 and at most the number of folds.
+    cross-fitting, at least 1 and at most the number of folds that predict.
 
     Parameters
     ----------
@@ -61,7 +61,8 @@ def refit(
     trained = {trial: (epochs[trial], fit.total_epochs.get(trial, max_epochs)) for trial in configs}
     once = sum(data.epoch_seconds(config) * epochs[trial] for trial, config in configs.items())
     fold = max_epochs * (1.0 - 1.0 / n_folds) * sum(data.epoch_seconds(trial.config) for trial in fit.trials)
-    wanted = max(1, min(n_folds, int(fold / max(once, 1e-9))))
+    # a limit of the latency can leave fewer folds in the model
+    wanted = max(1, min(len(model.folds), int(fold / max(once, 1e-9))))
 
     def affordable() -> int:
         if deadline is None:

@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.search.finalists.baselines import Baseline
+from parallelmlp_search.search.finalists.cross_fitting import CrossFit
+from parallelmlp_search.search.finalists.latency import Latency
+from parallelmlp_search.search.run.run_directory import RunDirectory
+from parallelmlp_search.search.run.tables import write_tables
 from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.selection import HonestScore, Leaderboard, Metric
 from parallelmlp_search.space import MLPConfig
@@ -46,6 +51,8 @@ class SearchResult:
         Duration.
     phases
         Seconds, seconds inside the training loop (summed over workers) and member-steps of each phase.
+    latency
+        Measured latency under a limit, or None.
     left_out
         Sentences on work that the time limit left out.
     baselines
@@ -72,6 +79,7 @@ class SearchResult:
     n_folds: int
     member_steps: int
     elapsed_seconds: float
+    latency: Latency | None = None
     left_out: list[str] = field(default_factory=list)
     path_shares: dict[str, float] = field(default_factory=dict)
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -90,6 +98,7 @@ class SearchResult:
             **self.model.postprocessing(),
             "task": self.model.task,
             "baselines": [asdict(one) for one in self.baselines],
+            "latency": None if self.latency is None else self.latency.to_dict(),
             "honest": None if self.honest is None else asdict(self.honest),
             "best_config": self.best_config.to_dict(),
             "ensemble": [{"trial": trial, "weight": weight} for trial, weight in members],
@@ -103,3 +112,26 @@ def trials_frame(trials: list[Trial], metric: Metric) -> pd.DataFrame:
     frame.insert(5, "score", metric.to_score(error))
     frame["failure"] = frame["failure"].astype("string")
     return frame
+
+
+def save_result(directory: RunDirectory, fit: CrossFit, result: SearchResult) -> None:
+    """Write tables, out-of-fold predictions and model of a search into its run.
+
+    Parameters
+    ----------
+    directory, fit, result
+        Run, cross-fitted finalists, result.
+    """
+    tables = {"trials": result.trials, "leaderboard": result.leaderboard.to_frame()}
+    write_tables(directory, fit.preparation.problem, **tables)
+    directory.write_tensors(
+        "oof",
+        {
+            "predictions": fit.predictions,
+            "covered": fit.covered,
+            "rows": torch.from_numpy(fit.preparation.oof_rows),
+            "trials": torch.tensor([trial.number for trial in fit.trials]),
+            "folds": torch.from_numpy(result.oof_folds[fit.preparation.oof_rows]),
+        },
+    )
+    result.model.save(directory.path / "model")

@@ -26,7 +26,7 @@ CALIBRATIONS = ("auto", "temperature", "none")
 
 MINIMA = {
     "n_trials": 1, "max_epochs": 1, "n_folds": 2, "n_finalists": 1, "numeric_bins": 0, "reduction_factor": 2,
-    "seed": 0,
+    "seed": 0, "infer_batch_size": 1,
 }  # fmt: skip
 """Least values of whole numbers."""
 
@@ -139,6 +139,11 @@ class SearchSettings:
     precision
         Precision of products on a CUDA device: ``ieee`` (float32), or ``tf32``, which is faster and rounds
         factors to ten bits. It has no effect on a CPU.
+    infer_limit
+        Most seconds per row of predictions, or a text such as ``20us``; None for no limit. It is measured on
+        this machine with one thread. Slower networks are not proposed, and the ensemble keeps to the limit.
+    infer_batch_size
+        Rows that are predicted at once when the latency is measured.
     memory_limit
         Most memory of the process and of those that it starts: bytes, or a text such as ``2GB``; None for no
         limit. Shards, states and finalists are sized to what is left. A limit below the minimum is refused.
@@ -166,6 +171,8 @@ class SearchSettings:
     device: str = "auto"
     precision: str = "ieee"
     memory_limit: float | str | None = None
+    infer_limit: float | str | None = None
+    infer_batch_size: int = 1000
     space: SearchSpace = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -185,8 +192,9 @@ class SearchSettings:
         kind, _, level = str(self.loss).partition(":")
         if self.metric is None and kind == "quantile":
             checked["metric"] = f"pinball:{level or '0.5'}"
-        if self.time_limit is not None:
-            checked["time_limit"] = check_seconds("time_limit", self.time_limit)
+        for name in ("time_limit", "infer_limit"):
+            if (seconds := getattr(self, name)) is not None:
+                checked[name] = check_seconds(name, seconds)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         if not 0 <= self.refinement <= 1:

@@ -16,6 +16,7 @@ from parallelmlp_search.search.run.trial import Trial
 from parallelmlp_search.space import MLPConfig, tuned_defaults_in
 
 if TYPE_CHECKING:
+    from parallelmlp_search.search.problem.latency import LatencyMeter
     from parallelmlp_search.search.proposals.optuna_sampler import OptunaProposals
 
 PROPOSING_SHARE = 0.1
@@ -47,6 +48,8 @@ class Proposals:
         Reading of the monotonic clock, or None.
     cost
         Seconds of training a configuration, if cheap ones are to be preferred.
+    latency
+        Limit of the latency of a configuration, or None.
     """
 
     def __init__(
@@ -59,15 +62,17 @@ class Proposals:
         n_rounds: int = 1,
         deadline: float | None = None,
         cost: Callable[[MLPConfig], float] | None = None,
+        latency: LatencyMeter | None = None,
     ) -> None:
         self.settings = settings
         self.journal = journal
         self.deadline = deadline
         self.cost = cost
+        self.latency = latency
         self._fresh_left = n_fresh
         self._refined_left = n_refined
         self._portion = max(MIN_PROPOSALS, math.ceil(n_refined / max(1, n_rounds)))
-        self._initial = _initial(settings, n_fresh)
+        self._initial = self._fitting_ones(_initial(settings, n_fresh))
         self._optuna = _optuna_proposals(settings)
 
     def extend(self, n: int) -> None:
@@ -109,13 +114,13 @@ class Proposals:
             name = name if self._optuna is None else "random"
             # grids and quasi-random points are spread evenly only as a whole
             cost = self.cost if name == "random" else None
-            new = propose_cheap(
-                lambda count: propose_fresh(space, name, count, rng, known=known), missing, cost, rng
+            new = self._draw(
+                number, lambda n: propose_fresh(space, name, n, rng, known=known), missing, cost, rng
             )
         elif self._optuna is None:
             name = "refined"
-            new = propose_cheap(
-                lambda count: propose_near(space, trials, count, rng, known=known), missing, self.cost, rng
+            new = self._draw(
+                number, lambda n: propose_near(space, trials, n, rng, known=known), missing, self.cost, rng
             )
         else:
             new = self._ask_optuna(number, missing, trials, rng, known)
@@ -125,6 +130,36 @@ class Proposals:
         else:
             self._refined_left = left
         return initial + [(config, name) for config in new]
+
+    def _draw(
+        self,
+        number: int,
+        propose: Callable[[int], list[MLPConfig]],
+        n: int,
+        cost: Callable[[MLPConfig], float] | None,
+        rng: np.random.Generator,
+    ) -> list[MLPConfig]:
+        """Proposals of a function, cheap ones with a higher probability; under a limit, fast ones only."""
+        if self.latency is None:
+            return propose_cheap(propose, n, cost, rng)
+        fitting = self.latency.fitting(propose)
+        # latencies depend on the clock, so a resumed run needs the proposals
+        return self._recorded(f"drawn-{number}", lambda: propose_cheap(fitting, n, cost, rng))
+
+    def _recorded(self, key: str, propose: Callable[[], list[MLPConfig]]) -> list[MLPConfig]:
+        """Proposals that the journal keeps."""
+        kept = self.journal.entry(key, lambda: [one.to_dict() for one in propose()])
+        return [MLPConfig.from_dict(values) for values in kept]
+
+    def _fitting_ones(self, initial: list[tuple[MLPConfig, str]]) -> list[tuple[MLPConfig, str]]:
+        """First configurations without tuned defaults that are too slow."""
+        if self.latency is None:
+            return initial
+        fits = self.latency.fits
+        kept = self._recorded(
+            "drawn-first", lambda: [c for c, origin in initial if origin != "known" or fits(c)]
+        )
+        return [(config, origin) for config, origin in initial if config in kept]
 
     def _ask_optuna(
         self,
@@ -141,11 +176,10 @@ class Proposals:
             return optuna.propose(trials, n, rng, known=known)
         seconds = PROPOSING_SHARE * (self.deadline - time.monotonic())
 
-        def propose() -> list[dict[str, object]]:
-            return [one.to_dict() for one in optuna.propose(trials, n, rng, known=known, seconds=seconds)]
-
         # the number of questions depends on the clock, so a resumed run needs the answers
-        return [MLPConfig.from_dict(values) for values in self.journal.entry(f"drawn-{number}", propose)]
+        return self._recorded(
+            f"drawn-{number}", lambda: optuna.propose(trials, n, rng, known=known, seconds=seconds)
+        )
 
 
 def cheap_share(settings: SearchSettings) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from parallelmlp_search._memory import peak_bytes
 from parallelmlp_search.distribute import ShardData
+from parallelmlp_search.search.problem.latency import LatencyMeter
 from parallelmlp_search.search.problem.preparation import Preparation
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.run.budget import Clock, Throughput
@@ -31,6 +33,8 @@ class SearchContext:
     phases: PhaseClock
     memory: MemoryPlan | None = None
     """Memory under a limit."""
+    latency: LatencyMeter | None = None
+    """Latency of networks under a limit."""
 
     def within(self, memory: MemoryPlan | None) -> SearchContext:
         """Return the same context with shards that keep to a plan of the memory."""
@@ -52,6 +56,13 @@ class SearchContext:
         It is 1 under a memory limit, whose plan has room for the columns of one fold.
         """
         return 1 if self.memory is not None else self.throughput.n_workers
+
+    @property
+    def memory_used(self) -> dict[str, int]:
+        """Measured peak of the memory, and under a limit the limit and the predicted peak."""
+        peak, plan = peak_bytes(), self.memory
+        measured = {} if peak is None else {"peak": peak}
+        return measured if plan is None else measured | {"limit": plan.limit, "estimate": plan.estimate}
 
     @property
     def throughput(self) -> Throughput:

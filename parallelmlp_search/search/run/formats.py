@@ -97,6 +97,13 @@ class Baseline(TypedDict):
     left_out: str | None
 
 
+class Latencies(TypedDict):
+    """Measured seconds per row."""
+
+    networks: list[Seconds]
+    encoding: dict[str, Seconds]
+
+
 ENTRIES: Mapping[str, Any] = {
     "plan": Plan,
     "finalists": Finalists,
@@ -109,6 +116,8 @@ ENTRIES: Mapping[str, Any] = {
     "group": Group | None,
     "late": Seconds,
     "rounds": Positive,
+    "latency": Latencies,
+    "took": Seconds,
     "corrected": Corrected,
     "baselines": list[Baseline],
 }
@@ -161,6 +170,24 @@ class PhaseTimes(TypedDict):
     seconds: Seconds
 
 
+class Latency(TypedDict):
+    """Latency of a result."""
+
+    seconds_per_row: Seconds
+    limit: Seconds
+    batch: Positive
+    n_folds: Positive
+
+
+class Distilled(TypedDict):
+    """Facts about a network that was distilled from an ensemble."""
+
+    teacher_honest: Honest | None
+    teacher_seconds: Seconds
+    student_seconds: Seconds
+    batch: Positive
+
+
 class Result(TypedDict):
     """Content of ``result.json``."""
 
@@ -174,6 +201,8 @@ class Result(TypedDict):
     member_steps: Count
     path_shares: NotRequired[dict[str, Annotated[float, check_non_negative]]]
     elapsed_seconds: Seconds
+    latency: NotRequired[Latency | None]
+    distilled: NotRequired[Distilled]
     left_out: NotRequired[list[str]]
     cut: NotRequired[list[str]]  # see `RENAMED`
     temperature: NotRequired[Annotated[float, check_finite]]

@@ -16,12 +16,15 @@ MAIN_COLUMNS = (
 )  # fmt: skip
 """Columns of :func:`main_columns`."""
 
+LATENCY_COLUMNS = ("latency", "pareto")
+"""Further columns of a search with a limit of the latency."""
+
 
 def main_columns(board: pd.DataFrame) -> pd.DataFrame:
     """Return ten columns of a leaderboard with all columns.
 
     ``widths`` holds texts such as ``128-64``, and ``linear`` for a network without hidden layers. Runs of
-    older versions have no standard errors.
+    older versions have no standard errors. With a limit of the latency there are two columns more.
     """
     if not len(board):
         return board.reindex(columns=list(MAIN_COLUMNS))
@@ -31,7 +34,8 @@ def main_columns(board: pd.DataFrame) -> pd.DataFrame:
     )
     if "standard_error" not in board:
         board["standard_error"] = float("nan")
-    return board[list(MAIN_COLUMNS)]
+    timed = [name for name in LATENCY_COLUMNS if name in board]
+    return board[[*MAIN_COLUMNS, *timed]]
 
 
 def best_config(board: pd.DataFrame, trial: int) -> MLPConfig:

@@ -85,6 +85,7 @@ class Screening:
             deadline=plan.deadline,
             # cheap trials are preferred only under a time limit
             cost=None if plan.deadline is None else context.data.epoch_seconds,
+            latency=context.latency,
         )
 
     def run(self) -> list[Trial]:
