@@ -309,11 +309,10 @@ def _finish(
     fit, max_epochs, baselines = _cross_fit(context, plan, trials, refit_seconds)
     reporter.report("selecting", trials)
     phases.begin("selecting")
-    weights = comparison_weights(fit)
     closing = closing_seconds(context, len(fit.trials))
     evaluation = evaluate(
         fit,
-        weights,
+        comparison_weights(fit),
         n_workers=context.throughput.n_workers,
         deadline=None if limit is None else clock.deadline(closing + refit_seconds),
         journal=context.journal,

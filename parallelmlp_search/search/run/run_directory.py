@@ -58,8 +58,8 @@ class RunDirectory:
 
     ``run.json`` holds the settings and the status; ``checkpoints/`` the outcomes that a resumed run needs;
     ``journal.json`` values that depend on the clock, so that a resumed run uses the same; ``trials.parquet``,
-    ``leaderboard.parquet``, ``columns.parquet``, ``columns.json``, ``oof.safetensors``, ``result.json``, ``model/``
-    the result; ``log.jsonl`` events.
+    ``leaderboard.parquet``, ``columns.parquet``, ``columns.json``, ``oof.safetensors``, ``result.json`` and
+    ``model/`` the result; ``log.jsonl`` events.
     """
 
     def __init__(self, path: Path) -> None:
