@@ -1,7 +1,8 @@
 """Requests per second and latency of ``pmlp serve``, also with malformed requests among the others.
 
-``python -m benchmarks.serving`` searches the table adult with a fixed number of epochs, starts the server on
-a free port of this machine, and sends requests from a second process over connections that stay open:
+``python -m benchmarks.serving`` searches the table adult as ``benchmarks.latency`` does, for networks of a
+common size, starts the server on a free port of this machine, and sends requests from a second process over
+connections that stay open:
 
 - *as many as possible*: each connection sends the next request when its answer has come;
 - *2,000 per second*: requests begin at times that do not depend on the answers, so that one that waits makes
@@ -37,6 +38,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 
+from benchmarks.latency import SEARCH, TRAINING_ROWS
 from benchmarks.publishing import ROOT, describe_machine, fill, marks
 
 __all__ = ["RESULTS", "Load", "main", "missed", "published", "send_load", "table"]
@@ -44,10 +46,6 @@ __all__ = ["RESULTS", "Load", "main", "missed", "published", "send_load", "table
 RESULTS = ROOT / "benchmarks" / "results" / "serving.json"
 DOCS = ROOT / "docs" / "serve.md"
 
-SEARCH: Mapping[str, Any] = {
-    "n_trials": 30, "max_epochs": 6, "random_state": 0, "n_jobs": 2, "baselines": False,
-}  # fmt: skip
-TRAINING_ROWS = 10_000
 N_CONNECTIONS = 32
 RATE = 2000
 N_MALFORMED = 1000
@@ -213,9 +211,8 @@ def measure(folder: Path, *, quick: bool) -> list[dict[str, Any]]:
 
     adult = pd.read_csv(ROOT / "datasets" / "adult.csv.gz")
     frame, target = adult.drop(columns="income"), adult["income"]
-    search = SEARCH | ({"n_trials": 4, "max_epochs": 1} if quick else {})
-    first = slice(0, 1000 if quick else TRAINING_ROWS)
-    model = ParallelMLPClassifier(**search, run_directory=folder / "adult").fit(frame[first], target[first])
+    first = slice(0, TRAINING_ROWS)
+    model = ParallelMLPClassifier(**SEARCH, run_directory=folder / "adult").fit(frame[first], target[first])
     rows = frame.tail(2000).reset_index(drop=True)
     expected = model.predict_proba(rows)[:, -1]
     records = json.loads(rows.to_json(orient="records"))
@@ -223,8 +220,9 @@ def measure(folder: Path, *, quick: bool) -> list[dict[str, Any]]:
     batches = [json.dumps(records[start : start + 100]).encode() for start in range(0, 2000, 100)]
     of_single = [[one] for one in expected.tolist()]
     of_batches = [part.tolist() for part in expected.reshape(20, 100)]
-    seconds = 2.0 if quick else 10.0
-    networks = {"members": model.model_.n_members, "folds": len(model.model_.folds)}
+    seconds = 2.0 if quick else 5.0
+    widths = [list(config.widths) for config in model.model_.configs]
+    networks = {"members": len(widths), "folds": len(model.model_.folds), "widths": widths}
     found = []
     for workers in (1, 2):
         with running_server(folder / "adult", workers) as url:
@@ -264,7 +262,8 @@ def published(results: Mapping[str, Any]) -> str:
     machine, first = results["machine"], results["rows"][0]
     note = (
         f"\n\nOne row of the table adult, an ensemble of {first['members']} configurations with "
-        f"{first['folds']} networks each, {machine['cores']} cores for the server and the client."
+        f"{first['folds']} networks each, all of two hidden layers of 128 neurons, "
+        f"{machine['cores']} cores for the server and the client."
     )
     if machine["load_before"] > 0.25 * machine["cores"]:
         note += f" Other programs were running: the load before was {machine['load_before']:.1f}."

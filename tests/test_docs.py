@@ -24,6 +24,7 @@ from benchmarks import (
     postprocessing,
     refinement_sampler,
     search_efficiency,
+    serving,
 )
 from benchmarks.packed.profile import profile_table
 from benchmarks.packed.report import published, scaling_table, short_table
@@ -231,6 +232,7 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
         _on_file(refinement_sampler.RESULTS)["rows"]
     ),
     ("docs/reliability.md", "limits"): lambda: limits.summary(_on_file(limits.RESULTS)["rows"]),
+    ("docs/serve.md", "serving"): lambda: serving.published(_on_file(serving.RESULTS)),
     ("docs/speed.md", "latency"): lambda: latency.published(_on_file(latency.RESULTS))["latency"],
     ("docs/speed.md", "start_up"): lambda: latency.published(_on_file(latency.RESULTS))["start_up"],
     ("docs/speed.md", "packed_training"): lambda: published(_packed_rows()),
