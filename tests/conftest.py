@@ -48,22 +48,48 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _triton_lacks_float64() -> bool:
-    """True where products of float64 fail in the interpreter: Triton 3.2, which torch 2.6 requires."""
+def _version(name: str) -> tuple[int, int] | None:
+    """Major and minor version of a package, or None."""
     try:
-        return tuple(map(int, version("triton").split(".")[:2])) < (3, 3)
+        major, minor = version(name).split(".")[:2]
     except PackageNotFoundError:
-        return False
+        return None
+    return int(major), int(minor)
+
+
+def _lack_of_interpreter(triton: tuple[int, int] | None, numpy: tuple[int, int] | None) -> str | None:
+    """Reason why kernels cannot be interpreted with these versions, or None."""
+    if triton is None or numpy is None or triton >= (3, 7):
+        return None
+    if triton < (3, 3):  # which torch 2.6 requires
+        return "Triton < 3.3 has no float64 products in its interpreter"
+    if numpy >= (2, 4):
+        return "the interpreter of Triton < 3.7 fails with NumPy >= 2.4"
+    return None
 
 
 def _computes_in_triton(item: pytest.Item) -> bool:
-    """True for the persistent kernel's tests, and for the row ``triton`` of a test over all backends."""
+    """True for tests of the persistent kernel, and for the row ``triton`` of a test over all backends."""
     file, _, name = item.nodeid.partition("::")
-    return file == "tests/kernels/triton/test_training.py" or (
-        file in BACKEND_TESTS
-        and ("triton" in name or "[" not in name or name.startswith("test_backends_agree"))
+    return (
+        file == "tests/kernels/triton/test_training.py"
+        or (file, name) in KERNEL_TESTS
+        or (
+            file in BACKEND_TESTS
+            and ("triton" in name or "[" not in name or name.startswith("test_backends_agree"))
+        )
     )
 
+
+KERNEL_TESTS = (
+    ("tests/benchmarks/test_gpu.py", "test_a_small_case_trains_and_gets_its_ratios[persistent]"),
+    (
+        "tests/engine/device/test_device_training.py",
+        "test_a_diverged_member_is_frozen_and_counted[persistent]",
+    ),
+    ("tests/engine/device/test_device_training.py", "test_the_kernel_and_the_graph_share_a_population"),
+)
+"""Tests elsewhere that run the persistent kernel."""
 
 BACKEND_TESTS = tuple(
     f"tests/kernels/test_{name}.py" for name in ("modified_matmul", "operator", "raggedness")
@@ -75,13 +101,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what the device, the version of Triton, or a machine without a browser cannot do."""
     browser = find_browser() is not None or bool(os.environ.get("PMLP_REQUIRE_BROWSER"))
     cuda = torch.cuda.is_available()
-    old = not cuda and _triton_lacks_float64()
+    lack = None if cuda else _lack_of_interpreter(_version("triton"), _version("numpy"))
     for item in items:
         if not browser and item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.skip(reason="needs a browser: chromium or google-chrome"))
         if not cuda and item.get_closest_marker("cuda"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-        if old and _computes_in_triton(item):
-            item.add_marker(
-                pytest.mark.skip(reason="Triton < 3.3 has no float64 products in its interpreter")
-            )
+        if lack is not None and _computes_in_triton(item):
+            item.add_marker(pytest.mark.skip(reason=lack))
