@@ -175,6 +175,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "without embeddings of numbers": {"space": {"numeric_embedding": ["none"]}},
     "without submembers": {"space": {"submembers": [1]}},
     "without scores of quantiles": {"space": {"numeric_scaling": ["common"]}},
+    "without mean targets": {"space": {"target_encoding": [False]}},
+    "without the order of categories": {"parallelmlp_search.data.order:MAX_LEVELS": 0},
     "without dropout": {"space": {"dropout": [0.0]}, "known": {"dropout": [0.0]}},
     "weights not averaged": {"parallelmlp_search.engine.step_coefficients:AVERAGE_POWER": 1e12},
     # parts that the default space leaves out

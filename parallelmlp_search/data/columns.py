@@ -20,10 +20,13 @@ from parallelmlp_search.data.coercion import (
     is_fast_numeric,
 )
 from parallelmlp_search.data.frames import as_frame
+from parallelmlp_search.data.order import MIN_LEVELS, dtype_order, find_order
 from parallelmlp_search.exceptions import DataError, near_miss
 
-ColumnKind = Literal["numeric", "boolean", "categorical", "datetime", "identifier", "constant"]
+ColumnKind = Literal["numeric", "boolean", "categorical", "ordinal", "datetime", "identifier", "constant"]
 COLUMN_KINDS: tuple[ColumnKind, ...] = get_args(ColumnKind)
+CATEGORY_KINDS: tuple[ColumnKind, ...] = ("boolean", "categorical", "ordinal")
+"""Kinds of the columns that are encoded as categories."""
 
 MIN_PARSED_SHARE = 0.95
 """Minimum share of numbers (or dates) among the non-missing values of a numeric (or date) text column."""
@@ -107,6 +110,8 @@ def recognise_columns(frame: Any, *, overrides: Mapping[str, str] | None = None)
     - *identifier*: a number or name of the row, which says nothing about new rows. Text of at least 30 rows
       with 95 % distinct values; or at least 100 integers, all distinct and none missing, that increase or
       decrease in steps of about one or whose column is named like an identifier. Floats never are.
+    - *ordinal*: categories with an order: that of the dtype, or that of words of a scale, ranges of numbers
+      or grades, see :func:`~parallelmlp_search.data.order.find_order`.
     - *categorical*: all other columns.
 
     Parameters
@@ -234,9 +239,10 @@ def _recognise(column: pd.Series, name: str) -> Column:
             return Column(name, "numeric", "numbers as text")
         if counts[~np.isnat(as_seconds(listed))].sum() >= MIN_PARSED_SHARE * present:
             return Column(name, "datetime", "dates as text")
+    keys = {category_key(value) for value, count in zip(values, counts, strict=True) if count}
     texts = any(isinstance(value, str) for value in values) or not all(np.isscalar(value) for value in values)
-    if texts and present >= MIN_TEXT_IDENTIFIER_ROWS:
-        keys = len({category_key(value) for value, count in zip(values, counts, strict=True) if count})
-        if keys >= MIN_DISTINCT_SHARE * present:
-            return Column(name, "identifier", NEARLY_DISTINCT)
+    if texts and present >= MIN_TEXT_IDENTIFIER_ROWS and len(keys) >= MIN_DISTINCT_SHARE * present:
+        return Column(name, "identifier", NEARLY_DISTINCT)
+    if len(keys) >= MIN_LEVELS and (order := dtype_order(dtype) or find_order(sorted(keys - {""}), name)):
+        return Column(name, "ordinal", order.describe(keys))
     return Column(name, "categorical", f"{distinct} categories")

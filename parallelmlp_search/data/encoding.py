@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, get_args
 
 import numpy as np
@@ -13,19 +14,22 @@ import pandas as pd
 
 from parallelmlp_search._checks import check_choice, check_integer
 from parallelmlp_search.data.categorical import CategoryEncoder
-from parallelmlp_search.data.columns import ColumnKind, TableSchema, numeric_matrix
+from parallelmlp_search.data.coercion import as_keys
+from parallelmlp_search.data.columns import CATEGORY_KINDS, ColumnKind, TableSchema, numeric_matrix
 from parallelmlp_search.data.dates import DateEncoder
 from parallelmlp_search.data.frames import as_frame, has_names
+from parallelmlp_search.data.means import CategoryMeans
 from parallelmlp_search.data.numeric import NumericEncoder, Scaling
 from parallelmlp_search.data.piecewise import PiecewiseEncoder
 from parallelmlp_search.exceptions import DataError, near_miss
 from parallelmlp_search.space import ColumnGroups
 
-USED_KINDS: tuple[ColumnKind, ...] = ("numeric", "boolean", "categorical", "datetime")
+USED_KINDS: tuple[ColumnKind, ...] = ("numeric", *CATEGORY_KINDS, "datetime")
 """Kinds of the columns that are encoded; others are left out."""
 
 _CHUNK_VALUES = 1 << 21
-_FORMAT = 3
+_FORMAT = 4
+_READ_FORMATS = (3, 4)
 _NUMERIC: dict[str, type[NumericEncoder] | type[PiecewiseEncoder]] = {
     "scores": NumericEncoder,
     "pieces": PiecewiseEncoder,
@@ -57,6 +61,8 @@ class TableEncoder:
         Encoders of date and categorical columns, by name.
     parameters
         Parameters of the preprocessing that fitted the encoders; they are only stored.
+    means
+        Mean targets of categorical columns, by name; they are the last columns of the result.
     """
 
     schema: TableSchema
@@ -64,12 +70,18 @@ class TableEncoder:
     numeric: Mapping[str, NumericEncoder | PiecewiseEncoder]
     columns: Mapping[str, DateEncoder | CategoryEncoder]
     parameters: Mapping[str, Any]
+    means: Mapping[str, CategoryMeans] = field(default_factory=dict)
 
     @cached_property
     def n_outputs(self) -> int:
         """Number of columns of the result, D."""
         encoders = (*self.numeric.values(), *self.columns.values())
-        return sum(encoder.width for encoder in encoders)
+        return sum(encoder.width for encoder in encoders) + self.n_means
+
+    @cached_property
+    def n_means(self) -> int:
+        """Number of columns of mean targets."""
+        return sum(one.width for one in self.means.values())
 
     @cached_property
     def groups(self) -> ColumnGroups:
@@ -86,6 +98,7 @@ class TableEncoder:
             n_pieces=self.numeric["pieces"].width if "pieces" in self.numeric else 0,
             n_numbers=numbers.n_columns if isinstance(numbers, NumericEncoder) else 0,
             categories=tuple(one_hot),
+            n_means=self.n_means,
         )
 
     @cached_property
@@ -101,6 +114,8 @@ class TableEncoder:
             names += encoder.names([f"{name}__score" for name in numeric] if key == "scores" else numeric)
         for name, column_encoder in self.columns.items():
             names += column_encoder.names(name)
+        for name, means in self.means.items():
+            names += means.names(name)
         return names
 
     def encode(self, X: Any) -> npt.NDArray[np.float32]:
@@ -165,6 +180,7 @@ class TableEncoder:
                 key: {name: part.to_dict() for name, part in self.columns.items() if isinstance(part, kind)}
                 for key, kind in _COLUMNS.items()
             },
+            "means": {name: one.to_dict() for name, one in self.means.items()},
         }
 
     @classmethod
@@ -176,7 +192,7 @@ class TableEncoder:
         DataError
             If the format is that of another version.
         """
-        if state.get("format") != _FORMAT:
+        if state.get("format") not in _READ_FORMATS:
             raise DataError(
                 f"preprocessing must be saved in format {_FORMAT}, but got {state.get('format')!r}"
             )
@@ -191,9 +207,13 @@ class TableEncoder:
             n_numeric > 0 and "numbers" not in numeric
         ):
             raise DataError(f"the encoders of numbers must be those of {n_numeric} columns")
-        if set(columns) != set(schema.of_kind("datetime", "categorical", "boolean")):
+        categories = schema.of_kind(*CATEGORY_KINDS)
+        if set(columns) != {*schema.of_kind("datetime"), *categories}:
             raise DataError("the encoders of dates and categories must be those of such columns")
-        return cls(schema, bool(state["named"]), numeric, columns, state["parameters"])
+        means = {name: CategoryMeans.from_dict(part) for name, part in state.get("means", {}).items()}
+        if not set(means) <= set(categories):
+            raise DataError("mean targets must be those of categories")
+        return cls(schema, bool(state["named"]), numeric, columns, state["parameters"], means)
 
     def _encode(self, frame: pd.DataFrame, out: npt.NDArray[np.float32]) -> None:
         start = 0
@@ -202,9 +222,20 @@ class TableEncoder:
             for encoder in self.numeric.values():
                 encoder.encode(values, out[:, start : start + encoder.width])
                 start += encoder.width
+        ends = np.cumsum(
+            [self.n_outputs - self.n_means, *(one.width for one in self.means.values())]
+        ).tolist()
+        places = {name: slice(*edges) for name, edges in zip(self.means, pairwise(ends), strict=True)}
         for name, column_encoder in self.columns.items():
-            column_encoder.encode(frame[name], out[:, start : start + column_encoder.width])
+            own = out[:, start : start + column_encoder.width]
             start += column_encoder.width
+            if isinstance(column_encoder, DateEncoder):
+                column_encoder.encode(frame[name], own)
+                continue
+            codes, keys = as_keys(frame[name])
+            column_encoder.encode_keys(codes, keys, own)
+            if name in self.means:
+                self.means[name].encode_keys(codes, keys, out[:, places[name]])
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from parallelmlp_search.data.categorical import CategoryEncoder
-from parallelmlp_search.data.columns import numeric_matrix, recognise_columns
+from parallelmlp_search.data.columns import CATEGORY_KINDS, numeric_matrix, recognise_columns
 from parallelmlp_search.data.dates import DateEncoder
 from parallelmlp_search.data.encoding import TableEncoder, check_parameters
 from parallelmlp_search.data.frames import as_frame, has_names
+from parallelmlp_search.data.means import CategoryMeans
 from parallelmlp_search.data.numeric import NumericEncoder, Scaling
 from parallelmlp_search.data.piecewise import PiecewiseEncoder
 from parallelmlp_search.exceptions import DataError
@@ -26,9 +28,9 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
     """Encode a table as a finite float32 matrix, and new tables in the same columns.
 
     The columns of the result are, in this order: normal scores of numbers, piecewise linear encoding, scaled
-    numbers, indicators of missing numbers, parts of dates, categories. Identifiers and constant columns are
-    left out. See `recognise_columns`, `NumericEncoder`, `PiecewiseEncoder`, `DateEncoder` and
-    `CategoryEncoder`.
+    numbers, indicators of missing numbers, parts of dates, categories, and mean targets of categories if
+    `with_means` has added them. Identifiers and constant columns are left out. See `recognise_columns`,
+    `NumericEncoder`, `PiecewiseEncoder`, `DateEncoder`, `CategoryEncoder` and `CategoryMeans`.
 
     Parameters
     ----------
@@ -113,12 +115,12 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         columns: dict[str, DateEncoder | CategoryEncoder] = {
             name: DateEncoder.fit(frame[name]) for name in schema.of_kind("datetime")
         }
-        for name in schema.of_kind("categorical", "boolean"):
+        for name in schema.of_kind(*CATEGORY_KINDS):
             columns[name] = CategoryEncoder.fit(
                 frame[name],
                 max_one_hot=self.max_one_hot,
                 max_categories=self.max_categories,
-                boolean=schema.kinds[name] == "boolean",
+                kind=schema.kinds[name],
             )
         parameters = self.get_params(deep=False)
         if self.column_kinds is not None:
@@ -131,6 +133,12 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
                 + (f"it has {found}" if found else "it has no columns at all")
             )
         return self
+
+    def with_means(self, means: Mapping[str, CategoryMeans]) -> TablePreprocessor:
+        """Return the same preprocessing with mean targets of categories, by column, as further columns."""
+        preprocessor = TablePreprocessor(**self.encoder_.parameters)
+        preprocessor._set_encoder(replace(self.encoder_, means=means))
+        return preprocessor
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
         """Encode a table as a float32 matrix of shape (rows, D), C-contiguous and finite.

@@ -110,6 +110,8 @@ class ShardData:
         for name, part in parts.items():
             if isinstance(part, RowView) and part.index is not None and part.columns is None:
                 tensors[name], tables[name] = part.index, part.table
+                if part.own is not None:
+                    tensors[f"{name}.own"] = part.own
             elif part is not None:
                 tensors[name] = as_tensor(part)
         return tensors, tables
@@ -183,7 +185,7 @@ class ShardData:
             validation_inputs=seen(self.validation_inputs),
             prediction_inputs=seen(self.prediction_inputs),
             snapshot_inputs=seen(self.snapshot_inputs),
-            columns=self.columns.without(self.n_inputs - inputs.shape[1]),
+            columns=self.columns.kept_by(config, self.n_inputs),
             stored=None,
         )
 
@@ -218,7 +220,10 @@ def _stored_rows(path: Path) -> dict[str, Any]:
 
 def _rows(tensors: dict[str, Tensor], tables: dict[str, Tensor]) -> dict[str, Any]:
     """Fields of a :class:`ShardData` from the results of :meth:`ShardData.split`."""
-    parts: dict[str, Any] = tensors | {name: RowView(table, tensors[name]) for name, table in tables.items()}
+    views = {
+        name: RowView(table, tensors[name], own=tensors.get(f"{name}.own")) for name, table in tables.items()
+    }
+    parts: dict[str, Any] = tensors | views
     rows = TrainingRows(parts["rows.inputs"], parts["rows.target"], parts.get("rows.weight"))
     return {"rows": rows} | {name: parts.get(name) for name in _TENSORS}
 

@@ -13,7 +13,7 @@ Ranges = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class RowView:
-    """Matrix ``(n, D)`` that consists of some rows and columns of a table.
+    """Matrix ``(n, D)`` that consists of some rows and columns of a table, and of columns of its own.
 
     Attributes
     ----------
@@ -22,20 +22,30 @@ class RowView:
     index
         Numbers of the rows, int64 ``(n,)``; None for all.
     columns
-        Ranges ``(first, end)`` of the columns; None for all.
+        Ranges ``(first, end)`` of the columns, of which those of its own come after those of the table; None
+        for all.
+    own
+        Columns ``(n, T)`` of its own, or None.
     """
 
     table: Tensor
     index: Tensor | None = None
     columns: Ranges | None = None
+    own: Tensor | None = None
 
     @property
     def shape(self) -> torch.Size:
         """Rows ``n`` and columns ``D``."""
-        n_rows, n_columns = self.table.shape
-        if self.columns is not None:
-            n_columns = sum(end - first for first, end in self.columns)
+        n_rows = len(self.table)
+        n_columns = sum(end - first for first, end in self.ranges)
         return torch.Size((n_rows if self.index is None else len(self.index), n_columns))
+
+    @property
+    def ranges(self) -> Ranges:
+        """Ranges of the columns; none of them has columns of the table and of its own."""
+        n_shared = self.table.shape[1]
+        own = () if self.own is None else ((n_shared, n_shared + self.own.shape[1]),)
+        return ((0, n_shared), *own) if self.columns is None else self.columns
 
     @property
     def dtype(self) -> torch.dtype:
@@ -58,10 +68,11 @@ class RowView:
 
     def select(self, columns: Ranges) -> RowView:
         """Return a view of some of the columns; the numbers in the ranges count the columns of this view."""
-        if self.columns is None:
-            return RowView(self.table, self.index, columns)
-        numbers = [number for first, end in self.columns for number in range(first, end)]
-        return RowView(self.table, self.index, _ranges([n for a, b in columns for n in numbers[a:b]]))
+        numbers = [number for first, end in self.ranges for number in range(first, end)]
+        n_shared = self.table.shape[1]
+        chosen = _ranges([n for a, b in columns for n in numbers[a:b]], n_shared)
+        own = self.own if any(end > n_shared for _, end in chosen) else None
+        return RowView(self.table, self.index, chosen, own)
 
 
 Rows = Tensor | RowView
@@ -70,8 +81,16 @@ Rows = Tensor | RowView
 
 def take_rows(rows: Rows, numbers: Tensor) -> Tensor:
     """Return rows ``(N, D)`` of a matrix by their numbers, int64 ``(N,)``."""
-    table, numbers, ranges = whole_rows(rows, numbers)
-    parts = [table[:, first:end].index_select(0, numbers) for first, end in ranges]
+    if isinstance(rows, Tensor):
+        return rows.index_select(0, numbers)
+    shared = numbers if rows.index is None else rows.index[numbers]
+    n_shared = rows.table.shape[1]
+    parts = []
+    for first, end in rows.ranges:
+        if rows.own is None or end <= n_shared:
+            parts.append(rows.table[:, first:end].index_select(0, shared))
+        else:
+            parts.append(rows.own[:, first - n_shared : end - n_shared].index_select(0, numbers))
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
@@ -79,7 +98,8 @@ def select_rows(rows: Rows, numbers: Tensor) -> Rows:
     """Return some rows ``(N, D)`` of a matrix, those of a view without a copy of their values."""
     if isinstance(rows, Tensor):
         return rows[numbers]
-    return replace(rows, index=numbers if rows.index is None else rows.index[numbers])
+    own = None if rows.own is None else rows.own[numbers]
+    return replace(rows, index=numbers if rows.index is None else rows.index[numbers], own=own)
 
 
 def whole_rows(rows: Rows, numbers: Tensor) -> tuple[Tensor, Tensor, Ranges]:
@@ -99,9 +119,11 @@ def whole_rows(rows: Rows, numbers: Tensor) -> tuple[Tensor, Tensor, Ranges]:
     """
     if isinstance(rows, Tensor):
         return rows, numbers, ((0, rows.shape[1]),)
+    if rows.own is not None:  # gathered, since the loops read one table
+        return take_rows(rows, numbers), torch.arange(len(numbers)), ((0, rows.shape[1]),)
     if rows.index is not None:
         numbers = rows.index[numbers]
-    return rows.table, numbers, rows.columns or ((0, rows.table.shape[1]),)
+    return rows.table, numbers, rows.ranges
 
 
 def with_contiguous_rows(rows: Rows) -> Rows:
@@ -139,11 +161,11 @@ def select(rows: Rows, columns: Ranges) -> Rows:
     return view if view.device.type == "cpu" else as_tensor(view)
 
 
-def _ranges(numbers: Sequence[int]) -> Ranges:
-    """Ranges of consecutive numbers."""
+def _ranges(numbers: Sequence[int], border: int) -> Ranges:
+    """Ranges of consecutive numbers, none of which crosses a border."""
     ranges: list[tuple[int, int]] = []
     for number in numbers:
-        if ranges and ranges[-1][1] == number:
+        if ranges and ranges[-1][1] == number != border:
             ranges[-1] = (ranges[-1][0], number + 1)
         else:
             ranges.append((number, number + 1))

@@ -60,7 +60,8 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
     column_types : mapping, default=None
         Kind by column name, for columns whose kind is not to be recognised: ``"numeric"``, ``"currency"``,
         ``"percent"``, ``"quantity"``, ``"duration"``, ``"datetime"``, ``"boolean"``, ``"categorical"``,
-        ``"text"``, ``"list"``, ``"json"``, or ``"ignore"`` to leave a column out.
+        ``"ordinal"`` for ordered categories, ``"text"``, ``"list"``, ``"json"``, or ``"ignore"`` to leave a
+        column out.
     class_weight : "balanced" or mapping, default=None
         Weight of each class in training. ``"balanced"`` gives all classes the same total weight.
     tune_thresholds : bool, default=True

@@ -12,7 +12,7 @@ from parallelmlp_search.data.cells.texts import TextCells
 from parallelmlp_search.data.frames import array_names
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 from parallelmlp_search.inference import TrainedModel
-from parallelmlp_search.inference.encoding import CategorySection, DateSection
+from parallelmlp_search.inference.encoding import CategorySection, DateSection, MeanSection
 from parallelmlp_search.inference.ensemble import FoldGroup
 
 NUMBER, CATEGORY, DATE = "number", "category", "date"
@@ -110,6 +110,8 @@ def _used(group: FoldGroup) -> Iterator[tuple[str, str]]:
     for section, _ in group.encoder.sections:
         if isinstance(section, CategorySection):
             yield reader.categories[section.number], CATEGORY
+        elif isinstance(section, MeanSection):
+            yield reader.categories[section.categories.number], CATEGORY
         elif isinstance(section, DateSection):
             yield reader.dates[section.number], DATE
         else:

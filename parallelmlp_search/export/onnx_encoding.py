@@ -234,24 +234,26 @@ def _pieces(graph: Graph, columns: Columns, group: dict[str, Any], section: Any,
 
 
 def _categories(graph: Graph, section: Any, arrays: Arrays) -> list[str]:
-    """Indicators, and frequencies if there are any, of a column ``(n, 1, E, width)``."""
+    """Indicators and numbers, as far as there are any, of a column ``(n, 1, E, width)``."""
     rows: dict[str, int] = section["rows"]
-    pattern, frequency = arrays["pattern"], arrays.get("frequency")
-    if frequency is None:
+    numbers, default = arrays.get("numbers"), 0
+    pattern = arrays.get("pattern")
+    if numbers is None and pattern is not None:
         rows = {key: int(pattern[row]) for key, row in rows.items()}
+        default = int(pattern[0])
     found = graph.add(
         "LabelEncoder",
         section["column"],
         keys_strings=list(rows),
         values_int64s=list(rows.values()),
-        default_int64=0 if frequency is not None else int(pattern[0]),
+        default_int64=default,
     )
-    parts = []
-    if frequency is not None:
-        parts.append(graph.add("Gather", frequency[..., None], found, axis=0))
-        found = graph.add("Gather", pattern, found)
-    if arrays["indicators"].shape[2]:
-        parts.insert(0, graph.add("Gather", arrays["indicators"], found, axis=0))
+    if numbers is None:
+        return [graph.add("Gather", arrays["indicators"], found, axis=0)]
+    parts = [graph.add("Gather", numbers, found, axis=0)]
+    if pattern is not None:
+        place = graph.add("Gather", pattern, found)
+        parts.insert(0, graph.add("Gather", arrays["indicators"], place, axis=0))
     return parts
 
 

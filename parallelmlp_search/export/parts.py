@@ -21,6 +21,7 @@ from parallelmlp_search.inference import PlainNetworks, TrainedModel
 from parallelmlp_search.inference.encoding import (
     CategorySection,
     DateSection,
+    MeanSection,
     NumberSection,
     PieceSection,
     Section,
@@ -151,15 +152,22 @@ def _section(section: Section, reader: ColumnReader) -> tuple[dict[str, Any], di
         return {"kind": "pieces"}, arrays
     if isinstance(section, DateSection):
         return _dates(section.encoders, reader.dates[section.number])
+    if isinstance(section, MeanSection):
+        return _category_rows(section.categories, reader), {"numbers": section.numbers}
     assert isinstance(section, CategorySection)
+    tables: dict[str, NDArray[Any]] = {}
+    if section.indicators.shape[2]:
+        tables = {"pattern": section.pattern.astype(np.int64), "indicators": section.indicators}
+    if section.numbers.shape[2]:
+        tables["numbers"] = section.numbers
+    return _category_rows(section, reader), tables
+
+
+def _category_rows(section: CategorySection, reader: ColumnReader) -> dict[str, Any]:
+    """Description of a section whose tables have a row for each category, in all of its spellings."""
     rows = dict(section.row)
     rows |= {spelling: section.row[key] for spelling, key in other_spellings(section.row).items()}
-    values = {"kind": "categories", "column": reader.categories[section.number], "rows": rows}
-    tables: dict[str, NDArray[Any]] = {"pattern": section.pattern.astype(np.int64)}
-    tables["indicators"] = section.indicators
-    if section.frequency.shape[1]:
-        tables["frequency"] = section.frequency
-    return values, tables
+    return {"kind": "categories", "column": reader.categories[section.number], "rows": rows}
 
 
 def _numbers(

@@ -262,12 +262,12 @@ def _write_pieces(numbers: Array, section: dict[str, Any], arrays: dict[str, Arr
 
 
 def _write_categories(texts: Array, section: dict[str, Any], arrays: dict[str, Array], out: Array) -> None:
-    """Write the indicators and frequencies of categories; row 0 is that of missing and unseen ones."""
+    """Write the indicators and numbers of categories; row 0 is that of missing and unseen ones."""
     rows = np.array([_row(text, section["rows"]) for text in texts.tolist()], dtype=np.intp)
-    n_indicators = arrays["indicators"].shape[2]
-    out[:, :, :n_indicators] = arrays["indicators"][arrays["pattern"][rows]]
-    if "frequency" in arrays:
-        out[:, :, n_indicators] = arrays["frequency"][rows]
+    if "indicators" in arrays:
+        out[:, :, : arrays["indicators"].shape[2]] = arrays["indicators"][arrays["pattern"][rows]]
+    if "numbers" in arrays:
+        out[:, :, out.shape[2] - arrays["numbers"].shape[2] :] = arrays["numbers"][rows]
 
 
 def _row(text: str, rows: dict[str, int]) -> int:

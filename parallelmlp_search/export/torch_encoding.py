@@ -110,9 +110,9 @@ class _Categories(_Section):
     ) -> None:
         codes = inputs["categories"][section["column"]]
         rows = np.array([0, *(section["rows"].get(key, 0) for key in codes)])
-        tables = [arrays["indicators"][arrays["pattern"][rows]]]
-        if "frequency" in arrays:
-            tables.append(arrays["frequency"][rows][..., None])
+        tables = [arrays["indicators"][arrays["pattern"][rows]]] if "pattern" in arrays else []
+        if "numbers" in arrays:
+            tables.append(arrays["numbers"][rows])
         super().__init__({"table": np.concatenate(tables, axis=2)})
         self._column = list(inputs["categories"]).index(section["column"])
 

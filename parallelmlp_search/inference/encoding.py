@@ -16,9 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from parallelmlp_search.data.categorical import CategoryEncoder, find_key
+from parallelmlp_search.data.categorical import NUMBERS, CategoryEncoder, find_key
 from parallelmlp_search.data.dates import DateEncoder
 from parallelmlp_search.data.encoding import TableEncoder
+from parallelmlp_search.data.means import CategoryMeans
 from parallelmlp_search.data.numeric import NumericEncoder
 from parallelmlp_search.data.piecewise import PiecewiseEncoder
 from parallelmlp_search.exceptions import DataWarning
@@ -113,11 +114,14 @@ class FoldEncoder:
         sections = _numeric_sections(encoders)
         for number, name in enumerate(self.reader.dates):
             sections.append(DateSection(number, [one.columns[name] for one in encoders]))
+        means = {name: [one.means[name] for one in encoders] for name in encoders[0].means}
         self._categories = [
-            CategorySection(number, [one.columns[name] for one in encoders])
+            CategorySection(number, [one.columns[name] for one in encoders], means.get(name, ()))
             for number, name in enumerate(self.reader.categories)
         ]
+        of_name = dict(zip(self.reader.categories, self._categories, strict=True))
         sections += self._categories
+        sections += [MeanSection(of_name[name], parts) for name, parts in means.items()]
         starts = np.cumsum([0, *(section.width for section in sections)]).tolist()
         self.width: int = starts[-1]
         self.places: list[Indices] = [
@@ -283,10 +287,17 @@ class DateSection:
 
 
 class CategorySection:
-    """Indicators and frequencies of the categories of one column.
+    """Indicators and numbers of the categories of one column.
 
     A row of the table stands for a category of any fold, and row 0 for missing values and unseen categories.
     Categories that no fold shows apart have common indicators, so there are few patterns of indicators.
+
+    Parameters
+    ----------
+    number
+        Place of the column among the categorical ones.
+    encoders, means
+        Encoders of the column, and its mean targets or none, by fold.
 
     Attributes
     ----------
@@ -298,32 +309,33 @@ class CategorySection:
         Pattern of indicators ``(rows,)`` of each row.
     indicators
         Indicators ``(patterns, E, n)``.
-    frequency
-        Scaled log-frequencies ``(rows, E)``, or ``(rows, 0)`` without any.
+    numbers
+        Numbers ``(rows, E, m)``: scaled log-frequencies and ranks, as far as a fold has them.
     """
 
-    def __init__(self, number: int, encoders: Sequence[Any]) -> None:
+    def __init__(self, number: int, encoders: Sequence[Any], means: Sequence[CategoryMeans]) -> None:
         self.number = number
         known: Sequence[CategoryEncoder] = encoders
-        keys = dict.fromkeys(key for encoder in known for key in encoder.keys)
+        keys = dict.fromkeys(
+            key for keys in [one.keys for one in known] + [one.keys for one in means] for key in keys
+        )
         self.row = {key: row for row, key in enumerate(keys, 1)}
         places = [np.array([-1, *encoder.places(keys)], dtype=np.intp) for encoder in known]
         rows = np.stack([e.indicator_rows(mine) for e, mine in zip(known, places, strict=True)], axis=1)
         patterns, inverse = np.unique(rows, axis=0, return_inverse=True)
         self.pattern = inverse.reshape(-1)  # NumPy 2.0 keeps an axis
         n_indicators = max(encoder.indicators.shape[1] for encoder in known)
-        has_frequency = any(encoder.frequency for encoder in known)
-        self.width = n_indicators + has_frequency
+        names = [name for name in NUMBERS if any(name in encoder.number_names for encoder in known)]
+        self.width = n_indicators + len(names)
         self.columns = []
         self.indicators = np.zeros((len(patterns), len(known), n_indicators), dtype=np.float32)
-        self.frequency = np.zeros((len(rows), len(known) if has_frequency else 0), dtype=np.float32)
+        self.numbers = np.zeros((len(rows), len(known), len(names)), dtype=np.float32)
         for fold, encoder in enumerate(known):
             mine = encoder.indicators[patterns[:, fold]]
             self.indicators[:, fold, : mine.shape[1]] = mine
-            if encoder.frequency:
-                self.frequency[:, fold] = encoder.frequencies[places[fold]]
-            own = np.arange(encoder.width)
-            self.columns.append(np.where(own < mine.shape[1], own, n_indicators))
+            own = np.array([names.index(name) for name in encoder.number_names], dtype=np.intp)
+            self.numbers[:, fold, own] = encoder.numbers[places[fold]]
+            self.columns.append(np.concatenate([np.arange(mine.shape[1]), n_indicators + own]))
 
     def rows(self, codes: Indices, keys: Sequence[str]) -> Indices:
         """Return the row of the table for each code of a column."""
@@ -336,5 +348,27 @@ class CategorySection:
         rows = used.categories[self.number]
         n_indicators = self.indicators.shape[2]
         out[:, :, :n_indicators] = self.indicators[self.pattern[rows]]
-        if self.frequency.shape[1]:
-            out[:, :, n_indicators] = self.frequency[rows]
+        if self.numbers.shape[2]:
+            out[:, :, n_indicators:] = self.numbers[rows]
+
+
+class MeanSection:
+    """Mean targets of the categories of one column.
+
+    Attributes
+    ----------
+    categories
+        Section of the same column, by whose rows the numbers are found.
+    numbers
+        Numbers ``(rows, E, outputs)``.
+    """
+
+    def __init__(self, categories: CategorySection, means: Sequence[CategoryMeans]) -> None:
+        self.categories = categories
+        self.width = means[0].width
+        self.columns = [np.arange(self.width)] * len(means)
+        tables = [one.table[[-1, *one.places(categories.row)]] for one in means]
+        self.numbers = np.stack(tables, axis=1)
+
+    def write(self, used: UsedColumns, out: Singles) -> None:
+        out[:] = self.numbers[used.categories[self.categories.number]]

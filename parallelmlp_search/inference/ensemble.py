@@ -165,5 +165,5 @@ def _used_columns(encoder: TableEncoder) -> tuple[Any, ...]:
     kinds = [type(column) for column in encoder.columns.values()]
     return (
         encoder.named, encoder.schema.names, *encoder.numeric, None, *encoder.numeric_names,
-        None, *encoder.columns, *kinds,
+        None, *encoder.columns, *kinds, None, *encoder.means,
     )  # fmt: skip

@@ -80,7 +80,7 @@ class Architecture:
         ranges = data.columns.seen_by(config, data.n_inputs)
         n_periodic = config.n_embedded(data.columns.n_numbers)
         n_inputs = sum(end - first for first, end in ranges)
-        embedded = config.embedded(data.columns.without(data.n_inputs - n_inputs).categories)
+        embedded = config.embedded(data.columns.kept_by(config, data.n_inputs).categories)
         scaled = config.has_scales
         fan_ins = (n_inputs + PERIODIC_OUTPUTS * n_periodic, *config.widths)
         return cls(

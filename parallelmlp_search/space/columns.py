@@ -24,22 +24,26 @@ class ColumnGroups:
     categories
         ``(first column, number of columns)`` of each one-hot encoded category. They follow the numbers, with
         other columns between them.
+    n_means
+        Number of columns with mean targets of categories, which are the last ones.
     """
 
     n_quantiles: int = 0
     n_pieces: int = 0
     n_numbers: int = 0
     categories: tuple[tuple[int, int], ...] = ()
+    n_means: int = 0
 
     def seen_by(self, config: MLPConfig, n_inputs: int) -> tuple[tuple[int, int], ...]:
         """Return the ranges ``(first, end)`` of the ``n_inputs`` columns that a configuration uses.
 
-        Numbers with a periodic embedding come first. All unused columns lie before the categories.
+        Numbers with a periodic embedding come first. Unused columns lie before the categories or at the end.
         """
         numbers = self.n_quantiles + self.n_pieces
-        ranges = [(numbers, n_inputs)]
+        end = n_inputs if config.target_encoding else n_inputs - self.n_means
+        ranges = [(numbers, end)]
         if config.numeric_scaling == "quantile" and self.n_quantiles:
-            ranges = [(0, self.n_quantiles), (numbers + self.n_numbers, n_inputs)]
+            ranges = [(0, self.n_quantiles), (numbers + self.n_numbers, end)]
         if config.numeric_embedding == "piecewise":
             ranges.insert(len(ranges) - 1, (self.n_quantiles, numbers))
         merged: list[tuple[int, int]] = []
@@ -50,9 +54,11 @@ class ColumnGroups:
                 merged.append((first, end))
         return tuple(merged)
 
-    def without(self, n_unused: int) -> ColumnGroups:
-        """Return the groups of the columns that remain after a configuration drops ``n_unused`` of them."""
-        categories = tuple((first - n_unused, size) for first, size in self.categories)
+    def kept_by(self, config: MLPConfig, n_inputs: int) -> ColumnGroups:
+        """Return the groups of the columns, of ``n_inputs``, that remain after a configuration drops some."""
+        n_unused = n_inputs - sum(end - first for first, end in self.seen_by(config, n_inputs))
+        n_before = n_unused if config.target_encoding else n_unused - self.n_means
+        categories = tuple((first - n_before, size) for first, size in self.categories)
         return ColumnGroups(n_numbers=self.n_numbers, categories=categories)
 
     def to_dict(self) -> dict[str, Any]:

@@ -146,6 +146,8 @@ class MLPConfig:
     category_embedding
         ``"none"`` for one-hot encoding, or ``"learned"``: columns of more than 8 categories get a learned
         embedding of dimension ``min(8, ceil(categories / 2))``.
+    target_encoding
+        True to add the mean target of each category, if the preprocessing computes it.
     frequency_scale
         Standard deviation of the initial frequencies of a periodic embedding, in periods per unit of the
         scaled number, > 0.
@@ -193,6 +195,7 @@ class MLPConfig:
     numeric_embedding: str = "piecewise"
     numeric_scaling: str = "common"
     category_embedding: str = "none"
+    target_encoding: bool = False
     frequency_scale: float = 0.1
     embedding_rate: float = 0.1
     submembers: int = 1
@@ -212,7 +215,7 @@ class MLPConfig:
             keep(name, check_non_negative(name, getattr(self, name)))
         for name in ("dropout", "label_smoothing", "beta1", "beta2", "momentum"):
             keep(name, check_fraction(name, getattr(self, name)))
-        for name in ("bias", "residual"):
+        for name in ("bias", "residual", "target_encoding"):
             keep(name, check_boolean(name, getattr(self, name)))
         for name, minimum in (("batch_size", 1), ("submembers", 1), ("seed", 0)):
             keep(name, check_integer(name, getattr(self, name), minimum))

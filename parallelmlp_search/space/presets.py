@@ -55,6 +55,7 @@ PRESETS: Mapping[str, Mapping[str, Domain]] = {
         "input_scale_rate": Categorical((0.0, 2.0, 6.0)),
         "numeric_embedding": Categorical(("none", "piecewise", "periodic")),
         "numeric_scaling": Categorical(NUMERIC_SCALINGS),
+        "target_encoding": Categorical((False, True)),
         "frequency_scale": Float(0.03, 0.5, log=True, when=_PERIODIC),
         "embedding_rate": Categorical((0.1, 0.3, 1.0), when=_PERIODIC),
         "submembers": Categorical((1, 8)),

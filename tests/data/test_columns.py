@@ -122,8 +122,8 @@ def test_kinds_of_a_table_apply_to_a_part() -> None:
     ("name", "target", "kinds"),
     [
         ("adult", "income", {"numeric": 6, "categorical": 8}),
-        ("credit_g", "class", {"numeric": 7, "categorical": 13}),
-        ("diamonds", "price", {"numeric": 6, "categorical": 3}),
+        ("credit_g", "class", {"numeric": 7, "categorical": 10, "ordinal": 3}),
+        ("diamonds", "price", {"numeric": 6, "categorical": 2, "ordinal": 1}),
         ("letter", "lettr", {"numeric": 16}),
         ("mnist5k", "target", {"numeric": 663, "constant": 121}),
         ("satimage", "classes", {"numeric": 36}),

@@ -377,7 +377,7 @@ def test_saved_and_restored_to_the_bit(scaling: str) -> None:
     assert twin.get_params() == preprocessor.get_params()
     assert twin.to_dict() == preprocessor.to_dict()
     assert not np.array_equal(TablePreprocessor().fit(test).transform(test), preprocessor.transform(test))
-    with pytest.raises(DataError, match="must be saved in format 3, but got 1"):
+    with pytest.raises(DataError, match="must be saved in format 4, but got 1"):
         TablePreprocessor.from_dict({**preprocessor.to_dict(), "format": 1})
 
 
@@ -389,6 +389,18 @@ def test_reads_the_keys_of_older_versions() -> None:
     assert old.count('"gappy"') == 4  # scores, numbers, a date column and its scaler
     read = TablePreprocessor.from_dict(json.loads(old))
     assert np.array_equal(read.transform(test), preprocessor.transform(test))
+    assert read.to_dict() == preprocessor.to_dict()
+
+
+def test_reads_format_3_without_ranks_and_means() -> None:
+    train = mixed()
+    preprocessor = TablePreprocessor().fit(train)
+    state = json.loads(json.dumps(preprocessor.to_dict()))
+    del state["means"]
+    for part in state["categories"].values():
+        assert part.pop("rank") == []
+    read = TablePreprocessor.from_dict({**state, "format": 3})
+    assert np.array_equal(read.transform(train), preprocessor.transform(train))
     assert read.to_dict() == preprocessor.to_dict()
 
 

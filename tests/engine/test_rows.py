@@ -12,6 +12,7 @@ from parallelmlp_search.engine.rows import (
     RowView,
     as_tensor,
     select,
+    select_rows,
     take_rows,
     whole_rows,
     with_contiguous_rows,
@@ -62,12 +63,38 @@ def test_columns_of_columns_are_counted_in_the_view() -> None:
     assert one.data_ptr() == TABLE[:, 2:].data_ptr()  # a range of a tensor is not copied
 
 
+OWN = 100.0 + torch.arange(8.0).view(4, 2)
+
+
+@pytest.mark.parametrize("columns", [None, ((2, 6), (6, 8)), ((1, 3), (7, 8)), ((6, 7),), ((0, 4),)])
+def test_a_view_with_columns_of_its_own_has_the_values_of_a_copy(columns: Any) -> None:
+    view, copy = RowView(TABLE, INDEX, own=OWN), torch.cat([TABLE[INDEX], OWN], dim=1)
+    if columns is not None:
+        view = view.select(columns)
+        copy = torch.cat([copy[:, first:end] for first, end in columns], dim=1)
+        assert (view.own is None) is (columns == ((0, 4),))
+    assert view.shape == copy.shape
+    assert torch.equal(as_tensor(view), copy)
+    assert torch.equal(view[1:3], copy[1:3])
+    chosen = torch.tensor([3, 0, 3])
+    assert torch.equal(take_rows(view, chosen), copy[chosen])
+    table, numbers, ranges = whole_rows(view, chosen)
+    assert torch.equal(torch.cat([table[numbers, first:end] for first, end in ranges], dim=1), copy[chosen])
+    assert torch.equal(as_tensor(select_rows(view, chosen)), copy[chosen])
+    once_more = view.select(((0, 1),))
+    assert torch.equal(as_tensor(once_more), copy[:, :1])
+    turned = with_contiguous_rows(RowView(TABLE.t().contiguous().t(), INDEX, view.columns, view.own))
+    assert torch.equal(as_tensor(turned), copy)
+
+
+@pytest.mark.parametrize("has_own", [False, True])
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
-def test_training_and_predictions_have_the_same_bits(loss: str) -> None:
+def test_training_and_predictions_have_the_same_bits(loss: str, has_own: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(900, 9, generator=generator)
     index = torch.randperm(900, generator=generator)[:700]
-    view = select(RowView(table, index), ((0, 3), (5, 9)))
+    own = torch.randn(700, 2, generator=generator) if has_own else None
+    view = select(RowView(table, index, own=own), ((0, 3), (5, 7), (9, 11) if has_own else (7, 9)))
     classes = torch.randint(0, 3, (700,), generator=generator)
     target = classes if loss == "cross_entropy" else torch.randn(3, 700, generator=generator)
     configs = [MLPConfig(widths=(width,), batch_size=64, initialization="data_driven") for width in (5, 8)]

@@ -13,6 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from parallelmlp_search.data import TablePreprocessor
+from parallelmlp_search.data.categorical import CategoryEncoder
+from parallelmlp_search.data.encoding import TableEncoder
+from parallelmlp_search.data.means import CategoryMeans
 from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.inference.model import architecture_of
 from parallelmlp_search.packing import Head
@@ -27,6 +30,8 @@ CONFIGS = (
     MLPConfig(widths=(8, 8), normalization="layer", numeric_embedding="piecewise", activation="gelu"),
     MLPConfig(widths=(8, 5), submembers=4, sharing="mini", normalization="layer", activation="silu"),
     MLPConfig(widths=(5,), submembers=2, numeric_embedding="periodic", category_embedding="learned"),
+    MLPConfig(widths=(6,), target_encoding=True, category_embedding="learned", submembers=2),
+    MLPConfig(widths=(6,), target_encoding=True, numeric_embedding="periodic"),
     *(MLPConfig(widths=(3,), activation=name, bias=False) for name in ACTIVATIONS),
 )
 """Every kind of layer. The first two have the same shapes and are computed side by side."""
@@ -47,6 +52,7 @@ def every_kind(n_rows: int = 240) -> pd.DataFrame:
             "constant": 1.0,
             "town": rng.choice([f"town {number}" for number in range(12)], n_rows),
             "many": rng.choice([f"name {number}" for number in range(90)], n_rows),
+            "size": rng.choice(["small", "medium", "large"], n_rows),
             "digit": pd.Categorical(rng.integers(0, 4, n_rows)),
             "flag": rng.random(n_rows) < 0.5,
             "yes": rng.choice(["no", "yes"], n_rows),
@@ -74,6 +80,17 @@ def new_rows() -> pd.DataFrame:
     return frame
 
 
+def random_means(encoder: TableEncoder, seed: int) -> dict[str, CategoryMeans]:
+    """Means of the categories of some columns, two numbers each."""
+    rng = np.random.default_rng(seed)
+    columns = [(name, one) for name, one in encoder.columns.items() if name in ("town", "many", "size")]
+    return {
+        name: CategoryMeans(one.keys, rng.normal(size=(len(one.keys), 2)).astype(np.float32))
+        for name, one in columns
+        if isinstance(one, CategoryEncoder)
+    }
+
+
 def random_model(frame: pd.DataFrame, task: Any, n_folds: int = 3, **values: Any) -> TrainedModel:
     """A model of random networks whose folds were fitted on other rows; with ``shared`` on the same ones."""
     generator = torch.Generator().manual_seed(0)
@@ -89,8 +106,9 @@ def random_model(frame: pd.DataFrame, task: Any, n_folds: int = 3, **values: Any
                 task, n_predictions, [1.0] * n_predictions, [2.0 + fold] * n_predictions, lower, upper
             )
         rows = frame.iloc[fold * 20 : len(frame) - 20 * (n_folds - fold)]
-        preprocessor = TablePreprocessor(quantiles=True, numeric_bins=6, column_kinds=kinds[fold])
-        encoder = folds[0].encoder if shared and folds else preprocessor.fit(rows).encoder_
+        preprocessor = TablePreprocessor(quantiles=True, numeric_bins=6, column_kinds=kinds[fold]).fit(rows)
+        preprocessor = preprocessor.with_means(random_means(preprocessor.encoder_, fold))
+        encoder = folds[0].encoder if shared and folds else preprocessor.encoder_
         sizes = [architecture_of(config, encoder, head).n_parameters for config in configs]
         vectors = [0.4 * torch.randn(size, generator=generator) for size in sizes]
         folds.append(fold_model(encoder, head, configs, vectors))

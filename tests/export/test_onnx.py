@@ -66,6 +66,7 @@ def test_every_kind_of_column_and_layer(task: str, shared: bool, tmp_path: Path)
         "income": "tensor(double)",
         "town": "tensor(string)",
         "many": "tensor(string)",
+        "size": "tensor(string)",
         "digit": "tensor(string)",
         "flag": "tensor(string)",
         "yes": "tensor(string)",

@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parallelmlp_search.data import TablePreprocessor, recognise_columns
+from parallelmlp_search.data.categorical import CategoryEncoder
 from parallelmlp_search.data.coercion import as_keys, as_numbers, key_of, number_of
 from parallelmlp_search.data.encoding import TableEncoder
+from parallelmlp_search.data.means import CategoryMeans
 from parallelmlp_search.exceptions import DataError
 from parallelmlp_search.inference.encoding import FoldEncoder
 from parallelmlp_search.inference.raw_columns import FEW_ROWS
@@ -35,6 +37,7 @@ def mixed() -> pd.DataFrame:
             "text": [f" {value}" if value % 9 else "none" for value in rng.integers(0, 99, N_ROWS)],
             "flag": rng.random(N_ROWS) < 0.5,
             "sex": rng.choice(["f", "m"], N_ROWS),
+            "size": rng.choice(["S", "M", "L", "XL"], N_ROWS),
             "colour": pd.Categorical(rng.choice(["red", "green", "blue"], N_ROWS)),
             "code": rng.choice([1, 2, 7], N_ROWS),
             "town": [f"town {value}" for value in town],
@@ -48,6 +51,14 @@ def mixed() -> pd.DataFrame:
     return frame
 
 
+def random_means(preprocessor: TablePreprocessor, name: str, seed: int) -> CategoryMeans:
+    """Means of the categories of a column, and of one that no other encoder of the fold knows."""
+    encoder = preprocessor.encoder_.columns[name]
+    assert isinstance(encoder, CategoryEncoder)
+    keys = (*encoder.keys[seed:], "elsewhere")
+    return CategoryMeans(keys, np.random.default_rng(seed).normal(size=(len(keys), 2)).astype(np.float32))
+
+
 def fold_encoders(frame: Any, n_folds: int = 3, **parameters: Any) -> list[TableEncoder]:
     kinds = recognise_columns(frame).kinds
     if "code" in kinds:
@@ -58,7 +69,12 @@ def fold_encoders(frame: Any, n_folds: int = 3, **parameters: Any) -> list[Table
         # folds of other sizes have other numbers of quantiles
         rows = np.arange(len(frame))[fold * 30 : 180 + 25 * fold]
         part = frame.iloc[rows] if isinstance(frame, pd.DataFrame) else frame[rows]
-        found.append(TablePreprocessor(column_kinds=kinds, **parameters).fit(part).encoder_)
+        preprocessor = TablePreprocessor(column_kinds=kinds, **parameters).fit(part)
+        if "town" in kinds:
+            preprocessor = preprocessor.with_means(
+                {name: random_means(preprocessor, name, fold) for name in ("town", "size")}
+            )
+        found.append(preprocessor.encoder_)
     return found
 
 
@@ -149,7 +165,7 @@ def test_tables_without_a_column_are_refused() -> None:
     for n_rows in (1, 50):
         with pytest.raises(DataError, match="no column 'town'"):
             together.read(frame.head(n_rows).drop(columns="town"))
-        with pytest.raises(DataError, match=r"must have the 10 columns of training, but has 9"):
+        with pytest.raises(DataError, match=r"must have the 11 columns of training, but has 9"):
             together.read(np.zeros((n_rows, 9)))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -43,7 +45,25 @@ def test_a_table_of_numbers_leaves_no_empty_range() -> None:
 
 
 def test_dropped_columns_shift_the_categories() -> None:
-    assert GROUPS.without(8) == ColumnGroups(n_numbers=2, categories=((3, 4), (8, 3)))
+    config = MLPConfig(numeric_embedding="none")
+    kept = ColumnGroups(n_numbers=2, categories=((3, 4), (8, 3)))
+    assert GROUPS.kept_by(config, N_INPUTS) == kept
+    # mean targets come last and shift nothing
+    with_means = replace(GROUPS, n_means=5)
+    assert with_means.kept_by(config, N_INPUTS + 5) == kept
+    assert with_means.kept_by(config.replace(target_encoding=True), N_INPUTS + 5) == kept
+
+
+def test_mean_targets_are_used_by_choice() -> None:
+    groups = replace(GROUPS, n_means=3)
+    cases: list[tuple[dict[str, Any], Any]] = [
+        ({"numeric_embedding": "none"}, ((8, 19),)),
+        ({"numeric_embedding": "none", "target_encoding": True}, ((8, 22),)),
+        ({"numeric_scaling": "quantile", "target_encoding": True}, ((0, 8), (10, 22))),
+    ]
+    for changes, expected in cases:
+        assert groups.seen_by(MLPConfig(**changes), 22) == expected
+    assert ColumnGroups(n_means=4).seen_by(MLPConfig(), 9) == ((0, 5),)
 
 
 def test_json_round_trip() -> None:

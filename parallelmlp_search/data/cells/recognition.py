@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, cast, get_args
 
@@ -27,6 +27,7 @@ from parallelmlp_search.data.cells.numbers import Decimal, NumberCells, fit_numb
 from parallelmlp_search.data.cells.records import frequent_keys, parse_record, record_frame
 from parallelmlp_search.data.cells.table import ColumnReading, RecordCells, TableReader, output_names
 from parallelmlp_search.data.cells.texts import fit_texts, force_texts
+from parallelmlp_search.data.coercion import as_keys
 from parallelmlp_search.data.columns import (
     NEARLY_DISTINCT,
     ColumnKind,
@@ -34,11 +35,12 @@ from parallelmlp_search.data.columns import (
     recognise_columns,
 )
 from parallelmlp_search.data.frames import as_frame
+from parallelmlp_search.data.order import order_of_column
 from parallelmlp_search.exceptions import DataError, near_miss
 
 ColumnType = Literal[
-    "numeric", "currency", "percent", "quantity", "duration", "datetime", "boolean", "categorical", "text",
-    "list", "json", "ignore",
+    "numeric", "currency", "percent", "quantity", "duration", "datetime", "boolean", "categorical", "ordinal",
+    "text", "list", "json", "ignore",
 ]  # fmt: skip
 COLUMN_TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
 """Kinds that a user can set."""
@@ -46,7 +48,7 @@ COLUMN_TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
 _NUMBERS = ("numeric", "currency", "percent", "quantity")
 _PLAIN: Mapping[str, ColumnKind] = {
     "numeric": "numeric", "datetime": "datetime", "boolean": "boolean", "categorical": "categorical",
-    "ignore": "identifier",
+    "ordinal": "ordinal", "ignore": "identifier",
 }  # fmt: skip
 SET_BY_USER = "set by the user"
 
@@ -99,6 +101,7 @@ def read_columns(frame: Any, column_types: Mapping[str, str] | None = None) -> R
     types = _checked_types(column_types, [str(name) for name in frame.columns])
     wanted = {name: _PLAIN[kind] for name, kind in types.items() if kind in _PLAIN}
     schema = recognise_columns(frame, overrides=wanted)
+    schema = _with_set_orders(frame, schema, types)
     candidates: dict[str, Candidate] = {}
     cells: dict[str, Cells] = {}
     for column in schema:
@@ -106,7 +109,7 @@ def read_columns(frame: Any, column_types: Mapping[str, str] | None = None) -> R
         if not _holds_objects(series):
             continue
         set_kind = types.get(column.name)
-        if set_kind in ("boolean", "categorical", "ignore"):
+        if set_kind in ("boolean", "categorical", "ordinal", "ignore"):
             continue
         is_open = column.kind == "categorical" or column.reason == NEARLY_DISTINCT
         if set_kind is None and not is_open:
@@ -149,6 +152,30 @@ def _checked_types(column_types: Mapping[str, str] | None, names: list[str]) -> 
         kind = "ignore" if kind == "identifier" else kind
         types[name] = cast(ColumnType, check_choice(f"the kind of column {name!r}", kind, COLUMN_TYPES))
     return types
+
+
+def _with_set_orders(frame: pd.DataFrame, schema: TableSchema, types: Mapping[str, str]) -> TableSchema:
+    """Schema with the orders of the columns that the user has said to be ordered."""
+    columns = []
+    for column in schema:
+        if types.get(column.name) == "ordinal":
+            column = replace(column, reason=_set_order_reason(frame[column.name]))
+        columns.append(column)
+    return TableSchema(tuple(columns))
+
+
+def _set_order_reason(column: pd.Series) -> str:
+    """Evidence for the order of a column that the user has said to be ordered."""
+    codes, keys = as_keys(column)
+    present = [keys[code] for code in np.unique(codes[codes >= 0]).tolist()]
+    order = order_of_column(column, present)
+    if order is None:
+        shown = ", ".join(repr(shortened(key)) for key in present[:3])
+        raise DataError(
+            f"the kind of column {column.name!r} cannot be ordinal: the order of its categories, such as "
+            f"{shown}, is not known: write them as numbers, or use an ordered categorical of pandas"
+        )
+    return f"{SET_BY_USER}, {order.describe(present)}"
 
 
 def _holds_objects(series: pd.Series) -> bool:

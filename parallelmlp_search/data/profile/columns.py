@@ -15,6 +15,7 @@ from parallelmlp_search.data.cells.numbers import NumberCells
 from parallelmlp_search.data.cells.recognition import ReadTable
 from parallelmlp_search.data.cells.table import ColumnReading
 from parallelmlp_search.data.coercion import as_codes, as_keys, as_numbers, as_seconds, is_fast_numeric
+from parallelmlp_search.data.columns import CATEGORY_KINDS
 from parallelmlp_search.data.profile.findings import percent
 
 MAX_COUNTED_ROWS = 200_000
@@ -132,10 +133,12 @@ def _of_categories(reading: ColumnReading, cells: pd.Series) -> ColumnProfile:
     first = np.argsort(-counts, kind="stable")[:N_EXAMPLES]
     total = max(1, int(counts.sum()))
     names = [shortened(keys[place], _EXAMPLE_LENGTH) for place in first.tolist() if counts[place]]
-    if reading.kind in ("categorical", "boolean") and len(names) < distinct + 1:
+    if reading.kind in CATEGORY_KINDS and len(names) < distinct + 1:
         shares = [percent(counts[place] / total) for place in first.tolist()]
         names = [f"{name} {share}" for name, share in zip(names, shares, strict=False)]
-    shown = ", ".join(names) + (", …" if distinct > len(names) and reading.kind == "categorical" else "")
+    shown = ", ".join(names) + (
+        ", …" if distinct > len(names) and reading.kind in ("categorical", "ordinal") else ""
+    )
     return ColumnProfile(
         reading.name,
         reading.kind,
@@ -175,9 +178,10 @@ def treatment_of(reading: ColumnReading, distinct: int) -> str:
         return "number"
     if reading.kind == "boolean" or distinct <= 2:
         return "yes or no"
+    also = " and their rank" if reading.kind == "ordinal" else ""
     if distinct <= MAX_CATEGORIES:
-        return f"{distinct} categories"
-    return f"{MAX_CATEGORIES} most frequent categories"
+        return f"{distinct} categories{also}"
+    return f"{MAX_CATEGORIES} most frequent categories{also}"
 
 
 def format_number(value: Any) -> str:

@@ -19,7 +19,8 @@ class Finding:
     ----------
     topic
         Short name: ``identifier``, ``constant``, ``duplicate columns``, ``leakage``, ``duplicate rows``,
-        ``drift``, ``order``, ``rare classes``, ``unparsed``, ``date order``, ``counts`` or ``target``.
+        ``drift``, ``order``, ``rare classes``, ``unparsed``, ``date order``, ``ordered categories``,
+        ``counts`` or ``target``.
     text
         One sentence: the fact, its consequence, and what to do.
     columns

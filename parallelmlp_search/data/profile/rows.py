@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from parallelmlp_search.data.cells.recognition import ReadTable
+from parallelmlp_search.data.cells.recognition import SET_BY_USER, ReadTable
 from parallelmlp_search.data.cells.table import ColumnReading
 from parallelmlp_search.data.coercion import as_codes, as_keys, as_numbers, as_seconds, is_fast_numeric
-from parallelmlp_search.data.profile.findings import Finding, listed, percent
+from parallelmlp_search.data.columns import CATEGORY_KINDS
+from parallelmlp_search.data.profile.findings import MAX_NAMED, Finding, listed, percent
 
 MIN_COPY_SHARE = 0.01
 """Minimum share of repeated rows that is reported."""
@@ -64,6 +65,23 @@ def column_findings(columns: Sequence[ColumnReading]) -> list[Finding]:
             noun = "column" if len(names) == 1 else f"{len(names):,} columns"
             text = f"{noun} {listed(names)} {verb} left out: {reason}"
             found.append(Finding(kind, text, tuple(names), "note"))
+    return found + _order_notes(columns)
+
+
+def _order_notes(columns: Sequence[ColumnReading]) -> list[Finding]:
+    """Notes on ordered categories, one for each order."""
+    by_order: dict[str, list[str]] = {}
+    for column in columns:
+        if column.kind == "ordinal" and not column.reason.startswith(SET_BY_USER):
+            by_order.setdefault(column.reason, []).append(column.name)
+    found = []
+    for reason, names in by_order.items():
+        verb = "column {} has" if len(names) == 1 else "columns {} have"
+        text = (
+            f"{verb.format(listed(names))} ordered categories ({reason}); to ignore the order: "
+            f"--columns categorical={','.join(names[:MAX_NAMED])}"
+        )
+        found.append(Finding("ordered categories", text, tuple(names), "note"))
     return found
 
 
@@ -152,7 +170,7 @@ def drift(read: ReadTable, target: npt.NDArray[np.generic] | None, target_name: 
     if n_rows < MIN_DRIFT_ROWS:
         return []
     size = min(MAX_END_ROWS, max(50, int(END_SHARE * n_rows)))
-    used = schema.of_kind("numeric", "boolean", "categorical")
+    used = schema.of_kind("numeric", *CATEGORY_KINDS)
     shifts = {name: _shift(frame[name], schema.kinds[name], size) for name in used}
     ordered = sorted(shifts, key=lambda name: -shifts[name])
     drifting = [name for name in ordered if shifts[name] >= MIN_DRIFT and _has_trend(frame[name])]

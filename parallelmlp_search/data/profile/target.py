@@ -8,6 +8,7 @@ import pandas as pd
 
 from parallelmlp_search.data.cells.recognition import ReadTable
 from parallelmlp_search.data.coercion import as_keys, as_numbers, as_seconds
+from parallelmlp_search.data.columns import CATEGORY_KINDS
 from parallelmlp_search.data.profile.columns import format_number
 from parallelmlp_search.data.profile.findings import Finding, listed, percent
 from parallelmlp_search.data.profile.rows import origins
@@ -92,7 +93,7 @@ def _ranks(values: npt.NDArray[np.generic]) -> Floats:
 
 def _bins(cells: pd.Series, kind: str, train: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp] | None:
     """Bin of each row; missing values have bin 0. None for categories with few rows each."""
-    if kind in ("categorical", "boolean"):
+    if kind in CATEGORY_KINDS:
         codes, keys = as_keys(cells)
         return codes + 1 if len(keys) <= len(codes) / 8 else None
     values = as_seconds(cells).astype(np.float64) if kind == "datetime" else as_numbers(cells)

@@ -22,7 +22,7 @@ WIDE_COLUMNS = 100
 
 _GAP = 2
 _MIN_VALUES = 10
-_USUAL_KINDS = ("numeric", "boolean", "categorical")
+_USUAL_KINDS = ("numeric", "boolean", "categorical", "ordinal")
 
 
 def profile_page(

@@ -72,7 +72,7 @@ def table_sizes(preparation: Preparation, data: ShardData, model: BaselineModel)
     """
     n_inputs = len(category_mask(data.columns, data.n_inputs, codes=model.takes_codes))
     n_wanted = min(preparation.problem.n_rows, MAX_SCORED_ROWS + len(preparation.validation_rows))
-    n_seen = data.n_inputs - data.columns.n_quantiles - data.columns.n_pieces
+    n_seen = data.n_inputs - data.columns.n_quantiles - data.columns.n_pieces - data.columns.n_means
     n_predictions = n_wanted * preparation.problem.head.n_predictions
     return TableSizes(n_inputs, n_seen, data.head.n_outputs, n_predictions)
 

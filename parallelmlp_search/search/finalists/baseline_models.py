@@ -117,7 +117,7 @@ def model_inputs(rows: Rows, numbers: NDArray[np.intp], columns: ColumnGroups, *
     array of shape (m, d)
     """
     start = columns.n_quantiles + columns.n_pieces
-    seen = select(rows, ((start, rows.shape[1]),))
+    seen = select(rows, ((start, rows.shape[1] - columns.n_means),))
     values = as_tensor(take_rows(seen, torch.from_numpy(numbers).to(seen.device))).cpu().numpy()
     if not codes:
         return values
@@ -144,7 +144,7 @@ def category_mask(columns: ColumnGroups, n_inputs: int, *, codes: bool) -> NDArr
     -------
     array of shape (d,)
     """
-    n_seen = n_inputs - columns.n_quantiles - columns.n_pieces
+    n_seen = n_inputs - columns.n_quantiles - columns.n_pieces - columns.n_means
     coded = _coded(columns) if codes else []
     n_plain = n_seen - sum(count for _, count in coded)
     is_category: NDArray[np.bool_] = np.arange(n_plain + len(coded)) >= n_plain

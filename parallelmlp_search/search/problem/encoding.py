@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +15,7 @@ from parallelmlp_search.engine.rows import Rows, RowView
 from parallelmlp_search.search.problem.memory_room import check_room
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
+from parallelmlp_search.search.problem.target_encoding import PartMeans, TargetEncoding
 
 MAX_BINS, MIN_BINS, MAX_BIN_COLUMNS = 48, 4, 256
 """Limits of the bins of a numeric column, and of the columns that all bins add."""
@@ -40,12 +42,36 @@ MOST_INPUTS = 66
 """Most inputs that a column without bins becomes: 64 categories, all others, and their frequency."""
 
 
+@dataclass(frozen=True, eq=False)
+class PartEncoding:
+    """Encoding of a part.
+
+    Attributes
+    ----------
+    encoder
+        Encoder of all parts.
+    preprocessor
+        Preprocessing of new rows.
+    means
+        Mean targets of categories, cross-fitted for the rows they were fitted to; or None.
+    """
+
+    encoder: Encoder
+    preprocessor: TablePreprocessor
+    means: PartMeans | None
+
+    def inputs(self, rows: NDArray[np.intp]) -> Rows:
+        """Return the inputs of some rows: a matrix ``(n, D)``, or a view of the shared table."""
+        return self.encoder.inputs(self, rows)
+
+
 class Encoder:
     """Preprocessing of parts of a table, and their inputs.
 
     Each part has preprocessing of its own, fitted to its training rows. Where the inputs of all rows take
     more than :data:`MAX_TABLE_BYTES`, the table is encoded once, with preprocessing that is fitted to a
-    sample of the out-of-fold rows, and the parts are views of it. Preprocessing does not depend on targets.
+    sample of the out-of-fold rows, and the parts are views of it. This preprocessing does not depend on
+    targets. Mean targets of categories are fitted for each part, to its training rows alone.
 
     Parameters
     ----------
@@ -53,28 +79,45 @@ class Encoder:
         Table, settings, and device of the inputs.
     oof_rows
         Out-of-fold rows of the table.
+    means
+        Target encoding of categories, or None.
     """
 
     def __init__(
-        self, problem: Problem, settings: SearchSettings, oof_rows: NDArray[np.intp], device: str
+        self,
+        problem: Problem,
+        settings: SearchSettings,
+        oof_rows: NDArray[np.intp],
+        device: str,
+        means: TargetEncoding | None = None,
     ) -> None:
         self._problem, self._settings, self._device = problem, settings, device
         self._oof_rows = oof_rows
+        self._means = means
         self._is_checked = False
         # kinds of the whole table: a column that is constant within a fold keeps its kind
         self._kinds = problem.columns.kinds
         self._n_numeric = sum(kind == "numeric" for kind in self._kinds.values())
 
-    def fit(self, rows: NDArray[np.intp]) -> TablePreprocessor:
-        """Return the preprocessing of a part, given the rows to fit it to."""
-        return self._fitted(rows) if self.shared is None else self.shared[0]
+    def fit(self, rows: NDArray[np.intp]) -> PartEncoding:
+        """Return the encoding of a part, given the rows to fit it to."""
+        preprocessor = self._fitted(rows) if self.shared is None else self.shared[0]
+        means = None if self._means is None else self._means.fit(rows)
+        if means is not None:
+            preprocessor = preprocessor.with_means(means.columns)
+        return PartEncoding(self, preprocessor, means)
 
-    def inputs(self, preprocessor: TablePreprocessor, rows: NDArray[np.intp]) -> Rows:
+    def inputs(self, part: PartEncoding, rows: NDArray[np.intp]) -> Rows:
         """Return the inputs of some rows: a matrix ``(n, D)``, or a view of the shared table."""
+        own = None if part.means is None else torch.from_numpy(part.means.numbers(rows))
         if self.shared is not None:
-            return RowView(self.shared[1], torch.from_numpy(rows).to(self._device))
-        self._check_room(preprocessor, len(rows))
-        return torch.from_numpy(preprocessor.transform(self._problem.inputs.iloc[rows])).to(self._device)
+            own = None if own is None else own.to(self._device)
+            return RowView(self.shared[1], torch.from_numpy(rows).to(self._device), own=own)
+        self._check_room(part.preprocessor, len(rows))
+        matrix = torch.from_numpy(part.preprocessor.transform(self._problem.inputs.iloc[rows]))
+        if own is not None:
+            matrix[:, -own.shape[1] :] = own
+        return matrix.to(self._device)
 
     @cached_property
     def shared(self) -> tuple[TablePreprocessor, Tensor] | None:

@@ -34,12 +34,13 @@ from parallelmlp_search.data import (
 from parallelmlp_search.data.coercion import shown
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import Head, TrainingRows
-from parallelmlp_search.engine.rows import Rows, select_rows
+from parallelmlp_search.engine.rows import select_rows
 from parallelmlp_search.exceptions import DataError
 from parallelmlp_search.search.problem.devices import warn_of_precision
 from parallelmlp_search.search.problem.encoding import Encoder
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
+from parallelmlp_search.search.problem.target_encoding import TargetEncoding
 from parallelmlp_search.selection import at_best_threshold, get_metric
 
 MIN_SPLIT_ROWS = 20
@@ -131,7 +132,10 @@ class Preparation:
         self.oof_rows, self.validation_rows = self._divided() if hold_back else self._everything(False)
         if hold_back and not self.is_tiny and self.classes is not None:
             self._check_classes(self.classes)
-        self._encoder = Encoder(problem, settings, self.oof_rows, device)
+        means, choice = None, settings.space.domains.get("target_encoding")
+        if choice is not None and choice.contains(True):
+            means = TargetEncoding(problem, self.target, self.metric_weight, settings.seed)
+        self._encoder = Encoder(problem, settings, self.oof_rows, device, means)
 
     def _everything(self, validate: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """All rows as out-of-fold rows, and as validation rows or none."""
@@ -304,24 +308,21 @@ class Preparation:
         """Part that trains on some rows; preprocessing is fitted on ``fit``, by default the same rows."""
         began = time.monotonic()
         fit = train if fit is None else fit
-        preprocessor = self._encoder.fit(fit)
+        encoding = self._encoder.fit(fit)
         head, target = self._outputs(fit, train)
         weight = None if self.training_weight is None else torch.from_numpy(self.training_weight[train])
         validation = self.validation_rows if validated and len(self.validation_rows) else None
 
-        def inputs(rows: NDArray[np.intp]) -> Rows:
-            return self._encoder.inputs(preprocessor, rows)
-
         def moved(values: Tensor | None) -> Tensor | None:
             return None if values is None else values.to(self.device)
 
-        predicted, snapshots = None if predict is None else inputs(predict), None
+        predicted, snapshots = None if predict is None else encoding.inputs(predict), None
         if predict is not None and predicted is not None and not validated:
             places = np.flatnonzero(np.isin(predict, self.validation_rows))
             snapshots = select_rows(predicted, torch.from_numpy(places).to(self.device))
         data = ShardData(
-            rows=TrainingRows(inputs(train), target.to(self.device), moved(weight)),
-            validation_inputs=None if validation is None else inputs(validation),
+            rows=TrainingRows(encoding.inputs(train), target.to(self.device), moved(weight)),
+            validation_inputs=None if validation is None else encoding.inputs(validation),
             validation_target=None if validation is None else moved(self.metric_target(validation)),
             validation_weight=None if validation is None else moved(self.weights(validation)),
             prediction_inputs=predicted,
@@ -330,11 +331,12 @@ class Preparation:
             loss=self.settings.loss or head.default_loss,
             metric=self.comparison_metric,
             seed=seed,
-            columns=preprocessor.columns_,
+            columns=encoding.preprocessor.columns_,
             precision=self.settings.precision,
         )
         self.part_seconds = 0.0 if self.shares_table else time.monotonic() - began
-        return Part(preprocessor, head, data, np.empty(0, dtype=np.intp) if predict is None else predict)
+        predicted_rows = np.empty(0, dtype=np.intp) if predict is None else predict
+        return Part(encoding.preprocessor, head, data, predicted_rows)
 
     def _outputs(self, fit: NDArray[np.intp], train: NDArray[np.intp]) -> tuple[Head, Tensor]:
         """Head and training target; a regression target is standardised by the rows ``fit``."""

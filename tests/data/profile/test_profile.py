@@ -96,6 +96,26 @@ def test_left_out_columns_are_noted() -> None:
     }
 
 
+def test_orders_of_categories_are_noted() -> None:
+    rng = np.random.default_rng(0)
+    levels = {name: rng.choice(["low", "medium", "high"], N) for name in ("effort", "risk")}
+    found = profile(CLEAN.assign(**levels, age=rng.choice(["<20", "20-40", "40+"], N)), SIGNAL)
+    assert [(note.columns, note.text) for note in found.notes if note.topic == "ordered categories"] == [
+        (
+            ("effort", "risk"),
+            "columns 'effort' and 'risk' have ordered categories (words of degree: low < medium < high); to "
+            "ignore the order: --columns categorical=effort,risk",
+        ),
+        (
+            ("age",),
+            "column 'age' has ordered categories (ranges of numbers: <20 < 20-40 < 40+); to ignore the "
+            "order: --columns categorical=age",
+        ),
+    ]
+    assert found.kinds["ordinal"] == 3
+    assert {c.name: c.treatment for c in found.columns}["risk"] == "3 categories and their rank"
+
+
 def test_facts_about_columns() -> None:
     frame = CLEAN.assign(price=[f"${row}.50" if row % 10 else "n/a" for row in range(N)], row=np.arange(N))
     table = columns_frame(profile(frame, SIGNAL).columns)
