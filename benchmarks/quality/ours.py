@@ -32,13 +32,16 @@ def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[tu
     return fields, constants
 
 
-def with_space(fields: dict[str, Any]) -> dict[str, Any]:
+def with_space(fields: dict[str, Any], default: SearchSpace | None = None) -> dict[str, Any]:
     """Return the fields with ``space`` replaced by the default space with these choices."""
     if "space" not in fields:
         return fields
     changed = {name: Categorical(tuple(values)) for name, values in fields["space"].items()}
     rest = {name: value for name, value in fields.items() if name != "space"}
-    return {**rest, "search_space": SearchSpace({**SearchSpace.resolve("default").domains, **changed})}
+    return {
+        **rest,
+        "search_space": SearchSpace({**(default or SearchSpace.preset("default")).domains, **changed}),
+    }
 
 
 def with_known(changes: Mapping[str, Sequence[Any]]) -> None:
@@ -54,7 +57,7 @@ def search(task: Task) -> Fit:
     started = time.monotonic()
     fields, constants = split_settings(task.settings)
     with_known(fields.pop("known", {}))
-    fields = with_space(fields)
+    fields = with_space(fields, SearchSettings().suited_to(task.target, task.task).space)
     for (module, constant), value in constants.items():
         owner = importlib.import_module(module)
         getattr(owner, constant)  # fails for a constant that no longer exists

@@ -177,6 +177,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "without scores of quantiles": {"space": {"numeric_scaling": ["common"]}},
     "without mean targets": {"space": {"target_encoding": [False]}},
     "without the order of categories": {"parallelmlp_search.data.order:MAX_LEVELS": 0},
+    "without target transformations": {"space": {"target_transform": ["none"]}},
     "without dropout": {"space": {"dropout": [0.0]}, "known": {"dropout": [0.0]}},
     "weights not averaged": {"parallelmlp_search.engine.step_coefficients:AVERAGE_POWER": 1e12},
     # parts that the default space leaves out

@@ -23,9 +23,11 @@ from parallelmlp_search.exceptions import (
     SearchFailedError,
 )
 from parallelmlp_search.report import ConsoleReport, profile_lines, search_summary
+from parallelmlp_search.report.wording import describe_transforms
 from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchSettings, run
 from parallelmlp_search.search import screen as screen_trials
 from parallelmlp_search.search.problem.memory_room import check_room
+from parallelmlp_search.search.problem.target_transforms import transforms_of
 from parallelmlp_search.search.run.trial import CONFIG_PREFIX, widths_of_cell
 from parallelmlp_search.selection import get_metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
@@ -187,7 +189,10 @@ def _describe(source: Source, problem: Problem, settings: SearchSettings) -> Non
     """Print how the table is read: its columns, target and task, and warnings."""
     screen, profile = terminal(), problem.profile(short=True)
     metric = get_metric(settings.metric, problem.task).name
-    for line in profile_lines(profile, source.name, metric):
+    lines = profile_lines(profile, source.name, metric)
+    if transforms := transforms_of(settings.suited_to(problem.target, problem.task).space):
+        lines.append(describe_transforms(transforms))
+    for line in lines:
         screen.note(line)
     for finding in profile.warnings[:MAX_WARNINGS]:
         screen.warning(finding.text)

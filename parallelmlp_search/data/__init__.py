@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from parallelmlp_search.data.preprocessing import TablePreprocessor
     from parallelmlp_search.data.reading import read_table
     from parallelmlp_search.data.splits import Split, folds, holdout
+    from parallelmlp_search.data.target_curve import TargetCurve
     from parallelmlp_search.data.target_scaling import TargetScaling
     from parallelmlp_search.data.targets import ClassTarget, RegressionTarget, class_weights, combine_weights
     from parallelmlp_search.data.task import Task, infer_task, split_target
@@ -25,6 +26,7 @@ __all__ = [
     "Split",
     "TablePreprocessor",
     "TableSchema",
+    "TargetCurve",
     "TargetScaling",
     "Task",
     "as_frame",
@@ -49,6 +51,7 @@ __getattr__, __dir__ = lazy_names(
         "preprocessing": "TablePreprocessor",
         "reading": "read_table",
         "splits": "Split folds holdout",
+        "target_curve": "TargetCurve",
         "target_scaling": "TargetScaling",
         "targets": "ClassTarget RegressionTarget class_weights combine_weights",
         "task": "Task infer_task split_target",

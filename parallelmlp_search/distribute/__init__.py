@@ -15,7 +15,7 @@ from parallelmlp_search.distribute.shards import (
     one_thread,
     shard_tasks,
 )
-from parallelmlp_search.distribute.snapshots import Snapshots, predict_network
+from parallelmlp_search.distribute.snapshots import Snapshots, network_residuals, predict_network
 
 __all__ = [
     "FULL_STATE",
@@ -30,6 +30,7 @@ __all__ = [
     "cut_work",
     "keep_no_free_memory",
     "may_start_processes",
+    "network_residuals",
     "one_thread",
     "predict_network",
     "return_free_memory",

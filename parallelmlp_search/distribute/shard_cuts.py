@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -36,7 +37,7 @@ def cut_work(
     n_bytes: Sequence[int] | None = None,
     min_shards: int = MIN_SHARDS,
 ) -> list[tuple[int, ...]]:
-    """Split members into shards: equal batch size and columns, enough of them for several workers.
+    """Split members into shards: equal batch size, columns and target, enough of them for several workers.
 
     The result, indices of the members of each shard, depends on the members and the data alone. The data name
     the most memory of a shard. A device trains one shard at a time, so its shards are as large as its memory
@@ -56,14 +57,14 @@ def cut_work(
     list of tuple of int
     """
     shapes = [data.architecture(config) for config in configs]
-    alike: dict[tuple[int, tuple[tuple[int, int], ...]], list[int]] = {}
+    alike: dict[tuple[Any, ...], list[int]] = {}
     total = 0
     for member, config in enumerate(configs):
         batch = data.batch_rows(config)
-        alike.setdefault((batch, shapes[member].columns), []).append(member)
+        alike.setdefault((batch, shapes[member].columns, data.transform_of(config)), []).append(member)
         total += batch * shapes[member].n_activations
     shards: list[tuple[int, ...]] = []
-    for (batch, _), members in sorted(alike.items()):
+    for (batch, *_), members in sorted(alike.items()):
         if data.device.type == "cpu":
             elements = min(SHARD_ELEMENTS, max(MIN_ELEMENTS, total // min_shards), SHARD_NEURONS * batch)
         else:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search._files import save_tensors
 from parallelmlp_search._reading import load_tensors
+from parallelmlp_search.data.target_curve import TargetCurve, residual_points
 from parallelmlp_search.engine import Head, TrainingRows
+from parallelmlp_search.engine.heads import curve_predictions, head_predictions, stable_head_predictions
 from parallelmlp_search.engine.rows import Rows, RowView, as_tensor, select
+from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing import Architecture, DataShape, member_seconds
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig
+
+Floats = NDArray[np.float64]
 
 _TENSORS = (
     "validation_inputs",
@@ -25,6 +33,7 @@ _TENSORS = (
     "validation_weight",
     "prediction_inputs",
     "snapshot_inputs",
+    "transformed_targets",
 )
 
 
@@ -69,6 +78,12 @@ class ShardData:
         :func:`parallelmlp_search.kernels.numba.dispatch.following`; None for the rule of the environment.
     precision
         One of :data:`~parallelmlp_search.kernels.precision.PRECISIONS`.
+    transformed_targets, curves
+        Transformed training targets ``(T, C, n)`` of a regression, and the curves of the transformations.
+    transform
+        Transformation of the training target in ``rows``.
+    smears
+        True if the metric asks for means, see :meth:`~parallelmlp_search.data.TargetCurve.smeared`.
     stored
         File with the tensors, which other processes read instead of receiving them with each task.
     """
@@ -87,6 +102,10 @@ class ShardData:
     path: str | None = None
     precision: str = "ieee"
     snapshot_inputs: Rows | None = None
+    transformed_targets: Tensor | None = None
+    curves: Mapping[str, TargetCurve] = field(default_factory=dict)
+    transform: str = "none"
+    smears: bool = False
     stored: Path | None = field(default=None, compare=False)
 
     def store(self, folder: Path) -> ShardData:
@@ -169,8 +188,34 @@ class ShardData:
         """Architecture of a configuration on this data."""
         return Architecture.of(config, self.shape)
 
+    def transform_of(self, config: MLPConfig) -> str:
+        """Transformation of the target that a configuration learns; ``none`` for classes."""
+        return config.target_transform if self.head.task == "regression" else "none"
+
+    def curve_of(self, config: MLPConfig) -> TargetCurve | None:
+        """Map from the outputs of a configuration to the target, if it learns a transformed one."""
+        return self.curves.get(self.transform_of(config))
+
+    @property
+    def curve(self) -> TargetCurve | None:
+        """Map from outputs to the target, if the target in ``rows`` is transformed."""
+        return self.curves.get(self.transform)
+
+    def _transformed(self, transform: str) -> ShardData:
+        """The same rows with another target."""
+        names = list(self.curves)
+        if transform not in names or self.transformed_targets is None:
+            raise InvalidParameterError(
+                f"target_transform {transform!r} is not among those that were prepared, which are "
+                f"{', '.join(['none', *names])}"
+            )
+        target = self.transformed_targets[names.index(transform)]
+        return replace(self, rows=replace(self.rows, target=target), transform=transform, stored=None)
+
     def seen_by(self, config: MLPConfig) -> ShardData:
-        """The same rows with the columns that a configuration uses, without a copy."""
+        """The same rows with the columns that a configuration uses and its target, without a copy."""
+        if (transform := self.transform_of(config)) != self.transform:
+            return self._transformed(transform).seen_by(config)
         runs = self.architecture(config).columns
         if runs == ((0, self.n_inputs),):
             return self
@@ -188,6 +233,57 @@ class ShardData:
             columns=self.columns.kept_by(config, self.n_inputs),
             stored=None,
         )
+
+    def predictions(self, outputs: Tensor, residuals: Floats | None = None) -> Tensor:
+        """Map outputs to predictions, with the same bits for a row at any place.
+
+        Parameters
+        ----------
+        outputs
+            Outputs ``(P, C, n)`` of networks that learn the target in ``rows``.
+        residuals
+            Residuals ``(C, Q)`` of a transformed target over which the curve is smeared, or None.
+
+        Returns
+        -------
+        Tensor of shape (P, n_predictions, n)
+        """
+        if self.curve is None:
+            return stable_head_predictions(self.head, outputs)
+        return curve_predictions(self.curve.smeared(residuals), outputs)
+
+    def validation_predictions(self, outputs: Tensor) -> Tensor:
+        """Predictions of the validation rows, given outputs ``(P, C, n)``.
+
+        The curve of each member is smeared over its own residuals if the metric asks for means.
+        """
+        if self.curve is None:
+            return head_predictions(self.head, outputs)
+        if not self.smears:
+            return self.predictions(outputs)
+        assert self.validation_target is not None
+        residuals = self.residuals(outputs, self.validation_target, self.validation_weight)
+        found = [self.predictions(outputs[[place]], points) for place, points in enumerate(residuals)]
+        return torch.cat(found)
+
+    def residuals(self, outputs: Tensor, target: Tensor, weight: Tensor | None) -> list[Floats]:
+        """Return the quantiles of the residuals of each member.
+
+        Parameters
+        ----------
+        outputs
+            Outputs ``(P, C, n)`` of networks that learn the target in ``rows``.
+        target, weight
+            Target ``(C, n)`` in its own units, and weights ``(n,)`` or None.
+
+        Returns
+        -------
+        list of array of shape (C, Q)
+        """
+        assert self.curve is not None
+        encoded = self.curve.encode(target.cpu().numpy())
+        weights = None if weight is None else weight.cpu().numpy()
+        return [residual_points(encoded - own, weights) for own in outputs.detach().cpu().numpy()]
 
     def batch_rows(self, config: MLPConfig) -> int:
         """Rows of a batch: at most the training rows."""

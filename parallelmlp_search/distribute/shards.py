@@ -30,7 +30,6 @@ from parallelmlp_search.engine import (
     predict,
     train,
 )
-from parallelmlp_search.engine.heads import head_predictions, stable_head_predictions
 from parallelmlp_search.kernels.numba.dispatch import following
 from parallelmlp_search.kernels.precision import product_precision
 from parallelmlp_search.packing.cost import overhead_seconds
@@ -259,7 +258,7 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
     population = Population.create(
         task.configs, data.shape, states=task.states, repeat=task.repeat, rows=data.rows.inputs
     )
-    keeper = None if data.snapshot_inputs is None else SnapshotKeeper(population, data.head)
+    keeper = None if data.snapshot_inputs is None else SnapshotKeeper(population, data)
     history = train(
         population,
         data.rows,
@@ -278,7 +277,7 @@ def _train_whole(task: ShardTask) -> ShardOutcome:
     if data.prediction_inputs is not None and keeper is None:
         which = "average" if data.validation_inputs is None else "best"
         outputs = predict(population, data.prediction_inputs, which=which)
-        predictions = stable_head_predictions(data.head, outputs).cpu()
+        predictions = data.predictions(outputs).cpu()
     if data.device.type == "cuda":
         # one copy of everything: the states of thousands of members are tens of thousands of small copies
         population.flats = {name: flat.cpu() for name, flat in population.flats.items()}
@@ -315,7 +314,7 @@ def _evaluation(data: ShardData, keeper: SnapshotKeeper | None) -> Evaluation | 
         return None
 
     def error(outputs: Tensor) -> Tensor:
-        predictions = head_predictions(data.head, outputs)
+        predictions = data.validation_predictions(outputs)
         return data.metric.error(predictions, data.validation_target, data.validation_weight)
 
     return Evaluation(data.validation_inputs, error)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from parallelmlp_search.data.target_curve import TargetCurve
 from parallelmlp_search.packing import Head
 
 
@@ -36,3 +38,12 @@ def head_predictions(head: Head, outputs: Tensor) -> Tensor:
 
     values = outputs * column(head.scale) + column(head.location)
     return torch.minimum(torch.maximum(values, column(head.lower)), column(head.upper))
+
+
+def curve_predictions(curve: TargetCurve, outputs: Tensor) -> Tensor:
+    """Map outputs ``(P, C, n)`` of networks with a transformed target to its values, of the same shape.
+
+    They are computed on the host in double precision, with the same bits for a row at any place.
+    """
+    values = [curve.decode(own) for own in outputs.detach().cpu().numpy()]
+    return torch.from_numpy(np.stack(values)).to(outputs)

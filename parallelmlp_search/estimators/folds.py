@@ -138,7 +138,10 @@ class Fold:
             final._store_network(self.training, self.config(fields), outcome)
             assert outcome.prediction is not None
             values = _final_predictions(outcome.prediction, self.training)
-            final._cached_predictions = tuple((table, values[rows]) for _, table, rows in self.scored)
+            # the curve of a transformed target was smeared after training
+            assert self.data is not None
+            if self.data.curve_of(self.config(fields)) is None:
+                final._cached_predictions = tuple((table, values[rows]) for _, table, rows in self.scored)
         if not isinstance(self.estimator, Pipeline):
             return final
         pipeline = copy.copy(self.estimator)

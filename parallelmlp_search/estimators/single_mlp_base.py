@@ -11,7 +11,7 @@ import numpy.typing as npt
 from parallelmlp_search.estimators.table_estimator import TableEstimator, seed_from
 from parallelmlp_search.exceptions import SearchFailedError
 from parallelmlp_search.space import MLPConfig
-from parallelmlp_search.space.config import FIELD_NAMES
+from parallelmlp_search.space.config import FIELD_NAMES, TARGET_TRANSFORMS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,12 +48,13 @@ class PreparedTraining:
 
     def model(self, config: MLPConfig, vector: Tensor) -> TrainedModel:
         """Return the model of a trained network, given its canonical parameter vector."""
+        from parallelmlp_search.distribute import network_residuals
         from parallelmlp_search.search.finalists.model import trained_model
 
         assert self.preparation is not None
         assert self.part is not None
-        weights = np.ones(1)
-        return trained_model(self.preparation, [self.part], {0: config}, [[vector]], weights)
+        weights, residuals = np.ones(1), network_residuals(self.part.data, config, vector)
+        return trained_model(self.preparation, [self.part], {0: config}, [[vector]], weights, [[residuals]])
 
 
 class SingleMLP(TableEstimator):
@@ -66,6 +67,7 @@ class SingleMLP(TableEstimator):
     config_: MLPConfig
     n_epochs_: int
     training_loss_: float
+    target_transform: str
 
     # PackedSearchCV fits pipelines up to the training of the network, and afterwards hands out estimators
     # that know their predictions for the tables that will be scored.
@@ -165,7 +167,9 @@ class SingleMLP(TableEstimator):
         settings.check_task(problem.task)
         if not problem.has_usable_column:
             return PreparedTraining(None, None, ConstantModel.fit(problem, settings.loss), epochs, seed)
-        preparation = Preparation(problem, settings, device, hold_back=False)
+        # candidates of PackedSearchCV can have other transformations than the estimator
+        transforms = TARGET_TRANSFORMS if self._only_prepare else (self.target_transform,)
+        preparation = Preparation(problem, settings, device, hold_back=False, transforms=transforms)
         return PreparedTraining(preparation, preparation.screening(), None, epochs, seed)
 
     def _predictions(self, X: Any) -> npt.NDArray[np.float64]:

@@ -45,16 +45,19 @@ def onnx_model(parts: ModelParts) -> Any:
     classes = None if description["classes"] is None else _class_array(description["classes"])
     graph = Graph([*_column_names(description), "X", "probabilities", "label", "prediction"])
     columns = Columns(graph, parts)
-    outputs, weights = [], []
+    outputs, weights, is_decoded = [], [], []
     for number in range(len(description["groups"])):
-        values, own = group_outputs(graph, parts, number, encoded_rows(graph, columns, parts, number))
+        values, own, decoded = group_outputs(
+            graph, parts, number, encoded_rows(graph, columns, parts, number)
+        )
         outputs.append(values)
         weights.append(own)
+        is_decoded.append(decoded)
     joined = outputs[0] if len(outputs) == 1 else graph.add("Concat", *outputs, axis=0)
     values = graph.cast(joined, "DOUBLE")
     weight = np.concatenate(weights)[:, None, None]
     if classes is None:
-        _add_values(graph, parts, values, weight)
+        _add_values(graph, parts, values, weight, np.concatenate(is_decoded))
     else:
         _add_classes(graph, description, values, weight, classes)
     metadata = {name: _text(description[name]) for name in METADATA if description.get(name) is not None}
@@ -62,18 +65,24 @@ def onnx_model(parts: ModelParts) -> Any:
     return graph.model(metadata, description["version"], f"Ensemble of networks that predicts {target}.")
 
 
-def _add_values(graph: Graph, parts: ModelParts, values: str, weight: NDArray[np.float64]) -> None:
+def _add_values(
+    graph: Graph, parts: ModelParts, values: str, weight: NDArray[np.float64], is_decoded: NDArray[np.bool_]
+) -> None:
     """Add the output ``prediction`` of a regression."""
     description = parts.description
 
-    def of_networks(name: str) -> NDArray[np.float64]:
+    def of_networks(name: str, decoded: float) -> NDArray[np.float64]:
         found = []
         for number, group in enumerate(description["groups"]):
             found += [parts.arrays[f"group{number}.{name}"]] * len(group["members"])
-        return np.concatenate(found)[:, None, :]
+        arrays = np.concatenate(found)
+        return np.where(is_decoded[:, None], decoded, arrays)[:, None, :]
 
-    values = graph.add("Add", graph.add("Mul", values, of_networks("scale")), of_networks("location"))
-    values = graph.add("Min", graph.add("Max", values, of_networks("lower")), of_networks("upper"))
+    values = graph.add(
+        "Add", graph.add("Mul", values, of_networks("scale", 1.0)), of_networks("location", 0.0)
+    )
+    lower, upper = of_networks("lower", -np.inf), of_networks("upper", np.inf)
+    values = graph.add("Min", graph.add("Max", values, lower), upper)
     values = graph.add("ReduceSum", graph.add("Mul", values, weight), np.array([0]), keepdims=0)
     if description["target_unit"] is not None:
         unit, center = (np.array(description[name]) for name in ("target_unit", "target_center"))

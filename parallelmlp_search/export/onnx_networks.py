@@ -15,7 +15,9 @@ from parallelmlp_search.inference.forward import LAYER_NORM_EPSILON
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def group_outputs(graph: Graph, parts: ModelParts, number: int, rows: str) -> tuple[str, NDArray[np.float64]]:
+def group_outputs(
+    graph: Graph, parts: ModelParts, number: int, rows: str
+) -> tuple[str, NDArray[np.float64], NDArray[np.bool_]]:
     """Add the networks of a group of folds.
 
     Parameters
@@ -27,17 +29,19 @@ def group_outputs(graph: Graph, parts: ModelParts, number: int, rows: str) -> tu
 
     Returns
     -------
-    (outputs, weights)
-        Outputs ``(S, n, C)`` in single precision of all networks of the group, and their weights ``(S,)``.
-        Those of a regression are means over submembers.
+    (outputs, weights, is_decoded)
+        Outputs ``(S, n, C)`` of all networks of the group, and their weights ``(S,)``. Those of a regression
+        are means over submembers; where ``(S,)`` is True, they are values of a transformed target. They have
+        double precision if a network of the model has such a target, else single precision.
     """
     group = parts.description["groups"][number]
     regression = parts.description["task"] == "regression"
     networks = _Networks(graph, rows, group)
-    outputs, weights = [], []
+    has_curves = any(".curve." in name for name in parts.arrays)
+    outputs, weights, is_decoded = [], [], []
     for same in _alike(group["members"], parts, f"group{number}"):
-        layers = [_stacked([layers[place] for _, layers, _ in same]) for place in range(len(same[0][1]))]
-        member, _, waves = same[0]
+        layers = [_stacked([one[1][place] for one in same]) for place in range(len(same[0][1]))]
+        member, _, waves, curve = same[0]
         values = networks.outputs(member, layers, waves)
         n_folds, n_submembers, n_outputs = _shape(layers)
         if n_submembers > 1 and regression:
@@ -46,35 +50,57 @@ def group_outputs(graph: Graph, parts: ModelParts, number: int, rows: str) -> tu
         if len(same) > 1 or n_submembers > 1:
             count = len(same) * n_folds * n_submembers
             values = graph.add("Reshape", values, np.array([count, -1, n_outputs]))
+        values = graph.cast(values, "DOUBLE") if has_curves else values
+        if curve:
+            names = ("start", "step", "values")
+            values = _decoded(
+                graph, values, *(np.concatenate([one[3][name] for one in same]) for name in names)
+            )
         outputs.append(values)
         each = group["share"] / (group["n_folds"] * n_submembers)
-        weights.append(np.repeat([one["weight"] * each for one, _, _ in same], n_folds * n_submembers))
+        weights.append(np.repeat([one[0]["weight"] * each for one in same], n_folds * n_submembers))
+        is_decoded.append(np.full(len(weights[-1]), bool(curve)))
     joined = outputs[0] if len(outputs) == 1 else graph.add("Concat", *outputs, axis=0)
-    return joined, np.concatenate(weights)
+    return joined, np.concatenate(weights), np.concatenate(is_decoded)
+
+
+def _decoded(graph: Graph, values: str, start: NDArray[Any], step: NDArray[Any], table: NDArray[Any]) -> str:
+    """Values of a target at outputs ``(S, n, C)``, linear between the knots of its curves ``(S, C, K)``."""
+    n_networks, n_outputs, n_knots = table.shape
+    add = graph.add
+    place = add("Div", add("Sub", values, start[:, None]), step[:, None])
+    place = add("Min", add("Max", place, 0.0), float(n_knots - 1))
+    whole = add("Min", add("Floor", place), float(n_knots - 2))
+    offset = n_knots * np.arange(n_networks * n_outputs).reshape(n_networks, 1, n_outputs)
+    knot = add("Add", graph.cast(whole, "INT64"), offset)
+    low = add("Gather", table.reshape(-1), knot)
+    rise = add("Gather", np.diff(table, append=table[..., -1:]).reshape(-1), knot)
+    return add("Add", low, add("Mul", add("Sub", place, whole), rise))
 
 
 def _alike(
     members: Sequence[dict[str, Any]], parts: ModelParts, prefix: str
-) -> list[list[tuple[dict[str, Any], list[dict[str, Any]], Arrays]]]:
-    """Members with their layers and waves; those of the same shapes are in one list and computed at once."""
-    found: dict[Any, list[tuple[dict[str, Any], list[dict[str, Any]], Arrays]]] = {}
+) -> list[list[tuple[dict[str, Any], list[dict[str, Any]], Arrays, Arrays]]]:
+    """Members with layers, waves and curves; those of equal shapes are in one list and computed at once."""
+    found: dict[Any, list[tuple[dict[str, Any], list[dict[str, Any]], Arrays, Arrays]]] = {}
     for number, member in enumerate(members):
         name = f"{prefix}.member{number}"
         layers = [
             _simplified(layer | parts.of(f"{name}.layer{place}"))
             for place, layer in enumerate(member["layers"])
         ]
-        waves = parts.of(f"{name}.waves")
+        waves, curve = parts.of(f"{name}.waves"), parts.of(f"{name}.curve")
         key: Any = number
         if not waves:
             key = (
                 str(member["columns"]),
+                bool(curve),
                 tuple(
                     tuple((k, v.shape if isinstance(v, np.ndarray) else v) for k, v in layer.items())
                     for layer in layers
                 ),
             )
-        found.setdefault(key, []).append((member, layers, waves))
+        found.setdefault(key, []).append((member, layers, waves, curve))
     return list(found.values())
 
 

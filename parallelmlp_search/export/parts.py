@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from parallelmlp_search.data.categorical import other_spellings
 from parallelmlp_search.data.dates import CYCLIC, LINEAR, DateEncoder
 from parallelmlp_search.data.numeric import MAX_VALUE, NumericEncoder
+from parallelmlp_search.data.target_curve import TargetCurve
 from parallelmlp_search.export.columns import input_columns, matrix_width
 from parallelmlp_search.inference import PlainNetworks, TrainedModel
 from parallelmlp_search.inference.encoding import (
@@ -118,14 +119,23 @@ def _add_group(parts: ModelParts, prefix: str, group: FoldGroup, share: float) -
         "numbers": encoder.reader.numeric,
         "sections": sections,
         "members": [
-            _add_member(parts, f"{prefix}.member{number}", networks, weight)
-            for number, (networks, weight) in enumerate(zip(group.networks, group.weights, strict=True))
+            _add_member(parts, f"{prefix}.member{number}", *member)
+            for number, member in enumerate(zip(group.networks, group.weights, group.curves, strict=True))
         ],
     }
 
 
-def _add_member(parts: ModelParts, prefix: str, networks: PlainNetworks, weight: float) -> dict[str, Any]:
+def _add_member(
+    parts: ModelParts,
+    prefix: str,
+    networks: PlainNetworks,
+    weight: float,
+    curves: Sequence[TargetCurve] | None,
+) -> dict[str, Any]:
     """Description of the networks of a configuration, whose arrays are added."""
+    if curves is not None:
+        for key in ("start", "step", "values"):
+            parts.arrays[f"{prefix}.curve.{key}"] = np.stack([getattr(curve, key) for curve in curves])
     if networks.waves is not None:
         parts.arrays.update({f"{prefix}.waves.{key}": array for key, array in vars(networks.waves).items()})
     for number, layer in enumerate(networks.layers):

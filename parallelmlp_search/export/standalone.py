@@ -96,8 +96,8 @@ class Model:
             return np.asarray(values[:, 0] if self.description["flat_target"] else values)
         if self.description["decision_weights"] is not None:
             values = values * np.array(self.description["decision_weights"])
-        is_mixed = len({type(one) for one in self.classes}) > 1
-        labels: Array = np.array(self.classes, dtype=object if is_mixed else None)
+        dtype = object if len({type(one) for one in self.classes}) > 1 else None
+        labels: Array = np.array(self.classes, dtype=dtype)
         return np.asarray(labels[values.argmax(axis=1)])
 
     def _predictions(self, table: Any) -> Array:
@@ -132,7 +132,8 @@ class Model:
             rows = self._encoded(name, group, inputs)
             for place, member in enumerate(group["members"]):
                 outputs = self._outputs(f"{name}.member{place}", member, rows).astype(np.float64)
-                mean = _mean(description["task"], outputs, self._owned.get(name, {}))
+                head, curve = (self._owned.get(owner) for owner in (name, f"{name}.member{place}.curve"))
+                mean = _mean(description["task"], outputs, head or {}, curve)
                 total = total + group["share"] * member["weight"] * mean
         if self.classes is not None:
             total = total / total.sum(axis=1, keepdims=True)
@@ -169,19 +170,11 @@ class Model:
         return values
 
 
-def _numbers(cells: Array) -> Array:
-    return np.array([_number(cell) for cell in cells.tolist()], dtype=np.float64)
-
-
 def _number(cell: Any) -> float:
     try:
         return math.nan if isinstance(cell, str) and "_" in cell else float(cell)
     except (TypeError, ValueError):
         return math.nan
-
-
-def _texts(cells: Array) -> Array:
-    return np.array([_text(cell) for cell in cells.tolist()], dtype=object)
 
 
 def _text(cell: Any) -> str:
@@ -217,7 +210,11 @@ def _is_missing(cell: Any) -> bool:
     return not isinstance(cell, str) and str(cell) in ("None", "nan", "NaT", "<NA>")
 
 
-_READERS: dict[str, Callable[[Array], Array]] = {"number": _numbers, "category": _texts, "date": _dates}
+_READERS: dict[str, Callable[[Array], Array]] = {
+    "number": lambda cells: np.array([_number(cell) for cell in cells.tolist()], dtype=np.float64),
+    "category": lambda cells: np.array([_text(cell) for cell in cells.tolist()], dtype=object),
+    "date": _dates,
+}
 
 
 def _write_numbers(numbers: Array, section: dict[str, Any], arrays: dict[str, Array], out: Array) -> None:
@@ -330,8 +327,12 @@ def _layer(layer: dict[str, Any], arrays: dict[str, Array], inputs: Array) -> Ar
     return values
 
 
-def _mean(task: str, outputs: Array, head: dict[str, Array]) -> Array:
+def _mean(task: str, outputs: Array, head: dict[str, Array], curve: dict[str, Array] | None) -> Array:
     """Mean predictions ``(n, C)`` of outputs ``(F, K, n, C)``."""
+    if curve:  # of a transformed target, linear between knots
+        knots = curve["start"][..., None] + curve["step"][..., None] * np.arange(curve["values"].shape[2])
+        folds = zip(outputs.mean(axis=1).swapaxes(1, 2), knots, curve["values"], strict=True)
+        return np.asarray(np.mean([list(map(np.interp, *fold)) for fold in folds], axis=0).T)
     if task == "regression":
         head = {name: part[:, None] for name, part in head.items()}
         values = outputs.mean(axis=1) * head["scale"] + head["location"]
@@ -391,9 +392,8 @@ def main() -> None:
         predicted |= {f"probability of {one}": own for one, own in zip(model.classes, values.T, strict=True)}
     elif not model.description["flat_target"]:
         predicted = {f"prediction {k}": part for k, part in enumerate(values.T)}
-    out = csv.writer(sys.stdout, lineterminator="\n")
-    out.writerow(predicted)
-    out.writerows(zip(*(values.tolist() for values in predicted.values()), strict=True))
+    cells = zip(*(values.tolist() for values in predicted.values()), strict=True)
+    csv.writer(sys.stdout, lineterminator="\n").writerows([predicted, *cells])
 
 
 if __name__ == "__main__":

@@ -160,15 +160,19 @@ class _Group(nn.Module):
         rows = torch.cat(found, dim=2).transpose(0, 1)
         total: Tensor | None = None
         for member, weight in zip(self.members, self._weights, strict=True):
-            mean = weight * self._mean(member(rows).double())
+            mean = weight * self._mean(member, member(rows).double())
             total = mean if total is None else total + mean
         assert total is not None
         return total
 
-    def _mean(self, outputs: Tensor) -> Tensor:
+    def _mean(self, member: nn.Module, outputs: Tensor) -> Tensor:
         """Mean predictions ``(n, C)`` of outputs ``(F, K, n, C)``."""
         if self._task == "regression":
-            values = outputs.mean(dim=1) * self.scale + self.location
+            outputs = outputs.mean(dim=1)
+            if isinstance(member.curve, _Curve):
+                decoded: Tensor = member.curve(outputs)
+                return decoded.mean(dim=0)
+            values = outputs * self.scale + self.location
             return torch.minimum(torch.maximum(values, self.lower), self.upper).mean(dim=0)
         if self._task == "binary":
             return torch.cat([-outputs, outputs], dim=3).sigmoid().mean(dim=(0, 1))
@@ -191,6 +195,8 @@ class _Member(nn.Module):
         )
         waves = parts.of(f"{name}.waves")
         self._has_waves = bool(waves)
+        curve = parts.of(f"{name}.curve")
+        self.curve = _Curve(curve) if curve else None
         places = np.concatenate([np.arange(first, end) for first, end in member["columns"]])
         self.register_buffer("columns", torch.tensor(places))
         for key, array in waves.items():
@@ -208,6 +214,31 @@ class _Member(nn.Module):
         for layer in self.layers:
             values = layer(values)
         return values
+
+
+class _Curve(nn.Module):
+    """Map from outputs ``(F, n, C)`` to a target that was transformed, linear between knots."""
+
+    start: Tensor
+    step: Tensor
+    values: Tensor
+    offset: Tensor
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        super().__init__()
+        n_folds, n_outputs, self._n_knots = arrays["values"].shape
+        for name in ("start", "step"):
+            self.register_buffer(name, as_tensor(arrays[name])[:, None])
+        self.register_buffer("values", as_tensor(arrays["values"]).flatten())
+        offset = self._n_knots * torch.arange(n_folds * n_outputs)
+        self.register_buffer("offset", offset.view(n_folds, 1, n_outputs))
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        place = ((outputs - self.start) / self.step).clamp(0, self._n_knots - 1)
+        whole = place.floor().clamp(max=self._n_knots - 2)
+        knot = whole.long() + self.offset
+        low = self.values[knot]
+        return low + (place - whole) * (self.values[knot + 1] - low)
 
 
 class _Layer(nn.Module):

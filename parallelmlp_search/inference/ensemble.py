@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parallelmlp_search.data.encoding import TableEncoder
+from parallelmlp_search.data.target_curve import TargetCurve
 from parallelmlp_search.inference.encoding import FoldEncoder, UsedColumns
 from parallelmlp_search.inference.forward import network_outputs
 from parallelmlp_search.inference.networks import Blocks, PlainNetworks, TrainedNetwork, plain_networks
@@ -35,11 +36,14 @@ class EnsembleFold:
         Preprocessing and outputs of the fold.
     networks
         Architecture and parameters of the network of each configuration.
+    curves
+        Map from outputs to the target of each configuration whose target is transformed, or None; empty for none.
     """
 
     encoder: TableEncoder
     head: Head
     networks: Sequence[tuple[Architecture, Blocks]]
+    curves: Sequence[TargetCurve | None] = ()
 
 
 class Ensemble:
@@ -113,6 +117,8 @@ class FoldGroup:
         Heads of the folds.
     window
         Rows that are computed at once.
+    curves
+        For each of ``networks``, the curves of the folds, or None.
     """
 
     def __init__(self, folds: Sequence[EnsembleFold], weights: NDArray[Any]) -> None:
@@ -131,6 +137,9 @@ class FoldGroup:
                 ]
             )
             for number in used.tolist()
+        ]
+        self.curves = [
+            curves_of_folds([one.curves[number] for one in folds if one.curves]) for number in used.tolist()
         ]
         self.encoder.keep(pair for networks in self.networks for pair in networks.columns)
         per_row = max([self.encoder.width * len(encoders), *(one.floats_per_row for one in self.networks)])
@@ -155,9 +164,14 @@ class FoldGroup:
         # exponentials overflow to infinity, whose reciprocal is right; a thread has its own error state
         with np.errstate(all="ignore"):
             rows = self.encoder.encode(used)
-            for weight, networks in zip(self.weights, self.networks, strict=True):
-                total += weight * mean_predictions(self.heads, network_outputs(networks, rows))
+            for weight, networks, curves in zip(self.weights, self.networks, self.curves, strict=True):
+                total += weight * mean_predictions(self.heads, network_outputs(networks, rows), curves)
         return total
+
+
+def curves_of_folds(curves: Sequence[TargetCurve | None]) -> list[TargetCurve] | None:
+    """Return the curves of a configuration in all folds, or None if its target is not transformed."""
+    return [curve for curve in curves if curve is not None] or None
 
 
 def _used_columns(encoder: TableEncoder) -> tuple[Any, ...]:

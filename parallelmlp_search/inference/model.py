@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from parallelmlp_search._files import make_folder, save_arrays, write_json
 from parallelmlp_search._reading import load_arrays, read_json, reading
 from parallelmlp_search.data.encoding import USED_KINDS, TableEncoder
+from parallelmlp_search.data.target_curve import N_KNOTS, TargetCurve
 from parallelmlp_search.data.target_scaling import TargetScaling
 from parallelmlp_search.data.targets import ClassTarget
 from parallelmlp_search.exceptions import RunDirectoryError
@@ -21,6 +23,7 @@ from parallelmlp_search.inference.ensemble import Ensemble, EnsembleFold
 from parallelmlp_search.inference.model_format import (
     FORMAT,
     PLAIN_FORMAT,
+    READER_FORMAT,
     SCALED_FORMAT,
     StoredModel,
     check_head,
@@ -52,12 +55,15 @@ class FoldModel:
         Preprocessing of the inputs, and outputs.
     layout, parameters
         Layout of the networks and the flat buffer of their parameters.
+    curves
+        For each network, the map from its outputs to a target that was transformed, or None; empty for none.
     """
 
     encoder: TableEncoder
     head: Head
     layout: Layout
     parameters: NDArray[Any]
+    curves: tuple[TargetCurve | None, ...] = ()
 
     def architecture(self, config: MLPConfig) -> Architecture:
         """Architecture of a configuration on rows of this fold."""
@@ -68,7 +74,7 @@ class FoldModel:
         layout = self.layout
         members = range(layout.n_members)
         found = [(layout.architecture(n), member_blocks(self.parameters, layout, n)) for n in members]
-        return EnsembleFold(self.encoder, self.head, found)
+        return EnsembleFold(self.encoder, self.head, found, self.curves)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,11 +224,15 @@ class TrainedModel:
         folder = Path(folder)
         make_folder(folder)
         arrays = {f"fold{number}": fold.parameters for number, fold in enumerate(self.folds)}
+        for number, fold in enumerate(self.folds):
+            if curves := [curve.to_array() for curve in fold.curves if curve is not None]:
+                arrays[f"curves{number}"] = np.stack(curves)
         save_arrays(folder / "weights.safetensors", arrays | {"weights": self.weights})
         parts = {"target_scaling": self.target_scaling, "reader": self.reader}
         stored = {name: None if part is None else part.to_dict() for name, part in parts.items()}
         newer = {name: values for name, values in stored.items() if values is not None}
-        version = FORMAT if "reader" in newer else SCALED_FORMAT if newer else PLAIN_FORMAT
+        version = READER_FORMAT if "reader" in newer else SCALED_FORMAT if newer else PLAIN_FORMAT
+        version = FORMAT if "curves0" in arrays else version
         write_json(
             folder / "model.json",
             {"format": version}
@@ -261,7 +271,11 @@ class TrainedModel:
         with reading(path):
             weights = stored_numbers(arrays, "weights", (model.n_members,), np.float64)
             folds = [
-                replace(fold, parameters=stored_numbers(arrays, f"fold{number}", (fold.layout.size,)))
+                replace(
+                    fold,
+                    parameters=stored_numbers(arrays, f"fold{number}", (fold.layout.size,)),
+                    curves=_stored_curves(arrays, f"curves{number}", model),
+                )
                 for number, fold in enumerate(model.folds)
             ]
         return replace(model, weights=weights, folds=folds)
@@ -311,6 +325,18 @@ class TrainedModel:
             reader=reader,
             **plain,
         )
+
+
+def _stored_curves(
+    arrays: Mapping[str, NDArray[Any]], name: str, model: TrainedModel
+) -> tuple[TargetCurve | None, ...]:
+    """Curves of the networks of a fold, of those whose configurations transform the target."""
+    is_curved = [model.task == "regression" and one.target_transform != "none" for one in model.configs]
+    if not any(is_curved):
+        return ()
+    shape = (sum(is_curved), model.folds[0].head.n_predictions, 2 + N_KNOTS)
+    curves = map(TargetCurve.from_array, stored_numbers(arrays, name, shape, np.float64))
+    return tuple(next(curves) if curved else None for curved in is_curved)
 
 
 def _stored_config(values: dict[str, Any]) -> MLPConfig:

@@ -12,9 +12,9 @@ from parallelmlp_search._checks import check_finite, check_non_negative, check_p
 from parallelmlp_search._schema import Count, Positive
 from parallelmlp_search.packing import Head
 
-FORMAT, SCALED_FORMAT, PLAIN_FORMAT = 4, 3, 2
-"""Newest format of ``model.json``; and those of models without ``reader``, and without ``reader`` and
-``target_scaling``, for older versions."""
+FORMAT, READER_FORMAT, SCALED_FORMAT, PLAIN_FORMAT = 5, 4, 3, 2
+"""Newest format of ``model.json``, with curves of transformed targets; and those of models without curves,
+without ``reader``, and without ``reader`` and ``target_scaling``, for older versions."""
 
 Numbers = list[Annotated[float, check_finite]]
 Weights = list[Annotated[float, check_non_negative]] | None

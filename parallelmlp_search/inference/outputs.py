@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parallelmlp_search.data.target_curve import TargetCurve
 from parallelmlp_search.packing import Head
 
 Floats = NDArray[Any]
@@ -17,7 +18,9 @@ MIN_PROBABILITY = 1e-12
 """Least probability of which a logarithm is taken."""
 
 
-def mean_predictions(heads: Sequence[Head], outputs: Floats) -> Doubles:
+def mean_predictions(
+    heads: Sequence[Head], outputs: Floats, curves: Sequence[TargetCurve] | None = None
+) -> Doubles:
     """Return the mean predictions ``(n, n_predictions)`` over all folds and submembers.
 
     Computed in double precision from outputs in single precision. The twin for tensors is
@@ -29,6 +32,8 @@ def mean_predictions(heads: Sequence[Head], outputs: Floats) -> Doubles:
         Heads of the ``F`` folds; those of a regression differ.
     outputs
         Outputs ``(F, K, n, C)``.
+    curves
+        Map from outputs to the target of each fold, or None where the target is not transformed.
 
     Returns
     -------
@@ -36,6 +41,10 @@ def mean_predictions(heads: Sequence[Head], outputs: Floats) -> Doubles:
     """
     outputs = outputs.astype(np.float64)
     task = heads[0].task
+    if curves is not None:
+        of_folds = [curve.decode(own.T) for curve, own in zip(curves, outputs.mean(axis=1), strict=True)]
+        decoded: Doubles = np.mean(of_folds, axis=0).T
+        return decoded
     if task == "regression":
         location, scale, lower, upper = (
             np.array([getattr(head, name) for head in heads])[:, None]

@@ -55,6 +55,15 @@ def describe_metric(name: str) -> str:
     return name if meaning is None else f"{name} ({meaning})"
 
 
+def describe_transforms(names: Sequence[str]) -> str:
+    """Return the transformations of the target that networks of a search can learn.
+
+    >>> describe_transforms(["log", "quantile"])
+    'networks learn the target as it is or transformed: log, quantile'
+    """
+    return f"networks learn the target as it is or transformed: {', '.join(names)}"
+
+
 def is_finite(value: float | None) -> bool:
     """True for a number that is neither missing nor infinite."""
     return value is not None and math.isfinite(value)

@@ -35,6 +35,8 @@ def log_start(preparation: Preparation, path: ExecutionPath, n_workers: int) -> 
         preparation.metric.name,
         f"{len(preparation.validation_rows):,}",
     )
+    if preparation.transforms:
+        LOGGER.info("networks may learn a transformed target: %s", ", ".join(preparation.transforms))
     LOGGER.info("training with %s, %s", path, counted(n_workers, "worker"))
 
 

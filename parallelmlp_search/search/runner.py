@@ -99,16 +99,15 @@ def run(
         If the problem or the settings cannot be used.
     """
     started = time.monotonic() if started is None else started
+    settings = settings.suited_to(problem.target, problem.task)
     with one_thread(), contextlib.ExitStack() as stack:
         spent = 0.0
         if directory is not None:
             stack.enter_context(directory.locked())
             spent = directory.begin(problem, settings)
             stack.enter_context(directory.recording_status(started, spent))
-        clock = Clock(settings.time_limit, started, spent)
-        throughput = _throughput(settings, n_jobs)
-        journal = Journal(throughput, directory, clock)
-        phases = PhaseClock(throughput, started)
+        clock, throughput = Clock(settings.time_limit, started, spent), _throughput(settings, n_jobs)
+        journal, phases = Journal(throughput, directory, clock), PhaseClock(throughput, started)
         context = _prepare(problem, settings, journal, clock, phases, callbacks, stack)
         context, plan = _plan(context, screener)
         if settings.time_limit is None and screener is None:
@@ -142,6 +141,7 @@ def screen(
     int
         Trials of the whole screening.
     """
+    settings = settings.suited_to(problem.target, problem.task)
     with one_thread(), contextlib.ExitStack() as stack:
         clock = Clock(settings.time_limit, started)
         journal = Journal(_throughput(settings, n_jobs), None, clock)

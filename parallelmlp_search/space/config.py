@@ -52,6 +52,7 @@ NUMERIC_EMBEDDINGS: tuple[str, ...] = ("piecewise", "none", "periodic")
 NUMERIC_SCALINGS: tuple[str, ...] = ("common", "quantile")
 CATEGORY_EMBEDDINGS: tuple[str, ...] = ("none", "learned")
 SHARINGS: tuple[str, ...] = ("mini", "full")
+TARGET_TRANSFORMS: tuple[str, ...] = ("none", "log", "yeo_johnson", "quantile")
 
 PERIODIC_FREQUENCIES = 16
 """Number of frequencies per number in a periodic embedding."""
@@ -160,6 +161,9 @@ class MLPConfig:
     sharing
         Difference between submembers, one of `SHARINGS`. ``"mini"``: a factor on each input of the first
         layer. ``"full"``: factors on the inputs and outputs of every hidden layer, and its biases.
+    target_transform
+        Transformation of the target of a regression, one of `TARGET_TRANSFORMS`; classifications ignore it.
+        The network learns the transformed target, and its predictions are transformed back.
     seed
         Seed of the initial weights, >= 0.
 
@@ -200,6 +204,7 @@ class MLPConfig:
     embedding_rate: float = 0.1
     submembers: int = 1
     sharing: str = "mini"
+    target_transform: str = "none"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -344,6 +349,7 @@ _CHOICES = {
     "numeric_scaling": NUMERIC_SCALINGS,
     "category_embedding": CATEGORY_EMBEDDINGS,
     "sharing": SHARINGS,
+    "target_transform": TARGET_TRANSFORMS,
 }
 
 FIELD_NAMES: tuple[str, ...] = tuple(field.name for field in fields(MLPConfig))

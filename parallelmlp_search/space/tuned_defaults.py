@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parallelmlp_search.space.config import MLPConfig
+from parallelmlp_search.space.config import TARGET_TRANSFORMS, MLPConfig
 from parallelmlp_search.space.search_space import SearchSpace
 
 # RealMLP-TD (Holzmueller et al. 2024) at half the width, with what did better here: a head initialized like
@@ -36,5 +36,12 @@ TUNED_DEFAULTS: tuple[MLPConfig, ...] = (
 
 
 def tuned_defaults_in(space: SearchSpace) -> tuple[MLPConfig, ...]:
-    """Return the configurations of :data:`TUNED_DEFAULTS` that a space holds."""
-    return tuple(config for config in TUNED_DEFAULTS if space.contains(config))
+    """Return the configurations of :data:`TUNED_DEFAULTS` that a space holds.
+
+    They take turns with the target transformations of the space.
+    """
+    domain = space.domains.get("target_transform")
+    transforms = ("none",) if domain is None else domain.grid(len(TARGET_TRANSFORMS))
+    n = len(transforms)
+    found = (one.replace(target_transform=transforms[k % n]) for k, one in enumerate(TUNED_DEFAULTS))
+    return tuple(config for config in found if space.contains(config))

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from parallelmlp_search.data import TablePreprocessor
+from parallelmlp_search.data import TablePreprocessor, TargetCurve
 from parallelmlp_search.data.categorical import CategoryEncoder
 from parallelmlp_search.data.encoding import TableEncoder
 from parallelmlp_search.data.means import CategoryMeans
@@ -25,6 +25,9 @@ from parallelmlp_search.space import ACTIVATIONS, MLPConfig
 CONFIGS = (
     MLPConfig(widths=(6, 5), activation="mish", numeric_embedding="none"),
     MLPConfig(widths=(6, 5), activation="mish", numeric_embedding="none", bias=True),
+    MLPConfig(widths=(6, 5), activation="mish", numeric_embedding="none", target_transform="log"),
+    MLPConfig(widths=(6, 5), activation="mish", numeric_embedding="none", target_transform="quantile"),
+    MLPConfig(widths=(4,), submembers=3, target_transform="yeo_johnson"),
     MLPConfig(widths=(4,), submembers=3, category_embedding="learned", numeric_scaling="quantile"),
     MLPConfig(widths=(7, 7), residual=True, numeric_embedding="periodic", input_scale_rate=1.0),
     MLPConfig(widths=(8, 8), normalization="layer", numeric_embedding="piecewise", activation="gelu"),
@@ -34,7 +37,7 @@ CONFIGS = (
     MLPConfig(widths=(6,), target_encoding=True, numeric_embedding="periodic"),
     *(MLPConfig(widths=(3,), activation=name, bias=False) for name in ACTIVATIONS),
 )
-"""Every kind of layer. The first two have the same shapes and are computed side by side."""
+"""Every kind of layer. The first two and the next two have the same shapes and are computed side by side."""
 
 TOLERANCE = 1e-5
 """Promised difference of a prediction, relative to the size of the predictions of a regression."""
@@ -111,7 +114,7 @@ def random_model(frame: pd.DataFrame, task: Any, n_folds: int = 3, **values: Any
         encoder = folds[0].encoder if shared and folds else preprocessor.encoder_
         sizes = [architecture_of(config, encoder, head).n_parameters for config in configs]
         vectors = [0.4 * torch.randn(size, generator=generator) for size in sizes]
-        folds.append(fold_model(encoder, head, configs, vectors))
+        folds.append(fold_model(encoder, head, configs, vectors, _curves(task, configs, n_predictions, fold)))
     weights = np.random.default_rng(0).random(len(configs))
     classes = None if task == "regression" else np.array([f"class {k}" for k in range(n_predictions)])
     model = TrainedModel(
@@ -126,6 +129,17 @@ def random_model(frame: pd.DataFrame, task: Any, n_folds: int = 3, **values: Any
         target_name="y",
     )
     return replace(model, **values)
+
+
+def _curves(task: Any, configs: Sequence[MLPConfig], n_outputs: int, fold: int) -> tuple[Any, ...]:
+    """Curves of the configurations whose target is transformed; those of the folds differ."""
+    target = np.random.default_rng(fold).lognormal(size=(80, n_outputs))
+    if task != "regression":
+        return ()
+    return tuple(
+        None if one.target_transform == "none" else TargetCurve.fit(one.target_transform, target)
+        for one in configs
+    )
 
 
 def feeds(session: onnxruntime.InferenceSession, frame: pd.DataFrame) -> Mapping[str, NDArray[Any]]:

@@ -123,9 +123,9 @@ def test_dates_in_cells(cell: Any, seconds: int) -> None:
 def test_numbers_and_texts_in_cells() -> None:
     cells = np.array(["1.5", " 2 ", "1_000", "", None, True], dtype=object)
     expected = [1.5, 2.0, np.nan, np.nan, np.nan, 1.0]
-    np.testing.assert_array_equal(standalone._numbers(cells), expected)
+    np.testing.assert_array_equal(standalone._READERS["number"](cells), expected)
     cells = np.array([" a ", 7.0, 7, True, None, np.nan, 0.5, pd.NA], dtype=object)
-    assert standalone._texts(cells).tolist() == ["a", "7", "7", "True", "", "", "0.5", ""]
+    assert standalone._READERS["category"](cells).tolist() == ["a", "7", "7", "True", "", "", "0.5", ""]
 
 
 def test_polynomial_of_normal_quantiles() -> None:

@@ -34,12 +34,15 @@ class TargetProfile:
         Classes or range, in words.
     reason
         How texts were read as numbers, or None.
+    transforms
+        Transformations of a skewed target that the default search space tries besides none.
     """
 
     name: str | None
     task: str
     values: str
     reason: str | None = None
+    transforms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ def deep_config(config: MLPConfig, depth_factor: int) -> MLPConfig:
 
     Widths stay the same. Residual connections and layer normalization are switched on, unless the factor is
     1: networks of such depths do not train without them. A deep network is trained with one learning rate
-    and without submembers, category embeddings, input scales and data-driven initialization.
+    and without submembers, category embeddings, input scales, target transformations and data-driven
+    initialization.
 
     Raises
     ------
@@ -57,6 +58,7 @@ def _with_one_rate(config: MLPConfig) -> MLPConfig:
         input_scale_rate=0.0,
         submembers=1,
         category_embedding="none",
+        target_transform="none",
         initialization="kaiming_uniform" if data_driven else config.initialization,
     )
 

@@ -94,11 +94,14 @@ def search_command(info: Mapping[str, Any], run: str) -> str | None:
 
 def _space_name(stored: Any) -> str:
     """Name of the preset that a stored search space is; ``SPACE.json`` for any other."""
+    from parallelmlp_search.search.problem.target_transforms import TARGET_TRANSFORM
     from parallelmlp_search.space import SearchSpace
     from parallelmlp_search.space.presets import PRESETS
 
+    # the default space tries target transformations where they suit the target
+    plain = {name: one for name, one in (stored or {}).items() if name != TARGET_TRANSFORM}
     for name in PRESETS:
-        if SearchSpace.preset(name).to_dict() == stored:
+        if SearchSpace.preset(name).to_dict() in (stored, plain if name == "default" else None):
             return name
     return "SPACE.json"
 

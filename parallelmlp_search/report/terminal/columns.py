@@ -12,7 +12,7 @@ from rich.text import Text
 from parallelmlp_search.data.profile.columns import LEFT_OUT, ColumnProfile
 from parallelmlp_search.data.profile.findings import Finding
 from parallelmlp_search.data.profile.table import TableProfile
-from parallelmlp_search.report.wording import describe_metric, describe_task
+from parallelmlp_search.report.wording import describe_metric, describe_task, describe_transforms
 
 MAX_COLUMNS = 40
 """Columns of the table that are shown unless all are asked for."""
@@ -56,6 +56,8 @@ def profile_page(
         read = f"; {target.reason}, read as numbers" if target.reason else ""
         head.add_row("target", Text.assemble((target.name or "target", "bold"), f", {target.values}{read}"))
         head.add_row("task", Text(_task_line(target.task, metric)))
+        if target.transforms:
+            head.add_row("", Text(describe_transforms(target.transforms)))
     head.add_row("columns", describe_kinds(profile))
     shown = _shown(profile, show_all=show_all)
     parts: list[RenderableType] = ["", head, "", _columns(shown, profile.n_rows, width)]

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parallelmlp_search.distribute import ShardOutcome, ShardTask, predict_network
+from parallelmlp_search.distribute import ShardOutcome, ShardTask, network_residuals, predict_network
 from parallelmlp_search.search.finalists.fold_tasks import grouped_tasks
 from parallelmlp_search.search.finalists.schedule import Deadline, Schedule
 from parallelmlp_search.search.finalists.snapshot_selection import FoldNetwork, SnapshotSelection
@@ -101,6 +101,15 @@ class CrossFit:
             trial.number: sum(network.epoch for network in folds) / len(folds)
             for trial, folds in zip(self.trials, self.networks, strict=True)
         }
+
+    @property
+    def residuals(self) -> dict[int, NDArray[np.float64] | None]:
+        """Mean residuals ``(C, Q)`` of the networks of each finalist, or None, by the number of its trial."""
+        found: dict[int, NDArray[np.float64] | None] = {}
+        for trial, folds in zip(self.trials, self.networks, strict=True):
+            known = [network.residuals for network in folds if network.residuals is not None]
+            found[trial.number] = np.mean(known, axis=0) if known else None
+        return found
 
     @property
     def oof_folds(self) -> NDArray[np.int16]:
@@ -214,19 +223,22 @@ class _Results:
         for member in outcome.members:
             record = RungRecord(0, self._rung, member.epochs, member.error, member.train_loss, member.seconds)
             self._records[member.trial].append(record)
-            networks = self._networks[member.trial]
+            networks, config = self._networks[member.trial], self._trials[member.trial].config
             if member.failure is not None:
                 trial = self._trials[member.trial]
                 trial.state, trial.failure = TrialState.FAILED, member.failure
             elif member.snapshots is not None:
-                chosen = self._selection.add(member.trial, fold, member.snapshots)
-                config = self._trials[member.trial].config
-                for number, (vector, epoch) in chosen.items():
-                    prediction = predict_network(self._parts[number].data, config, vector)
-                    networks[number] = FoldNetwork(vector, prediction, epoch)
+                transform = self._parts[fold].data.transform_of(config)
+                chosen = self._selection.add(member.trial, fold, member.snapshots, transform)
+                for number, (vector, epoch, residuals) in chosen.items():
+                    prediction = predict_network(self._parts[number].data, config, vector, residuals)
+                    networks[number] = FoldNetwork(vector, prediction, epoch, residuals)
             elif member.state is not None and member.prediction is not None:
-                vector = member.state.vectors["best"]
-                networks[fold] = FoldNetwork(vector, member.prediction, member.best_epoch)
+                vector, prediction = member.state.vectors["best"], member.prediction
+                data = self._parts[fold].data
+                if (residuals := network_residuals(data, config, vector)) is not None:
+                    prediction = predict_network(data, config, vector, residuals)
+                networks[fold] = FoldNetwork(vector, prediction, member.best_epoch, residuals)
 
     def collect(self, planned: int, max_epochs: int) -> CrossFit:
         """Mark finalists that are complete, and gather their predictions."""

@@ -60,7 +60,8 @@ def _timed_groups(
     """Planned finalists in groups that share batches, ordered by the best of each; then the extra ones."""
     alike: dict[tuple[object, ...], list[Trial]] = {}
     for trial in finalists[:required]:
-        kind = data.batch_rows(trial.config), data.architecture(trial.config).columns
+        config = trial.config
+        kind = data.batch_rows(config), data.architecture(config).columns, data.transform_of(config)
         alike.setdefault(kind, []).append(trial)
     most = min(size, max(MIN_GROUP_SIZE, required // N_GROUPS))
     groups = [group for trials in alike.values() for group in _chunks(trials, most)]

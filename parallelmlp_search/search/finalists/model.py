@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.data.encoding import TableEncoder
+from parallelmlp_search.data.target_curve import TargetCurve
 from parallelmlp_search.inference import FoldModel, TrainedModel
 from parallelmlp_search.inference.model import architecture_of
 from parallelmlp_search.packing import Head, plan
@@ -19,6 +20,9 @@ from parallelmlp_search.search.finalists.cross_fitting import CrossFit
 from parallelmlp_search.search.problem.preparation import Part, Preparation
 from parallelmlp_search.space import MLPConfig
 
+Residuals = Sequence[NDArray[Any] | None]
+"""Residuals ``(C, Q)`` of each member, or None."""
+
 
 def trained_model(
     preparation: Preparation,
@@ -26,6 +30,7 @@ def trained_model(
     configs: Mapping[int, MLPConfig],
     vectors: Sequence[Sequence[Tensor]],
     weights: NDArray[Any],
+    residuals: Sequence[Residuals] | None = None,
 ) -> TrainedModel:
     """Return the model of trained networks, without postprocessing.
 
@@ -39,6 +44,9 @@ def trained_model(
         Canonical vectors of the networks of each fold, in the order of the members.
     weights
         Weights of the members ``(P,)``.
+    residuals
+        Residuals over which the curves of transformed targets are smeared, of each fold in the order of the
+        members; None for none.
 
     Returns
     -------
@@ -46,9 +54,10 @@ def trained_model(
     """
     problem, classes = preparation.problem, preparation.classes
     members = tuple(configs.values())
+    known = residuals or [[None] * len(members)] * len(parts)
     folds = [
-        fold_model(part.preprocessor.encoder_, part.head, members, mine)
-        for part, mine in zip(parts, vectors, strict=True)
+        fold_model(part.preprocessor.encoder_, part.head, members, mine, _curves(part, members, points))
+        for part, mine, points in zip(parts, vectors, known, strict=True)
     ]
     return TrainedModel(
         task=problem.task,
@@ -83,10 +92,16 @@ def ensemble_model(fit: CrossFit, weights: Tensor, n_folds: int | None = None) -
     configs = {fit.trials[index].number: fit.trials[index].config for index in chosen}
     parts = fit.parts[:n_folds]
     vectors = [[fit.networks[index][fold].vector for index in chosen] for fold in range(len(parts))]
-    return trained_model(fit.preparation, parts, configs, vectors, weights[chosen].numpy())
+    residuals = [[fit.networks[index][fold].residuals for index in chosen] for fold in range(len(parts))]
+    return trained_model(fit.preparation, parts, configs, vectors, weights[chosen].numpy(), residuals)
 
 
-def refitted_model(model: TrainedModel, part: Part, vectors: Sequence[Sequence[Tensor]]) -> TrainedModel:
+def refitted_model(
+    model: TrainedModel,
+    part: Part,
+    vectors: Sequence[Sequence[Tensor]],
+    residuals: Residuals | None = None,
+) -> TrainedModel:
     """Return a model with networks that were trained on all rows, several per configuration.
 
     Parameters
@@ -95,18 +110,27 @@ def refitted_model(model: TrainedModel, part: Part, vectors: Sequence[Sequence[T
         Model of the networks of the folds; preprocessing and outputs of all rows.
     vectors
         Canonical vectors of each repetition, in the order of the members.
+    residuals
+        Residuals over which the curve of each member is smeared, or None; None for none.
 
     Returns
     -------
     TrainedModel
     """
-    encoder = part.preprocessor.encoder_
-    folds = [fold_model(encoder, part.head, model.configs, mine) for mine in vectors]
+    encoder, curves = (
+        part.preprocessor.encoder_,
+        _curves(part, model.configs, residuals or [None] * len(model.configs)),
+    )
+    folds = [fold_model(encoder, part.head, model.configs, mine, curves) for mine in vectors]
     return replace(model, folds=folds, refitted=True)
 
 
 def fold_model(
-    encoder: TableEncoder, head: Head, configs: Sequence[MLPConfig], vectors: Sequence[Tensor]
+    encoder: TableEncoder,
+    head: Head,
+    configs: Sequence[MLPConfig],
+    vectors: Sequence[Tensor],
+    curves: tuple[TargetCurve | None, ...] = (),
 ) -> FoldModel:
     """Return the packed networks of one fold.
 
@@ -116,6 +140,8 @@ def fold_model(
         Preprocessing and outputs.
     configs, vectors
         Configuration and canonical vector of each network.
+    curves
+        Map from the outputs of each network to the target if that is transformed, or None; empty for none.
 
     Returns
     -------
@@ -125,4 +151,11 @@ def fold_model(
     parameters = torch.zeros(layout.size, dtype=vectors[0].dtype)
     for member, vector in enumerate(vectors):
         write_member(parameters, layout, member, vector)
-    return FoldModel(encoder, head, layout, parameters.numpy())
+    return FoldModel(encoder, head, layout, parameters.numpy(), curves if any(curves) else ())
+
+
+def _curves(part: Part, configs: Sequence[MLPConfig], residuals: Residuals) -> tuple[TargetCurve | None, ...]:
+    """Smeared curves of networks whose target is transformed, None for the others."""
+    curves = map(part.data.curve_of, configs)
+    pairs = zip(curves, residuals, strict=True)
+    return tuple(None if curve is None else curve.smeared(points) for curve, points in pairs)

@@ -99,7 +99,8 @@ def refit(
     whole = [[found[trial] for trial in configs] for found in vectors if len(found) == len(configs)]
     if not whole:
         return model, ["the ensemble could not be refitted on all rows: the networks of the folds predict"]
-    return refitted_model(model, part, whole), []
+    residuals = fit.residuals
+    return refitted_model(model, part, whole, [residuals[trial] for trial in configs]), []
 
 
 def _drop_failures(outcome: ShardOutcome) -> None:

@@ -10,6 +10,7 @@ regression target are fitted on the training rows of each part; large tables sha
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from parallelmlp_search.data import (
     RegressionTarget,
     Split,
     TablePreprocessor,
+    TargetCurve,
     TargetScaling,
     class_weights,
     combine_weights,
@@ -41,6 +43,7 @@ from parallelmlp_search.search.problem.encoding import Encoder
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.problem.target_encoding import TargetEncoding
+from parallelmlp_search.search.problem.target_transforms import asks_for_means, transforms_of
 from parallelmlp_search.selection import at_best_threshold, get_metric
 
 MIN_SPLIT_ROWS = 20
@@ -89,6 +92,8 @@ class Preparation:
         Device of the tensors.
     hold_back
         False to train on every row without validation.
+    transforms
+        Transformations of a regression target that networks may learn, besides those of the search space.
 
     Attributes
     ----------
@@ -97,7 +102,13 @@ class Preparation:
     """
 
     def __init__(
-        self, problem: Problem, settings: SearchSettings, device: str = "cpu", *, hold_back: bool = True
+        self,
+        problem: Problem,
+        settings: SearchSettings,
+        device: str = "cpu",
+        *,
+        hold_back: bool = True,
+        transforms: Collection[str] = (),
     ) -> None:
         settings.check_task(problem.task)
         warn_of_precision(settings.precision, device)
@@ -136,6 +147,9 @@ class Preparation:
         if choice is not None and choice.contains(True):
             means = TargetEncoding(problem, self.target, self.metric_weight, settings.seed)
         self._encoder = Encoder(problem, settings, self.oof_rows, device, means)
+        wanted = {*transforms_of(settings.space), *transforms} - {"none"}
+        self.transforms = sorted(wanted) if problem.task == "regression" else []
+        self._smears = bool(self.transforms) and self._asks_for_means()
 
     def _everything(self, validate: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """All rows as out-of-fold rows, and as validation rows or none."""
@@ -310,6 +324,7 @@ class Preparation:
         fit = train if fit is None else fit
         encoding = self._encoder.fit(fit)
         head, target = self._outputs(fit, train)
+        curves, transformed = self._curves(fit, train)
         weight = None if self.training_weight is None else torch.from_numpy(self.training_weight[train])
         validation = self.validation_rows if validated and len(self.validation_rows) else None
 
@@ -333,6 +348,9 @@ class Preparation:
             seed=seed,
             columns=encoding.preprocessor.columns_,
             precision=self.settings.precision,
+            transformed_targets=moved(transformed),
+            curves=curves,
+            smears=self._smears,
         )
         self.part_seconds = 0.0 if self.shares_table else time.monotonic() - began
         predicted_rows = np.empty(0, dtype=np.intp) if predict is None else predict
@@ -354,3 +372,21 @@ class Preparation:
             upper=tuple(scaler.high_.tolist()),
         )
         return head, torch.from_numpy(np.ascontiguousarray(np.atleast_2d(encoded.T)))
+
+    def _curves(
+        self, fit: NDArray[np.intp], train: NDArray[np.intp]
+    ) -> tuple[dict[str, TargetCurve], Tensor | None]:
+        """Curves of transformed targets, fitted on the rows ``fit``, and training targets ``(T, C, n)``."""
+        if not self.transforms:
+            return {}, None
+        weight = None if self.metric_weight is None else self.metric_weight[fit]
+        curves = {name: TargetCurve.fit(name, self.target[fit], weight) for name in self.transforms}
+        target = np.atleast_2d(self.target[train].T)
+        encoded = np.stack([curve.encode(target) for curve in curves.values()])
+        return curves, torch.from_numpy(encoded.astype(np.float32))
+
+    def _asks_for_means(self) -> bool:
+        """True if curves are smeared; a quantile needs no correction after a transformation."""
+        if str(self.settings.loss).startswith("quantile"):
+            return False
+        return asks_for_means(self.metric, self.metric_target(self.oof_rows), self.weights(self.oof_rows))

@@ -34,6 +34,8 @@ from parallelmlp_search.data.profile.target import describe_target
 from parallelmlp_search.data.row_values import group_codes, refuse_rows, row_times, row_values, row_weights
 from parallelmlp_search.engine import Head, Task
 from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParameterError
+from parallelmlp_search.search.problem.target_transforms import offered_transforms
+from parallelmlp_search.selection import get_metric
 
 MIN_ROWS = 2
 MAX_NAMED = 5
@@ -223,7 +225,9 @@ class Problem:
         """Facts about the table and findings that deserve attention; `short` leaves out those of columns."""
         reason = None if self.target_reader is None else self.target_reader.describe()
         values = describe_target(self.target, self.task)
-        about = TargetProfile(self.target_name, self.task, values, reason)
+        metric = get_metric(None, self.task)
+        transforms = offered_transforms(self.target, self.task, metric)[1:]
+        about = TargetProfile(self.target_name, self.task, values, reason, transforms)
         return profile_table(self.frame, self.read, self.target, about, short=short)
 
     def fingerprint(self) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from parallelmlp_search._checks import check_boolean, check_choice, check_integer, check_seconds, check_size
 from parallelmlp_search.data import Scaling
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
 from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.kernels.precision import PRECISIONS
-from parallelmlp_search.selection import Metric
-from parallelmlp_search.space import MLPConfig, SearchSpace
+from parallelmlp_search.search.problem.target_transforms import TARGET_TRANSFORM, offered_transforms
+from parallelmlp_search.selection import Metric, get_metric
+from parallelmlp_search.space import Categorical, MLPConfig, SearchSpace
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -211,6 +214,16 @@ class SearchSettings:
             if not isinstance(config, MLPConfig):
                 raise InvalidParameterError(f"initial must hold configurations, but got {config!r}")
             space.to_values(config)  # raises for a configuration outside of the space
+
+    def suited_to(self, target: NDArray[Any], task: str) -> SearchSettings:
+        """Return the settings, whose default space tries transformations of a skewed target ``(n, ...)``."""
+        if task != "regression" or self.space != SearchSpace.preset("default"):
+            return self
+        offered = offered_transforms(target, task, get_metric(self.metric, task))
+        if not offered:
+            return self
+        space = SearchSpace({**self.space.domains, TARGET_TRANSFORM: Categorical(offered)})
+        return replace(self, search_space=space)
 
     @property
     def memory_bytes(self) -> int | None:

@@ -136,4 +136,6 @@ def summarise(config: MLPConfig) -> str:
     words.append(f"lr {config.learning_rate:.2g}")
     if config.dropout > 0:
         words.append(f"drop {config.dropout:.2g}")
+    if config.target_transform != "none":
+        words.append(f"{config.target_transform} target")
     return " ".join(words)

@@ -27,10 +27,12 @@ from parallelmlp_search.integrations.optuna.study.suggest import resolve_space, 
 from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search.problem.devices import resolve_device
 from parallelmlp_search.search.problem.preparation import Preparation
+from parallelmlp_search.search.problem.target_transforms import transforms_of
 from parallelmlp_search.search.run.budget import Throughput, default_epochs
 from parallelmlp_search.search.screening.rungs import ladder
 from parallelmlp_search.selection import Metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
+from parallelmlp_search.space.config import TARGET_TRANSFORMS
 
 Space = SearchSpace | str | os.PathLike[str] | Mapping[str, Any] | Callable[[Trial], MLPConfig]
 """Search space, name of a preset, file, mapping, or function from a trial to a configuration."""
@@ -258,7 +260,8 @@ class PackedObjective(PreparedObjective):
         problem = Problem.from_table(
             X, y, task=task, weight=sample_weight, groups=groups, time=time, class_weight=class_weight
         )
-        preparation = Preparation(problem, settings, resolve_device(device))
+        transforms = TARGET_TRANSFORMS if callable(space) else transforms_of(space)
+        preparation = Preparation(problem, settings, resolve_device(device), transforms=transforms)
         data = preparation.screening().data
         rungs = ladder(max_epochs or default_epochs(data.n_rows / 128), reduction_factor)
         super().__init__(data, space, preparation.metric, rungs, seed, objectives, dict(constraints or {}))
