@@ -37,7 +37,7 @@ class EnsembleFold:
     networks
         Architecture and parameters of the network of each configuration.
     curves
-        Map from outputs to the target of each configuration whose target is transformed, or None; empty for none.
+        Map from outputs to a transformed target of each configuration, or None; empty for none.
     """
 
     encoder: TableEncoder
