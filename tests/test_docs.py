@@ -333,7 +333,7 @@ def test_the_rule_on_commands_catches_what_it_should(command: str, problem: str 
         ("pmlp", False),
         ("--no-tune-thresholds", False),
         ("--no-tuned-decision", True),
-        ("python -m benchmarks.gpu --check", False),
+        ("python -m benchmarks.gpu --card", False),
         ("python -m benchmarks.gpus", True),
         ("make gpu PYTHON=python3", False),
         ("make gpus", True),
