@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from parallelmlp_search.data.encoding import TableEncoder
 from parallelmlp_search.inference.encoding import FoldEncoder
-from parallelmlp_search.inference.ensemble import EnsembleFold, FoldGroup
+from parallelmlp_search.inference.ensemble import MAX_WINDOW_ROWS, EnsembleFold, FoldGroup
 from parallelmlp_search.inference.forward import network_outputs
 from parallelmlp_search.inference.networks import TrainedNetwork, plain_networks
 from parallelmlp_search.inference.threads import one_product_thread
@@ -47,7 +48,22 @@ def seconds_of(function: Callable[[], object]) -> float:
     return min(found)
 
 
-def encoding_seconds(encoder: TableEncoder, table: Any, n_folds: int) -> float:
+class EncodingSeconds(NamedTuple):
+    """Seconds of making the inputs of networks from a table.
+
+    Attributes
+    ----------
+    reading
+        Reading the columns of the table, which all networks need.
+    sections
+        Writing each section of the inputs, of which a network may use some.
+    """
+
+    reading: float
+    sections: tuple[float, ...]
+
+
+def encoding_seconds(encoder: TableEncoder, table: Any, n_folds: int) -> EncodingSeconds:
     """Return the seconds of reading and encoding a table for some folds.
 
     Parameters
@@ -61,10 +77,28 @@ def encoding_seconds(encoder: TableEncoder, table: Any, n_folds: int) -> float:
 
     Returns
     -------
-    float
+    EncodingSeconds
     """
     folds = FoldEncoder([encoder] * n_folds)
-    return seconds_of(lambda: folds.encode(folds.read(table)))
+    reading = seconds_of(lambda: folds.read(table))
+    used = folds.read(table)
+    window = used[: min(len(used), MAX_WINDOW_ROWS)]
+    out = np.empty((len(window), n_folds, folds.width), dtype=np.float32)
+    sections = [
+        seconds_of(partial(section.write, window, out[:, :, place])) * len(used) / len(window)
+        for section, place in folds.sections
+    ]
+    return EncodingSeconds(reading, tuple(sections))
+
+
+def used_sections(architecture: Architecture, encoder: TableEncoder) -> list[bool]:
+    """Return for each section of :class:`EncodingSeconds` whether a network uses it."""
+    folds = FoldEncoder([encoder])
+    used = np.zeros(folds.width, dtype=bool)
+    ranges = architecture.columns or ((0, architecture.n_inputs),)
+    for first, end in ranges:
+        used[folds.places[0][first:end]] = True
+    return [bool(used[place].any()) for _, place in folds.sections]
 
 
 def network_seconds(architecture: Architecture, encoder: TableEncoder, head: Head, n_rows: int) -> float:

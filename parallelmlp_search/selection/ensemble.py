@@ -7,7 +7,7 @@ Predictions have to be out-of-fold: on its training rows an overfitted member wo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,14 +39,26 @@ class CostLimit:
         Cost of each member ``(P,)``, for example its latency.
     budget
         Largest sum.
+    uses
+        Whether each member needs each shared part ``(P, K)``, bool.
+    part_costs
+        Costs of the shared parts ``(K,)``, which count once if any member needs them.
     """
 
     costs: Tensor
     budget: float
+    uses: Tensor
+    part_costs: Tensor
 
     def of(self, members: Sequence[int]) -> CostLimit:
         """Return the limit for some of the members, in this order."""
-        return CostLimit(self.costs[list(members)], self.budget)
+        rows = list(members)
+        return replace(self, costs=self.costs[rows], uses=self.uses[rows])
+
+    @property
+    def alone(self) -> Tensor:
+        """Cost of each member without others ``(P,)``, with all parts that it needs."""
+        return self.costs + self.uses.double() @ self.part_costs
 
     def exceeded_by(self, picks: Sequence[int], candidates: Tensor) -> Tensor:
         """Return a mask of the candidates that cost too much beside members that are picked.
@@ -63,8 +75,10 @@ class CostLimit:
         """
         picked = torch.zeros(len(self.costs), dtype=torch.bool)
         picked[list(picks)] = True
-        left = self.budget - float(self.costs[picked].sum())
-        return ~picked[candidates] & (self.costs[candidates] > left)
+        present = self.uses[picked].any(dim=0)
+        left = self.budget - float(self.costs[picked].sum() + self.part_costs[present].sum())
+        more = self.costs[candidates] + (self.uses[candidates] & ~present).double() @ self.part_costs
+        return ~picked[candidates] & (more > left)
 
 
 @dataclass(frozen=True, eq=False)

@@ -211,6 +211,22 @@ def test_combine_needs_one_prediction_per_member():
         found.combine(predictions[:3])
 
 
+def limited(costs, budget):
+    """Limit without shared parts."""
+    return CostLimit(costs, budget, torch.zeros(len(costs), 0, dtype=torch.bool), torch.zeros(0).double())
+
+
+def test_shared_parts_count_once() -> None:
+    uses = torch.tensor([[True, False], [True, False], [False, True]])
+    limit = CostLimit(torch.ones(3).double(), 4.5, uses, torch.tensor([2.0, 3.0]).double())
+    assert limit.alone.tolist() == [3.0, 3.0, 4.0]
+    everyone = torch.arange(3)
+    assert limit.exceeded_by([], everyone).tolist() == [False, False, False]
+    # beside the first, the second needs 1 and the third 4 more
+    assert limit.exceeded_by([0], everyone).tolist() == [False, False, True]
+    assert limit.of([2, 0]).exceeded_by([1], torch.arange(2)).tolist() == [True, False]
+
+
 def test_a_limit_of_the_cost_holds_and_is_used() -> None:
     rng = np.random.default_rng(0)
     target = torch.from_numpy(rng.normal(size=200))
@@ -218,14 +234,14 @@ def test_a_limit_of_the_cost_holds_and_is_used() -> None:
     costs = torch.tensor([5.0, 1.0, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64)
     free = greedy_ensemble(predictions, target, get_metric("rmse", "regression"))
     for budget in (1.0, 2.5, 4.0, 100.0):
-        limit = CostLimit(costs, budget)
+        limit = limited(costs, budget)
         found = greedy_ensemble(predictions, target, get_metric("rmse", "regression"), limit=limit)
         assert float(costs[found.weights > 0].sum()) <= budget
         assert found.limit is limit
         assert found.score >= free.score - 1e-12
     assert torch.equal(found.weights, free.weights)
     with pytest.raises(SearchFailedError):
-        greedy_ensemble(predictions, target, get_metric("rmse", "regression"), limit=CostLimit(costs, 0.5))
+        greedy_ensemble(predictions, target, get_metric("rmse", "regression"), limit=limited(costs, 0.5))
 
 
 def test_a_repeated_selection_keeps_to_the_limit() -> None:
@@ -235,7 +251,7 @@ def test_a_repeated_selection_keeps_to_the_limit() -> None:
     noise = torch.tensor([0.01, 1.0, 1.0, 1.0])[:, None, None]
     predictions = target + noise * torch.from_numpy(rng.normal(size=(4, 1, 400)))
     metric = get_metric("rmse", "regression")
-    limit = CostLimit(torch.tensor([9.0, 1.0, 1.0, 1.0], dtype=torch.float64), 3.0)
+    limit = limited(torch.tensor([9.0, 1.0, 1.0, 1.0], dtype=torch.float64), 3.0)
     ensemble = greedy_ensemble(predictions, target, metric, limit=limit)
     honest = bias_corrected_score(predictions, target, metric, ensemble)
     assert honest.score > 0.4

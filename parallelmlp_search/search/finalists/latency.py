@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -64,9 +64,9 @@ class _Candidate:
     ensemble: GreedyEnsemble
     n_folds: int
     error: float
-    networks: Tensor
-    """Seconds per row of each finalist, without encoding."""
-    encoding: float
+    limit: CostLimit
+    """Seconds per row of each finalist and of the sections of the inputs."""
+    reading: float
 
 
 class LimitedSelection:
@@ -100,11 +100,10 @@ class LimitedSelection:
         (GreedyEnsemble, Latency)
         """
         measured = self._journal.entry("latency", self._measure)
-        networks = torch.tensor(measured["networks"], dtype=torch.float64)
         target, best, seconds = self._meter.limit, None, math.inf
         for attempt in range(MAX_TRIES):
-            found = self._best(networks, measured["encoding"], target)
-            candidate = found or self._fastest(networks, measured["encoding"])
+            found = self._best(measured, target)
+            candidate = found or self._fastest(measured)
             took = self._journal.entry(f"took-{attempt}", partial(self._model_seconds, candidate))
             if best is None or took <= seconds:
                 best, seconds = candidate, took
@@ -112,36 +111,49 @@ class LimitedSelection:
                 break
             target *= MARGIN * self._meter.limit / took
         assert best is not None
-        alone = (best.n_folds * best.networks + best.encoding).tolist()
+        alone = (best.limit.alone + best.reading).tolist()
         latency = Latency(seconds, self._meter.limit, self._meter.batch, best.n_folds, tuple(alone))
         return best.ensemble, latency
 
     def _measure(self) -> dict[str, Any]:
+        trials, meter = self._fit.trials, self._meter
         shared = len({id(part.preprocessor.encoder_) for part in self._fit.parts}) == 1
         return {
-            "networks": [self._meter.network(trial.config) for trial in self._fit.trials],
-            "encoding": {str(count): self._meter.encoding(1 if shared else count) for count in self._counts},
+            "networks": [meter.network(trial.config) for trial in trials],
+            "uses": [list(meter.sections(trial.config)) for trial in trials],
+            "encoding": {
+                str(count): [encoding.reading, *encoding.sections]
+                for count in self._counts
+                for encoding in [meter.encoding(1 if shared else count)]
+            },
         }
 
-    def _best(self, networks: Tensor, encoding: dict[str, float], limit: float) -> _Candidate | None:
+    def _limit(self, measured: dict[str, Any], n_folds: int, budget: float) -> tuple[CostLimit, float]:
+        """Limit of finalists with the networks of some folds, and the seconds of reading a row."""
+        reading, *sections = measured["encoding"][str(n_folds)]
+        networks, parts = (torch.tensor(one, dtype=torch.float64) for one in (measured["networks"], sections))
+        return CostLimit(n_folds * networks, budget - reading, torch.tensor(measured["uses"]), parts), reading
+
+    @property
+    def _finite(self) -> Tensor:
+        return torch.isfinite(self._fit.scored_predictions).flatten(1).all(1)
+
+    def _best(self, measured: dict[str, Any], budget: float) -> _Candidate | None:
         """Candidate with the lowest expected error; None if no finalist is within the limit."""
-        finite = torch.isfinite(self._fit.scored_predictions).flatten(1).all(1)
         found = []
         for n_folds in self._counts:
-            base = encoding[str(n_folds)]
-            budget = CostLimit(n_folds * networks, limit - base)
-            if bool((budget.costs[finite] <= budget.budget).any()):
-                ensemble = self._select(budget)
-                found.append(
-                    _Candidate(ensemble, n_folds, self._expected_error(ensemble, n_folds), networks, base)
-                )
+            limit, reading = self._limit(measured, n_folds, budget)
+            if bool((limit.alone[self._finite] <= limit.budget).any()):
+                ensemble = self._select(limit)
+                error = self._expected_error(ensemble, n_folds)
+                found.append(_Candidate(ensemble, n_folds, error, limit, reading))
         return min(found, key=lambda one: one.error, default=None)
 
-    def _fastest(self, networks: Tensor, encoding: dict[str, float]) -> _Candidate:
+    def _fastest(self, measured: dict[str, Any]) -> _Candidate:
         """Fastest finalist with the network of one fold."""
-        finite = torch.isfinite(self._fit.scored_predictions).flatten(1).all(1)
-        ensemble = self._select(CostLimit(networks, float(networks[finite].min())))
-        return _Candidate(ensemble, 1, math.inf, networks, encoding["1"])
+        limit, reading = self._limit(measured, 1, math.inf)
+        limit = replace(limit, budget=float(limit.alone[self._finite].min()))
+        return _Candidate(self._select(limit), 1, math.inf, limit, reading)
 
     def _expected_error(self, ensemble: GreedyEnsemble, n_folds: int) -> float:
         """Error on the rows of the selection, with the gain of averaging the networks of some folds."""

@@ -101,7 +101,8 @@ class Latencies(TypedDict):
     """Measured seconds per row."""
 
     networks: list[Seconds]
-    encoding: dict[str, Seconds]
+    uses: list[list[bool]]
+    encoding: dict[str, list[Seconds]]
 
 
 ENTRIES: Mapping[str, Any] = {

@@ -14,7 +14,13 @@ import pytest
 import torch
 
 from parallelmlp_search.exceptions import InvalidParameterError
-from parallelmlp_search.inference.latency import network_seconds, seconds_of
+from parallelmlp_search.inference.latency import (
+    EncodingSeconds,
+    encoding_seconds,
+    network_seconds,
+    seconds_of,
+    used_sections,
+)
 from parallelmlp_search.search import Problem, RunDirectory, SearchResult, SearchSettings, run
 from parallelmlp_search.search.finalists.latency import Latency, missed_limit
 from parallelmlp_search.search.problem.latency import LatencyMeter
@@ -35,8 +41,10 @@ def meter_of(
     """Meter with given costs instead of measured ones."""
     part = context.preparation.screening()
     meter = LatencyMeter(context.preparation.problem, part.preprocessor.encoder_, part.head, limit, 100)
-    meter.network = costs  # type: ignore[method-assign]
-    meter.encoding = lambda n_folds: encoding * n_folds  # type: ignore[method-assign]
+    meter.network = meter.predicted = costs  # type: ignore[method-assign]
+    meter.calibrate = lambda configs: None  # type: ignore[method-assign]
+    meter.encoding = lambda n_folds: EncodingSeconds(encoding * n_folds, (0.0,))  # type: ignore[method-assign]
+    meter.sections = lambda config: (True,)  # type: ignore[method-assign]
     return meter
 
 
@@ -60,7 +68,7 @@ def test_a_limit_that_no_network_keeps_is_refused_with_the_least(
     meter = meter_of(make_context(spam, make_settings(search_space=SPACE)), 1e-6, lambda _: 3e-6, 2e-6)
     rng = np.random.default_rng(0)
     with pytest.raises(
-        InvalidParameterError, match=r"at least about 5\.5us .* takes 2us, .* 3us, but got 1us"
+        InvalidParameterError, match=r"at least about 5\.5us .* takes 5us .* a row 2us of them, but got 1us"
     ):
         meter.fitting(lambda count: SPACE.sample(count, rng))(5)
 
@@ -101,7 +109,10 @@ def test_a_tight_limit_leaves_out_folds_and_networks(
 ) -> None:
     # the model of all folds takes three times as long as that of one
     monkeypatch.setattr(LatencyMeter, "network", lambda self, config: 1.0)
-    monkeypatch.setattr(LatencyMeter, "encoding", lambda self, n_folds: 0.1 * n_folds)
+    monkeypatch.setattr(
+        LatencyMeter, "encoding", lambda self, n_folds: EncodingSeconds(0.1 * n_folds, (0.0,))
+    )
+    monkeypatch.setattr(LatencyMeter, "sections", lambda self, config: (True,))
     measured: list[int] = []
 
     def took(function: Callable[[], Any]) -> float:
@@ -159,3 +170,32 @@ def test_wide_networks_are_slower(spam: Problem, make_context: Any, make_setting
     assert Latency(1.0, 2.0, 10, 3, (1.0,)).to_dict() == {
         "seconds_per_row": 1.0, "limit": 2.0, "batch": 10, "n_folds": 3
     }  # fmt: skip
+
+
+def test_times_of_a_few_networks_predict_the_others(
+    spam: Problem, make_context: Any, make_settings: Any
+) -> None:
+    """Only the order of size is tested, since other programs can run beside the test."""
+    context = make_context(spam, make_settings(search_space="default", infer_limit=1.0))
+    part = context.preparation.screening()
+    meter = LatencyMeter(context.preparation.problem, part.preprocessor.encoder_, part.head, 1.0, 500)
+    configs = SearchSpace.preset("default").sample(60, np.random.default_rng(0))
+    meter.calibrate(configs[:40])
+    ratios = [meter.predicted(config) / meter.network(config) for config in configs[40:]]
+    assert 0.4 < np.median(ratios) < 2.5
+    assert np.quantile(np.abs(np.log(ratios)), 0.8) < np.log(4.0)
+
+
+def test_only_the_inputs_that_a_network_uses_count(
+    spam: Problem, make_context: Any, make_settings: Any
+) -> None:
+    context = make_context(spam, make_settings(numeric_bins=8))
+    encoder = context.preparation.screening().preprocessor.encoder_
+    seconds = encoding_seconds(encoder, spam.frame.iloc[:200], 2)
+    assert len(seconds.sections) > 1
+    assert min(seconds.reading, *seconds.sections) > 0
+    plain, binned = (
+        used_sections(context.data.architecture(MLPConfig(widths=(4,), numeric_embedding=name)), encoder)
+        for name in ("none", "piecewise")
+    )
+    assert sum(plain) < sum(binned)
