@@ -252,7 +252,7 @@ def load_metadata(path: Path, schema: Any = Any, remedy: str = RESTORE) -> Any:
     -------
     Any
     """
-    with _opened(path, remedy) as file:
+    with _opened(path, remedy, "np") as file:  # without torch
         return _metadata(file, schema)
 
 

@@ -93,6 +93,10 @@ def _tuned_is_better(output: str) -> None:
     assert tuned > probable + 0.2
 
 
+def _covers_nine_of_ten(output: str) -> None:
+    assert 0.83 < float(output.splitlines()[-1]) <= 1.0
+
+
 OUTPUTS: dict[str, tuple[Callable[[str], None], ...]] = {
     "README.md": (_readme_estimator, _readme_study),
     "datasets/README.md": (_anything,),
@@ -100,7 +104,11 @@ OUTPUTS: dict[str, tuple[Callable[[str], None], ...]] = {
     "docs/explain.md": (_contains("importance  standard_error"), _anything),
     "docs/columns.md": (_anything,),
     "docs/getting-started.md": tuple(map(_contains, ("0.", "honest score", "MLPConfig(", "True"))),
-    "docs/guides/deploy.md": (_anything, _contains("['model.json', 'weights.safetensors']"), _below(1.0)),
+    "docs/guides/deploy.md": (
+        _anything,
+        _contains("['model.json', 'uncertainty.safetensors', 'weights.safetensors']"),
+        _below(1.0),
+    ),
     "docs/guides/groups-and-time.md": (_patients_are_harder, _contains("True")),
     "docs/guides/imbalance.md": (_tuned_is_better, _contains(" of 600")),
     "docs/guides/migration.md": (_contains("learning_rate"), _contains("16 ["), _anything),
@@ -118,6 +126,7 @@ OUTPUTS: dict[str, tuple[Callable[[str], None], ...]] = {
         _contains("profit_score"),
     ),
     "docs/refinement_sampler.md": (_below(0.1),),
+    "docs/uncertainty.md": (_covers_nine_of_ten,),
     "docs/several-machines.md": (_contains("rank  trial"),),
     "docs/report.md": (_contains("Learning curves\n"),),
     "docs/search_cv.md": (_contains("rank_test_score"), _anything, _contains("MLPConfig(")),

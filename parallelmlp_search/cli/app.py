@@ -36,6 +36,7 @@ from parallelmlp_search.cli.options import (
     search_option,
     shared_option,
 )
+from parallelmlp_search.cli.predict import predict
 from parallelmlp_search.cli.process_exit import ProcessExit
 from parallelmlp_search.cli.process_start import process_start
 from parallelmlp_search.cli.promote import promote
@@ -327,40 +328,7 @@ def resume(
         perform(directory, problem, settings, source, **how)
 
 
-@app.command()
-@guarded
-def predict(
-    run: RunPath,
-    data: TablePath,
-    output: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE",
-            help="A .csv, .csv.gz, .parquet or .feather file. Default: CSV on standard output.",
-            show_default=False,
-        ),
-    ] = "-",
-    proba: Annotated[
-        bool, typer.Option("--proba", help="Write the probability of each class instead of the class.")
-    ] = False,
-    database: Database = None,
-    sheet: Sheet = None,
-) -> None:
-    """Predict the rows of a table with the ensemble of a run."""
-    from parallelmlp_search.cli.predictions import check_output, prediction_table, target_of, write_table
-    from parallelmlp_search.data import read_table
-    from parallelmlp_search.runs import load_model
-    from parallelmlp_search.search import RunDirectory
-
-    check_output(output)
-    directory = RunDirectory.open(run)
-    model = load_model(directory)
-    target = target_of(directory, model) or "prediction"
-    table = read_table(data, database=database, sheet=sheet)
-    write_table(prediction_table(model, table, target, proba=proba), output)
-
-
-for command in (evaluate, leaderboard, show, study):
+for command in (predict, evaluate, leaderboard, show, study):
     app.command()(guarded(command))
 
 for further in (promote, distill, explain, export, inspect, report, serve):

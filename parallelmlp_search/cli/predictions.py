@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from parallelmlp_search.data.frames import as_frame
 from parallelmlp_search.data.row_values import row_weights
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError, near_miss
 from parallelmlp_search.inference import TrainedModel
+from parallelmlp_search.inference.intervals import predicted_intervals, predicted_sets
+from parallelmlp_search.report.wording import SHOWN_COVERAGE
 from parallelmlp_search.runs import load_model
 from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.search.run.tables import column_shifts
@@ -72,25 +76,88 @@ def target_of(directory: RunDirectory, model: TrainedModel) -> str | None:
     return None if name is None else str(name)
 
 
-def prediction_table(model: TrainedModel, frame: pd.DataFrame, target: str, *, proba: bool) -> pd.DataFrame:
+def prediction_table(
+    model: TrainedModel, frame: pd.DataFrame, target: str, *, proba: bool, coverages: Sequence[float] = ()
+) -> pd.DataFrame:
     """Return the predictions for the rows of a table, or with ``proba`` the probability of each class.
 
-    The columns are named after the target, numbered if it has several outputs, or after the classes.
+    The columns are named after the target, numbered if it has several outputs, or after the classes. For each
+    of ``coverages`` follow the ends of intervals, or sets of classes as JSON lists.
 
     Raises
     ------
     InvalidParameterError
-        If probabilities of a regression are requested.
+        If probabilities of a regression are requested, or a coverage is not possible.
+    DataError
+        If the model cannot make intervals.
     """
     features = frame.drop(columns=[target], errors="ignore")
     if proba:
         if model.classes is None:
             raise InvalidParameterError("--proba needs classes, but this run is a regression: leave it out")
-        return pd.DataFrame(model.predictions(features).T, columns=[str(name) for name in model.classes])
-    values = model.predict(features)
-    if values.ndim == 1:
-        return pd.DataFrame({target: values})
-    return pd.DataFrame(values, columns=[f"{target}_{output}" for output in range(values.shape[1])])
+        found = pd.DataFrame(model.predictions(features).T, columns=[str(name) for name in model.classes])
+    elif (values := model.predict(features)).ndim == 1:
+        found = pd.DataFrame({target: values})
+    else:
+        found = pd.DataFrame(values, columns=[f"{target}_{output}" for output in range(values.shape[1])])
+    for name, column in _uncertain_columns(model, features, target, coverages):
+        found[name] = column
+    return found
+
+
+def check_percents(percents: Sequence[float]) -> tuple[float, ...]:
+    """Return coverages in percent as shares.
+
+    Raises
+    ------
+    InvalidParameterError
+        If one is below 1, which would be a share, or not below 100.
+    """
+    for percent in percents:
+        if not 1.0 <= percent < 100.0:
+            raise InvalidParameterError(
+                f"--interval must be a percentage from 1 to below 100, such as 90, but got {percent:g}"
+            )
+    return tuple(percent / 100 for percent in percents)
+
+
+def _uncertain_columns(
+    model: TrainedModel, features: pd.DataFrame, target: str, coverages: Sequence[float]
+) -> Iterator[tuple[str, Any]]:
+    """Names and values of the columns of intervals or sets."""
+    if not coverages:
+        return
+    if model.classes is not None:
+        labels = model.classes.tolist()
+        for coverage, members in zip(coverages, predicted_sets(model, features, coverages), strict=True):
+            texts = [[plain(labels[number]) for number in np.flatnonzero(row)] for row in members.T]
+            yield f"{target}_set_{100 * coverage:g}", [json.dumps(one, ensure_ascii=False) for one in texts]
+        return
+    for coverage, ends in zip(coverages, predicted_intervals(model, features, coverages), strict=True):
+        for output in range(ends.shape[1]):
+            name = target if model.flat_target else f"{target}_{output}"
+            for side, values in zip(("lower", "upper"), ends[:, output], strict=True):
+                yield f"{name}_{side}_{100 * coverage:g}", values
+
+
+def _measured_coverage(
+    model: TrainedModel, features: pd.DataFrame, truth: NDArray[Any], weight: NDArray[Any] | None
+) -> dict[str, Any] | None:
+    """Coverage of 90 % intervals or sets on rows with known targets; None for a model without them."""
+    level: dict[str, Any] = {"coverage": SHOWN_COVERAGE}
+    known = model.uncertainty
+    if known is None or known.conformal[0].max_coverage < SHOWN_COVERAGE:
+        return None
+    if model.classes is not None:
+        sets = predicted_sets(model, features, (SHOWN_COVERAGE,))[0]
+        covered = sets[truth, np.arange(len(truth))]
+        level["size"] = float(np.average(sets.sum(axis=0), weights=weight))
+    else:
+        lower, upper = predicted_intervals(model, features, (SHOWN_COVERAGE,))[0]
+        covered = ((lower <= truth.T) & (upper >= truth.T)).mean(axis=0)
+        level["width"] = np.average(upper - lower, axis=1, weights=weight).tolist()
+    level["measured"] = float(np.average(covered, weights=weight))
+    return {"measured_on": "these rows", "levels": [level]}
 
 
 def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any]:
@@ -130,6 +197,7 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
     table = model.read(features)
     shifts = column_shifts(directory, model, as_frame(table))
     predictions = np.ascontiguousarray(model.predictions_of_read(table))
+    covered = _measured_coverage(model, features, truth, weight)
     units: tuple[float, ...] = (1.0,)
     center: tuple[float, ...] = (0.0,)
     if (scaling := model.target_scaling) is not None:
@@ -153,5 +221,6 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
         "scores": scores,
         **model.postprocessing(),
         "drift": None if shifts is None else [plain(one.to_dict()) for one in shifts],
+        "uncertainty": covered,
         "honest": plain(result["honest"]),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from parallelmlp_search.estimators.parameters import documented_by, stores_parameters
 from parallelmlp_search.estimators.search_estimator import SearchEstimator
@@ -172,6 +173,35 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         verbose: int = 0,
     ) -> None: ...
 
+    def predict_set(self, X: Any, coverage: float | Sequence[float] = 0.9) -> npt.NDArray[np.bool_]:
+        """Return a set of classes for each row that contains the true class of this share of new rows.
+
+        A conformal set from the out-of-fold probabilities: all classes whose probability is large enough, and
+        the class that ``predict`` returns. ``result_.uncertainty`` holds the measured coverage.
+
+        Parameters
+        ----------
+        X
+            Table with the columns of ``fit``.
+        coverage
+            Share of new rows, in (0, 1), or several.
+
+        Returns
+        -------
+        bool array of shape (n_samples, n_classes)
+            True for the classes of ``classes_`` in the set; of shape (n_samples, n_classes, n_coverages) for
+            several coverages.
+
+        Raises
+        ------
+        ValueError
+            If a coverage or the table is not valid, or the model has no out-of-fold rows.
+        """
+        from parallelmlp_search.inference.intervals import predicted_sets
+
+        sets: npt.NDArray[np.bool_] = self._with_coverages(predicted_sets, X, coverage)
+        return sets
+
     def _task_settings(self) -> dict[str, Any]:
         if not isinstance(self.tune_thresholds, bool):
             raise InvalidParameterError(
@@ -241,6 +271,36 @@ class ParallelMLPRegressor(TableRegressor, SearchEstimator):
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None: ...
+
+    def predict_interval(self, X: Any, coverage: float | Sequence[float] = 0.9) -> npt.NDArray[np.float64]:
+        """Return the lower and upper end of an interval that contains the target of this share of new rows.
+
+        Conformal intervals (CV+) from the errors on out-of-fold rows, wider where errors are predicted to be
+        larger. They contain the prediction, stay in the range of the training target, and grow with the
+        coverage. ``result_.uncertainty`` holds the measured coverage.
+
+        Parameters
+        ----------
+        X
+            Table with the columns of ``fit``.
+        coverage
+            Share of new rows, in (0, 1), or several.
+
+        Returns
+        -------
+        array of shape (n_samples, 2)
+            Lower and upper ends. Several coverages add a last axis, as in (n_samples, 2, n_coverages); a
+            2-d target adds its outputs after the rows, as in (n_samples, n_outputs, 2).
+
+        Raises
+        ------
+        ValueError
+            If a coverage or the table is not valid, or the model has no out-of-fold rows.
+        """
+        from parallelmlp_search.inference.intervals import predicted_intervals
+
+        ends: npt.NDArray[np.float64] = self._with_coverages(predicted_intervals, X, coverage)
+        return ends if self._has_columns else ends[:, 0]
 
     def _task_settings(self) -> dict[str, Any]:
         return {"loss": self.loss}

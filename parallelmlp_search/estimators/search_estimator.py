@@ -264,6 +264,17 @@ class SearchEstimator(TableEstimator):
         roles = {"sample_weight": sample_weight, "groups": groups, "time": time}
         return explain_estimator(self, X, y, roles, background, options)
 
+    def _with_coverages(self, predict: Callable[..., Any], X: Any, coverage: Any) -> Any:
+        """Return intervals or sets of the rows of a checked table."""
+        from parallelmlp_search.estimators.inputs import check_rows
+        from parallelmlp_search.inference.conformal import check_coverages
+        from parallelmlp_search.inference.intervals import by_row
+
+        check_is_fitted(self, "model_")
+        coverages = check_coverages(coverage)
+        rows = check_rows(self, X, names=self._columns)
+        return by_row(predict(self.model_, rows, coverages), coverage)
+
     @property
     def plot(self) -> EstimatorPlots:
         """Figures, such as ``plot.learning_curves()`` and ``plot.roc(X, y)``; needs the extra ``plots``.

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from parallelmlp_search._files import make_folder, save_arrays, write_json
+from parallelmlp_search._files import make_folder, remove, save_arrays, write_json
 from parallelmlp_search._reading import load_arrays, read_json, reading
 from parallelmlp_search.data.encoding import USED_KINDS, TableEncoder
 from parallelmlp_search.data.target_curve import N_KNOTS, TargetCurve
@@ -32,6 +32,8 @@ from parallelmlp_search.inference.model_format import (
 )
 from parallelmlp_search.inference.networks import member_blocks
 from parallelmlp_search.inference.outputs import tempered
+from parallelmlp_search.inference.uncertainty import FILE as UNCERTAINTY
+from parallelmlp_search.inference.uncertainty import Uncertainty
 from parallelmlp_search.packing import Architecture, Head, Layout, plan
 from parallelmlp_search.space import MLPConfig
 
@@ -43,6 +45,9 @@ PLAIN_FIELDS = (
     "refitted",
 )  # fmt: skip
 """Fields of a model that JSON holds as they are."""
+
+CACHED = ("ensemble", "single_folds")
+"""Attributes of a model that are computed anew in another process."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +115,8 @@ class TrainedModel:
         Map from the target of a regression to the numbers that the networks predict; None without one.
     reader
         Readers of money, dates, texts and other cells of the table; None if all columns are used as they are.
+    uncertainty
+        Errors on out-of-fold rows for intervals and sets of classes, or None.
     """
 
     task: str
@@ -126,6 +133,7 @@ class TrainedModel:
     refitted: bool = False
     target_scaling: TargetScaling | None = None
     reader: TableReader | None = None
+    uncertainty: Uncertainty | None = None
 
     @property
     def n_members(self) -> int:
@@ -143,8 +151,13 @@ class TrainedModel:
         return {name: made for name, made in parts.items() if used.intersection(made)}
 
     def of_fold(self, number: int) -> Self:
-        """Return the model with the networks of one fold only."""
-        return replace(self, folds=[self.folds[number]])
+        """Return the model with the networks of one fold only, without intervals."""
+        return replace(self, folds=[self.folds[number]], uncertainty=None)
+
+    @cached_property
+    def single_folds(self) -> list[Self]:
+        """The model with the networks of each fold only."""
+        return [self.of_fold(number) for number in range(len(self.folds))]
 
     @cached_property
     def ensemble(self) -> Ensemble:
@@ -152,7 +165,7 @@ class TrainedModel:
         return Ensemble([fold.networks() for fold in self.folds], self.weights)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "ensemble"}
+        return {name: value for name, value in vars(self).items() if name not in CACHED}
 
     def predictions(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
         """Probabilities ``(classes, n)`` or values ``(outputs, n)`` of the rows of a table.
@@ -185,9 +198,16 @@ class TrainedModel:
 
     def postprocessed(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return averages ``(C, n)`` of the networks as probabilities, or in the units of the target."""
-        if self.classes is not None:
-            values = tempered(values / values.sum(axis=0), self.temperature)
+        values = self._tempered(values)
         return values if self.target_scaling is None else self.target_scaling.restore(values)
+
+    def scaled_predictions(self, table: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
+        """Return predictions of a read table; those of a scaled target are not restored."""
+        return self._tempered(self._averages(table))
+
+    def _tempered(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities ``(C, n)`` with the temperature; values of a regression stay."""
+        return values if self.classes is None else tempered(values / values.sum(axis=0), self.temperature)
 
     def _averages(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
         """Weighted mean over networks and folds ``(C, n)``."""
@@ -228,6 +248,10 @@ class TrainedModel:
             if curves := [curve.to_array() for curve in fold.curves if curve is not None]:
                 arrays[f"curves{number}"] = np.stack(curves)
         save_arrays(folder / "weights.safetensors", arrays | {"weights": self.weights})
+        if self.uncertainty is None:
+            remove(folder / UNCERTAINTY)  # of another model in the same folder
+        else:
+            self.uncertainty.save(folder)
         parts = {"target_scaling": self.target_scaling, "reader": self.reader}
         stored = {name: None if part is None else part.to_dict() for name, part in parts.items()}
         newer = {name: values for name, values in stored.items() if values is not None}
@@ -278,7 +302,10 @@ class TrainedModel:
                 )
                 for number, fold in enumerate(model.folds)
             ]
-        return replace(model, weights=weights, folds=folds)
+        model = replace(model, weights=weights, folds=folds)
+        n_outputs = folds[0].head.n_predictions if model.classes is None else None
+        uncertainty = Uncertainty.load(folder, folds[0].encoder, len(folds), n_outputs)
+        return replace(model, uncertainty=uncertainty)
 
     @classmethod
     def _of_json(cls, values: dict[str, Any]) -> TrainedModel:

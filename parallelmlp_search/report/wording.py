@@ -14,6 +14,9 @@ Record = Mapping[str, Any]
 MAX_LISTED = 8
 """Maximum number of ensemble members, and of decision weights, that are listed."""
 
+SHOWN_COVERAGE = 0.9
+"""Coverage of the intervals or sets that are described."""
+
 _SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -222,7 +225,27 @@ def describe_postprocessing(result: Record) -> list[tuple[str, str]]:
     if result.get("refitted"):
         count = int(result["refitted"])
         found.append(("refit", f"on all rows, {count} network{'s' * (count > 1)} per configuration"))
+    if text := describe_uncertainty(result.get("uncertainty")):
+        found.append(("coverage", text))
     return found
+
+
+def describe_uncertainty(uncertainty: Record | None) -> str:
+    """Describe the measured coverage of 90 % intervals or sets; empty if there is none.
+
+    >>> describe_uncertainty({"levels": [{"coverage": 0.9, "measured": 0.904, "size": 1.22}]})
+    '90 % sets hold the class of 90.4 % of out-of-fold rows, with 1.22 classes on average'
+    """
+    found = uncertainty or {}
+    levels, rows = found.get("levels") or (), found.get("measured_on", "out-of-fold rows")
+    level = next((one for one in levels if one["coverage"] == SHOWN_COVERAGE), None)
+    if level is None:
+        return ""
+    shares = f"{100 * level['coverage']:g} %", f"{100 * level['measured']:.1f} % of {rows}"
+    if "size" in level:
+        return f"{shares[0]} sets hold the class of {shares[1]}, with {level['size']:.2f} classes on average"
+    widths = [format_score(width) for width in level["width"][:MAX_LISTED]]
+    return f"{shares[0]} intervals hold {shares[1]}, mean width {', '.join(widths)}"
 
 
 def describe_baselines(baselines: Sequence[Record]) -> str:

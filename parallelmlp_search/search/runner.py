@@ -33,6 +33,7 @@ from parallelmlp_search.search.finalists.postprocessing import comparison_weight
 from parallelmlp_search.search.finalists.refit import REFIT_SHARE, refit
 from parallelmlp_search.search.finalists.reserve import closing_seconds, end_seconds
 from parallelmlp_search.search.finalists.result import SearchResult, save_result, trials_frame
+from parallelmlp_search.search.finalists.uncertainty import with_uncertainty
 from parallelmlp_search.search.forecast import Forecast
 from parallelmlp_search.search.messages import log_plan, log_result, log_start
 from parallelmlp_search.search.planning import make_plan, screening_deadline
@@ -303,9 +304,8 @@ def _finish(
 ) -> SearchResult:
     """Cross-fit the finalists, evaluate, refit, save."""
     settings, clock, phases, reporter = context.settings, context.clock, context.phases, context.reporter
-    limit, refit_seconds = settings.time_limit, 0.0
-    if limit is not None and settings.refit:
-        refit_seconds = REFIT_SHARE * max(0.0, clock.left - plan.reserve_seconds)
+    limit, spare = settings.time_limit, max(0.0, clock.left - plan.reserve_seconds)
+    refit_seconds = REFIT_SHARE * spare if limit is not None and settings.refit else 0.0
     fit, max_epochs, baselines = _cross_fit(context, plan, trials, refit_seconds)
     reporter.report("selecting", trials)
     phases.begin("selecting")
@@ -326,9 +326,9 @@ def _finish(
         end = None if limit is None else clock.deadline(closing)
         model, missing = refit(context, model, fit, max_epochs, end)
         left_out += missing
+    model, uncertainty = with_uncertainty(context, fit, evaluation.ensemble, model)
     phases.begin("saving")
-    board = make_leaderboard(trials, fit, evaluation)
-    metric = context.preparation.metric
+    metric, board = context.preparation.metric, make_leaderboard(trials, fit, evaluation)
     honest = honest_score(fit, evaluation, model)
     result = SearchResult(
         leaderboard=board,
@@ -349,6 +349,7 @@ def _finish(
         beats_prior=beats_prior(honest, baselines, greater_is_better=metric.greater_is_better),
         trials=trials_frame(trials, metric),
         oof_folds=fit.oof_folds,
+        uncertainty=uncertainty,
         fingerprint=context.preparation.problem.fingerprint(),
     )
     reporter.report("saving", trials)

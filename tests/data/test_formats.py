@@ -74,6 +74,14 @@ def test_a_result_has_the_names_of_today(files: Path, old: str, new: str, value:
     assert RunDirectory.open(files / "finished").result()[new] == value
 
 
+def test_a_run_without_errors_of_rows_is_one_sentence(files: Path) -> None:
+    run, table = files / "finished", files / "table.csv"
+    result = CliRunner().invoke(app, ["predict", str(run), str(table), "--interval", "80"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "saved by an older version" in " ".join(result.stderr.split())
+    assert "search again" in result.stderr
+
+
 def test_a_promotion_is_read(files: Path) -> None:
     model = load_promoted(RunDirectory.open(files / "finished"))
     assert model is not None

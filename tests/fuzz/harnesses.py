@@ -22,6 +22,7 @@ import numpy as np
 
 from parallelmlp_search.data import TablePreprocessor, read_table
 from parallelmlp_search.exceptions import PMLPError, PMLPWarning
+from parallelmlp_search.inference.intervals import predicted_sets
 from parallelmlp_search.runs import Run
 from parallelmlp_search.search import Problem
 from parallelmlp_search.space import SearchSpace
@@ -92,6 +93,12 @@ def _predict(run: Run) -> None:
     assert all(map(math.isfinite, predictions.ravel()))
 
 
+def _predict_sets(run: Run) -> None:
+    model = run.model()
+    if model.uncertainty is not None:
+        predicted_sets(model, small_table(8), (0.5,))
+
+
 RUN_FILES: Mapping[str, Callable[[Run], object]] = {
     "run.json": lambda run: run.directory.settings(),
     "journal.json": lambda run: run.directory.entries(),
@@ -100,6 +107,7 @@ RUN_FILES: Mapping[str, Callable[[Run], object]] = {
     "trials.parquet": Run.trials,
     "model/model.json": _predict,
     "model/weights.safetensors": _predict,
+    "model/uncertainty.safetensors": _predict_sets,
 }
 """Files of a run directory that are replaced, and the way that each is read."""
 

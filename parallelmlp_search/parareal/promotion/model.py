@@ -85,6 +85,7 @@ class PromotedModel(TrainedModel):
                 "weights": weights,
                 "temperature": 1.0,
                 "decision_weights": untempered_decision_weights(base),
+                "uncertainty": None,  # these are the errors of the ensemble without promoted networks
             },
             promoted=tuple(promoted),
         )

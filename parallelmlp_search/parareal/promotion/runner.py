@@ -168,10 +168,12 @@ def _record(
     searched = (stored.get("promotion") or {}).get("honest_of_search", stored.get("honest"))
     names = ("trial", "slices", "depth", "weight")
     members = [{name: getattr(contender, name) for name in names} for contender in result.contenders]
-    changes = {
+    changes: dict[str, Any] = {
         "honest": searched if honest is None else asdict(honest),
         "promotion": {"used": result.used, "members": members, "honest_of_search": searched},
     }
+    if result.used:
+        changes["uncertainty"] = None  # that of the ensemble without promoted networks
     write_json(directory.path / "result.json", stored | model.postprocessing() | changes)
     write_json(directory.path / FOLDER / "promotion.json", result.to_dict())
     directory.log("promoted", used=result.used, seconds=result.seconds)

@@ -11,6 +11,7 @@ from parallelmlp_search.report.page.content import ReportContent
 from parallelmlp_search.report.page.tables import (
     Table,
     columns_table,
+    coverage_table,
     leaderboard_table,
     slices_table,
     worst_rows_table,
@@ -131,6 +132,13 @@ def _explanation_note(content: ReportContent) -> str:
 
 
 def _evaluation(content: ReportContent) -> Iterator[Panel]:
+    yield from _figures(content)
+    if (table := coverage_table(content.search.result.get("uncertainty"))) is not None:
+        caption = "Share of out-of-fold rows in intervals or sets that were made of the errors on other rows."
+        yield Panel("coverage", "Measured coverage", caption, table=table, size="wide")
+
+
+def _figures(content: ReportContent) -> Iterator[Panel]:
     rows = content.rows
     if rows is None:
         return

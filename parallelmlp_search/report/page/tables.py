@@ -110,6 +110,25 @@ def columns_table(facts: pd.DataFrame, n_rows: int) -> Table:
     return make_table(columns, values, page=25, filter=len(facts) > 25, name="column")
 
 
+def coverage_table(uncertainty: Mapping[str, Any] | None) -> Table | None:
+    """Return the measured coverages of intervals or sets; None for a result without them."""
+    levels = (uncertainty or {}).get("levels")
+    if not levels:
+        return None
+    columns = [("coverage", "coverage", "share"), ("measured", "measured", "share")]
+    values = [[level[key] for level in levels] for key, _, _ in columns]
+    if "size" in levels[0]:
+        columns.append(("size", "classes in a set", "score"))
+        values.append([level["size"] for level in levels])
+    else:
+        widths = zip(*(level["width"] for level in levels), strict=True)
+        for number, own in enumerate(widths):
+            output = f" of output {number}" if len(levels[0]["width"]) > 1 else ""
+            columns.append((f"width_{number}", f"mean width{output}", "score"))
+            values.append(list(own))
+    return make_table(columns, values, name="coverage")
+
+
 def slices_table(explanation: Explanation) -> Table | None:
     """Return the parts of the table with larger losses; None without any."""
     table = explanation.slices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from parallelmlp_search.search.finalists.selection_cost import SelectionCost
+from parallelmlp_search.search.finalists.uncertainty import uncertainty_seconds
 from parallelmlp_search.search.run.context import SearchContext
 
 SELECTION_SHARE = 0.05
@@ -62,7 +63,7 @@ def closing_seconds(context: SearchContext, n_finalists: int) -> float:
     if preparation.problem.task != "regression":
         seconds += cost.limited_error  # after postprocessing
         seconds += 1e-9 * TEMPERATURE_NS * n_outputs * len(preparation.validation_rows)
-    return _factor(context) * seconds
+    return _factor(context) * (seconds + uncertainty_seconds(preparation))
 
 
 def _factor(context: SearchContext) -> float:

@@ -64,6 +64,9 @@ class SearchResult:
     oof_folds
         For each row of the problem ``(n,)``, the fold whose networks have not seen it and give its part of
         the honest score; -1 for the other rows.
+    uncertainty
+        Number of rows behind the intervals or sets of the model, and measured coverages with the mean widths
+        or sizes; None for tables too small to hold rows back.
     fingerprint
         Fingerprint of the problem.
     """
@@ -87,6 +90,7 @@ class SearchResult:
     beats_prior: bool | None = None
     trials: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     oof_folds: NDArray[np.int16] = field(default_factory=lambda: np.empty(0, dtype=np.int16), repr=False)
+    uncertainty: dict[str, Any] | None = None
     fingerprint: str = ""
 
     def to_dict(self) -> dict[str, Any]:

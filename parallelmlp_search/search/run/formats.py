@@ -120,6 +120,7 @@ ENTRIES: Mapping[str, Any] = {
     "latency": Latencies,
     "took": Seconds,
     "corrected": Corrected,
+    "adaptive": bool,
     "baselines": list[Baseline],
 }
 """Schema of an entry of the journal, by its key without a number."""
@@ -189,6 +190,23 @@ class Distilled(TypedDict):
     batch: Positive
 
 
+class Level(TypedDict):
+    """Measured coverage of intervals or sets in a result."""
+
+    coverage: Annotated[float, check_positive]
+    measured: Annotated[float, check_non_negative]
+    width: NotRequired[list[Annotated[float, check_non_negative]]]
+    size: NotRequired[Annotated[float, check_non_negative]]
+
+
+class Uncertainty(TypedDict):
+    """Intervals or sets of a result."""
+
+    n_rows: Count
+    adaptive: bool
+    levels: list[Level]
+
+
 class Result(TypedDict):
     """Content of ``result.json``."""
 
@@ -215,6 +233,7 @@ class Result(TypedDict):
     beats_prior: NotRequired[bool | None]
     ensemble: list[dict[str, float]]
     phases: NotRequired[dict[str, PhaseTimes]]
+    uncertainty: NotRequired[Uncertainty | None]
     promotion: NotRequired[Promotion | None]
 
 
