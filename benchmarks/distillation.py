@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.distillation`` searches each bundled table for 30 seconds, distills the ensemble within
 20 us per row in batches of 1,000, and scores both on the same held-out rows. It writes
-``benchmarks/results/distillation.json`` and the table in ``docs/guides/deploy.md``. Results on file are kept;
-``--repeat`` measures all of them again.
+``benchmarks/results/distillation.json`` and prints a table. Results on file are kept; ``--repeat`` measures
+all of them again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.averaging import held_back
-from benchmarks.publishing import ROOT, describe_machine, fill, marks
+from benchmarks.publishing import ROOT, describe_machine
 from benchmarks.quality.errors import METRICS, error_of_score
 from benchmarks.quality.sets import BUNDLED, load, split
 from parallelmlp_search._files import write_json
@@ -29,7 +29,6 @@ from parallelmlp_search.search import Problem, RunDirectory, SearchSettings
 from parallelmlp_search.search import run as search
 
 RESULTS = ROOT / "benchmarks" / "results" / "distillation.json"
-DOCUMENT = ROOT / "docs" / "guides" / "deploy.md"
 SECONDS, LIMIT, BATCH = 30.0, 20e-6, 1000
 
 
@@ -102,7 +101,7 @@ def _mean(ratios: Sequence[float]) -> float:
 
 
 def main() -> None:
-    """Measure the missing tables and publish all of them."""
+    """Measure the missing tables and print all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", action="store_true", help="measure again what is on file")
     parser.add_argument("--only", nargs="+", choices=BUNDLED, default=BUNDLED, metavar="TABLE")
@@ -115,9 +114,7 @@ def main() -> None:
             rows.append(run(name, 0))
             print(table_of(rows[-1:]).splitlines()[2], flush=True)
             write_json(RESULTS, {"rows": rows})
-    text = table_of(rows)
-    fill(DOCUMENT, marks("distillation"), text)
-    print(text)
+    print(table_of(rows))
 
 
 if __name__ == "__main__":
