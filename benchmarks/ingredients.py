@@ -87,7 +87,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "eight submembers, mini": {"submembers": 8},
     "eight submembers, full": {"submembers": 8, "sharing": "full"},
     "embedded categories": {"category_embedding": "learned"},
-    "mean targets of categories": {"target_encoding": True},
 }
 """Changes of the recipe by the name of the variant, as on file and in the table."""
 

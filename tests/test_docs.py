@@ -25,6 +25,7 @@ from benchmarks import (
     refinement_sampler,
     search_efficiency,
     serving,
+    shipping,
 )
 from benchmarks.packed.profile import profile_table
 from benchmarks.packed.report import published, scaling_table, short_table
@@ -242,6 +243,7 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ),
     ("docs/reliability.md", "limits"): lambda: limits.summary(_on_file(limits.RESULTS)["rows"]),
     ("docs/serve.md", "serving"): lambda: serving.published(_on_file(serving.RESULTS)),
+    ("docs/uncertainty.md", "coverage"): lambda: shipping.summary(_on_file(shipping.RESULTS)["rows"]),
     ("docs/speed.md", "latency"): lambda: latency.published(_on_file(latency.RESULTS))["latency"],
     ("docs/speed.md", "start_up"): lambda: latency.published(_on_file(latency.RESULTS))["start_up"],
     ("docs/speed.md", "packed_training"): lambda: published(_packed_rows()),

@@ -189,7 +189,7 @@ def test_evaluate_uses_thresholds_temperature_and_refit_of_the_run(folder: Path,
     assert evaluation["scores"]["f1"] == pytest.approx(f1)
     settings = RunDirectory.open(run).settings()
     assert (settings.refit, settings.tune_thresholds, settings.calibration) == (True, True, "auto")
-    assert "refit   on all rows" in pmlp("evaluate", run, folder / "sold.csv").stdout
+    assert "refit on all rows" in " ".join(pmlp("evaluate", run, folder / "sold.csv").stdout.split())
 
 
 def test_a_regression_in_the_order_of_time(folder: Path) -> None:

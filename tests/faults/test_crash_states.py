@@ -119,6 +119,7 @@ WRITERS = {
     "kernels/numba/compilation.py",  # object files of the compiled loops
     "parareal/ranks/worker.py",  # process ids and last words of ranks
     "parareal/ranks/launch.py",  # log of torchrun
+    "serve/metrics.py",  # counters that the workers of a server share
 }
 """Files that may write; all but the first outside of run directories or files that nobody reads again."""
 
