@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.honesty`` runs searches of 200 to 20,000 rows with every metric: on samples of the
 bundled tables, whose other rows give the true score, and on synthetic tables, of which any number of new rows
-can be drawn. It writes ``benchmarks/results/honesty.json`` and the tables in ``docs/quality.md``. Searches on
-file are kept, so that a second call continues; ``--searches N`` runs at most N of them.
+can be drawn. It writes ``benchmarks/results/honesty.json`` and prints bias and coverage. Searches on
+file are kept, so that a second call continues; ``--searches N`` stops when N of them are on file.
 
 The difference between the two scores has two terms: that of the networks of one fold, and that of the gain of
 averaging all folds.
@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.publishing import ROOT, describe_machine, fill, marks
+from benchmarks.publishing import ROOT, describe_machine
 from benchmarks.quality.sets import BUNDLED, load
 from parallelmlp_search._files import write_json
 from parallelmlp_search.inference import TrainedModel
@@ -34,7 +34,6 @@ from parallelmlp_search.search import run as search
 from parallelmlp_search.selection import Metric, get_metric
 
 RESULTS = ROOT / "benchmarks" / "results" / "honesty.json"
-DOCUMENT = ROOT / "docs" / "quality.md"
 
 SIZES = (200, 1_000, 5_000, 20_000)
 N_TRIALS, MAX_EPOCHS = 24, 9
@@ -316,7 +315,7 @@ def coverage(rows: Sequence[Mapping[str, Any]]) -> float:
 
 
 def main() -> None:
-    """Run the missing searches and publish all of them."""
+    """Run the missing searches and print the tables of all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--searches", type=int, default=600, metavar="N", help="searches on file in the end")
     options = parser.parse_args()
@@ -335,7 +334,6 @@ def main() -> None:
         write_json(RESULTS, {"rows": rows})
         print(json.dumps(case | {name: figures[name] for name in ("honest", "true", "seconds")}), flush=True)
     text = "\n\n".join(bias_table(rows, group) for group in ("rows", "metric", "source"))
-    fill(DOCUMENT, marks("honesty"), text)
     print(text)
 
 

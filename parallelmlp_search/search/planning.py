@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -96,7 +97,7 @@ def make_plan(context: SearchContext) -> SearchPlan:
     def drawn(count: int) -> list[MLPConfig]:
         return propose_fresh(settings.space, "random", count, rng, known=[])
 
-    propose = drawn if context.latency is None else context.latency.fitting(drawn)
+    propose = drawn if context.latency is None else partial(context.latency.sample, drawn)
 
     if settings.time_limit is None:
         sample = _Sample.of(data, propose(N_SAMPLED))

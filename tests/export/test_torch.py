@@ -64,7 +64,7 @@ def test_folds_that_use_other_columns() -> None:
     check_equal(random_model(every_kind(), "binary", kinds=kinds), new_rows())
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_saved_program_needs_torch_alone(tmp_path: Path) -> None:
     model = random_model(every_kind(), "binary", 2, configs=CONFIGS[2:3])
     path = export_model(model, tmp_path / "model.pt2", "torch", {"metric": "roc_auc"})

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +24,8 @@ from parallelmlp_search.search.problem.preparation import Part, Preparation
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.space import MLPConfig
 
-DRAWS = 20
-"""Draws per configuration that is wanted, since some are too slow."""
+DRAWS, MIN_DRAWN = 20, 50
+"""Draws per configuration that is wanted, since some are too slow; fewest that are drawn at once."""
 
 SAFETY = 1.1
 """Limit that a message recommends, relative to what was measured."""
@@ -140,33 +138,52 @@ class LatencyMeter:
         Returns
         -------
         callable
-            Returns fewer configurations if few of :data:`DRAWS` times as many fit. It raises
-            `InvalidParameterError` if none does, and names what the fastest takes.
+            Returns fewer configurations, or none, if few of :data:`DRAWS` times as many fit.
         """
 
         def proposed(count: int) -> list[MLPConfig]:
             found: dict[MLPConfig, None] = {}
-            least, n_drawn = math.inf, 0
+            size = max(count, MIN_DRAWN)
             for _ in range(DRAWS):
-                drawn = propose(count)
+                drawn = propose(size)
                 if self._rates is None and drawn:
                     self.calibrate(drawn)
-                n_drawn += len(drawn)
-                least = min([least, *(self.inputs(one) + self.predicted(one) for one in drawn)])
                 found |= dict.fromkeys(config for config in drawn if self.fits(config))
-                if len(found) >= count or len(drawn) < count:
+                if len(found) >= count or len(drawn) < size:
                     break
-            if n_drawn and not found:
-                self._refuse(least, n_drawn)
             return list(found)[:count]
 
         return proposed
 
-    def _refuse(self, least: float, n_drawn: int) -> NoReturn:
+    def sample(self, propose: Propose, count: int) -> list[MLPConfig]:
+        """Return configurations that fit, before a search begins.
+
+        Parameters
+        ----------
+        propose
+            Draws the given number of configurations from the space.
+        count
+            Number of configurations that are wanted.
+
+        Returns
+        -------
+        list of MLPConfig
+            At least one, unless none is wanted.
+
+        Raises
+        ------
+        InvalidParameterError
+            If none is found. The message names what the fastest takes.
+        """
+        found = self.fitting(propose)(count)
+        if found or count == 0:
+            return found
+        drawn = propose(count)
+        least = min(self.inputs(config) + self.predicted(config) for config in drawn)
         reading = duration_text(self._encoding_of_one.reading)
         raise InvalidParameterError(
             f"infer_limit must be at least about {duration_text(SAFETY * least)} per row on this machine in "
-            f"batches of {self.batch:,}: the fastest of {n_drawn} networks of the space takes "
+            f"batches of {self.batch:,}: the fastest of {len(drawn)} networks of the space takes "
             f"{duration_text(least)} with its inputs, and reading a row {reading} of them, but got "
             f"{duration_text(self.limit)}"
         )

@@ -70,7 +70,9 @@ def test_a_limit_that_no_network_keeps_is_refused_with_the_least(
     with pytest.raises(
         InvalidParameterError, match=r"at least about 5\.5us .* takes 5us .* a row 2us of them, but got 1us"
     ):
-        meter.fitting(lambda count: SPACE.sample(count, rng))(5)
+        meter.sample(lambda count: SPACE.sample(count, rng), 5)
+    # a search that has begun goes on without further proposals
+    assert meter.fitting(lambda count: SPACE.sample(count, rng))(5) == []
 
 
 def test_a_search_within_a_limit_reports_its_latency(
