@@ -601,6 +601,7 @@ def test_a_closed_pipe_is_not_an_error(finished: Path) -> None:
         assert command.returncode == 0
 
 
+@pytest.mark.alone
 def test_help_is_fast_and_imports_no_heavy_package() -> None:
     code = """
 import sys, time

@@ -407,6 +407,7 @@ def test_reads_format_3_without_ranks_and_means() -> None:
 # real tables
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("name", "target", "seconds"),
     [

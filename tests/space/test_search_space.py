@@ -267,6 +267,7 @@ def test_spaces_are_immutable_hashable_and_picklable(name: str) -> None:
         space.domains["depth"] = Int(1, 2)  # type: ignore[index]
 
 
+@pytest.mark.alone
 def test_sampling_ten_thousand_configurations_takes_less_than_two_seconds() -> None:
     for name in ("default", "paper"):
         start = time.process_time()

@@ -94,6 +94,7 @@ def test_slow_links_lower_the_recommendation() -> None:
     assert recommended_slices([]) == 1
 
 
+@pytest.mark.alone
 def test_measured_speed_predicts_the_step_of_the_measured_network() -> None:
     model = deep_mlp(CONFIG, n_inputs=16, n_outputs=4)
     rows = torch.randn(64, 16)
@@ -113,6 +114,7 @@ def test_measured_speed_predicts_the_step_of_the_measured_network() -> None:
     assert 0.2 < statistics.median(seconds) / one.step < 5.0
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").is_file(), reason="needs schedstat")
 def test_waiting_for_a_core_is_counted() -> None:
     """Threads that share one core."""
