@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -95,6 +96,12 @@ BACKEND_TESTS = tuple(
     f"tests/kernels/test_{name}.py" for name in ("modified_matmul", "operator", "raggedness")
 )
 """Tests of the backends of the modified matrix multiplication."""
+
+
+def pytest_collection_finish() -> None:
+    """Leave tests and modules out of every later collection of garbage, which would look at all of them."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -250,6 +250,7 @@ def test_a_killed_search_has_the_same_result_after_resuming(
     finally:
         if searching.poll() is None:
             searching.kill()
+            searching.wait(30)
     directory = RunDirectory.open(folder)
     assert directory.info()["status"] == "running"
     result = run(spam, make_settings(), directory=directory, n_jobs=1)

@@ -382,7 +382,7 @@ class RunDirectory:
 
 
 def _check_kinds(folder: Path) -> None:
-    """Check that everything in a folder is a file, a folder, or a link to one of these inside it."""
+    """Check that all in a folder are files, folders, or links to these inside; some may vanish meanwhile."""
     inside = folder.resolve()
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -392,7 +392,7 @@ def _check_kinds(folder: Path) -> None:
                     f"{str(path)!r} is a link out of the run, to {os.readlink(path)!r}: "
                     "replace it by what it links to"
                 )
-            if not (path.is_file() or path.is_dir()):
+            if not (path.is_file() or path.is_dir()) and os.path.lexists(path):
                 raise RunDirectoryError(f"{str(path)!r} is neither a file nor a folder: remove it")
 
 

@@ -17,6 +17,7 @@ import pytest
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError
 from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchResult, SearchSettings, run
 from parallelmlp_search.search.finalists.result import trials_frame
+from parallelmlp_search.search.run import run_directory
 from parallelmlp_search.search.run.budget import Throughput
 from parallelmlp_search.search.run.journal import Journal
 from parallelmlp_search.search.run.trial import RungRecord, Trial, TrialState, config_of_row
@@ -286,3 +287,12 @@ def test_a_run_of_an_older_version_resumes_with_the_defaults(
         run(spam, make_settings(refit=True), directory=directory, n_jobs=1)
     result = run(spam, make_settings(), directory=directory, n_jobs=1)
     assert result.honest == found.honest
+
+
+def test_files_that_vanish_while_a_folder_is_opened_are_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that runs renames its temporary files."""
+    listed = [(str(tmp_path), [], [".tmpWYIgPG"])]
+    monkeypatch.setattr(run_directory.os, "walk", lambda folder: listed)
+    run_directory._check_kinds(tmp_path)
