@@ -129,7 +129,8 @@ def search(
         str | None,
         search_option(
             metavar="NAME",
-            help="Training loss of a regression: squared_error, huber or quantile, such as quantile:0.9.",
+            help="Training loss of a regression: squared_error, huber, quantile such as quantile:0.9; "
+            "poisson for counts, gamma for positive amounts, tweedie such as tweedie:1.5 for amounts >= 0.",
             autocompletion=choices("loss"),
         ),
     ] = None,
@@ -253,8 +254,10 @@ def search(
     from parallelmlp_search.cli.source import Source
     from parallelmlp_search.distribute import connected
     from parallelmlp_search.search import SearchSettings
+    from parallelmlp_search.search.problem.settings import task_of_loss
     from parallelmlp_search.space import SearchSpace
 
+    task = task_of_loss(task, loss)
     types = parse_column_types(columns)
     source = Source(
         data, target, task, groups, time_column, weights, class_weight, types, database=database, sheet=sheet

@@ -19,9 +19,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "task": ("binary", "multiclass", "classification", "regression"),
     "metric": (
         "accuracy", "balanced_accuracy", "log_loss", "roc_auc", "f1", "f1_macro", "mcc", "brier", "rmse",
-        "mae", "r2", "pinball",
+        "mae", "r2", "pinball", "poisson_deviance", "gamma_deviance", "tweedie_deviance", "d2_poisson",
+        "d2_gamma", "d2_tweedie",
     ),
-    "loss": ("binary_logits", "cross_entropy", "squared_error", "huber", "quantile"),
+    "loss": (
+        "binary_logits", "cross_entropy", "squared_error", "huber", "quantile", "poisson", "gamma", "tweedie",
+    ),
     "space": ("paper", "small", "default", "deep"),
     "sampler": ("random", "qmc", "grid", "tpe", "cmaes", "gp"),
     "calibration": ("auto", "temperature", "none"),

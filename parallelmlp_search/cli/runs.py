@@ -53,7 +53,7 @@ def new_run(
     check_room(settings.memory_bytes)
     frame = source.read(settings.memory_bytes)
     problem = source.problem(frame)
-    settings.check_task(problem.task)
+    settings.check_task(problem.task, problem.target)
     if settings.metric is not None:
         get_metric(settings.metric, problem.task)
     folder = _new_folder(source.stem) if output is None else output

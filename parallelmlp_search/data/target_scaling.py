@@ -39,8 +39,10 @@ class TargetScaling:
     unit: tuple[float, ...]
 
     @classmethod
-    def fit(cls, y: Any) -> TargetScaling:
+    def fit(cls, y: Any, *, is_centred: bool = True) -> TargetScaling:
         """Fit to a target of shape (rows,) or (rows, C).
+
+        Without a center, as amounts need it that are 0 or more, only the unit can change.
 
         Raises
         ------
@@ -48,7 +50,8 @@ class TargetScaling:
             If a value is missing, no number, or beyond 1e300.
         """
         values = numeric_target(y)
-        pairs = [_center_and_unit(output) for output in values.reshape(len(values), -1).T]
+        scale = _center_and_unit if is_centred else _unit
+        pairs = [scale(output) for output in values.reshape(len(values), -1).T]
         return cls(tuple(center for center, _ in pairs), tuple(unit for _, unit in pairs))
 
     @property
@@ -92,5 +95,15 @@ def _center_and_unit(values: Floats) -> tuple[float, float]:
     typical = spread or abs(center)
     if typical == 0 or (MIN_SPREAD <= typical <= MAX_SPREAD and abs(center) <= MAX_OFFSET * typical):
         return 0.0, 1.0
-    exponent = max(round(math.log2(typical)), _MIN_EXPONENT)
-    return center, math.ldexp(1.0, exponent)
+    return center, _power_of_two(typical)
+
+
+def _unit(values: Floats) -> tuple[float, float]:
+    """Center 0 and a unit for values of which the mean is what matters."""
+    furthest = float(np.abs(values).max())
+    typical = float(np.mean(np.abs(values) / furthest)) * furthest if furthest > 0 else 0.0
+    return 0.0, 1.0 if typical == 0 or MIN_SPREAD <= typical <= MAX_SPREAD else _power_of_two(typical)
+
+
+def _power_of_two(size: float) -> float:
+    return math.ldexp(1.0, max(round(math.log2(size)), _MIN_EXPONENT))

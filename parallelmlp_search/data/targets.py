@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -176,6 +176,12 @@ class RegressionTarget:
         # minimum and maximum detect a constant exactly; the deviation has rounding errors
         constant = (low == high) | (deviation <= 0) | ~np.isfinite(deviation)
         return cls(np.where(low == high, low, mean * size), np.where(constant, 1.0, deviation), low, high)
+
+    def of_ratios(self) -> RegressionTarget:
+        """Return the scaling of a target >= 0 by its mean, without a shift; a mean of 0 counts as 1."""
+        return replace(
+            self, mean_=np.zeros_like(self.mean_), scale_=np.where(self.mean_ > 0, self.mean_, 1.0)
+        )
 
     @property
     def n_outputs(self) -> int:

@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 
 class SoftRows(NamedTuple):
-    """Rows and their soft targets ``(n, C)``: logits of the classes, or scaled values."""
+    """Rows and their soft targets ``(n, C)``: logits of the classes, or scaled values or their logarithms."""
 
     frame: pd.DataFrame
     target: Floats
@@ -47,12 +47,14 @@ def soft_targets(model: TrainedModel, frame: pd.DataFrame) -> Floats:
     Returns
     -------
     array of shape (n, C)
-        One logit for two classes; for more, logits with mean 0; values in the units of the networks.
+        One logit for two classes; for more, logits with mean 0; values in the units of the networks, or their
+        logarithms if the networks have a log link.
     """
     predictions = model.predictions_of_read(frame)
     if model.classes is None:
         scaling = model.target_scaling
-        return predictions.T if scaling is None else scaling.apply(predictions.T)
+        values = predictions.T if scaling is None else scaling.apply(predictions.T)
+        return np.log(values) if model.folds[0].head.link == "log" else values
     logs = np.log(np.maximum(predictions, np.exp(-2 * MAX_LOGIT)))
     logits = logs[1:] - logs[:1] if len(logs) == 2 else logs - logs.mean(axis=0)
     clipped: Floats = np.clip(logits, -MAX_LOGIT, MAX_LOGIT).T

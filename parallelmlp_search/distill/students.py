@@ -150,7 +150,9 @@ def with_scaled_outputs(
     """
     scale, shift = torch.from_numpy(scaler.scale_), torch.from_numpy(scaler.mean_)
     head = lesson.part.head
-    if head.task == "regression":  # which standardizes outputs in its own way
+    if head.link == "log":  # which multiplies by its scale after the exponential
+        shift = shift - torch.tensor(head.scale, dtype=torch.float64).log()
+    elif head.task == "regression":  # which standardizes outputs in its own way
         own = torch.tensor(head.scale, dtype=torch.float64)
         scale, shift = scale / own, (shift - torch.tensor(head.location, dtype=torch.float64)) / own
     architecture = architecture_of(config, lesson.encoder, lesson.part.head)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from parallelmlp_search.data.target_curve import TargetCurve
-from parallelmlp_search.packing import Head
+from parallelmlp_search.packing import MAX_LOG, Head
 
 
 def stable_head_predictions(head: Head, outputs: Tensor) -> Tensor:
@@ -36,6 +36,8 @@ def head_predictions(head: Head, outputs: Tensor) -> Tensor:
     def column(values: Sequence[float]) -> Tensor:
         return torch.tensor(list(values), dtype=outputs.dtype, device=outputs.device).view(1, -1, 1)
 
+    if head.link == "log":
+        outputs = outputs.clamp(-MAX_LOG, MAX_LOG).exp()
     values = outputs * column(head.scale) + column(head.location)
     return torch.minimum(torch.maximum(values, column(head.lower)), column(head.upper))
 

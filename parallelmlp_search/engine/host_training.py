@@ -86,7 +86,7 @@ class HostTraining:
         self._optimizer = PackedOptimizer(population, gradients, settings.total_steps, compiled=compiled)
         # buckets that one compiled call trains for several steps, or None
         self._members = [
-            MemberBucket(population, number, self._optimizer)
+            MemberBucket(population, number, self._optimizer, settings.loss)
             if compiled and is_supported(bucket, settings.loss)
             else None
             for number, bucket in enumerate(layout.buckets)

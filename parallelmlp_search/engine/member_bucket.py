@@ -20,6 +20,7 @@ from parallelmlp_search.engine.population import Population
 from parallelmlp_search.engine.schedule import dropout_rates
 from parallelmlp_search.engine.step_coefficients import StepTable
 from parallelmlp_search.kernels.activations import ACTIVATION_KERNELS
+from parallelmlp_search.kernels.losses import log_link_power
 from parallelmlp_search.kernels.numba.compiled_members import (
     CompiledMembers,
     Expansion,
@@ -39,7 +40,7 @@ def is_supported(bucket: Bucket, loss: str | None = None) -> bool:
     """Return True if the compiled loops support the members of a bucket and the loss, if there is one."""
     shape = bucket.shape
     binary = "binary_logits" if shape.n_outputs == 1 else "cross_entropy"
-    if loss not in (None, "squared_error", binary):
+    if loss not in (None, "squared_error", binary) and log_link_power(loss) is None:
         return False
     if max(shape.expanded.fan_in, *shape.widths, shape.n_outputs) > MAX_LAYER_SIZE:
         return False
@@ -72,7 +73,11 @@ def _expansion(bucket: Bucket) -> Expansion:
 
 
 def _compiled_members(
-    bucket: Bucket, flats: Sequence[Tensor], settings: Tensor, groups: Mapping[Block, int]
+    bucket: Bucket,
+    flats: Sequence[Tensor],
+    settings: Tensor,
+    groups: Mapping[Block, int],
+    loss: str | None = None,
 ) -> CompiledMembers:
     """Compiled loop of a bucket; ``groups`` has the number of the coefficients of each block."""
     shape = bucket.shape
@@ -86,6 +91,7 @@ def _compiled_members(
         expansion=_expansion(bucket) if shape.is_expanded else None,
         n_numbers=shape.n_periodic,
         adaptive=shape.optimizer == "adamw",
+        power=log_link_power(loss) or 0.0,
     )
 
 
@@ -140,6 +146,8 @@ class MemberBucket:
         Number of the bucket.
     optimizer
         Optimizer of the population, for its coefficients and parameter groups.
+    loss
+        Name of the loss.
 
     Attributes
     ----------
@@ -147,7 +155,9 @@ class MemberBucket:
         True if the bucket needs dropout fields.
     """
 
-    def __init__(self, population: Population, number: int, optimizer: PackedOptimizer) -> None:
+    def __init__(
+        self, population: Population, number: int, optimizer: PackedOptimizer, loss: str | None = None
+    ) -> None:
         layout = population.layout
         bucket = layout.buckets[number]
         shape = bucket.shape
@@ -165,6 +175,7 @@ class MemberBucket:
             [population.flats[name] for name in names],
             torch.stack([smoothing, clip_norms, *mixes], dim=1),
             group_of,
+            loss,
         )
         self._rates = StepTable(self._dropout_rates, bucket.n_members)
 

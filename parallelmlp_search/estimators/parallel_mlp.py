@@ -223,10 +223,12 @@ class ParallelMLPRegressor(TableRegressor, SearchEstimator):
     metric : str, scorer or callable, default=None
         Metric that ranks configurations: a name, also of scikit-learn's scorers, a scorer, or a function of
         ``y_true`` and ``y_pred`` whose name ends in ``_score``, ``_error`` or ``_loss``. None uses RMSE, or
-        with a quantile ``loss`` the pinball loss of that quantile.
+        the metric of the ``loss``: the pinball loss of a quantile, or a deviance.
     loss : str, default=None
         Training loss: ``"squared_error"`` (the default), ``"huber"``, ``"huber:0.5"``, ``"quantile"`` or
-        ``"quantile:0.9"``. The delta of the Huber loss is in standard deviations of the target.
+        ``"quantile:0.9"``; with a log link ``"poisson"`` for counts, ``"gamma"`` for positive amounts, and
+        ``"tweedie"`` or ``"tweedie:1.7"`` for amounts that can be zero. The delta of the Huber loss is in
+        standard deviations of the target.
 
     Attributes
     ----------

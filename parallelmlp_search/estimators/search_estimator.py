@@ -151,7 +151,7 @@ class SearchEstimator(TableEstimator):
         settings, directory = self._settings()
         callbacks, verbose = self._checked_callbacks(), checked_verbose(self.verbose)
         problem = self._problem(X, y, sample_weight, groups, time)
-        settings.check_task(problem.task)
+        settings.check_task(problem.task, problem.target)
         if not problem.has_usable_column:
             return self._fit_constant(problem, settings)
         if self.run_directory is not None and directory is None:

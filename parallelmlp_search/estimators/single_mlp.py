@@ -97,7 +97,9 @@ class SingleMLPRegressor(TableRegressor, SingleMLP):
     ----------
     loss : str, default=None
         Training loss: ``"squared_error"`` (the default), ``"huber"``, ``"huber:0.5"``, ``"quantile"`` or
-        ``"quantile:0.9"``. The delta of the Huber loss is in standard deviations of the target.
+        ``"quantile:0.9"``; with a log link ``"poisson"`` for counts, ``"gamma"`` for positive amounts, and
+        ``"tweedie"`` or ``"tweedie:1.7"`` for amounts that can be zero. The delta of the Huber loss is in
+        standard deviations of the target.
 
     Attributes
     ----------

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parallelmlp_search.estimators.table_estimator import TableEstimator, seed_from
-from parallelmlp_search.exceptions import SearchFailedError
+from parallelmlp_search.exceptions import InvalidParameterError, SearchFailedError
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import FIELD_NAMES, TARGET_TRANSFORMS
 
@@ -164,7 +164,12 @@ class SingleMLP(TableEstimator):
         )
         problem = self._problem(X, y, sample_weight)
         epochs = settings.max_epochs or default_epochs(problem.n_rows / 128)
-        settings.check_task(problem.task)
+        settings.check_task(problem.task, problem.target)
+        if settings.has_log_link and self.target_transform != "none":
+            raise InvalidParameterError(
+                f"loss {settings.loss!r} has a log link, which takes no target_transform, "
+                f"but got {self.target_transform!r}"
+            )
         if not problem.has_usable_column:
             return PreparedTraining(None, None, ConstantModel.fit(problem, settings.loss), epochs, seed)
         # candidates of PackedSearchCV can have other transformations than the estimator

@@ -14,6 +14,7 @@ from parallelmlp_search.export.onnx_graph import Graph
 from parallelmlp_search.export.onnx_networks import group_outputs
 from parallelmlp_search.export.parts import ModelParts
 from parallelmlp_search.inference.outputs import MIN_PROBABILITY
+from parallelmlp_search.packing import MAX_LOG
 
 METADATA = ("task", "target", "columns", "classes", "metric", "honest_score", "version")
 """Entries of the description that the file holds as texts; lists and numbers as JSON."""
@@ -78,6 +79,8 @@ def _add_values(
         arrays = np.concatenate(found)
         return np.where(is_decoded[:, None], decoded, arrays)[:, None, :]
 
+    if description["link"] == "log":
+        values = graph.add("Exp", graph.add("Min", graph.add("Max", values, -MAX_LOG), MAX_LOG))
     values = graph.add(
         "Add", graph.add("Mul", values, of_networks("scale", 1.0)), of_networks("location", 0.0)
     )

@@ -83,6 +83,7 @@ def model_parts(model: TrainedModel, facts: Mapping[str, Any]) -> ModelParts:
         columns=columns,
         matrix_width=matrix_width(model, columns),
         task=model.task,
+        link=model.folds[0].head.link,
         target=model.target_name,
         classes=None if model.classes is None else model.classes.tolist(),
         decision_weights=None if model.decision_weights is None else list(model.decision_weights),

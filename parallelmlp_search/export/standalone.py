@@ -97,8 +97,7 @@ class Model:
         if self.description["decision_weights"] is not None:
             values = values * np.array(self.description["decision_weights"])
         dtype = object if len({type(one) for one in self.classes}) > 1 else None
-        labels: Array = np.array(self.classes, dtype=dtype)
-        return np.asarray(labels[values.argmax(axis=1)])
+        return np.asarray(np.array(self.classes, dtype=dtype)[values.argmax(axis=1)])
 
     def _predictions(self, table: Any) -> Array:
         inputs = self._inputs(table)
@@ -133,8 +132,7 @@ class Model:
             for place, member in enumerate(group["members"]):
                 outputs = self._outputs(f"{name}.member{place}", member, rows).astype(np.float64)
                 head, curve = (self._owned.get(owner) for owner in (name, f"{name}.member{place}.curve"))
-                mean = _mean(description["task"], outputs, head or {}, curve)
-                total = total + group["share"] * member["weight"] * mean
+                total = total + group["share"] * member["weight"] * _mean(description, outputs, head, curve)
         if self.classes is not None:
             total = total / total.sum(axis=1, keepdims=True)
             if (temperature := description["temperature"]) != 1.0:
@@ -327,17 +325,19 @@ def _layer(layer: dict[str, Any], arrays: dict[str, Array], inputs: Array) -> Ar
     return values
 
 
-def _mean(task: str, outputs: Array, head: dict[str, Array], curve: dict[str, Array] | None) -> Array:
+def _mean(description: dict[str, Any], outputs: Array, head: Any, curve: dict[str, Array] | None) -> Array:
     """Mean predictions ``(n, C)`` of outputs ``(F, K, n, C)``."""
     if curve:  # of a transformed target, linear between knots
         knots = curve["start"][..., None] + curve["step"][..., None] * np.arange(curve["values"].shape[2])
         folds = zip(outputs.mean(axis=1).swapaxes(1, 2), knots, curve["values"], strict=True)
         return np.asarray(np.mean([list(map(np.interp, *fold)) for fold in folds], axis=0).T)
-    if task == "regression":
+    if description["task"] == "regression":
         head = {name: part[:, None] for name, part in head.items()}
-        values = outputs.mean(axis=1) * head["scale"] + head["location"]
+        values = outputs.mean(axis=1)
+        values = np.exp(np.clip(values, -20.0, 20.0)) if description["link"] == "log" else values
+        values = values * head["scale"] + head["location"]
         return np.asarray(np.clip(values, head["lower"], head["upper"]).mean(axis=0))
-    if task == "binary":
+    if description["task"] == "binary":
         # both logits, so that neither probability is lost to rounding
         outputs = np.concatenate([-0.5 * outputs, 0.5 * outputs], axis=3)
     return np.asarray(_softmax(outputs).mean(axis=(0, 1)))

@@ -16,6 +16,7 @@ from parallelmlp_search.export.parts import ModelParts
 from parallelmlp_search.export.torch_encoding import SECTIONS, as_tensor
 from parallelmlp_search.inference.forward import LAYER_NORM_EPSILON
 from parallelmlp_search.inference.outputs import MIN_PROBABILITY
+from parallelmlp_search.packing import MAX_LOG
 from parallelmlp_search.packing.modules import ACTIVATION_MODULES
 
 METADATA = "metadata.json"
@@ -145,6 +146,7 @@ class _Group(nn.Module):
         self._n_encoders: int = group["n_encoders"]
         self._weights = [group["share"] * member["weight"] for member in group["members"]]
         self._task: str = parts.description["task"]
+        self._has_log_link = parts.description["link"] == "log"
         for key, array in parts.of(name).items():
             if key in ("location", "scale", "lower", "upper"):
                 self.register_buffer(key, as_tensor(array)[:, None])
@@ -172,6 +174,8 @@ class _Group(nn.Module):
             if isinstance(member.curve, _Curve):
                 decoded: Tensor = member.curve(outputs)
                 return decoded.mean(dim=0)
+            if self._has_log_link:
+                outputs = outputs.clamp(-MAX_LOG, MAX_LOG).exp()
             values = outputs * self.scale + self.location
             return torch.minimum(torch.maximum(values, self.lower), self.upper).mean(dim=0)
         if self._task == "binary":

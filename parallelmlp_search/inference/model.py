@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +21,7 @@ from parallelmlp_search.data.targets import ClassTarget
 from parallelmlp_search.exceptions import RunDirectoryError
 from parallelmlp_search.inference.ensemble import Ensemble, EnsembleFold
 from parallelmlp_search.inference.model_format import (
+    CURVE_FORMAT,
     FORMAT,
     PLAIN_FORMAT,
     READER_FORMAT,
@@ -256,7 +257,8 @@ class TrainedModel:
         stored = {name: None if part is None else part.to_dict() for name, part in parts.items()}
         newer = {name: values for name, values in stored.items() if values is not None}
         version = READER_FORMAT if "reader" in newer else SCALED_FORMAT if newer else PLAIN_FORMAT
-        version = FORMAT if "curves0" in arrays else version
+        version = CURVE_FORMAT if "curves0" in arrays else version
+        version = FORMAT if self.folds[0].head.link == "log" else version
         write_json(
             folder / "model.json",
             {"format": version}
@@ -266,7 +268,8 @@ class TrainedModel:
                 "classes": None if self.classes is None else ClassTarget(self.classes).to_dict(),
                 "configs": [config.to_dict() for config in self.configs],
                 "folds": [
-                    {"preprocessor": fold.encoder.to_dict(), "head": asdict(fold.head)} for fold in self.folds
+                    {"preprocessor": fold.encoder.to_dict(), "head": fold.head.to_dict()}
+                    for fold in self.folds
                 ],
             },
         )

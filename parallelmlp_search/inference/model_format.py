@@ -12,9 +12,9 @@ from parallelmlp_search._checks import check_finite, check_non_negative, check_p
 from parallelmlp_search._schema import Count, Positive
 from parallelmlp_search.packing import Head
 
-FORMAT, READER_FORMAT, SCALED_FORMAT, PLAIN_FORMAT = 5, 4, 3, 2
-"""Newest format of ``model.json``, with curves of transformed targets; and those of models without curves,
-without ``reader``, and without ``reader`` and ``target_scaling``, for older versions."""
+FORMAT, CURVE_FORMAT, READER_FORMAT, SCALED_FORMAT, PLAIN_FORMAT = 6, 5, 4, 3, 2
+"""Newest format of ``model.json``, with a log link; and, for older versions, those of models with at most curves
+of transformed targets, with ``reader``, with ``target_scaling``, and with none of them."""
 
 Numbers = list[Annotated[float, check_finite]]
 Weights = list[Annotated[float, check_non_negative]] | None
@@ -29,6 +29,7 @@ class StoredHead(TypedDict):
     scale: Numbers
     lower: Numbers
     upper: Numbers
+    link: NotRequired[Literal["identity", "log"]]  # since format 6
 
 
 class StoredFold(TypedDict):

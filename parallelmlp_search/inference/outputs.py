@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parallelmlp_search.data.target_curve import TargetCurve
-from parallelmlp_search.packing import Head
+from parallelmlp_search.packing import MAX_LOG, Head
 
 Floats = NDArray[Any]
 Doubles = NDArray[np.float64]
@@ -51,7 +51,10 @@ def mean_predictions(
             for name in ("location", "scale", "lower", "upper")
         )
         # the range limits the mean of submembers, which is the output of the network
-        values = outputs.mean(axis=1) * scale + location
+        values = outputs.mean(axis=1)
+        if heads[0].link == "log":
+            values = np.exp(np.clip(values, -MAX_LOG, MAX_LOG))
+        values = values * scale + location
         limited: Doubles = np.minimum(np.maximum(values, lower), upper).mean(axis=0)
         return limited
     if task == "binary":

@@ -6,6 +6,8 @@ that the gradient of a member does not depend on the others.
 
 Targets: class indices ``(N,)`` for ``cross_entropy``, 0/1 ``(N,)`` for ``binary_logits`` and ``(C, N)``
 numbers for the regression losses, which average over outputs as well, as :mod:`torch.nn` does.
+
+``poisson``, ``gamma`` and ``tweedie`` have a log link: the outputs are logarithms of the predicted mean.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+from parallelmlp_search.packing import MAX_LOG
 
 
 class Loss(Protocol):
@@ -166,8 +169,63 @@ _squared_error = _elementwise(
     lambda r: r * r, lambda r: 2.0 * r, "squared_error", "Mean squared error, as torch.nn.MSELoss."
 )
 
-LOSSES = ("cross_entropy", "binary_logits", "squared_error", "huber", "quantile")
-"""Names of the losses; a parameter follows a colon, as in ``huber:0.5`` and ``quantile:0.9``."""
+
+def _log_link(power: float) -> Loss:
+    """Half the unit deviance of Tweedie's distribution with this power and a log link, up to a constant.
+
+    The power is 1 for Poisson, 2 for gamma, and between them for amounts that can be zero (Jorgensen, "The
+    theory of dispersion models", 1997). Outputs are logarithms of the mean. Beyond :data:`MAX_LOG` the loss
+    goes on as a line, so that no exponential overflows.
+    """
+    up, down = 2.0 - power, 1.0 - power
+
+    def loss(
+        outputs: Tensor,
+        target: Tensor,
+        gradient: Tensor,
+        weight: Tensor | None = None,
+        smoothing: Tensor | None = None,
+    ) -> Tensor:
+        shares = _row_shares(outputs, weight)
+        n_outputs = outputs.shape[1]
+        wanted = target.view(1, n_outputs, -1)
+        logs = outputs.clamp(-MAX_LOG, MAX_LOG)
+        rising, falling = (up * logs).exp(), (down * logs).exp() * wanted
+        slope = rising - falling
+        values = (rising / up if up else logs) - (falling / down if down else wanted * logs)
+        values += slope * (outputs - logs)
+        torch.mul(slope, shares, out=gradient)
+        gradient.div_(n_outputs)
+        return (values * shares).sum(dim=(1, 2)) / n_outputs
+
+    return loss
+
+
+LOSSES = (
+    "cross_entropy", "binary_logits", "squared_error", "huber", "quantile", "poisson", "gamma", "tweedie",
+)  # fmt: skip
+"""Names of the losses; a parameter follows a colon, as in ``huber:0.5``, ``quantile:0.9`` or
+``tweedie:1.5``."""
+
+
+def log_link_power(name: str | None) -> float | None:
+    """Return the power of a Tweedie loss: 1 for ``poisson``, 2 for ``gamma``; None for other losses.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the power of ``tweedie:POWER`` is not in (1, 2).
+    """
+    kind, _, argument = (name or "").partition(":")
+    if kind == "tweedie":
+        power = _number(f"{name}", argument, 1.5)
+        if not 1 < power < 2:
+            raise InvalidParameterError(
+                f"the power of the tweedie loss must lie in (1, 2), but got {power:g}: "
+                "use poisson for 1 and gamma for 2"
+            )
+        return power
+    return {"poisson": 1.0, "gamma": 2.0}.get(f"{name}")
 
 
 def get_loss(name: str) -> Loss:
@@ -186,6 +244,8 @@ def get_loss(name: str) -> Loss:
     }
     if kind in plain and not argument:
         return plain[kind]
+    if (power := log_link_power(name)) is not None:
+        return _log_link(power)
     if kind == "huber":
         delta = _number(name, argument, 1.0)
         if not delta > 0:

@@ -6,10 +6,11 @@ Only ``modules``, ``pack``, ``periodic`` and ``submembers`` import torch.
 from parallelmlp_search.packing.architecture import Architecture, DataShape
 from parallelmlp_search.packing.bucketing import cut_shards, plan
 from parallelmlp_search.packing.cost import flops_per_step, member_seconds
-from parallelmlp_search.packing.heads import Head, Task
+from parallelmlp_search.packing.heads import MAX_LOG, Head, Task
 from parallelmlp_search.packing.layout import Block, Bucket, Layout, MatmulLayout, Segment
 
 __all__ = [
+    "MAX_LOG",
     "Architecture",
     "Block",
     "Bucket",

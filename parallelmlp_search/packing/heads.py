@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from parallelmlp_search.packing.architecture import DataShape
 from parallelmlp_search.space import ColumnGroups
 
 Task = Literal["binary", "multiclass", "regression"]
+
+MAX_LOG = 20.0
+"""Largest logarithm, positive or negative, of a prediction relative to the scale of its target."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Head:
         Mean and standard deviation of each target of a regression, by which it was standardized.
     lower, upper
         Range of each training target of a regression, to which predictions are clipped.
+    link
+        ``log`` if the networks of a regression output the logarithm of a prediction divided by `scale`;
+        `location` is then 0.
     """
 
     task: Task
@@ -34,6 +40,7 @@ class Head:
     scale: Sequence[float] = ()
     lower: Sequence[float] = ()
     upper: Sequence[float] = ()
+    link: Literal["identity", "log"] = "identity"
 
     @property
     def n_outputs(self) -> int:
@@ -45,6 +52,11 @@ class Head:
         """Loss that training minimizes by default."""
         losses = {"binary": "binary_logits", "multiclass": "cross_entropy", "regression": "squared_error"}
         return losses[self.task]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, JSON-able; the link only if it is not the identity, for older versions."""
+        values = asdict(self)
+        return {name: value for name, value in values.items() if (name, value) != ("link", "identity")}
 
     def data_shape(self, n_inputs: int, columns: ColumnGroups) -> DataShape:
         """Return the inputs and outputs of networks with this head."""

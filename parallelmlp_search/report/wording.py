@@ -44,6 +44,12 @@ _METRICS = {
     "mae": "mean absolute error, lower is better",
     "r2": "share of explained variance",
     "pinball": "pinball loss of a quantile, lower is better",
+    "poisson_deviance": "mean Poisson deviance, lower is better",
+    "gamma_deviance": "mean gamma deviance, lower is better",
+    "tweedie_deviance": "mean Tweedie deviance, lower is better",
+    "d2_poisson": "share of explained Poisson deviance",
+    "d2_gamma": "share of explained gamma deviance",
+    "d2_tweedie": "share of explained Tweedie deviance",
 }
 
 

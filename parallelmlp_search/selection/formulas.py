@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from parallelmlp_search.selection.inputs import GroundTruth
@@ -60,6 +61,9 @@ class Formula:
     def score_range(self, n_outputs: int) -> ScoreRange:
         """Return the range of the scores for a number of classes or outputs."""
         return ScoreRange()
+
+    def check_target(self, target: NDArray[Any], name: str) -> None:
+        """Raise an InvalidParameterError, which begins with a name, if a target has no score."""
 
 
 # --- probabilities -------------------------------------------------------------------------------------

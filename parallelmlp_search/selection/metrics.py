@@ -19,6 +19,7 @@ from torch import Tensor
 from parallelmlp_search._checks import check_choice
 from parallelmlp_search.data.task import TASKS
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+from parallelmlp_search.selection.deviance import Deviance
 from parallelmlp_search.selection.formulas import (
     F1,
     AbsoluteError,
@@ -125,7 +126,7 @@ class Metric:
         return replace(self, formula=self.formula.in_units(units, center))
 
     def checked_on(self, target: Any, weight: Any = None) -> Metric:
-        """Return the metric after a trial on the target of a search, which only others' metrics need.
+        """Return the metric after a check of the target of a search; others' metrics are tried on it.
 
         Parameters
         ----------
@@ -139,9 +140,10 @@ class Metric:
         Raises
         ------
         InvalidParameterError
-            If a scorer or function fails on it.
+            If a scorer or function fails on it, or a deviance is not defined for it.
         """
         if type(self.formula) in OWN_FORMULAS:
+            self.formula.check_target(target, f"metric {self.name!r}")
             return self
         from parallelmlp_search.selection.scorers import ScorerFormula, checked_on
 
@@ -190,10 +192,17 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("mae", False, _REGRESSION, "value", AbsoluteError()),
             Metric("r2", True, _REGRESSION, "value", RSquared()),
             Metric("pinball", False, _REGRESSION, "value", Pinball()),
+            Metric("poisson_deviance", False, _REGRESSION, "value", Deviance(1.0)),
+            Metric("gamma_deviance", False, _REGRESSION, "value", Deviance(2.0)),
+            Metric("tweedie_deviance", False, _REGRESSION, "value", Deviance(1.5)),
+            Metric("d2_poisson", True, _REGRESSION, "value", Deviance(1.0, is_explained=True)),
+            Metric("d2_gamma", True, _REGRESSION, "value", Deviance(2.0, is_explained=True)),
+            Metric("d2_tweedie", True, _REGRESSION, "value", Deviance(1.5, is_explained=True)),
         )
     }
 )
-"""Metrics by name. ``"pinball:0.9"`` is the pinball loss of another quantile."""
+"""Metrics by name. ``"pinball:0.9"`` is the pinball loss of another quantile, and ``"tweedie_deviance:1.7"``
+the deviance of another power."""
 
 OWN_FORMULAS = tuple({type(metric.formula) for metric in METRICS.values()})
 """Formulas of this package."""
@@ -221,6 +230,12 @@ _ALIASES: Mapping[str, str] = MappingProxyType(
         "neg_mean_absolute_error": "mae",
         "r2_score": "r2",
         "quantile": "pinball",
+        **{
+            f"{prefix}{kind}_deviance": f"{kind}_deviance"
+            for prefix in ("mean_", "neg_mean_")
+            for kind in ("poisson", "gamma", "tweedie")
+        },
+        "d2_tweedie_score": "d2_tweedie",
     }
 )
 
@@ -286,8 +301,8 @@ def _find(name: object, task: str, classes: Any, n_classes: int | None) -> Metri
     plain = name.strip().lower().replace("-", "_").replace(" ", "_")
     stem, colon, parameter = plain.partition(":")
     stem = _ALIASES.get(stem, stem)
-    if stem in METRICS and (not colon or stem == "pinball"):
-        return _pinball(parameter) if colon else METRICS[stem]
+    if stem in METRICS and (not colon or stem in _WITH_PARAMETER):
+        return _with_parameter(stem, parameter) if colon else METRICS[stem]
     if name.startswith("python:"):
         raise InvalidParameterError(
             f"metric {name.removeprefix('python:')!r} is a Python object, which a run does not hold: "
@@ -316,17 +331,25 @@ def _computed(function: Any, task: str, classes: Any, n_classes: int | None, *, 
     return Metric(formula.name, greater_is_better, tasks, needs, formula)
 
 
-def _pinball(parameter: str) -> Metric:
+_WITH_PARAMETER: Mapping[str, tuple[str, str, str]] = {
+    "pinball": ("alpha", "quantile", "between 0 and 1"),
+    "tweedie_deviance": ("power", "power", "in [1, 2]"),
+    "d2_tweedie": ("power", "power", "in [1, 2]"),
+}
+"""Metrics with a parameter after a colon: its field, its name, and its rule."""
+
+
+def _with_parameter(stem: str, text: str) -> Metric:
+    """Metric with a parameter."""
+    field_name, name, rule = _WITH_PARAMETER[stem]
     try:
-        alpha = float(parameter)
+        value = float(text)
     except ValueError:
-        alpha = float("nan")
-    if not 0.0 < alpha < 1.0:
+        value = float("nan")
+    if not (0 < value < 1 if stem == "pinball" else 1 <= value <= 2):
         raise InvalidParameterError(
-            f"the quantile of metric 'pinball:ALPHA' must lie between 0 and 1, but got {parameter!r}"
+            f"the {name} of metric '{stem}:{field_name.upper()}' must lie {rule}, but got {text!r}"
         )
-    return (
-        METRICS["pinball"]
-        if alpha == 0.5
-        else Metric(f"pinball:{alpha:g}", False, _REGRESSION, "value", Pinball(alpha))
-    )
+    plain = METRICS[stem]
+    formula = replace(plain.formula, **{field_name: value})
+    return plain if formula == plain.formula else replace(plain, name=f"{stem}:{value:g}", formula=formula)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from parallelmlp_search.engine.heads import head_predictions, stable_head_predictions
+from parallelmlp_search.inference.outputs import mean_predictions
 from parallelmlp_search.kernels.losses import get_loss
 from parallelmlp_search.packing import Head
 
@@ -41,6 +44,18 @@ def test_a_regression_is_scaled_back_and_clipped_output_by_output() -> None:
     outputs = torch.tensor([[[0.0, 0.25, 5.0, -5.0], [0.0, 2.0, 10.0, -10.0]]])
     expected = torch.tensor([[[10.0, 10.5, 11.0, 9.0], [-1.0, 0.0, 2.0, -2.0]]])
     torch.testing.assert_close(head_predictions(head, outputs), expected)
+
+
+def test_a_log_link_multiplies_and_never_overflows() -> None:
+    head = Head("regression", 2, (0.0, 0.0), (2.0, 0.5), (0.0, 0.0), (1e6, 0.6), link="log")
+    outputs = torch.tensor([[[0.0, 1.0, 1e4, -1e4], [0.0, 1.0, 1e4, -1e4]]])
+    found = head_predictions(head, outputs)
+    expected = [[2.0, 2.0 * math.e, 1e6, 2.0 * math.exp(-20)], [0.5, 0.6, 0.6, 0.5 * math.exp(-20)]]
+    torch.testing.assert_close(found, torch.tensor([expected]))
+    plain = mean_predictions([head], outputs.permute(0, 2, 1)[None].numpy())
+    torch.testing.assert_close(torch.from_numpy(plain.T).float(), found[0])
+    assert Head(**head.to_dict()) == head
+    assert "link" not in Head("binary", 2).to_dict()
 
 
 def test_every_default_loss_exists() -> None:

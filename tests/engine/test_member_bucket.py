@@ -319,14 +319,19 @@ KINDS += [c.replace(widths=tuple(width - 1 for width in c.widths)) for c in KIND
         ("cross_entropy", 19, False),
         ("squared_error", 1, True),
         ("squared_error", 2, False),
+        ("poisson", 1, False),
+        ("gamma", 1, True),
+        ("tweedie:1.3", 2, False),
     ],
 )
 def test_every_part_of_a_network(loss: str, n_outputs: int, weighted: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(100, 8, generator=generator)
     target = torch.randint(0, max(2, n_outputs), (100,), generator=generator)
-    if loss == "squared_error":
+    if target_is_values := loss not in ("binary_logits", "cross_entropy"):
         target = torch.randn(n_outputs, 100, generator=generator)
+    if target_is_values and loss != "squared_error":
+        target = target.exp()
     weight = torch.rand(100, generator=generator) if weighted else None
     rows = TrainingRows(inputs, target, weight)
     got, expected, other = _three_ways(
@@ -472,6 +477,8 @@ def test_supported_buckets() -> None:
     assert not supported(n_inputs=2049)
     assert not supported(n_outputs=2)
     assert supported(loss="squared_error")
+    assert supported(loss="poisson")
+    assert supported(loss="tweedie:1.3", n_outputs=2)
     assert supported(normalization="layer", dropout=0.5, input_scale_rate=1.0)
     assert not supported(loss="huber:1.0")
     assert not supported(activation="sine")

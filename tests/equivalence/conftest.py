@@ -54,6 +54,10 @@ def _row_losses(name: str, outputs: Tensor, target: Tensor, smoothing: float) ->
     if name == "squared_error":
         return F.mse_loss(outputs, target, reduction="none").mean(dim=1)
     kind, _, level = name.partition(":")
+    if kind == "poisson":
+        return F.poisson_nll_loss(outputs, target, reduction="none").mean(dim=1)
+    if kind == "gamma":
+        return (outputs + target * (-outputs).exp()).mean(dim=1)
     if kind == "huber":
         return F.huber_loss(outputs, target, reduction="none", delta=float(level)).mean(dim=1)
     short = target - outputs
@@ -279,6 +283,7 @@ def make_problem() -> Callable[..., Problem]:
             target = torch.randint(0, 2, (n_rows,), generator=generator)
         else:
             target = torch.randn(n_outputs, n_rows, dtype=torch.float64, generator=generator).to(dtype)
+            target = target.exp() if loss in ("poisson", "gamma") else target
         weight = torch.rand(n_rows, dtype=torch.float64, generator=generator).to(dtype) if weighted else None
         return Problem(inputs, target, n_outputs, loss, weight, **fields)
 

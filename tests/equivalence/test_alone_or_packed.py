@@ -203,6 +203,8 @@ ACTIVE = [
         ("squared_error", 3),  # several targets at once
         ("huber:0.5", 1),
         ("quantile:0.9", 2),
+        ("poisson", 1),
+        ("gamma", 2),
     ],
 )
 def test_every_loss(

@@ -142,6 +142,26 @@ def _curves(task: Any, configs: Sequence[MLPConfig], n_outputs: int, fold: int) 
     )
 
 
+def with_log_link(model: TrainedModel) -> TrainedModel:
+    """The model of a regression with outputs that are logarithms."""
+    n_outputs = model.folds[0].head.n_predictions
+    folds = [
+        replace(
+            fold,
+            head=replace(
+                fold.head, location=(0.0,) * n_outputs, lower=(0.01,) * n_outputs, upper=(9.0,) * n_outputs,
+                link="log",
+            ),
+        )
+        for fold in model.folds
+    ]  # fmt: skip
+    return replace(model, folds=folds)
+
+
+PLAIN_CONFIGS = tuple(config for config in CONFIGS if config.target_transform == "none")
+"""Configurations without a transformed target."""
+
+
 def feeds(session: onnxruntime.InferenceSession, frame: pd.DataFrame) -> Mapping[str, NDArray[Any]]:
     """Inputs of an exported graph, as documented."""
     found = {}

@@ -20,12 +20,14 @@ from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.space import MLPConfig
 from tests.export.models import (
     CONFIGS,
+    PLAIN_CONFIGS,
     TOLERANCE,
     every_kind,
     feeds,
     new_rows,
     random_model,
     session_of,
+    with_log_link,
 )
 
 DATASETS = Path(__file__).parents[2] / "datasets"
@@ -112,6 +114,13 @@ def test_one_output_of_a_scaled_target(tmp_path: Path) -> None:
     scaling = TargetScaling((1e12,), (2.0**20,))
     model = random_model(every_kind(), "regression", n_predictions=1, target_scaling=scaling)
     check_equal(model, new_rows(), tmp_path)
+
+
+def test_a_log_link(tmp_path: Path) -> None:
+    plain = random_model(every_kind(), "regression", configs=PLAIN_CONFIGS)
+    model = with_log_link(plain)
+    check_equal(model, new_rows(), tmp_path)
+    assert model.predict(new_rows()).min() > 0 > plain.predict(new_rows()).min()
 
 
 def test_quantiles_are_found_alike_step_by_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,7 +17,17 @@ from parallelmlp_search.data.normal import normal_quantile
 from parallelmlp_search.data.target_scaling import TargetScaling
 from parallelmlp_search.export import export_model, standalone
 from parallelmlp_search.inference import TrainedModel
-from tests.export.models import CONFIGS, TOLERANCE, every_kind, feeds, new_rows, random_model, session_of
+from tests.export.models import (
+    CONFIGS,
+    PLAIN_CONFIGS,
+    TOLERANCE,
+    every_kind,
+    feeds,
+    new_rows,
+    random_model,
+    session_of,
+    with_log_link,
+)
 
 CLEAN = """
 import importlib.abc
@@ -81,6 +91,11 @@ def test_postprocessing(tmp_path: Path) -> None:
     scaling = TargetScaling((100.0,), (4.0,))
     model = random_model(every_kind(), "regression", n_predictions=1, target_scaling=scaling)
     check_equal(model, new_rows(), tmp_path / "values")
+
+
+def test_a_log_link(tmp_path: Path) -> None:
+    model = with_log_link(random_model(every_kind(), "regression", configs=PLAIN_CONFIGS))
+    check_equal(model, new_rows(), tmp_path / "model")
 
 
 def test_more_rows_than_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,15 @@ from parallelmlp_search.export import export_model
 from parallelmlp_search.export.parts import model_parts
 from parallelmlp_search.export.torch_module import ExportedModule
 from parallelmlp_search.inference import TrainedModel
-from tests.export.models import CONFIGS, TOLERANCE, every_kind, new_rows, random_model
+from tests.export.models import (
+    CONFIGS,
+    PLAIN_CONFIGS,
+    TOLERANCE,
+    every_kind,
+    new_rows,
+    random_model,
+    with_log_link,
+)
 
 
 def tensors(inputs: Mapping[str, Any], frame: pd.DataFrame) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,6 +65,10 @@ def test_postprocessing() -> None:
     check_equal(random_model(every_kind(), "multiclass", temperature=0.3), new_rows())
     scaling = TargetScaling((100.0,), (4.0,))
     check_equal(random_model(every_kind(), "regression", n_predictions=1, target_scaling=scaling), new_rows())
+
+
+def test_a_log_link() -> None:
+    check_equal(with_log_link(random_model(every_kind(), "regression", configs=PLAIN_CONFIGS)), new_rows())
 
 
 def test_folds_that_use_other_columns() -> None:

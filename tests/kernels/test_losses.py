@@ -13,6 +13,7 @@ from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.kernels.losses import LOSSES, get_loss
+from parallelmlp_search.packing import MAX_LOG
 
 P, N = 5, 11
 RowLosses = Callable[[Tensor, Tensor, float], Tensor]
@@ -38,6 +39,14 @@ def _binary(outputs: Tensor, target: Tensor, smoothing: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(outputs[0], wanted, reduction="none")
 
 
+def _tweedie(power: float) -> RowLosses:
+    def loss(outputs: Tensor, target: Tensor, smoothing: float) -> Tensor:
+        mean = outputs.exp()
+        return (mean ** (2 - power) / (2 - power) - target * mean ** (1 - power) / (1 - power)).mean(dim=0)
+
+    return loss
+
+
 TWINS: dict[str, RowLosses] = {
     "cross_entropy": lambda outputs, target, smoothing: F.cross_entropy(
         outputs.T, target, label_smoothing=smoothing, reduction="none"
@@ -51,7 +60,14 @@ TWINS: dict[str, RowLosses] = {
     "quantile": _pinball(0.5),
     "quantile:0.9": _pinball(0.9),
     "quantile:0.05": _pinball(0.05),
+    "poisson": lambda outputs, target, smoothing: F.poisson_nll_loss(outputs, target, reduction="none").mean(
+        dim=0
+    ),
+    "gamma": lambda outputs, target, smoothing: (outputs + target * (-outputs).exp()).mean(dim=0),
+    "tweedie": _tweedie(1.5),
+    "tweedie:1.2": _tweedie(1.2),
 }
+LOG_LINK = ("poisson", "gamma", "tweedie", "tweedie:1.2")
 SMOOTHED = ("cross_entropy", "binary_logits")
 CASES = [
     pytest.param(name, n_outputs, weighted, smoothed, id=f"{name}, C={n_outputs}{w}{s}")
@@ -72,6 +88,8 @@ def _problem(name: str, n_outputs: int, seed: int = 0) -> tuple[Tensor, Tensor, 
         target = torch.randint(0, 2, (N,), generator=generator)
     else:
         target = torch.randn(n_outputs, N, dtype=torch.float64, generator=generator)
+        if name in LOG_LINK:
+            target = target.exp() if name == "gamma" else target.clamp_min(0.0)
     weight = torch.rand(N, dtype=torch.float64, generator=generator)
     weight[3] = 0.0  # a row of weight zero
     smoothing = torch.tensor(
@@ -174,6 +192,29 @@ def test_the_slope_of_a_quantile_loss_is_zero_at_the_target() -> None:
     torch.testing.assert_close(gradient, torch.tensor([[[-0.75, 0.0, 0.25]]]) / 3)
 
 
+@pytest.mark.parametrize("name", LOG_LINK)
+@pytest.mark.parametrize("end", [-MAX_LOG, MAX_LOG])
+def test_a_log_link_goes_on_as_a_line(name: str, end: float) -> None:
+    outputs = torch.tensor([[[end, 1.5 * end, 1e3 * end]]])
+    gradient = torch.empty_like(outputs)
+    target = torch.full((1, 3), 0.5)
+    assert bool(torch.isfinite(get_loss(name)(outputs, target, gradient)).all())
+    assert bool((gradient == gradient[0, 0, 0]).all())
+    assert float(gradient[0, 0, 0]) * end > 0  # it points back to the mean
+    losses = [get_loss(name)(outputs[..., [k]], target[:, [k]], gradient[..., [k]].clone()) for k in range(2)]
+    rise = 3.0 * float(gradient[0, 0, 0]) * 0.5 * end
+    assert float(losses[1] - losses[0]) == pytest.approx(rise, rel=1e-4)
+
+
+def test_the_best_output_of_a_log_link_is_the_mean() -> None:
+    target = torch.tensor([[0.0, 1.0, 2.0, 7.0]], dtype=torch.float64)
+    for name in ("poisson", "tweedie:1.4"):
+        outputs = target.mean().log().expand(1, 1, 4).clone()
+        gradient = torch.empty_like(outputs)
+        get_loss(name)(outputs, target, gradient)
+        assert float(gradient.sum()) == pytest.approx(0.0, abs=1e-12)
+
+
 def test_zero_weights_give_zero_loss_and_gradient() -> None:
     for name in TWINS:
         outputs, target, _, _ = _problem(name, 1 if name == "binary_logits" else 3)
@@ -195,6 +236,9 @@ def test_zero_weights_give_zero_loss_and_gradient() -> None:
         ("quantile:1", r"level of the quantile loss must lie in \(0, 1\), but got 1"),
         ("quantile:-0.5", r"level of the quantile loss must lie in \(0, 1\), but got -0.5"),
         ("quantile:high", "loss must have a number behind its colon, but got 'quantile:high'"),
+        ("tweedie:2", r"power of the tweedie loss must lie in \(1, 2\), but got 2: use poisson for 1"),
+        ("tweedie:x", "loss must have a number behind its colon, but got 'tweedie:x'"),
+        ("poisson:2", "loss must be one of .*but got 'poisson:2'"),
     ],
 )
 def test_invalid_names_are_an_error(name: str, words: str) -> None:

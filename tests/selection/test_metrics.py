@@ -61,6 +61,18 @@ REGRESSION = {
 }
 
 
+def _of_outputs(score, power):
+    return lambda y, p, w: np.mean(
+        [score(*pair, sample_weight=w, power=power) for pair in zip(np.atleast_2d(y), p, strict=True)]
+    )
+
+
+for kind, power in (("poisson", 1), ("gamma", 2), ("tweedie", 1.5)):
+    REGRESSION[f"{kind}_deviance"] = _of_outputs(reference.mean_tweedie_deviance, power)
+    REGRESSION[f"d2_{kind}"] = _of_outputs(reference.d2_tweedie_score, power)
+REGRESSION["tweedie_deviance:1.9"] = _of_outputs(reference.mean_tweedie_deviance, 1.9)
+
+
 def probabilities(seed: int, n_classes: int, ties: bool) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     target = torch.randint(n_classes, (N,), generator=generator)
@@ -244,6 +256,29 @@ def test_ties_predict_the_first_class():
         assert METRICS["accuracy"](predictions, torch.tensor([0, 0, 1])).item() == pytest.approx(2 / 3)
 
 
+def test_deviances_of_zeros_and_scaled_values():
+    target = torch.tensor([[0.0, 3.0, 1.0, 0.0]], dtype=torch.float64)
+    predictions = torch.tensor([[[0.5, 2.0, 1.0, 0.1]], [[0.0, 2.0, 1.0, 0.1]]], dtype=torch.float64)
+    for power in (1.0, 1.5):
+        name = f"tweedie_deviance:{power}"
+        metric = get_metric(name, "regression")
+        expected = reference.mean_tweedie_deviance(target[0], predictions[0, 0], power=power)
+        found = metric(predictions, target)
+        assert float(found[0]) == pytest.approx(expected)
+        assert bool(torch.isfinite(found).all())  # a prediction of zero counts as a small one
+        scaled = metric.in_units((4.0,), (1.0,))((predictions - 1.0) / 4.0, (target - 1.0) / 4.0)
+        np.testing.assert_allclose(scaled, found, rtol=1e-6)
+    with pytest.raises(
+        InvalidParameterError, match="'poisson_deviance' needs a target >= 0, but row 1 has -1"
+    ):
+        METRICS["poisson_deviance"].checked_on(np.array([1.0, -1.0]))
+    with pytest.raises(InvalidParameterError, match="> 0, but row 0 has 0: use poisson or tweedie"):
+        METRICS["d2_gamma"].checked_on(np.array([0.0, 1.0]))
+    constant = torch.full((1, 3), 2.0)
+    assert METRICS["d2_poisson"](torch.full((1, 1, 3), 2.0), constant).tolist() == [1.0]
+    assert METRICS["d2_poisson"](torch.full((1, 1, 3), 1.0), constant).tolist() == [0.0]
+
+
 def test_r2_of_a_constant_target():
     predictions = torch.tensor([[[5.0, 5.0]], [[5.0, 6.0]]])
     assert METRICS["r2"](predictions, torch.tensor([5.0, 5.0])).tolist() == [1.0, 0.0]
@@ -267,6 +302,8 @@ def test_half_and_single_precision(dtype):
         ("neg_root_mean_squared_error", "regression", "rmse"),
         ("quantile:0.25", "regression", "pinball:0.25"),
         ("pinball:0.5", "regression", "pinball"),
+        ("neg_mean_poisson_deviance", "regression", "poisson_deviance"),
+        ("d2_tweedie:1.9", "regression", "d2_tweedie:1.9"),
         (METRICS["mcc"], "binary", "mcc"),
     ],
 )
@@ -293,6 +330,7 @@ def test_quantiles_differ():
         ("roc_auc", "regression", None, "rmse, mae, r2, pinball"),
         ("pinball:2", "regression", None, "between 0 and 1, but got '2'"),
         ("pinball:x", "regression", None, "between 0 and 1, but got 'x'"),
+        ("tweedie_deviance:3", "regression", None, "POWER' must lie in .1, 2., but got '3'"),
         ("rmse:2", "regression", None, "metric must be one of"),
         (3, "regression", None, "a function or a Metric, but got int"),
         ("rmse", "regresion", None, "did you mean 'regression'"),

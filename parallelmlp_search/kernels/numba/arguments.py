@@ -209,6 +209,8 @@ class Plan(NamedTuple):
         Number of weights of the embeddings of categories.
     adaptive
         1 for AdamW, 0 for SGD.
+    power
+        Power of the Tweedie loss of a regression, in [1, 2]; 0 for the squared error.
     """
 
     parameters: Floats
@@ -236,6 +238,7 @@ class Plan(NamedTuple):
     is_expanded: int
     has_residual: int
     adaptive: int
+    power: float
 
 
 class Steps(NamedTuple):

@@ -161,6 +161,8 @@ class CompiledMembers:
         Number of columns with a periodic embedding.
     adaptive
         True for AdamW, False for SGD.
+    power
+        Power of the Tweedie loss of a regression, in [1, 2]; 0 for the squared error.
     """
 
     def __init__(
@@ -175,6 +177,7 @@ class CompiledMembers:
         expansion: Expansion | None = None,
         n_numbers: int = 0,
         adaptive: bool,
+        power: float = 0.0,
     ) -> None:
         last = len(residual) + 1
 
@@ -228,6 +231,7 @@ class CompiledMembers:
             is_expanded=expansion is not None,
             has_residual=any(residual),
             adaptive=adaptive,
+            power=power,
         )
         self._packed = pack(self._plan)
         # shapes and starts of blocks, offsets of both tables, and three sizes or starts per layer

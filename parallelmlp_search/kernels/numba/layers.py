@@ -10,7 +10,15 @@ import numpy as np
 
 from parallelmlp_search.kernels.numba.arguments import ACTIVATION_CODES
 from parallelmlp_search.kernels.numba.decorators import inlined
-from parallelmlp_search.kernels.numba.elementwise import ONE, TWO, ZERO, F, activate_and_slope, slope_times
+from parallelmlp_search.kernels.numba.elementwise import (
+    ONE,
+    TWO,
+    ZERO,
+    F,
+    activate_and_slope,
+    exp,
+    slope_times,
+)
 from parallelmlp_search.kernels.numba.member_memory import (
     BIAS,
     FREQUENCY,
@@ -30,6 +38,9 @@ from parallelmlp_search.kernels.numba.products import copy, matmul, row_products
 
 EPSILON = F(1e-5)
 """Epsilon of layer normalization, as in torch."""
+
+MAX_LOG = F(20.0)
+"""Largest logarithm of a prediction, as in :mod:`parallelmlp_search.packing.heads`."""
 
 _HARDSHRINK = ACTIVATION_CODES["hardshrink"]
 
@@ -181,6 +192,31 @@ def squared_error_rows(outputs, target, shares, gradient, values, n_outputs, n_r
             residual = row[n] - wanted[n]
             values[n] += residual * residual * share * shares[n]
             slope[n] = TWO * residual * share * shares[n]
+
+
+@inlined
+def log_link_rows(outputs, target, shares, power, gradient, values, n_outputs, n_rows):
+    """Part of each row of outputs (C, N) in a Tweedie loss with log link into ``values``, and its gradient.
+
+    The plain twin is :func:`parallelmlp_search.kernels.losses._log_link`.
+    """
+    share, up, down = ONE / F(n_outputs), TWO - power, ONE - power
+    # of a power of 1 or 2, one of both terms is a line
+    up_line, down_line = ONE if up == ZERO else ZERO, ONE if down == ZERO else ZERO
+    up_factor = ZERO if up == ZERO else ONE / up
+    down_factor = ZERO if down == ZERO else ONE / down
+    fill(values, n_rows, ZERO)
+    for c in range(n_outputs):
+        row, wanted, slope = outputs + c * n_rows, target + c * n_rows, gradient + c * n_rows
+        for n in range(n_rows):
+            z, t = row[n], wanted[n]
+            held = -MAX_LOG if z < -MAX_LOG else z
+            held = MAX_LOG if held > MAX_LOG else held
+            rising, falling = exp(up * held), exp(down * held) * t
+            steep = rising - falling
+            value = rising * up_factor - falling * down_factor + held * (up_line - t * down_line)
+            values[n] += (value + steep * (z - held)) * share * shares[n]
+            slope[n] = steep * share * shares[n]
 
 
 TURN = F(1.0 / (2.0 * np.pi))

@@ -13,7 +13,7 @@ import numpy as np
 from parallelmlp_search.kernels.numba.arguments import Plan, Steps
 from parallelmlp_search.kernels.numba.decorators import inlined
 from parallelmlp_search.kernels.numba.elementwise import ONE, ZERO, F
-from parallelmlp_search.kernels.numba.layers import embed, embed_backward, squared_error_rows
+from parallelmlp_search.kernels.numba.layers import embed, embed_backward, log_link_rows, squared_error_rows
 from parallelmlp_search.kernels.numba.loops import binary_rows, cross_entropy_rows
 from parallelmlp_search.kernels.numba.member_layout import begin_member, place_layout
 from parallelmlp_search.kernels.numba.member_memory import N_WAVE_OUTPUTS, fill, read_member, write_member
@@ -43,14 +43,17 @@ def _sum(values, size):
 
 
 @inlined
-def _loss(net, memory, steps, t, smoothing):
+def _loss(net, memory, steps, t, smoothing, power):
     """Loss of the outputs in ``memory.before``; its gradient is written to ``memory.grad``."""
     n_outputs, n_rows = net.sizes[net.n_layers], net.n_rows
     outputs, gradient = memory.before + net.starts[net.n_layers - 1], memory.grad
     shares, scratch, classes = steps.shares + t * n_rows, memory.scratch, steps.classes + t * n_rows
     if steps.is_regression:
         values = steps.values + t * steps.n_targets * n_rows
-        squared_error_rows(outputs, values, shares, gradient, scratch, n_outputs, n_rows)
+        if power == ZERO:
+            squared_error_rows(outputs, values, shares, gradient, scratch, n_outputs, n_rows)
+        else:
+            log_link_rows(outputs, values, shares, power, gradient, scratch, n_outputs, n_rows)
     elif n_outputs == 1:
         binary_rows(outputs, classes, shares, smoothing, gradient, scratch, n_rows)
     else:
@@ -77,7 +80,7 @@ def _gradient(plan, steps, layout, t, member):
             expand(p, layout.q, k, layout.blocks, layout.expanded, layout.scratch)
         shift = k * net.n_true // n_networks
         forward_pass(net, memory, layout.q, layout.expanded, code, x, t, rate, shift)
-        loss += _loss(net, memory, steps, t, smoothing)
+        loss += _loss(net, memory, steps, t, smoothing, plan.power)
         if n_networks > 1:
             for j in range(n_outputs * net.n_rows):
                 memory.grad[j] *= part

@@ -55,6 +55,8 @@ class TrainingTable:
         For each input, True if it holds codes of categories.
     level
         Quantile that a regression predicts; None for the mean.
+    power
+        Power of the Tweedie loss of a regression, or None; values are then relative to the mean.
     """
 
     inputs: Floats
@@ -62,6 +64,7 @@ class TrainingTable:
     weight: Floats | None
     is_category: NDArray[np.bool_]
     level: float | None
+    power: float | None = None
 
 
 @dataclass(frozen=True)
@@ -170,10 +173,14 @@ def values_of(head: Head, standardized: Floats) -> Floats:
 
 
 def _fit_linear(table: TrainingTable, task: str, n_iterations: int) -> Predictor:
-    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.linear_model import LogisticRegression, Ridge, TweedieRegressor
 
     if task != "regression":
         return _classifier(LogisticRegression(max_iter=n_iterations), table)
+    if table.power is not None:
+        alpha = 1.0 / len(table.inputs)  # its loss is a mean, that of Ridge a sum
+        glm = {"power": table.power, "link": "log", "alpha": alpha, "max_iter": n_iterations}
+        return _of_outputs(lambda: TweedieRegressor(**glm), table)
     model = Ridge().fit(table.inputs, table.target, table.weight)
     fitted = model.predict(table.inputs).reshape(table.target.shape)
     shift = 0.0 if table.level is None else np.quantile(table.target - fitted, table.level, axis=0)
@@ -199,10 +206,14 @@ def _fit_boosting(table: TrainingTable, task: str, n_iterations: int) -> Predict
         return _classifier(HistGradientBoostingClassifier(**options), table)
     if table.level is not None:
         options |= {"loss": "quantile", "quantile": table.level}
-    models = [
-        HistGradientBoostingRegressor(**options).fit(table.inputs, column, table.weight)
-        for column in table.target.T
-    ]
+    elif table.power is not None:  # Poisson's loss stands for that of amounts that can be zero
+        options["loss"] = "gamma" if table.power == 2 else "poisson"
+    return _of_outputs(lambda: HistGradientBoostingRegressor(**options), table)
+
+
+def _of_outputs(create: Callable[[], Any], table: TrainingTable) -> Predictor:
+    """Predictor of a regression that has one model per output."""
+    models = [create().fit(table.inputs, column, table.weight) for column in table.target.T]
     return lambda inputs: np.stack([model.predict(inputs) for model in models])
 
 

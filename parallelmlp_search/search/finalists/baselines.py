@@ -24,6 +24,7 @@ from torch import Tensor
 
 from parallelmlp_search.engine.rows import Rows
 from parallelmlp_search.exceptions import one_line
+from parallelmlp_search.kernels.losses import log_link_power
 from parallelmlp_search.search.finalists.baseline_memory import (
     IMPORT_BYTES,
     MAX_CELLS,
@@ -342,6 +343,7 @@ class _Comparison:
             weight=weight,
             is_category=category_mask(columns, rows.inputs.shape[1], codes=model.takes_codes),
             level=self.level,
+            power=log_link_power(self.preparation.settings.loss) if self.level is None else None,
         )
 
     def _predictions(

@@ -110,7 +110,7 @@ class Preparation:
         hold_back: bool = True,
         transforms: Collection[str] = (),
     ) -> None:
-        settings.check_task(problem.task)
+        settings.check_task(problem.task, problem.target)
         warn_of_precision(settings.precision, device)
         self.problem = problem
         self.settings = settings
@@ -122,7 +122,7 @@ class Preparation:
         self.target: NDArray[Any]
         self.target_scaling: TargetScaling | None = None
         if problem.task == "regression":
-            self.target_scaling = TargetScaling.fit(problem.target)
+            self.target_scaling = TargetScaling.fit(problem.target, is_centred=not settings.has_log_link)
             self.target = self.target_scaling.apply(np.asarray(problem.target, dtype=np.float64))
         else:
             self.classes = ClassTarget.fit(problem.target)
@@ -148,7 +148,8 @@ class Preparation:
             means = TargetEncoding(problem, self.target, self.metric_weight, settings.seed)
         self._encoder = Encoder(problem, settings, self.oof_rows, device, means)
         wanted = {*transforms_of(settings.space), *transforms} - {"none"}
-        self.transforms = sorted(wanted) if problem.task == "regression" else []
+        is_transformed = problem.task == "regression" and not settings.has_log_link
+        self.transforms = sorted(wanted) if is_transformed else []
         self._smears = bool(self.transforms) and self._asks_for_means()
 
     def _everything(self, validate: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -357,12 +358,14 @@ class Preparation:
         return Part(encoding.preprocessor, head, data, predicted_rows)
 
     def _outputs(self, fit: NDArray[np.intp], train: NDArray[np.intp]) -> tuple[Head, Tensor]:
-        """Head and training target; a regression target is standardised by the rows ``fit``."""
+        """Head and training target; a regression target is scaled by the rows ``fit``."""
         head = self.problem.head
         if self.problem.task != "regression":
             return head, torch.from_numpy(self.target[train])
         weight = None if self.metric_weight is None else self.metric_weight[fit]
         scaler = RegressionTarget.fit(self.target[fit], weight)
+        if self.settings.has_log_link:
+            scaler = scaler.of_ratios()
         encoded = scaler.encode(self.target[train])
         head = replace(
             head,
@@ -370,6 +373,7 @@ class Preparation:
             scale=tuple(scaler.scale_.tolist()),
             lower=tuple(scaler.low_.tolist()),
             upper=tuple(scaler.high_.tolist()),
+            link="log" if self.settings.has_log_link else "identity",
         )
         return head, torch.from_numpy(np.ascontiguousarray(np.atleast_2d(encoded.T)))
 

@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 from parallelmlp_search._checks import check_boolean, check_choice, check_integer, check_seconds, check_size
 from parallelmlp_search.data import Scaling
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
-from parallelmlp_search.kernels.losses import get_loss
+from parallelmlp_search.kernels.losses import get_loss, log_link_power
 from parallelmlp_search.kernels.precision import PRECISIONS
-from parallelmlp_search.search.problem.target_transforms import TARGET_TRANSFORM, offered_transforms
+from parallelmlp_search.search.problem.target_transforms import (
+    TARGET_TRANSFORM,
+    offered_transforms,
+    transforms_of,
+)
 from parallelmlp_search.selection import Metric, get_metric
+from parallelmlp_search.selection.deviance import check_amounts
 from parallelmlp_search.space import Categorical, MLPConfig, SearchSpace
 
 if TYPE_CHECKING:
@@ -36,7 +41,7 @@ MINIMA = {
 LOSSES = {
     "binary": ("binary_logits",),
     "multiclass": ("cross_entropy",),
-    "regression": ("squared_error", "huber", "quantile"),
+    "regression": ("squared_error", "huber", "quantile", "poisson", "gamma", "tweedie"),
 }
 """Losses of each task."""
 
@@ -61,6 +66,22 @@ def check_sampler(sampler: object) -> None:
         raise InvalidParameterError(
             f"sampler must be one of {', '.join(SAMPLERS)} or a sampler of Optuna, but got {sampler!r}{hint}"
         )
+
+
+def metric_of_loss(loss: str | None) -> str | None:
+    """Return the default metric of a loss: a pinball loss or a deviance; None for that of the task."""
+    kind, _, level = str(loss).partition(":")
+    if kind == "quantile":
+        return f"pinball:{level or '0.5'}"
+    if kind == "tweedie":
+        return f"tweedie_deviance:{level or '1.5'}"
+    return f"{kind}_deviance" if kind in ("poisson", "gamma") else None
+
+
+def task_of_loss(task: str | None, loss: str | None) -> str | None:
+    """Return the task, or ``regression`` if none is given and the loss is for counts or amounts."""
+    kind = str(loss).partition(":")[0]
+    return "regression" if task is None and kind in ("poisson", "gamma", "tweedie") else task
 
 
 def parse_memory(limit: Any) -> int | None:
@@ -101,7 +122,8 @@ class SearchSettings:
         Epochs of full training; None derives them from the size of the table and the time limit.
     metric
         Metric as :func:`~parallelmlp_search.selection.get_metric` takes it: a name, a scorer or a function.
-        None for the default of the task, or the pinball loss of a quantile loss.
+        None for the default of the task, or for the metric of the loss: the pinball loss of a quantile loss,
+        the deviance of ``poisson``, ``gamma`` and ``tweedie``.
     loss
         Training loss by name; None for the default of the task.
     n_folds
@@ -192,9 +214,8 @@ class SearchSettings:
                 checked[name] = check_integer(name, value, minimum)
         if self.max_epochs is not None and self.max_epochs > MAX_EPOCHS:
             raise InvalidParameterError(f"max_epochs must be at most {MAX_EPOCHS}, but got {self.max_epochs}")
-        kind, _, level = str(self.loss).partition(":")
-        if self.metric is None and kind == "quantile":
-            checked["metric"] = f"pinball:{level or '0.5'}"
+        if self.metric is None and (metric := metric_of_loss(self.loss)) is not None:
+            checked["metric"] = metric
         for name in ("time_limit", "infer_limit"):
             if (seconds := getattr(self, name)) is not None:
                 checked[name] = check_seconds(name, seconds)
@@ -217,13 +238,18 @@ class SearchSettings:
 
     def suited_to(self, target: NDArray[Any], task: str) -> SearchSettings:
         """Return the settings, whose default space tries transformations of a skewed target ``(n, ...)``."""
-        if task != "regression" or self.space != SearchSpace.preset("default"):
+        if task != "regression" or self.has_log_link or self.space != SearchSpace.preset("default"):
             return self
         offered = offered_transforms(target, task, get_metric(self.metric, task))
         if not offered:
             return self
         space = SearchSpace({**self.space.domains, TARGET_TRANSFORM: Categorical(offered)})
         return replace(self, search_space=space)
+
+    @property
+    def has_log_link(self) -> bool:
+        """True if networks output the logarithm of the target's mean."""
+        return log_link_power(self.loss) is not None
 
     @property
     def memory_bytes(self) -> int | None:
@@ -252,8 +278,8 @@ class SearchSettings:
         """Share of the trials that are proposed near the elites; 0 for a grid."""
         return 0.0 if self.sampler == "grid" else self.refinement
 
-    def check_task(self, task: str) -> None:
-        """Check that loss and calibration fit a task.
+    def check_task(self, task: str, target: NDArray[Any] | None = None) -> None:
+        """Check that loss and calibration fit a task, and the loss the values of a target ``(n, ...)``.
 
         Raises
         ------
@@ -263,6 +289,14 @@ class SearchSettings:
         if self.loss is not None:
             check_choice("loss", str(self.loss).partition(":")[0], LOSSES[task])
             get_loss(self.loss)  # checks the number after the colon
+            power = log_link_power(self.loss)
+            if power is not None and transforms_of(self.space):
+                raise InvalidParameterError(
+                    f"loss {self.loss!r} has a log link, but the search space has {TARGET_TRANSFORM!r}: "
+                    "leave one of them out"
+                )
+            if power is not None and target is not None:
+                check_amounts(target, f"loss {self.loss!r}", power)
         if self.calibration == "temperature" and task == "regression":
             raise InvalidParameterError(
                 f"calibration needs classes, but got {self.calibration!r} for a regression: leave it out"

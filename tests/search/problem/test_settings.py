@@ -162,6 +162,9 @@ def test_other_memory_limits_are_an_error(limit: Any) -> None:
         ("huber:2", "regression", None),
         ("quantile:1.5", "regression", r"level of the quantile loss must lie in \(0, 1\)"),
         ("quantile:x", "regression", "a number behind its colon"),
+        ("poisson", "binary", "loss must be one of binary_logits, but got 'poisson'"),
+        ("tweedie:1.6", "regression", None),
+        ("tweedie:1", "regression", "power of the tweedie loss"),
     ],
 )
 def test_a_loss_must_fit_the_task(loss: str | None, task: str, message: str | None) -> None:
@@ -178,6 +181,39 @@ def test_a_quantile_loss_has_its_own_metric() -> None:
     assert SearchSettings("small", loss="quantile").metric == "pinball:0.5"
     assert SearchSettings("small", loss="quantile:0.9", metric="mae").metric == "mae"
     assert SearchSettings("small", loss="huber").metric is None
+    assert SearchSettings("small", loss="poisson").metric == "poisson_deviance"
+    assert SearchSettings("small", loss="tweedie").metric == "tweedie_deviance:1.5"
+    assert SearchSettings("small", loss="gamma", metric="rmse").metric == "rmse"
+
+
+@pytest.mark.parametrize(
+    ("loss", "target", "message"),
+    [
+        ("poisson", [0, 1, 2.5], None),
+        ("poisson", [3, 1, -2], "loss 'poisson' needs a target >= 0, but row 2 has -2"),
+        ("tweedie:1.7", [[1, 0], [0, -1]], "loss 'tweedie:1.7' needs a target >= 0, but row 1 has -1"),
+        ("gamma", [1, 0], "loss 'gamma' needs a target > 0, but row 1 has 0: use poisson or tweedie"),
+        ("gamma", [1, 1e-9], None),
+    ],
+)
+def test_a_log_link_needs_amounts(loss: str, target: Any, message: str | None) -> None:
+    settings, values = SearchSettings("small", loss=loss), np.array(target, dtype=float)
+    if message is None:
+        settings.check_task("regression", values)
+    else:
+        with pytest.raises(InvalidParameterError, match=message):
+            settings.check_task("regression", values)
+
+
+def test_a_log_link_takes_no_transformation() -> None:
+    space = SearchSpace({"target_transform": Categorical(("none", "log"))})
+    with pytest.raises(
+        InvalidParameterError, match="loss 'poisson' has a log link, but the search space has"
+    ):
+        SearchSettings(space, loss="poisson").check_task("regression")
+    skewed = np.random.default_rng(0).lognormal(sigma=2, size=500)
+    assert SearchSettings(loss="huber").suited_to(skewed, "regression").space != SearchSettings().space
+    assert SearchSettings(loss="gamma").suited_to(skewed, "regression").space == SearchSettings().space
 
 
 def test_a_preset_is_resolved_once() -> None:

@@ -27,6 +27,7 @@ from parallelmlp_search.integrations.optuna.study.suggest import resolve_space, 
 from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search.problem.devices import resolve_device
 from parallelmlp_search.search.problem.preparation import Preparation
+from parallelmlp_search.search.problem.settings import task_of_loss
 from parallelmlp_search.search.problem.target_transforms import transforms_of
 from parallelmlp_search.search.run.budget import Throughput, default_epochs
 from parallelmlp_search.search.screening.rungs import ladder
@@ -257,6 +258,7 @@ class PackedObjective(PreparedObjective):
         objectives = tuple(check_objective(objective) for objective in objectives)
         if not objectives:
             raise InvalidParameterError("objectives must hold at least one, but got none")
+        task = task_of_loss(task, loss)
         problem = Problem.from_table(
             X, y, task=task, weight=sample_weight, groups=groups, time=time, class_weight=class_weight
         )
