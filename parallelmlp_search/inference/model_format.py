@@ -13,8 +13,8 @@ from parallelmlp_search._schema import Count, Positive
 from parallelmlp_search.packing import Head
 
 FORMAT, CURVE_FORMAT, READER_FORMAT, SCALED_FORMAT, PLAIN_FORMAT = 6, 5, 4, 3, 2
-"""Newest format of ``model.json``, with a log link; and, for older versions, those of models with at most curves
-of transformed targets, with ``reader``, with ``target_scaling``, and with none of them."""
+"""Newest format of ``model.json``, with a log link; and, for older versions, those of models with curves of
+transformed targets at most, with ``reader``, with ``target_scaling``, and with none of them."""
 
 Numbers = list[Annotated[float, check_finite]]
 Weights = list[Annotated[float, check_non_negative]] | None
