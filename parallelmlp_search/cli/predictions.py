@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,9 @@ from parallelmlp_search.report.wording import SHOWN_COVERAGE
 from parallelmlp_search.runs import load_model
 from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.search.run.tables import column_shifts
+
+if TYPE_CHECKING:
+    from parallelmlp_search.selection import Metric
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".feather")
 
@@ -140,6 +143,19 @@ def _uncertain_columns(
                 yield f"{name}_{side}_{100 * coverage:g}", values
 
 
+def _applies(metric: Metric, result: dict[str, Any], truth: NDArray[Any]) -> bool:
+    """False for a deviance where the search has none, or the target does not have it."""
+    from parallelmlp_search.selection.deviance import Deviance
+
+    if not isinstance(metric.formula, Deviance) or metric.name == result["metric"]:
+        return True
+    try:
+        metric.formula.check_target(truth, metric.name)
+    except InvalidParameterError:
+        return False
+    return "_deviance" in result["metric"] or result["metric"].startswith("d2_")
+
+
 def _measured_coverage(
     model: TrainedModel, features: pd.DataFrame, truth: NDArray[Any], weight: NDArray[Any] | None
 ) -> dict[str, Any] | None:
@@ -205,7 +221,7 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
         units, center = scaling.unit, scaling.center
     probabilities = torch.from_numpy(predictions)[None]
     weighted = weight_classes(probabilities, model.decision_weights)
-    own = [one for one in METRICS.values() if model.task in one.tasks]
+    own = [one for one in METRICS.values() if model.task in one.tasks and _applies(one, result, truth)]
     if result["metric"] not in METRICS and not directory.metric().startswith(PYTHON):
         metric = get_metric(result["metric"], model.task, classes=model.classes)
         own.append(metric.in_units(units, center).checked_on(truth, weight))
