@@ -193,6 +193,19 @@ def search(
             help="Tune decision thresholds for accuracy, balanced_accuracy, f1, f1_macro and mcc.",
         ),
     ] = True,
+    costs: Annotated[
+        str | None,
+        ensemble_option(
+            metavar="COSTS|FILE.csv",
+            help="Costs of errors that predictions minimise: TRUE:PREDICTED=COST,... or a CSV file.",
+        ),
+    ] = None,
+    ordinal: Annotated[
+        str | None,
+        ensemble_option(
+            metavar="auto|A,B,C", help="Classes are ordered: as they show themselves (auto), or as given."
+        ),
+    ] = None,
     calibration: Annotated[
         str,
         ensemble_option(
@@ -243,6 +256,7 @@ def search(
 
     from parallelmlp_search._checks import check_seconds
     from parallelmlp_search.cli.column_types import parse_column_types
+    from parallelmlp_search.cli.costs import parse_costs
     from parallelmlp_search.cli.runs import (
         contribute,
         initial,
@@ -254,10 +268,11 @@ def search(
     from parallelmlp_search.cli.source import Source
     from parallelmlp_search.distribute import connected
     from parallelmlp_search.search import SearchSettings
-    from parallelmlp_search.search.problem.settings import task_of_loss
+    from parallelmlp_search.search.problem.settings import implied_task
     from parallelmlp_search.space import SearchSpace
 
-    task = task_of_loss(task, loss)
+    known_costs = parse_costs(costs, ordinal)
+    task = implied_task(task, loss, known_costs)
     types = parse_column_types(columns)
     source = Source(
         data, target, task, groups, time_column, weights, class_weight, types, database=database, sheet=sheet
@@ -275,6 +290,7 @@ def search(
         sampler=sampler,
         initial=initial(start_from, start_study, search_space),
         tune_thresholds=tune_thresholds,
+        costs=known_costs,
         calibration=calibration,
         refit=refit,
         baselines=baselines,

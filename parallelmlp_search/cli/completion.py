@@ -18,7 +18,8 @@ import typer
 CHOICES: dict[str, tuple[str, ...]] = {
     "task": ("binary", "multiclass", "classification", "regression"),
     "metric": (
-        "accuracy", "balanced_accuracy", "log_loss", "roc_auc", "f1", "f1_macro", "mcc", "brier", "rmse",
+        "accuracy", "balanced_accuracy", "log_loss", "roc_auc", "f1", "f1_macro", "mcc", "brier",
+        "expected_cost", "ordinal_mae", "quadratic_kappa", "rmse",
         "mae", "r2", "pinball", "poisson_deviance", "gamma_deviance", "tweedie_deviance", "d2_poisson",
         "d2_gamma", "d2_tweedie",
     ),

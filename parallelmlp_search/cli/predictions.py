@@ -143,10 +143,16 @@ def _uncertain_columns(
                 yield f"{name}_{side}_{100 * coverage:g}", values
 
 
-def _applies(metric: Metric, result: dict[str, Any], truth: NDArray[Any]) -> bool:
-    """False for a deviance where the search has none, or the target does not have it."""
+def _applies(metric: Metric, model: TrainedModel, result: dict[str, Any], truth: NDArray[Any]) -> bool:
+    """False for a metric of another task, of costs that the model lacks, or for a deviance.
+
+    Deviances are shown if the metric of the search is one and the target has them.
+    """
+    from parallelmlp_search.selection.costs import fits_costs
     from parallelmlp_search.selection.deviance import Deviance
 
+    if model.task not in metric.tasks or not fits_costs(metric, model.costs):
+        return False
     if not isinstance(metric.formula, Deviance) or metric.name == result["metric"]:
         return True
     try:
@@ -190,7 +196,7 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
     # metrics take tensors; predictions alone do without torch
     import torch
 
-    from parallelmlp_search.selection import METRICS, get_metric, weight_classes
+    from parallelmlp_search.selection import METRICS, get_metric, weight_classes, with_costs
     from parallelmlp_search.selection.scorers import PYTHON
 
     model, result = load_model(directory), directory.result()
@@ -221,7 +227,7 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
         units, center = scaling.unit, scaling.center
     probabilities = torch.from_numpy(predictions)[None]
     weighted = weight_classes(probabilities, model.decision_weights)
-    own = [one for one in METRICS.values() if model.task in one.tasks and _applies(one, result, truth)]
+    own = [with_costs(one, model.costs) for one in METRICS.values() if _applies(one, model, result, truth)]
     if result["metric"] not in METRICS and not directory.metric().startswith(PYTHON):
         metric = get_metric(result["metric"], model.task, classes=model.classes)
         own.append(metric.in_units(units, center).checked_on(truth, weight))

@@ -230,7 +230,7 @@ def _one_line(error: BaseException) -> str:
 def _with_option(message: str, options: Any) -> str:
     """Replace a parameter at the start of a message by its option: ``n_trials`` by ``--trials``."""
     first, _, rest = message.partition(" ")
-    for name in (first, first.removeprefix("n_"), f"{first}s"):
+    for name in (first, first.removeprefix("n_"), f"{first}s", first.replace("_matrix", "s")):
         if name in options:
             return f"--{name.replace('_', '-')} {rest}"
     return message

@@ -11,11 +11,13 @@ import numpy.typing as npt
 
 from parallelmlp_search.data import ClassTarget, TargetScaling, class_weights, combine_weights
 from parallelmlp_search.exceptions import DataError, DataWarning
+from parallelmlp_search.inference.outputs import decided
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from parallelmlp_search.search import Problem
+    from parallelmlp_search.selection import Costs, Matrix
 
 
 class NoFiguresError(DataError, AttributeError):
@@ -32,13 +34,16 @@ class ConstantModel:
         Class labels in the order of the probabilities, or None.
     values
         Probabilities of shape (n_classes,) or values of shape (n_outputs,).
+    decision_weights
+        Decision matrix of costs, or None.
     """
 
     classes: npt.NDArray[Any] | None
     values: npt.NDArray[np.float64]
+    decision_weights: Matrix | None = None
 
     @classmethod
-    def fit(cls, problem: Problem, loss: str | None = None) -> ConstantModel:
+    def fit(cls, problem: Problem, loss: str | None = None, costs: Costs | None = None) -> ConstantModel:
         """Return the constant of least loss: weighted frequencies, mean, or quantile for a quantile loss.
 
         A warning says that no column is informative.
@@ -64,13 +69,17 @@ class ConstantModel:
         by_class = class_weights(encoded, problem.class_weight, encoder.classes_)
         combined = combine_weights(weight, by_class, problem.n_rows)
         dummy = DummyClassifier(strategy="prior").fit(problem.frame, encoded, combined)
-        return cls(encoder.classes_, dummy.class_prior_)
+        decision = None
+        if costs is not None:
+            from parallelmlp_search.selection import decision_matrix
+
+            decision = decision_matrix(costs.resolve(encoder.classes_))
+        return cls(encoder.classes_, dummy.class_prior_, decision)
 
     def predictions(self, X: pd.DataFrame | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Return probabilities of shape (n_classes, n) or values of shape (n_outputs, n)."""
         return np.repeat(self.values[:, None], len(X), axis=1)
 
     def class_numbers(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
-        """Return the index of the most probable class, shape (n,), from probabilities (n_classes, n)."""
-        numbers: npt.NDArray[np.intp] = probabilities.argmax(axis=0)
-        return numbers
+        """Return the index of the predicted class, shape (n,), from probabilities (n_classes, n)."""
+        return decided(probabilities, self.decision_weights)

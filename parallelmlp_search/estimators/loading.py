@@ -127,6 +127,10 @@ def _parameters(info: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = settings[stored]
     if "tune_decision" in settings:  # the name in older versions
         found["tune_thresholds"] = settings["tune_decision"]
+    if (costs := settings.get("costs")) is not None:
+        found["ordinal"] = costs["order"] is not None and (costs["order"] or True)
+        stored_pairs = {(true, predicted): cost for true, predicted, cost in costs["pairs"]}
+        found["cost_matrix"] = None if found["ordinal"] else costs["matrix"] or stored_pairs
     if "search_space" in found:
         found["search_space"] = SearchSpace.from_dict(found["search_space"])
     if "initial_configs" in found:

@@ -46,7 +46,7 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         Metric that ranks configurations: a name, also of scikit-learn's scorers; a scorer such as
         ``make_scorer(fbeta_score, beta=2)``; or a function of ``y_true`` and ``y_pred`` whose name ends in
         ``_score``, ``_error`` or ``_loss``, or of ``y_true`` and ``y_score`` for probabilities. None uses
-        ROC-AUC for two classes and log-loss for more.
+        ROC-AUC for two classes and log-loss for more, or the metric of `cost_matrix` or `ordinal`.
     n_folds : int, default=None
         Folds in the cross-fitting of the finalists.
     n_finalists : int, default=None
@@ -70,6 +70,15 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         ``"balanced_accuracy"``, ``"f1"``, ``"f1_macro"``, ``"mcc"``). ``predict`` then returns the class
         whose probability times its decision weight is largest. Otherwise it returns the most probable class.
         ``predict_proba`` does not change.
+    cost_matrix : array, DataFrame or mapping, default=None
+        Costs of errors. ``predict`` then returns the class of least expected cost, no thresholds are tuned,
+        and the default metric is ``"expected_cost"``. An array of shape (n_classes, n_classes) has a row per
+        true class and a column per predicted class, in the order of ``classes_``; a mapping such as
+        ``{("bad", "good"): 5}`` has costs of pairs (true, predicted), and other errors cost 1.
+    ordinal : bool or list, default=False
+        Whether the classes are ordered: numbers, words such as "low", "medium", "high", or a list of the
+        classes in their order. An error costs the number of steps between both classes, and the default
+        metric is ``"ordinal_mae"``; ``"quadratic_kappa"`` is another.
     calibration : str, default="auto"
         Calibration of probabilities: ``"temperature"`` (same as ``"auto"``) fits one temperature on the
         validation rows; ``"none"`` leaves probabilities unchanged.
@@ -158,6 +167,8 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         column_types: Mapping[str, str] | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
         tune_thresholds: bool = True,
+        cost_matrix: Any = None,
+        ordinal: bool | Sequence[Any] = False,
         calibration: str = "auto",
         refit: bool = False,
         baselines: bool = True,
@@ -207,7 +218,14 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
             raise InvalidParameterError(
                 f"tune_thresholds must be True or False, but got {self.tune_thresholds!r}"
             )
-        return {"tune_thresholds": self.tune_thresholds, "calibration": self.calibration}
+        from parallelmlp_search.selection import Costs
+
+        costs = Costs.of(self.cost_matrix, self.ordinal)
+        return {
+            "tune_thresholds": self.tune_thresholds,
+            "costs": costs,
+            "calibration": self.calibration,
+        }
 
 
 @documented_by(ParallelMLPClassifier)

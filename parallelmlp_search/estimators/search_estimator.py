@@ -362,7 +362,7 @@ class SearchEstimator(TableEstimator):
             raise DataError(
                 "X must have a column that differs between rows for a run directory to be written"
             )
-        self.model_ = ConstantModel.fit(problem, settings.loss)
+        self.model_ = ConstantModel.fit(problem, settings.loss, settings.costs)
         self._store_result(None, Leaderboard([]).to_frame())
         return self
 

@@ -13,7 +13,7 @@ from scipy.stats import t as student
 
 from parallelmlp_search.explain.rows import ExplainedRows, Numbers
 from parallelmlp_search.inference import TrainedModel
-from parallelmlp_search.selection import Metric, get_metric, weight_classes
+from parallelmlp_search.selection import Metric, get_metric, weight_classes, with_costs
 from parallelmlp_search.selection.bootstrap import sampling_units
 from parallelmlp_search.selection.formulas import Pinball
 from parallelmlp_search.selection.inputs import check_inputs
@@ -77,7 +77,7 @@ class Scorer:
         found, target = get_metric(metric, model.task, classes=model.classes), rows.target
         if (scaling := model.target_scaling) is not None and scaling.is_needed:
             found, target = found.in_units(scaling.unit, scaling.center), scaling.apply(target)
-        found = found.checked_on(target, rows.weight)
+        found = with_costs(found, model.costs).checked_on(target, rows.weight)
         if model.classes is None:
             target = np.ascontiguousarray(np.atleast_2d(target.T))
         weight = None if rows.weight is None else np.asarray(rows.weight, dtype=np.float64)

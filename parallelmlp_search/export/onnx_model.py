@@ -121,7 +121,8 @@ def _add_classes(
     kind, labels = classes
     weighted = values
     if description["decision_weights"] is not None:
-        weighted = graph.add("Mul", values, np.array(description["decision_weights"]))
+        decision = np.array(description["decision_weights"])
+        weighted = graph.add("Mul" if decision.ndim == 1 else "MatMul", values, decision)
     chosen = graph.add("ArgMax", weighted, axis=1, keepdims=0)
     name = _free_name("probabilities", description)
     graph.add_to(name, "Cast", values, to=1)  # single precision

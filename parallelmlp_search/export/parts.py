@@ -86,7 +86,7 @@ def model_parts(model: TrainedModel, facts: Mapping[str, Any]) -> ModelParts:
         link=model.folds[0].head.link,
         target=model.target_name,
         classes=None if model.classes is None else model.classes.tolist(),
-        decision_weights=None if model.decision_weights is None else list(model.decision_weights),
+        decision_weights=model.decision_weights and np.array(model.decision_weights).tolist(),
         temperature=model.temperature,
         flat_target=model.flat_target,
         target_center=None if scaling is None else list(scaling.center),

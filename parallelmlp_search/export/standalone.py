@@ -94,8 +94,8 @@ class Model:
         """Classes or values of predictions ``(n, C)``."""
         if self.classes is None:
             return np.asarray(values[:, 0] if self.description["flat_target"] else values)
-        if self.description["decision_weights"] is not None:
-            values = values * np.array(self.description["decision_weights"])
+        if (weights := self.description["decision_weights"]) is not None:
+            values = values @ np.array(weights) if np.ndim(weights) == 2 else values * np.array(weights)
         dtype = object if len({type(one) for one in self.classes}) > 1 else None
         return np.asarray(np.array(self.classes, dtype=dtype)[values.argmax(axis=1)])
 

@@ -29,10 +29,11 @@ from parallelmlp_search.inference.model_format import (
     StoredModel,
     check_head,
     check_length,
+    checked_tuple,
     stored_numbers,
 )
 from parallelmlp_search.inference.networks import member_blocks
-from parallelmlp_search.inference.outputs import tempered
+from parallelmlp_search.inference.outputs import decided, tempered
 from parallelmlp_search.inference.uncertainty import FILE as UNCERTAINTY
 from parallelmlp_search.inference.uncertainty import Uncertainty
 from parallelmlp_search.packing import Architecture, Head, Layout, plan
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 PLAIN_FIELDS = (
     "task", "trials", "feature_names", "target_name", "flat_target", "temperature", "decision_weights",
-    "refitted",
+    "refitted", "costs",
 )  # fmt: skip
 """Fields of a model that JSON holds as they are."""
 
@@ -109,7 +110,10 @@ class TrainedModel:
     temperature
         Temperature of the probabilities.
     decision_weights
-        Weight of each class for predicted classes, with mean 1; None predicts the most probable class.
+        Weight of each class for predicted classes, with mean 1, or a decision matrix ``(C, C)`` of costs;
+        None predicts the most probable class.
+    costs
+        Costs of true classes (rows) and predicted classes (columns) that the predictions minimise, or None.
     refitted
         True if ``folds`` holds networks that were trained on all rows.
     target_scaling
@@ -130,11 +134,12 @@ class TrainedModel:
     target_name: str | None = None
     flat_target: bool = True
     temperature: float = 1.0
-    decision_weights: tuple[float, ...] | None = None
+    decision_weights: tuple[float, ...] | tuple[tuple[float, ...], ...] | None = None
     refitted: bool = False
     target_scaling: TargetScaling | None = None
     reader: TableReader | None = None
     uncertainty: Uncertainty | None = None
+    costs: tuple[tuple[float, ...], ...] | None = None
 
     @property
     def n_members(self) -> int:
@@ -216,10 +221,7 @@ class TrainedModel:
 
     def class_numbers(self, probabilities: NDArray[np.float64]) -> NDArray[np.intp]:
         """Numbers ``(n,)`` of the predicted classes, given probabilities ``(classes, n)``."""
-        if self.decision_weights is not None:
-            probabilities = probabilities * np.array(self.decision_weights)[:, None]
-        numbers: NDArray[np.intp] = probabilities.argmax(axis=0)
-        return numbers
+        return decided(probabilities, self.decision_weights)
 
     def predict(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[Any]:
         """Class labels ``(n,)``, or values ``(n,)`` or ``(n, outputs)``."""
@@ -230,13 +232,17 @@ class TrainedModel:
         return values[0] if self.flat_target else np.ascontiguousarray(values.T)
 
     def postprocessing(self) -> dict[str, Any]:
-        """Temperature, decision weights by class, and number of refits, JSON-able."""
-        weights = None
-        if self.decision_weights is not None and self.classes is not None:
-            weights = {str(name): w for name, w in zip(self.classes, self.decision_weights, strict=True)}
+        """Temperature, decision weights or costs by class, and number of refits, JSON-able."""
+        names = [] if self.classes is None else [str(name) for name in self.classes]
+        weights = self.decision_weights
+
+        def named(values: Any) -> Any:
+            return dict(zip(names, values, strict=True))
+
         return {
             "temperature": self.temperature,
-            "decision_weights": weights,
+            "decision_weights": None if self.costs else weights and named(weights),
+            "costs": self.costs and named(map(named, self.costs)),
             "refitted": len(self.folds) if self.refitted else None,
         }
 
@@ -258,7 +264,7 @@ class TrainedModel:
         newer = {name: values for name, values in stored.items() if values is not None}
         version = READER_FORMAT if "reader" in newer else SCALED_FORMAT if newer else PLAIN_FORMAT
         version = CURVE_FORMAT if "curves0" in arrays else version
-        version = FORMAT if self.folds[0].head.link == "log" else version
+        version = FORMAT if self.folds[0].head.link == "log" or self.costs else version
         write_json(
             folder / "model.json",
             {"format": version}
@@ -318,10 +324,8 @@ class TrainedModel:
         n_classes = None if stored is None else len(stored)
         plain = {name: values[name] for name in PLAIN_FIELDS if name in values}
         plain.setdefault("decision_weights", values.get("decision"))  # the name in older versions
-        for name, expected in (("trials", len(configs)), ("decision_weights", n_classes)):
-            if plain[name] is not None:
-                plain[name] = tuple(plain[name])
-                check_length(name, plain[name], expected or 0)
+        lengths = {"trials": len(configs), "decision_weights": n_classes or 0, "costs": n_classes or 0}
+        plain |= {name: checked_tuple(name, plain.get(name), length) for name, length in lengths.items()}
         folds: list[FoldModel] = []
         for number, fold in enumerate(values["folds"]):
             if number and fold["preprocessor"] == values["folds"][number - 1]["preprocessor"]:

@@ -13,11 +13,12 @@ from parallelmlp_search._schema import Count, Positive
 from parallelmlp_search.packing import Head
 
 FORMAT, CURVE_FORMAT, READER_FORMAT, SCALED_FORMAT, PLAIN_FORMAT = 6, 5, 4, 3, 2
-"""Newest format of ``model.json``, with a log link; and, for older versions, those of models with curves of
-transformed targets at most, with ``reader``, with ``target_scaling``, and with none of them."""
+"""Newest format of ``model.json``, with a log link or costs; and, for older versions, those of models with
+curves of transformed targets at most, with ``reader``, with ``target_scaling``, and with none of them."""
 
 Numbers = list[Annotated[float, check_finite]]
-Weights = list[Annotated[float, check_non_negative]] | None
+_Weights = list[Annotated[float, check_non_negative]]
+Weights = list[_Weights] | _Weights | None
 
 
 class StoredHead(TypedDict):
@@ -66,6 +67,7 @@ class StoredModel(TypedDict):
     decision_weights: NotRequired[Weights]
     decision: NotRequired[Weights]  # name of `decision_weights` in version 0.1.0
     refitted: bool
+    costs: NotRequired[list[Numbers] | None]  # since format 6
     classes: StoredClasses | None
     target_scaling: NotRequired[StoredScaling]  # since format 3
     reader: NotRequired[dict[str, Any]]  # since format 4
@@ -117,6 +119,20 @@ def check_length(name: str, values: Sequence[Any], expected: int) -> None:
     """
     if len(values) != expected:
         refuse(name, f"of length {expected}", values)
+
+
+def checked_tuple(name: str, values: Any, expected: int) -> Any:
+    """Return a stored list, or a list of lists, as tuples of a checked length; None stays.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a list has another length.
+    """
+    if not isinstance(values, list):
+        return values
+    check_length(name, values, expected)
+    return tuple(checked_tuple(name, one, expected) for one in values)
 
 
 def stored_numbers(

@@ -86,3 +86,26 @@ def tempered(probabilities: Doubles, temperature: float) -> Doubles:
     np.exp(logits, out=logits)
     logits /= logits.sum(axis=0)
     return logits
+
+
+def decided(probabilities: Doubles, weights: Sequence[Any] | None) -> NDArray[np.intp]:
+    """Return the numbers ``(n,)`` of the predicted classes.
+
+    The twin for tensors is :func:`parallelmlp_search.selection.weight_classes`.
+
+    Parameters
+    ----------
+    probabilities
+        Probabilities ``(C, n)``.
+    weights
+        Weights ``(C,)`` of the classes; or ``(C, C)`` of true classes for predicted ones; or None.
+
+    Returns
+    -------
+    array of shape (n,)
+    """
+    if weights is not None:
+        factors = np.array(weights)
+        probabilities = factors.T @ probabilities if factors.ndim == 2 else probabilities * factors[:, None]
+    numbers: NDArray[np.intp] = probabilities.argmax(axis=0)
+    return numbers

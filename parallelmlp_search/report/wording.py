@@ -40,6 +40,9 @@ _METRICS = {
     "f1_macro": "mean F1 score of the classes",
     "mcc": "Matthews correlation coefficient",
     "brier": "mean squared error of the probabilities, lower is better",
+    "expected_cost": "mean cost of the predicted class, lower is better",
+    "ordinal_mae": "mean number of steps between predicted and true class, lower is better",
+    "quadratic_kappa": "agreement of ordered classes, weighted by squared steps",
     "rmse": "root mean squared error, lower is better",
     "mae": "mean absolute error, lower is better",
     "r2": "share of explained variance",
@@ -228,6 +231,8 @@ def describe_postprocessing(result: Record) -> list[tuple[str, str]]:
         shown = ", ".join(f"{label} {weight:.2f}" for label, weight in ordered[:MAX_LISTED])
         rest = f", and {len(ordered) - MAX_LISTED} more" if len(ordered) > MAX_LISTED else ""
         found.append(("decision weights", f"the largest product of probability and weight: {shown}{rest}"))
+    if costs := result.get("costs"):
+        found.append(("decision", f"the class of least expected cost, out of {len(costs)}"))
     if result.get("refitted"):
         count = int(result["refitted"])
         found.append(("refit", f"on all rows, {count} network{'s' * (count > 1)} per configuration"))

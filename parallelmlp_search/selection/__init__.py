@@ -9,22 +9,32 @@ from parallelmlp_search.selection.bias_correction import (
 )
 from parallelmlp_search.selection.bootstrap import Bootstrap
 from parallelmlp_search.selection.calibration import apply_temperature, fit_temperature
+from parallelmlp_search.selection.cost_formulas import Matrix
+from parallelmlp_search.selection.costs import Costs, decided_by, decision_matrix, with_costs
 from parallelmlp_search.selection.ensemble import CostLimit, GreedyEnsemble, greedy_ensemble
 from parallelmlp_search.selection.fold_averaging import adjust_for_averaging, averaging_gain
 from parallelmlp_search.selection.leaderboard import Entry, Leaderboard
 from parallelmlp_search.selection.metrics import METRICS, Metric, get_metric
-from parallelmlp_search.selection.thresholds import DecisionWeights, tune_thresholds, weight_classes
+from parallelmlp_search.selection.thresholds import (
+    Decision,
+    DecisionWeights,
+    tune_thresholds,
+    weight_classes,
+)
 
 __all__ = [
     "METRICS",
     "TASKS",
     "Bootstrap",
     "CostLimit",
+    "Costs",
+    "Decision",
     "DecisionWeights",
     "Entry",
     "GreedyEnsemble",
     "HonestScore",
     "Leaderboard",
+    "Matrix",
     "Metric",
     "adjust_for_averaging",
     "adjust_for_postprocessing",
@@ -32,9 +42,12 @@ __all__ = [
     "at_best_threshold",
     "averaging_gain",
     "bias_corrected_score",
+    "decided_by",
+    "decision_matrix",
     "fit_temperature",
     "get_metric",
     "greedy_ensemble",
     "tune_thresholds",
     "weight_classes",
+    "with_costs",
 ]

@@ -19,6 +19,7 @@ from torch import Tensor
 from parallelmlp_search._checks import check_choice
 from parallelmlp_search.data.task import TASKS
 from parallelmlp_search.exceptions import InvalidParameterError, near_miss
+from parallelmlp_search.selection.cost_formulas import ExpectedCost, QuadraticKappa
 from parallelmlp_search.selection.deviance import Deviance
 from parallelmlp_search.selection.formulas import (
     F1,
@@ -188,6 +189,9 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("f1_macro", True, _CLASSES, "label", F1(macro=True)),
             Metric("mcc", True, _CLASSES, "label", Matthews()),
             Metric("brier", False, _CLASSES, "probability", Brier()),
+            Metric("expected_cost", False, _CLASSES, "label", ExpectedCost()),
+            Metric("ordinal_mae", False, _CLASSES, "label", ExpectedCost()),
+            Metric("quadratic_kappa", True, _CLASSES, "label", QuadraticKappa()),
             Metric("rmse", False, _REGRESSION, "value", RootSquaredError()),
             Metric("mae", False, _REGRESSION, "value", AbsoluteError()),
             Metric("r2", True, _REGRESSION, "value", RSquared()),
@@ -223,6 +227,8 @@ _ALIASES: Mapping[str, str] = MappingProxyType(
         "matthews": "mcc",
         "matthews_corrcoef": "mcc",
         "brier_score": "brier",
+        "quadratic_weighted_kappa": "quadratic_kappa",
+        "qwk": "quadratic_kappa",
         "neg_brier_score": "brier",
         "root_mean_squared_error": "rmse",
         "neg_root_mean_squared_error": "rmse",

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.selection.bootstrap import bootstrap_samples, sampling_units, spawn_seeds
+from parallelmlp_search.selection.cost_formulas import Matrix
 from parallelmlp_search.selection.formulas import ClassCounts, LabelFormula
 from parallelmlp_search.selection.inputs import GroundTruth, check_inputs
 from parallelmlp_search.selection.metrics import Metric
@@ -55,6 +56,9 @@ GRID = torch.linspace(-4.0, 4.0, 81, dtype=torch.float64)
 
 ROUNDING = 1e-12
 
+Decision = tuple[float, ...] | Matrix
+"""Decision weights of the classes, or a decision matrix; see :mod:`parallelmlp_search.selection.costs`."""
+
 
 @dataclass(frozen=True)
 class DecisionWeights:
@@ -76,11 +80,12 @@ class DecisionWeights:
     standard_error: float
 
 
-def weight_classes(predictions: Tensor, weights: tuple[float, ...] | None) -> Tensor:
-    """Multiply probabilities (..., C, N) by class weights; the largest product is the predicted class."""
+def weight_classes(predictions: Tensor, weights: Decision | None) -> Tensor:
+    """Multiply probabilities (..., C, N) by a decision; the largest product is the predicted class."""
     if weights is None:
         return predictions
-    return predictions * torch.tensor(weights, dtype=predictions.dtype, device=predictions.device)[:, None]
+    factors = torch.tensor(weights, dtype=predictions.dtype, device=predictions.device)
+    return factors.T @ predictions if factors.ndim == 2 else predictions * factors[:, None]
 
 
 def tune_thresholds(

@@ -99,6 +99,10 @@ def test_postprocessing_of_classes(tmp_path: Path) -> None:
         every_kind(), "multiclass", temperature=0.3, decision_weights=(0.2, 0.5, 2.3), target_name=None
     )
     check_equal(model, new_rows(), tmp_path)
+    matrix = ((1.0, 0.5, 0.0), (0.0, 0.2, 0.1), (0.0, 0.9, 0.3))
+    decided = replace(model, decision_weights=matrix)
+    check_equal(decided, new_rows(), tmp_path)
+    assert (decided.predict(new_rows()) != model.predict(new_rows())).any()
     without = replace(model, decision_weights=None)
     assert (without.predict(new_rows()) != model.predict(new_rows())).any()
 

@@ -6,6 +6,7 @@ import csv
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,8 @@ def test_postprocessing(tmp_path: Path) -> None:
     weights = (0.2, 0.5, 2.3)
     model = random_model(every_kind(), "multiclass", temperature=0.3, decision_weights=weights, shared=True)
     check_equal(model, new_rows(), tmp_path / "classes")
+    matrix = ((1.0, 0.5, 0.0), (0.0, 0.2, 0.1), (0.0, 0.9, 0.3))
+    check_equal(replace(model, decision_weights=matrix), new_rows(), tmp_path / "costs")
     scaling = TargetScaling((100.0,), (4.0,))
     model = random_model(every_kind(), "regression", n_predictions=1, target_scaling=scaling)
     check_equal(model, new_rows(), tmp_path / "values")

@@ -110,7 +110,8 @@ class _OutOfFoldRows:
         groups = preparation.problem.groups
         self.groups = None if groups is None else groups[rows]
         self.trials: list[int] = stored["trials"].tolist()
-        self.decision_weights = untempered_decision_weights(base)
+        of_labels = self.metric.needs == "label"
+        self.decision_weights = untempered_decision_weights(base) if of_labels else None
         self.finalists = weight_classes(stored["predictions"][:, :, self.covered], self.decision_weights)
 
     def score(self, predictions: Tensor) -> float:

@@ -25,6 +25,7 @@ from parallelmlp_search.parareal.promotion.stored import FOLDER, FORMAT, stored_
 from parallelmlp_search.parareal.ranks.jobs import build_network
 from parallelmlp_search.parareal.ranks.training import member_outputs
 from parallelmlp_search.search import RunDirectory
+from parallelmlp_search.selection import Decision
 from parallelmlp_search.space import MLPConfig
 
 MAX_PREDICTION_ROWS = 4096
@@ -166,14 +167,15 @@ def _shapes(member: PromotedMember, fold: FoldModel) -> dict[str, tuple[int, ...
     return {name: tuple(tensor.shape) for name, tensor in _network(member, fold).state_dict().items()}
 
 
-def untempered_decision_weights(model: TrainedModel) -> tuple[float, ...] | None:
-    """Return the class weights of a model for probabilities without its temperature.
+def untempered_decision_weights(model: TrainedModel) -> Decision | None:
+    """Return the decision of a model for probabilities without its temperature.
 
-    The largest of ``p ** (1 / T) * w`` is at the largest of ``p * w ** T``.
+    The largest of ``p ** (1 / T) * w`` is at the largest of ``p * w ** T``. Costs apply to any probabilities.
     """
-    if model.decision_weights is None:
-        return None
-    return tuple(weight**model.temperature for weight in model.decision_weights)
+    weights = model.decision_weights
+    if weights is None or model.costs is not None:
+        return weights
+    return tuple((np.array(weights) ** model.temperature).tolist())
 
 
 def load_promoted(directory: RunDirectory) -> PromotedModel | None:

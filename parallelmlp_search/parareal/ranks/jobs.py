@@ -32,7 +32,7 @@ from parallelmlp_search.parareal.ranks.checkpoint import Checkpointer
 from parallelmlp_search.parareal.ranks.communicator import Communicator
 from parallelmlp_search.parareal.ranks.distributed import DistributedParareal
 from parallelmlp_search.parareal.ranks.training import TrainingResult, member_outputs, train_network
-from parallelmlp_search.selection import get_metric
+from parallelmlp_search.selection import Metric, decided_by, get_metric, with_costs
 from parallelmlp_search.space import ColumnGroups, MLPConfig
 
 LAUNCHER_PID = "PMLP_LAUNCHER"
@@ -116,6 +116,8 @@ class Job:
             "head": asdict(data.head),
             "loss": data.loss,
             "metric": data.metric.name,
+            "decision": getattr(data.metric.formula, "decision", None),
+            "costs": getattr(getattr(data.metric.formula, "formula", None), "costs", None),
             "seed": data.seed,
             "columns": data.columns.to_dict(),
         }
@@ -145,7 +147,7 @@ class Job:
             **others,
             head=Head(**known),
             loss=facts["loss"],
-            metric=get_metric(facts["metric"], known["task"]),
+            metric=_metric(facts, known["task"]),
             seed=facts["seed"],
             columns=ColumnGroups.from_dict(facts["columns"]),
         )
@@ -248,6 +250,15 @@ def build_network(
         model = deep_mlp(config, vector=vector, n_numbers=n_numbers, **sizes)
         rows = max(2, min(config.batch_size, 256))
         return decompose(model, slices, torch.zeros(rows, n_inputs), cuts=cuts)
+
+
+def _metric(facts: Mapping[str, Any], task: str) -> Metric:
+    """Metric of stored rows, with its costs."""
+    costs, decision = (
+        None if facts.get(name) is None else tuple(map(tuple, facts[name])) for name in ("costs", "decision")
+    )
+    metric = get_metric(facts["metric"], task)
+    return decided_by(with_costs(metric, costs) if costs else metric, decision)
 
 
 def _write_outcome(

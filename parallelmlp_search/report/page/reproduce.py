@@ -85,11 +85,21 @@ def search_command(info: Mapping[str, Any], run: str) -> str | None:
         value = settings.get(name)
         if value is not None and value != DEFAULTS.get(name):
             words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    words += _cost_options(settings.get("costs"))
     for name, (default, option) in FLAGS.items():
         if settings.get(name, default) != default:
             words.append(option)
     words += ["--seed", str(settings.get("seed", 0))]
     return shlex.join(words)
+
+
+def _cost_options(costs: Mapping[str, Any] | None) -> list[str]:
+    """Options of stored costs."""
+    if costs is None:
+        return []
+    if costs["order"] is not None:
+        return ["--ordinal", ",".join(costs["order"]) or "auto"]
+    return ["--costs", ",".join(f"{true}:{predicted}={cost:g}" for true, predicted, cost in costs["pairs"])]
 
 
 def _space_name(stored: Any) -> str:

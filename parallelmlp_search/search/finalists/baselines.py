@@ -49,7 +49,7 @@ from parallelmlp_search.search.finalists.baseline_models import (
 from parallelmlp_search.search.problem.preparation import Part, Preparation, seed_of
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.run.context import SearchContext
-from parallelmlp_search.selection import HonestScore, tune_thresholds, weight_classes
+from parallelmlp_search.selection import Decision, HonestScore, tune_thresholds, weight_classes
 
 TIMED_SHARE = 0.03
 """Share of a time limit for all baselines together."""
@@ -202,7 +202,8 @@ class _Comparison:
             covered = np.sort(self.rng.choice(covered, MAX_SCORED_ROWS, replace=False))
         self.scored = covered
         settings, metric = preparation.settings, preparation.metric
-        self.tunes = settings.tune_thresholds and metric.needs == "label"
+        self.decision = preparation.decision if metric.needs == "label" else None
+        self.tunes = settings.tune_thresholds and metric.needs == "label" and self.decision is None
         self.level = predicted_level(metric)
 
     def run(self) -> list[Baseline]:
@@ -244,6 +245,7 @@ class _Comparison:
     def _constant_score(self, constant: NDArray[Any], numbers: NDArray[np.intp]) -> float:
         rows = self.preparation.scored_rows(numbers)
         predictions = torch.from_numpy(np.repeat(constant[:, None], len(numbers), axis=1))
+        predictions = weight_classes(predictions, self.decision)
         return float(self.preparation.metric(predictions[None], rows.target, rows.weight)[0])
 
     def _model(self, model: BaselineModel, effort: Effort | None) -> Baseline:
@@ -357,7 +359,7 @@ class _Comparison:
         """Score of the scored rows, with decision weights that are tuned on the validation rows."""
         preparation, metric = self.preparation, self.preparation.metric
         rows = preparation.scored_rows(self.scored)
-        weights = None
+        weights: Decision | None = self.decision
         if self.tunes:
             held = preparation.scored_rows(preparation.validation_rows)
             tuned = tune_thresholds(

@@ -24,6 +24,7 @@ from parallelmlp_search.search.run.trial import Trial, TrialState
 from parallelmlp_search.selection import (
     Bootstrap,
     CostLimit,
+    Decision,
     Entry,
     GreedyEnsemble,
     HonestScore,
@@ -53,7 +54,7 @@ class Evaluation:
 
     ensemble: GreedyEnsemble
     """Weights of the finalists."""
-    decision_weights: tuple[float, ...] | None
+    decision_weights: Decision | None
     """Weights of the classes by which the finalists were compared, or None."""
     corrected: HonestScore | None
     """Score of the ensemble, corrected for its selection; None for tables too small to hold rows back."""
@@ -68,7 +69,7 @@ class Evaluation:
 
 def evaluate(
     fit: CrossFit,
-    decision_weights: tuple[float, ...] | None,
+    decision_weights: Decision | None,
     *,
     n_workers: int = 1,
     deadline: float | None = None,
@@ -200,20 +201,21 @@ def honest_score(fit: CrossFit, evaluation: Evaluation, model: TrainedModel) -> 
     if honest is None:
         return None
     preparation, rows, predictions = fit.preparation, fit.scored_rows, fit.scored_predictions
+    decision = model.decision_weights if preparation.metric.needs == "label" else None
     if model.classes is not None:
         plain = ensemble.combine(predictions).double()
         plain = plain / plain.sum(dim=0, keepdim=True)
         honest = adjust_for_postprocessing(
             honest,
             weight_classes(plain, evaluation.decision_weights),
-            weight_classes(apply_temperature(plain, model.temperature), model.decision_weights),
+            weight_classes(apply_temperature(plain, model.temperature), decision),
             rows.target,
             preparation.metric,
             weight=rows.weight,
             bootstrap=Bootstrap(groups=rows.groups, seed=seed_of(preparation.settings.seed, 3)),
         )
     gain = averaging_gain(
-        weight_classes(predictions, model.decision_weights),
+        weight_classes(predictions, decision),
         rows.target,
         preparation.metric,
         ensemble.weights,
@@ -265,7 +267,7 @@ def make_leaderboard(trials: Sequence[Trial], fit: CrossFit, evaluation: Evaluat
     return Leaderboard(entries)
 
 
-def fold_errors(fit: CrossFit, decision_weights: tuple[float, ...] | None) -> list[float | None]:
+def fold_errors(fit: CrossFit, decision_weights: Decision | None) -> list[float | None]:
     """Return the standard error of each finalist's score over the folds.
 
     It is the standard deviation of the scores of the folds, divided by the root of their number; None for a

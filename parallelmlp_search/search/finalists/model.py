@@ -71,6 +71,8 @@ def trained_model(
         flat_target=problem.target.ndim == 1,
         target_scaling=preparation.target_scaling,
         reader=problem.reader,
+        costs=preparation.costs,
+        decision_weights=preparation.decision,
     )
 
 

@@ -17,6 +17,7 @@ from parallelmlp_search.search.finalists.cross_fitting import CrossFit
 from parallelmlp_search.search.finalists.model import ensemble_model
 from parallelmlp_search.search.problem.preparation import Preparation, ScoredRows, seed_of
 from parallelmlp_search.selection import (
+    Decision,
     GreedyEnsemble,
     apply_temperature,
     fit_temperature,
@@ -27,11 +28,13 @@ MAX_PREDICTING = 4
 """Finalists whose average tunes the first decision weights where validation rows are held out."""
 
 
-def comparison_weights(fit: CrossFit) -> tuple[float, ...] | None:
-    """Decision weights tuned for the average of all finalists, or None without tuning.
+def comparison_weights(fit: CrossFit) -> Decision | None:
+    """Decision weights tuned for the average of all finalists, or those of the costs; None without either.
 
     Finalists are compared by them: otherwise all that never predict a rare class would have the same score.
     """
+    if fit.preparation.decision is not None:
+        return fit.preparation.decision if fit.preparation.metric.needs == "label" else None
     if not _tunes_thresholds(fit.preparation) or not fit.trials:
         return None
     finite = torch.isfinite(fit.scored_predictions).flatten(1).all(1).double()
@@ -76,7 +79,7 @@ def postprocess(fit: CrossFit, ensemble: GreedyEnsemble, n_folds: int | None = N
 
 def _tunes_thresholds(preparation: Preparation) -> bool:
     is_wanted = preparation.settings.tune_thresholds and not preparation.is_tiny
-    return is_wanted and preparation.metric.needs == "label"
+    return is_wanted and preparation.metric.needs == "label" and preparation.decision is None
 
 
 def _validation(fit: CrossFit, weights: Tensor) -> tuple[ScoredRows, Tensor]:

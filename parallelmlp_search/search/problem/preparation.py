@@ -44,7 +44,8 @@ from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.problem.target_encoding import TargetEncoding
 from parallelmlp_search.search.problem.target_transforms import asks_for_means, transforms_of
-from parallelmlp_search.selection import at_best_threshold, get_metric
+from parallelmlp_search.selection import at_best_threshold, decided_by, get_metric
+from parallelmlp_search.selection.costs import resolved
 
 MIN_SPLIT_ROWS = 20
 """In a table with fewer rows, every row trains and validates, and there is no honest score."""
@@ -132,14 +133,16 @@ class Preparation:
         self.training_weight = combine_weights(problem.weight, row_weights, problem.n_rows)
         self.metric_weight = combine_weights(problem.weight, None, problem.n_rows)
         classes = None if self.classes is None else self.classes.classes_
-        self.metric = get_metric(settings.metric, problem.task, n_classes=n_classes, classes=classes)
+        metric = get_metric(settings.metric, problem.task, n_classes=n_classes, classes=classes)
+        self.metric, self.costs, self.decision = resolved(settings.costs, classes, metric)
         if self.target_scaling is not None and self.target_scaling.is_needed:
             self.metric = self.metric.in_units(self.target_scaling.unit, self.target_scaling.center)
         self.metric = self.metric.checked_on(self.target, self.metric_weight)
         self.is_tiny = problem.n_rows < MIN_SPLIT_ROWS or self._rarest() < MIN_CLASS_ROWS
         # networks are compared at their best threshold if thresholds will be tuned
-        tunes = settings.tune_thresholds and not self.is_tiny
-        self.comparison_metric = at_best_threshold(self.metric, n_classes) if tunes else self.metric
+        tunes = settings.tune_thresholds and not self.is_tiny and self.decision is None
+        plain = decided_by(self.metric, self.decision)
+        self.comparison_metric = at_best_threshold(self.metric, n_classes) if tunes else plain
         self.oof_rows, self.validation_rows = self._divided() if hold_back else self._everything(False)
         if hold_back and not self.is_tiny and self.classes is not None:
             self._check_classes(self.classes)

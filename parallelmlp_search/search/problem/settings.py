@@ -18,7 +18,7 @@ from parallelmlp_search.search.problem.target_transforms import (
     offered_transforms,
     transforms_of,
 )
-from parallelmlp_search.selection import Metric, get_metric
+from parallelmlp_search.selection import Costs, Metric, get_metric
 from parallelmlp_search.selection.deviance import check_amounts
 from parallelmlp_search.space import Categorical, MLPConfig, SearchSpace
 
@@ -78,10 +78,11 @@ def metric_of_loss(loss: str | None) -> str | None:
     return f"{kind}_deviance" if kind in ("poisson", "gamma") else None
 
 
-def task_of_loss(task: str | None, loss: str | None) -> str | None:
-    """Return the task, or ``regression`` if none is given and the loss is for counts or amounts."""
-    kind = str(loss).partition(":")[0]
-    return "regression" if task is None and kind in ("poisson", "gamma", "tweedie") else task
+def implied_task(task: str | None, loss: str | None, costs: Costs | None = None) -> str | None:
+    """Return the task, or if none is given that of a loss for counts or amounts, or of costs of errors."""
+    if task is None and str(loss).partition(":")[0] in ("poisson", "gamma", "tweedie"):
+        return "regression"
+    return "classification" if task is None and costs is not None else task
 
 
 def parse_memory(limit: Any) -> int | None:
@@ -150,6 +151,9 @@ class SearchSettings:
     tune_thresholds
         True to tune decision thresholds for a metric of labels (accuracy, balanced_accuracy, f1, f1_macro,
         mcc). Otherwise the most probable class is predicted.
+    costs
+        Costs of errors between classes, which the predicted classes minimise in place of tuned thresholds; or
+        None.
     calibration
         ``temperature`` to fit one temperature to all probabilities, ``none``, or ``auto``: ``temperature``
         for classes, ``none`` for a regression.
@@ -189,6 +193,7 @@ class SearchSettings:
     scaling: Scaling = "robust"
     numeric_bins: int | None = None
     tune_thresholds: bool = True
+    costs: Costs | None = None
     calibration: str = "auto"
     refit: bool = False
     baselines: bool = True
@@ -214,8 +219,8 @@ class SearchSettings:
                 checked[name] = check_integer(name, value, minimum)
         if self.max_epochs is not None and self.max_epochs > MAX_EPOCHS:
             raise InvalidParameterError(f"max_epochs must be at most {MAX_EPOCHS}, but got {self.max_epochs}")
-        if self.metric is None and (metric := metric_of_loss(self.loss)) is not None:
-            checked["metric"] = metric
+        if self.metric is None:
+            checked["metric"] = metric_of_loss(self.loss) if self.costs is None else self.costs.metric
         for name in ("time_limit", "infer_limit"):
             if (seconds := getattr(self, name)) is not None:
                 checked[name] = check_seconds(name, seconds)
@@ -297,6 +302,10 @@ class SearchSettings:
                 )
             if power is not None and target is not None:
                 check_amounts(target, f"loss {self.loss!r}", power)
+        if self.costs is not None and task == "regression":
+            raise InvalidParameterError(
+                "cost_matrix and ordinal need classes, but the task is a regression: leave them out"
+            )
         if self.calibration == "temperature" and task == "regression":
             raise InvalidParameterError(
                 f"calibration needs classes, but got {self.calibration!r} for a regression: leave it out"
@@ -310,6 +319,7 @@ class SearchSettings:
             "search_space": self.space.to_dict(),
             "sampler": self.sampler_name,
             "initial": [config.to_dict() for config in self.initial],
+            "costs": None if self.costs is None else self.costs.to_dict(),
         }
 
     @classmethod
@@ -330,7 +340,8 @@ class SearchSettings:
             )
         space = SearchSpace.from_dict(values["search_space"])
         initial = tuple(MLPConfig.from_dict(config) for config in values.get("initial", ()))
-        return cls(**{**values, "search_space": space, "initial": initial})
+        costs = None if values.get("costs") is None else Costs.from_dict(values["costs"])
+        return cls(**{**values, "search_space": space, "initial": initial, "costs": costs})
 
 
 _OLD_NAMES = {"tune_decision": "tune_thresholds"}

@@ -227,6 +227,7 @@ class Result(TypedDict):
     temperature: NotRequired[Annotated[float, check_finite]]
     decision_weights: NotRequired[DecisionWeights]
     decision: NotRequired[DecisionWeights]  # see `RENAMED`
+    costs: NotRequired[dict[str, dict[str, float]] | None]
     refitted: NotRequired[Count | None]
     honest: Honest | None
     baselines: NotRequired[list[Baseline]]

@@ -27,11 +27,11 @@ from parallelmlp_search.integrations.optuna.study.suggest import resolve_space, 
 from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search.problem.devices import resolve_device
 from parallelmlp_search.search.problem.preparation import Preparation
-from parallelmlp_search.search.problem.settings import task_of_loss
+from parallelmlp_search.search.problem.settings import implied_task
 from parallelmlp_search.search.problem.target_transforms import transforms_of
 from parallelmlp_search.search.run.budget import Throughput, default_epochs
 from parallelmlp_search.search.screening.rungs import ladder
-from parallelmlp_search.selection import Metric
+from parallelmlp_search.selection import Costs, Metric
 from parallelmlp_search.space import MLPConfig, SearchSpace
 from parallelmlp_search.space.config import TARGET_TRANSFORMS
 
@@ -184,6 +184,8 @@ class PackedObjective(PreparedObjective):
         Metric to report, in its own orientation; None for the default of the task.
     loss
         Training loss; None for the default of the task.
+    cost_matrix, ordinal
+        Costs of errors, or ordered classes, as for :class:`~parallelmlp_search.ParallelMLPClassifier`.
     max_epochs
         Epochs of full training; None chooses by the size of the table.
     reduction_factor
@@ -230,6 +232,8 @@ class PackedObjective(PreparedObjective):
         task: str | None = None,
         metric: str | None = None,
         loss: str | None = None,
+        cost_matrix: Any = None,
+        ordinal: bool | Sequence[Any] = False,
         max_epochs: int | None = None,
         reduction_factor: int = 3,
         objectives: Sequence[Objective] = ("score",),
@@ -243,9 +247,11 @@ class PackedObjective(PreparedObjective):
         seed: int = 0,
         device: str = "auto",
     ) -> None:
+        costs = Costs.of(cost_matrix, ordinal)
         settings = SearchSettings(
             metric=metric,
             loss=loss,
+            costs=costs,
             max_epochs=max_epochs,
             reduction_factor=reduction_factor,
             scaling=scaling,
@@ -258,7 +264,7 @@ class PackedObjective(PreparedObjective):
         objectives = tuple(check_objective(objective) for objective in objectives)
         if not objectives:
             raise InvalidParameterError("objectives must hold at least one, but got none")
-        task = task_of_loss(task, loss)
+        task = implied_task(task, loss, costs)
         problem = Problem.from_table(
             X, y, task=task, weight=sample_weight, groups=groups, time=time, class_weight=class_weight
         )
