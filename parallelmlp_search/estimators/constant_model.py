@@ -47,6 +47,19 @@ class ConstantModel:
         """Return the constant of least loss: weighted frequencies, mean, or quantile for a quantile loss.
 
         A warning says that no column is informative.
+
+        Parameters
+        ----------
+        problem
+            Table and target.
+        loss
+            Name of the loss of a regression, or None.
+        costs
+            Costs of errors that predicted classes minimise, or None.
+
+        Returns
+        -------
+        ConstantModel
         """
         from sklearn.dummy import DummyClassifier, DummyRegressor
 

@@ -122,7 +122,18 @@ def check_length(name: str, values: Sequence[Any], expected: int) -> None:
 
 
 def checked_tuple(name: str, values: Any, expected: int) -> Any:
-    """Return a stored list, or a list of lists, as tuples of a checked length; None stays.
+    """Return a stored list, or a list of lists, as tuples of a checked length.
+
+    Parameters
+    ----------
+    name, values
+        The field; values other than lists stay.
+    expected
+        Number of values that each list must have.
+
+    Returns
+    -------
+    tuple or another value
 
     Raises
     ------

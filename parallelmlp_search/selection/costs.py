@@ -241,6 +241,19 @@ def resolved(
 ) -> tuple[Metric, Matrix | None, Matrix | None]:
     """Return the metric with costs, the costs and the decision matrix for the classes of a target.
 
+    Parameters
+    ----------
+    costs
+        Costs as they are given, or None.
+    classes
+        Sorted classes; None in a regression.
+    metric
+        Metric of the search.
+
+    Returns
+    -------
+    (Metric, tuple or None, tuple or None)
+
     Raises
     ------
     InvalidParameterError

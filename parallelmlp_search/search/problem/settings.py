@@ -79,7 +79,17 @@ def metric_of_loss(loss: str | None) -> str | None:
 
 
 def implied_task(task: str | None, loss: str | None, costs: Costs | None = None) -> str | None:
-    """Return the task, or if none is given that of a loss for counts or amounts, or of costs of errors."""
+    """Return the task, or if none is given that of a loss or of costs.
+
+    Parameters
+    ----------
+    task, loss, costs
+        Task, loss and costs of errors, or None. Losses for counts and amounts are for a regression.
+
+    Returns
+    -------
+    str or None
+    """
     if task is None and str(loss).partition(":")[0] in ("poisson", "gamma", "tweedie"):
         return "regression"
     return "classification" if task is None and costs is not None else task
