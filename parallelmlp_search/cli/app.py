@@ -93,6 +93,13 @@ def search(
         ),
     ] = None,
     columns: Columns = None,
+    monotonic: Annotated[
+        list[str] | None,
+        data_option(
+            metavar="NAME=SIGN,...",
+            help="Columns with which predictions may only grow (+1) or fall (-1), such as age=+1,price=-1.",
+        ),
+    ] = None,
     database: Database = None,
     sheet: Sheet = None,
     time_limit: Annotated[
@@ -255,7 +262,7 @@ def search(
         compile_in_background()  # beside the imports
 
     from parallelmlp_search._checks import check_seconds
-    from parallelmlp_search.cli.column_types import parse_column_types
+    from parallelmlp_search.cli.column_types import parse_column_types, parse_monotonic
     from parallelmlp_search.cli.costs import parse_costs
     from parallelmlp_search.cli.runs import (
         contribute,
@@ -269,15 +276,17 @@ def search(
     from parallelmlp_search.distribute import connected
     from parallelmlp_search.search import SearchSettings
     from parallelmlp_search.search.problem.settings import implied_task
-    from parallelmlp_search.space import SearchSpace
+    from parallelmlp_search.space import SearchSpace, monotone_space
 
     known_costs = parse_costs(costs, ordinal)
     task = implied_task(task, loss, known_costs)
+    signs = parse_monotonic(monotonic)
     types = parse_column_types(columns)
     source = Source(
         data, target, task, groups, time_column, weights, class_weight, types, database=database, sheet=sheet
     )
     search_space = SearchSpace.resolve(space)
+    search_space = monotone_space(search_space) if signs else search_space
     settings = SearchSettings(
         search_space=search_space,
         n_trials=trials,
@@ -293,6 +302,7 @@ def search(
         costs=known_costs,
         calibration=calibration,
         refit=refit,
+        monotonic=signs,
         baselines=baselines,
         seed=seed,
         device=device,

@@ -27,6 +27,7 @@ from parallelmlp_search.report.wording import describe_transforms
 from parallelmlp_search.search import Problem, Progress, RunDirectory, SearchSettings, run
 from parallelmlp_search.search import screen as screen_trials
 from parallelmlp_search.search.problem.memory_room import check_room
+from parallelmlp_search.search.problem.monotone import monotone_columns
 from parallelmlp_search.search.problem.target_transforms import transforms_of
 from parallelmlp_search.search.run.trial import CONFIG_PREFIX, widths_of_cell
 from parallelmlp_search.selection import get_metric
@@ -54,6 +55,7 @@ def new_run(
     frame = source.read(settings.memory_bytes)
     problem = source.problem(frame)
     settings.check_task(problem.task, problem.target)
+    monotone_columns(problem, settings)  # checks them
     if settings.metric is not None:
         get_metric(settings.metric, problem.task)
     folder = _new_folder(source.stem) if output is None else output

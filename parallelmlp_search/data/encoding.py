@@ -99,7 +99,22 @@ class TableEncoder:
             n_numbers=numbers.n_columns if isinstance(numbers, NumericEncoder) else 0,
             categories=tuple(one_hot),
             n_means=self.n_means,
+            signs=self._signs(),
         )
+
+    def _signs(self) -> tuple[tuple[int, int, int], ...]:
+        """Columns ``(first, end, sign)`` of the result that encode a monotone column, see `ColumnGroups`."""
+        monotonic = self.parameters.get("monotonic") or {}
+        own = np.array([monotonic.get(name, 0) for name in self.numeric_names], dtype=np.int64)
+        signs = np.zeros(self.n_outputs + 1, dtype=np.int64)  # the end of the last run
+        start = 0
+        for encoder in self.numeric.values():
+            # indicators of missing values, which follow scaled numbers, have no sign
+            values = own[encoder.bins[0]] if isinstance(encoder, PiecewiseEncoder) else own
+            signs[start : start + len(values)] = values
+            start += encoder.width
+        edges = np.flatnonzero(np.diff(signs, prepend=0)).tolist()
+        return tuple((a, b, int(signs[a])) for a, b in pairwise(edges) if signs[a])
 
     @cached_property
     def numeric_names(self) -> list[str]:

@@ -32,7 +32,8 @@ class NumericEncoder:
     reciprocal of the interquartile range, else 2 / (max - min), else 0; then ``z / sqrt(1 + (z / 3)^2)``.
     ``standard``: ``(x - mean) / deviation``. ``quantile``: the normal score of the empirical quantile.
 
-    A missing value becomes 0. Infinities become the smallest or largest finite training value.
+    A missing value becomes 0. Infinities become the smallest or largest finite training value, unless columns
+    are open-ended.
     """
 
     scaling: Scaling
@@ -61,6 +62,11 @@ class NumericEncoder:
     def without_indicators(self) -> NumericEncoder:
         """Return an encoder without indicators, for a second encoding of the same columns."""
         return replace(self, has_missing=np.zeros_like(self.has_missing))
+
+    def open_ended(self, columns: npt.NDArray[np.bool_]) -> NumericEncoder:
+        """Return an encoder to which infinities in some columns ``(d,)`` are beyond all numbers."""
+        low, high = np.where(columns, -MAX_VALUE, self.low), np.where(columns, MAX_VALUE, self.high)
+        return replace(self, low=low, high=high)
 
     @property
     def n_columns(self) -> int:

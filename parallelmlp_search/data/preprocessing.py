@@ -50,6 +50,9 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
     column_kinds
         Kind by column name, for columns that are not to be recognised: ``{"zip": "categorical"}``. With
         ``recognise_columns(whole).kinds`` a part of a table is encoded like the whole.
+    monotonic
+        Sign by column name, for numeric columns in which predictions may only grow (1) or fall (-1). Their
+        infinities are encoded like very large numbers, and `columns_` has their signs.
 
     Attributes
     ----------
@@ -76,6 +79,7 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         quantiles: bool = False,
         numeric_bins: int = 0,
         column_kinds: Mapping[str, str] | None = None,
+        monotonic: Mapping[str, int] | None = None,
     ) -> None:
         self.scaling = scaling
         self.max_one_hot = max_one_hot
@@ -83,6 +87,7 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         self.quantiles = quantiles
         self.numeric_bins = numeric_bins
         self.column_kinds = column_kinds
+        self.monotonic = monotonic
 
     def fit(self, X: Any, y: Any = None) -> TablePreprocessor:
         """Fit to a table of shape (rows, columns), anything that `as_frame` accepts; `y` is not used.
@@ -112,6 +117,10 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             if self.numeric_bins:
                 encoders["pieces"] = PiecewiseEncoder.fit(matrices(), self.numeric_bins)
             encoders["numbers"] = NumericEncoder.fit(matrices(), self.scaling)
+            is_monotone = np.array([name in (self.monotonic or {}) for name in numeric])
+            for key, encoder in encoders.items():
+                if isinstance(encoder, NumericEncoder):
+                    encoders[key] = encoder.open_ended(is_monotone)
         columns: dict[str, DateEncoder | CategoryEncoder] = {
             name: DateEncoder.fit(frame[name]) for name in schema.of_kind("datetime")
         }
@@ -125,6 +134,10 @@ class TablePreprocessor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         parameters = self.get_params(deep=False)
         if self.column_kinds is not None:
             parameters["column_kinds"] = dict(self.column_kinds)
+        if self.monotonic is None:
+            del parameters["monotonic"]  # which older versions do not know
+        else:
+            parameters["monotonic"] = dict(self.monotonic)
         self._set_encoder(TableEncoder(schema, has_names(X), encoders, columns, parameters))
         if self.n_features_out_ == 0:
             found = ", ".join(f"{column.name!r} ({column.kind})" for column in list(schema)[:5])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -71,8 +71,8 @@ class DistillSettings:
     time_limit: float | str | None = None
     seed: int = 0
 
-    def of_search(self) -> SearchSettings:
-        """Return the settings of the search for the student.
+    def of_search(self, monotonic: Mapping[str, int] | None = None) -> SearchSettings:
+        """Return the settings of the search for the student, which keeps to the monotone columns of the run.
 
         Raises
         ------
@@ -86,6 +86,7 @@ class DistillSettings:
             metric="rmse",
             n_folds=N_FOLDS,
             n_finalists=min(N_FINALISTS, self.n_trials),
+            monotonic=monotonic,
             baselines=False,
             seed=self.seed,
             device="cpu",
@@ -169,7 +170,8 @@ class _Distillation:
         progress: OnProgress,
     ) -> None:
         self._settings, self._n_workers, self._progress = settings, n_workers, progress
-        self._problem, self._of_search = problem, settings.of_search()
+        self._problem = problem
+        self._of_search = settings.of_search(directory.settings().monotonic)
         self._result, self._model = directory.result(), TrainedModel.load(directory.model_folder)
         path = str(directory.path)
         if directory.info().get("fingerprint") != problem.fingerprint():

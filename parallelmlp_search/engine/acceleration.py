@@ -108,6 +108,8 @@ def choose_acceleration(
         groups = parameter_groups(bucket, configs[layout.stacked_rows(number)])
         if reason is None and any(group.has_factors for group in groups):
             reason = "the kernel does not support different learning rates of parameters"
+        if reason is None and bucket.shape.signs:
+            reason = "the kernel does not support bounds of weights"
         if reason is not None:
             obstacles[number] = reason
     return AccelerationPlan(

@@ -18,6 +18,7 @@ from parallelmlp_search.engine.data_driven import Placement, fit, fitted_element
 from parallelmlp_search.engine.rows import Rows
 from parallelmlp_search.exceptions import InvalidParameterError
 from parallelmlp_search.packing.architecture import Architecture
+from parallelmlp_search.packing.monotone import constrain
 from parallelmlp_search.space import MLPConfig
 from parallelmlp_search.space.config import PERIODIC_FREQUENCIES
 
@@ -51,8 +52,10 @@ def initial_vector(
     ``lecun_normal``, then layer by layer hidden neurons are scaled to a variance of one over rows, and their
     biases place their zeros near rows.
 
-    Embeddings start as :class:`~parallelmlp_search.packing.periodic.Periodic` and
-    :class:`torch.nn.Embedding` for any scheme. Scales and adapters are 1, but the input adapters of the first
+    The weights of monotone networks are moved to their allowed sides, see
+    :func:`~parallelmlp_search.packing.monotone.constrain`. Embeddings start as
+    :class:`~parallelmlp_search.packing.periodic.Periodic` and :class:`torch.nn.Embedding` for any
+    scheme. Scales and adapters are 1, but the input adapters of the first
     layer are random signs.
 
     Parameters
@@ -201,6 +204,8 @@ def _draw(
             piece[:] = rng.choice([-1.0, 1.0], size)
         else:
             piece[:] = 1.0 if kind in _STARTING_AT_ONE else 0.0
+    if architecture.signs:
+        constrain(vector, architecture)
     return None if n_rows is None else Placement.draw(architecture, n_rows, rng)
 
 

@@ -30,6 +30,7 @@ from parallelmlp_search.kernels.numba.compiled_members import (
 from parallelmlp_search.kernels.numba.dispatch import CompiledActivations
 from parallelmlp_search.packing.architecture import Architecture
 from parallelmlp_search.packing.layout import Block, Bucket
+from parallelmlp_search.packing.monotone import packed_bounds
 from parallelmlp_search.packing.pack import select_columns
 
 MAX_LAYER_SIZE = 2048
@@ -92,6 +93,7 @@ def _compiled_members(
         n_numbers=shape.n_periodic,
         adaptive=shape.optimizer == "adamw",
         power=log_link_power(loss) or 0.0,
+        bounds=packed_bounds(bucket),
     )
 
 

@@ -141,11 +141,13 @@ class PackedOptimizer:
         """
         (tables, _), place = self._tables.at(range(step, step + 1))
         share, own = average_share(step), tables[number][:, place.start]
-        if self._is_compiled:
+        bucket = self._population.layout.buckets[number]
+        # the compiled step knows no bounds; buckets with bounds rarely come here
+        if self._is_compiled and not bucket.shape.signs:
             self._step_compiled(number, own, share)
             return
-        n_members = self._population.layout.buckets[number].n_members
-        groups = [table.unsqueeze(2).unbind(0) for table in own]
+        n_members = bucket.n_members
+        groups = [torch.as_tensor(table).unsqueeze(2).unbind(0) for table in own]
         for piece in self._pieces(number):
             coefficients = groups[piece.group]
             if len(piece.parameter) < n_members:

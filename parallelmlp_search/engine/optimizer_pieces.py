@@ -10,6 +10,7 @@ from torch import Tensor
 
 from parallelmlp_search.engine.parameter_groups import ParameterGroup
 from parallelmlp_search.packing.layout import Layout
+from parallelmlp_search.packing.monotone import bounds
 from parallelmlp_search.packing.pack import block_rows
 
 
@@ -19,6 +20,7 @@ class Piece:
 
     ``rows`` and ``local`` are the members as stacked rows and as rows of the bucket, ``group`` is the number
     of the parameter group. ``is_adamw`` is False for SGD as :class:`torch.optim.SGD` without dampening.
+    ``bounds`` are the least and largest values ``(row_size,)`` of the parameter, or None.
     """
 
     parameter: Tensor
@@ -35,9 +37,15 @@ class Piece:
     mix_second: Tensor
     momentum: Tensor
     is_adamw: bool
+    bounds: tuple[Tensor, Tensor] | None
 
     def update(self, coefficients: Sequence[Tensor]) -> None:
-        """Take a step, given rate, keep, scale and offset ``(members, 1)``."""
+        """Take a step, given rate, keep, scale and offset ``(members, 1)``, and return to the bounds."""
+        self._step(coefficients)
+        if self.bounds is not None:
+            torch.clamp(self.parameter, *self.bounds, out=self.parameter)
+
+    def _step(self, coefficients: Sequence[Tensor]) -> None:
         rate, keep, scale, offset = coefficients
         if not self.is_adamw:
             if self.decays:
@@ -103,8 +111,11 @@ class OptimizerBuffers:
         """Yield the pieces of a bucket with the given parameter groups, block by block."""
         bucket, first_row = self._layout.buckets[number], self._layout.row_offsets[number]
         group_of = {block: number for number, group in enumerate(groups) for block in group.blocks}
+        of_blocks = bounds(bucket.shape)
         for block in bucket.blocks:
             flats = [block_rows(flat, bucket, block) for flat in self._flats]
+            limits = of_blocks.get((block.layer, block.kind))
+            own = limits and [torch.from_numpy(limit).view(-1).to(self._scratch) for limit in limits]
             at_once = self._members_at_once(bucket.n_members, block.row_size)
             for start in range(0, bucket.n_members, at_once):
                 local = slice(start, min(start + at_once, bucket.n_members))
@@ -125,6 +136,7 @@ class OptimizerBuffers:
                     mix_second=self._mix_second[rows],
                     momentum=self._momentum[rows],
                     is_adamw=bucket.shape.optimizer == "adamw",
+                    bounds=None if own is None else (own[0], own[1]),
                 )
 
 

@@ -63,6 +63,11 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         ``"percent"``, ``"quantity"``, ``"duration"``, ``"datetime"``, ``"boolean"``, ``"categorical"``,
         ``"ordinal"`` for ordered categories, ``"text"``, ``"list"``, ``"json"``, or ``"ignore"`` to leave a
         column out.
+    monotonic : mapping or array-like of int, default=None
+        Columns in which predictions are monotone, as ``monotonic_cst`` of scikit-learn: 1 where the
+        prediction, or the probability of the second class, may only grow with the column, -1 where it may
+        only fall, and 0 for no constraint, by name or one for each column. The columns must hold numbers.
+        It is true of all rows by construction. More than two classes are an error.
     class_weight : "balanced" or mapping, default=None
         Weight of each class in training. ``"balanced"`` gives all classes the same total weight.
     tune_thresholds : bool, default=True
@@ -165,6 +170,7 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         sampler: str | BaseSampler = "random",
         initial_configs: Sequence[MLPConfig] | str | Path | Study | None = None,
         column_types: Mapping[str, str] | None = None,
+        monotonic: Mapping[str, int] | Sequence[int] | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
         tune_thresholds: bool = True,
         cost_matrix: Any = None,
@@ -277,6 +283,7 @@ class ParallelMLPRegressor(TableRegressor, SearchEstimator):
         sampler: str | BaseSampler = "random",
         initial_configs: Sequence[MLPConfig] | str | Path | Study | None = None,
         column_types: Mapping[str, str] | None = None,
+        monotonic: Mapping[str, int] | Sequence[int] | None = None,
         loss: str | None = None,
         refit: bool = False,
         baselines: bool = True,

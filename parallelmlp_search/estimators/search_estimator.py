@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
@@ -12,13 +13,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from parallelmlp_search.estimators.constant_model import ConstantModel, NoFiguresError
 from parallelmlp_search.estimators.initial_configs import initial_configs
+from parallelmlp_search.estimators.monotonic import has_signs, named_signs
 from parallelmlp_search.estimators.notebooks import fitted_html
 from parallelmlp_search.estimators.table_estimator import TableEstimator, seed_from
 from parallelmlp_search.estimators.verbosity import checked_verbose, shown_progress
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, RunDirectoryError
 from parallelmlp_search.search import RunDirectory
 from parallelmlp_search.search.run.leaderboard_view import main_columns
-from parallelmlp_search.space import MLPConfig, SearchSpace
+from parallelmlp_search.space import MLPConfig, SearchSpace, monotone_space
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,11 +149,14 @@ class SearchEstimator(TableEstimator):
         """
         started = monotonic()  # the import counts towards the time limit
         from parallelmlp_search.search import run
+        from parallelmlp_search.search.problem.monotone import monotone_columns
 
         settings, directory = self._settings()
         callbacks, verbose = self._checked_callbacks(), checked_verbose(self.verbose)
         problem = self._problem(X, y, sample_weight, groups, time)
+        settings = replace(settings, monotonic=named_signs(self.monotonic, self._columns))
         settings.check_task(problem.task, problem.target)
+        monotone_columns(problem, settings)  # checks them before there is a folder
         if not problem.has_usable_column:
             return self._fit_constant(problem, settings)
         if self.run_directory is not None and directory is None:
@@ -308,6 +313,8 @@ class SearchEstimator(TableEstimator):
                     f"but {str(self.run_directory)!r} holds a finished one"
                 )
         space = SearchSpace.resolve(self.search_space)
+        if has_signs(self.monotonic):
+            space = monotone_space(space)
         settings = SearchSettings(
             search_space=space,
             n_trials=self.n_trials,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig
+from parallelmlp_search.space import NO_GROUPS, ColumnGroups, MLPConfig, check_monotone
 from parallelmlp_search.space.config import PERIODIC_FREQUENCIES, PERIODIC_OUTPUTS, category_dimension
 
 EMBEDDING = -1
@@ -44,7 +44,7 @@ class Architecture:
         columns. The first `n_periodic` of them have a periodic embedding.
     residual
         For each hidden layer, True if it adds its input. Both widths are equal then, and the input has
-        neither scales nor embedded categories.
+        no scales, embedded categories or monotone columns.
     dropout, clip, scaled
         True if the member uses dropout, gradient clipping, input scales. Their amounts do not matter.
     submembers, sharing
@@ -53,6 +53,9 @@ class Architecture:
         True if predictions of submembers are averaged as probabilities and not as outputs.
     categories
         ``(first, size)`` of the one-hot columns, among the used ones, of each embedded category.
+    signs
+        ``(first, end, sign)`` of the used columns in which the outputs may only grow (1) or fall (-1), see
+        :mod:`parallelmlp_search.packing.monotone`.
     """
 
     n_inputs: int
@@ -72,11 +75,21 @@ class Architecture:
     sharing: str = "mini"
     classifies: bool = False
     categories: tuple[tuple[int, int], ...] = ()
+    signs: tuple[tuple[int, int, int], ...] = ()
 
     @classmethod
     @lru_cache(maxsize=1 << 14)  # planning asks for the same ones again and again
     def of(cls, config: MLPConfig, data: DataShape) -> Architecture:
-        """Return the architecture of a configuration on data of a shape."""
+        """Return the architecture of a configuration on data of a shape.
+
+        Raises
+        ------
+        InvalidParameterError
+            If there are monotone columns, and networks of the configuration cannot be monotone.
+        """
+        signs = data.columns.signs_seen_by(config, data.n_inputs)
+        if signs:
+            check_monotone(config)
         ranges = data.columns.seen_by(config, data.n_inputs)
         n_periodic = config.n_embedded(data.columns.n_numbers)
         n_inputs = sum(end - first for first, end in ranges)
@@ -91,7 +104,7 @@ class Architecture:
             bias=config.bias,
             normalization=config.normalization,
             residual=tuple(
-                config.residual and width == fan_in and not ((scaled or embedded) and layer == 0)
+                config.residual and width == fan_in and not ((scaled or embedded or signs) and layer == 0)
                 for layer, (width, fan_in) in enumerate(zip(config.widths, fan_ins, strict=False))
             ),
             optimizer=config.optimizer,
@@ -104,6 +117,7 @@ class Architecture:
             sharing="full" if config.shares_fully and config.widths else "mini",
             classifies=data.classifies and config.submembers > 1,
             categories=embedded,
+            signs=signs,
         )
 
     @property
@@ -194,6 +208,7 @@ class Architecture:
             self.sharing,
             self.classifies,
             self.categories,
+            self.signs,
         )
 
     def block_shapes(self) -> Iterator[tuple[int, str, int, int]]:

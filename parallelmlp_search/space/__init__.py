@@ -15,6 +15,7 @@ from parallelmlp_search.space.config import (
 )
 from parallelmlp_search.space.domain_base import Domain
 from parallelmlp_search.space.domains import Categorical, Float, Int, domain_from_dict
+from parallelmlp_search.space.monotone import check_monotone, monotone_space
 from parallelmlp_search.space.presets import PRESETS
 from parallelmlp_search.space.search_space import SearchSpace
 from parallelmlp_search.space.tuned_defaults import TUNED_DEFAULTS, tuned_defaults_in
@@ -39,6 +40,8 @@ __all__ = [
     "MLPConfig",
     "SearchSpace",
     "When",
+    "check_monotone",
     "domain_from_dict",
+    "monotone_space",
     "tuned_defaults_in",
 ]

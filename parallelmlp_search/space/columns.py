@@ -26,6 +26,8 @@ class ColumnGroups:
         other columns between them.
     n_means
         Number of columns with mean targets of categories, which are the last ones.
+    signs
+        ``(first, end, sign)`` of the columns in which predictions may only grow (1) or fall (-1).
     """
 
     n_quantiles: int = 0
@@ -33,6 +35,7 @@ class ColumnGroups:
     n_numbers: int = 0
     categories: tuple[tuple[int, int], ...] = ()
     n_means: int = 0
+    signs: tuple[tuple[int, int, int], ...] = ()
 
     def seen_by(self, config: MLPConfig, n_inputs: int) -> tuple[tuple[int, int], ...]:
         """Return the ranges ``(first, end)`` of the ``n_inputs`` columns that a configuration uses.
@@ -59,7 +62,19 @@ class ColumnGroups:
         n_unused = n_inputs - sum(end - first for first, end in self.seen_by(config, n_inputs))
         n_before = n_unused if config.target_encoding else n_unused - self.n_means
         categories = tuple((first - n_before, size) for first, size in self.categories)
-        return ColumnGroups(n_numbers=self.n_numbers, categories=categories)
+        signs = self.signs_seen_by(config, n_inputs)
+        return ColumnGroups(n_numbers=self.n_numbers, categories=categories, signs=signs)
+
+    def signs_seen_by(self, config: MLPConfig, n_inputs: int) -> tuple[tuple[int, int, int], ...]:
+        """Return ``(first, end, sign)`` of monotone columns among those that a configuration uses."""
+        found, start = [], 0
+        for first, end in self.seen_by(config, n_inputs):
+            for low, high, sign in self.signs:
+                low, high = max(low, first), min(high, end)
+                if low < high:
+                    found.append((start + low - first, start + high - first, sign))
+            start += end - first
+        return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold; `from_dict` is the inverse."""
@@ -68,8 +83,8 @@ class ColumnGroups:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ColumnGroups:
         """Return the groups that `to_dict` wrote."""
-        categories = tuple((first, size) for first, size in values["categories"])
-        return cls(**{**values, "categories": categories})
+        runs = {name: tuple(tuple(run) for run in values.get(name, ())) for name in ("categories", "signs")}
+        return cls(**{**values, **runs})
 
 
 NO_GROUPS = ColumnGroups()

@@ -35,13 +35,29 @@ TUNED_DEFAULTS: tuple[MLPConfig, ...] = (
 )
 
 
-def tuned_defaults_in(space: SearchSpace) -> tuple[MLPConfig, ...]:
+# the next best activations of the default space, and the other embedding
+_MONOTONE = {"silu": "selu", "mish": "tanh", "periodic": "piecewise"}
+
+MONOTONE_DEFAULTS: tuple[MLPConfig, ...] = tuple(
+    config.replace(
+        activation=_MONOTONE.get(config.activation, config.activation),
+        numeric_embedding=_MONOTONE.get(config.numeric_embedding, config.numeric_embedding),
+        frequency_scale=MLPConfig().frequency_scale,
+        embedding_rate=MLPConfig().embedding_rate,
+    )
+    for config in TUNED_DEFAULTS
+)
+"""The same for networks with monotone columns, see :mod:`parallelmlp_search.space.monotone`."""
+
+
+def tuned_defaults_in(space: SearchSpace, *, monotone: bool = False) -> tuple[MLPConfig, ...]:
     """Return the configurations of :data:`TUNED_DEFAULTS` that a space holds.
 
-    They take turns with the target transformations of the space.
+    They take turns with the target transformations of the space. With ``monotone``, they are those of
+    :data:`MONOTONE_DEFAULTS`.
     """
     domain = space.domains.get("target_transform")
     transforms = ("none",) if domain is None else domain.grid(len(TARGET_TRANSFORMS))
-    n = len(transforms)
-    found = (one.replace(target_transform=transforms[k % n]) for k, one in enumerate(TUNED_DEFAULTS))
+    known, n = MONOTONE_DEFAULTS if monotone else TUNED_DEFAULTS, len(transforms)
+    found = (one.replace(target_transform=transforms[k % n]) for k, one in enumerate(known))
     return tuple(config for config in found if space.contains(config))

@@ -43,7 +43,8 @@ class DeviceStep:
     max_steps, total_steps
         Maximum number of steps of a window, and steps of the full training.
     fused
-        True if one kernel takes the optimizer's step for all members; None for a CUDA device with Triton.
+        True if one kernel takes the optimizer's step for all members; None for a CUDA device with Triton, if
+        no weight has bounds.
 
     Attributes
     ----------
@@ -90,7 +91,8 @@ class DeviceStep:
         self._flats, self._flat_gradients, self._constants = population.flats, gradients, constants
         groups = [parameter_groups(layout.buckets[n], configs[layout.stacked_rows(n)]) for n in self._numbers]
         if fused is None:
-            fused = device.type == "cuda" and runs_on(device)
+            bounded = any(layout.buckets[n].shape.signs for n in self._numbers)
+            fused = device.type == "cuda" and runs_on(device) and not bounded
         pairs = [[(group.factors, group.blocks) for group in own] for own in groups]
         self._optimizer = FlatOptimizer(layout, self._numbers, device, pairs, dtype) if fused else None
         self._buffers = OptimizerBuffers(layout, population.flats, gradients, constants, None)

@@ -201,6 +201,8 @@ class Plan(NamedTuple):
         coefficients of the optimizer.
     residual
         ``(layers,)``: true for a residual connection around a hidden layer.
+    bounds
+        ``(2, n_bounds)``: least and largest values of the elements of all padded blocks; empty for none.
     n_layers
         Number of layers with the head.
     n_numbers
@@ -227,6 +229,7 @@ class Plan(NamedTuple):
     codes: Integers
     settings: Floats
     residual: Flags
+    bounds: Floats
     n_members: int
     n_blocks: int
     n_expanded: int
@@ -239,6 +242,7 @@ class Plan(NamedTuple):
     has_residual: int
     adaptive: int
     power: float
+    n_bounds: int
 
 
 class Steps(NamedTuple):

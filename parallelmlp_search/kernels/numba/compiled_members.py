@@ -163,6 +163,9 @@ class CompiledMembers:
         True for AdamW, False for SGD.
     power
         Power of the Tweedie loss of a regression, in [1, 2]; 0 for the squared error.
+    bounds
+        ``(2, elements)``: least and largest values of the elements of all padded blocks of one member, or
+        None.
     """
 
     def __init__(
@@ -178,6 +181,7 @@ class CompiledMembers:
         n_numbers: int = 0,
         adaptive: bool,
         power: float = 0.0,
+        bounds: NDArray[np.float32] | None = None,
     ) -> None:
         last = len(residual) + 1
 
@@ -220,6 +224,7 @@ class CompiledMembers:
             codes=np.array([ACTIVATION_CODES[kernel.name] for kernel in kernels], dtype=np.int64),
             settings=np.ascontiguousarray(settings.numpy(), dtype=np.float32),
             residual=np.array(residual, dtype=np.bool_),
+            bounds=np.zeros((2, 0), dtype=np.float32) if bounds is None else bounds,
             n_members=len(kernels),
             n_blocks=len(table),
             n_expanded=len(expanded),
@@ -232,6 +237,7 @@ class CompiledMembers:
             has_residual=any(residual),
             adaptive=adaptive,
             power=power,
+            n_bounds=0 if bounds is None else bounds.shape[1],
         )
         self._packed = pack(self._plan)
         # shapes and starts of blocks, offsets of both tables, and three sizes or starts per layer

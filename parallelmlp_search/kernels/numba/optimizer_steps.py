@@ -6,7 +6,14 @@ import math
 
 from parallelmlp_search.kernels.numba.decorators import inlined
 from parallelmlp_search.kernels.numba.elementwise import ONE, ZERO, F
-from parallelmlp_search.kernels.numba.member_memory import DECAYS, GROUP, block_size, column
+from parallelmlp_search.kernels.numba.member_memory import (
+    BLOCK_COLUMNS,
+    BLOCK_ROWS,
+    DECAYS,
+    GROUP,
+    block_size,
+    column,
+)
 from parallelmlp_search.kernels.numba.products import round_up
 from parallelmlp_search.kernels.numba.vectors import (
     LANES,
@@ -90,6 +97,22 @@ def clip_gradient(g, blocks, max_norm, size):
     if factor < ONE:
         for k in range(size):
             g[k] *= factor
+
+
+@inlined
+def keep_bounds(p, blocks, bounds, size):
+    """Move parameters beyond their bounds ``(2, size)`` to them; NaN stays."""
+    first = 0
+    for b in range(blocks.n):
+        n_rows, n_columns = blocks.shapes[2 * b], blocks.shapes[2 * b + 1]
+        padded = column(blocks, b, BLOCK_COLUMNS)
+        for o in range(n_rows):
+            own, low = p + (blocks.starts[b] + o * n_columns), bounds + (first + o * padded)
+            high = low + size
+            for k in range(n_columns):
+                value = low[k] if own[k] < low[k] else own[k]
+                own[k] = high[k] if value > high[k] else value
+        first += column(blocks, b, BLOCK_ROWS) * padded
 
 
 @inlined

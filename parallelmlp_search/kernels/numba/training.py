@@ -17,7 +17,12 @@ from parallelmlp_search.kernels.numba.layers import embed, embed_backward, log_l
 from parallelmlp_search.kernels.numba.loops import binary_rows, cross_entropy_rows
 from parallelmlp_search.kernels.numba.member_layout import begin_member, place_layout
 from parallelmlp_search.kernels.numba.member_memory import N_WAVE_OUTPUTS, fill, read_member, write_member
-from parallelmlp_search.kernels.numba.optimizer_steps import clip_gradient, update_average, update_blocks
+from parallelmlp_search.kernels.numba.optimizer_steps import (
+    clip_gradient,
+    keep_bounds,
+    update_average,
+    update_blocks,
+)
 from parallelmlp_search.kernels.numba.passes import backward_pass, forward_pass
 from parallelmlp_search.kernels.numba.pointers import address, as_integers, unpacker
 from parallelmlp_search.kernels.numba.submembers import expand, merge
@@ -120,6 +125,8 @@ def _train(plan, steps, layout, member, updates_average):
         update_blocks(
             p, g, m, v, blocks, coefficients, steps.n_steps, n_members, settings + 2, plan.adaptive == 1
         )
+        if plan.n_bounds:
+            keep_bounds(p, blocks, plan.bounds, plan.n_bounds)
         if steps.averaging[t] > ZERO:
             update_average(layout.average, p, steps.averaging[t], stop)
     write_member(plan.parameters, blocks, member, p)

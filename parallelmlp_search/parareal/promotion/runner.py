@@ -112,6 +112,11 @@ def _train(
             f"the run in {path!r} has a limit of the latency, which promoted networks would not keep: search "
             "without it to promote"
         )
+    if directory.settings().monotonic is not None:
+        raise RunDirectoryError(
+            f"the run in {path!r} has monotone columns, which promoted networks would not keep: search "
+            "without monotonic to promote"
+        )
     candidates = select_candidates(directory, settings)
     preparation = Preparation(problem, replace(directory.settings(), device="cpu"))
     if preparation.is_tiny:

@@ -79,7 +79,10 @@ def search_command(info: Mapping[str, Any], run: str) -> str | None:
             words += [option, str(source[name])]
     for name, kind in json.loads(source.get("columns") or "{}").items():
         words += ["--columns", f"{kind}={name}"]
-    if (space := _space_name(settings.get("search_space"))) != "default":
+    signs = settings.get("monotonic") or {}
+    for name, sign in signs.items():
+        words += ["--monotonic", f"{name}={sign:+d}"]
+    if (space := _space_name(settings.get("search_space"), limited=bool(signs))) != "default":
         words += ["--space", space]
     for name, option in OPTIONS.items():
         value = settings.get(name)
@@ -102,16 +105,25 @@ def _cost_options(costs: Mapping[str, Any] | None) -> list[str]:
     return ["--costs", ",".join(f"{true}:{predicted}={cost:g}" for true, predicted, cost in costs["pairs"])]
 
 
-def _space_name(stored: Any) -> str:
-    """Name of the preset that a stored search space is; ``SPACE.json`` for any other."""
+def _space_name(stored: Any, *, limited: bool) -> str:
+    """Name of the preset that a stored search space is; ``SPACE.json`` for any other.
+
+    With ``limited`` it was limited to networks that can be monotone.
+    """
     from parallelmlp_search.search.problem.target_transforms import TARGET_TRANSFORM
-    from parallelmlp_search.space import SearchSpace
+    from parallelmlp_search.space import SearchSpace, monotone_space
     from parallelmlp_search.space.presets import PRESETS
 
     # the default space tries target transformations where they suit the target
     plain = {name: one for name, one in (stored or {}).items() if name != TARGET_TRANSFORM}
     for name in PRESETS:
-        if SearchSpace.preset(name).to_dict() in (stored, plain if name == "default" else None):
+        if limited and name == "deep":  # all of whose networks normalize layers
+            continue
+        space = SearchSpace.preset(name)
+        if (monotone_space(space) if limited else space).to_dict() in (
+            stored,
+            plain if name == "default" else None,
+        ):
             return name
     return "SPACE.json"
 

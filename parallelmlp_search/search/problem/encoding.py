@@ -13,6 +13,7 @@ from torch import Tensor
 from parallelmlp_search.data import TablePreprocessor
 from parallelmlp_search.engine.rows import Rows, RowView
 from parallelmlp_search.search.problem.memory_room import check_room
+from parallelmlp_search.search.problem.monotone import monotone_columns
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.problem.target_encoding import PartMeans, TargetEncoding
@@ -150,6 +151,7 @@ class Encoder:
             quantiles=self._has_quantiles(),
             numeric_bins=self._numeric_bins(),
             column_kinds=self._kinds,
+            monotonic=monotone_columns(self._problem, self._settings) or None,
         )
         return preprocessor.fit(self._problem.inputs.iloc[rows])
 

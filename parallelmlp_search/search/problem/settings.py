@@ -20,7 +20,7 @@ from parallelmlp_search.search.problem.target_transforms import (
 )
 from parallelmlp_search.selection import Costs, Metric, get_metric
 from parallelmlp_search.selection.deviance import check_amounts
-from parallelmlp_search.space import Categorical, MLPConfig, SearchSpace
+from parallelmlp_search.space import Categorical, MLPConfig, SearchSpace, monotone_space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -169,6 +169,10 @@ class SearchSettings:
         for classes, ``none`` for a regression.
     refit
         True to train the networks of the ensemble again on all rows, and predict with them.
+    monotonic
+        1 or -1 by the name of a column of numbers in which predictions, or the probability of the second
+        class, may only grow or fall; 0 for no constraint. The search space is then limited to networks that
+        can be monotone.
     baselines
         True to score the prior, a linear model and gradient boosting on the folds of the finalists.
     seed
@@ -206,6 +210,7 @@ class SearchSettings:
     costs: Costs | None = None
     calibration: str = "auto"
     refit: bool = False
+    monotonic: Mapping[str, int] | None = None
     baselines: bool = True
     seed: int = 0
     device: str = "auto"
@@ -223,7 +228,10 @@ class SearchSettings:
             raise InvalidParameterError(
                 f"search_space must be a SearchSpace or the name of a preset, but got {space!r}"
             )
+        signs = _checked_signs(self.monotonic)
+        space = space if signs is None else monotone_space(space)
         checked = {"space": space, "initial": tuple(self.initial), "memory_limit": self.memory_bytes}
+        checked["monotonic"] = signs
         for name, minimum in MINIMA.items():
             if (value := getattr(self, name)) is not None:
                 checked[name] = check_integer(name, value, minimum)
@@ -253,7 +261,9 @@ class SearchSettings:
 
     def suited_to(self, target: NDArray[Any], task: str) -> SearchSettings:
         """Return the settings, whose default space tries transformations of a skewed target ``(n, ...)``."""
-        if task != "regression" or self.has_log_link or self.space != SearchSpace.preset("default"):
+        default = SearchSpace.preset("default")
+        default = default if self.monotonic is None else monotone_space(default)
+        if task != "regression" or self.has_log_link or self.space != default:
             return self
         offered = offered_transforms(target, task, get_metric(self.metric, task))
         if not offered:
@@ -352,6 +362,18 @@ class SearchSettings:
         initial = tuple(MLPConfig.from_dict(config) for config in values.get("initial", ()))
         costs = None if values.get("costs") is None else Costs.from_dict(values["costs"])
         return cls(**{**values, "search_space": space, "initial": initial, "costs": costs})
+
+
+def _checked_signs(monotonic: Any) -> dict[str, int] | None:
+    """Signs by column, without zeros; None if there are none."""
+    if monotonic is None:
+        return None
+    if not isinstance(monotonic, Mapping):
+        raise InvalidParameterError(f"monotonic must map columns to -1, 0 or 1, but got {monotonic!r}")
+    for name, sign in monotonic.items():
+        if isinstance(sign, bool) or sign not in (-1, 0, 1):
+            raise InvalidParameterError(f"monotonic must be -1, 0 or 1 for {name!r}, but got {sign!r}")
+    return {str(name): int(sign) for name, sign in monotonic.items() if sign} or None
 
 
 _OLD_NAMES = {"tune_decision": "tune_thresholds"}

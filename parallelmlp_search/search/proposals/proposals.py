@@ -197,7 +197,8 @@ def _initial(settings: SearchSettings, n_fresh: int) -> list[tuple[MLPConfig, st
     space = settings.space
     found = {space.key(config): (config, "initial") for config in settings.initial}
     if settings.sampler in SAMPLERS_WITH_DEFAULTS:
-        for config in tuned_defaults_in(space)[: int(DEFAULTS_SHARE * n_fresh)]:
+        known = tuned_defaults_in(space, monotone=settings.monotonic is not None)
+        for config in known[: int(DEFAULTS_SHARE * n_fresh)]:
             found.setdefault(space.key(config), (config, "known"))
     return list(found.values())
 

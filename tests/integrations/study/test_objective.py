@@ -9,6 +9,7 @@ import pytest
 
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 from parallelmlp_search.integrations.optuna import PackedObjective, optimize
+from parallelmlp_search.space import MLPConfig
 from tests.integrations.conftest import SPACE, Table
 
 
@@ -44,6 +45,22 @@ def test_a_loss_changes_the_metric_as_in_a_search(table: Table) -> None:
     )
     assert quantile.metric.name.startswith("pinball")
     assert np.isfinite(_value(quantile))
+
+
+def test_trials_keep_monotone_columns(table: Table) -> None:
+    frame, target = pd.DataFrame(table[0], columns=list("abcde")), table[0][:, 0]
+    signs = {"a": -1}  # against the target
+    objective = PackedObjective(frame, target, "small", monotonic=signs, task="regression", max_epochs=2)
+    assert objective.data.columns.signs
+    free = PackedObjective(frame, target, "small", task="regression", max_epochs=2)
+    assert _value(objective) > 1.1 * _value(free)
+    with pytest.raises(InvalidParameterError, match="activation must be one of"):
+        optuna.create_study().optimize(
+            PackedObjective(
+                frame, target, lambda _: MLPConfig(activation="silu"), monotonic=signs, task="regression"
+            ),
+            n_trials=1,
+        )
 
 
 def test_unusable_tables_are_refused(table: Table) -> None:

@@ -20,7 +20,7 @@ import pytest
 from parallelmlp_search.report.page.page import TEMPLATES, _json, render
 from parallelmlp_search.report.page.reproduce import search_command
 from parallelmlp_search.report.page.tables import leaderboard_table, make_table
-from parallelmlp_search.space import SearchSpace
+from parallelmlp_search.space import SearchSpace, monotone_space
 from tests.report.conftest import HOSTILE, SmallRun, many_trials
 
 Runs = Callable[[str], SmallRun]
@@ -199,6 +199,12 @@ def test_commands_leave_out_defaults_and_know_presets() -> None:
     assert search_command({"settings": settings}, "runs/r") is None
     settings["precision"] = "tf32"
     assert "--precision tf32" in (search_command({"source": source, "settings": settings}, "runs/r") or "")
+    settings = {"search_space": monotone_space(SearchSpace.preset("small")).to_dict()}
+    settings["monotonic"] = {"my age": 1, "price": -1}
+    command = search_command({"source": {"data": "/d", "target": "y"}, "settings": settings}, "runs/r")
+    assert command == (
+        "pmlp search /d --target y --monotonic 'my age=+1' --monotonic price=-1 --space small --seed 0"
+    )
 
 
 @pytest.mark.parametrize(

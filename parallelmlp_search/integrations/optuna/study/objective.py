@@ -32,7 +32,7 @@ from parallelmlp_search.search.problem.target_transforms import transforms_of
 from parallelmlp_search.search.run.budget import Throughput, default_epochs
 from parallelmlp_search.search.screening.rungs import ladder
 from parallelmlp_search.selection import Costs, Metric
-from parallelmlp_search.space import MLPConfig, SearchSpace
+from parallelmlp_search.space import MLPConfig, SearchSpace, monotone_space
 from parallelmlp_search.space.config import TARGET_TRANSFORMS
 
 Space = SearchSpace | str | os.PathLike[str] | Mapping[str, Any] | Callable[[Trial], MLPConfig]
@@ -203,6 +203,9 @@ class PackedObjective(PreparedObjective):
         None, ``balanced`` or a mapping from class to weight.
     scaling, numeric_bins
         Scaling of numeric columns, and the number of bins that they are also encoded in; 0 for none.
+    monotonic
+        1 or -1 by the name of a column in which predictions may only grow or fall; the space is limited to
+        networks that can be monotone, and a function must return such configurations.
     seed
         Seed of the split, of the batches, and, together with the number of the trial, of the weights.
     device
@@ -244,6 +247,7 @@ class PackedObjective(PreparedObjective):
         class_weight: str | Mapping[Any, float] | None = None,
         scaling: Scaling = "robust",
         numeric_bins: int | None = None,
+        monotonic: Mapping[str, int] | None = None,
         seed: int = 0,
         device: str = "auto",
     ) -> None:
@@ -256,11 +260,14 @@ class PackedObjective(PreparedObjective):
             reduction_factor=reduction_factor,
             scaling=scaling,
             numeric_bins=numeric_bins,
+            monotonic=monotonic,
             tune_thresholds=False,  # trials report the plain metric
             seed=seed,
             device=device,
         )
         space = space if callable(space) else resolve_space(space)
+        if settings.monotonic is not None and isinstance(space, SearchSpace):
+            space = monotone_space(space)
         objectives = tuple(check_objective(objective) for objective in objectives)
         if not objectives:
             raise InvalidParameterError("objectives must hold at least one, but got none")
