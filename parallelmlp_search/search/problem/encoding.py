@@ -95,6 +95,7 @@ class Encoder:
         self._problem, self._settings, self._device = problem, settings, device
         self._oof_rows = oof_rows
         self._means = means
+        self._signs = monotone_columns(problem, settings)
         self._is_checked = False
         # kinds of the whole table: a column that is constant within a fold keeps its kind
         self._kinds = problem.columns.kinds
@@ -151,7 +152,7 @@ class Encoder:
             quantiles=self._has_quantiles(),
             numeric_bins=self._numeric_bins(),
             column_kinds=self._kinds,
-            monotonic=monotone_columns(self._problem, self._settings) or None,
+            monotonic=self._signs or None,
         )
         return preprocessor.fit(self._problem.inputs.iloc[rows])
 

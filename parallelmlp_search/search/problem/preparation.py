@@ -40,7 +40,6 @@ from parallelmlp_search.engine.rows import select_rows
 from parallelmlp_search.exceptions import DataError
 from parallelmlp_search.search.problem.devices import warn_of_precision
 from parallelmlp_search.search.problem.encoding import Encoder
-from parallelmlp_search.search.problem.monotone import monotone_columns
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
 from parallelmlp_search.search.problem.target_encoding import TargetEncoding
@@ -113,7 +112,6 @@ class Preparation:
         transforms: Collection[str] = (),
     ) -> None:
         settings.check_task(problem.task, problem.target)
-        monotone_columns(problem, settings)  # checks them
         warn_of_precision(settings.precision, device)
         self.problem = problem
         self.settings = settings
