@@ -252,7 +252,7 @@ class ParallelMLPRegressor(TableRegressor, SearchEstimator):
         Training loss: ``"squared_error"`` (the default), ``"huber"``, ``"huber:0.5"``, ``"quantile"`` or
         ``"quantile:0.9"``; with a log link ``"poisson"`` for counts, ``"gamma"`` for positive amounts, and
         ``"tweedie"`` or ``"tweedie:1.7"`` for amounts that can be zero. The delta of the Huber loss is in
-        standard deviations of the target.
+        standard deviations of the target. None with a deviance as `metric` uses its loss.
 
     Attributes
     ----------

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from parallelmlp_search._checks import check_boolean, check_choice, check_integer, check_seconds, check_size
@@ -19,7 +20,7 @@ from parallelmlp_search.search.problem.target_transforms import (
     transforms_of,
 )
 from parallelmlp_search.selection import Costs, Metric, get_metric
-from parallelmlp_search.selection.deviance import check_amounts
+from parallelmlp_search.selection.deviance import Deviance, check_amounts
 from parallelmlp_search.space import Categorical, MLPConfig, SearchSpace, monotone_space
 
 if TYPE_CHECKING:
@@ -76,6 +77,16 @@ def metric_of_loss(loss: str | None) -> str | None:
     if kind == "tweedie":
         return f"tweedie_deviance:{level or '1.5'}"
     return f"{kind}_deviance" if kind in ("poisson", "gamma") else None
+
+
+def loss_of_metric(metric: Metric, target: NDArray[Any]) -> str | None:
+    """Return the loss of a deviance that a target ``(n, ...)`` has; None for other metrics."""
+    if not isinstance(metric.formula, Deviance):
+        return None
+    power, least = metric.formula.power, float(np.min(target))
+    if least < 0 or (power == 2 and least == 0):
+        return None  # the metric is refused with a reason
+    return {1.0: "poisson", 2.0: "gamma"}.get(power, f"tweedie:{power!r}")
 
 
 def implied_task(task: str | None, loss: str | None, costs: Costs | None = None) -> str | None:
@@ -136,7 +147,7 @@ class SearchSettings:
         None for the default of the task, or for the metric of the loss: the pinball loss of a quantile loss,
         the deviance of ``poisson``, ``gamma`` and ``tweedie``.
     loss
-        Training loss by name; None for the default of the task.
+        Training loss by name; None for the default of the task, or for the loss of a deviance as metric.
     n_folds
         Folds of the finalists' cross-fitting; None chooses 3 to 8.
     n_finalists
@@ -260,12 +271,21 @@ class SearchSettings:
             space.to_values(config)  # raises for a configuration outside of the space
 
     def suited_to(self, target: NDArray[Any], task: str) -> SearchSettings:
-        """Return the settings, whose default space tries transformations of a skewed target ``(n, ...)``."""
-        default = SearchSpace.preset("default")
-        default = default if self.monotonic is None else monotone_space(default)
-        if task != "regression" or self.has_log_link or self.space != default:
+        """Return the settings that suit a target ``(n, ...)``.
+
+        A deviance as metric is also the loss if none is given. Otherwise the default space tries
+        transformations of a skewed target.
+        """
+        if task != "regression" or self.has_log_link:
             return self
-        offered = offered_transforms(target, task, get_metric(self.metric, task))
+        metric = get_metric(self.metric, task)
+        loss = None if self.loss or transforms_of(self.space) else loss_of_metric(metric, target)
+        if loss is not None:
+            return replace(self, loss=loss)
+        default = SearchSpace.preset("default")
+        if self.space != (default if self.monotonic is None else monotone_space(default)):
+            return self
+        offered = offered_transforms(target, task, metric)
         if not offered:
             return self
         space = SearchSpace({**self.space.domains, TARGET_TRANSFORM: Categorical(offered)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -203,6 +204,30 @@ def test_a_log_link_needs_amounts(loss: str, target: Any, message: str | None) -
     else:
         with pytest.raises(InvalidParameterError, match=message):
             settings.check_task("regression", values)
+
+
+@pytest.mark.parametrize(
+    ("metric", "loss", "target", "expected"),
+    [
+        ("poisson_deviance", None, [0.0, 3.0], "poisson"),
+        ("d2_gamma", None, [1.0, 3.0], "gamma"),
+        ("d2_gamma", None, [0.0, 3.0], None),
+        ("tweedie_deviance:1.3", None, [0.0, 3.0], "tweedie:1.3"),
+        ("d2_tweedie:1", None, [0.0, 3.0], "poisson"),
+        ("poisson_deviance", None, [-1.0, 3.0], None),
+        ("poisson_deviance", "squared_error", [0.0, 3.0], "squared_error"),
+        ("rmse", None, [0.0, 3.0], None),
+    ],
+)
+def test_a_deviance_is_also_the_loss(
+    metric: str, loss: str | None, target: list[float], expected: str | None
+) -> None:
+    settings = SearchSettings("small", metric=metric, loss=loss)
+    suited = settings.suited_to(np.array(target), "regression")
+    assert suited.loss == expected
+    assert suited.suited_to(np.array(target), "regression") == suited
+    space = SearchSpace({"target_transform": Categorical(("none", "log"))})
+    assert replace(settings, search_space=space).suited_to(np.array(target), "regression").loss == loss
 
 
 def test_a_log_link_takes_no_transformation() -> None:
