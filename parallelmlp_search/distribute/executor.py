@@ -17,7 +17,7 @@ import joblib
 import torch
 from joblib.parallel import get_active_backend
 
-from parallelmlp_search._memory import resident_bytes
+from parallelmlp_search._memory import is_out_of_memory, resident_bytes
 from parallelmlp_search.distribute.backends import active_cluster
 from parallelmlp_search.distribute.memory import return_free_memory
 from parallelmlp_search.distribute.shards import ShardOutcome, ShardTask, StopSignal, train_shard
@@ -124,7 +124,13 @@ def _run_shards(tasks: Iterable[ShardTask], n_workers: int) -> Generator[ShardOu
     n_threads = torch.get_num_threads()
     stop = StopSignal()
     running = _Running(stop)
-    outcomes = parallel(joblib.delayed(running)(replace(task, stop=stop)) for task in tasks)
+    try:
+        outcomes = parallel(joblib.delayed(running)(replace(task, stop=stop)) for task in tasks)
+    except AttributeError as error:
+        # where no thread can be started, Python's pool fails while it ends the others
+        if (cause := error.__context__) is not None and is_out_of_memory(cause):
+            raise cause from None
+        raise
     try:
         for outcome in outcomes:  # noqa: UP028 - not `yield from`, which would end joblib's generator first
             yield outcome

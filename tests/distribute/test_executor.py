@@ -162,3 +162,20 @@ def test_as_many_shards_as_fit_into_memory_train_at_once(
     limited = [replace(task, data=replace(task.data, memory=memory)) for task in tasks]
     assert len(list(run_shards(limited, n_workers=3))) == len(tasks)
     assert max(counts) == most
+
+
+def test_too_little_memory_for_threads_is_the_error(
+    tasks: list[ShardTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's pool then fails as well, when it ends the threads that it could start."""
+    start, started = threading.Thread.start, []
+
+    def start_one(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(run_shards(tasks, n_workers=3))
