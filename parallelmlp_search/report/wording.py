@@ -232,13 +232,31 @@ def describe_postprocessing(result: Record) -> list[tuple[str, str]]:
         rest = f", and {len(ordered) - MAX_LISTED} more" if len(ordered) > MAX_LISTED else ""
         found.append(("decision weights", f"the largest product of probability and weight: {shown}{rest}"))
     if costs := result.get("costs"):
-        found.append(("decision", f"the class of least expected cost, out of {len(costs)}"))
+        found.append(("decision", _describe_costs(costs)))
     if result.get("refitted"):
         count = int(result["refitted"])
         found.append(("refit", f"on all rows, {count} network{'s' * (count > 1)} per configuration"))
     if text := describe_uncertainty(result.get("uncertainty")):
         found.append(("coverage", text))
     return found
+
+
+def _describe_costs(costs: Mapping[str, Mapping[str, float]]) -> str:
+    """Describe the decision of least expected cost; of two classes with the threshold that it is.
+
+    >>> _describe_costs({"no": {"no": 0, "yes": 1}, "yes": {"no": 9, "yes": 0}})
+    'the class of least expected cost: yes if its probability exceeds 0.1, else no'
+    """
+    text = "the class of least expected cost"
+    if len(costs) != 2:
+        return f"{text}, out of {len(costs)}"
+    first, second = costs
+    alarm, miss = (
+        costs[true][other] - costs[true][true] for true, other in ((first, second), (second, first))
+    )
+    if min(alarm, miss) <= 0:
+        return text
+    return f"{text}: {second} if its probability exceeds {alarm / (alarm + miss):.3g}, else {first}"
 
 
 def describe_uncertainty(uncertainty: Record | None) -> str:

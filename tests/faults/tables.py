@@ -66,7 +66,10 @@ options = st.one_of(
     st.tuples(
         st.just("--task"), st.sampled_from(["binary", "multiclass", "classification", "regression"])
     ),
-    st.tuples(st.just("--loss"), st.sampled_from(["squared_error", "huber", "quantile", "quantile:0.9"])),
+    st.tuples(
+        st.just("--loss"),
+        st.sampled_from(["squared_error", "huber", "quantile:0.9", "poisson", "gamma", "tweedie:1.7"]),
+    ),
     st.tuples(st.just("--sampler"), st.sampled_from(["qmc", "grid", "tpe"])),
     st.tuples(st.just("--space"), st.sampled_from(["default", "deep", "paper"])),
     st.sampled_from(
@@ -74,6 +77,7 @@ options = st.one_of(
             ("--class-weight", "balanced"), ("--refit",), ("--folds", "3"), ("--calibration", "none"),
             ("--trials", "1"), ("--finalists", "1"), ("--memory-limit", "1GB"), ("--no-tune-thresholds",),
             ("--max-epochs", "1"), ("--jobs", "2"), ("--baselines",), ("--seed", "7"),
+            ("--ordinal", "auto"), ("--costs", "a:b=5,b:a=2"),
         ]
     ),
 ).map(list)  # fmt: skip

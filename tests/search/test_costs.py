@@ -175,3 +175,19 @@ def test_trials_of_a_study_are_scored_by_costs() -> None:
     assert objective.metric.name == "expected_cost"
     optimize(study, objective, n_trials=2)
     assert all(0 < trial.value < 12 for trial in study.trials)
+
+
+@pytest.mark.parametrize(
+    ("costs", "words"),
+    [
+        ([[0, 1], [9, 0]], ": yes if its probability exceeds 0.1, else no"),
+        ([[-1, 0], [0, -1]], ": yes if its probability exceeds 0.5, else no"),
+        ([[0, 1], [0, 1]], ""),  # an error that is cheaper than the right class
+    ],
+)
+def test_two_classes_have_a_threshold(costs: list[list[float]], words: str) -> None:
+    names = ["no", "yes"]
+    named = {name: dict(zip(names, row, strict=True)) for name, row in zip(names, costs, strict=True)}
+    assert dict(describe_postprocessing({"costs": named}))["decision"] == (
+        "the class of least expected cost" + words
+    )
