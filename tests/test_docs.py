@@ -122,6 +122,7 @@ OUTPUTS: dict[str, tuple[Callable[[str], None], ...]] = {
     ),
     "docs/guides/groups-and-time.md": (_patients_are_harder, _contains("True")),
     "docs/guides/imbalance.md": (_tuned_is_better, _contains(" of 600")),
+    "docs/guides/several-targets.md": (_contains("(2, 3) f1_macro\n"),),
     "docs/guides/migration.md": (_contains("learning_rate"), _contains("16 ["), _anything),
     "docs/guides/targets.md": (_poisson_is_better, _least_cost_is_better),
     "docs/guides/monotone.md": (_contains("True\n"),),

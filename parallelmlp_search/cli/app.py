@@ -72,7 +72,7 @@ def _top(
 @guarded
 def search(
     data: TablePath,
-    target: Annotated[str, column_option(help="Column to predict.", show_default=False)],
+    target: Annotated[str, column_option(help="Column to predict, or several: a,b,c.", show_default=False)],
     task: Task = None,
     groups: Annotated[
         str | None,

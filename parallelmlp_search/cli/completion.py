@@ -16,12 +16,12 @@ from typing import Any
 import typer
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "task": ("binary", "multiclass", "classification", "regression"),
+    "task": ("binary", "multiclass", "multilabel", "classification", "regression"),
     "metric": (
         "accuracy", "balanced_accuracy", "log_loss", "roc_auc", "f1", "f1_macro", "mcc", "brier",
         "expected_cost", "ordinal_mae", "quadratic_kappa", "rmse",
         "mae", "r2", "pinball", "poisson_deviance", "gamma_deviance", "tweedie_deviance", "d2_poisson",
-        "d2_gamma", "d2_tweedie",
+        "d2_gamma", "d2_tweedie", "f1_micro", "f1_samples", "hamming_loss", "subset_accuracy",
     ),
     "loss": (
         "binary_logits", "cross_entropy", "squared_error", "huber", "quantile", "poisson", "gamma", "tweedie",

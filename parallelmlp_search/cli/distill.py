@@ -43,6 +43,7 @@ def distill(
     from parallelmlp_search.data import read_table
     from parallelmlp_search.distill import DistillSettings
     from parallelmlp_search.distill import distill as distill_run
+    from parallelmlp_search.distill.distillation import check_distillable
     from parallelmlp_search.search import RunDirectory
 
     settings = DistillSettings(
@@ -54,7 +55,7 @@ def distill(
     )
     settings.of_search()
     directory = RunDirectory.open(run)
-    directory.result()  # an unfinished run is rejected before its table is read
+    check_distillable(directory)  # before its table is read
     folder = output or run.with_name(f"{run.resolve().name}-distilled")
     RunDirectory(folder).check_free()
     screen = terminal()

@@ -164,7 +164,7 @@ def rows_of_table(
     -------
     ExplainedRows
     """
-    from parallelmlp_search.cli.predictions import target_of
+    from parallelmlp_search.cli.predictions import target_columns
     from parallelmlp_search.data import split_target
     from parallelmlp_search.data.row_values import group_codes, row_weights
     from parallelmlp_search.exceptions import DataWarning
@@ -174,13 +174,13 @@ def rows_of_table(
     if problem is not None:
         count = min(BACKGROUND_ROWS, problem.n_rows)
         background = problem.frame.sample(count, random_state=0)
-    name = target_of(directory, model)
-    if name is None or name not in frame.columns:
+    names = target_columns(directory, model)
+    if not names or not set(names) <= set(frame.columns):
         return new_rows(model, frame, background=background)
     frame = frame.reset_index(drop=True)
     if model.reader is not None:
-        frame = model.reader.with_numbers(frame, name)
-    features, column = split_target(frame, name)
+        frame = model.reader.with_numbers(frame, names[0])
+    features, column = split_target(frame, names if len(names) > 1 else names[0])
     source = directory.info().get("source") or {}
     weights, groups = source.get("weights"), source.get("groups")
     weight = codes = None

@@ -12,7 +12,7 @@ from parallelmlp_search.cli.terminal import terminal
 
 def inspect(
     data: TablePath,
-    target: Annotated[str | None, column_option(help="Column to predict.")] = None,
+    target: Annotated[str | None, column_option(help="Column to predict, or several: a,b,c.")] = None,
     task: Task = None,
     columns: Columns = None,
     database: Database = None,
@@ -22,7 +22,7 @@ def inspect(
 ) -> None:
     """Show how a table is read: kind and use of each column, the task, and warnings."""
     from parallelmlp_search.cli.column_types import parse_column_types
-    from parallelmlp_search.cli.source import table_name
+    from parallelmlp_search.cli.source import table_name, target_of_table
     from parallelmlp_search.data import read_table
     from parallelmlp_search.data.cells.recognition import read_columns
     from parallelmlp_search.data.profile.table import profile_table
@@ -39,7 +39,8 @@ def inspect(
     if target is None:
         profile = profile_table(frame, read_columns(frame, types))
     else:
-        problem = Problem.from_table(frame, target, task=task).with_column_types(types)
+        columns_of_target = target_of_table(target, frame)
+        problem = Problem.from_table(frame, columns_of_target, task=task).with_column_types(types)
         profile = problem.profile()
         metric = get_metric(None, problem.task).name
     screen = terminal()

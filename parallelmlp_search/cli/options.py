@@ -24,7 +24,8 @@ Task = Annotated[
     str | None,
     data_option(
         metavar="TASK",
-        help="binary, multiclass, classification or regression. Default: inferred from the target.",
+        help="binary, multiclass, multilabel, classification or regression. Default: inferred from the "
+        "target.",
         autocompletion=choices("task"),
     ),
 ]

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from parallelmlp_search._files import write_atomic
 from parallelmlp_search.cli.plain_values import plain
-from parallelmlp_search.data import ClassTarget, infer_task, split_target
-from parallelmlp_search.data.coercion import as_numbers
+from parallelmlp_search.data import infer_task, split_target
 from parallelmlp_search.data.frames import as_frame
 from parallelmlp_search.data.row_values import row_weights
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError, near_miss
@@ -79,13 +78,21 @@ def target_of(directory: RunDirectory, model: TrainedModel) -> str | None:
     return None if name is None else str(name)
 
 
+def target_columns(directory: RunDirectory, model: TrainedModel) -> list[str]:
+    """Return the names of the columns of the target, none if the run does not know them."""
+    if model.output_names is not None:
+        return list(model.output_names)
+    name = target_of(directory, model)
+    return [] if name is None else [name]
+
+
 def prediction_table(
     model: TrainedModel, frame: pd.DataFrame, target: str, *, proba: bool, coverages: Sequence[float] = ()
 ) -> pd.DataFrame:
-    """Return the predictions for the rows of a table, or with ``proba`` the probability of each class.
+    """Return the predictions for the rows of a table, or with ``proba`` probabilities of classes or labels.
 
-    The columns are named after the target, numbered if it has several outputs, or after the classes. For each
-    of ``coverages`` follow the ends of intervals, or sets of classes as JSON lists.
+    The columns are named after the target or its columns, numbered if it has several without names, or after
+    the classes. For each of ``coverages`` follow the ends of intervals, or sets of classes as JSON lists.
 
     Raises
     ------
@@ -94,15 +101,14 @@ def prediction_table(
     DataError
         If the model cannot make intervals.
     """
-    features = frame.drop(columns=[target], errors="ignore")
+    features = frame.drop(columns=[target, *model.target_columns], errors="ignore")
     if proba:
         if model.classes is None:
             raise InvalidParameterError("--proba needs classes, but this run is a regression: leave it out")
         found = pd.DataFrame(model.predictions(features).T, columns=[str(name) for name in model.classes])
-    elif (values := model.predict(features)).ndim == 1:
-        found = pd.DataFrame({target: values})
     else:
-        found = pd.DataFrame(values, columns=[f"{target}_{output}" for output in range(values.shape[1])])
+        values = model.predict(features)
+        found = pd.DataFrame(values.reshape(len(values), -1), columns=model.output_columns(target))
     for name, column in _uncertain_columns(model, features, target, coverages):
         found[name] = column
     return found
@@ -137,8 +143,7 @@ def _uncertain_columns(
             yield f"{target}_set_{100 * coverage:g}", [json.dumps(one, ensure_ascii=False) for one in texts]
         return
     for coverage, ends in zip(coverages, predicted_intervals(model, features, coverages), strict=True):
-        for output in range(ends.shape[1]):
-            name = target if model.flat_target else f"{target}_{output}"
+        for output, name in enumerate(model.output_columns(target)):
             for side, values in zip(("lower", "upper"), ends[:, output], strict=True):
                 yield f"{name}_{side}_{100 * coverage:g}", values
 
@@ -196,26 +201,25 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
     # metrics take tensors; predictions alone do without torch
     import torch
 
-    from parallelmlp_search.selection import METRICS, get_metric, weight_classes, with_costs
+    from parallelmlp_search.explain.rows import encoded_target
+    from parallelmlp_search.selection import get_metric, metrics_of, weight_classes, with_costs
     from parallelmlp_search.selection.scorers import PYTHON
 
     model, result = load_model(directory), directory.result()
-    target = target_of(directory, model)
-    if target is None:
+    targets = target_columns(directory, model)
+    if not targets:
         raise RunDirectoryError(f"the run in {str(directory.path)!r} does not know the name of its target")
     weights = (directory.info().get("source") or {}).get("weights")
     weights = weights if weights in frame.columns else None
     if model.reader is not None:
-        frame = model.reader.with_numbers(frame, target)
-    features, column = split_target(frame, target)
+        frame = model.reader.with_numbers(frame, targets[0])
+    features, column = split_target(frame, targets if len(targets) > 1 else targets[0])
     weight = None
     if weights is not None:
         weight = row_weights(frame.loc[column.index, weights], len(column), f"weights column {weights!r}")
-    if model.classes is None:
-        infer_task(column, "regression")
-        truth: NDArray[Any] = as_numbers(column)
-    else:
-        truth = ClassTarget(model.classes).encode(column)
+    if model.task in ("regression", "multilabel"):
+        infer_task(column, model.task)
+    truth = encoded_target(model, column)
     table = model.read(features)
     shifts = column_shifts(directory, model, as_frame(table))
     predictions = np.ascontiguousarray(model.predictions_of_read(table))
@@ -227,15 +231,17 @@ def evaluation_of(directory: RunDirectory, frame: pd.DataFrame) -> dict[str, Any
         units, center = scaling.unit, scaling.center
     probabilities = torch.from_numpy(predictions)[None]
     weighted = weight_classes(probabilities, model.decision_weights)
-    own = [with_costs(one, model.costs) for one in METRICS.values() if _applies(one, model, result, truth)]
-    if result["metric"] not in METRICS and not directory.metric().startswith(PYTHON):
+    known = metrics_of(model.task)
+    own = [with_costs(one, model.costs) for one in known if _applies(one, model, result, truth)]
+    if result["metric"] not in [one.name for one in known] and not directory.metric().startswith(PYTHON):
         metric = get_metric(result["metric"], model.task, classes=model.classes)
         own.append(metric.in_units(units, center).checked_on(truth, weight))
     own.sort(key=lambda one: one.name != result["metric"])
     scores = {}
     for one in own:
         rows = weighted if one.needs == "label" else probabilities
-        scores[one.name] = plain(float(one.in_units(units, center)(rows, torch.tensor(truth), weight)[0]))
+        wanted = torch.from_numpy(np.array(truth.T))
+        scores[one.name] = plain(float(one.in_units(units, center)(rows, wanted, weight)[0]))
     return {
         "n_rows": len(column),
         "weights": weights,

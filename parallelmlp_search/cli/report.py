@@ -95,7 +95,9 @@ def collect(directory: RunDirectory, table: pd.DataFrame | None, *, shown_path: 
     if table is not None:
         rows = rows_of_table(directory, model, table, problem)
     evaluated = None if rows is None else evaluated_rows(model, rows)
-    if rows is not None and evaluated is None:
+    if model.task == "multilabel":
+        notes.append("Figures of predictions need one target, so those of several labels are left out.")
+    elif rows is not None and evaluated is None:
         notes.append(
             "No row has a known target and networks that have not seen it; give rows: pmlp report RUN DATA."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from parallelmlp_search.data import read_table
 from parallelmlp_search.data.databases import database_path, is_query
 from parallelmlp_search.exceptions import InvalidParameterError, RunDirectoryError, near_miss, one_line
 from parallelmlp_search.search import Problem, RunDirectory
+from parallelmlp_search.search.problem.problem import TargetColumns
 
 STORED_TABLE = "data"
 """Name, without suffix, of the copy that a run keeps of a table that may not be there again."""
@@ -39,6 +41,26 @@ def stored_table_name(source: Mapping[str, str | None]) -> str | None:
     return table_name("-" if data == STORED_FILE else data, source.get("database"))
 
 
+def target_of_table(target: str, frame: pd.DataFrame) -> str | TargetColumns:
+    """Return the target column of a table, or several columns that are separated by commas.
+
+    A column whose own name is the text is taken. Names with commas can be quoted, as in CSV.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a column is named twice, or a name is empty.
+    """
+    if target in frame.columns or "," not in target:
+        return target
+    names = [name.strip() for name in next(csv.reader([target], skipinitialspace=True))]
+    if "" in names or len(set(names)) < len(names):
+        raise InvalidParameterError(
+            f"target must name different columns with commas between them, but got {target!r}"
+        )
+    return names[0] if len(names) == 1 else TargetColumns(names)
+
+
 @dataclass(frozen=True)
 class Source:
     """Path of a table and roles of its columns, kept in ``run.json`` to resume the run.
@@ -48,7 +70,7 @@ class Source:
     data
         Path of the table, ``-`` for standard input, or a query.
     target
-        Column to predict.
+        Column to predict, or several with commas between them.
     task
         Task, or None to infer it.
     groups, time_column, weights
@@ -168,9 +190,13 @@ class Source:
 
     def problem(self, frame: pd.DataFrame) -> Problem:
         """Return the problem of the table."""
+        target = target_of_table(self.target, frame)
+        for name in target if isinstance(target, TargetColumns) else ():
+            if name in (self.groups, self.time_column, self.weights):
+                raise InvalidParameterError(f"a column can have only one role, but {name!r} has two")
         return Problem.from_table(
             frame,
-            self.target,
+            target,
             task=self.task,
             weight=self.weights,
             groups=self.groups,

@@ -20,6 +20,7 @@ from sklearn.model_selection import (
 
 from parallelmlp_search._checks import check_choice, check_integer
 from parallelmlp_search.data.coercion import as_numbers
+from parallelmlp_search.data.labels import label_strata
 from parallelmlp_search.data.row_values import group_codes, row_times, row_values
 from parallelmlp_search.data.task import TASKS
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
@@ -51,17 +52,17 @@ def holdout(
 ) -> Split:
     """Hold out a part of the rows.
 
-    Without `groups` and `time` the split is stratified by class, or by deciles of a numeric target, and every
-    class keeps at least one training row.
+    Without `groups` and `time` the split is stratified by class, by combination of labels, or by deciles of a
+    numeric target, and every class keeps at least one training row.
 
     Parameters
     ----------
     y
-        Target of shape (rows,) or, for regression, (rows, outputs).
+        Target of shape (rows,) or, for regression and labels, (rows, outputs).
     fraction
         Share of the rows to hold out, between 0 and 1.
     task
-        ``"binary"``, ``"multiclass"`` or ``"regression"``.
+        One of `TASKS`.
     groups
         Group of each row; no group is on both sides. Out of several random splits the one that is closest to
         `fraction` in every class is taken.
@@ -183,6 +184,8 @@ def _checked(y: Any, task: str, groups: Any, time: Any) -> tuple[npt.NDArray[np.
     if task == "regression":
         ranks = sum(_ranks(_floats(column)) for column in values.reshape(rows, -1).T)
         return _ranks(np.asarray(ranks)), rows
+    if task == "multilabel":
+        return label_strata(values), rows
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from typing import Any, Literal, cast, get_args
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,11 @@ import pandas as pd
 from parallelmlp_search._checks import check_choice
 from parallelmlp_search.data.coercion import as_codes, as_numbers, shown
 from parallelmlp_search.data.frames import as_frame
+from parallelmlp_search.data.labels import wrong_label
 from parallelmlp_search.data.row_values import refuse_rows
 from parallelmlp_search.exceptions import DataError, DataWarning, near_miss
 
-Task = Literal["binary", "multiclass", "regression"]
+Task = Literal["binary", "multiclass", "regression", "multilabel"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
 MAX_INTEGER_CLASSES = 10
@@ -30,21 +31,23 @@ def infer_task(y: Any, task: str | None = None) -> Task:
     - Texts, booleans and categories are classes: two make ``"binary"``, more ``"multiclass"``.
     - Numbers with exactly two values, both whole, are ``"binary"``.
     - Whole numbers of an integer dtype with 3 to 10 values, each in at least 20 rows, are ``"multiclass"``.
-    - All other numbers, and targets with several columns, are ``"regression"``.
+    - All other numbers are ``"regression"``.
+    - Several columns are ``"multilabel"`` if all hold 0 and 1, booleans, or yes and no, and ``"regression"``
+      if all hold other numbers.
 
     Parameters
     ----------
     y
         Target.
     task
-        ``"binary"``, ``"multiclass"``, ``"regression"`` or ``"classification"`` (two classes or more) to set
-        the task. The target is then only checked against it.
+        ``"binary"``, ``"multiclass"``, ``"multilabel"``, ``"regression"`` or ``"classification"`` (any but
+        a regression) to set the task. The target is then only checked against it.
 
     Raises
     ------
     DataError
-        If the target has no values, only one class, dates, a class for nearly every row, or values that do
-        not suit `task`.
+        If the target has no values, only one class, dates, a class for nearly every row, values that do not
+        suit `task`, or columns of different kinds.
     InvalidParameterError
         If `task` is none of the above.
     """
@@ -52,11 +55,9 @@ def infer_task(y: Any, task: str | None = None) -> Task:
         check_choice("task", task, (*TASKS, "classification"))
     frame = _target_frame(y)
     if frame.shape[1] > 1:
-        if task not in (None, "regression"):
-            raise DataError(f"task {task!r} takes a target with one column, but got {frame.shape[1]} columns")
-        for name in frame:
-            _check_numbers(frame[name], f"target column {name!r}")
-        return "regression"
+        return _task_of_columns(frame, task)
+    if task == "multilabel":
+        raise DataError("task 'multilabel' takes a target with several columns, one per label, but got 1")
     column = frame.iloc[:, 0].dropna()
     if column.empty:
         raise DataError("the target has no values" + (": all of its rows are missing" if len(frame) else ""))
@@ -96,7 +97,43 @@ def infer_task(y: Any, task: str | None = None) -> Task:
     return "binary" if len(values) == 2 else "multiclass"
 
 
-def split_target(frame: Any, target: str, *, drop: Iterable[str] = ()) -> tuple[pd.DataFrame, pd.Series]:
+def _task_of_columns(frame: pd.DataFrame, task: str | None) -> Task:
+    """Infer the task from a target with several columns."""
+    if task in ("binary", "multiclass"):
+        raise DataError(f"task {task!r} takes a target with one column, but got {frame.shape[1]} columns")
+    if task == "regression":
+        for name in frame:
+            _check_numbers(frame[name], f"target column {name!r}")
+        return "regression"
+    wrong = {str(name): value for name in frame if (value := wrong_label(frame[name])) is not None}
+    if not wrong and frame.nunique().max() < 2:
+        raise DataError("a label must differ between rows, but every row has the same labels")
+    if not wrong:
+        return "multilabel"
+    if task is not None:
+        name, value = next(iter(wrong.items()))
+        raise DataError(
+            f"task {task!r} takes several columns only if each holds 0 and 1, booleans, or yes and no, but "
+            f"target column {name!r} has {shown(value)}"
+        )
+    classes = [name for name in wrong if not np.isfinite(as_numbers(frame[name].dropna())).all()]
+    kinds = {
+        "labels": [str(name) for name in frame if str(name) not in wrong],
+        "numbers": [name for name in wrong if name not in classes],
+        "classes": classes,
+    }
+    if len(kinds["numbers"]) == frame.shape[1]:
+        return "regression"
+    parts = [f"{kind} are in {', '.join(map(repr, names))}" for kind, names in kinds.items() if names]
+    raise DataError(
+        f"several target columns must all hold labels (such as 0 and 1) or all hold numbers, but "
+        f"{' and '.join(parts)}: start one search per target"
+    )
+
+
+def split_target(
+    frame: Any, target: str | Sequence[str], *, drop: Iterable[str] = ()
+) -> tuple[pd.DataFrame, Any]:
     """Split a table into features and target. Rows without a target are left out with a `DataWarning`.
 
     Parameters
@@ -104,16 +141,17 @@ def split_target(frame: Any, target: str, *, drop: Iterable[str] = ()) -> tuple[
     frame
         Any table that `as_frame` accepts.
     target
-        Name of the target column.
+        Name of the target column, or names of several.
     drop
         Names of other columns that are no features (groups, times, weights).
 
     Returns
     -------
     (X, y)
-        Features of shape (rows, columns) and target of shape (rows,). Both keep the index of `frame`, so
-        ``frame.loc[y.index, "weight"]`` are the weights of the same rows. Whole numbers that were floats
-        because of missing values become integers again.
+        Features of shape (rows, columns), and target of shape (rows,) as a series, or of shape
+        (rows, targets) as a frame. Both keep the index of `frame`, so ``frame.loc[y.index, "weight"]`` are
+        the weights of the same rows. Whole numbers that were floats because of missing values become integers
+        again.
 
     Raises
     ------
@@ -121,27 +159,34 @@ def split_target(frame: Any, target: str, *, drop: Iterable[str] = ()) -> tuple[
         If a column does not exist, no row has a target, or no feature is left.
     """
     frame = as_frame(frame)
-    dropped = [target, *drop]
+    names = [target] if isinstance(target, str) else list(target)
+    dropped = [*names, *drop]
     for name in dropped:
         if name not in frame.columns:
             raise DataError(f"no column {name!r} in the table{near_miss(str(name), frame.columns)}")
-    y = cast("pd.Series", frame[target])
-    X = frame.drop(columns=dropped)
+    targets, X = frame[names], frame.drop(columns=dropped)
+    label = ", ".join(map(repr, names))
     if X.shape[1] == 0:
-        raise DataError(f"the table has no feature beside the target {target!r}")
-    present = y.notna()
+        raise DataError(f"the table has no feature beside the target {label}")
+    present = targets.notna().all(axis=1)
     n_missing = int((~present).sum())
-    if n_missing == len(y):
-        raise DataError(f"the target {target!r} has no values: all {len(y)} rows are missing")
+    if n_missing == len(frame):
+        raise DataError(f"the target {label} has no values: all {len(frame)} rows are missing")
     if n_missing:
         rows = "1 row is" if n_missing == 1 else f"{n_missing} rows are"
-        warnings.warn(f"{rows} left out: the target {target!r} is missing", DataWarning, stacklevel=2)
-        X, y = X[present], y[present]
-        if y.dtype == object:
-            y = y.infer_objects()
-        elif y.dtype.kind == "f" and bool((np.mod(y, 1) == 0).all()) and bool((y.abs() < 2**53).all()):
-            y = y.astype(np.int64)
-    return X, y
+        warnings.warn(f"{rows} left out: the target {label} is missing", DataWarning, stacklevel=2)
+        X, targets = X[present], targets[present]
+        targets = pd.DataFrame({name: _as_inferred(targets[name]) for name in names})
+    return X, targets[target] if isinstance(target, str) else targets
+
+
+def _as_inferred(column: pd.Series) -> pd.Series:
+    """Column without missing values, of whole numbers again where they were floats because of them."""
+    if column.dtype == object:
+        return column.infer_objects()
+    if column.dtype.kind == "f" and bool((np.mod(column, 1) == 0).all() and (column.abs() < 2**53).all()):
+        return column.astype(np.int64)
+    return column
 
 
 def _target_frame(y: Any) -> pd.DataFrame:

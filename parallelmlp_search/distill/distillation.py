@@ -95,6 +95,21 @@ class DistillSettings:
         )
 
 
+def check_distillable(directory: RunDirectory) -> None:
+    """Check that a run is finished and has a target that can be distilled.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it is not, or predicts several labels.
+    """
+    if directory.result()["task"] == "multilabel":
+        raise RunDirectoryError(
+            f"the run in {str(directory.path)!r} predicts several labels, which cannot be distilled: search "
+            "with a limit of the latency instead"
+        )
+
+
 def distill(
     directory: RunDirectory,
     problem: Problem,
@@ -139,6 +154,7 @@ def distill(
         If no student could be trained.
     """
     started, settings = time.monotonic(), settings or DistillSettings()
+    check_distillable(directory)
     with output.locked(), one_thread():
         spent = output.begin(problem, replace(directory.settings(), n_trials=settings.n_trials))
         with output.recording_status(started, spent):

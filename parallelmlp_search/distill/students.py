@@ -16,7 +16,7 @@ from parallelmlp_search.distill.soft_targets import SoftRows
 from parallelmlp_search.distribute import ShardData, predict_network, run_shards, shard_tasks
 from parallelmlp_search.engine import TrainingRows
 from parallelmlp_search.exceptions import SearchFailedError
-from parallelmlp_search.inference.model import architecture_of
+from parallelmlp_search.inference.fold_model import architecture_of
 from parallelmlp_search.packing import Head
 from parallelmlp_search.search.problem.preparation import Part
 from parallelmlp_search.selection import get_metric

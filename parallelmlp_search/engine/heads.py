@@ -24,12 +24,14 @@ def stable_head_predictions(head: Head, outputs: Tensor) -> Tensor:
 def head_predictions(head: Head, outputs: Tensor) -> Tensor:
     """Map outputs ``(P, n_outputs, n)`` to predictions ``(P, n_predictions, n)``.
 
-    Predictions are probabilities of the classes, or values in the units of the target. The twin for NumPy is
-    :func:`parallelmlp_search.inference.outputs.predictions`.
+    Predictions are probabilities of the classes or labels, or values in the units of the target. The twin for
+    NumPy is :func:`parallelmlp_search.inference.outputs.predictions`.
     """
     if head.task == "binary":
         # both from the logit, so that neither probability is lost to rounding
         return torch.cat([torch.sigmoid(-outputs), torch.sigmoid(outputs)], dim=1)
+    if head.task == "multilabel":
+        return torch.sigmoid(outputs)
     if head.task == "multiclass":
         return torch.softmax(outputs, dim=1)
 

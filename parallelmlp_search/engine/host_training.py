@@ -104,7 +104,10 @@ class HostTraining:
         if widths:
             sizes = stream.batch_size, self._window
             self._noise = WindowNoise(stream.seed, widths, *sizes, compiled=compiled)
-        self._window_batches = WindowBatches(rows, stream, self._window) if any(self._members) else None
+        self._window_batches = None
+        if any(self._members):
+            of_labels = settings.loss == "binary_logits" and rows.target.ndim == 2
+            self._window_batches = WindowBatches(rows, stream, self._window, of_labels=of_labels)
         self._batches = rows.batches(stream, steps)
         self._losses = torch.zeros(self._window, layout.n_members, dtype=dtype, device=self._device)
         self._loss_sum = torch.zeros(layout.n_members, dtype=dtype, device=self._device)

@@ -40,8 +40,9 @@ MAX_LAYER_SIZE = 2048
 def is_supported(bucket: Bucket, loss: str | None = None) -> bool:
     """Return True if the compiled loops support the members of a bucket and the loss, if there is one."""
     shape = bucket.shape
-    binary = "binary_logits" if shape.n_outputs == 1 else "cross_entropy"
-    if loss not in (None, "squared_error", binary) and log_link_power(loss) is None:
+    classes = () if shape.n_outputs == 1 else ("cross_entropy",)
+    plain = (None, "squared_error", "binary_logits", *classes)
+    if loss not in plain and log_link_power(str(loss)) is None:
         return False
     if max(shape.expanded.fan_in, *shape.widths, shape.n_outputs) > MAX_LAYER_SIZE:
         return False

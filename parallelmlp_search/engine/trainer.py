@@ -156,7 +156,8 @@ def _check_rows(population: Population, rows: TrainingRows, loss: str) -> None:
             f"inputs must have the dtype of the population, {population.parameters.dtype}, "
             f"but got {inputs.dtype}"
         )
-    n_rows, of_classes = inputs.shape[0], loss in ("cross_entropy", "binary_logits")
+    n_rows = inputs.shape[0]
+    of_classes = loss == "cross_entropy" or (loss == "binary_logits" and shape.n_outputs == 1)
     expected = (n_rows,) if of_classes else (shape.n_outputs, n_rows)
     for name, tensor, wanted in (("target", target, expected), ("weight", rows.weight, (n_rows,))):
         if tensor is not None and tuple(tensor.shape) != wanted:

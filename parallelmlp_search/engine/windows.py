@@ -42,9 +42,13 @@ class WindowBatches:
         Training rows and stream of batches.
     n_steps
         Most steps of a window.
+    of_labels
+        True if a target ``(C, n)`` holds 0 and 1 of several labels.
     """
 
-    def __init__(self, rows: TrainingRows, stream: BatchStream, n_steps: int) -> None:
+    def __init__(
+        self, rows: TrainingRows, stream: BatchStream, n_steps: int, *, of_labels: bool = False
+    ) -> None:
         self._rows, self._stream = replace(rows, inputs=with_contiguous_rows(rows.inputs)), stream
         n_rows, n_inputs = stream.batch_size, rows.inputs.shape[1]
         n_columns, is_regression = _padded(n_inputs), rows.target.ndim == 2
@@ -61,6 +65,7 @@ class WindowBatches:
             np.zeros((n_steps, n_outputs, _padded(n_rows)), dtype=np.float32),
             shares,
             is_regression,
+            of_labels,
         )
 
     def of(self, steps: range) -> StepBatches:
@@ -79,7 +84,7 @@ class WindowBatches:
             classes[:, :n_rows] = target.index_select(0, chosen).view(n_steps, n_rows).numpy()
         if weight is not None:
             shares[:, :n_rows] = _shares(weight.index_select(0, chosen).view(n_steps, n_rows)).numpy()
-        return StepBatches(rows, columns, classes, values, shares, whole.is_regression)
+        return StepBatches(rows, columns, classes, values, shares, whole.is_regression, whole.of_labels)
 
     def _gather(self, chosen: Tensor, rows: NDArray[np.float32], columns: NDArray[np.float32]) -> None:
         """Write the inputs of some rows, one batch after the other."""

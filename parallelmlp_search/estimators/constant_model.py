@@ -26,14 +26,14 @@ class NoFiguresError(DataError, AttributeError):
 
 @dataclass(frozen=True, eq=False)
 class ConstantModel:
-    """Predicts the frequencies of the classes, or one value for each output.
+    """Predicts the frequencies of the classes or labels, or one value for each output.
 
     Attributes
     ----------
     classes
-        Class labels in the order of the probabilities, or None.
+        Class labels in the order of the probabilities; None for labels and values.
     values
-        Probabilities of shape (n_classes,) or values of shape (n_outputs,).
+        Probabilities of shape (n_classes,) or (n_labels,), or values of shape (n_outputs,).
     decision_weights
         Decision matrix of costs, or None.
     """
@@ -77,6 +77,8 @@ class ConstantModel:
             scaling = TargetScaling.fit(problem.target)  # a sum of large numbers would overflow
             dummy.fit(problem.frame, scaling.apply(problem.target), weight)
             return cls(None, scaling.restore(dummy.constant_.reshape(-1, 1))[:, 0])
+        if problem.task == "multilabel":
+            return cls(None, np.average(problem.target, axis=0, weights=weight))
         encoder = ClassTarget.fit(problem.target)
         encoded = encoder.encode(problem.target)
         by_class = class_weights(encoded, problem.class_weight, encoder.classes_)
@@ -96,3 +98,7 @@ class ConstantModel:
     def class_numbers(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
         """Return the index of the predicted class, shape (n,), from probabilities (n_classes, n)."""
         return decided(probabilities, self.decision_weights)
+
+    def has_labels(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Return labels (n_labels, n) as 0 and 1, from their probabilities (n_labels, n)."""
+        return (probabilities > 0.5).astype(np.int64)

@@ -118,14 +118,17 @@ def _rows_as_array(X: Any) -> Any:
 
 
 def check_labels(y: Any) -> npt.NDArray[Any]:
-    """Return class labels of shape (n_samples,) without missing values.
+    """Return class labels of shape (n_samples,), or several labels (n_samples, n_labels), none missing.
 
     Raises
     ------
     ValueError
-        If values are missing or infinite, there are several columns, or the numbers are continuous.
+        If values are missing or infinite, or the numbers are continuous.
     """
-    values = column_or_1d(_without_missing(y), warn=True)
+    values = _without_missing(y)
+    if values.ndim == 2 and values.shape[1] > 1:
+        return values
+    values = column_or_1d(values, warn=True)
     if values.dtype == object:
         inferred = pd.Series(values).infer_objects().to_numpy()
         values = inferred if inferred.dtype.kind in "biuf" else values
@@ -159,6 +162,15 @@ def check_numbers(y: Any) -> npt.NDArray[np.float64]:
     if values.ndim not in (1, 2) or 0 in values.shape[1:]:
         raise DataError(f"y must have the shape (rows,) or (rows, outputs), but has {values.shape}")
     return cast("npt.NDArray[np.float64]", values)
+
+
+def target_names(y: Any) -> tuple[str | None, tuple[str, ...] | None]:
+    """Return the name of a target, and the names of its columns if it has several with distinct texts."""
+    names = [str(name) for name in y.columns] if isinstance(y, pd.DataFrame) else []
+    if len(names) > 1:
+        return (", ".join(names), tuple(names)) if len(set(names)) == len(names) else (None, None)
+    name = names[0] if names else getattr(y, "name", None)
+    return (name if isinstance(name, str) else None), None
 
 
 def _without_missing(y: Any) -> npt.NDArray[Any]:

@@ -14,6 +14,7 @@ import pandas as pd
 from parallelmlp_search._reading import reading
 from parallelmlp_search.data.frames import array_names
 from parallelmlp_search.estimators.parallel_mlp import ParallelMLPClassifier, ParallelMLPRegressor
+from parallelmlp_search.estimators.table_estimator import label_classes
 from parallelmlp_search.exceptions import RunDirectoryError, near_miss
 from parallelmlp_search.inference import TrainedModel
 from parallelmlp_search.runs import load_model
@@ -95,7 +96,7 @@ def _checked(folder: Path) -> Path:
 
 def _estimator(model: TrainedModel, given: Mapping[str, Any]) -> ParallelMLPClassifier | ParallelMLPRegressor:
     """Return an estimator with a model and those of the given parameters that it has."""
-    kind = ParallelMLPRegressor if model.classes is None else ParallelMLPClassifier
+    kind = ParallelMLPRegressor if model.task == "regression" else ParallelMLPClassifier
     known = inspect.signature(kind).parameters
     estimator: ParallelMLPClassifier | ParallelMLPRegressor = kind(
         **{name: value for name, value in given.items() if name in known}
@@ -103,13 +104,14 @@ def _estimator(model: TrainedModel, given: Mapping[str, Any]) -> ParallelMLPClas
     names = list(model.feature_names)
     estimator.model_ = model
     estimator._columns = names
-    estimator._target_name = model.target_name
+    estimator._target_name, estimator._output_names = model.target_name, model.output_names
     estimator.n_features_in_ = len(names)
     if names != array_names(len(names)):
         estimator.feature_names_in_ = np.array(names, dtype=object)
     if isinstance(estimator, ParallelMLPClassifier):
         assert model.classes is not None
-        estimator.classes_ = model.classes
+        is_multilabel = model.task == "multilabel"
+        estimator.classes_ = label_classes(len(model.classes)) if is_multilabel else model.classes
     else:
         estimator._has_columns = not model.flat_target
     return estimator

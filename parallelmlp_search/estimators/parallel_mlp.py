@@ -28,7 +28,8 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
 
     The defaults suit most tables: without a budget, the training length follows from the size of the table.
     With an integer ``random_state`` and without a ``time_limit``, every fit gives the same result for any
-    ``n_jobs``. With a time limit, the result depends on the speed of the machine.
+    ``n_jobs``. With a time limit, the result depends on the speed of the machine. A target of shape
+    (n_samples, n_labels) holds 0 and 1 of several labels.
 
     Parameters
     ----------
@@ -46,7 +47,8 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
         Metric that ranks configurations: a name, also of scikit-learn's scorers; a scorer such as
         ``make_scorer(fbeta_score, beta=2)``; or a function of ``y_true`` and ``y_pred`` whose name ends in
         ``_score``, ``_error`` or ``_loss``, or of ``y_true`` and ``y_score`` for probabilities. None uses
-        ROC-AUC for two classes and log-loss for more, or the metric of `cost_matrix` or `ordinal`.
+        ROC-AUC for two classes, log-loss for more and for several labels, or the metric of `cost_matrix` or
+        `ordinal`.
     n_folds : int, default=None
         Folds in the cross-fitting of the finalists.
     n_finalists : int, default=None
@@ -122,8 +124,8 @@ class ParallelMLPClassifier(TableClassifier, SearchEstimator):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Class labels, sorted.
+    classes_ : ndarray of shape (n_classes,), or list of them
+        Class labels, sorted; a list of 0 and 1 for each of several labels.
     n_features_in_ : int
         Number of columns seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)

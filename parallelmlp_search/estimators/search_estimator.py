@@ -127,7 +127,8 @@ class SearchEstimator(TableEstimator):
             Table of shape (n_samples, n_features): pandas, polars or Arrow frame with numbers, categories,
             booleans, dates and missing values; array, list of rows, or scipy sparse matrix.
         y
-            Target of shape (n_samples,), or (n_samples, n_outputs) for the regressor.
+            Target of shape (n_samples,), or (n_samples, n_outputs): numbers for the regressor, 0 and 1 of
+            several labels for the classifier.
         sample_weight
             Weight of each row, shape (n_samples,). Rows of weight zero are ignored.
         groups

@@ -14,7 +14,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from parallelmlp_search.estimators.inputs import check_labels, check_numbers, check_rows, check_table
+from parallelmlp_search.estimators.inputs import (
+    check_labels,
+    check_numbers,
+    check_rows,
+    check_table,
+    target_names,
+)
 from parallelmlp_search.exceptions import DataError, InvalidParameterError
 
 if TYPE_CHECKING:
@@ -67,7 +73,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         check_consistent_length(frame, target)
         if names is None:
             self._columns = list(frame.columns)
-            self._target_name = name if isinstance(name := getattr(y, "name", None), str) else None
+            self._target_name, self._output_names = target_names(y)
         problem = Problem.from_table(
             frame,
             target,
@@ -77,7 +83,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
             time=time,
             class_weight=getattr(self, "class_weight", None),
         )
-        problem = replace(problem, target_name=self._target_name)
+        problem = replace(problem, target_name=self._target_name, output_names=self._output_names)
         problem = problem.with_column_types(getattr(self, "column_types", None))
         if names is None:
             self.columns_ = problem.column_table
@@ -135,11 +141,15 @@ class TableClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
     """Base of the classifiers: checks class labels, predicts labels and probabilities."""
 
     _task = "classification"
-    classes_: npt.NDArray[Any]
+    _label_dtype: npt.DTypeLike = np.int64
+    classes_: npt.NDArray[Any] | list[npt.NDArray[Any]]
     class_weight: str | Mapping[Any, float] | None
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
-        """Return the probability of each class in ``classes_``, shape (n_samples, n_classes)."""
+        """Return the probability of each class in ``classes_``, shape (n_samples, n_classes).
+
+        For several labels it is the probability of each label, shape (n_samples, n_labels).
+        """
         return self._predictions(X)
 
     def predict_log_proba(self, X: Any) -> npt.NDArray[np.float64]:
@@ -148,21 +158,36 @@ class TableClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             return cast("npt.NDArray[np.float64]", np.log(self.predict_proba(X)))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Return the class of each row, shape (n_samples,).
+        """Return the class of each row, shape (n_samples,), or 0 and 1 of labels, (n_samples, n_labels).
 
-        It is the most probable class, or the one that the tuned decision thresholds select.
+        It is the most probable class, or the one that the tuned decision thresholds select. A label is
+        predicted above a probability of one half, or its tuned threshold.
         """
         probabilities = self._predictions(X)
+        if isinstance(self.classes_, list):
+            return np.ascontiguousarray(self.model_.has_labels(probabilities.T).T.astype(self._label_dtype))
         labels: npt.NDArray[Any] = self.classes_[self.model_.class_numbers(probabilities.T)]
         return labels
 
     def _check_target(self, y: Any) -> npt.NDArray[Any]:
-        return check_labels(y)
+        labels = check_labels(y)
+        if labels.ndim == 2:
+            self._label_dtype = labels.dtype if labels.dtype.kind in "biuf" else np.dtype(np.int64)
+        return labels
 
     def _problem(self, *args: Any, **params: Any) -> Problem:
         problem = super()._problem(*args, **params)
-        self.classes_ = np.unique(problem.target)
+        if problem.task == "multilabel":
+            self.classes_ = label_classes(problem.target.shape[1], self._label_dtype)
+        else:
+            self.classes_ = np.unique(problem.target)
         return problem
+
+    def __sklearn_tags__(self) -> Any:
+        """Return the tags of the estimator, see scikit-learn's developer guide."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
 
 class TableRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
@@ -186,6 +211,11 @@ class TableRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def label_classes(n_labels: int, dtype: npt.DTypeLike = np.int64) -> list[npt.NDArray[Any]]:
+    """Return the classes of each of several labels, 0 and 1."""
+    return [np.array([0, 1]).astype(dtype) for _ in range(n_labels)]
 
 
 def seed_from(random_state: Any) -> int:

@@ -156,9 +156,8 @@ def output_names(model: TrainedModel) -> list[str]:
     """
     if model.classes is not None:
         names = [cell_text(label) for label in model.classes]
-        return ["", names[1]] if len(names) == 2 else names
-    name, count = model.target_name or "prediction", model.folds[0].head.n_predictions
-    return [name] if count == 1 else [f"{name}_{number}" for number in range(count)]
+        return ["", names[1]] if len(names) == 2 and model.task == "binary" else names
+    return model.output_columns(model.target_name or "prediction")
 
 
 def _sampled(rows: ExplainedRows, settings: ExplainSettings) -> ExplainedRows:

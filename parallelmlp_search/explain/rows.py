@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from parallelmlp_search.data import ClassTarget
+from parallelmlp_search.data.labels import as_labels
 from parallelmlp_search.data.targets import numeric_target
 from parallelmlp_search.inference import TrainedModel
 
@@ -25,7 +26,8 @@ class ExplainedRows:
     frame
         Features ``(n, columns)``.
     target
-        Class numbers ``(n,)``, values ``(n,)`` or ``(n, outputs)``, or None if it is not known.
+        Class numbers ``(n,)``, values or 0 and 1 of labels ``(n,)`` or ``(n, outputs)``, or None if it is not
+        known.
     folds
         Fold whose networks predict each row ``(n,)``, because they were not trained on it; -1 for rows that
         all networks were trained on. None for rows that no network was trained on.
@@ -71,13 +73,17 @@ class ExplainedRows:
 
 
 def encoded_target(model: TrainedModel, target: Any) -> NDArray[Any]:
-    """Return a target as class numbers ``(n,)`` of a model, or as values.
+    """Return a target as class numbers ``(n,)`` of a model, as values, or as labels ``(n, labels)``.
 
     Raises
     ------
     DataError
         If it has a class that the model does not know, or a value that is no number.
     """
+    if model.task == "multilabel":
+        columns = pd.DataFrame(target)
+        labels = [as_labels(columns[name], str(name)) for name in columns]
+        return np.stack(labels, axis=1).astype(np.float64)
     if model.classes is not None:
         return np.asarray(ClassTarget(model.classes).encode(target))
     return numeric_target(target)

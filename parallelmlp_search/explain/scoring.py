@@ -45,7 +45,7 @@ class Scorer:
     metric
         Metric of the search, in the units of the target.
     target
-        Class numbers ``(n,)``, or scaled values ``(C, n)``.
+        Class numbers ``(n,)``, or scaled values or labels ``(C, n)``.
     weight
         Weights ``(n,)``, or None.
     units
@@ -78,7 +78,7 @@ class Scorer:
         if (scaling := model.target_scaling) is not None and scaling.is_needed:
             found, target = found.in_units(scaling.unit, scaling.center), scaling.apply(target)
         found = with_costs(found, model.costs).checked_on(target, rows.weight)
-        if model.classes is None:
+        if model.task in ("regression", "multilabel"):
             target = np.ascontiguousarray(np.atleast_2d(target.T))
         weight = None if rows.weight is None else np.asarray(rows.weight, dtype=np.float64)
         groups = rows.groups
@@ -148,12 +148,16 @@ class Scorer:
     def losses(self, predictions: Doubles, rows: Numbers) -> Doubles:
         """Return the loss ``(m,)`` of predictions ``(C, m)`` of some rows.
 
-        Classes have the log loss, a regression the absolute error, or the pinball loss if the metric is one,
-        in the units of the target. With several outputs it is their mean in standard deviations.
+        Classes and labels have the log loss, a regression the absolute error, or the pinball loss if the
+        metric is one, in the units of the target. With several outputs it is their mean in standard
+        deviations.
         """
         if self.model.classes is not None:
-            likely = predictions[self.target[rows], np.arange(len(rows))]
-            found: Doubles = -np.log(np.maximum(likely, MIN_PROBABILITY))
+            if self.model.task == "multilabel":
+                likely = np.where(self.target[:, rows] == 1.0, predictions, 1.0 - predictions)
+            else:
+                likely = predictions[self.target[rows], np.arange(len(rows))][None]
+            found: Doubles = -np.log(np.maximum(likely, MIN_PROBABILITY)).mean(axis=0)
             return found
         residual = self.values(rows) - predictions
         loss = np.abs(residual)

@@ -34,13 +34,19 @@ def worst_rows(
     (array, DataFrame)
         Numbers of the rows, and one row for each, the worst first: ``row``, ``target``, ``prediction``,
         ``probability`` (of the true class; classes only), ``loss``, and the cells of the table as texts,
-        named ``column: NAME``. With several outputs, target and prediction are texts.
+        named ``column: NAME``. With several outputs or labels, target and prediction are texts.
     """
     order = np.argsort(-losses, kind="stable")[:N_WORST]
     worst = rows[order]
     found: dict[str, object] = {"row": table.rows.row_numbers[worst]}
     model, mine = table.model, predictions[:, order]
-    if model.classes is not None:
+    if model.task == "multilabel" and model.classes is not None:
+        for name, present in (
+            ("target", scorer.target[:, worst] == 1.0),
+            ("prediction", model.has_labels(mine) == 1),
+        ):
+            found[name] = [", ".join(map(cell_text, model.classes[row])) for row in present.T]
+    elif model.classes is not None:
         target = scorer.target[worst].astype(np.intp)
         found["target"] = [cell_text(model.classes[number]) for number in target]
         found["prediction"] = [cell_text(model.classes[number]) for number in model.class_numbers(mine)]

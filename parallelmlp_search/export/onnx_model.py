@@ -16,7 +16,7 @@ from parallelmlp_search.export.parts import ModelParts
 from parallelmlp_search.inference.outputs import MIN_PROBABILITY
 from parallelmlp_search.packing import MAX_LOG
 
-METADATA = ("task", "target", "columns", "classes", "metric", "honest_score", "version")
+METADATA = ("task", "target", "outputs", "columns", "classes", "metric", "honest_score", "version")
 """Entries of the description that the file holds as texts; lists and numbers as JSON."""
 
 MAX_BYTES = 2_000_000_000
@@ -57,7 +57,9 @@ def onnx_model(parts: ModelParts) -> Any:
     joined = outputs[0] if len(outputs) == 1 else graph.add("Concat", *outputs, axis=0)
     values = graph.cast(joined, "DOUBLE")
     weight = np.concatenate(weights)[:, None, None]
-    if classes is None:
+    if description["task"] == "multilabel":
+        _add_labels(graph, description, values, weight)
+    elif classes is None:
         _add_values(graph, parts, values, weight, np.concatenate(is_decoded))
     else:
         _add_classes(graph, description, values, weight, classes)
@@ -130,6 +132,26 @@ def _add_classes(
     name = _free_name("label", description)
     graph.add_to(name, "Gather", labels, chosen)
     graph.add_output(name, kind, ["n"])
+
+
+def _add_labels(graph: Graph, description: dict[str, Any], values: str, weight: NDArray[np.float64]) -> None:
+    """Add the outputs ``probabilities`` and ``labels``, 0 and 1, of a multilabel classification."""
+    values = graph.add("Mul", graph.add("Sigmoid", values), weight)
+    values = graph.add("ReduceSum", values, np.array([0]), keepdims=0)
+    if description["temperature"] != 1.0:
+        absent = graph.add("Max", graph.add("Sub", np.array(1.0), values), MIN_PROBABILITY)
+        present = graph.add("Max", values, MIN_PROBABILITY)
+        odds = graph.add("Sub", graph.add("Log", present), graph.add("Log", absent))
+        values = graph.add("Sigmoid", graph.add("Div", odds, description["temperature"]))
+    n_labels = len(description["classes"])
+    weights = np.array(description["decision_weights"] or [1.0] * n_labels)
+    chosen = graph.add("Greater", graph.add("Mul", values, weights), np.array(0.5))
+    name = _free_name("probabilities", description)
+    graph.add_to(name, "Cast", values, to=1)  # single precision
+    graph.add_output(name, "FLOAT", ["n", n_labels])
+    name = _free_name("labels", description)
+    graph.add_to(name, "Cast", chosen, to=7)  # 64-bit integers
+    graph.add_output(name, "INT64", ["n", n_labels])
 
 
 def _class_array(classes: list[Any]) -> tuple[str, NDArray[Any]]:

@@ -31,11 +31,11 @@ def group_outputs(
     -------
     (outputs, weights, is_decoded)
         Outputs ``(S, n, C)`` of all networks of the group, and their weights ``(S,)``. Those of a regression
-        are means over submembers; where ``(S,)`` is True, they are values of a transformed target. They have
-        double precision if a network of the model has such a target, else single precision.
+        and of labels are means over submembers; where ``(S,)`` is True, they are values of a transformed
+        target. They have double precision if a network of the model has such a target, else single precision.
     """
     group = parts.description["groups"][number]
-    regression = parts.description["task"] == "regression"
+    takes_mean = parts.description["task"] in ("regression", "multilabel")
     networks = _Networks(graph, rows, group)
     has_curves = any(".curve." in name for name in parts.arrays)
     outputs, weights, is_decoded = [], [], []
@@ -44,7 +44,7 @@ def group_outputs(
         member, _, waves, curve = same[0]
         values = networks.outputs(member, layers, waves)
         n_folds, n_submembers, n_outputs = _shape(layers)
-        if n_submembers > 1 and regression:
+        if n_submembers > 1 and takes_mean:
             values = graph.add("ReduceMean", values, np.array([-3]), keepdims=0)
             n_submembers = 1
         if len(same) > 1 or n_submembers > 1:

@@ -85,6 +85,7 @@ def model_parts(model: TrainedModel, facts: Mapping[str, Any]) -> ModelParts:
         task=model.task,
         link=model.folds[0].head.link,
         target=model.target_name,
+        outputs=model.output_columns("prediction"),
         classes=None if model.classes is None else model.classes.tolist(),
         decision_weights=model.decision_weights and np.array(model.decision_weights).tolist(),
         temperature=model.temperature,

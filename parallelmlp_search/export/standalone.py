@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-
 ROWS = 512  # rows that are computed at once
 NORMAL_POLYNOMIAL = (
     4.969059134722863e-10, 2.497295168211385e-08, 4.4701005825975353e-07, 3.592531309562411e-06,
@@ -63,7 +62,7 @@ class Model:
                 self._owned.setdefault(owner, {})[part] = arrays[name]
 
     def predict_proba(self, table: Any) -> Array:
-        """Return the probabilities ``(n, classes)`` of the rows of a table, see :meth:`predict`.
+        """Return the probabilities ``(n, classes or labels)`` of the rows of a table, see :meth:`predict`.
 
         Raises
         ------
@@ -75,7 +74,7 @@ class Model:
         return self._predictions(table)
 
     def predict(self, table: Any) -> Array:
-        """Return the classes ``(n,)``, or the values ``(n,)`` or ``(n, outputs)``, of the rows of a table.
+        """Return the classes ``(n,)``, labels ``(n, labels)`` or values ``(n,)`` or ``(n, outputs)`` of rows.
 
         Parameters
         ----------
@@ -91,11 +90,13 @@ class Model:
         return self._decided(self._predictions(table))
 
     def _decided(self, values: Array) -> Array:
-        """Classes or values of predictions ``(n, C)``."""
+        """Classes, 0 and 1 of labels, or values of predictions ``(n, C)``."""
         if self.classes is None:
             return np.asarray(values[:, 0] if self.description["flat_target"] else values)
         if (weights := self.description["decision_weights"]) is not None:
             values = values @ np.array(weights) if np.ndim(weights) == 2 else values * np.array(weights)
+        if self.description["task"] == "multilabel":
+            return np.asarray((values > 0.5).astype(np.int64))
         dtype = object if len({type(one) for one in self.classes}) > 1 else None
         return np.asarray(np.array(self.classes, dtype=dtype)[values.argmax(axis=1)])
 
@@ -134,9 +135,11 @@ class Model:
                 head, curve = (self._owned.get(owner) for owner in (name, f"{name}.member{place}.curve"))
                 total = total + group["share"] * member["weight"] * _mean(description, outputs, head, curve)
         if self.classes is not None:
-            total = total / total.sum(axis=1, keepdims=True)
+            of_labels = description["task"] == "multilabel"
+            total = np.stack([1 - total, total], 2) if of_labels else total / total.sum(axis=1, keepdims=True)
             if (temperature := description["temperature"]) != 1.0:
                 total = _softmax(np.log(np.maximum(total, 1e-12)) / temperature)
+            total = total[..., 1] if of_labels else total
         elif description["target_unit"] is not None:
             total = np.array(description["target_center"]) + np.array(description["target_unit"]) * total
         return np.asarray(total)
@@ -337,6 +340,8 @@ def _mean(description: dict[str, Any], outputs: Array, head: Any, curve: dict[st
         values = np.exp(np.clip(values, -20.0, 20.0)) if description["link"] == "log" else values
         values = values * head["scale"] + head["location"]
         return np.asarray(np.clip(values, head["lower"], head["upper"]).mean(axis=0))
+    if description["task"] == "multilabel":
+        return np.asarray((1.0 / (1.0 + np.exp(-outputs.mean(axis=1)))).mean(axis=0))
     if description["task"] == "binary":
         # both logits, so that neither probability is lost to rounding
         outputs = np.concatenate([-0.5 * outputs, 0.5 * outputs], axis=3)
@@ -355,10 +360,6 @@ def _erf(x: Array) -> Array:
     return np.asarray(np.sign(x) * (1.0 - series * np.exp(-np.square(x))))
 
 
-def _softplus(z: Array) -> Array:
-    return np.asarray(np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z))))
-
-
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "identity": lambda z: z,
     "sigmoid": lambda z: 1.0 / (1.0 + np.exp(-z)),
@@ -369,9 +370,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda z: 0.5 * z * (1.0 + _erf(z * math.sqrt(0.5))),
     "selu": lambda z: 1.05070098 * np.maximum(z, 0.0) + 1.75809934 * np.expm1(np.minimum(z, 0.0)),
     "hardshrink": lambda z: np.where(np.abs(z) > 0.5, z, 0.0),
-    "mish": lambda z: z * np.tanh(_softplus(z)),
+    "mish": lambda z: z * np.tanh(np.logaddexp(0.0, z)),
     "silu": lambda z: z / (1.0 + np.exp(-z)),
-    "softplus": _softplus,
+    "softplus": lambda z: np.logaddexp(0.0, z),
     "sine": np.sin,
 }
 
@@ -387,11 +388,10 @@ def main() -> None:
         sys.exit(f"{sys.argv[1]} has no rows or no column {missing[0]!r}")
     table = {name: [row[name] for row in rows] for name in model.columns}
     values = model._predictions(table)
-    predicted = {"prediction": model._decided(values)}
+    decided = np.atleast_2d(model._decided(values).T)
+    predicted = dict(zip(model.description["outputs"], decided, strict=True))
     if model.classes is not None:
         predicted |= {f"probability of {one}": own for one, own in zip(model.classes, values.T, strict=True)}
-    elif not model.description["flat_target"]:
-        predicted = {f"prediction {k}": part for k, part in enumerate(values.T)}
     cells = zip(*(values.tolist() for values in predicted.values()), strict=True)
     csv.writer(sys.stdout, lineterminator="\n").writerows([predicted, *cells])
 

@@ -45,14 +45,14 @@ class ExportedModule(nn.Module):
             _Group(parts, number, self.inputs) for number in range(len(description["groups"]))
         )
         self._temperature: float = description["temperature"]
-        self._is_regression = description["task"] == "regression"
+        self._task: str = description["task"]
         self._has_scaling = description["target_unit"] is not None
         if self._has_scaling:
             for name in ("target_unit", "target_center"):
                 self.register_buffer(name, torch.tensor(description[name], dtype=torch.float64))
 
     def forward(self, numbers: Tensor, categories: Tensor, dates: Tensor) -> Tensor:
-        """Return probabilities ``(n, classes)`` or values ``(n, outputs)`` in double precision.
+        """Return probabilities ``(n, classes or labels)`` or values ``(n, outputs)`` in double precision.
 
         Parameters
         ----------
@@ -69,8 +69,13 @@ class ExportedModule(nn.Module):
         """
         total = sum(group(numbers, categories, dates) for group in self.groups)
         assert isinstance(total, Tensor)
-        if self._is_regression:
+        if self._task == "regression":
             return self.target_center + self.target_unit * total if self._has_scaling else total
+        if self._task == "multilabel":
+            if self._temperature == 1.0:
+                return total
+            present, absent = (part.clamp_min(MIN_PROBABILITY).log() for part in (total, 1.0 - total))
+            return ((present - absent) / self._temperature).sigmoid()
         total = total / total.sum(dim=1, keepdim=True)
         if self._temperature == 1.0:
             return total
@@ -178,6 +183,8 @@ class _Group(nn.Module):
                 outputs = outputs.clamp(-MAX_LOG, MAX_LOG).exp()
             values = outputs * self.scale + self.location
             return torch.minimum(torch.maximum(values, self.lower), self.upper).mean(dim=0)
+        if self._task == "multilabel":
+            return outputs.mean(dim=1).sigmoid().mean(dim=0)
         if self._task == "binary":
             return torch.cat([-outputs, outputs], dim=3).sigmoid().mean(dim=(0, 1))
         return outputs.softmax(dim=3).mean(dim=(0, 1))

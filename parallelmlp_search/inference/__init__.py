@@ -6,8 +6,9 @@ the trained model of a search.
 """
 
 from parallelmlp_search.inference.ensemble import Ensemble
+from parallelmlp_search.inference.fold_model import FoldModel
 from parallelmlp_search.inference.forward import network_outputs
-from parallelmlp_search.inference.model import FoldModel, TrainedModel
+from parallelmlp_search.inference.model import TrainedModel
 from parallelmlp_search.inference.networks import PeriodicWaves, PlainLayer, PlainNetworks
 
 __all__ = [

@@ -91,6 +91,11 @@ def uncertainty_of(model: Any) -> Uncertainty:
     DataError
         If it has none.
     """
+    if getattr(model, "task", None) == "multilabel":
+        raise DataError(
+            "sets of classes need a target of classes, but this model predicts several labels: use their "
+            "probabilities"
+        )
     found: Uncertainty | None = getattr(model, "uncertainty", None)
     if found is None:
         raise DataError(

@@ -19,7 +19,8 @@ from parallelmlp_search.data.target_curve import N_KNOTS, TargetCurve
 from parallelmlp_search.data.target_scaling import TargetScaling
 from parallelmlp_search.data.targets import ClassTarget
 from parallelmlp_search.exceptions import RunDirectoryError
-from parallelmlp_search.inference.ensemble import Ensemble, EnsembleFold
+from parallelmlp_search.inference.ensemble import Ensemble
+from parallelmlp_search.inference.fold_model import FoldModel, architecture_of
 from parallelmlp_search.inference.model_format import (
     CURVE_FORMAT,
     FORMAT,
@@ -32,11 +33,10 @@ from parallelmlp_search.inference.model_format import (
     checked_tuple,
     stored_numbers,
 )
-from parallelmlp_search.inference.networks import member_blocks
-from parallelmlp_search.inference.outputs import decided, tempered
+from parallelmlp_search.inference.outputs import calibrated, decided
 from parallelmlp_search.inference.uncertainty import FILE as UNCERTAINTY
 from parallelmlp_search.inference.uncertainty import Uncertainty
-from parallelmlp_search.packing import Architecture, Head, Layout, plan
+from parallelmlp_search.packing import Head, plan
 from parallelmlp_search.space import MLPConfig
 
 if TYPE_CHECKING:
@@ -53,50 +53,20 @@ CACHED = ("ensemble", "single_folds")
 
 
 @dataclass(frozen=True, eq=False)
-class FoldModel:
-    """Packed networks of one fold, and the preprocessing that was fitted on it.
-
-    Attributes
-    ----------
-    encoder, head
-        Preprocessing of the inputs, and outputs.
-    layout, parameters
-        Layout of the networks and the flat buffer of their parameters.
-    curves
-        For each network, the map from its outputs to a target that was transformed, or None; empty for none.
-    """
-
-    encoder: TableEncoder
-    head: Head
-    layout: Layout
-    parameters: NDArray[Any]
-    curves: tuple[TargetCurve | None, ...] = ()
-
-    def architecture(self, config: MLPConfig) -> Architecture:
-        """Architecture of a configuration on rows of this fold."""
-        return architecture_of(config, self.encoder, self.head)
-
-    def networks(self) -> EnsembleFold:
-        """Architecture and parameters of each network."""
-        layout = self.layout
-        members = range(layout.n_members)
-        found = [(layout.architecture(n), member_blocks(self.parameters, layout, n)) for n in members]
-        return EnsembleFold(self.encoder, self.head, found, self.curves)
-
-
-@dataclass(frozen=True, eq=False)
 class TrainedModel:
     """Ensemble of configurations, each with one network per fold, that predicts from a table.
 
     Predictions are the weighted mean over configurations of the mean over folds; a temperature is applied to
-    probabilities. The predicted class has the largest product of probability and decision weight.
+    probabilities. The predicted class has the largest product of probability and decision weight. A label is
+    predicted if this product exceeds 0.5.
 
     Attributes
     ----------
     task
-        ``binary``, ``multiclass`` or ``regression``.
+        ``binary``, ``multiclass``, ``multilabel`` or ``regression``.
     classes
-        Class labels in the order of the probabilities, or None.
+        Class labels in the order of the probabilities, or names of the labels of a multilabel
+        classification; None for a regression.
     configs, trials, weights
         Configuration, trial number and weight of each member.
     folds
@@ -105,13 +75,15 @@ class TrainedModel:
         Columns of the training table.
     target_name
         Name of the target, or None.
+    output_names
+        Names of the columns of a target with several, if they are known.
     flat_target
         True for a target of shape (n,), False for (n, outputs).
     temperature
         Temperature of the probabilities.
     decision_weights
-        Weight of each class for predicted classes, with mean 1, or a decision matrix ``(C, C)`` of costs;
-        None predicts the most probable class.
+        Weight of each class or label for predicted ones, or a decision matrix ``(C, C)`` of costs; None
+        predicts the most probable class, and labels of a probability above 0.5.
     costs
         Costs of true classes (rows) and predicted classes (columns) that the predictions minimise, or None.
     refitted
@@ -132,6 +104,7 @@ class TrainedModel:
     folds: list[FoldModel]
     feature_names: list[str]
     target_name: str | None = None
+    output_names: tuple[str, ...] | None = None
     flat_target: bool = True
     temperature: float = 1.0
     decision_weights: tuple[float, ...] | tuple[tuple[float, ...], ...] | None = None
@@ -145,6 +118,21 @@ class TrainedModel:
     def n_members(self) -> int:
         """Number of configurations."""
         return len(self.configs)
+
+    @property
+    def target_columns(self) -> list[str]:
+        """Names of the columns of the target in a table, as far as they are known."""
+        if self.output_names is not None:
+            return list(self.output_names)
+        return [] if self.target_name is None else [self.target_name]
+
+    def output_columns(self, name: str) -> list[str]:
+        """Return the names of the columns of predictions, given one for the target."""
+        if self.output_names is not None:
+            return list(self.output_names)
+        if self.flat_target or self.classes is not None:
+            return [name]
+        return [f"{name}_{output}" for output in range(self.folds[0].head.n_predictions)]
 
     @property
     def column_parts(self) -> dict[str, tuple[str, ...]]:
@@ -213,7 +201,7 @@ class TrainedModel:
 
     def _tempered(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities ``(C, n)`` with the temperature; values of a regression stay."""
-        return values if self.classes is None else tempered(values / values.sum(axis=0), self.temperature)
+        return calibrated(self.task, values, self.temperature)
 
     def _averages(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
         """Weighted mean over networks and folds ``(C, n)``."""
@@ -223,25 +211,34 @@ class TrainedModel:
         """Numbers ``(n,)`` of the predicted classes, given probabilities ``(classes, n)``."""
         return decided(probabilities, self.decision_weights)
 
+    def has_labels(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Labels ``(labels, n)`` of a multilabel classification as 0 and 1, given their probabilities."""
+        weights = 1.0 if self.decision_weights is None else np.array(self.decision_weights)[:, None]
+        return (probabilities * weights > 0.5).astype(np.int64)
+
     def predict(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[Any]:
-        """Class labels ``(n,)``, or values ``(n,)`` or ``(n, outputs)``."""
+        """Classes ``(n,)``, 0 and 1 of labels ``(n, labels)``, or values ``(n,)`` or ``(n, outputs)``."""
         values = self.predictions(X)
+        if self.task == "multilabel":
+            return np.ascontiguousarray(self.has_labels(values).T)
         if self.classes is not None:
             labels: NDArray[Any] = self.classes[self.class_numbers(values)]
             return labels
         return values[0] if self.flat_target else np.ascontiguousarray(values.T)
 
     def postprocessing(self) -> dict[str, Any]:
-        """Temperature, decision weights or costs by class, and number of refits, JSON-able."""
+        """Temperature, decision weights, thresholds or costs by class or label, and number of refits."""
         names = [] if self.classes is None else [str(name) for name in self.classes]
-        weights = self.decision_weights
+        weights, of_labels = self.decision_weights, self.task == "multilabel"
 
         def named(values: Any) -> Any:
             return dict(zip(names, values, strict=True))
 
-        return {
-            "temperature": self.temperature,
-            "decision_weights": None if self.costs else weights and named(weights),
+        found: dict[str, Any] = {"temperature": self.temperature}
+        if of_labels and weights is not None:
+            found["thresholds"] = named((0.5 / np.array(weights)).tolist())
+        return found | {
+            "decision_weights": None if self.costs or of_labels else weights and named(weights),
             "costs": self.costs and named(map(named, self.costs)),
             "refitted": len(self.folds) if self.refitted else None,
         }
@@ -261,10 +258,13 @@ class TrainedModel:
             self.uncertainty.save(folder)
         parts = {"target_scaling": self.target_scaling, "reader": self.reader}
         stored = {name: None if part is None else part.to_dict() for name, part in parts.items()}
-        newer = {name: values for name, values in stored.items() if values is not None}
+        newer: dict[str, Any] = {name: values for name, values in stored.items() if values is not None}
         version = READER_FORMAT if "reader" in newer else SCALED_FORMAT if newer else PLAIN_FORMAT
         version = CURVE_FORMAT if "curves0" in arrays else version
-        version = FORMAT if self.folds[0].head.link == "log" or self.costs else version
+        if self.output_names is not None:
+            newer["output_names"] = list(self.output_names)
+        is_newest = self.folds[0].head.link == "log" or self.costs or "output_names" in newer
+        version = FORMAT if is_newest or self.task == "multilabel" else version
         write_json(
             folder / "model.json",
             {"format": version}
@@ -312,7 +312,7 @@ class TrainedModel:
                 for number, fold in enumerate(model.folds)
             ]
         model = replace(model, weights=weights, folds=folds)
-        n_outputs = folds[0].head.n_predictions if model.classes is None else None
+        n_outputs = folds[0].head.n_predictions if model.task == "regression" else None
         uncertainty = Uncertainty.load(folder, folds[0].encoder, len(folds), n_outputs)
         return replace(model, uncertainty=uncertainty)
 
@@ -338,6 +338,9 @@ class TrainedModel:
             folds.append(FoldModel(encoder, head, layout, np.empty(0, dtype=np.float32)))
         if not (configs and folds):
             raise ValueError("it holds no network")
+        if (names := values.get("output_names")) is not None:
+            check_length("output_names", names, folds[0].head.n_predictions)
+            plain["output_names"] = tuple(names)
         reader = None
         if "reader" in values:
             from parallelmlp_search.data.cells.table import TableReader  # 5 ms that few models need
@@ -382,18 +385,3 @@ def _stored_config(values: dict[str, Any]) -> MLPConfig:
         rate = values["input_scale_rate"] or 1e-30
         values = {**values, "feature_share": 1.0, "input_scale_rate": rate}
     return MLPConfig.from_dict(values)
-
-
-def architecture_of(config: MLPConfig, encoder: TableEncoder, head: Head) -> Architecture:
-    """Return the architecture of a configuration on encoded rows.
-
-    Parameters
-    ----------
-    config, encoder, head
-        Configuration, and the encoder and head of a fold.
-
-    Returns
-    -------
-    Architecture
-    """
-    return Architecture.of(config, head.data_shape(encoder.n_outputs, encoder.groups))

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from parallelmlp_search._checks import check_finite, check_non_negative, check_positive, refuse
 from parallelmlp_search._schema import Count, Positive
-from parallelmlp_search.packing import Head
+from parallelmlp_search.packing import Head, Task
 
 FORMAT, CURVE_FORMAT, READER_FORMAT, SCALED_FORMAT, PLAIN_FORMAT = 6, 5, 4, 3, 2
-"""Newest format of ``model.json``, with a log link or costs; and, for older versions, those of models with
-curves of transformed targets at most, with ``reader``, with ``target_scaling``, and with none of them."""
+"""Newest format of ``model.json``, with a log link, costs or several target columns; and, for older versions,
+those of models with curves of transformed targets at most, with ``reader``, with ``target_scaling``, and with
+none of them."""
 
 Numbers = list[Annotated[float, check_finite]]
 _Weights = list[Annotated[float, check_non_negative]]
@@ -24,7 +25,7 @@ Weights = list[_Weights] | _Weights | None
 class StoredHead(TypedDict):
     """Output side of the networks."""
 
-    task: Literal["binary", "multiclass", "regression"]
+    task: Task
     n_predictions: Positive
     location: Numbers
     scale: Numbers
@@ -58,7 +59,7 @@ class StoredModel(TypedDict):
     """Content of ``model.json``."""
 
     format: Positive
-    task: Literal["binary", "multiclass", "regression"]
+    task: Task
     trials: list[Count]
     feature_names: list[str]
     target_name: str | None
@@ -69,6 +70,7 @@ class StoredModel(TypedDict):
     refitted: bool
     costs: NotRequired[list[Numbers] | None]  # since format 6
     classes: StoredClasses | None
+    output_names: NotRequired[list[str]]  # since format 6
     target_scaling: NotRequired[StoredScaling]  # since format 3
     reader: NotRequired[dict[str, Any]]  # since format 4
     configs: list[dict[str, Any]]

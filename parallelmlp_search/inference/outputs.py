@@ -57,6 +57,11 @@ def mean_predictions(
         values = values * scale + location
         limited: Doubles = np.minimum(np.maximum(values, lower), upper).mean(axis=0)
         return limited
+    if task == "multilabel":
+        means = outputs.mean(axis=1)
+        small = np.exp(-np.abs(means))
+        present: Doubles = (np.where(means > 0, 1.0, small) / (1.0 + small)).mean(axis=0)
+        return present
     if task == "binary":
         # both from the logit, so that neither probability is lost to rounding
         logits = outputs[..., 0]
@@ -72,6 +77,41 @@ def mean_predictions(
     outputs /= outputs.sum(axis=3, keepdims=True)
     mean: Doubles = outputs.mean(axis=(0, 1))
     return mean
+
+
+def calibrated(task: str, means: Doubles, temperature: float) -> Doubles:
+    """Return means of predictions as probabilities at a temperature; values of a regression stay.
+
+    Parameters
+    ----------
+    task
+        Task of the model.
+    means
+        Means over networks ``(C, n)``. Probabilities of classes are divided by their sum.
+    temperature
+        Temperature of the probabilities.
+
+    Returns
+    -------
+    array of shape (C, n)
+    """
+    if task == "regression":
+        return means
+    if task == "multilabel":
+        return tempered_labels(means, temperature)
+    return tempered(means / means.sum(axis=0), temperature)
+
+
+def tempered_labels(probabilities: Doubles, temperature: float) -> Doubles:
+    """Return probabilities of labels ``(C, n)`` at a temperature, which divides their log-odds.
+
+    The twin for tensors is :func:`parallelmlp_search.selection.apply_temperature`.
+    """
+    if temperature == 1.0:
+        return probabilities
+    present, absent = (np.log(np.maximum(p, MIN_PROBABILITY)) for p in (probabilities, 1.0 - probabilities))
+    found: Doubles = 1.0 / (1.0 + np.exp((absent - present) / temperature))
+    return found
 
 
 def tempered(probabilities: Doubles, temperature: float) -> Doubles:

@@ -4,8 +4,9 @@ Every loss takes outputs ``(P, C, N)``, overwrites a gradient buffer of the same
 ``(P,)``. The loss of a member is the weighted mean over the ``N`` rows. Losses are summed over members, so
 that the gradient of a member does not depend on the others.
 
-Targets: class indices ``(N,)`` for ``cross_entropy``, 0/1 ``(N,)`` for ``binary_logits`` and ``(C, N)``
-numbers for the regression losses, which average over outputs as well, as :mod:`torch.nn` does.
+Targets: class indices ``(N,)`` for ``cross_entropy``; 0/1 for ``binary_logits``, ``(N,)`` for one logit and
+``(C, N)`` for several labels; and ``(C, N)`` numbers for the regression losses. ``binary_logits`` and the
+regression losses average over outputs as well, as :mod:`torch.nn` does.
 
 ``poisson``, ``gamma`` and ``tweedie`` have a log link: the outputs are logarithms of the predicted mean.
 """
@@ -102,12 +103,13 @@ def _binary_logits(
     weight: Tensor | None = None,
     smoothing: Tensor | None = None,
 ) -> Tensor:
-    """Binary cross-entropy on one logit (``C = 1``), with label smoothing ``(P,)`` per member.
+    """Mean binary cross-entropy of ``C`` logits, with label smoothing ``(P,)`` per member.
 
     With smoothing the target is ``(1 - s) y + s / 2``: the two-class case of :func:`_cross_entropy`.
     """
-    shares = _row_shares(outputs, weight)
-    wanted = target.to(outputs.dtype).view(1, 1, -1)
+    n_outputs = outputs.shape[1]
+    shares = _row_shares(outputs, weight) / n_outputs
+    wanted = target.to(outputs.dtype).view(1, n_outputs, -1)
     if smoothing is not None:
         wanted = wanted + smoothing.view(-1, 1, 1) * (0.5 - wanted)
     torch.sigmoid(outputs, out=gradient)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from parallelmlp_search.packing.architecture import DataShape
 from parallelmlp_search.space import ColumnGroups
 
-Task = Literal["binary", "multiclass", "regression"]
+Task = Literal["binary", "multiclass", "regression", "multilabel"]
 
 MAX_LOG = 20.0
 """Largest logarithm, positive or negative, of a prediction relative to the scale of its target."""
@@ -24,7 +24,7 @@ class Head:
     task
         Kind of target.
     n_predictions
-        Rows of a prediction: classes, or outputs of a regression.
+        Rows of a prediction: classes, labels, or outputs of a regression.
     location, scale
         Mean and standard deviation of each target of a regression, by which it was standardized.
     lower, upper
@@ -50,8 +50,9 @@ class Head:
     @property
     def default_loss(self) -> str:
         """Loss that training minimizes by default."""
-        losses = {"binary": "binary_logits", "multiclass": "cross_entropy", "regression": "squared_error"}
-        return losses[self.task]
+        if self.task == "regression":
+            return "squared_error"
+        return "cross_entropy" if self.task == "multiclass" else "binary_logits"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, JSON-able; the link only if it is not the identity, for older versions."""
@@ -60,4 +61,4 @@ class Head:
 
     def data_shape(self, n_inputs: int, columns: ColumnGroups) -> DataShape:
         """Return the inputs and outputs of networks with this head."""
-        return DataShape(n_inputs, self.n_outputs, columns, classifies=self.task != "regression")
+        return DataShape(n_inputs, self.n_outputs, columns, classifies=self.task in ("binary", "multiclass"))

@@ -29,6 +29,7 @@ _PATHS = {
 _TASKS = {
     "binary": "binary classification",
     "multiclass": "classification",
+    "multilabel": "multilabel classification",
     "regression": "regression",
 }
 _METRICS = {
@@ -37,7 +38,11 @@ _METRICS = {
     "log_loss": "mean negative logarithm of the probability of the class, lower is better",
     "roc_auc": "area under the ROC curve",
     "f1": "harmonic mean of precision and recall",
-    "f1_macro": "mean F1 score of the classes",
+    "f1_macro": "mean F1 score of the classes or labels",
+    "f1_micro": "F1 score of all labels of all rows together",
+    "f1_samples": "mean F1 score of the labels of a row",
+    "hamming_loss": "share of wrong labels, lower is better",
+    "subset_accuracy": "share of rows whose labels are all right",
     "mcc": "Matthews correlation coefficient",
     "brier": "mean squared error of the probabilities, lower is better",
     "expected_cost": "mean cost of the predicted class, lower is better",
@@ -233,6 +238,10 @@ def describe_postprocessing(result: Record) -> list[tuple[str, str]]:
         found.append(("decision weights", f"the largest product of probability and weight: {shown}{rest}"))
     if costs := result.get("costs"):
         found.append(("decision", _describe_costs(costs)))
+    if thresholds := result.get("thresholds"):
+        shown = ", ".join(f"{label} {value:.3g}" for label, value in [*thresholds.items()][:MAX_LISTED])
+        rest = f", and {len(thresholds) - MAX_LISTED} more" if len(thresholds) > MAX_LISTED else ""
+        found.append(("thresholds", f"a label is predicted above its probability: {shown}{rest}"))
     if result.get("refitted"):
         count = int(result["refitted"])
         found.append(("refit", f"on all rows, {count} network{'s' * (count > 1)} per configuration"))

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from parallelmlp_search.search.problem.preparation import Preparation
     from parallelmlp_search.search.run.budget import SearchPlan
 
-_TASKS = {"binary": "binary classification", "multiclass": "classification", "regression": "regression"}
+_TASKS = {
+    "binary": "binary classification",
+    "multiclass": "classification",
+    "multilabel": "multilabel classification",
+    "regression": "regression",
+}
 
 
 def log_start(preparation: Preparation, path: ExecutionPath, n_workers: int) -> None:

@@ -8,13 +8,17 @@ from parallelmlp_search.selection.bias_correction import (
     bias_corrected_score,
 )
 from parallelmlp_search.selection.bootstrap import Bootstrap
-from parallelmlp_search.selection.calibration import apply_temperature, fit_temperature
+from parallelmlp_search.selection.calibration import (
+    apply_temperature,
+    fit_label_temperature,
+    fit_temperature,
+)
 from parallelmlp_search.selection.cost_formulas import Matrix
 from parallelmlp_search.selection.costs import Costs, decided_by, decision_matrix, with_costs
 from parallelmlp_search.selection.ensemble import CostLimit, GreedyEnsemble, greedy_ensemble
 from parallelmlp_search.selection.fold_averaging import adjust_for_averaging, averaging_gain
 from parallelmlp_search.selection.leaderboard import Entry, Leaderboard
-from parallelmlp_search.selection.metrics import METRICS, Metric, get_metric
+from parallelmlp_search.selection.metrics import LABEL_METRICS, METRICS, Metric, get_metric, metrics_of
 from parallelmlp_search.selection.thresholds import (
     Decision,
     DecisionWeights,
@@ -23,6 +27,7 @@ from parallelmlp_search.selection.thresholds import (
 )
 
 __all__ = [
+    "LABEL_METRICS",
     "METRICS",
     "TASKS",
     "Bootstrap",
@@ -44,9 +49,11 @@ __all__ = [
     "bias_corrected_score",
     "decided_by",
     "decision_matrix",
+    "fit_label_temperature",
     "fit_temperature",
     "get_metric",
     "greedy_ensemble",
+    "metrics_of",
     "tune_thresholds",
     "weight_classes",
     "with_costs",

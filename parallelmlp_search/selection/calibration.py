@@ -26,12 +26,56 @@ MAX_LOG_TEMPERATURE = 1.5
 MIN_PROBABILITY = 1e-12
 
 
-def apply_temperature(probabilities: Tensor, temperature: float) -> Tensor:
-    """Scale probabilities (..., C, N): flatter for temperatures above 1, sharper below, unchanged at 1."""
+def apply_temperature(probabilities: Tensor, temperature: float, *, of_labels: bool = False) -> Tensor:
+    """Scale probabilities: flatter for temperatures above 1, sharper below, unchanged at 1.
+
+    Parameters
+    ----------
+    probabilities
+        (..., C, N).
+    temperature
+        Temperature.
+    of_labels
+        True for probabilities of several labels, whose log-odds are divided; False for those of classes.
+
+    Returns
+    -------
+    Tensor of shape (..., C, N)
+    """
     if temperature == 1.0:
         return probabilities
+    if of_labels:
+        return (labels_log_odds(probabilities) / temperature).sigmoid()
     logits = probabilities.clamp_min(MIN_PROBABILITY).log() / temperature
     return logits.softmax(dim=-2)
+
+
+def labels_log_odds(probabilities: Tensor) -> Tensor:
+    """Return the log-odds of the probabilities of labels."""
+    present, absent = (p.clamp_min(MIN_PROBABILITY).log() for p in (probabilities, 1.0 - probabilities))
+    return present - absent
+
+
+def fit_label_temperature(predictions: Tensor, target: Tensor, *, weight: Any = None) -> float:
+    """Fit one temperature for several labels, each of which counts as an observation of two classes.
+
+    Parameters
+    ----------
+    predictions
+        (L, N) probabilities of rows that were not trained on.
+    target
+        (L, N) 0 and 1.
+    weight
+        Row weights (N,), or None.
+
+    Returns
+    -------
+    float
+        Temperature, see `fit_temperature`.
+    """
+    both = torch.stack([1.0 - predictions, predictions]).flatten(1)
+    weights = None if weight is None else torch.as_tensor(weight).repeat(len(target))
+    return fit_temperature(both, target.flatten().long(), weight=weights)
 
 
 def fit_temperature(

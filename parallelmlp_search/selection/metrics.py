@@ -1,8 +1,8 @@
 """Registry of the metrics, which score all members of a population at once.
 
 Predictions are tensors (P, C, N): members, outputs, rows. In a classification the outputs are the
-probabilities of the C >= 2 classes (binary: two, the second of the positive class); in a regression they are
-values in the target's own units.
+probabilities of the C >= 2 classes (binary: two, the second of the positive class), in a multilabel
+classification those of the C labels; in a regression they are values in the target's own units.
 """
 
 from __future__ import annotations
@@ -35,6 +35,15 @@ from parallelmlp_search.selection.formulas import (
     RSquared,
 )
 from parallelmlp_search.selection.inputs import check_inputs, finite_members
+from parallelmlp_search.selection.label_formulas import (
+    LABEL_ALIASES,
+    HammingLoss,
+    LabelsBrier,
+    LabelsF1,
+    LabelsLogLoss,
+    LabelsRocAuc,
+    SubsetAccuracy,
+)
 from parallelmlp_search.selection.roc_auc import RocAuc
 
 Scores = TypeVar("Scores", Tensor, "pd.Series[float]", float)
@@ -56,7 +65,7 @@ class Metric:
     tasks
         Tasks that it applies to, out of `TASKS`.
     needs
-        Its input: ``"probability"``, ``"label"`` (the most probable class only) or ``"value"``.
+        Its input: ``"probability"``, ``"label"`` (the predicted class or labels only) or ``"value"``.
     formula
         Formula that computes it.
 
@@ -82,7 +91,7 @@ class Metric:
         predictions
             (P, C, N) float.
         target
-            Class numbers (N,), or values (N,) or (C, N).
+            Class numbers (N,), or values (N,) or (C, N), which are 0 and 1 for labels.
         weight
             Row weights (N,), >= 0, or None.
 
@@ -208,7 +217,28 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 """Metrics by name. ``"pinball:0.9"`` is the pinball loss of another quantile, and ``"tweedie_deviance:1.7"``
 the deviance of another power."""
 
-OWN_FORMULAS = tuple({type(metric.formula) for metric in METRICS.values()})
+_LABELS = frozenset({"multilabel"})
+
+_OF_LABELS = (
+    Metric("log_loss", False, _LABELS, "probability", LabelsLogLoss()),
+    Metric("roc_auc", True, _LABELS, "probability", LabelsRocAuc()),
+    Metric("brier", False, _LABELS, "probability", LabelsBrier()),
+    Metric("f1_macro", True, _LABELS, "label", LabelsF1("macro")),
+    Metric("f1_micro", True, _LABELS, "label", LabelsF1("micro")),
+    Metric("f1_samples", True, _LABELS, "label", LabelsF1("samples")),
+    Metric("hamming_loss", False, _LABELS, "label", HammingLoss()),
+    Metric("subset_accuracy", True, _LABELS, "label", SubsetAccuracy()),
+)
+LABEL_METRICS: Mapping[str, Metric] = MappingProxyType({one.name: one for one in _OF_LABELS})
+"""Metrics of a multilabel classification by name."""
+
+
+def metrics_of(task: str) -> list[Metric]:
+    """Return the metrics of a task."""
+    return [one for one in (*METRICS.values(), *LABEL_METRICS.values()) if task in one.tasks]
+
+
+OWN_FORMULAS = tuple({type(one.formula) for one in (*METRICS.values(), *LABEL_METRICS.values())})
 """Formulas of this package."""
 
 _ALIASES: Mapping[str, str] = MappingProxyType(
@@ -246,7 +276,7 @@ _ALIASES: Mapping[str, str] = MappingProxyType(
 )
 
 _DEFAULTS: Mapping[str, str] = MappingProxyType(
-    {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
+    {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse", "multilabel": "log_loss"}
 )
 
 
@@ -264,8 +294,9 @@ def get_metric(
     name
         A name of `METRICS`, an alias such as ``"auc"`` or scikit-learn's ``"neg_log_loss"``,
         ``"pinball:ALPHA"``, or a custom `Metric`. Case, spaces and hyphens do not matter. None for ROC-AUC
-        with two classes, log-loss with more, RMSE in a regression. Other names of scikit-learn's scorers,
-        scorers, and functions of ``y_true`` and ``y_pred`` are computed by :mod:`.scorers`.
+        with two classes, log-loss with more or with labels, RMSE in a regression. Other names of
+        scikit-learn's scorers, scorers, and functions of ``y_true`` and ``y_pred`` are computed by
+        :mod:`.scorers`.
     task
         One of `TASKS`.
     n_classes, classes
@@ -282,14 +313,14 @@ def get_metric(
         If there is no such metric, or it does not apply to the task.
     """
     check_choice("task", task, TASKS)
-    if n_classes is not None and task != "regression" and (n_classes == 2) != (task == "binary"):
+    if n_classes is not None and task in _CLASSES and (n_classes == 2) != (task == "binary"):
         rule = "2 for task 'binary'" if task == "binary" else "at least 3 for task 'multiclass'"
         raise InvalidParameterError(f"n_classes must be {rule}, but got {n_classes}")
     metric = name
     if not isinstance(metric, Metric):
         metric = _find(_DEFAULTS[task] if name is None else name, task, classes, n_classes)
     if task not in metric.tasks:
-        fitting = ", ".join(other.name for other in METRICS.values() if task in other.tasks)
+        fitting = ", ".join(other.name for other in metrics_of(task))
         raise InvalidParameterError(
             f"metric must fit the task {task!r} ({fitting}), but got {metric.name!r}, "
             f"which is for {' and '.join(sorted(metric.tasks))}"
@@ -307,6 +338,10 @@ def _find(name: object, task: str, classes: Any, n_classes: int | None) -> Metri
     plain = name.strip().lower().replace("-", "_").replace(" ", "_")
     stem, colon, parameter = plain.partition(":")
     stem = _ALIASES.get(stem, stem)
+    if task == "multilabel":
+        stem = LABEL_ALIASES.get(stem, stem)
+        if stem in LABEL_METRICS and not colon:
+            return LABEL_METRICS[stem]
     if stem in METRICS and (not colon or stem in _WITH_PARAMETER):
         return _with_parameter(stem, parameter) if colon else METRICS[stem]
     if name.startswith("python:"):
@@ -318,9 +353,10 @@ def _find(name: object, task: str, classes: Any, n_classes: int | None) -> Metri
 
     if plain in get_scorer_names():
         return _computed(get_scorer(plain), task, classes, n_classes, name=plain)
+    names = LABEL_METRICS if task == "multilabel" else METRICS
     raise InvalidParameterError(
-        f"metric must be one of {', '.join(METRICS)}, or another scorer of scikit-learn, but got {name!r}"
-        + near_miss(plain, [*METRICS, *_ALIASES, *get_scorer_names()])
+        f"metric must be one of {', '.join(names)}, or another scorer of scikit-learn, but got {name!r}"
+        + near_miss(plain, [*names, *_ALIASES, *get_scorer_names()])
     )
 
 
@@ -332,7 +368,7 @@ def _computed(function: Any, task: str, classes: Any, n_classes: int | None, *, 
     tasks = frozenset({task})
     if name:
         formula = replace(formula, name=name)
-        tasks = _REGRESSION if REGRESSION_SCORERS.fullmatch(name) else _CLASSES
+        tasks = _REGRESSION if REGRESSION_SCORERS.fullmatch(name) else _CLASSES | _LABELS
     needs: Literal["probability", "value"] = "value" if task == "regression" else "probability"
     return Metric(formula.name, greater_is_better, tasks, needs, formula)
 

@@ -58,6 +58,21 @@ class _Classified(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return labels
 
 
+class _Labelled(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Stand-in for a classifier of several labels: its table holds their probabilities (N, L)."""
+
+    def __init__(self, n_labels: int = 2) -> None:
+        self.n_labels = n_labels
+        self.classes_ = [np.arange(2)] * n_labels
+
+    def predict_proba(self, X: Array) -> Array:
+        return X
+
+    def predict(self, X: Array) -> Array:
+        labels: Array = (X > 0.5).astype(np.int64)
+        return labels
+
+
 class _Regressed(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Stand-in for a regressor: its table holds the values."""
 
@@ -81,7 +96,9 @@ class ScorerFormula(Formula):
     takes
         ``"estimator"`` for a scorer; ``"labels"``, ``"probabilities"`` or ``"values"`` for a function.
     classes
-        Labels that it sees, in the order of the probabilities; None in a regression.
+        Labels that it sees, in the order of the probabilities; None in a regression, and for several labels.
+    of_labels
+        True for several labels, of which it sees 0 and 1.
     takes_weight
         True if it takes ``sample_weight``.
     center, unit
@@ -96,6 +113,7 @@ class ScorerFormula(Formula):
     name: str
     takes: Literal["estimator", "labels", "probabilities", "values"]
     classes: Array | None = None
+    of_labels: bool = False
     takes_weight: bool = False
     center: tuple[float, ...] = ()
     unit: tuple[float, ...] = ()
@@ -156,13 +174,13 @@ class ScorerFormula(Formula):
         else:
             table = (predictions / predictions.sum(axis=0)).T
         if self.takes == "estimator":
-            standin = _Regressed() if self.classes is None else _Classified(self.classes)
-            found = self.function(standin, table, target, **options)
+            found = self.function(self._standin(len(predictions)), table, target, **options)
         else:
             if self.takes == "labels":
-                assert self.classes is not None
-                table = self.classes[table.argmax(axis=1)]
-            elif self.takes == "probabilities" and table.shape[1] == 2:
+                table = (
+                    _Labelled().predict(table) if self.classes is None else self.classes[table.argmax(axis=1)]
+                )
+            elif self.takes == "probabilities" and self.classes is not None and table.shape[1] == 2:
                 table = table[:, 1]
             found = self.function(target, table, **options)
         if isinstance(found, np.ndarray | Tensor) and found.ndim == 0:
@@ -170,6 +188,12 @@ class ScorerFormula(Formula):
         if not isinstance(found, Real):
             raise InvalidParameterError(f"it must return one number, but returned {type(found).__name__}")
         return float(found)
+
+    def _standin(self, n_outputs: int) -> BaseEstimator:
+        """Stand-in for an estimator that has made the predictions."""
+        if self.classes is not None:
+            return _Classified(self.classes)
+        return _Labelled(n_outputs) if self.of_labels else _Regressed()
 
     def _rows(self, weight: Array) -> tuple[NDArray[np.intp], Array | None]:
         """Rows to score, repeated if need be, and their weights or None."""
@@ -185,7 +209,10 @@ class ScorerFormula(Formula):
         return np.repeat(rows, counts), None
 
     def _target(self, target: Array) -> Array:
-        return self._values(target) if self.classes is None else self.classes[target]
+        if self.classes is not None:
+            return self.classes[target]
+        values = self._values(target)
+        return values.astype(np.int64) if self.of_labels else values
 
     def _values(self, values: Array) -> Array:
         """Values (C, N) in the user's units, as (N,) for one output, else (N, C)."""
@@ -202,7 +229,7 @@ def scorer_formula(metric: Any, task: str, classes: Any, n_classes: int | None) 
     metric
         Scorer of scikit-learn, or ``metric(y_true, y_pred)``.
     task
-        ``binary``, ``multiclass`` or ``regression``.
+        One of `TASKS`.
     classes, n_classes
         Labels and number of the classes, if they are known.
 
@@ -215,22 +242,22 @@ def scorer_formula(metric: Any, task: str, classes: Any, n_classes: int | None) 
     InvalidParameterError
         If it takes other parameters, or it is not known whether greater scores are better.
     """
-    labels = None
-    if task != "regression":
+    labels, of_labels = None, task == "multilabel"
+    if task in ("binary", "multiclass"):
         labels = np.arange(n_classes or 2) if classes is None else np.asarray(classes)
         if labels.dtype == object and all(isinstance(label, str) for label in labels):
             labels = labels.astype(np.str_)  # scikit-learn sorts them ten times as fast
     names = _required(metric)
     name = metric_name(metric)
     if len(names) == 3:
-        return ScorerFormula(metric, name, "estimator", labels), True
+        return ScorerFormula(metric, name, "estimator", labels, of_labels), True
     if len(names) != 2:
         raise InvalidParameterError(
             "metric must be a name, a scorer of scikit-learn or a function of y_true and y_pred, "
             f"but got {one_line(repr(metric))}"
         )
     takes: Literal["labels", "probabilities", "values"] = "values"
-    if labels is not None:
+    if labels is not None or of_labels:
         takes = "probabilities" if names[1] in SCORE_NAMES else "labels"
     last = name.partition("(")[0].rpartition("_")[2]
     if last not in (*LOWER_IS_BETTER, *GREATER_IS_BETTER):
@@ -238,7 +265,7 @@ def scorer_formula(metric: Any, task: str, classes: Any, n_classes: int | None) 
             f"metric {name!r} does not say whether greater is better: give it a name that ends in _score, "
             f"_error or _loss, or pass make_scorer(..., greater_is_better=True or False)"
         )
-    return ScorerFormula(metric, name, takes, labels), last in GREATER_IS_BETTER
+    return ScorerFormula(metric, name, takes, labels, of_labels), last in GREATER_IS_BETTER
 
 
 def _required(function: Any) -> list[str]:

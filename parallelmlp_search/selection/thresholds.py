@@ -27,7 +27,8 @@ from parallelmlp_search.selection.bootstrap import bootstrap_samples, sampling_u
 from parallelmlp_search.selection.cost_formulas import Matrix
 from parallelmlp_search.selection.formulas import ClassCounts, LabelFormula
 from parallelmlp_search.selection.inputs import GroundTruth, check_inputs
-from parallelmlp_search.selection.metrics import Metric
+from parallelmlp_search.selection.label_formulas import LabelsF1, PredictedLabelsFormula
+from parallelmlp_search.selection.metrics import METRICS, Metric
 
 MIN_ROWS = 30
 """With fewer rows nothing is tuned."""
@@ -68,7 +69,8 @@ class DecisionWeights:
     ----------
     weights
         One per class, > 0, with mean 1. With two classes the second is predicted if its probability exceeds
-        ``weights[0] / 2``.
+        ``weights[0] / 2``. One of several labels is predicted if its probability times its weight exceeds
+        0.5.
     gain
         Mean gain in score on out-of-bag rows.
     standard_error
@@ -105,7 +107,7 @@ def tune_thresholds(
         (C, N) probabilities of rows that were not trained on. The tuned score of these rows is optimistic;
         report that of other rows.
     target
-        Class numbers (N,).
+        Class numbers (N,), or 0 and 1 of several labels (C, N).
     metric
         Metric of labels to improve.
     weight
@@ -129,9 +131,14 @@ def tune_thresholds(
     -----
     With two classes all thresholds between neighbouring rows are tried; the result is the middle of the
     widest plateau of best ones, in log-odds. With more classes, each class in turn gets the best weight of a
-    grid, in up to three passes.
+    grid, in up to three passes. Each of several labels is tuned like two classes: for its F1 score or, for
+    the hamming loss and the subset accuracy, its accuracy. For the F1 score of all labels or of the rows, the
+    labels share a threshold (Lipton, Elkan and Naryanaswamy, "Optimal thresholding of classifiers to maximize
+    F1 measure", ECML 2014).
     """
     formula = metric.formula
+    if isinstance(formula, PredictedLabelsFormula):
+        return _label_weights(predictions, target, metric, weight=weight, groups=groups, seed=seed)
     if metric.needs != "label" or not isinstance(formula, LabelFormula):
         raise InvalidParameterError(f"metric must depend on labels to be tuned for, but got {metric.name!r}")
     checked, truth = check_inputs(predictions[None], target, weight, "classes")
@@ -179,6 +186,50 @@ def tune_thresholds(
         return None
     weights = tuned.exp() / tuned.exp().mean()
     return DecisionWeights(tuple(weights.tolist()), gain, error)
+
+
+def _label_weights(
+    predictions: Tensor,
+    target: Any,
+    metric: Metric,
+    *,
+    weight: Any,
+    groups: Any,
+    seed: int | np.random.SeedSequence,
+) -> DecisionWeights | None:
+    """Weight of each of several labels, from thresholds of two classes: present or not."""
+    checked, truth = check_inputs(predictions[None], target, weight, "values")
+    probabilities, actual = checked[0], truth.target
+    n_labels, n_rows = probabilities.shape
+    if n_labels > MAX_CLASSES or not bool(torch.isfinite(probabilities).all()):
+        return None
+    is_f1 = isinstance(metric.formula, LabelsF1)
+    binary = METRICS["f1" if is_f1 else "accuracy"]
+    together = isinstance(metric.formula, LabelsF1) and metric.formula.average != "macro"
+    units = np.arange(n_rows) if groups is None and together else groups
+    parts = [slice(None)] if together else [slice(one, one + 1) for one in range(n_labels)]
+    found = []
+    for part in parts:
+        mine, count = probabilities[part].flatten(), len(probabilities[part])
+        found.append(
+            tune_thresholds(
+                torch.stack([1.0 - mine, mine]),
+                actual[part].flatten().long(),
+                binary,
+                weight=truth.weight.repeat(count),
+                groups=None if units is None else np.tile(np.asarray(units), count),
+                seed=seed,
+            )
+        )
+    weights = tuple(1.0 if one is None else 1.0 / one.weights[0] for one in found)
+    weights = weights * n_labels if together else weights
+    scores = metric.error(
+        torch.stack([probabilities, weight_classes(probabilities, weights)]), actual, truth.weight
+    )
+    gain = float(scores[0] - scores[1])
+    if not gain > ROUNDING:
+        return None
+    return DecisionWeights(weights, gain, max(one.standard_error for one in found if one is not None))
 
 
 class _BinaryTuner:

@@ -59,8 +59,11 @@ class AnswerWriter:
         return content
 
     def _predictions(self, answer: Answer) -> list[Any]:
-        """Classes, numbers, or lists of numbers if there are several outputs."""
+        """Classes, 0 and 1 by label, numbers, or lists of numbers if there are several outputs."""
         values, model = answer.values, self._model
+        if model.task == "multilabel":
+            rows = model.has_labels(values).T.tolist()
+            return [dict(zip(self._classes, row, strict=True)) for row in rows]
         if model.classes is not None:
             labels: list[Any] = model.classes[model.class_numbers(values)].tolist()
             return labels
@@ -72,17 +75,18 @@ class AnswerWriter:
     def _table(self, answer: Answer) -> bytes:
         """CSV with the columns of ``pmlp predict``, followed by those of ``pmlp predict --proba``."""
         values = answer.values.T
-        if self._classes:
+        if self._model.task == "multilabel":
+            frame = pd.DataFrame(self._model.has_labels(answer.values).T, columns=self._classes)
+            for name, column in zip(self._classes, answer.values, strict=True):
+                frame[f"{name}_probability"] = column
+        elif self._classes:
             name = self._target
             while name in self._classes:
                 name += "_"
             frame = pd.DataFrame(values, columns=self._classes)
             frame.insert(0, name, self._predictions(answer))
-        elif self._model.flat_target:
-            frame = pd.DataFrame({self._target: values[:, 0]})
         else:
-            names = [f"{self._target}_{output}" for output in range(values.shape[1])]
-            frame = pd.DataFrame(values, columns=names)
+            frame = pd.DataFrame(values, columns=self._model.output_columns(self._target))
         return frame.to_csv(index=False).encode("utf-8", errors="replace")
 
 

@@ -192,6 +192,7 @@ def create_app(run: Path, limits: Limits, metrics: Metrics) -> FastAPI:
         "task": model.task,
         "target": target,
         "classes": None if model.classes is None else model.classes.tolist(),
+        "outputs": None if model.output_names is None else list(model.output_names),
         "metric": result["metric"],
         "honest_score": None if result["honest"] is None else result["honest"]["score"],
         "max_rows": limits.max_rows,

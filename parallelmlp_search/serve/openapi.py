@@ -63,6 +63,9 @@ def components(
     if model.classes is not None:
         prediction = {"enum": model.classes.tolist()}
         names = [str(name) for name in model.classes]
+        if model.task == "multilabel":
+            properties = {name: {"enum": [0, 1]} for name in names}
+            prediction = {"type": "object", "properties": properties, "required": names}
         answer["properties"]["probabilities"] = {
             "type": "array",
             "items": {

@@ -18,7 +18,7 @@ from parallelmlp_search.data.task import TASKS
 from parallelmlp_search.distribute.backends import BACKENDS
 from parallelmlp_search.kernels.precision import PRECISIONS
 from parallelmlp_search.search.problem.settings import CALIBRATIONS, LOSSES, SAMPLERS
-from parallelmlp_search.selection import METRICS
+from parallelmlp_search.selection import LABEL_METRICS, METRICS
 from parallelmlp_search.space import PRESETS
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 def test_choices_are_those_of_the_packages() -> None:
     wanted = {
         "task": {*TASKS, "classification"},
-        "metric": set(METRICS),
+        "metric": {*METRICS, *LABEL_METRICS},
         "loss": {loss for losses in LOSSES.values() for loss in losses},
         "space": set(PRESETS),
         "sampler": set(SAMPLERS),

@@ -23,7 +23,7 @@ from parallelmlp_search.distill.soft_targets import (
 )
 from parallelmlp_search.distill.students import Lesson, train_students
 from parallelmlp_search.inference import TrainedModel
-from parallelmlp_search.inference.model import architecture_of
+from parallelmlp_search.inference.fold_model import architecture_of
 from parallelmlp_search.packing import Head
 from parallelmlp_search.search import Problem, SearchSettings
 from parallelmlp_search.search import run as search

@@ -323,6 +323,8 @@ KINDS += [c.replace(widths=tuple(width - 1 for width in c.widths)) for c in KIND
         ("poisson", 1, False),
         ("gamma", 1, True),
         ("tweedie:1.3", 2, False),
+        ("binary_logits", 3, True),
+        ("binary_logits", 2, False),
     ],
 )
 def test_every_part_of_a_network(loss: str, n_outputs: int, weighted: bool) -> None:
@@ -332,6 +334,8 @@ def test_every_part_of_a_network(loss: str, n_outputs: int, weighted: bool) -> N
     kinds = KINDS
     if loss not in ("binary_logits", "cross_entropy"):
         target = torch.randn(n_outputs, 100, generator=generator)
+    elif loss == "binary_logits" and n_outputs > 1:
+        target = torch.randint(0, 2, (n_outputs, 100), generator=generator).float()
     if log_link_power(loss) is not None:  # exponentials amplify differences by rounding
         kinds = [c.replace(learning_rate=0.05 * c.learning_rate) for c in KINDS]
         target = target.exp()
@@ -478,7 +482,8 @@ def test_supported_buckets() -> None:
     assert supported(n_outputs=2, loss="cross_entropy")
     assert supported(n_inputs=2048)
     assert not supported(n_inputs=2049)
-    assert not supported(n_outputs=2)
+    assert supported(n_outputs=2)  # two labels
+    assert not supported(loss="cross_entropy")
     assert supported(loss="squared_error")
     assert supported(loss="poisson")
     assert supported(loss="tweedie:1.3", n_outputs=2)

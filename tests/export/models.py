@@ -17,7 +17,7 @@ from parallelmlp_search.data.categorical import CategoryEncoder
 from parallelmlp_search.data.encoding import TableEncoder
 from parallelmlp_search.data.means import CategoryMeans
 from parallelmlp_search.inference import TrainedModel
-from parallelmlp_search.inference.model import architecture_of
+from parallelmlp_search.inference.fold_model import architecture_of
 from parallelmlp_search.packing import Head
 from parallelmlp_search.search.finalists.model import fold_model
 from parallelmlp_search.space import ACTIVATIONS, MLPConfig
@@ -38,6 +38,9 @@ CONFIGS = (
     *(MLPConfig(widths=(3,), activation=name, bias=False) for name in ACTIVATIONS),
 )
 """Every kind of layer. The first two and the next two have the same shapes and are computed side by side."""
+
+SIZES = {"binary": 2, "multiclass": 3, "multilabel": 4, "regression": 2}
+"""Classes, labels or outputs of the models."""
 
 TOLERANCE = 1e-5
 """Promised difference of a prediction, relative to the size of the predictions of a regression."""
@@ -99,7 +102,7 @@ def random_model(frame: pd.DataFrame, task: Any, n_folds: int = 3, **values: Any
     generator = torch.Generator().manual_seed(0)
     shared, kinds = values.pop("shared", False), values.pop("kinds", [None] * n_folds)
     configs: Sequence[MLPConfig] = values.pop("configs", CONFIGS)
-    n_predictions = values.pop("n_predictions", {"binary": 2, "multiclass": 3, "regression": 2}[task])
+    n_predictions = values.pop("n_predictions", SIZES[task])
     head = Head(task, n_predictions)
     folds: list[Any] = []
     for fold in range(n_folds):

@@ -57,7 +57,7 @@ def check_equal(model: TrainedModel, frame: pd.DataFrame, path: Path) -> Any:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel", "regression"])
 def test_every_kind_of_column_and_layer(task: str, shared: bool, tmp_path: Path) -> None:
     model = random_model(every_kind(), task, shared=shared)
     session = check_equal(model, new_rows(), tmp_path)
@@ -103,6 +103,15 @@ def test_postprocessing_of_classes(tmp_path: Path) -> None:
     decided = replace(model, decision_weights=matrix)
     check_equal(decided, new_rows(), tmp_path)
     assert (decided.predict(new_rows()) != model.predict(new_rows())).any()
+    without = replace(model, decision_weights=None)
+    assert (without.predict(new_rows()) != model.predict(new_rows())).any()
+
+
+def test_postprocessing_of_labels(tmp_path: Path) -> None:
+    weights = (0.6, 1.0, 1.9, 1.2)
+    model = random_model(every_kind(), "multilabel", temperature=0.3, decision_weights=weights)
+    session = check_equal(model, new_rows(), tmp_path)
+    assert [one.name for one in session.get_outputs()] == ["probabilities", "labels"]
     without = replace(model, decision_weights=None)
     assert (without.predict(new_rows()) != model.predict(new_rows())).any()
 

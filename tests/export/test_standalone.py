@@ -74,7 +74,7 @@ def check_equal(model: TrainedModel, frame: pd.DataFrame, folder: Path) -> None:
         assert written.predict(frame).tolist() == model.predict(frame).tolist()
 
 
-@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel", "regression"])
 def test_every_kind_of_column_and_layer(task: str, tmp_path: Path) -> None:
     check_equal(random_model(every_kind(), task), new_rows(), tmp_path / "model")
 
@@ -91,6 +91,9 @@ def test_postprocessing(tmp_path: Path) -> None:
     check_equal(model, new_rows(), tmp_path / "classes")
     matrix = ((1.0, 0.5, 0.0), (0.0, 0.2, 0.1), (0.0, 0.9, 0.3))
     check_equal(replace(model, decision_weights=matrix), new_rows(), tmp_path / "costs")
+    weights = (0.6, 1.0, 1.9, 1.2)
+    model = random_model(every_kind(), "multilabel", temperature=0.3, decision_weights=weights)
+    check_equal(model, new_rows(), tmp_path / "labels")
     scaling = TargetScaling((100.0,), (4.0,))
     model = random_model(every_kind(), "regression", n_predictions=1, target_scaling=scaling)
     check_equal(model, new_rows(), tmp_path / "values")
@@ -191,7 +194,7 @@ def test_csv_files(tmp_path: Path) -> None:
 
     new_rows().to_csv(tmp_path / "table.csv", index=False)
     found = pd.read_csv(io.StringIO(predict("table.csv").stdout))
-    assert found.columns.tolist() == ["prediction 0", "prediction 1"]
+    assert found.columns.tolist() == ["prediction_0", "prediction_1"]
     np.testing.assert_allclose(found, model.predict(new_rows()), atol=TOLERANCE)
     new_rows().drop(columns="town").to_csv(tmp_path / "table.csv", index=False)
     assert "no column 'town'" in predict("table.csv").stderr

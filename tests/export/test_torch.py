@@ -51,7 +51,7 @@ def check_equal(model: TrainedModel, frame: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel", "regression"])
 def test_every_kind_of_column_and_layer(task: str, shared: bool) -> None:
     check_equal(random_model(every_kind(), task, shared=shared), new_rows())
 
@@ -63,6 +63,7 @@ def test_each_layer_alone() -> None:
 
 def test_postprocessing() -> None:
     check_equal(random_model(every_kind(), "multiclass", temperature=0.3), new_rows())
+    check_equal(random_model(every_kind(), "multilabel", temperature=0.3), new_rows())
     scaling = TargetScaling((100.0,), (4.0,))
     check_equal(random_model(every_kind(), "regression", n_predictions=1, target_scaling=scaling), new_rows())
 

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from parallelmlp_search.data import TablePreprocessor
 from parallelmlp_search.engine.heads import head_predictions
 from parallelmlp_search.inference import TrainedModel, ensemble
-from parallelmlp_search.inference.model import architecture_of
+from parallelmlp_search.inference.fold_model import architecture_of
 from parallelmlp_search.inference.threads import for_each
 from parallelmlp_search.packing import Head
 from parallelmlp_search.packing.pack import extract, select_columns

@@ -83,12 +83,16 @@ def _logits(n_outputs: int) -> Tensor:
     return logits
 
 
-@pytest.mark.parametrize(("loss", "n_outputs"), [("binary_logits", 1), ("cross_entropy", 4)])
+@pytest.mark.parametrize(
+    ("loss", "n_outputs"), [("binary_logits", 1), ("binary_logits", 3), ("cross_entropy", 4)]
+)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("smooth", [False, True])
 def test_losses_agree_with_the_plain_losses(loss: str, n_outputs: int, weighted: bool, smooth: bool) -> None:
     logits = _logits(n_outputs)
     target = torch.arange(33) % max(2, n_outputs)
+    if loss == "binary_logits" and n_outputs > 1:
+        target = torch.arange(33 * n_outputs).view(n_outputs, 33) // 3 % 2
     weight = torch.rand(33, generator=torch.Generator().manual_seed(1)) if weighted else None
     smoothing = torch.tensor([0.0, 0.1, 0.2, 0.5, 0.9]) if smooth else None
     gradient, expected_gradient = torch.empty_like(logits), torch.empty_like(logits)
@@ -103,7 +107,9 @@ def test_losses_agree_with_the_plain_losses(loss: str, n_outputs: int, weighted:
     expected = get_loss(loss)(logits, target, expected_gradient, weight, smoothing)
     torch.testing.assert_close(again, expected, rtol=1e-6, atol=1e-6)
     assert not torch.allclose(again, losses, rtol=1e-3)
-    other = function(logits, (target + 1) % max(2, n_outputs), gradient, weight, smoothing)
+    other = function(
+        logits, (target + 1) % (2 if loss == "binary_logits" else n_outputs), gradient, weight, smoothing
+    )
     assert not torch.allclose(other, again, rtol=1e-3)
 
 

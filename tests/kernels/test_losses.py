@@ -35,8 +35,8 @@ def _huber(delta: float) -> RowLosses:
 
 
 def _binary(outputs: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    wanted = (1.0 - smoothing) * target.double() + smoothing / 2.0
-    return F.binary_cross_entropy_with_logits(outputs[0], wanted, reduction="none")
+    wanted = ((1.0 - smoothing) * target.double() + smoothing / 2.0).view_as(outputs)
+    return F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").mean(dim=0)
 
 
 def _tweedie(power: float) -> RowLosses:
@@ -72,7 +72,7 @@ SMOOTHED = ("cross_entropy", "binary_logits")
 CASES = [
     pytest.param(name, n_outputs, weighted, smoothed, id=f"{name}, C={n_outputs}{w}{s}")
     for name in TWINS
-    for n_outputs in ((1,) if name == "binary_logits" else (2, 10) if name == "cross_entropy" else (1, 3))
+    for n_outputs in ((1, 4) if name == "binary_logits" else (2, 10) if name == "cross_entropy" else (1, 3))
     for weighted, w in ((False, ""), (True, ", weights"))
     for smoothed, s in ((False, ""), (True, ", smoothing"))
     if not smoothed or name in SMOOTHED
@@ -85,7 +85,7 @@ def _problem(name: str, n_outputs: int, seed: int = 0) -> tuple[Tensor, Tensor, 
     if name == "cross_entropy":
         target = torch.randint(0, n_outputs, (N,), generator=generator)
     elif name == "binary_logits":
-        target = torch.randint(0, 2, (N,), generator=generator)
+        target = torch.randint(0, 2, (N,) if n_outputs == 1 else (n_outputs, N), generator=generator)
     else:
         target = torch.randn(n_outputs, N, dtype=torch.float64, generator=generator)
         if name in LOG_LINK:

@@ -344,7 +344,8 @@ def test_bad_names(name, task, n_classes, message):
 
 
 def test_default_metrics():
-    assert [get_metric(None, task).name for task in metrics.TASKS] == ["roc_auc", "log_loss", "rmse"]
+    defaults = [get_metric(None, task).name for task in metrics.TASKS]
+    assert defaults == ["roc_auc", "log_loss", "rmse", "log_loss"]
     with pytest.raises(InvalidParameterError, match="task must be one of"):
         get_metric(None, "ranking")
 

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parallelmlp_search import load
+from parallelmlp_search import ParallelMLPClassifier, ParallelMLPRegressor, load
 from parallelmlp_search.data import read_table
 from parallelmlp_search.inference import Ensemble, TrainedModel
 from parallelmlp_search.serve.app import MAX_SHARED_ROWS, create_app
 from parallelmlp_search.serve.bodies import Limits
 from parallelmlp_search.serve.metrics import Metrics
 from tests.serve.client import Client, Reply, rows_of
-from tests.serve.conftest import offers, people
+from tests.serve.conftest import SEARCH, offers, people
 
 Clients = Callable[..., Client]
 
@@ -44,6 +44,33 @@ def test_answers_are_the_predictions_of_the_estimator(
     assert list(reply.content["probabilities"][0]) == ["no", "yes"]
     assert "warnings" not in reply.content
     assert abs(probabilities(reply) - model.predict_proba(frame.iloc[::-1])).max() > 0.01 or n_rows == 1
+
+
+@pytest.mark.parametrize("kind", ["labels", "numbers"])
+def test_several_targets_are_answered_by_name(kind: str, tmp_path: Path, client_of: Clients) -> None:
+    frame, run = people(120), tmp_path / "run"
+    target = pd.DataFrame({"fit": frame["hours"] > 40, "old": frame["age"] > 50}).astype(int)
+    if kind == "labels":
+        model: Any = ParallelMLPClassifier(**SEARCH, run_directory=run).fit(frame, target)
+    else:
+        model = ParallelMLPRegressor(**SEARCH, run_directory=run).fit(frame, target)
+    client, rows = client_of(run), rows_of(frame.head(3))
+    predicted = model.predict(frame.head(3))
+    table = pd.read_csv(io.StringIO(client.post(rows, accept="text/csv").body.decode()))
+    np.testing.assert_allclose(table[["fit", "old"]], predicted, rtol=1e-12)
+    content = client.post(rows).content
+    schema = client.get("/openapi.json").content["components"]["schemas"]["Predictions"]
+    item = schema["properties"]["predictions"]["items"]
+    if kind == "labels":
+        assert content["predictions"] == [{"fit": a, "old": b} for a, b in predicted.tolist()]
+        found = [list(row.values()) for row in content["probabilities"]]
+        np.testing.assert_array_equal(found, model.predict_proba(frame.head(3)))
+        np.testing.assert_allclose(table[["fit_probability", "old_probability"]], found, rtol=1e-12)
+        assert item["properties"]["fit"] == {"enum": [0, 1]}
+    else:
+        assert content["predictions"] == predicted.tolist()
+        assert item["type"] == "array"
+    assert client.get("/schema").content["outputs"] == ["fit", "old"]
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 9, 40])

@@ -29,7 +29,7 @@ class TargetProfile:
     name
         Name of the column, or None.
     task
-        ``binary``, ``multiclass`` or ``regression``.
+        One of `TASKS`.
     values
         Classes or range, in words.
     reason

@@ -43,7 +43,7 @@ def leakage(read: ReadTable, target: npt.NDArray[np.generic], task: str) -> list
     target
         Target of shape (rows,) or (rows, outputs).
     task
-        ``binary``, ``multiclass`` or ``regression``.
+        One of `TASKS`.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def target_findings(target: npt.NDArray[np.generic], task: str, name: str) -> li
     target
         Target of shape (rows,) or (rows, outputs).
     task
-        ``binary``, ``multiclass`` or ``regression``.
+        One of `TASKS`.
     name
         Name of the target in messages.
 
@@ -148,6 +148,14 @@ def target_findings(target: npt.NDArray[np.generic], task: str, name: str) -> li
     -------
     list of Finding
     """
+    if task == "multilabel":
+        counts = np.minimum(target.sum(axis=0), (1 - target).sum(axis=0))
+        n_rare = int((counts < MIN_CLASS_ROWS).sum())
+        text = (
+            f"{n_rare} of {len(counts)} labels {'has' if n_rare == 1 else 'have'} fewer than "
+            f"{MIN_CLASS_ROWS} rows with or without, too few to learn and to score: leave out rare labels"
+        )
+        return [Finding("rare classes", text, (name,))] if n_rare else []
     if task == "regression" or target.ndim > 1:
         return []
     classes, counts = np.unique(target, return_counts=True)
@@ -189,6 +197,12 @@ def describe_target(target: npt.NDArray[np.generic], task: str) -> str:
         values = np.asarray(target, dtype=np.float64)
         low, middle, high = (format_number(value) for value in np.quantile(values, [0.0, 0.5, 1.0]))
         return f"{low} … {high}, median {middle}"
+    if task == "multilabel":
+        shares = ", ".join(
+            percent(float(share)) for share in np.asarray(target, dtype=float).mean(axis=0)[:4]
+        )
+        more = ", …" if target.shape[1] > 4 else ""
+        return f"{target.shape[1]} labels, which {shares}{more} of the rows have"
     classes, counts = np.unique(target, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     shown = ", ".join(f"{classes[place]} {percent(counts[place] / counts.sum())}" for place in order[:4])

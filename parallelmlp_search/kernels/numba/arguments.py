@@ -289,6 +289,7 @@ class Steps(NamedTuple):
     n_field_layers: int
     n_field_neurons: int
     is_regression: int
+    of_labels: int
 
 
 class RankedRows(NamedTuple):

@@ -60,11 +60,13 @@ class StepBatches(NamedTuple):
         ``(T, D, N)`` with padded rows, and ``(T, n_rows, D)`` with padded columns: inputs. The first padded
         column, if any, is 1, so that the gradient of the biases comes with that of the weights.
     classes, values
-        ``(T, N)`` and ``(T, C, N)``: classes, and targets of a regression.
+        ``(T, N)`` and ``(T, C, N)``: classes, and targets of a regression or 0/1 of several labels.
     shares
         ``(T, N)``: share of each row in the mean loss, 0 for padding.
     is_regression
         True if `values` are the targets.
+    of_labels
+        True if they are 0 and 1, for the binary cross-entropy; otherwise for the squared error.
     """
 
     rows: NDArray[np.float32]
@@ -73,6 +75,7 @@ class StepBatches(NamedTuple):
     values: NDArray[np.float32]
     shares: NDArray[np.float32]
     is_regression: bool
+    of_labels: bool = False
 
     @classmethod
     def of(cls, batches: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> StepBatches:
@@ -302,6 +305,7 @@ class CompiledMembers:
             n_field_layers=fields.shape[1],
             n_field_neurons=fields.shape[2],
             is_regression=batches.is_regression,
+            of_labels=batches.of_labels,
         )
         self._call("member_steps", "workspace_size", self._packed, steps)
         return torch.from_numpy(losses)

@@ -254,7 +254,7 @@ def compiled_loss(name: str) -> Loss:
             cached[key] = LossRows(
                 outputs.numpy(),
                 gradient.numpy(),
-                np.zeros(n_rows, dtype=np.int64),
+                np.zeros(tuple(target.shape), dtype=np.int64),
                 np.full(n_rows, 1.0 / n_rows, dtype=np.float32),
                 np.zeros(n_members, dtype=np.float32),
                 np.empty(n_members, dtype=np.float32),
@@ -264,7 +264,7 @@ def compiled_loss(name: str) -> Loss:
                 n_rows,
             )
         losses = np.empty(n_members, dtype=np.float32)
-        rows = cached[key]._replace(classes=target.contiguous().numpy(), losses=losses)
+        rows = cached[key]._replace(classes=target.long().contiguous().numpy(), losses=losses)
         if weight is not None:
             shares = weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
             rows = rows._replace(shares=shares.numpy())

@@ -78,13 +78,35 @@ def _sum(values, size):
     return total
 
 
+@inlined
+def label_rows(outputs, target, shares, s, gradient, scratch, n_outputs, n_rows):
+    """Mean loss of the labels of each row times its share into the first row of ``scratch`` (3, N).
+
+    The gradient by a member's logits (C, N) is written to ``gradient`` (C, N).
+    """
+    part, values = ONE / F(n_outputs), scratch + n_rows
+    for n in range(n_rows):
+        scratch[n] = ZERO
+    for c in range(n_outputs):
+        at = c * n_rows
+        grad = gradient + at
+        binary_rows(outputs + at, target + at, shares, s, grad, values, n_rows)
+        for n in range(n_rows):
+            scratch[n] += values[n] * part
+            grad[n] *= part
+
+
 def binary_logits(arguments):
-    """Binary cross-entropy of logits (P, N)."""
+    """Binary cross-entropy of logits (P, C, N), the mean over C."""
     loss = _loss_rows(as_integers(arguments))
-    n_rows, values = loss.n_rows, loss.scratch
+    n_outputs, n_rows, values = loss.n_outputs, loss.n_rows, loss.scratch
     for p in range(loss.n_members):
-        outputs, gradient = loss.outputs + p * n_rows, loss.gradient + p * n_rows
-        binary_rows(outputs, loss.classes, loss.shares, loss.smoothing[p], gradient, values, n_rows)
+        at, smoothing = p * n_outputs * n_rows, loss.smoothing[p]
+        outputs, gradient = loss.outputs + at, loss.gradient + at
+        if n_outputs == 1:
+            binary_rows(outputs, loss.classes, loss.shares, smoothing, gradient, values, n_rows)
+        else:
+            label_rows(outputs, loss.classes, loss.shares, smoothing, gradient, values, n_outputs, n_rows)
         loss.losses[p] = _sum(values, n_rows)
     return 0
 

@@ -14,7 +14,7 @@ from parallelmlp_search.kernels.numba.arguments import Plan, Steps
 from parallelmlp_search.kernels.numba.decorators import inlined
 from parallelmlp_search.kernels.numba.elementwise import ONE, ZERO, F
 from parallelmlp_search.kernels.numba.layers import embed, embed_backward, log_link_rows, squared_error_rows
-from parallelmlp_search.kernels.numba.loops import binary_rows, cross_entropy_rows
+from parallelmlp_search.kernels.numba.loops import binary_rows, cross_entropy_rows, label_rows
 from parallelmlp_search.kernels.numba.member_layout import begin_member, place_layout
 from parallelmlp_search.kernels.numba.member_memory import N_WAVE_OUTPUTS, fill, read_member, write_member
 from parallelmlp_search.kernels.numba.optimizer_steps import (
@@ -53,8 +53,10 @@ def _loss(net, memory, steps, t, smoothing, power):
     n_outputs, n_rows = net.sizes[net.n_layers], net.n_rows
     outputs, gradient = memory.before + net.starts[net.n_layers - 1], memory.grad
     shares, scratch, classes = steps.shares + t * n_rows, memory.scratch, steps.classes + t * n_rows
-    if steps.is_regression:
-        values = steps.values + t * steps.n_targets * n_rows
+    values = steps.values + t * steps.n_targets * n_rows
+    if steps.of_labels:
+        label_rows(outputs, values, shares, smoothing, gradient, scratch, n_outputs, n_rows)
+    elif steps.is_regression:
         if power == ZERO:
             squared_error_rows(outputs, values, shares, gradient, scratch, n_outputs, n_rows)
         else:

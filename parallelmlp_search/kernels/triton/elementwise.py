@@ -127,7 +127,7 @@ def loss_and_gradient(
     """Losses of the rows of a tile times their shares, and the gradient by the outputs.
 
     ``outputs`` is (C_PAD, N), ``share`` (N,) is 0 for invalid rows, and ``rows`` (N,) are row numbers of
-    ``target`` (n,), or (C, n) for a squared error. The gradient of padded outputs is 0.
+    ``target`` (n,) of classes, or (C, n). The gradient of padded outputs is 0.
     """
     c = tl.arange(0, C_PAD)
     is_output = (c < n_outputs)[:, None]
@@ -144,8 +144,10 @@ def loss_and_gradient(
         losses = -tl.sum(target_share * log_probability, axis=0) * share
         gradient = tl.where(is_output, e / total - target_share, 0.0) * share[None, :]
     elif LOSS == "binary_logits":
-        wanted = tl.load(target + rows, mask=valid, other=0).to(outputs.dtype)
-        wanted = (wanted + smoothing * (0.5 - wanted))[None, :]
+        place = c[:, None].to(tl.int64) * n_rows + rows[None, :]
+        wanted = tl.load(target + place, mask=is_output & valid[None, :], other=0).to(outputs.dtype)
+        wanted = wanted + smoothing * (0.5 - wanted)
+        share = share / n_outputs
         gradient = tl.where(is_output, _sigmoid(outputs) - wanted, 0.0) * share[None, :]
         above = tl.where(outputs > 0.0, outputs, 0.0)
         values = above - outputs * wanted + log_one_plus(tl.exp(-tl.abs(outputs)))

@@ -102,6 +102,11 @@ def _train(
         raise RunDirectoryError(
             f"the run in {path!r} was searched on other data: promote it with the same table"
         )
+    if problem.task == "multilabel":
+        raise RunDirectoryError(
+            f"the run in {path!r} predicts several labels, which promoted networks do not support: use the "
+            "ensemble of the search"
+        )
     if result.get("refitted"):
         raise RunDirectoryError(
             f"the run in {path!r} was refitted and holds no networks of folds, which promoted ones would "

@@ -74,9 +74,9 @@ def evaluated_rows(model: TrainedModel, rows: ExplainedRows, *, seed: int = 0) -
     Returns
     -------
     EvaluatedRows or None
-        None if no row has both a known target and networks that have not seen it.
+        None if no row has both a known target and networks that have not seen it, and for several labels.
     """
-    if rows.target is None:
+    if rows.target is None or model.task == "multilabel":
         return None
     numbers = np.arange(len(rows)) if rows.folds is None else np.flatnonzero(rows.folds >= 0)
     if not len(numbers):
@@ -93,8 +93,7 @@ def evaluated_rows(model: TrainedModel, rows: ExplainedRows, *, seed: int = 0) -
     target, predicted = chosen.target, None
     if model.classes is None:
         target = np.atleast_2d(np.asarray(target, dtype=np.float64).T)
-        name = model.target_name or "target"
-        labels = [name] if len(target) == 1 else [f"{name} {number}" for number in range(len(target))]
+        labels = model.output_columns(model.target_name or "target")
     else:
         labels = [cell_text(label) for label in model.classes]
         predicted = model.class_numbers(predictions)

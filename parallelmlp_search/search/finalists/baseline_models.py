@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ class TrainingTable:
     inputs
         Inputs ``(n, d)``.
     target
-        Class numbers ``(n,)``, or standardized values ``(n, C)``.
+        Class numbers ``(n,)``, or standardized values or labels ``(n, C)``.
     weight
         Weights ``(n,)``, or None.
     is_category
@@ -176,7 +177,7 @@ def _fit_linear(table: TrainingTable, task: str, n_iterations: int) -> Predictor
     from sklearn.linear_model import LogisticRegression, Ridge, TweedieRegressor
 
     if task != "regression":
-        return _classifier(LogisticRegression(max_iter=n_iterations), table)
+        return _classifier(partial(LogisticRegression, max_iter=n_iterations), table)
     if table.power is not None:
         alpha = 1.0 / len(table.inputs)  # its loss is a mean, that of Ridge a sum
         glm = {"power": table.power, "link": "log", "alpha": alpha, "max_iter": n_iterations}
@@ -203,7 +204,7 @@ def _fit_boosting(table: TrainingTable, task: str, n_iterations: int) -> Predict
         "random_state": 0,
     }
     if task != "regression":
-        return _classifier(HistGradientBoostingClassifier(**options), table)
+        return _classifier(partial(HistGradientBoostingClassifier, **options), table)
     if table.level is not None:
         options |= {"loss": "quantile", "quantile": table.level}
     elif table.power is not None:  # Poisson's loss stands for that of amounts that can be zero
@@ -217,10 +218,21 @@ def _of_outputs(create: Callable[[], Any], table: TrainingTable) -> Predictor:
     return lambda inputs: np.stack([model.predict(inputs) for model in models])
 
 
-def _classifier(model: Any, table: TrainingTable) -> Predictor:
-    """Predictor of a classifier; rows can lack some of the classes."""
-    model.fit(table.inputs, table.target, table.weight)
-    return lambda inputs: _with_all_classes(model.predict_proba(inputs).T, model.classes_)
+def _classifier(kind: Callable[[], Any], table: TrainingTable) -> Predictor:
+    """Predictor of a classifier, or of one for each label; rows can lack some of the classes."""
+    if table.target.ndim == 1:
+        model = kind().fit(table.inputs, table.target, table.weight)
+        return lambda inputs: _with_all_classes(model.predict_proba(inputs).T, model.classes_)
+    models = [  # a label that all rows have or lack is a constant
+        kind().fit(table.inputs, label > 0.5, table.weight) if np.ptp(label) > 0 else float(label[0])
+        for label in table.target.T
+    ]
+    return lambda inputs: np.stack(
+        [
+            np.full(len(inputs), one) if isinstance(one, float) else one.predict_proba(inputs)[:, 1]
+            for one in models
+        ]
+    )
 
 
 def _with_all_classes(probabilities: Floats, classes: Floats) -> Floats:

@@ -222,9 +222,16 @@ class _Comparison:
         weight = np.ones(len(rows))
         if preparation.training_weight is not None:
             weight = preparation.training_weight[rows].astype(np.float64)
-        if self.task != "regression":
+        if self.task == "multilabel":
+            constant = np.average(target, axis=0, weights=weight)
+            constant = (
+                self._best_of(np.stack([constant > 0.5, constant > 0.0]).astype(float))
+                if self.tunes
+                else constant
+            )
+        elif self.task != "regression":
             constant = np.bincount(target, weight, minlength=preparation.problem.head.n_predictions)
-            constant = self._best_class() if self.tunes else constant / weight.sum()
+            constant = self._best_of(np.eye(len(constant))) if self.tunes else constant / weight.sum()
         else:
             from sklearn.dummy import DummyRegressor
 
@@ -234,12 +241,11 @@ class _Comparison:
         score = self._constant_score(constant, self.scored)
         return Baseline("prior", score, 1.0)
 
-    def _best_class(self) -> NDArray[Any]:
-        """Indicator of the class whose prediction for every validation row has the best score."""
-        classes = np.eye(self.preparation.problem.head.n_predictions)
+    def _best_of(self, constants: NDArray[Any]) -> NDArray[Any]:
+        """Constant prediction, of several ``(k, C)``, that has the best score on the validation rows."""
         held, metric = self.preparation.validation_rows, self.preparation.metric
-        errors = [metric.to_error(self._constant_score(one, held)) for one in classes]
-        best: NDArray[Any] = classes[int(np.nanargmin(errors))]
+        errors = [metric.to_error(self._constant_score(one, held)) for one in constants]
+        best: NDArray[Any] = constants[int(np.nanargmin(errors))]
         return best
 
     def _constant_score(self, constant: NDArray[Any], numbers: NDArray[np.intp]) -> float:

@@ -204,11 +204,13 @@ def honest_score(fit: CrossFit, evaluation: Evaluation, model: TrainedModel) -> 
     decision = model.decision_weights if preparation.metric.needs == "label" else None
     if model.classes is not None:
         plain = ensemble.combine(predictions).double()
-        plain = plain / plain.sum(dim=0, keepdim=True)
+        of_labels = preparation.of_labels
+        plain = plain if of_labels else plain / plain.sum(dim=0, keepdim=True)
+        tempered = apply_temperature(plain, model.temperature, of_labels=of_labels)
         honest = adjust_for_postprocessing(
             honest,
             weight_classes(plain, evaluation.decision_weights),
-            weight_classes(apply_temperature(plain, model.temperature), decision),
+            weight_classes(tempered, decision),
             rows.target,
             preparation.metric,
             weight=rows.weight,

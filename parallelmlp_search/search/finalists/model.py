@@ -13,7 +13,7 @@ from torch import Tensor
 from parallelmlp_search.data.encoding import TableEncoder
 from parallelmlp_search.data.target_curve import TargetCurve
 from parallelmlp_search.inference import FoldModel, TrainedModel
-from parallelmlp_search.inference.model import architecture_of
+from parallelmlp_search.inference.fold_model import architecture_of
 from parallelmlp_search.packing import Head, plan
 from parallelmlp_search.packing.pack import write_member
 from parallelmlp_search.search.finalists.cross_fitting import CrossFit
@@ -68,6 +68,7 @@ def trained_model(
         folds=folds,
         feature_names=[str(name) for name in problem.frame.columns],
         target_name=problem.target_name,
+        output_names=tuple(problem.labels) if problem.task == "multilabel" else problem.output_names,
         flat_target=problem.target.ndim == 1,
         target_scaling=preparation.target_scaling,
         reader=problem.reader,

@@ -20,6 +20,7 @@ from parallelmlp_search.selection import (
     Decision,
     GreedyEnsemble,
     apply_temperature,
+    fit_label_temperature,
     fit_temperature,
     tune_thresholds,
 )
@@ -69,10 +70,11 @@ def postprocess(fit: CrossFit, ensemble: GreedyEnsemble, n_folds: int | None = N
     if preparation.is_tiny or not (tunes or calibrates):
         return model
     rows, probabilities = _validation(fit, ensemble.weights)
-    if calibrates and len(rows.target):
-        model = replace(model, temperature=fit_temperature(probabilities, rows.target, weight=rows.weight))
+    if calibrates and rows.target.shape[-1]:
+        fitted = fit_label_temperature if preparation.of_labels else fit_temperature
+        model = replace(model, temperature=fitted(probabilities, rows.target, weight=rows.weight))
     if tunes:
-        probabilities = apply_temperature(probabilities, model.temperature)
+        probabilities = apply_temperature(probabilities, model.temperature, of_labels=preparation.of_labels)
         model = replace(model, decision_weights=_tuned_weights(preparation, rows, probabilities))
     return model
 
@@ -90,13 +92,15 @@ def _validation(fit: CrossFit, weights: Tensor) -> tuple[ScoredRows, Tensor]:
         return preparation.scored_rows(rows), torch.from_numpy(probabilities)
     covered = fit.validation_covered
     mixed = GreedyEnsemble(weights, (), ()).combine(fit.validation_predictions[:, :, covered]).double()
-    return preparation.scored_rows(rows[covered.numpy()]), mixed / mixed.sum(dim=0, keepdim=True)
+    if not preparation.of_labels:
+        mixed = mixed / mixed.sum(dim=0, keepdim=True)
+    return preparation.scored_rows(rows[covered.numpy()]), mixed
 
 
 def _tuned_weights(
     preparation: Preparation, rows: ScoredRows, probabilities: Tensor
 ) -> tuple[float, ...] | None:
-    if not len(rows.target):
+    if not rows.target.shape[-1]:
         return None
     found = tune_thresholds(
         probabilities,

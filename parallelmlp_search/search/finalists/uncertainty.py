@@ -115,11 +115,11 @@ def with_uncertainty(
     Returns
     -------
     (TrainedModel, dict or None)
-        Model, and the entry ``uncertainty`` of the result. The model of a tiny table has no such rows, and
-        there is no entry.
+        Model, and the entry ``uncertainty`` of the result. The model of a tiny table has no such rows, that
+        of several labels no sets, and there is no entry.
     """
     preparation = fit.preparation
-    if preparation.is_tiny:
+    if preparation.is_tiny or preparation.of_labels:
         return model, None
     rows = preparation.oof_rows[fit.covered.numpy()]
     predictions = ensemble.combine(fit.scored_predictions).double().numpy()

@@ -12,13 +12,13 @@ from scipy.optimize import nnls
 from parallelmlp_search._checks import check_seconds, duration_text
 from parallelmlp_search.data.encoding import TableEncoder
 from parallelmlp_search.exceptions import InvalidParameterError
+from parallelmlp_search.inference.fold_model import architecture_of
 from parallelmlp_search.inference.latency import (
     EncodingSeconds,
     encoding_seconds,
     network_seconds,
     used_sections,
 )
-from parallelmlp_search.inference.model import architecture_of
 from parallelmlp_search.packing import Architecture, Head
 from parallelmlp_search.search.problem.preparation import Part, Preparation
 from parallelmlp_search.search.problem.problem import Problem

@@ -33,15 +33,14 @@ from parallelmlp_search.data import (
     folds,
     holdout,
 )
-from parallelmlp_search.data.coercion import shown
 from parallelmlp_search.distribute import ShardData
 from parallelmlp_search.engine import Head, TrainingRows
 from parallelmlp_search.engine.rows import select_rows
-from parallelmlp_search.exceptions import DataError
 from parallelmlp_search.search.problem.devices import warn_of_precision
 from parallelmlp_search.search.problem.encoding import Encoder
 from parallelmlp_search.search.problem.problem import Problem
 from parallelmlp_search.search.problem.settings import SearchSettings
+from parallelmlp_search.search.problem.split_checks import check_classes, check_units
 from parallelmlp_search.search.problem.target_encoding import TargetEncoding
 from parallelmlp_search.search.problem.target_transforms import asks_for_means, transforms_of
 from parallelmlp_search.selection import at_best_threshold, decided_by, get_metric
@@ -125,6 +124,9 @@ class Preparation:
         if problem.task == "regression":
             self.target_scaling = TargetScaling.fit(problem.target, is_centred=not settings.has_log_link)
             self.target = self.target_scaling.apply(np.asarray(problem.target, dtype=np.float64))
+        elif problem.task == "multilabel":
+            self.classes = ClassTarget(np.array(problem.labels))
+            self.target = np.asarray(problem.target, dtype=np.float64)
         else:
             self.classes = ClassTarget.fit(problem.target)
             self.target = self.classes.encode(problem.target)
@@ -132,7 +134,7 @@ class Preparation:
             row_weights = class_weights(self.target, problem.class_weight, self.classes.classes_)
         self.training_weight = combine_weights(problem.weight, row_weights, problem.n_rows)
         self.metric_weight = combine_weights(problem.weight, None, problem.n_rows)
-        classes = None if self.classes is None else self.classes.classes_
+        classes = None if n_classes is None or self.classes is None else self.classes.classes_
         metric = get_metric(settings.metric, problem.task, n_classes=n_classes, classes=classes)
         self.metric, self.costs, self.decision = resolved(settings.costs, classes, metric)
         if self.target_scaling is not None and self.target_scaling.is_needed:
@@ -145,7 +147,8 @@ class Preparation:
         self.comparison_metric = at_best_threshold(self.metric, n_classes) if tunes else plain
         self.oof_rows, self.validation_rows = self._divided() if hold_back else self._everything(False)
         if hold_back and not self.is_tiny and self.classes is not None:
-            self._check_classes(self.classes)
+            train, held = map(self.metric_target, (self.oof_rows, self.validation_rows))
+            check_classes(problem, self.classes, self.metric, train, held)
         means, choice = None, settings.space.domains.get("target_encoding")
         if choice is not None and choice.contains(True):
             means = TargetEncoding(problem, self.target, self.metric_weight, settings.seed)
@@ -163,9 +166,9 @@ class Preparation:
     def _divided(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Out-of-fold rows and validation rows."""
         problem, settings = self.problem, self.settings
-        self._check_units()
         if self.is_tiny:
             return self._everything(True)
+        check_units(problem)
         share = 0.2 if problem.n_rows < 5000 else 0.15
         split = holdout(
             self.target,
@@ -177,36 +180,10 @@ class Preparation:
         )
         return split.train, split.test
 
-    def _check_units(self) -> None:
-        """Check that groups or times suffice for a holdout and two folds."""
-        for name, values, least in (("groups", self.problem.groups, 3), ("time", self.problem.time, 4)):
-            if values is None or self.is_tiny:
-                continue
-            count = len(pd.unique(np.asarray(values)))
-            if count < least:
-                raise DataError(
-                    f"{name} must have at least {least} different values, so that some can be held "
-                    f"back and the others make two folds, but has {count}"
-                )
-
-    def _check_classes(self, classes: ClassTarget) -> None:
-        """Check that there are two classes to learn and to score; times and groups may keep them apart."""
-        in_time = self.problem.time is not None
-        train, held = self.target[self.oof_rows], self.target[self.validation_rows]
-        if len(np.unique(train)) < 2:
-            only = shown(classes.classes_[train[0]])
-            raise DataError(
-                f"time must leave two classes to train on, but all {len(train)} earlier rows have {only}"
-            )
-        if len(np.unique(held)) > 1:
-            return
-        anything = torch.rand(1, len(classes), len(held), generator=torch.Generator().manual_seed(0))
-        if not bool(self.metric(anything, torch.from_numpy(held)).isfinite()):
-            only = shown(classes.classes_[held[0]])
-            raise DataError(
-                f"metric {self.metric.name!r} needs rows of two classes, but all {len(held)} rows that "
-                f"validate{', the latest,' if in_time else ''} have {only}: choose another metric"
-            )
+    @property
+    def of_labels(self) -> bool:
+        """True for a multilabel classification."""
+        return self.problem.task == "multilabel"
 
     def _rarest(self) -> int:
         """Rows of the rarer class of two. With more classes, a split without one can still be scored."""
@@ -299,7 +276,7 @@ class Preparation:
     def metric_target(self, rows: NDArray[np.intp]) -> Tensor:
         """Target of rows for metrics: int64 ``(n,)``, or float64 ``(C, n)``."""
         target = self.target[rows]
-        if self.problem.task != "regression":
+        if self.problem.task in ("binary", "multiclass"):
             return torch.from_numpy(target)
         return torch.from_numpy(np.ascontiguousarray(np.atleast_2d(target.T)))
 
@@ -363,6 +340,8 @@ class Preparation:
     def _outputs(self, fit: NDArray[np.intp], train: NDArray[np.intp]) -> tuple[Head, Tensor]:
         """Head and training target; a regression target is scaled by the rows ``fit``."""
         head = self.problem.head
+        if self.of_labels:
+            return head, torch.from_numpy(np.ascontiguousarray(self.target[train].T, dtype=np.float32))
         if self.problem.task != "regression":
             return head, torch.from_numpy(self.target[train])
         weight = None if self.metric_weight is None else self.metric_weight[fit]

@@ -23,6 +23,7 @@ from parallelmlp_search.data.cells.numbers import NumberCells
 from parallelmlp_search.data.cells.recognition import ReadTable, read_columns, read_target
 from parallelmlp_search.data.cells.table import TableReader
 from parallelmlp_search.data.coercion import as_numbers, shown
+from parallelmlp_search.data.labels import as_labels
 from parallelmlp_search.data.profile.columns import profile_columns
 from parallelmlp_search.data.profile.table import (
     TableProfile,
@@ -37,7 +38,17 @@ from parallelmlp_search.exceptions import DataError, DataWarning, InvalidParamet
 from parallelmlp_search.search.problem.target_transforms import offered_transforms
 from parallelmlp_search.selection import get_metric
 
+Target = pd.Series | pd.DataFrame | NDArray[Any]
+
 MIN_ROWS = 2
+
+
+class TargetColumns(tuple[str, ...]):
+    """Names of several target columns of a table."""
+
+    __slots__ = ()
+
+
 MAX_NAMED = 5
 """Classes that a message names."""
 
@@ -51,15 +62,17 @@ class Problem:
     frame
         Features, one row per sample.
     target
-        Raw target, ``(n,)`` of labels or numbers, or ``(n, outputs)`` numbers.
+        Raw target, ``(n,)`` of classes or numbers, or ``(n, outputs)`` of numbers or of 0 and 1 of labels.
     task
-        ``binary``, ``multiclass`` or ``regression``.
+        ``binary``, ``multiclass``, ``multilabel`` or ``regression``.
     weight, groups, time
         For each row, or None: its weight; its group, which no split divides; its time.
     class_weight
         None, ``balanced`` or a mapping from class to weight.
     target_name
-        Name of the target column, or None.
+        Name of the target column, or None; of several columns their names.
+    output_names
+        Names of the columns of a target with several, or None.
     column_types
         Kind by column name, for columns whose kind is not to be recognised.
     target_reader
@@ -77,6 +90,7 @@ class Problem:
     time: NDArray[Any] | None = None
     class_weight: str | Mapping[Any, float] | None = None
     target_name: str | None = None
+    output_names: tuple[str, ...] | None = None
     column_types: Mapping[str, str] | None = None
     target_reader: NumberCells | None = None
     row_numbers: NDArray[np.intp] | None = None
@@ -100,10 +114,11 @@ class Problem:
         table
             Table of shape (n, columns); with the target and other named columns where `target` is a name.
         target
-            Name of the target column; rows without a target are left out with a warning. Or one value per
-            row, shape (n,), or (n, outputs) for a regression.
+            Name of the target column, or names of several as :class:`TargetColumns`; rows without a target
+            are left out with a warning. Or one value per row, shape (n,), or (n, outputs) for a regression or
+            for labels.
         task
-            ``binary``, ``multiclass``, ``regression`` or ``classification``; None infers it.
+            ``binary``, ``multiclass``, ``multilabel``, ``regression`` or ``classification``; None infers it.
         weight, groups, time
             Names of columns where `target` is a name, otherwise values of shape (n,); or None. Equal weights
             are the same as none.
@@ -126,8 +141,13 @@ class Problem:
         frame = as_frame(table).reset_index(drop=True)
         values: dict[str, Any] = {"weight": weight, "groups": groups, "time": time}
         values = {role: given for role, given in values.items() if given is not None}
-        name, label, target_reader = None, "the target", None
-        if isinstance(target, str):
+        name, label, target_reader, output_names = None, "the target", None, None
+        if isinstance(target, TargetColumns):
+            name, output_names = ", ".join(target), tuple(target)
+            whole, label = frame, f"the target {name!r}"
+            frame, target = split_target(whole, output_names, drop=values.values())
+            values = {role: _read_role(role, whole.loc[target.index, values[role]]) for role in values}
+        elif isinstance(target, str):
             name, label = target, f"the target {target!r}"
             if task in (None, "regression") and name in frame.columns:
                 target_reader = read_target(frame[name])
@@ -139,24 +159,21 @@ class Problem:
         every = target = _checked_target(target, len(frame), label)
         if values.get("weight") is not None:
             rows = np.flatnonzero(values["weight"] > 0)
-            frame, target = (
-                frame.iloc[rows],
-                target.iloc[rows] if isinstance(target, pd.Series) else target[rows],
-            )
+            frame = frame.iloc[rows]
+            target = target[rows] if isinstance(target, np.ndarray) else target.iloc[rows]
             values = {role: given[rows] for role, given in values.items()}
         if len(frame) < MIN_ROWS:
             raise DataError(f"at least {MIN_ROWS} rows must have a weight > 0, but there is {len(frame)}")
         lost = _lost_values(every, target, label)
         task = infer_task(target, task)
-        if task != "regression" and len(lost):
+        if len(lost) and task != "regression":
             names = ", ".join(map(shown, lost[:MAX_NAMED]))
             what = f"class {names} is" if len(lost) == 1 else f"{len(lost)} classes ({names}) are"
             reason = "all of its rows have weight 0" if len(lost) == 1 else "all of their rows have weight 0"
             warnings.warn(f"{what} left out: {reason}", DataWarning, stacklevel=2)
-        if task == "regression" and class_weight is not None:
-            raise InvalidParameterError(
-                f"class_weight needs classes, but {label} makes the task a regression"
-            )
+        if task in ("regression", "multilabel") and class_weight is not None:
+            found = "a regression" if task == "regression" else "one of several labels"
+            raise InvalidParameterError(f"class_weight needs classes, but {label} makes the task {found}")
         target = _numbers(target) if task == "regression" else _labels(target)
         return cls(
             frame.reset_index(drop=True),
@@ -164,6 +181,7 @@ class Problem:
             task,
             class_weight=class_weight,
             target_name=name,
+            output_names=output_names,
             target_reader=target_reader,
             row_numbers=frame.index.to_numpy(),
             **values,
@@ -213,8 +231,15 @@ class Problem:
         if self.task == "regression":
             n_outputs = 1 if self.target.ndim == 1 else self.target.shape[1]
             return Head("regression", n_outputs, (0.0,) * n_outputs, (1.0,) * n_outputs)
+        if self.task == "multilabel":
+            return Head(self.task, self.target.shape[1])
         # sorting 36,631 strings takes 24 ms, hence the cache
         return Head(self.task, len(np.unique(self.target)))
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the labels of a multilabel classification."""
+        return list(self.output_names or (f"label_{number}" for number in range(self.target.shape[1])))
 
     @cached_property
     def column_table(self) -> pd.DataFrame:
@@ -266,11 +291,13 @@ def _unless_equal(weights: NDArray[np.float64]) -> NDArray[np.float64] | None:
     return None if weights.min() == weights.max() else weights
 
 
-def _checked_target(target: Any, n_rows: int, label: str) -> pd.Series | NDArray[Any]:
-    """Target of shape (n,) or (n, outputs) without missing or infinite values; a series keeps its dtype."""
+def _checked_target(target: Any, n_rows: int, label: str) -> Target:
+    """Target of shape (n,) or (n, outputs) without missing or infinite values; tables keep their dtypes."""
     if hasattr(target, "to_pandas"):
         target = target.to_pandas()
-    if not isinstance(target, pd.Series):
+    if isinstance(target, pd.DataFrame) and target.shape[1] == 1:
+        target = target.iloc[:, 0]
+    if not isinstance(target, (pd.Series, pd.DataFrame)):
         target = np.asarray(target)
         target = target[:, 0] if target.shape[1:] == (1,) else target
     if target.shape[:1] != (n_rows,):
@@ -280,11 +307,11 @@ def _checked_target(target: Any, n_rows: int, label: str) -> pd.Series | NDArray
         refuse_rows(column.isna().to_numpy(), column, f"{label} must have a value in every row")
         if pd.api.types.is_float_dtype(column.dtype):
             refuse_rows(np.isinf(as_numbers(column)), column, f"{label} must hold finite numbers")
-    checked: pd.Series | NDArray[Any] = target
+    checked: Target = target
     return checked
 
 
-def _lost_values(every: pd.Series | NDArray[Any], kept: pd.Series | NDArray[Any], label: str) -> NDArray[Any]:
+def _lost_values(every: Target, kept: Target, label: str) -> NDArray[Any]:
     """Values of the target that only rows of weight zero have; the values of the other rows must differ."""
     if every.ndim > 1 or len(every) == len(kept):
         return np.empty(0)
@@ -297,12 +324,18 @@ def _lost_values(every: pd.Series | NDArray[Any], kept: pd.Series | NDArray[Any]
     return whole[~whole.isin(left)].to_numpy()
 
 
-def _numbers(target: pd.Series | NDArray[Any]) -> NDArray[np.float64]:
+def _numbers(target: Target) -> NDArray[np.float64]:
+    if isinstance(target, pd.DataFrame):
+        return np.stack([as_numbers(target[name]) for name in target], axis=1)
     return as_numbers(pd.Series(target)) if target.ndim == 1 else np.asarray(target, dtype=np.float64)
 
 
-def _labels(target: pd.Series | NDArray[Any]) -> NDArray[Any]:
+def _labels(target: Target) -> NDArray[Any]:
+    """Classes (n,), or 0 and 1 of labels (n, labels)."""
+    if target.ndim == 2:
+        frame = pd.DataFrame(target)
+        return np.stack([as_labels(frame[name], str(name)) for name in frame], axis=1)
     if isinstance(target, pd.Series) and isinstance(target.dtype, pd.CategoricalDtype):
         target = target.astype(target.cat.categories.dtype)
-    values = target.to_numpy() if isinstance(target, pd.Series) else target
+    values = target.to_numpy() if isinstance(target, (pd.Series, pd.DataFrame)) else target
     return pd.Series(values).infer_objects().to_numpy() if values.dtype == object else values

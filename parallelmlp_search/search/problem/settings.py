@@ -42,6 +42,7 @@ MINIMA = {
 LOSSES = {
     "binary": ("binary_logits",),
     "multiclass": ("cross_entropy",),
+    "multilabel": ("binary_logits",),
     "regression": ("squared_error", "huber", "quantile", "poisson", "gamma", "tweedie"),
 }
 """Losses of each task."""
@@ -170,8 +171,8 @@ class SearchSettings:
         Bins of the piecewise linear encoding of numeric columns, 0 for none; None for 48, or fewer where
         there are many numeric columns or few rows.
     tune_thresholds
-        True to tune decision thresholds for a metric of labels (accuracy, balanced_accuracy, f1, f1_macro,
-        mcc). Otherwise the most probable class is predicted.
+        True to tune decision thresholds for a metric of predicted classes or labels. Otherwise the most
+        probable class is predicted, and labels of a probability above one half.
     costs
         Costs of errors between classes, which the predicted classes minimise in place of tuned thresholds; or
         None.
@@ -324,7 +325,7 @@ class SearchSettings:
         return 0.0 if self.sampler == "grid" else self.refinement
 
     def check_task(self, task: str, target: NDArray[Any] | None = None) -> None:
-        """Check that loss and calibration fit a task, and the loss the values of a target ``(n, ...)``.
+        """Check that loss, costs and calibration fit a task, and the loss a target ``(n, ...)``.
 
         Raises
         ------
@@ -342,10 +343,8 @@ class SearchSettings:
                 )
             if power is not None and target is not None:
                 check_amounts(target, f"loss {self.loss!r}", power)
-        if self.costs is not None and task == "regression":
-            raise InvalidParameterError(
-                "cost_matrix and ordinal need classes, but the task is a regression: leave them out"
-            )
+        if self.costs is not None and task in ("regression", "multilabel"):
+            raise InvalidParameterError(f"cost_matrix and ordinal need classes, but got the task {task!r}")
         if self.calibration == "temperature" and task == "regression":
             raise InvalidParameterError(
                 f"calibration needs classes, but got {self.calibration!r} for a regression: leave it out"

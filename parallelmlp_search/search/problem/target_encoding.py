@@ -67,7 +67,7 @@ class TargetEncoding:
     problem
         Table.
     target
-        Classes ``(n,)``, or numbers ``(n,)`` or ``(n, outputs)``.
+        Classes ``(n,)``, or numbers or labels ``(n,)`` or ``(n, outputs)``.
     weight
         Weights of the rows ``(n,)``, or None.
     seed
@@ -80,9 +80,9 @@ class TargetEncoding:
 
     @cached_property
     def _outputs(self) -> NDArray[Any]:
-        """Indicators of classes ``(n, classes)``, the second one of two; or numbers ``(n, outputs)``."""
+        """Indicators of classes ``(n, classes)``, the second of two; or numbers, labels ``(n, outputs)``."""
         target = self._target
-        if self._problem.task == "regression":
+        if self._problem.task in ("regression", "multilabel"):
             return target.reshape(len(target), -1)[:, :MAX_OUTPUTS]
         counts = np.bincount(target)
         classes = np.sort(np.argsort(-counts, kind="stable")[:MAX_OUTPUTS])

@@ -226,6 +226,7 @@ class Result(TypedDict):
     cut: NotRequired[list[str]]  # see `RENAMED`
     temperature: NotRequired[Annotated[float, check_finite]]
     decision_weights: NotRequired[DecisionWeights]
+    thresholds: NotRequired[dict[str, Annotated[float, check_positive]] | None]  # of several labels
     decision: NotRequired[DecisionWeights]  # see `RENAMED`
     costs: NotRequired[dict[str, dict[str, float]] | None]
     refitted: NotRequired[Count | None]

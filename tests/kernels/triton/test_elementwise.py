@@ -76,6 +76,7 @@ def test_nan_stays_nan(name: str, device: str) -> None:
         ("cross_entropy", 17, 32),
         ("binary_logits", 1, 1),
         ("binary_logits", 1, 16),
+        ("binary_logits", 3, 16),
         ("squared_error", 1, 1),
         ("squared_error", 3, 16),
     ],
@@ -90,6 +91,8 @@ def test_losses_and_their_gradients(
     weight = torch.rand(n_rows, generator=generator, dtype=torch.float64)
     if loss == "squared_error":
         target = torch.randn(n_outputs, n_rows, generator=generator, dtype=torch.float64)
+    elif loss == "binary_logits" and n_outputs > 1:
+        target = torch.randint(0, 2, (n_outputs, n_rows), generator=generator)
     else:
         target = torch.randint(0, max(2, n_outputs), (n_rows,), generator=generator)
     outputs, weight, target = outputs.to(device), weight.to(device), target.to(device)

@@ -6,7 +6,7 @@ import optuna
 
 from parallelmlp_search.integrations.optuna.study.candidate import check_direction
 from parallelmlp_search.search import Progress
-from parallelmlp_search.selection import METRICS
+from parallelmlp_search.selection import LABEL_METRICS, METRICS
 
 
 class OptunaCallback:
@@ -40,7 +40,7 @@ class OptunaCallback:
         if not progress.rung_completed or progress.best_score is None:
             return
         if self._step == 0:
-            metric = METRICS.get(progress.metric.partition(":")[0])
+            metric = METRICS.get(name := progress.metric.partition(":")[0]) or LABEL_METRICS.get(name)
             if metric is not None:
                 verb = "maximize" if metric.greater_is_better else "minimize"
                 check_direction(self.trial.study.direction, f"{verb} {progress.metric}")
