@@ -126,6 +126,7 @@ OUTPUTS: dict[str, tuple[Callable[[str], None], ...]] = {
     "docs/guides/migration.md": (_contains("learning_rate"), _contains("16 ["), _anything),
     "docs/guides/targets.md": (_poisson_is_better, _least_cost_is_better),
     "docs/guides/monotone.md": (_contains("True\n"),),
+    "docs/guides/update.md": (_contains("networks were updated: rmse"),),
     "docs/how-it-works.md": (_contains("True"),),
     # 200 rows in batches of 32, twice
     "docs/kernels.md": (_contains("(7, 32) (55,)\n"), _contains("13 39\n")),

@@ -15,7 +15,8 @@ from parallelmlp_search.estimators.constant_model import ConstantModel, NoFigure
 from parallelmlp_search.estimators.initial_configs import initial_configs
 from parallelmlp_search.estimators.monotonic import has_signs, named_signs
 from parallelmlp_search.estimators.notebooks import fitted_html
-from parallelmlp_search.estimators.table_estimator import TableEstimator, seed_from
+from parallelmlp_search.estimators.table_estimator import seed_from
+from parallelmlp_search.estimators.updating import UpdatedEstimator
 from parallelmlp_search.estimators.verbosity import checked_verbose, shown_progress
 from parallelmlp_search.exceptions import DataError, InvalidParameterError, RunDirectoryError
 from parallelmlp_search.search import RunDirectory
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from parallelmlp_search.search import Problem, Progress, SearchResult, SearchSettings
 
 
-class SearchEstimator(TableEstimator):
+class SearchEstimator(UpdatedEstimator):
     """Base of the estimators that search: checks parameters and data, runs the search, stores its result."""
 
     leaderboard_: pd.DataFrame
