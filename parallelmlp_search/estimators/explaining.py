@@ -64,7 +64,7 @@ def explain_estimator(
     rows = rows_to_explain(estimator, X, y, roles, background)
     settings = ExplainSettings(**options)
     found = explain_model(estimator.model_, rows, _metric_of(estimator), settings)
-    if estimator.run_directory is not None:
+    if estimator.run_directory is not None and not estimator._is_updated:  # the run has other networks
         found.save(RunDirectory.open(estimator.run_directory).path / EXPLANATION)
     return found
 

@@ -32,6 +32,6 @@ def fitted_html(estimator: Any) -> str:
         return card(text(title, "t"), " ", text(error, "warn"), diagram)
     if "update_" in vars(estimator):
         diagram = text(estimator.update_.describe(), "s") + diagram
-        if estimator.honest_score_ is None:  # that of the networks before
-            result = {**result, "honest": None}
+    if estimator._is_updated:  # the score is that of the networks before
+        result = {**result, "honest": None}
     return search_card(title, result, board, columns=estimator.columns_, more=diagram)

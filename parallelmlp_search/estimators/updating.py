@@ -26,6 +26,11 @@ class UpdatedEstimator(TableEstimator):
     update_: UpdateResult
     honest_score_: float | None
 
+    @property
+    def _is_updated(self) -> bool:
+        """True if the networks are no longer those of the search."""
+        return "update_" in vars(self) and self.honest_score_ is None
+
     def update(self, X: Any, y: Any, *, sample_weight: Any = None, **options: Any) -> Self:
         """Train the networks on with new rows, and keep them if they predict held-out new rows better.
 

@@ -175,6 +175,10 @@ class _Update:
             raise InvalidParameterError(
                 "update needs the networks of a search, but the ensemble has promoted ones"
             )
+        if model.task == "multilabel":
+            raise InvalidParameterError(
+                "update needs classes or numbers to predict, but the target has several labels: search again"
+            )
         if len(target) < MIN_ROWS:
             raise DataError(f"update needs at least {MIN_ROWS} new rows, but got {len(target)}")
         search = SearchSettings(metric=settings.metric, loss=settings.loss)

@@ -145,6 +145,14 @@ def test_classes_are_updated(classifier: ParallelMLPClassifier) -> None:
     assert np.array_equal(classifier.classes_, classes)
 
 
+def test_several_labels_are_refused() -> None:
+    X, y = split(table(60))
+    labels = np.stack([y > 0.0, y > 0.5], axis=1).astype(int)
+    model = ParallelMLPClassifier("small", **BUDGET | {"max_epochs": 2}).fit(X, labels)
+    with pytest.raises(InvalidParameterError, match="the target has several labels: search again"):
+        model.update(X, labels)
+
+
 def test_rows_of_one_known_class_leave_the_classes(classifier: ParallelMLPClassifier) -> None:
     frame, classes = table(60), classifier.classes_
     with pytest.raises(DataError, match="class 'perhaps' was not in the training target"):
