@@ -155,8 +155,12 @@ class Fold:
 def _final_predictions(prediction: torch.Tensor, training: PreparedTraining) -> npt.NDArray[np.float64]:
     """Return predictions of shape (n, n_outputs) as :class:`~parallelmlp_search.search.TrainedModel` does."""
     values: npt.NDArray[np.float64] = prediction.double().numpy()
-    scaling = None if training.preparation is None else training.preparation.target_scaling
-    values = values / values.sum(axis=0, keepdims=True) if scaling is None else scaling.restore(values)
+    preparation = training.preparation
+    assert preparation is not None
+    if preparation.target_scaling is not None:
+        values = preparation.target_scaling.restore(values)
+    elif not preparation.of_labels:
+        values = values / values.sum(axis=0, keepdims=True)
     return np.ascontiguousarray(values.T)
 
 

@@ -10,9 +10,16 @@ import pandas as pd
 import pytest
 from sklearn.datasets import make_multilabel_classification
 from sklearn.metrics import get_scorer
+from sklearn.model_selection import cross_val_score
 from sklearn.neural_network import MLPClassifier
 
-from parallelmlp_search import ParallelMLPClassifier, ParallelMLPRegressor, SingleMLPClassifier, load
+from parallelmlp_search import (
+    PackedSearchCV,
+    ParallelMLPClassifier,
+    ParallelMLPRegressor,
+    SingleMLPClassifier,
+    load,
+)
 from parallelmlp_search.exceptions import DataError, DataWarning
 
 SMALL: dict[str, Any] = {"n_trials": 5, "max_epochs": 8, "n_folds": 2, "random_state": 0}
@@ -71,6 +78,25 @@ def test_one_network_and_the_dtype_of_labels(dtype: Any) -> None:
     predicted = model.predict(X)
     assert predicted.dtype == dtype
     assert (predicted == Y.astype(dtype)).mean() > 0.75
+
+
+def test_packed_candidates_are_scored_like_single_ones() -> None:
+    single = SingleMLPClassifier((8,), max_epochs=30, learning_rate=0.02, random_state=0)
+    found = PackedSearchCV(single, {"dropout": [0.0]}, sampler="grid", cv=2, scoring="f1_macro", n_jobs=1)
+    found.fit(X, Y)
+    expected = cross_val_score(single, X, Y, cv=2, scoring="f1_macro").mean()
+    assert found.best_score_ == pytest.approx(expected, abs=1e-6)
+    assert found.predict(X).shape == Y.shape
+
+
+def test_optuna_trains_several_labels() -> None:
+    optuna = pytest.importorskip("optuna")
+    from parallelmlp_search.integrations.optuna import optimize
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize")
+    optimize(study, X, Y, "small", n_trials=4, max_epochs=20, metric="f1_micro")
+    assert 0.4 < study.best_value <= 1.0
 
 
 def test_a_table_without_columns_that_differ() -> None:
