@@ -180,14 +180,14 @@ class MemberBucket:
             group_of,
             loss,
         )
-        self._rates = StepTable(self._dropout_rates, bucket.n_members)
+        self._rates: StepTable[NDArray[np.float32]] = StepTable(bucket.n_members)
 
     def prepare(self, window: MemberWindow) -> Callable[[], Tensor]:
         """Return a function that takes the steps of a window and returns the losses ``(T, P_b)``."""
         tables, averaging = self._optimizer.compiled_steps(self._number, window.steps)
         fields = rates = None
         if self.dropout:
-            table, place = self._rates.at(window.steps)
+            table, place = self._rates.at(window.steps, self._dropout_rates)
             fields, rates = window.fields, table[place]
         alive = window.alive[self._span]
         return partial(self._run, window.rows, tables, averaging, alive, fields, rates)

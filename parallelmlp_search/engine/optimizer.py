@@ -70,7 +70,7 @@ class PackedOptimizer:
             for number, bucket in enumerate(layout.buckets)
         ]
         self._known_pieces: dict[int, list[Piece]] = {}
-        self._tables = StepTable(self._step_tables, len(configs))
+        self._tables: StepTable[tuple[list[Any], NDArray[np.float32]]] = StepTable(len(configs))
         self._is_compiled = uses_compiled(gradients.dtype, gradients.device, wanted=compiled)
         if self._is_compiled:
             flats = population.flats
@@ -113,7 +113,7 @@ class PackedOptimizer:
         shares
             ``(steps,)``: share of the new weights in the average, 0 where it is not updated.
         """
-        (tables, shares), place = self._tables.at(steps)
+        (tables, shares), place = self._tables.at(steps, self._step_tables)
         return tables[number][:, place], shares[place]
 
     def freeze(self, rows: Tensor) -> None:
@@ -139,7 +139,7 @@ class PackedOptimizer:
 
         Call it right after the bucket's backward pass, while its gradients are in the cache.
         """
-        (tables, _), place = self._tables.at(range(step, step + 1))
+        (tables, _), place = self._tables.at(range(step, step + 1), self._step_tables)
         share, own = average_share(step), tables[number][:, place.start]
         bucket = self._population.layout.buckets[number]
         # the compiled step knows no bounds; buckets with bounds rarely come here

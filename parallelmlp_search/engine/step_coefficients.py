@@ -58,24 +58,25 @@ class StepTable(Generic[_Table]):
 
     Parameters
     ----------
-    compute
-        Function that returns the values of consecutive steps.
     n_members
         Members ``P`` that have values.
     """
 
-    def __init__(self, compute: Callable[[range], _Table], n_members: int) -> None:
-        self._compute = compute
+    def __init__(self, n_members: int) -> None:
         fitting = MAX_TABLE_ELEMENTS // (TABLE_STEPS * max(1, n_members))
         self._n_steps = TABLE_STEPS * max(1, min(MAX_TABLE_STEPS // TABLE_STEPS, fitting))
         self._steps = range(0)
         self._values: _Table | None = None
 
-    def at(self, steps: range) -> tuple[_Table, slice]:
-        """Return a table that holds at most :data:`TABLE_STEPS` consecutive steps, and their place in it."""
+    def at(self, steps: range, compute: Callable[[range], _Table]) -> tuple[_Table, slice]:
+        """Return a table that holds at most :data:`TABLE_STEPS` consecutive steps, and their place in it.
+
+        ``compute`` returns the values of consecutive steps. The table does not keep it: the method of an
+        object that holds the table would keep that object alive until garbage is collected.
+        """
         if self._values is None or not self._steps.start <= steps.start <= steps.stop <= self._steps.stop:
             self._steps = range(steps.start, steps.start + self._n_steps)
-            self._values = self._compute(self._steps)
+            self._values = compute(self._steps)
         first = steps.start - self._steps.start
         return self._values, slice(first, first + len(steps))
 

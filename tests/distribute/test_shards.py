@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import pickle
 import threading
@@ -488,3 +489,24 @@ def test_without_validation_rows_the_final_weights_predict(
     assert early.members[0].prediction is not None
     assert scored.members[0].prediction is not None
     assert not torch.equal(early.members[0].prediction, scored.members[0].prediction)
+
+
+@pytest.mark.parametrize("compiled", ["0", "1"])
+def test_the_memory_of_a_shard_does_not_wait_for_the_garbage_collector(
+    compiled: str, make_data: Make, make_configs: Make, make_task: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PMLP_COMPILED", compiled)
+    task = make_task(make_configs(3), make_data())
+    train_shard(task)  # imports and caches
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        train_shard(task)
+        gc.collect()
+        left = {type(thing).__name__ for thing in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not left & {"Tensor", "ndarray", "Population", "PackedOptimizer"}
