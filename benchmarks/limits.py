@@ -150,9 +150,15 @@ def run_once(arguments: Sequence[str], folder: Path, command: str = "search") ->
 
 
 def _watch_memory(process: subprocess.Popen[str], peaks: list[int]) -> None:
-    """Record the peak of a process with its workers; the system keeps only that of each process."""
+    """Record the peak of a process with its workers; the system keeps only that of each process.
+
+    A child shares all memory with its parent until it begins its own program, a few milliseconds after its
+    start, so the lower of two looks counts.
+    """
     while process.returncode is None:
-        peaks[0] = max(peaks[0], resident_bytes(process.pid) or 0)
+        first = resident_bytes(process.pid) or 0
+        time.sleep(POLL_SECONDS / 5)
+        peaks[0] = max(peaks[0], min(first, resident_bytes(process.pid) or 0))
         time.sleep(POLL_SECONDS)
 
 
@@ -225,6 +231,8 @@ def _memory_row(name: str, arguments: Sequence[str], limit: str, folder: Path) -
         _write_wide_table(folder)
     size = _minimum(arguments, folder) if limit == "minimum" else limit
     row = run_once([*arguments, "--memory-limit", size, "--output", "run"], folder)
+    if _named_minimum(row) is not None:
+        return row | {"limit_used": size, "kept": row["code"] == 2, "refused": True}
     memory = json.loads((folder / "run" / "run.json").read_text(encoding="utf-8")).get("memory", {})
     if name == "promotion":
         row = run_once(["run", "--slices", "2", "--epochs", "2"], folder, "promote")
@@ -245,11 +253,17 @@ def _minimum(arguments: Sequence[str], folder: Path) -> str:
     for _ in range(6):
         probe = run_once([*arguments, "--memory-limit", limit, "--trials", "2", "--output", "run"], folder)
         shutil.rmtree(folder / "run", ignore_errors=True)
-        found = re.search(r"at least ([0-9.]+[MG])", probe.get("error", ""))
+        found = _named_minimum(probe)
         if found is None:
             break
-        limit = found[1]
+        limit = found
     return limit
+
+
+def _named_minimum(row: Mapping[str, Any]) -> str | None:
+    """Minimum that a search named when it refused its limit."""
+    found = re.search(r"at least ([0-9.]+[MG])", row.get("error", ""))
+    return None if found is None else found[1]
 
 
 def _memory_figures(peak: int, memory: Mapping[str, int], name: str = "") -> dict[str, Any]:
@@ -362,7 +376,8 @@ def _memory_table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     lines = [_line(titles), _line(["---"] * len(titles))]
     for row in rows:
         error = f"{row['estimate_error']:+.0%}" if "estimate_error" in row else ""
-        lines.append(_line((row["work"], row["limit_used"], f"{row['peak_bytes'] / 1e6:.0f} MB", error)))
+        peak = "refused" if row.get("refused") else f"{row['peak_bytes'] / 1e6:.0f} MB"
+        lines.append(_line((row["work"], row["limit_used"], peak, error)))
     yield "\n".join(lines)
 
 

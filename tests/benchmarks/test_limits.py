@@ -80,10 +80,12 @@ def test_the_summary_has_a_row_for_each_limit() -> None:
         "peak_bytes": 8e8,
         "estimate_error": -0.05,
     }
-    lines = summary([timed, busy, memory]).splitlines()
+    refused = memory | {"refused": True}
+    del refused["estimate_error"]
+    lines = summary([timed, busy, refused, memory]).splitlines()
     assert lines[2] == "| 10 s | 1 | 1 | 95.0% to 95.0% | 0 | 1 |"
     assert lines[3] == "| 20 s, beside a busy process | 1 | 1 |  | 1 | 0 |"
-    assert lines[-1] == "| deep | 1GB | 800 MB | -5% |"
+    assert lines[-2:] == ["| deep | 1GB | refused |  |", "| deep | 1GB | 800 MB | -5% |"]
     assert summary([]) == ""
 
 
