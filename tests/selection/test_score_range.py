@@ -23,6 +23,7 @@ from parallelmlp_search.selection import (
     bias_corrected_score,
     greedy_ensemble,
 )
+from parallelmlp_search.selection.deviance import Deviance
 from parallelmlp_search.selection.score_range import ScoreRange
 
 RANGES = [ScoreRange(0.0, 1.0), ScoreRange(-1.0, 1.0), ScoreRange(0.0, 2.0), ScoreRange(low=0.0)]
@@ -111,6 +112,8 @@ def test_honest_scores_are_in_the_range(name: str, certain: float, n_classes: in
     metric = METRICS[name]
     if n_classes == 1:
         predictions, target = _values(8, 40, 4.0 * math.exp(-certain))
+        if isinstance(metric.formula, Deviance):  # of amounts, which are positive
+            predictions, target = predictions.exp(), target.exp()
     else:
         predictions, target = _classes(n_classes, 8, 40, certain)
     bounds = metric.formula.score_range(predictions.shape[1])
