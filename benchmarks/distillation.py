@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.distillation`` searches each bundled table for 30 seconds, distills the ensemble within
 20 us per row in batches of 1,000, and scores both on the same held-out rows. It writes
-``benchmarks/results/distillation.json`` and prints a table. Results on file are kept; ``--repeat`` measures
-all of them again.
+``benchmarks/results/distillation.json`` and the table of ``docs/guides/deploy.md``. Results on file are kept;
+``--repeat`` measures all of them again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.averaging import held_back
-from benchmarks.publishing import ROOT, describe_machine
+from benchmarks.publishing import ROOT, describe_machine, fill, marks
 from benchmarks.quality.errors import METRICS, error_of_score
 from benchmarks.quality.sets import BUNDLED, load, split
 from parallelmlp_search._files import write_json
@@ -29,6 +29,7 @@ from parallelmlp_search.search import Problem, RunDirectory, SearchSettings
 from parallelmlp_search.search import run as search
 
 RESULTS = ROOT / "benchmarks" / "results" / "distillation.json"
+PAGE = ROOT / "docs" / "guides" / "deploy.md"
 SECONDS, LIMIT, BATCH = 30.0, 20e-6, 1000
 
 
@@ -100,21 +101,36 @@ def _mean(ratios: Sequence[float]) -> float:
     return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
+def publish(names: Sequence[str], *, repeats: bool = False) -> None:
+    """Measure the tables that are not on file, print all, and write them into the page once it is complete.
+
+    Parameters
+    ----------
+    names
+        Tables.
+    repeats
+        True to measure what is on file again.
+    """
+    rows: list[dict[str, Any]] = (
+        json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() and not repeats else []
+    )
+    for name in names:
+        if all(row["set"] != name for row in rows):
+            rows.append(run(name, 0))
+            print(table_of(rows[-1:]).splitlines()[2], flush=True)
+            write_json(RESULTS, {"rows": rows})
+    if {row["set"] for row in rows} == set(BUNDLED):
+        fill(PAGE, marks("distillation"), table_of(rows))
+    print(table_of(rows))
+
+
 def main() -> None:
     """Measure the missing tables and print all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", action="store_true", help="measure again what is on file")
     parser.add_argument("--only", nargs="+", choices=BUNDLED, default=BUNDLED, metavar="TABLE")
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = (
-        json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() and not options.repeat else []
-    )
-    for name in options.only:
-        if all(row["set"] != name for row in rows):
-            rows.append(run(name, 0))
-            print(table_of(rows[-1:]).splitlines()[2], flush=True)
-            write_json(RESULTS, {"rows": rows})
-    print(table_of(rows))
+    publish(options.only, repeats=options.repeat)
 
 
 if __name__ == "__main__":

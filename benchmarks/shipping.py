@@ -1,7 +1,11 @@
-"""Coverage and width of prediction intervals, beside those of MAPIE.
+"""Intervals, exported files and distilled networks: coverage, size, latency and error.
 
-``python -m benchmarks.shipping --part coverage`` makes 90 % intervals for the rows that are held out of seven
-tables: ``predict_interval`` after a search of 12 seconds on one core, and CV+ of MAPIE with five folds around
+``python -m benchmarks.shipping`` measures the parts one after the other, ``--part NAME`` one of them:
+``coverage``, ``export`` (:mod:`benchmarks.export_size`) and ``distillation``
+(:mod:`benchmarks.distillation`).
+
+``--part coverage`` makes 90 % intervals for the rows that are held out of seven tables:
+``predict_interval`` after a search of 12 seconds on one core, and CV+ of MAPIE with five folds around
 ``HistGradientBoostingRegressor`` of scikit-learn with its defaults. ``heteroscedastic`` and ``friedman`` are
 made: the noise of the first depends on a column, that of the second does not.
 
@@ -27,6 +31,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.datasets import make_friedman1
 
+from benchmarks import distillation, export_size
 from benchmarks.publishing import ROOT, between, current_commit, describe_machine, fill, git_output, marks
 from benchmarks.quality.sets import Table, load, split
 from parallelmlp_search._files import write_json
@@ -35,8 +40,6 @@ __all__ = ["TOOLS", "between", "figures", "load_table", "main", "marks", "missin
 
 RESULTS = ROOT / "benchmarks" / "results" / "shipping.json"
 PAGE = ROOT / "docs" / "uncertainty.md"
-PARTS = ("coverage",)
-
 TABLES = (
     "heteroscedastic",
     "friedman",
@@ -205,20 +208,34 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure the parts that are asked for, print a summary and write it into the page on uncertainty."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
-    parser.add_argument("--runs", type=int, metavar="N", help="rows to measure now; default: all missing")
-    options = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):  # both tools on one core
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    measure_rows(options.runs)
+def publish_coverage(most: int | None) -> None:
+    """Measure at most so many rows, print the table, and write it into the page once it is complete."""
+    measure_rows(most)
     rows = _read_rows()
     table = summary(rows)
     if not missing(rows, rows[0]["package"] if rows else ""):
         fill(PAGE, marks("coverage"), table)
     print(table)
+
+
+PARTS: Mapping[str, Callable[[int | None], None]] = {
+    "coverage": publish_coverage,
+    "export": lambda _: export_size.publish(),
+    "distillation": lambda most: distillation.publish(distillation.BUNDLED[:most]),
+}
+"""What measures each part, given the most rows to measure."""
+
+
+def main() -> None:
+    """Measure the parts that are asked for, print their tables and write them into the pages."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
+    parser.add_argument("--runs", type=int, metavar="N", help="rows to measure now; default: all missing")
+    options = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):  # all tools on one core
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    for part in options.part or PARTS:
+        PARTS[part](options.runs)
 
 
 if __name__ == "__main__":

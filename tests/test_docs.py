@@ -13,7 +13,9 @@ import pytest
 
 from benchmarks import (
     averaging,
+    distillation,
     end_to_end,
+    export_size,
     extremes,
     ingredients,
     latency,
@@ -242,6 +244,10 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "end_to_end"): lambda: end_to_end.table(_on_file(end_to_end.RESULTS)["rows"]),
     ("README.md", "packed_training"): lambda: short_table(_packed_rows(*packed_training.SHORT)),
     ("README.md", "quality"): _readme_quality,
+    ("docs/export.md", "size"): lambda: export_size.summary(_on_file(export_size.RESULTS)),
+    ("docs/guides/deploy.md", "distillation"): lambda: distillation.table_of(
+        _on_file(distillation.RESULTS)["rows"]
+    ),
     ("docs/optuna.md", "optuna_bridge"): lambda: optuna_bridge.table(_on_file(optuna_bridge.RESULTS)),
     ("docs/optuna.md", "optuna_storages"): lambda: optuna_storages.table(_on_file(optuna_storages.RESULTS)),
     ("docs/quality.md", "ablation"): lambda: quality.variant_sections(_on_file(quality.ABLATION)["rows"]),

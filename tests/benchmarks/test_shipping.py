@@ -68,3 +68,13 @@ def test_the_page_holds_the_table_of_the_results() -> None:
     rows = shipping._read_rows()
     text = shipping.PAGE.read_text(encoding="utf-8")
     assert shipping.between(text, shipping.marks("coverage")).strip() == shipping.summary(rows)
+
+
+def test_parts_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Any] = []
+    for part in shipping.PARTS:
+        monkeypatch.setitem(shipping.PARTS, part, lambda most, part=part: called.append((part, most)))
+    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None, raising=False)
+    monkeypatch.setattr("sys.argv", ["shipping", "--part", "export", "--part", "distillation", "--runs", "2"])
+    shipping.main()
+    assert called == [("export", 2), ("distillation", 2)]
