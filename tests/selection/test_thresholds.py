@@ -13,8 +13,10 @@ from parallelmlp_search.selection import (
     METRICS,
     Bootstrap,
     adjust_for_postprocessing,
+    apply_temperature,
     at_best_threshold,
     bias_corrected_score,
+    bias_correction,
     greedy_ensemble,
     tune_thresholds,
     weight_classes,
@@ -211,6 +213,16 @@ def test_thresholds_tuned_on_noise_do_not_score_better_than_chance() -> None:
     error = float(np.std(reported, ddof=1)) / math.sqrt(len(reported))
     assert abs(np.mean(reported) - 0.5) < 2.5 * error
     assert np.mean(optimistic) > 0.5 + 2.5 * error  # the score on the rows of the tuning
+
+
+def test_a_temperature_costs_no_bootstrap_where_ranks_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictions, target = informed(600, (0.85, 0.15), seed=0)
+    metric = METRICS["roc_auc"]
+    ensemble = greedy_ensemble(predictions[None], target, metric)
+    honest = bias_corrected_score(predictions[None], target, metric, ensemble)
+    tempered = apply_temperature(predictions, 0.7)
+    monkeypatch.setattr(bias_correction, "_standard_error", pytest.fail)
+    assert adjust_for_postprocessing(honest, predictions, tempered, target, metric) == honest
 
 
 def test_score_is_shifted_by_the_effect_of_the_weights() -> None:

@@ -61,7 +61,8 @@ def closing_seconds(context: SearchContext, n_finalists: int) -> float:
     seconds = FIXED_SECONDS + 4.0 * cost.once
     seconds += 4.0 * n_finalists * n_outputs * preparation.n_oof / WRITTEN_BYTES
     if preparation.problem.task != "regression":
-        seconds += cost.limited_error  # after postprocessing
+        keeps_score = preparation.problem.task == "binary" and preparation.metric.name == "roc_auc"
+        seconds += 0.0 if keeps_score else cost.limited_error  # after postprocessing
         seconds += 1e-9 * TEMPERATURE_NS * n_outputs * len(preparation.validation_rows)
     return _factor(context) * (seconds + uncertainty_seconds(preparation))
 
