@@ -233,7 +233,8 @@ def adjust_for_postprocessing(
     stacked, truth = check_inputs(torch.stack([plain, processed]), target, weight, metric.formula.target_kind)
     before, after = metric(stacked, truth.target, truth.weight).tolist()
     # a temperature does not change ranks, nor the area under the ROC curve of two classes
-    if after == before or not math.isfinite(after - before):
+    is_same = after == before if metric.needs != "label" else torch.equal(plain, processed)
+    if is_same or not math.isfinite(after - before):
         return honest
     selected = MemberPool(metric.formula.project(stacked[1:], truth.target), truth, metric)
     n_samples = _n_error_samples(metric, selected.projected)
